@@ -1,0 +1,203 @@
+"""The record of one run: every setting, every version, every digest, and the results with their uncertainty.
+
+It is written when the run starts, after every epoch and when it ends, so that a run that was killed says how far it
+came. The same record makes the card. Nothing in it is a secret: the command is kept, the environment is not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from zoo.backbone import DualHead, FeatureLayer, Head, Preprocessing, Training
+
+
+class Record(BaseModel):
+    """Base of all parts: unknown keys are errors, values do not change once made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WeightsRecord(Record):
+    """The weights a run started from; ``source`` is a Hub id, a distribution, a path or ``random``."""
+
+    kind: str
+    source: str
+    filename: str | None
+    revision: str | None
+    sha256: str | None
+    bytes: int | None
+    license: str | None
+
+
+class BackboneRecord(Record):
+    """The backbone as its plugin declared it, and which plugin that was."""
+
+    name: str
+    title: str
+    network: str
+    network_kind: Literal["timm", "torchvision", "factory"]
+    plugin: str
+    distribution: str
+    version: str
+    paper: str | None
+    pretrained_on: str | None
+    imagenet_top1: float | None
+    features: tuple[FeatureLayer, ...]
+
+
+class SplitRecord(Record):
+    """One split as it was used: how many images, how many of each class, and a digest of pixels and labels."""
+
+    split: str
+    images: int
+    per_class: tuple[int, ...]
+    fingerprint: str
+
+
+class DatasetRecord(Record):
+    """The data, down to the digest of what was really read; ``subset`` says in words what was left out."""
+
+    name: str
+    title: str
+    argument: str | None
+    hub_id: str | None
+    source: str
+    revision: str | None
+    license: str | None
+    citation: str | None
+    classes: tuple[str, ...]
+    train: SplitRecord
+    evaluation: SplitRecord
+    per_class: int | None
+    limit: int | None
+    val_fraction: float | None
+    subset: str
+
+
+class ParametersRecord(Record):
+    """Numbers of parameters; ``trained_names`` are the exact tensors that received gradients."""
+
+    total: int
+    trained: int
+    trained_without_head: int
+    trained_names: tuple[str, ...]
+
+
+class SettingsRecord(Record):
+    """Every choice that can change a result."""
+
+    recipe: str
+    recipe_source: str | None
+    unfreeze: tuple[str, ...]
+    head: Head | DualHead
+    training: Training
+    preprocessing: Preprocessing
+    predict: Literal["cls", "mean"]
+    seed: int
+    device: str
+    precision: Literal["fp32", "bf16"]
+    evaluation_batch_size: int
+
+
+class HostRecord(Record):
+    """Where it ran, as far as that bears on speed and rounding."""
+
+    platform: str
+    processor: str
+    cores: int
+    memory_gib: float
+    accelerator: str | None
+
+
+class Measurement(Record):
+    """A value in [0, 1] and its binomial standard error over the ``n`` samples of that split (not over seeds)."""
+
+    value: float
+    standard_error: float
+    n: int
+
+
+class SeparationRecord(Record):
+    """First-order Separation Index of the penultimate features of one split; ``None`` for fewer than two samples."""
+
+    layer: str
+    train: Measurement
+    evaluation: Measurement
+
+
+class EpochRecord(Record):
+    """One line of ``history.jsonl``; accuracies in [0, 1], losses are means per image, wall-clock seconds."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    evaluation_loss: float
+    evaluation_accuracy: float
+    train_seconds: float
+    evaluation_seconds: float
+
+
+class Results(Record):
+    """What was measured; ``None`` where the run has not come that far."""
+
+    epochs_done: int
+    evaluation_loss: float | None
+    accuracy: Measurement | None
+    train_accuracy: Measurement | None
+    separation_before: SeparationRecord | None
+    separation_after: SeparationRecord | None
+    mean_train_seconds: float | None
+    mean_evaluation_seconds: float | None
+    total_seconds: float | None
+    peak_memory_gib: float | None
+
+
+class RunRecord(Record):
+    """One run, whole.
+
+    >>> RunRecord.model_fields["status"].annotation
+    typing.Literal['running', 'finished', 'interrupted', 'failed']
+    """
+
+    format: Literal["blockzoo run 1"] = "blockzoo run 1"
+    status: Literal["running", "finished", "interrupted", "failed"]
+    command: tuple[str, ...]
+    started: str
+    ended: str | None
+    backbone: BackboneRecord
+    weights: WeightsRecord
+    dataset: DatasetRecord
+    settings: SettingsRecord
+    parameters: ParametersRecord
+    versions: dict[str, str]
+    host: HostRecord
+    results: Results
+    checkpoint_sha256: str | None
+
+    def to_json(self) -> str:
+        """The record as indented JSON, ending in a newline."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def read_run(directory: Path) -> RunRecord:
+    """Read ``run.json`` of a run directory.
+
+    Raises :class:`~zoo.errors.UsageError` where there is none, or it is not one of ours.
+    """
+    from pydantic import ValidationError
+
+    from zoo.errors import UsageError
+
+    path = directory / "run.json"
+    try:
+        return RunRecord.model_validate_json(path.read_bytes())
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"{directory} is not a run directory: {path.name}: {reason}") from error
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(map(str, fault["loc"])) or "the file"
+        raise UsageError(f"{path} is not a run record of this version: {where}: {fault['msg']}") from error

@@ -1,0 +1,1 @@
+"""The built-in plugins, one module per family, found through the same entry-point group as anybody else's."""

@@ -1,0 +1,116 @@
+"""blockzoo: choose an image backbone, fine-tune one block of it, measure how far its layers separate the classes.
+
+This is the one public door. Names are resolved when they are first used, so ``import zoo`` costs next to nothing and
+pulls in neither torch nor anything else heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from zoo_harness.checkpoint import load
+    from zoo_harness.separation import separation_index
+
+    from zoo.backbone import (
+        Backbone,
+        DualHead,
+        FactoryArchitecture,
+        FeatureLayer,
+        FileWeights,
+        Head,
+        HubWeights,
+        PackageWeights,
+        Preprocessing,
+        RandomWeights,
+        Recipe,
+        TimmArchitecture,
+        TimmWeights,
+        TorchvisionArchitecture,
+        TorchvisionWeights,
+        Training,
+    )
+    from zoo.dataset import Dataset, DatasetRequest, ImageSplit, LoadedDataset
+    from zoo.errors import (
+        DataError,
+        DeclarationError,
+        PluginError,
+        UnknownNameError,
+        UnreachableError,
+        UsageError,
+        WeightsError,
+        ZooError,
+    )
+    from zoo.hookspecs import hookimpl
+    from zoo.registry import Registry, load_registry
+
+_HOMES = {
+    "zoo.backbone": (
+        "Backbone", "DualHead", "FactoryArchitecture", "FeatureLayer", "FileWeights", "Head", "HubWeights",
+        "PackageWeights", "Preprocessing", "RandomWeights", "Recipe", "TimmArchitecture", "TimmWeights",
+        "TorchvisionArchitecture", "TorchvisionWeights", "Training",
+    ),
+    "zoo.dataset": ("Dataset", "DatasetRequest", "ImageSplit", "LoadedDataset"),
+    "zoo.errors": (
+        "DataError", "DeclarationError", "PluginError", "UnknownNameError", "UnreachableError", "UsageError",
+        "WeightsError", "ZooError",
+    ),
+    "zoo.hookspecs": ("hookimpl",),
+    "zoo.registry": ("Registry", "load_registry"),
+    # The only names that come from the harness; by name, so that no import of zoo ever pays for torch.
+    "zoo_harness.checkpoint": ("load",),
+    "zoo_harness.separation": ("separation_index",),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604 - resolved by __getattr__
+    "Backbone",
+    "DataError",
+    "Dataset",
+    "DatasetRequest",
+    "DeclarationError",
+    "DualHead",
+    "FactoryArchitecture",
+    "FeatureLayer",
+    "FileWeights",
+    "Head",
+    "HubWeights",
+    "ImageSplit",
+    "LoadedDataset",
+    "PackageWeights",
+    "PluginError",
+    "Preprocessing",
+    "RandomWeights",
+    "Recipe",
+    "Registry",
+    "TimmArchitecture",
+    "TimmWeights",
+    "TorchvisionArchitecture",
+    "TorchvisionWeights",
+    "Training",
+    "UnknownNameError",
+    "UnreachableError",
+    "UsageError",
+    "WeightsError",
+    "ZooError",
+    "__version__",
+    "hookimpl",
+    "load",
+    "load_registry",
+    "separation_index",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,369 @@
+"""Records in which a plugin says what is true of a backbone; the harness does everything else.
+
+Each record is strict: an unknown key, a wrong type or an empty name is an error when the record is made. Facts about
+where a backbone comes from (licence, paper, data, accuracy) have no default: what is not known is written ``None``.
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic.dataclasses import dataclass
+
+STRICT = ConfigDict(extra="forbid", strict=True)
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)]
+ModulePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_*][A-Za-z0-9_.*?\[\]!-]*$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+HubId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", max_length=193)]
+FactoryPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+
+Pool = Literal["flatten", "average", "average_channels_last", "cls", "dist"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class FeatureLayer:
+    """A layer whose output is read as one vector per image.
+
+    ``pool`` says how: ``flatten`` keeps every value; ``average`` is the mean over the positions of a ``(B, C, H, W)``
+    map or over the tokens of ``(B, N, C)``; ``average_channels_last`` the mean over a ``(B, H, W, C)`` map; ``cls``
+    and ``dist`` are tokens 0 and 1 of ``(B, N, C)``. ``width`` is the length of the vector.
+
+    >>> FeatureLayer("norm", 384, pool="cls").width
+    384
+    """
+
+    path: ModulePath
+    width: Annotated[int, Field(gt=0)]
+    pool: Pool = "average"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Head:
+    """The classifier to replace: a linear layer, or with ``hidden`` a small MLP (in -> hidden -> classes, ReLU).
+
+    ``path`` names the module that maps the penultimate vector to logits.
+
+    >>> Head("head", hidden=256)
+    Head(path='head', hidden=256)
+    """
+
+    path: ModulePath
+    hidden: Annotated[int, Field(gt=0)] | None = None
+
+    @property
+    def parts(self) -> tuple[Head, ...]:
+        """The classifiers to replace, the one predicted from first."""
+        return (self,)
+
+
+@dataclass(frozen=True, config=STRICT)
+class DualHead:
+    """Two classifiers, as in distilled DeiT; the loss is the sum of both cross-entropies.
+
+    >>> [head.path for head in DualHead(cls=Head("head"), dist=Head("head_dist")).parts]
+    ['head', 'head_dist']
+    """
+
+    cls: Head
+    dist: Head
+
+    @property
+    def parts(self) -> tuple[Head, ...]:
+        """The classifiers to replace, the one predicted from first."""
+        return (self.cls, self.dist)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Training:
+    """The settings of a fine-tuning run; the defaults are those of Malpure et al. (2021).
+
+    >>> Training().epochs
+    20
+    """
+
+    epochs: Annotated[int, Field(ge=0)] = 20
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
+    batch_size: Annotated[int, Field(gt=0)] = 32
+    optimizer: Literal["adam"] = "adam"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Recipe:
+    """One published way to tune a backbone; what is ``None`` is as in the backbone's own record.
+
+    ``resize`` is ``"own"`` for the weights' own resize and crop, ``"squash"`` for a plain resize to the input size
+    without cropping. ``reported_parameters`` is the count of trained parameters that the source printed for
+    ``reported_classes`` classes.
+
+    >>> Recipe("Malpure et al. 2021", head=Head("fc", hidden=256), resize="squash").resize
+    'squash'
+    """
+
+    source: Annotated[str, StringConstraints(min_length=1)]
+    unfreeze: tuple[ModulePath, ...] | None = None
+    head: Head | DualHead | None = None
+    training: Training | None = None
+    resize: Literal["own", "squash"] = "own"
+    reported_parameters: Annotated[int, Field(gt=0)] | None = None
+    reported_classes: Annotated[int, Field(gt=1)] = 10
+
+
+@dataclass(frozen=True, config=STRICT)
+class Preprocessing:
+    """What happens to an image before the network sees it; sizes in pixels, mean and std for values in [0, 1].
+
+    The image is resized so that its shorter side is ``size / crop_fraction`` and the centre is cropped; with
+    ``crop_mode="squash"`` both sides are resized instead, whatever the aspect.
+
+    >>> Preprocessing(input_size=(32, 32)).crop_fraction
+    1.0
+    """
+
+    input_size: tuple[int, int]
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
+    crop_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    crop_mode: Literal["center", "squash"] = "center"
+
+
+@dataclass(frozen=True, config=STRICT)
+class TimmArchitecture:
+    """A network timm builds, named with its tag so that the preprocessing is that of those weights.
+
+    >>> TimmArchitecture("tf_efficientnet_lite0.in1k").kind
+    'timm'
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$")]
+    kind: Literal["timm"] = field(default="timm", kw_only=True)
+
+
+@dataclass(frozen=True, config=STRICT)
+class TorchvisionArchitecture:
+    """A network ``torchvision.models.get_model`` builds.
+
+    >>> TorchvisionArchitecture("efficientnet_v2_s").name
+    'efficientnet_v2_s'
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+    kind: Literal["torchvision"] = field(default="torchvision", kw_only=True)
+
+
+@dataclass(frozen=True, config=STRICT)
+class FactoryArchitecture:
+    """A function ``module:function`` of an installed package that returns a fresh ``torch.nn.Module``.
+
+    >>> FactoryArchitecture("my_package.networks:tiny").kind
+    'factory'
+    """
+
+    function: FactoryPath
+    kind: Literal["factory"] = field(default="factory", kw_only=True)
+
+
+Architecture = Annotated[
+    TimmArchitecture | TorchvisionArchitecture | FactoryArchitecture, Field(discriminator="kind")
+]
+
+
+@dataclass(frozen=True, config=STRICT)
+class TimmWeights:
+    """Weights timm publishes on the Hub, as ``architecture.tag``: a bare architecture could mean several.
+
+    >>> TimmWeights("cait_s24_224.fb_dist_in1k").repository
+    'timm/cait_s24_224.fb_dist_in1k'
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+$")]
+    revision: str | None = None
+    sha256: Digest | None = None
+    kind: Literal["timm"] = field(default="timm", kw_only=True)
+
+    @property
+    def repository(self) -> str:
+        """The Hub repository that holds the file."""
+        return f"timm/{self.name}"
+
+
+@dataclass(frozen=True, config=STRICT)
+class TorchvisionWeights:
+    """One member of a torchvision weights enum, with the name of the file it downloads.
+
+    >>> TorchvisionWeights("efficientnet_v2_s", "IMAGENET1K_V1", "efficientnet_v2_s-dd5fe13b.pth").tag
+    'IMAGENET1K_V1'
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+    tag: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]+$")]
+    filename: Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")]
+    kind: Literal["torchvision"] = field(default="torchvision", kw_only=True)
+
+
+@dataclass(frozen=True, config=STRICT)
+class HubWeights:
+    """One safetensors file of any Hub repository; a published zoo checkpoint is one.
+
+    >>> HubWeights("someone/cait_s24-cifar10").filename
+    'model.safetensors'
+    """
+
+    repository: HubId
+    filename: Annotated[str, StringConstraints(pattern=r"^[\w./-]+\.safetensors$")] = "model.safetensors"
+    revision: str | None = None
+    sha256: Digest | None = None
+    kind: Literal["hub"] = field(default="hub", kw_only=True)
+
+
+@dataclass(frozen=True, config=STRICT)
+class PackageWeights:
+    """A weight file that an installed package carries; ``path`` counts from the site-packages folder.
+
+    With ``by_order`` the tensors are matched by position, not by name: for a file made by another implementation of
+    the same network.
+
+    >>> PackageWeights("some-weights", "some_weights/net.pth", sha256="0" * 64).by_order
+    False
+    """
+
+    distribution: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    path: Annotated[str, StringConstraints(pattern=r"^\w[\w./-]*\.(safetensors|pth|pt|bin)$")]
+    sha256: Digest
+    by_order: bool = False
+    kind: Literal["package"] = field(default="package", kw_only=True)
+
+
+@dataclass(frozen=True, config=STRICT)
+class FileWeights:
+    """A safetensors or ``weights_only`` file on this machine; ``~`` is expanded.
+
+    >>> FileWeights("~/weights/net.safetensors").by_order
+    False
+    """
+
+    path: Annotated[str, StringConstraints(min_length=1)]
+    sha256: Digest | None = None
+    by_order: bool = False
+    kind: Literal["file"] = field(default="file", kw_only=True)
+
+
+@dataclass(frozen=True, config=STRICT)
+class RandomWeights:
+    """No pretrained weights: the network starts as its own constructor initialises it.
+
+    >>> RandomWeights().kind
+    'random'
+    """
+
+    kind: Literal["random"] = field(default="random", kw_only=True)
+
+
+WeightSource = Annotated[
+    TimmWeights | TorchvisionWeights | HubWeights | PackageWeights | FileWeights | RandomWeights,
+    Field(discriminator="kind"),
+]
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Backbone:
+    """Everything the harness must know of one backbone.
+
+    ``unfreeze`` names the modules that train (exact paths or globs); ``head`` the classifier that is replaced;
+    ``features`` the hookable layers in depth order, the last being what the classifier sees. ``architecture`` and
+    ``preprocessing`` may be left out where the weights imply them. ``imagenet_top1`` is in percent, of those very
+    weights.
+
+    >>> backbone = Backbone(
+    ...     name="tiny", weights=TimmWeights("test_vit.r160_in1k"), unfreeze=("blocks.5", "norm"), head=Head("head"),
+    ...     features=(FeatureLayer("blocks.5", 64), FeatureLayer("fc_norm", 64, pool="flatten")),
+    ...     license="apache-2.0", paper=None, pretrained_on="ImageNet-1k", imagenet_top1=None,
+    ... )
+    >>> backbone.tuning("default").head
+    Head(path='head', hidden=None)
+    """
+
+    name: Name
+    weights: WeightSource
+    unfreeze: tuple[ModulePath, ...]
+    head: Head | DualHead
+    features: tuple[FeatureLayer, ...]
+    license: str | None
+    paper: str | None
+    pretrained_on: str | None
+    imagenet_top1: Annotated[float, Field(ge=0, le=100)] | None
+    title: str = ""
+    architecture: Architecture | None = None
+    preprocessing: Preprocessing | None = None
+    recipes: dict[Name, Recipe] = field(default_factory=dict)
+
+    @field_validator("features")
+    @classmethod
+    def _at_least_one_feature(cls, features: tuple[FeatureLayer, ...]) -> tuple[FeatureLayer, ...]:
+        if not features:
+            raise ValueError("at least the layer the classifier sees must be declared")
+        return features
+
+    @field_validator("recipes")
+    @classmethod
+    def _default_is_the_record(cls, recipes: dict[str, Recipe]) -> dict[str, Recipe]:
+        if "default" in recipes:
+            raise ValueError("'default' is the backbone's own record; name the recipe otherwise")
+        return recipes
+
+    @model_validator(mode="after")
+    def _architecture_is_known(self) -> Backbone:
+        if self.architecture is None and self.weights.kind not in ("timm", "torchvision"):
+            raise ValueError(f"weights of kind {self.weights.kind!r} do not say which network: give architecture")
+        return self
+
+    @property
+    def network(self) -> TimmArchitecture | TorchvisionArchitecture | FactoryArchitecture:
+        """The network to build: as declared, or as the weights imply."""
+        if self.architecture is not None:
+            return self.architecture
+        if isinstance(self.weights, TorchvisionWeights):
+            return TorchvisionArchitecture(self.weights.name)
+        assert isinstance(self.weights, TimmWeights)  # noqa: S101 - the validator above has made sure
+        return TimmArchitecture(self.weights.name)
+
+    def tuning(self, recipe: str) -> Tuning:
+        """What a recipe comes to for this backbone; ``"default"`` is the record itself.
+
+        Raises :class:`~zoo.errors.UnknownNameError` for a recipe that is not declared.
+        """
+        if recipe == "default":
+            return Tuning("default", self.unfreeze, self.head, Training(), "own", None)
+        if recipe not in self.recipes:
+            from zoo.errors import UnknownNameError
+
+            raise UnknownNameError(f"recipe of {self.name}", recipe, ["default", *self.recipes])
+        chosen = self.recipes[recipe]
+        return Tuning(
+            recipe=recipe,
+            unfreeze=self.unfreeze if chosen.unfreeze is None else chosen.unfreeze,
+            head=chosen.head or self.head,
+            training=chosen.training or Training(),
+            resize=chosen.resize,
+            source=chosen.source,
+        )
+
+
+@dataclass(frozen=True, config=STRICT)
+class Tuning:
+    """A recipe with every blank filled in from its backbone.
+
+    >>> Tuning("default", ("layer4.1",), Head("fc"), Training(), "own", None).training.batch_size
+    32
+    """
+
+    recipe: str
+    unfreeze: tuple[ModulePath, ...]
+    head: Head | DualHead
+    training: Training
+    resize: Literal["own", "squash"]
+    source: str | None

@@ -1,0 +1,107 @@
+"""The record of a data set, and what its loader is given and gives back.
+
+Nothing here imports numpy or torch: a loader does, when it is called.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+from pydantic import Field, StringConstraints
+from pydantic.dataclasses import dataclass
+
+from zoo.backbone import STRICT, FactoryPath, HubId, Name
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Dataset:
+    """Everything the harness must know of one data set.
+
+    ``loader`` names a function ``module:function`` that takes a :class:`DatasetRequest` and returns a
+    :class:`LoadedDataset`. A data set that needs an argument, such as ``imagefolder:PATH``, says in ``argument`` what
+    it is. ``classes`` is ``None`` where only the loader can tell. ``evaluation_split`` is the split that a run
+    validates on and reports; for CIFAR-10 that is the test split, as in the studies.
+
+    >>> Dataset(name="blobs", title="Blobs", loader="my_package.data:load", classes=None,
+    ...         license=None, citation=None).call
+    'blobs'
+    """
+
+    name: Name
+    title: str
+    loader: FactoryPath
+    classes: tuple[str, ...] | None
+    license: str | None
+    citation: str | None
+    argument: Annotated[str, StringConstraints(pattern=r"^[A-Z/]+$")] | None = None
+    hub_id: HubId | None = None
+    sizes: dict[str, Annotated[int, Field(gt=0)]] | None = None
+    evaluation_split: str = "test"
+
+    @property
+    def call(self) -> str:
+        """How it is named on the command line."""
+        return f"{self.name}:{self.argument}" if self.argument else self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetRequest:
+    """What a loader is asked for: the text after the colon of ``name:argument``, and ``--data-dir``.
+
+    >>> DatasetRequest(argument="someone/flowers").data_dir is None
+    True
+    """
+
+    argument: str | None = None
+    data_dir: Path | None = None
+
+
+class ImageFiles(Protocol):
+    """Images of any sizes, decoded when they are asked for."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, index: int) -> Image:
+        """Decode one; raises :class:`~zoo.errors.DataError` with its path when that fails."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSplit:
+    """One split: a uint8 array ``(N, H, W)`` or ``(N, H, W, 3)``, or image files; and a class index per image.
+
+    >>> len(ImageSplit(images=[], labels=[]))
+    0
+    """
+
+    images: np.ndarray[Any, Any] | ImageFiles
+    labels: Sequence[int] | np.ndarray[Any, Any]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedDataset:
+    """What a loader returns: the class names in label order, the splits by name, and where they came from.
+
+    ``revision`` is the source's own version (a Hub commit, a package version), ``None`` where it has none.
+
+    >>> LoadedDataset(("cat", "dog"), {}, source="a folder").revision is None
+    True
+    """
+
+    classes: tuple[str, ...]
+    splits: dict[str, ImageSplit]
+    source: str
+    revision: str | None = None
+
+
+DatasetLoader = Callable[[DatasetRequest], LoadedDataset]

@@ -1,0 +1,103 @@
+"""What can go wrong, told so that the reader knows what was given, what was expected and what to do.
+
+Every error a user can cause derives from :class:`ZooError`; the command line prints its text on one line and exits
+with :attr:`ZooError.exit_code`. Anything else that escapes is a bug of ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class ZooError(Exception):
+    """Base of every error that is not a bug in blockzoo.
+
+    >>> issubclass(UnknownNameError, ZooError)
+    True
+    """
+
+    exit_code = 1
+
+
+class UsageError(ZooError):
+    """A name, option or option value that cannot be meant: exit status 2."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that nobody declared, with the names that come near it.
+
+    >>> print(UnknownNameError("backbone", "cait_s42", ["cait_s24", "resnet18"]))
+    unknown backbone 'cait_s42'; did you mean 'cait_s24'? (2 known: cait_s24, resnet18)
+    """
+
+    def __init__(self, kind: str, given: str, known: Iterable[str], advice: str = "") -> None:
+        self.kind = kind
+        self.given = given
+        self.known = sorted(known)
+        near = near_misses(given, self.known)
+        question = f"; did you mean {_either(near)}?" if near else ";"
+        super().__init__(f"unknown {kind} {given!r}{question} ({_known(self.known)}){advice and '; ' + advice}")
+
+
+class DeclarationError(ZooError):
+    """A backbone's record does not fit the module it describes."""
+
+
+class PluginError(ZooError):
+    """A plugin that cannot be imported, declares a bad record or takes a name already taken."""
+
+
+class WeightsError(ZooError):
+    """A weight file that is damaged, has another digest, or holds tensors of another network."""
+
+
+class DataError(ZooError):
+    """A data set that cannot be what it says: unreadable image, label outside the classes, empty class."""
+
+
+class UnreachableError(ZooError):
+    """Something that is neither on this machine nor reachable from it.
+
+    >>> print(UnreachableError("weights of 'x'", [("a.pth", "no such file")], "pass --weights PATH"))
+    weights of 'x' not found; looked in: a.pth (no such file); pass --weights PATH
+    """
+
+    def __init__(self, what: str, tried: Sequence[tuple[str, str]], advice: str) -> None:
+        self.tried = tuple(tried)
+        places = ", ".join(f"{place} ({reason})" for place, reason in tried)
+        super().__init__(f"{what} not found; looked in: {places}; {advice}")
+
+
+def near_misses(given: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """The known names that a typing mistake could have turned into ``given``, nearest first.
+
+    >>> near_misses("fashion-mnist", ["fashion_mnist", "digits"])
+    ['fashion_mnist']
+    """
+    by_folded = {name.casefold(): name for name in known}
+    return [by_folded[key] for key in difflib.get_close_matches(given.casefold(), by_folded, most, 0.6)]
+
+
+def one_of(option: str, given: str, allowed: Sequence[str]) -> str:
+    """Return ``given`` if it is allowed, else raise a :class:`UsageError` that says what is.
+
+    >>> one_of("--predict", "mean", ("cls", "mean"))
+    'mean'
+    """
+    if given in allowed:
+        return given
+    near = near_misses(given, allowed, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UsageError(f"{option} {given!r} is not one of {', '.join(allowed)}{hint}")
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(repr(name) for name in names)
+
+
+def _known(names: Sequence[str], most: int = 12) -> str:
+    shown = ", ".join(names[:most]) or "none"
+    return f"{len(names)} known: {shown}" + (", ..." if len(names) > most else "")

@@ -1,0 +1,69 @@
+"""Reads CIFAR's batch files, which are pickles, without running what a pickle may ask to run."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import DataError
+
+
+def read_batch(path: Path) -> dict[str, Any]:
+    """The dictionary in a batch file, written by Python 2 or 3, with text keys.
+
+    Raises :class:`~zoo.errors.DataError` that names the path where the file is missing, damaged or no
+    dictionary, or asks for anything but numpy arrays.
+    """
+    try:
+        with path.open("rb") as file:
+            content = _ArraysOnly(file, path).load()
+    except DataError:
+        raise
+    except Exception as error:  # a damaged pickle raises nearly anything, from EOFError to UnicodeDecodeError
+        raise DataError(f"{path} cannot be read as a CIFAR batch: {type(error).__name__}: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}, expected the dictionary of a CIFAR batch")
+    return {as_text(key): value for key, value in content.items()}
+
+
+def as_text(text: object) -> str:
+    """Text, whether it was written as text or, as in files that Python 2 wrote, as bytes.
+
+    >>> as_text(b"frog")
+    'frog'
+    """
+    return text.decode("latin1") if isinstance(text, bytes) else str(text)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"bytes in encoding {encoding!r}, expected latin1")
+    return text.encode("latin1")
+
+
+_ARRAY_MAKER: Any = np.empty(0).__reduce__()[0]  # numpy's own way to find it: its module changed name in numpy 2
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): _ARRAY_MAKER,
+    ("numpy._core.multiarray", "_reconstruct"): _ARRAY_MAKER,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _encode,  # how protocol 2 of Python 3 writes bytes
+}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def __init__(self, file: Any, path: Path) -> None:
+        super().__init__(file, encoding="latin1")
+        self._path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise DataError(
+                f"{self._path} asks to load {module}.{name}, refused: a CIFAR batch needs numpy arrays alone;"
+                " the file is not CIFAR or was tampered with, fetch it anew"
+            )
+        return _ALLOWED[module, name]

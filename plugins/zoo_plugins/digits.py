@@ -1,0 +1,54 @@
+"""The digits data: scikit-learn's 1,797 scans of handwritten digits, 8x8, which come with the package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import sklearn
+from sklearn.datasets import load_digits
+
+from zoo.dataset import DatasetRequest, LoadedDataset
+from zoo.errors import UsageError
+from zoo_plugins.datasets import DIGIT_CLASSES
+from zoo_plugins.labels import checked_split
+
+_BRIGHTEST = 16
+
+
+def load(request: DatasetRequest) -> LoadedDataset:
+    """All scans, grey values 0..16 stretched to 0..255, ``(N, 8, 8)``.
+
+    There is no official split, so every fifth scan of each class (the 5th, 10th, ... in the package's order)
+    is a test image; the same writers appear in both splits.
+
+    >>> load(DatasetRequest()).splits["train"].images.shape
+    (1442, 8, 8)
+    """
+    if request.data_dir is not None:
+        raise UsageError(f"digits comes with scikit-learn; leave out --data-dir, given {request.data_dir}")
+    scans = load_digits()
+    images = np.rint(scans.images * (255 / _BRIGHTEST)).astype(np.uint8)
+    is_test = every_fifth_of_each_class(scans.target)
+    source = f"scikit-learn {sklearn.__version__}"
+    return LoadedDataset(
+        classes=DIGIT_CLASSES,
+        splits={
+            name: checked_split(images[chosen], scans.target[chosen], DIGIT_CLASSES, f"{source}, split {name}")
+            for name, chosen in (("train", ~is_test), ("test", is_test))
+        },
+        source=source,
+        revision=sklearn.__version__,
+    )
+
+
+def every_fifth_of_each_class(labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A mask that is true for the 5th, 10th, ... occurrence of each label.
+
+    >>> every_fifth_of_each_class(np.array([3, 3, 7, 3, 3, 3])).nonzero()[0]
+    array([5])
+    """
+    mask = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        mask[np.flatnonzero(labels == label)[4::5]] = True
+    return mask

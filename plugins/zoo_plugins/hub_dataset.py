@@ -1,0 +1,256 @@
+"""Image-classification data sets of the Hugging Face Hub, read through the ``datasets`` library.
+
+What is cached is used before the network is asked. No code of a data set is ever run: ``datasets`` has had no
+way to since version 4.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub.constants
+import PIL.Image
+from datasets.data_files import EmptyDatasetError
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError, DatasetsError
+from datasets.packaged_modules.cache.cache import Cache
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # re-exported without "as"
+
+from zoo.dataset import DatasetRequest, ImageSplit, LoadedDataset
+from zoo.errors import DataError, UsageError
+from zoo.reachability import why_unreachable
+from zoo_plugins.decoding import as_one_array, decode_image
+from zoo_plugins.labels import checked_split
+from zoo_plugins.places import NotHere, first_found, reach_advice
+
+EVALUATION_SPLITS = ("test", "validation", "val", "valid")
+Columns = tuple[str, str]
+
+
+class RowImages:
+    """The images of one column, decoded when they are asked for, as RGB."""
+
+    def __init__(self, rows: datasets.Dataset, column: str, where: str) -> None:
+        self._rows = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+        self._column = column
+        self._where = where
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> PIL.Image.Image:
+        """Decode one; raises :class:`~zoo.errors.DataError` with its index when that fails."""
+        return self.decode(index).convert("RGB")
+
+    def decode(self, index: int) -> PIL.Image.Image:
+        """Decode one, in mode ``L`` or ``RGB``."""
+        value = self._rows[index][self._column] or {}
+        content, path = value.get("bytes"), value.get("path")
+        where = f"{self._where}, image {index}" + (f" ({path})" if path else "")
+        if content is not None:
+            return decode_image(io.BytesIO(content), where)
+        if not path or not Path(path).is_file():  # datasets itself would fetch an address that a row names
+            raise DataError(f"{where} holds neither an image nor the path of a file on this machine")
+        with Path(path).open("rb") as file:
+            return decode_image(file, where)
+
+
+@dataclass(frozen=True)
+class HubCopy:
+    """A data set of the Hub, and the two ways to get it.
+
+    ``columns`` are the image and label columns, found by their types where not given. ``classes`` replaces
+    the class names of the copy, which must be as many: the Hub spells some oddly ("cra", "T - shirt / top").
+
+    >>> HubCopy("uoft-cs/cifar10").place
+    'Hugging Face Hub uoft-cs/cifar10'
+    """
+
+    repo: str
+    revision: str | None = None
+    columns: Columns | None = None
+    classes: tuple[str, ...] | None = None
+
+    @property
+    def place(self) -> str:
+        """How errors and run records name it."""
+        return f"Hugging Face Hub {self.repo}" + (f"@{self.revision}" if self.revision else "")
+
+    def cached(self) -> LoadedDataset:
+        """The copy that ``datasets`` made earlier on this machine, without asking the network."""
+        place = f"cache of {self.place} in {datasets.config.HF_DATASETS_CACHE}"
+        try:
+            with _silenced_clients():
+                name = self.repo.split("/")[-1]
+                builder = Cache(repo_id=self.repo, dataset_name=name, version="auto", hash="auto")
+        except (ValueError, OSError) as error:
+            raise NotHere(place, str(error).splitlines()[0]) from error
+        if self.revision not in (None, builder.hash):
+            raise NotHere(place, f"holds revision {builder.hash}, and revisions are compared in full")
+        return self._read(builder)
+
+    def online(self) -> LoadedDataset:
+        """The copy of today, downloaded."""
+        reason = why_unreachable(huggingface_hub.constants.ENDPOINT)
+        if reason:
+            raise NotHere(self.place, reason)
+        if Path(self.repo).is_dir():  # datasets would read it in place of the Hub
+            raise UsageError(f"the folder {self.repo} here hides {self.place}; change folder, or pass --data-dir")
+        try:
+            with _silenced_clients():
+                builder = datasets.load_dataset_builder(self.repo, revision=self.revision)
+                builder.download_and_prepare()
+        except DatasetNotFoundError as error:
+            raise NotHere(self.place, _first_line(error)) from error
+        except (DatasetsError, EmptyDatasetError, ValueError) as error:
+            raise DataError(f"{self.place} cannot be read: {_first_line(error)}") from error
+        except Exception as error:  # the clients raise errors of four libraries
+            raise NotHere(self.place, _first_line(error)) from error
+        if isinstance(builder, Cache):  # what datasets falls back to, whatever the revision that was asked for
+            raise NotHere(self.place, "it did not answer")
+        return self._read(builder)
+
+    def _read(self, builder: Any) -> LoadedDataset:
+        place = f"Hugging Face Hub {self.repo}, configuration {builder.config.name}"
+        return read_builder(builder, place, builder.hash, self.columns, self.classes)
+
+
+def load(request: DatasetRequest) -> LoadedDataset:
+    """The data set ``OWNER/NAME`` or ``OWNER/NAME@REVISION``; with ``--data-dir`` a folder with its files.
+
+    Split ``test`` is read from the first of :data:`EVALUATION_SPLITS` that exists; without any there is only
+    ``train``. Images of one size become one array.
+    """
+    repo, revision = parse_argument(request.argument or "")
+    if request.data_dir is not None:
+        return _load_folder(request.data_dir.expanduser(), revision)
+    hub = HubCopy(repo, revision)
+    return first_found(f"data set hf:{request.argument}", [hub.cached, hub.online], reach_advice("a copy of its files"))
+
+
+def parse_argument(argument: str) -> tuple[str, str | None]:
+    """The repository and the revision in ``OWNER/NAME`` or ``OWNER/NAME@REVISION``.
+
+    Raises :class:`~zoo.errors.UsageError` where that cannot be the name of a repository.
+
+    >>> parse_argument("someone/flowers@refs/pr/1")
+    ('someone/flowers', 'refs/pr/1')
+    """
+    repo, at, revision = argument.partition("@")
+    expected = "expected hf:OWNER/NAME or hf:OWNER/NAME@REVISION, such as hf:uoft-cs/cifar10"
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise UsageError(f"hf:{argument} names no data set of the Hub ({_first_line(error)}); {expected}") from error
+    if repo.count("/") != 1:
+        raise UsageError(f"hf:{argument} names no owner; {expected}")
+    if at and (not re.fullmatch(r"\w[\w./-]*", revision) or ".." in revision):
+        raise UsageError(f"hf:{argument} has no usable revision after the @; {expected}")
+    return repo, revision or None
+
+
+def read_builder(
+    builder: Any, place: str, revision: str | None, columns: Columns | None, classes: tuple[str, ...] | None
+) -> LoadedDataset:
+    """Read a prepared ``datasets.DatasetBuilder``; arguments as in :class:`HubCopy`."""
+    try:
+        rows = builder.as_dataset()
+    except Exception as error:  # a damaged cache, in Arrow's or the library's own words
+        advice = f"delete {builder.cache_dir} to have it made anew"
+        raise DataError(f"{place} cannot be read: {_first_line(error)}; {advice}") from error
+    chosen = _choose_splits(rows, place)
+    features = rows["train"].features
+    image_column, label_column = columns or _find_columns(features, place)
+    names = _class_names(features, label_column, place)
+    if classes is not None and len(classes) != len(names):
+        raise DataError(f"{place}: {len(names)} classes in column {label_column!r}, expected {len(classes)}")
+    classes = classes or names
+    splits = {
+        ours: _read_split(rows[theirs], image_column, label_column, classes, f"{place}, split {theirs}")
+        for ours, theirs in chosen.items()
+    }
+    renamed = "" if chosen.get("test", "test") == "test" else f" (split test is its split {chosen['test']})"
+    return LoadedDataset(classes, splits, source=place + renamed, revision=revision)
+
+
+def _load_folder(folder: Path, revision: str | None) -> LoadedDataset:
+    if revision is not None:
+        raise UsageError(f"--data-dir {folder} has no revisions to choose from; leave out @{revision}")
+    if not folder.is_dir():
+        raise UsageError(f"--data-dir {folder} is no folder; expected a copy of the repository, with its data files")
+    try:
+        with _silenced_clients():
+            # In full, because datasets takes a bare name for one of its own builders.
+            builder = datasets.load_dataset_builder(str(folder.resolve()))
+            builder.download_and_prepare()
+    except Exception as error:  # whatever is wrong with the files, in the words of a dozen readers
+        raise DataError(f"{folder} cannot be read by the datasets library: {_first_line(error)}") from error
+    return read_builder(builder, f"folder {folder.resolve()}", None, None, None)
+
+
+def _choose_splits(rows: Any, place: str) -> dict[str, str]:
+    if "train" not in rows:
+        raise DataError(f"{place}: no split 'train'; it has {sorted(rows)}")
+    evaluation = next((name for name in EVALUATION_SPLITS if name in rows), None)
+    return {"train": "train"} | ({"test": evaluation} if evaluation else {})
+
+
+def _find_columns(features: Any, place: str) -> Columns:
+    return (
+        _only_column(features, datasets.Image, "image", place),
+        _only_column(features, datasets.ClassLabel, "label", place),
+    )
+
+
+def _only_column(features: Any, kind: type[Any], word: str, place: str) -> str:
+    found: list[str] = [name for name, feature in features.items() if isinstance(feature, kind)]
+    if len(found) == 1:
+        return found[0]
+    listing = ", ".join(f"{name}: {type(feature).__name__}" for name, feature in features.items())
+    count = f"{len(found)} {word} columns" if found else f"no {word} column"
+    raise DataError(f"{place}: {count} of type {kind.__name__}, expected exactly one (columns: {listing})")
+
+
+def _class_names(features: Any, column: str, place: str) -> tuple[str, ...]:
+    if not isinstance(features.get(column), datasets.ClassLabel):
+        raise DataError(f"{place}: no column {column!r} of type ClassLabel; it has {sorted(features)}")
+    return tuple(features[column].names)
+
+
+def _read_split(
+    rows: datasets.Dataset, image_column: str, label_column: str, classes: Sequence[str], where: str
+) -> ImageSplit:
+    images = RowImages(rows, image_column, where)
+    labels = [-1 if label is None else label for label in rows[label_column][:]]
+    checked = checked_split(images, labels, classes, where)  # before the decoding, which takes longer
+    array = as_one_array(images)
+    return checked if array is None else ImageSplit(images=array, labels=checked.labels)
+
+
+@contextlib.contextmanager
+def _silenced_clients() -> Iterator[None]:
+    # Both libraries log every retry and every use of the cache; what matters of it is in our errors.
+    loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, DatasetGenerationError) and error.__cause__:  # which says only that it happened
+        error = error.__cause__
+    first = (str(error).strip().splitlines() or ["no reason given"])[0]
+    return f"{type(error).__name__}: {first}"

@@ -1,0 +1,341 @@
+"""Hub data sets: local copies, a Hub of our own on this machine, its cache, and no Hub at all."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub.constants
+import numpy as np
+import PIL.Image
+import pyarrow.parquet
+import pytest
+
+from zoo import DataError, DatasetRequest, UnreachableError, UsageError
+from zoo.reachability import why_unreachable
+from zoo_plugins import decoding
+from zoo_plugins.hub_dataset import HubCopy, load
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    cache = tmp_path / "cache"
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", cache)
+    return cache
+
+
+def make_rows(count: int = 6, **changes: Any) -> dict[str, Any]:
+    random = np.random.default_rng(count)
+    images = [PIL.Image.fromarray(random.integers(0, 256, (8, 9, 3), dtype=np.uint8)) for _ in range(count)]
+    return {"picture": images, "kind": [index % 2 for index in range(count)], **changes}
+
+
+FEATURES = {"picture": datasets.Image(), "kind": datasets.ClassLabel(names=["rose", "tulip"])}
+
+
+def write_parquet(folder: Path, split: str, rows: dict[str, Any], features: dict[str, Any] = FEATURES) -> None:
+    path = folder / "data" / f"{split}-00000-of-00001.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    datasets.Dataset.from_dict(rows, features=datasets.Features(features)).to_parquet(path)
+
+
+def load_copy(folder: Path) -> Any:
+    return load(DatasetRequest(argument="someone/flowers", data_dir=folder))
+
+
+def test_a_local_copy_becomes_one_array(tmp_path: Path) -> None:
+    rows = make_rows()
+    write_parquet(tmp_path / "copy", "train", rows)
+    write_parquet(tmp_path / "copy", "test", make_rows(2))
+    loaded = load_copy(tmp_path / "copy")
+    assert loaded.classes == ("rose", "tulip")
+    assert loaded.source == f"folder {tmp_path}/copy"
+    assert np.array_equal(loaded.splits["train"].images, np.stack([np.asarray(image) for image in rows["picture"]]))
+    assert loaded.splits["test"].labels.tolist() == [0, 1]
+
+
+def test_grey_images_become_an_array_without_colours(tmp_path: Path) -> None:
+    grey = [PIL.Image.new("L", (4, 4), level) for level in (7, 9)]
+    write_parquet(tmp_path, "train", make_rows(2, picture=grey))
+    loaded = load_copy(tmp_path)
+    assert list(loaded.splits) == ["train"]
+    assert loaded.splits["train"].images[:, 0, 0].tolist() == [7, 9]
+
+
+def test_images_of_many_sizes_or_too_many_stay_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [PIL.Image.new("L", (4, 4)), PIL.Image.new("RGB", (5, 4))]
+    write_parquet(tmp_path / "sizes", "train", make_rows(2, picture=sizes))
+    images = load_copy(tmp_path / "sizes").splits["train"].images
+    assert [(images[index].size, images[index].mode) for index in range(len(images))] == [
+        ((4, 4), "RGB"),
+        ((5, 4), "RGB"),
+    ]
+    monkeypatch.setattr(decoding, "ARRAY_BYTES", 8 * 9 * 3 * 6 - 1)
+    write_parquet(tmp_path / "many", "train", make_rows())
+    assert not isinstance(load_copy(tmp_path / "many").splits["train"].images, np.ndarray)
+
+
+@pytest.mark.parametrize("names", [["validation"], ["validation", "test"]])
+def test_the_evaluation_split_is_test_before_validation(tmp_path: Path, names: list[str]) -> None:
+    for count, name in enumerate(["train", *names], start=2):
+        write_parquet(tmp_path, name, make_rows(count))
+    loaded = load_copy(tmp_path)
+    assert {name: len(split) for name, split in loaded.splits.items()} == {"train": 2, "test": 2 + len(names)}
+    assert ("split test is its split validation" in loaded.source) == (names == ["validation"])
+
+
+@pytest.mark.parametrize(
+    ("features", "told"),
+    [
+        ({"kind": FEATURES["kind"]}, r"no image column of type Image.*\(columns: kind: ClassLabel\)"),
+        ({"picture": datasets.Image(), "kind": datasets.Value("int64")}, "no label column.*kind: Value"),
+        ({**FEATURES, "group": FEATURES["kind"]}, "2 label columns .*kind: ClassLabel, group: ClassLabel"),
+    ],
+)
+def test_columns_are_found_by_type_or_told(tmp_path: Path, features: dict[str, Any], told: str) -> None:
+    rows = make_rows(group=[0] * 6)
+    write_parquet(tmp_path, "train", {name: rows[name] for name in features}, features)
+    with pytest.raises(DataError, match=told):
+        load_copy(tmp_path)
+
+
+def test_hidden_and_missing_labels_are_named(tmp_path: Path) -> None:
+    write_parquet(tmp_path, "train", make_rows())
+    for labels in ([0, 1, -1], [0, 1, None]):
+        write_parquet(tmp_path, "test", make_rows(3, kind=labels))
+        with pytest.raises(DataError, match=r"split test: image 2 has label -1.*hidden test labels"):
+            load_copy(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("picture", "told"),
+    [
+        ({"bytes": b"no image", "path": "a.png"}, r"split train, image 1 \(a.png\) cannot be decoded"),
+        ({"bytes": None, "path": "https://a.invalid/a.png"}, "image 1 .*neither an image nor the path of a file"),
+        (None, "image 1 holds neither an image"),
+    ],
+)
+def test_an_unreadable_image_is_named(tmp_path: Path, picture: Any, told: str) -> None:
+    good = io.BytesIO()
+    PIL.Image.new("L", (3, 3)).save(good, "png")
+    rows = make_rows(2, picture=[{"bytes": good.getvalue(), "path": None}, picture])
+    # Not by to_parquet, which would look at the address right away.
+    table = datasets.Dataset.from_dict(rows, features=datasets.Features(FEATURES)).with_format("arrow")[:]
+    pyarrow.parquet.write_table(table, tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=told):
+        load_copy(tmp_path)
+
+
+def test_a_folder_that_is_no_copy_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is no folder"):
+        load_copy(tmp_path / "none")
+    with pytest.raises(UsageError, match="no revisions to choose from; leave out @main"):
+        load(DatasetRequest(argument="someone/flowers@main", data_dir=tmp_path))
+    with pytest.raises(DataError, match="cannot be read by the datasets library: EmptyDatasetError"):
+        load_copy(tmp_path)
+    (tmp_path / "train.parquet").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(DataError, match=r"cannot be read by the datasets library: .*Parquet"):
+        load_copy(tmp_path)
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "train.parquet").unlink()
+    write_parquet(tmp_path, "test", make_rows(2))
+    with pytest.raises(DataError, match=r"no split 'train'; it has \['test'\]"):
+        load_copy(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        *("", "flowers", "a/b/c", "../etc", "someone/..", "some one/flowers", "/etc/passwd", "someone/-flowers"),
+        *("someone/flowers@", "someone/flowers@../x", "someone/flowers@a b", "https://huggingface.co/a/b"),
+    ],
+)
+def test_names_that_name_no_data_set_are_usage_errors(argument: str) -> None:
+    with pytest.raises(UsageError, match="expected hf:OWNER/NAME"):
+        load(DatasetRequest(argument=argument))
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    # The top-level domain "invalid" never resolves, with or without a network (RFC 2606).
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "https://hub.invalid")
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_an_unreachable_hub_is_told_at_once_and_quietly(capfd: pytest.CaptureFixture[str]) -> None:
+    start = time.monotonic()
+    with pytest.raises(UnreachableError, match=r"host hub.invalid does not resolve.*HF_HUB_OFFLINE") as caught:
+        load(DatasetRequest(argument="someone/flowers"))
+    assert time.monotonic() - start < 5
+    assert [place.split(" ")[0] for place, _reason in caught.value.tried] == ["cache", "Hugging"]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_what_keeps_the_network_from_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "does not resolve" in (why_unreachable("https://hub.invalid") or "")
+    assert why_unreachable("http://127.0.0.1:9") is None
+    monkeypatch.setenv("https_proxy", "http://proxy.invalid:3128")
+    assert why_unreachable("https://hub.invalid") is None
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert why_unreachable("https://hub.invalid") == "HF_HUB_OFFLINE is set"
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_built_in_class_names_replace_the_hubs_where_as_many(own_cache: Path, tmp_path: Path) -> None:
+    write_parquet(tmp_path / "flowers", "train", make_rows())
+    load_copy(tmp_path / "flowers")
+    (own_cache / "flowers").rename(own_cache / "someone___flowers")
+    copy = HubCopy("someone/flowers", columns=("picture", "kind"), classes=("Rose", "Tulip"))
+    assert copy.cached().classes == ("Rose", "Tulip")
+    with pytest.raises(DataError, match="2 classes in column 'kind', expected 3"):
+        HubCopy("someone/flowers", classes=("a", "b", "c")).cached()
+    with pytest.raises(DataError, match=r"no column 'label' of type ClassLabel; it has \['kind', 'picture'\]"):
+        HubCopy("someone/flowers", columns=("picture", "label")).cached()
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_a_damaged_cache_is_told(own_cache: Path, tmp_path: Path) -> None:
+    write_parquet(tmp_path / "flowers", "train", make_rows())
+    load_copy(tmp_path / "flowers")
+    (own_cache / "flowers").rename(own_cache / "someone___flowers")
+    for arrow in own_cache.rglob("*.arrow"):
+        arrow.write_bytes(b"damaged")
+    with pytest.raises(DataError, match=f"cannot be read: .*; delete {own_cache}/someone___flowers"):
+        HubCopy("someone/flowers").cached()
+
+
+class FakeHub(http.server.ThreadingHTTPServer):
+    """The part of the Hub's interface that reading one data set needs."""
+
+    daemon_threads = True
+
+    def __init__(self, name: str, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.name = name
+        self.files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        self.requests: list[str] = []
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: FakeHub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        """Print nothing."""
+
+    def do_GET(self) -> None:
+        self.server.requests.append(self.path)
+        path = self.path.partition("?")[0]
+        files = f"/datasets/{self.server.name}/resolve/"
+        about = f"/api/datasets/{self.server.name}"
+        if path.startswith(files):
+            self.send_file(path.removeprefix(files).partition("/")[2])
+        elif path.startswith(f"{about}/tree/"):
+            self.send_tree(path.removeprefix(f"{about}/tree/").partition("/")[2])
+        elif path.startswith(about):
+            siblings = [{"rfilename": name} for name in self.server.files]
+            self.send_json({"id": self.server.name, "sha": COMMIT, "tags": [], "siblings": siblings})
+        else:
+            self.send_content(b"", 404, **{"X-Error-Code": "RepoNotFound"})
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def send_file(self, name: str) -> None:
+        content = self.server.files.get(name)
+        if content is None:
+            self.send_content(b"", 404, **{"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+        else:
+            digest = hashlib.sha256(content).hexdigest()
+            self.send_content(content, 200, **{"X-Repo-Commit": COMMIT, "ETag": f'"{digest}"'})
+
+    def send_tree(self, folder: str) -> None:
+        files = {name: content for name, content in self.server.files.items() if name.startswith(folder)}
+        listing = [{"type": "file", "path": name, "size": len(content), "oid": "0"} for name, content in files.items()]
+        if not folder:
+            listing += [{"type": "directory", "path": "data", "oid": "0"}]
+        self.send_json(listing)
+
+    def send_json(self, value: Any) -> None:
+        self.send_content(json.dumps(value).encode(), 200, **{"Content-Type": "application/json"})
+
+    def send_content(self, content: bytes, status: int, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+
+@pytest.fixture
+def fake_hub(tmp_path: Path) -> Iterator[FakeHub]:
+    write_parquet(tmp_path / "hub", "train", make_rows())
+    write_parquet(tmp_path / "hub", "test", make_rows(2))
+    hub = FakeHub("someone/Flowers", tmp_path / "hub")
+    thread = threading.Thread(target=hub.serve_forever)
+    thread.start()
+    yield hub
+    hub.shutdown()
+    hub.server_close()
+    thread.join()
+
+
+LOAD_EACH = """
+import json, sys
+from zoo import DatasetRequest, ZooError
+from zoo_plugins.hub_dataset import load
+for argument in sys.argv[1:]:
+    try:
+        loaded = load(DatasetRequest(argument=argument))
+        print(json.dumps([loaded.source, loaded.revision, loaded.splits["train"].images.shape]))
+    except ZooError as error:
+        print(json.dumps(str(error)))
+"""
+
+
+def load_in_a_fresh_process(hub: FakeHub, home: Path, *arguments: str, **environment: str) -> list[Any]:
+    kept = {name: value for name, value in os.environ.items() if name not in PROXIES and not name.startswith("HF_")}
+    own = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(home)}
+    result = subprocess.run(
+        [sys.executable, "-W", "error::ResourceWarning", "-c", LOAD_EACH, *arguments],
+        env=kept | own | environment,
+        cwd=home.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_downloaded_once_then_cached(fake_hub: FakeHub, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    found = ["Hugging Face Hub someone/Flowers, configuration default", COMMIT, [6, 8, 9, 3]]
+    first, unknown = load_in_a_fresh_process(fake_hub, home, "someone/Flowers", "someone/nothing")
+    assert first == found
+    assert "Hugging Face Hub someone/nothing (DatasetNotFoundError: Dataset 'someone/nothing' doesn't" in unknown
+    fake_hub.requests.clear()
+    arguments = ("someone/Flowers", f"someone/Flowers@{COMMIT}", "someone/Flowers@v2")
+    again, pinned, other = load_in_a_fresh_process(fake_hub, home, *arguments, HF_HUB_OFFLINE="1")
+    assert (again, pinned) == (found, found)
+    assert f"holds revision {COMMIT}" in other
+    assert "HF_HUB_OFFLINE is set" in other
+    assert fake_hub.requests == []

@@ -21,9 +21,14 @@ class Record(BaseModel):
 
 
 class WeightsRecord(Record):
-    """The weights a run started from; ``source`` is a Hub id, a distribution, a path or ``random``."""
+    """The weights a run started from; ``source`` is a Hub id, a distribution, a path or ``random``.
+
+    ``declared`` says whether they are the ones that the plugin names; what it says of their licence, data and
+    accuracy holds for no others.
+    """
 
     kind: str
+    declared: bool
     source: str
     filename: str | None
     revision: str | None
@@ -124,8 +129,8 @@ class SeparationRecord(Record):
     """First-order Separation Index of the penultimate features of one split; ``None`` for fewer than two samples."""
 
     layer: str
-    train: Measurement
-    evaluation: Measurement
+    train: Measurement | None
+    evaluation: Measurement | None
 
 
 class EpochRecord(Record):
@@ -176,6 +181,13 @@ class RunRecord(Record):
     host: HostRecord
     results: Results
     checkpoint_sha256: str | None
+    plots: tuple[str, ...] = ()
+
+    @property
+    def loads_in_timm(self) -> bool:
+        """Whether timm's own loader rebuilds this network: timm's architecture, and linear heads."""
+        heads = self.settings.head.parts
+        return self.backbone.network_kind == "timm" and all(head.hidden is None for head in heads)
 
     def to_json(self) -> str:
         """The record as indented JSON, ending in a newline."""

@@ -1,0 +1,146 @@
+"""The model card of a run: the README.md that goes with its checkpoint, here and on the Hub."""
+
+from __future__ import annotations
+
+import shlex
+from importlib import resources
+
+import jinja2
+
+from zoo.backbone import DualHead
+from zoo_harness import card_wording, markdown, published
+from zoo_harness.card_metadata import front_matter
+from zoo_harness.run_record import Measurement, RunRecord
+
+_MOST_CLASSES_LISTED = 100
+
+
+def render_card(record: RunRecord) -> str:
+    """The whole README.md: YAML front matter, then the body in Markdown.
+
+    Names from outside (classes, titles, paths) stay plain text in both; nothing in the card is guessed.
+    """
+    template = resources.files("zoo_cards").joinpath("templates", "run_card.md.j2")
+    body = _environment().from_string(template.read_text(encoding="utf-8")).render(_context(record))
+    return f"---\n{front_matter(record)}\n---\n\n{body}"
+
+
+def _environment() -> jinja2.Environment:
+    # Autoescape knows HTML alone, and its entities would show in code spans: every value passes `text` instead,
+    # what a macro returns as well, so the template has none.
+    environment = jinja2.Environment(  # noqa: S701
+        finalize=markdown.text,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "code": markdown.code,
+        "codes": markdown.code_list,
+        "fenced": markdown.fenced,
+        "link": markdown.link,
+        "percent": card_wording.percent,
+        "fraction": card_wording.fraction,
+        "number": card_wording.number,
+        "per_class": card_wording.per_class,
+    }
+    return environment
+
+
+def _context(record: RunRecord) -> dict[str, object]:
+    dataset, settings = record.dataset, record.settings
+    return {
+        "record": record,
+        "finished": record.status == "finished",
+        "pretrained": record.weights.kind != "random",
+        "declared": record.weights.declared,
+        "classes": dataset.classes[:_MOST_CLASSES_LISTED],
+        "unlisted_classes": max(0, len(dataset.classes) - _MOST_CLASSES_LISTED),
+        "balanced": len(set(dataset.evaluation.per_class)) == 1,
+        "settings_table": _settings_table(record),
+        "results_table": _results_table(record),
+        "extreme": any(measured.value in (0, 1) for measured in _measurements(record)),
+        "published": [
+            (figure, published.differences(record, figure))
+            for figure in published.published_figures(record.backbone.name, dataset.name)
+        ],
+        "published_table": _published_table(record),
+        "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
+        "command": shlex.join(record.command),
+        "layer": record.backbone.features[-1].path,
+        "loads_in_timm": record.loads_in_timm,
+        "heads_averaged_by_timm": isinstance(settings.head, DualHead) and settings.predict == "cls",
+    }
+
+
+def _settings_table(record: RunRecord) -> list[tuple[str, str]]:
+    settings, parameters = record.settings, record.parameters
+    training, preprocessing = settings.training, settings.preprocessing
+    width, classes = record.backbone.features[-1].width, len(record.dataset.classes)
+    number = card_wording.number
+    return [
+        ("recipe", settings.recipe + (f" ({settings.recipe_source})" if settings.recipe_source else "")),
+        ("modules trained", ", ".join(settings.unfreeze)),
+        ("new classifier", card_wording.head_in_words(settings.head, width, classes)),
+        ("parameters", number(parameters.total)),
+        ("of these trained", number(parameters.trained)),
+        ("trained, without the classifier", number(parameters.trained_without_head)),
+        ("epochs", f"{record.results.epochs_done} of {training.epochs}"),
+        ("optimizer", training.optimizer),
+        ("learning rate", f"{training.learning_rate:g}"),
+        ("batch size", str(training.batch_size)),
+        *_loss_rows(record),
+        ("preprocessing", card_wording.preprocessing_in_words(preprocessing)),
+        ("mean", _triple(preprocessing.mean)),
+        ("standard deviation", _triple(preprocessing.std)),
+        ("seed", str(settings.seed)),
+        ("device, precision", f"{settings.device}, {settings.precision}"),
+    ]
+
+
+def _loss_rows(record: RunRecord) -> list[tuple[str, str]]:
+    if not isinstance(record.settings.head, DualHead):
+        return [("loss", "cross-entropy")]
+    decisive = "the first classifier" if record.settings.predict == "cls" else "the mean of both classifiers"
+    return [("loss", "cross-entropy, summed over both classifiers"), ("prediction from", decisive)]
+
+
+def _results_table(record: RunRecord) -> list[tuple[str, str, str]]:
+    """Rows of name, training split, evaluation split."""
+    results, number = record.results, card_wording.number
+    train, evaluation = record.dataset.train.images, record.dataset.evaluation.images
+    rows = [
+        ("images", number(train), number(evaluation)),
+        ("accuracy", card_wording.percent(results.train_accuracy), card_wording.percent(results.accuracy)),
+        ("loss", "-", number(results.evaluation_loss, digits=4)),
+    ]
+    for when, separation in (("before", results.separation_before), ("after", results.separation_after)):
+        on_train, on_evaluation = (separation.train, separation.evaluation) if separation else (None, None)
+        rows.append((f"Separation Index {when}", card_wording.fraction(on_train), card_wording.fraction(on_evaluation)))
+    seconds = (number(results.mean_train_seconds), number(results.mean_evaluation_seconds))
+    return [*rows, ("seconds per epoch", *seconds)]
+
+
+def _published_table(record: RunRecord) -> list[tuple[str, str, str, str]]:
+    """Rows of name, accuracy, trained parameters, seconds; this run first."""
+    percent, number, results = card_wording.percent, card_wording.number, record.results
+    ours = (percent(results.accuracy), number(record.parameters.trained), number(results.mean_train_seconds))
+    rows = [("this run", *ours)]
+    for index, figure in enumerate(published.published_figures(record.backbone.name, record.dataset.name), 1):
+        row = figure.row
+        seconds = "not stated" if row.train_seconds_per_epoch is None else number(row.train_seconds_per_epoch)
+        rows.append((f"[{index}]", f"{row.val_accuracy:.2f} %", number(row.trainable_parameters), seconds))
+    return rows
+
+
+def _measurements(record: RunRecord) -> list[Measurement]:
+    results = record.results
+    separations = [found for found in (results.separation_before, results.separation_after) if found]
+    values = [results.accuracy, results.train_accuracy]
+    values += [value for found in separations for value in (found.train, found.evaluation)]
+    return [value for value in values if value is not None]
+
+
+def _triple(values: tuple[float, float, float]) -> str:
+    return " ".join(f"{value:g}" for value in values)

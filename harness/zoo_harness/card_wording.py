@@ -1,0 +1,88 @@
+"""What the parts of a record come to in words and figures, for the cards."""
+
+from __future__ import annotations
+
+from zoo.backbone import DualHead, Head, Preprocessing
+from zoo_harness.run_record import Measurement, RunRecord, SplitRecord
+
+NOT_MEASURED = "not measured"
+
+
+def percent(measurement: Measurement | None) -> str:
+    """A proportion in percent with its standard error.
+
+    >>> percent(Measurement(value=0.9712, standard_error=0.00167, n=10000))
+    '97.12 % ± 0.17'
+    """
+    if measurement is None:
+        return NOT_MEASURED
+    return f"{measurement.value:.2%} ± {measurement.standard_error * 100:.2f}".replace("%", " %")
+
+
+def fraction(measurement: Measurement | None) -> str:
+    """A proportion in [0, 1] with its standard error.
+
+    >>> fraction(Measurement(value=0.9712, standard_error=0.00167, n=10000))
+    '0.9712 ± 0.0017'
+    """
+    if measurement is None:
+        return NOT_MEASURED
+    return f"{measurement.value:.4f} ± {measurement.standard_error:.4f}"
+
+
+def number(value: float | None, unit: str = "", digits: int = 1) -> str:
+    """A figure with its unit; integers get thousands separators and no decimals.
+
+    >>> number(1234567), number(12.345, "s"), number(None)
+    ('1,234,567', '12.3 s', 'not measured')
+    """
+    if value is None:
+        return NOT_MEASURED
+    figure = f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
+    return f"{figure} {unit}".rstrip()
+
+
+def per_class(split: SplitRecord) -> str:
+    """How the images of a split are spread over the classes.
+
+    >>> per_class(SplitRecord(split="train", images=30, per_class=(20, 10), fingerprint=""))
+    '10 to 20 of a class'
+    """
+    fewest, most = min(split.per_class), max(split.per_class)
+    return f"{most:,} of each class" if fewest == most else f"{fewest:,} to {most:,} of a class"
+
+
+def head_in_words(head: Head | DualHead, width: int, classes: int) -> str:
+    """What replaced the classifier.
+
+    >>> head_in_words(Head("head", hidden=256), 384, 10)
+    'an MLP at head (384 to 256 to 10, ReLU between)'
+    """
+    if isinstance(head, DualHead):
+        return " and ".join(head_in_words(part, width, classes) for part in head.parts)
+    if head.hidden is None:
+        return f"a linear layer at {head.path} ({width} to {classes})"
+    return f"an MLP at {head.path} ({width} to {head.hidden} to {classes}, ReLU between)"
+
+
+def preprocessing_in_words(preprocessing: Preprocessing) -> str:
+    """What happens to an image before the network sees it.
+
+    >>> preprocessing_in_words(Preprocessing(input_size=(32, 32), interpolation="bilinear"))
+    'shorter side resized to 32 pixels, centre crop of 32 x 32, bilinear'
+    """
+    height, width = preprocessing.input_size
+    if preprocessing.crop_mode == "squash":
+        return f"resized to {height} x {width} pixels whatever the aspect, {preprocessing.interpolation}"
+    side = f"{min(height, width)}"
+    if preprocessing.crop_fraction < 1:
+        side += f" / {preprocessing.crop_fraction:g}"
+    crop = f"centre crop of {height} x {width}"
+    return f"shorter side resized to {side} pixels, {crop}, {preprocessing.interpolation}"
+
+
+def pretrained_on(record: RunRecord) -> str | None:
+    """The data the weights of this run were made with, ``None`` where it is not known."""
+    if record.weights.kind == "random":
+        return "nothing (random weights)"
+    return record.backbone.pretrained_on if record.weights.declared else None

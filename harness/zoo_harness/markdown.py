@@ -1,0 +1,86 @@
+"""Text from outside (class names, titles, paths) as Markdown in which it stays text.
+
+Every value of a card goes through here: what is not :class:`Markdown` yet is escaped when it is filled in.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Starts emphasis, code, links, HTML, entities, table cells, strike-through or, on the Hub, mathematics.
+_SPECIAL = re.compile(r"[\\`*_\[\]<>&|~$]")
+_WEB_ADDRESS = re.compile(r"https?://[A-Za-z0-9./?=&%#:~_+,;@-]+")
+_BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+class Markdown(str):
+    """Markdown that is meant as such and is not escaped again."""
+
+    __slots__ = ()
+
+
+def one_line(value: object) -> str:
+    r"""The value without line breaks, control characters or anything that reverses the writing direction.
+
+    >>> one_line("T-shirt\n---\n top\x1b")
+    'T-shirt --- top'
+    """
+    return " ".join("".join(" " if _breaks_line(char) else char for char in str(value)).split())
+
+
+def text(value: object) -> Markdown:
+    r"""Running text, also inside a table cell; a value must not be the first thing on its line.
+
+    >>> print(text("<b>a_b</b> | c"))
+    \<b\>a\_b\</b\> \| c
+    """
+    if isinstance(value, Markdown):
+        return value
+    return Markdown(_SPECIAL.sub(r"\\\g<0>", one_line(value)))
+
+
+def code(value: object) -> Markdown:
+    """A code span, delimited so that backticks inside it cannot end it; not for table cells.
+
+    >>> print(code("T-shirt/top"), code("a`b"))
+    `T-shirt/top` ``a`b``
+    """
+    inside = one_line(value) or " "
+    ticks = "`" * (_longest_run("`", inside) + 1)
+    space = " " if inside.startswith("`") or inside.endswith("`") else ""
+    return Markdown(f"{ticks}{space}{inside}{space}{ticks}")
+
+
+def code_list(values: tuple[str, ...] | list[str]) -> Markdown:
+    """Code spans with commas between them."""
+    return Markdown(", ".join(map(code, values)))
+
+
+def fenced(value: str, language: str) -> Markdown:
+    """A block of code, exactly as it is.
+
+    >>> print(fenced("zoo list", "shell"))
+    ```shell
+    zoo list
+    ```
+    """
+    fence = "`" * max(3, _longest_run("`", value) + 1)
+    return Markdown(f"{fence}{language}\n{value}\n{fence}")
+
+
+def link(value: str) -> Markdown:
+    """A web address as a link, anything else as running text.
+
+    >>> print(link("https://arxiv.org/abs/2103.17239"))
+    <https://arxiv.org/abs/2103.17239>
+    """
+    return Markdown(f"<{value}>") if _WEB_ADDRESS.fullmatch(value) else text(value)
+
+
+def _breaks_line(char: str) -> bool:
+    return unicodedata.category(char) in ("Cc", "Zl", "Zp") or char in _BIDI_CONTROLS
+
+
+def _longest_run(char: str, value: str) -> int:
+    return max(map(len, re.findall(f"{re.escape(char)}+", value)), default=0)

@@ -1,0 +1,137 @@
+"""The published tables that results are compared with, and how a run's setting differs from theirs."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib import resources
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from zoo_harness.card_wording import pretrained_on
+from zoo_harness.run_record import RunRecord
+
+# Each file of zoo_cards, and the recipe that repeats its setting.
+RECIPE_OF_TABLE = {"malpure2021_table1.json": "paper", "report2024_results.json": "report"}
+
+_CONDITIONS = re.compile(
+    r"(?P<epochs>\d+) epochs, Adam lr (?P<learning_rate>[\d.e-]+), batch size (?P<batch_size>\d+), "
+    r"(?P<side>\d+)x(?P=side) input"
+)
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PublishedRow(_Strict):
+    """One row of a table: accuracies in percent, ``None`` where the source has no such column."""
+
+    backbone: str
+    trainable_parameters: Annotated[int, Field(gt=0)]
+    val_accuracy: Percent
+    train_accuracy: Percent | None = None
+    train_seconds_per_epoch: Seconds | None = None
+    val_seconds_per_epoch: Seconds | None = None
+    model: str | None = None
+    type: Literal["CNN", "Transformer"] | None = None
+    pretrained_on: str | None = None
+
+
+class Conditions(NamedTuple):
+    """The setting that a table states for all of its rows."""
+
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    input_side: int
+
+
+class PublishedTable(_Strict):
+    """A table as it was published; ``metric`` states its conditions in words."""
+
+    source: str
+    dataset: str
+    metric: str
+    rows: tuple[PublishedRow, ...]
+    notes: str | None = None
+
+    @field_validator("metric")
+    @classmethod
+    def _states_its_conditions(cls, metric: str) -> str:
+        if not _CONDITIONS.search(metric):
+            raise ValueError("epochs, learning rate, batch size and input size must be stated")
+        return metric
+
+    @property
+    def conditions(self) -> Conditions:
+        """The stated conditions as numbers."""
+        stated = _CONDITIONS.search(self.metric)
+        assert stated  # noqa: S101 - the validator above has made sure
+        return Conditions(
+            int(stated["epochs"]),
+            float(stated["learning_rate"]),
+            int(stated["batch_size"]),
+            int(stated["side"]),
+        )
+
+
+class Published(NamedTuple):
+    """One published figure: its row, the table it stands in and the recipe that repeats its setting."""
+
+    row: PublishedRow
+    table: PublishedTable
+    recipe: str
+
+
+def published_figures(backbone: str, dataset: str) -> tuple[Published, ...]:
+    """What was published for a backbone on a data set, oldest first; empty where nothing was.
+
+    >>> [figure.row.val_accuracy for figure in published_figures("cait_s24", "cifar10")]
+    [96.0, 96.78]
+    """
+    return tuple(
+        Published(row, table, recipe)
+        for table, recipe in _tables()
+        for row in table.rows
+        if (row.backbone, table.dataset) == (backbone, dataset)
+    )
+
+
+def differences(record: RunRecord, figure: Published) -> list[str]:
+    """The known differences of setting between a run and a published figure, a clause for each."""
+    clauses = [
+        f"{what} {ours} instead of {theirs}" for what, ours, theirs in _settings(record, figure) if ours != theirs
+    ]
+    dataset = record.dataset
+    if (dataset.per_class, dataset.limit, dataset.val_fraction) != (None, None, None):
+        clauses.append(f"part of the data: {dataset.subset}")
+    return clauses
+
+
+def _settings(record: RunRecord, figure: Published) -> list[tuple[str, object, object]]:
+    """Pairs to compare, ours first; where the source says nothing, theirs is ours."""
+    training, theirs = record.settings.training, figure.table.conditions
+    side = "{} x {}".format(*record.settings.preprocessing.input_size)
+    pretraining = pretrained_on(record) or "not known"
+    return [
+        ("recipe", record.settings.recipe, figure.recipe),
+        ("epochs", record.results.epochs_done, theirs.epochs),
+        ("learning rate", training.learning_rate, theirs.learning_rate),
+        ("batch size", training.batch_size, theirs.batch_size),
+        ("input size", side, f"{theirs.input_side} x {theirs.input_side}"),
+        ("pretrained on", pretraining, figure.row.pretrained_on or pretraining),
+    ]
+
+
+@cache
+def _tables() -> tuple[tuple[PublishedTable, str], ...]:
+    folder = resources.files("zoo_cards")
+    return tuple(
+        (PublishedTable.model_validate_json(folder.joinpath(name).read_bytes()), recipe)
+        for name, recipe in RECIPE_OF_TABLE.items()
+    )

@@ -1,0 +1,475 @@
+"""The card of a run: its front matter parses, its body is the golden one, and no name can break out of either.
+
+After a deliberate change of the card, write the golden files anew and read the difference:
+
+    ZOO_UPDATE_GOLDEN=1 python -m pytest tests/harness/test_card.py && git diff tests/golden
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from zoo.backbone import DualHead, FeatureLayer, Head, Preprocessing, Training
+from zoo_harness.card import render_card
+from zoo_harness.card_metadata import front_matter
+from zoo_harness.markdown import one_line
+from zoo_harness.run_record import (
+    BackboneRecord,
+    DatasetRecord,
+    HostRecord,
+    Measurement,
+    ParametersRecord,
+    Results,
+    RunRecord,
+    SeparationRecord,
+    SettingsRecord,
+    SplitRecord,
+    WeightsRecord,
+)
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def measured(value: float, n: int) -> Measurement:
+    return Measurement(value=value, standard_error=(value * (1 - value) / n) ** 0.5, n=n)
+
+
+FINISHED = RunRecord(
+    status="finished",
+    command=("zoo", "eval", "cait_s24", "--dataset", "cifar10", "--per-class", "500", "--out", "runs/my run"),
+    started="2026-11-22T09:30:00+00:00",
+    ended="2026-11-22T09:52:10+00:00",
+    backbone=BackboneRecord(
+        name="cait_s24",
+        title="CaiT-S24",
+        network="cait_s24_224.fb_dist_in1k",
+        network_kind="timm",
+        plugin="cait",
+        distribution="blockzoo",
+        version="0.1.0",
+        paper="https://arxiv.org/abs/2103.17239",
+        pretrained_on="ImageNet-1k",
+        imagenet_top1=83.442,
+        features=(FeatureLayer("patch_embed", 384), FeatureLayer("norm", 384, pool="cls")),
+    ),
+    weights=WeightsRecord(
+        kind="timm",
+        declared=True,
+        source="timm/cait_s24_224.fb_dist_in1k",
+        filename="model.safetensors",
+        revision="1f3c9a1b0a5d4bd1c7a0a1f0e8a8a3c5f2c4b6d7",
+        sha256="ab" * 32,
+        bytes=187_690_000,
+        license="apache-2.0",
+    ),
+    dataset=DatasetRecord(
+        name="cifar10",
+        title="CIFAR-10",
+        argument=None,
+        hub_id="uoft-cs/cifar10",
+        source="uoft-cs/cifar10",
+        revision="0b2714987fa478483af9968de7c934580d0bb9a2",
+        license=None,
+        citation="https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf",
+        classes=CIFAR10,
+        train=SplitRecord(split="train", images=5000, per_class=(500,) * 10, fingerprint="cd" * 32),
+        evaluation=SplitRecord(split="test", images=5000, per_class=(500,) * 10, fingerprint="ef" * 32),
+        per_class=500,
+        limit=None,
+        val_fraction=None,
+        subset="500 images per class (fewer where a split has fewer), seed 0",
+    ),
+    settings=SettingsRecord(
+        recipe="default",
+        recipe_source=None,
+        unfreeze=("blocks_token_only.1", "norm"),
+        head=Head("head"),
+        training=Training(epochs=5),
+        preprocessing=Preprocessing(input_size=(224, 224), crop_fraction=0.9),
+        predict="cls",
+        seed=0,
+        device="cuda",
+        precision="fp32",
+        evaluation_batch_size=64,
+    ),
+    parameters=ParametersRecord(
+        total=46_464_778, trained=1_779_466, trained_without_head=1_775_616, trained_names=("norm.weight",)
+    ),
+    versions={"python": "3.11.9", "blockzoo": "0.1.0", "torch": "2.15.0", "timm": "1.0.31"},
+    host=HostRecord(
+        platform="Linux-6.1", processor="AMD EPYC 7B13", cores=16, memory_gib=128.0, accelerator="NVIDIA H200"
+    ),
+    results=Results(
+        epochs_done=5,
+        evaluation_loss=0.1043,
+        accuracy=measured(0.9644, 5000),
+        train_accuracy=measured(0.9958, 5000),
+        separation_before=SeparationRecord(
+            layer="norm", train=measured(0.9012, 5000), evaluation=measured(0.8976, 5000)
+        ),
+        separation_after=SeparationRecord(
+            layer="norm", train=measured(0.9912, 5000), evaluation=measured(0.9532, 5000)
+        ),
+        mean_train_seconds=12.34,
+        mean_evaluation_seconds=3.21,
+        total_seconds=83.2,
+        peak_memory_gib=6.54,
+    ),
+    checkpoint_sha256="12" * 32,
+    plots=("samples.png", "loss.png", "accuracy.png"),
+)
+
+
+def changed(record: RunRecord, **parts: Any) -> RunRecord:
+    """The record with fields of its parts changed: ``dataset={"title": "x"}``; validated again."""
+    content = dict(record)
+    for name, fields in parts.items():
+        part = content[name]
+        content[name] = type(part)(**{**dict(part), **fields}) if isinstance(fields, dict) else fields
+    return RunRecord(**content)
+
+
+NOTHING_MEASURED = dict.fromkeys(
+    ("evaluation_loss", "accuracy", "train_accuracy", "separation_before", "separation_after")
+)
+INTERRUPTED = changed(
+    FINISHED,
+    status="interrupted",
+    ended=None,
+    results={"epochs_done": 3, "train_accuracy": None, "separation_after": None},
+)
+NO_WEIGHTS = {"kind": "random", "source": "random", "filename": None, "revision": None, "sha256": None, "bytes": None}
+# A backbone and data nobody published on, unbalanced, an MLP head, from random weights.
+HOME_MADE = changed(
+    FINISHED,
+    backbone={
+        "name": "tiny",
+        "title": "Tiny",
+        "network": "my_package.networks:tiny",
+        "network_kind": "factory",
+        "plugin": "tiny",
+        "distribution": "my-package",
+        "version": "2.0",
+        "paper": None,
+        "pretrained_on": None,
+        "imagenet_top1": None,
+    },
+    weights={**NO_WEIGHTS, "license": None},
+    dataset={
+        "name": "imagefolder",
+        "title": "Images in folders",
+        "argument": "~/flowers",
+        "hub_id": None,
+        "source": "/data/flowers",
+        "revision": None,
+        "citation": "@misc{flowers,\n  title = {Flowers}\n}",
+        "license": "cc-by-4.0",
+        "classes": ("rose", "T-shirt/top"),
+        "train": SplitRecord(split="train", images=30, per_class=(20, 10), fingerprint="cd" * 32),
+        "evaluation": SplitRecord(split="held out of train", images=6, per_class=(4, 2), fingerprint="ef" * 32),
+        "per_class": None,
+        "val_fraction": 0.2,
+        "subset": "0.2 of the training split held out for evaluation",
+    },
+    settings={"head": Head("head", hidden=16), "unfreeze": ("*",)},
+    parameters={"total": 1000, "trained": 1000, "trained_without_head": 900},
+    results={
+        "accuracy": measured(1.0, 6),
+        "train_accuracy": measured(0.9, 30),
+        "separation_before": None,
+        "separation_after": SeparationRecord(layer="norm", train=measured(0.8, 30), evaluation=measured(0.5, 6)),
+    },
+    host={"accelerator": None},
+)
+
+
+def body_of(card: str) -> str:
+    return ModelCard(card).text
+
+
+def front_of(card: str) -> dict[str, Any]:
+    data: dict[str, Any] = ModelCard(card).data.to_dict()  # type: ignore[no-untyped-call]
+    return data
+
+
+@pytest.mark.parametrize(
+    ("name", "record"), [("finished", FINISHED), ("interrupted", INTERRUPTED), ("home_made", HOME_MADE)]
+)
+def test_card_is_the_golden_one(name: str, record: RunRecord) -> None:
+    golden = GOLDEN / f"run_card_{name}.md"
+    if os.environ.get("ZOO_UPDATE_GOLDEN"):
+        golden.write_text(render_card(record), encoding="utf-8")
+    assert render_card(record) == golden.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("plots", [(), ("samples.png",), ("loss.png", "accuracy.png")])
+@pytest.mark.parametrize("epochs_done", [0, 5])
+def test_blocks_are_one_blank_line_apart(plots: tuple[str, ...], epochs_done: int) -> None:
+    for record in (FINISHED, INTERRUPTED, HOME_MADE):
+        card = render_card(changed(record, plots=plots, results={"epochs_done": epochs_done}))
+        assert "\n\n\n" not in card
+        lines = card.split("\n")
+        starts = [at for at, line in enumerate(lines) if line.startswith(("## ", "!", "The **", "The acc"))]
+        assert all(lines[at - 1] == "" for at in starts)
+        assert card.endswith("full.\n")
+
+
+def test_front_matter_says_what_the_hub_needs() -> None:
+    front = front_of(render_card(FINISHED))
+    assert front["base_model"] == "timm/cait_s24_224.fb_dist_in1k"
+    assert front["base_model_relation"] == "finetune"
+    assert (front["library_name"], front["pipeline_tag"]) == ("timm", "image-classification")
+    assert {"timm", "transformers", "zoo"} <= set(front["tags"])
+    assert (front["license"], front["datasets"], front["metrics"]) == (
+        "apache-2.0",
+        ["uoft-cs/cifar10"],
+        ["accuracy"],
+    )
+
+
+def test_model_index_has_value_error_count_and_revision() -> None:
+    (index,) = front_of(render_card(FINISHED))["model-index"]
+    (result,) = index["results"]
+    accuracy, separation = result["metrics"]
+    assert index["name"] == "cait_s24-cifar10"
+    assert result["dataset"]["revision"] == FINISHED.dataset.revision
+    assert result["dataset"]["split"] == "test"
+    assert result["dataset"]["args"]["subset"].startswith("500 images per class")
+    assert accuracy["value"] == 0.9644
+    assert accuracy["args"]["n"] == 5000
+    assert accuracy["args"]["standard_error"] == pytest.approx((0.9644 * 0.0356 / 5000) ** 0.5, abs=1e-6)
+    assert (separation["type"], separation["value"]) == ("separation_index", 0.9532)
+    assert separation["args"]["order"] == 1
+
+
+def test_unfinished_run_says_so_first_and_leaves_no_result_for_machines() -> None:
+    card = render_card(INTERRUPTED)
+    top, _, _ = body_of(card).partition("## ")
+    assert "This run is not finished" in top
+    assert "after 3 of" in top
+    assert not {"model-index", "model_name"} & set(front_of(card))
+
+
+def test_run_that_failed_before_anything_was_measured() -> None:
+    record = changed(FINISHED, status="failed", results={**NOTHING_MEASURED, "epochs_done": 0}, plots=())
+    record = record.model_copy(update={"checkpoint_sha256": None})
+    body = body_of(render_card(record))
+    assert "Its accuracy has not been measured." in body
+    assert "There is no checkpoint" in body
+    assert ".png" not in body
+
+
+def test_no_epoch_is_not_sold_as_a_result() -> None:
+    record = changed(
+        FINISHED, settings={"training": Training(epochs=0)}, results={"epochs_done": 0}, plots=("samples.png",)
+    )
+    body = body_of(render_card(record))
+    assert "No epoch has been run" in body
+    assert "after its last epoch" not in body
+    assert "(samples.png)" in body
+    assert "(accuracy.png)" not in body
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, {}),
+        (" ", {}),
+        ("mit", {"license": "mit"}),
+        ("Apache-2.0", {"license": "apache-2.0"}),
+        ("Keras weights: ask", {"license": "other", "license_name": "Keras weights: ask"}),
+    ],
+)
+def test_license_is_the_recorded_one_or_left_out(given: str | None, expected: dict[str, str]) -> None:
+    front = front_of(render_card(changed(FINISHED, weights={"license": given})))
+    assert {key: value for key, value in front.items() if key.startswith("license")} == expected
+
+
+def test_unknown_license_is_called_unknown() -> None:
+    licence = body_of(render_card(changed(FINISHED, weights={"license": None}))).partition("## Licence")[2]
+    assert "Weights: not known" in licence
+
+
+def test_file_the_user_chose_is_not_given_the_plugins_pretraining() -> None:
+    record = changed(FINISHED, weights={"kind": "file", "declared": False, "source": "/tmp/w.pth", "license": None})  # noqa: S108
+    card = render_card(record)
+    assert "base_model" not in front_of(card)
+    assert "- Pretrained on: not known" in card
+    assert "83.44" not in card
+    assert "pretrained on not known instead of ImageNet-1k" in card
+
+
+def test_only_what_timm_builds_is_called_timm() -> None:
+    card = render_card(changed(FINISHED, settings={"head": Head("head", hidden=256), "recipe": "paper"}))
+    assert front_of(card)["library_name"] == "zoo"
+    assert not {"timm", "transformers"} & set(front_of(card)["tags"])
+    assert "timm.create_model" not in card
+    assert "Only `zoo.load` rebuilds it: its classifier is not one that timm builds." in card
+
+
+def test_two_classifiers_are_explained() -> None:
+    head = DualHead(cls=Head("head"), dist=Head("head_dist"))
+    cls = render_card(changed(FINISHED, settings={"head": head}))
+    mean = render_card(changed(FINISHED, settings={"head": head, "predict": "mean"}))
+    assert "summed over both classifiers" in cls
+    assert "timm predicts from the mean of both" in cls
+    assert "timm predicts from the mean of both" not in mean
+    assert "| prediction from | the mean of both classifiers |" in mean
+
+
+def test_published_figures_stand_beside_with_the_differences() -> None:
+    body = body_of(render_card(FINISHED))
+    section = body.partition("## Beside published figures")[2].partition("\n## ")[0]
+    assert r"| \[1\] | 96.00 % | 1,877,130 | not stated |" in section
+    assert r"| \[2\] | 96.78 % | 1,775,376 | 590.6 |" in section
+    assert "epochs 5 instead of 20" in section
+    assert "recipe default instead of report" in section
+    assert "part of the data: 500 images per class" in section
+
+
+def test_same_setting_is_said_to_be_the_same() -> None:
+    everything = {"per_class": None, "subset": "all images"}
+    paper = {"recipe": "paper", "training": Training(), "head": Head("head", hidden=256)}
+    record = changed(FINISHED, dataset=everything, settings=paper, results={"epochs_done": 20})
+    body = body_of(render_card(record))
+    first, second = body.partition(r"- \[1\]")[2].split(r"- \[2\]")
+    assert "has the same recipe, epochs" in first
+    assert "epochs 20 instead of 10" in second
+
+
+def test_nothing_published_nothing_said() -> None:
+    assert "published figures" not in render_card(HOME_MADE)
+
+
+def test_exact_zero_and_one_get_their_caveat() -> None:
+    assert "the formula gives an error of 0" in render_card(HOME_MADE)
+    assert "the formula gives an error of 0" not in render_card(FINISHED)
+
+
+def test_separation_of_too_few_images_is_not_measured() -> None:
+    few = SeparationRecord.model_construct(layer="norm", train=None, evaluation=None)
+    results = FINISHED.results.model_copy(update={"separation_after": few})
+    card = render_card(FINISHED.model_copy(update={"results": results}))
+    assert "| Separation Index after | not measured | not measured |" in card
+    assert len(front_of(card)["model-index"][0]["results"][0]["metrics"]) == 1
+
+
+def test_many_classes_are_cut_with_their_number() -> None:
+    classes = tuple(f"class {index}" for index in range(150))
+    split = SplitRecord(split="test", images=150, per_class=(1,) * 150, fingerprint="ef" * 32)
+    body = body_of(render_card(changed(FINISHED, dataset={"classes": classes, "train": split, "evaluation": split})))
+    assert "`class 99` and 50 more, all in `config.json`" in body
+
+
+def test_command_can_be_pasted_into_a_shell() -> None:
+    command = ("zoo", "eval", "x", "--data-dir", "it's `here`\n```\n$(rm -rf ~)")
+    block = next(
+        token
+        for token in MarkdownIt().parse(body_of(render_card(FINISHED.model_copy(update={"command": command}))))
+        if token.type == "fence" and token.info == "shell"
+    )
+    assert shlex.split(block.content) == list(command)
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "a\n---\nlicense: mit\n---\n# Gotcha",
+    "{{ 7 * 7 }} {% raw %}",
+    "[click](javascript:alert(1)) ![x](http://evil/x.png)",
+    "`` ` ``` <b>",
+    "| a | b |\n|---|---|",
+    "'\"\\: - #&amp; *x* ~~y~~ $z$",
+    "\u202egnp.exe\u2028<hr>\x85---\x00",
+    r"\*x\* \[y\](http://z) \\",
+    "",
+)
+
+
+def hostile_record(text: str) -> RunRecord:
+    """A record with the same text in every place that takes free text from outside."""
+    return changed(
+        FINISHED,
+        command=("zoo", "eval", text),
+        versions={"python": text},
+        backbone={"title": text, "pretrained_on": text, "paper": text, "distribution": text, "version": text},
+        weights={"kind": "file", "declared": False, "source": text, "filename": text, "revision": text, "license": text},
+        dataset={
+            "title": text,
+            "argument": text,
+            "source": text,
+            "revision": text,
+            "license": text,
+            "citation": text,
+            "subset": text,
+            "classes": (text, *CIFAR10[1:]),
+        },
+        settings={"recipe": text, "recipe_source": text, "device": text},
+        host={"processor": text, "platform": text, "accelerator": text},
+    )
+
+
+def kinds(markdown: str) -> list[str]:
+    """The sequence of block and inline elements, text and line breaks left out."""
+    found = []
+    for token in MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).parse(markdown):
+        found.append(token.type)
+        inside = [child.type for child in token.children or ()]
+        found += [kind for kind in inside if kind not in ("text", "softbreak", "text_special")]
+    return found
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_names_cannot_break_out(text: str) -> None:
+    card = render_card(hostile_record(text))
+    harmless = "@harmless\n" if "\n" in text else "harmless"
+    expected = render_card(hostile_record(harmless if text else ""))
+    assert kinds(body_of(card)) == kinds(body_of(expected))
+    front, expected_front = front_of(card), front_of(expected)
+    assert front.keys() == expected_front.keys()
+    assert front["tags"] == expected_front["tags"]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
+def test_front_matter_keeps_any_title_on_one_line(title: str) -> None:
+    record = changed(FINISHED, dataset={"title": title, "subset": title})
+    dataset = front_of(f"---\n{front_matter(record)}\n---\n")["model-index"][0]["results"][0]["dataset"]
+    assert dataset["name"] == dataset["args"]["subset"] == one_line(title)
+    assert len(dataset["name"].splitlines()) <= 1
+
+
+def test_table_cell_holds_the_whole_of_its_text() -> None:
+    body = body_of(render_card(changed(FINISHED, settings={"recipe": "a | <b> \\| c"})))
+    cells = [token.content for token in MarkdownIt().enable("table").parse(body) if token.type == "inline"]
+    shown = MarkdownIt().parseInline(cells[cells.index("recipe") + 1])[0].children or []
+    assert "".join(child.content for child in shown) == "a | <b> \\| c"
+
+
+def test_writing_direction_cannot_be_reversed() -> None:
+    assert one_line("photo\u202egnp.exe") == "photo gnp.exe"
+    assert one_line("\u0645\u06cc\u200c\u0634\u0648\u062f") == "\u0645\u06cc\u200c\u0634\u0648\u062f"
+
+
+def test_class_names_are_shown_as_they_are() -> None:
+    classes = ("T-shirt/top", "a`b", "c|d", "<e>", *CIFAR10[4:])
+    tokens = MarkdownIt().parse(body_of(render_card(changed(FINISHED, dataset={"classes": classes}))))
+    line = next(token for token in tokens if token.content.startswith("Classes, in the order"))
+    assert [child.content for child in line.children or () if child.type == "code_inline"] == list(classes)
+
+
+@pytest.mark.parametrize("plot", ["samples.png", "loss.png", "accuracy.png"])
+def test_card_shows_the_pictures_that_are_there_and_no_other(plot: str) -> None:
+    tokens = MarkdownIt().parse(body_of(render_card(changed(FINISHED, plots=(plot,)))))
+    children = [child for token in tokens for child in token.children or ()]
+    assert [child.attrs["src"] for child in children if child.type == "image"] == [plot]

@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from zoo_harness.checkpoint import load
-    from zoo_harness.separation import separation_index
-
     from zoo.backbone import (
         Backbone,
         DualHead,
@@ -46,6 +43,8 @@ if TYPE_CHECKING:
     )
     from zoo.hookspecs import hookimpl
     from zoo.registry import Registry, load_registry
+    from zoo_harness.checkpoint import load
+    from zoo_harness.separation import separation_index
 
 _HOMES = {
     "zoo.backbone": (
@@ -66,7 +65,7 @@ _HOMES = {
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [  # noqa: PLE0604 - resolved by __getattr__
+__all__ = [
     "Backbone",
     "DataError",
     "Dataset",

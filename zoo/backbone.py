@@ -163,13 +163,11 @@ class FactoryArchitecture:
     'factory'
     """
 
-    function: FactoryPath
+    name: FactoryPath
     kind: Literal["factory"] = field(default="factory", kw_only=True)
 
 
-Architecture = Annotated[
-    TimmArchitecture | TorchvisionArchitecture | FactoryArchitecture, Field(discriminator="kind")
-]
+Architecture = Annotated[TimmArchitecture | TorchvisionArchitecture | FactoryArchitecture, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -1,0 +1,44 @@
+"""The ``zoo`` command: thin commands, heavy imports inside them, errors told on one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``zoo`` and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit status; with ``--debug`` errors keep their traceback."""
+    from typer.exceptions import TyperException
+
+    from zoo.errors import ZooError
+    from zoo_harness.cli.app import app
+
+    try:
+        status = app(args=list(arguments), prog_name="zoo", standalone_mode=False)
+    except (ZooError, TyperException) as error:
+        if "--debug" in arguments:
+            raise
+        _tell(error, as_json="--json" in arguments)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader (head, less) has gone; hand Python a sink so that its last flush finds one too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+def _tell(error: Exception, *, as_json: bool) -> None:
+    format_message = getattr(error, "format_message", None)
+    message = " ".join(str(format_message() if format_message else error).split())
+    if as_json:
+        line = json.dumps({"error": message, "kind": type(error).__name__})
+    else:
+        line = f"error: {message}"
+    sys.stderr.write(line + "\n")

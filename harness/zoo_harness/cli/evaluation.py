@@ -1,0 +1,162 @@
+"""``zoo eval NAME --dataset D``: fine-tune one block, score, write the run down."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zoo_harness.cli.options import AsJson, BackboneName, Debug, Quiet, RecipeName, complete_dataset
+from zoo_harness.cli.table import print_lines, print_table, tell, warn_of_broken_plugins
+
+if TYPE_CHECKING:
+    from zoo_harness.cli.progress import TerminalProgress
+    from zoo_harness.evaluate import Request
+    from zoo_harness.run_directory import RunDirectory
+    from zoo_harness.run_record import Measurement, RunRecord
+
+
+def evaluate(
+    name: BackboneName,
+    dataset: Annotated[
+        str,
+        typer.Option(metavar="D", help="A data set; zoo datasets names them.", autocompletion=complete_dataset),
+    ],
+    recipe: RecipeName = "default",
+    weights: Annotated[str, typer.Option(help="'pretrained', 'random', or the path of a weight file.")] = "pretrained",
+    unfreeze: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODULE", help="Train this module instead of the recipe's; repeatable."),
+    ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(help="Feature layer to score with SI; the one the classifier sees unless given."),
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder that holds the data set's files.")] = None,
+    per_class: Annotated[int | None, typer.Option(help="Use this many images of each class, chosen by seed.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use at most this many images of each split.")] = None,
+    val_fraction: Annotated[
+        float | None, typer.Option(help="Evaluate on this part of the training split, held out, instead.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs; the recipe's (20) unless given. 0 only scores.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Adam's learning rate; the recipe's (1e-4).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step; the recipe's (32).")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the head, the order of the images and the subset.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 (autocast, CUDA only).")] = "fp32",
+    predict: Annotated[str, typer.Option(help="With two heads: predict from 'cls', or from their 'mean'.")] = "cls",
+    out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME-DATASET-TIME unless given.")] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    _debug: Debug = False,
+) -> None:
+    """Fine-tune one block of a backbone on a data set, score it, and write checkpoint, card and plots."""
+    from zoo.backbone import Tuning
+    from zoo.errors import one_of
+    from zoo.registry import load_registry
+    from zoo_harness import evaluate as harness
+    from zoo_harness.allocator import keep_freed_memory
+    from zoo_harness.cli.progress import TerminalProgress
+    from zoo_harness.data import Subset
+    from zoo_harness.device import check_precision, choose_device
+    from zoo_harness.run_directory import RunDirectory
+    from zoo_harness.train import Conditions
+    from zoo_harness.weights import choose_source
+
+    keep_freed_memory()
+    registry = load_registry()
+    warn_of_broken_plugins()
+    backbone = registry.backbone(name)
+    found, argument = registry.dataset(dataset)
+    tuning: Tuning = backbone.tuning(recipe)
+    chosen_device = choose_device(device)
+    request = harness.Request(
+        backbone=backbone,
+        dataset=found,
+        argument=argument,
+        tuning=tuning,
+        unfreeze=tuple(unfreeze) if unfreeze else None,
+        layer=harness.choose_layer(backbone, layer),
+        weights=choose_source(backbone, weights),
+        training=harness.apply_overrides(
+            tuning.training, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size
+        ),
+        subset=Subset(per_class=per_class, limit=limit, val_fraction=val_fraction, seed=seed),
+        conditions=Conditions(
+            device=chosen_device,
+            precision=check_precision(precision, chosen_device),
+            predict="mean" if one_of("--predict", predict, ("cls", "mean")) == "mean" else "cls",
+            seed=harness.check_seed(seed),
+        ),
+        data_dir=data_dir.expanduser() if data_dir else None,
+        command=("zoo", *sys.argv[1:]),
+    )
+    directory = RunDirectory(out or harness.default_directory(backbone.name, found.name))
+    directory.check()
+    with TerminalProgress(quiet=quiet) as progress:
+        record = _run(request, directory, progress)
+    _report(record, directory, as_json=as_json, quiet=quiet)
+
+
+def _run(request: Request, directory: RunDirectory, progress: TerminalProgress) -> RunRecord:
+    from zoo_harness.evaluate import plan, run
+
+    planned = plan(request, progress)
+    parameters = planned.record.parameters
+    data = planned.record.dataset
+    progress.say(
+        f"{request.backbone.name} on {data.title}: {data.train.images:,} training and {data.evaluation.images:,} "
+        f"{data.evaluation.split} images, {len(data.classes)} classes, {request.conditions.device}"
+    )
+    progress.say(
+        f"training {parameters.trained:,} of {parameters.total:,} parameters "
+        f"({parameters.trained_without_head:,} without the head): {', '.join(planned.tuned.trained_paths)}"
+    )
+    try:
+        return run(planned, directory, progress, progress.announce)
+    except KeyboardInterrupt:
+        tell(f"interrupted; history and the last whole epoch's checkpoint are kept in {directory.path}")
+        raise
+
+
+def _report(record: RunRecord, directory: RunDirectory, *, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        print_lines(record.to_json().rstrip())
+        return
+    if not quiet:
+        print_table(["measure", "before", "after", "samples"], _rows(record), right=["before", "after", "samples"])
+        print_lines("")
+    print_lines(
+        f"checkpoint  {directory.path / 'model.safetensors'}",
+        f"card        {directory.path / 'README.md'}",
+        f"plots       {', '.join(str(directory.path / name) for name in record.plots)}",
+    )
+
+
+def _rows(record: RunRecord) -> list[list[str]]:
+    results = record.results
+    before, after = results.separation_before, results.separation_after
+    rows = [
+        ["evaluation accuracy", "-", _percent(results.accuracy), _count(results.accuracy)],
+        ["training accuracy", "-", _percent(results.train_accuracy), _count(results.train_accuracy)],
+    ]
+    for split, label in (("evaluation", "evaluation SI"), ("train", "training SI")):
+        first, last = (getattr(score, split) if score else None for score in (before, after))
+        rows.append([label, _fraction(first), _fraction(last), _count(last)])
+    return rows
+
+
+def _percent(measurement: Measurement | None) -> str:
+    if measurement is None:
+        return "-"
+    return f"{100 * measurement.value:.2f} ± {100 * measurement.standard_error:.2f} %"
+
+
+def _fraction(measurement: Measurement | None) -> str:
+    return f"{measurement.value:.4f} ± {measurement.standard_error:.4f}" if measurement else "-"
+
+
+def _count(measurement: Measurement | None) -> str:
+    return f"{measurement.n:,}" if measurement else "-"

@@ -1,0 +1,31 @@
+"""Arguments and options that several commands share, and what shells complete for them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def complete_backbone(incomplete: str) -> list[str]:
+    """Names of backbones that begin so."""
+    from zoo.registry import load_registry
+
+    return [name for name in load_registry().backbones if name.startswith(incomplete)]
+
+
+def complete_dataset(incomplete: str) -> list[str]:
+    """Names of data sets that begin so."""
+    from zoo.registry import load_registry
+
+    return [name for name in load_registry().datasets if name.startswith(incomplete)]
+
+
+BackboneName = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="A backbone; zoo list names them.", autocompletion=complete_backbone),
+]
+RecipeName = Annotated[str, typer.Option("--recipe", help="How to tune it; zoo show NAME names the recipes.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results, warnings and errors.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -1,0 +1,63 @@
+"""Progress on stderr: a bar with the time left at a terminal, a line per epoch elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from zoo_harness.run_record import EpochRecord
+
+
+class TerminalProgress:
+    """Shows what a run is doing; a context manager, so that the bar goes whatever happens."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._console = Console(stderr=True, highlight=False, markup=False)
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("images"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=quiet or not sys.stderr.isatty(),
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> TerminalProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def stage(self, name: str, images: int) -> None:
+        """Begin a part of the work, of so many images (0 where they are not counted)."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(name, total=images or None)
+
+    def advance(self, images: int) -> None:
+        """Count images that are done."""
+        if self._task is not None:
+            self._bar.advance(self._task, images)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        if not self._quiet:
+            self._console.print(line, soft_wrap=True)
+
+    def announce(self, epoch: EpochRecord) -> None:
+        """Print an epoch's figures."""
+        self.say(
+            f"epoch {epoch.epoch:>3}   train loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:6.2%}"
+            f"   evaluation loss {epoch.evaluation_loss:.4f}, accuracy {epoch.evaluation_accuracy:6.2%}"
+            f"   {epoch.train_seconds:.1f} + {epoch.evaluation_seconds:.1f} s"
+        )

@@ -1,0 +1,147 @@
+"""``zoo show NAME``: everything that is declared of a backbone, and what a recipe makes of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zoo_harness.cli.options import AsJson, BackboneName, Debug, RecipeName
+from zoo_harness.cli.table import print_json, print_lines, print_table, warn_of_broken_plugins
+
+if TYPE_CHECKING:
+    from zoo.backbone import Backbone, DualHead, Head
+
+
+def show(
+    name: BackboneName,
+    recipe: RecipeName = "default",
+    classes: Annotated[int, typer.Option(help="Number of classes of the new head.")] = 10,
+    as_json: AsJson = False,
+    _debug: Debug = False,
+) -> None:
+    """Show a backbone: provenance, recipe, the exact parameters that train, counts, feature layers."""
+    from zoo.registry import load_registry
+
+    backbone = load_registry().backbone(name)
+    warn_of_broken_plugins()
+    description = _describe(backbone, recipe, classes)
+    if as_json:
+        print_json(description)
+    else:
+        _print(description)
+
+
+def _describe(backbone: Backbone, recipe: str, classes: int) -> dict[str, Any]:
+    from pydantic import TypeAdapter
+
+    from zoo.registry import load_registry
+    from zoo_harness.local_weights import describe, find_local
+    from zoo_harness.network import build_network
+    from zoo_harness.parameters import count_parameters
+    from zoo_harness.preprocess import resolve_preprocessing
+    from zoo_harness.surgery import prepare
+
+    tuning = backbone.tuning(recipe)
+    network = build_network(backbone.name, backbone.network, device="meta")
+    preprocessing = resolve_preprocessing(backbone, network, tuning.resize)
+    parameters = count_parameters(prepare(network, tuning, classes, example=None))
+    local = find_local(backbone.weights)
+    declared = backbone.recipes.get(recipe)
+    owner = load_registry().owner("backbone", backbone.name)
+    return {
+        "name": backbone.name,
+        "title": backbone.title or backbone.name,
+        "plugin": owner.origin,
+        "network": f"{backbone.network.kind} {backbone.network.name}",
+        "weights": describe(backbone.weights),
+        "weights_file": str(local) if local else None,
+        "license": backbone.license,
+        "paper": backbone.paper,
+        "pretrained_on": backbone.pretrained_on,
+        "imagenet_top1": backbone.imagenet_top1,
+        "recipe": tuning.recipe,
+        "recipe_source": tuning.source,
+        "recipes": ["default", *backbone.recipes],
+        "unfreeze": list(tuning.unfreeze),
+        "head": _describe_head(tuning.head),
+        "training": TypeAdapter(type(tuning.training)).dump_python(tuning.training, mode="json"),
+        "preprocessing": TypeAdapter(type(preprocessing)).dump_python(preprocessing, mode="json"),
+        "classes": classes,
+        "parameters": {
+            "total": parameters.total,
+            "trained": parameters.trained,
+            "trained_without_head": parameters.trained_without_head,
+            "reported": declared.reported_parameters if declared else None,
+            "reported_classes": declared.reported_classes if declared else None,
+        },
+        "trained_names": list(parameters.trained_names),
+        "features": [{"path": layer.path, "width": layer.width, "pool": layer.pool} for layer in backbone.features],
+    }
+
+
+def _describe_head(head: Head | DualHead) -> list[dict[str, Any]]:
+    return [{"path": part.path, "hidden": part.hidden} for part in head.parts]
+
+
+def _print(shown: dict[str, Any]) -> None:
+    top1 = shown["imagenet_top1"]
+    print_lines(
+        f"{shown['title']} ({shown['name']})",
+        "",
+        f"  weights        {shown['weights']}",
+        f"                 {shown['weights_file'] or 'not on this machine yet'}",
+        f"  network        {shown['network']}",
+        f"  license        {shown['license'] or 'unknown'}",
+        f"  paper          {shown['paper'] or 'unknown'}",
+        f"  pretrained on  {shown['pretrained_on'] or 'unknown'}",
+        f"  ImageNet top-1 {f'{top1:.3f} %' if top1 is not None else 'unknown for these weights'}",
+        f"  plugin         {shown['plugin']}",
+        "",
+        f"Recipe {shown['recipe']} (of {', '.join(shown['recipes'])})",
+        "",
+        *_recipe_lines(shown),
+        "",
+        f"Parameters, {shown['classes']} classes",
+        "",
+        *_count_lines(shown["parameters"]),
+        "",
+        f"What trains, {len(shown['trained_names'])} tensors",
+        "",
+        *(f"  {name}" for name in shown["trained_names"]),
+        "",
+        "Feature layers, in depth order; the last is what the classifier sees",
+        "",
+    )
+    rows = [[layer["path"], str(layer["width"]), layer["pool"]] for layer in shown["features"]]
+    print_table(["layer", "width", "pool"], rows, right=["width"])
+
+
+def _recipe_lines(shown: dict[str, Any]) -> list[str]:
+    training, images = shown["training"], shown["preprocessing"]
+    heads = [f"{part['path']}: {_kind_of_head(part['hidden'])}" for part in shown["head"]]
+    size = "x".join(map(str, images["input_size"]))
+    crop = "no crop" if images["crop_mode"] == "squash" else f"centre crop {images['crop_fraction']:g}"
+    lines = [
+        f"  unfrozen       {', '.join(shown['unfreeze']) or 'nothing but the head'}",
+        f"  head           {'; '.join(heads)}",
+        f"  training       {training['epochs']} epochs, {training['optimizer']} {training['learning_rate']:g}, "
+        f"batch {training['batch_size']}",
+        f"  images         {size} pixels, {images['interpolation']}, {crop}",
+    ]
+    return [*lines, f"  source         {shown['recipe_source']}"] if shown["recipe_source"] else lines
+
+
+def _kind_of_head(hidden: int | None) -> str:
+    return "linear" if hidden is None else f"MLP, {hidden} hidden units"
+
+
+def _count_lines(counts: dict[str, Any]) -> list[str]:
+    lines = [
+        f"  trained        {counts['trained']:>13,}",
+        f"  without head   {counts['trained_without_head']:>13,}",
+        f"  total          {counts['total']:>13,}",
+    ]
+    if counts["reported"] is not None:
+        lines.append(f"  reported       {counts['reported']:>13,}  (the source, {counts['reported_classes']} classes)")
+    return lines

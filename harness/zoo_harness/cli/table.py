@@ -1,0 +1,61 @@
+"""Prints tables and JSON on stdout: ruled for a person at a terminal, plain columns for a pipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """Print rows under column names; the columns named in ``right`` are aligned to the right."""
+    if sys.stdout.isatty():
+        _print_ruled(columns, rows, right)
+    else:
+        _print_plain(columns, rows, right)
+
+
+def print_json(value: object) -> None:
+    """Print a value as indented JSON."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_lines(*lines: str) -> None:
+    """Print lines on stdout."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def tell(*lines: str) -> None:
+    """Print lines on stderr, for the person and not for the pipe."""
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
+
+
+def warn_of_broken_plugins() -> None:
+    """One line on stderr for each plugin that could not be used."""
+    from zoo.registry import load_registry
+
+    tell(*(f"warning: plugin ignored: {problem}" for problem in load_registry().problems))
+
+
+def _print_ruled(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))  # Text: brackets in a cell are no markup
+    Console().print(table)
+
+
+def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> None:
+    widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
+    for row in [columns, *rows]:
+        cells = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, cell, width in zip(columns, row, widths, strict=True)
+        ]
+        print_lines("  ".join(cells).rstrip())

@@ -1,0 +1,302 @@
+"""The images of a run: loaded, checked, subset by seed, decoded once to uint8.
+
+Images of one size stay as they are and are resized batch by batch. Images of many sizes are resized and cropped once,
+when they are decoded, and only normalised after that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zoo.dataset import Dataset, DatasetRequest, ImageFiles, ImageSplit, LoadedDataset
+from zoo.errors import DataError, UsageError
+from zoo_harness.network import load_function
+from zoo_harness.preprocess import BatchTransform
+from zoo_harness.run_record import DatasetRecord, SplitRecord
+
+_IN_MEMORY = 2**30  # bytes of decoded images; more goes to a memory-mapped file
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Which part of a data set a run uses: ``per_class`` images of each class or ``limit`` in all, of each split.
+
+    ``val_fraction`` holds that part of the training split out for evaluation, in place of the data set's own
+    evaluation split.
+    """
+
+    per_class: int | None = None
+    limit: int | None = None
+    val_fraction: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.per_class is not None and self.limit is not None:
+            raise UsageError("--per-class and --limit exclude each other: give one")
+        for option, value in (("--per-class", self.per_class), ("--limit", self.limit)):
+            if value is not None and value < 1:
+                raise UsageError(f"{option} {value} must be at least 1")
+        if self.val_fraction is not None and not 0 < self.val_fraction < 1:
+            raise UsageError(f"--val-fraction {self.val_fraction} must lie between 0 and 1, both excluded")
+
+    def in_words(self) -> str:
+        """What was left out, for a reader of the card."""
+        parts = []
+        if self.val_fraction is not None:
+            parts.append(f"{self.val_fraction:g} of the training split held out for evaluation")
+        if self.per_class is not None:
+            parts.append(f"{self.per_class} images per class (fewer where a split has fewer), seed {self.seed}")
+        if self.limit is not None:
+            parts.append(f"at most {self.limit} images of each split, classes in turn, seed {self.seed}")
+        return "; ".join(parts) or "all images"
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """One split, decoded: uint8 images ``(N, H, W)`` or ``(N, H, W, 3)`` and int64 labels ``(N,)``.
+
+    ``sized`` says whether the images already have the network's input size.
+    """
+
+    images: NDArray[np.uint8]
+    labels: Tensor
+    sized: bool
+    transform: BatchTransform
+    storage: Any = field(default=None, repr=False)  # keeps a memory-mapped file's folder alive
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Network input and labels of these images, on the device."""
+        raw = torch.from_numpy(np.ascontiguousarray(self.images[indices])).to(device)
+        labels = self.labels[torch.from_numpy(indices)].to(device)
+        if self.sized:
+            return self.transform.normalise(raw.permute(0, 3, 1, 2)), labels
+        return self.transform(raw), labels
+
+    def in_order(self, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """All batches, first to last."""
+        for start in range(0, len(self), batch_size):
+            yield self.batch(np.arange(start, min(start + batch_size, len(self))), device)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run trains on and what it is evaluated on, with the record of both."""
+
+    train: ImageData
+    evaluation: ImageData
+    record: DatasetRecord
+
+
+def load_data(
+    dataset: Dataset, argument: str | None, data_dir: Path | None, subset: Subset, transform: BatchTransform
+) -> RunData:
+    """Load a data set, check it, take the subset and decode it.
+
+    Raises :class:`~zoo.errors.DataError` for labels outside the classes, an empty class or an unreadable image, and
+    :class:`~zoo.errors.UsageError` for a subset that the data cannot give.
+    """
+    loaded = _load(dataset, argument, data_dir)
+    train, evaluation, evaluation_name = _choose_splits(dataset, loaded, subset)
+    train_indices = _subset_indices(train, len(loaded.classes), subset, strict=loaded.classes)
+    evaluation_indices = _subset_indices(evaluation, len(loaded.classes), subset, strict=None)
+    train_data, train_record = _decode(train, train_indices, loaded.classes, "train", transform)
+    evaluation_data, evaluation_record = _decode(
+        evaluation, evaluation_indices, loaded.classes, evaluation_name, transform
+    )
+    record = DatasetRecord(
+        name=dataset.name,
+        title=dataset.title,
+        argument=argument,
+        hub_id=dataset.hub_id,
+        source=loaded.source,
+        revision=loaded.revision,
+        license=dataset.license,
+        citation=dataset.citation,
+        classes=loaded.classes,
+        train=train_record,
+        evaluation=evaluation_record,
+        per_class=subset.per_class,
+        limit=subset.limit,
+        val_fraction=subset.val_fraction,
+        subset=subset.in_words(),
+    )
+    return RunData(train_data, evaluation_data, record)
+
+
+def _load(dataset: Dataset, argument: str | None, data_dir: Path | None) -> LoadedDataset:
+    if data_dir is not None and not data_dir.is_dir():
+        raise UsageError(f"--data-dir {str(data_dir)!r}: no such folder")
+    loader = load_function(dataset.loader, f"dataset {dataset.name!r}: loader")
+    loaded: LoadedDataset = loader(DatasetRequest(argument, data_dir))
+    if len(loaded.classes) < 2:
+        raise DataError(f"dataset {dataset.call!r} has {len(loaded.classes)} class(es); at least 2 are needed")
+    if dataset.classes is not None and tuple(loaded.classes) != dataset.classes:
+        raise DataError(f"dataset {dataset.name!r}: the data's classes are not the declared ones: {loaded.classes}")
+    for name, split in loaded.splits.items():
+        _check_labels(split, loaded.classes, f"split {name!r} of {loaded.source}")
+    return loaded
+
+
+def _check_labels(split: ImageSplit, classes: tuple[str, ...], where: str) -> None:
+    labels = np.asarray(split.labels)
+    if len(split.images) != len(labels):
+        raise DataError(f"{where}: {len(split.images)} images but {len(labels)} labels")
+    if len(labels) == 0:
+        raise DataError(f"{where} is empty")
+    outside = np.flatnonzero((labels < 0) | (labels >= len(classes)))
+    if len(outside):
+        first = int(outside[0])
+        raise DataError(
+            f"{where}: label {int(labels[first])} of image {first} is outside the {len(classes)} classes "
+            f"(0 to {len(classes) - 1}); {len(outside)} such label(s)"
+        )
+
+
+def _choose_splits(dataset: Dataset, loaded: LoadedDataset, subset: Subset) -> tuple[ImageSplit, ImageSplit, str]:
+    train = loaded.splits["train"]
+    _refuse_empty_class(train, loaded)
+    if subset.val_fraction is not None:
+        kept, held_out = _hold_out(np.asarray(train.labels), subset.val_fraction, subset.seed)
+        return _select(train, kept), _select(train, held_out), "held out of train"
+    if dataset.evaluation_split not in loaded.splits:
+        raise UsageError(
+            f"dataset {dataset.call!r} has no {dataset.evaluation_split!r} split here, only "
+            f"{', '.join(loaded.splits)}: hold out part of the training split with --val-fraction 0.2"
+        )
+    return train, loaded.splits[dataset.evaluation_split], dataset.evaluation_split
+
+
+def _refuse_empty_class(train: ImageSplit, loaded: LoadedDataset) -> None:
+    counts = np.bincount(np.asarray(train.labels), minlength=len(loaded.classes))
+    empty = [loaded.classes[index] for index in np.flatnonzero(counts == 0)]
+    if empty:
+        raise DataError(f"{loaded.source}: class {empty[0]!r} has no training image ({len(empty)} such class(es))")
+
+
+def _hold_out(
+    labels: NDArray[np.integer[Any]], fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    held_out = []
+    for members in _shuffled_classes(labels, int(labels.max()) + 1, seed):
+        count = round(len(members) * fraction)
+        if count in (0, len(members)):
+            raise UsageError(
+                f"--val-fraction {fraction}: of a class of {len(members)} image(s) it leaves none to one side"
+            )
+        held_out.append(members[:count])
+    chosen = np.sort(np.concatenate(held_out))
+    return np.setdiff1d(np.arange(len(labels)), chosen), chosen
+
+
+def _subset_indices(
+    split: ImageSplit, classes: int, subset: Subset, strict: tuple[str, ...] | None
+) -> NDArray[np.int64]:
+    labels = np.asarray(split.labels)
+    if subset.per_class is None and subset.limit is None:
+        return np.arange(len(labels))
+    members = _shuffled_classes(labels, classes, subset.seed)
+    if subset.limit is not None:
+        return np.sort(_in_turn(members)[: subset.limit])
+    smallest = min((len(group), index) for index, group in enumerate(members) if len(group))
+    if strict is not None and smallest[0] < int(subset.per_class or 0):
+        raise UsageError(
+            f"--per-class {subset.per_class}: class {strict[smallest[1]]!r} has only {smallest[0]} training "
+            f"images; {smallest[0]} is the most that keeps the classes balanced"
+        )
+    count = min(int(subset.per_class or 0), smallest[0])
+    return np.sort(np.concatenate([group[:count] for group in members]))
+
+
+def _shuffled_classes(labels: NDArray[np.integer[Any]], classes: int, seed: int) -> list[NDArray[np.int64]]:
+    generator = np.random.default_rng(seed)
+    return [generator.permutation(np.flatnonzero(labels == index)) for index in range(classes)]
+
+
+def _in_turn(members: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """One of each class, then the next of each, so that any beginning is as balanced as it can be."""
+    rounds = [(turn, index) for group in members for turn, index in enumerate(group)]
+    return np.array([index for _turn, index in sorted(rounds, key=lambda item: item[0])], dtype=np.int64)
+
+
+def _select(split: ImageSplit, indices: NDArray[np.int64]) -> ImageSplit:
+    labels = np.asarray(split.labels)[indices]
+    if isinstance(split.images, np.ndarray):
+        return ImageSplit(split.images[indices], labels)
+    return ImageSplit(_Chosen(split.images, indices), labels)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    files: ImageFiles
+    indices: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.files[int(self.indices[index])]
+
+
+def _decode(
+    split: ImageSplit,
+    indices: NDArray[np.int64],
+    classes: tuple[str, ...],
+    name: str,
+    transform: BatchTransform,
+) -> tuple[ImageData, SplitRecord]:
+    chosen = _select(split, indices)
+    labels = np.asarray(chosen.labels, dtype=np.int64)
+    digest = hashlib.sha256(labels.tobytes())
+    storage = None
+    if isinstance(chosen.images, np.ndarray):
+        images, sized = _check_array(chosen.images, name), False
+        digest.update(f"{images.shape}".encode())
+        digest.update(np.ascontiguousarray(images).data)
+    else:
+        images, storage = _decode_files(chosen.images, transform, digest)
+        sized = True
+    record = SplitRecord(
+        split=name,
+        images=len(labels),
+        per_class=tuple(int(count) for count in np.bincount(labels, minlength=len(classes))),
+        fingerprint=digest.hexdigest(),
+    )
+    return ImageData(images, torch.from_numpy(labels), sized, transform, storage), record
+
+
+def _check_array(images: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
+        raise DataError(
+            f"split {name!r}: expected uint8 images (N, H, W) or (N, H, W, 3), given {images.dtype} {images.shape}"
+        )
+    return images
+
+
+def _decode_files(files: ImageFiles, transform: BatchTransform, digest: Any) -> tuple[NDArray[np.uint8], Any]:
+    images, storage = _allocate((len(files), *transform.preprocessing.input_size, 3))
+    for index in range(len(files)):
+        pixels = np.array(files[index].convert("RGB"))
+        digest.update(f"{pixels.shape}".encode())
+        digest.update(pixels.data)
+        images[index] = transform.resize_and_crop(torch.from_numpy(pixels)[None])[0].permute(1, 2, 0).numpy()
+    return images, storage
+
+
+def _allocate(shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], Any]:
+    if int(np.prod(shape)) <= _IN_MEMORY:
+        return np.empty(shape, np.uint8), None
+    storage = tempfile.TemporaryDirectory(prefix="zoo-images-", ignore_cleanup_errors=True)
+    return np.memmap(Path(storage.name) / "images.u8", np.uint8, "w+", shape=shape), storage

@@ -1,0 +1,101 @@
+"""Where a weight source would lie on this machine, found by looking at paths alone.
+
+``zoo list`` asks this for every backbone, so nothing here imports torch, timm or huggingface_hub.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from zoo.backbone import (
+    FileWeights,
+    HubWeights,
+    PackageWeights,
+    RandomWeights,
+    TimmWeights,
+    TorchvisionWeights,
+    WeightSource,
+)
+
+TIMM_FILENAME = "model.safetensors"
+
+
+def find_local(source: WeightSource) -> Path | None:
+    """The file a source would be read from, if it is already on this machine; random weights need none.
+
+    >>> from zoo import FileWeights
+    >>> find_local(FileWeights("/no/such/file.safetensors")) is None
+    True
+    """
+    candidate = _candidate(source)
+    return candidate if candidate is not None and candidate.is_file() else None
+
+
+def describe(source: WeightSource) -> str:
+    """Where the weights come from, in a few words.
+
+    >>> from zoo import TimmWeights
+    >>> describe(TimmWeights("resnet18.tv_in1k"))
+    'hub timm/resnet18.tv_in1k'
+    """
+    match source:
+        case TimmWeights() | HubWeights():
+            return f"hub {source.repository}"
+        case TorchvisionWeights():
+            return f"torchvision {source.name} {source.tag}"
+        case PackageWeights():
+            return f"package {source.distribution}"
+        case FileWeights():
+            return f"file {source.path}"
+        case RandomWeights():
+            return "random"
+
+
+def _candidate(source: WeightSource) -> Path | None:
+    match source:
+        case TimmWeights():
+            return hub_file(source.repository, TIMM_FILENAME, source.revision)
+        case HubWeights():
+            return hub_file(source.repository, source.filename, source.revision)
+        case TorchvisionWeights():
+            return torch_hub_folder() / source.filename
+        case PackageWeights():
+            return package_file(source.path)
+        case FileWeights():
+            return Path(source.path).expanduser()
+        case RandomWeights():
+            return None
+
+
+def package_file(relative: str) -> Path | None:
+    """The file at a path that counts from a folder of ``sys.path``, such as site-packages."""
+    candidates = (Path(folder) / relative for folder in sys.path if folder)
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def hub_file(repository: str, filename: str, revision: str | None) -> Path | None:
+    """A file of the Hub's cache at a revision (``main`` unless told), or ``None``."""
+    folder = hub_cache() / f"models--{repository.replace('/', '--')}"
+    reference = folder / "refs" / (revision or "main")
+    commit = reference.read_text().strip() if reference.is_file() else (revision or "")
+    if not commit:
+        return None
+    return folder / "snapshots" / commit / filename
+
+
+def hub_cache() -> Path:
+    """The folder the Hub's client caches in, by its documented environment variables."""
+    home = os.environ.get("HF_HOME") or str(Path(_cache_home()) / "huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE") or str(Path(home) / "hub")).expanduser()
+
+
+def torch_hub_folder() -> Path:
+    """The folder torchvision downloads weights to, by torch's documented environment variables."""
+    home = os.environ.get("TORCH_HOME") or str(Path(_cache_home()) / "torch")
+    return Path(home).expanduser() / "hub" / "checkpoints"
+
+
+def _cache_home() -> str:
+    return os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())

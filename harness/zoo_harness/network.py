@@ -1,0 +1,76 @@
+"""Builds the bare network a backbone's record names, initialised as its own constructor does it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo.backbone import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
+from zoo.errors import DeclarationError, near_misses
+
+
+def build_network(name: str, architecture: Architecture, device: str = "cpu") -> nn.Module:
+    """The whole network of backbone ``name`` with its original classifier, in evaluation mode.
+
+    On ``device="meta"`` it takes no memory and its weights cannot be read: enough to count and name parameters.
+    Raises :class:`~zoo.errors.DeclarationError` where the architecture does not exist.
+    """
+    with torch.device(device):
+        match architecture:
+            case TimmArchitecture():
+                network = _build_timm(name, architecture.name)
+            case TorchvisionArchitecture():
+                network = _build_torchvision(name, architecture.name)
+            case FactoryArchitecture():
+                network = _build_by_factory(name, architecture.name)
+    return network.eval()
+
+
+def _build_timm(name: str, architecture: str) -> nn.Module:
+    import timm
+
+    bare, _, tag = architecture.partition(".")
+    known = timm.list_models(bare) and (not tag or architecture in timm.list_pretrained(f"{bare}.*"))
+    if not known:
+        near = near_misses(architecture, [*timm.list_models(), *timm.list_pretrained()])
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise DeclarationError(f"backbone {name!r}: timm {timm.__version__} has no {architecture!r}{hint}")
+    network: nn.Module = timm.create_model(architecture, pretrained=False)
+    return network
+
+
+def _build_torchvision(name: str, architecture: str) -> nn.Module:
+    from torchvision import models
+
+    try:
+        network: nn.Module = models.get_model(architecture, weights=None)
+    except ValueError as error:
+        near = near_misses(architecture, models.list_models())
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise DeclarationError(f"backbone {name!r}: torchvision has no {architecture!r}{hint}") from error
+    return network
+
+
+def _build_by_factory(name: str, function: str) -> nn.Module:
+    made = load_function(function, f"backbone {name!r}: architecture")()
+    if not isinstance(made, nn.Module):
+        raise DeclarationError(f"backbone {name!r}: {function} returned {type(made).__name__}, not a torch module")
+    return made
+
+
+def load_function(path: str, what: str) -> Any:
+    """The function that ``module:function`` names.
+
+    Raises :class:`~zoo.errors.DeclarationError`, told with ``what`` it was wanted for.
+    """
+    module_name, _, function_name = path.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise DeclarationError(f"{what} {path!r} cannot be imported: {error}") from error
+    if not callable(function):
+        raise DeclarationError(f"{what} {path!r} is not callable")
+    return function

@@ -1,0 +1,118 @@
+"""The weights' own preprocessing, resolved once and applied to batches of uint8 images.
+
+Geometry (resize and crop) stays in uint8, as PIL does it, and agrees with the usual PIL transforms to one grey level;
+then values become ``(value / 255 - mean) / std``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from zoo.backbone import Backbone, Preprocessing, TimmArchitecture, TorchvisionWeights
+from zoo.errors import DeclarationError
+
+
+def resolve_preprocessing(backbone: Backbone, network: nn.Module, resize: Literal["own", "squash"]) -> Preprocessing:
+    """The preprocessing of a backbone: as its record says, else as timm or torchvision configure those weights.
+
+    With ``resize="squash"`` (the recipes of the studies) the image is resized to the input size without cropping.
+    """
+    own = backbone.preprocessing or _configured(backbone, network)
+    return replace(own, crop_fraction=1.0, crop_mode="squash") if resize == "squash" else own
+
+
+def _configured(backbone: Backbone, network: nn.Module) -> Preprocessing:
+    if isinstance(backbone.network, TimmArchitecture):
+        return _of_timm(backbone.name, network)
+    if isinstance(backbone.weights, TorchvisionWeights):
+        return _of_torchvision(backbone.weights)
+    raise DeclarationError(f"backbone {backbone.name!r}: nothing says how its images are prepared: give preprocessing")
+
+
+def _of_timm(name: str, network: nn.Module) -> Preprocessing:
+    from timm.data.config import resolve_data_config
+
+    config: dict[str, Any] = resolve_data_config({}, pretrained_cfg=network.pretrained_cfg)
+    if config["crop_mode"] not in ("center", "squash"):
+        raise DeclarationError(f"backbone {name!r}: timm's crop mode {config['crop_mode']!r} is not supported")
+    return Preprocessing(
+        input_size=(config["input_size"][1], config["input_size"][2]),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config["interpolation"],
+        crop_fraction=float(config["crop_pct"]),
+        crop_mode=config["crop_mode"],
+    )
+
+
+def _of_torchvision(weights: TorchvisionWeights) -> Preprocessing:
+    from torchvision.models import get_model_weights
+
+    preset = get_model_weights(weights.name)[weights.tag].transforms()
+    size = preset.crop_size[0]
+    return Preprocessing(
+        input_size=(size, size),
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        interpolation=preset.interpolation.value,
+        crop_fraction=size / preset.resize_size[0],
+    )
+
+
+@dataclass(frozen=True)
+class BatchTransform:
+    """Applies a preprocessing to uint8 batches.
+
+    >>> transform = BatchTransform(Preprocessing(input_size=(32, 32)))
+    >>> transform(torch.zeros(2, 8, 8, dtype=torch.uint8)).shape
+    torch.Size([2, 3, 32, 32])
+    """
+
+    preprocessing: Preprocessing
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Network input ``(B, 3, h, w)`` in float32 for uint8 images ``(B, H, W)`` or ``(B, H, W, 3)``."""
+        return self.normalise(self.resize_and_crop(images))
+
+    def resize_and_crop(self, images: Tensor) -> Tensor:
+        """uint8 ``(B, 3, h, w)`` for uint8 images ``(B, H, W)`` or ``(B, H, W, 3)``."""
+        from torchvision.transforms.v2 import functional
+
+        planes = images.unsqueeze(1).expand(-1, 3, -1, -1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+        height, width = self.preprocessing.input_size
+        resized = self._resize(planes, self._resized_size(planes.shape[-2], planes.shape[-1]))
+        cropped: Tensor = functional.center_crop(resized, [height, width])
+        return cropped
+
+    def normalise(self, planes: Tensor) -> Tensor:
+        """float32 ``(value / 255 - mean) / std`` of uint8 ``(B, 3, h, w)``."""
+        mean = torch.tensor(self.preprocessing.mean, device=planes.device).view(3, 1, 1)
+        std = torch.tensor(self.preprocessing.std, device=planes.device).view(3, 1, 1)
+        return planes.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+    def _resized_size(self, height: int, width: int) -> list[int]:
+        target = [math.floor(side / self.preprocessing.crop_fraction) for side in self.preprocessing.input_size]
+        if self.preprocessing.crop_mode == "squash":
+            return target
+        # The shorter side decides, as torchvision's and timm's Resize do it; the crop takes the middle.
+        scale = max(target[0] / height, target[1] / width)
+        return [max(target[0], int(height * scale)), max(target[1], int(width * scale))]
+
+    def _resize(self, planes: Tensor, size: list[int]) -> Tensor:
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms.v2 import functional
+
+        if list(planes.shape[-2:]) == size:
+            return planes
+        mode = InterpolationMode(self.preprocessing.interpolation)
+        if planes.device.type == "cpu":  # there the uint8 kernels are PIL's own algorithm
+            resized: Tensor = functional.resize(planes, size, interpolation=mode, antialias=True)
+            return resized
+        floating = functional.resize(planes.to(torch.float32), size, interpolation=mode, antialias=True)
+        levels: Tensor = floating.round_().clamp_(0, 255).to(torch.uint8)
+        return levels

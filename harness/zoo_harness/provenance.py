@@ -1,0 +1,80 @@
+"""What a run is made of besides its settings: versions, the host, the plugin a backbone came from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import resource
+from pathlib import Path
+
+import torch
+
+from zoo.backbone import Backbone
+from zoo.registry import load_registry
+from zoo_harness.run_record import BackboneRecord, HostRecord
+
+_PACKAGES = (
+    "blockzoo",
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "safetensors",
+    "datasets",
+    "huggingface_hub",
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of every package that can change a result."""
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def host(device: torch.device) -> HostRecord:
+    """The machine, without anything that names its owner."""
+    accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return HostRecord(
+        platform=platform.platform(terse=True),
+        processor=_processor(),
+        cores=os.cpu_count() or 1,
+        memory_gib=round(memory, 1),
+        accelerator=accelerator,
+    )
+
+
+def peak_memory_gib() -> float:
+    """The most memory this process has held so far, in GiB."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+
+
+def backbone_record(backbone: Backbone) -> BackboneRecord:
+    """The backbone as declared, and the plugin that declared it."""
+    plugin = load_registry().owner("backbone", backbone.name)
+    network = backbone.network
+    return BackboneRecord(
+        name=backbone.name,
+        title=backbone.title or backbone.name,
+        network=network.name,
+        network_kind=network.kind,
+        plugin=plugin.entry_point,
+        distribution=plugin.distribution,
+        version=plugin.version,
+        paper=backbone.paper,
+        pretrained_on=backbone.pretrained_on,
+        imagenet_top1=backbone.imagenet_top1,
+        features=backbone.features,
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

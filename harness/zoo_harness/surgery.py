@@ -1,0 +1,201 @@
+"""Turns a pretrained network into the one that is tuned: new head, one block that trains, everything else frozen.
+
+Frozen means frozen. A parameter that is not declared gets no gradient, and the module that holds it runs in inference
+mode while the rest trains, so its BatchNorm statistics stand still and its dropout does nothing, in every epoch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from zoo.backbone import DualHead, Head, Tuning
+from zoo.errors import DeclarationError, UsageError, near_misses
+
+
+@dataclass
+class TunedNetwork:
+    """A network with its new head and frozen part, and one way to call it: images in, one logits tensor a head out.
+
+    ``modes`` says for every module whether it is in training mode while the network trains.
+    """
+
+    network: nn.Module
+    head_paths: tuple[str, ...]
+    trained_paths: tuple[str, ...]
+    modes: dict[str, bool] = field(default_factory=dict)
+
+    def train(self) -> None:
+        """Put the part that trains into training mode, and the frozen part into inference mode."""
+        for name, module in self.network.named_modules():
+            module.training = self.modes[name]
+
+    def eval(self) -> None:
+        """Put everything into inference mode."""
+        self.network.eval()
+
+    def logits(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Logits ``(B, classes)`` of every head, the one predicted from first."""
+        with capture(self.network, self.head_paths) as outputs:
+            self.network(images)
+        return tuple(outputs[path] for path in self.head_paths)
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that receive gradients, by name."""
+        return {name: value for name, value in self.network.named_parameters() if value.requires_grad}
+
+
+def prepare(network: nn.Module, tuning: Tuning, classes: int, example: Tensor | None) -> TunedNetwork:
+    """Replace the head and freeze what the recipe does not train, in place.
+
+    ``example`` is a batch ``(B, 3, H, W)`` that is run through once, to see which parts run before anything trains;
+    without it (a network on the meta device) the result can be inspected but not trained. Raises
+    :class:`~zoo.errors.DeclarationError` where a declared path does not exist.
+    """
+    if classes < 2:
+        raise UsageError(f"a classifier needs at least 2 classes, given {classes}")
+    head_paths = replace_head(network, tuning.head, classes)
+    trained_paths = (*match_modules(network, tuning.unfreeze), *head_paths)
+    freeze_all_but(network, trained_paths)
+    tuned = TunedNetwork(network, head_paths, trained_paths)
+    if example is not None:
+        tuned.modes = training_modes(network, trained_paths, example)
+    return tuned
+
+
+def match_modules(network: nn.Module, patterns: Iterable[str]) -> tuple[str, ...]:
+    """Paths of the modules that exact paths or globs name, in the network's order, without repetition.
+
+    Raises :class:`~zoo.errors.DeclarationError` with near misses for a pattern that names none.
+
+    >>> match_modules(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)), ["[02]"])
+    ('0', '2')
+    """
+    paths = [name for name, _module in network.named_modules() if name]
+    chosen: set[str] = set()
+    for pattern in patterns:
+        matches = {path for path in paths if path == pattern} or set(fnmatch.filter(paths, pattern))
+        if not matches:
+            raise DeclarationError(f"no module of the network matches {pattern!r}{_nearest(pattern, paths)}")
+        chosen |= matches
+    return tuple(path for path in paths if path in chosen)
+
+
+def replace_head(network: nn.Module, head: Head | DualHead, classes: int) -> tuple[str, ...]:
+    """Put a fresh classifier for ``classes`` classes in place of each declared one; return their paths."""
+    for part in head.parts:
+        old = find_module(network, part.path)
+        if not isinstance(old, nn.Linear):
+            raise DeclarationError(
+                f"head {part.path!r} is a {type(old).__name__}; expected the torch.nn.Linear that gives the logits"
+            )
+        _put(network, part.path, _new_head(old, part.hidden, classes))
+    if hasattr(network, "num_classes"):
+        setattr(network, "num_classes", classes)  # noqa: B010 - timm writes it into a checkpoint's configuration
+    return tuple(part.path for part in head.parts)
+
+
+def find_module(network: nn.Module, path: str) -> nn.Module:
+    """The module at a path.
+
+    Raises :class:`~zoo.errors.DeclarationError` with near misses.
+    """
+    try:
+        return network.get_submodule(path)
+    except AttributeError as error:
+        paths = [name for name, _module in network.named_modules() if name]
+        raise DeclarationError(f"the network has no module {path!r}{_nearest(path, paths)}") from error
+
+
+def freeze_all_but(network: nn.Module, trained_paths: Iterable[str]) -> None:
+    """Let only the parameters under these paths receive gradients."""
+    network.requires_grad_(False)
+    for path in trained_paths:
+        network.get_submodule(path).requires_grad_(True)
+
+
+def training_modes(network: nn.Module, trained_paths: Sequence[str], example: Tensor) -> dict[str, bool]:
+    """For every module, whether it is in training mode while the declared part trains.
+
+    What trains is; what holds frozen tensors alone is not, and a container of both is, as its own flag steers only
+    what its children do not. A module without tensors (dropout, say) follows its place: it trains if it first runs
+    after the last frozen module before the declared part, so that dropout before the head stays random.
+    """
+    trained = {module for path in trained_paths for module in network.get_submodule(path).modules()}
+    mixed = {
+        module for module in network.modules() if module not in trained and not trained.isdisjoint(module.modules())
+    }
+    frozen = {module for module in network.modules() if module not in trained | mixed and _holds_tensors(module)}
+    inside_frozen = {part for module in frozen for part in module.modules()}
+    order = _call_order(network, example)
+    start = min((order[module] for module in trained if module in order), default=0)
+    boundary = max((order[module] for module in frozen if order.get(module, start) < start), default=-1)
+
+    def trains(module: nn.Module) -> bool:
+        if module in trained or module in mixed:
+            return True
+        return module not in inside_frozen and order.get(module, -1) > boundary
+
+    return {name: trains(module) for name, module in network.named_modules()}
+
+
+@contextlib.contextmanager
+def capture(network: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """Collect what the modules at these paths put out while the body runs; the hooks go whatever happens.
+
+    A module that runs more than once leaves its last output.
+    """
+    outputs: dict[str, Tensor] = {}
+
+    def keep(path: str, output: object) -> None:
+        if not isinstance(output, Tensor):
+            raise DeclarationError(f"layer {path!r} puts out a {type(output).__name__}, not one tensor")
+        outputs[path] = output
+
+    with contextlib.ExitStack() as hooks:
+        for path in paths:
+            module = find_module(network, path)
+            handle = module.register_forward_hook(lambda _module, _inputs, out, path=path: keep(path, out))
+            hooks.callback(handle.remove)
+        yield outputs
+
+
+def _call_order(network: nn.Module, example: Tensor) -> dict[nn.Module, int]:
+    order: dict[nn.Module, int] = {}
+
+    def note(called: nn.Module, _inputs: object) -> None:
+        order.setdefault(called, len(order))
+
+    with contextlib.ExitStack() as hooks:
+        for module in network.modules():
+            hooks.callback(module.register_forward_pre_hook(note).remove)
+        network.eval()
+        with torch.no_grad():
+            network(example)
+    return order
+
+
+def _new_head(old: nn.Linear, hidden: int | None, classes: int) -> nn.Module:
+    with torch.device(old.weight.device):
+        if hidden is None:
+            return nn.Linear(old.in_features, classes)
+        return nn.Sequential(nn.Linear(old.in_features, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+
+
+def _put(network: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(network.get_submodule(parent), name, module)
+
+
+def _holds_tensors(module: nn.Module) -> bool:
+    return any(True for _tensor in (*module.parameters(), *module.buffers()))
+
+
+def _nearest(path: str, paths: Sequence[str]) -> str:
+    near = near_misses(path, paths)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; it has {', '.join(paths[:8])}, ..."

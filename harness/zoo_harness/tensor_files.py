@@ -1,0 +1,76 @@
+"""Reads tensors from files without ever running code from them: safetensors, or pickles with ``weights_only``."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.errors import WeightsError
+
+PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
+_WRAPPERS = ("state_dict", "model", "model_state_dict")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a weight file by name, on the CPU, in the file's own order.
+
+    Raises :class:`~zoo.errors.WeightsError` for a file that is damaged, is of another kind, or would need arbitrary
+    code to be read.
+    """
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in PICKLE_SUFFIXES:
+        return _read_pickle(path)
+    kinds = ", ".join((".safetensors", *PICKLE_SUFFIXES))
+    raise WeightsError(f"{path}: a weight file ends in one of {kinds}; convert it to safetensors")
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: not a readable safetensors file: {error}") from error
+    return tensors
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(
+            f"{path}: damaged, or holds more than tensors, which would run code: {reason}; "
+            "save the state dict as safetensors"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path}: not a readable PyTorch weight file: {reason}") from error
+    return _unwrap(path, content)
+
+
+def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    if not isinstance(content, dict) or not content:
+        raise WeightsError(f"{path}: expected a state dict of named tensors, found {type(content).__name__}")
+    strange = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if strange:
+        raise WeightsError(f"{path}: expected tensors alone, but {strange[0]!r} is none")
+    return {str(name): value for name, value in content.items()}

@@ -1,6 +1,7 @@
 """Where a weight source would lie on this machine, found by looking at paths alone.
 
-``zoo list`` asks this for every backbone, so nothing here imports torch, timm or huggingface_hub.
+``zoo list`` asks this for every backbone, so nothing here imports torch, timm or
+huggingface_hub, and a source is told by its ``kind``: it may be a record or what the catalogue remembers of one.
 """
 
 from __future__ import annotations
@@ -8,16 +9,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from zoo.backbone import (
-    FileWeights,
-    HubWeights,
-    PackageWeights,
-    RandomWeights,
-    TimmWeights,
-    TorchvisionWeights,
-    WeightSource,
-)
+if TYPE_CHECKING:
+    from zoo.backbone import WeightSource
 
 TIMM_FILENAME = "model.safetensors"
 
@@ -40,32 +35,32 @@ def describe(source: WeightSource) -> str:
     >>> describe(TimmWeights("resnet18.tv_in1k"))
     'hub timm/resnet18.tv_in1k'
     """
-    match source:
-        case TimmWeights() | HubWeights():
+    match source.kind:
+        case "timm" | "hub":
             return f"hub {source.repository}"
-        case TorchvisionWeights():
+        case "torchvision":
             return f"torchvision {source.name} {source.tag}"
-        case PackageWeights():
+        case "package":
             return f"package {source.distribution}"
-        case FileWeights():
+        case "file":
             return f"file {source.path}"
-        case RandomWeights():
+        case "random":
             return "random"
 
 
 def _candidate(source: WeightSource) -> Path | None:
-    match source:
-        case TimmWeights():
+    match source.kind:
+        case "timm":
             return hub_file(source.repository, TIMM_FILENAME, source.revision)
-        case HubWeights():
+        case "hub":
             return hub_file(source.repository, source.filename, source.revision)
-        case TorchvisionWeights():
+        case "torchvision":
             return torch_hub_folder() / source.filename
-        case PackageWeights():
+        case "package":
             return package_file(source.path)
-        case FileWeights():
+        case "file":
             return Path(source.path).expanduser()
-        case RandomWeights():
+        case "random":
             return None
 
 

@@ -18,10 +18,10 @@ def run(arguments: Sequence[str]) -> int:
     from typer.exceptions import TyperException
 
     from zoo.errors import ZooError
-    from zoo_harness.cli.app import app
+    from zoo_harness.cli.app import command
 
     try:
-        status = app(args=list(arguments), prog_name="zoo", standalone_mode=False)
+        status = command()(args=list(arguments), prog_name="zoo", standalone_mode=False)
     except (ZooError, TyperException) as error:
         if "--debug" in arguments:
             raise
@@ -35,6 +35,9 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _tell(error: Exception, *, as_json: bool) -> None:
+    if type(error).__name__ == "NoArgsIsHelpError":  # no command given: its message is the help page
+        sys.stderr.write(f"{error}\n")
+        return
     format_message = getattr(error, "format_message", None)
     message = " ".join(str(format_message() if format_message else error).split())
     if as_json:

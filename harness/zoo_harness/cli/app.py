@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zoo_harness.cli import evaluation, listing, showing
+
+if TYPE_CHECKING:
+    from typer.core import TyperGroup
 
 app = typer.Typer(
     name="zoo",
@@ -23,13 +26,34 @@ app.command("datasets")(listing.list_datasets)
 app.command("eval")(evaluation.evaluate)
 
 
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         from zoo import __version__
         from zoo_harness.cli.table import print_lines
 
         print_lines(f"blockzoo {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def command() -> TyperGroup:
+    """The command to run, built once from the application.
+
+    Typer's own flags (help and completion) default to None, and to check that None it imports all of pydantic, in
+    every command (0.29.2): more than all of ``zoo list`` takes. A flag that is False already is left alone.
+    """
+    built = typer.main.get_group(app)
+    for part in (built, *built.commands.values()):
+        help_flag = part.get_help_option(typer.Context(part))
+        for flag in (help_flag, *part.params):
+            if flag is not None and flag.name in ("help", "install_completion", "show_completion"):
+                flag.default = False
+    return built

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo_harness.cli.options import AsJson, BackboneName, Debug, Quiet, RecipeName, complete_dataset
-from zoo_harness.cli.table import print_lines, print_table, tell, warn_of_broken_plugins
+from zoo_harness.cli.table import print_lines, print_table, tell, warn_of
 
 if TYPE_CHECKING:
     from zoo_harness.cli.progress import TerminalProgress
@@ -67,7 +67,7 @@ def evaluate(
 
     keep_freed_memory()
     registry = load_registry()
-    warn_of_broken_plugins()
+    warn_of(registry.problems)
     backbone = registry.backbone(name)
     found, argument = registry.dataset(dataset)
     tuning: Tuning = backbone.tuning(recipe)

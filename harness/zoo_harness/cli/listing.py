@@ -5,29 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from zoo_harness.cli.options import AsJson, Debug
-from zoo_harness.cli.table import print_json, print_table, tell, warn_of_broken_plugins
+from zoo_harness.cli.table import print_json, print_table, warn_of
 
 
 def list_backbones(as_json: AsJson = False, _debug: Debug = False) -> None:
     """List the backbones, where their weights come from, and whether those are on this machine."""
-    from zoo.registry import load_registry
-    from zoo_harness.local_weights import describe, find_local
+    from zoo_harness.catalogue import read_catalogue
 
-    registry = load_registry()
-    warn_of_broken_plugins()
-    backbones: list[dict[str, Any]] = []
-    for backbone in registry.backbones.values():
-        backbones.append(
-            {
-                "name": backbone.name,
-                "weights": describe(backbone.weights),
-                "on_this_machine": backbone.weights.kind == "random" or find_local(backbone.weights) is not None,
-                "imagenet_top1": backbone.imagenet_top1,
-                "license": backbone.license,
-                "recipes": ["default", *backbone.recipes],
-                "plugin": registry.owner("backbone", backbone.name).distribution,
-            }
-        )
+    catalogue = read_catalogue()
+    warn_of(catalogue["problems"])
+    backbones = [_with_place(backbone) for backbone in catalogue["backbones"]]
     if as_json:
         print_json(backbones)
         return
@@ -88,42 +75,37 @@ def list_plugins(as_json: AsJson = False, _debug: Debug = False) -> None:
 
 def list_datasets(as_json: AsJson = False, _debug: Debug = False) -> None:
     """List the data sets, and how to name one on the command line."""
-    from zoo.registry import load_registry
+    from zoo_harness.catalogue import read_catalogue
 
-    registry = load_registry()
-    warn_of_broken_plugins()
-    datasets = registry.datasets.values()
+    catalogue = read_catalogue()
+    warn_of(catalogue["problems"])
+    datasets = catalogue["datasets"]
     if as_json:
-        print_json(
-            [
-                {
-                    "name": dataset.name,
-                    "call": dataset.call,
-                    "title": dataset.title,
-                    "classes": dataset.classes,
-                    "sizes": dataset.sizes,
-                    "license": dataset.license,
-                    "hub_id": dataset.hub_id,
-                    "plugin": registry.owner("dataset", dataset.name).distribution,
-                }
-                for dataset in datasets
-            ]
-        )
+        print_json(datasets)
         return
     print_table(
         ["dataset", "title", "classes", "images", "license", "plugin"],
         [
             [
-                dataset.call,
-                dataset.title,
-                str(len(dataset.classes)) if dataset.classes else "-",
-                " + ".join(f"{size:,} {split}" for split, size in (dataset.sizes or {}).items()) or "-",
-                dataset.license or "-",
-                registry.owner("dataset", dataset.name).distribution,
+                row["call"],
+                row["title"],
+                str(len(row["classes"])) if row["classes"] else "-",
+                " + ".join(f"{size:,} {split}" for split, size in (row["sizes"] or {}).items()) or "-",
+                row["license"] or "-",
+                row["plugin"],
             ]
-            for dataset in datasets
+            for row in datasets
         ],
         right=["classes"],
     )
-    if not datasets:
-        tell("no plugin declares a data set")
+
+
+def _with_place(backbone: dict[str, Any]) -> dict[str, Any]:
+    """The row with its weights told in words, and whether they are on this machine."""
+    from types import SimpleNamespace
+
+    from zoo_harness.local_weights import describe, find_local
+
+    weights: Any = SimpleNamespace(**backbone["weights"])
+    here = weights.kind == "random" or find_local(weights) is not None
+    return {**backbone, "weights": describe(weights), "on_this_machine": here}

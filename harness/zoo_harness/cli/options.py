@@ -9,16 +9,18 @@ import typer
 
 def complete_backbone(incomplete: str) -> list[str]:
     """Names of backbones that begin so."""
-    from zoo.registry import load_registry
-
-    return [name for name in load_registry().backbones if name.startswith(incomplete)]
+    return _beginning_with(incomplete, "backbones")
 
 
 def complete_dataset(incomplete: str) -> list[str]:
     """Names of data sets that begin so."""
-    from zoo.registry import load_registry
+    return _beginning_with(incomplete, "datasets")
 
-    return [name for name in load_registry().datasets if name.startswith(incomplete)]
+
+def _beginning_with(incomplete: str, kind: str) -> list[str]:
+    from zoo_harness.catalogue import read_catalogue
+
+    return [row["name"] for row in read_catalogue()[kind] if row["name"].startswith(incomplete)]
 
 
 BackboneName = Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo_harness.cli.options import AsJson, BackboneName, Debug, RecipeName
-from zoo_harness.cli.table import print_json, print_lines, print_table, warn_of_broken_plugins
+from zoo_harness.cli.table import print_json, print_lines, print_table, warn_of
 
 if TYPE_CHECKING:
     from zoo.backbone import Backbone, DualHead, Head
@@ -23,8 +23,9 @@ def show(
     """Show a backbone: provenance, recipe, the exact parameters that train, counts, feature layers."""
     from zoo.registry import load_registry
 
-    backbone = load_registry().backbone(name)
-    warn_of_broken_plugins()
+    registry = load_registry()
+    warn_of(registry.problems)
+    backbone = registry.backbone(name)
     description = _describe(backbone, recipe, classes)
     if as_json:
         print_json(description)

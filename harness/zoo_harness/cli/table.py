@@ -30,11 +30,9 @@ def tell(*lines: str) -> None:
     sys.stderr.write("".join(f"{line}\n" for line in lines))
 
 
-def warn_of_broken_plugins() -> None:
-    """One line on stderr for each plugin that could not be used."""
-    from zoo.registry import load_registry
-
-    tell(*(f"warning: plugin ignored: {problem}" for problem in load_registry().problems))
+def warn_of(problems: Sequence[str]) -> None:
+    """One line on stderr for each problem with a plugin."""
+    tell(*(f"warning: plugin: {problem}" for problem in problems))
 
 
 def _print_ruled(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -50,7 +50,7 @@ def command() -> TyperGroup:
     Typer's own flags (help and completion) default to None, and to check that None it imports all of pydantic, in
     every command (0.29.2): more than all of ``zoo list`` takes. A flag that is False already is left alone.
     """
-    built = typer.main.get_group(app)
+    built = cast("TyperGroup", typer.main.get_command(app))
     for part in (built, *built.commands.values()):
         help_flag = part.get_help_option(typer.Context(part))
         for flag in (help_flag, *part.params):

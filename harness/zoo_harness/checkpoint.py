@@ -30,8 +30,8 @@ CHECKPOINT = "model.safetensors"
 CONFIGURATION = "config.json"
 
 
-def save_checkpoint(network: nn.Module, directory: Path) -> str:
-    """Write ``model.safetensors``; return its SHA-256.
+def save_checkpoint(network: nn.Module, directory: Path) -> None:
+    """Write ``model.safetensors``.
 
     Tensors that share memory are written one by one, so that every loader finds each name.
     """
@@ -44,7 +44,12 @@ def save_checkpoint(network: nn.Module, directory: Path) -> str:
         mode = temporary.stat().st_mode  # safetensors makes its files readable by their owner alone
         save_file(tensors, temporary, metadata={"format": "pt"})
         temporary.chmod(mode)
-    return sha256_of(path)
+
+
+def digest(directory: Path) -> str | None:
+    """The SHA-256 of the checkpoint in a run directory, ``None`` where there is none."""
+    path = directory / CHECKPOINT
+    return sha256_of(path) if path.is_file() else None
 
 
 def save_configuration(network: nn.Module, record: RunRecord, directory: Path) -> None:
@@ -66,9 +71,9 @@ def load(path: str | Path, device: str = "cpu") -> LoadedModel:
     checkpoint = directory / CHECKPOINT
     if record.checkpoint_sha256 is None or not checkpoint.is_file():
         raise UsageError(f"{directory} holds no checkpoint: the run is {record.status}")
-    digest = sha256_of(checkpoint)
-    if digest != record.checkpoint_sha256:
-        raise WeightsError(f"{checkpoint}: SHA-256 is {digest}, the run wrote {record.checkpoint_sha256}")
+    found = digest(directory)
+    if found != record.checkpoint_sha256:
+        raise WeightsError(f"{checkpoint}: SHA-256 is {found}, the run wrote {record.checkpoint_sha256}")
     network = rebuild(record)
     expected = network.state_dict()
     tensors = read_tensors(checkpoint)
@@ -158,7 +163,8 @@ def _timm_configuration(network: nn.Module, record: RunRecord) -> dict[str, Any]
 
 
 def _refusal(record: RunRecord) -> dict[str, Any]:
+    # No dot before the first words: timm takes what stands before one for the architecture.
     return {
-        "architecture": f"{record.backbone.network}: this head is not timm's, load it with zoo.load",
+        "architecture": f"not timm's, load it with zoo.load ({record.backbone.network})",
         "num_classes": len(record.dataset.classes),
     }

@@ -7,9 +7,11 @@ when they are decoded, and only normalised after that.
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.dataset import Dataset, DatasetRequest, ImageFiles, ImageSplit, LoadedDataset
-from zoo.errors import DataError, UsageError
+from zoo.errors import DataError, UsageError, ZooError
 from zoo_harness.network import load_function
 from zoo_harness.preprocess import BatchTransform
 from zoo_harness.run_record import DatasetRecord, SplitRecord
@@ -72,7 +74,6 @@ class ImageData:
     labels: Tensor
     sized: bool
     transform: BatchTransform
-    storage: Any = field(default=None, repr=False)  # keeps a memory-mapped file's folder alive
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -145,6 +146,8 @@ def _load(dataset: Dataset, argument: str | None, data_dir: Path | None) -> Load
         raise DataError(f"dataset {dataset.call!r} has {len(loaded.classes)} class(es); at least 2 are needed")
     if dataset.classes is not None and tuple(loaded.classes) != dataset.classes:
         raise DataError(f"dataset {dataset.name!r}: the data's classes are not the declared ones: {loaded.classes}")
+    if "train" not in loaded.splits:
+        raise DataError(f"{loaded.source} has no split 'train', only {', '.join(loaded.splits) or 'none'}")
     for name, split in loaded.splits.items():
         _check_labels(split, loaded.classes, f"split {name!r} of {loaded.source}")
     return loaded
@@ -152,6 +155,8 @@ def _load(dataset: Dataset, argument: str | None, data_dir: Path | None) -> Load
 
 def _check_labels(split: ImageSplit, classes: tuple[str, ...], where: str) -> None:
     labels = np.asarray(split.labels)
+    if labels.ndim != 1 or (labels.dtype.kind not in "iu" and len(labels)):
+        raise DataError(f"{where}: expected one whole number per image as label, given {labels.dtype} {labels.shape}")
     if len(split.images) != len(labels):
         raise DataError(f"{where}: {len(split.images)} images but {len(labels)} labels")
     if len(labels) == 0:
@@ -169,7 +174,7 @@ def _choose_splits(dataset: Dataset, loaded: LoadedDataset, subset: Subset) -> t
     train = loaded.splits["train"]
     _refuse_empty_class(train, loaded)
     if subset.val_fraction is not None:
-        kept, held_out = _hold_out(np.asarray(train.labels), subset.val_fraction, subset.seed)
+        kept, held_out = _hold_out(np.asarray(train.labels), loaded.classes, subset.val_fraction, subset.seed)
         return _select(train, kept), _select(train, held_out), "held out of train"
     if dataset.evaluation_split not in loaded.splits:
         raise UsageError(
@@ -187,14 +192,14 @@ def _refuse_empty_class(train: ImageSplit, loaded: LoadedDataset) -> None:
 
 
 def _hold_out(
-    labels: NDArray[np.integer[Any]], fraction: float, seed: int
+    labels: NDArray[np.integer[Any]], classes: tuple[str, ...], fraction: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     held_out = []
-    for members in _shuffled_classes(labels, int(labels.max()) + 1, seed):
+    for name, members in zip(classes, _shuffled_classes(labels, len(classes), seed), strict=True):
         count = round(len(members) * fraction)
         if count in (0, len(members)):
             raise UsageError(
-                f"--val-fraction {fraction}: of a class of {len(members)} image(s) it leaves none to one side"
+                f"--val-fraction {fraction}: class {name!r} has {len(members)} image(s), which leaves none to one side"
             )
         held_out.append(members[:count])
     chosen = np.sort(np.concatenate(held_out))
@@ -260,21 +265,19 @@ def _decode(
     chosen = _select(split, indices)
     labels = np.asarray(chosen.labels, dtype=np.int64)
     digest = hashlib.sha256(labels.tobytes())
-    storage = None
     if isinstance(chosen.images, np.ndarray):
         images, sized = _check_array(chosen.images, name), False
         digest.update(f"{images.shape}".encode())
         digest.update(np.ascontiguousarray(images).data)
     else:
-        images, storage = _decode_files(chosen.images, transform, digest)
-        sized = True
+        images, sized = _decode_files(chosen.images, transform, digest), True
     record = SplitRecord(
         split=name,
         images=len(labels),
         per_class=tuple(int(count) for count in np.bincount(labels, minlength=len(classes))),
         fingerprint=digest.hexdigest(),
     )
-    return ImageData(images, torch.from_numpy(labels), sized, transform, storage), record
+    return ImageData(images, torch.from_numpy(labels), sized, transform), record
 
 
 def _check_array(images: NDArray[Any], name: str) -> NDArray[np.uint8]:
@@ -285,18 +288,27 @@ def _check_array(images: NDArray[Any], name: str) -> NDArray[np.uint8]:
     return images
 
 
-def _decode_files(files: ImageFiles, transform: BatchTransform, digest: Any) -> tuple[NDArray[np.uint8], Any]:
-    images, storage = _allocate((len(files), *transform.preprocessing.input_size, 3))
+def _decode_files(files: ImageFiles, transform: BatchTransform, digest: Any) -> NDArray[np.uint8]:
+    images = _allocate((len(files), *transform.preprocessing.input_size, 3))
     for index in range(len(files)):
         pixels = np.array(files[index].convert("RGB"))
         digest.update(f"{pixels.shape}".encode())
         digest.update(pixels.data)
         images[index] = transform.resize_and_crop(torch.from_numpy(pixels)[None])[0].permute(1, 2, 0).numpy()
-    return images, storage
+    return images
 
 
-def _allocate(shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], Any]:
-    if int(np.prod(shape)) <= _IN_MEMORY:
-        return np.empty(shape, np.uint8), None
-    storage = tempfile.TemporaryDirectory(prefix="zoo-images-", ignore_cleanup_errors=True)
-    return np.memmap(Path(storage.name) / "images.u8", np.uint8, "w+", shape=shape), storage
+def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    size = math.prod(shape)
+    if size <= _IN_MEMORY:
+        return np.empty(shape, np.uint8)
+    try:
+        # The file has no name and goes with the process, however that ends.
+        with tempfile.TemporaryFile() as file:
+            os.posix_fallocate(file.fileno(), 0, size)  # a disk that fills up later would kill the process
+            return np.memmap(file, np.uint8, "w+", shape=shape)
+    except OSError as error:
+        raise ZooError(
+            f"the decoded images need {size / 2**30:.1f} GiB in {tempfile.gettempdir()}: {error.strerror or error}; "
+            "free some, set TMPDIR to another folder, or use fewer images with --per-class or --limit"
+        ) from error

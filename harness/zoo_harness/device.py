@@ -20,9 +20,11 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    match = re.fullmatch(r"cuda(?::(\d+))?", name)
+    if name == "cpu":
+        return torch.device("cpu")
+    match = re.fullmatch(r"cuda(?::(\d{1,3}))?", name)
     if match is None:
-        return torch.device(one_of("--device", name, ("auto", "cpu", "cuda", "cuda:N")))
+        raise UsageError(f"--device {name!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, ...")
     if not torch.cuda.is_available():
         raise ZooError(f"--device {name!r}: this machine has no usable CUDA device; use --device cpu or auto")
     index = int(match.group(1) or 0)

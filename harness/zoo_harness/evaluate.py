@@ -23,6 +23,7 @@ from zoo.errors import DeclarationError, UnknownNameError, UsageError
 from zoo_harness import checkpoint, provenance
 from zoo_harness.card import render_card
 from zoo_harness.data import RunData, Subset, load_data
+from zoo_harness.interrupts import held_back
 from zoo_harness.network import build_network
 from zoo_harness.parameters import count_parameters
 from zoo_harness.plots import plot_history, plot_samples
@@ -194,31 +195,39 @@ class _Session:
 
     def close(self, status: Literal["finished", "interrupted", "failed"]) -> RunRecord:
         """Write the record for the last time, with the card and the plots."""
-        self._update(total_seconds=time.perf_counter() - self._started, peak_memory_gib=provenance.peak_memory_gib())
-        self.record = self.record.model_copy(update={"status": status, "ended": _now()})
-        plot_history(self._history, self._directory.path)
-        self.record = self.record.model_copy(update={"plots": self._directory.plots()})
-        self._directory.finish(self.record, render_card(self.record))
+        with held_back():
+            self._update(
+                total_seconds=time.perf_counter() - self._started, peak_memory_gib=provenance.peak_memory_gib()
+            )
+            plot_history(self._history, self._directory.path)
+            ending = {
+                "status": status,
+                "ended": _now(),
+                "plots": self._directory.plots(),
+                "checkpoint_sha256": checkpoint.digest(self._directory.path),
+            }
+            self.record = self.record.model_copy(update=ending)
+            self._directory.finish(self.record, render_card(self.record))
         return self.record
 
     def _after_epoch(self, epoch: EpochRecord, result: Evaluation) -> None:
         self._last = result
         self._history.append(epoch)
-        self._directory.append_epoch(epoch)
-        self._save_checkpoint()
-        count = len(self._history)
-        self._update(
-            epochs_done=epoch.epoch,
-            evaluation_loss=result.loss,
-            accuracy=result.accuracy,
-            mean_train_seconds=sum(line.train_seconds for line in self._history) / count,
-            mean_evaluation_seconds=sum(line.evaluation_seconds for line in self._history) / count,
-        )
-        self._announce(epoch)
+        with held_back():  # history, checkpoint and record speak of the same epoch
+            self._save_checkpoint()
+            self._directory.append_epoch(epoch)
+            count = len(self._history)
+            self._update(
+                epochs_done=epoch.epoch,
+                evaluation_loss=result.loss,
+                accuracy=result.accuracy,
+                mean_train_seconds=sum(line.train_seconds for line in self._history) / count,
+                mean_evaluation_seconds=sum(line.evaluation_seconds for line in self._history) / count,
+            )
+            self._announce(epoch)
 
     def _save_checkpoint(self) -> None:
-        digest = checkpoint.save_checkpoint(self._plan.tuned.network, self._directory.path)
-        self.record = self.record.model_copy(update={"checkpoint_sha256": digest})
+        checkpoint.save_checkpoint(self._plan.tuned.network, self._directory.path)
         checkpoint.save_configuration(self._plan.tuned.network, self.record, self._directory.path)
 
     def _evaluate(self, split: Literal["train", "evaluation"], when: str) -> Evaluation:

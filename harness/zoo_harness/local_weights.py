@@ -81,16 +81,16 @@ def hub_file(repository: str, filename: str, revision: str | None) -> Path | Non
 
 
 def hub_cache() -> Path:
-    """The folder the Hub's client caches in, by its documented environment variables."""
-    home = os.environ.get("HF_HOME") or str(Path(_cache_home()) / "huggingface")
-    return Path(os.environ.get("HF_HUB_CACHE") or str(Path(home) / "hub")).expanduser()
+    """The folder the Hub's client caches in, by the environment variables it reads."""
+    home = os.environ.get("HF_HOME", f"{_cache_home()}/huggingface")
+    older = os.environ.get("HUGGINGFACE_HUB_CACHE", f"{home}/hub")
+    return Path(os.path.expandvars(os.environ.get("HF_HUB_CACHE", older))).expanduser()
 
 
 def torch_hub_folder() -> Path:
-    """The folder torchvision downloads weights to, by torch's documented environment variables."""
-    home = os.environ.get("TORCH_HOME") or str(Path(_cache_home()) / "torch")
-    return Path(home).expanduser() / "hub" / "checkpoints"
+    """The folder torchvision downloads weights to, by the environment variables torch reads."""
+    return Path(os.environ.get("TORCH_HOME", f"{_cache_home()}/torch")).expanduser() / "hub" / "checkpoints"
 
 
 def _cache_home() -> str:
-    return os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    return os.environ.get("XDG_CACHE_HOME", "~/.cache")

@@ -96,12 +96,13 @@ class BatchTransform:
         return planes.to(torch.float32).div_(255).sub_(mean).div_(std)
 
     def _resized_size(self, height: int, width: int) -> list[int]:
-        target = [math.floor(side / self.preprocessing.crop_fraction) for side in self.preprocessing.input_size]
+        rows, columns = (math.floor(side / self.preprocessing.crop_fraction) for side in self.preprocessing.input_size)
         if self.preprocessing.crop_mode == "squash":
-            return target
-        # The shorter side decides, as torchvision's and timm's Resize do it; the crop takes the middle.
-        scale = max(target[0] / height, target[1] / width)
-        return [max(target[0], int(height * scale)), max(target[1], int(width * scale))]
+            return [rows, columns]
+        # The shorter side meets its target, as in torchvision's and timm's Resize; the crop takes the middle.
+        if rows * width >= columns * height:
+            return [rows, rows * width // height]
+        return [columns * height // width, columns]
 
     def _resize(self, planes: Tensor, size: list[int]) -> Tensor:
         from torchvision.transforms import InterpolationMode

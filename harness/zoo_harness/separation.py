@@ -30,9 +30,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -165,12 +165,19 @@ class _Rows:
         return self.features[index].to(torch.float64) * math.ldexp(1.0, self.exponent)
 
     def squared_distances(self, left: Tensor, right: Tensor) -> Tensor:
-        result = torch.empty(len(left), dtype=torch.float64, device=left.device)
-        for part, one, other in zip(
-            result.split(self.step), left.split(self.step), right.split(self.step), strict=True
-        ):
-            part.copy_(_sum_of_columns(self.exact(one).sub_(self.exact(other)).square_()))
-        return result
+        def compare(one: Tensor, other: Tensor) -> Tensor:
+            return _sum_of_columns(self.exact(one).sub_(self.exact(other)).square_())
+
+        return _by_parts(compare, self.step, torch.float64, left, right)
+
+
+def _by_parts(function: Callable[..., Tensor], step: int, dtype: torch.dtype, *sources: Tensor) -> Tensor:
+    """One number for each row of the sources, computed from ``step`` rows at a time."""
+    # Not a list of results for torch.cat: kept between large temporaries, these would fragment the heap.
+    result = torch.empty(len(sources[0]), dtype=dtype, device=sources[0].device)
+    for place, *parts in zip(result.split(step), *(source.split(step) for source in sources), strict=True):
+        place.copy_(function(*parts))
+    return result
 
 
 def _sum_of_columns(terms: Tensor) -> Tensor:
@@ -255,12 +262,13 @@ def _hashes(rows: _Rows, seed: int) -> Tensor:
     generator = torch.Generator("cpu").manual_seed(seed)
     weights = torch.empty(rows.features.shape[1], dtype=torch.int64, device="cpu")
     weights = weights.random_(-(2**63), None, generator=generator).to(rows.features.device)
-    parts = []
-    for part in rows.features.split(rows.step):
+
+    def combine(part: Tensor) -> Tensor:
         bits = (part.to(torch.float64) + 0.0).view(torch.int64)  # adding 0 makes -0 and 0 the same
         # Short numbers end in zeros, which a product modulo 2^64 would keep; so mix the upper half in.
-        parts.append((bits ^ (bits >> 32)).mul_(weights).sum(1))
-    return torch.cat(parts)
+        return (bits ^ (bits >> 32)).mul_(weights).sum(1)
+
+    return _by_parts(combine, rows.step, torch.int64, rows.features)
 
 
 # The best known of each group, and the exact comparison
@@ -321,23 +329,25 @@ class _Screen:
         shift = centre * -math.ldexp(1.0, -exponent)
         factor = math.ldexp(1.0, rows.exponent - exponent)
         bare = cls(rows, first, dtype, shift, factor, shift, shift)
-        norms = torch.cat([bare.coordinates(part).to(torch.float64).square_().sum(1) for part in parts])
+        norms = _by_parts(bare.squared_norms, rows.step, torch.float64, first)
         return cls(rows, first, dtype, shift, factor, *_bounds(norms, rows.features.shape[1], dtype))
 
     def coordinates(self, samples: Tensor) -> Tensor:
         given = self.rows.features[samples].to(torch.float64)
         return torch.add(self.shift, given, alpha=self.factor).to(self.dtype)
 
-    def lower_bounds(self, rows: slice, columns: slice) -> Tensor:
-        """Of t/2 for each pair in a tile; infinite on and below the diagonal of all pairs."""
-        half = self.half[rows, None]
-        left = torch.cat([self.coordinates(self.first[rows]), half, torch.ones_like(half)], 1)
-        half = self.half[columns, None]
-        right = torch.cat([self.coordinates(self.first[columns]).neg_(), torch.ones_like(half), half], 1)
-        lower = left @ right.T
-        if rows == columns:
-            lower.masked_fill_(torch.ones_like(lower, dtype=torch.bool).tril_(), math.inf)
-        return lower
+    def squared_norms(self, samples: Tensor) -> Tensor:
+        return self.coordinates(samples).to(torch.float64).square_().sum(1)
+
+    def fill(self, side: Tensor, groups: slice, *, left: bool) -> None:
+        """Write the rows of one side of a product, (y, n/2, 1) for the left and (-y, 1, n/2) for the right."""
+        step = self.rows.step
+        for place, part in zip(side.split(step), self.first[groups].split(step), strict=True):
+            place[:, :-2] = self.coordinates(part)
+        side[:, -2 if left else -1] = self.half[groups]
+        side[:, -1 if left else -2] = 1
+        if not left:
+            side[:, :-2].neg_()
 
 
 def _bounds(norms: Tensor, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -369,13 +379,14 @@ def _search(rows: _Rows, groups: _Groups, memory_budget: int) -> _Best:
 
 def _sweep(screen: _Screen, groups: _Groups, memory_budget: int, most: float) -> _Best:
     """The best of each group after all tiles, unless more than ``most`` pairs survive."""
-    best, survivors, compared = _Best.unknown(groups), _Survivors(), 0
+    best, compared = _Best.unknown(groups), 0
     limit = torch.full_like(screen.half, -math.inf)
     limit[: groups.singles] = math.inf
     tile = _tile(screen, memory_budget)
     capacity = memory_budget // 1024
-    for i, j, last in _tile_pairs(groups.singles, len(limit), tile):
-        survivors.admit(screen, limit, slice(i, i + tile), slice(j, j + tile))
+    survivors = _Survivors.none_yet(limit, capacity + min(tile, len(limit)) ** 2)
+    for lower, rows, columns, last in _tiles(screen, groups.singles, tile):
+        survivors.admit(lower, limit, screen.slack, rows, columns)
         if survivors.count and (last or survivors.count > capacity):
             here, there = survivors.take(limit)
             compared += len(here)
@@ -392,30 +403,54 @@ def _tile(screen: _Screen, memory_budget: int) -> int:
     width, item = screen.rows.features.shape[1] + 2, screen.half.element_size()
     tile = LARGEST_TILE
     while tile > SMALLEST_TILE:
-        if tile * width * (3 * item + 24) + tile**2 * (3 * item + 64) <= memory_budget * 7 // 8:
+        if tile * width * 2 * item + tile**2 * (3 * item + 64) <= memory_budget * 7 // 8:
             break
         tile //= 2
     return tile
 
 
-def _tile_pairs(singles: int, groups: int, tile: int) -> Iterator[tuple[int, int, bool]]:
-    """Where the sides of each unordered pair of tiles start, and whether it is the last; one side holds singles."""
+def _tiles(screen: _Screen, singles: int, tile: int) -> Iterator[tuple[Tensor, slice, slice, bool]]:
+    """Lower bounds of t/2, where in all pairs they are, and whether they are the last; the next overwrite them.
+
+    Each pair is in one tile, above the diagonal of all pairs; what is not stands as infinite. Pairs of which neither
+    is one of the first ``singles`` may be left out.
+    """
+    groups = len(screen.first)
+    size = min(tile, groups)
+    left, right = (screen.half.new_empty(size, screen.rows.features.shape[1] + 2) for _ in range(2))
+    products = screen.half.new_empty(size * size)
     for i in range(0, singles, tile):
+        rows = slice(i, min(i + tile, groups))
+        height = rows.stop - i
+        screen.fill(left[:height], rows, left=True)
         for j in range(i, groups, tile):
-            yield i, j, i + tile >= singles and j + tile >= groups
+            columns = slice(j, min(j + tile, groups))
+            width = columns.stop - j
+            screen.fill(right[:width], columns, left=False)
+            lower = products[: height * width].view(height, width)
+            torch.mm(left[:height], right[:width].T, out=lower)
+            if i == j:
+                lower.masked_fill_(torch.ones_like(lower, dtype=torch.bool).tril_(), math.inf)
+            yield lower, rows, columns, i + tile >= singles and columns.stop == groups
 
 
 @dataclass(eq=False)
 class _Survivors:
     """Pairs of groups, each once, that the limits known so far could not exclude, with their lower bounds."""
 
-    found: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    # Filled in place: small tensors kept between large temporaries would fragment the heap.
+    here: Tensor
+    there: Tensor
+    lower: Tensor
     count: int = 0
 
-    def admit(self, screen: _Screen, limit: Tensor, rows: slice, columns: slice) -> None:
+    @classmethod
+    def none_yet(cls, limit: Tensor, capacity: int) -> Self:
+        here, there = (torch.empty(capacity, dtype=torch.int64, device=limit.device) for _ in range(2))
+        return cls(here, there, limit.new_empty(capacity))
+
+    def admit(self, lower: Tensor, limit: Tensor, slack: Tensor, rows: slice, columns: slice) -> None:
         """Screen one tile for its rows, then for its columns, and lower the limits of both."""
-        lower = screen.lower_bounds(rows, columns)
-        slack = screen.slack
         nothing = limit.new_full((lower.shape[1],), -math.inf)
         here, there, bound = _admitted(lower, limit[rows], slack[rows], slack[columns], nothing)
         self._add(here + rows.start, there + columns.start, bound)
@@ -424,14 +459,14 @@ class _Survivors:
         self._add(here + rows.start, there + columns.start, bound)
 
     def _add(self, here: Tensor, there: Tensor, lower: Tensor) -> None:
-        if len(lower):
-            self.found.append((here, there, lower))
-            self.count += len(lower)
+        place = slice(self.count, self.count + len(lower))
+        self.here[place], self.there[place], self.lower[place] = here, there, lower
+        self.count = place.stop
 
     def take(self, limit: Tensor) -> tuple[Tensor, Tensor]:
         """Hand over all pairs that even the limits known by now do not exclude, and keep none."""
-        here, there, lower = (torch.cat(parts) for parts in zip(*self.found, strict=True))
-        self.found, self.count = [], 0
+        here, there, lower = self.here[: self.count], self.there[: self.count], self.lower[: self.count]
+        self.count = 0
         still = lower <= torch.maximum(limit[here], limit[there])
         return here[still], there[still]
 
@@ -485,7 +520,7 @@ def _in_float64(features: Tensor) -> Tensor:
 
 def _refuse_non_finite(features: Tensor) -> None:
     step = max(1, CHUNK_ELEMENTS // features.shape[1])
-    finite = torch.cat([part.to(torch.float64).isfinite().all(1) for part in features.split(step)])
+    finite = _by_parts(lambda part: part.to(torch.float64).isfinite().all(1), step, torch.bool, features)
     bad = (~finite).nonzero()[:, 0]
     if len(bad):
         rows = ", ".join(str(row) for row in bad[:5].tolist()) + (", ..." if len(bad) > 5 else "")

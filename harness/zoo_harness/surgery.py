@@ -43,6 +43,9 @@ class TunedNetwork:
         """Logits ``(B, classes)`` of every head, the one predicted from first."""
         with capture(self.network, self.head_paths) as outputs:
             self.network(images)
+        silent = [path for path in self.head_paths if path not in outputs]
+        if silent:
+            raise DeclarationError(f"head {silent[0]!r} exists but never runs")
         return tuple(outputs[path] for path in self.head_paths)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
@@ -76,7 +79,7 @@ def match_modules(network: nn.Module, patterns: Iterable[str]) -> tuple[str, ...
     >>> match_modules(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)), ["[02]"])
     ('0', '2')
     """
-    paths = [name for name, _module in network.named_modules() if name]
+    paths = [name for name, _module in network.named_modules(remove_duplicate=False) if name]
     chosen: set[str] = set()
     for pattern in patterns:
         matches = {path for path in paths if path == pattern} or set(fnmatch.filter(paths, pattern))

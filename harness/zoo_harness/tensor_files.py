@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +51,21 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
+        # What torch raises last tells the reader to switch its protection off; the error before it has the fault.
+        reason = _reason(error.__context__ or error)
         raise WeightsError(
-            f"{path}: damaged, or holds more than tensors, which would run code: {reason}; "
+            f"{path}: damaged, or holds more than tensors, which would run code ({reason}); "
             "save the state dict as safetensors"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path}: not a readable PyTorch weight file: {reason}") from error
+    except Exception as error:  # damaged, it lets struct.error, IndexError, AssertionError and more through
+        raise WeightsError(f"{path}: not a readable PyTorch weight file: {_reason(error)}") from error
     return _unwrap(path, content)
+
+
+def _reason(error: BaseException) -> str:
+    first_line = next(iter(str(error).strip().splitlines()), "")
+    first_sentence = first_line.partition(". ")[0].rstrip(".")
+    return f"{type(error).__name__}: {first_sentence}" if first_sentence else type(error).__name__
 
 
 def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:
@@ -69,8 +74,9 @@ def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:
             content = content[wrapper]
             break
     if not isinstance(content, dict) or not content:
-        raise WeightsError(f"{path}: expected a state dict of named tensors, found {type(content).__name__}")
-    strange = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise WeightsError(f"{path}: expected tensors alone, but {strange[0]!r} is none")
+        found = "an empty one" if content == {} else f"one {type(content).__name__}"
+        raise WeightsError(f"{path}: expected a state dict of named tensors, found {found}")
+    for name, value in content.items():
+        if not isinstance(value, Tensor):
+            raise WeightsError(f"{path}: expected tensors alone, but {str(name)!r} is one {type(value).__name__}")
     return {str(name): value for name, value in content.items()}

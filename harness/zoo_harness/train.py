@@ -164,7 +164,7 @@ def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[NDAr
     """
     order = np.random.default_rng((seed, epoch)).permutation(count)
     starts = list(range(0, count, batch_size))
-    if len(starts) > 1 and count - starts[-1] == 1:
+    if len(starts) > 1 and count % batch_size == 1:
         starts.pop()
     for start, end in zip(starts, [*starts[1:], count], strict=True):
         yield order[start:end]

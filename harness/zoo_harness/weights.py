@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from zoo.backbone import (
@@ -52,9 +54,7 @@ def choose_source(backbone: Backbone, option: str | None) -> WeightSource:
     if path.is_dir():
         path /= "model.safetensors"
     if not path.is_file():
-        raise UsageError(
-            f"--weights {option!r}: no such file; give 'pretrained', 'random' or the path of a weight file"
-        )
+        raise UsageError(f"--weights: no such file {str(path)!r}; give 'pretrained', 'random' or a path of one")
     return FileWeights(str(path))
 
 
@@ -81,6 +81,8 @@ def load_weights(network: nn.Module, backbone: Backbone, source: WeightSource) -
     tensors = read_tensors(located.path)
     if getattr(source, "by_order", False):
         tensors = _match_by_order(located.path, tensors, network.state_dict())
+    elif isinstance(source, TimmWeights) and tensors.keys() != network.state_dict().keys():
+        tensors = _renamed_by_timm(source.name, tensors)
     heads = tuple(part.path for part in backbone.head.parts)
     fit = compatible_tensors(located.path, tensors, network.state_dict(), heads)
     network.load_state_dict(fit, strict=False)
@@ -129,7 +131,7 @@ def compatible_tensors(
     missing = [name for name in body if name not in given and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in given if name not in expected and not name.startswith(prefixes)]
     differing = [
-        f"{name}: the file has {_shape(given[name])}, the network {_shape(tensor)}"
+        f"{name}: the file has {_form(given[name])}, the network {_form(tensor)}"
         for name, tensor in expected.items()
         if name in given and not _fits(given[name], tensor, is_head=name not in body)
     ]
@@ -148,6 +150,8 @@ def compatible_tensors(
 
 
 def _fits(given: Tensor, expected: Tensor, *, is_head: bool) -> bool:
+    if expected.is_floating_point() and not given.is_floating_point():  # quantised, say: would be taken for values
+        return False
     if is_head:  # another number of classes is fine, another width is not
         return given.shape[1:] == expected.shape[1:]
     return given.shape == expected.shape
@@ -165,18 +169,37 @@ def _match_by_order(path: Path, given: Mapping[str, Tensor], expected: Mapping[s
     for (given_name, tensor), (name, wanted) in zip(given.items(), expected.items(), strict=True):
         if tensor.shape != wanted.shape:
             raise WeightsError(
-                f"{path} does not fit the network: tensor {given_name!r} is {_shape(tensor)}, "
-                f"in its place the network has {name!r} of {_shape(wanted)}"
+                f"{path} does not fit the network: tensor {given_name!r} is {_form(tensor)}, "
+                f"in its place the network has {name!r}, {_form(wanted)}"
             )
     return dict(zip(expected, given.values(), strict=True))
 
 
+def _renamed_by_timm(architecture: str, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as timm's own loader renames and reshapes them; as they were, if it cannot read them either."""
+    import timm
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network = timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay={"state_dict": {**given}})
+    except (RuntimeError, KeyError, ValueError):
+        return given
+    renamed: dict[str, Tensor] = network.state_dict()
+    return renamed
+
+
 def _check_digest(path: Path, source: WeightSource) -> str:
     digest = sha256_of(path)
-    published = getattr(source, "sha256", None) or _digest_the_hub_published(path)
-    if published is not None and digest != published:
+    published = _start_of_digest(source) or getattr(source, "sha256", None) or _digest_the_hub_published(path)
+    if published is not None and not digest.startswith(published):
         raise WeightsError(f"{path}: SHA-256 is {digest}, published is {published}; delete the file and fetch it again")
     return digest
+
+
+def _start_of_digest(source: WeightSource) -> str | None:
+    # torchvision puts the start of the SHA-256 into the file's name
+    match = re.search(r"-([0-9a-f]{8,})\.", source.filename) if isinstance(source, TorchvisionWeights) else None
+    return match and match.group(1)
 
 
 def _digest_the_hub_published(path: Path) -> str | None:
@@ -201,7 +224,7 @@ def _from_hub(backbone: str, repository: str, filename: str, revision: str | Non
             path = Path(hf_hub_download(repository, filename, revision=revision))
             return LocatedFile(path, _commit(path))
         except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-            obstacle = str(error).strip().splitlines()[0]
+            obstacle = next(iter(str(error).strip().splitlines()), type(error).__name__)
     raise UnreachableError(f"weights of {backbone!r}", [in_cache, ("Hub", obstacle)], _ADVICE)
 
 
@@ -220,9 +243,7 @@ def _from_torchvision(backbone: str, source: TorchvisionWeights) -> LocatedFile:
     try:
         url = get_model_weights(source.name)[source.tag].url
         target.parent.mkdir(parents=True, exist_ok=True)
-        # torchvision puts the start of the SHA-256 into the file's name
-        prefix = Path(source.filename).stem.rpartition("-")[2]
-        download_url_to_file(url, str(target), hash_prefix=prefix, progress=False)
+        download_url_to_file(url, str(target), hash_prefix=_start_of_digest(source), progress=False)
     except (OSError, RuntimeError) as error:
         tried = [(str(target), "no such file"), ("torchvision's server", str(error))]
         raise UnreachableError(f"weights of {backbone!r}", tried, _ADVICE) from error
@@ -264,5 +285,5 @@ def _origin(source: WeightSource) -> str:
             return "random"
 
 
-def _shape(tensor: Tensor) -> str:
-    return f"({', '.join(map(str, tensor.shape))})"
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} ({', '.join(map(str, tensor.shape))})"

@@ -23,6 +23,15 @@ BUDGETS = (1, 100_000, separation.MEMORY_BUDGET)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Threads that wait for each other after every tiny operation are slow when other processes want the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def nearest_by_brute_force(features):
     """Lowest index of the nearest other row, in float64, row by row."""
     x = np.asarray(features, dtype=np.float64)
@@ -328,12 +337,17 @@ def test_bounds_hold(dtype, spread, outlier):
     features[7, 3] += outlier
     rows = separation._Rows.of(features, separation.MEMORY_BUDGET)
     screen = separation._Screen.of(rows, torch.arange(80), dtype)
-    lower = screen.lower_bounds(slice(0, 40), slice(40, 80)).numpy().astype(np.longdouble)
     x = screen.factor * features.numpy().astype(np.longdouble)
-    half = ((x[:40, None] - x[None, 40:]) ** 2).sum(2) / 2
-    upper = lower + (screen.slack[:40, None] + screen.slack[40:]).numpy()
-    assert (lower <= half).all()
-    assert (half <= upper).all()
+    half = ((x[:, None] - x[None, :]) ** 2).sum(2) / 2
+    seen = np.zeros((80, 80), dtype=int)
+    for tile, down, across, _ in separation._tiles(screen, 80, 33):
+        at = np.isfinite(tile.numpy())
+        lower = tile.numpy().astype(np.longdouble)
+        upper = lower + (screen.slack[down, None] + screen.slack[across]).numpy()
+        assert (lower[at] <= half[down, across][at]).all()
+        assert (half[down, across][at] <= upper[at]).all()
+        seen[down, across] += at
+    assert (seen == np.triu(np.ones_like(seen), 1)).all()
 
 
 class LargestTensor(TorchDispatchMode):
@@ -400,6 +414,8 @@ def test_autocast_does_not_reach_the_products():
     features, labels = gaussian(17, spread=30.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert separation_index(features, labels).nearest.tolist() == nearest_by_brute_force(features)
+        with separation._full_precision(torch.device("cpu")):
+            assert not torch.is_autocast_enabled("cpu")
         assert torch.is_autocast_enabled("cpu")
 
 

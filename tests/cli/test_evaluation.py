@@ -1,0 +1,348 @@
+"""``zoo eval`` as a user runs it: real weights, real images, the files it leaves, and every way it can be refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.neighbors import NearestNeighbors
+from zoo_harness.cli import run
+from zoo_harness.evaluate import Subset
+from zoo_harness.features import pool_features
+from zoo_harness.run_record import EpochRecord, RunRecord, read_run
+from zoo_harness.surgery import capture
+from zoo_harness.tensor_files import read_tensors
+
+import zoo
+
+ZOO = str(Path(sys.executable).with_name("zoo"))
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+FILES = {
+    "README.md",
+    "accuracy.png",
+    "config.json",
+    "history.jsonl",
+    "loss.png",
+    "model.safetensors",
+    "run.json",
+    "samples.png",
+}
+EVAL = ("eval", "efficientnet_lite0", "--dataset", "digits")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run that is finished: two epochs on four images of each digit."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert run([*EVAL, "--per-class", "4", "--epochs", "2", "--seed", "3", "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+def history(directory: Path) -> list[EpochRecord]:
+    lines = (directory / "history.jsonl").read_text().splitlines()
+    return [EpochRecord.model_validate_json(line) for line in lines]
+
+
+def refused(capsys: pytest.CaptureFixture[str], status: int, *arguments: str) -> str:
+    assert run(arguments) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    return captured.err.splitlines()[-1]
+
+
+def test_run_directory_holds_what_it_promises(finished: Path) -> None:
+    assert {file.name for file in finished.iterdir()} == FILES
+    record = read_run(finished)
+    assert record.status == "finished"
+    assert record.results.epochs_done == 2
+    assert [line.epoch for line in history(finished)] == [1, 2]
+    assert record.weights.sha256 == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    assert record.parameters.trained == 1_030_410
+    assert record.parameters.trained_without_head == 1_017_600
+    assert record.dataset.train.per_class == (4,) * 10
+    assert record.plots == ("loss.png", "accuracy.png", "samples.png")
+    assert record.settings.seed == 3
+
+
+def test_last_epoch_and_final_accuracy_agree(finished: Path) -> None:
+    record = read_run(finished)
+    assert record.results.accuracy is not None
+    assert record.results.accuracy.value == history(finished)[-1].evaluation_accuracy
+    assert record.results.evaluation_loss == history(finished)[-1].evaluation_loss
+
+
+def test_the_checkpoint_in_timm_gives_the_accuracy_of_the_run(finished: Path) -> None:
+    import timm
+    from timm.data import create_transform, resolve_data_config
+
+    network = timm.create_model(f"local-dir:{finished}", pretrained=True).eval()
+    transform = create_transform(**resolve_data_config({}, model=network))
+    record = read_run(finished)
+    images, labels = evaluation_images(record)
+    pictures = [Image.fromarray(image).convert("RGB") for image in images]
+    with torch.inference_mode():
+        logits = network(torch.stack([transform(picture) for picture in pictures]))
+        ours = zoo.load(finished)
+        reference = ours(ours.preprocess(torch.from_numpy(images)))
+    # timm's transform resizes with PIL, ours in batches: they differ by one grey level at most.
+    assert torch.allclose(logits, reference, atol=0.05)
+    assert record.results.accuracy is not None
+    accuracy = float((reference.argmax(1).numpy() == labels).mean())
+    assert accuracy == pytest.approx(record.results.accuracy.value)
+
+
+def test_separation_index_is_leave_one_out_nearest_neighbour_accuracy(finished: Path) -> None:
+    record = read_run(finished)
+    images, labels = evaluation_images(record)
+    model = zoo.load(finished)
+    layer = record.backbone.features[-1]
+    with torch.inference_mode(), capture(model.network, [layer.path]) as outputs:
+        model(model.preprocess(torch.from_numpy(images)))
+    features = pool_features(outputs[layer.path], layer).double().numpy()
+    search = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(features)
+    nearest = search.kneighbors(features, return_distance=False)
+    others = [next(other for other in pair if other != index) for index, pair in enumerate(nearest)]
+    assert record.results.separation_after is not None
+    assert record.results.separation_after.evaluation is not None
+    assert record.results.separation_after.evaluation.value == pytest.approx((labels[others] == labels).mean())
+
+
+def evaluation_images(record: RunRecord) -> tuple[np.ndarray, np.ndarray]:
+    """The evaluation images of a run on the digits, found again from its record alone."""
+    from zoo_harness.data import load_data
+    from zoo_harness.preprocess import BatchTransform
+
+    dataset, argument = zoo.load_registry().dataset(record.dataset.name)
+    subset = Subset(per_class=record.dataset.per_class, limit=record.dataset.limit, seed=record.settings.seed)
+    data = load_data(dataset, argument, None, subset, BatchTransform(record.settings.preprocessing))
+    assert data.record == record.dataset
+    return data.evaluation.images, data.evaluation.labels.numpy()
+
+
+def test_the_images_are_scikit_learns(finished: Path) -> None:
+    images, labels = evaluation_images(read_run(finished))
+    known = {(image * (255 / 16)).round().astype(np.uint8).tobytes(): int(label) for image, label in digits()}
+    assert [known[image.tobytes()] for image in images] == labels.tolist()
+
+
+def digits() -> list[tuple[np.ndarray, int]]:
+    bunch = load_digits()
+    return list(zip(bunch.images, bunch.target, strict=True))
+
+
+def test_the_same_seed_gives_the_same_checkpoint(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "again"
+    assert run([*EVAL, "--per-class", "4", "--epochs", "2", "--seed", "3", "--out", str(out), "--quiet"]) == 0
+    assert read_run(out).checkpoint_sha256 == read_run(finished).checkpoint_sha256
+    losses = [line.train_loss for line in history(out)]
+    assert losses == [line.train_loss for line in history(finished)]
+
+
+def test_json_alone_on_stdout_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert run([*EVAL, "--limit", "12", "--epochs", "0", "--out", str(out), "--json", "--quiet"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    record = RunRecord.model_validate_json(captured.out)
+    assert record == read_run(out)
+    assert record.results.epochs_done == 0
+    assert record.results.separation_before == record.results.separation_after
+
+
+def test_report_names_card_and_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert run([*EVAL, "--limit", "12", "--epochs", "1", "--batch-size", "6", "--out", str(out)]) == 0
+    captured = capsys.readouterr()
+    assert f"card        {out}/README.md" in captured.out
+    assert f"{out}/loss.png" in captured.out
+    assert re.search(r"evaluation accuracy .* ± .* %", captured.out)
+    assert "training 1,030,410 of 3,383,818 parameters (1,017,600 without the head)" in captured.err
+    assert "blocks.6.0, conv_head, bn2, classifier" in captured.err
+
+
+def test_a_user_may_choose_the_block_the_layer_and_the_weights(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ["--unfreeze", "bn2", "--layer", "blocks.3", "--weights", str(finished), "--epochs", "1"]
+    assert run([*EVAL, "--limit", "12", "--out", str(out), "--quiet", *options]) == 0
+    record = read_run(out)
+    assert record.parameters.trained_names == ("bn2.weight", "bn2.bias", "classifier.weight", "classifier.bias")
+    assert record.results.separation_after is not None
+    assert record.results.separation_after.layer == "blocks.3"
+    assert record.weights.sha256 == read_run(finished).checkpoint_sha256
+    assert record.weights.license is None
+
+
+def test_held_out_part_of_the_training_split(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ["--val-fraction", "0.25", "--epochs", "0", "--limit", "40", "--weights", "random"]
+    assert run([*EVAL, "--out", str(out), "--quiet", *options]) == 0
+    assert read_run(out).dataset.evaluation.split == "held out of train"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--epochs", "-1"], "--epochs -1"),
+        (["--learning-rate", "0"], "--learning-rate 0"),
+        (["--learning-rate", "nan"], "--learning-rate nan"),
+        (["--batch-size", "0"], "--batch-size 0"),
+        (["--per-class", "0"], "--per-class 0"),
+        (["--per-class", "3", "--limit", "9"], "--per-class and --limit exclude each other"),
+        (["--per-class", "100000"], "is the most that keeps the classes balanced"),
+        (["--val-fraction", "1.5"], "--val-fraction 1.5"),
+        (["--precision", "bf16"], "bf16 needs a CUDA device"),
+        (["--precision", "fp16"], "not one of fp32, bf16"),
+        (["--seed", "-3"], "--seed -3"),
+        (["--weights", "no/such/file.pth"], "no/such/file.pth"),
+        (["--unfreeze", "blocks.9"], "did you mean"),
+        (["--data-dir", "/no/such/folder"], "/no/such/folder"),
+        (["--limit", "many"], "--limit"),
+    ],
+)
+def test_options_that_cannot_be_meant(
+    options: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "bf16" in options and torch.cuda.is_available():
+        options = [*options, "--device", "cpu"]
+    out = tmp_path / "run"
+    assert expected in refused(capsys, 2, *EVAL, "--out", str(out), *options)
+    assert not out.exists()
+
+
+def test_out_must_be_new(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (finished / "run.json").read_bytes()
+    assert "not empty" in refused(capsys, 2, *EVAL, "--out", str(finished))
+    assert (finished / "run.json").read_bytes() == before
+
+
+def test_no_network_and_nothing_cached(tmp_path: Path) -> None:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    started = time.monotonic()
+    command = [ZOO, "eval", "resnet18", "--dataset", "digits", "--out", str(tmp_path / "run")]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    error = ended.stderr.splitlines()[-1]
+    for part in ("resnet18", "timm/resnet18.tv_in1k", str(tmp_path), "--weights", "HF_HUB_OFFLINE"):
+        assert part in error
+    assert time.monotonic() - started < 20
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_weight_file_of_the_wrong_shape(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(finished / "model.safetensors")
+    tensors["conv_stem.weight"] = torch.zeros(16, 3, 3, 3)
+    save_file(tensors, tmp_path / "wrong.safetensors")
+    error = refused(capsys, 1, *EVAL, "--weights", str(tmp_path / "wrong.safetensors"), "--out", str(tmp_path / "run"))
+    for part in ("wrong.safetensors", "conv_stem.weight", "16, 3, 3, 3", "32, 3, 3, 3"):
+        assert part in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unreadable_image_is_named_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for index in range(3):
+                Image.new("RGB", (20 + index, 16), (index * 80, 20, 90)).save(folder / f"{index}.png")
+    (tmp_path / "photos" / "train" / "dog" / "1.png").write_bytes(b"not a picture")
+    photos = ("eval", "efficientnet_lite0", "--dataset", f"imagefolder:{tmp_path}/photos", "--weights", "random")
+    error = refused(capsys, 1, *photos, "--out", str(tmp_path / "run"))
+    assert "train/dog/1.png" in error
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "photos" / "train" / "dog" / "1.png").unlink()
+    assert run([*photos, "--epochs", "1", "--quiet", "--out", str(tmp_path / "run")]) == 0
+    assert read_run(tmp_path / "run").dataset.classes == ("cat", "dog")
+
+
+def start(out: Path) -> subprocess.Popen[str]:
+    command = [ZOO, *EVAL, "--limit", "20", "--epochs", "400", "--weights", "random", "--out", str(out)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_epoch(out: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not ((out / "history.jsonl").is_file() and (out / "history.jsonl").stat().st_size):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def test_control_c_ends_cleanly_and_keeps_the_history(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start(out)
+    wait_for_epoch(out, process)
+    process.send_signal(signal.SIGINT)
+    printed, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert printed == ""
+    assert "Traceback" not in told
+    assert f"kept in {out}" in told
+    record = read_run(out)
+    assert record.status == "interrupted"
+    assert record.results.epochs_done == len(history(out)) >= 1
+    assert {file.name for file in out.iterdir()} == FILES
+    assert "interrupted" in (out / "README.md").read_text()
+
+
+def test_a_kill_leaves_no_half_file(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start(out)
+    wait_for_epoch(out, process)
+    process.kill()
+    process.communicate(timeout=60)
+    assert read_run(out).status == "running"
+    assert history(out)
+    assert len(read_tensors(out / "model.safetensors")) == 296
+    with pytest.raises(zoo.UsageError, match="the run is running"):
+        zoo.load(out)
+    assert {file.name for file in out.iterdir() if not file.name.endswith(".tmp")} <= FILES
+
+
+@pytest.mark.slow
+def test_two_heads_predict_from_cls_or_their_mean(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ["--weights", "random", "--limit", "4", "--epochs", "1", "--predict", "mean", "--quiet"]
+    assert run(["eval", "deit_base_distilled", "--dataset", "digits", "--out", str(out), *options]) == 0
+    record = read_run(out)
+    assert record.settings.predict == "mean"
+    assert record.parameters.trained_names[-4:] == (
+        "head.weight",
+        "head.bias",
+        "head_dist.weight",
+        "head_dist.bias",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FASHION.is_dir(), reason="needs Debian's dataset-fashion-mnist")
+def test_fashion_mnist_is_learnt(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ["--dataset", "fashion_mnist", "--per-class", "50", "--epochs", "2", "--out", str(out), "--quiet"]
+    assert run(["eval", "efficientnet_lite0", *options]) == 0
+    record = read_run(out)
+    assert record.results.accuracy is not None
+    assert record.results.accuracy.value > 0.6
+    assert record.results.separation_after is not None
+    assert record.results.separation_after.evaluation is not None
+    assert record.results.separation_after.evaluation.value > 0.6
+    assert json.loads((out / "config.json").read_text())["label_names"][0] == "T-shirt/top"

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from zoo_harness.cli import run
 
 ZOO = str(Path(sys.executable).with_name("zoo"))
@@ -88,9 +89,7 @@ def test_plugins_names_distribution_and_state(capsys: pytest.CaptureFixture[str]
         ("cait_s24", "report", 1_779_226),
     ],
 )
-def test_show_counts_what_trains(
-    name: str, recipe: str, trained: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_show_counts_what_trains(name: str, recipe: str, trained: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["show", name, "--recipe", recipe, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["parameters"]["trained"] == trained

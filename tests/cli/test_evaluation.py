@@ -17,14 +17,14 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
+
+import zoo
 from zoo_harness.cli import run
 from zoo_harness.evaluate import Subset
 from zoo_harness.features import pool_features
 from zoo_harness.run_record import EpochRecord, RunRecord, read_run
 from zoo_harness.surgery import capture
 from zoo_harness.tensor_files import read_tensors
-
-import zoo
 
 ZOO = str(Path(sys.executable).with_name("zoo"))
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -241,9 +241,7 @@ def test_no_network_and_nothing_cached(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_weight_file_of_the_wrong_shape(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_weight_file_of_the_wrong_shape(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(finished / "model.safetensors")

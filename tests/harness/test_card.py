@@ -403,7 +403,14 @@ def hostile_record(text: str) -> RunRecord:
         command=("zoo", "eval", text),
         versions={"python": text},
         backbone={"title": text, "pretrained_on": text, "paper": text, "distribution": text, "version": text},
-        weights={"kind": "file", "declared": False, "source": text, "filename": text, "revision": text, "license": text},
+        weights={
+            "kind": "file",
+            "declared": False,
+            "source": text,
+            "filename": text,
+            "revision": text,
+            "license": text,
+        },
         dataset={
             "title": text,
             "argument": text,

@@ -1,0 +1,77 @@
+# The everyday commands; `make` alone lists them. All run in .venv, which is made and kept current as needed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# What `make demo` runs: real weights and real images that come with packages, so it needs no other download.
+DEMO := efficientnet_lite0 --dataset digits --per-class 40 --epochs 3
+
+# A Python of your choice: make PYTHON=/path/to/python demo
+PYTHON :=
+
+# Relative, because make cannot name a file in a folder whose name has a space.
+PY := .venv/bin/python
+STAMP := .venv/.blockzoo-installed
+SUPPORTED := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+SHOW_DOWNLOADS := s/^ *Downloading \([^ ]*\.whl\) (\(.* [MG]B\)).*/  \1 (\2)/p;s/^Installing collected.*/  unpacking/p
+
+.PHONY: help
+help: ## List these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+.PHONY: demo
+demo: $(STAMP) ## Fine-tune one block of a small pretrained network and score it, in a few minutes
+	@.venv/bin/zoo eval $(DEMO) --out "runs/demo-$$(date +%Y%m%d-%H%M%S)"
+
+.PHONY: test
+test: $(STAMP) ## Run every test, the slow ones and the doctests too
+	@$(PY) -m pytest
+
+.PHONY: test-fast
+test-fast: $(STAMP) ## Run the tests that take seconds
+	@$(PY) -m pytest -m 'not slow'
+
+# pytest comes last, so that its closing line ends the output.
+.PHONY: check
+check: $(STAMP) ## Run everything CI runs: style, types, help pages, every test
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check
+	@$(PY) -m mypy
+	@$(PY) -m mypy scripts plugins/example/zoo_example
+	@$(PY) scripts/help_pages.py --check
+	@$(MAKE) test
+
+.PHONY: docs
+docs: $(STAMP) ## Write the generated pages anew
+	@$(PY) scripts/help_pages.py
+
+.PHONY: clean
+clean: ## Remove .venv, build output and caches; runs/ stays
+	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	@find . -type d -name __pycache__ -prune -exec rm -rf {} +
+
+$(PY):
+	@python=$(if $(PYTHON),'$(PYTHON)',); \
+	for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+		if [ -z "$$python" ] && "$$name" -c '$(SUPPORTED)' 2>/dev/null; then python=$$name; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo 'needs Python 3.11 or newer with venv (on Debian: apt-get install python3-venv);' >&2; \
+		echo 'name one that is not called python3: make PYTHON=/path/to/python demo' >&2; \
+		exit 1; \
+	fi; \
+	echo "making .venv with $$("$$python" --version)"; \
+	rm -rf .venv; \
+	"$$python" -m venv .venv
+
+# Only when the requirements change. pip's own words go to a log, shown when it fails.
+$(STAMP): pyproject.toml constraints.txt | $(PY)
+	@echo 'installing blockzoo into .venv (some minutes and gigabytes the first time, torch above all)'
+	@log=.venv/install.log; \
+	$(PY) -m pip --disable-pip-version-check install --no-input --progress-bar off \
+		--constraint constraints.txt --editable '.[dev]' 2>&1 | tee "$$log" | sed -n -u '$(SHOW_DOWNLOADS)' \
+		|| { tail -n 25 "$$log" >&2; echo "the whole of it: $$log" >&2; exit 1; }
+	@touch $@

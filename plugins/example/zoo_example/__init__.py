@@ -1,0 +1,49 @@
+"""A complete plugin for blockzoo: one backbone and one data set, each a record returned from a hook.
+
+Nothing here imports torch or numpy, so that ``zoo list`` stays instant; the loader does, when it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from zoo import Backbone, Dataset, FeatureLayer, Head, TimmWeights, hookimpl
+
+WIDTH = 64
+CLASSES = ("circle", "square", "triangle")
+
+
+@hookimpl
+def zoo_backbones() -> Iterator[Backbone]:
+    """Declare a ViT of 371,240 parameters for 160-pixel images, which timm trained for its own tests."""
+    yield Backbone(
+        name="example_tiny",
+        title="Tiny test ViT",
+        weights=TimmWeights("test_vit.r160_in1k"),
+        unfreeze=("blocks.5", "norm"),
+        head=Head("head"),
+        features=(
+            # timm builds this one for changing image sizes, so its patches come as a map, channels last.
+            FeatureLayer("patch_embed", WIDTH, pool="average_channels_last"),
+            *(FeatureLayer(f"blocks.{block}", WIDTH, pool="cls") for block in range(6)),
+            FeatureLayer("norm", WIDTH, pool="cls"),
+        ),
+        license="apache-2.0",
+        paper=None,  # nobody published one about it
+        pretrained_on="ImageNet-1k",
+        imagenet_top1=40.946,  # timm's model card, at 160 pixels and these weights' own crop
+    )
+
+
+@hookimpl
+def zoo_datasets() -> Iterator[Dataset]:
+    """Declare 300 drawn shapes, the same on every machine."""
+    yield Dataset(
+        name="example_shapes",
+        title="Drawn circles, squares and triangles",
+        loader="zoo_example.shapes:load",
+        classes=CLASSES,
+        license="apache-2.0",
+        citation=None,
+        sizes={"train": 240, "test": 60},
+    )

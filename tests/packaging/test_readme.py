@@ -1,0 +1,50 @@
+"""What the README tells a stranger to write works as it stands there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def block(language: str, beginning: str) -> str:
+    """The fenced block of a language that begins with this comment line."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return next(found for found in blocks if found.startswith(beginning))
+
+
+def test_the_backbone_of_the_readme_is_found_and_true(tmp_path: Path) -> None:
+    project = tomllib.loads(block("toml", "# pyproject.toml"))
+    (tmp_path / "my_backbones.py").write_text(block("python", "# my_backbones.py"))
+    information = tmp_path / "my_backbones-0.1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: my-backbones\nVersion: 0.1.0\n")
+    lines = [f"{name} = {value}" for name, value in project["project"]["entry-points"]["zoo"].items()]
+    (information / "entry_points.txt").write_text("[zoo]\n" + "\n".join(lines) + "\n")
+    program = (
+        "import zoo; from zoo.testing import check_backbone; from zoo_harness.cli import run\n"
+        "check_backbone(zoo.load_registry().backbone('tiny_resnet'))\n"
+        "raise SystemExit(run(['show', 'tiny_resnet', '--json']))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)["plugin"] == "entry point 'my_backbones' of distribution 'my-backbones'"
+
+
+def test_every_option_the_readme_names_exists() -> None:
+    help_pages = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    assert options
+    assert {option for option in options if f"{option}" not in help_pages} == set()

@@ -15,11 +15,19 @@ from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 
+RELATIVE = r"\w[\w.-]*(/\w[\w.-]*)*"  # no part begins with a dot, so none leads out of the folder
+OWN_NAME = "[A-Za-z0-9][A-Za-z0-9_.-]*"
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)]
-ModulePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_*][A-Za-z0-9_.*?\[\]!-]*$")]
+ModulePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
+ModulePattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_*?\[\]!-]+(\.[A-Za-z0-9_*?\[\]!-]+)*$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-HubId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", max_length=193)]
-FactoryPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+HubId = Annotated[str, StringConstraints(pattern=f"^{OWN_NAME}/{OWN_NAME}$", max_length=193)]
+FactoryPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
+Text = Annotated[str, StringConstraints(min_length=1)]
+Pixels = Annotated[int, Field(gt=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 Pool = Literal["flatten", "average", "average_channels_last", "cls", "dist"]
 
@@ -71,6 +79,12 @@ class DualHead:
     cls: Head
     dist: Head
 
+    @model_validator(mode="after")
+    def _two_of_them(self) -> DualHead:
+        if self.cls.path == self.dist.path:
+            raise ValueError(f"cls and dist are two classifiers, both given as {self.cls.path!r}")
+        return self
+
     @property
     def parts(self) -> tuple[Head, ...]:
         """The classifiers to replace, the one predicted from first."""
@@ -86,7 +100,7 @@ class Training:
     """
 
     epochs: Annotated[int, Field(ge=0)] = 20
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
+    learning_rate: Positive = 1e-4
     batch_size: Annotated[int, Field(gt=0)] = 32
     optimizer: Literal["adam"] = "adam"
 
@@ -103,8 +117,8 @@ class Recipe:
     'squash'
     """
 
-    source: Annotated[str, StringConstraints(min_length=1)]
-    unfreeze: tuple[ModulePath, ...] | None = None
+    source: Text
+    unfreeze: tuple[ModulePattern, ...] | None = None
     head: Head | DualHead | None = None
     training: Training | None = None
     resize: Literal["own", "squash"] = "own"
@@ -123,9 +137,9 @@ class Preprocessing:
     1.0
     """
 
-    input_size: tuple[int, int]
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    input_size: tuple[Pixels, Pixels]
+    mean: tuple[Finite, Finite, Finite] = (0.485, 0.456, 0.406)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
     crop_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     crop_mode: Literal["center", "squash"] = "center"
@@ -179,7 +193,7 @@ class TimmWeights:
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+$")]
-    revision: str | None = None
+    revision: Text | None = None
     sha256: Digest | None = None
     kind: Literal["timm"] = field(default="timm", kw_only=True)
 
@@ -199,7 +213,7 @@ class TorchvisionWeights:
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
     tag: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]+$")]
-    filename: Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")]
+    filename: Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$")]
     kind: Literal["torchvision"] = field(default="torchvision", kw_only=True)
 
 
@@ -212,8 +226,8 @@ class HubWeights:
     """
 
     repository: HubId
-    filename: Annotated[str, StringConstraints(pattern=r"^[\w./-]+\.safetensors$")] = "model.safetensors"
-    revision: str | None = None
+    filename: Annotated[str, StringConstraints(pattern=rf"^{RELATIVE}\.safetensors$")] = "model.safetensors"
+    revision: Text | None = None
     sha256: Digest | None = None
     kind: Literal["hub"] = field(default="hub", kw_only=True)
 
@@ -229,8 +243,8 @@ class PackageWeights:
     False
     """
 
-    distribution: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    path: Annotated[str, StringConstraints(pattern=r"^\w[\w./-]*\.(safetensors|pth|pt|bin)$")]
+    distribution: Annotated[str, StringConstraints(pattern=f"^{OWN_NAME}$")]
+    path: Annotated[str, StringConstraints(pattern=rf"^{RELATIVE}\.(safetensors|pth|pt|bin)$")]
     sha256: Digest
     by_order: bool = False
     kind: Literal["package"] = field(default="package", kw_only=True)
@@ -244,7 +258,7 @@ class FileWeights:
     False
     """
 
-    path: Annotated[str, StringConstraints(min_length=1)]
+    path: Text
     sha256: Digest | None = None
     by_order: bool = False
     kind: Literal["file"] = field(default="file", kw_only=True)
@@ -287,12 +301,12 @@ class Backbone:
 
     name: Name
     weights: WeightSource
-    unfreeze: tuple[ModulePath, ...]
+    unfreeze: tuple[ModulePattern, ...]
     head: Head | DualHead
     features: tuple[FeatureLayer, ...]
-    license: str | None
-    paper: str | None
-    pretrained_on: str | None
+    license: Text | None
+    paper: Text | None
+    pretrained_on: Text | None
     imagenet_top1: Annotated[float, Field(ge=0, le=100)] | None
     title: str = ""
     architecture: Architecture | None = None
@@ -301,9 +315,13 @@ class Backbone:
 
     @field_validator("features")
     @classmethod
-    def _at_least_one_feature(cls, features: tuple[FeatureLayer, ...]) -> tuple[FeatureLayer, ...]:
+    def _features_are_distinct(cls, features: tuple[FeatureLayer, ...]) -> tuple[FeatureLayer, ...]:
         if not features:
             raise ValueError("at least the layer the classifier sees must be declared")
+        paths = [layer.path for layer in features]
+        twice = [path for path in paths if paths.count(path) > 1]
+        if twice:
+            raise ValueError(f"layer {twice[0]!r} is declared {paths.count(twice[0])} times")
         return features
 
     @field_validator("recipes")
@@ -360,7 +378,7 @@ class Tuning:
     """
 
     recipe: str
-    unfreeze: tuple[ModulePath, ...]
+    unfreeze: tuple[ModulePattern, ...]
     head: Head | DualHead
     training: Training
     resize: Literal["own", "squash"]

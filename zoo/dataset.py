@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
-from zoo.backbone import STRICT, FactoryPath, HubId, Name
+from zoo.backbone import STRICT, FactoryPath, HubId, Name, Text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,15 +35,28 @@ class Dataset:
     """
 
     name: Name
-    title: str
+    title: Text
     loader: FactoryPath
-    classes: tuple[str, ...] | None
-    license: str | None
-    citation: str | None
+    classes: tuple[Text, ...] | None
+    license: Text | None
+    citation: Text | None
     argument: Annotated[str, StringConstraints(pattern=r"^[A-Z/]+$")] | None = None
     hub_id: HubId | None = None
-    sizes: dict[str, Annotated[int, Field(gt=0)]] | None = None
-    evaluation_split: str = "test"
+    sizes: dict[Text, Annotated[int, Field(gt=0)]] | None = None
+    evaluation_split: Text = "test"
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_are_distinct(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if classes is not None and len(set(classes)) < max(2, len(classes)):
+            raise ValueError("expected at least 2 classes, each named once, or None where only the loader can tell")
+        return classes
+
+    @model_validator(mode="after")
+    def _evaluation_split_exists(self) -> Dataset:
+        if self.sizes is not None and self.evaluation_split not in self.sizes:
+            raise ValueError(f"evaluation_split is {self.evaluation_split!r}, the sizes are of {', '.join(self.sizes)}")
+        return self
 
     @property
     def call(self) -> str:

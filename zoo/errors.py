@@ -6,8 +6,10 @@ with :attr:`ZooError.exit_code`. Anything else that escapes is a bug of ours.
 
 from __future__ import annotations
 
+import copyreg
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class ZooError(Exception):
@@ -18,6 +20,10 @@ class ZooError(Exception):
     """
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Made again from its finished message, so that an error of a worker reaches the process that waits for it.
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 class UsageError(ZooError):
@@ -38,7 +44,7 @@ class UnknownNameError(UsageError):
         self.given = given
         self.known = sorted(known)
         near = near_misses(given, self.known)
-        question = f"; did you mean {_either(near)}?" if near else ";"
+        question = f"; did you mean {_either(near)}?" if near else ""
         super().__init__(f"unknown {kind} {given!r}{question} ({_known(self.known)}){advice and '; ' + advice}")
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import pluggy
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from zoo import hookspecs
 from zoo.backbone import Backbone
@@ -23,6 +25,12 @@ from zoo.errors import PluginError, UnknownNameError, UsageError
 
 GROUP = "zoo"
 BUILT_IN = "blockzoo"
+HOOKS = ("zoo_backbones", "zoo_datasets")
+
+Kind = Literal["backbone", "dataset"]
+Record = TypeVar("Record", Backbone, Dataset)
+
+_WRITTEN_NONE = ("license", "paper", "pretrained_on", "imagenet_top1", "citation", "classes")
 
 
 @dataclass
@@ -51,6 +59,10 @@ class Plugin:
         """Entry point and distribution, as errors name them."""
         return f"entry point {self.entry_point!r} of distribution {self.distribution!r}"
 
+    def names(self, kind: Kind) -> list[str]:
+        """The names it declares."""
+        return self.backbones if kind == "backbone" else self.datasets
+
 
 class Registry:
     """The backbones and data sets that the installed plugins declare.
@@ -64,12 +76,14 @@ class Registry:
         self.plugins: list[Plugin] = []
         self.backbones: dict[str, Backbone] = {}
         self.datasets: dict[str, Dataset] = {}
-        self._owners: dict[tuple[str, str], Plugin] = {}
-        self._contested: dict[tuple[str, str], list[Plugin]] = {}
+        self._owners: dict[tuple[Kind, str], Plugin] = {}
+        self._contested: dict[tuple[Kind, str], list[Plugin]] = {}
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
-        for entry_point in _built_in_first(entry_points):
-            self._load(entry_point)
+        found = [(_describe(entry_point), entry_point) for entry_point in entry_points]
+        for plugin, entry_point in sorted(found, key=_rank):
+            self._load(plugin, entry_point)
+        self._withdraw_contested()
 
     @property
     def problems(self) -> list[str]:
@@ -97,8 +111,7 @@ class Registry:
         self._refuse_contested("dataset", name)
         if name not in self.datasets:
             calls = [dataset.call for dataset in self.datasets.values()]
-            known = calls if colon else [*self.datasets]
-            raise UnknownNameError("dataset", text, known, _broken_plugins(self.plugins))
+            raise UnknownNameError("dataset", name, calls, _broken_plugins(self.plugins))
         dataset = self.datasets[name]
         if dataset.argument and not argument:
             raise UsageError(f"dataset {name!r} needs to know which: write {dataset.call}")
@@ -106,63 +119,100 @@ class Registry:
             raise UsageError(f"dataset {name!r} takes no argument, given {argument!r}: write {name}")
         return dataset, argument or None
 
-    def owner(self, kind: str, name: str) -> Plugin:
+    def owner(self, kind: Kind, name: str) -> Plugin:
         """The plugin that declared the ``"backbone"`` or ``"dataset"`` of that name."""
         return self._owners[kind, name]
 
-    def _load(self, entry_point: importlib.metadata.EntryPoint) -> None:
-        plugin = _describe(entry_point)
+    def _load(self, plugin: Plugin, entry_point: importlib.metadata.EntryPoint) -> None:
         self.plugins.append(plugin)
         try:
-            implementation = self._register(entry_point, plugin)
-            backbones = _call(implementation, "zoo_backbones", Backbone)
-            datasets = _call(implementation, "zoo_datasets", Dataset)
+            implementation = self._register(plugin, entry_point)
+            backbones = self._call(implementation, "zoo_backbones", Backbone)
+            datasets = self._call(implementation, "zoo_datasets", Dataset)
         except (Exception, SystemExit) as error:
-            self._fail(plugin, explain(error), error)
+            self._fail(plugin, error)
             return
         for backbone in backbones:
-            if self._claim("backbone", backbone.name, plugin):
-                self.backbones[backbone.name] = backbone
-                plugin.backbones.append(backbone.name)
+            self._add("backbone", backbone, plugin)
         for dataset in datasets:
-            if self._claim("dataset", dataset.name, plugin):
-                self.datasets[dataset.name] = dataset
-                plugin.datasets.append(dataset.name)
+            self._add("dataset", dataset, plugin)
 
-    def _register(self, entry_point: importlib.metadata.EntryPoint, plugin: Plugin) -> object:
+    def _register(self, plugin: Plugin, entry_point: importlib.metadata.EntryPoint) -> object:
         implementation: object = entry_point.load()
-        self._manager.register(implementation, name=f"{plugin.distribution}:{plugin.entry_point}")
+        earlier = self._manager.get_name(implementation)
+        if earlier is not None:
+            raise PluginError(f"{entry_point.value} is already loaded by {earlier}")
+        self._manager.register(implementation, name=plugin.origin)
         try:
             self._manager.check_pending()  # pluggy accepts a misspelt hook in silence until it is asked
-            if not self._manager.get_hookcallers(implementation):
-                raise PluginError("implements neither zoo_backbones nor zoo_datasets with @zoo.hookimpl")
+            self._refuse_unmarked(implementation)
         except Exception:
             self._manager.unregister(implementation)
             raise
         return implementation
 
-    def _claim(self, kind: str, name: str, plugin: Plugin) -> bool:
-        key = (kind, name)
-        rivals = [*self._contested.get(key, []), *([self._owners[key]] if key in self._owners else [])]
-        if not rivals:
-            self._owners[key] = plugin
-            return True
-        error = f"{kind} {name!r} is already declared by {', '.join(rival.origin for rival in rivals)}"
-        if not rivals[0].built_in:
-            self._contested[key] = [*rivals, plugin]
-            self._owners.pop(key, None)
-            (self.backbones if kind == "backbone" else self.datasets).pop(name, None)
-        self._fail(plugin, error, PluginError(f"{plugin.origin}: {error}"))
-        return False
+    def _refuse_unmarked(self, implementation: object) -> None:
+        for hook in HOOKS:
+            if hasattr(implementation, hook) and not self._marked(implementation, hook):
+                raise PluginError(f"{hook} is not marked with @zoo.hookimpl")
+        if not any(self._marked(implementation, hook) for hook in HOOKS):
+            raise PluginError(f"implements neither {' nor '.join(HOOKS)} with @zoo.hookimpl")
 
-    def _refuse_contested(self, kind: str, name: str) -> None:
+    def _marked(self, implementation: object, hook: str) -> list[Callable[[], Any]]:
+        """What a plugin implements a hook with; seldom more than one function."""
+        caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
+        return [found.function for found in caller.get_hookimpls() if found.plugin is implementation]
+
+    def _call(self, implementation: object, hook: str, record: type[Record]) -> list[Record]:
+        declared: list[Record] = []
+        for function in self._marked(implementation, hook):
+            given = function()
+            if not isinstance(given, Iterable):
+                expected = f"zoo.{record.__name__} records, in a list or yielded one by one"
+                raise PluginError(f"{hook} gave {given!r:.80}, expected {expected}")
+            for item in given:
+                if not isinstance(item, record):
+                    raise PluginError(f"{hook} gave {item!r:.80}, expected a zoo.{record.__name__}")
+                declared.append(item)
+        return declared
+
+    def _add(self, kind: Kind, record: Backbone | Dataset, plugin: Plugin) -> None:
+        key = (kind, record.name)
+        owner = self._owners.setdefault(key, plugin)
+        if record.name in plugin.names(kind) or plugin in self._contested.get(key, []):
+            self._fail(plugin, PluginError(f"{kind} {record.name!r} is declared twice; the first counts"))
+        elif owner is plugin:
+            self._named(kind)[record.name] = record
+            plugin.names(kind).append(record.name)
+        elif owner.built_in:
+            self._fail(plugin, PluginError(f"{kind} {record.name!r} is already declared by {owner.origin}"))
+        else:
+            self._contested.setdefault(key, [owner]).append(plugin)
+
+    def _withdraw_contested(self) -> None:
+        """Give a name that several plugins claim to none of them, and tell each of the others."""
+        for (kind, name), rivals in self._contested.items():
+            del self._named(kind)[name], self._owners[kind, name]
+            rivals[0].names(kind).remove(name)
+            for plugin in rivals:
+                others = " and ".join(rival.origin for rival in rivals if rival is not plugin)
+                self._fail(plugin, PluginError(f"{kind} {name!r} is also declared by {others}"))
+
+    def _refuse_contested(self, kind: Kind, name: str) -> None:
         rivals = self._contested.get((kind, name))
         if rivals:
             claimed = " and ".join(rival.origin for rival in rivals)
             raise PluginError(f"{kind} {name!r} is declared by {claimed}; uninstall one or have it renamed")
 
-    def _fail(self, plugin: Plugin, message: str, error: BaseException) -> None:
+    def _named(self, kind: Kind) -> dict[str, Any]:
+        return self.backbones if kind == "backbone" else self.datasets
+
+    def _fail(self, plugin: Plugin, error: BaseException) -> None:
+        message = explain(error)
         if os.environ.get("ZOO_RAISE_PLUGIN_ERRORS", "") not in ("", "0"):
+            if isinstance(error, SystemExit):  # it would end the program in silence
+                raise PluginError(f"{plugin.origin}: {message}") from error
+            error.add_note(f"raised by {plugin.origin}")
             raise error
         plugin.errors.append(message)
 
@@ -183,49 +233,39 @@ def explain(error: BaseException) -> str:
     >>> explain(ImportError("No module named 'spam'"))
     "ImportError: No module named 'spam'"
     """
-    if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):
-        return _explain_record(error)
+    if isinstance(error, ValidationError):
+        return f"bad {error.title} record: {'; '.join(map(_explain_fault, error.errors(include_url=False)))}"
     if isinstance(error, PluginError):
         return str(error)
+    if isinstance(error, pluggy.PluginValidationError):
+        return " ".join(str(error).split())  # what is wrong comes last
     first_line = (str(error).strip().splitlines() or ["(no message)"])[0]
     return f"{type(error).__name__}: {first_line}"
 
 
-def _explain_record(error: Any) -> str:
-    faults = "; ".join(
-        f"{'.'.join(map(str, fault['loc'])) or 'record'}: {fault['msg']} (given {fault['input']!r:.80})"
-        for fault in error.errors(include_url=False)
-    )
-    return f"bad {error.title} record: {faults}"
-
-
-def _call(implementation: object, hook: str, record: type[Any]) -> list[Any]:
-    function = getattr(implementation, hook, None)
-    if function is None:
-        return []
-    declared = list(function())
-    for item in declared:
-        if not isinstance(item, record):
-            raise PluginError(f"{hook} gave {item!r:.80}, expected a zoo.{record.__name__}")
-    return declared
+def _explain_fault(fault: ErrorDetails) -> str:
+    first, *rest = fault["loc"] or ("",)
+    where = ".".join([f"argument {first + 1}" if isinstance(first, int) else first, *map(str, rest)])
+    if fault["type"] == "missing":
+        return f"{where}: missing" + ("; write None if it is not known" if where in _WRITTEN_NONE else "")
+    message = fault["msg"].removeprefix("Value error, ")
+    # A fault of no field is one of them all together: what was given is the whole record.
+    return f"{where}: {message} (given {fault['input']!r:.80})" if where else message
 
 
 def _describe(entry_point: importlib.metadata.EntryPoint) -> Plugin:
-    distribution = entry_point.dist
-    name = distribution.name if distribution is not None else "unknown"
-    version = distribution.version if distribution is not None else "unknown"
+    # An interrupted uninstall leaves a distribution without metadata, thus without name and version.
+    facts = entry_point.dist.metadata if entry_point.dist is not None else None
+    name, version = (facts[key] if facts and key in facts else "unknown" for key in ("Name", "Version"))
     return Plugin(entry_point.name, entry_point.value, name, version)
 
 
-def _built_in_first(
-    entry_points: Iterable[importlib.metadata.EntryPoint],
-) -> Iterator[importlib.metadata.EntryPoint]:
-    # A distribution can be on the path twice (a wheel and its build folder): the first finding counts.
-    found = {(_describe(point).distribution, point.name): point for point in reversed(list(entry_points))}
-    for (_distribution, _name), point in sorted(found.items(), key=lambda item: (item[0][0] != BUILT_IN, item[0])):
-        yield point
+def _rank(found: tuple[Plugin, importlib.metadata.EntryPoint]) -> tuple[bool, str, str]:
+    # Built-in plugins come first, so that they keep their names.
+    plugin, _entry_point = found
+    return (not plugin.built_in, plugin.distribution, plugin.entry_point)
 
 
 def _broken_plugins(plugins: Iterable[Plugin]) -> str:
     broken = sum(1 for plugin in plugins if plugin.errors)
-    return f"{broken} plugin(s) failed to load, see zoo plugins" if broken else ""
+    return f"{broken} plugin(s) with problems, see zoo plugins" if broken else ""

@@ -17,18 +17,18 @@ from zoo.errors import DeclarationError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from zoo.backbone import Backbone
+    from zoo.backbone import Backbone, Tuning
     from zoo_harness.surgery import TunedNetwork
 
 
 def check_backbone(backbone: Backbone, *, classes: int = 10, seed: int = 0) -> None:
     """Raise :class:`~zoo.errors.DeclarationError` unless everything the record declares is true of its network.
 
-    For the default recipe and every other: each ``unfreeze`` pattern matches; each head exists and gives ``classes``
-    logits; the frozen part, BatchNorm buffers included, is bit for bit the same after a training step; everything
-    that is to train receives a gradient; a checkpoint saved and loaded gives the same logits. Every feature layer
-    exists, in depth order, with its declared width, and the last is what the classifier sees. Weights are random, so
-    nothing is downloaded.
+    For the default recipe and every other: each ``unfreeze`` pattern names something that can train; each head exists
+    and gives ``classes`` logits; the frozen part, BatchNorm buffers included, is bit for bit the same after a training
+    step, and so is what it puts out; everything that is to train receives a gradient; a checkpoint saved and loaded
+    gives the same logits. Every feature layer exists, in depth order, with its declared width, and the last is what
+    the classifier sees. Weights are random, so nothing is downloaded.
 
     >>> from zoo import Backbone, FeatureLayer, Head, TimmWeights
     >>> check_backbone(Backbone(
@@ -59,47 +59,66 @@ def _check_recipe(backbone: Backbone, recipe: str, classes: int, network: nn.Mod
     from zoo_harness.surgery import prepare, replace_head
 
     tuning = backbone.tuning(recipe)
+    _check_unfreeze(network, tuning)
     images = torch.rand(2, 3, *resolve_preprocessing(backbone, network, tuning.resize).input_size) * 2 - 1
     tuned = prepare(network, tuning, classes, images)
-    _check_logits(tuned, images, classes)
-    _check_features(backbone, tuned, images)
-    _check_training_step(tuned, images)
+    with _frozen_outputs(tuned) as still:
+        _check_outputs(backbone, tuned, images, classes)
+    with _frozen_outputs(tuned) as training:
+        _check_training_step(tuned, images)
+    _check_stillness(still, training)
     replace_head(fresh, tuning.head, classes)
     _check_round_trip(tuned, fresh, images)
 
 
-def _check_logits(tuned: TunedNetwork, images: Tensor, classes: int) -> None:
+def _check_unfreeze(network: nn.Module, tuning: Tuning) -> None:
+    from zoo_harness.surgery import match_modules
+
+    for pattern in tuning.unfreeze:
+        paths = match_modules(network, [pattern])
+        if not any(True for path in paths for _parameter in network.get_submodule(path).parameters()):
+            kinds = {type(network.get_submodule(path)).__name__ for path in paths}
+            raise DeclarationError(
+                f"{pattern!r} is to train but has no parameters: it is {' and '.join(sorted(kinds))}"
+            )
+
+
+def _check_outputs(backbone: Backbone, tuned: TunedNetwork, images: Tensor, classes: int) -> None:
     import torch
 
+    from zoo_harness.surgery import capture
+
     tuned.eval()
-    with torch.no_grad():
-        for path, logits in zip(tuned.head_paths, tuned.logits(images), strict=True):
-            if tuple(logits.shape) != (len(images), classes):
-                raise DeclarationError(
-                    f"head {path!r} gives {tuple(logits.shape)} for {len(images)} images, "
-                    f"expected ({len(images)}, {classes})"
-                )
+    declared = [layer.path for layer in backbone.features]
+    with torch.no_grad(), capture(tuned.network, declared) as outputs, _head_input(tuned) as seen:
+        logits = dict(zip(tuned.head_paths, tuned.logits(images), strict=True))
+    _check_logits(logits, (len(images), classes))
+    _check_features(backbone, outputs, tuned.head_paths[0], seen[0])
 
 
-def _check_features(backbone: Backbone, tuned: TunedNetwork, images: Tensor) -> None:
+def _check_logits(logits: dict[str, Tensor], expected: tuple[int, int]) -> None:
+    for path, given in logits.items():
+        if given.shape != expected:
+            raise DeclarationError(f"head {path!r} gives logits of {tuple(given.shape)}, expected {expected}")
+
+
+def _check_features(backbone: Backbone, outputs: dict[str, Tensor], head: str, given: Tensor) -> None:
     import torch
 
     from zoo_harness.features import pool_features
-    from zoo_harness.surgery import capture
 
     declared = [layer.path for layer in backbone.features]
-    with torch.no_grad(), capture(tuned.network, declared) as outputs, _head_input(tuned) as seen:
-        tuned.network(images)
-        silent = [path for path in declared if path not in outputs]
-        if silent:
-            raise DeclarationError(f"feature layer {silent[0]!r} exists but never runs")
-        vectors = [pool_features(outputs[layer.path], layer) for layer in backbone.features]
+    silent = [path for path in declared if path not in outputs]
+    if silent:
+        raise DeclarationError(f"feature layer {silent[0]!r} exists but never runs")
+    last = [pool_features(outputs[layer.path], layer) for layer in backbone.features][-1]
     if list(outputs) != declared:
         raise DeclarationError(f"feature layers are not in depth order: they run in the order {list(outputs)}")
-    if not torch.allclose(vectors[-1], seen[0], rtol=1e-4, atol=1e-5):
-        raise DeclarationError(
-            f"the last feature layer, {declared[-1]!r}, is not what the classifier {tuned.head_paths[0]!r} sees"
-        )
+    told = f"the last feature layer, {declared[-1]!r}, is not what the classifier {head!r} sees"
+    if last.shape != given.shape:
+        raise DeclarationError(f"{told}: {tuple(last.shape)} against {tuple(given.shape)}")
+    if not torch.allclose(last, given, rtol=1e-4, atol=1e-5):
+        raise DeclarationError(told)
 
 
 @contextlib.contextmanager
@@ -120,12 +139,7 @@ def _check_training_step(tuned: TunedNetwork, images: Tensor) -> None:
     from zoo_harness.train import summed_loss
 
     trained = tuned.trained_parameters()
-    live = _buffers_of_trained(tuned)
-    before = {
-        name: tensor.clone()
-        for name, tensor in tuned.network.state_dict().items()
-        if name not in trained and name not in live
-    }
+    before = {name: tensor.clone() for name, tensor in _frozen_tensors(tuned).items()}
     tuned.train()
     optimizer = torch.optim.Adam(trained.values(), lr=1e-4)
     summed_loss(tuned.logits(images), torch.tensor([0, 1])).backward()
@@ -133,24 +147,66 @@ def _check_training_step(tuned: TunedNetwork, images: Tensor) -> None:
     if idle:
         raise DeclarationError(f"{idle[0]!r} is to train but receives no gradient ({len(idle)} such tensor(s))")
     optimizer.step()
-    after = tuned.network.state_dict()
-    moved = [name for name, tensor in before.items() if not torch.equal(tensor, after[name])]
+    after = _frozen_tensors(tuned)
+    moved = [name for name, tensor in before.items() if name not in after or not torch.equal(tensor, after[name])]
     if moved:
         raise DeclarationError(f"frozen tensor {moved[0]!r} moved in a training step ({len(moved)} such tensor(s))")
 
 
-def _buffers_of_trained(tuned: TunedNetwork) -> set[str]:
-    return {
-        f"{path}.{name}"
-        for path in tuned.trained_paths
-        for name, _buffer in tuned.network.get_submodule(path).named_buffers()
+def _check_stillness(still: dict[str, Tensor], training: dict[str, Tensor]) -> None:
+    import torch
+
+    stirred = [name for name, value in still.items() if not torch.allclose(value, training[name], atol=1e-3)]
+    if stirred:
+        raise DeclarationError(
+            f"frozen module {stirred[0]!r} gives something else while the network trains, though nothing before it does: "
+            "dropout or the like in a forward method that asks self.training; make it a module of its own"
+        )
+
+
+@contextlib.contextmanager
+def _frozen_outputs(tuned: TunedNetwork) -> Iterator[dict[str, Tensor]]:
+    """A fingerprint of what each frozen module puts out, up to where the first module that trains runs."""
+    import torch
+
+    fingerprints: dict[str, Tensor] = {}
+    begun: list[nn.Module] = []
+
+    def note(name: str, output: object) -> None:
+        if isinstance(output, torch.Tensor) and not begun:
+            values = output.detach().double().flatten()
+            pattern = torch.cos(torch.arange(len(values), dtype=torch.float64))
+            fingerprints[name] = values @ pattern / values.norm().clamp(min=1e-12)
+
+    with contextlib.ExitStack() as hooks:
+        for path in tuned.trained_paths:
+            module = tuned.network.get_submodule(path)
+            hooks.callback(module.register_forward_pre_hook(lambda called, _inputs: begun.append(called)).remove)
+        for name, module in tuned.network.named_modules():
+            if not tuned.modes[name] and any(True for _parameter in module.parameters()):
+                hook = module.register_forward_hook(lambda _module, _inputs, out, name=name: note(name, out))
+                hooks.callback(hook.remove)
+        yield fingerprints
+
+
+def _frozen_tensors(tuned: TunedNetwork) -> dict[str, Tensor]:
+    """Everything that must stand still, with the buffers that a checkpoint leaves out."""
+    trained = {module for path in tuned.trained_paths for module in tuned.network.get_submodule(path).modules()}
+    buffers = {
+        f"{path}.{name}".lstrip("."): buffer
+        for path, module in tuned.network.named_modules()
+        if module not in trained
+        for name, buffer in module.named_buffers(recurse=False)
     }
+    parameters = {name: value.detach() for name, value in tuned.network.named_parameters() if not value.requires_grad}
+    return {**parameters, **buffers}
 
 
 def _check_round_trip(tuned: TunedNetwork, fresh: nn.Module, images: Tensor) -> None:
     import torch
 
     from zoo_harness.checkpoint import CHECKPOINT, save_checkpoint
+    from zoo_harness.surgery import TunedNetwork
     from zoo_harness.tensor_files import read_tensors
 
     with tempfile.TemporaryDirectory() as folder:
@@ -161,6 +217,7 @@ def _check_round_trip(tuned: TunedNetwork, fresh: nn.Module, images: Tensor) -> 
             raise DeclarationError(f"a saved checkpoint does not load again: {error}") from error
     tuned.eval()
     with torch.no_grad():
-        expected, loaded = tuned.network(images), fresh(images)
-    if not torch.equal(expected, loaded):
+        expected = tuned.logits(images)
+        loaded = TunedNetwork(fresh, tuned.head_paths, tuned.trained_paths).logits(images)
+    if not all(map(torch.equal, expected, loaded)):
         raise DeclarationError("a saved checkpoint gives other logits when it is loaded again")

@@ -151,14 +151,15 @@ def training_modes(network: nn.Module, trained_paths: Sequence[str], example: Te
 def capture(network: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, Tensor]]:
     """Collect what the modules at these paths put out while the body runs; the hooks go whatever happens.
 
-    A module that runs more than once leaves its last output.
+    A module that runs more than once leaves its last output. It is a copy: an activation that works in place may
+    follow.
     """
     outputs: dict[str, Tensor] = {}
 
     def keep(path: str, output: object) -> None:
         if not isinstance(output, Tensor):
             raise DeclarationError(f"layer {path!r} puts out a {type(output).__name__}, not one tensor")
-        outputs[path] = output
+        outputs[path] = output.clone()
 
     with contextlib.ExitStack() as hooks:
         for path in paths:

@@ -159,8 +159,8 @@ def _check_stillness(still: dict[str, Tensor], training: dict[str, Tensor]) -> N
     stirred = [name for name, value in still.items() if not torch.allclose(value, training[name], atol=1e-3)]
     if stirred:
         raise DeclarationError(
-            f"frozen module {stirred[0]!r} gives something else while the network trains, though nothing before it does: "
-            "dropout or the like in a forward method that asks self.training; make it a module of its own"
+            f"frozen module {stirred[0]!r} gives something else while the network trains: a forward method before it "
+            "drops or adds by asking self.training; make that a module of its own"
         )
 
 

@@ -1,0 +1,146 @@
+"""Rows of features in float64, their exact distances, and the groups of samples whose rows are equal.
+
+Equal rows are at distance 0, so only the samples without an equal need a search, among one sample of each group.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+CHUNK_ELEMENTS = 2**18  # float64 numbers in a pass over rows: 2 MB stay in the cache
+EXACT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.int8, torch.int16)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Features as given, read as float64 times a power of two that keeps their squares in range.
+
+    ``features``: (N, D). ``exponent``: of that power of two. ``step``: rows to work on at a time.
+    """
+
+    features: Tensor
+    exponent: int
+    step: int
+
+    @classmethod
+    def of(cls, features: Tensor, memory_budget: int) -> Self:
+        """Choose exponent and step for features of one of ``EXACT_DTYPES``."""
+        elements = min(CHUNK_ELEMENTS, memory_budget // 256)
+        step = max(1, elements // features.shape[1])
+        largest = max(float(part.to(torch.float64).abs().amax()) for part in features.split(step))
+        # The exponent of a subnormal maximum would make a factor that overflows.
+        return cls(features, min(480 - math.frexp(largest)[1], 1000), step)
+
+    def exact(self, index: Tensor) -> Tensor:
+        """Return these rows in float64, scaled."""
+        return self.features[index].to(torch.float64) * math.ldexp(1.0, self.exponent)
+
+    def squared_distances(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return the squared distance, scaled, of each row in ``left`` from its partner in ``right``."""
+
+        def compare(one: Tensor, other: Tensor) -> Tensor:
+            return _sum_of_columns(self.exact(one).sub_(self.exact(other)).square_())
+
+        return by_parts(compare, self.step, torch.float64, left, right)
+
+
+def by_parts(function: Callable[..., Tensor], step: int, dtype: torch.dtype, *sources: Tensor) -> Tensor:
+    """Return one number for each row of the sources, computed from ``step`` rows at a time.
+
+    >>> by_parts(lambda rows: rows.sum(1), 2, torch.float32, torch.ones(3, 4))
+    tensor([4., 4., 4.])
+    """
+    # Not a list of results for torch.cat: kept between large temporaries, these would fragment the heap.
+    result = torch.empty(len(sources[0]), dtype=dtype, device=sources[0].device)
+    for place, *parts in zip(result.split(step), *(source.split(step) for source in sources), strict=True):
+        place.copy_(function(*parts))
+    return result
+
+
+def _sum_of_columns(terms: Tensor) -> Tensor:
+    # By halves: a library's sum may depend on shape, strides, threads and device, and ties need equal sums.
+    width = terms.shape[1]
+    while width > 1:
+        kept = (width + 1) // 2
+        terms[:, : width - kept] += terms[:, kept:width]
+        width = kept
+    return terms[:, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Samples with equal rows, as groups; the groups of one sample come first.
+
+    ``of_sample``: (N,), the group of each sample. ``first``, ``second``: the lowest indices in each group; where
+    there is no second, any. ``size``: samples in each group. ``singles``: how many groups have one sample.
+    ``labels``: (N,), counted from 0 without gaps. ``classes``: how many labels there are. ``keys``: sorted, group *
+    classes + label for every label found in a group. ``counts``: samples of each key.
+    """
+
+    of_sample: Tensor
+    first: Tensor
+    second: Tensor
+    size: Tensor
+    singles: int
+    labels: Tensor
+    classes: int
+    keys: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(cls, rows: Rows, labels: Tensor) -> Self:
+        """Group all rows; ``labels`` are any (N,) int64."""
+        order, starts = _equal_runs(rows)
+        begin = starts.nonzero()[:, 0]
+        size = torch.diff(begin, append=begin.new_tensor([len(order)]))
+        singles_first = (size > 1).to(torch.uint8).argsort(stable=True)
+        of_sample = torch.empty_like(order)
+        of_sample[order] = singles_first.argsort()[starts.cumsum(0) - 1]
+        begin = begin[singles_first]
+        size = size[singles_first]
+        names, labels = labels.unique(return_inverse=True)
+        keys, counts = (of_sample * len(names) + labels).unique(return_counts=True)
+        second = order[(begin + 1).clamp(max=len(order) - 1)]
+        singles = int((size == 1).sum())
+        return cls(of_sample, order[begin], second, size, singles, labels, len(names), keys, counts)
+
+    def alike(self, group: Tensor, label: Tensor) -> Tensor:
+        """Return how many members of each group bear the label."""
+        key = group * self.classes + label
+        place = torch.searchsorted(self.keys, key).clamp_(max=len(self.keys) - 1)
+        return torch.where(self.keys[place] == key, self.counts[place], 0)
+
+
+def _equal_runs(rows: Rows) -> tuple[Tensor, Tensor]:
+    """Return an order with equal rows side by side, lower indices first, and where each run of equals starts."""
+    for seed in range(1000):
+        hashes = _hashes(rows, seed)
+        order = hashes.argsort(stable=True)
+        starts = torch.ones_like(order, dtype=torch.bool)
+        starts[1:] = hashes[order[1:]] != hashes[order[:-1]]
+        repeats = (~starts).nonzero()[:, 0]
+        pairs = zip(order[repeats].split(rows.step), order[repeats - 1].split(rows.step), strict=True)
+        # Different rows may share a hash: then we try another one, which takes time but leaves no error.
+        if all(torch.equal(rows.features[one], rows.features[other]) for one, other in pairs):
+            return order, starts
+    raise AssertionError("1,000 hash functions failed to tell different rows apart")
+
+
+def _hashes(rows: Rows, seed: int) -> Tensor:
+    """Return an int64 for each row, equal for equal rows: a random combination of the bits, modulo 2^64."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    weights = torch.empty(rows.features.shape[1], dtype=torch.int64, device="cpu")
+    weights = weights.random_(-(2**63), None, generator=generator).to(rows.features.device)
+
+    def combine(part: Tensor) -> Tensor:
+        bits = (part.to(torch.float64) + 0.0).view(torch.int64)  # adding 0 makes -0 and 0 the same
+        # Short numbers end in zeros, which a product modulo 2^64 would keep; so mix the upper half in.
+        return (bits ^ (bits >> 32)).mul_(weights).sum(1)
+
+    return by_parts(combine, rows.step, torch.int64, rows.features)

@@ -1,0 +1,341 @@
+"""The search for nearest neighbours against brute force in exact or float64 arithmetic, and on its bad cases."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from zoo_harness import equal_rows, neighbours
+from zoo_harness.full_precision import full_precision
+from zoo_harness.neighbours import MEMORY_BUDGET, nearest_neighbours
+
+BUDGETS = (1, 100_000, MEMORY_BUDGET)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Threads that wait for each other after every tiny operation are slow when other processes want the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def search(features, labels=None, budget=MEMORY_BUDGET):
+    features = torch.as_tensor(features)
+    labels = torch.zeros(len(features), dtype=torch.int64) if labels is None else torch.as_tensor(labels)
+    return nearest_neighbours(features, labels, memory_budget=budget)
+
+
+def nearest(features, budget=MEMORY_BUDGET):
+    return search(features, budget=budget).indices.tolist()
+
+
+def nearest_by_brute_force(features):
+    """Lowest index of the nearest other row, in float64, row by row."""
+    x = np.asarray(features, dtype=np.float64)
+    found = []
+    for i, row in enumerate(x):
+        distances = ((x - row) ** 2).sum(1)
+        distances[i] = np.inf
+        found.append(int(distances.argmin()))
+    return found
+
+
+def gaussian(seed, n=150, width=24, clusters=4, spread=1.0):
+    rng = np.random.default_rng(seed)
+    members = rng.integers(0, clusters, n)
+    return spread * rng.normal(size=(clusters, width))[members] + rng.normal(size=(n, width))
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """Count the pairs that are compared one by one in float64."""
+    counts = []
+    compare = equal_rows.Rows.squared_distances
+
+    def counted(rows, left, right):
+        counts.append(len(left))
+        return compare(rows, left, right)
+
+    monkeypatch.setattr(equal_rows.Rows, "squared_distances", counted)
+    return counts
+
+
+@pytest.fixture
+def screened(monkeypatch):
+    """Note the dtypes of the products that the search goes through."""
+    dtypes = []
+    bounds = neighbours._bounds
+
+    def noted(norms, terms, dtype):
+        dtypes.append(dtype)
+        return bounds(norms, terms, dtype)
+
+    monkeypatch.setattr(neighbours, "_bounds", noted)
+    return dtypes
+
+
+# Against independent answers
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e2, 1e4, -1e6])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_offsets_do_not_blur_neighbours(offset, dtype, compared, screened):
+    features = (gaussian(3) + offset).astype(dtype)
+    assert nearest(features) == nearest_by_brute_force(features)
+    assert sum(compared) < 10 * len(features)
+    assert screened == [torch.float32]
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12, 1e30])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scales(scale, dtype, compared):
+    features = (gaussian(4) * scale).astype(dtype)
+    assert nearest(features) == nearest_by_brute_force(features)
+    assert sum(compared) < 10 * len(features)
+
+
+@pytest.mark.parametrize("scale", [2.0**-1060, 2.0**-900, 2.0**1010])
+def test_scales_at_which_squares_leave_the_range_of_float64(scale):
+    features = np.round(gaussian(5) * 64)  # so that subnormal multiples are exact
+    plain, scaled = search(features), search(features * scale)
+    assert scaled.indices.tolist() == plain.indices.tolist()
+    assert scaled.tied.tolist() == plain.tied.tolist()
+
+
+def test_subnormal_float32():
+    features = np.random.default_rng(0).integers(1, 1000, (60, 8)).astype(np.float32) * np.float32(2.0**-149)
+    assert nearest(features) == nearest_by_brute_force(features)
+
+
+@pytest.mark.parametrize("dtype", equal_rows.EXACT_DTYPES, ids=str)
+def test_dtypes_are_taken_as_given(dtype):
+    features = torch.from_numpy(gaussian(6) * 20).abs().to(dtype)
+    assert nearest(features) == nearest_by_brute_force(features.double())
+
+
+def magnitudes(least, most):
+    positive = st.floats(least, most)
+    return st.one_of(st.just(0.0), positive, positive.map(lambda value: -value))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_wild_floats_agree_with_fractions(data):
+    shape = data.draw(st.integers(2, 20)), data.draw(st.integers(1, 4))
+    elements = data.draw(st.sampled_from([magnitudes(1e-100, 1e100), magnitudes(0.5, 2.0), magnitudes(1e-3, 1e9)]))
+    x = data.draw(arrays(np.float64, shape, elements=elements))
+    exact = [[Fraction(value) for value in row] for row in x.tolist()]
+    for i, found in enumerate(nearest(x, data.draw(st.sampled_from(BUDGETS)))):
+        distances = [sum((a - b) ** 2 for a, b in zip(exact[i], other, strict=True)) for other in exact]
+        assert found != i
+        # Float64 rounds twice for a square and at most twice for a sum of up to four of them.
+        assert distances[found] <= min(distances[:i] + distances[i + 1 :]) * (1 + Fraction(1, 2**48))
+
+
+# Ties and duplicates
+
+
+def search_integers(x, labels):
+    """Nearest, tied and tied alike of each row, in integer arithmetic."""
+    found = []
+    for i, row in enumerate(x):
+        distances = ((x - row) ** 2).sum(1)
+        distances[i] = np.iinfo(distances.dtype).max
+        tied = np.flatnonzero(distances == distances.min())
+        found.append((int(tied[0]), len(tied), int((labels[tied] == labels[i]).sum())))
+    return found
+
+
+def triples(result):
+    return list(zip(result.indices.tolist(), result.tied.tolist(), result.tied_alike.tolist(), strict=True))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_integer_grids_agree_with_integer_arithmetic(data):
+    n, width = data.draw(st.integers(2, 40)), data.draw(st.integers(1, 4))
+    side = data.draw(st.sampled_from([1, 2, 5, 200]))
+    x = data.draw(arrays(np.int64, (n, width), elements=st.integers(0, side)))
+    labels = data.draw(arrays(np.int64, (n,), elements=st.integers(0, 3)))
+    shift = data.draw(st.sampled_from([0, 10_000, -(10**9)]))
+    result = search((x + shift).astype(float), labels, data.draw(st.sampled_from(BUDGETS)))
+    assert triples(result) == search_integers(x, labels)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_lowest_index_wins_ties_across_tiles(budget):
+    x = np.random.default_rng(1).permutation(100)
+    result = search(x[:, None].astype(float), x % 2, budget)
+    place = np.argsort(x)
+    for value in range(1, 99):
+        assert result.indices[place[value]] == min(place[value - 1], place[value + 1])
+    assert result.tied.sum() == 98 * 2 + 2
+    assert not result.tied_alike.any()
+
+
+def test_a_sample_is_excluded_by_index_not_as_the_first_of_its_equals():
+    result = search([[1.0], [1.0], [5.0], [5.0]], [0, 1, 2, 2])
+    assert triples(result) == [(1, 1, 0), (0, 1, 0), (3, 1, 1), (2, 1, 1)]
+
+
+def test_minus_zero_equals_zero():
+    result = search([[-0.0], [0.1], [0.0], [-0.0]])
+    assert result.indices.tolist() == [2, 0, 0, 0]
+    assert result.tied.tolist() == [2, 3, 2, 2]
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e30])
+def test_all_rows_equal_needs_no_comparison(value, compared):
+    result = search(np.full((5000, 3), value), np.arange(5000) % 2)
+    assert triples(result) == [(1, 4999, 2499)] + [(0, 4999, 2499)] * 4999
+    assert compared == []
+
+
+def test_many_duplicates_are_collapsed(compared):
+    x = np.random.default_rng(2).integers(0, 6, (2000, 3))
+    assert triples(search(x.astype(np.uint8), x[:, 0])) == search_integers(x, x[:, 0])
+    assert sum(compared) < 2000
+
+
+def test_different_rows_with_one_hash_stay_apart(monkeypatch):
+    hashes = equal_rows._hashes
+    monkeypatch.setattr(equal_rows, "_hashes", lambda rows, seed: hashes(rows, seed) % (1 if seed < 2 else 2**40))
+    features = gaussian(11, n=40)
+    features[30:] = features[:10]
+    assert nearest(features) == nearest_by_brute_force(features)
+
+
+# Where screening finds it hard
+
+
+@pytest.mark.parametrize("budget", BUDGETS[1:])
+@pytest.mark.parametrize(("distance", "most"), [(1e2, 10), (1e5, 40), (1e10, 190)])
+def test_tight_clusters_far_apart(distance, most, budget, compared, screened):
+    features = gaussian(12, n=300) + distance * (np.arange(300) % 2)[:, None]
+    assert nearest(features, budget) == nearest_by_brute_force(features)
+    assert sum(compared) < most * len(features)
+    assert screened == [torch.float32, torch.float64][: 1 + (distance > 1e2)]
+
+
+def test_one_outlier_does_not_spoil_the_screening(compared):
+    features = gaussian(13)
+    features[70] = 1e30
+    assert nearest(features) == nearest_by_brute_force(features)
+    assert sum(compared) < 10 * len(features)
+
+
+def test_every_pair_tied():
+    result = search(np.eye(150), np.arange(150) % 2)
+    assert triples(result) == [(1, 149, 74)] + [(0, 149, 74)] * 149
+
+
+def test_ordinary_features_meet_few_exact_comparisons(compared):
+    features = gaussian(14, n=1000, width=200)
+    search(features.astype(np.float32))
+    assert sum(compared) < 2 * len(features)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("spread", [0.0, 1.0, 1e4, 1e20])
+@pytest.mark.parametrize("outlier", [0.0, 1e22, 1e160])  # makes other squares underflow in float32, in float64
+def test_bounds_hold(dtype, spread, outlier):
+    features = torch.from_numpy(gaussian(15, n=80, width=100, spread=spread))
+    features[7, 3] += outlier
+    screen = neighbours._Screen(equal_rows.Rows.of(features, MEMORY_BUDGET), torch.arange(80), dtype)
+    x = screen.factor * features.numpy().astype(np.longdouble)
+    half = ((x[:, None] - x[None, :]) ** 2).sum(2) / 2
+    seen = np.zeros((80, 80), dtype=int)
+    for tile, down, across in neighbours._tiles(screen, 80, 33):
+        at = np.isfinite(tile.numpy())
+        lower = tile.numpy().astype(np.longdouble)
+        upper = lower + (screen.slack[down, None] + screen.slack[across]).numpy()
+        assert (lower[at] <= half[down, across][at]).all()
+        assert (half[down, across][at] <= upper[at]).all()
+        seen[down, across] += at
+    assert (seen == np.triu(np.ones_like(seen), 1)).all()
+
+
+class LargestTensor(TorchDispatchMode):
+    bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.bytes = max(self.bytes, tensor.nbytes)
+        return result
+
+
+@pytest.mark.parametrize("clusters", [1, 2])
+def test_memory_stays_within_the_budget(clusters):
+    features = gaussian(16, n=1200, width=16)
+    features[::clusters] += 1e11  # with two clusters far apart nearly half of all pairs survive
+    with LargestTensor() as largest:
+        found = nearest(features, 2**20)
+    assert largest.bytes < 2**20 < 1200**2
+    assert found == nearest(features)
+
+
+# Settings of the caller
+
+
+def precisions():
+    matmuls = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    return [matmul.fp32_precision for matmul in matmuls]
+
+
+@pytest.fixture
+def precision_kept():
+    before = precisions()
+    yield
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision = before
+
+
+@pytest.mark.usefixtures("precision_kept")
+@pytest.mark.parametrize("setting", ["highest", "high", "medium"])
+def test_reduced_precision_is_off_inside_and_back_afterwards(setting):
+    torch.set_float32_matmul_precision(setting)
+    before = precisions()
+    with full_precision(torch.device("cpu")):
+        assert precisions() == ["ieee", "ieee"]
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.backends.cuda.matmul.allow_tf32
+    assert precisions() == before
+    assert torch.get_float32_matmul_precision() == setting
+
+
+@pytest.mark.usefixtures("precision_kept")
+def test_reduced_precision_of_one_backend_is_off_inside_and_back_afterwards():
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    before = precisions()
+    with full_precision(torch.device("cpu")):
+        assert precisions() == ["ieee", "ieee"]
+    assert precisions() == before
+
+
+def test_autocast_does_not_reach_the_products():
+    features = gaussian(17, spread=30.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert nearest(features) == nearest_by_brute_force(features)
+        with full_precision(torch.device("cpu")):
+            assert not torch.is_autocast_enabled("cpu")
+        assert torch.is_autocast_enabled("cpu")
+
+
+def test_default_dtype_does_not_matter():
+    features = gaussian(18)
+    try:
+        torch.set_default_dtype(torch.float16)
+        assert nearest(features) == nearest_by_brute_force(features)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -12,7 +12,7 @@ import ctypes
 # From malloc.h; the names are those of mallopt(3).
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-_KEEP_BLOCKS_UP_TO = 2**30
+_KEEP_BLOCKS_UP_TO = (2**30, 2**25)  # bytes; the second is the most that older releases of glibc take
 _NEVER_TRIM = 2**31 - 1
 
 
@@ -25,4 +25,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _KEEP_BLOCKS_UP_TO) and mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM))
+    keeps_large_blocks = any(mallopt(_M_MMAP_THRESHOLD, size) for size in _KEEP_BLOCKS_UP_TO)
+    return bool(keeps_large_blocks and mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.backbone import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
-from zoo.errors import UsageError, WeightsError
+from zoo.errors import UsageError, WeightsError, ZooError
 from zoo.registry import load_registry
 from zoo_harness.atomic import replacing, write_text
 from zoo_harness.network import build_network
@@ -35,6 +35,7 @@ def save_checkpoint(network: nn.Module, directory: Path) -> None:
 
     Tensors that share memory are written one by one, so that every loader finds each name.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
@@ -42,7 +43,10 @@ def save_checkpoint(network: nn.Module, directory: Path) -> None:
     with replacing(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode  # safetensors makes its files readable by their owner alone
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        try:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:  # what it makes of a full disk
+            raise ZooError(f"cannot write {path}: {error}") from error
         temporary.chmod(mode)
 
 
@@ -82,7 +86,7 @@ def load(path: str | Path, device: str = "cpu") -> LoadedModel:
     if faults:
         raise WeightsError(f"{checkpoint}: {len(faults)} tensor(s) are not the recorded network's, e.g. {faults[0]!r}")
     network.load_state_dict(tensors)
-    return LoadedModel(network.to(device).eval(), record)
+    return LoadedModel(network, record).to(device).eval()
 
 
 def rebuild(record: RunRecord) -> nn.Module:

@@ -6,6 +6,7 @@ by ``plan``, before anything is written.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import time
 from collections.abc import Callable
@@ -130,7 +131,8 @@ def run(
         session.close("interrupted")
         raise
     except BaseException:
-        session.close("failed")
+        with contextlib.suppress(OSError):  # a disk that is full: the first error tells it
+            session.close("failed")
         raise
     return session.close("finished")
 
@@ -211,11 +213,11 @@ class _Session:
         return self.record
 
     def _after_epoch(self, epoch: EpochRecord, result: Evaluation) -> None:
-        self._last = result
-        self._history.append(epoch)
         with held_back():  # history, checkpoint and record speak of the same epoch
             self._save_checkpoint()
             self._directory.append_epoch(epoch)
+            self._history.append(epoch)
+            self._last = result
             count = len(self._history)
             self._update(
                 epochs_done=epoch.epoch,

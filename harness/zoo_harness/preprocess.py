@@ -1,7 +1,8 @@
 """The weights' own preprocessing, resolved once and applied to batches of uint8 images.
 
-Geometry (resize and crop) stays in uint8, as PIL does it, and agrees with the usual PIL transforms to one grey level;
-then values become ``(value / 255 - mean) / std``.
+Geometry (resize and crop) keeps to whole grey levels, as PIL does, and agrees with the usual PIL transforms to one
+level, on every device; then values become ``(value / 255 - mean) / std``. Pillow 13 begins with the height where that
+shrinks much more than the width, older ones never did: such a squash follows the older ones.
 """
 
 from __future__ import annotations
@@ -83,11 +84,10 @@ class BatchTransform:
         """uint8 ``(B, 3, h, w)`` for uint8 images ``(B, H, W)`` or ``(B, H, W, 3)``."""
         from torchvision.transforms.v2 import functional
 
-        planes = images.unsqueeze(1).expand(-1, 3, -1, -1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-        height, width = self.preprocessing.input_size
+        planes = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
         resized = self._resize(planes, self._resized_size(planes.shape[-2], planes.shape[-1]))
-        cropped: Tensor = functional.center_crop(resized, [height, width])
-        return cropped
+        cropped: Tensor = functional.center_crop(resized, list(self.preprocessing.input_size))
+        return cropped.expand(-1, 3, -1, -1)
 
     def normalise(self, planes: Tensor) -> Tensor:
         """float32 ``(value / 255 - mean) / std`` of uint8 ``(B, 3, h, w)``."""
@@ -110,10 +110,12 @@ class BatchTransform:
 
         if list(planes.shape[-2:]) == size:
             return planes
-        mode = InterpolationMode(self.preprocessing.interpolation)
-        if planes.device.type == "cpu":  # there the uint8 kernels are PIL's own algorithm
-            resized: Tensor = functional.resize(planes, size, interpolation=mode, antialias=True)
-            return resized
-        floating = functional.resize(planes.to(torch.float32), size, interpolation=mode, antialias=True)
-        levels: Tensor = floating.round_().clamp_(0, 255).to(torch.uint8)
-        return levels
+        name = self.preprocessing.interpolation
+        mode = InterpolationMode("nearest-exact" if name == "nearest" else name)  # torch's own "nearest" is off by one
+        # PIL rounds and clips after either axis. Bicubic overshoots at edges, and what is not cut off before the second
+        # axis comes out up to 30 levels off.
+        levels = planes.to(torch.float32)
+        for step in ([planes.shape[-2], size[1]], size):
+            levels = functional.resize(levels, step, interpolation=mode, antialias=True)
+            levels = levels.add_(0.5).floor_().clamp_(0, 255)
+        return levels.to(torch.uint8)

@@ -344,3 +344,29 @@ def test_fashion_mnist_is_learnt(tmp_path: Path) -> None:
     assert record.results.separation_after.evaluation is not None
     assert record.results.separation_after.evaluation.value > 0.6
     assert json.loads((out / "config.json").read_text())["label_names"][0] == "T-shirt/top"
+
+
+def test_a_full_disk_is_told_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    limit = 8 * 2**20  # smaller than the checkpoint: what the system then answers reads like a full disk
+    program = (
+        "import resource, signal, sys\n"
+        "from zoo_harness.cli import run\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        f"sys.exit(run({[*EVAL, '--limit', '12', '--epochs', '1', '--out', str(out)]!r}))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert "Traceback" not in ended.stderr
+    assert "model.safetensors" in ended.stderr.splitlines()[-1]
+    assert read_run(out).status == "failed"
+    assert not (out / "model.safetensors").exists()
+    assert not list(out.glob(".*.tmp"))
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    options = ["--limit", "12", "--epochs", "0", "--out", str(tmp_path / "file" / "run")]
+    assert "cannot make the run directory" in refused(capsys, 1, *EVAL, *options)

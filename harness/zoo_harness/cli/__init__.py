@@ -31,6 +31,11 @@ def run(arguments: Sequence[str]) -> int:
         # The reader (head, less) has gone; hand Python a sink so that its last flush finds one too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (OSError, MemoryError) as error:  # a full disk, a folder that may not be written, too little memory
+        if "--debug" in arguments:
+            raise
+        _tell(error, as_json="--json" in arguments)
+        return 1
     return status if isinstance(status, int) else 0
 
 
@@ -38,10 +43,16 @@ def _tell(error: Exception, *, as_json: bool) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":  # no command given: its message is the help page
         sys.stderr.write(f"{error}\n")
         return
-    format_message = getattr(error, "format_message", None)
-    message = " ".join(str(format_message() if format_message else error).split())
+    message = " ".join(_message(error).split())
     if as_json:
         line = json.dumps({"error": message, "kind": type(error).__name__})
     else:
         line = f"error: {message}"
     sys.stderr.write(line + "\n")
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    format_message = getattr(error, "format_message", None)  # Typer's own errors
+    return str(format_message() if format_message else error) or type(error).__name__

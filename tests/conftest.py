@@ -1,0 +1,23 @@
+"""What several test modules need: a backbone small enough to train in a test."""
+
+from __future__ import annotations
+
+import pytest
+
+from zoo import Backbone, FeatureLayer, Head, TimmWeights
+
+
+@pytest.fixture(scope="session")
+def tiny_resnet() -> Backbone:
+    """timm's own test network, 0.47 million parameters, BatchNorm in every block."""
+    return Backbone(
+        name="tiny_resnet",
+        weights=TimmWeights("test_resnet.r160_in1k"),
+        unfreeze=("layer4",),
+        head=Head("fc"),
+        features=(FeatureLayer("layer3", 192), FeatureLayer("global_pool", 96, pool="flatten")),
+        license="apache-2.0",
+        paper=None,
+        pretrained_on="ImageNet-1k",
+        imagenet_top1=None,
+    )

@@ -1,0 +1,310 @@
+"""Checkpoints: what is saved loads in timm, transformers and zoo.load with the same logits, or is refused by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+import skimage.data
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import zoo
+from zoo import Backbone, DualHead, Head, Preprocessing, Training, UsageError, WeightsError
+from zoo.backbone import TimmArchitecture
+from zoo_harness import provenance
+from zoo_harness.checkpoint import CHECKPOINT, digest, save_checkpoint, save_configuration
+from zoo_harness.network import build_network
+from zoo_harness.parameters import count_parameters
+from zoo_harness.preprocess import resolve_preprocessing
+from zoo_harness.run_record import (
+    BackboneRecord,
+    DatasetRecord,
+    Results,
+    RunRecord,
+    SettingsRecord,
+    SplitRecord,
+    WeightsRecord,
+)
+from zoo_harness.surgery import TunedNetwork, capture, replace_head
+from zoo_harness.tensor_files import sha256_of
+
+CLASSES = ("cat", "dog", 'a "quoted", Größe')
+TWO_HEADS = DualHead(cls=Head("head"), dist=Head("head_dist"))
+
+
+def record_of(backbone: Backbone, tuned: TunedNetwork, preprocessing: Preprocessing) -> RunRecord:
+    split = SplitRecord(split="train", images=3, per_class=(1, 1, 1), fingerprint="0" * 64)
+    return RunRecord(
+        status="finished",
+        command=("zoo", "eval"),
+        started="2026-11-22T09:30:00+00:00",
+        ended="2026-11-22T09:31:00+00:00",
+        backbone=BackboneRecord(
+            name=backbone.name,
+            title=backbone.name,
+            network=backbone.network.name,
+            network_kind=backbone.network.kind,
+            plugin="tests",
+            distribution="tests",
+            version="1",
+            paper=None,
+            pretrained_on=None,
+            imagenet_top1=None,
+            features=backbone.features,
+        ),
+        weights=WeightsRecord(
+            kind="random", declared=False, source="random", filename=None, revision=None, sha256=None, bytes=None,
+            license=None,
+        ),
+        dataset=DatasetRecord(
+            name="pets", title="Pets", argument=None, hub_id=None, source="nowhere", revision=None, license=None,
+            citation=None, classes=CLASSES, train=split, evaluation=split, per_class=None, limit=None,
+            val_fraction=None, subset="all images",
+        ),
+        settings=SettingsRecord(
+            recipe="default",
+            recipe_source=None,
+            unfreeze=backbone.unfreeze,
+            head=backbone.head,
+            training=Training(),
+            preprocessing=preprocessing,
+            predict="cls",
+            seed=0,
+            device="cpu",
+            precision="fp32",
+            evaluation_batch_size=32,
+        ),
+        parameters=count_parameters(tuned),
+        versions=provenance.versions(),
+        host=provenance.host(torch.device("cpu")),
+        results=Results(**dict.fromkeys(Results.model_fields, None) | {"epochs_done": 0}),
+        checkpoint_sha256=None,
+    )  # fmt: skip
+
+
+def save_run(backbone: Backbone, folder: Path, **settings: Any) -> nn.Module:
+    """A finished run of a network whose every tensor differs from what a constructor makes; give the network."""
+    network = build_network(backbone.name, backbone.network)
+    heads = replace_head(network, backbone.head, len(CLASSES))
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            tensor.add_(torch.rand_like(tensor) * 0.05 if tensor.is_floating_point() else 7)
+    record = record_of(backbone, TunedNetwork(network, heads, heads), resolve_preprocessing(backbone, network, "own"))
+    record = record.model_copy(update={"settings": record.settings.model_copy(update=settings)})
+    save_checkpoint(network, folder)
+    record = record.model_copy(update={"checkpoint_sha256": digest(folder)})
+    save_configuration(network, record, folder)
+    (folder / "run.json").write_text(record.to_json())
+    return network
+
+
+@pytest.fixture
+def distilled(tiny_resnet: Backbone) -> Backbone:
+    """DeiT-Ti: two heads."""
+    architecture = TimmArchitecture("deit_tiny_distilled_patch16_224.fb_in1k")
+    return replace(tiny_resnet, name="distilled", architecture=architecture, head=TWO_HEADS, unfreeze=("norm",))
+
+
+@pytest.fixture
+def with_mlp(tiny_resnet: Backbone) -> Backbone:
+    return replace(tiny_resnet, head=Head("fc", hidden=16))
+
+
+def images_for(folder: Path, batch: int = 2) -> Tensor:
+    height, width = zoo.load(folder).record.settings.preprocessing.input_size
+    return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def logits(network: nn.Module, images: Tensor) -> Tensor:
+    with torch.inference_mode():
+        result: Tensor = network.eval()(images)
+    return result
+
+
+# Loads everywhere
+
+
+@pytest.mark.parametrize("kind", ["tiny_resnet", "distilled"])
+def test_timm_transformers_and_zoo_give_the_same_logits(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    backbone = request.getfixturevalue(kind)
+    network = save_run(backbone, tmp_path, predict="mean")
+    images = images_for(tmp_path)
+    expected = logits(network, images)
+    assert expected.shape == (2, 3)
+    assert torch.equal(logits(timm.create_model(f"local-dir:{tmp_path}", pretrained=True), images), expected)
+    theirs = AutoModelForImageClassification.from_pretrained(tmp_path)
+    assert torch.equal(logits(theirs, images).logits, expected)
+    assert theirs.config.id2label == dict(enumerate(CLASSES))
+    ours = zoo.load(tmp_path)
+    torch.testing.assert_close(logits(ours, images), expected, rtol=0, atol=1e-6)
+    processed = AutoImageProcessor.from_pretrained(tmp_path)(PIL.Image.fromarray(skimage.data.cat()))["pixel_values"]
+    own = ours.preprocess(torch.from_numpy(skimage.data.cat())[None])
+    assert float((processed - own).abs().max()) < 1.01 / 255 / min(ours.record.settings.preprocessing.std)
+
+
+def test_two_heads_predict_by_the_runs_own_rule(distilled: Backbone, tmp_path: Path) -> None:
+    network = save_run(distilled, tmp_path, predict="cls")
+    images = images_for(tmp_path)
+    with capture(network, ["head"]) as outputs:
+        mean = logits(network, images)
+    assert torch.equal(logits(zoo.load(tmp_path), images), outputs["head"])
+    assert not torch.equal(outputs["head"], mean)
+
+
+def test_configuration_says_how_images_are_prepared(tiny_resnet: Backbone, tmp_path: Path) -> None:
+    own = Preprocessing(input_size=(96, 96), mean=(0.1, 0.2, 0.3), crop_fraction=0.9, crop_mode="squash")
+    save_run(replace(tiny_resnet, preprocessing=own), tmp_path)
+    loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    found = timm.data.resolve_data_config({}, model=loaded)
+    assert found["input_size"] == (3, 96, 96)
+    assert (tuple(found["mean"]), found["crop_pct"], found["crop_mode"]) == ((0.1, 0.2, 0.3), 0.9, "squash")
+    configuration = json.loads((tmp_path / "config.json").read_text())
+    assert configuration["zoo"] == {"backbone": "tiny_resnet", "recipe": "default"}
+    assert configuration["label_names"] == list(CLASSES)
+
+
+# Refused by name
+
+
+def test_head_that_others_do_not_know_is_refused_by_them(with_mlp: Backbone, tmp_path: Path) -> None:
+    from transformers import AutoModelForImageClassification
+
+    network = save_run(with_mlp, tmp_path)
+    images = images_for(tmp_path)
+    assert torch.equal(logits(zoo.load(tmp_path), images), logits(network, images))
+    for pretrained in (True, False):
+        with pytest.raises(RuntimeError, match=r"Unknown model \(not timm's, load it with zoo\.load \(test_resnet"):
+            timm.create_model(f"local-dir:{tmp_path}", pretrained=pretrained)
+    with pytest.raises(ValueError, match="Unrecognized model"):
+        AutoModelForImageClassification.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("position", [20, -1])
+def test_one_changed_byte_is_refused(tiny_resnet: Backbone, tmp_path: Path, position: int) -> None:
+    save_run(tiny_resnet, tmp_path)
+    content = bytearray((tmp_path / CHECKPOINT).read_bytes())
+    content[position] ^= 1
+    (tmp_path / CHECKPOINT).write_bytes(content)
+    with pytest.raises(WeightsError, match=r"model\.safetensors: SHA-256 is [0-9a-f]{64}, the run wrote [0-9a-f]{64}"):
+        zoo.load(tmp_path)
+
+
+def edit_record(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads((folder / "run.json").read_text())
+    edit(content)
+    (folder / "run.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("edit", "fault"),
+    [
+        (lambda t: t.pop("bn1.bias"), "1 tensor(s) are not the recorded network's, e.g. 'bn1.bias'"),
+        (lambda t: t.update(extra=torch.ones(1)), "1 tensor(s) are not the recorded network's, e.g. 'extra'"),
+        (lambda t: t.update({"fc.bias": torch.ones(4)}), "1 tensor(s) are not the recorded network's, e.g. 'fc.bias'"),
+    ],
+)
+def test_tensors_of_another_network_are_refused(
+    tiny_resnet: Backbone, tmp_path: Path, edit: Callable[[dict[str, Tensor]], object], fault: str
+) -> None:
+    save_run(tiny_resnet, tmp_path)
+    tensors = load_file(tmp_path / CHECKPOINT)
+    edit(tensors)
+    save_file(tensors, tmp_path / CHECKPOINT)
+    edit_record(tmp_path, lambda record: record.update(checkpoint_sha256=sha256_of(tmp_path / CHECKPOINT)))
+    with pytest.raises(WeightsError) as caught:
+        zoo.load(tmp_path)
+    assert str(caught.value) == f"{tmp_path / CHECKPOINT}: {fault}"
+
+
+def test_run_without_a_checkpoint_says_how_far_it_came(tiny_resnet: Backbone, tmp_path: Path) -> None:
+    save_run(tiny_resnet, tmp_path)
+    edit_record(tmp_path, lambda record: record.update(checkpoint_sha256=None, status="interrupted"))
+    with pytest.raises(UsageError, match="holds no checkpoint: the run is interrupted"):
+        zoo.load(tmp_path)
+
+
+def test_folder_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is not a run directory: run\.json: No such file"):
+        zoo.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tiny_resnet", "efficientnet_lite0"])
+def test_record_cannot_have_any_function_called(tiny_resnet: Backbone, tmp_path: Path, name: str) -> None:
+    save_run(tiny_resnet, tmp_path)
+    edit_record(
+        tmp_path,
+        lambda record: record["backbone"].update(name=name, network="antigravity:fly", network_kind="factory"),
+    )
+    with pytest.raises(UsageError, match=r"unknown backbone 'tiny_resnet'|is not the one that the installed plugin"):
+        zoo.load(tmp_path)
+
+
+# The file
+
+
+class Tied(nn.Module):
+    """One tensor under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(3, 3, bias=False)
+        self.other = nn.Linear(3, 3, bias=False)
+        self.other.weight = self.one.weight
+
+
+def test_shared_tensors_are_saved_under_every_name(tmp_path: Path) -> None:
+    network = Tied()
+    assert digest(tmp_path) is None
+    save_checkpoint(network, tmp_path)
+    assert digest(tmp_path) == sha256_of(tmp_path / CHECKPOINT)
+    found = load_file(tmp_path / CHECKPOINT)
+    assert found.keys() == {"one.weight", "other.weight"}
+    assert torch.equal(found["one.weight"], found["other.weight"])
+    assert torch.equal(found["one.weight"], network.one.weight)
+
+
+def test_memory_format_does_not_reach_the_file(tiny_resnet: Backbone, tmp_path: Path) -> None:
+    network = build_network(tiny_resnet.name, tiny_resnet.network)
+    save_checkpoint(network, tmp_path)
+    plain = digest(tmp_path)
+    save_checkpoint(network.to(memory_format=torch.channels_last), tmp_path)
+    assert digest(tmp_path) == plain
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_mode_follows_the_umask(tmp_path: Path, umask: int) -> None:
+    previous = os.umask(umask)
+    try:
+        save_checkpoint(Tied(), tmp_path)
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE((tmp_path / CHECKPOINT).stat().st_mode) == 0o666 & ~umask
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+
+
+# Prediction
+
+
+def test_predict_gives_class_names(tiny_resnet: Backbone, tmp_path: Path) -> None:
+    network = save_run(tiny_resnet, tmp_path)
+    model = zoo.load(tmp_path)
+    photos = torch.from_numpy(skimage.data.cat())[None].repeat(3, 1, 1, 1)
+    photos[1] = 255 - photos[1]
+    best = logits(network, model.preprocess(photos)).argmax(1)
+    assert model.predict(photos) == [CLASSES[index] for index in best]
+    assert model.predict(photos[..., 0]) == model.predict(photos[..., :1].expand(-1, -1, -1, 3)), "grey images too"
+    assert (model.classes, model.training) == (CLASSES, False)

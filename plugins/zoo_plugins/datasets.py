@@ -92,7 +92,7 @@ def zoo_datasets() -> Iterator[Dataset]:
     )
     yield Dataset(
         name="hf",
-        title="Any image-classification data set of the Hugging Face Hub",
+        title="A data set of the Hugging Face Hub",
         loader="zoo_plugins.hub_dataset:load",
         argument="OWNER/NAME",
         classes=None,

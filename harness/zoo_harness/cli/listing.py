@@ -18,22 +18,17 @@ def list_backbones(as_json: AsJson = False, _debug: Debug = False) -> None:
     if as_json:
         print_json(backbones)
         return
-    print_table(
-        ["backbone", "weights", "here", "top-1", "license", "recipes", "plugin"],
+    rows = [
         [
-            [
-                row["name"],
-                row["weights"],
-                "yes" if row["on_this_machine"] else "no",
-                f"{row['imagenet_top1']:.2f}" if row["imagenet_top1"] is not None else "-",
-                row["license"] or "-",
-                ", ".join(row["recipes"]),
-                row["plugin"],
-            ]
-            for row in backbones
-        ],
-        right=["top-1"],
-    )
+            row["name"],
+            "yes" if row["on_this_machine"] else "no",
+            f"{row['imagenet_top1']:.2f}" if row["imagenet_top1"] is not None else "-",
+            ", ".join(row["recipes"]),
+            row["weights"],
+        ]
+        for row in backbones
+    ]
+    print_table(["backbone", "here", "top-1", "recipes", "weights"], rows, right=["top-1"])
 
 
 def list_plugins(as_json: AsJson = False, _debug: Debug = False) -> None:

@@ -91,6 +91,10 @@ def plan(request: Request, progress: Progress) -> Plan:
     preprocessing = resolve_preprocessing(request.backbone, network, request.tuning.resize)
     progress.stage(f"loading {request.dataset.title}", 0)
     data = load_data(request.dataset, request.argument, request.data_dir, request.subset, BatchTransform(preprocessing))
+    if request.training.epochs and len(data.train) < 2:
+        raise UsageError(
+            f"training needs at least 2 images, given {len(data.train)}; --epochs 0 scores without training"
+        )
     network.to(request.conditions.device)
     network.to(memory_format=torch.channels_last)  # faster convolutions, same weights
     example, _labels = data.train.batch(np.arange(1), request.conditions.device)
@@ -122,7 +126,7 @@ def run(
     its last whole epoch, and a record that says so.
     """
     session = _Session(planned, directory, progress, announce)
-    directory.begin(planned.record)
+    directory.write_record(planned.record)
     try:
         session.score_before()
         session.train()
@@ -267,12 +271,6 @@ def check_seed(seed: int) -> int:
     if not 0 <= seed < 2**63:
         raise UsageError(f"--seed {seed} must be 0 or more, and below 2^63")
     return seed
-
-
-def default_directory(backbone: str, dataset: str) -> Path:
-    """``runs/NAME-DATASET-TIME``, the time in UTC."""
-    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{backbone}-{dataset}-{stamp}"
 
 
 def apply_overrides(

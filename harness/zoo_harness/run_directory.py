@@ -5,7 +5,10 @@ A kill therefore never leaves half a file under a final name. ``history.jsonl`` 
 
 from __future__ import annotations
 
+import datetime
+import itertools
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,14 +32,16 @@ class RunDirectory:
         if self.path.is_dir() and any(self.path.iterdir()):
             raise UsageError(f"--out {str(self.path)!r} is not empty; give a folder that does not exist yet")
 
-    def begin(self, record: RunRecord) -> None:
-        """Make the folder and write the first record and an empty history."""
+    def claim(self) -> bool:
+        """Make the folder with an empty history; return whether it is ours, or another run was there first."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ZooError(f"cannot make the run directory {str(self.path)!r}: {error.strerror}") from error
-        self.write_record(record)
-        write_text(self.history, "")
+            self.history.touch(exist_ok=False)
+        except FileExistsError:
+            if self.path.is_dir():
+                return False
+            raise
+        return True
 
     def write_record(self, record: RunRecord) -> None:
         """Replace ``run.json``."""
@@ -67,3 +72,27 @@ class RunDirectory:
     def samples(self) -> Path:
         """A labelled grid of the data."""
         return self.path / "samples.png"
+
+
+def claim_directory(out: Path | None, backbone: str, dataset: str) -> RunDirectory:
+    """A folder that is this run's alone: ``out``, or ``runs/NAME-DATASET-TIME`` (UTC), numbered where that is taken.
+
+    Raises :class:`~zoo.errors.UsageError` where ``out`` holds something, and :class:`~zoo.errors.ZooError` where no
+    folder can be made.
+    """
+    for path in _default_paths(backbone, dataset) if out is None else [out]:
+        directory = RunDirectory(path)
+        try:
+            if directory.claim():
+                return directory
+        except OSError as error:
+            raise ZooError(f"cannot make the run directory {str(path)!r}: {error.strerror}") from error
+    raise UsageError(f"--out {str(out)!r} is taken by another run; give a folder that does not exist yet")
+
+
+def _default_paths(backbone: str, dataset: str) -> Iterator[Path]:
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    name = f"{backbone}-{dataset}-{stamp}"
+    yield Path("runs") / name
+    for number in itertools.count(2):
+        yield Path("runs") / f"{name}-{number}"

@@ -22,6 +22,7 @@ import zoo
 from zoo_harness.cli import run
 from zoo_harness.evaluate import Subset
 from zoo_harness.features import pool_features
+from zoo_harness.run_directory import claim_directory
 from zoo_harness.run_record import EpochRecord, RunRecord, read_run
 from zoo_harness.surgery import capture
 from zoo_harness.tensor_files import read_tensors
@@ -370,3 +371,29 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "file").write_text("")
     options = ["--limit", "12", "--epochs", "0", "--out", str(tmp_path / "file" / "run")]
     assert "cannot make the run directory" in refused(capsys, 1, *EVAL, *options)
+
+
+def test_too_few_images_are_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert "at least 2 images" in refused(capsys, 2, *EVAL, "--limit", "1", "--epochs", "1", "--out", str(out))
+    assert not out.exists()
+
+
+def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    claimed = [claim_directory(None, "net", "data") for _run in range(5)]
+    assert len({directory.path for directory in claimed}) == 5
+    with pytest.raises(zoo.UsageError, match="taken by another run"):
+        claim_directory(claimed[0].path, "net", "data")
+
+
+def test_a_terminal_that_knows_only_ascii() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    program = "from zoo_harness.cli.table import print_lines; from zoo_harness.cli import run; run(['list']); print_lines('±')"
+    shown = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert shown.stdout.endswith("\n?\n")
+    assert shown.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -20,6 +21,9 @@ def run(arguments: Sequence[str]) -> int:
     from zoo.errors import ZooError
     from zoo_harness.cli.app import command
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows ASCII alone gets question marks, no traceback
     try:
         status = command()(args=list(arguments), prog_name="zoo", standalone_mode=False)
     except (ZooError, TyperException) as error:

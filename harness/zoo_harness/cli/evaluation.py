@@ -93,15 +93,16 @@ def evaluate(
         data_dir=data_dir.expanduser() if data_dir else None,
         command=("zoo", *sys.argv[1:]),
     )
-    directory = RunDirectory(out or harness.default_directory(backbone.name, found.name))
-    directory.check()
+    if out is not None:
+        RunDirectory(out).check()
     with TerminalProgress(quiet=quiet) as progress:
-        record = _run(request, directory, progress)
+        record, directory = _run(request, out, progress)
     _report(record, directory, as_json=as_json, quiet=quiet)
 
 
-def _run(request: Request, directory: RunDirectory, progress: TerminalProgress) -> RunRecord:
+def _run(request: Request, out: Path | None, progress: TerminalProgress) -> tuple[RunRecord, RunDirectory]:
     from zoo_harness.evaluate import plan, run
+    from zoo_harness.run_directory import claim_directory
 
     planned = plan(request, progress)
     parameters = planned.record.parameters
@@ -114,8 +115,9 @@ def _run(request: Request, directory: RunDirectory, progress: TerminalProgress) 
         f"training {parameters.trained:,} of {parameters.total:,} parameters "
         f"({parameters.trained_without_head:,} without the head): {', '.join(planned.tuned.trained_paths)}"
     )
+    directory = claim_directory(out, request.backbone.name, request.dataset.name)
     try:
-        return run(planned, directory, progress, progress.announce)
+        return run(planned, directory, progress, progress.announce), directory
     except KeyboardInterrupt:
         tell(f"interrupted; history and the last whole epoch's checkpoint are kept in {directory.path}")
         raise

@@ -119,7 +119,7 @@ def load_data(
     )
     record = DatasetRecord(
         name=dataset.name,
-        title=dataset.title,
+        title=_title(dataset, argument),
         argument=argument,
         hub_id=dataset.hub_id,
         source=loaded.source,
@@ -135,6 +135,13 @@ def load_data(
         subset=subset.in_words(),
     )
     return RunData(train_data, evaluation_data, record)
+
+
+def _title(dataset: Dataset, argument: str | None) -> str:
+    """The title for a card; of a path only the folder's own name, since cards are published."""
+    if argument is None:
+        return dataset.title
+    return f"{dataset.title} {Path(argument).name if dataset.argument == 'PATH' else argument}"
 
 
 def _load(dataset: Dataset, argument: str | None, data_dir: Path | None) -> LoadedDataset:

@@ -83,7 +83,7 @@ def zoo_datasets() -> Iterator[Dataset]:
     )
     yield Dataset(
         name="imagefolder",
-        title="Your images, one folder per class",
+        title="Image folder",
         loader="zoo_plugins.image_folder:load",
         argument="PATH",
         classes=None,
@@ -92,7 +92,7 @@ def zoo_datasets() -> Iterator[Dataset]:
     )
     yield Dataset(
         name="hf",
-        title="A data set of the Hugging Face Hub",
+        title="Hub data set",
         loader="zoo_plugins.hub_dataset:load",
         argument="OWNER/NAME",
         classes=None,

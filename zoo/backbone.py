@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", strict=True)
@@ -32,6 +32,16 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Pool = Literal["flatten", "average", "average_channels_last", "cls", "dist"]
 
 
+def _check_distinct(features: tuple[FeatureLayer, ...]) -> tuple[FeatureLayer, ...]:
+    if not features:
+        raise ValueError("at least the layer the classifier sees must be declared")
+    paths = [layer.path for layer in features]
+    twice = [path for path in paths if paths.count(path) > 1]
+    if twice:
+        raise ValueError(f"layer {twice[0]!r} is declared {paths.count(twice[0])} times")
+    return features
+
+
 @dataclass(frozen=True, config=STRICT)
 class FeatureLayer:
     """A layer whose output is read as one vector per image.
@@ -49,18 +59,34 @@ class FeatureLayer:
     pool: Pool = "average"
 
 
+FeatureLayers = Annotated[tuple[FeatureLayer, ...], AfterValidator(_check_distinct)]
+
+
 @dataclass(frozen=True, config=STRICT)
 class Head:
     """The classifier to replace: a linear layer, or with ``hidden`` a small MLP (in -> hidden -> classes, ReLU).
 
-    ``path`` names the module that maps the penultimate vector to logits.
+    ``path`` names the module that maps the penultimate vector to logits. ``bypass`` names modules before it that are
+    replaced by the identity, so that the classifier sees what they saw: Keras' VGG without its two 4096-wide layers,
+    say. ``in_features`` is the length of the vector the classifier gets, needed where the module it replaces does not
+    tell: after ``bypass``, and in a network published without a classifier.
 
-    >>> Head("head", hidden=256)
-    Head(path='head', hidden=256)
+    >>> Head("head", hidden=256).hidden
+    256
+    >>> Head("head.fc", hidden=256, bypass=("pre_logits",), in_features=512).in_features
+    512
     """
 
     path: ModulePath
     hidden: Annotated[int, Field(gt=0)] | None = None
+    bypass: tuple[ModulePath, ...] = ()
+    in_features: Annotated[int, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _width_is_known(self) -> Head:
+        if self.bypass and self.in_features is None:
+            raise ValueError(f"without {self.bypass[0]!r} the old classifier's width is wrong: give in_features")
+        return self
 
     @property
     def parts(self) -> tuple[Head, ...]:
@@ -110,8 +136,9 @@ class Recipe:
     """One published way to tune a backbone; what is ``None`` is as in the backbone's own record.
 
     ``resize`` is ``"own"`` for the weights' own resize and crop, ``"squash"`` for a plain resize to the input size
-    without cropping. ``reported_parameters`` is the count of trained parameters that the source printed for
-    ``reported_classes`` classes.
+    without cropping; ``input_size`` (height, width in pixels) is given where it is not that of the weights, and
+    ``features`` where ``head`` bypasses layers. ``reported_parameters`` is the count of trained parameters that the
+    source printed for ``reported_classes`` classes.
 
     >>> Recipe("Malpure et al. 2021", head=Head("fc", hidden=256), resize="squash").resize
     'squash'
@@ -122,6 +149,8 @@ class Recipe:
     head: Head | DualHead | None = None
     training: Training | None = None
     resize: Literal["own", "squash"] = "own"
+    input_size: tuple[Pixels, Pixels] | None = None
+    features: FeatureLayers | None = None
     reported_parameters: Annotated[int, Field(gt=0)] | None = None
     reported_classes: Annotated[int, Field(gt=1)] = 10
 
@@ -295,15 +324,15 @@ class Backbone:
     ...     features=(FeatureLayer("blocks.5", 64), FeatureLayer("fc_norm", 64, pool="flatten")),
     ...     license="apache-2.0", paper=None, pretrained_on="ImageNet-1k", imagenet_top1=None,
     ... )
-    >>> backbone.tuning("default").head
-    Head(path='head', hidden=None)
+    >>> backbone.tuning("default").head == backbone.head
+    True
     """
 
     name: Name
     weights: WeightSource
     unfreeze: tuple[ModulePattern, ...]
     head: Head | DualHead
-    features: tuple[FeatureLayer, ...]
+    features: FeatureLayers
     license: Text | None
     paper: Text | None
     pretrained_on: Text | None
@@ -312,17 +341,6 @@ class Backbone:
     architecture: Architecture | None = None
     preprocessing: Preprocessing | None = None
     recipes: dict[Name, Recipe] = field(default_factory=dict)
-
-    @field_validator("features")
-    @classmethod
-    def _features_are_distinct(cls, features: tuple[FeatureLayer, ...]) -> tuple[FeatureLayer, ...]:
-        if not features:
-            raise ValueError("at least the layer the classifier sees must be declared")
-        paths = [layer.path for layer in features]
-        twice = [path for path in paths if paths.count(path) > 1]
-        if twice:
-            raise ValueError(f"layer {twice[0]!r} is declared {paths.count(twice[0])} times")
-        return features
 
     @field_validator("recipes")
     @classmethod
@@ -353,7 +371,7 @@ class Backbone:
         Raises :class:`~zoo.errors.UnknownNameError` for a recipe that is not declared.
         """
         if recipe == "default":
-            return Tuning("default", self.unfreeze, self.head, Training(), "own", None)
+            return Tuning("default", self.unfreeze, self.head, Training(), self.features)
         if recipe not in self.recipes:
             from zoo.errors import UnknownNameError
 
@@ -364,7 +382,9 @@ class Backbone:
             unfreeze=self.unfreeze if chosen.unfreeze is None else chosen.unfreeze,
             head=chosen.head or self.head,
             training=chosen.training or Training(),
+            features=chosen.features or self.features,
             resize=chosen.resize,
+            input_size=chosen.input_size,
             source=chosen.source,
         )
 
@@ -373,7 +393,10 @@ class Backbone:
 class Tuning:
     """A recipe with every blank filled in from its backbone.
 
-    >>> Tuning("default", ("layer4.1",), Head("fc"), Training(), "own", None).training.batch_size
+    ``input_size`` is ``None`` for that of the weights.
+
+    >>> layers = (FeatureLayer("global_pool", 512, pool="flatten"),)
+    >>> Tuning("default", ("layer4.1",), Head("fc"), Training(), layers).training.batch_size
     32
     """
 
@@ -381,5 +404,7 @@ class Tuning:
     unfreeze: tuple[ModulePattern, ...]
     head: Head | DualHead
     training: Training
-    resize: Literal["own", "squash"]
-    source: str | None
+    features: tuple[FeatureLayer, ...]
+    resize: Literal["own", "squash"] = "own"
+    input_size: tuple[Pixels, Pixels] | None = None
+    source: str | None = None

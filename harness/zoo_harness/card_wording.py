@@ -60,9 +60,10 @@ def head_in_words(head: Head | DualHead, width: int, classes: int) -> str:
     """
     if isinstance(head, DualHead):
         return " and ".join(head_in_words(part, width, classes) for part in head.parts)
+    without = f", without {' and '.join(head.bypass)} before it" if head.bypass else ""
     if head.hidden is None:
-        return f"a linear layer at {head.path} ({width} to {classes})"
-    return f"an MLP at {head.path} ({width} to {head.hidden} to {classes}, ReLU between)"
+        return f"a linear layer at {head.path} ({width} to {classes}){without}"
+    return f"an MLP at {head.path} ({width} to {head.hidden} to {classes}, ReLU between){without}"
 
 
 def preprocessing_in_words(preprocessing: Preprocessing) -> str:

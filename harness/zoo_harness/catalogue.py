@@ -24,7 +24,7 @@ def read_catalogue() -> Catalogue:
     """The backbones, data sets and problems of the installed plugins.
 
     >>> [backbone["name"] for backbone in read_catalogue()["backbones"]][:2]
-    ['cait_s24', 'deit_base_distilled']
+    ['cait_s24', 'coat_lite_small']
     """
     path = _path()
     remembered = None if "ZOO_RAISE_PLUGIN_ERRORS" in os.environ else _remembered(path)
@@ -36,8 +36,8 @@ def _found(path: Path) -> Catalogue:
 
     registry = load_registry()
     catalogue = {
-        "backbones": [_describe_backbone(name) for name in registry.backbones],
-        "datasets": [_describe_dataset(name) for name in registry.datasets],
+        "backbones": [_describe_backbone(name) for name in sorted(registry.backbones)],
+        "datasets": [_describe_dataset(name) for name in sorted(registry.datasets)],
         "problems": registry.problems,
     }
     if not registry.problems:

@@ -88,7 +88,7 @@ def plan(request: Request, progress: Progress) -> Plan:
         _check_modules(network, request.unfreeze)
     progress.stage(f"loading weights of {request.backbone.name}", 0)
     weights = load_weights(network, request.backbone, request.weights)
-    preprocessing = resolve_preprocessing(request.backbone, network, request.tuning.resize)
+    preprocessing = resolve_preprocessing(request.backbone, network, request.tuning)
     progress.stage(f"loading {request.dataset.title}", 0)
     data = load_data(request.dataset, request.argument, request.data_dir, request.subset, BatchTransform(preprocessing))
     if request.training.epochs and len(data.train) < 2:
@@ -104,7 +104,7 @@ def plan(request: Request, progress: Progress) -> Plan:
         command=request.command,
         started=_now(),
         ended=None,
-        backbone=provenance.backbone_record(request.backbone),
+        backbone=provenance.backbone_record(request.backbone, request.tuning),
         weights=weights,
         dataset=data.record,
         settings=_settings(request, tuning, preprocessing),
@@ -256,13 +256,13 @@ class _Session:
         self._directory.write_record(self.record)
 
 
-def choose_layer(backbone: Backbone, path: str | None) -> FeatureLayer:
-    """The declared feature layer at a path; the one the classifier sees unless given."""
+def choose_layer(name: str, tuning: Tuning, path: str | None) -> FeatureLayer:
+    """The declared feature layer of backbone ``name`` at a path; the one the classifier sees unless given."""
     if path is None:
-        return backbone.features[-1]
-    layers = {layer.path: layer for layer in backbone.features}
+        return tuning.features[-1]
+    layers = {layer.path: layer for layer in tuning.features}
     if path not in layers:
-        raise UnknownNameError(f"feature layer of {backbone.name}", path, layers)
+        raise UnknownNameError(f"feature layer of {name}", path, layers)
     return layers[path]
 
 

@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zoo.backbone import Backbone, Preprocessing, TimmArchitecture, TorchvisionWeights
+from zoo.backbone import Backbone, Preprocessing, TimmArchitecture, TorchvisionWeights, Tuning
 from zoo.errors import DeclarationError
 
 
-def resolve_preprocessing(backbone: Backbone, network: nn.Module, resize: Literal["own", "squash"]) -> Preprocessing:
+def resolve_preprocessing(backbone: Backbone, network: nn.Module, tuning: Tuning) -> Preprocessing:
     """The preprocessing of a backbone: as its record says, else as timm or torchvision configure those weights.
 
-    With ``resize="squash"`` (the recipes of the studies) the image is resized to the input size without cropping.
+    A recipe may ask for another input size, and for a resize to it without cropping (the recipes of the studies).
     """
     own = backbone.preprocessing or _configured(backbone, network)
-    return replace(own, crop_fraction=1.0, crop_mode="squash") if resize == "squash" else own
+    if tuning.input_size is not None:
+        own = replace(own, input_size=tuning.input_size)
+    return replace(own, crop_fraction=1.0, crop_mode="squash") if tuning.resize == "squash" else own
 
 
 def _configured(backbone: Backbone, network: nn.Module) -> Preprocessing:

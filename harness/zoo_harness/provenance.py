@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from zoo.backbone import Backbone
+from zoo.backbone import Backbone, Tuning
 from zoo.registry import load_registry
 from zoo_harness.run_record import BackboneRecord, HostRecord
 
@@ -52,8 +52,8 @@ def peak_memory_gib() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
 
-def backbone_record(backbone: Backbone) -> BackboneRecord:
-    """The backbone as declared, and the plugin that declared it."""
+def backbone_record(backbone: Backbone, tuning: Tuning) -> BackboneRecord:
+    """The backbone as declared, with the recipe's feature layers, and the plugin that declared it."""
     plugin = load_registry().owner("backbone", backbone.name)
     network = backbone.network
     return BackboneRecord(
@@ -67,7 +67,7 @@ def backbone_record(backbone: Backbone) -> BackboneRecord:
         paper=backbone.paper,
         pretrained_on=backbone.pretrained_on,
         imagenet_top1=backbone.imagenet_top1,
-        features=backbone.features,
+        features=tuning.features,
     )
 
 

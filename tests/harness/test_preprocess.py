@@ -143,7 +143,7 @@ def test_resized_sizes_are_torchvisions(short: int, crop_fraction: float) -> Non
 def test_timm_weights_bring_their_own(tiny_resnet: Backbone, name: str) -> None:
     backbone = replace(tiny_resnet, weights=TimmWeights(name))
     network = build_network(name, backbone.network, "meta")
-    found = resolve_preprocessing(backbone, network, "own")
+    found = resolve_preprocessing(backbone, network, backbone.tuning("default"))
     config = timm.data.resolve_data_config({}, model=network)
     theirs = timm.data.create_transform(**config)(PIL.Image.fromarray(PHOTOS["cat"]))
     assert_within_one_level(BatchTransform(found)(torch.from_numpy(PHOTOS["cat"])[None])[0], theirs, found)
@@ -151,17 +151,24 @@ def test_timm_weights_bring_their_own(tiny_resnet: Backbone, name: str) -> None:
 
 def test_squash_keeps_everything_but_the_crop(tiny_resnet: Backbone) -> None:
     network = build_network("x", tiny_resnet.network, "meta")
-    own = resolve_preprocessing(tiny_resnet, network, "own")
+    own = resolve_preprocessing(tiny_resnet, network, tiny_resnet.tuning("default"))
     assert own.crop_mode == "center"
-    squashed = resolve_preprocessing(tiny_resnet, network, "squash")
+    squashed = resolve_preprocessing(tiny_resnet, network, replace(tiny_resnet.tuning("default"), resize="squash"))
     assert squashed == replace(own, crop_fraction=1.0, crop_mode="squash")
+
+
+def test_a_recipe_may_ask_for_another_input_size(tiny_resnet: Backbone) -> None:
+    network = build_network("x", tiny_resnet.network, "meta")
+    own = resolve_preprocessing(tiny_resnet, network, tiny_resnet.tuning("default"))
+    larger = replace(tiny_resnet.tuning("default"), input_size=(192, 224))
+    assert resolve_preprocessing(tiny_resnet, network, larger) == replace(own, input_size=(192, 224))
 
 
 def test_crop_that_timm_alone_knows_is_refused(tiny_resnet: Backbone) -> None:
     network = build_network("x", tiny_resnet.network, "meta")
     network.pretrained_cfg["crop_mode"] = "border"
     with pytest.raises(DeclarationError, match="backbone 'tiny_resnet': timm's crop mode 'border' is not supported"):
-        resolve_preprocessing(tiny_resnet, network, "own")
+        resolve_preprocessing(tiny_resnet, network, tiny_resnet.tuning("default"))
 
 
 PRESETS = [
@@ -174,7 +181,9 @@ PRESETS = [
 
 def of_torchvision(tiny_resnet: Backbone, name: str, tag: str) -> Preprocessing:
     weights = TorchvisionWeights(name, tag, "file.pth")
-    return resolve_preprocessing(replace(tiny_resnet, weights=weights), torch.nn.Identity(), "own")
+    return resolve_preprocessing(
+        replace(tiny_resnet, weights=weights), torch.nn.Identity(), tiny_resnet.tuning("default")
+    )
 
 
 def test_every_torchvision_preset_is_resolved_to_its_own_sizes(tiny_resnet: Backbone) -> None:
@@ -202,7 +211,8 @@ def test_same_pixels_as_torchvision(tiny_resnet: Backbone, name: str, tag: str, 
 def test_record_has_the_first_word_and_must_have_it_where_nothing_else_says(tiny_resnet: Backbone) -> None:
     own = Preprocessing(input_size=(8, 8), mean=(0.0, 0.0, 0.0))
     network = build_network("x", tiny_resnet.network, "meta")
-    assert resolve_preprocessing(replace(tiny_resnet, preprocessing=own), network, "own") is own
+    default = tiny_resnet.tuning("default")
+    assert resolve_preprocessing(replace(tiny_resnet, preprocessing=own), network, default) is own
     elsewhere = FactoryArchitecture("somewhere:make")
     with pytest.raises(DeclarationError, match="backbone 'tiny_resnet': nothing says how its images are prepared"):
-        resolve_preprocessing(replace(tiny_resnet, weights=RandomWeights(), architecture=elsewhere), network, "own")
+        resolve_preprocessing(replace(tiny_resnet, weights=RandomWeights(), architecture=elsewhere), network, default)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo import Backbone, DeclarationError, DualHead, Head, TimmArchitecture, UsageError
-from zoo.backbone import Training, Tuning
+from zoo.backbone import FeatureLayer, Training, Tuning
 from zoo_harness.network import build_network
 from zoo_harness.parameters import count_parameters
 from zoo_harness.surgery import TunedNetwork, capture, match_modules, prepare, replace_head
@@ -35,7 +36,7 @@ def resnet(tiny_resnet: Backbone) -> nn.Module:
 
 
 def tuning(*unfreeze: str, head: Head | DualHead) -> Tuning:
-    return Tuning("default", unfreeze, head, Training(), "own", None)
+    return Tuning("default", unfreeze, head, Training(), (FeatureLayer("unused", 1),))
 
 
 def train(tuned: TunedNetwork, images: Tensor, steps: int = 3) -> None:
@@ -126,6 +127,30 @@ def test_nested_head_and_dual_head() -> None:
     assert not torch.equal(*tuned.logits(IMAGES))
     train(tuned, IMAGES)
     assert all(value.grad is not None for value in tuned.trained_parameters().values())
+
+
+def test_head_that_bypasses_a_module_sees_what_that_saw() -> None:
+    network = nn.Sequential(OrderedDict(body=nn.Linear(4, 6), neck=nn.Linear(6, 9), fc=nn.Linear(9, 5)))
+    head = Head("fc", hidden=7, bypass=("neck",), in_features=6)
+    assert replace_head(network, head, 3) == ("fc",)
+    assert isinstance(network.neck, nn.Identity)
+    given = torch.rand(2, 4)
+    torch.testing.assert_close(network(given), network.fc(network.body(given)))
+    assert [tuple(value.shape) for value in network.fc.parameters()] == [(7, 6), (7,), (3, 7), (3,)]
+
+
+def test_bypassed_module_must_exist(resnet: nn.Module) -> None:
+    with pytest.raises(DeclarationError, match="the network has no module 'neck'"):
+        replace_head(resnet, Head("fc", bypass=("neck",), in_features=96), 10)
+
+
+def test_network_without_a_classifier_gets_one_of_the_declared_width() -> None:
+    bare = build_network("vit", TimmArchitecture("test_vit.r160_in1k"))
+    bare.reset_classifier(0)
+    with pytest.raises(DeclarationError, match="head 'head' is a Identity; give in_features"):
+        replace_head(bare, Head("head"), 3)
+    replace_head(bare, Head("head", in_features=64), 3)
+    assert bare(torch.rand(1, 3, 160, 160)).shape == (1, 3)
 
 
 class TwoHeads(nn.Module):

@@ -58,7 +58,7 @@ class Tiny(nn.Module):
 def tiny(*, dropout: float = 0.0, head: Head | DualHead = Head("head")) -> TunedNetwork:  # noqa: B008 - it is frozen
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        tuning = Tuning("default", ("block",), head, TRAINING, "own", None)
+        tuning = Tuning("default", ("block",), head, TRAINING, (FeatureLayer("block", 1),))
         return prepare(Tiny(dropout), tuning, 10, torch.rand(2, 3, 8, 8))
 
 

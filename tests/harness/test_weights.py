@@ -523,7 +523,7 @@ def test_embedded_weights_recognise_photos(photo: str, classes: set[int], least:
     backbone = load_registry().backbone("efficientnet_lite0")
     network = build_network(backbone.name, backbone.network)
     record = load_weights(network, backbone, backbone.weights)
-    transform = BatchTransform(resolve_preprocessing(backbone, network, "own"))
+    transform = BatchTransform(resolve_preprocessing(backbone, network, backbone.tuning("default")))
     image = torch.from_numpy(getattr(skimage.data, photo)())[None]
     with torch.inference_mode():
         probabilities = network(transform(image)).softmax(1)[0]

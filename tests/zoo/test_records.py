@@ -182,6 +182,11 @@ def test_head_and_features_are_exact_paths(path: str) -> None:
         lambda: FeatureLayer("layer4", True),
         lambda: FeatureLayer("layer4", 96, pool="max"),  # type: ignore[arg-type]
         lambda: Head("fc", hidden=0),
+        lambda: Head("fc", in_features=0),
+        lambda: Head("fc", bypass=("neck",)),
+        lambda: Head("fc", bypass=("neck.*",), in_features=8),
+        lambda: Recipe("somebody", features=()),
+        lambda: Recipe("somebody", input_size=(224, 0)),
         lambda: Head("fc", hidden="256"),  # type: ignore[arg-type]
         lambda: DualHead(Head("head"), "head_dist"),  # type: ignore[arg-type]
         lambda: DualHead(Head("head"), Head("head", hidden=256)),
@@ -285,16 +290,19 @@ def test_the_default_tuning_is_the_record_itself() -> None:
     tuning = backbone(recipes={"paper": Recipe("somebody", head=Head("fc", hidden=8))}).tuning("default")
     assert (tuning.recipe, tuning.unfreeze, tuning.head) == ("default", ("layer4",), Head("fc"))
     assert (tuning.training, tuning.resize, tuning.source) == (Training(), "own", None)
+    assert (tuning.features, tuning.input_size) == (backbone().features, None)
 
 
 def test_a_tuning_fills_the_blanks_of_its_recipe_from_the_record() -> None:
-    full = Recipe("somebody", ("layer3",), Head("fc", hidden=8), Training(epochs=3), "squash")
+    layers = (FeatureLayer("layer3", 192),)
+    full = Recipe("somebody", ("layer3",), Head("fc", hidden=8), Training(epochs=3), "squash", (96, 96), layers)
     record = backbone(recipes={"blank": Recipe("nobody"), "full": full, "probe": Recipe("head alone", unfreeze=())})
     blank, filled = record.tuning("blank"), record.tuning("full")
     assert (blank.unfreeze, blank.head, blank.training, blank.resize) == (("layer4",), Head("fc"), Training(), "own")
-    assert blank.source == "nobody"
+    assert (blank.source, blank.features, blank.input_size) == ("nobody", record.features, None)
     assert (filled.unfreeze, filled.head) == (("layer3",), Head("fc", hidden=8))
     assert (filled.training, filled.resize, filled.source) == (Training(epochs=3), "squash", "somebody")
+    assert (filled.features, filled.input_size) == (layers, (96, 96))
     assert record.tuning("probe").unfreeze == ()  # nothing is not the same as blank
 
 

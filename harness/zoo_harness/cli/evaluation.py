@@ -78,7 +78,7 @@ def evaluate(
         argument=argument,
         tuning=tuning,
         unfreeze=tuple(unfreeze) if unfreeze else None,
-        layer=harness.choose_layer(backbone, layer),
+        layer=harness.choose_layer(backbone.name, tuning, layer),
         weights=choose_source(backbone, weights),
         training=harness.apply_overrides(
             tuning.training, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size

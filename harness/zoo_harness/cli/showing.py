@@ -45,7 +45,7 @@ def _describe(backbone: Backbone, recipe: str, classes: int) -> dict[str, Any]:
 
     tuning = backbone.tuning(recipe)
     network = build_network(backbone.name, backbone.network, device="meta")
-    preprocessing = resolve_preprocessing(backbone, network, tuning.resize)
+    preprocessing = resolve_preprocessing(backbone, network, tuning)
     parameters = count_parameters(prepare(network, tuning, classes, example=None))
     local = find_local(backbone.weights)
     declared = backbone.recipes.get(recipe)
@@ -77,12 +77,12 @@ def _describe(backbone: Backbone, recipe: str, classes: int) -> dict[str, Any]:
             "reported_classes": declared.reported_classes if declared else None,
         },
         "trained_names": list(parameters.trained_names),
-        "features": [{"path": layer.path, "width": layer.width, "pool": layer.pool} for layer in backbone.features],
+        "features": [{"path": layer.path, "width": layer.width, "pool": layer.pool} for layer in tuning.features],
     }
 
 
 def _describe_head(head: Head | DualHead) -> list[dict[str, Any]]:
-    return [{"path": part.path, "hidden": part.hidden} for part in head.parts]
+    return [{"path": part.path, "hidden": part.hidden, "bypass": list(part.bypass)} for part in head.parts]
 
 
 def _print(shown: dict[str, Any]) -> None:
@@ -120,7 +120,7 @@ def _print(shown: dict[str, Any]) -> None:
 
 def _recipe_lines(shown: dict[str, Any]) -> list[str]:
     training, images = shown["training"], shown["preprocessing"]
-    heads = [f"{part['path']}: {_kind_of_head(part['hidden'])}" for part in shown["head"]]
+    heads = [f"{part['path']}: {_kind_of_head(part)}" for part in shown["head"]]
     size = "x".join(map(str, images["input_size"]))
     crop = "no crop" if images["crop_mode"] == "squash" else f"centre crop {images['crop_fraction']:g}"
     lines = [
@@ -133,8 +133,9 @@ def _recipe_lines(shown: dict[str, Any]) -> list[str]:
     return [*lines, f"  source         {shown['recipe_source']}"] if shown["recipe_source"] else lines
 
 
-def _kind_of_head(hidden: int | None) -> str:
-    return "linear" if hidden is None else f"MLP, {hidden} hidden units"
+def _kind_of_head(part: dict[str, Any]) -> str:
+    kind = "linear" if part["hidden"] is None else f"MLP, {part['hidden']} hidden units"
+    return f"{kind}, {' and '.join(part['bypass'])} bypassed" if part["bypass"] else kind
 
 
 def _count_lines(counts: dict[str, Any]) -> list[str]:
@@ -144,5 +145,7 @@ def _count_lines(counts: dict[str, Any]) -> list[str]:
         f"  total          {counts['total']:>13,}",
     ]
     if counts["reported"] is not None:
-        lines.append(f"  reported       {counts['reported']:>13,}  (the source, {counts['reported_classes']} classes)")
+        which = "trained" if counts["reported"] == counts["trained"] else "without head"
+        source = f"the source, {counts['reported_classes']} classes: {which}"
+        lines.append(f"  reported       {counts['reported']:>13,}  ({source})")
     return lines

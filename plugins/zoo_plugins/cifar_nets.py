@@ -1,0 +1,74 @@
+"""Networks for 32 x 32 images, trained from scratch: VGG-16 with BatchNorm, ResNet-18 and EfficientNet-B0.
+
+They are those of the 2023 report on ranking networks by the Separation Index. No weights are published, so they start
+at random and all of them trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from zoo import Backbone, FactoryArchitecture, FeatureLayer, Head, Preprocessing, RandomWeights, hookimpl
+
+# Mean and standard deviation of the training set of CIFAR-100, as the report has them.
+CIFAR100 = Preprocessing(input_size=(32, 32), mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
+
+VGG_POOLS = ((6, 64), (13, 128), (23, 256), (33, 512), (43, 512))
+RESNET_BLOCKS = ((1, 64), (2, 128), (3, 256), (4, 512))
+EFFICIENTNET_STAGES = (32, 16, 24, 40, 80, 112, 192, 320, 1280)
+
+
+@hookimpl
+def zoo_backbones() -> Iterator[Backbone]:
+    """Declare the networks for CIFAR."""
+    yield _trained_from_scratch(
+        "vgg16_bn_cifar",
+        "VGG-16 with BatchNorm, for CIFAR",
+        Head("classifier.6"),
+        (
+            *(FeatureLayer(f"features.{place}", width) for place, width in VGG_POOLS),
+            FeatureLayer("classifier.2", 4096, pool="flatten"),
+            FeatureLayer("classifier.5", 4096, pool="flatten"),
+        ),
+        paper="https://arxiv.org/abs/1409.1556",
+    )
+    yield _trained_from_scratch(
+        "resnet18_cifar",
+        "ResNet-18 for CIFAR",
+        Head("fc"),
+        (
+            FeatureLayer("relu", 64),
+            *(FeatureLayer(f"layer{stage}.{block}", width) for stage, width in RESNET_BLOCKS for block in range(2)),
+            FeatureLayer("avgpool", 512),
+        ),
+        paper="https://arxiv.org/abs/1512.03385",
+    )
+    yield _trained_from_scratch(
+        "efficientnet_b0_cifar",
+        "EfficientNet-B0 for CIFAR",
+        Head("classifier.1"),
+        (
+            *(FeatureLayer(f"features.{stage}", width) for stage, width in enumerate(EFFICIENTNET_STAGES)),
+            FeatureLayer("avgpool", 1280),
+        ),
+        paper="https://arxiv.org/abs/1905.11946",
+    )
+
+
+def _trained_from_scratch(
+    name: str, title: str, head: Head, features: tuple[FeatureLayer, ...], paper: str
+) -> Backbone:
+    return Backbone(
+        name=name,
+        title=title,
+        architecture=FactoryArchitecture(f"zoo_plugins.cifar_networks:{name.removesuffix('_cifar')}"),
+        weights=RandomWeights(),
+        preprocessing=CIFAR100,
+        unfreeze=("*",),
+        head=head,
+        features=features,
+        license=None,  # there are no weights to license
+        paper=paper,
+        pretrained_on=None,
+        imagenet_top1=None,
+    )

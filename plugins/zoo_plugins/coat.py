@@ -1,0 +1,46 @@
+"""CoaT-Lite Small (Xu et al. 2021): four serial stages; all blocks of a stage share their position encodings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from zoo import Backbone, FeatureLayer, Head, Recipe, TimmWeights, hookimpl
+
+BLOCKS = (3, 4, 6, 3)
+STAGE_WIDTHS = (64, 128, 320, 512)
+
+
+@hookimpl
+def zoo_backbones() -> Iterator[Backbone]:
+    """Declare the CoaT family."""
+    yield Backbone(
+        name="coat_lite_small",
+        title="CoaT-Lite Small",
+        weights=TimmWeights("coat_lite_small.in1k"),
+        # The last block holds the encodings cpe4 and crpe4, which the whole fourth stage uses: they train with it.
+        unfreeze=("serial_blocks4.2", "norm4"),
+        head=Head("head"),
+        recipes={
+            "paper": Recipe(
+                "Malpure et al. 2021, Table 1",
+                head=Head("head", hidden=256),
+                resize="squash",
+                reported_parameters=3_308_298,
+            ),
+        },
+        features=tuple(_layers()),
+        license="apache-2.0",
+        paper="https://arxiv.org/abs/2104.06399",
+        pretrained_on="ImageNet-1k",
+        imagenet_top1=82.314,
+    )
+
+
+def _layers() -> Iterator[FeatureLayer]:
+    # Every stage has a class token of its own, but only the last one's reaches the classifier: where the token is
+    # thrown away, the mean of the tokens is what goes on.
+    for stage, (blocks, width) in enumerate(zip(BLOCKS, STAGE_WIDTHS, strict=True), start=1):
+        yield FeatureLayer(f"patch_embed{stage}", width)
+        for block in range(blocks):
+            yield FeatureLayer(f"serial_blocks{stage}.{block}", width, pool="cls" if stage == 4 else "average")
+    yield FeatureLayer("norm4", STAGE_WIDTHS[-1], pool="cls")

@@ -47,6 +47,7 @@ check: $(STAMP) ## Run everything CI runs: style, types, help pages, every test
 .PHONY: docs
 docs: $(STAMP) ## Write the generated pages anew
 	@$(PY) scripts/help_pages.py
+	@$(PY) scripts/backbone_cards.py
 
 .PHONY: clean
 clean: ## Remove .venv, build output and caches; runs/ stays

@@ -21,11 +21,12 @@ def render_card(record: RunRecord) -> str:
     Names from outside (classes, titles, paths) stay plain text in both; nothing in the card is guessed.
     """
     template = resources.files("zoo_cards").joinpath("templates", "run_card.md.j2")
-    body = _environment().from_string(template.read_text(encoding="utf-8")).render(_context(record))
+    body = markdown_environment().from_string(template.read_text(encoding="utf-8")).render(_context(record))
     return f"---\n{front_matter(record)}\n---\n\n{body}"
 
 
-def _environment() -> jinja2.Environment:
+def markdown_environment() -> jinja2.Environment:
+    """Templates of Markdown in which every value is escaped as it is filled in."""
     # Autoescape knows HTML alone, and its entities would show in code spans: every value passes `text` instead,
     # what a macro returns as well, so the template has none.
     environment = jinja2.Environment(  # noqa: S701

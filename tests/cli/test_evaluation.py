@@ -77,6 +77,11 @@ def test_run_directory_holds_what_it_promises(finished: Path) -> None:
     assert record.settings.seed == 3
 
 
+def test_card_command_prints_the_runs_card(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["card", str(finished)]) == 0
+    assert capsys.readouterr().out.rstrip() == (finished / "README.md").read_text().rstrip()
+
+
 def test_last_epoch_and_final_accuracy_agree(finished: Path) -> None:
     record = read_run(finished)
     assert record.results.accuracy is not None

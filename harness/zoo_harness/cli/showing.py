@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from zoo_harness.cli.options import AsJson, BackboneName, Debug, RecipeName
 from zoo_harness.cli.table import print_json, print_lines, print_table, warn_of
-
-if TYPE_CHECKING:
-    from zoo.backbone import Backbone, DualHead, Head
 
 
 def show(
@@ -22,67 +19,18 @@ def show(
 ) -> None:
     """Show a backbone: provenance, recipe, the exact parameters that train, counts, feature layers."""
     from zoo.registry import load_registry
+    from zoo_harness.description import describe_backbone
+    from zoo_harness.local_weights import find_local
 
     registry = load_registry()
     warn_of(registry.problems)
     backbone = registry.backbone(name)
-    description = _describe(backbone, recipe, classes)
+    local = find_local(backbone.weights)
+    description = {**describe_backbone(backbone, recipe, classes), "weights_file": str(local) if local else None}
     if as_json:
         print_json(description)
     else:
         _print(description)
-
-
-def _describe(backbone: Backbone, recipe: str, classes: int) -> dict[str, Any]:
-    from pydantic import TypeAdapter
-
-    from zoo.registry import load_registry
-    from zoo_harness.local_weights import describe, find_local
-    from zoo_harness.network import build_network
-    from zoo_harness.parameters import count_parameters
-    from zoo_harness.preprocess import resolve_preprocessing
-    from zoo_harness.surgery import prepare
-
-    tuning = backbone.tuning(recipe)
-    network = build_network(backbone.name, backbone.network, device="meta")
-    preprocessing = resolve_preprocessing(backbone, network, tuning)
-    parameters = count_parameters(prepare(network, tuning, classes, example=None))
-    local = find_local(backbone.weights)
-    declared = backbone.recipes.get(recipe)
-    owner = load_registry().owner("backbone", backbone.name)
-    return {
-        "name": backbone.name,
-        "title": backbone.title or backbone.name,
-        "plugin": owner.origin,
-        "network": f"{backbone.network.kind} {backbone.network.name}",
-        "weights": describe(backbone.weights),
-        "weights_file": str(local) if local else None,
-        "license": backbone.license,
-        "paper": backbone.paper,
-        "pretrained_on": backbone.pretrained_on,
-        "imagenet_top1": backbone.imagenet_top1,
-        "recipe": tuning.recipe,
-        "recipe_source": tuning.source,
-        "recipes": ["default", *backbone.recipes],
-        "unfreeze": list(tuning.unfreeze),
-        "head": _describe_head(tuning.head),
-        "training": TypeAdapter(type(tuning.training)).dump_python(tuning.training, mode="json"),
-        "preprocessing": TypeAdapter(type(preprocessing)).dump_python(preprocessing, mode="json"),
-        "classes": classes,
-        "parameters": {
-            "total": parameters.total,
-            "trained": parameters.trained,
-            "trained_without_head": parameters.trained_without_head,
-            "reported": declared.reported_parameters if declared else None,
-            "reported_classes": declared.reported_classes if declared else None,
-        },
-        "trained_names": list(parameters.trained_names),
-        "features": [{"path": layer.path, "width": layer.width, "pool": layer.pool} for layer in tuning.features],
-    }
-
-
-def _describe_head(head: Head | DualHead) -> list[dict[str, Any]]:
-    return [{"path": part.path, "hidden": part.hidden, "bypass": list(part.bypass)} for part in head.parts]
 
 
 def _print(shown: dict[str, Any]) -> None:
@@ -119,16 +67,14 @@ def _print(shown: dict[str, Any]) -> None:
 
 
 def _recipe_lines(shown: dict[str, Any]) -> list[str]:
-    training, images = shown["training"], shown["preprocessing"]
+    training = shown["training"]
     heads = [f"{part['path']}: {_kind_of_head(part)}" for part in shown["head"]]
-    size = "x".join(map(str, images["input_size"]))
-    crop = "no crop" if images["crop_mode"] == "squash" else f"centre crop {images['crop_fraction']:g}"
     lines = [
         f"  unfrozen       {', '.join(shown['unfreeze']) or 'nothing but the head'}",
         f"  head           {'; '.join(heads)}",
         f"  training       {training['epochs']} epochs, {training['optimizer']} {training['learning_rate']:g}, "
         f"batch {training['batch_size']}",
-        f"  images         {size} pixels, {images['interpolation']}, {crop}",
+        f"  images         {shown['images']}",
     ]
     return [*lines, f"  source         {shown['recipe_source']}"] if shown["recipe_source"] else lines
 

@@ -75,46 +75,78 @@ def _sum_of_columns(terms: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Samples with equal rows, as groups; the groups of one sample come first.
+    """Rows that are equal, as groups; rows are reference samples, or queries, or in a self join both at once.
 
-    ``of_sample``: (N,), the group of each sample. ``first``, ``second``: the lowest indices in each group; where
-    there is no second, any. ``size``: samples in each group. ``singles``: how many groups have one sample.
-    ``labels``: (N,), counted from 0 without gaps. ``classes``: how many labels there are. ``keys``: sorted, group *
-    classes + label for every label found in a group. ``counts``: samples of each key.
+    ``of_row``: (T,), the group of each row. ``first``: (G,), the lowest row of each group. ``members``: the reference
+    rows, group by group, lowest first. ``begin``, ``size``: (G,), where each group's begin, and how many they are.
+    ``labels``: (T,), counted from 0 without gaps. ``units``: what is asked about, group and label, by group.
     """
 
-    of_sample: Tensor
+    of_row: Tensor
     first: Tensor
-    second: Tensor
+    members: Tensor
+    begin: Tensor
     size: Tensor
-    singles: int
     labels: Tensor
-    classes: int
-    keys: Tensor
-    counts: Tensor
+    units: Units
+    _classes: int
+    _keys: Tensor
+    _counts: Tensor
 
     @classmethod
-    def of(cls, rows: Rows, labels: Tensor) -> Self:
-        """Group all rows; ``labels`` are any (N,) int64."""
+    def of(cls, rows: Rows, labels: Tensor, references: int | None) -> Self:
+        """Group all rows; the first ``references`` of them may be neighbours, the others ask for theirs.
+
+        Without ``references`` all rows are both. ``labels`` are any (T,) int64.
+        """
         order, starts = _equal_runs(rows)
         begin = starts.nonzero()[:, 0]
-        size = torch.diff(begin, append=begin.new_tensor([len(order)]))
-        singles_first = (size > 1).to(torch.uint8).argsort(stable=True)
-        of_sample = torch.empty_like(order)
-        of_sample[order] = singles_first.argsort()[starts.cumsum(0) - 1]
-        begin = begin[singles_first]
-        size = size[singles_first]
+        of_row = torch.empty_like(order)
+        of_row[order] = starts.cumsum(0) - 1
+        members = order if references is None else order[order < references]
+        size = torch.bincount(of_row[members], minlength=len(begin))
         names, labels = labels.unique(return_inverse=True)
-        keys, counts = (of_sample * len(names) + labels).unique(return_counts=True)
-        second = order[(begin + 1).clamp(max=len(order) - 1)]
-        singles = int((size == 1).sum())
-        return cls(of_sample, order[begin], second, size, singles, labels, len(names), keys, counts)
+        asking = slice(references or 0, None)
+        units = Units.of(of_row[asking], labels[asking], len(begin), len(names))
+        keys, counts = (of_row[members] * len(names) + labels[members]).unique(return_counts=True)
+        starts_of = size.cumsum(0) - size
+        return cls(of_row, order[begin], members, starts_of, size, labels, units, len(names), keys, counts)
 
     def alike(self, group: Tensor, label: Tensor) -> Tensor:
-        """Return how many members of each group bear the label."""
-        key = group * self.classes + label
-        place = torch.searchsorted(self.keys, key).clamp_(max=len(self.keys) - 1)
-        return torch.where(self.keys[place] == key, self.counts[place], 0)
+        """Return how many reference samples of each group bear the label."""
+        key = group * self._classes + label
+        place = torch.searchsorted(self._keys, key).clamp_(max=len(self._keys) - 1)
+        return torch.where(self._keys[place] == key, self._counts[place], 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Groups of queries apart by label, since what is tied may agree with one label and not with another.
+
+    ``group``, ``label``: (U,). ``of_query``: the unit of each query. ``begin``, ``count``: (G,), which units are a
+    group's; groups without queries have none.
+    """
+
+    group: Tensor
+    label: Tensor
+    of_query: Tensor
+    begin: Tensor
+    count: Tensor
+
+    @classmethod
+    def of(cls, group: Tensor, label: Tensor, groups: int, classes: int) -> Self:
+        """Make the units of queries of these groups and labels."""
+        keys, of_query = (group * classes + label).unique(return_inverse=True)
+        of_unit = keys.div(classes, rounding_mode="floor")
+        count = torch.bincount(of_unit, minlength=groups)
+        return cls(of_unit, keys % classes, of_query, count.cumsum(0) - count, count)
+
+    def expand(self, group: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the units of each of these groups, one after the other, and which entry each belongs to."""
+        count = self.count[group]
+        entry = torch.arange(len(group), device=group.device).repeat_interleave(count)
+        offset = torch.arange(len(entry), device=group.device) - (count.cumsum(0) - count)[entry]
+        return self.begin[group[entry]] + offset, entry
 
 
 def _equal_runs(rows: Rows) -> tuple[Tensor, Tensor]:

@@ -1,30 +1,36 @@
-"""The nearest other sample of each sample, exact.
+"""The nearest reference samples of each sample, exact.
 
-The nearest sample is the one that float64 arithmetic finds on the features as given: squared differences are summed
-in a fixed order, equal sums are ties, and the lowest index wins a tie. To compare all pairs that way is far too
-slow. A matrix product, which is fast, gives each pair a lower and an upper bound of its squared distance; these
-exclude almost every pair, and only the pairs that survive are compared in float64.
+The nearest samples are those that float64 arithmetic finds on the features as given: squared differences are summed
+in a fixed order, equal sums are ties, and the lowest index wins a tie. To compare all pairs that way is far too slow.
+So a matrix product of short vectors gives every pair a lower bound of its distance, which excludes almost all of them;
+longer vectors exclude most of the survivors; only what is left is compared in float64.
 
-Why an excluded pair cannot be a nearest one. Let x be a row as given, m any fixed vector (we take a median),
-s a power of two, and y the rounding of s(x - m) to the dtype of the product, whose unit roundoff is u. Let
-n = |y|^2, w = D + 2, and for a pair (i, j) let q = |y_i - y_j|^2 and t = s^2 |x_i - x_j|^2.
+1. Equal rows are collapsed to groups (:mod:`zoo_harness.equal_rows`): they are at distance 0, whatever their number.
+2. Every group gets a vector w of few numbers, and a bound h of its error, such that for any two
+   true distance >= |w_i - w_j| - h_i - h_j (:mod:`zoo_harness.contraction`).
+3. Groups are ordered so that near ones are in one tile of the square of all pairs, and each is given a radius R: it is
+   not less than the distance of its last neighbour, since as many others, compared in float64, lie within R.
+4. One product a tile of pairs: a pair survives unless its bound exceeds the radii of both. It is seen once, for both.
+5. Survivors meet the same bound with longer vectors, nearest first; the rest is compared, which makes radii smaller.
 
-1. Rounding the coordinates: |y - s(x - m)| <= e|y| with e = u + 2^-52. So |sqrt q - sqrt t| <= e(|y_i| + |y_j|),
-   and from (|y_i| + |y_j|)^2 <= 2(n_i + n_j) follows |t - q| / 2 <= (2e + e^2)(n_i + n_j).
-2. The product: q/2 is the inner product of (y_i, n_i/2, 1) and (-y_j, 1, n_j/2), w terms whose magnitudes add
-   up to at most n_i + n_j. However they are ordered or fused, it errs by at most g(n_i + n_j), g = wu / (1 - wu).
-3. Rounding n_i/2 and n_j/2 to the dtype: at most (u/2)(n_i + n_j). Computing n in float64: relatively w 2^-53.
-4. Underflow, even where subnormal numbers are flushed: as |s(x - m)| <= 1, at most a = 16 w times the smallest
-   normal number.
+Why a pair excluded in step 4 cannot count. Let q = |w_i - w_j|^2, and suppose the true distance is at most R. Then
+sqrt q <= R + h_i + h_j, and since (a + b)^2 <= (1 + t) a^2 + (1 + 1/t) b^2 and (h_i + h_j)^2 <= 2 h_i^2 + 2 h_j^2,
 
-So with k = g + 3u + w 2^-52 the product differs from t/2 by at most k(n_i + n_j) + a. With n/2 - kn - a/2 in the
-place of n/2 (no larger in magnitude, so 2. holds as before) it is a lower bound of t/2, and an upper bound once
-2k(n_i + n_j) + 2a is added. A row keeps every pair whose lower bound does not exceed the least upper bound it
-has seen. Upper bounds are widened by 2^-44, more than float64 errs in a sum of squares, and rounded upwards.
+    q/2 <= (1 + t) R^2 / 2 + (1 + 1/t)(h_i^2 + h_j^2)    for any t > 0.
 
-Subtracting the median removes an offset that all rows share, and an outlier hardly moves it. If the rows form tight
-clusters far from the median, too many pairs survive a float32 product; the search then starts again with float64
-products, and what survives these is compared pair by pair, in chunks.
+The product is the inner product of (w_i, c_i, 1) and (-w_j, 1, c_j) with c = n/2 - kn - a/2 - b h^2, n = |w|^2 and
+b = 5/4 (1 + 1/t): m terms. With u the unit roundoff of its arithmetic and g = 4mu / (1 - 4mu), where 4 covers units
+that cut off instead of rounding, it errs by at most g(n_i + n_j) however its terms are ordered or fused; rounding n/2
+by (u/2)(n_i + n_j), computing n by less than m 2^-52 of it; and underflow, even where subnormal numbers are flushed,
+by a = 16 m times the smallest normal number. So k = g + 3u + m 2^-52 makes it a lower bound of q/2 - (1 + 1/t)(h_i^2 +
+h_j^2), 5/4 standing in for 1 because of the error that h^2 has in it. A pair is excluded where the product exceeds
+(1 + t) R^2 / 2, rounded upwards.
+
+Vectors of bfloat16 have exact products in float32, so that the units which multiply nothing but bfloat16, two to ten
+times as fast, may be used as they are; c is then given as a sum of three such numbers, 2^-25 of it away at most.
+
+If too much survives, because the rows form tight clusters, say, the search starts again with float32 products of whole
+rows and then with float64 ones, keeping the radii.
 """
 
 from __future__ import annotations
@@ -33,267 +39,430 @@ import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from zoo_harness.equal_rows import Groups, Rows, by_parts
+from zoo_harness.best_known import BestKnown
+from zoo_harness.contraction import Contraction, Frame
+from zoo_harness.directions import Directions, choose_directions
+from zoo_harness.equal_rows import Groups, Rows
 from zoo_harness.full_precision import full_precision
 
 MEMORY_BUDGET = 512 * 2**20
-LARGEST_TILE, SMALLEST_TILE = 2048, 16
-SURVIVORS_PER_ROW = 32  # on average; with more, float64 products are cheaper than comparing them one by one
+LARGEST_TILE, SMALLEST_TILE = 1024, 16
+COMPARED_PER_ROW = 32  # on average; with more, float64 products are cheaper than comparing them one by one
 WIDEST_FLOAT32 = 2**20  # features; beyond, the error of a float32 product excludes too little
 
 
-@dataclass(frozen=True, eq=False)
-class NearestNeighbours:
-    """The nearest other sample of each sample: three (N,) int64 tensors on the device of the features.
+class _Precision(NamedTuple):
+    """What vectors are kept in, what products are computed in, the t of the module's text, and torch's name for it."""
 
-    ``indices``: the nearest, of several equally near ones the lowest. ``tied``: how many are equally near, from 1.
-    ``tied_alike``: how many of these have the label of the sample itself, from 0 to ``tied``.
+    vectors: torch.dtype
+    products: torch.dtype
+    slack: float
+    setting: str
+
+    @property
+    def ends(self) -> int:
+        """Numbers that c takes, and the ones beside it."""
+        return 3 if self.vectors is torch.bfloat16 else 1
+
+
+_BFLOAT16 = _Precision(torch.bfloat16, torch.float32, 2.0**-7, "medium")
+_FLOAT32 = _Precision(torch.float32, torch.float32, 2.0**-10, "highest")
+_FLOAT64 = _Precision(torch.float64, torch.float64, 2.0**-10, "highest")
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """The nearest reference samples of each sample, on the device of the features.
+
+    ``indices``: (N, order) int64, by distance, equal distances by lowest index. ``squared_distances``: (N, order)
+    float64, ascending, in the units of the features (infinite or 0 where these leave the range of float64).
+    ``last_tied``: (N,) int64, how many reference samples lie exactly at the last distance, from 1.
+    ``last_tied_alike``: how many of those bear the label of the sample itself.
     """
 
     indices: Tensor
-    tied: Tensor
-    tied_alike: Tensor
+    squared_distances: Tensor
+    last_tied: Tensor
+    last_tied_alike: Tensor
 
 
-def nearest_neighbours(features: Tensor, labels: Tensor, *, memory_budget: int = MEMORY_BUDGET) -> NearestNeighbours:
-    """Return the nearest other sample of each sample. A faster search would replace this function and no other.
+def nearest_neighbours(
+    features: Tensor,
+    labels: Tensor,
+    order: int = 1,
+    *,
+    references: Tensor | None = None,
+    reference_labels: Tensor | None = None,
+    memory_budget: int = MEMORY_BUDGET,
+) -> Neighbours:
+    """Return the ``order`` nearest reference samples of each sample. A faster search would replace this function.
 
-    ``features``: (N, D), finite, N at least 2, D at least 1, dtype one of ``EXACT_DTYPES``. ``labels``: (N,) int64
-    on the same device; they do not steer the search, they only say which of the tied samples are alike.
-    ``memory_budget``: bytes, beyond the input, to work in.
+    ``features``: (N, D), finite, D at least 1, dtype one of ``EXACT_DTYPES``. ``labels``: (N,) int64 on the same
+    device; they do not steer the search, they only say which of the tied samples are alike. Without ``references``
+    samples are each other's neighbours, never their own, and ``order`` is at most N - 1; else (M, D) and (M,), of
+    which a sample equal to it is a neighbour at distance 0. ``memory_budget``: bytes, beyond the input, to work in;
+    with references both sets are copied once besides.
 
-    >>> nearest_neighbours(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([0, 1, 0])).indices
-    tensor([1, 0, 1])
+    >>> nearest_neighbours(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0, 1, 0]), 2).indices
+    tensor([[1, 2],
+            [0, 2],
+            [1, 0]])
     """
+    split = None if references is None else len(references)
+    if references is not None:
+        assert reference_labels is not None  # noqa: S101 - the caller has both or neither
+        same = references.dtype == features.dtype
+        parts = (references, features) if same else (references.to(torch.float64), features.to(torch.float64))
+        features, labels = torch.cat(parts), torch.cat([reference_labels, labels])
     rows = Rows.of(features, memory_budget)
-    groups = Groups.of(rows, labels)
+    groups = Groups.of(rows, labels, split)
     with full_precision(features.device):
-        return _search(rows, groups, memory_budget).of_samples()
+        best = _search(rows, groups, order, split, memory_budget)
+    return _of_samples(rows, groups, best, split)
 
 
-def _search(rows: Rows, groups: Groups, memory_budget: int) -> _Best:
-    if groups.singles == 0:
-        return _Best(groups)
-    if rows.features.shape[1] <= WIDEST_FLOAT32:
-        with suppress(_TooManySurvivors):
-            most = SURVIVORS_PER_ROW * len(groups.first)
-            return _sweep(_Screen(rows, groups.first, torch.float32), groups, memory_budget, most)
-    return _sweep(_Screen(rows, groups.first, torch.float64), groups, memory_budget, math.inf)
+def _search(rows: Rows, groups: Groups, order: int, split: int | None, memory_budget: int) -> BestKnown:
+    asking = groups.units.count > 0
+    # Of a group with more members than places, every member has its neighbours at distance 0.
+    asking &= groups.size - int(split is None) < order
+    radius = torch.where(asking, math.inf, -math.inf).to(torch.float64)
+    if not asking.any():
+        return BestKnown(groups, order)
+    left = (groups.size > 0 if split is None else asking).nonzero()[:, 0]
+    right = (groups.size > 0).nonzero()[:, 0]
+    frame = Frame(rows, groups.first[torch.cat([left, right]).unique() if split else right])
+    most = (COMPARED_PER_ROW + 8 * order) * len(groups.first)
+    for precision, directions in _attempts(frame, groups.first[left], groups.first[right], order):
+        sweep = _Sweep(frame, groups, order, radius, memory_budget, directions, precision, symmetric=split is None)
+        with suppress(_TooManySurvivors), full_precision(groups.first.device, precision.setting):
+            return sweep.run(left, right, math.inf if precision is _FLOAT64 else most)
+    raise AssertionError("the last attempt takes whatever survives")
 
 
-def _sweep(screen: _Screen, groups: Groups, memory_budget: int, most: float) -> _Best:
-    """Return the best of each group after all tiles, unless more than ``most`` pairs survive."""
-    best = _Best(groups)
-    tile = _tile(screen, memory_budget)
-    capacity = memory_budget // 1024
-    survivors = _Survivors(screen, groups.singles, capacity + min(tile, len(groups.first)) ** 2, most)
-    for lower, rows, columns in _tiles(screen, groups.singles, tile):
-        survivors.admit(lower, rows, columns)
-        if survivors.count > capacity:
-            best.compare(screen.rows, *survivors.take())
-    best.compare(screen.rows, *survivors.take())
-    return best
-
-
-# Screening
-
-
-class _Screen:
-    """Centred, scaled coordinates of the groups, and what turns their products into bounds (see the module).
-
-    ``first``: a sample of each group. ``half``: for each group, the term that makes products lower bounds.
-    ``slack``: its share in the gap to the upper bounds.
-    """
-
-    def __init__(self, rows: Rows, first: Tensor, dtype: torch.dtype) -> None:
-        self.rows, self.first, self.dtype = rows, first, dtype
-        parts = first.split(rows.step)
-        centre = rows.exact(parts[0]).median(0).values  # of some rows: the groups come in random order
-        reach = max(float((rows.exact(part) - centre).abs().amax()) for part in parts)
-        # At least 300: a larger scale would raise the underflow of the exact squares above our bound on underflow.
-        exponent = max(math.frexp(reach)[1], 300)
-        self.shift = centre * -math.ldexp(1.0, -exponent)
-        self.factor = math.ldexp(1.0, rows.exponent - exponent)
-        self.terms = rows.features.shape[1] + 2
-        norms = by_parts(self._squared_norms, rows.step, torch.float64, first)
-        self.half, self.slack = _bounds(norms, self.terms, dtype)
-
-    def fill(self, side: Tensor, groups: slice, *, left: bool) -> None:
-        """Write the rows of one side of a product, (y, n/2, 1) for the left and (-y, 1, n/2) for the right."""
-        step = self.rows.step
-        for place, part in zip(side.split(step), self.first[groups].split(step), strict=True):
-            place[:, :-2] = self._coordinates(part)
-        side[:, -2 if left else -1] = self.half[groups]
-        side[:, -1 if left else -2] = 1
-        if not left:
-            side[:, :-2].neg_()
-
-    def _coordinates(self, samples: Tensor) -> Tensor:
-        given = self.rows.features[samples].to(torch.float64)
-        return torch.add(self.shift, given, alpha=self.factor).to(self.dtype)
-
-    def _squared_norms(self, samples: Tensor) -> Tensor:
-        return self._coordinates(samples).to(torch.float64).square_().sum(1)
-
-
-def _bounds(norms: Tensor, terms: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return half and slack of each group (see :class:`_Screen`) from its n."""
-    unit = torch.finfo(dtype).eps / 2
-    relative = terms * unit / (1 - terms * unit) + 3 * unit + terms * 2.0**-52
-    absolute = 16 * terms * torch.finfo(dtype).tiny
-    half = norms * (0.5 - relative) - absolute / 2
-    return half.to(dtype), norms * (2 * relative) + absolute
-
-
-def _tile(screen: _Screen, memory_budget: int) -> int:
-    """Return how many rows a tile may have for its coordinates and products, and its pairs as survivors, to fit."""
-    item = screen.half.element_size()
-    tile = LARGEST_TILE
-    while tile > SMALLEST_TILE:
-        if tile * screen.terms * 2 * item + tile**2 * (3 * item + 64) <= memory_budget * 7 // 8:
-            break
-        tile //= 2
-    return tile
-
-
-def _tiles(screen: _Screen, singles: int, tile: int) -> Iterator[tuple[Tensor, slice, slice]]:
-    """Yield lower bounds of t/2, and where in the square of all pairs they are; the next overwrite them.
-
-    Each pair is in one tile, above the diagonal of that square; what is not above it stands as infinite. Pairs of
-    which neither is one of the first ``singles`` may be left out.
-    """
-    groups = len(screen.first)
-    size = min(tile, groups)
-    left, right = (screen.half.new_empty(size, screen.terms) for _ in range(2))
-    products = screen.half.new_empty(size * size)
-    for i in range(0, singles, tile):
-        rows = slice(i, min(i + tile, groups))
-        height = rows.stop - i
-        screen.fill(left[:height], rows, left=True)
-        for j in range(i, groups, tile):
-            columns = slice(j, min(j + tile, groups))
-            width = columns.stop - j
-            screen.fill(right[:width], columns, left=False)
-            lower = products[: height * width].view(height, width)
-            torch.mm(left[:height], right[:width].T, out=lower)
-            if i == j:
-                lower.masked_fill_(torch.ones_like(lower, dtype=torch.bool).tril_(), math.inf)
-            yield lower, rows, columns
-
-
-# Survivors
+def _attempts(
+    frame: Frame, asking: Tensor, offered: Tensor, order: int
+) -> Iterator[tuple[_Precision, Directions | None]]:
+    """What to try, the fastest first."""
+    if frame.width <= WIDEST_FLOAT32:
+        directions = choose_directions(frame, asking, offered, order)
+        if directions is not None:
+            yield _BFLOAT16, directions
+        yield _FLOAT32, None
+    yield _FLOAT64, None
 
 
 class _TooManySurvivors(Exception):  # noqa: N818 - no error: it ends an attempt
     pass
 
 
-class _Survivors:
-    """Pairs of groups, each once, that the limits known so far could not exclude, with their lower bounds.
+class _Side:
+    """Groups on one side of the products, in the order in which tiles take them.
 
-    ``limit``: of each group, the least upper bound seen. ``count``: pairs held. ``remaining``: more to take at most.
+    ``half``: c of the module's text. ``limit``: what a product may be at most for its pair to survive.
     """
 
-    def __init__(self, screen: _Screen, singles: int, capacity: int, most: float) -> None:
-        self.slack = screen.slack
-        self.limit = torch.full_like(screen.half, -math.inf)  # which keeps nothing, for groups that need no search
-        self.limit[:singles] = math.inf
-        # Filled in place: small tensors kept between large temporaries would fragment the heap.
-        self.here, self.there = (screen.first.new_empty(capacity) for _ in range(2))
-        self.lower = screen.half.new_empty(capacity)
-        self.count = 0
+    def __init__(
+        self,
+        frame: Frame,
+        groups: Groups,
+        ids: Tensor,
+        directions: Directions | None,
+        precision: _Precision,
+        keep: int,
+    ) -> None:
+        if directions is not None:
+            ids = ids[directions.arrange(frame, groups.first[ids], LARGEST_TILE)]
+        first = groups.first[ids]
+        coarse = directions.coarse if directions else None
+        fine = directions.fine if directions else None
+        width = frame.width if coarse is None else coarse.shape[1] + 1
+        room = keep // (4 * len(ids))  # numbers of a row that may be kept
+        self.ids, self.precision = ids, precision
+        self.coarse = Contraction(frame, first, coarse, precision.vectors, keep=width <= room)
+        fits = fine is not None and width + fine.shape[1] + 1 <= room
+        self.fine = Contraction(frame, first, fine, torch.float32, keep=True) if fits else None
+        self.half = _half(self.coarse, precision)
+        self.limit = torch.empty(len(ids), dtype=precision.products, device=ids.device)
+
+    def tighten(self, radius: Tensor) -> None:
+        """Take over the radii, (G,) float64."""
+        exact = radius[self.ids].square().mul_((1 + self.precision.slack) / 2)
+        self.limit = exact.to(self.limit.dtype).nextafter(self.limit.new_tensor(math.inf))
+        self.limit[radius[self.ids] < 0] = -math.inf  # of those that ask for nothing
+
+    def fill(self, side: Tensor, place: slice, *, left: bool) -> None:
+        """Write the rows of one side of a product, (w, c, 1) for the left and (-w, 1, c) for the right."""
+        ends, width = self.precision.ends, self.coarse.width
+        side[:, :width] = self.coarse.of(place)
+        halves, ones = slice(width, width + ends), slice(width + ends, None)
+        side[:, halves if left else ones] = self.half[place]
+        side[:, ones if left else halves] = 1
+        if not left:
+            side[:, :width].neg_()
+
+
+def _half(vectors: Contraction, precision: _Precision) -> Tensor:
+    """C of the module's text, (G, 1), or (G, 3) as the parts of a sum."""
+    terms = vectors.width + 2 * precision.ends
+    unit = torch.finfo(precision.products).eps / 2
+    accumulated = 4 * terms * unit
+    relative = accumulated / (1 - accumulated) + 3 * unit + terms * 2.0**-52
+    absolute = 16 * terms * torch.finfo(precision.products).tiny
+    half = vectors.norms * (0.5 - relative) - absolute / 2
+    half -= 1.25 * (1 + 1 / precision.slack) * vectors.error.square()
+    if precision.ends == 1:
+        return half.to(precision.products)[:, None]
+    parts = []
+    for _ in range(precision.ends):
+        parts.append(half.to(torch.bfloat16))
+        half = half - parts[-1].to(torch.float64)
+    return torch.stack(parts, 1).to(precision.products)
+
+
+class _Sweep:
+    """One pass over all pairs of groups: each pair once in a self join, or every query with every reference."""
+
+    def __init__(
+        self,
+        frame: Frame,
+        groups: Groups,
+        order: int,
+        radius: Tensor,
+        memory_budget: int,
+        directions: Directions | None,
+        precision: _Precision,
+        *,
+        symmetric: bool,
+    ) -> None:
+        self.frame, self.groups, self.order, self.symmetric = frame, groups, order, symmetric
+        self.radius, self.memory_budget, self.directions = radius, memory_budget, directions
+        self.precision = precision
+        self.best = BestKnown(groups, order)
+
+    def run(self, left: Tensor, right: Tensor, most: float) -> BestKnown:
+        """Return the nearest groups of each group on the left, unless more than ``most`` pairs had to be compared."""
         self.remaining = most
+        keep = self.memory_budget // 4
+        self.left = _Side(self.frame, self.groups, left, self.directions, self.precision, keep)
+        self.right = self.left
+        if not self.symmetric:
+            self.right = _Side(self.frame, self.groups, right, self.directions, self.precision, keep)
+        self._tighten()
+        self._prepare_tiles()
+        self._start()
+        for rows, columns in self._pairs_of_tiles():
+            self._screen(rows, columns)
+        self._settle()
+        return self.best
 
-    def admit(self, lower: Tensor, rows: slice, columns: slice) -> None:
-        """Screen one tile for its rows, then for its columns, and lower the limits of both."""
-        limit, slack = self.limit, self.slack
-        nothing = limit.new_full((lower.shape[1],), -math.inf)
-        here, there, bound = _admitted(lower, limit[rows], slack[rows], slack[columns], nothing)
-        self._add(here + rows.start, there + columns.start, bound)
-        admitted = limit[rows].clone()  # on the diagonal, rows and columns share their limits
-        there, here, bound = _admitted(lower.T, limit[columns], slack[columns], slack[rows], admitted)
-        self._add(here + rows.start, there + columns.start, bound)
+    def _prepare_tiles(self) -> None:
+        width, item = self.left.coarse.width + 2 * self.precision.ends, self.precision.products.itemsize
+        tile = LARGEST_TILE
+        while tile > SMALLEST_TILE and tile * width * 2 * item + tile**2 * (item + 34) > self.memory_budget // 2:
+            tile //= 2
+        self.tile = tile
+        most = tuple(min(tile, len(side.ids)) for side in (self.left, self.right))
+        self._sides = tuple(self.left.limit.new_empty(size, width) for size in most)
+        self._products = self.left.limit.new_empty(most[0] * most[1])
+        capacity = max(self.memory_budget // 256, 1) + most[0] * most[1]
+        self._pairs = [self.left.ids.new_empty(capacity) for _ in range(2)]
+        self._lower = self.left.limit.new_empty(capacity)
+        self.capacity, self.count = capacity - most[0] * most[1], 0
 
-    def _add(self, here: Tensor, there: Tensor, lower: Tensor) -> None:
-        place = slice(self.count, self.count + len(lower))
-        self.here[place], self.there[place], self.lower[place] = here, there, lower
+    # Products
+
+    def _lower_bounds(self, rows: slice, columns: slice) -> Tensor:
+        """The products of a tile, (rows, columns); the next overwrite them."""
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        one, other = self._sides[0][:height], self._sides[1][:width]
+        self.left.fill(one, rows, left=True)
+        self.right.fill(other, columns, left=False)
+        return torch.mm(one, other.T, out=self._products[: height * width].view(height, width))
+
+    def _slices(self, side: _Side) -> list[slice]:
+        return [slice(start, min(start + self.tile, len(side.ids))) for start in range(0, len(side.ids), self.tile)]
+
+    def _pairs_of_tiles(self) -> Iterator[tuple[slice, slice]]:
+        """Every tile, those whose rows and columns are near each other first."""
+        tiles = self._slices(self.left), self._slices(self.right)
+        order = self._distances_of_tiles(*tiles).flatten().argsort().tolist()
+        for place in order:
+            one, other = divmod(place, len(tiles[1]))
+            if not self.symmetric or one <= other:
+                yield tiles[0][one], tiles[1][other]
+
+    def _distances_of_tiles(self, rows: list[slice], columns: list[slice]) -> Tensor:
+        if self.directions is None:  # they are in no particular order
+            return torch.zeros(len(rows), len(columns))
+        centres = [
+            torch.stack([side.coarse.of(place).to(torch.float64).mean(0) for place in places])
+            for side, places in ((self.left, rows), (self.right, columns))
+        ]
+        return torch.cdist(*centres)
+
+    # Radii
+
+    def _start(self) -> None:
+        """Give each row a radius: that of its nearest by the bound in a tile near it."""
+        tiles = self._slices(self.left), self._slices(self.right)
+        nearest = self._distances_of_tiles(*tiles).argmin(1).tolist()
+        for place, rows in enumerate(tiles[0]):
+            columns = rows if self.symmetric else tiles[1][nearest[place]]
+            ids = self.left.ids[rows], self.right.ids[columns]
+            lower = self._lower_bounds(rows, columns)
+            lower.masked_fill_(ids[0][:, None] == ids[1], math.inf)
+            if len(ids[1]) <= self.order:
+                continue
+            bound, at = lower.topk(self.order, largest=False)
+            here = ids[0][:, None].expand_as(at)
+            exact = self._distances(here.flatten(), ids[1][at].flatten()).view_as(bound)
+            exact[bound == math.inf] = math.inf
+            self._shrink(ids[0], exact.amax(1))
+        self._tighten()
+
+    def _distances(self, here: Tensor, there: Tensor) -> Tensor:
+        return self.frame.rows.squared_distances(self.groups.first[here], self.groups.first[there])
+
+    def _shrink(self, ids: Tensor, squared: Tensor) -> None:
+        found = self.frame.scaled(squared).sqrt_().mul_(1 + 2.0**-40).add_(2.0**-500)
+        self.radius[ids] = torch.minimum(self.radius[ids], found)
+
+    def _tighten(self) -> None:
+        self.left.tighten(self.radius)
+        if not self.symmetric:
+            self.right.limit.fill_(-math.inf)
+
+    # Survivors
+
+    def _screen(self, rows: slice, columns: slice) -> None:
+        """Note the pairs of a tile that survive."""
+        row_limit, column_limit = self.left.limit[rows], self.right.limit[columns]
+        if max(float(row_limit.max()), float(column_limit.max())) == -math.inf:
+            return
+        lower = self._lower_bounds(rows, columns)
+        survives = lower <= row_limit[:, None]
+        if self.symmetric:
+            survives |= lower <= column_limit
+        if self.symmetric and rows == columns:
+            survives.triu_(1)
+        row, column = survives.nonzero(as_tuple=True)
+        place = slice(self.count, self.count + len(row))
+        torch.add(row, rows.start, out=self._pairs[0][place])
+        torch.add(column, columns.start, out=self._pairs[1][place])
+        self._lower[place] = lower[row, column]
         self.count = place.stop
+        if self.count > self.capacity:
+            self._settle()
 
-    def take(self) -> tuple[Tensor, Tensor]:
-        """Hand over all pairs that even the limits known by now do not exclude, and keep none."""
-        here, there, lower = self.here[: self.count], self.there[: self.count], self.lower[: self.count]
+    def _settle(self) -> None:
+        """Compare the pairs noted that are still near enough, nearest first, and forget them."""
+        here, there, lower = (part[: self.count] for part in (*self._pairs, self._lower))
         self.count = 0
-        still = lower <= torch.maximum(self.limit[here], self.limit[there])
-        here, there = here[still], there[still]
+        still = lower <= self._at_most(here, there)
+        if not self.symmetric:
+            still &= self.left.ids[here] != self.right.ids[there]
+        here, there, lower = here[still], there[still], lower[still]
+        ids = self.left.ids[here], self.right.ids[there]
+        if self.left.fine and self.right.fine:
+            bound = self._fine_bounds(here, there)
+        else:
+            bound = lower.to(torch.float64).clamp_(min=0).mul_(2 / (1 + self.precision.slack)).sqrt_()
+        # Nearest first, by the radius they are to fall in: what is compared early spares the others.
+        for part in (bound / self._reach(*ids)).argsort().tensor_split(4):
+            one, other = ids[0][part], ids[1][part]
+            near = bound[part] <= self._reach(one, other)
+            self._compare(one[near], other[near])
+
+    def _compare(self, here: Tensor, there: Tensor) -> None:
         self.remaining -= len(here)
         if self.remaining < 0:
             raise _TooManySurvivors
-        return here, there
+        self.best.compare(self.frame.rows, here, there, both=self.symmetric)
+        self._shrink(self.left.ids, self.best.distance[self.left.ids, -1])
+        self._tighten()
+
+    def _reach(self, here: Tensor, there: Tensor) -> Tensor:
+        """The larger radius of each pair."""
+        return torch.maximum(self.radius[here], self.radius[there]) if self.symmetric else self.radius[here]
+
+    def _at_most(self, here: Tensor, there: Tensor) -> Tensor:
+        if not self.symmetric:
+            return self.left.limit[here]
+        return torch.maximum(self.left.limit[here], self.right.limit[there])
+
+    def _fine_bounds(self, here: Tensor, there: Tensor) -> Tensor:
+        """Lower bounds of the true distances by the longer vectors, float64."""
+        one, other = self.left.fine, self.right.fine
+        assert one and other  # noqa: S101, PT018 - the caller has looked
+        left_vectors, right_vectors = one.of(slice(None)), other.of(slice(None))
+        bounds = torch.empty(len(here), dtype=torch.float64, device=here.device)
+        shrink = 1 - (one.width + 8) * torch.finfo(one.dtype).eps
+        step = max(1, 2**19 // one.width)
+        for target, left, right in zip(bounds.split(step), here.split(step), there.split(step), strict=True):
+            apart = (left_vectors[left] - right_vectors[right]).square_().sum(1).to(torch.float64).sqrt_()
+            target.copy_(apart.mul_(shrink).sub_(one.error[left]).sub_(other.error[right]))
+        return bounds
 
 
-def _admitted(
-    lower: Tensor, limit: Tensor, slack: Tensor, slack_across: Tensor, admitted: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return row, column and lower bound of what survives in each row, after lowering ``limit`` in place.
-
-    Leaves out what survived already for the sake of its column: there ``lower`` does not exceed ``admitted``.
-    """
-    least = lower.amin(1)
-    rows = ((least <= limit) & (least < math.inf)).nonzero()[:, 0]
-    part = lower[rows]
-    reach, at = part.min(1)
-    upper = (reach.to(torch.float64) + slack[rows] + slack_across[at]) * (1 + 2.0**-44)
-    upper = upper.to(lower.dtype).nextafter(limit.new_tensor(math.inf))  # the conversion may round down
-    limit[rows] = torch.minimum(limit[rows], upper)
-    row, column = ((part <= limit[rows, None]) & (part > admitted)).nonzero(as_tuple=True)
-    return rows[row], column, part[row, column]
+# From groups to samples
 
 
-# The best known
-
-
-class _Best:
-    """For each group the least squared distance seen, the lowest index attaining it, how many samples do."""
-
-    def __init__(self, groups: Groups) -> None:
-        self.groups = groups
-        self.distance = torch.full_like(groups.first, math.inf, dtype=torch.float64)
-        self.index = torch.full_like(groups.first, len(groups.of_sample))
-        self.tied = torch.zeros_like(groups.first)
-        self.alike = torch.zeros_like(groups.first)
-
-    def compare(self, rows: Rows, here: Tensor, there: Tensor) -> None:
-        """Compare pairs of groups in float64; a pair given twice would be counted as a tie with itself."""
-        distance = rows.squared_distances(self.groups.first[here], self.groups.first[there])
-        self._learn(here, there, distance)
-        self._learn(there, here, distance)
-
-    def _learn(self, here: Tensor, there: Tensor, distance: Tensor) -> None:
-        groups = self.groups
-        least = self.distance.scatter_reduce(0, here, distance, "amin")
-        nearer = least < self.distance
-        self.index[nearer] = len(groups.of_sample)
-        self.tied[nearer] = 0
-        self.alike[nearer] = 0
-        self.distance = least
-        attained = distance == least[here]
-        here, there = here[attained], there[attained]
-        self.index.scatter_reduce_(0, here, groups.first[there], "amin")
-        self.tied.index_add_(0, here, groups.size[there])
-        self.alike.index_add_(0, here, groups.alike(there, groups.labels[groups.first[here]]))
-
-    def of_samples(self) -> NearestNeighbours:
-        """From groups to samples: a sample with equals has these as its nearest, at distance 0."""
-        groups, own = self.groups, self.groups.of_sample
-        repeated = groups.size[own] > 1
-        itself = torch.arange(len(own), device=own.device)
-        twin = torch.where(groups.first[own] == itself, groups.second[own], groups.first[own])
-        return NearestNeighbours(
-            torch.where(repeated, twin, self.index[own]),
-            torch.where(repeated, groups.size[own] - 1, self.tied[own]),
-            torch.where(repeated, groups.alike(own, groups.labels) - 1, self.alike[own]),
+def _of_samples(rows: Rows, groups: Groups, best: BestKnown, split: int | None) -> Neighbours:
+    order = best.order
+    queries = torch.arange(split or 0, len(groups.of_row), device=groups.of_row.device)
+    indices = queries.new_empty(len(queries), order)
+    distances = best.distance.new_empty(len(queries), order)
+    tied, alike = torch.empty_like(queries), torch.empty_like(queries)
+    step = max(1, 2**20 // (order + 1) ** 2)
+    for start in range(0, len(queries), step):
+        place = slice(start, start + step)
+        index, distance = _nearest_members(groups, best, queries[place], itself=split is None)
+        indices[place], distances[place] = index, distance
+        tied[place], alike[place] = _tied_for_last(
+            groups, best, queries[place], groups.units.of_query[place], distance[:, -1], itself=split is None
         )
+    back = math.ldexp(1.0, -rows.exponent)
+    return Neighbours(indices, distances * back * back, tied, alike)
+
+
+def _nearest_members(groups: Groups, best: BestKnown, query: Tensor, *, itself: bool) -> tuple[Tensor, Tensor]:
+    """The nearest samples among the lowest members of the query's own group and of the nearest others."""
+    order, own = best.order, groups.of_row[query]
+    group = torch.cat([own[:, None], best.group[own]], 1)
+    distance = torch.cat([torch.zeros_like(best.distance[own, :1]), best.distance[own]], 1)
+    rank = torch.arange(order + itself, device=query.device)
+    there = rank < groups.size[group][:, :, None]
+    there &= (distance < math.inf)[:, :, None]
+    place = (groups.begin[group][:, :, None] + rank).clamp_(max=len(groups.members) - 1)
+    member = groups.members[place]
+    if itself:
+        there &= member != query[:, None, None]
+    apart = torch.where(there, distance[:, :, None], math.inf).flatten(1)
+    member = member.flatten(1)
+    by_index = member.argsort(1)
+    apart, member = apart.gather(1, by_index), member.gather(1, by_index)
+    nearest = apart.argsort(dim=1, stable=True)[:, :order]
+    return member.gather(1, nearest), apart.gather(1, nearest)
+
+
+def _tied_for_last(
+    groups: Groups, best: BestKnown, query: Tensor, unit: Tensor, last: Tensor, *, itself: bool
+) -> tuple[Tensor, Tensor]:
+    """How many samples lie at the last distance, and how many of them bear the label of the query."""
+    own, label = groups.of_row[query], groups.labels[query]
+    equal = last == 0
+    tied = torch.where(equal, groups.size[own] - int(itself), 0)
+    alike = torch.where(equal, groups.alike(own, label) - int(itself), 0)
+    whole = best.distance[own, -1] == last
+    listed = (best.distance[own] == last[:, None]) & ~whole[:, None]
+    others = best.group[own]
+    tied += torch.where(listed, groups.size[others], 0).sum(1) + torch.where(whole, best.tied[own], 0)
+    alike += torch.where(listed, groups.alike(others, label[:, None]), 0).sum(1) + torch.where(
+        whole, best.alike[unit], 0
+    )
+    return tied, alike

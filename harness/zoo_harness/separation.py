@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zoo.errors import UsageError
 from zoo_harness.feature_input import Array, checked_features, checked_labels
-from zoo_harness.neighbours import MEMORY_BUDGET, NearestNeighbours, nearest_neighbours
+from zoo_harness.neighbours import MEMORY_BUDGET, Neighbours, nearest_neighbours
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,15 +65,16 @@ def separation_index(
     return _score(nearest_neighbours(points, classes, memory_budget=memory_budget), classes)
 
 
-def _score(neighbours: NearestNeighbours, labels: Tensor) -> SeparationIndex:
+def _score(neighbours: Neighbours, labels: Tensor) -> SeparationIndex:
     n = len(labels)
-    value = int((labels[neighbours.indices] == labels).sum()) / n
-    undecided = (neighbours.tied_alike > 0) & (neighbours.tied_alike < neighbours.tied)
+    nearest, tied, alike = neighbours.indices[:, 0], neighbours.last_tied, neighbours.last_tied_alike
+    value = int((labels[nearest] == labels).sum()) / n
+    undecided = (alike > 0) & (alike < tied)
     return SeparationIndex(
         value=value,
         standard_error=math.sqrt(value * (1 - value) / n),
         n=n,
-        ties=int((neighbours.tied > 1).sum()),
+        ties=int((tied > 1).sum()),
         tied_disagreements=int(undecided.sum()),
-        nearest=neighbours.indices,
+        nearest=nearest,
     )

@@ -13,6 +13,8 @@ from hypothesis.extra.numpy import arrays
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo_harness import equal_rows, neighbours
+from zoo_harness.contraction import Contraction, Frame, at_most_one, principal_directions
+from zoo_harness.directions import Directions, choose_directions
 from zoo_harness.full_precision import full_precision
 from zoo_harness.neighbours import MEMORY_BUDGET, nearest_neighbours
 
@@ -35,7 +37,7 @@ def search(features, labels=None, budget=MEMORY_BUDGET):
 
 
 def nearest(features, budget=MEMORY_BUDGET):
-    return search(features, budget=budget).indices.tolist()
+    return search(features, budget=budget).indices[:, 0].tolist()
 
 
 def nearest_by_brute_force(features):
@@ -71,15 +73,15 @@ def compared(monkeypatch):
 
 @pytest.fixture
 def screened(monkeypatch):
-    """Note the dtypes of the products that the search goes through."""
+    """Note the dtypes of the vectors that the search goes through."""
     dtypes = []
-    bounds = neighbours._bounds
+    half = neighbours._half
 
-    def noted(norms, terms, dtype):
-        dtypes.append(dtype)
-        return bounds(norms, terms, dtype)
+    def noted(vectors, precision):
+        dtypes.append(precision.vectors)
+        return half(vectors, precision)
 
-    monkeypatch.setattr(neighbours, "_bounds", noted)
+    monkeypatch.setattr(neighbours, "_half", noted)
     return dtypes
 
 
@@ -108,7 +110,7 @@ def test_scales_at_which_squares_leave_the_range_of_float64(scale):
     features = np.round(gaussian(5) * 64)  # so that subnormal multiples are exact
     plain, scaled = search(features), search(features * scale)
     assert scaled.indices.tolist() == plain.indices.tolist()
-    assert scaled.tied.tolist() == plain.tied.tolist()
+    assert scaled.last_tied.tolist() == plain.last_tied.tolist()
 
 
 def test_subnormal_float32():
@@ -156,7 +158,8 @@ def search_integers(x, labels):
 
 
 def triples(result):
-    return list(zip(result.indices.tolist(), result.tied.tolist(), result.tied_alike.tolist(), strict=True))
+    columns = result.indices[:, 0], result.last_tied, result.last_tied_alike
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 @settings(deadline=None, max_examples=60)
@@ -177,9 +180,9 @@ def test_lowest_index_wins_ties_across_tiles(budget):
     result = search(x[:, None].astype(float), x % 2, budget)
     place = np.argsort(x)
     for value in range(1, 99):
-        assert result.indices[place[value]] == min(place[value - 1], place[value + 1])
-    assert result.tied.sum() == 98 * 2 + 2
-    assert not result.tied_alike.any()
+        assert result.indices[place[value], 0] == min(place[value - 1], place[value + 1])
+    assert result.last_tied.sum() == 98 * 2 + 2
+    assert not result.last_tied_alike.any()
 
 
 def test_a_sample_is_excluded_by_index_not_as_the_first_of_its_equals():
@@ -189,8 +192,8 @@ def test_a_sample_is_excluded_by_index_not_as_the_first_of_its_equals():
 
 def test_minus_zero_equals_zero():
     result = search([[-0.0], [0.1], [0.0], [-0.0]])
-    assert result.indices.tolist() == [2, 0, 0, 0]
-    assert result.tied.tolist() == [2, 3, 2, 2]
+    assert result.indices[:, 0].tolist() == [2, 0, 0, 0]
+    assert result.last_tied.tolist() == [2, 3, 2, 2]
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e30])
@@ -218,9 +221,9 @@ def test_different_rows_with_one_hash_stay_apart(monkeypatch):
 
 
 @pytest.mark.parametrize("budget", BUDGETS[1:])
-@pytest.mark.parametrize(("distance", "most"), [(1e2, 10), (1e5, 40), (1e10, 190)])
+@pytest.mark.parametrize(("distance", "most"), [(1e2, 10), (1e5, 60), (1e10, 310)])
 def test_tight_clusters_far_apart(distance, most, budget, compared, screened):
-    features = gaussian(12, n=300) + distance * (np.arange(300) % 2)[:, None]
+    features = gaussian(12, n=1000) + distance * (np.arange(1000) % 2)[:, None]
     assert nearest(features, budget) == nearest_by_brute_force(features)
     assert sum(compared) < most * len(features)
     assert screened == [torch.float32, torch.float64][: 1 + (distance > 1e2)]
@@ -230,7 +233,8 @@ def test_one_outlier_does_not_spoil_the_screening(compared):
     features = gaussian(13)
     features[70] = 1e30
     assert nearest(features) == nearest_by_brute_force(features)
-    assert sum(compared) < 10 * len(features)
+    wasted = (neighbours.COMPARED_PER_ROW + 8) * len(features)  # by the float32 products, until they are given up
+    assert sum(compared) < wasted + 10 * len(features)
 
 
 def test_every_pair_tied():
@@ -244,24 +248,29 @@ def test_ordinary_features_meet_few_exact_comparisons(compared):
     assert sum(compared) < 2 * len(features)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("precision", [neighbours._BFLOAT16, neighbours._FLOAT32, neighbours._FLOAT64])
+@pytest.mark.parametrize("rank", [None, 3, 40])
 @pytest.mark.parametrize("spread", [0.0, 1.0, 1e4, 1e20])
 @pytest.mark.parametrize("outlier", [0.0, 1e22, 1e160])  # makes other squares underflow in float32, in float64
-def test_bounds_hold(dtype, spread, outlier):
+def test_products_are_lower_bounds(precision, rank, spread, outlier):
     features = torch.from_numpy(gaussian(15, n=80, width=100, spread=spread))
     features[7, 3] += outlier
-    screen = neighbours._Screen(equal_rows.Rows.of(features, MEMORY_BUDGET), torch.arange(80), dtype)
-    x = screen.factor * features.numpy().astype(np.longdouble)
-    half = ((x[:, None] - x[None, :]) ** 2).sum(2) / 2
-    seen = np.zeros((80, 80), dtype=int)
-    for tile, down, across in neighbours._tiles(screen, 80, 33):
-        at = np.isfinite(tile.numpy())
-        lower = tile.numpy().astype(np.longdouble)
-        upper = lower + (screen.slack[down, None] + screen.slack[across]).numpy()
-        assert (lower[at] <= half[down, across][at]).all()
-        assert (half[down, across][at] <= upper[at]).all()
-        seen[down, across] += at
-    assert (seen == np.triu(np.ones_like(seen), 1)).all()
+    rows = equal_rows.Rows.of(features, MEMORY_BUDGET)
+    groups = equal_rows.Groups.of(rows, torch.zeros(80, dtype=torch.int64), None)
+    frame = Frame(rows, groups.first)
+    directions = Directions(principal_directions(frame, groups.first, rank), None) if rank else None
+    count = len(groups.first)  # with the largest spread, rows of a cluster become equal
+    side = neighbours._Side(frame, groups, torch.arange(count), directions, precision, MEMORY_BUDGET)
+    width = side.coarse.width + 2 * precision.ends
+    left, right = (torch.empty(count, width, dtype=precision.products) for _ in range(2))
+    side.fill(left, slice(None), left=True)
+    side.fill(right, slice(None), left=False)
+    with full_precision(torch.device("cpu"), precision.setting):
+        lower = (left @ right.T).numpy().astype(np.longdouble)
+    x = frame.centred(groups.first[side.ids]).numpy().astype(np.longdouble)
+    squared = ((x[:, None] - x[None, :]) ** 2).sum(2)
+    others = ~np.eye(count, dtype=bool)
+    assert (lower <= (1 + precision.slack) / 2 * squared)[others].all()
 
 
 class LargestTensor(TorchDispatchMode):
@@ -283,6 +292,174 @@ def test_memory_stays_within_the_budget(clusters):
         found = nearest(features, 2**20)
     assert largest.bytes < 2**20 < 1200**2
     assert found == nearest(features)
+
+
+# More than one neighbour, and reference samples
+
+
+def answer(result):
+    return [result.indices.tolist(), result.last_tied.tolist(), result.last_tied_alike.tolist()]
+
+
+def answer_by_integers(x, labels, order, references=None, reference_labels=None):
+    """Indices, tied and tied alike of each row, in integer arithmetic."""
+    there, there_labels = (x, labels) if references is None else (references, reference_labels)
+    found = [[], [], []]
+    for i, row in enumerate(x):
+        distances = ((there - row) ** 2).sum(1)
+        kept = np.delete(np.arange(len(there)), i) if references is None else np.arange(len(there))
+        nearest = kept[np.argsort(distances[kept], kind="stable")][:order]
+        tied = kept[distances[kept] == distances[nearest[-1]]]
+        found[0].append(nearest.tolist())
+        found[1].append(len(tied))
+        found[2].append(int((there_labels[tied] == labels[i]).sum()))
+    return found
+
+
+def integer_set(data, least):
+    n = data.draw(st.integers(least, 25))
+    side = data.draw(st.sampled_from([1, 2, 5, 200]))
+    return n, side
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_several_neighbours_agree_with_integer_arithmetic(data):
+    n, side = integer_set(data, 2)
+    width, order = data.draw(st.integers(1, 3)), data.draw(st.integers(1, min(n - 1, 6)))
+    x = data.draw(arrays(np.int64, (n, width), elements=st.integers(0, side)))
+    labels = data.draw(arrays(np.int64, (n,), elements=st.integers(0, 3)))
+    features, tensor = torch.from_numpy(x).double(), torch.from_numpy(labels)
+    budget = data.draw(st.sampled_from(BUDGETS))
+    result = nearest_neighbours(features, tensor, order, memory_budget=budget)
+    assert answer(result) == answer_by_integers(x, labels, order)
+    exact = ((x[:, None] - x[result.indices.numpy()]) ** 2).sum(2)
+    assert result.squared_distances.tolist() == exact.tolist()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_references_agree_with_integer_arithmetic(data):
+    (n, side), (m, _side) = integer_set(data, 1), integer_set(data, 1)
+    width, order = data.draw(st.integers(1, 3)), data.draw(st.integers(1, min(m, 6)))
+    x, references = (data.draw(arrays(np.int64, (k, width), elements=st.integers(0, side))) for k in (n, m))
+    labels, theirs = (data.draw(arrays(np.int64, (k,), elements=st.integers(0, 3))) for k in (n, m))
+    result = nearest_neighbours(
+        torch.from_numpy(x).double(),
+        torch.from_numpy(labels),
+        order,
+        references=torch.from_numpy(references).double(),
+        reference_labels=torch.from_numpy(theirs),
+        memory_budget=data.draw(st.sampled_from(BUDGETS)),
+    )
+    assert answer(result) == answer_by_integers(x, labels, order, references, theirs)
+
+
+# Short vectors
+
+
+@pytest.fixture(scope="module")
+def many():
+    """Rows enough for short vectors: most of the variance in a few of 160 directions, some rows twice."""
+    rng = np.random.default_rng(20)
+    shape = np.exp(-np.arange(160) / 15)
+    features = torch.from_numpy((rng.normal(size=(5000, 160)) * shape).astype(np.float32))
+    features[100:110] = features[4000:4010]
+    return features, torch.from_numpy(rng.integers(0, 7, 5000))
+
+
+@pytest.fixture
+def shortened(monkeypatch):
+    """Have the search take short and longer vectors, whether or not they pay."""
+
+    def chosen(frame, _asking, offered, _order):
+        return Directions(*(principal_directions(frame, offered, rank) for rank in (24, 80)))
+
+    monkeypatch.setattr(neighbours, "choose_directions", chosen)
+
+
+def squared_distances(left, right):
+    return torch.cdist(left.double(), right.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+@pytest.mark.parametrize("budget", [2**22, MEMORY_BUDGET])
+@pytest.mark.parametrize("order", [1, 4])
+def test_short_vectors_find_the_nearest(many, shortened, budget, order, compared, screened):
+    features, labels = many
+    result = nearest_neighbours(features, labels, order, memory_budget=budget)
+    assert screened == [torch.bfloat16]
+    distances = squared_distances(features, features).fill_diagonal_(np.inf)
+    nearest = distances.argsort(dim=1, stable=True)[:, :order]
+    assert torch.equal(result.indices, nearest)
+    torch.testing.assert_close(result.squared_distances, distances.gather(1, nearest), rtol=1e-12, atol=1e-12)
+    assert sum(compared) < 40 * order * len(features) < len(features) ** 2 / 20
+
+
+def test_short_vectors_find_the_nearest_references(many, shortened, screened):
+    features, labels = many
+    queries = torch.cat([features[:300] + 0.01, features[4500:]])
+    of_queries = torch.cat([labels[:300], labels[4500:]])
+    more = queries.repeat(6, 1) + torch.arange(6).repeat_interleave(len(queries))[:, None] * 1e-3
+    result = nearest_neighbours(
+        more, of_queries.repeat(6), 2, references=features[:4500], reference_labels=labels[:4500]
+    )
+    assert screened == [torch.bfloat16] * 2
+    nearest = squared_distances(more, features[:4500]).argsort(dim=1, stable=True)[:, :2]
+    assert torch.equal(result.indices, nearest)
+
+
+def test_tight_clusters_leave_the_short_vectors_behind(many, shortened, screened):
+    features, labels = many[0].double(), many[1]
+    features = features * 1e-6 + 1e3 * torch.eye(160, dtype=torch.float64)[labels]
+    result = nearest_neighbours(features, labels)
+    assert screened == [torch.bfloat16, torch.float32, torch.float64]
+    distances = squared_distances(features - features[0], features - features[0]).fill_diagonal_(np.inf)
+    least = distances.amin(1)
+    chosen = distances.gather(1, result.indices)[:, 0]
+    assert (chosen <= least * (1 + 1e-9)).all()
+
+
+def test_directions_are_taken_only_where_they_pay():
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randn(5000, 1024, generator=random)
+    flat = noise[:, :20] @ torch.randn(20, 1024, generator=random) + 0.01 * noise
+    chosen = torch.arange(5000)
+    frames = [Frame(equal_rows.Rows.of(features, MEMORY_BUDGET), chosen) for features in (flat, noise)]
+    found = choose_directions(frames[0], chosen, chosen, 1)
+    assert found is not None
+    assert found.coarse.shape == (1024, 32)
+    assert choose_directions(frames[1], chosen, chosen, 1) is None
+    assert choose_directions(frames[0], chosen[:100], chosen, 1) is None
+
+
+@pytest.mark.parametrize("found", ["random", "one direction twice", "nothing"])
+def test_bad_directions_cost_time_and_nothing_else(many, monkeypatch, found):
+    features, labels = many
+    basis = torch.randn(160, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    if found == "one direction twice":
+        basis[:, 1:] = basis[:, :1]
+    if found == "nothing":
+        basis.zero_()
+    bad = Directions(at_most_one(basis), None)
+    monkeypatch.setattr(neighbours, "choose_directions", lambda *_arguments: bad)
+    expected = squared_distances(features, features).fill_diagonal_(np.inf).argsort(dim=1, stable=True)[:, :1]
+    assert torch.equal(nearest_neighbours(features, labels).indices, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1.0, 1e-20, 1e20])
+def test_distances_of_vectors_are_lower_bounds(dtype, scale):
+    features = torch.from_numpy(gaussian(21, n=90, width=60) * scale)
+    features[3] *= 1e6
+    frame = Frame(equal_rows.Rows.of(features, MEMORY_BUDGET), torch.arange(90))
+    for rank in (1, 10, 59, 60):
+        basis = principal_directions(frame, torch.arange(90), rank)
+        assert torch.linalg.matrix_norm(basis, ord=2) <= 1
+        short = Contraction(frame, torch.arange(90), basis, dtype, keep=True)
+        w, h = short.vectors.double().numpy().astype(np.longdouble), short.error.numpy()
+        x = frame.centred(torch.arange(90)).numpy().astype(np.longdouble)
+        apart = np.sqrt(((w[:, None] - w[None]) ** 2).sum(2)) - h[:, None] - h[None]
+        assert (apart <= np.sqrt(((x[:, None] - x[None]) ** 2).sum(2))).all()
 
 
 # Settings of the caller

@@ -41,6 +41,7 @@ def test_what_a_record_declares_is_true_of_its_network(backbone: Backbone) -> No
         ("deit_base_distilled", "report", 7_103_252, 7_087_872),
         ("cait_s24", "paper", 1_877_130, 1_776_000),
         ("cait_s24", "report", 1_779_226, 1_775_376),
+        ("resnet152v2", "paper", 15_497_994, 14_970_880),
     ],
 )
 def test_as_many_parameters_train_as_the_studies_printed(

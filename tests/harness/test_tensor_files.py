@@ -128,9 +128,9 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path, name: str) -> None:
     assert "not a readable" in refusal(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["a.h5", "a.onnx", "safetensors"])
+@pytest.mark.parametrize("name", ["a.npz", "a.onnx", "safetensors", "h5"])
 def test_other_suffix_is_refused_with_the_known_ones(tmp_path: Path, name: str) -> None:
-    expected = "a weight file ends in one of .safetensors, .pth, .pt, .bin; convert it to safetensors"
+    expected = "a weight file ends in one of .safetensors, .pth, .pt, .bin, .h5; convert it to safetensors"
     assert refusal(tmp_path / name) == expected
 
 

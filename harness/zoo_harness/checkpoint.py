@@ -19,6 +19,7 @@ from zoo.backbone import Architecture, FactoryArchitecture, TimmArchitecture, To
 from zoo.errors import UsageError, WeightsError, ZooError
 from zoo.registry import load_registry
 from zoo_harness.atomic import replacing, write_text
+from zoo_harness.image_input import Images, as_batches
 from zoo_harness.network import build_network
 from zoo_harness.preprocess import BatchTransform
 from zoo_harness.run_record import RunRecord, read_run
@@ -129,18 +130,29 @@ class LoadedModel(nn.Module):
         self.network = network
         self.record = record
         self.classes = record.dataset.classes
-        self.preprocess = BatchTransform(record.settings.preprocessing)
+        self._transform = BatchTransform(record.settings.preprocessing)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, classes)`` for preprocessed images, by the run's own rule where there are two heads."""
         heads = tuple(head.path for head in self.record.settings.head.parts)
         return prediction(TunedNetwork(self.network, heads, heads).logits(images), self.record.settings.predict)
 
-    @torch.inference_mode()
-    def predict(self, images: Tensor) -> list[str]:
-        """Class names for uint8 images ``(B, H, W)`` or ``(B, H, W, 3)``."""
+    def preprocess(self, images: Images) -> Tensor:
+        """Network input ``(B, 3, h, w)`` in float32, on the model's device, for one image or many.
+
+        ``images`` is a PIL image of any mode of 8 or 16 bits, or a list of them, of any sizes; or a uint8 numpy array
+        or torch tensor, one image ``(H, W)`` or ``(H, W, 3)`` or a batch ``(B, H, W)`` or ``(B, H, W, 3)``. Three
+        dimensions are one colour image where the last is 3, else a batch of grey images. Raises
+        :class:`~zoo.errors.UsageError` for anything else, :class:`~zoo.errors.DataError` for what cannot be decoded.
+        """
         device = next(self.network.parameters()).device
-        best = self(self.preprocess(images.to(device))).argmax(1)
+        sized = [self._transform.resize_and_crop(batch.to(device)) for batch in as_batches(images)]
+        return self._transform.normalise(torch.cat(sized))
+
+    @torch.inference_mode()
+    def predict(self, images: Images) -> list[str]:
+        """Class names, one for each image; ``images`` as for :meth:`preprocess`."""
+        best = self(self.preprocess(images)).argmax(1)
         return [self.classes[index] for index in best.tolist()]
 
 

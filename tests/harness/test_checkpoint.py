@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import pytest
 import skimage.data
@@ -308,3 +309,16 @@ def test_predict_gives_class_names(tiny_resnet: Backbone, tmp_path: Path) -> Non
     assert model.predict(photos) == [CLASSES[index] for index in best]
     assert model.predict(photos[..., 0]) == model.predict(photos[..., :1].expand(-1, -1, -1, 3)), "grey images too"
     assert (model.classes, model.training) == (CLASSES, False)
+
+
+def test_predict_takes_images_as_they_come(tiny_resnet: Backbone, tmp_path: Path) -> None:
+    save_run(tiny_resnet, tmp_path)
+    model = zoo.load(tmp_path)
+    cat = PIL.Image.fromarray(skimage.data.cat())
+    images = [cat, cat.crop((0, 0, 90, 40)), cat.convert("L"), cat.quantize(), cat.convert("RGBA")]
+    expected = torch.cat([model.preprocess(torch.from_numpy(np.array(i.convert("RGB")))) for i in images])
+    assert torch.equal(model.preprocess(images), expected)
+    assert model.predict(images) == [CLASSES[index] for index in logits(model, expected).argmax(1)]
+    assert model.predict(cat) == model.predict(np.asarray(cat)) == model.predict(images)[:1]
+    with pytest.raises(UsageError, match="multiply by 255"):
+        model.predict(np.asarray(cat) / 255)

@@ -8,6 +8,7 @@ they refuse by name, because loading it with a random head would be worse than a
 from __future__ import annotations
 
 import json
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def load(path: str | Path, device: str = "cpu") -> LoadedModel:
     record = read_run(directory)
     checkpoint = directory / CHECKPOINT
     if record.checkpoint_sha256 is None or not checkpoint.is_file():
-        raise UsageError(f"{directory} holds no checkpoint: the run is {record.status}")
+        raise UsageError(_why_not_loaded(record, directory))
     found = digest(directory)
     if found != record.checkpoint_sha256:
         raise WeightsError(f"{checkpoint}: SHA-256 is {found}, the run wrote {record.checkpoint_sha256}")
@@ -88,6 +89,19 @@ def load(path: str | Path, device: str = "cpu") -> LoadedModel:
         raise WeightsError(f"{checkpoint}: {len(faults)} tensor(s) are not the recorded network's, e.g. {faults[0]!r}")
     network.load_state_dict(tensors)
     return LoadedModel(network, record).to(device).eval()
+
+
+def _why_not_loaded(record: RunRecord, directory: Path) -> str:
+    epochs = f"{record.results.epochs_done} of {record.settings.training.epochs}"
+    again = f"run it again, with another --out: {shlex.join(record.command)}"
+    state = "still runs, or was killed" if record.status == "running" else f"is {record.status}"
+    if not (directory / CHECKPOINT).is_file():
+        return f"{directory} holds no {CHECKPOINT}: the run {state}, after {epochs} epochs; {again}"
+    loader = f"; timm.create_model('local-dir:{directory}', pretrained=True) loads it" if record.loads_in_timm else ""
+    return (
+        f"{directory}: the run {state}, so nothing proves its {CHECKPOINT}; by the record it is of epoch {epochs}"
+        f"{loader}; or {again}"
+    )
 
 
 def rebuild(record: RunRecord) -> nn.Module:

@@ -286,21 +286,43 @@ def wait_for_epoch(out: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-def test_control_c_ends_cleanly_and_keeps_the_history(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_control_c_and_sigterm_end_cleanly_and_keep_the_history(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
     out = tmp_path / "run"
     process = start(out)
     wait_for_epoch(out, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     printed, told = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert printed == ""
     assert "Traceback" not in told
-    assert f"kept in {out}" in told
     record = read_run(out)
+    assert f"the checkpoint of epoch {record.results.epochs_done} of 400 are kept in {out}" in told
     assert record.status == "interrupted"
     assert record.results.epochs_done == len(history(out)) >= 1
     assert {file.name for file in out.iterdir()} == FILES
     assert "interrupted" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_in_the_first_epoch_promises_no_checkpoint(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    out = tmp_path / "run"
+    process = start(out)
+    deadline = time.monotonic() + 120
+    while not (out / "samples.png").is_file():  # the first thing a run writes besides its record
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(number)
+    _printed, told = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert f"there is no checkpoint, only the record in {out}" in told.splitlines()[-1]
+    assert not (out / "model.safetensors").exists()
+    assert read_run(out).status == "interrupted"
 
 
 def test_a_kill_leaves_no_half_file(tmp_path: Path) -> None:
@@ -312,7 +334,7 @@ def test_a_kill_leaves_no_half_file(tmp_path: Path) -> None:
     assert read_run(out).status == "running"
     assert history(out)
     assert len(read_tensors(out / "model.safetensors")) == 296
-    with pytest.raises(zoo.UsageError, match="the run is running"):
+    with pytest.raises(zoo.UsageError, match=r"still runs, or was killed.*of epoch \d+ of 400"):
         zoo.load(out)
     assert {file.name for file in out.iterdir() if not file.name.endswith(".tmp")} <= FILES
 

@@ -61,6 +61,7 @@ def evaluate(
     from zoo_harness.cli.progress import TerminalProgress
     from zoo_harness.data import Subset
     from zoo_harness.device import check_precision, choose_device
+    from zoo_harness.interrupts import Terminated, terminable
     from zoo_harness.run_directory import RunDirectory
     from zoo_harness.train import Conditions
     from zoo_harness.weights import choose_source
@@ -95,8 +96,11 @@ def evaluate(
     )
     if out is not None:
         RunDirectory(out).check()
-    with TerminalProgress(quiet=quiet) as progress:
-        record, directory = _run(request, out, progress)
+    try:
+        with TerminalProgress(quiet=quiet) as progress, terminable():
+            record, directory = _run(request, out, progress)
+    except Terminated as error:
+        raise typer.Exit(error.exit_code) from error
     _report(record, directory, as_json=as_json, quiet=quiet)
 
 
@@ -119,8 +123,18 @@ def _run(request: Request, out: Path | None, progress: TerminalProgress) -> tupl
     try:
         return run(planned, directory, progress, progress.announce), directory
     except KeyboardInterrupt:
-        tell(f"interrupted; history and the last whole epoch's checkpoint are kept in {directory.path}")
+        tell(_what_is_kept(directory))
         raise
+
+
+def _what_is_kept(directory: RunDirectory) -> str:
+    from zoo_harness.run_record import read_run
+
+    record = read_run(directory.path)
+    if record.checkpoint_sha256 is None:
+        return f"interrupted before the first epoch ended; there is no checkpoint, only the record in {directory.path}"
+    whole = f"{record.results.epochs_done} of {record.settings.training.epochs}"
+    return f"interrupted; history and the checkpoint of epoch {whole} are kept in {directory.path}"
 
 
 def _report(record: RunRecord, directory: RunDirectory, *, as_json: bool, quiet: bool) -> None:

@@ -22,45 +22,12 @@ from torch import Tensor
 
 from zoo.dataset import Dataset, DatasetRequest, ImageFiles, ImageSplit, LoadedDataset
 from zoo.errors import DataError, UsageError, ZooError
+from zoo_harness.choices import Subset
 from zoo_harness.network import load_function
 from zoo_harness.preprocess import BatchTransform
 from zoo_harness.run_record import DatasetRecord, SplitRecord
 
 _IN_MEMORY = 2**30  # bytes of decoded images; more goes to a memory-mapped file
-
-
-@dataclass(frozen=True)
-class Subset:
-    """Which part of a data set a run uses: ``per_class`` images of each class or ``limit`` in all, of each split.
-
-    ``val_fraction`` holds that part of the training split out for evaluation, in place of the data set's own
-    evaluation split.
-    """
-
-    per_class: int | None = None
-    limit: int | None = None
-    val_fraction: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.per_class is not None and self.limit is not None:
-            raise UsageError("--per-class and --limit exclude each other: give one")
-        for option, value in (("--per-class", self.per_class), ("--limit", self.limit)):
-            if value is not None and value < 1:
-                raise UsageError(f"{option} {value} must be at least 1")
-        if self.val_fraction is not None and not 0 < self.val_fraction < 1:
-            raise UsageError(f"--val-fraction {self.val_fraction} must lie between 0 and 1, both excluded")
-
-    def in_words(self) -> str:
-        """What was left out, for a reader of the card."""
-        parts = []
-        if self.val_fraction is not None:
-            parts.append(f"{self.val_fraction:g} of the training split held out for evaluation")
-        if self.per_class is not None:
-            parts.append(f"{self.per_class} images per class (fewer where a split has fewer), seed {self.seed}")
-        if self.limit is not None:
-            parts.append(f"at most {self.limit} images of each split, classes in turn, seed {self.seed}")
-        return "; ".join(parts) or "all images"
 
 
 @dataclass(frozen=True)

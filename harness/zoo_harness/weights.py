@@ -20,7 +20,7 @@ from zoo.backbone import (
     TorchvisionWeights,
     WeightSource,
 )
-from zoo.errors import UnreachableError, UsageError, WeightsError
+from zoo.errors import UnreachableError, WeightsError
 from zoo.reachability import why_unreachable
 from zoo_harness import local_weights
 from zoo_harness.run_record import WeightsRecord
@@ -38,24 +38,6 @@ class LocatedFile:
 
     path: Path
     revision: str | None = None
-
-
-def choose_source(backbone: Backbone, option: str | None) -> WeightSource:
-    """The source that ``--weights`` means: ``pretrained`` (the default), ``random`` or a path.
-
-    A run directory may stand for the checkpoint in it. Raises :class:`~zoo.errors.UsageError` for a path that is
-    not there.
-    """
-    if option in (None, "pretrained"):
-        return backbone.weights
-    if option == "random":
-        return RandomWeights()
-    path = Path(str(option)).expanduser()
-    if path.is_dir():
-        path /= "model.safetensors"
-    if not path.is_file():
-        raise UsageError(f"--weights: no such file {str(path)!r}; give 'pretrained', 'random' or a path of one")
-    return FileWeights(str(path))
 
 
 def load_weights(network: nn.Module, backbone: Backbone, source: WeightSource) -> WeightsRecord:

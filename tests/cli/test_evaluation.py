@@ -19,8 +19,8 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
 
 import zoo
+from zoo_harness.choices import Subset
 from zoo_harness.cli import run
-from zoo_harness.evaluate import Subset
 from zoo_harness.features import pool_features
 from zoo_harness.run_directory import claim_directory
 from zoo_harness.run_record import EpochRecord, RunRecord, read_run
@@ -198,6 +198,11 @@ def test_held_out_part_of_the_training_split(tmp_path: Path) -> None:
         (["--epochs", "-1"], "--epochs -1"),
         (["--learning-rate", "0"], "--learning-rate 0"),
         (["--learning-rate", "nan"], "--learning-rate nan"),
+        (["--learning-rate", "inf"], "--learning-rate inf must be above 0 and finite"),
+        (
+            ["--predict", "mean"],
+            "there is one head, 'classifier', and a mean takes two; leave it out (backbones with two heads: deit_base_",
+        ),
         (["--batch-size", "0"], "--batch-size 0"),
         (["--per-class", "0"], "--per-class 0"),
         (["--per-class", "3", "--limit", "9"], "--per-class and --limit exclude each other"),
@@ -220,6 +225,32 @@ def test_options_that_cannot_be_meant(
     out = tmp_path / "run"
     assert expected in refused(capsys, 2, *EVAL, "--out", str(out), *options)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--dataset", "digit"],
+        ["--dataset", "imagefolder:/no/such/folder"],
+        ["--dataset", "digits", "--recipe", "papr"],
+        ["--dataset", "digits", "--device", "gpu"],
+        ["--dataset", "digits", "--predict", "mean"],
+        ["--dataset", "digits", "--learning-rate", "inf"],
+        ["--dataset", "digits", "--weights", "no/such/file.pth"],
+        ["--dataset", "digits", "--data-dir", "/no/such/folder"],
+        ["--dataset", "digits", "--out", "/dev/null"],
+    ],
+)
+def test_a_slip_of_the_pen_is_told_before_torch_is_imported(options: list[str]) -> None:
+    program = (
+        "import sys\nfrom zoo_harness.cli import run\n"
+        f"assert run(['eval', 'efficientnet_lite0', *{options!r}]) == 2\n"
+        "assert not {'torch', 'timm', 'torchvision', 'numpy'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_out_must_be_new(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,10 +37,11 @@ from zoo import (
     load_registry,
 )
 from zoo.backbone import WeightSource
+from zoo_harness.choices import choose_source
 from zoo_harness.local_weights import describe, find_local, hub_cache, torch_hub_folder
 from zoo_harness.network import build_network
 from zoo_harness.preprocess import BatchTransform, resolve_preprocessing
-from zoo_harness.weights import choose_source, load_weights, locate
+from zoo_harness.weights import load_weights, locate
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "someone/net"

@@ -25,6 +25,7 @@ from zoo_harness import checkpoint, provenance
 from zoo_harness.card import render_card
 from zoo_harness.choices import Subset
 from zoo_harness.data import RunData, load_data
+from zoo_harness.features import pool_features
 from zoo_harness.interrupts import held_back
 from zoo_harness.network import build_network
 from zoo_harness.parameters import count_parameters
@@ -40,7 +41,7 @@ from zoo_harness.run_record import (
     SettingsRecord,
 )
 from zoo_harness.separation import separation_index
-from zoo_harness.surgery import TunedNetwork, match_modules, prepare
+from zoo_harness.surgery import TunedNetwork, capture, match_modules, prepare
 from zoo_harness.train import (
     EVALUATION_BATCH_SIZE,
     Conditions,
@@ -100,6 +101,7 @@ def plan(request: Request, progress: Progress) -> Plan:
     network.to(memory_format=torch.channels_last)  # faster convolutions, same weights
     example, _labels = data.train.batch(np.arange(1), request.conditions.device)
     tuned = prepare(network, tuning, len(data.record.classes), example)
+    _check_layer(tuned, request.layer, example)
     record = RunRecord(
         status="running",
         command=request.command,
@@ -268,6 +270,16 @@ def _check_modules(network: nn.Module, patterns: tuple[str, ...]) -> None:
         match_modules(network, patterns)
     except DeclarationError as error:  # the user wrote these, not a plugin
         raise UsageError(f"--unfreeze: {error}") from error
+
+
+def _check_layer(tuned: TunedNetwork, layer: FeatureLayer, example: torch.Tensor) -> None:
+    """Run the layer that is scored on one image, so that a wrong declaration is told before anything is written."""
+    tuned.eval()
+    with torch.no_grad(), capture(tuned.network, [layer.path]) as outputs:
+        tuned.logits(example)
+    if layer.path not in outputs:
+        raise DeclarationError(f"feature layer {layer.path!r} exists but never runs")
+    pool_features(outputs[layer.path], layer)
 
 
 def _separation_of(evaluation: Evaluation, labels: torch.Tensor) -> Measurement | None:

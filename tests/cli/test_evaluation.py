@@ -449,3 +449,29 @@ def test_a_terminal_that_knows_only_ascii() -> None:
     shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert shown.stdout.endswith("\n?\n")
     assert shown.returncode == 0
+
+
+def test_a_wrong_declared_width_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    plugin = tmp_path / "plugins"
+    (plugin / "wrong_width-1.dist-info").mkdir(parents=True)
+    (plugin / "wrong_width-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: wrong\nVersion: 1\n")
+    (plugin / "wrong_width-1.dist-info" / "entry_points.txt").write_text("[zoo]\nwrong = wrong\n")
+    (plugin / "wrong.py").write_text(
+        "import zoo\n@zoo.hookimpl\ndef zoo_backbones():\n"
+        "    return [zoo.Backbone(name='wrong', weights=zoo.RandomWeights(),\n"
+        "        unfreeze=('layer4',), head=zoo.Head('fc'),\n"
+        "        architecture=zoo.TimmArchitecture('test_resnet.r160_in1k'),\n"
+        "        features=(zoo.FeatureLayer('global_pool', 95, pool='flatten'),),\n"
+        "        license=None, paper=None, pretrained_on=None, imagenet_top1=None)]\n"
+    )
+    out = tmp_path / "run"
+    ended = subprocess.run(
+        [ZOO, "eval", "wrong", "--dataset", "digits", "--limit", "12", "--out", str(out)],
+        env={**os.environ, "PYTHONPATH": str(plugin)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "feature layer 'global_pool' is declared 95 wide with pool 'flatten', but gives 96" in ended.stderr
+    assert not out.exists()

@@ -77,7 +77,8 @@ def load_data(
     :class:`~zoo.errors.UsageError` for a subset that the data cannot give.
     """
     loaded = _load(dataset, argument, data_dir)
-    train, evaluation, evaluation_name = _choose_splits(dataset, loaded, subset)
+    called = f"{dataset.name}:{argument}" if argument else dataset.name
+    train, evaluation, evaluation_name = _choose_splits(dataset, called, loaded, subset)
     train_indices = _subset_indices(train, len(loaded.classes), subset, strict=loaded.classes)
     evaluation_indices = _subset_indices(evaluation, len(loaded.classes), subset, strict=None)
     train_data, train_record = _decode(train, train_indices, loaded.classes, "train", transform)
@@ -144,7 +145,9 @@ def _check_labels(split: ImageSplit, classes: tuple[str, ...], where: str) -> No
         )
 
 
-def _choose_splits(dataset: Dataset, loaded: LoadedDataset, subset: Subset) -> tuple[ImageSplit, ImageSplit, str]:
+def _choose_splits(
+    dataset: Dataset, called: str, loaded: LoadedDataset, subset: Subset
+) -> tuple[ImageSplit, ImageSplit, str]:
     train = loaded.splits["train"]
     _refuse_empty_class(train, loaded)
     if subset.val_fraction is not None:
@@ -152,7 +155,7 @@ def _choose_splits(dataset: Dataset, loaded: LoadedDataset, subset: Subset) -> t
         return _select(train, kept), _select(train, held_out), "held out of train"
     if dataset.evaluation_split not in loaded.splits:
         raise UsageError(
-            f"dataset {dataset.call!r} has no {dataset.evaluation_split!r} split here, only "
+            f"dataset {called!r} has no {dataset.evaluation_split!r} split here, only "
             f"{', '.join(loaded.splits)}: hold out part of the training split with --val-fraction 0.2"
         )
     return train, loaded.splits[dataset.evaluation_split], dataset.evaluation_split

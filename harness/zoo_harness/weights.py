@@ -21,15 +21,12 @@ from zoo.backbone import (
     WeightSource,
 )
 from zoo.errors import UnreachableError, WeightsError
-from zoo.reachability import why_unreachable
+from zoo.reachability import network_advice, why_unreachable
 from zoo_harness import local_weights
 from zoo_harness.run_record import WeightsRecord
 from zoo_harness.tensor_files import read_tensors, sha256_of
 
-_ADVICE = (
-    "connect to the network, or pass --weights PATH to a file you have, or --weights random; "
-    "HF_HUB_OFFLINE=1 skips the network and uses what is cached"
-)
+_ADVICE = "or pass --weights PATH to a file you have, or --weights random"
 
 
 @dataclass(frozen=True)
@@ -207,7 +204,8 @@ def _from_hub(backbone: str, repository: str, filename: str, revision: str | Non
             return LocatedFile(path, _commit(path))
         except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
             obstacle = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    raise UnreachableError(f"weights of {backbone!r}", [in_cache, ("Hub", obstacle)], _ADVICE)
+    advice = f"{network_advice()}, {_ADVICE}"
+    raise UnreachableError(f"weights of {backbone!r}", [in_cache, ("Hub", obstacle)], advice)
 
 
 def _commit(path: Path) -> str | None:
@@ -228,7 +226,7 @@ def _from_torchvision(backbone: str, source: TorchvisionWeights) -> LocatedFile:
         download_url_to_file(url, str(target), hash_prefix=_start_of_digest(source), progress=False)
     except (OSError, RuntimeError) as error:
         tried = [(str(target), "no such file"), ("torchvision's server", str(error))]
-        raise UnreachableError(f"weights of {backbone!r}", tried, _ADVICE) from error
+        raise UnreachableError(f"weights of {backbone!r}", tried, f"connect to the network, {_ADVICE}") from error
     return LocatedFile(target)
 
 
@@ -249,7 +247,7 @@ def _from_package(backbone: str, source: PackageWeights) -> LocatedFile:
 def _from_file(backbone: str, source: FileWeights) -> LocatedFile:
     path = Path(source.path).expanduser()
     if not path.is_file():
-        raise UnreachableError(f"weights of {backbone!r}", [(str(path), "no such file")], _ADVICE)
+        raise UnreachableError(f"weights of {backbone!r}", [(str(path), "no such file")], f"put it there, {_ADVICE}")
     return LocatedFile(path)
 
 

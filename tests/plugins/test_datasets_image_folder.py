@@ -95,6 +95,7 @@ def test_an_unreadable_image_is_named_when_it_is_asked_for(tmp_path: Path, damag
     with pytest.raises(DataError, match="cannot be decoded as an image") as caught:
         images[images.paths.index(path)]
     assert str(path) in str(caught.value)
+    assert "<_io" not in str(caught.value)
 
 
 def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def _title(dataset: Dataset, argument: str | None) -> str:
     """The title for a card; of a path only the folder's own name, since cards are published."""
     if argument is None:
         return dataset.title
-    return f"{dataset.title} {Path(argument).name if dataset.argument == 'PATH' else argument}"
+    return f"{dataset.title} {Path(argument).expanduser().resolve().name if dataset.argument == 'PATH' else argument}"
 
 
 def _load(dataset: Dataset, argument: str | None, data_dir: Path | None) -> LoadedDataset:

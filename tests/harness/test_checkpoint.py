@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ import zoo
 from zoo import Backbone, DualHead, Head, Preprocessing, Training, UsageError, WeightsError
 from zoo.backbone import TimmArchitecture
 from zoo_harness import provenance
+from zoo_harness.card import render_card
 from zoo_harness.checkpoint import CHECKPOINT, digest, save_checkpoint, save_configuration
 from zoo_harness.network import build_network
 from zoo_harness.parameters import count_parameters
@@ -35,11 +37,13 @@ from zoo_harness.run_record import (
     SettingsRecord,
     SplitRecord,
     WeightsRecord,
+    read_run,
 )
 from zoo_harness.surgery import TunedNetwork, capture, replace_head
 from zoo_harness.tensor_files import sha256_of
 
 CLASSES = ("cat", "dog", 'a "quoted", Größe')
+README = Path(__file__).parents[2] / "README.md"
 TWO_HEADS = DualHead(cls=Head("head"), dist=Head("head_dist"))
 
 
@@ -176,6 +180,31 @@ def test_configuration_says_how_images_are_prepared(tiny_resnet: Backbone, tmp_p
     configuration = json.loads((tmp_path / "config.json").read_text())
     assert configuration["zoo"] == {"backbone": "tiny_resnet", "recipe": "default"}
     assert configuration["label_names"] == list(CLASSES)
+
+
+def python_blocks(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_what_card_and_readme_say_loads_it_does(
+    tiny_resnet: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "runs" / "fashion"
+    run.mkdir(parents=True)
+    save_run(tiny_resnet, run)
+    for name in ("shoe.jpg", "image.jpg"):
+        PIL.Image.fromarray(skimage.data.cat()).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    expected = zoo.load(run).predict(PIL.Image.open("shoe.jpg"))
+    readme = README.read_text().partition("## Load a checkpoint")[2].partition("\n## ")[0]
+    card = render_card(read_run(run)).replace('"PATH"', '"runs/fashion"').replace(":PATH", ":runs/fashion")
+    for page in (readme, card):
+        by_zoo, by_timm, by_transformers = python_blocks(page)
+        for block in (by_zoo, by_timm, by_transformers):
+            names: dict[str, Any] = {}
+            exec(block, names)  # noqa: S102 - our own pages, and whether they run is the question
+            assert names["model"].training is False or block is by_timm
+        assert names["label"] == expected[0]
 
 
 # Refused by name

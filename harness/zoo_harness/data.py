@@ -61,11 +61,12 @@ class ImageData:
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run trains on and what it is evaluated on, with the record of both."""
+    """What a run trains on and what it is evaluated on, with the record of both and what the loader warned of."""
 
     train: ImageData
     evaluation: ImageData
     record: DatasetRecord
+    warnings: tuple[str, ...] = ()
 
 
 def load_data(
@@ -102,7 +103,7 @@ def load_data(
         val_fraction=subset.val_fraction,
         subset=subset.in_words(),
     )
-    return RunData(train_data, evaluation_data, record)
+    return RunData(train_data, evaluation_data, record, loaded.warnings)
 
 
 def _title(dataset: Dataset, argument: str | None) -> str:

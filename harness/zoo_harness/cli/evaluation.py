@@ -119,6 +119,8 @@ def _run(request: Request, out: Path | None, progress: TerminalProgress) -> tupl
     from zoo_harness.run_directory import claim_directory
 
     planned = plan(request, progress)
+    for warning in planned.data.warnings:
+        progress.warn(warning)
     parameters = planned.record.parameters
     data = planned.record.dataset
     progress.say(

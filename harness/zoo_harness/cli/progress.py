@@ -70,6 +70,10 @@ class TerminalProgress:
         if not self._quiet:
             self._console.print(line, soft_wrap=True)
 
+    def warn(self, line: str) -> None:
+        """Print a warning above the bar, also where all else is silent."""
+        self._console.print(f"warning: {line}", soft_wrap=True)
+
     def announce(self, epoch: EpochRecord) -> None:
         """Print an epoch's figures."""
         self.say(

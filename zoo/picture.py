@@ -20,14 +20,14 @@ def upright_grey_or_colour(image: Image) -> Image:
     """
     import PIL.ImageOps
 
-    upright = PIL.ImageOps.exif_transpose(image)
+    upright = PIL.ImageOps.exif_transpose(image)  # a copy in any case
     if upright.mode.startswith("I;16"):
         return _upper_bits(upright)
     if upright.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {upright.mode} have no fixed range, expected 8 or 16 bits per channel")
     if upright.mode == "P" and "transparency" in upright.info:
         upright = upright.convert("RGBA")  # straight to RGB, Pillow warns
-    return upright.copy() if upright.mode == "L" else upright.convert("RGB")
+    return upright if upright.mode in ("L", "RGB") else upright.convert("RGB")
 
 
 def _upper_bits(image: Image) -> Image:

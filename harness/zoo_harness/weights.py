@@ -21,18 +21,15 @@ from zoo.backbone import (
     TorchvisionWeights,
     WeightSource,
 )
-from zoo.errors import UnreachableError, UsageError, WeightsError
-from zoo.reachability import why_unreachable
+from zoo.errors import UnreachableError, WeightsError
+from zoo.reachability import network_advice, why_unreachable
 from zoo_harness import local_weights
 from zoo_harness.download import fetch, md5_of
 from zoo_harness.keras_file import KERAS_SUFFIXES, named_as_in, network_of, require_h5py
 from zoo_harness.run_record import WeightsRecord
 from zoo_harness.tensor_files import read_tensors, sha256_of
 
-_ADVICE = (
-    "connect to the network, or pass --weights PATH to a file you have, or --weights random; "
-    "HF_HUB_OFFLINE=1 skips the network and uses what is cached"
-)
+_ADVICE = "or pass --weights PATH to a file you have, or --weights random"
 
 
 @dataclass(frozen=True)
@@ -41,24 +38,6 @@ class LocatedFile:
 
     path: Path
     revision: str | None = None
-
-
-def choose_source(backbone: Backbone, option: str | None) -> WeightSource:
-    """The source that ``--weights`` means: ``pretrained`` (the default), ``random`` or a path.
-
-    A run directory may stand for the checkpoint in it. Raises :class:`~zoo.errors.UsageError` for a path that is
-    not there.
-    """
-    if option in (None, "pretrained"):
-        return backbone.weights
-    if option == "random":
-        return RandomWeights()
-    path = Path(str(option)).expanduser()
-    if path.is_dir():
-        path /= "model.safetensors"
-    if not path.is_file():
-        raise UsageError(f"--weights: no such file {str(path)!r}; give 'pretrained', 'random' or a path of one")
-    return FileWeights(str(path))
 
 
 def load_weights(network: nn.Module, backbone: Backbone, source: WeightSource) -> WeightsRecord:
@@ -257,7 +236,8 @@ def _from_hub(backbone: str, repository: str, filename: str, revision: str | Non
             return LocatedFile(path, _commit(path))
         except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
             obstacle = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    raise UnreachableError(f"weights of {backbone!r}", [in_cache, ("Hub", obstacle)], _ADVICE)
+    advice = f"{network_advice()}, {_ADVICE}"
+    raise UnreachableError(f"weights of {backbone!r}", [in_cache, ("Hub", obstacle)], advice)
 
 
 def _commit(path: Path) -> str | None:
@@ -278,7 +258,7 @@ def _from_torchvision(backbone: str, source: TorchvisionWeights) -> LocatedFile:
         download_url_to_file(url, str(target), hash_prefix=_start_of_digest(source), progress=False)
     except (OSError, RuntimeError) as error:
         tried = [(str(target), "no such file"), ("torchvision's server", str(error))]
-        raise UnreachableError(f"weights of {backbone!r}", tried, _ADVICE) from error
+        raise UnreachableError(f"weights of {backbone!r}", tried, f"connect to the network, {_ADVICE}") from error
     return LocatedFile(target)
 
 
@@ -315,7 +295,7 @@ def _from_package(backbone: str, source: PackageWeights) -> LocatedFile:
 def _from_file(backbone: str, source: FileWeights) -> LocatedFile:
     path = Path(source.path).expanduser()
     if not path.is_file():
-        raise UnreachableError(f"weights of {backbone!r}", [(str(path), "no such file")], _ADVICE)
+        raise UnreachableError(f"weights of {backbone!r}", [(str(path), "no such file")], f"put it there, {_ADVICE}")
     return LocatedFile(path)
 
 

@@ -151,7 +151,8 @@ def test_a_missing_field_is_not_told_with_the_whole_call(install: Install) -> No
 @pytest.mark.parametrize(
     ("source", "error"),
     [
-        (plugin(backbone(), hook="zoo_backbone"), "unknown hook 'zoo_backbone'"),
+        (plugin(backbone(), hook="zoo_backbone"), "unknown hook 'zoo_backbone'; did you mean 'zoo_backbones'?"),
+        (plugin(backbone(), hook="zoo_x_y_z"), "unknown hook 'zoo_x_y_z'; expected zoo_backbones or zoo_datasets"),
         (
             "import zoo\n@zoo.hookimpl\ndef zoo_backbones(registry):\n    return []",
             "Argument(s) {'registry'} are declared in the hookimpl but can not be found in the hookspec",

@@ -31,7 +31,7 @@ test: $(STAMP) ## Run every test, the slow ones and the doctests too
 	@$(PY) -m pytest
 
 .PHONY: test-fast
-test-fast: $(STAMP) ## Run the tests that take seconds
+test-fast: $(STAMP) ## Run all tests but the slow ones, in some five minutes
 	@$(PY) -m pytest -m 'not slow'
 
 # pytest comes last, so that its closing line ends the output.

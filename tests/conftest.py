@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 
 from zoo import Backbone, FeatureLayer, Head, TimmWeights
@@ -22,6 +25,14 @@ def tiny_resnet() -> Backbone:
         pretrained_on="ImageNet-1k",
         imagenet_top1=None,
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _control_c_is_heard() -> Iterator[None]:
+    """A shell has what it starts in the background ignore Ctrl-C, and so would every process of the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session", autouse=True)

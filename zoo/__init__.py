@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         FileWeights,
         Head,
         HubWeights,
+        KerasWeights,
         PackageWeights,
         Preprocessing,
         RandomWeights,
@@ -49,8 +50,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "zoo.backbone": (
         "Backbone", "DualHead", "FactoryArchitecture", "FeatureLayer", "FileWeights", "Head", "HubWeights",
-        "PackageWeights", "Preprocessing", "RandomWeights", "Recipe", "TimmArchitecture", "TimmWeights",
-        "TorchvisionArchitecture", "TorchvisionWeights", "Training",
+        "KerasWeights", "PackageWeights", "Preprocessing", "RandomWeights", "Recipe", "TimmArchitecture",
+        "TimmWeights", "TorchvisionArchitecture", "TorchvisionWeights", "Training",
     ),
     "zoo.dataset": ("Dataset", "DatasetRequest", "ImageSplit", "LoadedDataset"),
     "zoo.errors": (
@@ -78,6 +79,7 @@ __all__ = [
     "Head",
     "HubWeights",
     "ImageSplit",
+    "KerasWeights",
     "LoadedDataset",
     "PackageWeights",
     "PluginError",

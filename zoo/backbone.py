@@ -22,7 +22,11 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_len
 ModulePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
 ModulePattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_*?\[\]!-]+(\.[A-Za-z0-9_*?\[\]!-]+)*$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 HubId = Annotated[str, StringConstraints(pattern=f"^{OWN_NAME}/{OWN_NAME}$", max_length=193)]
+HttpsFolder = Annotated[
+    str, StringConstraints(pattern=rf"^https://[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*(:[0-9]+)?/({RELATIVE}/)?$")
+]
 FactoryPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Pixels = Annotated[int, Field(gt=0)]
@@ -262,6 +266,29 @@ class HubWeights:
 
 
 @dataclass(frozen=True, config=STRICT)
+class KerasWeights:
+    """An H5 file that Keras applications publish, with the MD5 they publish for it; reading it takes ``[keras]``.
+
+    Nothing maps its layers to the network's modules: a layer belongs to the module whose path, with ``_`` for every
+    dot, is the layer's name, so ``conv5_block1_preact_bn`` to ``conv5.block1.preact_bn``.
+
+    >>> published = KerasWeights("https://example.org/resnet/", "resnet152v2_weights.h5", md5="0" * 32)
+    >>> published.url
+    'https://example.org/resnet/resnet152v2_weights.h5'
+    """
+
+    folder: HttpsFolder
+    filename: Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*\.h5$")]
+    md5: Md5
+    kind: Literal["keras"] = field(default="keras", kw_only=True)
+
+    @property
+    def url(self) -> str:
+        """Where the file is published."""
+        return f"{self.folder}{self.filename}"
+
+
+@dataclass(frozen=True, config=STRICT)
 class PackageWeights:
     """A weight file that an installed package carries; ``path`` counts from the site-packages folder.
 
@@ -281,7 +308,7 @@ class PackageWeights:
 
 @dataclass(frozen=True, config=STRICT)
 class FileWeights:
-    """A safetensors or ``weights_only`` file on this machine; ``~`` is expanded.
+    """A safetensors, ``weights_only`` or Keras H5 file on this machine; ``~`` is expanded.
 
     >>> FileWeights("~/weights/net.safetensors").by_order
     False
@@ -305,7 +332,7 @@ class RandomWeights:
 
 
 WeightSource = Annotated[
-    TimmWeights | TorchvisionWeights | HubWeights | PackageWeights | FileWeights | RandomWeights,
+    TimmWeights | TorchvisionWeights | HubWeights | KerasWeights | PackageWeights | FileWeights | RandomWeights,
     Field(discriminator="kind"),
 ]
 

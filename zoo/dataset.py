@@ -105,7 +105,8 @@ class ImageSplit:
 class LoadedDataset:
     """What a loader returns: the class names in label order, the splits by name, and where they came from.
 
-    ``revision`` is the source's own version (a Hub commit, a package version), ``None`` where it has none.
+    ``revision`` is the source's own version (a Hub commit, a package version), ``None`` where it has none. ``warnings``
+    are lines the user should read, such as of files that were left out.
 
     >>> LoadedDataset(("cat", "dog"), {}, source="a folder").revision is None
     True
@@ -115,6 +116,7 @@ class LoadedDataset:
     splits: dict[str, ImageSplit]
     source: str
     revision: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 DatasetLoader = Callable[[DatasetRequest], LoadedDataset]

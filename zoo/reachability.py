@@ -7,6 +7,19 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 
+def network_advice() -> str:
+    """What to do about a Hub out of reach: unset ``HF_HUB_OFFLINE`` where it is set, else connect.
+
+    >>> "HF_HUB_OFFLINE" in network_advice()
+    True
+    """
+    from huggingface_hub import is_offline_mode
+
+    if is_offline_mode():
+        return "unset HF_HUB_OFFLINE to have it fetched"
+    return "connect to the network (HF_HUB_OFFLINE=1 skips the attempt and uses what is cached)"
+
+
 def why_unreachable(url: str) -> str | None:
     """Why the host of ``url`` is out of reach, or ``None`` if it may answer.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -21,7 +22,7 @@ from pydantic_core import ErrorDetails
 from zoo import hookspecs
 from zoo.backbone import Backbone
 from zoo.dataset import Dataset
-from zoo.errors import PluginError, UnknownNameError, UsageError
+from zoo.errors import PluginError, UnknownNameError, UsageError, near_misses
 
 GROUP = "zoo"
 BUILT_IN = "blockzoo"
@@ -144,12 +145,24 @@ class Registry:
             raise PluginError(f"{entry_point.value} is already loaded by {earlier}")
         self._manager.register(implementation, name=plugin.origin)
         try:
-            self._manager.check_pending()  # pluggy accepts a misspelt hook in silence until it is asked
+            self._check_hooks()
             self._refuse_unmarked(implementation)
         except Exception:
             self._manager.unregister(implementation)
             raise
         return implementation
+
+    def _check_hooks(self) -> None:
+        """Pluggy accepts a misspelt hook in silence until it is asked, and then names no other."""
+        try:
+            self._manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            misspelt = re.search(r"unknown hook '(\w+)'", str(error))
+            if misspelt is None:
+                raise
+            near = near_misses(misspelt[1], HOOKS, 1)
+            meant = f"did you mean {near[0]!r}?" if near else f"expected {' or '.join(HOOKS)}"
+            raise PluginError(f"unknown hook {misspelt[1]!r}; {meant}") from error
 
     def _refuse_unmarked(self, implementation: object) -> None:
         for hook in HOOKS:

@@ -42,6 +42,7 @@ def markdown_environment() -> jinja2.Environment:
         "fenced": markdown.fenced,
         "link": markdown.link,
         "percent": card_wording.percent,
+        "folderless": card_wording.without_folders,
         "fraction": card_wording.fraction,
         "number": card_wording.number,
         "per_class": card_wording.per_class,
@@ -51,6 +52,7 @@ def markdown_environment() -> jinja2.Environment:
 
 def _context(record: RunRecord) -> dict[str, object]:
     dataset, settings = record.dataset, record.settings
+    command = card_wording.command_without_folders(record.command)
     return {
         "record": record,
         "finished": record.status == "finished",
@@ -68,7 +70,8 @@ def _context(record: RunRecord) -> dict[str, object]:
         ],
         "published_table": _published_table(record),
         "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
-        "command": shlex.join(record.command),
+        "command": shlex.join(command),
+        "paths_left_out": command != record.command,
         "layer": record.backbone.features[-1].path,
         "loads_in_timm": record.loads_in_timm,
         "heads_averaged_by_timm": isinstance(settings.head, DualHead) and settings.predict == "cls",

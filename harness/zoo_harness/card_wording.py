@@ -2,10 +2,44 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from zoo.backbone import DualHead, Head, Preprocessing
 from zoo_harness.run_record import Measurement, RunRecord, SplitRecord
 
 NOT_MEASURED = "not measured"
+
+# From where a path begins that says where it lies, greedily to the last slash of all: of a folder with spaces in its
+# name nothing may stay.
+_FOLDERS = re.compile(r"""(?<![^\s'"(=])(?:~[^\s/]*|\.\.)?/(?=\S)(?:.*/)?""", re.DOTALL)
+_OPTION_AND_NAME = re.compile(r"(?:--?[\w-]+=)?(?:\w+:(?!//))?")
+
+
+def without_folders(text: str) -> str:
+    """The text with the last part alone of a path that begins at the root, at home or above; others stay.
+
+    >>> without_folders("folder /srv/me/my photos (split test is its folder val)")
+    'folder my photos (split test is its folder val)'
+    >>> without_folders("https://example.org/a/b"), without_folders("runs/a")
+    ('https://example.org/a/b', 'runs/a')
+    """
+    return _FOLDERS.sub("", text.rstrip("/") or text)
+
+
+def command_without_folders(command: Iterable[str]) -> tuple[str, ...]:
+    """A command line whose paths are as :func:`without_folders` leaves them.
+
+    >>> command_without_folders(["zoo", "eval", "--dataset", "imagefolder:/srv/me/photos", "--out=~/runs/a"])
+    ('zoo', 'eval', '--dataset', 'imagefolder:photos', '--out=a')
+    """
+    return tuple(map(_word_without_folders, command))
+
+
+def _word_without_folders(word: str) -> str:
+    start = _OPTION_AND_NAME.match(word)
+    begins = start.end() if start else 0
+    return word[:begins] + without_folders(word[begins:])
 
 
 def percent(measurement: Measurement | None) -> str:

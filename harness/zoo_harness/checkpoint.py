@@ -8,6 +8,7 @@ they refuse by name, because loading it with a random head would be worse than a
 from __future__ import annotations
 
 import json
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from zoo.backbone import Architecture, FactoryArchitecture, TimmArchitecture, To
 from zoo.errors import UsageError, WeightsError, ZooError
 from zoo.registry import load_registry
 from zoo_harness.atomic import replacing, write_text
+from zoo_harness.image_input import Images, as_batches
 from zoo_harness.network import build_network
 from zoo_harness.preprocess import BatchTransform
 from zoo_harness.run_record import RunRecord, read_run
@@ -74,7 +76,7 @@ def load(path: str | Path, device: str = "cpu") -> LoadedModel:
     record = read_run(directory)
     checkpoint = directory / CHECKPOINT
     if record.checkpoint_sha256 is None or not checkpoint.is_file():
-        raise UsageError(f"{directory} holds no checkpoint: the run is {record.status}")
+        raise UsageError(_why_not_loaded(record, directory))
     found = digest(directory)
     if found != record.checkpoint_sha256:
         raise WeightsError(f"{checkpoint}: SHA-256 is {found}, the run wrote {record.checkpoint_sha256}")
@@ -87,6 +89,19 @@ def load(path: str | Path, device: str = "cpu") -> LoadedModel:
         raise WeightsError(f"{checkpoint}: {len(faults)} tensor(s) are not the recorded network's, e.g. {faults[0]!r}")
     network.load_state_dict(tensors)
     return LoadedModel(network, record).to(device).eval()
+
+
+def _why_not_loaded(record: RunRecord, directory: Path) -> str:
+    epochs = f"{record.results.epochs_done} of {record.settings.training.epochs}"
+    again = f"run it again, with another --out: {shlex.join(record.command)}"
+    state = "still runs, or was killed" if record.status == "running" else f"is {record.status}"
+    if not (directory / CHECKPOINT).is_file():
+        return f"{directory} holds no {CHECKPOINT}: the run {state}, after {epochs} epochs; {again}"
+    loader = f"; timm.create_model('local-dir:{directory}', pretrained=True) loads it" if record.loads_in_timm else ""
+    return (
+        f"{directory}: the run {state}, so nothing proves its {CHECKPOINT}; by the record it is of epoch {epochs}"
+        f"{loader}; or {again}"
+    )
 
 
 def rebuild(record: RunRecord) -> nn.Module:
@@ -129,18 +144,29 @@ class LoadedModel(nn.Module):
         self.network = network
         self.record = record
         self.classes = record.dataset.classes
-        self.preprocess = BatchTransform(record.settings.preprocessing)
+        self._transform = BatchTransform(record.settings.preprocessing)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, classes)`` for preprocessed images, by the run's own rule where there are two heads."""
         heads = tuple(head.path for head in self.record.settings.head.parts)
         return prediction(TunedNetwork(self.network, heads, heads).logits(images), self.record.settings.predict)
 
-    @torch.inference_mode()
-    def predict(self, images: Tensor) -> list[str]:
-        """Class names for uint8 images ``(B, H, W)`` or ``(B, H, W, 3)``."""
+    def preprocess(self, images: Images) -> Tensor:
+        """Network input ``(B, 3, h, w)`` in float32, on the model's device, for one image or many.
+
+        ``images`` is a PIL image of any mode of 8 or 16 bits, or a list of them, of any sizes; or a uint8 numpy array
+        or torch tensor, one image ``(H, W)`` or ``(H, W, 3)`` or a batch ``(B, H, W)`` or ``(B, H, W, 3)``. Three
+        dimensions are one colour image where the last is 3, else a batch of grey images. Raises
+        :class:`~zoo.errors.UsageError` for anything else, :class:`~zoo.errors.DataError` for what cannot be decoded.
+        """
         device = next(self.network.parameters()).device
-        best = self(self.preprocess(images.to(device))).argmax(1)
+        sized = [self._transform.resize_and_crop(batch.to(device)) for batch in as_batches(images)]
+        return self._transform.normalise(torch.cat(sized))
+
+    @torch.inference_mode()
+    def predict(self, images: Images) -> list[str]:
+        """Class names, one for each image; ``images`` as for :meth:`preprocess`."""
+        best = self(self.preprocess(images)).argmax(1)
         return [self.classes[index] for index in best.tolist()]
 
 

@@ -22,45 +22,12 @@ from torch import Tensor
 
 from zoo.dataset import Dataset, DatasetRequest, ImageFiles, ImageSplit, LoadedDataset
 from zoo.errors import DataError, UsageError, ZooError
+from zoo_harness.choices import Subset
 from zoo_harness.network import load_function
 from zoo_harness.preprocess import BatchTransform
 from zoo_harness.run_record import DatasetRecord, SplitRecord
 
 _IN_MEMORY = 2**30  # bytes of decoded images; more goes to a memory-mapped file
-
-
-@dataclass(frozen=True)
-class Subset:
-    """Which part of a data set a run uses: ``per_class`` images of each class or ``limit`` in all, of each split.
-
-    ``val_fraction`` holds that part of the training split out for evaluation, in place of the data set's own
-    evaluation split.
-    """
-
-    per_class: int | None = None
-    limit: int | None = None
-    val_fraction: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.per_class is not None and self.limit is not None:
-            raise UsageError("--per-class and --limit exclude each other: give one")
-        for option, value in (("--per-class", self.per_class), ("--limit", self.limit)):
-            if value is not None and value < 1:
-                raise UsageError(f"{option} {value} must be at least 1")
-        if self.val_fraction is not None and not 0 < self.val_fraction < 1:
-            raise UsageError(f"--val-fraction {self.val_fraction} must lie between 0 and 1, both excluded")
-
-    def in_words(self) -> str:
-        """What was left out, for a reader of the card."""
-        parts = []
-        if self.val_fraction is not None:
-            parts.append(f"{self.val_fraction:g} of the training split held out for evaluation")
-        if self.per_class is not None:
-            parts.append(f"{self.per_class} images per class (fewer where a split has fewer), seed {self.seed}")
-        if self.limit is not None:
-            parts.append(f"at most {self.limit} images of each split, classes in turn, seed {self.seed}")
-        return "; ".join(parts) or "all images"
 
 
 @dataclass(frozen=True)
@@ -94,11 +61,12 @@ class ImageData:
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run trains on and what it is evaluated on, with the record of both."""
+    """What a run trains on and what it is evaluated on, with the record of both and what the loader warned of."""
 
     train: ImageData
     evaluation: ImageData
     record: DatasetRecord
+    warnings: tuple[str, ...] = ()
 
 
 def load_data(
@@ -110,7 +78,8 @@ def load_data(
     :class:`~zoo.errors.UsageError` for a subset that the data cannot give.
     """
     loaded = _load(dataset, argument, data_dir)
-    train, evaluation, evaluation_name = _choose_splits(dataset, loaded, subset)
+    called = f"{dataset.name}:{argument}" if argument else dataset.name
+    train, evaluation, evaluation_name = _choose_splits(dataset, called, loaded, subset)
     train_indices = _subset_indices(train, len(loaded.classes), subset, strict=loaded.classes)
     evaluation_indices = _subset_indices(evaluation, len(loaded.classes), subset, strict=None)
     train_data, train_record = _decode(train, train_indices, loaded.classes, "train", transform)
@@ -134,14 +103,14 @@ def load_data(
         val_fraction=subset.val_fraction,
         subset=subset.in_words(),
     )
-    return RunData(train_data, evaluation_data, record)
+    return RunData(train_data, evaluation_data, record, loaded.warnings)
 
 
 def _title(dataset: Dataset, argument: str | None) -> str:
     """The title for a card; of a path only the folder's own name, since cards are published."""
     if argument is None:
         return dataset.title
-    return f"{dataset.title} {Path(argument).name if dataset.argument == 'PATH' else argument}"
+    return f"{dataset.title} {Path(argument).expanduser().resolve().name if dataset.argument == 'PATH' else argument}"
 
 
 def _load(dataset: Dataset, argument: str | None, data_dir: Path | None) -> LoadedDataset:
@@ -177,7 +146,9 @@ def _check_labels(split: ImageSplit, classes: tuple[str, ...], where: str) -> No
         )
 
 
-def _choose_splits(dataset: Dataset, loaded: LoadedDataset, subset: Subset) -> tuple[ImageSplit, ImageSplit, str]:
+def _choose_splits(
+    dataset: Dataset, called: str, loaded: LoadedDataset, subset: Subset
+) -> tuple[ImageSplit, ImageSplit, str]:
     train = loaded.splits["train"]
     _refuse_empty_class(train, loaded)
     if subset.val_fraction is not None:
@@ -185,7 +156,7 @@ def _choose_splits(dataset: Dataset, loaded: LoadedDataset, subset: Subset) -> t
         return _select(train, kept), _select(train, held_out), "held out of train"
     if dataset.evaluation_split not in loaded.splits:
         raise UsageError(
-            f"dataset {dataset.call!r} has no {dataset.evaluation_split!r} split here, only "
+            f"dataset {called!r} has no {dataset.evaluation_split!r} split here, only "
             f"{', '.join(loaded.splits)}: hold out part of the training split with --val-fraction 0.2"
         )
     return train, loaded.splits[dataset.evaluation_split], dataset.evaluation_split

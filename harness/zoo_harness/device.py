@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import re
 
 import torch
 
-from zoo.errors import UsageError, ZooError, one_of
-
-PRECISIONS = ("fp32", "bf16")
+from zoo.errors import UsageError, one_of
+from zoo_harness.choices import PRECISIONS, check_device_name
 
 
 def choose_device(name: str) -> torch.device:
     """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means on this machine.
 
+    Raises :class:`~zoo.errors.UsageError` for another name, and for a device that this machine has not.
+
     >>> choose_device("cpu")
     device(type='cpu')
     """
+    check_device_name(name)
     if name == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     if name == "cpu":
         return torch.device("cpu")
-    match = re.fullmatch(r"cuda(?::(\d{1,3}))?", name)
-    if match is None:
-        raise UsageError(f"--device {name!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, ...")
     if not torch.cuda.is_available():
-        raise ZooError(f"--device {name!r}: this machine has no usable CUDA device; use --device cpu or auto")
-    index = int(match.group(1) or 0)
+        raise UsageError(f"--device {name!r}: this machine has no usable CUDA device; use --device cpu or auto")
+    index = int(name.partition(":")[2] or 0)
     if index >= torch.cuda.device_count():
-        raise ZooError(
+        raise UsageError(
             f"--device {name!r}: this machine has {torch.cuda.device_count()} CUDA device(s), from cuda:0 on"
         )
     return torch.device("cuda", index)

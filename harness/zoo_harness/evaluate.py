@@ -20,10 +20,12 @@ from torch import nn
 
 from zoo.backbone import Backbone, FeatureLayer, Preprocessing, Training, Tuning, WeightSource
 from zoo.dataset import Dataset
-from zoo.errors import DeclarationError, UnknownNameError, UsageError
+from zoo.errors import DeclarationError, UsageError
 from zoo_harness import checkpoint, provenance
 from zoo_harness.card import render_card
-from zoo_harness.data import RunData, Subset, load_data
+from zoo_harness.choices import Subset
+from zoo_harness.data import RunData, load_data
+from zoo_harness.features import pool_features
 from zoo_harness.interrupts import held_back
 from zoo_harness.network import build_network
 from zoo_harness.parameters import count_parameters
@@ -39,7 +41,7 @@ from zoo_harness.run_record import (
     SettingsRecord,
 )
 from zoo_harness.separation import separation_index
-from zoo_harness.surgery import TunedNetwork, match_modules, prepare
+from zoo_harness.surgery import TunedNetwork, capture, match_modules, prepare
 from zoo_harness.train import (
     EVALUATION_BATCH_SIZE,
     Conditions,
@@ -99,6 +101,7 @@ def plan(request: Request, progress: Progress) -> Plan:
     network.to(memory_format=torch.channels_last)  # faster convolutions, same weights
     example, _labels = data.train.batch(np.arange(1), request.conditions.device)
     tuned = prepare(network, tuning, len(data.record.classes), example)
+    _check_layer(tuned, request.layer, example)
     record = RunRecord(
         status="running",
         command=request.command,
@@ -256,47 +259,6 @@ class _Session:
         self._directory.write_record(self.record)
 
 
-def choose_layer(name: str, tuning: Tuning, path: str | None) -> FeatureLayer:
-    """The declared feature layer of backbone ``name`` at a path; the one the classifier sees unless given."""
-    if path is None:
-        return tuning.features[-1]
-    layers = {layer.path: layer for layer in tuning.features}
-    if path not in layers:
-        raise UnknownNameError(f"feature layer of {name}", path, layers)
-    return layers[path]
-
-
-def check_seed(seed: int) -> int:
-    """The seed, if generators take it: 0 to 2^63 - 1."""
-    if not 0 <= seed < 2**63:
-        raise UsageError(f"--seed {seed} must be 0 or more, and below 2^63")
-    return seed
-
-
-def apply_overrides(
-    training: Training, *, epochs: int | None, learning_rate: float | None, batch_size: int | None
-) -> Training:
-    """The recipe's training settings with what the user gave in their place.
-
-    Raises :class:`~zoo.errors.UsageError` for a value that cannot be.
-
-    >>> apply_overrides(Training(), epochs=3, learning_rate=None, batch_size=None).epochs
-    3
-    """
-    if epochs is not None and epochs < 0:
-        raise UsageError(f"--epochs {epochs} must be 0 (score without training) or more")
-    if learning_rate is not None and not 0 < learning_rate < float("inf"):
-        raise UsageError(f"--learning-rate {learning_rate} must be above 0")
-    if batch_size is not None and batch_size < 1:
-        raise UsageError(f"--batch-size {batch_size} must be at least 1")
-    return replace(
-        training,
-        epochs=training.epochs if epochs is None else epochs,
-        learning_rate=learning_rate or training.learning_rate,
-        batch_size=batch_size or training.batch_size,
-    )
-
-
 def _with_own_modules(request: Request) -> Tuning:
     if request.unfreeze is None:
         return request.tuning
@@ -308,6 +270,16 @@ def _check_modules(network: nn.Module, patterns: tuple[str, ...]) -> None:
         match_modules(network, patterns)
     except DeclarationError as error:  # the user wrote these, not a plugin
         raise UsageError(f"--unfreeze: {error}") from error
+
+
+def _check_layer(tuned: TunedNetwork, layer: FeatureLayer, example: torch.Tensor) -> None:
+    """Run the layer that is scored on one image, so that a wrong declaration is told before anything is written."""
+    tuned.eval()
+    with torch.no_grad(), capture(tuned.network, [layer.path]) as outputs:
+        tuned.logits(example)
+    if layer.path not in outputs:
+        raise DeclarationError(f"feature layer {layer.path!r} exists but never runs")
+    pool_features(outputs[layer.path], layer)
 
 
 def _separation_of(evaluation: Evaluation, labels: torch.Tensor) -> Measurement | None:

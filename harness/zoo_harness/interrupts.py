@@ -1,4 +1,4 @@
-"""Lets a few writes that belong together finish before Ctrl-C is heard."""
+"""Ctrl-C and SIGTERM: both end a run in order, and a few writes that belong together finish before either is heard."""
 
 from __future__ import annotations
 
@@ -8,12 +8,41 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+_HELD = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(KeyboardInterrupt):
+    """What SIGTERM raises while :func:`terminable` is active: whatever Ctrl-C ends in order, it ends too."""
+
+    exit_code = 128 + signal.SIGTERM
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Have SIGTERM raise :class:`Terminated` in the body; the former handler comes back afterwards.
+
+    Where SIGTERM is ignored it stays so. Only the main thread gets signals, so elsewhere there is nothing to do.
+
+    >>> with terminable():
+    ...     "ends in order"
+    'ends in order'
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """Hold an interrupt back until the body is done, then raise it.
+    """Hold Ctrl-C and SIGTERM back until the body is done, then let them happen.
 
-    Only the main thread gets interrupts, so elsewhere there is nothing to do.
+    Only the main thread gets signals, so elsewhere there is nothing to do.
 
     >>> with held_back():
     ...     "written whole"
@@ -22,11 +51,23 @@ def held_back() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    pending: list[tuple[int, FrameType | None]] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: pending.append((number, frame)))
+    pending: list[int] = []
+
+    def keep(number: int, _frame: FrameType | None) -> None:
+        pending.append(number)
+
+    # One that Python did not install reads as None and could not be put back.
+    before = {number: handler for number in _HELD if (handler := signal.getsignal(number)) is not None}
+    for number in before:
+        signal.signal(number, keep)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if pending and callable(before):
-        before(*pending[-1])
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if pending:
+        signal.raise_signal(pending[-1])
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated

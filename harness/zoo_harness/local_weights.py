@@ -40,6 +40,8 @@ def describe(source: WeightSource) -> str:
             return f"hub {source.repository}"
         case "torchvision":
             return f"torchvision {source.name} {source.tag}"
+        case "keras":
+            return f"keras {source.filename}"
         case "package":
             return f"package {source.distribution}"
         case "file":
@@ -56,6 +58,8 @@ def _candidate(source: WeightSource) -> Path | None:
             return hub_file(source.repository, source.filename, source.revision)
         case "torchvision":
             return torch_hub_folder() / source.filename
+        case "keras":
+            return keras_folder() / source.filename
         case "package":
             return package_file(source.path)
         case "file":
@@ -90,6 +94,11 @@ def hub_cache() -> Path:
 def torch_hub_folder() -> Path:
     """The folder torchvision downloads weights to, by the environment variables torch reads."""
     return Path(os.environ.get("TORCH_HOME", f"{_cache_home()}/torch")).expanduser() / "hub" / "checkpoints"
+
+
+def keras_folder() -> Path:
+    """The folder Keras downloads its applications' weights to, by the environment variable it reads."""
+    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
 
 
 def _cache_home() -> str:

@@ -1,9 +1,10 @@
-"""Reads tensors from files without ever running code from them: safetensors, or pickles with ``weights_only``."""
+"""Reads tensors from files without running code from them: safetensors, pickles with ``weights_only``, Keras' H5."""
 
 from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import torch
 from torch import Tensor
 
 from zoo.errors import WeightsError
+from zoo_harness.keras_file import KERAS_SUFFIXES, read_keras_tensors
 
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a weight file by name, on the CPU, in the file's own order.
+    """All tensors of a weight file by name, on the CPU, in the file's own order; of an H5 file by its layers' names.
 
     Raises :class:`~zoo.errors.WeightsError` for a file that is damaged, is of another kind, or would need arbitrary
     code to be read.
@@ -26,7 +28,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return _read_safetensors(path)
     if path.suffix in PICKLE_SUFFIXES:
         return _read_pickle(path)
-    kinds = ", ".join((".safetensors", *PICKLE_SUFFIXES))
+    if path.suffix in KERAS_SUFFIXES:
+        return read_keras_tensors(path)
+    kinds = ", ".join((".safetensors", *PICKLE_SUFFIXES, ".h5"))
     raise WeightsError(f"{path}: a weight file ends in one of {kinds}; convert it to safetensors")
 
 
@@ -49,7 +53,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of a bare pickle torch warns before it refuses it; the refusal says more.
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # What torch raises last tells the reader to switch its protection off; the error before it has the fault.
         reason = _reason(error.__context__ or error)

@@ -14,22 +14,22 @@ from zoo.backbone import (
     Backbone,
     FileWeights,
     HubWeights,
+    KerasWeights,
     PackageWeights,
     RandomWeights,
     TimmWeights,
     TorchvisionWeights,
     WeightSource,
 )
-from zoo.errors import UnreachableError, UsageError, WeightsError
-from zoo.reachability import why_unreachable
+from zoo.errors import UnreachableError, WeightsError
+from zoo.reachability import network_advice, why_unreachable
 from zoo_harness import local_weights
+from zoo_harness.download import fetch, md5_of
+from zoo_harness.keras_file import KERAS_SUFFIXES, named_as_in, network_of, require_h5py
 from zoo_harness.run_record import WeightsRecord
 from zoo_harness.tensor_files import read_tensors, sha256_of
 
-_ADVICE = (
-    "connect to the network, or pass --weights PATH to a file you have, or --weights random; "
-    "HF_HUB_OFFLINE=1 skips the network and uses what is cached"
-)
+_ADVICE = "or pass --weights PATH to a file you have, or --weights random"
 
 
 @dataclass(frozen=True)
@@ -38,24 +38,6 @@ class LocatedFile:
 
     path: Path
     revision: str | None = None
-
-
-def choose_source(backbone: Backbone, option: str | None) -> WeightSource:
-    """The source that ``--weights`` means: ``pretrained`` (the default), ``random`` or a path.
-
-    A run directory may stand for the checkpoint in it. Raises :class:`~zoo.errors.UsageError` for a path that is
-    not there.
-    """
-    if option in (None, "pretrained"):
-        return backbone.weights
-    if option == "random":
-        return RandomWeights()
-    path = Path(str(option)).expanduser()
-    if path.is_dir():
-        path /= "model.safetensors"
-    if not path.is_file():
-        raise UsageError(f"--weights: no such file {str(path)!r}; give 'pretrained', 'random' or a path of one")
-    return FileWeights(str(path))
 
 
 def load_weights(network: nn.Module, backbone: Backbone, source: WeightSource) -> WeightsRecord:
@@ -78,14 +60,8 @@ def load_weights(network: nn.Module, backbone: Backbone, source: WeightSource) -
         )
     located = locate(backbone, source)
     digest = _check_digest(located.path, source)
-    tensors = read_tensors(located.path)
-    if getattr(source, "by_order", False):
-        tensors = _match_by_order(located.path, tensors, network.state_dict())
-    elif isinstance(source, TimmWeights) and tensors.keys() != network.state_dict().keys():
-        tensors = _renamed_by_timm(source.name, tensors)
     heads = tuple(part.path for part in backbone.head.parts)
-    fit = compatible_tensors(located.path, tensors, network.state_dict(), heads)
-    network.load_state_dict(fit, strict=False)
+    network.load_state_dict(_fitting(located.path, source, network.state_dict(), heads), strict=False)
     return WeightsRecord(
         kind=source.kind,
         declared=source == backbone.weights,
@@ -96,6 +72,37 @@ def load_weights(network: nn.Module, backbone: Backbone, source: WeightSource) -
         bytes=located.path.stat().st_size,
         license=backbone.license if source == backbone.weights else None,
     )
+
+
+def _fitting(
+    path: Path, source: WeightSource, expected: Mapping[str, Tensor], heads: Iterable[str]
+) -> dict[str, Tensor]:
+    """The tensors of a file under the network's own names, after proof that they are its."""
+    tensors = read_tensors(path)
+    if getattr(source, "by_order", False):
+        tensors = _match_by_order(path, tensors, expected)
+    elif path.suffix in KERAS_SUFFIXES:
+        return _fitting_from_keras(path, tensors, expected, heads)
+    elif isinstance(source, TimmWeights) and tensors.keys() != expected.keys():
+        tensors = _renamed_by_timm(source.name, tensors)
+    return compatible_tensors(path, tensors, expected, heads)
+
+
+def _fitting_from_keras(
+    path: Path, given: dict[str, Tensor], expected: Mapping[str, Tensor], heads: Iterable[str]
+) -> dict[str, Tensor]:
+    whose = network_of(name.rpartition(".")[0] for name in given)
+    tensors = named_as_in(expected, given)
+    if tensors.keys().isdisjoint(expected):
+        held = f"the layers of {whose}" if whose else f"layers such as {', '.join(map(repr, list(given)[:2]))}"
+        raise WeightsError(
+            f"{path} is an H5 file of Keras and holds {held}, none of which this network has; give a safetensors "
+            "or PyTorch file of the network itself"
+        )
+    try:
+        return compatible_tensors(path, tensors, expected, heads)
+    except WeightsError as error:
+        raise WeightsError(f"{error}; by its layers it is {whose}" if whose else str(error)) from error
 
 
 def locate(backbone: Backbone, source: WeightSource) -> LocatedFile:
@@ -111,6 +118,8 @@ def locate(backbone: Backbone, source: WeightSource) -> LocatedFile:
             return _from_hub(backbone.name, source.repository, source.filename, source.revision)
         case TorchvisionWeights():
             return _from_torchvision(backbone.name, source)
+        case KerasWeights():
+            return _from_keras(backbone.name, source)
         case PackageWeights():
             return _from_package(backbone.name, source)
         case FileWeights():
@@ -193,6 +202,8 @@ def _check_digest(path: Path, source: WeightSource) -> str:
     published = _start_of_digest(source) or getattr(source, "sha256", None) or _digest_the_hub_published(path)
     if published is not None and not digest.startswith(published):
         raise WeightsError(f"{path}: SHA-256 is {digest}, published is {published}; delete the file and fetch it again")
+    if isinstance(source, KerasWeights) and (md5 := md5_of(path)) != source.md5:
+        raise WeightsError(f"{path}: MD5 is {md5}, published is {source.md5}; delete the file and fetch it again")
     return digest
 
 
@@ -225,7 +236,8 @@ def _from_hub(backbone: str, repository: str, filename: str, revision: str | Non
             return LocatedFile(path, _commit(path))
         except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
             obstacle = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    raise UnreachableError(f"weights of {backbone!r}", [in_cache, ("Hub", obstacle)], _ADVICE)
+    advice = f"{network_advice()}, {_ADVICE}"
+    raise UnreachableError(f"weights of {backbone!r}", [in_cache, ("Hub", obstacle)], advice)
 
 
 def _commit(path: Path) -> str | None:
@@ -246,8 +258,24 @@ def _from_torchvision(backbone: str, source: TorchvisionWeights) -> LocatedFile:
         download_url_to_file(url, str(target), hash_prefix=_start_of_digest(source), progress=False)
     except (OSError, RuntimeError) as error:
         tried = [(str(target), "no such file"), ("torchvision's server", str(error))]
-        raise UnreachableError(f"weights of {backbone!r}", tried, _ADVICE) from error
+        raise UnreachableError(f"weights of {backbone!r}", tried, f"connect to the network, {_ADVICE}") from error
     return LocatedFile(target)
+
+
+def _from_keras(backbone: str, source: KerasWeights) -> LocatedFile:
+    require_h5py(f"weights of {backbone!r}")  # said before some hundred megabytes are fetched, not after
+    target = local_weights.keras_folder() / source.filename
+    if target.is_file():
+        return LocatedFile(target)
+    obstacle = why_unreachable(source.url)
+    if obstacle is None:
+        try:
+            fetch(source.url, target, source.md5)
+            return LocatedFile(target)
+        except OSError as error:
+            obstacle = str(error)
+    tried = [(str(target), "no such file"), (source.url, obstacle)]
+    raise UnreachableError(f"weights of {backbone!r}", tried, _ADVICE)
 
 
 def _from_package(backbone: str, source: PackageWeights) -> LocatedFile:
@@ -267,7 +295,7 @@ def _from_package(backbone: str, source: PackageWeights) -> LocatedFile:
 def _from_file(backbone: str, source: FileWeights) -> LocatedFile:
     path = Path(source.path).expanduser()
     if not path.is_file():
-        raise UnreachableError(f"weights of {backbone!r}", [(str(path), "no such file")], _ADVICE)
+        raise UnreachableError(f"weights of {backbone!r}", [(str(path), "no such file")], f"put it there, {_ADVICE}")
     return LocatedFile(path)
 
 
@@ -277,6 +305,8 @@ def _origin(source: WeightSource) -> str:
             return source.repository
         case TorchvisionWeights():
             return f"{source.name} {source.tag}"
+        case KerasWeights():
+            return source.folder
         case PackageWeights():
             return source.distribution
         case FileWeights():

@@ -6,9 +6,9 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 
 from zoo.errors import DataError
+from zoo.picture import upright_grey_or_colour
 
 ARRAY_BYTES = 2**30
 """Image files that would fill more memory than this stay files."""
@@ -31,8 +31,9 @@ def decode_image(file: IO[bytes], where: str) -> PIL.Image.Image:
     """
     try:
         with PIL.Image.open(file) as image:
-            PIL.ImageOps.exif_transpose(image, in_place=True)
-            return _grey_or_colour(image)
+            return upright_grey_or_colour(image)
+    except PIL.UnidentifiedImageError as error:  # its own words show the open file as an object
+        raise DataError(f"{where} cannot be decoded as an image (of no known format); replace or remove it") from error
     except Exception as error:  # Pillow's decoders let OSError, SyntaxError, struct.error and more through
         reason = f"{type(error).__name__}: {error}"
         raise DataError(f"{where} cannot be decoded as an image ({reason}); replace or remove it") from error
@@ -54,13 +55,3 @@ def as_one_array(images: DecodableImages) -> np.ndarray[Any, Any] | None:
             return None
         array[index] = pixels
     return array
-
-
-def _grey_or_colour(image: PIL.Image.Image) -> PIL.Image.Image:
-    if image.mode.startswith("I;16"):  # Pillow's own conversion saturates: all above 255 would turn white
-        return PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode} have no fixed range, expected 8 or 16 bits per channel")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns
-    return image.copy() if image.mode == "L" else image.convert("RGB")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def load(request: DatasetRequest) -> LoadedDataset:
     """The folder that the argument names: splits ``train`` and, where there is one, ``test``.
 
     ``test`` is read from the first of :data:`EVALUATION_FOLDERS` that exists. Classes are in alphabetical
-    order, as in torchvision; hidden files and files that are no images are passed over.
+    order, as in torchvision; hidden files are passed over, and so are files that are no images, with a warning.
     """
     if request.data_dir is not None:
         raise UsageError(f"imagefolder:PATH names its folder itself; leave out --data-dir, given {request.data_dir}")
@@ -59,11 +60,12 @@ def _load_folder(root: Path) -> LoadedDataset:
     classes = _class_names(folders["train"])
     if "test" in folders:
         _check_same_classes(classes, folders)
-    splits = {name: _read_split(folder, classes) for name, folder in folders.items()}
+    left_out: list[Path] = []
+    splits = {name: _read_split(folder, classes, left_out) for name, folder in folders.items()}
     source = f"folder {root.resolve()}"
     if "test" in folders and folders["test"].name != "test":
         source += f" (split test is its folder {folders['test'].name})"
-    return LoadedDataset(classes, splits, source=source)
+    return LoadedDataset(classes, splits, source=source, warnings=_told_of(left_out))
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -102,29 +104,50 @@ def _check_same_classes(classes: tuple[str, ...], folders: dict[str, Path]) -> N
             )
 
 
-def _read_split(folder: Path, classes: tuple[str, ...]) -> ImageSplit:
+def _read_split(folder: Path, classes: tuple[str, ...], left_out: list[Path]) -> ImageSplit:
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(_image_files(folder / name))
+        files = sorted(_visible_files(folder / name))
+        found = [path for path in files if _is_image(path)]
+        left_out += [path for path in files if not _is_image(path)]
         if not found:
-            raise DataError(f"class folder {folder / name} is empty; expected images ({', '.join(IMG_EXTENSIONS)})")
+            others = f" but {len(files)} file(s) ending in {_endings(files)}" if files else ""
+            raise DataError(f"class folder {folder / name} has no image{others}; expected {', '.join(IMG_EXTENSIONS)}")
+        for path in found:
+            if not path.is_file():
+                raise DataError(f"{path} is a broken link or no regular file; repair or remove it")
         paths += found
         labels += [label] * len(found)
     return checked_split(ImagePaths(paths), labels, classes, str(folder))
 
 
-def _image_files(class_folder: Path) -> Iterator[Path]:
+def _told_of(left_out: list[Path]) -> tuple[str, ...]:
+    if not left_out:
+        return ()
+    return (
+        f"{len(left_out):,} file(s) ending in {_endings(left_out)} are left out, such as {left_out[0]}; "
+        f"images end in {', '.join(IMG_EXTENSIONS)}",
+    )
+
+
+def _endings(files: list[Path]) -> str:
+    """The endings of files, the most frequent first."""
+    counted = Counter(path.suffix.lower() or "no extension" for path in files)
+    return ", ".join(ending for ending, _count in counted.most_common(8)) + (", ..." if len(counted) > 8 else "")
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMG_EXTENSIONS
+
+
+def _visible_files(class_folder: Path) -> Iterator[Path]:
     for folder, subfolders, files in os.walk(class_folder, onerror=_raise):
         subfolders[:] = [name for name in subfolders if not _is_hidden(name)]
         for path in (Path(folder) / name for name in subfolders):
             if path.is_symlink():  # followed, it can lead in a circle; passed over, images would be missing
                 raise DataError(f"{path} links to a folder; link {class_folder} itself, or the image files")
-        for path in (Path(folder) / name for name in files if not _is_hidden(name)):
-            if path.suffix.lower() in IMG_EXTENSIONS:
-                if not path.is_file():
-                    raise DataError(f"{path} is a broken link or no regular file; repair or remove it")
-                yield path
+        yield from (Path(folder) / name for name in files if not _is_hidden(name))
 
 
 def _visible_folders(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from zoo.errors import UnreachableError
+from zoo.reachability import network_advice
 
 Found = TypeVar("Found")
 
@@ -46,10 +47,10 @@ def first_found(what: str, places: Iterable[Callable[[], Found]], advice: str) -
 def reach_advice(contents: str) -> str:
     """How to get at data that was found nowhere.
 
-    >>> reach_advice("the idx files")
-    'pass --data-dir FOLDER with the idx files, or connect to the network with HF_HUB_OFFLINE unset'
+    >>> reach_advice("the idx files").partition(", or ")[0]
+    'pass --data-dir FOLDER with the idx files'
     """
-    return f"pass --data-dir FOLDER with {contents}, or connect to the network with HF_HUB_OFFLINE unset"
+    return f"pass --data-dir FOLDER with {contents}, or {network_advice()}"
 
 
 def data_folder() -> Path:

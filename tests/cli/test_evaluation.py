@@ -19,8 +19,8 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
 
 import zoo
+from zoo_harness.choices import Subset
 from zoo_harness.cli import run
-from zoo_harness.evaluate import Subset
 from zoo_harness.features import pool_features
 from zoo_harness.run_directory import claim_directory
 from zoo_harness.run_record import EpochRecord, RunRecord, read_run
@@ -203,6 +203,11 @@ def test_held_out_part_of_the_training_split(tmp_path: Path) -> None:
         (["--epochs", "-1"], "--epochs -1"),
         (["--learning-rate", "0"], "--learning-rate 0"),
         (["--learning-rate", "nan"], "--learning-rate nan"),
+        (["--learning-rate", "inf"], "--learning-rate inf must be above 0 and finite"),
+        (
+            ["--predict", "mean"],
+            "there is one head, 'classifier', and a mean takes two; leave it out (backbones with two heads: deit_base_",
+        ),
         (["--batch-size", "0"], "--batch-size 0"),
         (["--per-class", "0"], "--per-class 0"),
         (["--per-class", "3", "--limit", "9"], "--per-class and --limit exclude each other"),
@@ -225,6 +230,32 @@ def test_options_that_cannot_be_meant(
     out = tmp_path / "run"
     assert expected in refused(capsys, 2, *EVAL, "--out", str(out), *options)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--dataset", "digit"],
+        ["--dataset", "imagefolder:/no/such/folder"],
+        ["--dataset", "digits", "--recipe", "papr"],
+        ["--dataset", "digits", "--device", "gpu"],
+        ["--dataset", "digits", "--predict", "mean"],
+        ["--dataset", "digits", "--learning-rate", "inf"],
+        ["--dataset", "digits", "--weights", "no/such/file.pth"],
+        ["--dataset", "digits", "--data-dir", "/no/such/folder"],
+        ["--dataset", "digits", "--out", "/dev/null"],
+    ],
+)
+def test_a_slip_of_the_pen_is_told_before_torch_is_imported(options: list[str]) -> None:
+    program = (
+        "import sys\nfrom zoo_harness.cli import run\n"
+        f"assert run(['eval', 'efficientnet_lite0', *{options!r}]) == 2\n"
+        "assert not {'torch', 'timm', 'torchvision', 'numpy'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_out_must_be_new(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,7 +305,11 @@ def test_an_unreadable_image_is_named_and_nothing_is_written(
     assert "train/dog/1.png" in error
     assert not (tmp_path / "run").exists()
     (tmp_path / "photos" / "train" / "dog" / "1.png").unlink()
+    Image.new("L", (9, 9)).save(tmp_path / "photos" / "test" / "cat" / "old.gif")
     assert run([*photos, "--epochs", "1", "--quiet", "--out", str(tmp_path / "run")]) == 0
+    told = capsys.readouterr().err
+    assert told.startswith("warning: 1 file(s) ending in .gif are left out, such as ")
+    assert told.count("\n") == 1
     assert read_run(tmp_path / "run").dataset.classes == ("cat", "dog")
 
 
@@ -291,21 +326,43 @@ def wait_for_epoch(out: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-def test_control_c_ends_cleanly_and_keeps_the_history(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_control_c_and_sigterm_end_cleanly_and_keep_the_history(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
     out = tmp_path / "run"
     process = start(out)
     wait_for_epoch(out, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     printed, told = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert printed == ""
     assert "Traceback" not in told
-    assert f"kept in {out}" in told
     record = read_run(out)
+    assert f"the checkpoint of epoch {record.results.epochs_done} of 400 are kept in {out}" in told
     assert record.status == "interrupted"
     assert record.results.epochs_done == len(history(out)) >= 1
     assert {file.name for file in out.iterdir()} == FILES
     assert "interrupted" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_in_the_first_epoch_promises_no_checkpoint(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    out = tmp_path / "run"
+    process = start(out)
+    deadline = time.monotonic() + 120
+    while not (out / "samples.png").is_file():  # the first thing a run writes besides its record
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(number)
+    _printed, told = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert f"there is no checkpoint, only the record in {out}" in told.splitlines()[-1]
+    assert not (out / "model.safetensors").exists()
+    assert read_run(out).status == "interrupted"
 
 
 def test_a_kill_leaves_no_half_file(tmp_path: Path) -> None:
@@ -317,7 +374,7 @@ def test_a_kill_leaves_no_half_file(tmp_path: Path) -> None:
     assert read_run(out).status == "running"
     assert history(out)
     assert len(read_tensors(out / "model.safetensors")) == 296
-    with pytest.raises(zoo.UsageError, match="the run is running"):
+    with pytest.raises(zoo.UsageError, match=r"still runs, or was killed.*of epoch \d+ of 400"):
         zoo.load(out)
     assert {file.name for file in out.iterdir() if not file.name.endswith(".tmp")} <= FILES
 
@@ -401,3 +458,29 @@ def test_a_terminal_that_knows_only_ascii() -> None:
     shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert shown.stdout.endswith("\n?\n")
     assert shown.returncode == 0
+
+
+def test_a_wrong_declared_width_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    plugin = tmp_path / "plugins"
+    (plugin / "wrong_width-1.dist-info").mkdir(parents=True)
+    (plugin / "wrong_width-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: wrong\nVersion: 1\n")
+    (plugin / "wrong_width-1.dist-info" / "entry_points.txt").write_text("[zoo]\nwrong = wrong\n")
+    (plugin / "wrong.py").write_text(
+        "import zoo\n@zoo.hookimpl\ndef zoo_backbones():\n"
+        "    return [zoo.Backbone(name='wrong', weights=zoo.RandomWeights(),\n"
+        "        unfreeze=('layer4',), head=zoo.Head('fc'),\n"
+        "        architecture=zoo.TimmArchitecture('test_resnet.r160_in1k'),\n"
+        "        features=(zoo.FeatureLayer('global_pool', 95, pool='flatten'),),\n"
+        "        license=None, paper=None, pretrained_on=None, imagenet_top1=None)]\n"
+    )
+    out = tmp_path / "run"
+    ended = subprocess.run(
+        [ZOO, "eval", "wrong", "--dataset", "digits", "--limit", "12", "--out", str(out)],
+        env={**os.environ, "PYTHONPATH": str(plugin)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "feature layer 'global_pool' is declared 95 wide with pool 'flatten', but gives 96" in ended.stderr
+    assert not out.exists()

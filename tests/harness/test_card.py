@@ -314,6 +314,7 @@ def test_only_what_timm_builds_is_called_timm() -> None:
     assert front_of(card)["library_name"] == "zoo"
     assert not {"timm", "transformers"} & set(front_of(card)["tags"])
     assert "timm.create_model" not in card
+    assert "transformers" not in card
     assert "Only `zoo.load` rebuilds it: its classifier is not one that timm builds." in card
 
 
@@ -322,8 +323,8 @@ def test_two_classifiers_are_explained() -> None:
     cls = render_card(changed(FINISHED, settings={"head": head}))
     mean = render_card(changed(FINISHED, settings={"head": head, "predict": "mean"}))
     assert "summed over both classifiers" in cls
-    assert "timm predicts from the mean of both" in cls
-    assert "timm predicts from the mean of both" not in mean
+    assert "Both predict from the mean of the two classifiers" in cls
+    assert "Both predict from the mean of the two classifiers" not in mean
     assert "| prediction from | the mean of both classifiers |" in mean
 
 
@@ -379,6 +380,25 @@ def test_command_can_be_pasted_into_a_shell() -> None:
         if token.type == "fence" and token.info == "shell"
     )
     assert shlex.split(block.content) == list(command)
+
+
+@pytest.mark.parametrize("folder", ["/srv/someone/my photos/shoes", "~/photos/shoes", "../someone/shoes"])
+def test_card_shows_a_folder_by_its_name_alone(folder: str) -> None:
+    record = changed(
+        FINISHED,
+        command=("zoo", "eval", "x", "--dataset", f"imagefolder:{folder}/", f"--data-dir={folder}", "--out", "runs/a"),
+        dataset={"argument": folder, "source": f"folder {folder} (split test is its folder val)"},
+        weights={"kind": "file", "source": f"{folder}.pth", "declared": False},
+    )
+    card = render_card(record)
+    assert "someone" not in card
+    assert "photos" not in card
+    assert "with the argument `shoes`" in card
+    assert "- Read from: `folder shoes (split test is its folder val)`" in card
+    assert "- Weights: `shoes.pth` (file)" in card
+    assert "zoo eval x --dataset imagefolder:shoes --data-dir=shoes --out runs/a" in card
+    assert "Of each path the last part alone is shown" in card
+    assert "the last part alone" not in render_card(FINISHED)
 
 
 HOSTILE = (

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import pytest
 import skimage.data
@@ -22,6 +24,7 @@ import zoo
 from zoo import Backbone, DualHead, Head, Preprocessing, Training, UsageError, WeightsError
 from zoo.backbone import TimmArchitecture
 from zoo_harness import provenance
+from zoo_harness.card import render_card
 from zoo_harness.checkpoint import CHECKPOINT, digest, save_checkpoint, save_configuration
 from zoo_harness.network import build_network
 from zoo_harness.parameters import count_parameters
@@ -34,11 +37,13 @@ from zoo_harness.run_record import (
     SettingsRecord,
     SplitRecord,
     WeightsRecord,
+    read_run,
 )
 from zoo_harness.surgery import TunedNetwork, capture, replace_head
 from zoo_harness.tensor_files import sha256_of
 
 CLASSES = ("cat", "dog", 'a "quoted", Größe')
+README = Path(__file__).parents[2] / "README.md"
 TWO_HEADS = DualHead(cls=Head("head"), dist=Head("head_dist"))
 
 
@@ -181,6 +186,31 @@ def test_configuration_says_how_images_are_prepared(tiny_resnet: Backbone, tmp_p
     assert configuration["label_names"] == list(CLASSES)
 
 
+def python_blocks(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_what_card_and_readme_say_loads_it_does(
+    tiny_resnet: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "runs" / "fashion"
+    run.mkdir(parents=True)
+    save_run(tiny_resnet, run)
+    for name in ("shoe.jpg", "image.jpg"):
+        PIL.Image.fromarray(skimage.data.cat()).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    expected = zoo.load(run).predict(PIL.Image.open("shoe.jpg"))
+    readme = README.read_text().partition("## Load a checkpoint")[2].partition("\n## ")[0]
+    card = render_card(read_run(run)).replace('"PATH"', '"runs/fashion"').replace(":PATH", ":runs/fashion")
+    for page in (readme, card):
+        by_zoo, by_timm, by_transformers = python_blocks(page)
+        for block in (by_zoo, by_timm, by_transformers):
+            names: dict[str, Any] = {}
+            exec(block, names)  # noqa: S102 - our own pages, and whether they run is the question
+            assert names["model"].training is False or block is by_timm
+        assert names["label"] == expected[0]
+
+
 # Refused by name
 
 
@@ -247,11 +277,35 @@ def test_tensors_of_another_network_are_refused(
     assert str(caught.value) == f"{tmp_path / CHECKPOINT}: {fault}"
 
 
-def test_run_without_a_checkpoint_says_how_far_it_came(tiny_resnet: Backbone, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("status", "state"), [("interrupted", "is interrupted"), ("running", "still runs, or was killed")]
+)
+def test_run_without_a_checkpoint_says_how_far_it_came(
+    tiny_resnet: Backbone, tmp_path: Path, status: str, state: str
+) -> None:
     save_run(tiny_resnet, tmp_path)
-    edit_record(tmp_path, lambda record: record.update(checkpoint_sha256=None, status="interrupted"))
-    with pytest.raises(UsageError, match="holds no checkpoint: the run is interrupted"):
+    edit_record(tmp_path, lambda record: record.update(checkpoint_sha256=None, status=status))
+    (tmp_path / CHECKPOINT).unlink()
+    with pytest.raises(UsageError) as caught:
         zoo.load(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} holds no model.safetensors: the run {state}, after 0 of 20 epochs; "
+        "run it again, with another --out: zoo eval"
+    )
+
+
+@pytest.mark.parametrize("kind", ["tiny_resnet", "with_mlp"])
+def test_checkpoint_of_a_killed_run_is_told_with_what_loads_it(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    save_run(request.getfixturevalue(kind), tmp_path)
+    edit_record(tmp_path, lambda record: record.update(checkpoint_sha256=None, status="running"))
+    edit_record(tmp_path, lambda record: record["results"].update(epochs_done=3))
+    with pytest.raises(UsageError, match=r"still runs, or was killed.* by the record it is of epoch 3 of 20") as caught:
+        zoo.load(tmp_path)
+    timm_loads = f"timm.create_model('local-dir:{tmp_path}', pretrained=True) loads it" in str(caught.value)
+    assert timm_loads == (kind == "tiny_resnet")
+    assert "run it again, with another --out: zoo eval" in str(caught.value)
 
 
 def test_folder_that_is_no_run(tmp_path: Path) -> None:
@@ -325,3 +379,16 @@ def test_predict_gives_class_names(tiny_resnet: Backbone, tmp_path: Path) -> Non
     assert model.predict(photos) == [CLASSES[index] for index in best]
     assert model.predict(photos[..., 0]) == model.predict(photos[..., :1].expand(-1, -1, -1, 3)), "grey images too"
     assert (model.classes, model.training) == (CLASSES, False)
+
+
+def test_predict_takes_images_as_they_come(tiny_resnet: Backbone, tmp_path: Path) -> None:
+    save_run(tiny_resnet, tmp_path)
+    model = zoo.load(tmp_path)
+    cat = PIL.Image.fromarray(skimage.data.cat())
+    images = [cat, cat.crop((0, 0, 90, 40)), cat.convert("L"), cat.quantize(), cat.convert("RGBA")]
+    expected = torch.cat([model.preprocess(torch.from_numpy(np.array(i.convert("RGB")))) for i in images])
+    assert torch.equal(model.preprocess(images), expected)
+    assert model.predict(images) == [CLASSES[index] for index in logits(model, expected).argmax(1)]
+    assert model.predict(cat) == model.predict(np.asarray(cat)) == model.predict(images)[:1]
+    with pytest.raises(UsageError, match="multiply by 255"):
+        model.predict(np.asarray(cat) / 255)

@@ -205,6 +205,14 @@ def test_missing_splits_are_refused(load: Load) -> None:
     assert load({"train": GOOD}, Subset(val_fraction=0.34)).record.evaluation.per_class == (1, 1)
 
 
+def test_missing_split_is_told_with_the_folder_that_was_given(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        PIL.Image.new("L", (5, 5)).save(tmp_path / name / "0.png")
+    with pytest.raises(UsageError, match=f"dataset 'imagefolder:{tmp_path}' has no 'test' split here"):
+        load_data(*load_registry().dataset(f"imagefolder:{tmp_path}"), None, Subset(), TRANSFORM)
+
+
 def test_fraction_that_leaves_a_class_empty_names_it(load: Load) -> None:
     with pytest.raises(
         UsageError, match=r"--val-fraction 0\.1: class 'cat' has 3 image\(s\), which leaves none to one side"

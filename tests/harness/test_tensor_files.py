@@ -95,6 +95,14 @@ def test_code_in_a_pickle_does_not_run(tmp_path: Path, save: Callable[[object, P
     assert "weights_only" not in reason, "no advice to switch the protection off"
 
 
+def test_a_bare_pickle_of_today_is_refused_without_a_warning_before(tmp_path: Path) -> None:
+    trace = tmp_path / "was here"
+    (tmp_path / "a.pth").write_bytes(pickle.dumps({"a": Malicious(trace)}, protocol=4))
+    # torch warns of that protocol, and here a warning would be an error.
+    assert "damaged, or holds more than tensors, which would run code" in refusal(tmp_path / "a.pth")
+    assert not trace.exists()
+
+
 def test_whole_module_is_refused_with_its_class(tmp_path: Path) -> None:
     assert "torch.nn.modules.linear.Linear" in refusal(saved(tmp_path / "a.pth", torch.nn.Linear(2, 2)))
 
@@ -128,14 +136,13 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path, name: str) -> None:
     assert "not a readable" in refusal(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["a.h5", "a.onnx", "safetensors"])
+@pytest.mark.parametrize("name", ["a.npz", "a.onnx", "safetensors", "h5"])
 def test_other_suffix_is_refused_with_the_known_ones(tmp_path: Path, name: str) -> None:
-    expected = "a weight file ends in one of .safetensors, .pth, .pt, .bin; convert it to safetensors"
+    expected = "a weight file ends in one of .safetensors, .pth, .pt, .bin, .h5; convert it to safetensors"
     assert refusal(tmp_path / name) == expected
 
 
 # Torch warns of odd pickle protocols, and a flipped byte can be one.
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
 @pytest.mark.parametrize("name", WRITERS)
 def test_no_damage_escapes_as_another_error(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

@@ -37,10 +37,11 @@ from zoo import (
     load_registry,
 )
 from zoo.backbone import WeightSource
+from zoo_harness.choices import choose_source
 from zoo_harness.local_weights import describe, find_local, hub_cache, torch_hub_folder
 from zoo_harness.network import build_network
 from zoo_harness.preprocess import BatchTransform, resolve_preprocessing
-from zoo_harness.weights import choose_source, load_weights, locate
+from zoo_harness.weights import load_weights, locate
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "someone/net"
@@ -364,6 +365,8 @@ def test_offline_mode_is_named_as_the_obstacle(
     with pytest.raises(UnreachableError) as caught:
         locate(tiny_resnet, HubWeights(REPOSITORY))
     assert caught.value.tried[1] == ("Hub", "HF_HUB_OFFLINE is set")
+    assert "; unset HF_HUB_OFFLINE to have it fetched, or pass --weights PATH" in str(caught.value)
+    assert "HF_HUB_OFFLINE=1" not in str(caught.value)
 
 
 class HubInSmall(BaseHTTPRequestHandler):

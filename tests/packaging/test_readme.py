@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -43,8 +44,29 @@ def test_the_backbone_of_the_readme_is_found_and_true(tmp_path: Path) -> None:
     assert json.loads(shown.stdout)["plugin"] == "entry point 'my_backbones' of distribution 'my-backbones'"
 
 
+def test_the_package_of_the_readme_builds_with_what_it_says_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(block("toml", "# pyproject.toml"))
+    (tmp_path / "my_backbones.py").write_text(block("python", "# my_backbones.py"))
+    wheel = ("wheel", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir", "dist", ".")
+    built = subprocess.run(
+        [sys.executable, "-m", "pip", "--disable-pip-version-check", *wheel],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    (path,) = (tmp_path / "dist").glob("my_backbones-0.1.0-*.whl")
+    with zipfile.ZipFile(path) as archive:
+        entry_points = archive.read("my_backbones-0.1.0.dist-info/entry_points.txt").decode()
+        assert "my_backbones.py" in archive.namelist()
+    assert entry_points.split() == ["[zoo]", "my_backbones", "=", "my_backbones"]
+    assert "pip install hatchling" in README
+
+
 def test_every_option_the_readme_names_exists() -> None:
     help_pages = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
-    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    pips_own = {"--no-build-isolation"}
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - pips_own
     assert options
     assert {option for option in options if f"{option}" not in help_pages} == set()

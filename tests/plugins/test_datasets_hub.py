@@ -27,6 +27,7 @@ from zoo import DataError, DatasetRequest, UnreachableError, UsageError
 from zoo.reachability import why_unreachable
 from zoo_plugins import decoding
 from zoo_plugins.hub_dataset import HubCopy, load
+from zoo_plugins.places import reach_advice
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -197,6 +198,7 @@ def test_what_keeps_the_network_from_being_asked(monkeypatch: pytest.MonkeyPatch
     assert why_unreachable("https://hub.invalid") is None
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert why_unreachable("https://hub.invalid") == "HF_HUB_OFFLINE is set"
+    assert reach_advice("files") == "pass --data-dir FOLDER with files, or unset HF_HUB_OFFLINE to have it fetched"
 
 
 @pytest.mark.usefixtures("no_hub")

@@ -95,6 +95,7 @@ def test_an_unreadable_image_is_named_when_it_is_asked_for(tmp_path: Path, damag
     with pytest.raises(DataError, match="cannot be decoded as an image") as caught:
         images[images.paths.index(path)]
     assert str(path) in str(caught.value)
+    assert "<_io" not in str(caught.value)
 
 
 def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
     write_images(tmp_path)
     (tmp_path / "green").mkdir()
     (tmp_path / "green" / "readme.txt").write_text("soon")
-    with pytest.raises(DataError, match=f"class folder {tmp_path}/green is empty"):
+    with pytest.raises(DataError, match=rf"class folder {tmp_path}/green has no image but 1 file\(s\) ending in \.txt"):
         load_folder(tmp_path)
 
 
@@ -157,6 +158,19 @@ def test_train_and_test_with_other_classes_are_refused(tmp_path: Path, changed: 
     (tmp_path / changed / "green").mkdir()
     with pytest.raises(DataError, match=f"{told} but not in"):
         load_folder(tmp_path)
+
+
+def test_files_that_are_no_images_are_counted_and_named(tmp_path: Path) -> None:
+    write_images(tmp_path / "train")
+    write_images(tmp_path / "test")
+    assert load_folder(tmp_path).warnings == ()
+    for name in ("train/red/a.gif", "train/blue/b.GIF", "test/red/c.heic", "test/red/readme", "train/red/.hidden"):
+        (tmp_path / name).write_bytes(b"")
+    (told,) = load_folder(tmp_path).warnings
+    assert told.startswith(
+        f"4 file(s) ending in .gif, .heic, no extension are left out, such as {tmp_path}/train/blue/b.GIF; "
+    )
+    assert "images end in .jpg" in told
 
 
 def test_links_to_files_and_classes_are_followed(tmp_path: Path) -> None:

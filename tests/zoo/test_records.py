@@ -18,6 +18,7 @@ from zoo import (
     FileWeights,
     Head,
     HubWeights,
+    KerasWeights,
     PackageWeights,
     Preprocessing,
     RandomWeights,
@@ -32,6 +33,7 @@ from zoo import (
 
 Make = Callable[[], object]
 DIGEST = "0123456789abcdef" * 4
+FOLDER = "https://storage.example.org/keras-applications/resnet/"
 BACKBONE: dict[str, Any] = {
     "name": "tiny",
     "weights": TimmWeights("test_resnet.r160_in1k"),
@@ -60,6 +62,7 @@ RECORDS = [
     FileWeights("net.safetensors"),
     Head("fc"),
     HubWeights("someone/net"),
+    KerasWeights(FOLDER, "resnet152v2_weights.h5", DIGEST[:32]),
     PackageWeights("some-weights", "some_weights/net.pth", DIGEST),
     Preprocessing((32, 32)),
     RandomWeights(),
@@ -223,6 +226,16 @@ def test_a_hub_id_is_owner_and_name(repository: str) -> None:
     assert HubWeights("ylecun/Fashion-MNIST_2.0").repository == "ylecun/Fashion-MNIST_2.0"
 
 
+def test_a_published_md5_is_32_hexadecimal_digits() -> None:
+    for md5 in ("", DIGEST[:31], DIGEST[:33], DIGEST[:32].upper(), "g" * 32, DIGEST):
+        assert refused(lambda md5=md5: KerasWeights(FOLDER, "a.h5", md5)).startswith("2 String should")
+
+
+def test_a_keras_file_says_where_it_is_published() -> None:
+    assert KerasWeights(FOLDER, "a.h5", DIGEST[:32]).url == f"{FOLDER}a.h5"
+    assert KerasWeights("https://example.org:8443/", "a.h5", DIGEST[:32]).url == "https://example.org:8443/a.h5"
+
+
 @pytest.mark.parametrize("digest", ["", "abc", DIGEST[1:], DIGEST + "0", DIGEST.upper(), "g" * 64])
 def test_a_digest_is_64_hexadecimal_digits(digest: str) -> None:
     for make in (
@@ -249,6 +262,15 @@ def test_a_digest_is_64_hexadecimal_digits(digest: str) -> None:
         lambda: HubWeights("a/b", "model.bin"),
         lambda: HubWeights("a/b", "../model.safetensors"),
         lambda: HubWeights("a/b", "/model.safetensors"),
+        lambda: KerasWeights("http://example.org/", "a.h5", DIGEST[:32]),  # anybody on the way could change it
+        lambda: KerasWeights("https://example.org", "a.h5", DIGEST[:32]),
+        lambda: KerasWeights("https://example.org/a/../", "a.h5", DIGEST[:32]),
+        lambda: KerasWeights("https://user@example.org/", "a.h5", DIGEST[:32]),
+        lambda: KerasWeights("https://example.org/?a=/", "a.h5", DIGEST[:32]),
+        lambda: KerasWeights("file:///tmp/", "a.h5", DIGEST[:32]),
+        lambda: KerasWeights(FOLDER, "../a.h5", DIGEST[:32]),
+        lambda: KerasWeights(FOLDER, ".h5", DIGEST[:32]),
+        lambda: KerasWeights(FOLDER, "a.keras", DIGEST[:32]),
         lambda: PackageWeights("some weights", "a/b.pth", DIGEST),
         lambda: PackageWeights("a", "/a/b.pth", DIGEST),
         lambda: PackageWeights("a", "a/../../b.pth", DIGEST),
@@ -270,7 +292,13 @@ def test_nobody_can_pass_one_kind_of_weights_for_another() -> None:
 
 @pytest.mark.parametrize(
     "weights",
-    [RandomWeights(), FileWeights("a.pth"), HubWeights("a/b"), PackageWeights("a", "a/b.pth", DIGEST)],
+    [
+        RandomWeights(),
+        FileWeights("a.pth"),
+        HubWeights("a/b"),
+        KerasWeights(FOLDER, "a.h5", DIGEST[:32]),
+        PackageWeights("a", "a/b.pth", DIGEST),
+    ],
     ids=lambda weights: weights.kind,
 )
 def test_weights_that_do_not_say_which_network_need_an_architecture(weights: Any) -> None:

@@ -17,7 +17,7 @@ from zoo import PluginError, Registry, UnknownNameError, UsageError, ZooError
 from zoo.registry import Plugin
 
 Install = Callable[..., Path]
-BUILT_IN_BACKBONES = {"cait_s24", "deit_base_distilled", "efficientnet_lite0", "resnet18"}
+BUILT_IN_BACKBONES = {"cait_s24", "deit_base_distilled", "efficientnet_lite0", "resnet18", "resnet152v2"}
 RECORD = {
     "name": "'tiny'",
     "weights": "zoo.TimmWeights('test_resnet.r160_in1k')",
@@ -151,7 +151,8 @@ def test_a_missing_field_is_not_told_with_the_whole_call(install: Install) -> No
 @pytest.mark.parametrize(
     ("source", "error"),
     [
-        (plugin(backbone(), hook="zoo_backbone"), "unknown hook 'zoo_backbone'"),
+        (plugin(backbone(), hook="zoo_backbone"), "unknown hook 'zoo_backbone'; did you mean 'zoo_backbones'?"),
+        (plugin(backbone(), hook="zoo_x_y_z"), "unknown hook 'zoo_x_y_z'; expected zoo_backbones or zoo_datasets"),
         (
             "import zoo\n@zoo.hookimpl\ndef zoo_backbones(registry):\n    return []",
             "Argument(s) {'registry'} are declared in the hookimpl but can not be found in the hookspec",
@@ -283,7 +284,7 @@ def test_unknown_names_come_with_near_misses_and_a_word_on_broken_plugins(instal
     registry = discover()
     with pytest.raises(UnknownNameError) as caught:
         registry.backbone("resnet_18")
-    assert "did you mean 'resnet18' or" in str(caught.value)
+    assert "did you mean 'resnet18'" in str(caught.value)
     assert "plugin(s)" not in str(caught.value)
     install("bad-plugin", "1 / 0")
     with pytest.raises(UnknownNameError, match=r"unknown backbone 'tiny'.*; 1 plugin\(s\) with problems, see zoo plu"):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``zoo`` and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run ``zoo`` and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated."""
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
 

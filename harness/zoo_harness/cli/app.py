@@ -17,7 +17,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Choose an image backbone, fine-tune one block of it, measure how well its layers separate the classes.",
-    epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
+    epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.",
 )
 app.command("list")(listing.list_backbones)
 app.command("show")(showing.show)

@@ -53,50 +53,64 @@ def evaluate(
     _debug: Debug = False,
 ) -> None:
     """Fine-tune one block of a backbone on a data set, score it, and write checkpoint, card and plots."""
-    from zoo.backbone import Tuning
     from zoo.errors import one_of
     from zoo.registry import load_registry
-    from zoo_harness import evaluate as harness
-    from zoo_harness.allocator import keep_freed_memory
-    from zoo_harness.cli.progress import TerminalProgress
-    from zoo_harness.data import Subset
-    from zoo_harness.device import check_precision, choose_device
+    from zoo_harness import choices
     from zoo_harness.run_directory import RunDirectory
-    from zoo_harness.train import Conditions
-    from zoo_harness.weights import choose_source
 
-    keep_freed_memory()
     registry = load_registry()
     warn_of(registry.problems)
     backbone = registry.backbone(name)
     found, argument = registry.dataset(dataset)
-    tuning: Tuning = backbone.tuning(recipe)
+    tuning = backbone.tuning(recipe)
+    scored = choices.choose_layer(backbone.name, tuning, layer)
+    source = choices.choose_source(backbone, weights)
+    training = choices.apply_overrides(
+        tuning.training, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size
+    )
+    subset = choices.Subset(per_class=per_class, limit=limit, val_fraction=val_fraction, seed=choices.check_seed(seed))
+    prediction = choices.choose_prediction(predict, tuning, registry.backbones.values())
+    choices.check_device_name(device)
+    one_of("--precision", precision, choices.PRECISIONS)
+    folder = data_dir.expanduser() if data_dir else None
+    choices.check_folders(found, argument, folder)
+    if out is not None:
+        RunDirectory(out).check()
+
+    # From here on torch is imported, which takes seconds; what could be checked without it has been.
+    from zoo_harness.allocator import keep_freed_memory
+    from zoo_harness.cli.progress import TerminalProgress
+    from zoo_harness.device import check_precision, choose_device
+    from zoo_harness.evaluate import Request
+    from zoo_harness.interrupts import Terminated, terminable
+    from zoo_harness.train import Conditions
+
+    keep_freed_memory()
     chosen_device = choose_device(device)
-    request = harness.Request(
+    request = Request(
         backbone=backbone,
         dataset=found,
         argument=argument,
         tuning=tuning,
         unfreeze=tuple(unfreeze) if unfreeze else None,
-        layer=harness.choose_layer(backbone.name, tuning, layer),
-        weights=choose_source(backbone, weights),
-        training=harness.apply_overrides(
-            tuning.training, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size
-        ),
-        subset=Subset(per_class=per_class, limit=limit, val_fraction=val_fraction, seed=seed),
+        layer=scored,
+        weights=source,
+        training=training,
+        subset=subset,
         conditions=Conditions(
             device=chosen_device,
             precision=check_precision(precision, chosen_device),
-            predict="mean" if one_of("--predict", predict, ("cls", "mean")) == "mean" else "cls",
-            seed=harness.check_seed(seed),
+            predict=prediction,
+            seed=seed,
         ),
-        data_dir=data_dir.expanduser() if data_dir else None,
+        data_dir=folder,
         command=("zoo", *sys.argv[1:]),
     )
-    if out is not None:
-        RunDirectory(out).check()
-    with TerminalProgress(quiet=quiet) as progress:
-        record, directory = _run(request, out, progress)
+    try:
+        with TerminalProgress(quiet=quiet) as progress, terminable():
+            record, directory = _run(request, out, progress)
+    except Terminated as error:
+        raise typer.Exit(error.exit_code) from error
     _report(record, directory, as_json=as_json, quiet=quiet)
 
 
@@ -105,6 +119,8 @@ def _run(request: Request, out: Path | None, progress: TerminalProgress) -> tupl
     from zoo_harness.run_directory import claim_directory
 
     planned = plan(request, progress)
+    for warning in planned.data.warnings:
+        progress.warn(warning)
     parameters = planned.record.parameters
     data = planned.record.dataset
     progress.say(
@@ -119,8 +135,18 @@ def _run(request: Request, out: Path | None, progress: TerminalProgress) -> tupl
     try:
         return run(planned, directory, progress, progress.announce), directory
     except KeyboardInterrupt:
-        tell(f"interrupted; history and the last whole epoch's checkpoint are kept in {directory.path}")
+        tell(_what_is_kept(directory))
         raise
+
+
+def _what_is_kept(directory: RunDirectory) -> str:
+    from zoo_harness.run_record import read_run
+
+    record = read_run(directory.path)
+    if record.checkpoint_sha256 is None:
+        return f"interrupted before the first epoch ended; there is no checkpoint, only the record in {directory.path}"
+    whole = f"{record.results.epochs_done} of {record.settings.training.epochs}"
+    return f"interrupted; history and the checkpoint of epoch {whole} are kept in {directory.path}"
 
 
 def _report(record: RunRecord, directory: RunDirectory, *, as_json: bool, quiet: bool) -> None:

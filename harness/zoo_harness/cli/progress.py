@@ -6,9 +6,26 @@ import sys
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from zoo_harness.run_record import EpochRecord
+
+
+class _ImagesDone(ProgressColumn):
+    """How many images of how many; nothing where they are not counted."""
+
+    def render(self, task: Task) -> Text:
+        """Render the column."""
+        return Text("" if task.total is None else f"{task.completed:,.0f}/{task.total:,.0f} images")
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """The time left; nothing where it cannot be known."""
+
+    def render(self, task: Task) -> Text:
+        """Render the column."""
+        return Text("") if task.total is None else super().render(task)
 
 
 class TerminalProgress:
@@ -20,9 +37,8 @@ class TerminalProgress:
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("images"),
-            TimeRemainingColumn(),
+            _ImagesDone(),
+            _TimeLeft(),
             console=self._console,
             transient=True,
             disable=quiet or not sys.stderr.isatty(),
@@ -53,6 +69,10 @@ class TerminalProgress:
         """Print a line above the bar."""
         if not self._quiet:
             self._console.print(line, soft_wrap=True)
+
+    def warn(self, line: str) -> None:
+        """Print a warning above the bar, also where all else is silent."""
+        self._console.print(f"warning: {line}", soft_wrap=True)
 
     def announce(self, epoch: EpochRecord) -> None:
         """Print an epoch's figures."""

@@ -1,0 +1,59 @@
+"""ResNet152V2 (He et al. 2016) with the ImageNet weights that Keras applications publish; no other library has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from zoo import Backbone, FactoryArchitecture, FeatureLayer, Head, KerasWeights, Preprocessing, Recipe, hookimpl
+
+BLOCKS = {"conv2": 3, "conv3": 8, "conv4": 36, "conv5": 3}
+WIDTHS = {"conv2": 256, "conv3": 512, "conv4": 1024, "conv5": 2048}
+
+
+@hookimpl
+def zoo_backbones() -> Iterator[Backbone]:
+    """Declare the ResNet V2 family."""
+    yield Backbone(
+        name="resnet152v2",
+        title="ResNet152V2",
+        architecture=FactoryArchitecture("zoo_plugins.resnetv2_network:resnet152v2"),
+        # Folder, name and MD5 as in keras/src/applications/resnet.py of Keras 3.15 (BASE_WEIGHTS_PATH, WEIGHTS_HASHES).
+        weights=KerasWeights(
+            "https://storage.googleapis.com/tensorflow/keras-applications/resnet/",
+            "resnet152v2_weights_tf_dim_ordering_tf_kernels.h5",
+            md5="a49b44d1979771252814e80f8ec446f9",
+        ),
+        # keras/src/applications/imagenet_utils.py, mode "tf": value / 127.5 - 1. Of the geometry Keras states no more
+        # than that its figures are of single centre crops of 224 pixels: the resize to 256 before it is the usual one.
+        preprocessing=Preprocessing(
+            input_size=(224, 224),
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+            interpolation="bilinear",
+            crop_fraction=0.875,
+        ),
+        unfreeze=("conv5", "post_bn"),
+        head=Head("predictions"),
+        recipes={
+            "paper": Recipe(
+                "Malpure et al. 2021, Table 1",
+                head=Head("predictions", hidden=256),
+                resize="squash",
+                reported_parameters=15_497_994,
+            ),
+        },
+        features=(
+            FeatureLayer("pool1", 64),
+            *(
+                FeatureLayer(f"{stage}.block{number}", WIDTHS[stage])
+                for stage, depth in BLOCKS.items()
+                for number in range(1, depth + 1)
+            ),
+            FeatureLayer("post_relu", 2048),
+            FeatureLayer("avg_pool", 2048, pool="flatten"),
+        ),
+        license=None,  # Keras' code is Apache-2.0; of these weights, unlike others of its own, its pages say nothing
+        paper="https://arxiv.org/abs/1603.05027",
+        pretrained_on="ImageNet-1k",
+        imagenet_top1=78.0,  # https://keras.io/api/applications/, in per cent and to one decimal
+    )

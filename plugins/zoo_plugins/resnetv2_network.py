@@ -1,0 +1,125 @@
+"""ResNet V2 (He et al. 2016) as Keras applications build it, so that the files they publish fit it exactly.
+
+Modules are named so that a path with ``_`` for every dot is the name of the Keras layer: ``conv5.block1.preact_bn`` is
+``conv5_block1_preact_bn``. No library for torch has this network: timm's and torchvision's stride, pad and normalise
+in other places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+STEM_WIDTH = 64
+EXPANSION = 4
+
+
+def resnet152v2() -> ResNetV2:
+    """ResNet152V2 for the 1,000 classes of ImageNet: 60.4 million parameters, initialised as Keras does it.
+
+    >>> sum(parameter.numel() for parameter in resnet152v2().parameters())
+    60236904
+    """
+    return ResNetV2(blocks=(3, 8, 36, 3))
+
+
+class ResNetV2(nn.Module):
+    """Logits ``(B, classes)`` for images ``(B, 3, H, W)`` with values in [-1, 1].
+
+    ``blocks`` and ``widths`` are given for each stage, ``conv2`` on; a stage puts out four times its width. All but
+    the last stage halve height and width, in their last block.
+
+    >>> import torch
+    >>> ResNetV2(blocks=(2, 2), widths=(4, 8), classes=5)(torch.zeros(1, 3, 32, 32)).shape
+    torch.Size([1, 5])
+    """
+
+    def __init__(self, blocks: Sequence[int], widths: Sequence[int] = (64, 128, 256, 512), classes: int = 1000) -> None:
+        super().__init__()
+        self.conv1 = _named(conv=nn.Conv2d(3, STEM_WIDTH, 7, stride=2, padding=3))
+        # Keras pads with zeros, torch's own padding of a max pool is minus infinity: 0.12 in the logits.
+        self.pool1 = _named(pad=nn.ZeroPad2d(1), pool=nn.MaxPool2d(3, stride=2))
+        self.stages = [f"conv{number}" for number in range(2, 2 + len(blocks))]
+        channels = STEM_WIDTH
+        for stage, depth, width in zip(self.stages, blocks, widths, strict=True):
+            stride = 1 if stage == self.stages[-1] else 2
+            self.add_module(stage, _stage(channels, width, depth, stride))
+            channels = EXPANSION * width
+        self.post_bn = _batch_norm(channels)
+        self.post_relu = nn.ReLU()
+        self.avg_pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.predictions = nn.Linear(channels, classes)
+        self.apply(_initialise)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits; Keras' own ``predictions`` goes on with a softmax."""
+        values = self.pool1(self.conv1(images))
+        for stage in self.stages:
+            values = self.get_submodule(stage)(values)
+        return self.predictions(self.avg_pool(self.post_relu(self.post_bn(values))))  # type: ignore[no-any-return]
+
+
+class PreactivatedBlock(nn.Module):
+    """A bottleneck that normalises before it convolves: ``(B, C, H, W)`` to ``(B, 4 * width, H / stride, W / stride)``.
+
+    The first of a stage convolves its shortcut too.
+    """
+
+    def __init__(self, channels: int, width: int, stride: int, *, convolved_shortcut: bool) -> None:
+        super().__init__()
+        self.stride = stride
+        self.convolved_shortcut = convolved_shortcut
+        wide = EXPANSION * width
+        self.preact_bn = _batch_norm(channels)
+        layers: dict[str, nn.Module] = {
+            "1_conv": nn.Conv2d(channels, width, 1, bias=False),
+            "1_bn": _batch_norm(width),
+            "2_conv": nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False),
+            "2_bn": _batch_norm(width),
+            "3_conv": nn.Conv2d(width, wide, 1),
+        }
+        if convolved_shortcut:
+            layers["0_conv"] = nn.Conv2d(channels, wide, 1, stride=stride)
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """The sum of the residual and the shortcut, not activated: the next block begins with that."""
+        layer = self.get_submodule
+        active = relu(self.preact_bn(values))
+        shortcut = layer("0_conv")(active) if self.convolved_shortcut else values[..., :: self.stride, :: self.stride]
+        residual = relu(layer("1_bn")(layer("1_conv")(active)))
+        residual = relu(layer("2_bn")(layer("2_conv")(residual)))
+        return shortcut + layer("3_conv")(residual)  # type: ignore[no-any-return]
+
+
+def _stage(channels: int, width: int, depth: int, stride: int) -> nn.Sequential:
+    """``block1`` to ``block<depth>``; the stride is in the last."""
+    blocks: dict[str, nn.Module] = {}
+    for number in range(1, depth + 1):
+        blocks[f"block{number}"] = PreactivatedBlock(
+            channels, width, stride if number == depth else 1, convolved_shortcut=number == 1
+        )
+        channels = EXPANSION * width
+    return _named(**blocks)
+
+
+def _batch_norm(channels: int) -> nn.BatchNorm2d:
+    # Keras' epsilon, where torch's 1e-5 costs 8e-5 in the logits; and its momentum of 0.99, which torch counts from 1.
+    return nn.BatchNorm2d(channels, eps=1.001e-5, momentum=0.01)
+
+
+def _named(**modules: nn.Module) -> nn.Sequential:
+    sequence = nn.Sequential()
+    for name, module in modules.items():
+        sequence.add_module(name, module)
+    return sequence
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,38 @@
+"""How a PIL image of any kind becomes 8-bit grey or colour; loaders and predictions go by this one rule."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def upright_grey_or_colour(image: Image) -> Image:
+    """A copy in mode ``L`` or ``RGB``, turned as its EXIF orientation says; alpha is dropped.
+
+    Of 16 bits the upper 8 are kept. Raises :class:`ValueError` for modes ``I`` and ``F``, whose pixels have no fixed
+    range.
+
+    >>> import PIL.Image
+    >>> upright_grey_or_colour(PIL.Image.new("RGBA", (4, 2))).mode
+    'RGB'
+    """
+    import PIL.ImageOps
+
+    upright = PIL.ImageOps.exif_transpose(image)  # a copy in any case
+    if upright.mode.startswith("I;16"):
+        return _upper_bits(upright)
+    if upright.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {upright.mode} have no fixed range, expected 8 or 16 bits per channel")
+    if upright.mode == "P" and "transparency" in upright.info:
+        upright = upright.convert("RGBA")  # straight to RGB, Pillow warns
+    return upright if upright.mode in ("L", "RGB") else upright.convert("RGB")
+
+
+def _upper_bits(image: Image) -> Image:
+    import numpy as np
+    import PIL.Image
+
+    # Pillow's own conversion saturates: all above 255 would turn white.
+    return PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

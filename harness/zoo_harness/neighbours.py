@@ -299,11 +299,11 @@ class _Sweep:
     def _distances_of_tiles(self, rows: list[slice], columns: list[slice]) -> Tensor:
         if self.directions is None:  # they are in no particular order
             return torch.zeros(len(rows), len(columns))
-        centres = [
-            torch.stack([side.coarse.of(place).to(torch.float64).mean(0) for place in places])
-            for side, places in ((self.left, rows), (self.right, columns))
-        ]
-        return torch.cdist(*centres)
+
+        def centres(side: _Side, places: list[slice]) -> Tensor:
+            return torch.stack([side.coarse.of(place).to(torch.float64).mean(0) for place in places])
+
+        return torch.cdist(centres(self.left, rows), centres(self.right, columns))
 
     # Radii
 

@@ -51,7 +51,7 @@ from zoo_harness.equal_rows import Groups, Rows
 from zoo_harness.full_precision import full_precision
 
 MEMORY_BUDGET = 512 * 2**20
-LARGEST_TILE, SMALLEST_TILE = 1024, 16
+LARGEST_TILE, SMALLEST_TILE = 2048, 16
 COMPARED_PER_ROW = 32  # on average; with more, float64 products are cheaper than comparing them one by one
 WIDEST_FLOAT32 = 2**20  # features; beyond, the error of a float32 product excludes too little
 

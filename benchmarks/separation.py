@@ -1,0 +1,156 @@
+"""How long the exact search for nearest neighbours takes, against the exact peers, in the same run.
+
+    python benchmarks/separation.py [--data fashion lite0 wide] [--orders 1 5] [--peers faiss sklearn cdist]
+
+Data: Fashion-MNIST as it comes (60,000 x 784, uint8), features of it by the pretrained EfficientNet-Lite0
+(60,000 x 1,280), and 50,000 x 3,072 smooth random images. Peers: faiss-cpu's IndexFlatL2, scikit-learn's brute force,
+torch.cdist where its matrix fits. They are asked for `--share` of the rows, which takes that share of their time, and
+their time is given for all rows; ours is for all rows. Every answer of ours on 500 rows is compared with float64 brute
+force. faiss-cpu is not among our dependencies: pip install faiss-cpu.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo_harness.allocator import keep_freed_memory
+from zoo_harness.neighbours import nearest_neighbours
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+CHECKED = 500
+
+
+def fashion() -> Tensor:
+    """Fashion-MNIST's training images, (60,000, 784) uint8, from Debian's package dataset-fashion-mnist."""
+    content = gzip.decompress((FASHION / "train-images-idx3-ubyte.gz").read_bytes())
+    return torch.from_numpy(np.frombuffer(content, np.uint8)[16:].reshape(-1, 784).copy())
+
+
+def lite0() -> Tensor:
+    """Penultimate features of those images at 64 pixels, (60,000, 1,280) float32."""
+    from zoo import Preprocessing, load_registry
+    from zoo_harness.network import build_network
+    from zoo_harness.preprocess import BatchTransform
+    from zoo_harness.weights import load_weights
+
+    backbone = load_registry().backbone("efficientnet_lite0")
+    network = build_network(backbone.name, backbone.network)
+    load_weights(network, backbone, backbone.weights)
+    transform = BatchTransform(Preprocessing(input_size=(64, 64)))
+    with torch.inference_mode():
+        parts = fashion().view(-1, 28, 28).split(256)
+        return torch.cat(
+            [network.forward_head(network.forward_features(transform(part)), pre_logits=True) for part in parts]
+        )
+
+
+def wide() -> Tensor:
+    """50,000 smooth random images of 32 x 32 x 3, (50,000, 3,072) float32."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(50_000, 3, 8, 8, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=32, mode="bicubic")
+    return (smooth + 0.1 * torch.randn(smooth.shape, generator=generator)).flatten(1)
+
+
+def ours(features: Tensor, order: int, _share: float) -> tuple[float, Tensor]:
+    """Seconds for all rows, and the neighbours found."""
+    labels = torch.zeros(len(features), dtype=torch.int64)
+    started = time.perf_counter()
+    found = nearest_neighbours(features, labels, order).indices
+    return time.perf_counter() - started, found
+
+
+def faiss(features: Tensor, order: int, share: float) -> tuple[float, None]:
+    """Seconds of IndexFlatL2 for all rows, by what a share of them takes."""
+    import faiss as library
+
+    rows = features.float().numpy()
+    index = library.IndexFlatL2(rows.shape[1])
+    index.add(rows)
+    asked = rows[: int(len(rows) * share)]
+    return _timed(lambda: index.search(asked, order + 1)) / share, None
+
+
+def sklearn(features: Tensor, order: int, share: float) -> tuple[float, None]:
+    """Seconds of scikit-learn's brute force for all rows, by what a share of them takes."""
+    from sklearn.neighbors import NearestNeighbors
+
+    rows = features.float().numpy()
+    search = NearestNeighbors(n_neighbors=order + 1, algorithm="brute").fit(rows)
+    asked = rows[: int(len(rows) * share)]
+    return _timed(lambda: search.kneighbors(asked)) / share, None
+
+
+def cdist(features: Tensor, order: int, share: float) -> tuple[float, None]:
+    """Seconds of torch.cdist and topk for all rows, by what a share of them takes; a tile of 2,000 rows at a time."""
+    rows = features.float()
+
+    def search() -> None:
+        for part in rows[: int(len(rows) * share)].split(2000):
+            torch.cdist(part, rows).topk(order + 1, largest=False)
+
+    return _timed(search) / share, None
+
+
+def wrong(features: Tensor, found: Tensor) -> int:
+    """How many of 500 rows have other neighbours than float64 brute force finds."""
+    chosen = torch.arange(0, len(features), max(1, len(features) // CHECKED))[:CHECKED]
+    rows = features.double()
+    wrong_rows = 0
+    for row in chosen.tolist():
+        distance = (rows - rows[row]).square_().sum(1)
+        distance[row] = torch.inf
+        nearest = distance.argsort(stable=True)[: found.shape[1]]
+        # Sums in another order may differ in the last bit: only distances that differ more count.
+        same = torch.isclose(distance[nearest], distance[found[row]], rtol=1e-12, atol=0)
+        wrong_rows += not bool(same.all())
+    return wrong_rows
+
+
+def _timed(function: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Measure and print the table."""
+    data = {"fashion": fashion, "lite0": lite0, "wide": wide}
+    peers = {"faiss": faiss, "sklearn": sklearn, "cdist": cdist}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", choices=data, default=list(data))
+    parser.add_argument("--peers", nargs="*", choices=peers, default=list(peers))
+    parser.add_argument("--orders", nargs="+", type=int, default=[1, 5])
+    parser.add_argument("--share", type=float, default=0.1)
+    options = parser.parse_args()
+    keep_freed_memory()
+    _print_row("data", "rows x columns", "order", "search", "seconds", "ratio", "wrong", "peak GiB")
+    for name in options.data:
+        features = data[name]()
+        shape = f"{len(features):,} x {features.shape[1]:,}"
+        for order in options.orders:
+            own, found = ours(features, order, 1.0)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            mistakes = str(wrong(features, found))
+            _print_row(name, shape, str(order), "ours", f"{own:.1f}", "1.00", mistakes, f"{peak:.2f}")
+            for peer in options.peers:
+                seconds, _nothing = peers[peer](features, order, options.share)
+                _print_row(name, shape, str(order), peer, f"{seconds:.1f}", f"{seconds / own:.2f}", "", "")
+
+
+def _print_row(*cells: str) -> None:
+    widths = (8, 15, 5, 8, 8, 6, 6, 9)
+    print(" ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

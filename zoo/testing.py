@@ -28,7 +28,8 @@ def check_backbone(
 ) -> None:
     """Raise :class:`~zoo.errors.DeclarationError` unless everything the record declares is true of its network.
 
-    For the default recipe and every other: each ``unfreeze`` pattern names something that can train; each head exists
+    A reported count of trained parameters is that of the recipe, with or without the head. For the default recipe and
+    every other: each ``unfreeze`` pattern names something that can train; each head exists
     and gives ``classes`` logits; the frozen part, BatchNorm buffers included, is bit for bit the same after a training
     step, and so is what it puts out; everything that is to train receives a gradient; a checkpoint saved and loaded
     gives the same logits. Every feature layer exists, in depth order, with its declared width, and the last is what
@@ -46,6 +47,7 @@ def check_backbone(
 
     from zoo_harness.network import build_network
 
+    _check_facts(backbone)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # The second starts from other random values, so that whatever a checkpoint forgets shows.
@@ -55,6 +57,29 @@ def check_backbone(
                 _check_recipe(backbone, recipe, classes, input_size, *map(copy.deepcopy, networks))
             except DeclarationError as error:
                 raise DeclarationError(f"backbone {backbone.name!r}, recipe {recipe!r}: {error}") from error
+
+
+def _check_facts(backbone: Backbone) -> None:
+    top1 = backbone.imagenet_top1
+    if top1 is not None and top1 <= 1:
+        raise DeclarationError(f"backbone {backbone.name!r}: imagenet_top1={top1} is in percent: {100 * top1:g}?")
+    for name, recipe in backbone.recipes.items():
+        if recipe.reported_parameters is not None:
+            _check_count(backbone, name, recipe.reported_parameters, recipe.reported_classes)
+
+
+def _check_count(backbone: Backbone, recipe: str, reported: int, classes: int) -> None:
+    from zoo_harness.network import build_network
+    from zoo_harness.parameters import count_parameters
+    from zoo_harness.surgery import prepare
+
+    network = build_network(backbone.name, backbone.network, device="meta")
+    count = count_parameters(prepare(network, backbone.tuning(recipe), classes, example=None))
+    if reported not in (count.trained, count.trained_without_head):
+        raise DeclarationError(
+            f"backbone {backbone.name!r}, recipe {recipe!r}: reported_parameters is {reported:,}, but for {classes} "
+            f"classes {count.trained:,} train, {count.trained_without_head:,} without the head"
+        )
 
 
 def _check_recipe(

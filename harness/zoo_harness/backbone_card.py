@@ -60,8 +60,8 @@ def _facts(backbone: Backbone, shown: dict[str, Any]) -> Rows:
         ("license of the weights", shown["license"] or data.replace("nothing", "none needed")),
         ("paper", markdown.link(shown["paper"]) if shown["paper"] else "unknown"),
         ("pretrained on", shown["pretrained_on"] or data),
-        ("ImageNet-1k top-1 of these weights", "unknown" if top1 is None else f"{top1:.3f} %"),
-        ("parameters, own classifier included", card_wording.number(shown["parameters_as_published"])),
+        ("ImageNet-1k top-1, as published", data.replace("nothing", "none") if top1 is None else f"{top1:g} %"),
+        ("parameters, as published", card_wording.number(shown["parameters_as_published"])),
         ("plugin", shown["plugin"]),
     ]
 

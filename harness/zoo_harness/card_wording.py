@@ -105,14 +105,16 @@ def preprocessing_in_words(preprocessing: Preprocessing) -> str:
 
     >>> preprocessing_in_words(Preprocessing(input_size=(32, 32), interpolation="bilinear"))
     'shorter side resized to 32 pixels, centre crop of 32 x 32, bilinear'
+    >>> preprocessing_in_words(Preprocessing(input_size=(448, 448), crop_fraction=0.956, crop_mode="squash"))
+    'resized to 448 x 448 pixels / 0.956 whatever the aspect, centre crop of 448 x 448, bicubic'
     """
     height, width = preprocessing.input_size
-    if preprocessing.crop_mode == "squash":
-        return f"resized to {height} x {width} pixels whatever the aspect, {preprocessing.interpolation}"
-    side = f"{min(height, width)}"
-    if preprocessing.crop_fraction < 1:
-        side += f" / {preprocessing.crop_fraction:g}"
+    part = f" / {preprocessing.crop_fraction:g}" if preprocessing.crop_fraction < 1 else ""
     crop = f"centre crop of {height} x {width}"
+    if preprocessing.crop_mode == "squash":
+        squashed = f"resized to {height} x {width} pixels{part} whatever the aspect"
+        return f"{squashed}, {crop + ', ' if part else ''}{preprocessing.interpolation}"
+    side = f"{min(height, width)}{part}"
     return f"shorter side resized to {side} pixels, {crop}, {preprocessing.interpolation}"
 
 

@@ -81,6 +81,17 @@ def choose_layer(name: str, tuning: Tuning, path: str | None) -> FeatureLayer:
     return layers[path]
 
 
+def check_classes(classes: int) -> int:
+    """The number of classes, if a classifier can have so many.
+
+    >>> check_classes(2)
+    2
+    """
+    if classes < 2:
+        raise UsageError(f"a classifier needs at least 2 classes, given {classes}")
+    return classes
+
+
 def check_seed(seed: int) -> int:
     """The seed, if generators take it: 0 to 2^63 - 1."""
     if not 0 <= seed < 2**63:

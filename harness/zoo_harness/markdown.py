@@ -9,7 +9,8 @@ import re
 import unicodedata
 
 # Starts emphasis, code, links, HTML, entities, table cells, strike-through or, on the Hub, mathematics.
-_SPECIAL = re.compile(r"[\\`*_\[\]<>&|~$]")
+# An underscore between letters or digits starts nothing, and a name that can be copied is worth more.
+_SPECIAL = re.compile(r"[\\`*\[\]<>&|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _WEB_ADDRESS = re.compile(r"https?://[A-Za-z0-9./?=&%#:~_+,;@-]+")
 _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -32,8 +33,8 @@ def one_line(value: object) -> str:
 def text(value: object) -> Markdown:
     r"""Running text, also inside a table cell; a value must not be the first thing on its line.
 
-    >>> print(text("<b>a_b</b> | c"))
-    \<b\>a\_b\</b\> \| c
+    >>> print(text("<b>_a_b</b> | c"))
+    \<b\>\_a_b\</b\> \| c
     """
     if isinstance(value, Markdown):
         return value

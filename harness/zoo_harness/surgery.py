@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.backbone import DualHead, Head, Tuning
-from zoo.errors import DeclarationError, UsageError, near_misses
+from zoo.errors import DeclarationError, near_misses
+from zoo_harness.choices import check_classes
 
 
 @dataclass
@@ -60,13 +61,15 @@ def prepare(network: nn.Module, tuning: Tuning, classes: int, example: Tensor | 
     without it (a network on the meta device) the result can be inspected but not trained. Raises
     :class:`~zoo.errors.DeclarationError` where a declared path does not exist.
     """
-    if classes < 2:
-        raise UsageError(f"a classifier needs at least 2 classes, given {classes}")
+    check_classes(classes)
     head_paths = replace_head(network, tuning.head, classes)
-    trained_paths = (*match_modules(network, tuning.unfreeze), *head_paths)
+    unfrozen = match_modules(network, tuning.unfreeze)
+    _refuse_bypassed(tuning, unfrozen)
+    trained_paths = (*(path for path in unfrozen if path not in head_paths), *head_paths)
     freeze_all_but(network, trained_paths)
     tuned = TunedNetwork(network, head_paths, trained_paths)
     if example is not None:
+        _check_head_inputs(network, tuning, example)
         tuned.modes = training_modes(network, trained_paths, example)
     return tuned
 
@@ -87,6 +90,15 @@ def match_modules(network: nn.Module, patterns: Iterable[str]) -> tuple[str, ...
             raise DeclarationError(f"no module of the network matches {pattern!r}{_nearest(pattern, paths)}")
         chosen |= matches
     return tuple(path for path in paths if path in chosen)
+
+
+def outermost(paths: Sequence[str]) -> list[str]:
+    """The paths that lie in none of the others.
+
+    >>> outermost(["features", "features.0", "fc"])
+    ['features', 'fc']
+    """
+    return [path for path in paths if not any(path.startswith(f"{other}.") for other in paths)]
 
 
 def replace_head(network: nn.Module, head: Head | DualHead, classes: int) -> tuple[str, ...]:
@@ -190,7 +202,33 @@ def _input_width(head: Head, old: nn.Module) -> int:
     if absent and head.in_features:
         return head.in_features
     expected = "give in_features" if absent else "expected the torch.nn.Linear that gives the logits"
-    raise DeclarationError(f"head {head.path!r} is a {type(old).__name__}; {expected}")
+    raise DeclarationError(f"head {head.path!r} is of type {type(old).__name__}; {expected}")
+
+
+def _refuse_bypassed(tuning: Tuning, unfrozen: Iterable[str]) -> None:
+    bypassed = {path for part in tuning.head.parts for path in part.bypass}
+    both = [path for path in unfrozen if path in bypassed]
+    if both:
+        raise DeclarationError(f"module {both[0]!r} is to train, but the head bypasses it: it is not in the network")
+
+
+def _check_head_inputs(network: nn.Module, tuning: Tuning, example: Tensor) -> None:
+    """Raise where ``in_features`` of a head is not the length of the vector it is given."""
+
+    def compare(head: Head, given: Tensor) -> None:
+        if given.shape[-1] != head.in_features:
+            raise DeclarationError(f"head {head.path!r} has in_features={head.in_features}, but gets {given.shape[-1]}")
+
+    with contextlib.ExitStack() as hooks:
+        for head in tuning.head.parts:
+            if head.in_features is not None:
+                module = network.get_submodule(head.path)
+                hook = module.register_forward_pre_hook(lambda _module, inputs, head=head: compare(head, inputs[0]))
+                hooks.callback(hook.remove)
+        if any(head.in_features for head in tuning.head.parts):
+            network.eval()
+            with torch.no_grad():
+                network(example)
 
 
 def _new_head(width: int, hidden: int | None, classes: int, device: torch.device) -> nn.Module:

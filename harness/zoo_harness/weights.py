@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -85,7 +86,19 @@ def _fitting(
         return _fitting_from_keras(path, tensors, expected, heads)
     elif isinstance(source, TimmWeights) and tensors.keys() != expected.keys():
         tensors = _renamed_by_timm(source.name, tensors)
-    return compatible_tensors(path, tensors, expected, heads)
+    try:
+        return compatible_tensors(path, tensors, expected, heads)
+    except WeightsError as error:
+        raise WeightsError(f"{error}{_whose_checkpoint(path)}") from error
+
+
+def _whose_checkpoint(path: Path) -> str:
+    """What the configuration beside a checkpoint of ours says it is of, to end an error with."""
+    try:
+        made_by = json.loads((path.parent / "config.json").read_bytes())["zoo"]
+        return f" (it is of a run of {made_by['backbone']!s:.64}, recipe {made_by['recipe']!s:.64})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _fitting_from_keras(

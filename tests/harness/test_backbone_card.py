@@ -49,7 +49,7 @@ def test_a_card_has_the_published_separation() -> None:
 
 def test_recipes_with_layers_of_their_own_have_a_table_of_their_own() -> None:
     card = render_backbone_card(REGISTRY.backbone("vgg19"))
-    assert card.count("| head.global\\_pool |") == 2
+    assert card.count("| head.global_pool |") == 2
     assert "Recipe `paper`:" in card
 
 
@@ -70,6 +70,17 @@ def test_card_command_names_near_misses(capsys: pytest.CaptureFixture[str]) -> N
     assert "unknown backbone 'resnet-18'; did you mean 'resnet18'" in capsys.readouterr().err
 
 
-def test_card_command_prints_a_runs_card(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert run(["card", f"{tmp_path}/nowhere"]) == 2
-    assert "is not a run directory" in capsys.readouterr().err
+def test_card_command_tells_of_folders_that_are_no_runs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for subject in (f"{tmp_path}/nowhere", "folder", "folder/run.json"):
+        assert run(["card", subject]) == 2
+        assert "is not a run directory: run.json: No such file" in capsys.readouterr().err
+
+
+def test_underscores_of_names_stay_as_they_are() -> None:
+    card = render_backbone_card(REGISTRY.backbone("coat_lite_small"))
+    assert card.splitlines()[2] == "`coat_lite_small` is a built-in backbone of blockzoo."
+    assert "\\_" not in card

@@ -139,6 +139,19 @@ def test_head_that_bypasses_a_module_sees_what_that_saw() -> None:
     assert [tuple(value.shape) for value in network.fc.parameters()] == [(7, 6), (7,), (3, 7), (3,)]
 
 
+def test_module_that_trains_and_is_bypassed_is_refused() -> None:
+    network = nn.Sequential(OrderedDict(body=nn.Linear(4, 6), neck=nn.Linear(6, 9), fc=nn.Linear(9, 5)))
+    head = Head("fc", bypass=("neck",), in_features=6)
+    with pytest.raises(DeclarationError, match="module 'neck' is to train, but the head bypasses it"):
+        prepare(network, tuning("neck", head=head), 3, torch.rand(2, 4))
+
+
+def test_wrong_width_of_a_head_is_told(resnet: nn.Module) -> None:
+    with pytest.raises(DeclarationError, match="head 'fc' has in_features=99, but gets 96"):
+        prepare(resnet, tuning("layer4", head=Head("fc", in_features=99)), 10, IMAGES)
+    assert all(not module._forward_pre_hooks for module in resnet.modules())
+
+
 def test_bypassed_module_must_exist(resnet: nn.Module) -> None:
     with pytest.raises(DeclarationError, match="the network has no module 'neck'"):
         replace_head(resnet, Head("fc", bypass=("neck",), in_features=96), 10)
@@ -147,7 +160,7 @@ def test_bypassed_module_must_exist(resnet: nn.Module) -> None:
 def test_network_without_a_classifier_gets_one_of_the_declared_width() -> None:
     bare = build_network("vit", TimmArchitecture("test_vit.r160_in1k"))
     bare.reset_classifier(0)
-    with pytest.raises(DeclarationError, match="head 'head' is a Identity; give in_features"):
+    with pytest.raises(DeclarationError, match="head 'head' is of type Identity; give in_features"):
         replace_head(bare, Head("head"), 3)
     replace_head(bare, Head("head", in_features=64), 3)
     assert bare(torch.rand(1, 3, 160, 160)).shape == (1, 3)
@@ -170,7 +183,7 @@ class TwoHeads(nn.Module):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("layer4", "head 'layer4' is a Sequential; expected the torch.nn.Linear that gives the logits"),
+        ("layer4", "head 'layer4' is of type Sequential; expected the torch.nn.Linear that gives the logits"),
         ("global_pol", "the network has no module 'global_pol'; did you mean 'global_pool' or 'global_pool.pool' or "),
     ],
 )

@@ -181,6 +181,22 @@ def test_file_of_another_network_is_refused_and_nothing_is_loaded(
     assert_loaded(network, before)
 
 
+def test_checkpoint_of_another_run_says_whose_it_is(
+    network: nn.Module, tiny_resnet: Backbone, published: dict[str, Tensor], tmp_path: Path
+) -> None:
+    del published["conv1.0.weight"]
+    source = file_of(published, tmp_path / "model.safetensors")
+    for content, told in [
+        ('{"zoo": {"backbone": "cait_s24", "recipe": "paper"}}', " (it is of a run of cait_s24, recipe paper)"),
+        ('{"zoo": 3}', "missing"),
+        ("no JSON", "missing"),
+    ]:
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(WeightsError) as caught:
+            load_weights(network, tiny_resnet, source)
+        assert str(caught.value).endswith(told)
+
+
 def test_files_from_before_num_batches_tracked_are_fine(
     network: nn.Module, tiny_resnet: Backbone, published: dict[str, Tensor], tmp_path: Path
 ) -> None:

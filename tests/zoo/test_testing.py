@@ -245,7 +245,7 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
         (small(head=Head("fc.weight")), "the network has no module 'fc.weight'"),
         (
             small(head=Head("block2")),
-            "head 'block2' is a Sequential; expected the torch.nn.Linear that gives the logits",
+            "head 'block2' is of type Sequential; expected the torch.nn.Linear that gives the logits",
         ),
         (small(Idle, head=Head("auxiliary")), "head 'auxiliary' exists but never runs"),
         (
@@ -327,3 +327,30 @@ def test_a_network_that_cannot_be_made_is_told(changes: dict[str, Any], message:
     told = refused(replace(SMALL, **{**blank, **changes}))
     assert "backbone 'small'" in told
     assert re.search(message, told)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"imagenet_top1": 0.76}, "backbone 'small': imagenet_top1=0.76 is in percent: 76?"),
+        (
+            {"recipes": {"paper": Recipe("somebody", reported_parameters=77)}},
+            "backbone 'small', recipe 'paper': reported_parameters is 77, but for 10 classes 1,030 train, 900 without",
+        ),
+        (
+            {"head": Head("fc", in_features=99)},
+            "backbone 'small', recipe 'default': head 'fc' has in_features=99, but gets 12",
+        ),
+        (
+            {"head": Head("fc", bypass=("block2",), in_features=8)},
+            "backbone 'small', recipe 'default': module 'block2' is to train, but the head bypasses it",
+        ),
+    ],
+)
+def test_facts_and_widths_that_cannot_be_are_told(changes: dict[str, Any], message: str) -> None:
+    assert refused(small(**changes)).startswith(message)
+
+
+@pytest.mark.parametrize("reported", [1_030, 900])
+def test_a_reported_count_is_true_with_or_without_the_head(reported: int) -> None:
+    check_backbone(small(recipes={"paper": Recipe("somebody", reported_parameters=reported)}))

@@ -31,20 +31,24 @@ def _means_a_run(subject: str) -> bool:
 
     if "/" in subject or subject in (".", ".."):
         return True
-    return subject not in load_registry().backbones and (Path(subject) / "run.json").is_file()
+    return subject not in load_registry().backbones and Path(subject).exists()
 
 
 def _card_of_run(directory: Path) -> str:
     from zoo_harness.card import render_card
     from zoo_harness.run_record import read_run
 
-    return render_card(read_run(directory.expanduser()))
+    directory = directory.expanduser()
+    return render_card(read_run(directory.parent if directory.name == "run.json" else directory))
 
 
 def _card_of_backbone(name: str) -> str:
     from zoo.registry import load_registry
-    from zoo_harness.backbone_card import render_backbone_card
 
     registry = load_registry()
     warn_of(registry.problems)
-    return render_backbone_card(registry.backbone(name))
+    backbone = registry.backbone(name)
+
+    from zoo_harness.backbone_card import render_backbone_card  # and with it torch, which takes seconds
+
+    return render_backbone_card(backbone)

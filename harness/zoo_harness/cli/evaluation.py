@@ -117,6 +117,7 @@ def evaluate(
 def _run(request: Request, out: Path | None, progress: TerminalProgress) -> tuple[RunRecord, RunDirectory]:
     from zoo_harness.evaluate import plan, run
     from zoo_harness.run_directory import claim_directory
+    from zoo_harness.surgery import outermost
 
     planned = plan(request, progress)
     for warning in planned.data.warnings:
@@ -129,7 +130,7 @@ def _run(request: Request, out: Path | None, progress: TerminalProgress) -> tupl
     )
     progress.say(
         f"training {parameters.trained:,} of {parameters.total:,} parameters "
-        f"({parameters.trained_without_head:,} without the head): {', '.join(planned.tuned.trained_paths)}"
+        f"({parameters.trained_without_head:,} without the head): {', '.join(outermost(planned.tuned.trained_paths))}"
     )
     directory = claim_directory(out, request.backbone.name, request.dataset.name)
     try:

@@ -19,12 +19,18 @@ def show(
 ) -> None:
     """Show a backbone: provenance, recipe, the exact parameters that train, counts, feature layers."""
     from zoo.registry import load_registry
-    from zoo_harness.description import describe_backbone
-    from zoo_harness.local_weights import find_local
+    from zoo_harness.choices import check_classes
 
     registry = load_registry()
     warn_of(registry.problems)
     backbone = registry.backbone(name)
+    backbone.tuning(recipe)
+    check_classes(classes)
+
+    # From here on torch is imported, which takes seconds; what could be checked without it has been.
+    from zoo_harness.description import describe_backbone
+    from zoo_harness.local_weights import find_local
+
     local = find_local(backbone.weights)
     description = {**describe_backbone(backbone, recipe, classes), "weights_file": str(local) if local else None}
     if as_json:
@@ -44,7 +50,7 @@ def _print(shown: dict[str, Any]) -> None:
         f"  license        {shown['license'] or 'unknown'}",
         f"  paper          {shown['paper'] or 'unknown'}",
         f"  pretrained on  {shown['pretrained_on'] or 'unknown'}",
-        f"  ImageNet top-1 {f'{top1:.3f} %' if top1 is not None else 'unknown for these weights'}",
+        f"  ImageNet top-1 {f'{top1:g} %, as published' if top1 is not None else 'unknown for these weights'}",
         f"  plugin         {shown['plugin']}",
         "",
         f"Recipe {shown['recipe']} (of {', '.join(shown['recipes'])})",

@@ -44,7 +44,17 @@ if TYPE_CHECKING:
     from zoo.hookspecs import hookimpl
     from zoo.registry import Registry, load_registry
     from zoo_harness.checkpoint import load
-    from zoo_harness.separation import separation_index
+    from zoo_harness.score import Score
+    from zoo_harness.separation import (
+        Separation,
+        SeparationIndex,
+        anti_si,
+        centre_si,
+        high_order_si,
+        separation,
+        separation_index,
+        soft_si,
+    )
 
 _HOMES = {
     "zoo.backbone": (
@@ -61,7 +71,11 @@ _HOMES = {
     "zoo.registry": ("Registry", "load_registry"),
     # The only names that come from the harness; by name, so that no import of zoo ever pays for torch.
     "zoo_harness.checkpoint": ("load",),
-    "zoo_harness.separation": ("separation_index",),
+    "zoo_harness.score": ("Score",),
+    "zoo_harness.separation": (
+        "Separation", "SeparationIndex", "anti_si", "centre_si", "high_order_si", "separation", "separation_index",
+        "soft_si",
+    ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -85,6 +99,9 @@ __all__ = [
     "RandomWeights",
     "Recipe",
     "Registry",
+    "Score",
+    "Separation",
+    "SeparationIndex",
     "TimmArchitecture",
     "TimmWeights",
     "TorchvisionArchitecture",
@@ -96,10 +113,15 @@ __all__ = [
     "WeightsError",
     "ZooError",
     "__version__",
+    "anti_si",
+    "centre_si",
+    "high_order_si",
     "hookimpl",
     "load",
     "load_registry",
+    "separation",
     "separation_index",
+    "soft_si",
 ]
 
 

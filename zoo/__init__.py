@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from zoo.hookspecs import hookimpl
     from zoo.registry import Registry, load_registry
     from zoo_harness.checkpoint import load
+    from zoo_harness.feature_ranking import FeatureRanking, rank_features
     from zoo_harness.score import Score
     from zoo_harness.separation import (
         Separation,
@@ -71,6 +72,7 @@ _HOMES = {
     "zoo.registry": ("Registry", "load_registry"),
     # The only names that come from the harness; by name, so that no import of zoo ever pays for torch.
     "zoo_harness.checkpoint": ("load",),
+    "zoo_harness.feature_ranking": ("FeatureRanking", "rank_features"),
     "zoo_harness.score": ("Score",),
     "zoo_harness.separation": (
         "Separation", "SeparationIndex", "anti_si", "centre_si", "high_order_si", "separation", "separation_index",
@@ -88,6 +90,7 @@ __all__ = [
     "DualHead",
     "FactoryArchitecture",
     "FeatureLayer",
+    "FeatureRanking",
     "FileWeights",
     "Head",
     "HubWeights",
@@ -119,6 +122,7 @@ __all__ = [
     "hookimpl",
     "load",
     "load_registry",
+    "rank_features",
     "separation",
     "separation_index",
     "soft_si",

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         separation_index,
         soft_si,
     )
+    from zoo_harness.separation_metric import SeparationMetric
 
 _HOMES = {
     "zoo.backbone": (
@@ -78,6 +79,7 @@ _HOMES = {
         "Separation", "SeparationIndex", "anti_si", "centre_si", "high_order_si", "separation", "separation_index",
         "soft_si",
     ),
+    "zoo_harness.separation_metric": ("SeparationMetric",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -105,6 +107,7 @@ __all__ = [
     "Score",
     "Separation",
     "SeparationIndex",
+    "SeparationMetric",
     "TimmArchitecture",
     "TimmWeights",
     "TorchvisionArchitecture",

@@ -43,6 +43,12 @@ def test_the_backbone_of_the_readme_is_found_and_true(tmp_path: Path) -> None:
     assert json.loads(shown.stdout)["plugin"] == "entry point 'my_backbones' of distribution 'my-backbones'"
 
 
+def test_the_scores_of_the_readme_are_what_is_printed() -> None:
+    program = block("python", "from sklearn.datasets import load_digits")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == block("text", "SI ")
+
+
 def test_every_option_the_readme_names_exists() -> None:
     help_pages = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))

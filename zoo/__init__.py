@@ -45,7 +45,19 @@ if TYPE_CHECKING:
     from zoo.hookspecs import hookimpl
     from zoo.registry import Registry, load_registry
     from zoo_harness.checkpoint import load
-    from zoo_harness.separation import separation_index
+    from zoo_harness.feature_ranking import FeatureRanking, rank_features
+    from zoo_harness.score import Score
+    from zoo_harness.separation import (
+        Separation,
+        SeparationIndex,
+        anti_si,
+        centre_si,
+        high_order_si,
+        separation,
+        separation_index,
+        soft_si,
+    )
+    from zoo_harness.separation_metric import SeparationMetric
 
 _HOMES = {
     "zoo.backbone": (
@@ -62,7 +74,13 @@ _HOMES = {
     "zoo.registry": ("Registry", "load_registry"),
     # The only names that come from the harness; by name, so that no import of zoo ever pays for torch.
     "zoo_harness.checkpoint": ("load",),
-    "zoo_harness.separation": ("separation_index",),
+    "zoo_harness.feature_ranking": ("FeatureRanking", "rank_features"),
+    "zoo_harness.score": ("Score",),
+    "zoo_harness.separation": (
+        "Separation", "SeparationIndex", "anti_si", "centre_si", "high_order_si", "separation", "separation_index",
+        "soft_si",
+    ),
+    "zoo_harness.separation_metric": ("SeparationMetric",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -75,6 +93,7 @@ __all__ = [
     "DualHead",
     "FactoryArchitecture",
     "FeatureLayer",
+    "FeatureRanking",
     "FileWeights",
     "Head",
     "HubWeights",
@@ -87,6 +106,10 @@ __all__ = [
     "RandomWeights",
     "Recipe",
     "Registry",
+    "Score",
+    "Separation",
+    "SeparationIndex",
+    "SeparationMetric",
     "TimmArchitecture",
     "TimmWeights",
     "TorchvisionArchitecture",
@@ -98,10 +121,16 @@ __all__ = [
     "WeightsError",
     "ZooError",
     "__version__",
+    "anti_si",
+    "centre_si",
+    "high_order_si",
     "hookimpl",
     "load",
     "load_registry",
+    "rank_features",
+    "separation",
     "separation_index",
+    "soft_si",
 ]
 
 

@@ -64,6 +64,12 @@ def test_the_package_of_the_readme_builds_with_what_it_says_it_needs(tmp_path: P
     assert "pip install hatchling" in README
 
 
+def test_the_scores_of_the_readme_are_what_is_printed() -> None:
+    program = block("python", "from sklearn.datasets import load_digits")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == block("text", "SI ")
+
+
 def test_every_option_the_readme_names_exists() -> None:
     help_pages = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
     pips_own = {"--no-build-isolation"}

@@ -1,0 +1,83 @@
+"""Standard errors of the scores against their spread over many data sets of the same kind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from zoo_harness.sample_errors import bootstrap_error, error_of_mean
+from zoo_harness.separation import separation
+
+
+def spread_and_errors(cross: bool, classes: int, sets: int = 300, n: int = 200):
+    """For SI and soft SI of order 2: the spread over data sets, the mean standard and bootstrap errors."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(classes, 2))
+
+    def draw(size):
+        labels = rng.integers(0, classes, size)
+        return centres[labels] + rng.normal(size=(size, 2)), labels
+
+    references, reference_labels = draw(n) if cross else (None, None)
+    rows = []
+    for _ in range(sets):
+        result = separation(*draw(n), references=references, reference_labels=reference_labels)
+        scores = result.si, result.soft[2]
+        rows.append([[score.value, score.standard_error, score.bootstrap_error] for score in scores])
+    values = np.array(rows)
+    return values[:, :, 0].std(0), values[:, :, 1].mean(0), values[:, :, 2].mean(0)
+
+
+@pytest.mark.parametrize("classes", [2, 6])
+def test_against_references_both_errors_are_the_spread(classes):
+    spread, standard, bootstrap = spread_and_errors(cross=True, classes=classes)
+    np.testing.assert_allclose(standard, spread, rtol=0.12)
+    np.testing.assert_allclose(bootstrap, spread, rtol=0.12)
+
+
+@pytest.mark.parametrize("classes", [2, 6])
+def test_among_each_other_only_the_bootstrap_sees_that_mutual_neighbours_go_together(classes):
+    spread, standard, bootstrap = spread_and_errors(cross=False, classes=classes)
+    assert bootstrap[0] == pytest.approx(spread[0], rel=0.12)
+    assert standard[0] < 0.87 * spread[0]
+    # Of order 2 more samples than such pairs depend on each other: nearer, but still too small.
+    assert standard[1] < bootstrap[1] < 1.05 * spread[1]
+    assert bootstrap[1] > 0.75 * spread[1]
+
+
+def test_the_bootstrap_of_independent_samples_is_the_plain_one():
+    rng = np.random.default_rng(1)
+    points = torch.from_numpy(rng.integers(0, 4, 80))
+    plain = np.std([rng.choice(points.numpy(), 80).mean() / 3 for _ in range(5000)])
+    assert bootstrap_error(points, 3, None, seed=0) == pytest.approx(plain, rel=0.06)
+    assert bootstrap_error(points, 3, None, seed=0) == pytest.approx(error_of_mean(points, 3), rel=0.05)
+
+
+def test_pairs_are_drawn_together():
+    rng = np.random.default_rng(2)
+    points = rng.integers(0, 2, 60).repeat(2)
+    partners = np.arange(120) ^ 1
+    by_hand = np.std([points.reshape(60, 2)[rng.integers(0, 60, 60)].mean() for _ in range(5000)])
+    error = bootstrap_error(torch.from_numpy(points), 1, torch.from_numpy(partners), seed=0)
+    assert error == pytest.approx(by_hand, rel=0.06)
+    assert error == pytest.approx(error_of_mean(torch.from_numpy(points), 1) * 2**0.5, rel=0.06)
+
+
+def test_one_sided_neighbours_are_no_pairs():
+    points = torch.tensor([1, 0, 1, 1, 0, 0, 1])
+    in_a_ring = (torch.arange(7) + 1) % 7
+    assert bootstrap_error(points, 1, in_a_ring, seed=5) == bootstrap_error(points, 1, None, seed=5)
+
+
+def test_the_seed_decides_and_nothing_else_does():
+    points = torch.tensor([1, 0, 1, 1, 0, 0, 1, 1])
+    torch.manual_seed(0)
+    first = bootstrap_error(points, 1, None, seed=1)
+    torch.manual_seed(1)
+    assert bootstrap_error(points, 1, None, seed=1) == first != bootstrap_error(points, 1, None, seed=2)
+
+
+@pytest.mark.parametrize("points", [torch.zeros(5, dtype=torch.int64), torch.ones(5, dtype=torch.int64)])
+def test_no_spread_is_no_error(points):
+    assert (error_of_mean(points, 1), bootstrap_error(points, 1, None, seed=0)) == (0, 0)

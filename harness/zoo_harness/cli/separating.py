@@ -1,0 +1,89 @@
+"""``zoo si FILE``: the Separation Index family of a features file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zoo_harness.cli.options import AsJson, Debug
+from zoo_harness.cli.table import print_json, print_lines, print_table
+
+if TYPE_CHECKING:
+    from zoo_harness.separation import Separation
+
+
+def si(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An .npz, .npy, .safetensors or .parquet file.")],
+    features: Annotated[
+        str | None, typer.Option(help="Name of the features in it; 'features' unless given.", metavar="NAME")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Name of the labels in it, or 'labels'; for .npy, their file.", metavar="NAME|FILE"),
+    ] = None,
+    references: Annotated[
+        Path | None,
+        typer.Option(help="Compare with the samples of this file, not with each other.", metavar="FILE"),
+    ] = None,
+    reference_labels: Annotated[
+        str | None, typer.Option(help="As --labels, for the references.", metavar="NAME|FILE")
+    ] = None,
+    order: Annotated[int, typer.Option(help="Largest number of neighbours that must agree.")] = 2,
+    metric: Annotated[str, typer.Option(help="euclidean or cosine.")] = "euclidean",
+    normalize: Annotated[bool, typer.Option("--normalize", help="Z-score each feature first.")] = False,
+    per_class: Annotated[int | None, typer.Option(help="Score this many samples of each class.")] = None,
+    seed: Annotated[int, typer.Option(help="Chooses the subset and drives the bootstrap.")] = 0,
+    classes: Annotated[bool, typer.Option("--classes", help="Print the scores of each class too.")] = False,
+    memory: Annotated[int, typer.Option(help="Memory to work in beyond the features, in MiB.")] = 512,
+    as_json: AsJson = False,
+    _debug: Debug = False,
+) -> None:
+    """Score how well features separate classes: SI, high-order, soft, anti and centre SI, with errors."""
+    from zoo.errors import one_of
+
+    one_of("--metric", metric, ("euclidean", "cosine"))
+
+    from zoo_harness.feature_files import read_features  # and with it torch, which takes seconds
+    from zoo_harness.separation import separation
+
+    rows, of_rows = read_features(file.expanduser(), features, labels)
+    others: Any = (None, None)
+    if references is not None:
+        others = read_features(references.expanduser(), features, reference_labels or labels)
+    result = separation(
+        rows,
+        of_rows,
+        order,
+        references=others[0],
+        reference_labels=others[1],
+        metric="cosine" if metric == "cosine" else "euclidean",
+        normalize=normalize,
+        per_class=per_class,
+        seed=seed,
+        memory_budget=memory * 2**20,
+    )
+    if as_json:
+        print_json({"file": str(file), **result.to_dict()})
+        return
+    print_lines(str(result))
+    if classes:
+        print_lines("")
+        _print_classes(result)
+
+
+def _print_classes(result: Separation) -> None:
+    scores: list[tuple[str, Any]] = [
+        ("SI", result.si),
+        (f"high-order {result.order}", result.high[result.order]),
+        (f"soft {result.order}", result.soft[result.order]),
+        (f"anti {result.order}", result.anti[result.order]),
+        ("centre", result.centre),
+    ]
+    columns = ["class", "samples", *(name for name, _score in scores)]
+    rows = [
+        [str(label), f"{size:,}", *(f"{score.per_class[label]:.4f}" for _name, score in scores)]
+        for label, size in result.classes.items()
+    ]
+    print_table(columns, rows, right=columns)

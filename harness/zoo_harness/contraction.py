@@ -122,10 +122,14 @@ class Contraction:
         return torch.cat([along, rest[:, None]], 1), of_rest + of_along
 
 
-def principal_directions(frame: Frame, chosen: Tensor, rank: int) -> Tensor:
-    """A (D, rank) float64 matrix of singular values at most 1, along the directions of most variance of a sample."""
-    sample = chosen[:: max(1, len(chosen) // SAMPLE)][:SAMPLE]
-    centred = torch.cat([frame.centred(part).to(torch.float32) for part in sample.split(frame.rows.step)])
+def principal_directions(frame: Frame, chosen: Tensor, rank: int, sample: int = SAMPLE) -> Tensor:
+    """A (D, rank) float64 matrix of singular values at most 1, along the directions of most variance.
+
+    They are those of at most ``sample`` of the rows, and of 4,096.
+    """
+    sample = min(sample, SAMPLE)
+    chosen = chosen[:: max(1, len(chosen) // sample)][:sample]
+    centred = torch.cat([frame.centred(part).to(torch.float32) for part in chosen.split(frame.rows.step)])
     centred -= centred.mean(0)
     generator = torch.Generator("cpu").manual_seed(0)
     start = torch.randn(frame.width, rank, generator=generator, dtype=torch.float32, device="cpu").to(centred.device)

@@ -36,12 +36,18 @@ class Directions:
         return torch.cat(_halves(places, torch.arange(len(chosen), device=chosen.device), leaf))
 
 
-def choose_directions(frame: Frame, asking: Tensor, offered: Tensor, order: int) -> Directions | None:
-    """The directions for a search of ``asking`` rows among ``offered`` ones; ``None`` where whole rows are best."""
-    ranks = [rank for rank in RANKS if rank <= frame.width // 2]
-    if not ranks or min(len(asking), len(offered)) < FEWEST_ROWS:
+def choose_directions(
+    frame: Frame, asking: Tensor, offered: Tensor, order: int, memory_budget: int
+) -> Directions | None:
+    """The directions for a search of ``asking`` rows among ``offered`` ones; ``None`` where whole rows are best.
+
+    Of very wide rows only so many directions are considered as fit, with a sample, into a part of the budget.
+    """
+    room = memory_budget // (32 * frame.width)
+    ranks = [rank for rank in RANKS if rank <= min(frame.width // 2, room)]
+    if not ranks or min(len(asking), len(offered)) < FEWEST_ROWS or room < 4 * ranks[-1]:
         return None
-    basis = principal_directions(frame, offered, ranks[-1])
+    basis = principal_directions(frame, offered, ranks[-1], sample=room)
     survivors = _survivors(frame, asking, offered, basis, ranks, order)
     offers = len(offered)
 

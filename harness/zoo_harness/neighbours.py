@@ -52,6 +52,7 @@ from zoo_harness.full_precision import full_precision
 
 MEMORY_BUDGET = 512 * 2**20
 LARGEST_TILE, SMALLEST_TILE = 2048, 16
+STARTING_TILES = 1  # near each, in which its first radius is looked for
 COMPARED_PER_ROW = 32  # on average; with more, float64 products are cheaper than comparing them one by one
 WIDEST_FLOAT32 = 2**20  # features; beyond, the error of a float32 product excludes too little
 
@@ -137,7 +138,7 @@ def _search(rows: Rows, groups: Groups, order: int, split: int | None, memory_bu
     right = (groups.size > 0).nonzero()[:, 0]
     frame = Frame(rows, groups.first[torch.cat([left, right]).unique() if split else right])
     most = (COMPARED_PER_ROW + 8 * order) * len(groups.first)
-    for precision, directions in _attempts(frame, groups.first[left], groups.first[right], order):
+    for precision, directions in _attempts(frame, groups.first[left], groups.first[right], order, memory_budget):
         sweep = _Sweep(frame, groups, order, radius, memory_budget, directions, precision, symmetric=split is None)
         with suppress(_TooManySurvivors), full_precision(groups.first.device, precision.setting):
             return sweep.run(left, right, math.inf if precision is _FLOAT64 else most)
@@ -145,11 +146,11 @@ def _search(rows: Rows, groups: Groups, order: int, split: int | None, memory_bu
 
 
 def _attempts(
-    frame: Frame, asking: Tensor, offered: Tensor, order: int
+    frame: Frame, asking: Tensor, offered: Tensor, order: int, memory_budget: int
 ) -> Iterator[tuple[_Precision, Directions | None]]:
     """What to try, the fastest first."""
     if frame.width <= WIDEST_FLOAT32:
-        directions = choose_directions(frame, asking, offered, order)
+        directions = choose_directions(frame, asking, offered, order, memory_budget)
         if directions is not None:
             yield _BFLOAT16, directions
         yield _FLOAT32, None
@@ -181,11 +182,15 @@ class _Side:
         coarse = directions.coarse if directions else None
         fine = directions.fine if directions else None
         width = frame.width if coarse is None else coarse.shape[1] + 1
-        room = keep // (4 * len(ids))  # numbers of a row that may be kept
+        room = keep // len(ids)  # bytes of a row that may be kept
         self.ids, self.precision = ids, precision
-        self.coarse = Contraction(frame, first, coarse, precision.vectors, keep=width <= room)
-        fits = fine is not None and width + fine.shape[1] + 1 <= room
-        self.fine = Contraction(frame, first, fine, torch.float32, keep=True) if fits else None
+        short = width * precision.vectors.itemsize
+        self.coarse = Contraction(frame, first, coarse, precision.vectors, keep=short <= room)
+        self.fine = None
+        if fine is not None and coarse is not None:
+            fitting = fine[:, : max(0, (room - short) // 4 - 1)]  # of a shorter basis all that is said holds as well
+            if fitting.shape[1] > coarse.shape[1]:
+                self.fine = Contraction(frame, first, fitting, torch.float32, keep=True)
         self.half = _half(self.coarse, precision)
         self.limit = torch.empty(len(ids), dtype=precision.products, device=ids.device)
 
@@ -308,22 +313,26 @@ class _Sweep:
     # Radii
 
     def _start(self) -> None:
-        """Give each row a radius: that of its nearest by the bound in a tile near it."""
+        """Give each row a radius: that of its nearest among those that the bounds propose in the tiles near it."""
         tiles = self._slices(self.left), self._slices(self.right)
-        nearest = self._distances_of_tiles(*tiles).argmin(1).tolist()
+        near = self._distances_of_tiles(*tiles).argsort(1)[:, :STARTING_TILES].tolist()
         for place, rows in enumerate(tiles[0]):
-            columns = rows if self.symmetric else tiles[1][nearest[place]]
-            ids = self.left.ids[rows], self.right.ids[columns]
-            lower = self._lower_bounds(rows, columns)
-            lower.masked_fill_(ids[0][:, None] == ids[1], math.inf)
-            if len(ids[1]) <= self.order:
-                continue
-            bound, at = lower.topk(self.order, largest=False)
-            here = ids[0][:, None].expand_as(at)
-            exact = self._distances(here.flatten(), ids[1][at].flatten()).view_as(bound)
-            exact[bound == math.inf] = math.inf
-            self._shrink(ids[0], exact.amax(1))
+            proposed = [self._nearest_in_tile(rows, tiles[1][column]) for column in near[place]]
+            distances = torch.cat(proposed, 1)
+            if distances.shape[1] >= self.order:
+                nearest = distances.topk(self.order, largest=False).values
+                self._shrink(self.left.ids[rows], nearest[:, -1])
         self._tighten()
+
+    def _nearest_in_tile(self, rows: slice, columns: slice) -> Tensor:
+        """The squared distances, (rows, at most order), of the pairs with the least bounds; infinite for no pair."""
+        ids = self.left.ids[rows], self.right.ids[columns]
+        lower = self._lower_bounds(rows, columns)
+        lower.masked_fill_(ids[0][:, None] == ids[1], math.inf)
+        bound, at = lower.topk(min(self.order, len(ids[1])), largest=False)
+        here = ids[0][:, None].expand_as(at)
+        exact = self._distances(here.flatten(), ids[1][at].flatten()).view_as(bound)
+        return exact.masked_fill_(bound == math.inf, math.inf)
 
     def _distances(self, here: Tensor, there: Tensor) -> Tensor:
         return self.frame.rows.squared_distances(self.groups.first[here], self.groups.first[there])

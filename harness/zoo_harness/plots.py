@@ -23,8 +23,8 @@ from zoo_harness.atomic import replacing
 from zoo_harness.markdown import one_line
 from zoo_harness.run_record import EpochRecord
 
-_DOTS_PER_INCH = 150
-_INK, _QUIET = "#222222", "#d9d9d9"
+DOTS_PER_INCH = 150
+INK, QUIET = "#222222", "#d9d9d9"
 # Blue and vermilion of Okabe and Ito: told apart by every kind of colour vision, and in grey.
 _TRAIN, _EVALUATION = "#0072B2", "#D55E00"
 
@@ -72,10 +72,10 @@ def plot_samples(images: NDArray[np.uint8], labels: ArrayLike, classes: Sequence
     figure, axes = _sample_canvas(names, max(map(len, chosen.values()), default=1))
     for row, (name, indices) in enumerate(zip(names, chosen.values(), strict=True)):
         # Not mathematics: a name may contain dollar signs.
-        axes.text(-0.15, row + 0.5, name, ha="right", va="center", color=_INK, font=_NAME_FONT, parse_math=False)
+        axes.text(-0.15, row + 0.5, name, ha="right", va="center", color=INK, font=_NAME_FONT, parse_math=False)
         for column, index in enumerate(indices):
             _draw_tile(axes, images[index], column, row)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _plot_curves(
@@ -87,7 +87,7 @@ def _plot_curves(
     write: Callable[[float], str],
     best: Callable[[list[float]], float],
 ) -> None:
-    figure = Figure(figsize=(6.4, 3.8), dpi=_DOTS_PER_INCH, layout="constrained")
+    figure = Figure(figsize=(6.4, 3.8), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     size = 4 if len(epochs) <= 60 else 0
     axes.plot(epochs, train, color=_TRAIN, marker="o", markersize=size, linestyle="--", label="training")
@@ -95,7 +95,7 @@ def _plot_curves(
     _prepare_axes(axes, quantity, epochs)
     _mark_best(axes, epochs, evaluation, write, best)
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _mark_best(
@@ -117,24 +117,24 @@ def _mark_best(
         marker="o",
         markersize=11,
         markerfacecolor="none",
-        markeredgecolor=_INK,
+        markeredgecolor=INK,
         markeredgewidth=1.3,
         label=f"best evaluation: {write(value)}, epoch {epoch}",
     )
 
 
 def _prepare_axes(axes: Axes, quantity: str, epochs: list[int]) -> None:
-    axes.set_xlabel("Epoch", color=_INK)
-    axes.set_ylabel(quantity, color=_INK)
+    axes.set_xlabel("Epoch", color=INK)
+    axes.set_ylabel(quantity, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
     axes.margins(y=0.12)
     _keep_scale(axes)
-    axes.grid(axis="y", color=_QUIET, linewidth=0.7)
+    axes.grid(axis="y", color=QUIET, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#888888")
-    axes.tick_params(color="#888888", labelcolor=_INK)
+    axes.tick_params(color="#888888", labelcolor=INK)
 
 
 def _keep_scale(axes: Axes) -> None:
@@ -162,7 +162,7 @@ def _sample_canvas(names: list[str], columns: int) -> tuple[Figure, Axes]:
     rows = max(len(names), 1)
     margin = 0.3 + max(map(_width_of, names), default=0.0) / _TILE_INCHES
     inches = ((margin + columns + 0.1) * _TILE_INCHES, (rows + 0.1) * _TILE_INCHES)
-    figure = Figure(figsize=inches, dpi=_DOTS_PER_INCH, facecolor="white")
+    figure = Figure(figsize=inches, dpi=DOTS_PER_INCH, facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set_xlim(-margin, columns + 0.1)
@@ -172,10 +172,10 @@ def _sample_canvas(names: list[str], columns: int) -> tuple[Figure, Axes]:
 
 def _width_of(name: str) -> float:
     """Inches that a name takes."""
-    figure = Figure(dpi=_DOTS_PER_INCH)
+    figure = Figure(dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)
     text = figure.text(0, 0, name, font=_NAME_FONT, parse_math=False)
-    return text.get_window_extent().width / _DOTS_PER_INCH
+    return text.get_window_extent().width / DOTS_PER_INCH
 
 
 def _draw_tile(axes: Axes, pixels: NDArray[Any], column: int, row: int) -> None:
@@ -190,7 +190,7 @@ def _draw_tile(axes: Axes, pixels: NDArray[Any], column: int, row: int) -> None:
         cmap="gray",
         vmin=0,
         vmax=255,
-        interpolation="nearest" if max(height, width) <= _TILE_INCHES * _DOTS_PER_INCH else "antialiased",
+        interpolation="nearest" if max(height, width) <= _TILE_INCHES * DOTS_PER_INCH else "antialiased",
         aspect="auto",
     )
 
@@ -209,7 +209,8 @@ def _writable() -> frozenset[int]:
     return frozenset(get_font(findfont(_NAME_FONT)).get_charmap())
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG, whole or not at all."""
     FigureCanvasAgg(figure)
     with replacing(path) as temporary:
         # Without a version in it, the same data gives the same bytes.

@@ -90,9 +90,29 @@ def claim_directory(out: Path | None, backbone: str, dataset: str) -> RunDirecto
     raise UsageError(f"--out {str(out)!r} is taken by another run; give a folder that does not exist yet")
 
 
+def claim_folder(out: Path | None, name: str) -> Path:
+    """A new folder: ``out``, or ``runs/NAME-TIME`` (UTC), numbered where that is taken.
+
+    Raises :class:`~zoo.errors.ZooError` where no folder can be made.
+    """
+    for path in _numbered(name) if out is None else [out]:
+        try:
+            path.mkdir(parents=True, exist_ok=out is not None)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ZooError(f"cannot make the folder {str(path)!r}: {error.strerror}") from error
+        return path
+    raise UsageError(f"--out {str(out)!r} is a file; give a folder that does not exist yet")
+
+
 def _default_paths(backbone: str, dataset: str) -> Iterator[Path]:
+    return _numbered(f"{backbone}-{dataset}")
+
+
+def _numbered(beginning: str) -> Iterator[Path]:
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    name = f"{backbone}-{dataset}-{stamp}"
+    name = f"{beginning}-{stamp}"
     yield Path("runs") / name
     for number in itertools.count(2):
         yield Path("runs") / f"{name}-{number}"

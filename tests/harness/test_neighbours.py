@@ -372,7 +372,7 @@ def many():
 def shortened(monkeypatch):
     """Have the search take short and longer vectors, whether or not they pay."""
 
-    def chosen(frame, _asking, offered, _order):
+    def chosen(frame, _asking, offered, _order, _budget):
         return Directions(*(principal_directions(frame, offered, rank) for rank in (24, 80)))
 
     monkeypatch.setattr(neighbours, "choose_directions", chosen)
@@ -425,11 +425,12 @@ def test_directions_are_taken_only_where_they_pay():
     flat = noise[:, :20] @ torch.randn(20, 1024, generator=random) + 0.01 * noise
     chosen = torch.arange(5000)
     frames = [Frame(equal_rows.Rows.of(features, MEMORY_BUDGET), chosen) for features in (flat, noise)]
-    found = choose_directions(frames[0], chosen, chosen, 1)
+    found = choose_directions(frames[0], chosen, chosen, 1, MEMORY_BUDGET)
     assert found is not None
     assert found.coarse.shape == (1024, 32)
-    assert choose_directions(frames[1], chosen, chosen, 1) is None
-    assert choose_directions(frames[0], chosen[:100], chosen, 1) is None
+    assert choose_directions(frames[1], chosen, chosen, 1, MEMORY_BUDGET) is None
+    assert choose_directions(frames[0], chosen[:100], chosen, 1, MEMORY_BUDGET) is None
+    assert choose_directions(frames[0], chosen, chosen, 1, 2**20) is None  # no room for a sample
 
 
 @pytest.mark.parametrize("found", ["random", "one direction twice", "nothing"])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from zoo_harness.cli import cards, evaluation, listing, separating, showing
+from zoo_harness.cli import cards, evaluation, layering, listing, separating, showing
 
 if TYPE_CHECKING:
     from typer.core import TyperGroup
@@ -24,6 +24,7 @@ app.command("show")(showing.show)
 app.command("plugins")(listing.list_plugins)
 app.command("datasets")(listing.list_datasets)
 app.command("eval")(evaluation.evaluate)
+app.command("layers")(layering.layers)
 app.command("si")(separating.si)
 app.command("card")(cards.card)
 

@@ -1,0 +1,143 @@
+"""``zoo layers``, start to finish: resolve backbones and runs, load the data, score every layer, write it down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo.backbone import Backbone, FeatureLayer, Preprocessing, WeightSource
+from zoo.dataset import Dataset
+from zoo.errors import UsageError
+from zoo_harness import checkpoint, provenance
+from zoo_harness.atomic import write_text
+from zoo_harness.choices import Subset
+from zoo_harness.data import RunData, load_data
+from zoo_harness.layer_curve import ScoredLayer, Scoring, score_layers
+from zoo_harness.network import build_network
+from zoo_harness.preprocess import BatchTransform, resolve_preprocessing
+from zoo_harness.train import Conditions, Progress
+from zoo_harness.weights import load_weights
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network whose layers are scored: a backbone with its weights, or what a run made of one.
+
+    ``weights`` says which they are, for the reader of the record.
+    """
+
+    name: str
+    network: nn.Module
+    layers: tuple[FeatureLayer, ...]
+    preprocessing: Preprocessing
+    weights: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The scored layers of one subject on one split, and the data they were scored on."""
+
+    subject: Subject
+    split: str
+    data: dict[str, Any]
+    layers: tuple[ScoredLayer, ...]
+
+    @property
+    def title(self) -> str:
+        """What a legend calls it."""
+        return f"{self.subject.name}, {self.split}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The curve for JSON."""
+        return {
+            "subject": self.subject.name,
+            "weights": self.subject.weights,
+            "preprocessing": vars(self.subject.preprocessing),
+            "split": self.split,
+            "data": self.data,
+            "layers": [layer.to_dict() for layer in self.layers],
+        }
+
+
+def of_backbone(backbone: Backbone, source: WeightSource, seed: int) -> Subject:
+    """A backbone with the weights of a source."""
+    torch.manual_seed(seed)
+    network = build_network(backbone.name, backbone.network)
+    record = load_weights(network, backbone, source)
+    tuning = backbone.tuning("default")
+    preprocessing = resolve_preprocessing(backbone, network, tuning)
+    name = f"{backbone.name} (random)" if record.kind == "random" else backbone.name
+    return Subject(name, network, tuning.features, preprocessing, record.model_dump())
+
+
+def of_run(directory: Path) -> Subject:
+    """What a finished run made of its backbone."""
+    model = checkpoint.load(directory)
+    record = model.record
+    weights = {"kind": "run", "source": directory.name, "sha256": record.checkpoint_sha256}
+    name = f"{record.backbone.name} ({directory.resolve().name})"
+    return Subject(name, model.network, record.backbone.features, record.settings.preprocessing, weights)
+
+
+def curves(
+    subjects: Sequence[Subject],
+    dataset: Dataset,
+    argument: str | None,
+    data_dir: Path | None,
+    subset: Subset,
+    splits: str,
+    conditions: Conditions,
+    scoring: Scoring,
+    progress: Progress,
+) -> Iterator[Curve]:
+    """The curve of every subject on every split wanted: ``train``, ``test`` or ``both``, one after the other."""
+    for subject in subjects:
+        progress.stage(f"loading {dataset.title}", 0)
+        data = load_data(dataset, argument, data_dir, subset, BatchTransform(subject.preprocessing))
+        subject.network.to(conditions.device)
+        subject.network.to(memory_format=torch.channels_last)
+        for split in ("train", "test") if splits == "both" else (splits,):
+            yield _curve(subject, data, split, conditions, scoring, progress)
+        subject.network.to("cpu")
+
+
+def _curve(
+    subject: Subject, data: RunData, split: str, conditions: Conditions, scoring: Scoring, progress: Progress
+) -> Curve:
+    images, record = (data.train, data.record.train) if split == "train" else (data.evaluation, data.record.evaluation)
+    if len(images) <= scoring.order:
+        raise UsageError(
+            f"order {scoring.order} needs more than {scoring.order} images, the {split} split has {len(images)}"
+        )
+    progress.stage(f"{subject.name}: layers on the {split} split", len(images))
+    layers = score_layers(subject.network, subject.layers, images, conditions, scoring, progress)
+    described = {"dataset": data.record.name, "subset": data.record.subset, **record.model_dump()}
+    return Curve(subject, split, described, tuple(layers))
+
+
+def as_record(found: Sequence[Curve], scoring: Scoring, command: tuple[str, ...]) -> dict[str, Any]:
+    """Everything that was found and how, for ``layers.json``."""
+    return {
+        "format": "blockzoo layers 1",
+        "command": list(command),
+        "versions": provenance.versions(),
+        "scoring": vars(scoring),
+        "curves": [curve.to_dict() for curve in found],
+    }
+
+
+def write_curves(found: Sequence[Curve], record: dict[str, Any], folder: Path) -> tuple[Path, Path]:
+    """Write ``layers.json`` and ``layers.png`` into a folder."""
+    from zoo_harness.layer_plot import plot_layers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    picture, written = folder / "layers.png", folder / "layers.json"
+    plot_layers([(curve.title, curve.layers) for curve in found], picture)
+    write_text(written, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    return written, picture

@@ -44,8 +44,8 @@ def choose_directions(
     Of very wide rows only so many directions are considered as fit, with a sample, into a part of the budget.
     """
     room = memory_budget // (32 * frame.width)
-    ranks = [rank for rank in RANKS if rank <= min(frame.width // 2, room)]
-    if not ranks or min(len(asking), len(offered)) < FEWEST_ROWS or room < 4 * ranks[-1]:
+    ranks = [rank for rank in RANKS if rank <= min(frame.width // 2, room // 4)]  # from a sample of `room` rows
+    if not ranks or min(len(asking), len(offered)) < FEWEST_ROWS:
         return None
     basis = principal_directions(frame, offered, ranks[-1], sample=room)
     survivors = _survivors(frame, asking, offered, basis, ranks, order)

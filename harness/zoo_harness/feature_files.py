@@ -1,7 +1,8 @@
 """Reads features and labels from the files that people keep them in; nothing in them is unpickled or run.
 
-``.npz`` and ``.safetensors`` hold both under names; ``.npy`` holds one array; ``.parquet`` has a column of labels and
-the features as one column of lists or as all other numeric columns.
+``.npz`` and ``.safetensors`` hold both under names; ``.npy`` holds one array; ``.parquet`` has a column of labels,
+``label`` or ``labels`` unless named, and the features as one column of lists, ``features`` unless named, or as numeric
+columns, which must be named unless all others are features.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def read_features(path: Path, features: str | None = None, labels: str | None = 
     is not there, :class:`~zoo.errors.DataError` for one that is damaged or holds something else.
     """
     if not path.is_file():
-        raise UsageError(f"no such file {str(path)!r}; expected one of {', '.join(_READERS)}")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UsageError(f"no such file: {str(path)!r} {what}; expected one of {', '.join(_READERS)}")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise UsageError(f"{path} is not a features file; expected one of {', '.join(_READERS)}")
@@ -56,7 +58,7 @@ def _read_npy(path: Path, features: str | None, labels: str | None) -> tuple[Arr
 def _load_npy(path: Path) -> Array:
     array: Array = np.load(path, allow_pickle=False, mmap_mode="r")
     if not isinstance(array, np.ndarray):
-        raise DataError(f"{path} holds several arrays; name it .npz")
+        raise DataError(f"{path} holds several arrays; expected an .npy file of one")
     return array
 
 
@@ -88,13 +90,22 @@ def _read_parquet(path: Path, features: str | None, labels: str | None) -> tuple
     names = table.column_names
     label = _named(path, labels, LABELS, names) if labels else _only(path, [n for n in names if n in (LABELS, "label")])
     of_labels = table.column(label).to_numpy()
-    if features is None and FEATURES not in names:
-        columns = [name for name in names if name != label and _is_number(table.schema.field(name).type)]
-        if not columns:
-            raise DataError(f"{path} has no numeric column besides {label!r}; name a column of lists with --features")
-        return np.stack([table.column(name).to_numpy() for name in columns], axis=1), of_labels
-    column = table.column(_named(path, features, FEATURES, names)).combine_chunks()
-    return _from_lists(path, column), of_labels
+    if features is None and FEATURES in names:
+        features = FEATURES
+    wanted = [name for name in names if name != label] if features is None else features.split(",")
+    for name in wanted:
+        _named(path, name, FEATURES, names)
+    kinds = [table.schema.field(name).type for name in wanted]
+    if len(wanted) == 1 and not _is_number(kinds[0]):
+        return _from_lists(path, table.column(wanted[0]).combine_chunks()), of_labels
+    others = [name for name, kind in zip(wanted, kinds, strict=True) if not _is_number(kind)]
+    if others or not wanted:
+        raise UsageError(
+            f"{path}: column {others[0]!r} holds no numbers; name the columns of features, --features x0,x1"
+            if others
+            else f"{path} has no column besides the labels"
+        )
+    return np.stack([table.column(name).to_numpy() for name in wanted], axis=1), of_labels
 
 
 def _is_number(kind: Any) -> bool:
@@ -109,7 +120,7 @@ def _from_lists(path: Path, column: Any) -> Array:
     kind = column.type
     nested = (pyarrow.types.is_list, pyarrow.types.is_large_list, pyarrow.types.is_fixed_size_list)
     if not any(is_kind(kind) for is_kind in nested) or column.null_count:
-        raise DataError(f"{path}: the column of features holds {kind}; expected lists of numbers, none null")
+        raise DataError(f"{path}: the column of features holds {kind}; expected lists of numbers, and no null")
     flat = column.flatten().to_numpy(zero_copy_only=False)
     width, left_over = divmod(len(flat), max(1, len(column)))
     lengths = {len(row) for row in column} if len(column) else set()

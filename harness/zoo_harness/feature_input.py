@@ -68,7 +68,9 @@ def checked_labels(given: Array | Tensor, features: Tensor, what: str = "labels"
     """
     labels = _as_tensor(given, what)
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise UsageError(f"{what} are {_kind(labels)}; expected integers, the class of each sample")
+        raise UsageError(f"{what} are {_kind(labels)}; expected integers, the class of each sample: convert them first")
+    if labels.dtype == torch.uint64 and bool((labels.view(torch.int64) < 0).any()):
+        raise DataError(f"{what} of 2^63 and more are too large; expected classes counted from 0")
     if labels.shape != features.shape[:1]:
         raise UsageError(f"{what} have shape {tuple(labels.shape)}; expected ({len(features)},), one for each sample")
     labels = labels.to(device=features.device, dtype=torch.int64)

@@ -48,6 +48,15 @@ class Scoring:
     metric: Literal["euclidean", "cosine"] = "euclidean"
     memory_budget: int = 2**30
 
+    def in_words(self) -> str:
+        """What changes the scores, for a reader.
+
+        >>> Scoring(pooled=True, normalize=True).in_words()
+        'layers pooled, euclidean distance, z-scored'
+        """
+        layers = "layers pooled" if self.pooled else "layers whole"
+        return f"{layers}, {self.metric} distance{', z-scored' if self.normalize else ''}"
+
 
 def score_layers(
     network: nn.Module,

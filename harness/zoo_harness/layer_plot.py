@@ -19,8 +19,11 @@ _MARKERS = "osD^vP"
 _MOST_NAMES = 30
 
 
-def plot_layers(curves: Sequence[Curve], path: Path) -> None:
-    """Write one line per curve with its bootstrap errors; x is the layer, or its depth where the layers differ."""
+def plot_layers(curves: Sequence[Curve], about: str, path: Path) -> None:
+    """Write one line per curve with its bootstrap errors; x is the layer, or its depth where the layers differ.
+
+    ``about`` says above the curves what they were scored on, and how.
+    """
     names = [layer.path for layer in curves[0][1]]
     same = all([layer.path for layer in layers] == names for _title, layers in curves)
     width = min(16.0, max(6.4, 0.26 * len(names))) if same else 7.2
@@ -29,6 +32,7 @@ def plot_layers(curves: Sequence[Curve], path: Path) -> None:
     for place, (title, layers) in enumerate(curves):
         _draw(axes, place, title, layers, by_name=same)
     _prepare(axes, names, by_name=same)
+    axes.set_title(about, fontsize=8, color=INK, parse_math=False)
     figure.legend(loc="outside upper center", ncols=min(2, len(curves)), frameon=False)
     save_figure(figure, path)
 

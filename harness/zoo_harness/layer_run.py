@@ -76,12 +76,20 @@ def of_backbone(backbone: Backbone, source: WeightSource, seed: int) -> Subject:
     return Subject(name, network, tuning.features, preprocessing, record.model_dump())
 
 
-def of_run(directory: Path) -> Subject:
-    """What a finished run made of its backbone."""
+def of_runs(directories: Sequence[Path]) -> list[Subject]:
+    """What finished runs made of their backbones; each is called by its folder, or by its path where two agree."""
+    names = [directory.resolve().name for directory in directories]
+    return [
+        _of_run(directory, name if names.count(name) == 1 else str(directory))
+        for directory, name in zip(directories, names, strict=True)
+    ]
+
+
+def _of_run(directory: Path, called: str) -> Subject:
     model = checkpoint.load(directory)
     record = model.record
-    weights = {"kind": "run", "source": directory.name, "sha256": record.checkpoint_sha256}
-    name = f"{record.backbone.name} ({directory.resolve().name})"
+    weights = {"kind": "run", "source": called, "sha256": record.checkpoint_sha256}
+    name = f"{record.backbone.name} ({called})"
     return Subject(name, model.network, record.backbone.features, record.settings.preprocessing, weights)
 
 
@@ -138,6 +146,8 @@ def write_curves(found: Sequence[Curve], record: dict[str, Any], folder: Path) -
 
     folder.mkdir(parents=True, exist_ok=True)
     picture, written = folder / "layers.png", folder / "layers.json"
-    plot_layers([(curve.title, curve.layers) for curve in found], picture)
+    first, scoring = found[0].data, record["scoring"]
+    about = f"{first['dataset']}, {first['images']:,} images a curve; {Scoring(**scoring).in_words()}"
+    plot_layers([(curve.title, curve.layers) for curve in found], about, picture)
     write_text(written, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return written, picture

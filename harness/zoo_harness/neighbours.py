@@ -212,7 +212,7 @@ class _Side:
 
 
 def _half(vectors: Contraction, precision: _Precision) -> Tensor:
-    """C of the module's text, (G, 1), or (G, 3) as the parts of a sum."""
+    """The numbers c of the module's text, (G, 1), or (G, 3) as the parts of a sum."""
     terms = vectors.width + 2 * precision.ends
     unit = torch.finfo(precision.products).eps / 2
     accumulated = 4 * terms * unit

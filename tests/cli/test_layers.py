@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +16,7 @@ from PIL import Image
 from zoo import load_registry
 from zoo_harness.cli import run
 
+ZOO = str(Path(sys.executable).with_name("zoo"))
 LAYERS = ("layers", "efficientnet_lite0", "--dataset", "digits", "--per-class", "3", "--pool", "--quiet")
 
 
@@ -68,6 +74,8 @@ def test_a_run_stands_beside_its_backbone(tmp_path: Path, capsys: pytest.Capture
     ("arguments", "message"),
     [
         (["layers"], "nothing to score: give a backbone, or a run with --run"),
+        (["layers", "--run", "nowhere", "--weights", "random"], "--weights 'random' is for backbones"),
+        (["layers", "resnet18", "resnet18"], "'resnet18' is given 2 times"),
         (["layers", "efficientnet_lite"], "did you mean 'efficientnet_lite0'"),
         ([*LAYERS, "--split", "testing"], "--split"),
         ([*LAYERS, "--order", "0"], "--order 0 must be at least 1"),
@@ -88,6 +96,24 @@ def test_what_cannot_be_meant_is_told(
     assert run(arguments) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_terminated_command_leaves_no_files_and_says_so_by_its_status(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    sizes = ("--per-class", "30", "--memory", "8")
+    process = subprocess.Popen(
+        [ZOO, "layers", "efficientnet_lite0", "--dataset", "digits", *sizes, "--out", str(tmp_path / "out")],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not list(scratch.glob("blockzoo-features-*/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    assert list(scratch.iterdir()) == []
 
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

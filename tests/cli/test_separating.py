@@ -47,7 +47,7 @@ def parquet_of_lists(folder: Path) -> list[str]:
 
 def parquet_of_columns(folder: Path) -> list[str]:
     columns: dict[str, Any] = {f"x{place}": column for place, column in enumerate(FEATURES.T)}
-    columns |= {"labels": LABELS, "name": ["an image"] * len(LABELS)}
+    columns |= {"labels": LABELS}
     pyarrow.parquet.write_table(pyarrow.table(columns), folder / "columns.parquet")
     return [str(folder / "columns.parquet")]
 
@@ -63,7 +63,7 @@ def test_every_kind_of_file_gives_the_same_scores(
     assert run(["si", *arguments, "--order", "3", "--json"]) == 0
     given = json.loads(capsys.readouterr().out)
     expected = zoo.separation(FEATURES, LABELS, 3)
-    assert given == {"file": arguments[0], **expected.to_dict()}
+    assert given == {"file": arguments[0], "references_file": None, **expected.to_dict()}
     assert run(["si", *arguments]) == 0
     assert capsys.readouterr().out == f"{zoo.separation(FEATURES, LABELS)}\n"
 
@@ -86,6 +86,20 @@ def test_references_and_options_reach_the_score(tmp_path: Path, capsys: pytest.C
     )
     assert given["si"] == expected.si.to_dict()
     assert (given["n"], given["references"], given["metric"]) == (50, 300, "cosine")
+
+
+def test_columns_of_a_table_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    columns: dict[str, Any] = {f"x{place}": column for place, column in enumerate(FEATURES.T)}
+    columns |= {"id": np.arange(len(LABELS)), "name": ["an image"] * len(LABELS), "label": LABELS}
+    path = tmp_path / "table.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    assert run(["si", str(path)]) == 2
+    assert "column 'name' holds no numbers; name the columns of features" in capsys.readouterr().err
+    assert run(["si", str(path), "--features", "x10,x20,x30", "--json"]) == 0
+    given = json.loads(capsys.readouterr().out)
+    assert given["si"] == zoo.separation(FEATURES[:, [10, 20, 30]], LABELS).si.to_dict()
+    assert run(["si", str(path), "--features", "x10,y20"]) == 2
+    assert "unknown array of table.parquet 'y20'" in capsys.readouterr().err
 
 
 def test_scores_of_each_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,6 +127,11 @@ def uneven(folder: Path) -> list[str]:
     return [str(folder / "uneven.parquet")]
 
 
+def too_large(folder: Path) -> list[str]:
+    np.savez(folder / "large.npz", features=FEATURES, labels=LABELS.astype(np.uint64) + 2**63)
+    return [str(folder / "large.npz")]
+
+
 @pytest.mark.parametrize(
     ("write", "status", "message"),
     [
@@ -128,7 +147,11 @@ def uneven(folder: Path) -> list[str]:
         (lambda folder: npy(folder)[:1], 2, "give the file of the labels with --labels FILE.npy"),
         (lambda folder: [*npz(folder), "--order", "400"], 2, "400"),
         (lambda folder: [*npz(folder), "--metric", "cosin"], 2, "cosine"),
-        (lambda folder: [*npz(folder), "--memory", "0"], 2, "memory"),
+        (lambda folder: [*npz(folder), "--memory", "0"], 2, "--memory 0 must be at least 1"),
+        (lambda folder: [*npz(folder), "--per-class", "0"], 2, "--per-class 0 must be at least 1"),
+        (lambda folder: [*npz(folder), "--reference-labels", "y"], 2, "belongs to --references FILE"),
+        (lambda folder: [str(folder)], 2, "is a folder"),
+        (too_large, 1, "labels of 2^63 and more are too large"),
     ],
 )
 def test_what_cannot_be_scored_is_told(

@@ -12,6 +12,7 @@ from zoo_harness.cli.options import AsJson, Debug, Quiet, complete_backbone, com
 from zoo_harness.cli.table import print_json, print_lines, print_table, warn_of
 
 if TYPE_CHECKING:
+    from zoo_harness.layer_curve import Scoring
     from zoo_harness.layer_run import Curve
 
 _BAR = 24
@@ -63,6 +64,12 @@ def layers(
     backbones = [registry.backbone(name) for name in names or []]
     if not backbones and not runs:
         raise UsageError("nothing to score: give a backbone, or a run with --run")
+    if weights is not None and not backbones:
+        raise UsageError(f"--weights {weights!r} is for backbones; a run has weights of its own")
+    subjects_given = [*(names or []), *(str(run.expanduser().resolve()) for run in runs or [])]
+    twice = [subject for subject in subjects_given if subjects_given.count(subject) > 1]
+    if twice:
+        raise UsageError(f"{twice[0]!r} is given {subjects_given.count(twice[0])} times; once is enough")
     found, argument = registry.dataset(dataset)
     sources = [choices.choose_source(backbone, weights) for backbone in backbones]
     subset = choices.Subset(per_class=per_class, limit=limit, val_fraction=val_fraction, seed=choices.check_seed(seed))
@@ -82,8 +89,9 @@ def layers(
     from zoo_harness.allocator import keep_freed_memory
     from zoo_harness.cli.progress import TerminalProgress
     from zoo_harness.device import check_precision, choose_device
+    from zoo_harness.interrupts import Terminated, terminable
     from zoo_harness.layer_curve import Scoring
-    from zoo_harness.layer_run import as_record, curves, of_backbone, of_run, write_curves
+    from zoo_harness.layer_run import as_record, curves, of_backbone, of_runs, write_curves
     from zoo_harness.run_directory import claim_folder
     from zoo_harness.train import Conditions
 
@@ -91,11 +99,14 @@ def layers(
     chosen = choose_device(device)
     conditions = Conditions(device=chosen, precision=check_precision(precision, chosen), seed=seed)
     scoring = Scoring(order, pool, normalize, "cosine" if metric == "cosine" else "euclidean", memory * 2**20)
-    with TerminalProgress(quiet=quiet) as progress:
-        progress.stage("loading weights", 0)
-        subjects = [of_backbone(*pair, seed) for pair in zip(backbones, sources, strict=True)]
-        subjects += [of_run(run.expanduser()) for run in runs or []]
-        scored = list(curves(subjects, found, argument, folder, subset, splits, conditions, scoring, progress))
+    try:
+        with TerminalProgress(quiet=quiet) as progress, terminable():
+            progress.stage("loading weights", 0)
+            subjects = [of_backbone(*pair, seed) for pair in zip(backbones, sources, strict=True)]
+            subjects += of_runs([run.expanduser() for run in runs or []])
+            scored = list(curves(subjects, found, argument, folder, subset, splits, conditions, scoring, progress))
+    except Terminated as error:
+        raise typer.Exit(error.exit_code) from error
     record = as_record(scored, scoring, ("zoo", *sys.argv[1:]))
     first = backbones[0].name if backbones else subjects[0].name.split()[0]
     written = write_curves(scored, record, claim_folder(out, f"layers-{first}-{found.name}"))
@@ -103,13 +114,17 @@ def layers(
         print_json(record)
         return
     for curve in scored:
-        _print_curve(curve)
+        _print_curve(curve, scoring)
     print_lines("", *(f"{name:<8}{path}" for name, path in zip(("record", "plot"), written, strict=True)))
 
 
-def _print_curve(curve: Curve) -> None:
+def _print_curve(curve: Curve, scoring: Scoring) -> None:
     images = curve.data["images"]
-    print_lines("", f"{curve.title}: {images:,} images of {curve.data['dataset']}, {curve.data['subset']}", "")
+    print_lines(
+        "",
+        f"{curve.title}: {images:,} images of {curve.data['dataset']}, {curve.data['subset']}; {scoring.in_words()}",
+        "",
+    )
     rows = []
     for layer in curve.layers:
         scores = layer.separation

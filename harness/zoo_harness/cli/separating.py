@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def si(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An .npz, .npy, .safetensors or .parquet file.")],
     features: Annotated[
-        str | None, typer.Option(help="Name of the features in it; 'features' unless given.", metavar="NAME")
+        str | None,
+        typer.Option(help="Name of the features in it; columns of a table with commas.", metavar="NAME"),
     ] = None,
     labels: Annotated[
         str | None,
@@ -41,9 +42,14 @@ def si(
     _debug: Debug = False,
 ) -> None:
     """Score how well features separate classes: SI, high-order, soft, anti and centre SI, with errors."""
-    from zoo.errors import one_of
+    from zoo.errors import UsageError, one_of
 
     one_of("--metric", metric, ("euclidean", "cosine"))
+    for option, value in (("--order", order), ("--memory", memory), ("--per-class", per_class)):
+        if value is not None and value < 1:
+            raise UsageError(f"{option} {value} must be at least 1")
+    if reference_labels is not None and references is None:
+        raise UsageError(f"--reference-labels {reference_labels!r} belongs to --references FILE, which is not given")
 
     from zoo_harness.feature_files import read_features  # and with it torch, which takes seconds
     from zoo_harness.separation import separation
@@ -65,7 +71,8 @@ def si(
         memory_budget=memory * 2**20,
     )
     if as_json:
-        print_json({"file": str(file), **result.to_dict()})
+        compared = None if references is None else str(references)
+        print_json({"file": str(file), "references_file": compared, **result.to_dict()})
         return
     print_lines(str(result))
     if classes:

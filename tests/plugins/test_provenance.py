@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import timm
 import torchvision
 from torchvision.models import get_model_weights
 
-from zoo import Backbone, TimmWeights, TorchvisionWeights, load_registry
+from zoo import Backbone, KerasWeights, TimmWeights, TorchvisionWeights, load_registry
 from zoo_harness.network import build_network
 
 REGISTRY = load_registry()
@@ -109,3 +110,25 @@ def test_what_no_upstream_states_is_not_claimed() -> None:
     assert embedded.imagenet_top1 is None
     scratch = [record for record in BUILT_IN if record.weights.kind == "random"]
     assert [(record.license, record.pretrained_on, record.imagenet_top1) for record in scratch] == [(None,) * 3] * 3
+
+
+def test_keras_weights_are_those_that_keras_fetches() -> None:
+    backbone = REGISTRY.backbone("resnet152v2")
+    weights = backbone.weights
+    assert isinstance(weights, KerasWeights)
+    found = importlib.util.find_spec("keras")  # which is not imported: that takes seconds and sets up a backend
+    assert found is not None
+    assert found.origin is not None
+    applications = Path(found.origin).parent / "src" / "applications"
+    source = (applications / "resnet.py").read_text()
+    folder = re.search(r"BASE_WEIGHTS_PATH = \(([^)]*)\)", source)
+    hashes = re.search(r'"resnet152v2": \(([^)]*)\)', source)
+    assert folder
+    assert hashes
+    assert weights.folder == "".join(re.findall(r'"([^"]*)"', folder[1]))
+    assert weights.md5 == re.findall(r'"([0-9a-f]{32})"', hashes[1])[0]  # the second is that without classifier
+    ending = "_weights_tf_dim_ordering_tf_kernels.h5"
+    assert ending in source
+    assert weights.filename == f"resnet152v2{ending}"
+    assert backbone.paper is not None
+    assert backbone.paper.rpartition("/")[2] in (applications / "resnet_v2.py").read_text()

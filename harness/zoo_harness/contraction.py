@@ -56,7 +56,7 @@ class Frame:
         return self.rows.features.shape[1]
 
     def centred(self, samples: Tensor) -> Tensor:
-        """U of these samples, float64."""
+        """The rows u of these samples, float64."""
         given = self.rows.features[samples].to(torch.float64)
         return torch.add(self._shift, given, alpha=self._factor)
 
@@ -85,7 +85,7 @@ class Contraction:
             self._measure(place)
 
     def of(self, place: slice) -> Tensor:
-        """W of these rows."""
+        """The vectors w of these rows."""
         if self.vectors is not None:
             return self.vectors[place]
         step = self._frame.rows.step

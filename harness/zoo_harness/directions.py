@@ -24,22 +24,30 @@ _FEW_SURVIVORS = 16.0  # of a row: fewer are not worth longer vectors
 
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """Two (D, P) matrices of singular values at most 1: ``coarse`` for all pairs, ``fine`` for survivors, if any."""
+    """Matrices (D, P) of singular values at most 1: ``coarse`` for all pairs, ``fine`` for survivors, if any.
 
-    coarse: Tensor
+    ``coarse`` is ``None`` where all pairs take whole rows. ``leading``: (D, P), by which rows are put in order.
+    """
+
+    leading: Tensor
+    coarse: Tensor | None
     fine: Tensor | None
+
+    @property
+    def whole(self) -> Directions:
+        """The same with whole rows for all pairs."""
+        return Directions(self.leading, None, None)
 
     def arrange(self, frame: Frame, chosen: Tensor, leaf: int) -> Tensor:
         """An order of these rows in which each run of ``leaf`` holds rows near each other."""
-        basis = self.coarse[:, :ARRANGED_BY]
-        places = torch.cat([frame.centred(part) @ basis for part in chosen.split(frame.rows.step)])
+        places = torch.cat([frame.centred(part) @ self.leading for part in chosen.split(frame.rows.step)])
         return torch.cat(_halves(places, torch.arange(len(chosen), device=chosen.device), leaf))
 
 
 def choose_directions(
     frame: Frame, asking: Tensor, offered: Tensor, order: int, memory_budget: int
 ) -> Directions | None:
-    """The directions for a search of ``asking`` rows among ``offered`` ones; ``None`` where whole rows are best.
+    """The directions for a search of ``asking`` rows among ``offered`` ones; ``None`` where none are worth finding.
 
     Of very wide rows only so many directions are considered as fit, with a sample, into a part of the budget.
     """
@@ -54,13 +62,13 @@ def choose_directions(
     def cost(rank: int, surviving: float) -> float:
         return offers / 2 * (_PAIR + _NUMBER * rank) + _SURVIVOR * surviving
 
+    leading = basis[:, :ARRANGED_BY].contiguous()
     best = min(range(len(ranks)), key=lambda place: cost(ranks[place], survivors[place]))
     if cost(frame.width, 2.0 * order) <= cost(ranks[best], survivors[best]):
-        return None
+        return Directions(leading, None, None)
     fine = next((rank for rank, few in zip(ranks, survivors, strict=True) if few <= _FEW_SURVIVORS), ranks[-1])
-    return Directions(
-        basis[:, : ranks[best]].contiguous(), basis[:, :fine].contiguous() if fine > ranks[best] else None
-    )
+    longer = basis[:, :fine].contiguous() if fine > ranks[best] else None
+    return Directions(leading, basis[:, : ranks[best]].contiguous(), longer)
 
 
 def _survivors(

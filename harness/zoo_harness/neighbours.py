@@ -29,8 +29,8 @@ h_j^2), 5/4 standing in for 1 because of the error that h^2 has in it. A pair is
 Vectors of bfloat16 have exact products in float32, so that the units which multiply nothing but bfloat16, two to ten
 times as fast, may be used as they are; c is then given as a sum of three such numbers, 2^-25 of it away at most.
 
-If too much survives, because the rows form tight clusters, say, the search starts again with float32 products of whole
-rows and then with float64 ones, keeping the radii.
+If too much survives the search starts again, keeping the radii: with whole rows in bfloat16, where no few directions
+tell rows apart, then in float32 and in float64, where the rows form tight clusters, say.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from zoo_harness.directions import Directions, choose_directions
 from zoo_harness.equal_rows import Groups, Rows
 from zoo_harness.full_precision import full_precision
 
-MEMORY_BUDGET = 512 * 2**20
+MEMORY_BUDGET = 768 * 2**20
 LARGEST_TILE, SMALLEST_TILE = 2048, 16
 STARTING_TILES = 1  # near each, in which its first radius is looked for
 COMPARED_PER_ROW = 32  # on average; with more, float64 products are cheaper than comparing them one by one
@@ -153,6 +153,8 @@ def _attempts(
         directions = choose_directions(frame, asking, offered, order, memory_budget)
         if directions is not None:
             yield _BFLOAT16, directions
+            if directions.coarse is not None:
+                yield _BFLOAT16, directions.whole
         yield _FLOAT32, None
     yield _FLOAT64, None
 
@@ -252,7 +254,7 @@ class _Sweep:
     def run(self, left: Tensor, right: Tensor, most: float) -> BestKnown:
         """Return the nearest groups of each group on the left, unless more than ``most`` pairs had to be compared."""
         self.remaining = most
-        keep = self.memory_budget // 4
+        keep = self.memory_budget // 16 * 7
         self.left = _Side(self.frame, self.groups, left, self.directions, self.precision, keep)
         self.right = self.left
         if not self.symmetric:
@@ -268,7 +270,7 @@ class _Sweep:
     def _prepare_tiles(self) -> None:
         width, item = self.left.coarse.width + 2 * self.precision.ends, self.precision.products.itemsize
         tile = LARGEST_TILE
-        while tile > SMALLEST_TILE and tile * width * 2 * item + tile**2 * (item + 34) > self.memory_budget // 2:
+        while tile > SMALLEST_TILE and tile * width * 2 * item + tile**2 * (item + 34) > self.memory_budget // 8 * 3:
             tile //= 2
         self.tile = tile
         most = tuple(min(tile, len(side.ids)) for side in (self.left, self.right))

@@ -30,6 +30,10 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+def along(coarse, fine=None):
+    return Directions(coarse[:, :8], coarse, fine)
+
+
 def search(features, labels=None, budget=MEMORY_BUDGET):
     features = torch.as_tensor(features)
     labels = torch.zeros(len(features), dtype=torch.int64) if labels is None else torch.as_tensor(labels)
@@ -258,7 +262,7 @@ def test_products_are_lower_bounds(precision, rank, spread, outlier):
     rows = equal_rows.Rows.of(features, MEMORY_BUDGET)
     groups = equal_rows.Groups.of(rows, torch.zeros(80, dtype=torch.int64), None)
     frame = Frame(rows, groups.first)
-    directions = Directions(principal_directions(frame, groups.first, rank), None) if rank else None
+    directions = along(principal_directions(frame, groups.first, rank)) if rank else None
     count = len(groups.first)  # with the largest spread, rows of a cluster become equal
     side = neighbours._Side(frame, groups, torch.arange(count), directions, precision, MEMORY_BUDGET)
     width = side.coarse.width + 2 * precision.ends
@@ -271,6 +275,15 @@ def test_products_are_lower_bounds(precision, rank, spread, outlier):
     squared = ((x[:, None] - x[None, :]) ** 2).sum(2)
     others = ~np.eye(count, dtype=bool)
     assert (lower <= (1 + precision.slack) / 2 * squared)[others].all()
+
+
+def test_where_no_direction_tells_rows_apart_whole_rows_are_taken_in_bfloat16(screened, compared):
+    features = torch.randn(4200, 300, generator=torch.Generator().manual_seed(2))
+    result = search(features)
+    assert screened == [torch.bfloat16]
+    assert sum(compared) < 60 * len(features)
+    nearest = squared_distances(features, features).fill_diagonal_(np.inf).argmin(1)
+    assert torch.equal(result.indices[:, 0], nearest)
 
 
 class LargestTensor(TorchDispatchMode):
@@ -373,7 +386,7 @@ def shortened(monkeypatch):
     """Have the search take short and longer vectors, whether or not they pay."""
 
     def chosen(frame, _asking, offered, _order, _budget):
-        return Directions(*(principal_directions(frame, offered, rank) for rank in (24, 80)))
+        return along(*(principal_directions(frame, offered, rank) for rank in (24, 80)))
 
     monkeypatch.setattr(neighbours, "choose_directions", chosen)
 
@@ -412,7 +425,7 @@ def test_tight_clusters_leave_the_short_vectors_behind(many, shortened, screened
     features, labels = many[0].double(), many[1]
     features = features * 1e-6 + 1e3 * torch.eye(160, dtype=torch.float64)[labels]
     result = nearest_neighbours(features, labels)
-    assert screened == [torch.bfloat16, torch.float32, torch.float64]
+    assert screened == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float64]
     distances = squared_distances(features - features[0], features - features[0]).fill_diagonal_(np.inf)
     least = distances.amin(1)
     chosen = distances.gather(1, result.indices)[:, 0]
@@ -428,7 +441,9 @@ def test_directions_are_taken_only_where_they_pay():
     found = choose_directions(frames[0], chosen, chosen, 1, MEMORY_BUDGET)
     assert found is not None
     assert found.coarse.shape == (1024, 32)
-    assert choose_directions(frames[1], chosen, chosen, 1, MEMORY_BUDGET) is None
+    whole = choose_directions(frames[1], chosen, chosen, 1, MEMORY_BUDGET)
+    assert whole is not None
+    assert (whole.coarse, whole.fine) == (None, None)
     assert choose_directions(frames[0], chosen[:100], chosen, 1, MEMORY_BUDGET) is None
     assert choose_directions(frames[0], chosen, chosen, 1, 2**20) is None  # no room for a sample
 
@@ -441,7 +456,7 @@ def test_bad_directions_cost_time_and_nothing_else(many, monkeypatch, found):
         basis[:, 1:] = basis[:, :1]
     if found == "nothing":
         basis.zero_()
-    bad = Directions(at_most_one(basis), None)
+    bad = along(at_most_one(basis))
     monkeypatch.setattr(neighbours, "choose_directions", lambda *_arguments: bad)
     expected = squared_distances(features, features).fill_diagonal_(np.inf).argsort(dim=1, stable=True)[:, :1]
     assert torch.equal(nearest_neighbours(features, labels).indices, expected)

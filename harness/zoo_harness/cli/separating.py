@@ -37,7 +37,7 @@ def si(
     per_class: Annotated[int | None, typer.Option(help="Score this many samples of each class.")] = None,
     seed: Annotated[int, typer.Option(help="Chooses the subset and drives the bootstrap.")] = 0,
     classes: Annotated[bool, typer.Option("--classes", help="Print the scores of each class too.")] = False,
-    memory: Annotated[int, typer.Option(help="Memory to work in beyond the features, in MiB.")] = 512,
+    memory: Annotated[int, typer.Option(help="Memory to work in beyond the features, in MiB.")] = 768,
     as_json: AsJson = False,
     _debug: Debug = False,
 ) -> None:

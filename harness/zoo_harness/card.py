@@ -8,7 +8,7 @@ from importlib import resources
 import jinja2
 
 from zoo.backbone import DualHead
-from zoo_harness import card_wording, markdown, published
+from zoo_harness import card_wording, markdown, published, run_separation
 from zoo_harness.card_metadata import front_matter
 from zoo_harness.run_record import Measurement, RunRecord
 
@@ -63,6 +63,10 @@ def _context(record: RunRecord) -> dict[str, object]:
         "balanced": len(set(dataset.evaluation.per_class)) == 1,
         "settings_table": _settings_table(record),
         "results_table": _results_table(record),
+        "separation_headings": [f"{name[0].upper()}{name[1:]}" for name in run_separation.HEADINGS],
+        "separation_tables": run_separation.separation_tables(record),
+        "separation_notes": run_separation.separation_notes(record),
+        "raw_pixels": run_separation.pixels_in_words(record),
         "extreme": any(measured.value in (0, 1) for measured in _measurements(record)),
         "published": [
             (figure, published.differences(record, figure))
@@ -72,7 +76,8 @@ def _context(record: RunRecord) -> dict[str, object]:
         "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
         "command": shlex.join(command),
         "paths_left_out": command != record.command,
-        "layer": record.backbone.features[-1].path,
+        "layer": run_separation.scored_layer(record),
+        "seen_by_classifier": run_separation.scored_layer(record) == record.backbone.features[-1].path,
         "loads_in_timm": record.loads_in_timm,
         "heads_averaged_by_timm": isinstance(settings.head, DualHead) and settings.predict == "cls",
     }
@@ -119,9 +124,6 @@ def _results_table(record: RunRecord) -> list[tuple[str, str, str]]:
         ("accuracy", card_wording.percent(results.train_accuracy), card_wording.percent(results.accuracy)),
         ("loss", "-", number(results.evaluation_loss, digits=4)),
     ]
-    for when, separation in (("before", results.separation_before), ("after", results.separation_after)):
-        on_train, on_evaluation = (separation.train, separation.evaluation) if separation else (None, None)
-        rows.append((f"Separation Index {when}", card_wording.fraction(on_train), card_wording.fraction(on_evaluation)))
     seconds = (number(results.mean_train_seconds), number(results.mean_evaluation_seconds))
     return [*rows, ("seconds per epoch", *seconds)]
 
@@ -140,10 +142,9 @@ def _published_table(record: RunRecord) -> list[tuple[str, str, str, str]]:
 
 def _measurements(record: RunRecord) -> list[Measurement]:
     results = record.results
-    separations = [found for found in (results.separation_before, results.separation_after) if found]
-    values = [results.accuracy, results.train_accuracy]
-    values += [value for found in separations for value in (found.train, found.evaluation)]
-    return [value for value in values if value is not None]
+    separations = (results.separation_raw_pixels, results.separation_before, results.separation_after)
+    accuracies = [value for value in (results.accuracy, results.train_accuracy) if value is not None]
+    return [*accuracies, *(score for found in separations for score in run_separation.measurements(found))]
 
 
 def _triple(values: tuple[float, float, float]) -> str:

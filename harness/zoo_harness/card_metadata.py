@@ -63,8 +63,14 @@ def _evaluation_results(record: RunRecord) -> list[EvalResult] | None:
     separation = results.separation_after
     if separation is not None and separation.evaluation is not None:
         name = f"Separation Index of layer {separation.layer}"
-        arguments = {"order": 1, "distance": "euclidean", "layer": separation.layer}
-        metrics.append(_result(record, "separation_index", name, separation.evaluation, arguments))
+        index = separation.evaluation.si
+        arguments = {
+            "bootstrap_error": round(index.bootstrap_error, 6),
+            "order": 1,
+            "distance": "euclidean",
+            "layer": separation.layer,
+        }
+        metrics.append(_result(record, "separation_index", name, index, arguments))
     return metrics
 
 

@@ -79,7 +79,8 @@ def number(value: float | None, unit: str = "", digits: int = 1) -> str:
 def per_class(split: SplitRecord) -> str:
     """How the images of a split are spread over the classes.
 
-    >>> per_class(SplitRecord(split="train", images=30, per_class=(20, 10), fingerprint=""))
+    >>> shape = {"pixels": (8, 8), "resized": False}
+    >>> per_class(SplitRecord(split="train", images=30, per_class=(20, 10), fingerprint="", **shape))
     '10 to 20 of a class'
     """
     fewest, most = min(split.per_class), max(split.per_class)

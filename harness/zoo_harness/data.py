@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -45,6 +45,11 @@ class ImageData:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def raw_pixels(self) -> NDArray[np.uint8]:
+        """The images as rows ``(N, H W)`` or ``(N, H W 3)``, without a copy where they lie in one piece."""
+        return self.images.reshape(len(self), -1)
+
     def batch(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
         """Network input and labels of these images, on the device."""
         raw = torch.from_numpy(np.ascontiguousarray(self.images[indices])).to(device)
@@ -70,9 +75,17 @@ class RunData:
 
 
 def load_data(
-    dataset: Dataset, argument: str | None, data_dir: Path | None, subset: Subset, transform: BatchTransform
+    dataset: Dataset,
+    argument: str | None,
+    data_dir: Path | None,
+    subset: Subset,
+    transform: BatchTransform,
+    balanced: Literal["train", "evaluation"] = "train",
 ) -> RunData:
     """Load a data set, check it, take the subset and decode it.
+
+    ``balanced``: the split that must have as many images of each class as the subset asks for; the other gives as many
+    as its smallest class has.
 
     Raises :class:`~zoo.errors.DataError` for labels outside the classes, an empty class or an unreadable image, and
     :class:`~zoo.errors.UsageError` for a subset that the data cannot give.
@@ -80,8 +93,11 @@ def load_data(
     loaded = _load(dataset, argument, data_dir)
     called = f"{dataset.name}:{argument}" if argument else dataset.name
     train, evaluation, evaluation_name = _choose_splits(dataset, called, loaded, subset)
-    train_indices = _subset_indices(train, len(loaded.classes), subset, strict=loaded.classes)
-    evaluation_indices = _subset_indices(evaluation, len(loaded.classes), subset, strict=None)
+    whole = {"train": "training", "evaluation": evaluation_name}
+    train_indices, evaluation_indices = (
+        _subset_indices(part, loaded.classes, subset, whole[name] if name == balanced else None)
+        for name, part in (("train", train), ("evaluation", evaluation))
+    )
     train_data, train_record = _decode(train, train_indices, loaded.classes, "train", transform)
     evaluation_data, evaluation_record = _decode(
         evaluation, evaluation_indices, loaded.classes, evaluation_name, transform
@@ -101,7 +117,9 @@ def load_data(
         per_class=subset.per_class,
         limit=subset.limit,
         val_fraction=subset.val_fraction,
-        subset=subset.in_words(),
+        subset=subset.in_words(
+            ("training split", smallest_class(train_record)), ("evaluation split", smallest_class(evaluation_record))
+        ),
     )
     return RunData(train_data, evaluation_data, record, loaded.warnings)
 
@@ -185,22 +203,28 @@ def _hold_out(
 
 
 def _subset_indices(
-    split: ImageSplit, classes: int, subset: Subset, strict: tuple[str, ...] | None
+    split: ImageSplit, classes: tuple[str, ...], subset: Subset, must_have: str | None
 ) -> NDArray[np.int64]:
+    """Which images to take; ``must_have`` names the split if a class with too few is an error."""
     labels = np.asarray(split.labels)
     if subset.per_class is None and subset.limit is None:
         return np.arange(len(labels))
-    members = _shuffled_classes(labels, classes, subset.seed)
+    members = _shuffled_classes(labels, len(classes), subset.seed)
     if subset.limit is not None:
         return np.sort(_in_turn(members)[: subset.limit])
     smallest = min((len(group), index) for index, group in enumerate(members) if len(group))
-    if strict is not None and smallest[0] < int(subset.per_class or 0):
+    if must_have is not None and smallest[0] < int(subset.per_class or 0):
         raise UsageError(
-            f"--per-class {subset.per_class}: class {strict[smallest[1]]!r} has only {smallest[0]} training "
+            f"--per-class {subset.per_class}: class {classes[smallest[1]]!r} has only {smallest[0]} {must_have} "
             f"images; {smallest[0]} is the most that keeps the classes balanced"
         )
     count = min(int(subset.per_class or 0), smallest[0])
     return np.sort(np.concatenate([group[:count] for group in members]))
+
+
+def smallest_class(split: SplitRecord) -> int:
+    """How many images the smallest class has of those that have any: all have so many in a balanced subset."""
+    return min(count for count in split.per_class if count)
 
 
 def _shuffled_classes(labels: NDArray[np.integer[Any]], classes: int, seed: int) -> list[NDArray[np.int64]]:
@@ -253,6 +277,8 @@ def _decode(
         split=name,
         images=len(labels),
         per_class=tuple(int(count) for count in np.bincount(labels, minlength=len(classes))),
+        pixels=images.shape[1:],
+        resized=sized,
         fingerprint=digest.hexdigest(),
     )
     return ImageData(images, torch.from_numpy(labels), sized, transform), record

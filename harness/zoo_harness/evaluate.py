@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.backbone import Backbone, FeatureLayer, Preprocessing, Training, Tuning, WeightSource
 from zoo.dataset import Dataset
@@ -25,8 +25,10 @@ from zoo_harness import checkpoint, provenance
 from zoo_harness.card import render_card
 from zoo_harness.choices import Subset
 from zoo_harness.data import RunData, load_data
+from zoo_harness.feature_input import Array
 from zoo_harness.features import pool_features
 from zoo_harness.interrupts import held_back
+from zoo_harness.layer_curve import RAW_PIXELS
 from zoo_harness.network import build_network
 from zoo_harness.parameters import count_parameters
 from zoo_harness.plots import plot_history, plot_samples
@@ -34,13 +36,12 @@ from zoo_harness.preprocess import BatchTransform, resolve_preprocessing
 from zoo_harness.run_directory import RunDirectory
 from zoo_harness.run_record import (
     EpochRecord,
-    Measurement,
     Results,
     RunRecord,
     SeparationRecord,
     SettingsRecord,
 )
-from zoo_harness.separation import separation_index
+from zoo_harness.split_separation import split_separation
 from zoo_harness.surgery import TunedNetwork, capture, match_modules, prepare
 from zoo_harness.train import (
     EVALUATION_BATCH_SIZE,
@@ -131,6 +132,7 @@ def run(
     session = _Session(planned, directory, progress, announce)
     directory.write_record(planned.record)
     try:
+        session.score_raw_pixels()
         session.score_before()
         session.train()
         session.score_after()
@@ -164,15 +166,20 @@ class _Session:
         self._last: Evaluation | None = None
         self._layer = planned.request.layer
 
-    def score_before(self) -> None:
-        """Separation Index of the weights as they came, and the sample grid."""
+    def score_raw_pixels(self) -> None:
+        """Separation of the images themselves, and the sample grid."""
         data = self._plan.data
         plot_samples(
             data.evaluation.images, data.evaluation.labels.numpy(), data.record.classes, self._directory.samples
         )
+        separation = self._separation(RAW_PIXELS, data.train.raw_pixels, data.evaluation.raw_pixels, RAW_PIXELS)
+        self._update(separation_raw_pixels=separation)
+
+    def score_before(self) -> None:
+        """Separation that the weights give as they came."""
         train = self._evaluate("train", "before")
         self._last = self._evaluate("evaluation", "before")
-        separation = self._separation(train, self._last)
+        separation = self._separation(self._layer.path, train.features, self._last.features, "features, before")
         self._update(separation_before=separation)
 
     def train(self) -> None:
@@ -192,14 +199,15 @@ class _Session:
             self._save_checkpoint()
 
     def score_after(self) -> None:
-        """Final accuracy and Separation Index; the evaluation split was scored by the last epoch."""
+        """Final accuracy and separation; the evaluation split was scored by the last epoch."""
         assert self._last is not None  # noqa: S101 - score_before has set it
         train = self._evaluate("train", "after")
+        separation = self._separation(self._layer.path, train.features, self._last.features, "features, after")
         self._update(
             evaluation_loss=self._last.loss,
             accuracy=self._last.accuracy,
             train_accuracy=train.accuracy,
-            separation_after=self._separation(train, self._last),
+            separation_after=separation,
         )
 
     def close(self, status: Literal["finished", "interrupted", "failed"]) -> RunRecord:
@@ -245,13 +253,15 @@ class _Session:
         conditions = self._plan.request.conditions
         return evaluate_split(self._plan.tuned, data, conditions, self._layer, self._progress)
 
-    def _separation(self, train: Evaluation, evaluation: Evaluation) -> SeparationRecord:
-        data = self._plan.data
-        return SeparationRecord(
-            layer=self._layer.path,
-            train=_separation_of(train, data.train.labels),
-            evaluation=_separation_of(evaluation, data.evaluation.labels),
-        )
+    def _separation(
+        self, layer: str, train: Array | Tensor, evaluation: Array | Tensor, called: str
+    ) -> SeparationRecord:
+        data, conditions = self._plan.data, self._plan.request.conditions
+        scores = {}
+        for split, features, images in (("train", train, data.train), ("evaluation", evaluation, data.evaluation)):
+            self._progress.stage(f"separation of {called}: {split} split, {len(images):,} images", 0)
+            scores[split] = split_separation(features, images.labels, conditions)
+        return SeparationRecord(layer=layer, **scores)
 
     def _update(self, **results: object) -> None:
         updated = self.record.results.model_copy(update=results)
@@ -272,7 +282,7 @@ def _check_modules(network: nn.Module, patterns: tuple[str, ...]) -> None:
         raise UsageError(f"--unfreeze: {error}") from error
 
 
-def _check_layer(tuned: TunedNetwork, layer: FeatureLayer, example: torch.Tensor) -> None:
+def _check_layer(tuned: TunedNetwork, layer: FeatureLayer, example: Tensor) -> None:
     """Run the layer that is scored on one image, so that a wrong declaration is told before anything is written."""
     tuned.eval()
     with torch.no_grad(), capture(tuned.network, [layer.path]) as outputs:
@@ -280,13 +290,6 @@ def _check_layer(tuned: TunedNetwork, layer: FeatureLayer, example: torch.Tensor
     if layer.path not in outputs:
         raise DeclarationError(f"feature layer {layer.path!r} exists but never runs")
     pool_features(outputs[layer.path], layer)
-
-
-def _separation_of(evaluation: Evaluation, labels: torch.Tensor) -> Measurement | None:
-    if len(labels) < 2:
-        return None
-    score = separation_index(evaluation.features, labels)
-    return Measurement(value=score.value, standard_error=score.standard_error, n=score.n)
 
 
 def _settings(request: Request, tuning: Tuning, preprocessing: Preprocessing) -> SettingsRecord:
@@ -314,6 +317,7 @@ _NOTHING_YET = Results(
     evaluation_loss=None,
     accuracy=None,
     train_accuracy=None,
+    separation_raw_pixels=None,
     separation_before=None,
     separation_after=None,
     mean_train_seconds=None,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.backbone import FeatureLayer
 from zoo_harness.data import ImageData
-from zoo_harness.feature_input import Array
+from zoo_harness.feature_input import Array, checked_features
 from zoo_harness.layer_features import layer_features
 from zoo_harness.separation import Separation, separation
 from zoo_harness.train import Conditions, Progress
@@ -72,24 +72,31 @@ def score_layers(
     Features take up to half of the memory budget and then a file; the search takes the other half.
     """
     half = scoring.memory_budget // 2
-    pixels = data.images.reshape(len(data), -1)
-    curve = [ScoredLayer(RAW_PIXELS, pixels.shape[1], "flatten", "memory", _score(pixels, data, conditions, scoring))]
+    pixels = data.raw_pixels
+    scores = score_features(pixels, data.labels, conditions, scoring)
+    curve = [ScoredLayer(RAW_PIXELS, pixels.shape[1], "flatten", "memory", scores)]
     with layer_features(
         network, layers, data, conditions, progress, pooled=scoring.pooled, memory_budget=half, folder=folder
     ) as found:
         progress.stage("separation of the layers", 0)
         for kept in found:
             vector = kept.layer.pool if scoring.pooled else "flatten"
-            scores = _score(kept.features, data, conditions, scoring)
+            scores = score_features(kept.features, data.labels, conditions, scoring)
             curve.append(ScoredLayer(kept.layer.path, kept.features.shape[1], vector, kept.kept_in, scores))
     return curve
 
 
-def _score(features: Array | Tensor, data: ImageData, conditions: Conditions, scoring: Scoring) -> Separation:
+def score_features(features: Array | Tensor, labels: Tensor, conditions: Conditions, scoring: Scoring) -> Separation:
+    """The scores of features ``(N, D)``, on the run's device where they fit in half of the memory budget.
+
+    >>> import torch
+    >>> found = score_features(torch.eye(3), torch.tensor([0, 0, 1]), Conditions(torch.device("cpu")), Scoring())
+    >>> found.order, found.n
+    (2, 3)
+    """
     half = scoring.memory_budget // 2
-    labels = data.labels
-    if isinstance(features, Tensor) and features.nbytes <= half:
-        features, labels = features.to(conditions.device), labels.to(conditions.device)
+    if features.nbytes <= half:
+        features, labels = checked_features(features).to(conditions.device), labels.to(conditions.device)
     return separation(
         features,
         labels,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from zoo.errors import UsageError
 from zoo_harness import checkpoint, provenance
 from zoo_harness.atomic import write_text
 from zoo_harness.choices import Subset
-from zoo_harness.data import RunData, load_data
+from zoo_harness.data import RunData, load_data, smallest_class
 from zoo_harness.layer_curve import ScoredLayer, Scoring, score_layers
 from zoo_harness.network import build_network
 from zoo_harness.preprocess import BatchTransform, resolve_preprocessing
@@ -107,16 +107,23 @@ def curves(
     """The curve of every subject on every split wanted: ``train``, ``test`` or ``both``, one after the other."""
     for subject in subjects:
         progress.stage(f"loading {dataset.title}", 0)
-        data = load_data(dataset, argument, data_dir, subset, BatchTransform(subject.preprocessing))
+        balanced: Literal["train", "evaluation"] = "evaluation" if splits == "test" else "train"
+        data = load_data(dataset, argument, data_dir, subset, BatchTransform(subject.preprocessing), balanced)
         subject.network.to(conditions.device)
         subject.network.to(memory_format=torch.channels_last)
         for split in ("train", "test") if splits == "both" else (splits,):
-            yield _curve(subject, data, split, conditions, scoring, progress)
+            yield _curve(subject, data, split, subset, conditions, scoring, progress)
         subject.network.to("cpu")
 
 
 def _curve(
-    subject: Subject, data: RunData, split: str, conditions: Conditions, scoring: Scoring, progress: Progress
+    subject: Subject,
+    data: RunData,
+    split: str,
+    subset: Subset,
+    conditions: Conditions,
+    scoring: Scoring,
+    progress: Progress,
 ) -> Curve:
     images, record = (data.train, data.record.train) if split == "train" else (data.evaluation, data.record.evaluation)
     if len(images) <= scoring.order:
@@ -125,7 +132,8 @@ def _curve(
         )
     progress.stage(f"{subject.name}: layers on the {split} split", len(images))
     layers = score_layers(subject.network, subject.layers, images, conditions, scoring, progress)
-    described = {"dataset": data.record.name, "subset": data.record.subset, **record.model_dump()}
+    in_words = subset.in_words((f"{split} split", smallest_class(record)))
+    described = {"dataset": data.record.name, "subset": in_words, **record.model_dump()}
     return Curve(subject, split, described, tuple(layers))
 
 

@@ -54,11 +54,17 @@ class BackboneRecord(Record):
 
 
 class SplitRecord(Record):
-    """One split as it was used: how many images, how many of each class, and a digest of pixels and labels."""
+    """One split as it was used: how many images, how many of each class, and a digest of pixels and labels.
+
+    ``pixels`` is the shape of one decoded uint8 image, (height, width) or (height, width, 3): its own size, or where
+    ``resized`` is true the network's input size, to which images that come as files are resized and cropped.
+    """
 
     split: str
     images: int
     per_class: tuple[int, ...]
+    pixels: tuple[int, ...]
+    resized: bool
     fingerprint: str
 
 
@@ -125,12 +131,51 @@ class Measurement(Record):
     n: int
 
 
+class ScoreMeasurement(Measurement):
+    """One score of the Separation Index family, with what :class:`zoo_harness.score.Score` says of its certainty.
+
+    ``standard_error`` takes the images as independent; ``bootstrap_error`` draws images that are each other's nearest
+    neighbour together, and is the one that is shown. ``tied``: images whose number another choice among equally
+    distant neighbours would change.
+    """
+
+    bootstrap_error: float
+    tied: int
+
+
+class SplitSeparation(Record):
+    """The five scores of one split, each image compared with all others of that split, by Euclidean distance.
+
+    ``order``: of high-order, soft and anti SI; 2, or 1 for two images, which have one neighbour each: then these three
+    are ``None``, since at order 1 they say no more than SI. ``duplicates``: images whose features equal those of
+    another; ``duplicates_unlike``: those of them that equal one of another class.
+    """
+
+    order: Literal[1, 2]
+    si: ScoreMeasurement
+    high: ScoreMeasurement | None
+    soft: ScoreMeasurement | None
+    anti: ScoreMeasurement | None
+    centre: ScoreMeasurement
+    duplicates: int
+    duplicates_unlike: int
+
+    @property
+    def scores(self) -> tuple[ScoreMeasurement | None, ...]:
+        """SI, high-order, soft, anti and centre SI, as every table has them."""
+        return (self.si, self.high, self.soft, self.anti, self.centre)
+
+
 class SeparationRecord(Record):
-    """First-order Separation Index of the penultimate features of one split; ``None`` for fewer than two samples."""
+    """The scores of one layer's features, on both splits; ``None`` for a split of one image, which has no neighbour.
+
+    ``layer`` is ``"raw pixels"`` for the images themselves: the decoded uint8 values of each, as one row; see
+    :class:`SplitRecord` for their shape.
+    """
 
     layer: str
-    train: Measurement | None
-    evaluation: Measurement | None
+    train: SplitSeparation | None
+    evaluation: SplitSeparation | None
 
 
 class EpochRecord(Record):
@@ -152,6 +197,7 @@ class Results(Record):
     evaluation_loss: float | None
     accuracy: Measurement | None
     train_accuracy: Measurement | None
+    separation_raw_pixels: SeparationRecord | None
     separation_before: SeparationRecord | None
     separation_after: SeparationRecord | None
     mean_train_seconds: float | None

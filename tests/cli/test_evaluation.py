@@ -23,7 +23,7 @@ from zoo_harness.choices import Subset
 from zoo_harness.cli import run
 from zoo_harness.features import pool_features
 from zoo_harness.run_directory import claim_directory
-from zoo_harness.run_record import EpochRecord, RunRecord, read_run
+from zoo_harness.run_record import EpochRecord, RunRecord, SplitSeparation, read_run
 from zoo_harness.surgery import capture
 from zoo_harness.tensor_files import read_tensors
 
@@ -109,20 +109,68 @@ def test_the_checkpoint_in_timm_gives_the_accuracy_of_the_run(finished: Path) ->
     assert accuracy == pytest.approx(record.results.accuracy.value)
 
 
-def test_separation_index_is_leave_one_out_nearest_neighbour_accuracy(finished: Path) -> None:
+def test_scores_after_are_those_of_the_loaded_checkpoints_features(finished: Path) -> None:
     record = read_run(finished)
     images, labels = evaluation_images(record)
     model = zoo.load(finished)
     layer = record.backbone.features[-1]
     with torch.inference_mode(), capture(model.network, [layer.path]) as outputs:
         model(model.preprocess(torch.from_numpy(images)))
-    features = pool_features(outputs[layer.path], layer).double().numpy()
-    search = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(features)
-    nearest = search.kneighbors(features, return_distance=False)
-    others = [next(other for other in pair if other != index) for index, pair in enumerate(nearest)]
-    assert record.results.separation_after is not None
-    assert record.results.separation_after.evaluation is not None
-    assert record.results.separation_after.evaluation.value == pytest.approx((labels[others] == labels).mean())
+    features = pool_features(outputs[layer.path], layer)
+    expected = zoo.separation(features, labels)
+    scores = (expected.si, expected.high[2], expected.soft[2], expected.anti[2], expected.centre)
+    after = record.results.separation_after
+    assert after is not None
+    assert values(after.evaluation) == pytest.approx([score.value for score in scores])
+
+
+def test_first_order_score_is_leave_one_out_nearest_neighbour_accuracy_of_the_raw_pixels(finished: Path) -> None:
+    record = read_run(finished)
+    images, labels = evaluation_images(record)
+    search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(images.reshape(len(images), -1).astype(float))
+    nearest = search.kneighbors(return_distance=False)[:, 0]
+    pixels = record.results.separation_raw_pixels
+    assert pixels is not None
+    assert pixels.layer == "raw pixels"
+    assert (record.dataset.evaluation.pixels, record.dataset.evaluation.resized) == ((8, 8), False)
+    assert values(pixels.evaluation)[0] == pytest.approx((labels[nearest] == labels).mean())
+
+
+def test_scores_of_one_split_obey_their_identity(finished: Path) -> None:
+    results = read_run(finished).results
+    for found in (results.separation_raw_pixels, results.separation_before, results.separation_after):
+        assert found is not None
+        for split in (found.train, found.evaluation):
+            _index, high, soft, anti, _centre = values(split)
+            assert anti == pytest.approx(1 - 2 * soft + high)
+
+
+def values(split: SplitSeparation | None) -> list[float]:
+    assert split is not None
+    return [score.value for score in split.scores if score is not None]
+
+
+@pytest.mark.parametrize(
+    ("images", "notes"),
+    [
+        (1, "one image has no other to be compared with, so there is no score."),
+        (2, "of two images each has one neighbour, so there is no score of order 2."),
+    ],
+)
+def test_splits_of_one_and_two_images_have_the_scores_they_can(
+    images: int, notes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert run([*EVAL, "--limit", str(images), "--epochs", "0", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert f"Evaluation split: {notes}" in printed
+    assert f"Training split: {notes}" in (out / "README.md").read_text()
+    pixels = read_run(out).results.separation_raw_pixels
+    assert pixels is not None
+    if images == 1:
+        assert (pixels.train, pixels.evaluation) == (None, None)
+    else:
+        assert len(values(pixels.train)) == len(values(pixels.evaluation)) == 2
 
 
 def evaluation_images(record: RunRecord) -> tuple[np.ndarray, np.ndarray]:
@@ -174,6 +222,15 @@ def test_report_names_card_and_plots(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert f"card        {out}/README.md" in captured.out
     assert f"{out}/loss.png" in captured.out
     assert re.search(r"evaluation accuracy .* ± .* %", captured.out)
+    lines = captured.out.splitlines()
+    heading = next(place for place, line in enumerate(lines) if line.split()[:2] == ["split", "features"])
+    table = lines[heading : heading + 7]
+    assert table[0].split()[2:] == ["SI", "high-order", "soft", "anti", "centre"]
+    features = [re.search(r"raw pixels|before|after", line) for line in table[1:]]
+    assert [found and found[0] for found in features] == ["raw pixels", "before", "after"] * 2
+    report = lines[: lines.index(next(line for line in lines if line.startswith("checkpoint")))]
+    assert max(map(len, report)) <= 80
+    assert "raw pixels: images at their own size, 8 x 8 values" in lines
     assert "training 1,030,410 of 3,383,818 parameters (1,017,600 without the head)" in captured.err
     assert "blocks.6.0, conv_head, bn2, classifier" in captured.err
 
@@ -405,7 +462,7 @@ def test_fashion_mnist_is_learnt(tmp_path: Path) -> None:
     assert record.results.accuracy.value > 0.6
     assert record.results.separation_after is not None
     assert record.results.separation_after.evaluation is not None
-    assert record.results.separation_after.evaluation.value > 0.6
+    assert record.results.separation_after.evaluation.si.value > 0.6
     assert json.loads((out / "config.json").read_text())["label_names"][0] == "T-shirt/top"
 
 

@@ -98,6 +98,24 @@ def test_what_cannot_be_meant_is_told(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_per_class_is_checked_against_the_split_that_is_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, images in (("train", 5), ("test", 9)):
+        for name, color in (("cat", 40), ("dog", 200)):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for index in range(images):
+                Image.new("RGB", (16, 16), (color, 10 * index, 90)).save(folder / f"{index}.png")
+    photos = ("layers", "resnet18_cifar", "--dataset", f"imagefolder:{tmp_path}/photos", "--pool", "--quiet")
+    assert run([*photos, "--per-class", "8", "--out", str(tmp_path / "out")]) == 0
+    assert "16 images of imagefolder, 8 images per class, seed 0;" in capsys.readouterr().out
+    assert run([*photos, "--per-class", "10", "--out", str(tmp_path / "more")]) == 2
+    assert "class 'cat' has only 9 test images; 9 is the most" in capsys.readouterr().err
+    assert run([*photos, "--per-class", "8", "--split", "train", "--out", str(tmp_path / "more")]) == 2
+    assert "class 'cat' has only 5 training images" in capsys.readouterr().err
+
+
 def test_a_terminated_command_leaves_no_files_and_says_so_by_its_status(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()

@@ -88,6 +88,27 @@ def test_references_and_options_reach_the_score(tmp_path: Path, capsys: pytest.C
     assert (given["n"], given["references"], given["metric"]) == (50, 300, "cosine")
 
 
+def test_default_order_is_the_largest_that_two_samples_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "two.npz", features=FEATURES[:2], labels=LABELS[:2])
+    assert run(["si", str(tmp_path / "two.npz"), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["order"] == 1
+    assert captured.err == "note: each sample has one neighbour, so scores are of order 1 instead of 2\n"
+    assert run(["si", str(tmp_path / "two.npz"), "--order", "2"]) == 2
+    assert "the largest order is 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--per-class", "1"], ["--references", "one.npz"]])
+def test_default_order_looks_at_the_samples_that_are_compared(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("four.npz", features=FEATURES[:4], labels=[0, 0, 1, 1])
+    np.savez("one.npz", features=FEATURES[:1], labels=[0])
+    assert run(["si", "four.npz", *options, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["order"] == 1
+
+
 def test_columns_of_a_table_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     columns: dict[str, Any] = {f"x{place}": column for place, column in enumerate(FEATURES.T)}
     columns |= {"id": np.arange(len(LABELS)), "name": ["an image"] * len(LABELS), "label": LABELS}

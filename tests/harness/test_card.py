@@ -30,9 +30,11 @@ from zoo_harness.run_record import (
     ParametersRecord,
     Results,
     RunRecord,
+    ScoreMeasurement,
     SeparationRecord,
     SettingsRecord,
     SplitRecord,
+    SplitSeparation,
     WeightsRecord,
 )
 
@@ -42,6 +44,22 @@ CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 def measured(value: float, n: int) -> Measurement:
     return Measurement(value=value, standard_error=(value * (1 - value) / n) ** 0.5, n=n)
+
+
+def separation(index: float, high: float, n: int, *, tied: int = 0) -> SplitSeparation:
+    """Scores that a set could have: anti SI follows from the others."""
+
+    def score(value: float) -> ScoreMeasurement:
+        error = round((value * (1 - value) / n) ** 0.5, 6)
+        return ScoreMeasurement(
+            value=value, standard_error=error, n=n, bootstrap_error=round(1.125 * error, 6), tied=tied
+        )
+
+    soft = round(index - 0.01, 4)
+    scores = {"si": index, "high": high, "soft": soft, "anti": round(1 - 2 * soft + high, 4), "centre": index}
+    return SplitSeparation(
+        order=2, **{name: score(value) for name, value in scores.items()}, duplicates=0, duplicates_unlike=0
+    )
 
 
 FINISHED = RunRecord(
@@ -82,12 +100,16 @@ FINISHED = RunRecord(
         license=None,
         citation="https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf",
         classes=CIFAR10,
-        train=SplitRecord(split="train", images=5000, per_class=(500,) * 10, fingerprint="cd" * 32),
-        evaluation=SplitRecord(split="test", images=5000, per_class=(500,) * 10, fingerprint="ef" * 32),
+        train=SplitRecord(
+            split="train", images=5000, per_class=(500,) * 10, pixels=(32, 32, 3), resized=False, fingerprint="cd" * 32
+        ),
+        evaluation=SplitRecord(
+            split="test", images=5000, per_class=(500,) * 10, pixels=(32, 32, 3), resized=False, fingerprint="ef" * 32
+        ),
         per_class=500,
         limit=None,
         val_fraction=None,
-        subset="500 images per class (fewer where a split has fewer), seed 0",
+        subset="500 images per class, seed 0",
     ),
     settings=SettingsRecord(
         recipe="default",
@@ -114,11 +136,16 @@ FINISHED = RunRecord(
         evaluation_loss=0.1043,
         accuracy=measured(0.9644, 5000),
         train_accuracy=measured(0.9958, 5000),
+        separation_raw_pixels=SeparationRecord(
+            layer="raw pixels",
+            train=separation(0.2436, 0.0688, 5000).model_copy(update={"duplicates": 4, "duplicates_unlike": 2}),
+            evaluation=separation(0.2374, 0.0661, 5000, tied=3),
+        ),
         separation_before=SeparationRecord(
-            layer="norm", train=measured(0.9012, 5000), evaluation=measured(0.8976, 5000)
+            layer="norm", train=separation(0.9012, 0.8404, 5000), evaluation=separation(0.8976, 0.8352, 5000)
         ),
         separation_after=SeparationRecord(
-            layer="norm", train=measured(0.9912, 5000), evaluation=measured(0.9532, 5000)
+            layer="norm", train=separation(0.9912, 0.9868, 5000), evaluation=separation(0.9532, 0.9310, 5000)
         ),
         mean_train_seconds=12.34,
         mean_evaluation_seconds=3.21,
@@ -140,7 +167,14 @@ def changed(record: RunRecord, **parts: Any) -> RunRecord:
 
 
 NOTHING_MEASURED = dict.fromkeys(
-    ("evaluation_loss", "accuracy", "train_accuracy", "separation_before", "separation_after")
+    (
+        "evaluation_loss",
+        "accuracy",
+        "train_accuracy",
+        "separation_raw_pixels",
+        "separation_before",
+        "separation_after",
+    )
 )
 INTERRUPTED = changed(
     FINISHED,
@@ -175,8 +209,17 @@ HOME_MADE = changed(
         "citation": "@misc{flowers,\n  title = {Flowers}\n}",
         "license": "cc-by-4.0",
         "classes": ("rose", "T-shirt/top"),
-        "train": SplitRecord(split="train", images=30, per_class=(20, 10), fingerprint="cd" * 32),
-        "evaluation": SplitRecord(split="held out of train", images=6, per_class=(4, 2), fingerprint="ef" * 32),
+        "train": SplitRecord(
+            split="train", images=30, per_class=(20, 10), pixels=(32, 32, 3), resized=False, fingerprint="cd" * 32
+        ),
+        "evaluation": SplitRecord(
+            split="held out of train",
+            images=6,
+            per_class=(4, 2),
+            pixels=(32, 32, 3),
+            resized=False,
+            fingerprint="ef" * 32,
+        ),
         "per_class": None,
         "val_fraction": 0.2,
         "subset": "0.2 of the training split held out for evaluation",
@@ -186,8 +229,11 @@ HOME_MADE = changed(
     results={
         "accuracy": measured(1.0, 6),
         "train_accuracy": measured(0.9, 30),
+        "separation_raw_pixels": None,
         "separation_before": None,
-        "separation_after": SeparationRecord(layer="norm", train=measured(0.8, 30), evaluation=measured(0.5, 6)),
+        "separation_after": SeparationRecord(
+            layer="norm", train=separation(0.8, 0.6, 30), evaluation=separation(0.5, 0.25, 6)
+        ),
     },
     host={"accelerator": None},
 )
@@ -249,6 +295,9 @@ def test_model_index_has_value_error_count_and_revision() -> None:
     assert accuracy["args"]["n"] == 5000
     assert accuracy["args"]["standard_error"] == pytest.approx((0.9644 * 0.0356 / 5000) ** 0.5, abs=1e-6)
     assert (separation["type"], separation["value"]) == ("separation_index", 0.9532)
+    index = FINISHED.results.separation_after.evaluation.si  # type: ignore[union-attr]
+    errors = separation["args"]["standard_error"], separation["args"]["bootstrap_error"]
+    assert errors == (index.standard_error, index.bootstrap_error)
     assert separation["args"]["order"] == 1
 
 
@@ -353,21 +402,61 @@ def test_nothing_published_nothing_said() -> None:
 
 
 def test_exact_zero_and_one_get_their_caveat() -> None:
-    assert "the formula gives an error of 0" in render_card(HOME_MADE)
-    assert "the formula gives an error of 0" not in render_card(FINISHED)
+    assert "the error comes out as 0" in render_card(HOME_MADE)
+    assert "the error comes out as 0" not in render_card(FINISHED)
 
 
 def test_separation_of_too_few_images_is_not_measured() -> None:
     few = SeparationRecord.model_construct(layer="norm", train=None, evaluation=None)
     results = FINISHED.results.model_copy(update={"separation_after": few})
     card = render_card(FINISHED.model_copy(update={"results": results}))
-    assert "| Separation Index after | not measured | not measured |" in card
+    assert card.count(f"| after |{' not measured |' * 5}") == 2
     assert len(front_of(card)["model-index"][0]["results"][0]["metrics"]) == 1
+
+
+def test_separation_stands_in_a_table_for_each_split_raw_pixels_first() -> None:
+    tokens = MarkdownIt().enable("table").parse(body_of(render_card(FINISHED)).partition("### Separation")[2])
+    cells = [token.content for token in tokens if token.type == "inline"]
+    rows = [cells[at : at + 6] for at, cell in enumerate(cells) if cell in ("raw pixels", "before", "after")]
+    assert [row[0] for row in rows] == ["raw pixels", "before", "after"] * 2
+    assert rows[0][1:] == [
+        "0.2374 ± 0.0068",
+        "0.0661 ± 0.0040",
+        "0.2274 ± 0.0067",
+        "0.6113 ± 0.0078",
+        "0.2374 ± 0.0068",
+    ]
+    assert rows[5][1] == "0.9912 ± 0.0015"
+
+
+def test_ties_and_equal_images_are_told_where_there_are_any() -> None:
+    card = render_card(FINISHED)
+    assert "- Evaluation split, raw pixels: equally near neighbours decide up to 3 of the 5,000 images." in card
+    assert "- Training split, raw pixels: 4 images equal another, 2 of them one of another class." in card
+    assert card.count("equally near") == card.count("equal another") == 1
+
+
+def test_card_says_what_raw_pixels_are() -> None:
+    assert "decoded images at their own size, 32 x 32 x 3 values from 0 to 255" in render_card(FINISHED)
+    resized = FINISHED.dataset.evaluation.model_copy(update={"pixels": (224, 224, 3), "resized": True})
+    card = render_card(changed(FINISHED, dataset={"evaluation": resized}))
+    assert (
+        "decoded images resized and cropped to the network's input size, 224 x 224 x 3 values "
+        "(training split: at their own size, 32 x 32 x 3 values) from 0 to 255"
+    ) in card
+
+
+def test_card_names_the_layer_that_was_scored() -> None:
+    assert "layer `norm`, which the classifier sees, before" in render_card(FINISHED)
+    scored = FINISHED.results.separation_before.model_copy(update={"layer": "patch_embed"})  # type: ignore[union-attr]
+    assert "layer `patch_embed` before" in render_card(changed(FINISHED, results={"separation_before": scored}))
 
 
 def test_many_classes_are_cut_with_their_number() -> None:
     classes = tuple(f"class {index}" for index in range(150))
-    split = SplitRecord(split="test", images=150, per_class=(1,) * 150, fingerprint="ef" * 32)
+    split = SplitRecord(
+        split="test", images=150, per_class=(1,) * 150, pixels=(32, 32, 3), resized=False, fingerprint="ef" * 32
+    )
     body = body_of(render_card(changed(FINISHED, dataset={"classes": classes, "train": split, "evaluation": split})))
     assert "`class 99` and 50 more, all in `config.json`" in body
 

@@ -48,7 +48,9 @@ TWO_HEADS = DualHead(cls=Head("head"), dist=Head("head_dist"))
 
 
 def record_of(backbone: Backbone, tuned: TunedNetwork, preprocessing: Preprocessing) -> RunRecord:
-    split = SplitRecord(split="train", images=3, per_class=(1, 1, 1), fingerprint="0" * 64)
+    split = SplitRecord(
+        split="train", images=3, per_class=(1, 1, 1), pixels=(8, 8), resized=False, fingerprint="0" * 64
+    )
     return RunRecord(
         status="finished",
         command=("zoo", "eval"),

@@ -11,7 +11,7 @@ import types
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import PIL.Image
@@ -50,14 +50,35 @@ def test_per_class_takes_as_many_of_each() -> None:
     for split, record in ((run.train, run.record.train), (run.evaluation, run.record.evaluation)):
         assert record.per_class == (7,) * 10
         assert Counter(split.labels.tolist()) == dict.fromkeys(range(10), 7)
-    assert run.record.subset == "7 images per class (fewer where a split has fewer), seed 3"
+    assert run.record.subset == "7 images per class, seed 3"
 
 
 def test_evaluation_split_with_fewer_stays_balanced() -> None:
     run = digits(Subset(per_class=100))
     assert run.record.train.per_class == (100,) * 10
     assert len(set(run.record.evaluation.per_class)) == 1
-    assert 30 < run.record.evaluation.per_class[0] < 40
+    fewest = min(digits(Subset()).record.evaluation.per_class)
+    assert run.record.evaluation.per_class[0] == fewest
+    assert run.record.subset == (
+        f"100 images per class of the training split, {fewest} of the evaluation split "
+        "(all that its smallest class has), seed 0"
+    )
+
+
+def test_the_split_that_must_be_balanced_can_be_the_evaluation_split(load: Load) -> None:
+    many = ImageSplit(np.zeros((6, 8, 8), np.uint8), np.array([0, 0, 0, 1, 1, 1]))
+    few = ImageSplit(np.zeros((3, 8, 8), np.uint8), np.array([0, 1, 1]))
+    run = load({"train": few, "test": many}, Subset(per_class=3), balanced="evaluation")
+    assert (run.record.train.per_class, run.record.evaluation.per_class) == ((1, 1), (3, 3))
+    with pytest.raises(UsageError, match="--per-class 2: class 'cat' has only 1 test images; 1 is the most"):
+        load({"train": many, "test": few}, Subset(per_class=2), balanced="evaluation")
+
+
+def test_shape_of_raw_pixels_is_recorded(load: Load) -> None:
+    run = digits(Subset(limit=3))
+    assert (run.record.train.pixels, run.record.train.resized) == ((8, 8), False)
+    assert np.shares_memory(run.train.raw_pixels, run.train.images)
+    assert run.train.raw_pixels.shape == (3, 64)
 
 
 @pytest.mark.parametrize("limit", [1, 10, 25, 5000])
@@ -140,12 +161,13 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
         subset: Subset | None = None,
         classes: tuple[str, ...] = ("cat", "dog"),
         transform: BatchTransform = TRANSFORM,
+        balanced: Literal["train", "evaluation"] = "train",
     ) -> RunData:
         module = types.ModuleType("third_party")
         module.load = lambda _request: LoadedDataset(classes, splits, source="third party")
         monkeypatch.setitem(sys.modules, "third_party", module)
         pets = Dataset(name="pets", title="Pets", loader="third_party:load", classes=None, license=None, citation=None)
-        return load_data(pets, None, None, subset or Subset(), transform)
+        return load_data(pets, None, None, subset or Subset(), transform, balanced)
 
     return load_splits
 
@@ -306,6 +328,8 @@ def test_files_of_many_sizes_are_decoded_once(load: Load, files: CountedFiles) -
     expected = torch.cat([TRANSFORM(torch.from_numpy(files.pictures[index])[None]) for index in (4, 1)])
     assert torch.equal(batch, expected), "the same as resizing and normalising in one go"
     assert labels.tolist() == [1, 0]
+    assert (run.record.train.pixels, run.record.train.resized) == ((16, 16, 3), True)
+    assert (run.record.evaluation.pixels, run.record.evaluation.resized) == ((8, 8), False)
 
 
 def test_files_that_are_not_chosen_are_not_decoded(load: Load, files: CountedFiles) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zoo_harness.cli.progress import TerminalProgress
     from zoo_harness.evaluate import Request
     from zoo_harness.run_directory import RunDirectory
-    from zoo_harness.run_record import Measurement, RunRecord
+    from zoo_harness.run_record import Measurement, RunRecord, ScoreMeasurement
 
 
 def evaluate(
@@ -155,7 +155,9 @@ def _report(record: RunRecord, directory: RunDirectory, *, as_json: bool, quiet:
         print_lines(record.to_json().rstrip())
         return
     if not quiet:
-        print_table(["measure", "before", "after", "samples"], _rows(record), right=["before", "after", "samples"])
+        _print_accuracy(record)
+        print_lines("")
+        _print_separation(record)
         print_lines("")
     print_lines(
         f"checkpoint  {directory.path / 'model.safetensors'}",
@@ -164,17 +166,34 @@ def _report(record: RunRecord, directory: RunDirectory, *, as_json: bool, quiet:
     )
 
 
-def _rows(record: RunRecord) -> list[list[str]]:
+def _print_accuracy(record: RunRecord) -> None:
     results = record.results
-    before, after = results.separation_before, results.separation_after
-    rows = [
-        ["evaluation accuracy", "-", _percent(results.accuracy), _count(results.accuracy)],
-        ["training accuracy", "-", _percent(results.train_accuracy), _count(results.train_accuracy)],
-    ]
-    for split, label in (("evaluation", "evaluation SI"), ("train", "training SI")):
-        first, last = (getattr(score, split) if score else None for score in (before, after))
-        rows.append([label, _fraction(first), _fraction(last), _count(last)])
-    return rows
+    measured = (("evaluation accuracy", results.accuracy), ("training accuracy", results.train_accuracy))
+    rows = [[name, _percent(accuracy), _count(accuracy)] for name, accuracy in measured]
+    print_table(["measure", "value", "images"], rows, right=["value", "images"])
+
+
+def _print_separation(record: RunRecord) -> None:
+    from zoo_harness.run_separation import pixels_in_words, scored_layer, separation_notes, separation_rows
+
+    columns = ["split", "features", "SI", "high-order", "soft", "anti", "centre"]
+    rows = []
+    for title, split in (("evaluation", "evaluation"), ("training", "train")):
+        found = separation_rows(record, "train" if split == "train" else "evaluation")
+        for place, row in enumerate(found):
+            first, *others = row.scores
+            cells = [_fraction(first), *(f"{score.value:.4f}" if score else "-" for score in others)]
+            rows.append(["" if place else title, row.name, *cells])
+    print_table(columns, rows, right=columns[2:])
+    print_lines(
+        "",
+        f"before and after training: outputs of layer {scored_layer(record)}",
+        f"raw pixels: images {pixels_in_words(record)}",
+        "SI looks at the nearest other image of the split, high-order, soft and anti SI",
+        "at the nearest two (order 2), centre SI at class means. Of anti, less is better.",
+        "± is one standard error, of SI by bootstrap; the card has all errors.",
+        *separation_notes(record),
+    )
 
 
 def _percent(measurement: Measurement | None) -> str:
@@ -183,8 +202,8 @@ def _percent(measurement: Measurement | None) -> str:
     return f"{100 * measurement.value:.2f} ± {100 * measurement.standard_error:.2f} %"
 
 
-def _fraction(measurement: Measurement | None) -> str:
-    return f"{measurement.value:.4f} ± {measurement.standard_error:.4f}" if measurement else "-"
+def _fraction(score: ScoreMeasurement | None) -> str:
+    return f"{score.value:.4f} ± {score.bootstrap_error:.4f}" if score else "-"
 
 
 def _count(measurement: Measurement | None) -> str:

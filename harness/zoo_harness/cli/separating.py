@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo_harness.cli.options import AsJson, Debug
-from zoo_harness.cli.table import print_json, print_lines, print_table
+from zoo_harness.cli.table import print_json, print_lines, print_table, tell
 
 if TYPE_CHECKING:
+    from zoo_harness.feature_input import Array
     from zoo_harness.separation import Separation
+
+
+_ORDER = 2
 
 
 def si(
@@ -31,7 +35,9 @@ def si(
     reference_labels: Annotated[
         str | None, typer.Option(help="As --labels, for the references.", metavar="NAME|FILE")
     ] = None,
-    order: Annotated[int, typer.Option(help="Largest number of neighbours that must agree.")] = 2,
+    order: Annotated[
+        int | None, typer.Option(help="Largest number of neighbours that must agree; 2 unless given.")
+    ] = None,
     metric: Annotated[str, typer.Option(help="euclidean or cosine.")] = "euclidean",
     normalize: Annotated[bool, typer.Option("--normalize", help="Z-score each feature first.")] = False,
     per_class: Annotated[int | None, typer.Option(help="Score this many samples of each class.")] = None,
@@ -61,7 +67,7 @@ def si(
     result = separation(
         rows,
         of_rows,
-        order,
+        _default_order(of_rows, others[1], per_class) if order is None else order,
         references=others[0],
         reference_labels=others[1],
         metric="cosine" if metric == "cosine" else "euclidean",
@@ -78,6 +84,22 @@ def si(
     if classes:
         print_lines("")
         _print_classes(result)
+
+
+def _default_order(labels: Array, reference_labels: Array | None, per_class: int | None) -> int:
+    """2, or 1 where each sample has but one neighbour, which is then said."""
+    import numpy as np
+
+    if reference_labels is not None:
+        largest = len(reference_labels)
+    else:
+        samples = len(labels) if per_class is None else per_class * len(np.unique(labels))
+        largest = samples - 1
+    if largest >= _ORDER:
+        return _ORDER
+    if largest == 1:
+        tell(f"note: each sample has one neighbour, so scores are of order 1 instead of {_ORDER}")
+    return 1
 
 
 def _print_classes(result: Separation) -> None:

@@ -33,6 +33,7 @@ Pixels = Annotated[int, Field(gt=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+Augmentation = Literal["crop", "flip", "rotate"]
 Pool = Literal["flatten", "average", "average_channels_last", "cls", "dist"]
 
 
@@ -123,16 +124,54 @@ class DualHead:
 
 @dataclass(frozen=True, config=STRICT)
 class Training:
-    """The settings of a fine-tuning run; the defaults are those of Malpure et al. (2021).
+    """The settings of a training run; the defaults are those of Malpure et al. (2021).
+
+    ``momentum`` (Nesterov's with ``nesterov``) is for ``sgd``; ``weight_decay`` is added to the gradient by ``adam``
+    and ``sgd``, and kept apart from it by ``adamw``. ``schedule`` steers the learning rate: ``constant``;
+    ``multistep`` multiplies it by ``decay`` after each epoch in ``milestones``; ``cosine`` lets it fall to 0 over the
+    steps after the warm-up. Over the first ``warmup_epochs`` it rises step by step in a straight line.
+    ``class_weights`` weighs an image's loss by ``balanced`` n / (classes x images of its class), or not. ``augment``
+    names what is done to training images at random: ``crop`` (padded by an eighth of the side and cropped back),
+    ``flip`` (left to right, half of them) and ``rotate`` (up to 15 degrees). ``patience`` is how many epochs without
+    a better evaluation accuracy end the run, ``None`` for never; ``keep`` is the epoch whose weights the checkpoint
+    has: the ``last``, or that of the ``best`` evaluation accuracy.
 
     >>> Training().epochs
     20
+    >>> Training(schedule="multistep", milestones=(60, 120, 160), decay=0.2).milestones
+    (60, 120, 160)
     """
 
     epochs: Annotated[int, Field(ge=0)] = 20
     learning_rate: Positive = 1e-4
     batch_size: Annotated[int, Field(gt=0)] = 32
-    optimizer: Literal["adam"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    schedule: Literal["constant", "multistep", "cosine"] = "constant"
+    milestones: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.1
+    warmup_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    augment: tuple[Augmentation, ...] = ()
+    patience: Annotated[int, Field(gt=0)] | None = None
+    keep: Literal["last", "best"] = "last"
+
+    @model_validator(mode="after")
+    def _settings_go_together(self) -> Training:
+        if self.momentum and self.optimizer != "sgd":
+            raise ValueError(f"momentum={self.momentum} is a setting of sgd, not of {self.optimizer}")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov=True needs a momentum above 0")
+        if (self.schedule == "multistep") != bool(self.milestones):
+            raise ValueError(f"milestones={self.milestones} and schedule={self.schedule!r}: only multistep has them")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones={self.milestones} must be epochs in ascending order")
+        if len(set(self.augment)) < len(self.augment):
+            raise ValueError(f"augment={self.augment} names one twice")
+        return self
 
 
 @dataclass(frozen=True, config=STRICT)

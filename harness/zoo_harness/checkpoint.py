@@ -93,15 +93,9 @@ def load(path: str | Path, device: str = "cpu") -> LoadedModel:
 
 def _why_not_loaded(record: RunRecord, directory: Path) -> str:
     epochs = f"{record.results.epochs_done} of {record.settings.training.epochs}"
-    again = f"run it again, with another --out: {shlex.join(record.command)}"
     state = "still runs, or was killed" if record.status == "running" else f"is {record.status}"
-    if not (directory / CHECKPOINT).is_file():
-        return f"{directory} holds no {CHECKPOINT}: the run {state}, after {epochs} epochs; {again}"
-    loader = f"; timm.create_model('local-dir:{directory}', pretrained=True) loads it" if record.loads_in_timm else ""
-    return (
-        f"{directory}: the run {state}, so nothing proves its {CHECKPOINT}; by the record it is of epoch {epochs}"
-        f"{loader}; or {again}"
-    )
+    resume = shlex.join(["zoo", "eval", "--resume", str(directory)])
+    return f"{directory} holds no finished checkpoint: the run {state}, after {epochs} epochs; go on with {resume}"
 
 
 def rebuild(record: RunRecord) -> nn.Module:

@@ -52,11 +52,14 @@ class ImageData:
 
     def batch(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
         """Network input and labels of these images, on the device."""
+        planes, labels = self.planes(indices, device)
+        return self.transform.normalise(planes), labels
+
+    def planes(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+        """These images at the input size, uint8 (B, 3, h, w), and their labels, on the device."""
         raw = torch.from_numpy(np.ascontiguousarray(self.images[indices])).to(device)
         labels = self.labels[torch.from_numpy(indices)].to(device)
-        if self.sized:
-            return self.transform.normalise(raw.permute(0, 3, 1, 2)), labels
-        return self.transform(raw), labels
+        return raw.permute(0, 3, 1, 2) if self.sized else self.transform.resize_and_crop(raw), labels
 
     def in_order(self, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """All batches, first to last."""

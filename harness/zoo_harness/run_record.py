@@ -6,6 +6,7 @@ came. The same record makes the card. Nothing in it is a secret: the command is 
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -239,6 +240,11 @@ class RunRecord(Record):
     def to_json(self) -> str:
         """The record as indented JSON, ending in a newline."""
         return self.model_dump_json(indent=2) + "\n"
+
+
+def now() -> str:
+    """The time, UTC, as records have it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def read_run(directory: Path) -> RunRecord:

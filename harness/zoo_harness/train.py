@@ -1,7 +1,8 @@
 """The training loop: the block that thaws and the head learn, the rest stands still.
 
-``fine_tune`` is the seam: it takes a prepared network and two splits and gives back the history, epoch by epoch. How
-it computes that (here: the whole network, every epoch) is nobody else's business.
+``fine_tune`` takes a learner, which says how a batch becomes logits: through the whole network, or, from what its
+frozen part gave, through the tail alone. Nothing in a step waits for the device: losses and counts stay there, and are
+looked at now and then.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -19,13 +20,16 @@ from torch import Tensor, nn
 
 from zoo.backbone import FeatureLayer, Training
 from zoo.errors import UsageError, ZooError
-from zoo_harness.data import ImageData
 from zoo_harness.device import autocast
 from zoo_harness.features import pool_features
+from zoo_harness.optimization import TrainingLoss, learning_rate, make_optimizer
 from zoo_harness.run_record import EpochRecord, Measurement
+from zoo_harness.sources import Source
 from zoo_harness.surgery import TunedNetwork, capture
+from zoo_harness.training_state import Standing, TrainingState
 
 EVALUATION_BATCH_SIZE = 32
+LOOKED_AT = 64  # steps between two looks at the losses, each of which waits for the device
 
 
 class Progress(Protocol):
@@ -60,74 +64,148 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One pass over a split in inference mode: mean loss, accuracy, and the features ``(N, D)`` of one layer."""
+    """One pass over a split in inference mode: mean loss, accuracy, and the features ``(N, D)`` of a layer, if any."""
 
     loss: float
     accuracy: Measurement
-    features: Tensor
+    features: Tensor | None
+
+    @property
+    def collected(self) -> Tensor:
+        """The features, of a pass that was asked for them."""
+        assert self.features is not None  # noqa: S101 - the caller has asked
+        return self.features
 
 
-def fine_tune(
-    tuned: TunedNetwork,
-    train: ImageData,
-    evaluation: ImageData,
-    training: Training,
-    conditions: Conditions,
-    layer: FeatureLayer,
-    on_epoch: Callable[[EpochRecord, Evaluation], None],
-    progress: Progress,
-) -> None:
-    """Train for the given epochs, evaluating after each; ``on_epoch`` gets each record as it is made.
+@dataclass(frozen=True)
+class Learner:
+    """A network that trains, the two splits it sees, and how their batches become logits, one tensor a head.
 
-    The order of the images depends on the seed and the epoch alone. Raises :class:`~zoo.errors.ZooError` when the
-    loss is no longer finite.
+    ``reaches`` says of a module's path whether it runs when logits are computed so.
     """
-    if len(train) < 2:
-        raise UsageError(f"training needs at least 2 images, given {len(train)}")
-    optimizer = _optimizer(training, tuned.trained_parameters().values())
-    for epoch in range(1, training.epochs + 1):
-        started = time.perf_counter()
-        progress.stage(f"epoch {epoch}/{training.epochs}: training", len(train))
-        loss, accuracy = _train_epoch(tuned, train, training, conditions, optimizer, epoch, progress)
-        trained = time.perf_counter()
-        progress.stage(f"epoch {epoch}/{training.epochs}: evaluating", len(evaluation))
-        result = evaluate_split(tuned, evaluation, conditions, layer, progress)
-        record = EpochRecord(
-            epoch=epoch,
-            train_loss=loss,
-            train_accuracy=accuracy,
-            evaluation_loss=result.loss,
-            evaluation_accuracy=result.accuracy.value,
-            train_seconds=trained - started,
-            evaluation_seconds=time.perf_counter() - trained,
-        )
-        on_epoch(record, result)
+
+    tuned: TunedNetwork
+    train: Source
+    evaluation: Source
+    classes: int
+    logits: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
+    reaches: Callable[[str], bool] = field(default=lambda _path: True)
+
+    @classmethod
+    def whole(cls, tuned: TunedNetwork, train: Source, evaluation: Source, classes: int) -> Learner:
+        """The learner that pushes images through the whole network."""
+        return cls(tuned, train, evaluation, classes, lambda inputs: tuned.logits(inputs[0]))
 
 
-def evaluate_split(
-    tuned: TunedNetwork,
-    data: ImageData,
-    conditions: Conditions,
-    layer: FeatureLayer,
-    progress: Progress,
+@dataclass
+class FineTuning:
+    """Training from wherever ``state`` stands to the last epoch, evaluating after each.
+
+    ``on_epoch`` gets each record as it is made; ``layer`` is the one whose features the last evaluation collects.
+    The order of the images depends on the seed and the epoch alone.
+    """
+
+    learner: Learner
+    training: Training
+    conditions: Conditions
+    state: TrainingState
+    layer: FeatureLayer | None
+    on_epoch: Callable[[EpochRecord, Evaluation], None]
+    progress: Progress
+    _loss: TrainingLoss = field(init=False)
+
+    def __post_init__(self) -> None:
+        if len(self.learner.train) < 2:
+            raise UsageError(f"training needs at least 2 images, given {len(self.learner.train)}")
+        self._loss = TrainingLoss(self.training, self.learner.train.labels, self.learner.classes)
+
+    def run(self) -> None:
+        """Train; raises :class:`~zoo.errors.ZooError` when the loss is no longer finite."""
+        while self.state.standing.epoch < self.training.epochs and not self._patience_is_over():
+            epoch = self.state.standing.epoch + 1
+            started = time.perf_counter()
+            self.progress.stage(f"epoch {epoch}/{self.training.epochs}: training", len(self.learner.train))
+            loss, accuracy = self._train(epoch)
+            trained = time.perf_counter()
+            self.progress.stage(f"epoch {epoch}/{self.training.epochs}: evaluating", len(self.learner.evaluation))
+            layer = self.layer if epoch == self.training.epochs and self.training.keep == "last" else None
+            result = evaluate(self.learner, self.learner.evaluation, self.conditions, layer, self.progress)
+            record = EpochRecord(
+                epoch=epoch,
+                train_loss=loss,
+                train_accuracy=accuracy,
+                evaluation_loss=result.loss,
+                evaluation_accuracy=result.accuracy.value,
+                train_seconds=trained - started,
+                evaluation_seconds=time.perf_counter() - trained,
+            )
+            self.state.end_epoch(record, keep_best=self.training.keep == "best")
+            self.on_epoch(record, result)
+
+    def _patience_is_over(self) -> bool:
+        standing, patience = self.state.standing, self.training.patience
+        best = standing.best
+        return patience is not None and best is not None and standing.epoch - best.epoch >= patience
+
+    def _train(self, epoch: int) -> tuple[float, float]:
+        learner, conditions, count = self.learner, self.conditions, len(self.learner.train)
+        learner.tuned.train()
+        torch.manual_seed(_mix(conditions.seed, epoch))  # dropout draws the same numbers whatever came before
+        plan = list(batches(count, self.training.batch_size, conditions.seed, epoch))
+        losses = torch.zeros(len(plan), dtype=torch.float64, device=conditions.device)
+        correct = torch.zeros((), dtype=torch.int64, device=conditions.device)
+        for step, (inputs, labels) in enumerate(learner.train.epoch(epoch, plan)):
+            rate = learning_rate(self.training, (epoch - 1) * len(plan) + step, len(plan))
+            losses[step], right = self._step(inputs, labels, rate)
+            correct += right
+            self.progress.advance(len(labels))
+            if step % LOOKED_AT == LOOKED_AT - 1:
+                _refuse_infinite(losses[: step + 1], epoch)
+        _refuse_infinite(losses, epoch)
+        return float(losses.sum()) / count, int(correct) / count
+
+    def _step(self, inputs: tuple[Tensor, ...], labels: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+        for group in self.state.optimizer.param_groups:
+            group["lr"] = rate
+        self.state.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.conditions.precision, self.conditions.device):
+            logits = self.learner.logits(inputs)
+        loss = self._loss(logits, labels)
+        (loss / len(labels)).backward()
+        self.state.optimizer.step()
+        return loss.detach(), (prediction(logits, self.conditions.predict).argmax(1) == labels).sum()
+
+
+def starting_state(tuned: TunedNetwork, training: Training) -> TrainingState:
+    """Where a run stands that has not begun."""
+    optimizer = make_optimizer(training, tuned.trained_parameters().values())
+    return TrainingState(tuned, optimizer, Standing(), {})
+
+
+def evaluate(
+    learner: Learner, source: Source, conditions: Conditions, layer: FeatureLayer | None, progress: Progress
 ) -> Evaluation:
-    """Loss, accuracy and one layer's features of a split, in inference mode and in the order of the data."""
-    tuned.eval()
+    """Loss, accuracy and perhaps one layer's features of a split, in inference mode and in the order of the data."""
+    learner.tuned.eval()
     total = torch.zeros((), dtype=torch.float64, device=conditions.device)
     correct = torch.zeros((), dtype=torch.int64, device=conditions.device)
-    features = torch.empty(len(data), layer.width)
+    features = torch.empty(len(source), layer.width) if layer else None
+    paths = [layer.path] if layer else []
     done = 0
     with torch.inference_mode(), autocast(conditions.precision, conditions.device):
-        for images, labels in data.in_order(EVALUATION_BATCH_SIZE, conditions.device):
-            with capture(tuned.network, [layer.path]) as outputs:
-                logits = tuned.logits(images)
+        for inputs, labels in source.in_order(EVALUATION_BATCH_SIZE):
+            with capture(learner.tuned.network, paths) as outputs:
+                logits = learner.logits(inputs)
             total += summed_loss(logits, labels)
             correct += (prediction(logits, conditions.predict).argmax(1) == labels).sum()
-            features[done : done + len(labels)] = pool_features(outputs[layer.path], layer).float().cpu()
+            if features is not None and layer is not None:
+                features[done : done + len(labels)] = pool_features(outputs[layer.path], layer).float().cpu()
             done += len(labels)
             progress.advance(len(labels))
-    accuracy = measure(int(correct) / len(data), len(data))
-    return Evaluation(_finite(float(total) / len(data), "evaluation"), accuracy, features)
+    loss = float(total) / len(source)
+    if not math.isfinite(loss):
+        raise ZooError(f"evaluation: {_not_finite(loss)}")
+    return Evaluation(loss, measure(int(correct) / len(source), len(source)), features)
 
 
 def summed_loss(logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:
@@ -170,42 +248,16 @@ def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[NDAr
         yield order[start:end]
 
 
-def _train_epoch(
-    tuned: TunedNetwork,
-    data: ImageData,
-    training: Training,
-    conditions: Conditions,
-    optimizer: torch.optim.Optimizer,
-    epoch: int,
-    progress: Progress,
-) -> tuple[float, float]:
-    tuned.train()
-    torch.manual_seed(_mix(conditions.seed, epoch))  # dropout draws the same numbers whatever came before
-    total = torch.zeros((), dtype=torch.float64, device=conditions.device)
-    correct = torch.zeros((), dtype=torch.int64, device=conditions.device)
-    for indices in batches(len(data), training.batch_size, conditions.seed, epoch):
-        images, labels = data.batch(indices, conditions.device)
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(conditions.precision, conditions.device):
-            logits = tuned.logits(images)
-        loss = summed_loss(logits, labels)
-        (loss / len(labels)).backward()
-        optimizer.step()
-        total += loss.detach()
-        correct += (prediction(logits, conditions.predict).argmax(1) == labels).sum()
-        progress.advance(len(labels))
-    return _finite(float(total) / len(data), f"training, epoch {epoch}"), int(correct) / len(data)
-
-
-def _optimizer(training: Training, parameters: object) -> torch.optim.Optimizer:
-    return torch.optim.Adam(list(parameters), lr=training.learning_rate)  # type: ignore[call-overload]
-
-
 def _mix(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _finite(loss: float, where: str) -> float:
-    if not math.isfinite(loss):
-        raise ZooError(f"{where}: the loss is {loss}; lower --learning-rate, or check the weights and the data")
-    return loss
+def _refuse_infinite(losses: Tensor, epoch: int) -> None:
+    finite = losses.isfinite()
+    if not bool(finite.all()):
+        batch = int(finite.logical_not().nonzero()[0])
+        raise ZooError(f"training, epoch {epoch}, batch {batch + 1}: {_not_finite(float(losses[batch]))}")
+
+
+def _not_finite(loss: float) -> str:
+    return f"the loss is {loss}; lower --learning-rate, or check the weights and the data"

@@ -38,6 +38,7 @@ FILES = {
     "model.safetensors",
     "run.json",
     "samples.png",
+    "training_state.safetensors",
 }
 EVAL = ("eval", "efficientnet_lite0", "--dataset", "digits")
 
@@ -430,8 +431,8 @@ def test_a_kill_leaves_no_half_file(tmp_path: Path) -> None:
     process.communicate(timeout=60)
     assert read_run(out).status == "running"
     assert history(out)
-    assert len(read_tensors(out / "model.safetensors")) == 296
-    with pytest.raises(zoo.UsageError, match=r"still runs, or was killed.*of epoch \d+ of 400"):
+    assert "network.classifier.weight" in read_tensors(out / "training_state.safetensors")
+    with pytest.raises(zoo.UsageError, match=rf"still runs, or was killed, after \d+ of 400.*--resume {out}"):
         zoo.load(out)
     assert {file.name for file in out.iterdir() if not file.name.endswith(".tmp")} <= FILES
 

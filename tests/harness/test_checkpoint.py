@@ -291,23 +291,10 @@ def test_run_without_a_checkpoint_says_how_far_it_came(
     with pytest.raises(UsageError) as caught:
         zoo.load(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path} holds no model.safetensors: the run {state}, after 0 of 20 epochs; "
-        "run it again, with another --out: zoo eval"
+        f"{tmp_path} holds no finished checkpoint: the run {state}, after 0 of 20 epochs; "
+        f"go on with zoo eval --resume {tmp_path}"
     )
 
-
-@pytest.mark.parametrize("kind", ["tiny_resnet", "with_mlp"])
-def test_checkpoint_of_a_killed_run_is_told_with_what_loads_it(
-    request: pytest.FixtureRequest, tmp_path: Path, kind: str
-) -> None:
-    save_run(request.getfixturevalue(kind), tmp_path)
-    edit_record(tmp_path, lambda record: record.update(checkpoint_sha256=None, status="running"))
-    edit_record(tmp_path, lambda record: record["results"].update(epochs_done=3))
-    with pytest.raises(UsageError, match=r"still runs, or was killed.* by the record it is of epoch 3 of 20") as caught:
-        zoo.load(tmp_path)
-    timm_loads = f"timm.create_model('local-dir:{tmp_path}', pretrained=True) loads it" in str(caught.value)
-    assert timm_loads == (kind == "tiny_resnet")
-    assert "run it again, with another --out: zoo eval" in str(caught.value)
 
 
 def test_folder_that_is_no_run(tmp_path: Path) -> None:

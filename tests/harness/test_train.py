@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,16 +16,19 @@ from zoo.backbone import Tuning
 from zoo_harness.data import ImageData, RunData, Subset, load_data
 from zoo_harness.preprocess import BatchTransform
 from zoo_harness.run_record import EpochRecord
+from zoo_harness.sources import ImageSource
 from zoo_harness.surgery import TunedNetwork, prepare
 from zoo_harness.train import (
     Conditions,
     Evaluation,
+    FineTuning,
+    Learner,
     Silence,
     batches,
-    evaluate_split,
-    fine_tune,
+    evaluate,
     measure,
     prediction,
+    starting_state,
     summed_loss,
 )
 
@@ -74,8 +78,23 @@ def run(
     def keep(epoch: EpochRecord, _result: Evaluation) -> None:
         history.append(epoch.model_copy(update={"train_seconds": 0.0, "evaluation_seconds": 0.0}))
 
-    fine_tune(tuned, digits.train, digits.evaluation, training, conditions, LAYER, keep, Silence())
+    fine_tune(tuned, digits, training, conditions, keep, Silence())
     return history
+
+
+def fine_tune(tuned, digits, training, conditions, on_epoch, progress):
+    state = starting_state(tuned, training)
+    FineTuning(learner(tuned, digits, training), training, conditions, state, LAYER, on_epoch, progress).run()
+
+
+def learner(tuned: TunedNetwork, digits: RunData, training: Training = TRAINING) -> Learner:
+    train = ImageSource(digits.train, CPU.device, training.augment)
+    return Learner.whole(tuned, train, ImageSource(digits.evaluation, CPU.device), 10)
+
+
+def evaluate_split(tuned: TunedNetwork, data: ImageData, conditions: Conditions = CPU) -> Evaluation:
+    source = ImageSource(data, CPU.device)
+    return evaluate(Learner.whole(tuned, source, source, 10), source, conditions, LAYER, Silence())
 
 
 # The loop
@@ -159,7 +178,7 @@ def test_callback_gets_every_epoch_after_its_evaluation(digits: RunData) -> None
         assert epoch.evaluation_seconds > 0
         events.append(f"epoch {epoch.epoch} done")
 
-    fine_tune(tiny(), digits.train, digits.evaluation, TRAINING, CPU, LAYER, note, Watcher())
+    fine_tune(tiny(), digits, TRAINING, CPU, note, Watcher())
     expected = []
     for epoch in (1, 2):
         expected += [f"epoch {epoch}/2: training of 70", "32", "32", "6"]
@@ -172,7 +191,7 @@ def test_error_in_the_callback_stops_the_run(digits: RunData) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(tiny(), digits.train, digits.evaluation, TRAINING, CPU, LAYER, interrupt, Silence())
+        fine_tune(tiny(), digits, TRAINING, CPU, interrupt, Silence())
 
 
 def test_no_epochs_change_nothing(digits: RunData) -> None:
@@ -183,7 +202,9 @@ def test_no_epochs_change_nothing(digits: RunData) -> None:
 
 
 def test_loss_that_is_not_finite_stops_the_run(digits: RunData) -> None:
-    with pytest.raises(ZooError, match=r"training, epoch 1: the loss is (nan|inf); lower --learning-rate, or check"):
+    with pytest.raises(
+        ZooError, match=r"training, epoch 1, batch 2: the loss is (nan|inf); lower --learning-rate, or check"
+    ):
         run(tiny(), digits, Training(epochs=3, learning_rate=1e35))
 
 
@@ -191,13 +212,50 @@ def test_network_that_is_broken_from_the_start_says_so(digits: RunData) -> None:
     tuned = tiny()
     nn.init.constant_(tuned.network.get_submodule("head").bias, math.nan)
     with pytest.raises(ZooError, match="evaluation: the loss is nan"):
-        evaluate_split(tuned, digits.evaluation, CPU, LAYER, Silence())
+        evaluate_split(tuned, digits.evaluation)
 
 
 def test_one_image_is_not_enough(digits: RunData) -> None:
     single = replace(digits.train, images=digits.train.images[:1], labels=digits.train.labels[:1])
     with pytest.raises(UsageError, match="training needs at least 2 images, given 1"):
         run(tiny(), replace(digits, train=single))
+
+
+def test_a_run_that_stops_and_goes_on_ends_with_the_same_bits(digits: RunData, tmp_path: Path) -> None:
+    training = Training(epochs=4, learning_rate=1e-2, schedule="cosine", warmup_epochs=1, augment=("crop", "flip"))
+    straight = tiny(dropout=0.5)
+    whole = run(straight, digits, training)
+
+    def stop(epoch: EpochRecord, _result: Evaluation) -> None:
+        state.save(tmp_path)
+        if epoch.epoch == 2:
+            raise KeyboardInterrupt
+
+    state = starting_state(tiny(dropout=0.5), training)
+    with pytest.raises(KeyboardInterrupt):
+        FineTuning(learner(state.tuned, digits, training), training, CPU, state, LAYER, stop, Silence()).run()
+    resumed = starting_state(tiny(dropout=0.5), training)
+    resumed.load(tmp_path)
+    FineTuning(
+        learner(resumed.tuned, digits, training), training, CPU, resumed, LAYER, lambda *_: None, Silence()
+    ).run()
+    assert [line.train_loss for line in resumed.standing.history] == [line.train_loss for line in whole]
+    expected = straight.network.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in resumed.tuned.network.state_dict().items())
+
+
+def test_patience_ends_a_run_that_gets_no_better(digits: RunData) -> None:
+    history = run(tiny(), digits, Training(epochs=30, learning_rate=1e-9, patience=3))
+    assert [epoch.epoch for epoch in history] == [1, 2, 3, 4]
+
+
+def test_augmentation_changes_what_training_sees_and_not_what_is_evaluated(digits: RunData) -> None:
+    standing_still = Training(epochs=1, learning_rate=1e-30)
+    plain, changed = (
+        run(tiny(), digits, replace(standing_still, augment=augment))[0] for augment in ((), ("crop", "rotate"))
+    )
+    assert plain.train_loss != changed.train_loss
+    assert plain.evaluation_loss == pytest.approx(changed.evaluation_loss, rel=0.2)  # but for the batch statistics
 
 
 # Batches
@@ -255,8 +313,7 @@ def test_accuracy_follows_the_rule_of_prediction(digits: RunData) -> None:
             layer.bias[favourite] = strength
     few = replace(digits.evaluation, images=digits.evaluation.images[:20], labels=torch.tensor([3] * 15 + [8] * 5))
     accuracies = {
-        rule: evaluate_split(tuned, few, replace(CPU, predict=rule), LAYER, Silence()).accuracy.value
-        for rule in ("cls", "mean")
+        rule: evaluate_split(tuned, few, replace(CPU, predict=rule)).accuracy.value for rule in ("cls", "mean")
     }
     assert accuracies == {"cls": 0.75, "mean": 0.25}
 
@@ -266,7 +323,7 @@ def test_accuracy_follows_the_rule_of_prediction(digits: RunData) -> None:
 
 def test_features_come_in_order_and_equal_a_direct_forward(digits: RunData) -> None:
     tuned = tiny(dropout=0.5)
-    result = evaluate_split(tuned, digits.evaluation, CPU, LAYER, Silence())
+    result = evaluate_split(tuned, digits.evaluation)
     network = tuned.network.eval()
     images = digits.evaluation.transform(torch.from_numpy(digits.evaluation.images))
     with torch.no_grad():
@@ -282,7 +339,7 @@ def test_features_come_in_order_and_equal_a_direct_forward(digits: RunData) -> N
 def test_evaluation_leaves_the_network_as_it_was(digits: RunData) -> None:
     tuned = tiny(dropout=0.5)
     before = {name: value.clone() for name, value in tuned.network.state_dict().items()}
-    evaluate_split(tuned, digits.evaluation, CPU, LAYER, Silence())
+    evaluate_split(tuned, digits.evaluation)
     assert all(torch.equal(value, before[name]) for name, value in tuned.network.state_dict().items())
     assert all(parameter.grad is None for parameter in tuned.network.parameters())
 

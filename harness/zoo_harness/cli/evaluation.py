@@ -115,8 +115,9 @@ def evaluate(
 
 
 def _run(request: Request, out: Path | None, progress: TerminalProgress) -> tuple[RunRecord, RunDirectory]:
-    from zoo_harness.evaluate import plan, run
+    from zoo_harness.evaluate import plan
     from zoo_harness.run_directory import claim_directory
+    from zoo_harness.session import run
     from zoo_harness.surgery import outermost
 
     planned = plan(request, progress)

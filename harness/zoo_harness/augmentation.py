@@ -1,0 +1,85 @@
+"""Random changes of training images, on the device, drawn anew in every epoch.
+
+What is drawn depends on the seed, the epoch and the place of an image in the epoch alone: not on the device, the
+batch size or what was done before.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from zoo.backbone import Augmentation
+
+PADDING = 1 / 8  # of the side, as in the crops of 32 pixels padded by 4
+LARGEST_ANGLE = 15.0  # degrees
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """What happens to each image of an epoch: offsets (N, 2) in [0, 1), flips (N,) and angles (N,) in degrees."""
+
+    offsets: Tensor
+    flips: Tensor
+    angles: Tensor
+    chosen: tuple[Augmentation, ...]
+
+    @classmethod
+    def of(cls, chosen: tuple[Augmentation, ...], images: int, seed: int, epoch: int) -> Self:
+        """Draw for an epoch (or a stored view) of so many images.
+
+        >>> Draws.of(("flip",), 4, seed=0, epoch=1).flips.shape
+        torch.Size([4])
+        """
+        generator = np.random.default_rng((seed, epoch, 1))
+        offsets = generator.random((images, 2), np.float32)
+        flips = generator.random(images) < 0.5
+        angles = generator.uniform(-LARGEST_ANGLE, LARGEST_ANGLE, images).astype(np.float32)
+        return cls(torch.from_numpy(offsets), torch.from_numpy(flips), torch.from_numpy(angles), chosen)
+
+    def apply(self, planes: Tensor, places: slice) -> Tensor:
+        """uint8 images (B, 3, H, W), those at these places of the epoch, with everything that was drawn for them."""
+        device = planes.device
+        if "crop" in self.chosen:
+            planes = _cropped(planes, self.offsets[places].to(device, non_blocking=True))
+        if "flip" in self.chosen:
+            flips = self.flips[places].to(device, non_blocking=True)
+            planes = torch.where(flips[:, None, None, None], planes.flip(3), planes)
+        if "rotate" in self.chosen:
+            planes = _rotated(planes, self.angles[places].to(device, non_blocking=True))
+        return planes
+
+
+def _cropped(planes: Tensor, offsets: Tensor) -> Tensor:
+    """Images of the same size, cut at random out of ones with a black border."""
+    height, width = planes.shape[-2:]
+    border = (math.ceil(height * PADDING), math.ceil(width * PADDING))
+    padded = functional.pad(planes, (border[1], border[1], border[0], border[0]))
+    room = torch.tensor([2 * border[0] + 1, 2 * border[1] + 1], device=planes.device)
+    start = (offsets * room).long()
+    rows = start[:, :1] + torch.arange(height, device=planes.device)
+    columns = start[:, 1:] + torch.arange(width, device=planes.device)
+    image = torch.arange(len(planes), device=planes.device)
+    return padded[image[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _rotated(planes: Tensor, angles: Tensor) -> Tensor:
+    """Images turned about their middle, black where nothing was; the nearest pixel, as torchvision's rotation takes."""
+    height, width = planes.shape[-2:]
+    turn = angles * (math.pi / 180)
+    cosine, sine = turn.cos(), turn.sin()
+    zero = torch.zeros_like(turn)
+    # The grid counts from -1 to 1 along both sides, which may differ in length.
+    rows = [
+        torch.stack([cosine, -sine * (height / width), zero], 1),
+        torch.stack([sine * (width / height), cosine, zero], 1),
+    ]
+    grid = functional.affine_grid(torch.stack(rows, 1), list(planes.shape), align_corners=False)
+    turned = functional.grid_sample(planes.float(), grid, mode="nearest", align_corners=False)
+    return turned.to(planes.dtype)

@@ -1,0 +1,86 @@
+"""What moves the weights: the optimizer, its learning rate at every step, and the loss it minimises.
+
+All of it is a function of the settings and the number of steps done, so that a run that is resumed needs nothing but
+the optimizer's tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from zoo.backbone import Training
+
+
+def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer that the settings name, fused where its device has such a one.
+
+    >>> make_optimizer(Training(optimizer="sgd", momentum=0.9), nn.Linear(2, 2).parameters()).defaults["momentum"]
+    0.9
+    """
+    trained = list(parameters)
+    fused = all(parameter.device.type == "cuda" for parameter in trained)
+    common = {"lr": training.learning_rate, "weight_decay": training.weight_decay, "fused": fused}
+    match training.optimizer:
+        case "adam":
+            return torch.optim.Adam(trained, **common)  # type: ignore[arg-type]
+        case "adamw":
+            return torch.optim.AdamW(trained, **common)  # type: ignore[arg-type]
+        case "sgd":
+            return torch.optim.SGD(trained, momentum=training.momentum, nesterov=training.nesterov, **common)  # type: ignore[arg-type]
+
+
+def learning_rate(training: Training, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of a step, counted from 0 over all epochs.
+
+    >>> slow = Training(epochs=4, learning_rate=1.0, schedule="cosine", warmup_epochs=1)
+    >>> [round(learning_rate(slow, step, 2), 2) for step in range(8)]
+    [0.5, 1.0, 1.0, 0.93, 0.75, 0.5, 0.25, 0.07]
+    """
+    warmup = training.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return training.learning_rate * min(1.0, (step + 1) / warmup)
+    return training.learning_rate * _share(training, step, steps_per_epoch, warmup)
+
+
+def _share(training: Training, step: int, steps_per_epoch: int, warmup: float) -> float:
+    match training.schedule:
+        case "constant":
+            return 1.0
+        case "multistep":
+            return training.decay ** sum(step >= epoch * steps_per_epoch for epoch in training.milestones)
+        case "cosine":
+            rest = training.epochs * steps_per_epoch - warmup
+            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / rest))
+
+
+class TrainingLoss:
+    """The summed loss of a batch over its images and the network's heads: cross-entropy, smoothed and weighted.
+
+    ``labels``: (N,) int64 of the training split, from which balanced weights come.
+
+    >>> loss = TrainingLoss(Training(), torch.tensor([0, 1, 1]), classes=2)
+    >>> float(loss((torch.zeros(3, 2),), torch.tensor([0, 1, 1])) / 3)
+    0.693...
+    """
+
+    def __init__(self, training: Training, labels: Tensor, classes: int) -> None:
+        self._smoothing = training.label_smoothing
+        self._weights: Tensor | None = None
+        if training.class_weights == "balanced":
+            images = torch.bincount(labels, minlength=classes).clamp(min=1)
+            self._weights = len(labels) / (classes * images.to(torch.float32))
+
+    def __call__(self, logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:
+        """The loss of logits (B, classes), one tensor a head, for labels (B,)."""
+        if self._weights is not None and self._weights.device != labels.device:
+            self._weights = self._weights.to(labels.device)
+        return torch.stack([self._of_head(part, labels) for part in logits]).sum()
+
+    def _of_head(self, logits: Tensor, labels: Tensor) -> Tensor:
+        each = nn.functional.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=self._smoothing)
+        # Not cross_entropy's own weights: with smoothing these weigh every class of every image.
+        return (each if self._weights is None else each * self._weights[labels]).sum()

@@ -1,0 +1,199 @@
+"""One run while it runs: scores, training, scores again, and everything written down as it comes.
+
+After every epoch the state of the training is on the disk, so that a kill costs no more than the epoch it falls into.
+The checkpoint is written when the run ends, in whatever way; one that was killed has none until it is resumed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor
+
+from zoo.errors import ZooError
+from zoo_harness import checkpoint, provenance
+from zoo_harness.card import render_card
+from zoo_harness.evaluate import Plan
+from zoo_harness.feature_input import Array
+from zoo_harness.interrupts import held_back
+from zoo_harness.layer_curve import RAW_PIXELS
+from zoo_harness.plots import plot_history, plot_samples
+from zoo_harness.run_directory import RunDirectory
+from zoo_harness.run_record import EpochRecord, RunRecord, SeparationRecord, now
+from zoo_harness.sources import ImageSource
+from zoo_harness.split_separation import split_separation
+from zoo_harness.train import Evaluation, FineTuning, Learner, Progress, evaluate, starting_state
+
+Ending = Literal["finished", "interrupted", "failed"]
+
+
+def run(
+    planned: Plan, directory: RunDirectory, progress: Progress, announce: Callable[[EpochRecord], None]
+) -> RunRecord:
+    """Carry a plan out, writing the run directory as it goes; return the finished record.
+
+    ``announce`` gets every epoch as it ends. A run that is interrupted or fails leaves its history, the checkpoint of
+    its last whole epoch, and a record that says so.
+    """
+    session = _Session(planned, directory, progress, announce)
+    directory.write_record(planned.record)
+    try:
+        session.score_raw_pixels()
+        session.score_before()
+        session.train()
+        session.score_after()
+        return session.close("finished")
+    except KeyboardInterrupt:
+        session.close("interrupted")
+        raise
+    except BaseException:
+        with contextlib.suppress(OSError):  # a disk that is full: the first error tells it
+            session.close("failed")
+        raise
+
+
+class _Session:
+    """The state of one run while it runs."""
+
+    def __init__(
+        self,
+        planned: Plan,
+        directory: RunDirectory,
+        progress: Progress,
+        announce: Callable[[EpochRecord], None],
+    ) -> None:
+        self.record = planned.record
+        self._plan = planned
+        self._directory = directory
+        self._progress = progress
+        self._announce = announce
+        self._started = time.perf_counter()
+        self._layer = planned.request.layer
+        self._last: Evaluation | None = None
+        self._learner = self._whole = _whole_network(planned)
+        self._state = starting_state(planned.tuned, planned.request.training)
+
+    def score_raw_pixels(self) -> None:
+        """Separation of the images themselves, and the sample grid."""
+        data = self._plan.data
+        plot_samples(
+            data.evaluation.images, data.evaluation.labels.numpy(), data.record.classes, self._directory.samples
+        )
+        separation = self._separation(RAW_PIXELS, data.train.raw_pixels, data.evaluation.raw_pixels, RAW_PIXELS)
+        self._update(separation_raw_pixels=separation)
+
+    def score_before(self) -> None:
+        """Separation that the weights give as they came."""
+        train = self._evaluate("train", "before")
+        self._last = self._evaluate("evaluation", "before")
+        separation = self._separation(self._layer.path, train.collected, self._last.collected, "features, before")
+        self._update(separation_before=separation)
+
+    def train(self) -> None:
+        """Fine-tune, keeping history and state up to date after every epoch."""
+        request = self._plan.request
+        if request.training.epochs:
+            layer = self._layer if self._learner.reaches(self._layer.path) else None
+            FineTuning(
+                self._learner,
+                request.training,
+                request.conditions,
+                self._state,
+                layer,
+                self._after_epoch,
+                self._progress,
+            ).run()
+        if request.training.keep == "best":
+            self._state.take_best()
+            self._last = None
+
+    def score_after(self) -> None:
+        """Final accuracy and separation; the last epoch may have scored the evaluation split already."""
+        train = self._evaluate("train", "after")
+        if self._last is None or self._last.features is None:
+            self._last = self._evaluate("evaluation", "after")
+        separation = self._separation(self._layer.path, train.collected, self._last.collected, "features, after")
+        self._update(
+            evaluation_loss=self._last.loss,
+            accuracy=self._last.accuracy,
+            train_accuracy=train.accuracy,
+            separation_after=separation,
+        )
+
+    def close(self, status: Ending) -> RunRecord:
+        """Write the checkpoint, the card, the plots, and the record for the last time.
+
+        Where the run was cut short the checkpoint has the weights of the last whole epoch.
+        """
+        with held_back():
+            self._update(
+                total_seconds=time.perf_counter() - self._started, peak_memory_gib=provenance.peak_memory_gib()
+            )
+            if status == "finished":
+                self._save_checkpoint()
+            elif self._state.standing.epoch:
+                with contextlib.suppress(OSError, ZooError):  # what cut the run short tells more
+                    self._state.load(self._directory.path)
+                    self._save_checkpoint()
+            plot_history(list(self._state.standing.history), self._directory.path)
+            ending = {
+                "status": status,
+                "ended": now(),
+                "plots": self._directory.plots(),
+                "checkpoint_sha256": checkpoint.digest(self._directory.path),
+            }
+            self.record = self.record.model_copy(update=ending)
+            self._directory.finish(self.record, render_card(self.record))
+        return self.record
+
+    def _after_epoch(self, epoch: EpochRecord, result: Evaluation) -> None:
+        with held_back():  # state, history and record speak of the same epoch
+            self._state.save(self._directory.path)
+            self._directory.append_epoch(epoch)
+            self._last = result
+            history = self._state.standing.history
+            self._update(
+                epochs_done=epoch.epoch,
+                evaluation_loss=result.loss,
+                accuracy=result.accuracy,
+                mean_train_seconds=sum(line.train_seconds for line in history) / len(history),
+                mean_evaluation_seconds=sum(line.evaluation_seconds for line in history) / len(history),
+            )
+            self._announce(epoch)
+
+    def _save_checkpoint(self) -> None:
+        checkpoint.save_checkpoint(self._plan.tuned.network, self._directory.path)
+        checkpoint.save_configuration(self._plan.tuned.network, self.record, self._directory.path)
+
+    def _evaluate(self, split: Literal["train", "evaluation"], when: str) -> Evaluation:
+        learner = self._learner if self._learner.reaches(self._layer.path) else self._whole
+        source = learner.train if split == "train" else learner.evaluation
+        self._progress.stage(f"features of the {split} split, {when}", len(source))
+        return evaluate(learner, source, self._plan.request.conditions, self._layer, self._progress)
+
+    def _separation(
+        self, layer: str, train: Array | Tensor, evaluation: Array | Tensor, called: str
+    ) -> SeparationRecord:
+        data, conditions = self._plan.data, self._plan.request.conditions
+        scores = {}
+        for split, features, images in (("train", train, data.train), ("evaluation", evaluation, data.evaluation)):
+            self._progress.stage(f"separation of {called}: {split} split, {len(images):,} images", 0)
+            scores[split] = split_separation(features, images.labels, conditions)
+        return SeparationRecord(layer=layer, **scores)
+
+    def _update(self, **results: object) -> None:
+        updated = self.record.results.model_copy(update=results)
+        self.record = self.record.model_copy(update={"results": updated})
+        self._directory.write_record(self.record)
+
+
+def _whole_network(planned: Plan) -> Learner:
+    """The learner that pushes every image through the whole network."""
+    request, data = planned.request, planned.data
+    conditions, training = request.conditions, request.training
+    train = ImageSource(data.train, conditions.device, training.augment, conditions.seed)
+    evaluation = ImageSource(data.evaluation, conditions.device)
+    return Learner.whole(planned.tuned, train, evaluation, len(data.record.classes))

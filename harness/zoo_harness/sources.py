@@ -1,0 +1,126 @@
+"""Where the batches of a run come from: images that go through the whole network, or what its frozen part gave.
+
+A source serves one split. Training asks for batches by index, in the order of an epoch; evaluation asks for all of
+them, first to last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zoo.backbone import Augmentation
+from zoo_harness.augmentation import Draws
+from zoo_harness.data import ImageData
+
+Batch = tuple[tuple[Tensor, ...], Tensor]
+
+
+class Source(Protocol):
+    """Batches of one split, on the device."""
+
+    @property
+    def labels(self) -> Tensor:
+        """The label of each image, (N,) int64, on the CPU."""
+
+    def __len__(self) -> int:
+        """How many images there are."""
+
+    def epoch(self, number: int, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
+        """What goes into the network, and labels (B,), of these images, as training epoch ``number`` sees them."""
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """The same for all images, first to last, as they are evaluated."""
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Images for the whole network, resized, changed at random where asked and normalised on the device."""
+
+    data: ImageData
+    device: torch.device
+    augment: tuple[Augmentation, ...] = ()
+    seed: int = 0
+
+    @property
+    def labels(self) -> Tensor:
+        """The label of each image, (N,) int64, on the CPU."""
+        return self.data.labels
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def epoch(self, number: int, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
+        """Batches of normalised images (B, 3, h, w)."""
+        if not self.augment:
+            yield from self._batches(plan)
+            return
+        draws = Draws.of(self.augment, sum(map(len, plan)), self.seed, number)
+        place = 0
+        for indices in plan:
+            planes, labels = self.data.planes(indices, self.device)
+            planes = draws.apply(planes, slice(place, place + len(indices)))
+            place += len(indices)
+            yield (self.data.transform.normalise(planes),), labels
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Batches of normalised images (B, 3, h, w)."""
+        return self._batches(in_turn(len(self), batch_size))
+
+    def _batches(self, plan: Iterable[NDArray[np.int64]]) -> Iterator[Batch]:
+        for indices in plan:
+            images, labels = self.data.batch(indices, self.device)
+            yield (images,), labels
+
+
+class Rows(Protocol):
+    """What a feature store offers to who reads it."""
+
+    def batches(self, indices: Iterable[NDArray[np.int64]]) -> Iterator[tuple[Tensor, ...]]:
+        """The kept tensors of these images, batch by batch, fresh copies on the device."""
+
+
+@dataclass(frozen=True)
+class KeptSource:
+    """What the frozen part gave for each image, read from a store; ``views`` of each image lie one after another.
+
+    With several views of every training image, epoch by epoch the next of them is taken.
+    """
+
+    rows: Rows
+    labels: Tensor
+    device: torch.device
+    views: int = 1
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def epoch(self, number: int, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
+        """Batches of kept tensors (B, ...)."""
+        first = (number - 1) % self.views * len(self)
+        return self._batches(plan, first)
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Batches of kept tensors (B, ...)."""
+        return self._batches(in_turn(len(self), batch_size), 0)
+
+    def _batches(self, plan: Iterable[NDArray[np.int64]], first: int) -> Iterator[Batch]:
+        plan = list(plan)
+        kept = self.rows.batches(indices + first for indices in plan)
+        for indices, tensors in zip(plan, kept, strict=True):
+            yield tensors, self.labels[torch.from_numpy(indices)].to(self.device, non_blocking=True)
+
+
+def in_turn(images: int, batch_size: int) -> list[NDArray[np.int64]]:
+    """Indices of all images in batches, first to last.
+
+    >>> [len(batch) for batch in in_turn(70, 32)]
+    [32, 32, 6]
+    """
+    return [np.arange(start, min(start + batch_size, images)) for start in range(0, images, batch_size)]

@@ -82,7 +82,7 @@ def fine_tune(
     The order of the images depends on the seed and the epoch alone. Raises :class:`~zoo.errors.ZooError` when the
     loss is no longer finite.
     """
-    if len(train) < 2:
+    if training.epochs and len(train) < 2:
         raise UsageError(f"training needs at least 2 images, given {len(train)}")
     optimizer = _optimizer(training, tuned.trained_parameters().values())
     for epoch in range(1, training.epochs + 1):

@@ -30,7 +30,7 @@ def test_scores_are_those_of_scikit_learns_neighbours() -> None:
     assert found.high and found.soft and found.anti  # noqa: PT018
     search = NearestNeighbors(n_neighbors=2).fit(PIXELS.astype(float))
     alike = LABELS[search.kneighbors(return_distance=False)] == LABELS[:, None]
-    centres = np.stack([PIXELS[LABELS == digit].mean(0) for digit in range(10)])
+    centres = np.stack([PIXELS[digit == LABELS].mean(0) for digit in range(10)])
     nearest = euclidean_distances(PIXELS.astype(float), centres).argmin(1)
     assert found.si.value == pytest.approx(alike[:, 0].mean())
     assert found.high.value == pytest.approx(alike.all(1).mean())

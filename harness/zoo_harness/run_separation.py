@@ -103,7 +103,7 @@ def _notes(where: str, found: SplitSeparation) -> list[str]:
     notes = []
     tied = max(score.tied for score in found.scores if score)
     if tied:
-        notes.append(f"{where}: equally near neighbours decide up to {tied:,} of the {found.si.n:,} images.")
+        notes.append(f"{where}: equal distances decide for up to {tied:,} of the {found.si.n:,} images.")
     if found.duplicates:
         unlike = f", {found.duplicates_unlike:,} of them one of another class" if found.duplicates_unlike else ""
         notes.append(f"{where}: {found.duplicates:,} images equal another{unlike}.")

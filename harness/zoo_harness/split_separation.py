@@ -20,9 +20,10 @@ def split_separation(features: Array | Tensor, labels: Tensor, conditions: Condi
     """The scores of features ``(N, D)`` of a split; ``None`` for a split of one image.
 
     >>> import torch
-    >>> found = split_separation(torch.eye(3), torch.tensor([0, 0, 1]), Conditions(torch.device("cpu")))
-    >>> found.order, found.anti.value == 1 - 2 * found.soft.value + found.high.value
-    (2, True)
+    >>> points, labels = torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([0, 0, 1])
+    >>> found = split_separation(points, labels, Conditions(torch.device("cpu")))
+    >>> found.order, found.high.value, found.centre.value
+    (2, 0.0, 1.0)
     """
     n = len(labels)
     if n < 2:

@@ -431,9 +431,9 @@ def test_separation_stands_in_a_table_for_each_split_raw_pixels_first() -> None:
 
 def test_ties_and_equal_images_are_told_where_there_are_any() -> None:
     card = render_card(FINISHED)
-    assert "- Evaluation split, raw pixels: equally near neighbours decide up to 3 of the 5,000 images." in card
+    assert "- Evaluation split, raw pixels: equal distances decide for up to 3 of the 5,000 images." in card
     assert "- Training split, raw pixels: 4 images equal another, 2 of them one of another class." in card
-    assert card.count("equally near") == card.count("equal another") == 1
+    assert card.count("equal distances decide") == card.count("equal another") == 1
 
 
 def test_card_says_what_raw_pixels_are() -> None:

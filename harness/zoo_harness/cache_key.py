@@ -27,7 +27,7 @@ DTYPES: tuple[DtypeName, ...] = get_args(DtypeName)
 _ITEM_BYTES = dict(zip(DTYPES, (8, 4, 2, 2, 8, 4, 2, 1, 1, 1), strict=True))
 _SOFTWARE = ("blockzoo", "torch", "torchvision", "timm")
 
-_CHUNK_BYTES = 2**25
+_CHUNK_BYTES = 2**26
 _CHUNK_IMAGES = 512
 _CHUNK_STEP = 32  # batches of that many images, the usual number, fill a chunk
 

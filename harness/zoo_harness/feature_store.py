@@ -1,6 +1,6 @@
 """Keeps what the frozen part of a network puts out, so that every epoch, and every later run, trains the rest alone.
 
-The outputs are computed in one pass over the images and kept on the device, in host memory or in memory-mapped files
+The outputs are computed in one pass over the images and kept on the device, in host memory or in files
 (:mod:`zoo_harness.cache_policy` chooses). Whichever it is, they are also written to files in the cache folder, while
 training goes on where they are in memory; a later run with the same key (:mod:`zoo_harness.cache_key`) reads them
 instead of computing them. A pass that was cut short is taken up where it stopped, and what is damaged is computed again
@@ -33,7 +33,7 @@ from zoo_harness.cache_folder import lack_of_disk, make_room
 from zoo_harness.cache_key import StoreKey, StoreRecord, StoreTitle
 from zoo_harness.cache_policy import CachePolicy, Place, choose_place, no_room
 from zoo_harness.free_memory import free_device_memory, free_host_memory
-from zoo_harness.kept_rows import as_rows, bytes_of, from_rows, mapped_rows, relative_difference
+from zoo_harness.kept_rows import as_rows, bytes_of, from_rows, relative_difference
 from zoo_harness.store_file import WAIT_SECONDS, Keep, RowsOf, StoreFile
 from zoo_harness.store_saver import Saver
 
@@ -95,6 +95,7 @@ class FeatureStore:
         self._rows: list[Tensor] = []  # (N, ...) of each kept tensor, as stored
         self._done = np.zeros(key.images, dtype=bool)
         self._finished = False
+        self._announced = False  # in _WRITTEN_HERE
 
     def __len__(self) -> int:
         return self.key.images
@@ -152,10 +153,10 @@ class FeatureStore:
             raise RuntimeError(f"{self.missing_images} of {len(self)} images are not written")
         if self.place == "disk" and self._file is not None:
             self._file.put_pen_down()
-            self._rows = mapped_rows(self._file)
+            self._file.open_rows()
         if self._saver is not None:
             self._saver.no_more()
-        _WRITTEN_HERE.discard(self.key.digest)
+        self._announce(writing=False)
         self._finished = self.place != "off"
 
     def read(self, indices: Indices) -> tuple[Tensor, ...]:
@@ -185,8 +186,6 @@ class FeatureStore:
         if self._saver is not None:
             self._saver.end(write_all=False)
             self._saver = None
-        if self.place == "disk":
-            self._rows = []
         self._finished, self._done[:] = False, False
         if self._file is None:
             return
@@ -260,7 +259,15 @@ class FeatureStore:
         if self._file is not None:
             self._file.close()
             self._file = None
-        _WRITTEN_HERE.discard(self.key.digest)
+        self._announce(writing=False)
+
+    def _announce(self, *, writing: bool) -> None:
+        """Note that this process is computing these outputs, or no longer."""
+        if writing:
+            _WRITTEN_HERE.add(self.key.digest)
+        elif self._announced:
+            _WRITTEN_HERE.discard(self.key.digest)
+        self._announced = writing
 
     def _take_memory(self) -> None:
         device = self.device if self.place == "device" else torch.device("cpu")
@@ -329,9 +336,11 @@ class FeatureStore:
         if self.place == "host":
             return lambda images: [bytes_of(rows[images.start : images.stop]) for rows in self._rows], None
 
+        pinned = self.device.type == "cuda"
+
         def staged(images: range) -> list[memoryview]:
             return [
-                bytes_of(torch.empty((len(images), *rows.shape[1:]), dtype=rows.dtype, pin_memory=True))
+                bytes_of(torch.empty((len(images), *rows.shape[1:]), dtype=rows.dtype, pin_memory=pinned))
                 for rows in self._rows
             ]
 
@@ -347,7 +356,7 @@ class FeatureStore:
         for gone in make_room(self.policy.folder, self.key.digest, self.key.bytes, self.policy.limit):
             self._say(f"cleared kept outputs of {gone.name} ({bytes_in_words(gone.bytes)}) to make room")
         file.reserve(anew=anew)
-        _WRITTEN_HERE.add(self.key.digest)
+        self._announce(writing=True)
         if self.place != "disk":
             self._saver = Saver(file, self._rows)
 
@@ -367,15 +376,32 @@ class FeatureStore:
         if not self._finished:
             raise RuntimeError("outputs can be read after finish(), where they are kept at all")
         wanted = _checked(indices, len(self))
-        if self.place == "device" or self.device.type == "cpu":
-            wanted = wanted.to(self._rows[0].device)
+        if self.place == "device":
+            wanted = wanted.to(self.device)
             return [rows.index_select(0, wanted) for rows in self._rows]
-        wanted, gathered = wanted.cpu(), []
-        for rows in self._rows:
-            # Pinned, so that the copy to the device is asynchronous; torch reuses such memory only after the copy.
-            part = torch.empty((len(wanted), *rows.shape[1:]), dtype=rows.dtype, pin_memory=True)
-            gathered.append(torch.index_select(rows, 0, wanted, out=part))
+        # Pinned, so that the copy to a GPU is asynchronous; torch reuses such memory only after the copy.
+        pinned = self.device.type == "cuda"
+        gathered = [
+            torch.empty((len(wanted), *kept.row_shape), dtype=getattr(torch, kept.stored_dtype), pin_memory=pinned)
+            for kept in self.key.kept
+        ]
+        wanted = wanted.cpu()
+        if self.place == "disk":
+            self._read_from_disk(wanted, gathered)
+        else:
+            for rows, part in zip(self._rows, gathered, strict=True):
+                torch.index_select(rows, 0, wanted, out=part)
         return gathered
+
+    def _read_from_disk(self, wanted: Tensor, rows: Sequence[Tensor]) -> None:
+        assert self._file is not None  # noqa: S101 - the place is the file
+        try:
+            self._file.gather(wanted.numpy(), [bytes_of(part) for part in rows])
+        except (OSError, EOFError) as error:
+            raise ZooError(
+                f"kept outputs in {self._file.folder} cannot be read any more ({error}); start again, and what is "
+                "damaged is computed again"
+            ) from error
 
     def _on_device(self, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
 from zoo_harness.cache_key import DTYPES, DtypeName, KeptTensor, StoredName
-from zoo_harness.store_file import StoreFile
 
 
 def kept_tensor(name: str, example: Tensor, stored: StoredName | None = None) -> KeptTensor:
@@ -61,16 +58,6 @@ def from_rows(kept: KeptTensor, rows: Tensor) -> Tensor:
 def bytes_of(rows: Tensor) -> memoryview:
     """The memory of a tensor of the host, which is copied where it is not in one piece."""
     return rows.contiguous().reshape(-1).view(torch.uint8).numpy().data
-
-
-def mapped_rows(file: StoreFile) -> list[Tensor]:
-    """The files as tensors; shared, since the kernel reserves swap for private maps and refuses large ones."""
-    mapped = []
-    for path, kept in zip(file.paths, file.record.key.kept, strict=True):
-        shape = (file.images, *kept.row_shape)
-        dtype = getattr(torch, kept.stored_dtype)
-        mapped.append(torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype).view(shape))
-    return mapped
 
 
 def relative_difference(kept: Tensor, computed: Tensor) -> float:

@@ -5,6 +5,9 @@ a line with its number and the CRC-32 of its part of each file is added to the j
 taken up where it stopped, and on opening every chunk is read and compared with its line: what a crash, a full disk or a
 failing one left wrong is as good as not written. That is also why nothing waits for the disk (no fsync).
 
+Rows are read with ``pread`` and not mapped into memory: the page faults of a map can cost more than the copy, and a
+file that is cut short while it is read is an error, not the end of the process.
+
 Two locks order the processes. All that have the store open share ``use``; the one that writes has ``write`` alone.
 """
 
@@ -19,6 +22,9 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from zoo_harness.atomic import write_text
 from zoo_harness.cache_key import StoreRecord
 from zoo_harness.file_lock import FileLock
@@ -28,7 +34,7 @@ JOURNAL = "journal"
 USE_LOCK = "use"
 WRITE_LOCK = "write"
 WAIT_SECONDS = 0.2
-_MOST_READERS = 8
+_MOST_READERS = 4
 _PIECE = 2**20  # bytes: what is read is still in the processor's cache when it is summed
 
 Sums = tuple[int, ...]
@@ -97,6 +103,7 @@ class StoreFile:
         With ``anew`` nothing written before counts any more. Raises :class:`OSError` where there is no room; files
         that were begun for it are gone then.
         """
+        self._close_rows()
         begun = [path for path in self.paths if not path.exists()]
         try:
             if anew:
@@ -133,10 +140,25 @@ class StoreFile:
         return True
 
     def put_pen_down(self) -> None:
-        """Let others write."""
-        while self._files:
-            os.close(self._files.pop())
+        """Close the files and let others write."""
+        self._close_rows()
         self._write.release()
+
+    def open_rows(self) -> None:
+        """Open the files for :meth:`gather`."""
+        for path in self.paths:
+            self._files.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+    def gather(self, indices: NDArray[np.int64], rows: Sequence[memoryview]) -> None:
+        """Read the rows of these images, of each tensor, to memory of that size.
+
+        Raises :class:`OSError` where they cannot be read, :class:`EOFError` where a file ends before.
+        """
+        starts = np.flatnonzero(np.diff(indices, prepend=-2) != 1)  # of runs of images that follow each other
+        ends = np.append(starts[1:], len(indices))
+        for descriptor, width, data in zip(self._files, self.row_bytes, rows, strict=True):
+            for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+                _read_all(descriptor, data[start * width : end * width], int(indices[start]) * width)
 
     def sound_chunks(self, rows_of: RowsOf | None, keep: Keep | None) -> Iterator[range]:
         """Read every chunk of the journal and yield the images of each that is what its checksums say.
@@ -161,6 +183,10 @@ class StoreFile:
         """Close the files and give back all locks."""
         self.put_pen_down()
         self._use.release()
+
+    def _close_rows(self) -> None:
+        while self._files:
+            os.close(self._files.pop())
 
     def _share(self) -> None:
         while True:
@@ -234,6 +260,14 @@ def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
         data, offset = data[written:], offset + written
 
 
+def _read_all(descriptor: int, data: memoryview, offset: int) -> None:
+    while data:
+        count = os.preadv(descriptor, [data], offset)
+        if not count:
+            raise EOFError("the file ends before")
+        data, offset = data[count:], offset + count
+
+
 def _sum(descriptor: int, offset: int, size: int, whole: memoryview | None) -> int | None:
     """The checksum of a part of a file, which is read to ``whole`` or thrown away; ``None`` where it cannot be read."""
     found, done = 0, 0
@@ -241,11 +275,9 @@ def _sum(descriptor: int, offset: int, size: int, whole: memoryview | None) -> i
     while done < size:
         piece = scratch[: size - done] if whole is None else whole[done : done + _PIECE]
         try:
-            count = os.preadv(descriptor, [piece], offset + done)
-        except OSError:
+            _read_all(descriptor, piece, offset + done)
+        except (OSError, EOFError):
             return None
-        if not count:
-            return None
-        found = zlib.crc32(piece[:count], found)
-        done += count
+        found = zlib.crc32(piece, found)
+        done += len(piece)
     return found

@@ -111,6 +111,16 @@ def test_what_is_read_is_what_was_written_in_every_dtype_and_place_and_in_the_ne
                 assert torch.equal(read, given[indices])
 
 
+def test_outputs_on_a_device_are_saved_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The paths of device memory, taken on the CPU as far as they are the same there."""
+    monkeypatch.setattr(feature_store, "choose_place", lambda *_given: ("device", ""))
+    for batches in (15, 0):
+        with opened(tmp_path) as store:
+            assert store.place == "device"
+            assert len(fill(store)) == batches
+            assert is_right(store)
+
+
 @pytest.mark.parametrize("cache", ["host", "disk"])
 def test_what_is_read_is_fresh(tmp_path: Path, cache: str) -> None:
     with opened(tmp_path, cache) as store:
@@ -416,6 +426,15 @@ def test_of_damaged_files_only_what_is_damaged_is_computed_again(
         assert is_right(store)
 
 
+def test_files_that_are_cut_short_while_they_are_read(written: Path) -> None:
+    with opened(written) as store:
+        fill(store)
+        truncate(written)
+        assert torch.equal(store.read([999])[0], outputs(999, 1000)[0])
+        with pytest.raises(ZooError, match=r"cannot be read any more .*start again"):
+            store.read([999, 1000])
+
+
 def test_files_of_another_version_are_left_alone_and_listed(written: Path) -> None:
     (written / key_of().digest).rename(written / ("0" * 32))
     path = written / ("0" * 32) / "store.json"
@@ -491,8 +510,13 @@ def test_two_that_read_do_not_wait_for_each_other(written: Path) -> None:
 
 
 def test_a_process_that_would_wait_for_itself_is_told(tmp_path: Path) -> None:
-    with opened(tmp_path), pytest.raises(RuntimeError, match="finish that first"), opened(tmp_path):
-        pass
+    with opened(tmp_path) as store:
+        for _attempt in range(2):
+            with pytest.raises(RuntimeError, match="finish that first"), opened(tmp_path):
+                pass
+        fill(store)
+        with opened(tmp_path) as other:
+            assert other.missing_images == 0
 
 
 def test_what_is_in_use_is_not_cleared(written: Path, begin: Begin) -> None:
@@ -696,7 +720,6 @@ for _run in range(2):
 
 
 def test_keeping_on_disk_takes_no_memory_of_its_own(tmp_path: Path) -> None:
-    """Mapped pages belong to the file and go when memory is short, so anonymous memory is what counts."""
     key = key_of(KeptTensor(name="block", shape=(64, 1024), dtype="float32"), images=512)
     assert key.bytes == 128 * 2**20
     names = {"folder": tmp_path, "key": key.model_dump_json()}

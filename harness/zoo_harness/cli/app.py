@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from zoo_harness.cli import cards, evaluation, layering, listing, separating, showing
+from zoo_harness.cli import caching, cards, evaluation, layering, listing, separating, showing
 
 if TYPE_CHECKING:
-    from typer.core import TyperGroup
+    from typer.core import TyperCommand, TyperGroup
 
 app = typer.Typer(
     name="zoo",
@@ -27,6 +28,7 @@ app.command("eval")(evaluation.evaluate)
 app.command("layers")(layering.layers)
 app.command("si")(separating.si)
 app.command("card")(cards.card)
+app.add_typer(caching.cache, name="cache")
 
 
 def _print_version(wanted: bool) -> None:
@@ -54,9 +56,15 @@ def command() -> TyperGroup:
     every command (0.29.2): more than all of ``zoo list`` takes. A flag that is False already is left alone.
     """
     built = cast("TyperGroup", typer.main.get_command(app))
-    for part in (built, *built.commands.values()):
+    for part in _with_those_below(built):
         help_flag = part.get_help_option(typer.Context(part))
         for flag in (help_flag, *part.params):
             if flag is not None and flag.name in ("help", "install_completion", "show_completion"):
                 flag.default = False
     return built
+
+
+def _with_those_below(part: TyperCommand | TyperGroup) -> Iterator[TyperCommand | TyperGroup]:
+    yield part
+    for child in getattr(part, "commands", {}).values():
+        yield from _with_those_below(child)

@@ -55,10 +55,10 @@ class Frame:
         """Numbers in a row."""
         return self.rows.features.shape[1]
 
-    def centred(self, samples: Tensor) -> Tensor:
-        """The rows u of these samples, float64."""
-        given = self.rows.features[samples].to(torch.float64)
-        return torch.add(self._shift, given, alpha=self._factor)
+    def centred(self, samples: Tensor, columns: slice = slice(None)) -> Tensor:
+        """The rows u of these samples, float64, or some columns of them."""
+        given = self.rows.features[:, columns][samples].to(torch.float64)
+        return torch.add(self._shift[columns], given, alpha=self._factor)
 
     def scaled(self, squared: Tensor) -> Tensor:
         """Squared distances of :class:`Rows` in the units of u."""
@@ -96,6 +96,15 @@ class Contraction:
         for target, samples in zip(result.split(step), part.split(step), strict=True):
             target.copy_(self._exact(samples)[0])
         return result
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether these are whole rows that are not kept, which :meth:`piece` gives a few columns at a time."""
+        return self.vectors is None and self._basis is None
+
+    def piece(self, place: slice, columns: slice) -> Tensor:
+        """Some columns of the vectors w of these rows."""
+        return self._frame.centred(self._chosen[place], columns).to(self.dtype)
 
     def _measure(self, place: slice) -> None:
         exact, earlier = self._exact(self._chosen[place])

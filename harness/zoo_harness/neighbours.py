@@ -52,9 +52,10 @@ from zoo_harness.full_precision import full_precision
 
 MEMORY_BUDGET = 768 * 2**20
 LARGEST_TILE, SMALLEST_TILE = 2048, 16
+PIECE = 2048  # columns at a time of whole rows that are too many to be kept
 STARTING_TILES = 1  # near each, in which its first radius is looked for
 COMPARED_PER_ROW = 32  # on average; with more, float64 products are cheaper than comparing them one by one
-WIDEST_FLOAT32 = 2**20  # features; beyond, the error of a float32 product excludes too little
+WIDEST_FLOAT32 = 2**15  # features; beyond, the error of a float32 product excludes too little
 
 
 class _Precision(NamedTuple):
@@ -268,13 +269,16 @@ class _Sweep:
         return self.best
 
     def _prepare_tiles(self) -> None:
+        self._in_pieces = self.left.coarse.in_pieces or self.right.coarse.in_pieces
         width, item = self.left.coarse.width + 2 * self.precision.ends, self.precision.products.itemsize
+        if self._in_pieces:
+            width = min(width, PIECE)
         tile = LARGEST_TILE
         while tile > SMALLEST_TILE and tile * width * 2 * item + tile**2 * (item + 34) > self.memory_budget // 8 * 3:
             tile //= 2
         self.tile = tile
         most = tuple(min(tile, len(side.ids)) for side in (self.left, self.right))
-        self._sides = tuple(self.left.limit.new_empty(size, width) for size in most)
+        self._sides = tuple(self.left.limit.new_empty(0 if self._in_pieces else size, width) for size in most)
         self._products = self.left.limit.new_empty(most[0] * most[1])
         capacity = max(self.memory_budget // 256, 1) + most[0] * most[1]
         self._pairs = [self.left.ids.new_empty(capacity) for _ in range(2)]
@@ -286,10 +290,25 @@ class _Sweep:
     def _lower_bounds(self, rows: slice, columns: slice) -> Tensor:
         """The products of a tile, (rows, columns); the next overwrite them."""
         height, width = rows.stop - rows.start, columns.stop - columns.start
+        products = self._products[: height * width].view(height, width)
+        if self._in_pieces:
+            return self._sum_of_pieces(rows, columns, products)
         one, other = self._sides[0][:height], self._sides[1][:width]
         self.left.fill(one, rows, left=True)
         self.right.fill(other, columns, left=False)
-        return torch.mm(one, other.T, out=self._products[: height * width].view(height, width))
+        return torch.mm(one, other.T, out=products)
+
+    def _sum_of_pieces(self, rows: slice, columns: slice, products: Tensor) -> Tensor:
+        """The same of whole rows, some of their columns at a time: of wide ones a large tile would not fit."""
+        torch.add(self.left.half[rows].sum(1)[:, None], self.right.half[columns].sum(1), out=products)
+        for start in range(0, self.left.coarse.width, PIECE):
+            piece = slice(start, min(start + PIECE, self.left.coarse.width))
+            one, other = (
+                side.coarse.piece(place, piece).to(products.dtype)
+                for side, place in ((self.left, rows), (self.right, columns))
+            )
+            products.addmm_(one, other.T, alpha=-1)
+        return products
 
     def _slices(self, side: _Side) -> list[slice]:
         return [slice(start, min(start + self.tile, len(side.ids))) for start in range(0, len(side.ids), self.tile)]

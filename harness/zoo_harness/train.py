@@ -115,7 +115,7 @@ class FineTuning:
     _loss: TrainingLoss = field(init=False)
 
     def __post_init__(self) -> None:
-        if len(self.learner.train) < 2:
+        if self.training.epochs and len(self.learner.train) < 2:
             raise UsageError(f"training needs at least 2 images, given {len(self.learner.train)}")
         self._loss = TrainingLoss(self.training, self.learner.train.labels, self.learner.classes)
 

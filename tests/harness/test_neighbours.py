@@ -532,3 +532,12 @@ def test_default_dtype_does_not_matter():
         assert nearest(features) == nearest_by_brute_force(features)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_wide_rows_that_are_not_kept_are_multiplied_in_pieces(monkeypatch, offset, dtype, compared):
+    monkeypatch.setattr(neighbours, "PIECE", 100)
+    features = torch.from_numpy(gaussian(30, n=300, width=1250) + offset).to(dtype)
+    assert nearest(features, 2**19) == nearest_by_brute_force(features)
+    assert sum(compared) < 10 * len(features)

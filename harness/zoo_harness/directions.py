@@ -75,13 +75,13 @@ def _survivors(
     distances[distances < 1e-6 * distances.median()] = torch.inf
     reach = distances.topk(min(order, distances.shape[1]), largest=False).values[:, -1:]
     directions = basis.float()
-    of_probes, counts = probes @ directions, torch.zeros(len(ranks))
+    of_probes, counts = probes @ directions, torch.zeros(len(ranks), dtype=torch.float64, device=probes.device)
     for part in targets.split(frame.rows.step):
         centred = frame.centred(part).float()
         along = centred @ directions
         for place, rank in enumerate(ranks):
             bound = _squared(_with_rest(of_probes, probes, rank), _with_rest(along, centred, rank))
-            counts[place] += float((bound <= reach).sum())
+            counts[place] += (bound <= reach).sum()
     return (counts * (len(offered) / len(targets) / len(probes))).tolist()
 
 

@@ -31,9 +31,11 @@ class Rows:
     @classmethod
     def of(cls, features: Tensor, memory_budget: int) -> Self:
         """Choose exponent and step for features of one of ``EXACT_DTYPES``."""
-        elements = min(CHUNK_ELEMENTS, memory_budget // 256)
+        elements = memory_budget // 256
+        if features.device.type == "cpu":  # other devices have no cache to stay in, and begin each pass slowly
+            elements = min(CHUNK_ELEMENTS, elements)
         step = max(1, elements // features.shape[1])
-        largest = max(float(part.to(torch.float64).abs().amax()) for part in features.split(step))
+        largest = float(torch.stack([part.to(torch.float64).abs().amax() for part in features.split(step)]).amax())
         # The exponent of a subnormal maximum would make a factor that overflows.
         return cls(features, min(480 - math.frexp(largest)[1], 1000), step)
 

@@ -55,9 +55,14 @@ def lite0() -> Tensor:
 
 def wide() -> Tensor:
     """50,000 smooth random images of 32 x 32 x 3, (50,000, 3,072) float32."""
+    return smooth_images(50_000, 3, 32)
+
+
+def smooth_images(count: int, channels: int, size: int) -> Tensor:
+    """Random images with noise, (count, channels * size^2) float32."""
     generator = torch.Generator().manual_seed(0)
-    coarse = torch.randn(50_000, 3, 8, 8, generator=generator)
-    smooth = torch.nn.functional.interpolate(coarse, size=32, mode="bicubic")
+    coarse = torch.randn(count, channels, 8, 8, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=size, mode="bicubic")
     return (smooth + 0.1 * torch.randn(smooth.shape, generator=generator)).flatten(1)
 
 

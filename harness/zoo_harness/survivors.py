@@ -6,16 +6,15 @@ Two classes do it, with one contract: :class:`TiledProducts` by torch, on any de
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib.util import find_spec
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from zoo_harness.contraction import Contraction
+from zoo_harness.cuda_kernels import can_run, proves_itself
 
 LARGEST_TILE, SMALLEST_TILE = 2048, 16
 FEWEST_PAIRS = 2**24  # fewer are compared before a kernel is compiled
@@ -94,30 +93,21 @@ def kernel_shape(device: torch.device, dtype: torch.dtype, pairs: int, *, symmet
 
     >>> kernel_shape(torch.device("cpu"), torch.bfloat16, 10**9, symmetric=True)
     """
-    if device.type != "cuda" or torch.version.cuda is None or pairs < FEWEST_PAIRS:
+    if pairs < FEWEST_PAIRS or dtype not in (torch.bfloat16, torch.float32) or not can_run(device):
         return None
-    capability = torch.cuda.get_device_capability(device)
-    if dtype not in (torch.bfloat16, torch.float32) or capability < (8, 0) or find_spec("triton") is None:
-        return None
-    shape = _FLOAT32 if dtype is torch.float32 else _HOPPER if capability[0] == 9 else _AMPERE
+    hopper = torch.cuda.get_device_capability(device)[0] == 9
+    shape = _FLOAT32 if dtype is torch.float32 else _HOPPER if hopper else _AMPERE
     return shape if _kernel_works(device, dtype, shape, symmetric) else None
 
 
 @cache
 def _kernel_works(device: torch.device, dtype: torch.dtype, shape: Shape, symmetric: bool) -> bool:
-    """Whether the kernel compiles here, and finds in a small example what it must; else a warning says why not."""
-    try:
+    def example() -> bool:
         from zoo_harness.survivors_triton import finds_what_it_must
 
-        works, reason = finds_what_it_must(device, dtype, shape, symmetric=symmetric), "it gives wrong results"
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # a compiler has many ways to fail, and none of them may cost the user the result
-        works, reason = False, f"{type(error).__name__}: {error}"
-    if not works:
-        message = f"the search for neighbours does without its kernel on {device}, which takes longer ({reason})"
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
-    return works
+        return finds_what_it_must(device, dtype, shape, symmetric=symmetric)
+
+    return proves_itself("products", device, example)
 
 
 class TiledProducts:

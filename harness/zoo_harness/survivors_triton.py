@@ -18,12 +18,12 @@ vectors: it is ruled out for float32.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+from zoo_harness.cuda_kernels import launching_on
 from zoo_harness.survivors import KeptSide, Pairs, Shape, Tile
 from zoo_harness.survivors_kernel import list_survivors
 
@@ -42,7 +42,6 @@ class FusedProducts:
         device = self._vectors[0].device
         self._places = [torch.empty(self.capacity, dtype=torch.int32, device=device) for _ in range(2)]
         self._lower = torch.empty(self.capacity, dtype=torch.float32, device=device)
-        self._context = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
     def survivors(self, tiles: Iterable[Tile], *, symmetric: bool) -> Iterator[Pairs]:
         """Yield as :class:`zoo_harness.survivors.Survivors` says; limits may be tightened between."""
@@ -72,7 +71,7 @@ class FusedProducts:
         taken = torch.full((len(blocks),), -1, dtype=torch.int32, device=blocks.device)
         reserved = torch.zeros(1, dtype=torch.int64, device=blocks.device)
         vectors, shape = self._vectors, self.shape
-        with self._context:
+        with launching_on(blocks.device):
             list_survivors[(len(blocks),)](
                 *vectors,
                 *self._halves,

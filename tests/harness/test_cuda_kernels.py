@@ -1,11 +1,10 @@
-"""The kernel that lists survivors: on a CUDA device where there is one, else by Triton's interpreter in a process."""
+"""The CUDA kernels of the search: on a device where there is one, else by Triton's interpreter in a process."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo_harness import neighbours, survivors
+from zoo_harness import equal_rows, neighbours, survivors
 from zoo_harness.contraction import Frame, principal_directions
 from zoo_harness.directions import Directions
 from zoo_harness.equal_rows import Groups, Rows
@@ -25,7 +24,7 @@ pytest.importorskip("triton")
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu")
-SMALL, LARGER = Shape(32, 32, 32, 4, 2), Shape(64, 64, 64, 4, 2)
+MIXED, LARGER = Shape(32, 64, 64, 4, 2), Shape(64, 64, 64, 4, 2)
 
 needs_kernel = pytest.mark.skipif(
     not INTERPRETED and DEVICE.type == "cpu", reason="needs CUDA; test_with_the_interpreter runs it"
@@ -51,7 +50,7 @@ if INTERPRETED:
 
 @pytest.mark.skipif(INTERPRETED or DEVICE.type == "cuda", reason="the kernel can be run here")
 def test_with_the_interpreter():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__)), "-k", "not cuda"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -64,11 +63,10 @@ def test_with_the_interpreter():
 @needs_kernel
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("symmetric", [True, False])
-@pytest.mark.parametrize("shape", [SMALL, Shape(16, 64, 16, 4, 2)])
-def test_it_finds_what_it_must(dtype, symmetric, shape):
+def test_it_finds_what_it_must(dtype, symmetric):
     from zoo_harness.survivors_triton import finds_what_it_must
 
-    assert finds_what_it_must(DEVICE, dtype, shape, symmetric=symmetric)
+    assert finds_what_it_must(DEVICE, dtype, MIXED, symmetric=symmetric)
 
 
 class Sides(NamedTuple):
@@ -94,7 +92,7 @@ def sides(precision, symmetric, rank=None, offset=0.0):
     ids = torch.arange(150, device=DEVICE)
     halves = (ids, ids) if symmetric else (ids[:47], ids[47:])
     left, right = (
-        neighbours._Side(frame, groups, half, directions, precision, MEMORY_BUDGET, SMALL.depth) for half in halves
+        neighbours._Side(frame, groups, half, directions, precision, MEMORY_BUDGET, LARGER.depth) for half in halves
     )
     points = frame.centred(groups.first)
     radius = torch.cdist(points, points).fill_diagonal_(torch.inf).amin(1) * (1 + 1e-9)
@@ -135,7 +133,7 @@ def test_it_lists_what_torch_lists_and_all_that_must_be(precision, symmetric, ra
     from zoo_harness.survivors_triton import FusedProducts
 
     given = sides(PRECISIONS[precision], symmetric, rank, offset)
-    fused, _lists = listed(FusedProducts(given.left, given.right, 10**6, SMALL), given, symmetric)
+    fused, _lists = listed(FusedProducts(given.left, given.right, 10**6, LARGER), given, symmetric)
     with full_precision(DEVICE, PRECISIONS[precision].setting):
         tiled, _lists = listed(TiledProducts(given.left, given.right, 2**20), given, symmetric)
     limits = [side.limit.tolist() for side in given[:2]]
@@ -164,12 +162,12 @@ def test_a_list_that_is_full_loses_nothing_and_repeats_nothing(symmetric):
     given = sides(neighbours._BFLOAT16, symmetric, rank=9)
     for side in given[:2]:
         side.limit.fill_(torch.inf if symmetric or side is given.left else -torch.inf)
-    whole, few = listed(FusedProducts(given.left, given.right, 10**6, SMALL), given, symmetric)
+    whole, few = listed(FusedProducts(given.left, given.right, 10**6, MIXED), given, symmetric)
     pairs = 150 * 149 // 2 if symmetric else 47 * 103
     assert len(whole) == pairs
-    piecewise, many = listed(FusedProducts(given.left, given.right, 0, SMALL), given, symmetric)
+    piecewise, many = listed(FusedProducts(given.left, given.right, 0, MIXED), given, symmetric)
     assert piecewise == whole
-    assert many >= pairs / SMALL.rows**2
+    assert many >= pairs / (MIXED.rows * MIXED.columns)
     assert many > few
 
 
@@ -179,7 +177,7 @@ def test_limits_that_are_lowered_count_from_the_next_launch():
 
     given = sides(neighbours._FLOAT32, True)
     given.left.limit.fill_(torch.inf)
-    lists = FusedProducts(given.left, given.left, 0, SMALL).survivors([(slice(0, 150), slice(0, 150))], symmetric=True)
+    lists = FusedProducts(given.left, given.left, 0, MIXED).survivors([(slice(0, 150), slice(0, 150))], symmetric=True)
     assert len(next(lists).rows)
     given.left.limit = torch.full_like(given.left.limit, -torch.inf)
     assert [len(pairs.rows) for pairs in lists] == [0]
@@ -274,7 +272,30 @@ def test_the_search_survives_lists_that_are_full(vectors, fused, monkeypatch):
     assert fused["full"] >= 1
 
 
-# Where it is chosen
+# The kernel that compares rows
+
+
+@needs_kernel
+@pytest.mark.parametrize("dtype", equal_rows.EXACT_DTYPES, ids=str)
+def test_distances_are_those_of_torch_bit_for_bit(dtype):
+    from zoo_harness.distances_kernel import squared_distances
+
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randint(0, 20, (2, 12), generator=generator).to(DEVICE)
+    for width in (17, 100):
+        features = (30 * torch.randn(20, width, generator=generator)).abs().to(DEVICE, dtype)
+        rows = Rows.of(features, MEMORY_BUDGET)
+        scale = torch.full((1,), 2.0**rows.exponent, dtype=torch.float64, device=DEVICE)
+        ours = squared_distances(features, scale, left, right)
+        assert torch.equal(ours, rows._squared_distances_by_torch(left, right))
+
+
+@needs_kernel
+def test_the_kernel_for_distances_proves_itself():
+    assert equal_rows._kernel_works(DEVICE, torch.float32, 6)
+
+
+# Where they are chosen
 
 
 def test_a_cpu_does_without_it():
@@ -284,8 +305,8 @@ def test_a_cpu_does_without_it():
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter runs everywhere")
 def test_where_it_cannot_run_a_warning_says_so():
     survivors._kernel_works.cache_clear()
-    with pytest.warns(RuntimeWarning, match=r"without its kernel on cpu, which takes longer \(\w+: "):
-        assert not survivors._kernel_works(torch.device("cpu"), torch.bfloat16, SMALL, True)
+    with pytest.warns(RuntimeWarning, match=r"without its kernel for products on cpu, and is slower \(\w+: "):
+        assert not survivors._kernel_works(torch.device("cpu"), torch.bfloat16, MIXED, True)
 
 
 @pytest.mark.slow

@@ -172,6 +172,20 @@ def test_a_list_that_is_full_loses_nothing_and_repeats_nothing(symmetric):
 
 
 @needs_kernel
+@pytest.mark.parametrize("spare", [-1, 0])
+def test_a_list_that_is_full_to_the_last_place(spare):
+    from zoo_harness.survivors_triton import FusedProducts
+
+    given = sides(neighbours._FLOAT32, True)
+    given.left.limit.fill_(torch.inf)
+    products = FusedProducts(given.left, given.left, 10**6, MIXED)
+    products.capacity = 150 * 149 // 2 + spare
+    found, lists = listed(products, given, True, tile=150)
+    assert len(found) == 150 * 149 // 2
+    assert lists == (2 if spare < 0 else 1)
+
+
+@needs_kernel
 def test_limits_that_are_lowered_count_from_the_next_launch():
     from zoo_harness.survivors_triton import FusedProducts
 

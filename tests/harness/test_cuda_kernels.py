@@ -274,6 +274,16 @@ def test_the_search_finds_the_nearest(kind, vectors, against, fused, monkeypatch
 
 
 @needs_kernel
+def test_whole_rows_in_bfloat16_find_the_nearest(fused, monkeypatch):
+    attempts = [(neighbours._BFLOAT16, None), (neighbours._FLOAT64, None)]
+    monkeypatch.setattr(neighbours, "_attempts", lambda *_arguments: iter(attempts))
+    features = difficult("duplicates")
+    found = nearest_neighbours(features, torch.zeros(160, dtype=torch.int64, device=DEVICE), 3)
+    assert torch.equal(found.indices, brute_force(features, 3)[0])
+    assert fused["launches"] >= 1
+
+
+@needs_kernel
 @pytest.mark.parametrize("vectors", ["short", "whole"])
 def test_the_search_survives_lists_that_are_full(vectors, fused, monkeypatch):
     if vectors == "short":
@@ -326,17 +336,22 @@ def test_where_it_cannot_run_a_warning_says_so():
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
 @pytest.mark.parametrize(
-    ("shape", "capability", "shared"),
-    [(survivors._HOPPER, 90, 227), (survivors._AMPERE, 80, 163), (survivors._AMPERE, 120, 99)],
+    ("dtype", "shape", "capability", "shared"),
+    [
+        ("bf16", survivors._HOPPER, 90, 227),
+        ("bf16", survivors._AMPERE, 80, 163),
+        ("bf16", survivors._AMPERE, 120, 99),
+        ("fp32", survivors._FLOAT32, 80, 99),
+    ],
 )
-def test_it_compiles_and_fits_into_shared_memory(shape, capability, shared):
+def test_it_compiles_and_fits_into_shared_memory(dtype, shape, capability, shared):
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     from zoo_harness.survivors_kernel import list_survivors
 
-    types = ["*bf16"] * 2 + ["*fp32"] * 4 + ["*i32"] * 2 + ["*i64"] + ["*i32"] * 2 + ["*fp32"] + ["i32"] * 2
+    types = [f"*{dtype}"] * 2 + ["*fp32"] * 4 + ["*i32"] * 2 + ["*i64"] + ["*i32"] * 2 + ["*fp32"] + ["i32"] * 2
     names = list_survivors.arg_names
     signature = dict(zip(names, types + ["constexpr"] * 4, strict=True))
     constants = {"symmetric": True, "rows": shape.rows, "columns": shape.columns, "depth": shape.depth}
@@ -347,6 +362,7 @@ def test_it_compiles_and_fits_into_shared_memory(shape, capability, shared):
         options={"num_warps": shape.warps, "num_stages": shape.stages, "enable_fp_fusion": False},
     )
     assert compiled.metadata.shared <= shared * 1024
+    assert "tf32" not in compiled.asm["ptx"]
     if capability == 90:
         assert "wgmma" in compiled.asm["ptx"]
 

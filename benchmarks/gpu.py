@@ -1,9 +1,10 @@
 """Every check and benchmark that needs a GPU, in one command, in under eight minutes.
 
-    python benchmarks/gpu.py [--device cuda] [--images 2000]
+    python benchmarks/gpu.py [--device cuda] [--images 2000] [--profile]
 
 It needs no network: weights come with a package, images are the digits of scikit-learn, or random ones. With
-`--device cpu` it runs the same on a machine without a GPU, to see that it works.
+`--device cpu` it runs the same on a machine without a GPU, on fewer images, to see that it works. `--profile` prints
+where a search spends its time.
 """
 
 from __future__ import annotations
@@ -11,13 +12,23 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from separation import smooth_images, wrong
+from torch import Tensor
 
-from zoo import separation_index
+from zoo import separation, separation_index
+from zoo_harness import neighbours
 from zoo_harness.cli import run
 from zoo_harness.run_record import read_run
+from zoo_harness.survivors import Shape, Tile, kernel_shape
+
+DATA = {"wide": (50_000, 3, 32, 0.05), "grey": (60_000, 1, 28, 0.025)}  # images, channels, pixels, seconds aimed at
+BUDGETS = {"512 MiB": 2**29, "4 GiB": 2**32}
+SHAPES = ((128, 256, 64, 8, 3), (128, 256, 64, 8, 4), (128, 128, 64, 8, 3), (128, 128, 64, 4, 3), (128, 128, 32, 8, 3))
 
 
 def check_separation(device: torch.device, samples: int) -> None:
@@ -41,6 +52,129 @@ def time_separation(device: torch.device, samples: int) -> None:
         print(f"separation, {samples:,} x 1,280, {turn} call: {time.perf_counter() - started:.3f} s")
 
 
+@contextmanager
+def without_kernel() -> Iterator[None]:
+    """Let torch list the survivors."""
+    chosen = neighbours.kernel_shape
+    neighbours.kernel_shape = lambda *_arguments, **_options: None
+    try:
+        yield
+    finally:
+        neighbours.kernel_shape = chosen
+
+
+def check_kernel(device: torch.device, samples: int) -> None:
+    """The kernel's neighbours must be those found without it, duplicates and ties included."""
+    rows = smooth_images(samples, 1, 28)
+    rows[: samples // 50] = rows[-(samples // 50) :]
+    labels = torch.randint(0, 10, (samples,), generator=torch.Generator().manual_seed(0)).to(device)
+    for name, values in {"plain": rows, "offset 1e4": rows + 1e4, "integers": (rows * 2).round()}.items():
+        features = values.to(device)
+        for references in (None, features[samples // 2 :]):
+            of_references = None if references is None else labels[samples // 2 :]
+            arguments = {"references": references, "reference_labels": of_references}
+            found = neighbours.nearest_neighbours(features, labels, 2, **arguments)
+            with without_kernel():
+                expected = neighbours.nearest_neighbours(features, labels, 2, **arguments)
+            assert torch.equal(found.indices, expected.indices), name
+            assert torch.equal(found.last_tied, expected.last_tied), name
+    used = kernel_shape(device, torch.bfloat16, samples**2, symmetric=True)
+    print(f"kernel, {samples:,} x 784: the same neighbours as without it; {used or 'it is not used on this device'}")
+
+
+def seconds(device: torch.device, work: Callable[[], object], turns: int = 3) -> list[float]:
+    """Seconds of each turn, the first one with whatever is compiled or loaded."""
+    taken = []
+    for _ in range(turns):
+        synchronize(device)
+        started = time.perf_counter()
+        work()
+        synchronize(device)
+        taken.append(time.perf_counter() - started)
+    return taken
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def cdist(features: Tensor) -> None:
+    """Find neighbours of order 2 by torch.cdist and topk, 2,000 rows at a time: fast and not exact."""
+    for part in features.split(2000):
+        torch.cdist(part, features).topk(3, largest=False)
+
+
+def time_search(device: torch.device, share: float, *, profile: bool) -> None:
+    """Seconds of order 2 on images that lie on the device, against the aims and torch.cdist, and what is wrong."""
+    for name, (count, channels, size, aim) in DATA.items():
+        features = smooth_images(int(count * share), channels, size).to(device)
+        labels = torch.arange(len(features), device=device) % 10
+        print(f"{name}, {len(features):,} x {features.shape[1]:,}, order 2 (aim for all images: {aim} s)")
+        show("torch.cdist", seconds(device, lambda features=features: cdist(features), 2))
+        for budget, size_of_it in BUDGETS.items():
+
+            def search(features=features, labels=labels, size_of_it=size_of_it) -> Tensor:
+                return neighbours.nearest_neighbours(features, labels, 2, memory_budget=size_of_it).indices
+
+            def score(features=features, labels=labels, size_of_it=size_of_it) -> object:
+                return separation(features, labels, 2, memory_budget=size_of_it)
+
+            show(f"search, {budget}", seconds(device, search))
+            with without_kernel():
+                show(f"search without the kernel, {budget}", seconds(device, search, 2))
+            show(f"all scores, {budget}", seconds(device, score, 2))
+        print(f"  wrong, of 500 rows: {wrong(features, search())}")
+        if profile:
+            with torch.profiler.profile() as found:
+                search()
+                synchronize(device)
+            by = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+            print(found.key_averages().table(sort_by=by, row_limit=25, max_name_column_width=50))
+
+
+def show(what: str, taken: list[float]) -> None:
+    """Print the first and the least of the others."""
+    print(f"  {what}: {min(taken[1:]):.4f} s (first {taken[0]:.3f} s)", flush=True)
+
+
+def time_shapes(device: torch.device) -> None:
+    """The kernel's products by themselves, for each way to cut them: what to choose from."""
+    from zoo_harness.survivors_triton import FusedProducts
+
+    count, width, tile = 40_960, 3072, neighbours.LARGEST_TILE
+    vectors = torch.randn(count, width, device=device, dtype=torch.bfloat16)
+    starts = range(0, count, tile)
+    tiles: list[Tile] = [
+        (slice(one, one + tile), slice(other, other + tile)) for one in starts for other in starts if one <= other
+    ]
+    for numbers in SHAPES:
+        shape = Shape(*numbers)
+        side = KeptVectors(vectors)
+        try:
+            taken = seconds(
+                device,
+                lambda side=side, shape=shape: list(
+                    FusedProducts(side, side, 2**20, shape).survivors(tiles, symmetric=True)
+                ),
+            )
+        except Exception as error:
+            print(f"  {shape}: {type(error).__name__}: {str(error).splitlines()[0]}")
+            continue
+        rate = len(tiles) * tile**2 * width * 2 / min(taken[1:])
+        print(f"  {shape}: {min(taken[1:]):.4f} s, {rate / 1e12:.0f} TFLOP/s", flush=True)
+
+
+class KeptVectors:
+    """A side of products of which almost none survives."""
+
+    def __init__(self, vectors: Tensor) -> None:
+        self.vectors = vectors
+        self.half = (vectors.float().square().sum(1) / 2)[:, None]
+        self.limit = self.half[:, 0] * 1.8
+
+
 def evaluate(device: str, precision: str, per_class: int) -> None:
     """A whole run of the embedded default; its figures and where its time went."""
     with tempfile.TemporaryDirectory() as folder:
@@ -60,6 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -67,6 +202,10 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'}, torch {torch.__version__}")
     check_separation(device, arguments.images)
     time_separation(device, arguments.images * 10)
+    check_kernel(device, 4 * arguments.images)
+    time_search(device, 1.0 if device.type == "cuda" else 0.04, profile=arguments.profile)
+    if device.type == "cuda":
+        time_shapes(device)
     per_class = min(120, arguments.images // 10)
     for precision in ("fp32", "bf16") if device.type == "cuda" else ("fp32",):
         evaluate(arguments.device, precision, per_class)

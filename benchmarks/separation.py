@@ -72,9 +72,14 @@ def wide() -> Tensor:
 
 def smooth() -> Tensor:
     """50,000 smooth random images: 192 directions of equal strength, and a little noise, (50,000, 3,072) float32."""
+    return smooth_images(50_000, 3, 32)
+
+
+def smooth_images(count: int, channels: int, size: int) -> Tensor:
+    """Random images with noise, (count, channels * size^2) float32."""
     generator = torch.Generator().manual_seed(0)
-    coarse = torch.randn(50_000, 3, 8, 8, generator=generator)
-    images = torch.nn.functional.interpolate(coarse, size=32, mode="bicubic")
+    coarse = torch.randn(count, channels, 8, 8, generator=generator)
+    images = torch.nn.functional.interpolate(coarse, size=size, mode="bicubic")
     return (images + 0.1 * torch.randn(images.shape, generator=generator)).flatten(1)
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from zoo.errors import (
         DataError,
         DeclarationError,
+        DeviceMemoryError,
         PluginError,
         UnknownNameError,
         UnreachableError,
@@ -67,8 +68,8 @@ _HOMES = {
     ),
     "zoo.dataset": ("Dataset", "DatasetRequest", "ImageSplit", "LoadedDataset"),
     "zoo.errors": (
-        "DataError", "DeclarationError", "PluginError", "UnknownNameError", "UnreachableError", "UsageError",
-        "WeightsError", "ZooError",
+        "DataError", "DeclarationError", "DeviceMemoryError", "PluginError", "UnknownNameError", "UnreachableError",
+        "UsageError", "WeightsError", "ZooError",
     ),
     "zoo.hookspecs": ("hookimpl",),
     "zoo.registry": ("Registry", "load_registry"),
@@ -90,6 +91,7 @@ __all__ = [
     "Dataset",
     "DatasetRequest",
     "DeclarationError",
+    "DeviceMemoryError",
     "DualHead",
     "FactoryArchitecture",
     "FeatureLayer",

@@ -64,6 +64,10 @@ class DataError(ZooError):
     """A data set that cannot be what it says: unreadable image, label outside the classes, empty class."""
 
 
+class DeviceMemoryError(ZooError):
+    """A device without the memory for the smallest pieces into which work can be cut."""
+
+
 class UnreachableError(ZooError):
     """Something that is neither on this machine nor reachable from it.
 

@@ -35,7 +35,7 @@ class BestKnown:
             self._learn(there, here, distance)
 
     def _learn(self, here: Tensor, there: Tensor, distance: Tensor) -> None:
-        near = distance <= self.distance[here, -1]
+        near = (distance <= self.distance[here, -1]).nonzero()[:, 0]  # once: a device is waited for each time
         here, there, distance = here[near], there[near], distance[near]
         if len(here) == 0:
             return
@@ -43,7 +43,7 @@ class BestKnown:
         before = self.distance[touched, -1]
         old = (touched.repeat_interleave(self.order), self.group[touched].flatten(), self.distance[touched].flatten())
         row, other, space = (torch.cat(parts) for parts in zip(old, (here, there, distance), strict=True))
-        known = space < math.inf
+        known = (space < math.inf).nonzero()[:, 0]
         row, other, space = row[known], other[known], space[known]
         self._rank(row, other, space)
         last = self.distance[touched, -1]
@@ -51,8 +51,9 @@ class BestKnown:
         self._forget(touched[closer])
         # Where the last distance stayed, those tied before are counted already.
         recount = closer[torch.searchsorted(touched, row)]
-        recount[int(known[: len(old[0])].sum()) :] = True
-        self._count(*(part[recount & (space == self.distance[row, -1])] for part in (row, other)))
+        recount |= known >= len(old[0])
+        last_of_all = (recount & (space == self.distance[row, -1])).nonzero()[:, 0]
+        self._count(row[last_of_all], other[last_of_all])
 
     def _rank(self, row: Tensor, other: Tensor, space: Tensor) -> None:
         """Keep the nearest of each row."""
@@ -62,7 +63,7 @@ class BestKnown:
         row, other, space = row[order], other[order], space[order]
         place = torch.arange(len(row), device=row.device)
         rank = place - torch.searchsorted(row, row)
-        kept = rank < self.order
+        kept = (rank < self.order).nonzero()[:, 0]
         self.group[row[kept], rank[kept]] = other[kept]
         self.distance[row[kept], rank[kept]] = space[kept]
 

@@ -44,7 +44,7 @@ class Frame:
         # Of some rows: enough against a common offset, and an outlier hardly moves a median.
         spread = chosen[:: max(1, len(chosen) // rows.step)][: rows.step]
         centre = rows.exact(spread).median(0).values
-        reach = max(float((rows.exact(part) - centre).abs().amax()) for part in parts)
+        reach = float(torch.stack([(rows.exact(part) - centre).abs().amax() for part in parts]).amax())
         # At least 300: a larger scale would raise the underflow of the exact squares above our bound on underflow.
         self.exponent = max(math.frexp(reach)[1], 300)
         self._shift = centre * -math.ldexp(1.0, -self.exponent)
@@ -69,16 +69,28 @@ class Frame:
 class Contraction:
     """The vectors w of some rows, and the bound h of each one's error.
 
-    ``vectors``: (G, width) where they are kept, ``None`` where they are computed anew each time. ``error``: (G,)
-    float64. ``norms``: (G,) float64, |w|^2.
+    ``vectors``: (G, width) where they are kept, ``None`` where they are computed anew each time; in memory each is
+    filled up with zeros to a multiple of ``multiple`` numbers. ``error``: (G,) float64. ``norms``: (G,) float64, |w|^2.
     """
 
-    def __init__(self, frame: Frame, chosen: Tensor, basis: Tensor | None, dtype: torch.dtype, *, keep: bool) -> None:
+    def __init__(
+        self,
+        frame: Frame,
+        chosen: Tensor,
+        basis: Tensor | None,
+        dtype: torch.dtype,
+        *,
+        keep: bool,
+        multiple: int = 1,
+    ) -> None:
         self._frame, self._chosen, self._basis, self.dtype = frame, chosen, basis, dtype
         self.width = frame.width if basis is None else basis.shape[1] + 1
         self.error = torch.empty(len(chosen), dtype=torch.float64, device=chosen.device)
         self.norms = torch.empty_like(self.error)
-        self.vectors = torch.empty(len(chosen), self.width, dtype=dtype, device=chosen.device) if keep else None
+        self.vectors = None
+        if keep:
+            full = -(-self.width // multiple) * multiple
+            self.vectors = torch.zeros(len(chosen), full, dtype=dtype, device=chosen.device)[:, : self.width]
         step = frame.rows.step
         for start in range(0, len(chosen), step):
             place = slice(start, min(start + step, len(chosen)))

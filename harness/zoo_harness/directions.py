@@ -33,6 +33,11 @@ class Directions:
     coarse: Tensor | None
     fine: Tensor | None
 
+    @classmethod
+    def along(cls, coarse: Tensor, fine: Tensor | None = None) -> Directions:
+        """Those of a basis whose first columns have the most variance."""
+        return cls(coarse[:, :ARRANGED_BY].contiguous(), coarse.contiguous(), fine)
+
     @property
     def whole(self) -> Directions:
         """The same with whole rows for all pairs."""
@@ -62,13 +67,12 @@ def choose_directions(
     def cost(rank: int, surviving: float) -> float:
         return offers / 2 * (_PAIR + _NUMBER * rank) + _SURVIVOR * surviving
 
-    leading = basis[:, :ARRANGED_BY].contiguous()
     best = min(range(len(ranks)), key=lambda place: cost(ranks[place], survivors[place]))
     if cost(frame.width, 2.0 * order) <= cost(ranks[best], survivors[best]):
-        return Directions(leading, None, None)
+        return Directions.along(basis).whole
     fine = next((rank for rank, few in zip(ranks, survivors, strict=True) if few <= _FEW_SURVIVORS), ranks[-1])
     longer = basis[:, :fine].contiguous() if fine > ranks[best] else None
-    return Directions(leading, basis[:, : ranks[best]].contiguous(), longer)
+    return Directions.along(basis[:, : ranks[best]], longer)
 
 
 def _survivors(
@@ -83,13 +87,13 @@ def _survivors(
     distances[distances < 1e-6 * distances.median()] = torch.inf
     reach = distances.topk(min(order, distances.shape[1]), largest=False).values[:, -1:]
     directions = basis.float()
-    of_probes, counts = probes @ directions, torch.zeros(len(ranks))
+    of_probes, counts = probes @ directions, torch.zeros(len(ranks), dtype=torch.float64, device=probes.device)
     for part in targets.split(frame.rows.step):
         centred = frame.centred(part).float()
         along = centred @ directions
         for place, rank in enumerate(ranks):
             bound = _squared(_with_rest(of_probes, probes, rank), _with_rest(along, centred, rank))
-            counts[place] += float((bound <= reach).sum())
+            counts[place] += (bound <= reach).sum()
     return (counts * (len(offered) / len(targets) / len(probes))).tolist()
 
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from zoo_harness.cuda_kernels import can_run, proves_itself
+
+FEWEST_NUMBERS = 2**22  # fewer are compared before a kernel is compiled
 CHUNK_ELEMENTS = 2**18  # float64 numbers in a pass over rows: 2 MB stay in the cache
 EXACT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.int8, torch.int16)
 
@@ -31,9 +35,11 @@ class Rows:
     @classmethod
     def of(cls, features: Tensor, memory_budget: int) -> Self:
         """Choose exponent and step for features of one of ``EXACT_DTYPES``."""
-        elements = min(CHUNK_ELEMENTS, memory_budget // 256)
+        elements = memory_budget // 256
+        if features.device.type == "cpu":  # other devices have no cache to stay in, and begin each pass slowly
+            elements = min(CHUNK_ELEMENTS, elements)
         step = max(1, elements // features.shape[1])
-        largest = max(float(part.to(torch.float64).abs().amax()) for part in features.split(step))
+        largest = float(torch.stack([part.to(torch.float64).abs().amax() for part in features.split(step)]).amax())
         # The exponent of a subnormal maximum would make a factor that overflows.
         return cls(features, min(480 - math.frexp(largest)[1], 1000), step)
 
@@ -43,11 +49,46 @@ class Rows:
 
     def squared_distances(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the squared distance, scaled, of each row in ``left`` from its partner in ``right``."""
+        if _kernel_compares(self.features, len(left)):
+            from zoo_harness.distances_kernel import squared_distances  # imports triton
 
+            scale = torch.full((1,), math.ldexp(1.0, self.exponent), dtype=torch.float64, device=left.device)
+            return squared_distances(self.features, scale, left, right)
+        return self._squared_distances_by_torch(left, right)
+
+    def _squared_distances_by_torch(self, left: Tensor, right: Tensor) -> Tensor:
         def compare(one: Tensor, other: Tensor) -> Tensor:
             return _sum_of_columns(self.exact(one).sub_(self.exact(other)).square_())
 
         return by_parts(compare, self.step, torch.float64, left, right)
+
+
+def _kernel_compares(features: Tensor, pairs: int) -> bool:
+    width = features.shape[1]
+    if pairs * width < FEWEST_NUMBERS or not can_run(features.device):
+        return False
+    from zoo_harness.distances_kernel import WIDEST
+
+    fits = 16 <= width <= WIDEST and features.stride(1) == 1
+    return fits and _kernel_works(features.device, features.dtype, (width - 1).bit_length())
+
+
+@cache
+def _kernel_works(device: torch.device, dtype: torch.dtype, levels: int) -> bool:
+    """Whether the kernel for up to 2^levels columns gives what torch gives, bit for bit."""
+
+    def example() -> bool:
+        from zoo_harness.distances_kernel import squared_distances
+
+        generator = torch.Generator("cpu").manual_seed(0)
+        values = torch.randn(64, 2**levels - 3, generator=generator, dtype=torch.float32, device="cpu").abs_() * 30
+        rows = Rows(values.to(device, dtype), 400, 16)
+        left, right = (torch.randint(0, 64, (50,), generator=generator, device="cpu").to(device) for _ in range(2))
+        scale = torch.full((1,), 2.0**400, dtype=torch.float64, device=device)
+        ours = squared_distances(rows.features, scale, left, right)
+        return torch.equal(ours, rows._squared_distances_by_torch(left, right))
+
+    return proves_itself("distances", device, example)
 
 
 def by_parts(function: Callable[..., Tensor], step: int, dtype: torch.dtype, *sources: Tensor) -> Tensor:

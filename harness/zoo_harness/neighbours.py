@@ -46,13 +46,22 @@ from torch import Tensor
 
 from zoo_harness.best_known import BestKnown
 from zoo_harness.contraction import Contraction, Frame
+from zoo_harness.device_memory import within_device_memory
 from zoo_harness.directions import Directions, choose_directions
 from zoo_harness.equal_rows import Groups, Rows
 from zoo_harness.full_precision import full_precision
+from zoo_harness.survivors import (
+    LARGEST_TILE,
+    SMALLEST_TILE,
+    Pairs,
+    Shape,
+    Survivors,
+    Tile,
+    TiledProducts,
+    kernel_shape,
+)
 
 MEMORY_BUDGET = 768 * 2**20
-LARGEST_TILE, SMALLEST_TILE = 2048, 16
-PIECE = 2048  # columns at a time of whole rows that are too many to be kept
 STARTING_TILES = 1  # near each, in which its first radius is looked for
 COMPARED_PER_ROW = 32  # on average; with more, float64 products are cheaper than comparing them one by one
 WIDEST_FLOAT32 = 2**15  # features; beyond, the error of a float32 product excludes too little
@@ -108,13 +117,37 @@ def nearest_neighbours(
     device; they do not steer the search, they only say which of the tied samples are alike. Without ``references``
     samples are each other's neighbours, never their own, and ``order`` is at most N - 1; else (M, D) and (M,), of
     which a sample equal to it is a neighbour at distance 0. ``memory_budget``: bytes, beyond the input, to work in;
-    with references both sets are copied once besides.
+    with references both sets are copied once besides. A device that has less is given a smaller budget, and
+    :class:`DeviceMemoryError` is raised where the smallest tiles do not fit.
 
     >>> nearest_neighbours(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0, 1, 0]), 2).indices
     tensor([[1, 2],
             [0, 2],
             [1, 0]])
     """
+
+    def find(budget: int) -> Neighbours:
+        return _found(features, labels, order, references, reference_labels, budget)
+
+    count, width = len(features) + (0 if references is None else len(references)), features.shape[1]
+    needed = f"{(300 * count + _least_budget(width)) / 2**20:,.1f} MiB"
+    what = f"the search among {count:,} x {width:,} features on {features.device}, which needs about {needed},"
+    return within_device_memory(find, memory_budget, _least_budget(width), what)
+
+
+def _least_budget(width: int) -> int:
+    """The budget at which tiles are smallest; a smaller one is taken for this one where memory is concerned."""
+    return 2 * (2 * SMALLEST_TILE * width * 8 + SMALLEST_TILE**2 * 42)
+
+
+def _found(
+    features: Tensor,
+    labels: Tensor,
+    order: int,
+    references: Tensor | None,
+    reference_labels: Tensor | None,
+    memory_budget: int,
+) -> Neighbours:
     split = None if references is None else len(references)
     if references is not None:
         assert reference_labels is not None  # noqa: S101 - the caller has both or neither
@@ -139,7 +172,8 @@ def _search(rows: Rows, groups: Groups, order: int, split: int | None, memory_bu
     right = (groups.size > 0).nonzero()[:, 0]
     frame = Frame(rows, groups.first[torch.cat([left, right]).unique() if split else right])
     most = (COMPARED_PER_ROW + 8 * order) * len(groups.first)
-    for precision, directions in _attempts(frame, groups.first[left], groups.first[right], order, memory_budget):
+    attempts = _attempts(frame, groups.first[left], groups.first[right], order, memory_budget, symmetric=split is None)
+    for precision, directions in attempts:
         sweep = _Sweep(frame, groups, order, radius, memory_budget, directions, precision, symmetric=split is None)
         with suppress(_TooManySurvivors), full_precision(groups.first.device, precision.setting):
             return sweep.run(left, right, math.inf if precision is _FLOAT64 else most)
@@ -147,10 +181,13 @@ def _search(rows: Rows, groups: Groups, order: int, split: int | None, memory_bu
 
 
 def _attempts(
-    frame: Frame, asking: Tensor, offered: Tensor, order: int, memory_budget: int
+    frame: Frame, asking: Tensor, offered: Tensor, order: int, memory_budget: int, *, symmetric: bool
 ) -> Iterator[tuple[_Precision, Directions | None]]:
     """What to try, the fastest first."""
     if frame.width <= WIDEST_FLOAT32:
+        pairs = len(asking) * len(offered)
+        if kernel_shape(asking.device, torch.bfloat16, pairs, symmetric=symmetric) is not None:
+            yield _BFLOAT16, None  # takes less time there than finding directions
         directions = choose_directions(frame, asking, offered, order, memory_budget)
         if directions is not None:
             yield _BFLOAT16, directions
@@ -178,6 +215,7 @@ class _Side:
         directions: Directions | None,
         precision: _Precision,
         keep: int,
+        multiple: int = 1,
     ) -> None:
         if directions is not None:
             ids = ids[directions.arrange(frame, groups.first[ids], LARGEST_TILE)]
@@ -187,8 +225,8 @@ class _Side:
         width = frame.width if coarse is None else coarse.shape[1] + 1
         room = keep // len(ids)  # bytes of a row that may be kept
         self.ids, self.precision = ids, precision
-        short = width * precision.vectors.itemsize
-        self.coarse = Contraction(frame, first, coarse, precision.vectors, keep=short <= room)
+        short = -(-width // multiple) * multiple * precision.vectors.itemsize
+        self.coarse = Contraction(frame, first, coarse, precision.vectors, keep=short <= room, multiple=multiple)
         self.fine = None
         if fine is not None and coarse is not None:
             fitting = fine[:, : max(0, (room - short) // 4 - 1)]  # of a shorter basis all that is said holds as well
@@ -196,6 +234,11 @@ class _Side:
                 self.fine = Contraction(frame, first, fitting, torch.float32, keep=True)
         self.half = _half(self.coarse, precision)
         self.limit = torch.empty(len(ids), dtype=precision.products, device=ids.device)
+
+    @property
+    def vectors(self) -> Tensor | None:
+        """The vectors w, where they are kept."""
+        return self.coarse.vectors
 
     def tighten(self, radius: Tensor) -> None:
         """Take over the radii, (G,) float64."""
@@ -255,65 +298,42 @@ class _Sweep:
     def run(self, left: Tensor, right: Tensor, most: float) -> BestKnown:
         """Return the nearest groups of each group on the left, unless more than ``most`` pairs had to be compared."""
         self.remaining = most
-        keep = self.memory_budget // 16 * 7
-        self.left = _Side(self.frame, self.groups, left, self.directions, self.precision, keep)
+        shape = kernel_shape(left.device, self.precision.vectors, len(left) * len(right), symmetric=self.symmetric)
+        # The kernel needs all vectors at hand, and no memory for tiles.
+        keep = (
+            self.memory_budget * 7 // 16 if shape is None else self.memory_budget * 5 // (8 if self.symmetric else 16)
+        )
+        multiple = 1 if shape is None else shape.depth
+        self.left = _Side(self.frame, self.groups, left, self.directions, self.precision, keep, multiple)
         self.right = self.left
         if not self.symmetric:
-            self.right = _Side(self.frame, self.groups, right, self.directions, self.precision, keep)
+            self.right = _Side(self.frame, self.groups, right, self.directions, self.precision, keep, multiple)
         self._tighten()
-        self._prepare_tiles()
+        fused = shape is not None and self.left.vectors is not None and self.right.vectors is not None
+        memory = self.memory_budget // 4 if fused else self.memory_budget * 3 // 8
+        self.products = TiledProducts(self.left, self.right, memory, listed=not fused)
+        self.tile = self.products.tile
         self._start()
-        for rows, columns in self._pairs_of_tiles():
-            self._screen(rows, columns)
-        self._settle()
+        listed = self._listed(shape if fused else None)
+        for pairs in listed.survivors(self._pairs_of_tiles(), symmetric=self.symmetric):
+            self._settle(pairs)
         return self.best
 
-    def _prepare_tiles(self) -> None:
-        self._in_pieces = self.left.coarse.in_pieces or self.right.coarse.in_pieces
-        width, item = self.left.coarse.width + 2 * self.precision.ends, self.precision.products.itemsize
-        if self._in_pieces:
-            width = min(width, PIECE)
-        tile = LARGEST_TILE
-        while tile > SMALLEST_TILE and tile * width * 2 * item + tile**2 * (item + 34) > self.memory_budget // 8 * 3:
-            tile //= 2
-        self.tile = tile
-        most = tuple(min(tile, len(side.ids)) for side in (self.left, self.right))
-        self._sides = tuple(self.left.limit.new_empty(0 if self._in_pieces else size, width) for size in most)
-        self._products = self.left.limit.new_empty(most[0] * most[1])
-        capacity = max(self.memory_budget // 256, 1) + most[0] * most[1]
-        self._pairs = [self.left.ids.new_empty(capacity) for _ in range(2)]
-        self._lower = self.left.limit.new_empty(capacity)
-        self.capacity, self.count = capacity - most[0] * most[1], 0
+    def _listed(self, shape: Shape | None) -> Survivors:
+        """What lists the survivors: the kernel, or torch."""
+        if shape is None:
+            return self.products
+        from zoo_harness.survivors_triton import FusedProducts  # imports triton, which not every torch comes with
 
-    # Products
+        del self.products  # its memory is needed for the list
+        return FusedProducts(self.left, self.right, self.memory_budget // 512, shape)
 
-    def _lower_bounds(self, rows: slice, columns: slice) -> Tensor:
-        """The products of a tile, (rows, columns); the next overwrite them."""
-        height, width = rows.stop - rows.start, columns.stop - columns.start
-        products = self._products[: height * width].view(height, width)
-        if self._in_pieces:
-            return self._sum_of_pieces(rows, columns, products)
-        one, other = self._sides[0][:height], self._sides[1][:width]
-        self.left.fill(one, rows, left=True)
-        self.right.fill(other, columns, left=False)
-        return torch.mm(one, other.T, out=products)
-
-    def _sum_of_pieces(self, rows: slice, columns: slice, products: Tensor) -> Tensor:
-        """The same of whole rows, some of their columns at a time: of wide ones a large tile would not fit."""
-        torch.add(self.left.half[rows].sum(1)[:, None], self.right.half[columns].sum(1), out=products)
-        for start in range(0, self.left.coarse.width, PIECE):
-            piece = slice(start, min(start + PIECE, self.left.coarse.width))
-            one, other = (
-                side.coarse.piece(place, piece).to(products.dtype)
-                for side, place in ((self.left, rows), (self.right, columns))
-            )
-            products.addmm_(one, other.T, alpha=-1)
-        return products
+    # Tiles
 
     def _slices(self, side: _Side) -> list[slice]:
         return [slice(start, min(start + self.tile, len(side.ids))) for start in range(0, len(side.ids), self.tile)]
 
-    def _pairs_of_tiles(self) -> Iterator[tuple[slice, slice]]:
+    def _pairs_of_tiles(self) -> Iterator[Tile]:
         """Every tile, those whose rows and columns are near each other first."""
         tiles = self._slices(self.left), self._slices(self.right)
         order = self._distances_of_tiles(*tiles).flatten().argsort().tolist()
@@ -323,8 +343,9 @@ class _Sweep:
                 yield tiles[0][one], tiles[1][other]
 
     def _distances_of_tiles(self, rows: list[slice], columns: list[slice]) -> Tensor:
-        if self.directions is None:  # they are in no particular order
-            return torch.zeros(len(rows), len(columns))
+        if self.directions is None:  # in no particular order, so that each is to meet another each time
+            apart = (torch.arange(len(columns)) - torch.arange(len(rows))[:, None]) % len(columns)
+            return torch.minimum(apart, len(columns) - apart) if self.symmetric else apart
 
         def centres(side: _Side, places: list[slice]) -> Tensor:
             return torch.stack([side.coarse.of(place).to(torch.float64).mean(0) for place in places])
@@ -348,7 +369,7 @@ class _Sweep:
     def _nearest_in_tile(self, rows: slice, columns: slice) -> Tensor:
         """The squared distances, (rows, at most order), of the pairs with the least bounds; infinite for no pair."""
         ids = self.left.ids[rows], self.right.ids[columns]
-        lower = self._lower_bounds(rows, columns)
+        lower = self.products.lower_bounds(rows, columns)
         lower.masked_fill_(ids[0][:, None] == ids[1], math.inf)
         bound, at = lower.topk(min(self.order, len(ids[1])), largest=False)
         here = ids[0][:, None].expand_as(at)
@@ -369,34 +390,14 @@ class _Sweep:
 
     # Survivors
 
-    def _screen(self, rows: slice, columns: slice) -> None:
-        """Note the pairs of a tile that survive."""
-        row_limit, column_limit = self.left.limit[rows], self.right.limit[columns]
-        if max(float(row_limit.max()), float(column_limit.max())) == -math.inf:
-            return
-        lower = self._lower_bounds(rows, columns)
-        survives = lower <= row_limit[:, None]
-        if self.symmetric:
-            survives |= lower <= column_limit
-        if self.symmetric and rows == columns:
-            survives.triu_(1)
-        row, column = survives.nonzero(as_tuple=True)
-        place = slice(self.count, self.count + len(row))
-        torch.add(row, rows.start, out=self._pairs[0][place])
-        torch.add(column, columns.start, out=self._pairs[1][place])
-        self._lower[place] = lower[row, column]
-        self.count = place.stop
-        if self.count > self.capacity:
-            self._settle()
-
-    def _settle(self) -> None:
-        """Compare the pairs noted that are still near enough, nearest first, and forget them."""
-        here, there, lower = (part[: self.count] for part in (*self._pairs, self._lower))
-        self.count = 0
+    def _settle(self, pairs: Pairs) -> None:
+        """Compare the pairs that are still near enough, nearest first."""
+        here, there, lower = pairs
         still = lower <= self._at_most(here, there)
         if not self.symmetric:
             still &= self.left.ids[here] != self.right.ids[there]
-        here, there, lower = here[still], there[still], lower[still]
+        kept = still.nonzero()[:, 0]  # once: a device is waited for each time
+        here, there, lower = here[kept], there[kept], lower[kept]
         ids = self.left.ids[here], self.right.ids[there]
         if self.left.fine and self.right.fine:
             bound = self._fine_bounds(here, there)
@@ -405,7 +406,7 @@ class _Sweep:
         # Nearest first, by the radius they are to fall in: what is compared early spares the others.
         for part in (bound / self._reach(*ids)).argsort().tensor_split(4):
             one, other = ids[0][part], ids[1][part]
-            near = bound[part] <= self._reach(one, other)
+            near = (bound[part] <= self._reach(one, other)).nonzero()[:, 0]
             self._compare(one[near], other[near])
 
     def _compare(self, here: Tensor, there: Tensor) -> None:

@@ -296,7 +296,6 @@ def test_run_without_a_checkpoint_says_how_far_it_came(
     )
 
 
-
 def test_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"is not a run directory: run\.json: No such file"):
         zoo.load(tmp_path)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from zoo_harness import equal_rows, neighbours
+from zoo_harness import equal_rows, neighbours, survivors
 from zoo_harness.contraction import Contraction, Frame, at_most_one, principal_directions
 from zoo_harness.directions import Directions, choose_directions
 from zoo_harness.full_precision import full_precision
@@ -28,10 +28,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def along(coarse, fine=None):
-    return Directions(coarse[:, :8], coarse, fine)
 
 
 def search(features, labels=None, budget=MEMORY_BUDGET):
@@ -262,7 +258,7 @@ def test_products_are_lower_bounds(precision, rank, spread, outlier):
     rows = equal_rows.Rows.of(features, MEMORY_BUDGET)
     groups = equal_rows.Groups.of(rows, torch.zeros(80, dtype=torch.int64), None)
     frame = Frame(rows, groups.first)
-    directions = along(principal_directions(frame, groups.first, rank)) if rank else None
+    directions = Directions.along(principal_directions(frame, groups.first, rank)) if rank else None
     count = len(groups.first)  # with the largest spread, rows of a cluster become equal
     side = neighbours._Side(frame, groups, torch.arange(count), directions, precision, MEMORY_BUDGET)
     width = side.coarse.width + 2 * precision.ends
@@ -386,7 +382,7 @@ def shortened(monkeypatch):
     """Have the search take short and longer vectors, whether or not they pay."""
 
     def chosen(frame, _asking, offered, _order, _budget):
-        return along(*(principal_directions(frame, offered, rank) for rank in (24, 80)))
+        return Directions.along(*(principal_directions(frame, offered, rank) for rank in (24, 80)))
 
     monkeypatch.setattr(neighbours, "choose_directions", chosen)
 
@@ -456,7 +452,7 @@ def test_bad_directions_cost_time_and_nothing_else(many, monkeypatch, found):
         basis[:, 1:] = basis[:, :1]
     if found == "nothing":
         basis.zero_()
-    bad = along(at_most_one(basis))
+    bad = Directions.along(at_most_one(basis))
     monkeypatch.setattr(neighbours, "choose_directions", lambda *_arguments: bad)
     expected = squared_distances(features, features).fill_diagonal_(np.inf).argsort(dim=1, stable=True)[:, :1]
     assert torch.equal(nearest_neighbours(features, labels).indices, expected)
@@ -537,7 +533,7 @@ def test_default_dtype_does_not_matter():
 @pytest.mark.parametrize("offset", [0.0, 1e4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_wide_rows_that_are_not_kept_are_multiplied_in_pieces(monkeypatch, offset, dtype, compared):
-    monkeypatch.setattr(neighbours, "PIECE", 100)
+    monkeypatch.setattr(survivors, "PIECE", 100)
     features = torch.from_numpy(gaussian(30, n=300, width=1250) + offset).to(dtype)
     assert nearest(features, 2**19) == nearest_by_brute_force(features)
     assert sum(compared) < 10 * len(features)

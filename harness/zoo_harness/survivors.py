@@ -1,0 +1,187 @@
+"""The pairs of groups that a search cannot exclude: products of their vectors, held against limits, tile by tile.
+
+Two classes do it, with one contract: :class:`TiledProducts` by torch, on any device, and
+:class:`zoo_harness.survivors_triton.FusedProducts` by a kernel for CUDA. :func:`kernel_shape` chooses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from zoo_harness.contraction import Contraction
+from zoo_harness.cuda_kernels import can_run, proves_itself
+
+LARGEST_TILE, SMALLEST_TILE = 2048, 16
+PIECE = 2048  # columns at a time of whole rows that are too many to be kept
+FEWEST_PAIRS = 2**24  # fewer are compared before a kernel is compiled
+
+Tile = tuple[slice, slice]  # of rows and of columns
+
+
+class KeptSide(Protocol):
+    """Groups on one side of the products, in the order in which tiles take them.
+
+    ``half``: (G, 1 or 3), c of :mod:`zoo_harness.neighbours`, as the parts of a sum. ``limit``: (G,), what a product
+    may be at most for its pair to survive.
+    """
+
+    @property
+    def half(self) -> Tensor:
+        """Each group's own part of a product."""
+
+    @property
+    def limit(self) -> Tensor:
+        """As of now: it may be another tensor later."""
+
+    @property
+    def vectors(self) -> Tensor | None:
+        """The vectors w, (G, width), where they are kept."""
+
+
+class Side(KeptSide, Protocol):
+    """The same, whether the vectors are kept or not."""
+
+    @property
+    def coarse(self) -> Contraction:
+        """The vectors, or what computes them."""
+
+    def fill(self, side: Tensor, place: slice, *, left: bool) -> None:
+        """Write the rows of one side of a product."""
+
+
+class Pairs(NamedTuple):
+    """Pairs that survive: their places on either side, (P,) int64, and their lower bounds, (P,)."""
+
+    rows: Tensor
+    columns: Tensor
+    lower: Tensor
+
+
+class Survivors(Protocol):
+    """What finds the pairs that survive."""
+
+    def survivors(self, tiles: Iterable[Tile], *, symmetric: bool) -> Iterator[Pairs]:
+        """Yield the pairs of the tiles whose product is at most the limit of the row, each once, as they are found.
+
+        If ``symmetric`` the two sides are one: a pair also survives by the limit of its column, and of a pair and
+        its mirror image, and of nothing but these, only the one above the diagonal is seen. What is yielded is
+        overwritten later. Limits that are lowered in between count from then on.
+        """
+
+
+class Shape(NamedTuple):
+    """How the kernel cuts the work: pairs of a block, numbers of a step of its product, warps, steps in flight."""
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+    stages: int
+
+
+_HOPPER = Shape(128, 256, 64, 8, 4)
+_AMPERE = Shape(128, 128, 32, 8, 3)  # 32 KiB of shared memory: in reach of every later device too
+_FLOAT32 = Shape(64, 64, 16, 4, 2)
+
+
+def kernel_shape(device: torch.device, dtype: torch.dtype, pairs: int, *, symmetric: bool) -> Shape | None:
+    """How the kernel is to cut vectors of this dtype; ``None`` where torch is to do its work.
+
+    >>> kernel_shape(torch.device("cpu"), torch.bfloat16, 10**9, symmetric=True)
+    """
+    if pairs < FEWEST_PAIRS or dtype not in (torch.bfloat16, torch.float32) or not can_run(device):
+        return None
+    hopper = torch.cuda.get_device_capability(device)[0] == 9
+    shape = _FLOAT32 if dtype is torch.float32 else _HOPPER if hopper else _AMPERE
+    return shape if _kernel_works(device, dtype, shape, symmetric) else None
+
+
+@cache
+def _kernel_works(device: torch.device, dtype: torch.dtype, shape: Shape, symmetric: bool) -> bool:
+    def example() -> bool:
+        from zoo_harness.survivors_triton import finds_what_it_must
+
+        return finds_what_it_must(device, dtype, shape, symmetric=symmetric)
+
+    return proves_itself("products", device, example)
+
+
+class TiledProducts:
+    """The survivors by torch: each tile's products are one matrix in memory.
+
+    ``memory``: bytes for a tile and, if pairs are ``listed`` at all, for lists of them.
+    """
+
+    def __init__(self, left: Side, right: Side, memory: int, *, listed: bool = True) -> None:
+        self.left, self.right, self._memory = left, right, memory
+        width, item = left.coarse.width + 2 * left.half.shape[1], left.limit.itemsize
+        self._in_pieces = left.coarse.in_pieces or right.coarse.in_pieces
+        if self._in_pieces:
+            width = min(width, PIECE)
+        per_pair = item + (34 if listed else 2)
+        tile = LARGEST_TILE
+        while tile > SMALLEST_TILE and tile * width * 2 * item + tile**2 * per_pair > memory:
+            tile //= 2
+        self.tile = tile
+        self._most = tuple(min(tile, len(side.limit)) for side in (left, right))
+        self._sides = tuple(left.limit.new_empty(0 if self._in_pieces else size, width) for size in self._most)
+        self._products = left.limit.new_empty(self._most[0] * self._most[1])
+
+    def lower_bounds(self, rows: slice, columns: slice) -> Tensor:
+        """The products of a tile, (rows, columns); the next overwrite them."""
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        products = self._products[: height * width].view(height, width)
+        if self._in_pieces:
+            return self._sum_of_pieces(rows, columns, products)
+        one, other = self._sides[0][:height], self._sides[1][:width]
+        self.left.fill(one, rows, left=True)
+        self.right.fill(other, columns, left=False)
+        return torch.mm(one, other.T, out=products)
+
+    def _sum_of_pieces(self, rows: slice, columns: slice, products: Tensor) -> Tensor:
+        """The same of whole rows, some of their columns at a time: of wide ones a large tile would not fit."""
+        torch.add(self.left.half[rows].sum(1)[:, None], self.right.half[columns].sum(1), out=products)
+        for start in range(0, self.left.coarse.width, PIECE):
+            piece = slice(start, min(start + PIECE, self.left.coarse.width))
+            one = self.left.coarse.piece(rows, piece).to(products.dtype)
+            other = self.right.coarse.piece(columns, piece).to(products.dtype)
+            products.addmm_(one, other.T, alpha=-1)
+        return products
+
+    def survivors(self, tiles: Iterable[Tile], *, symmetric: bool) -> Iterator[Pairs]:
+        """Yield as :class:`Survivors` says, once there are many and at the end."""
+        full = max(self._memory // 128, 1)
+        room = full + self._most[0] * self._most[1]
+        device = self._products.device
+        rows, columns = (torch.empty(room, dtype=torch.int64, device=device) for _ in range(2))
+        listed = Pairs(rows, columns, self._products.new_empty(room))
+        count = 0
+        for tile in tiles:
+            count += self._list(tile, Pairs(*(part[count:] for part in listed)), symmetric=symmetric)
+            if count > full:
+                yield Pairs(*(part[:count] for part in listed))
+                count = 0
+        yield Pairs(*(part[:count] for part in listed))
+
+    def _list(self, tile: Tile, room: Pairs, *, symmetric: bool) -> int:
+        """Write the survivors of a tile to the beginning of ``room``; return how many they are."""
+        rows, columns = tile
+        row_limit, column_limit = self.left.limit[rows], self.right.limit[columns]
+        if max(float(row_limit.max()), float(column_limit.max())) == -torch.inf:
+            return 0
+        lower = self.lower_bounds(rows, columns)
+        survives = lower <= row_limit[:, None]
+        if symmetric:
+            survives |= lower <= column_limit
+        if symmetric and rows == columns:
+            survives.triu_(1)
+        row, column = survives.nonzero(as_tuple=True)
+        torch.add(row, rows.start, out=room.rows[: len(row)])
+        torch.add(column, columns.start, out=room.columns[: len(row)])
+        room.lower[: len(row)] = lower[row, column]
+        return len(row)

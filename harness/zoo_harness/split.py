@@ -75,7 +75,7 @@ class Tail(nn.Module):
         logits: tuple[Tensor, ...] = part(*kept)
         return logits
 
-    def train(self, mode: bool = True) -> Tail:
+    def train(self, mode: bool = True) -> Tail:  # noqa: ARG002
         """Do nothing: which modules train is :class:`TunedNetwork`'s business, frozen ones in the tail do not."""
         return self
 
@@ -118,7 +118,8 @@ class Split:
             return self.tuned.logits(*kept)
         restored = [part.restore(values) for part, values in zip(self.kept, kept, strict=True)]
         if not self.hidden_heads:
-            return self.tail_module(*restored)
+            logits: tuple[Tensor, ...] = self.tail_module(*restored)
+            return logits
         with capture(self.tuned.network, self.hidden_heads) as outputs:
             logits = self.tail_module(*restored)
         seen = dict(zip([path for path in self.tuned.head_paths if path not in outputs], logits, strict=True))
@@ -204,6 +205,7 @@ def _traces(tuned: TunedNetwork, example: Tensor, *, training: bool = False) -> 
 
 
 def _described(name: str, values: Tensor) -> KeptTensor:
-    order = sorted(range(values.dim()), key=lambda dimension: (-values.stride(dimension), dimension))
+    strides = values.stride()
+    order = sorted(range(values.dim()), key=lambda dimension: (-strides[dimension], dimension))
     dense = values.permute(order).is_contiguous()
     return KeptTensor(name, tuple(values.shape[1:]), values.dtype, tuple(order if dense else range(values.dim())))

@@ -115,7 +115,7 @@ class Numbering:
             effects: Effects = node.meta["effects"]
             inputs = frozenset(numbers[given] for given in node.all_input_nodes)
             wrote = frozenset(writer for place in effects.reads for writer in writers.get(place, ()))
-            given = fx.map_arg((node.args, node.kwargs), lambda read: _Number(numbers[read]))
+            given = fx.map_arg((node.args, node.kwargs), lambda read: f"<step {numbers[read]}>")
             key = (node.op, _target(node), repr(given), tuple(sorted(wrote)), effects.operations)
             numbers[node] = self._numbers.setdefault(key, len(self._numbers))
             for place in effects.writes:
@@ -210,7 +210,7 @@ def _close(mode: Mode, steps: dict[int, Step], tail: set[int]) -> None:
 
 def _pull_back(modes: tuple[Mode, Mode], steps: dict[int, Step], tail: set[int]) -> set[int]:
     """Move steps into the tail where that costs no memory; return what the tail then reads."""
-    overwritten = _overwritten_later(modes, steps)
+    overwritten = _overwritten_later(modes, tail)
     while True:
         frontier = {given for number in tail for given in steps[number].inputs} - tail
         moved = next((n for n in sorted(frontier, reverse=True) if _moves(n, steps, frontier, tail, overwritten)), None)
@@ -235,8 +235,8 @@ def _moves(number: int, steps: dict[int, Step], frontier: set[int], tail: set[in
     return sum(_cost(steps[given]) for given in step.inputs - tail - frontier) <= cost
 
 
-def _overwritten_later(modes: tuple[Mode, Mode], steps: dict[int, Step]) -> set[int]:
-    """Steps that read memory which a later step writes to: done again in the tail they would read something else."""
+def _overwritten_later(modes: tuple[Mode, Mode], tail: set[int]) -> set[int]:
+    """Steps that read memory which the prefix writes to later: done again in the tail they would read that."""
     found: set[int] = set()
     for mode in modes:
         written: set[int] = set()
@@ -244,7 +244,8 @@ def _overwritten_later(modes: tuple[Mode, Mode], steps: dict[int, Step]) -> set[
             effects: Effects = node.meta["effects"]
             if effects.reads & written:
                 found.add(mode.numbers[node])
-            written |= effects.writes
+            if mode.numbers[node] not in tail:
+                written |= effects.writes
     return found
 
 
@@ -285,8 +286,3 @@ def _aliases(kept: list[int], steps: dict[int, Step]) -> dict[int, int]:
 
 def _target(node: fx.Node) -> object:
     return node.target if isinstance(node.target, str) else (getattr(node.target, "__name__", ""), id(node.target))
-
-
-@dataclass(frozen=True)
-class _Number:
-    number: int

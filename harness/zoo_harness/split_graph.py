@@ -75,8 +75,7 @@ class TailBuilder:
                 if entered.last is node:
                     self._call_hooks(entered.module, entered.result)
         self._graph.output(tuple(self._logits[path] for path in self._heads.values() if path in self._logits))
-        module = _module(self._mode.trace, self._graph, self._stand_ins)
-        return module
+        return _module(self._mode.trace, self._graph, self._stand_ins)
 
     def _note_call(self, node: fx.Node) -> None:
         called = self._mode.trace.module(node)

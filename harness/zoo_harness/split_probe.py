@@ -55,7 +55,7 @@ def _compare(split: Split, images: Tensor) -> None:
 
     split.tuned.eval()
     try:
-        kept = split.prefix(images)
+        kept = split.prefix(images.clone())  # a network may work on them in place
         _check_rows(split, images, kept)
         # Stored values come back one batch at a time, contiguous whatever the layout was.
         stored = tuple(values.clone(memory_format=torch.contiguous_format) for values in kept)
@@ -67,10 +67,10 @@ def _compare(split: Split, images: Tensor) -> None:
         raise CannotSplitError(f"{type(error).__name__}: {error}") from error
     if not all(map(torch.equal, stored, copies)):
         raise CannotSplitError("the tail writes to what is kept")
-    expected = outcome(lambda: split.tuned.logits(images))
+    expected = outcome(lambda: split.tuned.logits(images.clone()))
     differing = _differing(expected, found)
     if differing:
-        again = outcome(lambda: split.tuned.logits(images))
+        again = outcome(lambda: split.tuned.logits(images.clone()))
         _check_deviations(differing, expected, found, again)
 
 
@@ -101,7 +101,7 @@ def _loss(logits: Tensor) -> Tensor:
 def _check_rows(split: Split, images: Tensor, kept: tuple[Tensor, ...]) -> None:
     """Raise where what is kept of an image depends on the others in its batch."""
     half = (len(images) + 1) // 2
-    for part, rows, fewer in zip(split.kept, kept, split.prefix(images[:half]), strict=True):
+    for part, rows, fewer in zip(split.kept, kept, split.prefix(images[:half].clone()), strict=True):
         if rows.shape != (len(images), *part.shape) or rows.dtype != part.dtype:
             raise CannotSplitError(f"{part.name!r} gives {tuple(rows.shape)}, expected {(len(images), *part.shape)}")
         if rows.is_floating_point():

@@ -10,15 +10,20 @@ and which operations it comes to in this mode.
 from __future__ import annotations
 
 import contextlib
+import operator
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
+
+# Torch.fx overlooks these where a size is given as several integers one of which it stands for.
+FACTORIES = (torch.arange, torch.empty, torch.full, torch.ones, torch.rand, torch.randint, torch.randn, torch.zeros)
 
 
 class CannotSplitError(Exception):
@@ -80,12 +85,12 @@ def trace_network(network: nn.Module, images: Tensor, heads: set[nn.Module], und
         tracer = _Tracer(images, heads, undivided)
         root = WholeNetwork(network)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), _attributes_put_back(network):
                 graph = tracer.trace(root)
         except Exception as error:  # whatever the code of a network may raise
             culprit = tracer.culprit
             if culprit is None or culprit is network or culprit in undivided:
-                raise CannotSplitError(f"its forward method cannot be recorded: {_first_line(error)}") from error
+                raise CannotSplitError(_why(error)) from error
             undivided.add(culprit)
         else:
             return Trace(root, [node for node in graph.nodes if node.op != "output"], tracer.entered)
@@ -105,9 +110,11 @@ def on_meta(network: nn.Module) -> Iterator[None]:
 
     with contextlib.ExitStack() as originals:
         for module in network.modules():
-            for tensors in (module._parameters, module._buffers):
+            held: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+            for tensors in held:
                 originals.callback(_put_back, tensors, dict(tensors))
-                tensors.update({name: stand_in(tensor) for name, tensor in tensors.items() if tensor is not None})
+                for name, tensor in [*tensors.items()]:
+                    tensors[name] = None if tensor is None else stand_in(tensor)
         yield
 
 
@@ -116,13 +123,12 @@ def unchanged(network: nn.Module) -> Iterator[None]:
     """Put flags, buffers, gradients and random states back when the body ends."""
     flags = {module: module.training for module in network.modules()}
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    buffers_and_weights = [*network.buffers(), *network.parameters()]
     gradients = {parameter: parameter.grad for parameter in network.parameters()}
-    state = random.getstate()
     try:
-        with torch.random.fork_rng():
+        with _states_put_back(), torch.random.fork_rng({tensor.get_device() for tensor in buffers_and_weights} - {-1}):
             yield
     finally:
-        random.setstate(state)
         for module, training in flags.items():
             module.training = training
         put_buffers(network, buffers)
@@ -152,7 +158,8 @@ class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True  # otherwise a buffer that is written to changes while the network is traced
 
     def __init__(self, images: Tensor, heads: set[nn.Module], undivided: set[nn.Module]) -> None:
-        super().__init__()
+        super().__init__(autowrap_functions=FACTORIES)
+        self._autowrap_search.append(torch)
         self.entered: list[Entered] = []
         self.culprit: nn.Module | None = None  # the innermost module whose code failed
         self._images = images
@@ -161,7 +168,7 @@ class _Tracer(fx.Tracer):
         self._carrying_out = False
         self._last: fx.Node | None = None
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002
         if m in self._undivided or isinstance(m, fx.GraphModule):
             return True
         trained = {parameter.requires_grad for parameter in m.parameters()}
@@ -200,6 +207,9 @@ class _Tracer(fx.Tracer):
             self._last = node
         return node
 
+    def create_arg(self, a: Any) -> Any:
+        return a.node if issubclass(type(a), fx.Proxy) else super().create_arg(a)
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
 
@@ -210,7 +220,7 @@ class _Tracer(fx.Tracer):
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         value = obj.node.meta["value"]
         if isinstance(value, (tuple, list)):
-            return iter([obj[place] for place in range(len(value))])
+            return iter([operator.getitem(obj, place) for place in range(len(value))])
         return iter(super().iter(obj))
 
     def _carry_out(self, node: fx.Node) -> None:
@@ -219,15 +229,19 @@ class _Tracer(fx.Tracer):
         watched = {tensor: tensor._version for tensor in tensors_in((args, kwargs))}
         module = self.root.get_submodule(str(node.target)) if node.op == "call_module" else None
         held = {buffer: buffer._version for buffer in module.buffers()} if module else {}
-        before = random.getstate()
-        with torch.random.fork_rng(devices=[]), _Listener() as listener:
-            node.meta["value"] = self._result(node, args, kwargs)
+        with _states_put_back():
+            before = _random_states()
+            with _Listener() as listener:
+                node.meta["value"] = self._result(node, args, kwargs)
+            draws = listener.draws or _random_states() != before
         effects.reads = {storage(tensor) for tensor in watched}
         effects.writes = {storage(tensor) for tensor, version in watched.items() if tensor._version != version}
         effects.operations = tuple(listener.operations)
-        effects.draws = listener.draws or random.getstate() != before
-        random.setstate(before)
-        effects.changes_buffers = any(buffer._version != version for buffer, version in held.items())
+        effects.draws = draws
+        own = {storage(read.meta["value"]) for read in node.all_input_nodes if _is_tensor_of_a_module(read)}
+        effects.changes_buffers = any(buffer._version != version for buffer, version in held.items()) or bool(
+            own & effects.writes
+        )
         node.meta["effects"] = effects
 
     def _result(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
@@ -248,7 +262,13 @@ class _Tracer(fx.Tracer):
 
 
 class _Proxy(fx.Proxy):
-    """Knows its length where the value has one that is no tensor's."""
+    """Stands for a value: passes for a tensor if that is one, else has its length; changes in place where code does."""
+
+    _is_param = _is_buffer = False  # asked by isinstance(..., nn.Parameter) and the like
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return Tensor if isinstance(self.node.meta["value"], Tensor) else _Proxy
 
     def __len__(self) -> int:
         value = self.node.meta["value"]
@@ -256,12 +276,28 @@ class _Proxy(fx.Proxy):
             super().__len__()
         return len(value)
 
+    def __setitem__(self, place: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, place, value), {})
+
+
+def _in_place(name: str) -> Any:
+    """Torch.fx records ``x += y`` as ``x = x + y``, so that whoever shares the memory of x would not see the sum."""
+
+    def method(self: _Proxy, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", getattr(operator, name), (self, other), {})
+
+    return method
+
+
+for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor", "imatmul"):
+    setattr(_Proxy, f"__{_name}__", _in_place(_name))
+
 
 class _Listener(TorchDispatchMode):
     """Hears the operations a step comes to."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[str] = []
         self.draws = False
 
@@ -283,8 +319,25 @@ def _draws(func: Any, given: dict[str, Any]) -> bool:
     return bool(given.get("dropout_p", given.get("dropout", True)))
 
 
+def _is_tensor_of_a_module(node: fx.Node) -> bool:
+    return node.op == "get_attr" and isinstance(node.meta["value"], Tensor)
+
+
 def _random_states() -> tuple[object, ...]:
-    return random.getstate(), torch.get_rng_state().numpy().tobytes()
+    numpy: Any = np.random.get_state()
+    return random.getstate(), numpy[1].tobytes(), *numpy[2:], torch.get_rng_state().numpy().tobytes()
+
+
+@contextlib.contextmanager
+def _states_put_back() -> Iterator[None]:
+    """Undo what the body draws from any of the generators."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def _put_back(tensors: dict[str, Any], originals: dict[str, Any]) -> None:
@@ -292,6 +345,23 @@ def _put_back(tensors: dict[str, Any], originals: dict[str, Any]) -> None:
     tensors.update(originals)
 
 
-def _first_line(error: Exception) -> str:
-    lines: Iterable[str] = str(error).strip().splitlines() or [type(error).__name__]
-    return next(iter(lines))
+@contextlib.contextmanager
+def _attributes_put_back(network: nn.Module) -> Iterator[None]:
+    """Undo what a ``forward`` that is recorded writes to its modules: these are stand-ins for tensors."""
+    saved = [
+        (tensors, dict(tensors))
+        for module in network.modules()
+        for tensors in (module._parameters, module._buffers, module.__dict__)
+    ]
+    try:
+        yield
+    finally:
+        for tensors, originals in saved:
+            _put_back(tensors, originals)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, fx.proxy.TraceError):
+        return "its forward method decides by the values of a tensor"
+    first, *_rest = str(error).strip().splitlines() or [type(error).__name__]
+    return f"its forward method cannot be recorded: {first}"

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zoo_harness.split_cut import BATCHES, Cut, Mode, Numbering, choose_cut
+from zoo_harness.split_cut import BATCHES, Cut, Mode, Numbering, choose_cut, memory_order
 from zoo_harness.split_graph import TailBuilder, kept_names, overwritten, prefix_module
 from zoo_harness.split_trace import CannotSplitError, Trace, on_meta, trace_network, unchanged
 from zoo_harness.surgery import TunedNetwork, capture
@@ -205,7 +205,4 @@ def _traces(tuned: TunedNetwork, example: Tensor, *, training: bool = False) -> 
 
 
 def _described(name: str, values: Tensor) -> KeptTensor:
-    strides = values.stride()
-    order = sorted(range(values.dim()), key=lambda dimension: (-strides[dimension], dimension))
-    dense = values.permute(order).is_contiguous()
-    return KeptTensor(name, tuple(values.shape[1:]), values.dtype, tuple(order if dense else range(values.dim())))
+    return KeptTensor(name, tuple(values.shape[1:]), values.dtype, memory_order(values) or tuple(range(values.dim())))

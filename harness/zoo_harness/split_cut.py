@@ -163,6 +163,18 @@ def substitute(small: Any, large: Any) -> Any:
     return small if not times else BatchSize(times) if small == BATCHES[0] * times else None
 
 
+def memory_order(values: Tensor) -> tuple[int, ...] | None:
+    """Dimensions from the outermost in memory to the innermost; ``None`` for a part of a larger piece of memory.
+
+    >>> images = torch.zeros(2, 3, 5, 5).to(memory_format=torch.channels_last)
+    >>> memory_order(images), memory_order(images[:, 1:])
+    ((0, 2, 3, 1), None)
+    """
+    strides = values.stride()
+    order = sorted(range(values.dim()), key=lambda dimension: (-strides[dimension], dimension))
+    return tuple(order) if values.permute(order).is_contiguous() else None
+
+
 def _weights(trace: Trace, node: fx.Node) -> tuple[bool, bool]:
     """Whether a step reads a parameter that trains itself, and whether it reads any weights."""
     if node.op == "get_attr":
@@ -211,14 +223,30 @@ def _close(mode: Mode, steps: dict[int, Step], tail: set[int]) -> None:
 def _pull_back(modes: tuple[Mode, Mode], steps: dict[int, Step], tail: set[int]) -> set[int]:
     """Move steps into the tail where that costs no memory; return what the tail then reads."""
     overwritten = _overwritten_later(modes, tail)
+    required = set(tail)
     while True:
-        frontier = {given for number in tail for given in steps[number].inputs} - tail
+        frontier = _frontier(steps, tail)
         moved = next((n for n in sorted(frontier, reverse=True) if _moves(n, steps, frontier, tail, overwritten)), None)
         # What writes to memory that a moved step gives moves with it.
         written = {n for number in tail for n in steps[number].writers - tail if steps[n].inputs & tail}
         if moved is None and not written:
-            return frontier
+            break
         tail |= written if moved is None else {moved}
+    while given_back := next((n for n in sorted(tail - required) if _won_nothing(n, steps, tail)), None):
+        tail.remove(given_back)
+    return _frontier(steps, tail)
+
+
+def _frontier(steps: dict[int, Step], tail: set[int]) -> set[int]:
+    return {given for number in tail for given in steps[number].inputs} - tail
+
+
+def _won_nothing(number: int, steps: dict[int, Step], tail: set[int]) -> bool:
+    """Whether what a moved step gives could as well be kept: nothing else in the tail reads what it reads."""
+    step = steps[number]
+    elsewhere = {given for other in tail - {number} for given in steps[other].inputs}
+    read = {given for given in step.inputs if steps[given].of_images}
+    return step.of_images and read.isdisjoint(tail | elsewhere) and _cost(step) <= sum(_cost(steps[n]) for n in read)
 
 
 def _moves(number: int, steps: dict[int, Step], frontier: set[int], tail: set[int], overwritten: set[int]) -> bool:
@@ -258,7 +286,9 @@ def _cost(step: Step) -> float:
         return 0
     if not isinstance(small, Tensor) or (small.shape[:1], large.shape[:1]) != ((BATCHES[0],), (BATCHES[1],)):
         return math.inf
-    return math.inf if small.shape[1:] != large.shape[1:] else small[0].numel() * small.element_size()
+    if small.shape[1:] != large.shape[1:] or not (step.weighty or memory_order(small)):
+        return math.inf
+    return small[0].numel() * small.element_size()
 
 
 def _with_what_they_need(wanted: Iterable[int], steps: dict[int, Step]) -> set[int]:

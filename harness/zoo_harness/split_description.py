@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from zoo.backbone import Backbone
+from zoo.backbone import Backbone, Tuning
+from zoo.errors import ZooError
 from zoo_harness.network import build_network
 from zoo_harness.preprocess import resolve_preprocessing
 from zoo_harness.split import Split, split_network
@@ -29,10 +30,12 @@ def describe_split(backbone: Backbone, recipe: str, classes: int) -> dict[str, A
     '0.090'
     """
     tuning = backbone.tuning(recipe)
-    network = build_network(backbone.name, backbone.network, device="meta")
-    size = resolve_preprocessing(backbone, network, tuning).input_size
-    images = torch.empty(2, 3, *size, device="meta")
-    split = split_network(prepare(network, tuning, classes, images), images)
+    try:
+        split, images = _cut(backbone, tuning, classes, "meta")
+    except ZooError:
+        raise
+    except Exception:  # its code reads values, which that device has not
+        split, images = _cut(backbone, tuning, classes, "cpu")
     prefix, tail = count_flops(split, images[:1])
     return {
         "kept": [
@@ -49,6 +52,13 @@ def describe_split(backbone: Backbone, recipe: str, classes: int) -> dict[str, A
         "tail_flops": tail,
         "reason": split.reason,
     }
+
+
+def _cut(backbone: Backbone, tuning: Tuning, classes: int, device: str) -> tuple[Split, Tensor]:
+    network = build_network(backbone.name, backbone.network, device)
+    size = resolve_preprocessing(backbone, network, tuning).input_size
+    images = torch.rand(2, 3, *size, device=device)
+    return split_network(prepare(network, tuning, classes, images), images), images
 
 
 def count_flops(split: Split, images: Tensor) -> tuple[int, int]:

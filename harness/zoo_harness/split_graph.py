@@ -26,13 +26,19 @@ def prefix_module(mode: Mode, cut: Cut) -> nn.Module:
 
 def overwritten(modes: tuple[Mode, Mode], cut: Cut) -> set[int]:
     """What is kept and is written to by the tail in either mode."""
-    written: set[int] = set()
+    found: set[int] = set()
     for mode in modes:
+        written: set[int] = set()
         for node, number in mode.numbers.items():
             if number in cut.tail:
                 effects: Effects = node.meta["effects"]
                 written |= effects.writes
-    return {number for number in cut.kept if storage(cut.steps[number].values[0]) in written}
+        found |= {
+            number
+            for node, number in mode.numbers.items()
+            if number in cut.kept and storage(node.meta["value"]) in written
+        }
+    return found
 
 
 def kept_names(mode: Mode, cut: Cut) -> list[str]:

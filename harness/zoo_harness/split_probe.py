@@ -80,6 +80,7 @@ def _outcome(split: Split, logits: Callable[[], tuple[Tensor, ...]]) -> dict[str
     tuned.eval()
     with torch.no_grad():
         named = {f"logits {place} in inference": part.clone() for place, part in enumerate(logits())}
+    torch.clear_autocast_cache()  # what was cast where no gradients are taken has none
     tuned.train()
     tuned.network.zero_grad(set_to_none=True)
     torch.manual_seed(SEED)

@@ -262,7 +262,10 @@ class _Tracer(fx.Tracer):
 
 
 class _Proxy(fx.Proxy):
-    """Stands for a value: passes for a tensor if that is one, else has its length; changes in place where code does."""
+    """Stands for a value: passes for a tensor if that is one, has its length, and changes in place where code does so.
+
+    A length that enters the recording is a number there; the recording of another number of images shows it.
+    """
 
     _is_param = _is_buffer = False  # asked by isinstance(..., nn.Parameter) and the like
 
@@ -271,10 +274,7 @@ class _Proxy(fx.Proxy):
         return Tensor if isinstance(self.node.meta["value"], Tensor) else _Proxy
 
     def __len__(self) -> int:
-        value = self.node.meta["value"]
-        if isinstance(value, Tensor):
-            super().__len__()
-        return len(value)
+        return len(self.node.meta["value"])
 
     def __setitem__(self, place: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, place, value), {})

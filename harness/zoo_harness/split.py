@@ -19,6 +19,7 @@ A network that cannot be cut is no error: its ``Split`` keeps the images, its ta
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 
 from zoo_harness.split_cut import BATCHES, Cut, Mode, Numbering, choose_cut, memory_order
 from zoo_harness.split_graph import TailBuilder, kept_names, overwritten, prefix_module
-from zoo_harness.split_trace import CannotSplitError, Trace, on_meta, trace_network, unchanged
+from zoo_harness.split_trace import CannotSplitError, Trace, on_meta, one_line, trace_network, unchanged
 from zoo_harness.surgery import TunedNetwork, capture
 
 
@@ -105,7 +106,7 @@ class Split:
         """What is kept of a batch, one tensor ``(B, *shape)`` for each of ``kept``; under the caller's autocast."""
         if self.prefix_module is None:
             return (images,)
-        with torch.no_grad():  # no inference mode: what it gives cannot be used in training
+        with torch.inference_mode(mode=False), torch.no_grad():  # what inference mode gives cannot be trained on
             results: tuple[Tensor, ...] = self.prefix_module(images)
         return results
 
@@ -158,6 +159,8 @@ def split_network(tuned: TunedNetwork, example: Tensor) -> Split:
             return _cut(tuned, example)
     except CannotSplitError as error:
         return whole_network(tuned, example, str(error))
+    except Exception as error:  # whatever the code of a network may raise
+        return whole_network(tuned, example, f"cutting it failed: {one_line(error)}")
 
 
 def whole_network(tuned: TunedNetwork, example: Tensor, reason: str) -> Split:
@@ -188,18 +191,26 @@ def _cut(tuned: TunedNetwork, example: Tensor) -> Split:
 def _chosen(tuned: TunedNetwork, example: Tensor) -> tuple[tuple[Mode, Mode], Cut]:
     """Record and choose, on the meta device if the network runs there, else as it is."""
     if example.device.type != "meta":
-        with contextlib.suppress(CannotSplitError), on_meta(tuned.network):
+        with contextlib.suppress(Exception), on_meta(tuned.network):  # its code may read values
             return _chosen(tuned, example.to("meta"))
+    undivided: set[nn.Module] = set()
+    while True:
+        known = len(undivided)
+        training = _traces(tuned, tuned.train, example, undivided)
+        inference = _traces(tuned, tuned.eval, example, undivided)
+        if len(undivided) == known:  # the steps are the same ones in every recording
+            break
     numbering = Numbering()
-    modes = (numbering.add(_traces(tuned, example, training=True)), numbering.add(_traces(tuned, example)))
+    modes = (numbering.add(training), numbering.add(inference))
     return modes, choose_cut(modes, numbering.steps)
 
 
-def _traces(tuned: TunedNetwork, example: Tensor, *, training: bool = False) -> tuple[Trace, Trace]:
-    tuned.train() if training else tuned.eval()
+def _traces(
+    tuned: TunedNetwork, set_mode: Callable[[], None], example: Tensor, undivided: set[nn.Module]
+) -> tuple[Trace, Trace]:
+    set_mode()
     heads = {tuned.network.get_submodule(path) for path in tuned.head_paths}
     rows = [torch.arange(count, device=example.device) % len(example) for count in BATCHES]
-    undivided: set[nn.Module] = set()
     first, second = (trace_network(tuned.network, example[place], heads, undivided) for place in rows)
     return first, second
 

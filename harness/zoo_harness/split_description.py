@@ -27,7 +27,7 @@ def describe_split(backbone: Backbone, recipe: str, classes: int) -> dict[str, A
     >>> cut["kept"], cut["reason"]
     ([{'name': 'blocks.10', 'shape': [198, 768], 'dtype': 'float32', 'bytes': 608256}], None)
     >>> f"{cut['tail_flops'] / cut['flops']:.3f}"
-    '0.090'
+    '0.083'
     """
     tuning = backbone.tuning(recipe)
     try:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo_harness.split import Split, whole_network
-from zoo_harness.split_trace import CannotSplitError, put_buffers, unchanged
+from zoo_harness.split_trace import CannotSplitError, one_line, put_buffers, unchanged
 
 OWN_DEVIATIONS = 10  # times what the network differs from itself in two runs
 ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative to the largest value; other types 5 %
@@ -64,7 +64,7 @@ def _compare(split: Split, images: Tensor) -> None:
     except CannotSplitError:
         raise
     except Exception as error:  # whatever the code of a network may raise
-        raise CannotSplitError(f"{type(error).__name__}: {error}") from error
+        raise CannotSplitError(one_line(error)) from error
     if not all(map(torch.equal, stored, copies)):
         raise CannotSplitError("the tail writes to what is kept")
     expected = outcome(lambda: split.tuned.logits(images.clone()))

@@ -144,6 +144,15 @@ def put_buffers(network: nn.Module, saved: dict[str, Tensor]) -> None:
                 buffer.copy_(saved[name])
 
 
+def one_line(error: Exception) -> str:
+    r"""An error's kind and the first line of its text.
+
+    >>> one_line(ValueError("not square: 3 x 4\ngiven by resize"))
+    'ValueError: not square: 3 x 4'
+    """
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".removesuffix(": ")
+
+
 def tensors_in(value: object) -> list[Tensor]:
     """The tensors of a nested value."""
     return [part for part in pytree.tree_leaves(value) if isinstance(part, Tensor)]
@@ -262,9 +271,10 @@ class _Tracer(fx.Tracer):
 
 
 class _Proxy(fx.Proxy):
-    """Stands for a value: passes for a tensor if that is one, has its length, and changes in place where code does so.
+    """Stands for a value: passes for a tensor if that is one, for a number if that is one, and changes in place.
 
-    A length that enters the recording is a number there; the recording of another number of images shows it.
+    Where Python itself wants a length or a number, the number enters the recording; that of another number of images
+    shows whether it stays the same.
     """
 
     _is_param = _is_buffer = False  # asked by isinstance(..., nn.Parameter) and the like
@@ -275,6 +285,21 @@ class _Proxy(fx.Proxy):
 
     def __len__(self) -> int:
         return len(self.node.meta["value"])
+
+    def __index__(self) -> int:
+        return operator.index(self._number())
+
+    def __int__(self) -> int:
+        return int(self._number())
+
+    def __float__(self) -> float:
+        return float(self._number())
+
+    def _number(self) -> Any:
+        value = self.node.meta["value"]
+        if isinstance(value, Tensor):
+            raise fx.proxy.TraceError("the value of a tensor is asked for")
+        return value
 
     def __setitem__(self, place: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, place, value), {})
@@ -363,5 +388,5 @@ def _attributes_put_back(network: nn.Module) -> Iterator[None]:
 def _why(error: Exception) -> str:
     if isinstance(error, fx.proxy.TraceError):
         return "its forward method decides by the values of a tensor"
-    first, *_rest = str(error).strip().splitlines() or [type(error).__name__]
-    return f"its forward method cannot be recorded: {first}"
+    told = str(error) if isinstance(error, CannotSplitError) else one_line(error)
+    return f"its forward method cannot be recorded: {told}"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
 
-from zoo import DualHead, Head
-from zoo.backbone import FeatureLayer, Training, Tuning
+from zoo import Backbone, DualHead, FactoryArchitecture, FeatureLayer, Head, Preprocessing, RandomWeights
+from zoo.backbone import Training, Tuning
 from zoo_harness.split import Split, split_network
-from zoo_harness.split_description import count_flops
+from zoo_harness.split_description import count_flops, describe_split
 from zoo_harness.split_probe import verified
 from zoo_harness.surgery import TunedNetwork, capture, prepare
 
@@ -212,7 +213,8 @@ def asks_for_shapes(net: Net, x: Tensor) -> Tensor:
     batch, channels, height, width = x.shape
     if height != width or not isinstance(x, Tensor):
         raise ValueError("not square")
-    x = x.permute(0, 2, 3, 1).reshape(batch * height, width, channels)
+    x = torch.stack([x[:, place] for place in range(channels)], 1)
+    x = x.permute(0, 2, 3, 1).reshape(batch * height, int(width), channels)
     return net.end(net.block(x.reshape(batch, height, width, channels).permute(0, 3, 1, 2)))
 
 
@@ -400,6 +402,40 @@ def test_both_heads_of_a_network_whose_modes_give_different_things() -> None:
     assert [(part.name, part.shape) for part in split.kept] == [("blocks.1", (6, 24))]
     assert len(split.tail(split.prefix(images))) == 2
     assert_same_training(split, images)
+
+
+def test_description_of_a_network_that_reads_values_comes_from_random_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reads_values.py").write_text(
+        """
+from torch import nn
+
+class Clamped(nn.Conv2d):
+    def forward(self, images):
+        return super().forward(images) / max(1.0, images.amax().item())
+
+def make():
+    return nn.Sequential(Clamped(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4), nn.Linear(4, 10))
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    backbone = Backbone(
+        name="reads_values",
+        weights=RandomWeights(),
+        architecture=FactoryArchitecture("reads_values:make"),
+        preprocessing=Preprocessing(input_size=(32, 32)),
+        unfreeze=("3",),
+        head=Head("4"),
+        features=(FeatureLayer("3", 4, pool="flatten"),),
+        license=None,
+        paper=None,
+        pretrained_on=None,
+        imagenet_top1=None,
+    )
+    cut = describe_split(backbone, "default", 10)
+    assert (cut["reason"], cut["kept"]) == (None, [{"name": "2", "shape": [8], "dtype": "float32", "bytes": 32}])
+    assert cut["tail_flops"] == 2 * (8 * 4 + 4 * 10)
 
 
 # What a split is to those who use it

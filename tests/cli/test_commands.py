@@ -106,6 +106,25 @@ def test_show_names_every_tensor_that_trains(capsys: pytest.CaptureFixture[str])
     assert "unknown for these weights" in shown
 
 
+def test_show_prints_where_training_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["show", "cait_s24", "--recipe", "paper", "--split"]
+    assert run([*arguments, "--json"]) == 0
+    split = json.loads(capsys.readouterr().out)["split"]
+    assert [part["shape"] for part in split["kept"]] == [[196, 384], [1, 384]]
+    assert split["bytes_per_image"] == 302_592
+    assert run(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "  kept per image blocks: 196 x 384 float32\n" in shown
+    assert "  after it       0.12 GFLOP, 0.6%: in every epoch\n" in shown
+
+
+def test_show_says_why_a_network_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["show", "resnet18_cifar", "--split"]) == 0
+    assert "  not cut: all of it trains\n" in capsys.readouterr().out
+    assert run(["show", "resnet18_cifar", "--json"]) == 0
+    assert "split" not in json.loads(capsys.readouterr().out)
+
+
 def test_unknown_names_have_near_misses_and_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean 'cait_s24'?" in failing(capsys, 2, "show", "cait-s24")
     assert "did you mean 'paper'?" in failing(capsys, 2, "show", "cait_s24", "--recipe", "papr")

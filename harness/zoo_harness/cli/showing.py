@@ -14,6 +14,9 @@ def show(
     name: BackboneName,
     recipe: RecipeName = "default",
     classes: Annotated[int, typer.Option(help="Number of classes of the new head.")] = 10,
+    split: Annotated[
+        bool, typer.Option("--split", help="Show where training starts: what is computed once an image, and kept.")
+    ] = False,
     as_json: AsJson = False,
     _debug: Debug = False,
 ) -> None:
@@ -33,6 +36,10 @@ def show(
 
     local = find_local(backbone.weights)
     description = {**describe_backbone(backbone, recipe, classes), "weights_file": str(local) if local else None}
+    if split:
+        from zoo_harness.split_description import describe_split
+
+        description["split"] = describe_split(backbone, recipe, classes)
     if as_json:
         print_json(description)
     else:
@@ -70,6 +77,8 @@ def _print(shown: dict[str, Any]) -> None:
     )
     rows = [[layer["path"], str(layer["width"]), layer["pool"]] for layer in shown["features"]]
     print_table(["layer", "width", "pool"], rows, right=["width"])
+    if "split" in shown:
+        print_lines("", "Where training starts", "", *_split_lines(shown["split"]))
 
 
 def _recipe_lines(shown: dict[str, Any]) -> list[str]:
@@ -101,3 +110,17 @@ def _count_lines(counts: dict[str, Any]) -> list[str]:
         source = f"the source, {counts['reported_classes']} classes: {which}"
         lines.append(f"  reported       {counts['reported']:>13,}  ({source})")
     return lines
+
+
+def _split_lines(split: dict[str, Any]) -> list[str]:
+    if split["reason"]:
+        return [f"  not cut: {split['reason']}", f"  forward pass   {split['flops'] / 1e9:.2f} GFLOP"]
+    kept = [f"{part['name']}: {' x '.join(map(str, part['shape']))} {part['dtype']}" for part in split["kept"]]
+    whole, tail = split["flops"], split["tail_flops"]
+    return [
+        *(f"  {'' if place else 'kept per image':<14} {line}" for place, line in enumerate(kept)),
+        f"  {'':<14} {split['bytes_per_image']:,} bytes; half of that in bf16",
+        f"  forward pass   {whole / 1e9:.2f} GFLOP an image",
+        f"  before the cut {(whole - tail) / 1e9:.2f} GFLOP, {1 - tail / whole:.1%}: once an image",
+        f"  after it       {tail / 1e9:.2f} GFLOP, {tail / whole:.1%}: in every epoch",
+    ]

@@ -1,0 +1,83 @@
+"""Where each built-in backbone is cut: what is kept, what is saved, and that the two parts are the whole."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+
+import pytest
+import torch
+
+from zoo import Backbone, load_registry
+from zoo_harness.network import build_network
+from zoo_harness.preprocess import resolve_preprocessing
+from zoo_harness.split import split_network
+from zoo_harness.split_description import describe_split
+from zoo_harness.split_probe import verified
+from zoo_harness.surgery import prepare
+
+REGISTRY = load_registry()
+BUILT_IN = [record for name, record in REGISTRY.backbones.items() if REGISTRY.owner("backbone", name).built_in]
+
+# Convolutional networks are cut at the same place on smaller images, and take a fraction of the time.
+SMALLER = {
+    "densenet201", "efficientnet_b0", "efficientnet_lite0", "efficientnet_v2_s", "efficientnetv2_l", "nfnet_f6",
+    "resnet152v2", "resnet18",
+}  # fmt: skip
+LARGE = {"nfnet_f6", "vit_l32"}  # of 438 and 305 million parameters
+
+
+# The design's measurements: shapes, and GFLOP of a forward pass before and after the cut.
+@pytest.mark.parametrize(
+    ("name", "shapes", "before", "after"),
+    [
+        ("vgg19", [[512, 14, 14]], 35.3, 3.70),
+        ("densenet201", [[896, 7, 7]], 7.9, 0.67),
+        ("efficientnetv2_l", [[640, 7, 7]], 23.9, 0.57),
+        ("nfnet_f6", [[1536, 7, 7]], 113.5, 0.87),
+        ("vit_l32", [[50, 1024]], 29.5, 1.27),
+        ("swin_b", [[7, 7, 1024]], 29.6, 1.24),
+        ("coat_lite_small", [[49, 512]], 6.9, 0.97),  # without the class token, which is added in the tail
+        ("cait_s24", [[196, 384], [1, 384]], 18.5, 0.12),
+        ("deit_base_distilled", [[198, 768]], 32.4, 2.92),
+        ("resnet152v2", [[1024, 7, 7]], 20.3, 1.47),  # this recipe trains three blocks; the last alone was measured
+    ],
+)
+def test_backbones_of_the_paper_are_cut_where_training_starts(
+    name: str, shapes: list[list[int]], before: float, after: float
+) -> None:
+    cut = describe_split(REGISTRY.backbone(name), "paper", 10)
+    assert [part["shape"] for part in cut["kept"]] == shapes
+    assert cut["bytes_per_image"] == 4 * sum(torch.Size(shape).numel() for shape in shapes)
+    assert (cut["flops"] - cut["tail_flops"]) / 1e9 == pytest.approx(before, abs=0.06)
+    assert cut["tail_flops"] / 1e9 == pytest.approx(after, abs=0.006)
+
+
+def test_classifier_alone_keeps_the_vector_before_its_dropout() -> None:
+    backbone = REGISTRY.backbone("efficientnet_v2_s")
+    network = build_network(backbone.name, backbone.network, device="meta")
+    images = torch.empty(2, 3, 128, 128, device="meta")
+    tuning = replace(backbone.tuning("default"), unfreeze=())
+    split = split_network(prepare(network, tuning, 10, images), images)
+    assert [part.shape for part in split.kept] == [(1280,)]
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        pytest.param(record, id=record.name, marks=[pytest.mark.slow] if record.name in LARGE else [])
+        for record in BUILT_IN
+    ],
+)
+def test_parts_of_a_backbone_are_the_whole(backbone: Backbone) -> None:
+    torch.manual_seed(0)
+    tuning = backbone.tuning("default")
+    network = build_network(backbone.name, backbone.network)
+    own_size = resolve_preprocessing(backbone, network, tuning).input_size
+    images = torch.rand(2, 3, *((128, 128) if backbone.name in SMALLER else own_size)) * 2 - 1
+    tuned = prepare(network, tuning, 10, images)
+    split = verified(split_network(tuned, images), images)
+    assert split.reason == ("all of it trains" if backbone.name.endswith("_cifar") else None)
+    assert all(split.reaches(path) for path in (*tuned.trained_paths, tuning.features[-1].path))
+    del network, tuned, split
+    gc.collect()  # modules refer to each other in circles

@@ -5,12 +5,13 @@ Nothing here imports torch, so that a slip of the pen is told at once.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from zoo.backbone import Backbone, DualHead, FeatureLayer, FileWeights, RandomWeights, Training, Tuning, WeightSource
 from zoo.dataset import Dataset
@@ -118,28 +119,34 @@ def check_seed(seed: int) -> int:
     return seed
 
 
-def apply_overrides(
-    training: Training, *, epochs: int | None, learning_rate: float | None, batch_size: int | None
-) -> Training:
+def apply_overrides(training: Training, given: Mapping[str, object]) -> Training:
     """The recipe's training settings with what the user gave in their place.
 
     Raises :class:`~zoo.errors.UsageError` for a value that cannot be.
 
-    >>> apply_overrides(Training(), epochs=3, learning_rate=None, batch_size=None).epochs
-    3
+    >>> apply_overrides(Training(), {"epochs": 3, "augment": "crop,flip"}).augment
+    ('crop', 'flip')
     """
-    if epochs is not None and epochs < 0:
-        raise UsageError(f"--epochs {epochs} must be 0 (score without training) or more")
-    if learning_rate is not None and not 0 < learning_rate < math.inf:
-        raise UsageError(f"--learning-rate {learning_rate} must be above 0 and finite")
-    if batch_size is not None and batch_size < 1:
-        raise UsageError(f"--batch-size {batch_size} must be at least 1")
-    return replace(
-        training,
-        epochs=training.epochs if epochs is None else epochs,
-        learning_rate=learning_rate or training.learning_rate,
-        batch_size=batch_size or training.batch_size,
-    )
+    changes = dict(given)
+    for name in ("augment", "milestones"):
+        if name in changes:
+            changes[name] = tuple(part.strip() for part in str(changes[name]).split(",") if part.strip())
+    try:
+        if changes.get("schedule", "multistep") != "multistep" and "milestones" not in changes:
+            changes["milestones"] = ()  # of the recipe's own schedule
+        return TypeAdapter(Training).validate_python({**asdict(training), **changes}, strict=False)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        name = str(fault["loc"][0]) if fault["loc"] else ""
+        raise UsageError(_explained(name, given.get(name), fault["msg"])) from error
+
+
+def _explained(name: str, value: object, message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    if not name:
+        return message
+    hint = " (0 scores without training)" if name == "epochs" else ""
+    return f"--{name.replace('_', '-')} {value}: {message[0].lower()}{message[1:]}{hint}"
 
 
 def choose_prediction(option: str, tuning: Tuning, backbones: Iterable[Backbone]) -> Literal["cls", "mean"]:

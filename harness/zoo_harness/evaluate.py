@@ -140,6 +140,7 @@ def _settings(request: Request, tuning: Tuning, preprocessing: Preprocessing) ->
         seed=request.conditions.seed,
         device=str(request.conditions.device),
         precision=request.conditions.precision,
+        deterministic=request.conditions.deterministic,
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
     )
 
@@ -152,6 +153,7 @@ _NOTHING_YET = Results(
     separation_raw_pixels=None,
     separation_before=None,
     separation_after=None,
+    frozen_part=None,
     mean_train_seconds=None,
     mean_evaluation_seconds=None,
     total_seconds=None,

@@ -6,9 +6,11 @@ A kill therefore never leaves half a file under a final name. ``history.jsonl`` 
 from __future__ import annotations
 
 import datetime
+import fcntl
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +55,26 @@ class RunDirectory:
             file.write(epoch.model_dump_json() + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+    def rewrite_history(self, epochs: Iterable[EpochRecord]) -> None:
+        """Replace ``history.jsonl``: a run that was killed may have one line too few."""
+        write_text(self.history, "".join(f"{epoch.model_dump_json()}\n" for epoch in epochs))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from running in this folder while the body runs.
+
+        Raises :class:`~zoo.errors.UsageError` where one does.
+        """
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(f"{self.path}: the run is still running, in another process") from error
+            yield
+        finally:
+            os.close(descriptor)
 
     def finish(self, record: RunRecord, card: str) -> None:
         """Write the card and the last record; the record goes last, since it says that the rest is there."""

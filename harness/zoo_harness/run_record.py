@@ -111,6 +111,7 @@ class SettingsRecord(Record):
     seed: int
     device: str
     precision: Literal["fp32", "bf16"]
+    deterministic: bool
     evaluation_batch_size: int
 
 
@@ -191,6 +192,22 @@ class EpochRecord(Record):
     evaluation_seconds: float
 
 
+class FrozenPartRecord(Record):
+    """How the part that does not train was run: once, its outputs kept, or with all the rest in every epoch.
+
+    ``reason`` says why the whole network ran in every epoch, and is ``None`` where it did not. ``kept`` names what is
+    kept of an image with its shape, ``place`` where. ``computed`` images had to be computed, in ``seconds``; the
+    outputs of the others were there from an earlier run.
+    """
+
+    reason: str | None
+    kept: tuple[str, ...] = ()
+    bytes_per_image: int | None = None
+    place: str | None = None
+    computed: int | None = None
+    seconds: float | None = None
+
+
 class Results(Record):
     """What was measured; ``None`` where the run has not come that far."""
 
@@ -201,6 +218,7 @@ class Results(Record):
     separation_raw_pixels: SeparationRecord | None
     separation_before: SeparationRecord | None
     separation_after: SeparationRecord | None
+    frozen_part: FrozenPartRecord | None
     mean_train_seconds: float | None
     mean_evaluation_seconds: float | None
     total_seconds: float | None

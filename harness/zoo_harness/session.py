@@ -9,84 +9,135 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
 
-from zoo.errors import ZooError
+from zoo.errors import UsageError, ZooError
 from zoo_harness import checkpoint, provenance
+from zoo_harness.cache_policy import CachePolicy
 from zoo_harness.card import render_card
+from zoo_harness.device import repeatable
 from zoo_harness.evaluate import Plan
 from zoo_harness.feature_input import Array
+from zoo_harness.frozen_part import open_learner, whole_network
 from zoo_harness.interrupts import held_back
 from zoo_harness.layer_curve import RAW_PIXELS
 from zoo_harness.plots import plot_history, plot_samples
+from zoo_harness.run_changes import refuse_changes
 from zoo_harness.run_directory import RunDirectory
-from zoo_harness.run_record import EpochRecord, RunRecord, SeparationRecord, now
-from zoo_harness.sources import ImageSource
+from zoo_harness.run_record import EpochRecord, FrozenPartRecord, RunRecord, SeparationRecord, now, read_run
 from zoo_harness.split_separation import split_separation
 from zoo_harness.train import Evaluation, FineTuning, Learner, Progress, evaluate, starting_state
 
 Ending = Literal["finished", "interrupted", "failed"]
 
 
-def run(
-    planned: Plan, directory: RunDirectory, progress: Progress, announce: Callable[[EpochRecord], None]
-) -> RunRecord:
+@dataclass(frozen=True)
+class Watch:
+    """Who is told of a run: of every part and its progress, of each epoch as it ends, and in a line now and then."""
+
+    progress: Progress
+    announce: Callable[[EpochRecord], None]
+    say: Callable[[str], None]
+
+
+def run(planned: Plan, directory: RunDirectory, policy: CachePolicy, watch: Watch) -> RunRecord:
     """Carry a plan out, writing the run directory as it goes; return the finished record.
 
-    ``announce`` gets every epoch as it ends. A run that is interrupted or fails leaves its history, the checkpoint of
-    its last whole epoch, and a record that says so.
+    A run that is interrupted or fails leaves its history, the checkpoint of its last whole epoch, and a record that
+    says so.
     """
-    session = _Session(planned, directory, progress, announce)
-    directory.write_record(planned.record)
-    try:
-        session.score_raw_pixels()
-        session.score_before()
-        session.train()
-        session.score_after()
-        return session.close("finished")
-    except KeyboardInterrupt:
-        session.close("interrupted")
-        raise
-    except BaseException:
-        with contextlib.suppress(OSError):  # a disk that is full: the first error tells it
-            session.close("failed")
-        raise
+    return _carry_out(_Session(planned, directory, watch), policy)
+
+
+def resume(planned: Plan, directory: RunDirectory, policy: CachePolicy, watch: Watch) -> RunRecord:
+    """Go on with the run in this directory from its last whole epoch, as if it had never stopped.
+
+    Raises :class:`~zoo.errors.UsageError` where the run is finished, is still running, or began with other data,
+    weights or settings than ``planned``.
+    """
+    earlier = read_run(directory.path)
+    if earlier.status == "finished":
+        raise UsageError(f"--resume {directory.path}: the run is finished")
+    for warning in refuse_changes(earlier, planned.record, directory.path):
+        watch.say(f"warning: {warning}")
+    results = earlier.results.model_copy(update={"total_seconds": None})
+    record = planned.record.model_copy(
+        update={"started": earlier.started, "command": earlier.command, "results": results}
+    )
+    return _carry_out(_Session(replace(planned, record=record), directory, watch), policy)
+
+
+def _carry_out(session: _Session, policy: CachePolicy) -> RunRecord:
+    conditions = session.planned.request.conditions
+    with session.directory.held(), repeatable(conditions.deterministic):
+        try:
+            session.begin()
+            session.score_raw_pixels()
+            with open_learner(session.planned, policy, session.watch.progress, session.watch.say) as learner:
+                session.learn_with(*learner)
+                session.score_before()
+                session.take_up()
+                session.train()
+                session.score_after()
+            return session.close("finished")
+        except KeyboardInterrupt:
+            session.close("interrupted")
+            raise
+        except BaseException:
+            with contextlib.suppress(OSError):  # a disk that is full: the first error tells it
+                session.close("failed")
+            raise
 
 
 class _Session:
     """The state of one run while it runs."""
 
-    def __init__(
-        self,
-        planned: Plan,
-        directory: RunDirectory,
-        progress: Progress,
-        announce: Callable[[EpochRecord], None],
-    ) -> None:
+    def __init__(self, planned: Plan, directory: RunDirectory, watch: Watch) -> None:
         self.record = planned.record
-        self._plan = planned
-        self._directory = directory
-        self._progress = progress
-        self._announce = announce
+        self.planned = planned
+        self.directory = directory
+        self.watch = watch
+        self._progress = watch.progress
         self._started = time.perf_counter()
         self._layer = planned.request.layer
         self._last: Evaluation | None = None
-        self._learner = self._whole = _whole_network(planned)
+        self._learner = self._whole = whole_network(planned)
         self._state = starting_state(planned.tuned, planned.request.training)
+
+    def begin(self) -> None:
+        """Write the record down before anything is computed."""
+        self.directory.write_record(self.record)
+
+    def learn_with(self, learner: Learner, made: FrozenPartRecord) -> None:
+        """Take what computes logits from now on."""
+        self._learner = learner
+        self._update(frozen_part=made)
+
+    def take_up(self) -> None:
+        """Go back to where an earlier process stood, if there was one."""
+        self._state.load(self.directory.path)
+        if self._state.standing.epoch:
+            self.directory.rewrite_history(self._state.standing.history)
+            self._last = None
 
     def score_raw_pixels(self) -> None:
         """Separation of the images themselves, and the sample grid."""
-        data = self._plan.data
+        if self.record.results.separation_raw_pixels is not None:
+            return
+        data = self.planned.data
         plot_samples(
-            data.evaluation.images, data.evaluation.labels.numpy(), data.record.classes, self._directory.samples
+            data.evaluation.images, data.evaluation.labels.numpy(), data.record.classes, self.directory.samples
         )
         separation = self._separation(RAW_PIXELS, data.train.raw_pixels, data.evaluation.raw_pixels, RAW_PIXELS)
         self._update(separation_raw_pixels=separation)
 
     def score_before(self) -> None:
         """Separation that the weights give as they came."""
+        if self.record.results.separation_before is not None:
+            return
         train = self._evaluate("train", "before")
         self._last = self._evaluate("evaluation", "before")
         separation = self._separation(self._layer.path, train.collected, self._last.collected, "features, before")
@@ -94,7 +145,7 @@ class _Session:
 
     def train(self) -> None:
         """Fine-tune, keeping history and state up to date after every epoch."""
-        request = self._plan.request
+        request = self.planned.request
         if request.training.epochs:
             layer = self._layer if self._learner.reaches(self._layer.path) else None
             FineTuning(
@@ -136,23 +187,23 @@ class _Session:
                 self._save_checkpoint()
             elif self._state.standing.epoch:
                 with contextlib.suppress(OSError, ZooError):  # what cut the run short tells more
-                    self._state.load(self._directory.path)
+                    self._state.load(self.directory.path)
                     self._save_checkpoint()
-            plot_history(list(self._state.standing.history), self._directory.path)
+            plot_history(list(self._state.standing.history), self.directory.path)
             ending = {
                 "status": status,
                 "ended": now(),
-                "plots": self._directory.plots(),
-                "checkpoint_sha256": checkpoint.digest(self._directory.path),
+                "plots": self.directory.plots(),
+                "checkpoint_sha256": checkpoint.digest(self.directory.path),
             }
             self.record = self.record.model_copy(update=ending)
-            self._directory.finish(self.record, render_card(self.record))
+            self.directory.finish(self.record, render_card(self.record))
         return self.record
 
     def _after_epoch(self, epoch: EpochRecord, result: Evaluation) -> None:
         with held_back():  # state, history and record speak of the same epoch
-            self._state.save(self._directory.path)
-            self._directory.append_epoch(epoch)
+            self._state.save(self.directory.path)
+            self.directory.append_epoch(epoch)
             self._last = result
             history = self._state.standing.history
             self._update(
@@ -162,22 +213,22 @@ class _Session:
                 mean_train_seconds=sum(line.train_seconds for line in history) / len(history),
                 mean_evaluation_seconds=sum(line.evaluation_seconds for line in history) / len(history),
             )
-            self._announce(epoch)
+            self.watch.announce(epoch)
 
     def _save_checkpoint(self) -> None:
-        checkpoint.save_checkpoint(self._plan.tuned.network, self._directory.path)
-        checkpoint.save_configuration(self._plan.tuned.network, self.record, self._directory.path)
+        checkpoint.save_checkpoint(self.planned.tuned.network, self.directory.path)
+        checkpoint.save_configuration(self.planned.tuned.network, self.record, self.directory.path)
 
     def _evaluate(self, split: Literal["train", "evaluation"], when: str) -> Evaluation:
         learner = self._learner if self._learner.reaches(self._layer.path) else self._whole
         source = learner.train if split == "train" else learner.evaluation
         self._progress.stage(f"features of the {split} split, {when}", len(source))
-        return evaluate(learner, source, self._plan.request.conditions, self._layer, self._progress)
+        return evaluate(learner, source, self.planned.request.conditions, self._layer, self._progress)
 
     def _separation(
         self, layer: str, train: Array | Tensor, evaluation: Array | Tensor, called: str
     ) -> SeparationRecord:
-        data, conditions = self._plan.data, self._plan.request.conditions
+        data, conditions = self.planned.data, self.planned.request.conditions
         scores = {}
         for split, features, images in (("train", train, data.train), ("evaluation", evaluation, data.evaluation)):
             self._progress.stage(f"separation of {called}: {split} split, {len(images):,} images", 0)
@@ -187,13 +238,4 @@ class _Session:
     def _update(self, **results: object) -> None:
         updated = self.record.results.model_copy(update=results)
         self.record = self.record.model_copy(update={"results": updated})
-        self._directory.write_record(self.record)
-
-
-def _whole_network(planned: Plan) -> Learner:
-    """The learner that pushes every image through the whole network."""
-    request, data = planned.request, planned.data
-    conditions, training = request.conditions, request.training
-    train = ImageSource(data.train, conditions.device, training.augment, conditions.seed)
-    evaluation = ImageSource(data.evaluation, conditions.device)
-    return Learner.whole(planned.tuned, train, evaluation, len(data.record.classes))
+        self.directory.write_record(self.record)

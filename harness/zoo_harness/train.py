@@ -60,6 +60,7 @@ class Conditions:
     precision: str = "fp32"
     predict: Literal["cls", "mean"] = "cls"
     seed: int = 0
+    deterministic: bool = False
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,10 @@ BackboneName = Annotated[
     str,
     typer.Argument(metavar="NAME", help="A backbone; zoo list names them.", autocompletion=complete_backbone),
 ]
+OptionalBackboneName = Annotated[
+    str | None,
+    typer.Argument(metavar="[NAME]", help="A backbone; zoo list names them.", autocompletion=complete_backbone),
+]
 RecipeName = Annotated[str, typer.Option("--recipe", help="How to tune it; zoo show NAME names the recipes.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results, warnings and errors.")]

@@ -1,0 +1,257 @@
+"""What ``zoo eval`` and ``zoo train`` have in common: check what was asked, run it, report it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from zoo_harness.cli.table import print_lines, print_table, tell, warn_of
+
+if TYPE_CHECKING:
+    from zoo_harness.cache_policy import CachePolicy
+    from zoo_harness.cli.progress import TerminalProgress
+    from zoo_harness.evaluate import Plan, Request
+    from zoo_harness.run_directory import RunDirectory
+    from zoo_harness.run_options import RunOptions
+    from zoo_harness.run_record import Measurement, RunRecord, ScoreMeasurement
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a run is carried out, which changes nothing of its results."""
+
+    out: Path | None
+    resume: Path | None
+    policy: CachePolicy
+    as_json: bool
+    quiet: bool
+
+
+def chosen_options(context: typer.Context, asked: Mapping[str, Any], resume: Path | None) -> RunOptions:
+    """The options of a run: as given, or those of the run to resume, which what is given must not contradict."""
+    from zoo.errors import UsageError
+    from zoo_harness.run_options import RunOptions, resumed
+
+    options = RunOptions.model_validate(dict(asked))
+    if resume is not None:
+        given = [name for name in asked if _is_given(context, name)]
+        return resumed(resume.expanduser(), options, given)
+    if options.name is None:
+        raise UsageError("which backbone? zoo list names them; --resume RUN goes on with a run")
+    if options.dataset is None:
+        raise UsageError(f"which data set shall {options.name} see? give --dataset; zoo datasets names them")
+    return options
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def carry_out(options: RunOptions, manner: Manner) -> None:
+    """Do what was asked and report it; what is wrong with it is told before anything heavy is imported."""
+    request_of = _checked(options)
+    out = manner.out if manner.resume is None else _to_go_on_in(manner)
+    if manner.resume is None and out is not None:
+        from zoo_harness.run_directory import RunDirectory
+
+        RunDirectory(out).check()
+
+    # From here on torch is imported, which takes seconds; what could be checked without it has been.
+    from zoo_harness.allocator import keep_freed_memory
+    from zoo_harness.cli.progress import TerminalProgress
+    from zoo_harness.interrupts import Terminated, terminable
+
+    keep_freed_memory()
+    try:
+        with TerminalProgress(quiet=manner.quiet) as progress, terminable():
+            record, directory = _run(request_of(), options, manner, out, progress)
+    except Terminated as error:
+        raise typer.Exit(error.exit_code) from error
+    _report(record, directory, as_json=manner.as_json, quiet=manner.quiet)
+
+
+def _to_go_on_in(manner: Manner) -> Path | None:
+    from zoo.errors import UsageError
+
+    if manner.out is not None:
+        raise UsageError(f"--resume {manner.resume} goes on in its own folder; leave --out out")
+    return manner.resume
+
+
+def _checked(options: RunOptions) -> Callable[[], Request]:
+    """What makes the request, once all that can be checked without torch has been."""
+    from zoo.errors import one_of
+    from zoo.registry import load_registry
+    from zoo_harness import choices
+
+    registry = load_registry()
+    warn_of(registry.problems)
+    backbone = registry.backbone(options.name or "")
+    dataset, argument = registry.dataset(options.dataset or "")
+    tuning = backbone.tuning(options.recipe)
+    layer = choices.choose_layer(backbone.name, tuning, options.layer)
+    source = choices.choose_source(backbone, options.weights)
+    training = choices.apply_overrides(tuning.training, options.training)
+    subset = choices.Subset(
+        per_class=options.per_class,
+        limit=options.limit,
+        val_fraction=options.val_fraction,
+        seed=choices.check_seed(options.seed),
+    )
+    predict = choices.choose_prediction(options.predict, tuning, registry.backbones.values())
+    choices.check_device_name(options.device)
+    one_of("--precision", options.precision, choices.PRECISIONS)
+    folder = options.data_dir.expanduser() if options.data_dir else None
+    choices.check_folders(dataset, argument, folder)
+
+    def request() -> Request:
+        from zoo_harness.device import check_precision, choose_device
+        from zoo_harness.evaluate import Request
+        from zoo_harness.train import Conditions
+
+        device = choose_device(options.device)
+        return Request(
+            backbone=backbone,
+            dataset=dataset,
+            argument=argument,
+            tuning=tuning,
+            unfreeze=options.unfreeze or None,
+            layer=layer,
+            weights=source,
+            training=training,
+            subset=subset,
+            conditions=Conditions(
+                device=device,
+                precision=check_precision(options.precision, device),
+                predict=predict,
+                seed=options.seed,
+                deterministic=options.deterministic,
+            ),
+            data_dir=folder,
+            command=("zoo", *sys.argv[1:]),
+        )
+
+    return request
+
+
+def _run(
+    request: Request, options: RunOptions, manner: Manner, out: Path | None, progress: TerminalProgress
+) -> tuple[RunRecord, RunDirectory]:
+    from zoo_harness.evaluate import plan
+    from zoo_harness.run_directory import RunDirectory, claim_directory
+    from zoo_harness.session import Watch, resume, run
+
+    watch = Watch(progress, progress.announce, progress.say)
+    planned = plan(request, progress)
+    for warning in planned.data.warnings:
+        progress.warn(warning)
+    _say_what_begins(planned, progress)
+    if manner.resume is not None:
+        directory = RunDirectory(manner.resume.expanduser())
+        go_on = partial(resume, planned, directory, manner.policy, watch)
+    else:
+        directory = claim_directory(out, request.backbone.name, request.dataset.name)
+        options.write(directory.path)
+        go_on = partial(run, planned, directory, manner.policy, watch)
+    try:
+        return go_on(), directory
+    except KeyboardInterrupt:
+        tell(_what_is_kept(directory))
+        raise
+
+
+def _say_what_begins(planned: Plan, progress: TerminalProgress) -> None:
+    from zoo_harness.surgery import outermost
+
+    parameters, data = planned.record.parameters, planned.record.dataset
+    progress.say(
+        f"{planned.request.backbone.name} on {data.title}: {data.train.images:,} training and "
+        f"{data.evaluation.images:,} {data.evaluation.split} images, {len(data.classes)} classes, "
+        f"{planned.request.conditions.device}"
+    )
+    progress.say(
+        f"training {parameters.trained:,} of {parameters.total:,} parameters "
+        f"({parameters.trained_without_head:,} without the head): {', '.join(outermost(planned.tuned.trained_paths))}"
+    )
+
+
+def _what_is_kept(directory: RunDirectory) -> str:
+    from zoo_harness.run_record import read_run
+
+    record = read_run(directory.path)
+    again = f"zoo eval --resume {shlex.quote(str(directory.path))} goes on"
+    if record.checkpoint_sha256 is None:
+        return (
+            f"interrupted before the first epoch ended; there is no checkpoint, only the record in {directory.path}; "
+            f"{again}"
+        )
+    whole = f"{record.results.epochs_done} of {record.settings.training.epochs}"
+    return f"interrupted; history and the checkpoint of epoch {whole} are kept in {directory.path}; {again}"
+
+
+def _report(record: RunRecord, directory: RunDirectory, *, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        print_lines(record.to_json().rstrip())
+        return
+    if not quiet:
+        _print_accuracy(record)
+        print_lines("")
+        _print_separation(record)
+        print_lines("")
+    print_lines(
+        f"checkpoint  {directory.path / 'model.safetensors'}",
+        f"card        {directory.path / 'README.md'}",
+        f"plots       {', '.join(str(directory.path / name) for name in record.plots)}",
+    )
+
+
+def _print_accuracy(record: RunRecord) -> None:
+    results = record.results
+    measured = (("evaluation accuracy", results.accuracy), ("training accuracy", results.train_accuracy))
+    rows = [[name, _percent(accuracy), _count(accuracy)] for name, accuracy in measured]
+    print_table(["measure", "value", "images"], rows, right=["value", "images"])
+
+
+def _print_separation(record: RunRecord) -> None:
+    from zoo_harness.run_separation import pixels_in_words, scored_layer, separation_notes, separation_rows
+
+    columns = ["split", "features", "SI", "high-order", "soft", "anti", "centre"]
+    rows = []
+    for title, split in (("evaluation", "evaluation"), ("training", "train")):
+        found = separation_rows(record, "train" if split == "train" else "evaluation")
+        for place, row in enumerate(found):
+            first, *others = row.scores
+            cells = [_fraction(first), *(f"{score.value:.4f}" if score else "-" for score in others)]
+            rows.append(["" if place else title, row.name, *cells])
+    print_table(columns, rows, right=columns[2:])
+    print_lines(
+        "",
+        f"before and after training: outputs of layer {scored_layer(record)}",
+        f"raw pixels: images {pixels_in_words(record)}",
+        "SI looks at the nearest other image of the split, high-order, soft and anti SI",
+        "at the nearest two (order 2), centre SI at class means. Of anti, less is better.",
+        "± is one standard error, of SI by bootstrap; the card has all errors.",
+        *separation_notes(record),
+    )
+
+
+def _percent(measurement: Measurement | None) -> str:
+    if measurement is None:
+        return "-"
+    return f"{100 * measurement.value:.2f} ± {100 * measurement.standard_error:.2f} %"
+
+
+def _fraction(score: ScoreMeasurement | None) -> str:
+    return f"{score.value:.4f} ± {score.bootstrap_error:.4f}" if score else "-"
+
+
+def _count(measurement: Measurement | None) -> str:
+    return f"{measurement.n:,}" if measurement else "-"

@@ -1,0 +1,187 @@
+"""Runs the frozen part of a network over the images once, so that every epoch trains the tail alone.
+
+The network is cut where training starts (:mod:`zoo_harness.split`), the cut is tried on real images, and what the
+frozen part puts out is kept (:mod:`zoo_harness.feature_store`). Where any of that is not possible the whole network
+trains, and the record says why.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+
+from zoo_harness.cache_key import StoreKey, StoreTitle
+from zoo_harness.cache_policy import CachePolicy
+from zoo_harness.data import ImageData
+from zoo_harness.device import autocast
+from zoo_harness.evaluate import Plan
+from zoo_harness.feature_store import FeatureStore, open_store
+from zoo_harness.kept_rows import kept_tensor
+from zoo_harness.run_record import FrozenPartRecord, SplitRecord
+from zoo_harness.sources import ImageSource, KeptSource
+from zoo_harness.split import Split, split_network
+from zoo_harness.split_probe import verified
+from zoo_harness.surgery import TunedNetwork
+from zoo_harness.tensor_digest import digest_of_tensors
+from zoo_harness.train import Learner, Progress
+from zoo_harness.training_state import changing
+
+TRIED_ON = 4  # images
+BATCH_SIZE = 32  # what every device takes; larger ones are tried on a GPU
+LARGEST_BATCH = 1024
+
+Say = Callable[[str], None]
+
+
+def whole_network(planned: Plan) -> Learner:
+    """The learner that pushes every image through the whole network."""
+    request, data = planned.request, planned.data
+    conditions, training = request.conditions, request.training
+    train = ImageSource(data.train, conditions.device, training.augment, conditions.seed)
+    evaluation = ImageSource(data.evaluation, conditions.device)
+    return Learner.whole(planned.tuned, train, evaluation, len(data.record.classes))
+
+
+@contextmanager
+def open_learner(
+    planned: Plan, policy: CachePolicy, progress: Progress, say: Say
+) -> Iterator[tuple[Learner, FrozenPartRecord]]:
+    """The learner to train with while the body runs, and how it works.
+
+    What the frozen part puts out is computed here, unless an earlier run has left it. ``say`` gets one line where the
+    whole network trains, and for whatever else a user should know.
+    """
+    with ExitStack() as stack:
+        found = _tail(planned, policy, progress, say, stack)
+        if isinstance(found, str):
+            say(f"every epoch runs the whole network: {found}")
+            yield whole_network(planned), FrozenPartRecord(reason=found)
+        else:
+            yield found
+
+
+def _tail(
+    planned: Plan, policy: CachePolicy, progress: Progress, say: Say, stack: ExitStack
+) -> tuple[Learner, FrozenPartRecord] | str:
+    """The learner of the tail with its stores open on ``stack``, or why there is none."""
+    data, tuned = planned.data, planned.tuned
+    obstacle = _obstacle(planned, policy)
+    if obstacle is not None:
+        return obstacle
+    split = _cut(planned, progress)
+    if split.reason is not None:
+        return split.reason
+    splits = (data.train, data.record.train), (data.evaluation, data.record.evaluation)
+    stores: list[FeatureStore] = []
+    frozen = _digest_of_frozen(tuned)
+    for images, record in splits:
+        key = _key(planned, split, frozen, images, record)
+        title = StoreTitle(backbone=planned.request.backbone.name, dataset=data.record.title, split=record.split)
+        left = policy.less(sum(store.memory_bytes for store in stores))
+        store = stack.enter_context(open_store(key, title, left, planned.request.conditions.device, say, progress))
+        stores.append(store)
+        if store.place == "off":
+            return "what its frozen part puts out cannot be kept"
+    missing = sum(store.missing_images for store in stores)
+    started = time.perf_counter()
+    for store, (images, record) in zip(stores, splits, strict=True):
+        _fill(store, split, images, planned, progress, f"frozen part: {record.split} split")
+        if str(store.place) == "off":  # the disk filled up
+            return "what its frozen part puts out cannot be kept"
+    made = FrozenPartRecord(
+        reason=None,
+        kept=tuple(f"{part.name} {'x'.join(map(str, part.shape)) or 'scalar'}" for part in split.kept),
+        bytes_per_image=split.bytes_per_image,
+        place=stores[0].place,
+        computed=missing,
+        seconds=time.perf_counter() - started,
+    )
+    return _learner(planned, split, stores), made
+
+
+def _obstacle(planned: Plan, policy: CachePolicy) -> str | None:
+    if policy.cache == "off":
+        return "--cache off"
+    if planned.request.training.augment:
+        return "augmentation changes the images in every epoch"
+    if len(planned.data.train) < 2:
+        return "there is one image"
+    return None
+
+
+def _cut(planned: Plan, progress: Progress) -> Split:
+    conditions, data = planned.request.conditions, planned.data.train
+    progress.stage("looking where training starts", 0)
+    images, _labels = data.batch(np.arange(min(TRIED_ON, len(data))), conditions.device)
+    with autocast(conditions.precision, conditions.device):
+        return verified(split_network(planned.tuned, images), images)
+
+
+def _digest_of_frozen(tuned: TunedNetwork) -> str:
+    trained = changing(tuned)
+    named = (*tuned.network.named_parameters(), *tuned.network.named_buffers())
+    return digest_of_tensors((name, tensor.detach()) for name, tensor in named if name not in trained)
+
+
+def _key(planned: Plan, split: Split, frozen: str, images: ImageData, record: SplitRecord) -> StoreKey:
+    conditions = planned.request.conditions
+    planned.tuned.eval()
+    example, _labels = images.batch(np.arange(min(2, len(images))), conditions.device)
+    with autocast(conditions.precision, conditions.device):
+        kept = split.prefix(example)
+    return StoreKey(
+        network=f"{planned.record.backbone.network_kind}:{planned.record.backbone.network}",
+        weights=frozen,
+        kept=tuple(kept_tensor(part.name, tensor) for part, tensor in zip(split.kept, kept, strict=True)),
+        preprocessing=planned.record.settings.preprocessing,
+        images=len(images),
+        fingerprint=record.fingerprint,
+        precision=conditions.precision,
+        device=conditions.device.type,
+    )
+
+
+def _fill(store: FeatureStore, split: Split, images: ImageData, planned: Plan, progress: Progress, stage: str) -> None:
+    """Run the frozen part over the images whose outputs are missing."""
+    conditions = planned.request.conditions
+    planned.tuned.eval()
+    progress.stage(stage, store.missing_images)
+    size = _batch_size(split, images, planned) if store.missing_images else BATCH_SIZE
+    for start, stop in store.missing(size):
+        batch, _labels = images.batch(np.arange(start, stop), conditions.device)
+        with autocast(conditions.precision, conditions.device):
+            store.write(start, split.prefix(batch))
+        progress.advance(stop - start)
+    if store.place != "off":
+        store.finish()
+
+
+def _batch_size(split: Split, images: ImageData, planned: Plan) -> int:
+    """The largest batch that fits the device with room to spare, found by doubling; fixed without a GPU."""
+    conditions = planned.request.conditions
+    size = BATCH_SIZE
+    while conditions.device.type == "cuda" and size < min(LARGEST_BATCH, len(images)):
+        try:
+            torch.cuda.reset_peak_memory_stats(conditions.device)
+            batch, _labels = images.batch(np.arange(min(2 * size, len(images))), conditions.device)
+            with autocast(conditions.precision, conditions.device):
+                split.prefix(batch)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
+        size *= 2
+        free, total = torch.cuda.mem_get_info(conditions.device)
+        if torch.cuda.max_memory_allocated(conditions.device) * 2 > 0.8 * total or free < 0.2 * total:
+            break
+    return size
+
+
+def _learner(planned: Plan, split: Split, stores: list[FeatureStore]) -> Learner:
+    data, device = planned.data, planned.request.conditions.device
+    train = KeptSource(stores[0], data.train.labels, device)
+    evaluation = KeptSource(stores[1], data.evaluation.labels, device)
+    return Learner(planned.tuned, train, evaluation, len(data.record.classes), split.tail, split.reaches)

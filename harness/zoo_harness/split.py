@@ -129,7 +129,7 @@ class Split:
     def reaches(self, path: str) -> bool:
         """Whether a hook on the module at this path is called by :meth:`tail`, with what the whole network gives.
 
-        Where it is not, the module belongs to the prefix, whose output never changes.
+        Where it is not, run the whole network for it; what a module of the prefix puts out never changes.
         """
         return self.tail_module is None or self.tuned.network.get_submodule(path) in self.reached
 

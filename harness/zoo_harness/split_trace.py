@@ -233,7 +233,7 @@ class _Tracer(fx.Tracer):
         return iter(super().iter(obj))
 
     def _carry_out(self, node: fx.Node) -> None:
-        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda given: given.meta["value"])
+        args, kwargs = _given((node.args, node.kwargs))
         effects = Effects()
         watched = {tensor: tensor._version for tensor in tensors_in((args, kwargs))}
         module = self.root.get_submodule(str(node.target)) if node.op == "call_module" else None
@@ -268,6 +268,19 @@ class _Tracer(fx.Tracer):
                 return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         assert callable(node.target)  # noqa: S101 - all that is left is call_function
         return node.target(*args, **kwargs)
+
+
+def _given(argument: Any) -> Any:
+    """The value of a step's argument; lists are lists again, which a module may write to."""
+    if isinstance(argument, fx.Node):
+        return argument.meta["value"]
+    if isinstance(argument, list):
+        return [_given(part) for part in argument]
+    if isinstance(argument, dict):
+        return {key: _given(part) for key, part in argument.items()}
+    if type(argument) is tuple:
+        return tuple(map(_given, argument))
+    return fx.map_arg(argument, lambda given: given.meta["value"])  # slices, named tuples
 
 
 class _Proxy(fx.Proxy):

@@ -128,6 +128,7 @@ class Net(nn.Module):
         self.between = nn.Dropout2d(0.3, inplace=True)
         self.frozen = nn.Conv2d(8, 8, 3, padding=1)
         self.pair = Pair()
+        self.sums = Sums()
         self.counts = Counts()
         self.block = nn.Sequential(
             nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.Dropout(0.2)
@@ -151,6 +152,14 @@ class Pair(nn.Module):
 
     def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
         return (values * self.weight, values * 2) if values.mean().item() > -5 else (values, values)
+
+
+class Sums(nn.Module):
+    """Works in the list it is given."""
+
+    def forward(self, values: list[Tensor]) -> Tensor:
+        values[1] = values[1] * 2
+        return values[0] + values[1]
 
 
 class Counts(nn.Module):
@@ -254,6 +263,10 @@ def two_outputs_and_control_flow_in_a_frozen_module(net: Net, x: Tensor) -> Tens
     return net.end(net.block(one) + other)
 
 
+def frozen_module_writes_to_its_list(net: Net, x: Tensor) -> Tensor:
+    return net.end(net.block(net.sums([net.stem(x), net.frozen(net.stem(x))])))
+
+
 def frozen_module_counts(net: Net, x: Tensor) -> Tensor:
     return net.end(net.block(net.counts(net.stem(x))))
 
@@ -285,6 +298,7 @@ def images_are_changed_in_place(net: Net, x: Tensor) -> Tensor:
         (frozen_module_runs_on_both_sides, {"frozen"}),
         (dense, None),
         (two_outputs_and_control_flow_in_a_frozen_module, None),
+        (frozen_module_writes_to_its_list, {"sums"}),
         (frozen_module_counts, {"stem"}),
         (network_counts, {"stem"}),
         (images_are_changed_in_place, {"stem"}),
@@ -324,6 +338,11 @@ def compares_images(net: Net, x: Tensor) -> Tensor:
     return net.end(net.block(net.frozen(x - x.mean(0, keepdim=True))))
 
 
+def reads_a_list_that_a_frozen_module_wrote_to(net: Net, x: Tensor) -> Tensor:
+    both = [net.stem(x), net.frozen(net.stem(x))]
+    return net.end(net.block(net.sums(both)) + both[1])
+
+
 def trains_without_gradients(net: Net, x: Tensor) -> Tensor:
     x = net.stem(x)
     with torch.no_grad():
@@ -348,6 +367,7 @@ def assigns_a_buffer(net: Net, x: Tensor) -> Tensor:
         (drops_layers_by_python, "it draws random numbers that a recording would keep for ever"),
         (differs_in_training_from_the_start, "nothing that is frozen runs before what trains"),
         (compares_images, "what 'frozen' gives for an image depends on the others in the batch"),
+        (reads_a_list_that_a_frozen_module_wrote_to, "logits 0 in inference of the parts and of the whole network"),
         (trains_without_gradients, "the gradient of block.0.weight exists in the parts alone"),
         (assigns_a_buffer, "the buffer seen"),
         (uses_the_length, "what it does depends on the number of images"),

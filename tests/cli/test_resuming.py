@@ -55,7 +55,9 @@ def test_killed_twice_it_ends_with_the_same_checkpoint(straight: Path, tmp_path:
     assert "Traceback" not in ended.stderr
     for name in ("model.safetensors", "config.json"):
         assert sha256_of(out / name) == sha256_of(straight / name)
-    ours, theirs = ([json.loads(line) for line in (path / "history.jsonl").open()] for path in (out, straight))
+    ours, theirs = (
+        list(map(json.loads, (path / "history.jsonl").read_text().splitlines())) for path in (out, straight)
+    )
     for line in (*ours, *theirs):
         del line["train_seconds"], line["evaluation_seconds"]
     assert ours == theirs

@@ -46,6 +46,9 @@ Precision = Annotated[str, typer.Option(help="fp32, or bf16 (autocast, CUDA only
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="The same bits every time on a GPU, at some cost of speed.")
 ]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write events for TensorBoard into the run directory.")
+]
 RunFolder = Annotated[Path | None, typer.Option(help="Run directory; runs/NAME-DATASET-TIME unless given.")]
 Resume = Annotated[
     Path | None,

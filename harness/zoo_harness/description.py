@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from zoo.backbone import Backbone, DualHead, Head
 from zoo.registry import load_registry
-from zoo_harness.card_wording import preprocessing_in_words
+from zoo_harness.card_wording import preprocessing_in_words, training_in_words
 from zoo_harness.local_weights import describe
 from zoo_harness.network import build_network
 from zoo_harness.parameters import count_parameters
@@ -47,6 +47,7 @@ def describe_backbone(backbone: Backbone, recipe: str, classes: int) -> dict[str
         "unfreeze": list(tuning.unfreeze),
         "head": _describe_head(tuning.head),
         "training": TypeAdapter(type(tuning.training)).dump_python(tuning.training, mode="json"),
+        "training_in_words": training_in_words(tuning.training),
         "preprocessing": TypeAdapter(type(preprocessing)).dump_python(preprocessing, mode="json"),
         "images": preprocessing_in_words(preprocessing),
         "classes": classes,

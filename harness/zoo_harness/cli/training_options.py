@@ -46,6 +46,7 @@ Precision = Annotated[str, typer.Option(help="fp32, or bf16 (autocast, CUDA only
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="The same bits every time on a GPU, at some cost of speed.")
 ]
+Predict = Annotated[str, typer.Option(help="With two heads: predict from 'cls', or from their 'mean'.")]
 RunFolder = Annotated[Path | None, typer.Option(help="Run directory; runs/NAME-DATASET-TIME unless given.")]
 Resume = Annotated[
     Path | None,

@@ -39,3 +39,11 @@ def _control_c_is_heard() -> Iterator[None]:
 def _memory_is_kept() -> None:
     """What the commands do too: large networks run several times faster."""
     keep_freed_memory()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _outputs_are_kept_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What frozen parts put out is kept in a folder of the tests, not in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOO_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -8,7 +8,7 @@ from importlib import resources
 import jinja2
 
 from zoo.backbone import DualHead
-from zoo_harness import card_wording, markdown, published, run_separation
+from zoo_harness import card_wording, markdown, published, run_separation, training_wording
 from zoo_harness.card_metadata import front_matter
 from zoo_harness.run_record import Measurement, RunRecord
 
@@ -99,11 +99,13 @@ def _settings_table(record: RunRecord) -> list[tuple[str, str]]:
         ("of these trained", number(parameters.trained)),
         ("trained, without the classifier", number(parameters.trained_without_head)),
         ("epochs", f"{record.results.epochs_done} of {training.epochs}"),
-        ("optimizer", training.optimizer),
-        ("learning rate", f"{training.learning_rate:g}"),
+        ("optimizer", training_wording.optimizer_in_words(training)),
+        ("learning rate", training_wording.learning_rate_in_words(training)),
         ("batch size", str(training.batch_size)),
         *card_wording.training_details(training),
         *_loss_rows(record),
+        *training_wording.training_rows(training),
+        ("frozen part", training_wording.frozen_part_in_words(record.results.frozen_part)),
         ("preprocessing", card_wording.preprocessing_in_words(preprocessing)),
         ("mean", _triple(preprocessing.mean)),
         ("standard deviation", _triple(preprocessing.std)),

@@ -36,6 +36,7 @@ FILES = {
     "history.jsonl",
     "loss.png",
     "model.safetensors",
+    "options.json",
     "run.json",
     "samples.png",
     "training_state.safetensors",
@@ -261,7 +262,7 @@ def test_held_out_part_of_the_training_split(tmp_path: Path) -> None:
         (["--epochs", "-1"], "--epochs -1"),
         (["--learning-rate", "0"], "--learning-rate 0"),
         (["--learning-rate", "nan"], "--learning-rate nan"),
-        (["--learning-rate", "inf"], "--learning-rate inf must be above 0 and finite"),
+        (["--learning-rate", "inf"], "--learning-rate inf: input should be a finite number"),
         (
             ["--predict", "mean"],
             "there is one head, 'classifier', and a mean takes two; leave it out (backbones with two heads: deit_base_",
@@ -469,7 +470,7 @@ def test_fashion_mnist_is_learnt(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_told_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
-    limit = 8 * 2**20  # smaller than the checkpoint: what the system then answers reads like a full disk
+    limit = 8 * 2**20  # smaller than the state: what the system then answers reads like a full disk
     program = (
         "import resource, signal, sys\n"
         "from zoo_harness.cli import run\n"
@@ -481,7 +482,7 @@ def test_a_full_disk_is_told_and_recorded(tmp_path: Path, capsys: pytest.Capture
     assert ended.returncode == 1
     assert ended.stdout == ""
     assert "Traceback" not in ended.stderr
-    assert "model.safetensors" in ended.stderr.splitlines()[-1]
+    assert "training_state.safetensors" in ended.stderr.splitlines()[-1]
     assert read_run(out).status == "failed"
     assert not (out / "model.safetensors").exists()
     assert not list(out.glob(".*.tmp"))

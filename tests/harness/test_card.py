@@ -25,6 +25,7 @@ from zoo_harness.markdown import one_line
 from zoo_harness.run_record import (
     BackboneRecord,
     DatasetRecord,
+    FrozenPartRecord,
     HostRecord,
     Measurement,
     ParametersRecord,
@@ -122,6 +123,7 @@ FINISHED = RunRecord(
         seed=0,
         device="cuda",
         precision="fp32",
+        deterministic=False,
         evaluation_batch_size=64,
     ),
     parameters=ParametersRecord(
@@ -147,6 +149,7 @@ FINISHED = RunRecord(
         separation_after=SeparationRecord(
             layer="norm", train=separation(0.9912, 0.9868, 5000), evaluation=separation(0.9532, 0.9310, 5000)
         ),
+        frozen_part=FrozenPartRecord(reason=None, kept=("blocks.5 192x7x7",), bytes_per_image=37_632, place="host"),
         mean_train_seconds=12.34,
         mean_evaluation_seconds=3.21,
         total_seconds=83.2,

@@ -89,6 +89,7 @@ def record_of(backbone: Backbone, tuned: TunedNetwork, preprocessing: Preprocess
             seed=0,
             device="cpu",
             precision="fp32",
+            deterministic=False,
             evaluation_batch_size=32,
         ),
         parameters=count_parameters(tuned),

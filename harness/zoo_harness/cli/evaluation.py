@@ -88,9 +88,8 @@ def evaluate(
     _debug: Debug = False,
 ) -> None:
     """Fine-tune one block of a backbone on a data set, score it, and write checkpoint, card and plots."""
-    from zoo_harness.cache_policy import CachePolicy
     from zoo_harness.run_options import RunOptions
 
     asked = {option: value for option, value in locals().items() if option in RunOptions.model_fields}
-    policy = CachePolicy.of(cache, cache_budget)
-    carry_out(chosen_options(context, asked, resume), Manner(out, resume, policy, as_json=as_json, quiet=quiet))
+    manner = Manner(out, resume, cache, cache_budget, as_json=as_json, quiet=quiet)
+    carry_out(chosen_options(context, asked, resume), manner)

@@ -29,7 +29,8 @@ class Manner:
 
     out: Path | None
     resume: Path | None
-    policy: CachePolicy
+    cache: str
+    cache_budget: str | None
     as_json: bool
     quiet: bool
 
@@ -64,6 +65,10 @@ def carry_out(options: RunOptions, manner: Manner) -> None:
 
         RunDirectory(out).check()
 
+    from zoo_harness.cache_policy import CachePolicy  # imports numpy
+
+    policy = CachePolicy.of(manner.cache, manner.cache_budget)
+
     # From here on torch is imported, which takes seconds; what could be checked without it has been.
     from zoo_harness.allocator import keep_freed_memory
     from zoo_harness.cli.progress import TerminalProgress
@@ -72,7 +77,7 @@ def carry_out(options: RunOptions, manner: Manner) -> None:
     keep_freed_memory()
     try:
         with TerminalProgress(quiet=manner.quiet) as progress, terminable():
-            record, directory = _run(request_of(), options, manner, out, progress)
+            record, directory = _run(request_of(), options, manner, policy, out, progress)
     except Terminated as error:
         raise typer.Exit(error.exit_code) from error
     _report(record, directory, as_json=manner.as_json, quiet=manner.quiet)
@@ -144,7 +149,12 @@ def _checked(options: RunOptions) -> Callable[[], Request]:
 
 
 def _run(
-    request: Request, options: RunOptions, manner: Manner, out: Path | None, progress: TerminalProgress
+    request: Request,
+    options: RunOptions,
+    manner: Manner,
+    policy: CachePolicy,
+    out: Path | None,
+    progress: TerminalProgress,
 ) -> tuple[RunRecord, RunDirectory]:
     from zoo_harness.evaluate import plan
     from zoo_harness.run_directory import RunDirectory, claim_directory
@@ -157,11 +167,11 @@ def _run(
     _say_what_begins(planned, progress)
     if manner.resume is not None:
         directory = RunDirectory(manner.resume.expanduser())
-        go_on = partial(resume, planned, directory, manner.policy, watch)
+        go_on = partial(resume, planned, directory, policy, watch)
     else:
         directory = claim_directory(out, request.backbone.name, request.dataset.name)
         options.write(directory.path)
-        go_on = partial(run, planned, directory, manner.policy, watch)
+        go_on = partial(run, planned, directory, policy, watch)
     try:
         return go_on(), directory
     except KeyboardInterrupt:

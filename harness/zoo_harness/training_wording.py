@@ -1,0 +1,76 @@
+"""Words for how a network was trained, for cards."""
+
+from __future__ import annotations
+
+from zoo.backbone import Training
+from zoo_harness.run_record import FrozenPartRecord
+
+_CHANGES = {
+    "crop": "crops of the image padded by an eighth of its side",
+    "flip": "left-right flips",
+    "rotate": "rotations by up to 15 degrees",
+}
+
+
+def optimizer_in_words(training: Training) -> str:
+    """The optimizer with the settings it has.
+
+    >>> optimizer_in_words(Training(optimizer="sgd", momentum=0.9, weight_decay=5e-4))
+    'sgd, momentum 0.9, weight decay 0.0005'
+    """
+    parts: list[str] = [training.optimizer]
+    if training.momentum:
+        parts.append(f"{'Nesterov ' if training.nesterov else ''}momentum {training.momentum:g}")
+    if training.weight_decay:
+        parts.append(f"weight decay {training.weight_decay:g}")
+    return ", ".join(parts)
+
+
+def learning_rate_in_words(training: Training) -> str:
+    """The learning rate and what becomes of it.
+
+    >>> learning_rate_in_words(Training(schedule="multistep", milestones=(60, 120), decay=0.2, warmup_epochs=1))
+    '0.0001, times 0.2 after epochs 60, 120, rising over the first epoch'
+    """
+    parts = [f"{training.learning_rate:g}"]
+    if training.schedule == "multistep":
+        parts.append(f"times {training.decay:g} after epochs {', '.join(map(str, training.milestones))}")
+    if training.schedule == "cosine":
+        parts.append("falling to 0 as a cosine")
+    if training.warmup_epochs:
+        first = "epoch" if training.warmup_epochs == 1 else f"{training.warmup_epochs:g} epochs"
+        parts.append(f"rising over the first {first}")
+    return ", ".join(parts)
+
+
+def training_rows(training: Training) -> list[tuple[str, str]]:
+    """Rows for the settings that most runs leave alone.
+
+    >>> training_rows(Training(augment=("flip",), keep="best"))
+    [('random changes of images', 'left-right flips'), ('checkpoint', 'of the epoch with the best evaluation accuracy')]
+    """
+    rows = []
+    if training.label_smoothing:
+        rows.append(("label smoothing", f"{training.label_smoothing:g}"))
+    if training.class_weights == "balanced":
+        rows.append(("class weights", "balanced: n / (classes x images of the class)"))
+    if training.augment:
+        rows.append(("random changes of images", ", ".join(_CHANGES[name] for name in training.augment)))
+    if training.patience:
+        rows.append(("stopped early", f"after {training.patience} epochs without a better evaluation accuracy"))
+    if training.keep == "best":
+        rows.append(("checkpoint", "of the epoch with the best evaluation accuracy"))
+    return rows
+
+
+def frozen_part_in_words(made: FrozenPartRecord | None) -> str:
+    """How often the frozen part ran.
+
+    >>> frozen_part_in_words(FrozenPartRecord(reason=None, kept=("blocks.5 192x7x7",), bytes_per_image=37632))
+    'ran once for each image; every epoch trained the rest on what it gave (blocks.5 192x7x7)'
+    """
+    if made is None:
+        return "not reached"
+    if made.reason is not None:
+        return f"ran in every epoch: {made.reason}"
+    return f"ran once for each image; every epoch trained the rest on what it gave ({', '.join(made.kept)})"

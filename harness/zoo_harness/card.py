@@ -102,7 +102,6 @@ def _settings_table(record: RunRecord) -> list[tuple[str, str]]:
         ("optimizer", training_wording.optimizer_in_words(training)),
         ("learning rate", training_wording.learning_rate_in_words(training)),
         ("batch size", str(training.batch_size)),
-        *card_wording.training_details(training),
         *_loss_rows(record),
         *training_wording.training_rows(training),
         ("frozen part", training_wording.frozen_part_in_words(record.results.frozen_part)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from zoo.backbone import DualHead, Head, Preprocessing, Training
+from zoo.backbone import DualHead, Head, Preprocessing
 from zoo_harness.run_record import Measurement, RunRecord, SplitRecord
 
 NOT_MEASURED = "not measured"
@@ -117,40 +117,6 @@ def preprocessing_in_words(preprocessing: Preprocessing) -> str:
         return f"{squashed}, {crop + ', ' if part else ''}{preprocessing.interpolation}"
     side = f"{min(height, width)}{part}"
     return f"shorter side resized to {side} pixels, {crop}, {preprocessing.interpolation}"
-
-
-def training_in_words(training: Training) -> str:
-    """The settings of a training run: the main ones, and whatever is not as by default.
-
-    >>> training_in_words(Training(schedule="multistep", milestones=(60, 120), augment=("crop", "flip")))
-    '20 epochs, adam 0.0001, batch 32; learning rate x 0.1 after epochs 60, 120; augmented by crop, flip'
-    """
-    main = f"{training.epochs} epochs, {training.optimizer} {training.learning_rate:g}, batch {training.batch_size}"
-    return "; ".join([main, *(words for _name, words in training_details(training))])
-
-
-def training_details(training: Training) -> list[tuple[str, str]]:
-    """A name and words for each setting that is not as by default, besides epochs, optimizer, rate and batch size.
-
-    >>> training_details(Training(keep="best"))
-    [('checkpoint', 'best epoch kept')]
-    """
-    kind = "Nesterov momentum" if training.nesterov else "momentum"
-    warmup = "first epoch" if training.warmup_epochs == 1 else f"first {training.warmup_epochs:g} epochs"
-    after = f"learning rate x {training.decay:g} after epochs {', '.join(map(str, training.milestones))}"
-    schedule = after if training.schedule == "multistep" else "learning rate falls as a cosine"
-    details = [
-        ("momentum", training.momentum, f"{kind} {training.momentum:g}"),
-        ("weight decay", training.weight_decay, f"weight decay {training.weight_decay:g}"),
-        ("schedule", training.schedule != "constant", schedule),
-        ("warm-up", training.warmup_epochs, f"warm-up over the {warmup}"),
-        ("label smoothing", training.label_smoothing, f"labels smoothed by {training.label_smoothing:g}"),
-        ("class weights", training.class_weights != "none", "rare classes weigh more"),
-        ("augmentation", training.augment, f"augmented by {', '.join(training.augment)}"),
-        ("patience", training.patience, f"ends after {training.patience} epochs without a better accuracy"),
-        ("checkpoint", training.keep == "best", "best epoch kept"),
-    ]
-    return [(name, words) for name, given, words in details if given]
 
 
 def pretrained_on(record: RunRecord) -> str | None:

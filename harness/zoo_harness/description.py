@@ -8,12 +8,13 @@ from pydantic import TypeAdapter
 
 from zoo.backbone import Backbone, DualHead, Head
 from zoo.registry import load_registry
-from zoo_harness.card_wording import preprocessing_in_words, training_in_words
+from zoo_harness.card_wording import preprocessing_in_words
 from zoo_harness.local_weights import describe
 from zoo_harness.network import build_network
 from zoo_harness.parameters import count_parameters
 from zoo_harness.preprocess import resolve_preprocessing
 from zoo_harness.surgery import prepare
+from zoo_harness.training_wording import training_in_words
 
 
 def describe_backbone(backbone: Backbone, recipe: str, classes: int) -> dict[str, Any]:

@@ -76,10 +76,10 @@ def train(
     _debug: Debug = False,
 ) -> None:
     """Train a whole network from scratch: choose the epoch by a held-out part, then look at the test split once."""
-    from zoo_harness.cache_policy import CachePolicy
     from zoo_harness.run_options import RunOptions
 
     asked = {option: value for option, value in locals().items() if option in RunOptions.model_fields}
     asked |= {"from_scratch": True, "recipe": "scratch"}
-    policy = CachePolicy.of("auto", None)  # for a run of zoo eval that is resumed; here nothing is frozen
-    carry_out(chosen_options(context, asked, resume), Manner(out, resume, policy, as_json=as_json, quiet=quiet))
+    # Nothing is frozen here; "auto" is for a run of zoo eval that is resumed.
+    manner = Manner(out, resume, cache="auto", cache_budget=None, as_json=as_json, quiet=quiet)
+    carry_out(chosen_options(context, asked, resume), manner)

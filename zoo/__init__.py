@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from zoo.backbone import (
+        SCRATCH,
         Backbone,
         DualHead,
         FactoryArchitecture,
@@ -63,8 +64,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "zoo.backbone": (
         "Backbone", "DualHead", "FactoryArchitecture", "FeatureLayer", "FileWeights", "Head", "HubWeights",
-        "KerasWeights", "PackageWeights", "Preprocessing", "RandomWeights", "Recipe", "TimmArchitecture",
-        "TimmWeights", "TorchvisionArchitecture", "TorchvisionWeights", "Training",
+        "KerasWeights", "PackageWeights", "Preprocessing", "RandomWeights", "Recipe", "SCRATCH",
+        "TimmArchitecture", "TimmWeights", "TorchvisionArchitecture", "TorchvisionWeights", "Training",
     ),
     "zoo.dataset": ("Dataset", "DatasetRequest", "ImageSplit", "LoadedDataset"),
     "zoo.errors": (
@@ -86,6 +87,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "SCRATCH",
     "Backbone",
     "DataError",
     "Dataset",

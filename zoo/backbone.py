@@ -198,6 +198,27 @@ class Recipe:
     reported_classes: Annotated[int, Field(gt=1)] = 10
 
 
+SCRATCH = Recipe(
+    "University of Tehran 2023",
+    unfreeze=("*",),
+    training=Training(
+        epochs=200,
+        learning_rate=0.1,
+        batch_size=128,
+        optimizer="sgd",
+        momentum=0.9,
+        weight_decay=5e-4,
+        schedule="multistep",
+        milestones=(60, 120, 160),
+        decay=0.2,
+        warmup_epochs=1,
+        augment=("crop", "flip", "rotate"),
+        keep="best",
+    ),
+)
+"""How ``zoo train`` trains any backbone from scratch, unless the backbone has a recipe ``scratch`` of its own."""
+
+
 @dataclass(frozen=True, config=STRICT)
 class Preprocessing:
     """What happens to an image before the network sees it; sizes in pixels, mean and std for values in [0, 1].
@@ -380,10 +401,10 @@ WeightSource = Annotated[
 class Backbone:
     """Everything the harness must know of one backbone.
 
-    ``unfreeze`` names the modules that train (exact paths or globs); ``head`` the classifier that is replaced;
-    ``features`` the hookable layers in depth order, the last being what the classifier sees. ``architecture`` and
-    ``preprocessing`` may be left out where the weights imply them. ``imagenet_top1`` is in percent, of those very
-    weights.
+    ``unfreeze`` names the modules that train (exact paths or globs, ``*`` for all of the network); ``head`` the
+    classifier that is replaced; ``features`` the hookable layers in depth order, the last being what the classifier
+    sees. ``architecture`` and ``preprocessing`` may be left out where the weights imply them. ``imagenet_top1`` is in
+    percent, of those very weights.
 
     >>> backbone = Backbone(
     ...     name="tiny", weights=TimmWeights("test_vit.r160_in1k"), unfreeze=("blocks.5", "norm"), head=Head("head"),
@@ -434,15 +455,17 @@ class Backbone:
     def tuning(self, recipe: str) -> Tuning:
         """What a recipe comes to for this backbone; ``"default"`` is the record itself.
 
+        Every backbone has a recipe ``"scratch"``: its own, or :data:`SCRATCH`.
         Raises :class:`~zoo.errors.UnknownNameError` for a recipe that is not declared.
         """
         if recipe == "default":
             return Tuning("default", self.unfreeze, self.head, Training(), self.features)
-        if recipe not in self.recipes:
+        recipes = {"scratch": SCRATCH, **self.recipes}
+        if recipe not in recipes:
             from zoo.errors import UnknownNameError
 
-            raise UnknownNameError(f"recipe of {self.name}", recipe, ["default", *self.recipes])
-        chosen = self.recipes[recipe]
+            raise UnknownNameError(f"recipe of {self.name}", recipe, ["default", *recipes])
+        chosen = recipes[recipe]
         return Tuning(
             recipe=recipe,
             unfreeze=self.unfreeze if chosen.unfreeze is None else chosen.unfreeze,

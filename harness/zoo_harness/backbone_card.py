@@ -31,7 +31,6 @@ def render_backbone_card(backbone: Backbone) -> str:
     owner = load_registry().owner("backbone", backbone.name)
     recipes = [describe_backbone(backbone, recipe, CLASSES) for recipe in ("default", *backbone.recipes)]
     by_name = {recipe["recipe"]: recipe for recipe in recipes}
-    counts = {name: recipe["parameters"] for name, recipe in by_name.items()}
     environment = markdown_environment()
     environment.filters |= {"raw": markdown.Markdown, "zip": zip}
     template = resources.files("zoo_cards").joinpath("templates", "backbone_card.md.j2")
@@ -43,7 +42,7 @@ def render_backbone_card(backbone: Backbone) -> str:
         facts=_facts(backbone, recipes[0]),
         recipes=recipes,
         tables={name: _recipe_table(recipe, backbone.tuning(name).head) for name, recipe in by_name.items()},
-        figures=[(figure, _ours(figure, counts)) for figure in published_figures(backbone.name)],
+        figures=[(figure, _ours(figure, backbone)) for figure in published_figures(backbone.name)],
         separation=published_separation(backbone.name),
         layer_tables=_layer_tables(recipes),
     )
@@ -67,23 +66,24 @@ def _facts(backbone: Backbone, shown: dict[str, Any]) -> Rows:
 
 
 def _recipe_table(shown: dict[str, Any], head: Head | DualHead) -> Rows:
-    training, counts = shown["training"], shown["parameters"]
+    counts = shown["parameters"]
     width = shown["features"][-1]["width"]
-    rate = f"{training['learning_rate']:g}"
     return [
         ("modules trained", "all" if shown["unfreeze"] == ["*"] else ", ".join(shown["unfreeze"])),
         ("new classifier", card_wording.head_in_words(head, width, CLASSES)),
         (f"trained parameters, {CLASSES} classes", card_wording.number(counts["trained"])),
         ("of these without the classifier", card_wording.number(counts["trained_without_head"])),
         ("parameters in all", card_wording.number(counts["total"])),
-        ("training", f"{training['epochs']} epochs, {training['optimizer']} {rate}, batch {training['batch_size']}"),
+        ("training", shown["training_in_words"]),
         ("images", shown["images"]),
     ]
 
 
-def _ours(figure: Published, counts: dict[str, Any]) -> str:
-    """Our count beside the printed one, and whether the source left the classifier out."""
-    ours, printed = counts[figure.recipe], figure.row.trainable_parameters
+def _ours(figure: Published, backbone: Backbone) -> str:
+    """Our count beside the printed one, for as many classes, and whether the source left the classifier out."""
+    classes = backbone.recipes[figure.recipe].reported_classes
+    ours = describe_backbone(backbone, figure.recipe, classes)["parameters"]
+    printed = figure.row.trainable_parameters
     if printed == ours["trained"]:
         return f"{printed:,}"
     if printed == ours["trained_without_head"]:

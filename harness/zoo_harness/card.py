@@ -52,6 +52,7 @@ def markdown_environment() -> jinja2.Environment:
 
 def _context(record: RunRecord) -> dict[str, object]:
     dataset, settings = record.dataset, record.settings
+    headline, headline_split = record.headline
     command = card_wording.command_without_folders(record.command)
     return {
         "record": record,
@@ -60,7 +61,9 @@ def _context(record: RunRecord) -> dict[str, object]:
         "declared": record.weights.declared,
         "classes": dataset.classes[:_MOST_CLASSES_LISTED],
         "unlisted_classes": max(0, len(dataset.classes) - _MOST_CLASSES_LISTED),
-        "balanced": len(set(dataset.evaluation.per_class)) == 1,
+        "headline": headline,
+        "headline_split": headline_split,
+        "balanced": len(set(headline_split.per_class)) == 1,
         "settings_table": _settings_table(record),
         "results_table": _results_table(record),
         "separation_headings": [f"{name[0].upper()}{name[1:]}" for name in run_separation.HEADINGS],
@@ -90,7 +93,7 @@ def _settings_table(record: RunRecord) -> list[tuple[str, str]]:
     number = card_wording.number
     return [
         ("recipe", settings.recipe + (f" ({settings.recipe_source})" if settings.recipe_source else "")),
-        ("modules trained", ", ".join(settings.unfreeze)),
+        ("modules trained", "all" if "*" in settings.unfreeze else ", ".join(settings.unfreeze)),
         ("new classifier", card_wording.head_in_words(settings.head, width, classes)),
         ("parameters", number(parameters.total)),
         ("of these trained", number(parameters.trained)),
@@ -117,35 +120,45 @@ def _loss_rows(record: RunRecord) -> list[tuple[str, str]]:
     return [("loss", "cross-entropy, summed over both classifiers"), ("prediction from", decisive)]
 
 
-def _results_table(record: RunRecord) -> list[tuple[str, str, str]]:
-    """Rows of name, training split, evaluation split."""
+def _results_table(record: RunRecord) -> list[tuple[str, ...]]:
+    """Rows of name, training split, evaluation split, and test split where one was kept for the end."""
     results, number = record.results, card_wording.number
     train, evaluation = record.dataset.train.images, record.dataset.evaluation.images
-    rows = [
+    rows: list[tuple[str, ...]] = [
         ("images", number(train), number(evaluation)),
         ("accuracy", card_wording.percent(results.train_accuracy), card_wording.percent(results.accuracy)),
         ("loss", "-", number(results.evaluation_loss, digits=4)),
+        ("seconds per epoch", number(results.mean_train_seconds), number(results.mean_evaluation_seconds)),
     ]
-    seconds = (number(results.mean_train_seconds), number(results.mean_evaluation_seconds))
-    return [*rows, ("seconds per epoch", *seconds)]
+    test = record.dataset.test
+    if test is None:
+        return rows
+    of_test = (
+        number(test.images),
+        card_wording.percent(results.test_accuracy),
+        number(results.test_loss, digits=4),
+        "-",
+    )
+    return [(*row, cell) for row, cell in zip(rows, of_test, strict=True)]
 
 
 def _published_table(record: RunRecord) -> list[tuple[str, str, str, str]]:
     """Rows of name, accuracy, trained parameters, seconds; this run first."""
     percent, number, results = card_wording.percent, card_wording.number, record.results
-    ours = (percent(results.accuracy), number(record.parameters.trained), number(results.mean_train_seconds))
+    ours = (percent(record.headline[0]), number(record.parameters.trained), number(results.mean_train_seconds))
     rows = [("this run", *ours)]
     for index, figure in enumerate(published.published_figures(record.backbone.name, record.dataset.name), 1):
         row = figure.row
         seconds = "not stated" if row.train_seconds_per_epoch is None else number(row.train_seconds_per_epoch)
-        rows.append((f"[{index}]", f"{row.val_accuracy:.2f} %", number(row.trainable_parameters), seconds))
+        rows.append((f"[{index}]", f"{row.accuracy:.2f} %", number(row.trainable_parameters), seconds))
     return rows
 
 
 def _measurements(record: RunRecord) -> list[Measurement]:
     results = record.results
     separations = (results.separation_raw_pixels, results.separation_before, results.separation_after)
-    accuracies = [value for value in (results.accuracy, results.train_accuracy) if value is not None]
+    measured = (results.accuracy, results.train_accuracy, results.test_accuracy)
+    accuracies = [value for value in measured if value is not None]
     return [*accuracies, *(score for found in separations for score in run_separation.measurements(found))]
 
 

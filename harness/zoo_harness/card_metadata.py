@@ -55,15 +55,17 @@ def _license(given: str | None) -> dict[str, Any]:
 
 
 def _evaluation_results(record: RunRecord) -> list[EvalResult] | None:
-    """What the evaluation split gave, for finished runs alone: machines read no caveats."""
-    results = record.results
-    if record.status != "finished" or results.accuracy is None:
+    """What the split of the headline gave, for finished runs alone: machines read no caveats."""
+    accuracy, split = record.headline
+    if record.status != "finished" or accuracy is None:
         return None
-    metrics = [_result(record, "accuracy", "Top-1 accuracy", results.accuracy, {})]
-    separation = results.separation_after
-    if separation is not None and separation.evaluation is not None:
+    metrics = [_result(record, "accuracy", "Top-1 accuracy", accuracy, {})]
+    separation = record.results.separation_after
+    of_test = split is record.dataset.test
+    found = None if separation is None else separation.test if of_test else separation.evaluation
+    if separation is not None and found is not None:
         name = f"Separation Index of layer {separation.layer}"
-        index = separation.evaluation.si
+        index = found.si
         arguments = {
             "bootstrap_error": round(index.bootstrap_error, 6),
             "order": 1,
@@ -84,7 +86,7 @@ def _result(
         # One line each: PyYAML loses other line separators, and a title has no use for them.
         dataset_type=dataset.hub_id or dataset.name,
         dataset_name=one_line(dataset.title),
-        dataset_split=one_line(dataset.evaluation.split),
+        dataset_split=one_line(record.headline[1].split),
         dataset_revision=one_line(dataset.revision) if dataset.revision else None,
         dataset_args={"subset": one_line(dataset.subset)},
         metric_type=metric,

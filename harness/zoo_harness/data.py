@@ -69,12 +69,16 @@ class ImageData:
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run trains on and what it is evaluated on, with the record of both and what the loader warned of."""
+    """What a run trains on and what it is evaluated on, with the record of both and what a user should be warned of.
+
+    ``test`` is looked at when all is done, ``None`` where nothing was kept for that.
+    """
 
     train: ImageData
     evaluation: ImageData
     record: DatasetRecord
     warnings: tuple[str, ...] = ()
+    test: ImageData | None = None
 
 
 def load_data(
@@ -84,11 +88,14 @@ def load_data(
     subset: Subset,
     transform: BatchTransform,
     balanced: Literal["train", "evaluation"] = "train",
+    *,
+    with_test: bool = False,
 ) -> RunData:
     """Load a data set, check it, take the subset and decode it.
 
     ``balanced``: the split that must have as many images of each class as the subset asks for; the other gives as many
-    as its smallest class has.
+    as its smallest class has. ``with_test``: where the evaluation split is held out of the training split, load the
+    data set's own as well, to be looked at when all is done.
 
     Raises :class:`~zoo.errors.DataError` for labels outside the classes, an empty class or an unreadable image, and
     :class:`~zoo.errors.UsageError` for a subset that the data cannot give.
@@ -105,6 +112,19 @@ def load_data(
     evaluation_data, evaluation_record = _decode(
         evaluation, evaluation_indices, loaded.classes, evaluation_name, transform
     )
+    smallest = [
+        ("training split", smallest_class(train_record)),
+        ("evaluation split", smallest_class(evaluation_record)),
+    ]
+    test = test_record = None
+    warnings = loaded.warnings
+    if with_test and subset.val_fraction is not None:
+        found = _decode_test(dataset, loaded, subset, transform)
+        if found is None:
+            warnings += (_no_test_split(dataset, called, loaded),)
+        else:
+            test, test_record = found
+            smallest.append(("test split", smallest_class(test_record)))
     record = DatasetRecord(
         name=dataset.name,
         title=_title(dataset, argument),
@@ -117,14 +137,30 @@ def load_data(
         classes=loaded.classes,
         train=train_record,
         evaluation=evaluation_record,
+        test=test_record,
         per_class=subset.per_class,
         limit=subset.limit,
         val_fraction=subset.val_fraction,
-        subset=subset.in_words(
-            ("training split", smallest_class(train_record)), ("evaluation split", smallest_class(evaluation_record))
-        ),
+        subset=subset.in_words(*smallest),
     )
-    return RunData(train_data, evaluation_data, record, loaded.warnings)
+    return RunData(train_data, evaluation_data, record, warnings, test)
+
+
+def _decode_test(
+    dataset: Dataset, loaded: LoadedDataset, subset: Subset, transform: BatchTransform
+) -> tuple[ImageData, SplitRecord] | None:
+    split = loaded.splits.get(dataset.evaluation_split)
+    if split is None:
+        return None
+    indices = _subset_indices(split, loaded.classes, subset, must_have=None)
+    return _decode(split, indices, loaded.classes, dataset.evaluation_split, transform)
+
+
+def _no_test_split(dataset: Dataset, called: str, loaded: LoadedDataset) -> str:
+    return (
+        f"dataset {called!r} has no {dataset.evaluation_split!r} split here, only {', '.join(loaded.splits)}: nothing "
+        "is kept for the end, and the accuracy is that of the images which the best epoch is chosen by"
+    )
 
 
 def _title(dataset: Dataset, argument: str | None) -> str:

@@ -14,6 +14,7 @@ from zoo_harness.network import build_network
 from zoo_harness.parameters import count_parameters
 from zoo_harness.preprocess import resolve_preprocessing
 from zoo_harness.surgery import prepare
+from zoo_harness.training_wording import training_in_words
 
 
 def describe_backbone(backbone: Backbone, recipe: str, classes: int) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def describe_backbone(backbone: Backbone, recipe: str, classes: int) -> dict[str
         "unfreeze": list(tuning.unfreeze),
         "head": _describe_head(tuning.head),
         "training": TypeAdapter(type(tuning.training)).dump_python(tuning.training, mode="json"),
+        "training_in_words": training_in_words(tuning.training),
         "preprocessing": TypeAdapter(type(preprocessing)).dump_python(preprocessing, mode="json"),
         "images": preprocessing_in_words(preprocessing),
         "classes": classes,

@@ -40,7 +40,7 @@ from zoo_harness.weights import load_weights
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for, names resolved."""
+    """What the user asked for, names resolved; ``with_test``: the test split is kept, and looked at once at the end."""
 
     backbone: Backbone
     dataset: Dataset
@@ -54,6 +54,7 @@ class Request:
     conditions: Conditions
     data_dir: Path | None
     command: tuple[str, ...]
+    with_test: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,14 @@ def plan(request: Request, progress: Progress) -> Plan:
     weights = load_weights(network, request.backbone, request.weights)
     preprocessing = resolve_preprocessing(request.backbone, network, request.tuning)
     progress.stage(f"loading {request.dataset.title}", 0)
-    data = load_data(request.dataset, request.argument, request.data_dir, request.subset, BatchTransform(preprocessing))
+    data = load_data(
+        request.dataset,
+        request.argument,
+        request.data_dir,
+        request.subset,
+        BatchTransform(preprocessing),
+        with_test=request.with_test,
+    )
     if request.training.epochs and len(data.train) < 2:
         raise UsageError(
             f"training needs at least 2 images, given {len(data.train)}; --epochs 0 scores without training"

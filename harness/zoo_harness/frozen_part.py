@@ -104,6 +104,8 @@ def _tail(
 
 
 def _obstacle(planned: Plan, policy: CachePolicy) -> str | None:
+    if planned.record.parameters.trained == planned.record.parameters.total:
+        return "all of it trains"
     if policy.cache == "off":
         return "--cache off"
     if planned.request.training.augment:

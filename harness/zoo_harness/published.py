@@ -7,16 +7,20 @@ from functools import cache
 from importlib import resources
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from zoo_harness.card_wording import pretrained_on
 from zoo_harness.run_record import RunRecord
 
 # Each file of zoo_cards, and the recipe that repeats its setting.
-RECIPE_OF_TABLE = {"malpure2021_table1.json": "paper", "report2024_results.json": "report"}
+RECIPE_OF_TABLE = {
+    "malpure2021_table1.json": "paper",
+    "report2023_training.json": "scratch",
+    "report2024_results.json": "report",
+}
 
 _CONDITIONS = re.compile(
-    r"(?P<epochs>\d+) epochs, Adam lr (?P<learning_rate>[\d.e-]+), batch size (?P<batch_size>\d+), "
+    r"(?P<epochs>\d+) epochs, (?P<optimizer>Adam|SGD) lr (?P<learning_rate>[\d.e-]+), batch size (?P<batch_size>\d+), "
     r"(?P<side>\d+)x(?P=side) input"
 )
 
@@ -29,17 +33,32 @@ class _Strict(BaseModel):
 
 
 class PublishedRow(_Strict):
-    """One row of a table: accuracies in percent, ``None`` where the source has no such column."""
+    """One row of a table: accuracies in percent, ``None`` where the source has no such column.
+
+    ``test_accuracy`` is of images that chose nothing, ``val_accuracy`` of those that were looked at while training.
+    """
 
     backbone: str
     trainable_parameters: Annotated[int, Field(gt=0)]
-    val_accuracy: Percent
+    val_accuracy: Percent | None = None
+    test_accuracy: Percent | None = None
     train_accuracy: Percent | None = None
     train_seconds_per_epoch: Seconds | None = None
     val_seconds_per_epoch: Seconds | None = None
     model: str | None = None
     type: Literal["CNN", "Transformer"] | None = None
     pretrained_on: str | None = None
+
+    @model_validator(mode="after")
+    def _has_an_accuracy(self) -> PublishedRow:
+        if (self.val_accuracy is None) == (self.test_accuracy is None):
+            raise ValueError("one of val_accuracy and test_accuracy must be given")
+        return self
+
+    @property
+    def accuracy(self) -> float:
+        """The published accuracy in percent, of whichever split it is."""
+        return float(self.val_accuracy if self.test_accuracy is None else self.test_accuracy)  # type: ignore[arg-type]
 
 
 class Conditions(NamedTuple):
@@ -49,16 +68,21 @@ class Conditions(NamedTuple):
     learning_rate: float
     batch_size: int
     input_side: int
+    optimizer: str = "adam"
 
 
 class PublishedTable(_Strict):
-    """A table as it was published; ``metric`` states its conditions in words."""
+    """A table as it was published; ``metric`` states its conditions in words.
+
+    ``val_fraction`` is the part of the training split that was held out to validate on.
+    """
 
     source: str
     dataset: str
     metric: str
     rows: tuple[PublishedRow, ...]
     notes: str | None = None
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     @field_validator("metric")
     @classmethod
@@ -77,6 +101,7 @@ class PublishedTable(_Strict):
             float(stated["learning_rate"]),
             int(stated["batch_size"]),
             int(stated["side"]),
+            stated["optimizer"].lower(),
         )
 
 
@@ -108,8 +133,12 @@ def differences(record: RunRecord, figure: Published) -> list[str]:
         f"{what} {ours} instead of {theirs}" for what, ours, theirs in _settings(record, figure) if ours != theirs
     ]
     dataset = record.dataset
-    if (dataset.per_class, dataset.limit, dataset.val_fraction) != (None, None, None):
+    if (dataset.per_class, dataset.limit, dataset.val_fraction) != (None, None, figure.table.val_fraction):
         clauses.append(f"part of the data: {dataset.subset}")
+    if figure.row.test_accuracy is not None and dataset.test is None:
+        clauses.append(
+            "accuracy of images that were looked at after every epoch instead of a test split kept for the end"
+        )
     return clauses
 
 
@@ -121,6 +150,7 @@ def _settings(record: RunRecord, figure: Published) -> list[tuple[str, object, o
     return [
         ("recipe", record.settings.recipe, figure.recipe),
         ("epochs", record.results.epochs_done, theirs.epochs),
+        ("optimizer", training.optimizer, theirs.optimizer),
         ("learning rate", training.learning_rate, theirs.learning_rate),
         ("batch size", training.batch_size, theirs.batch_size),
         ("input size", side, f"{theirs.input_side} x {theirs.input_side}"),

@@ -11,8 +11,6 @@ from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from zoo_harness.published import Percent
-
 Score = Annotated[float, Field(ge=0, le=1)]
 
 # The report's own word for each network, where it was trained and where it was taken from ImageNet.
@@ -38,15 +36,13 @@ class _Report(_Strict):
     latest_full_data: dict[str, tuple[Score, ...]]
     trained_from_scratch: dict[str, tuple[Score, ...]]
     imagenet_pretrained_not_fine_tuned: dict[str, tuple[Score, ...]]
-    test_accuracy_from_scratch_percent: dict[str, Percent]
     layerwise_si_efficientnet_v2_s_cifar100: _Layerwise
 
 
 class PublishedSeparation(NamedTuple):
     """What the report has of one backbone on CIFAR-100.
 
-    ``scores`` has a row for each split in the order of ``columns``; ``layers`` one for each split in depth order;
-    ``accuracy`` is that of the test split in percent.
+    ``scores`` has a row for each split in the order of ``columns``; ``layers`` one for each split in depth order.
     """
 
     source: str
@@ -54,27 +50,25 @@ class PublishedSeparation(NamedTuple):
     columns: tuple[str, ...]
     scores: dict[str, tuple[float, ...]]
     layers: dict[str, tuple[float, ...]]
-    accuracy: float | None
 
 
 def published_separation(backbone: str) -> PublishedSeparation | None:
     """The report's figures of a backbone, ``None`` where it has none.
 
-    >>> published_separation("resnet18_cifar").accuracy
-    76.28
+    >>> published_separation("resnet18_cifar").scores["test"][0]
+    0.599
     """
     report = _report()
     if backbone in _SCRATCH:
         scores = _splits(report.trained_from_scratch, _SCRATCH[backbone])
-        accuracy = report.test_accuracy_from_scratch_percent[backbone]
-        return PublishedSeparation(report.source, "trained from scratch", report.columns, scores, {}, accuracy)
+        return PublishedSeparation(report.source, "trained from scratch", report.columns, scores, {})
     if backbone in _PRETRAINED:
         scores = _splits(report.imagenet_pretrained_not_fine_tuned, _PRETRAINED[backbone])
-        return PublishedSeparation(report.source, "as pretrained on ImageNet", report.columns, scores, {}, None)
+        return PublishedSeparation(report.source, "as pretrained on ImageNet", report.columns, scores, {})
     if backbone == _LAYERWISE:
         layerwise = report.layerwise_si_efficientnet_v2_s_cifar100
         layers = {"train": layerwise.train, "test": layerwise.test}
-        return PublishedSeparation(report.source, layerwise.layers, report.columns, {}, layers, None)
+        return PublishedSeparation(report.source, layerwise.layers, report.columns, {}, layers)
     return None
 
 

@@ -70,7 +70,11 @@ class SplitRecord(Record):
 
 
 class DatasetRecord(Record):
-    """The data, down to the digest of what was really read; ``subset`` says in words what was left out."""
+    """The data, down to the digest of what was really read; ``subset`` says in words what was left out.
+
+    ``test`` is the data set's own test split where a part of the training split is the evaluation split, and the test
+    split was kept for the end.
+    """
 
     name: str
     title: str
@@ -83,6 +87,7 @@ class DatasetRecord(Record):
     classes: tuple[str, ...]
     train: SplitRecord
     evaluation: SplitRecord
+    test: SplitRecord | None = None
     per_class: int | None
     limit: int | None
     val_fraction: float | None
@@ -172,12 +177,14 @@ class SeparationRecord(Record):
     """The scores of one layer's features, on both splits; ``None`` for a split of one image, which has no neighbour.
 
     ``layer`` is ``"raw pixels"`` for the images themselves: the decoded uint8 values of each, as one row; see
-    :class:`SplitRecord` for their shape.
+    :class:`SplitRecord` for their shape. ``test`` is ``None`` where no test split was kept for the end, and before
+    training, when nothing looks at it.
     """
 
     layer: str
     train: SplitSeparation | None
     evaluation: SplitSeparation | None
+    test: SplitSeparation | None = None
 
 
 class EpochRecord(Record):
@@ -209,12 +216,14 @@ class FrozenPartRecord(Record):
 
 
 class Results(Record):
-    """What was measured; ``None`` where the run has not come that far."""
+    """What was measured; ``None`` where the run has not come that far, or has no test split kept for the end."""
 
     epochs_done: int
     evaluation_loss: float | None
     accuracy: Measurement | None
     train_accuracy: Measurement | None
+    test_loss: float | None = None
+    test_accuracy: Measurement | None = None
     separation_raw_pixels: SeparationRecord | None
     separation_before: SeparationRecord | None
     separation_after: SeparationRecord | None
@@ -254,6 +263,19 @@ class RunRecord(Record):
         heads = self.settings.head.parts
         untouched = all(head.hidden is None and not head.bypass for head in heads)
         return self.backbone.network_kind == "timm" and untouched
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the checkpoint has the weights of the best epoch, which takes a run that came to its end."""
+        return self.settings.training.keep == "best" and self.status == "finished" and self.results.epochs_done > 0
+
+    @property
+    def headline(self) -> tuple[Measurement | None, SplitRecord]:
+        """The accuracy that stands for the run, and its split: the one kept for the end, once that was measured."""
+        test = self.dataset.test
+        if self.results.test_accuracy is None or test is None:
+            return self.results.accuracy, self.dataset.evaluation
+        return self.results.test_accuracy, test
 
     def to_json(self) -> str:
         """The record as indented JSON, ending in a newline."""

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from zoo_harness import card_wording
 from zoo_harness.run_record import RunRecord, ScoreMeasurement, SeparationRecord, SplitRecord, SplitSeparation
 
-Split = Literal["train", "evaluation"]
+Split = Literal["train", "evaluation", "test"]
 ORDER = 2
 HEADINGS = ("SI", "high-order SI", "soft SI", "anti SI", "centre SI")
 
@@ -25,20 +25,32 @@ class Row(NamedTuple):
 
 
 def separation_rows(record: RunRecord, split: Split) -> list[Row]:
-    """Raw pixels, and the layer before and after training."""
+    """Raw pixels, and the layer before and after training; nothing looks at a test split before."""
     results = record.results
-    measured = (
+    measured = [
         ("raw pixels", results.separation_raw_pixels),
         ("before", results.separation_before),
         ("after", results.separation_after),
-    )
+    ]
+    if split == "test":
+        del measured[1]
     return [Row(name, getattr(found, split) if found else None) for name, found in measured]
+
+
+def splits_scored(record: RunRecord) -> list[tuple[str, Split, SplitRecord]]:
+    """What each split that is scored is called, in the order in which they are shown."""
+    dataset = record.dataset
+    splits: list[tuple[str, Split, SplitRecord]] = [
+        ("Evaluation split", "evaluation", dataset.evaluation),
+        ("Training split", "train", dataset.train),
+    ]
+    return splits if dataset.test is None else [("Test split", "test", dataset.test), *splits]
 
 
 def separation_tables(record: RunRecord) -> list[tuple[str, list[list[str]]]]:
     """A title and rows of cells for each split."""
     tables = []
-    for title, split, images in _splits(record):
+    for title, split, images in splits_scored(record):
         rows = [[row.name, *map(_with_error, row.scores)] for row in separation_rows(record, split)]
         tables.append((f"{title}, {images.images:,} images", rows))
     return tables
@@ -63,7 +75,7 @@ def pixels_in_words(record: RunRecord) -> str:
 def separation_notes(record: RunRecord) -> list[str]:
     """A sentence for everything that bears on how far the scores can be trusted: few images, ties, equal images."""
     notes = []
-    for title, split, images in _splits(record):
+    for title, split, images in splits_scored(record):
         if images.images <= ORDER:
             notes.append(_too_few(title, images.images))
         for row in separation_rows(record, split):
@@ -74,13 +86,8 @@ def separation_notes(record: RunRecord) -> list[str]:
 
 def measurements(separation: SeparationRecord | None) -> list[ScoreMeasurement]:
     """All scores that there are."""
-    splits = (separation.train, separation.evaluation) if separation else ()
+    splits = (separation.train, separation.evaluation, separation.test) if separation else ()
     return [score for split in splits if split for score in split.scores if score]
-
-
-def _splits(record: RunRecord) -> tuple[tuple[str, Split, SplitRecord], ...]:
-    dataset = record.dataset
-    return ("Evaluation split", "evaluation", dataset.evaluation), ("Training split", "train", dataset.train)
 
 
 def _with_error(score: ScoreMeasurement | None) -> str:

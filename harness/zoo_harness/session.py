@@ -27,7 +27,16 @@ from zoo_harness.layer_curve import RAW_PIXELS
 from zoo_harness.plots import plot_history, plot_samples
 from zoo_harness.run_changes import refuse_changes
 from zoo_harness.run_directory import RunDirectory
-from zoo_harness.run_record import EpochRecord, FrozenPartRecord, RunRecord, SeparationRecord, now, read_run
+from zoo_harness.run_record import (
+    EpochRecord,
+    FrozenPartRecord,
+    RunRecord,
+    SeparationRecord,
+    SplitSeparation,
+    now,
+    read_run,
+)
+from zoo_harness.sources import ImageSource
 from zoo_harness.split_separation import split_separation
 from zoo_harness.tensorboard_log import event_log
 from zoo_harness.train import Evaluation, FineTuning, Learner, Progress, evaluate, starting_state
@@ -88,6 +97,7 @@ def _carry_out(session: _Session, policy: CachePolicy) -> RunRecord:
                 session.take_up()
                 session.train()
                 session.score_after()
+                session.score_test()
             return session.close("finished")
         except KeyboardInterrupt:
             session.close("interrupted")
@@ -181,6 +191,23 @@ class _Session:
             separation_after=separation,
         )
 
+    def score_test(self) -> None:
+        """Accuracy and separation of the split that was kept for the end: the one look at it."""
+        test, conditions, results = self.planned.data.test, self.planned.request.conditions, self.record.results
+        if test is None:
+            return
+        source = ImageSource(test, conditions.device)
+        self._progress.stage("the test split, once", len(source))
+        found = evaluate(self._whole, source, conditions, self._layer, self._progress)
+        self._progress.stage(f"separation of the test split, {len(test):,} images", 0)
+        pixels, after = results.separation_raw_pixels, results.separation_after
+        self._update(
+            test_loss=found.loss,
+            test_accuracy=found.accuracy,
+            separation_raw_pixels=_with_test(pixels, split_separation(test.raw_pixels, test.labels, conditions)),
+            separation_after=_with_test(after, split_separation(found.collected, test.labels, conditions)),
+        )
+
     def close(self, status: Ending) -> RunRecord:
         """Write the checkpoint, the card, the plots, and the record for the last time.
 
@@ -247,3 +274,7 @@ class _Session:
         updated = self.record.results.model_copy(update=results)
         self.record = self.record.model_copy(update={"results": updated})
         self.directory.write_record(self.record)
+
+
+def _with_test(separation: SeparationRecord | None, test: SplitSeparation | None) -> SeparationRecord | None:
+    return separation and separation.model_copy(update={"test": test})

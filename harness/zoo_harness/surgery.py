@@ -66,6 +66,8 @@ def prepare(network: nn.Module, tuning: Tuning, classes: int, example: Tensor | 
     unfrozen = match_modules(network, tuning.unfreeze)
     _refuse_bypassed(tuning, unfrozen)
     trained_paths = (*(path for path in unfrozen if path not in head_paths), *head_paths)
+    if "*" in tuning.unfreeze:
+        trained_paths = ("", *trained_paths)  # the network itself may hold parameters, such as a class token
     freeze_all_but(network, trained_paths)
     tuned = TunedNetwork(network, head_paths, trained_paths)
     if example is not None:

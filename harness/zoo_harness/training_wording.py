@@ -63,6 +63,21 @@ def training_rows(training: Training) -> list[tuple[str, str]]:
     return rows
 
 
+def training_in_words(training: Training) -> str:
+    """All settings in one line: the main ones, then in parts between semicolons what is not as by default.
+
+    >>> training_in_words(Training(optimizer="sgd", momentum=0.9, schedule="cosine", augment=("flip",)))
+    '20 epochs, sgd 0.0001, batch 32; momentum 0.9; learning rate falling to 0 as a cosine; random changes of images: ...'
+    """
+    optimizer, *settings = optimizer_in_words(training).split(", ")
+    rate, *course = learning_rate_in_words(training).split(", ", maxsplit=1)
+    main = f"{training.epochs} epochs, {optimizer} {rate}, batch {training.batch_size}"
+    parts = [", ".join(settings)] if settings else []
+    parts += [f"learning rate {words}" for words in course]
+    parts += [f"{name}: {words}" for name, words in training_rows(training)]
+    return "; ".join([main, *parts])
+
+
 def frozen_part_in_words(made: FrozenPartRecord | None) -> str:
     """How often the frozen part ran.
 

@@ -1,14 +1,15 @@
 """Networks for 32 x 32 images, trained from scratch: VGG-16 with BatchNorm, ResNet-18 and EfficientNet-B0.
 
 They are those of the 2023 report on ranking networks by the Separation Index. No weights are published, so they start
-at random and all of them trains.
+at random and all of them trains; recipe ``scratch`` is the report's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from zoo import Backbone, FactoryArchitecture, FeatureLayer, Head, Preprocessing, RandomWeights, hookimpl
+from zoo import SCRATCH, Backbone, FactoryArchitecture, FeatureLayer, Head, Preprocessing, RandomWeights, hookimpl
 
 # Mean and standard deviation of the training set of CIFAR-100, as the report has them.
 CIFAR100 = Preprocessing(input_size=(32, 32), mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
@@ -31,6 +32,7 @@ def zoo_backbones() -> Iterator[Backbone]:
             FeatureLayer("classifier.5", 4096, pool="flatten"),
         ),
         paper="https://arxiv.org/abs/1409.1556",
+        reported_parameters=34_015_396,
     )
     yield _trained_from_scratch(
         "resnet18_cifar",
@@ -42,6 +44,7 @@ def zoo_backbones() -> Iterator[Backbone]:
             FeatureLayer("avgpool", 512),
         ),
         paper="https://arxiv.org/abs/1512.03385",
+        reported_parameters=11_220_132,
     )
     yield _trained_from_scratch(
         "efficientnet_b0_cifar",
@@ -52,11 +55,12 @@ def zoo_backbones() -> Iterator[Backbone]:
             FeatureLayer("avgpool", 1280),
         ),
         paper="https://arxiv.org/abs/1905.11946",
+        reported_parameters=4_135_648,
     )
 
 
 def _trained_from_scratch(
-    name: str, title: str, head: Head, features: tuple[FeatureLayer, ...], paper: str
+    name: str, title: str, head: Head, features: tuple[FeatureLayer, ...], paper: str, reported_parameters: int
 ) -> Backbone:
     return Backbone(
         name=name,
@@ -67,6 +71,7 @@ def _trained_from_scratch(
         unfreeze=("*",),
         head=head,
         features=features,
+        recipes={"scratch": replace(SCRATCH, reported_parameters=reported_parameters, reported_classes=100)},
         license=None,  # there are no weights to license
         paper=paper,
         pretrained_on=None,

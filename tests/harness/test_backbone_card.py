@@ -42,7 +42,7 @@ def test_a_count_that_differs_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_card_has_the_published_separation() -> None:
     card = render_backbone_card(REGISTRY.backbone("resnet18_cifar"))
     assert "| test | 0.5990 | 0.4853 | 0.5898 | 0.3056 | 0.7026 |" in card
-    assert "Accuracy on the test split: 76.28 %" in card
+    assert "| [1] | cifar100 | scratch | 76.28 % (test) | 11,220,132 | 11,220,132 |" in card
     layers = render_backbone_card(REGISTRY.backbone("efficientnet_v2_s"))
     assert "| features.7 | 0.6789 | 0.4371 |" in layers
 

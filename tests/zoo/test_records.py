@@ -198,7 +198,7 @@ def test_head_and_features_are_exact_paths(path: str) -> None:
         lambda: Training(learning_rate=0),
         lambda: Training(learning_rate=float("inf")),
         lambda: Training(batch_size=0),
-        lambda: Training(optimizer="sgd"),  # type: ignore[arg-type]
+        lambda: Training(optimizer="rmsprop"),  # type: ignore[arg-type]
         lambda: Recipe(""),
         lambda: Recipe("somebody", unfreeze=("layer4.",)),
         lambda: Recipe("somebody", resize="crop"),  # type: ignore[arg-type]
@@ -338,7 +338,7 @@ def test_a_recipe_that_is_not_declared_is_told_with_near_misses() -> None:
     with pytest.raises(UnknownNameError) as caught:
         backbone(recipes={"paper": Recipe("somebody")}).tuning("papr")
     message = str(caught.value)
-    assert message == "unknown recipe of tiny 'papr'; did you mean 'paper'? (2 known: default, paper)"
+    assert message == "unknown recipe of tiny 'papr'; did you mean 'paper'? (3 known: default, paper, scratch)"
 
 
 def test_records_made_apart_share_no_recipes() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from zoo_harness.cli import caching, cards, evaluation, layering, listing, separating, showing
+from zoo_harness.cli import caching, cards, evaluation, layering, listing, separating, showing, training
 
 if TYPE_CHECKING:
     from typer.core import TyperCommand, TyperGroup
@@ -25,6 +25,7 @@ app.command("show")(showing.show)
 app.command("plugins")(listing.list_plugins)
 app.command("datasets")(listing.list_datasets)
 app.command("eval")(evaluation.evaluate)
+app.command("train")(training.train)
 app.command("layers")(layering.layers)
 app.command("si")(separating.si)
 app.command("card")(cards.card)

@@ -28,6 +28,7 @@ from zoo_harness.cli.training_options import (
     Patience,
     PerClass,
     Precision,
+    Predict,
     Resume,
     RunFolder,
     Schedule,
@@ -74,7 +75,7 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "fp32",
     deterministic: Deterministic = False,
-    predict: Annotated[str, typer.Option(help="With two heads: predict from 'cls', or from their 'mean'.")] = "cls",
+    predict: Predict = "cls",
     cache: Annotated[
         str, typer.Option(help="Where outputs of the frozen part are kept: auto, device, host, disk or off.")
     ] = "auto",

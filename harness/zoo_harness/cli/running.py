@@ -147,6 +147,7 @@ def _checked(options: RunOptions) -> Callable[[], Request]:
             ),
             data_dir=folder,
             command=("zoo", *sys.argv[1:]),
+            with_test=options.from_scratch,
         )
 
     return request
@@ -179,7 +180,7 @@ def _run(
     try:
         return go_on(), directory
     except KeyboardInterrupt:
-        tell(_what_is_kept(directory))
+        tell(_what_is_kept(directory, "train" if options.from_scratch else "eval"))
         raise
 
 
@@ -192,17 +193,21 @@ def _say_what_begins(planned: Plan, progress: TerminalProgress) -> None:
         f"{data.evaluation.images:,} {data.evaluation.split} images, {len(data.classes)} classes, "
         f"{planned.request.conditions.device}"
     )
+    whole = parameters.trained == parameters.total
+    what = "all of the network" if whole else ", ".join(outermost(planned.tuned.trained_paths))
     progress.say(
         f"training {parameters.trained:,} of {parameters.total:,} parameters "
-        f"({parameters.trained_without_head:,} without the head): {', '.join(outermost(planned.tuned.trained_paths))}"
+        f"({parameters.trained_without_head:,} without the head): {what}"
     )
+    if data.test is not None:
+        progress.say(f"kept for the end: split {data.test.split}, {data.test.images:,} images")
 
 
-def _what_is_kept(directory: RunDirectory) -> str:
+def _what_is_kept(directory: RunDirectory, command: str) -> str:
     from zoo_harness.run_record import read_run
 
     record = read_run(directory.path)
-    again = f"zoo eval --resume {shlex.quote(str(directory.path))} goes on"
+    again = f"zoo {command} --resume {shlex.quote(str(directory.path))} goes on"
     if record.checkpoint_sha256 is None:
         return (
             f"interrupted before the first epoch ended; there is no checkpoint, only the record in {directory.path}; "
@@ -230,22 +235,29 @@ def _report(record: RunRecord, directory: RunDirectory, *, as_json: bool, quiet:
 
 def _print_accuracy(record: RunRecord) -> None:
     results = record.results
-    measured = (("evaluation accuracy", results.accuracy), ("training accuracy", results.train_accuracy))
+    measured = [("evaluation accuracy", results.accuracy), ("training accuracy", results.train_accuracy)]
+    if record.dataset.test is not None:
+        measured.insert(0, ("test accuracy", results.test_accuracy))
     rows = [[name, _percent(accuracy), _count(accuracy)] for name, accuracy in measured]
     print_table(["measure", "value", "images"], rows, right=["value", "images"])
 
 
 def _print_separation(record: RunRecord) -> None:
-    from zoo_harness.run_separation import pixels_in_words, scored_layer, separation_notes, separation_rows
+    from zoo_harness.run_separation import (
+        pixels_in_words,
+        scored_layer,
+        separation_notes,
+        separation_rows,
+        splits_scored,
+    )
 
     columns = ["split", "features", "SI", "high-order", "soft", "anti", "centre"]
     rows = []
-    for title, split in (("evaluation", "evaluation"), ("training", "train")):
-        found = separation_rows(record, "train" if split == "train" else "evaluation")
-        for place, row in enumerate(found):
+    for title, split, _images in splits_scored(record):
+        for place, row in enumerate(separation_rows(record, split)):
             first, *others = row.scores
             cells = [_fraction(first), *(f"{score.value:.4f}" if score else "-" for score in others)]
-            rows.append(["" if place else title, row.name, *cells])
+            rows.append(["" if place else title.removesuffix(" split").lower(), row.name, *cells])
     print_table(columns, rows, right=columns[2:])
     print_lines(
         "",

@@ -82,16 +82,18 @@ def _print(shown: dict[str, Any]) -> None:
 
 
 def _recipe_lines(shown: dict[str, Any]) -> list[str]:
-    training = shown["training"]
     heads = [f"{part['path']}: {_kind_of_head(part)}" for part in shown["head"]]
     lines = [
         f"  unfrozen       {', '.join(shown['unfreeze']) or 'nothing but the head'}",
         f"  head           {'; '.join(heads)}",
-        f"  training       {training['epochs']} epochs, {training['optimizer']} {training['learning_rate']:g}, "
-        f"batch {training['batch_size']}",
+        *_training_lines(shown["training_in_words"]),
         f"  images         {shown['images']}",
     ]
     return [*lines, f"  source         {shown['recipe_source']}"] if shown["recipe_source"] else lines
+
+
+def _training_lines(words: str) -> list[str]:
+    return [f"  {'' if place else 'training':<14} {part}" for place, part in enumerate(words.split("; "))]
 
 
 def _kind_of_head(part: dict[str, Any]) -> str:

@@ -49,6 +49,7 @@ Deterministic = Annotated[
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Write events for TensorBoard into the run directory.")
 ]
+Predict = Annotated[str, typer.Option(help="With two heads: predict from 'cls', or from their 'mean'.")]
 RunFolder = Annotated[Path | None, typer.Option(help="Run directory; runs/NAME-DATASET-TIME unless given.")]
 Resume = Annotated[
     Path | None,

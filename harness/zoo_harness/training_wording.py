@@ -55,7 +55,8 @@ def training_rows(training: Training) -> list[tuple[str, str]]:
     if training.class_weights == "balanced":
         rows.append(("class weights", "balanced: n / (classes x images of the class)"))
     if training.augment:
-        rows.append(("random changes of images", ", ".join(_CHANGES[name] for name in training.augment)))
+        often = f"; {training.views} views of each image" if training.views else ""
+        rows.append(("random changes of images", ", ".join(_CHANGES[name] for name in training.augment) + often))
     if training.patience:
         rows.append(("stopped early", f"after {training.patience} epochs without a better evaluation accuracy"))
     if training.keep == "best":

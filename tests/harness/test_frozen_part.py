@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from zoo_harness.cache_policy import CachePolicy
 from zoo_harness.choices import Subset
 from zoo_harness.evaluate import Plan, Request, plan
 from zoo_harness.frozen_part import open_learner
+from zoo_harness.sources import ImageSource
 from zoo_harness.train import Conditions, FineTuning, Silence, evaluate, starting_state
 
 TRAINING = Training(epochs=2, learning_rate=1e-2, batch_size=8)
@@ -108,6 +110,24 @@ def test_why_the_whole_network_runs_is_told(training: Training, told: str, tmp_p
     made, lines, _result = trained(planned(training=training), CachePolicy("auto", folder=tmp_path))
     assert made.reason == told
     assert lines == [f"every epoch runs the whole network: {told}"]
+
+
+def test_changed_views_are_kept_and_taken_in_turn(tmp_path: Path) -> None:
+    training = Training(epochs=3, learning_rate=1e-2, batch_size=8, augment=("crop", "flip"), views=2)
+    prepared = planned(training=training)
+    with open_learner(prepared, CachePolicy("host", folder=tmp_path), Silence(), print) as (learner, made):
+        assert (made.reason, made.computed) == (None, 24 * 3 + 24)
+        whole = ImageSource(prepared.data.train, torch.device("cpu"), training.augment)
+        plan = [np.arange(24)]
+        for epoch, view in ((1, 1), (2, 2), (3, 1)):
+            inputs, labels = next(iter(learner.train.epoch(epoch, plan)))
+            images, expected = next(iter(whole.epoch(view, plan)))
+            prepared.tuned.eval()
+            torch.testing.assert_close(learner.logits(inputs), prepared.tuned.logits(*images), rtol=1e-4, atol=1e-5)
+            assert torch.equal(labels, expected)
+        inputs, _labels = next(iter(learner.train.in_order(24)))
+        images, _labels = next(iter(whole.in_order(24)))
+        torch.testing.assert_close(learner.logits(inputs), prepared.tuned.logits(*images), rtol=1e-4, atol=1e-5)
 
 
 def test_where_all_of_it_trains_there_is_nothing_to_keep(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from zoo_harness.cli.training_options import (
     Seed,
     TensorBoard,
     ValFraction,
+    Views,
     WarmupEpochs,
     WeightDecay,
 )
@@ -69,6 +70,7 @@ def evaluate(
     label_smoothing: LabelSmoothing = None,
     class_weights: ClassWeights = None,
     augment: Augment = None,
+    views: Views = None,
     patience: Patience = None,
     keep: Keep = None,
     seed: Seed = 0,

@@ -38,6 +38,9 @@ Augment = Annotated[
     str | None,
     typer.Option(metavar="A,A", help="Random changes of training images: crop, flip, rotate."),
 ]
+Views = Annotated[
+    int | None, typer.Option(help="Keep so many changed views of each image; else they change in every epoch.")
+]
 Patience = Annotated[int | None, typer.Option(help="Stop after so many epochs without a better accuracy.")]
 Keep = Annotated[str | None, typer.Option(help="The checkpoint has the weights of the 'last' or 'best' epoch.")]
 Seed = Annotated[int, typer.Option(help="Seed of the head, the order of the images and the subset.")]

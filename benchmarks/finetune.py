@@ -24,11 +24,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as Samples
 from torchvision.transforms import v2
 
 from zoo import load_registry
 from zoo.backbone import Preprocessing, RandomWeights
+from zoo.dataset import Dataset, DatasetRequest, ImageSplit, LoadedDataset
 from zoo_harness.allocator import keep_freed_memory
 from zoo_harness.cache_policy import CachePolicy
 from zoo_harness.choices import Subset
@@ -44,7 +46,7 @@ DEFAULT = ("efficientnet_lite0", "resnet18", "densenet201", "coat_lite_small", "
 
 
 @dataclass
-class Pictures(Dataset[tuple[Tensor, int]]):
+class Pictures(Samples[tuple[Tensor, int]]):
     """Images as PIL pictures through the usual transforms, as a tutorial has it."""
 
     data: ImageData
@@ -121,6 +123,29 @@ def engine(planned: Plan, folder: Path) -> tuple[float, float, float]:
     return begun - started, time.perf_counter() - started, accuracy
 
 
+def synthetic_images(_request: DatasetRequest) -> LoadedDataset:
+    """As many images as CIFAR-10 has, of its size: random, with a faint pattern for each of ten classes."""
+    generator = np.random.default_rng(0)
+    patterns = generator.normal(size=(10, 32, 32, 3))
+    splits = {}
+    for split, count in (("train", 50_000), ("test", 10_000)):
+        labels = np.arange(count) % 10
+        noise = generator.normal(size=(count, 32, 32, 3)).astype(np.float32)
+        images = (128 + 40 * noise + 20 * patterns[labels]).clip(0, 255).astype(np.uint8)
+        splits[split] = ImageSplit(images, labels)
+    return LoadedDataset(tuple(f"class {number}" for number in range(10)), splits, source="random numbers")
+
+
+SYNTHETIC = Dataset(
+    name="synthetic",
+    title="Random images",
+    loader="finetune:synthetic_images",
+    classes=None,
+    license=None,
+    citation=None,
+)
+
+
 def planned_run(name: str, options: argparse.Namespace, seed: int) -> Plan:
     """A run that is ready to go."""
     registry = load_registry()
@@ -128,7 +153,7 @@ def planned_run(name: str, options: argparse.Namespace, seed: int) -> Plan:
     tuning = backbone.tuning("default")
     request = Request(
         backbone=backbone,
-        dataset=registry.dataset(options.dataset)[0],
+        dataset=SYNTHETIC if options.dataset == "synthetic" else registry.dataset(options.dataset)[0],
         argument=None,
         tuning=tuning,
         unfreeze=None,
@@ -136,7 +161,7 @@ def planned_run(name: str, options: argparse.Namespace, seed: int) -> Plan:
         weights=backbone.weights if name == "efficientnet_lite0" else RandomWeights(),
         training=replace(tuning.training, epochs=options.epochs),
         subset=Subset(limit=options.images),
-        conditions=Conditions(torch.device(options.device), seed=seed),
+        conditions=Conditions(torch.device(options.device), precision=options.precision, seed=seed),
         data_dir=None,
         command=(),
     )
@@ -212,10 +237,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--dataset", choices=("fashion_mnist", "digits", "synthetic"))
     parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args()
     keep_freed_memory()
-    options.dataset = "fashion_mnist" if Path("/usr/share/datasets/fashion-mnist").is_dir() else "digits"
+    installed = Path("/usr/share/datasets/fashion-mnist").is_dir()
+    options.dataset = options.dataset or ("fashion_mnist" if installed else "digits")
     (compare_accuracies if options.seeds > 1 else compare_times)(options)
 
 

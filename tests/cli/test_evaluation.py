@@ -457,7 +457,7 @@ def test_two_heads_predict_from_cls_or_their_mean(tmp_path: Path) -> None:
 @pytest.mark.skipif(not FASHION.is_dir(), reason="needs Debian's dataset-fashion-mnist")
 def test_fashion_mnist_is_learnt(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    options = ["--dataset", "fashion_mnist", "--per-class", "50", "--epochs", "2", "--out", str(out), "--quiet"]
+    options = ["--dataset", "fashion_mnist", "--per-class", "20", "--epochs", "3", "--out", str(out), "--quiet"]
     assert run(["eval", "efficientnet_lite0", *options]) == 0
     record = read_run(out)
     assert record.results.accuracy is not None

@@ -66,8 +66,8 @@ def training_rows(training: Training) -> list[tuple[str, str]]:
 def training_in_words(training: Training) -> str:
     """All settings in one line: the main ones, then in parts between semicolons what is not as by default.
 
-    >>> training_in_words(Training(optimizer="sgd", momentum=0.9, schedule="cosine", augment=("flip",)))
-    '20 epochs, sgd 0.0001, batch 32; momentum 0.9; learning rate falling to 0 as a cosine; random changes of images: ...'
+    >>> training_in_words(Training(optimizer="sgd", momentum=0.9, schedule="cosine", keep="best"))
+    '20 epochs, sgd 0.0001, batch 32; momentum 0.9; learning rate falling to 0 as a cosine; checkpoint: of the ...'
     """
     optimizer, *settings = optimizer_in_words(training).split(", ")
     rate, *course = learning_rate_in_words(training).split(", ", maxsplit=1)

@@ -36,7 +36,7 @@ from zoo_harness.tensor_files import read_tensors, sha256_of
 from zoo_harness.train import Conditions, Silence
 
 ZOO = str(Path(sys.executable).with_name("zoo"))
-SETTINGS = ("--limit", "20", "--epochs", "4", "--batch-size", "10", "--learning-rate", "0.01", "--seed", "3")
+SETTINGS = ("--limit", "20", "--epochs", "3", "--batch-size", "10", "--learning-rate", "0.01", "--seed", "3")
 TRAIN = ("train", "resnet18_cifar", "--dataset", "digits", *SETTINGS)
 REGISTRY = zoo.load_registry()
 
@@ -69,7 +69,7 @@ def test_the_record_has_the_reports_settings_and_the_test_split(straight: Path) 
     record = read_run(straight)
     assert SCRATCH.training is not None
     assert record.settings.recipe == "scratch"
-    assert record.settings.training == replace(SCRATCH.training, epochs=4, batch_size=10, learning_rate=0.01)
+    assert record.settings.training == replace(SCRATCH.training, epochs=3, batch_size=10, learning_rate=0.01)
     assert record.weights.kind == "random"
     assert record.parameters.trained == record.parameters.total == 11_173_962
     assert record.results.frozen_part is not None

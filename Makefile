@@ -12,6 +12,10 @@ DEMO := efficientnet_lite0 --dataset digits --per-class 40 --epochs 3
 # A Python of your choice: make PYTHON=/path/to/python demo
 PYTHON :=
 
+# Tests run in as many processes as there are cores; whichever is idle takes over what another has not begun, from the
+# end, so that most of a module's tests stay together and share what it builds.
+PYTEST = $(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
 # Relative, because make cannot name a file in a folder whose name has a space.
 PY := .venv/bin/python
 STAMP := .venv/.blockzoo-installed
@@ -28,11 +32,11 @@ demo: $(STAMP) ## Fine-tune one block of a small pretrained network and score it
 
 .PHONY: test
 test: $(STAMP) ## Run every test, the slow ones and the doctests too
-	@$(PY) -m pytest
+	@$(PYTEST)
 
 .PHONY: test-fast
-test-fast: $(STAMP) ## Run all tests but the slow ones, in some five minutes
-	@$(PY) -m pytest -m 'not slow'
+test-fast: $(STAMP) ## Run all tests but the slow ones
+	@$(PYTEST) -m 'not slow'
 
 # pytest comes last, so that its closing line ends the output.
 .PHONY: check

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import finetune
 import torch
 from separation import smooth_images, wrong
 from torch import Tensor
@@ -189,6 +190,18 @@ def evaluate(device: str, precision: str, per_class: int) -> None:
     print(f"{results.total_seconds:.1f} s in all")
 
 
+def time_fine_tuning(device: str, images: int) -> None:
+    """The engine against the plain loop, 20 epochs at 224 pixels; see benchmarks/finetune.py for the columns."""
+    names = ["deit_base_distilled", "cait_s24"] if device != "cpu" else ["efficientnet_lite0"]
+    for precision in ("fp32", "bf16") if device != "cpu" else ("fp32",):
+        print(f"fine-tuning, {precision}:")
+        finetune.compare_times(
+            argparse.Namespace(
+                names=names, images=images, epochs=20, device=device, precision=precision, dataset="synthetic", seeds=1
+            )
+        )
+
+
 def main() -> None:
     """Run everything; an assertion that fails ends it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -209,6 +222,7 @@ def main() -> None:
     per_class = min(120, arguments.images // 10)
     for precision in ("fp32", "bf16") if device.type == "cuda" else ("fp32",):
         evaluate(arguments.device, precision, per_class)
+    time_fine_tuning(arguments.device, arguments.images if device.type == "cuda" else 40)
 
 
 if __name__ == "__main__":

@@ -132,9 +132,10 @@ class Training:
     steps after the warm-up. Over the first ``warmup_epochs`` it rises step by step in a straight line.
     ``class_weights`` weighs an image's loss by ``balanced`` n / (classes x images of its class), or not. ``augment``
     names what is done to training images at random: ``crop`` (padded by an eighth of the side and cropped back),
-    ``flip`` (left to right, half of them) and ``rotate`` (up to 15 degrees). ``patience`` is how many epochs without
-    a better evaluation accuracy end the run, ``None`` for never; ``keep`` is the epoch whose weights the checkpoint
-    has: the ``last``, or that of the ``best`` evaluation accuracy.
+    ``flip`` (left to right, half of them) and ``rotate`` (up to 15 degrees): anew in every epoch, or with ``views`` so
+    often for each image, which epochs take in turn, and the frozen part runs once for each. ``patience`` is how many
+    epochs without a better evaluation accuracy end the run, ``None`` for never; ``keep`` is the epoch whose weights the
+    checkpoint has: the ``last``, or that of the ``best`` evaluation accuracy.
 
     >>> Training().epochs
     20
@@ -156,6 +157,7 @@ class Training:
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     class_weights: Literal["none", "balanced"] = "none"
     augment: tuple[Augmentation, ...] = ()
+    views: Annotated[int, Field(gt=0)] | None = None
     patience: Annotated[int, Field(gt=0)] | None = None
     keep: Literal["last", "best"] = "last"
 
@@ -171,6 +173,8 @@ class Training:
             raise ValueError(f"milestones={self.milestones} must be epochs in ascending order")
         if len(set(self.augment)) < len(self.augment):
             raise ValueError(f"augment={self.augment} names one twice")
+        if self.views and not self.augment:
+            raise ValueError(f"views={self.views} are of changed images, and augment names no change")
         return self
 
 

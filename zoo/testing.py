@@ -52,9 +52,12 @@ def check_backbone(
         torch.manual_seed(seed)
         # The second starts from other random values, so that whatever a checkpoint forgets shows.
         networks = [build_network(backbone.name, backbone.network) for _copy in range(2)]
-        for recipe in ("default", *backbone.recipes):
+        recipes = ("default", *backbone.recipes)
+        for recipe in recipes:
+            # A check changes the networks it is given, so only the last may have these themselves.
+            given = networks if recipe == recipes[-1] else copy.deepcopy(networks)
             try:
-                _check_recipe(backbone, recipe, classes, input_size, *map(copy.deepcopy, networks))
+                _check_recipe(backbone, recipe, classes, input_size, *given)
             except DeclarationError as error:
                 raise DeclarationError(f"backbone {backbone.name!r}, recipe {recipe!r}: {error}") from error
 

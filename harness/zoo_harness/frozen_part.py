@@ -10,10 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from zoo_harness.augmentation import Draws
 from zoo_harness.cache_key import StoreKey, StoreTitle
 from zoo_harness.cache_policy import CachePolicy
 from zoo_harness.data import ImageData
@@ -75,12 +78,12 @@ def _tail(
     split = _cut(planned, progress)
     if split.reason is not None:
         return split.reason
-    splits = (data.train, data.record.train), (data.evaluation, data.record.evaluation)
+    splits = _Views.of_training(planned), _Views(data.evaluation, data.record.evaluation)
     stores: list[FeatureStore] = []
     frozen = _digest_of_frozen(tuned)
-    for images, record in splits:
-        key = _key(planned, split, frozen, images, record)
-        title = StoreTitle(backbone=planned.request.backbone.name, dataset=data.record.title, split=record.split)
+    for views in splits:
+        key = _key(planned, split, frozen, views)
+        title = StoreTitle(backbone=planned.request.backbone.name, dataset=data.record.title, split=views.record.split)
         left = policy.less(sum(store.memory_bytes for store in stores))
         store = stack.enter_context(open_store(key, title, left, planned.request.conditions.device, say, progress))
         stores.append(store)
@@ -88,8 +91,8 @@ def _tail(
             return "what its frozen part puts out cannot be kept"
     missing = sum(store.missing_images for store in stores)
     started = time.perf_counter()
-    for store, (images, record) in zip(stores, splits, strict=True):
-        _fill(store, split, images, planned, progress, f"frozen part: {record.split} split")
+    for store, views in zip(stores, splits, strict=True):
+        _fill(store, split, views, planned, progress)
         if str(store.place) == "off":  # the disk filled up
             return "what its frozen part puts out cannot be kept"
     made = FrozenPartRecord(
@@ -103,12 +106,47 @@ def _tail(
     return _learner(planned, split, stores), made
 
 
+@dataclass(frozen=True)
+class _Views:
+    """The images of a split as they are, and behind them the changed views of all of them."""
+
+    images: ImageData
+    record: SplitRecord
+    draws: tuple[Draws, ...] = ()
+    changes: str = ""
+
+    @classmethod
+    def of_training(cls, planned: Plan) -> _Views:
+        """The training images, with as many changed views as the settings say."""
+        data, training, seed = planned.data, planned.request.training, planned.request.conditions.seed
+        numbers = range(1, (training.views or 0) + 1)
+        draws = tuple(Draws.of(training.augment, len(data.train), seed, number) for number in numbers)
+        changes = f", {'+'.join(training.augment)}, seed {seed}, {training.views} views" if draws else ""
+        return cls(data.train, data.record.train, draws, changes)
+
+    def __len__(self) -> int:
+        return len(self.images) * (1 + len(self.draws))
+
+    def batch(self, start: int, stop: int, device: torch.device) -> Tensor:
+        """Network input for these places."""
+        count, parts = len(self.images), []
+        while start < stop:
+            view, first = divmod(start, count)
+            last = min(first + stop - start, count)
+            planes, _labels = self.images.planes(np.arange(first, last), device)
+            if view:
+                planes = self.draws[view - 1].apply(planes, slice(first, last))
+            parts.append(self.images.transform.normalise(planes))
+            start += last - first
+        return torch.cat(parts)
+
+
 def _obstacle(planned: Plan, policy: CachePolicy) -> str | None:
     if planned.record.parameters.trained == planned.record.parameters.total:
         return "all of it trains"
     if policy.cache == "off":
         return "--cache off"
-    if planned.request.training.augment:
+    if planned.request.training.augment and not planned.request.training.views:
         return "augmentation changes the images in every epoch"
     if len(planned.data.train) < 2:
         return "there is one image"
@@ -129,10 +167,10 @@ def _digest_of_frozen(tuned: TunedNetwork) -> str:
     return digest_of_tensors((name, tensor.detach()) for name, tensor in named if name not in trained)
 
 
-def _key(planned: Plan, split: Split, frozen: str, images: ImageData, record: SplitRecord) -> StoreKey:
+def _key(planned: Plan, split: Split, frozen: str, views: _Views) -> StoreKey:
     conditions = planned.request.conditions
     planned.tuned.eval()
-    example, _labels = images.batch(np.arange(min(2, len(images))), conditions.device)
+    example = views.batch(0, min(2, len(views)), conditions.device)
     with autocast(conditions.precision, conditions.device):
         kept = split.prefix(example)
     return StoreKey(
@@ -140,21 +178,21 @@ def _key(planned: Plan, split: Split, frozen: str, images: ImageData, record: Sp
         weights=frozen,
         kept=tuple(kept_tensor(part.name, tensor) for part, tensor in zip(split.kept, kept, strict=True)),
         preprocessing=planned.record.settings.preprocessing,
-        images=len(images),
-        fingerprint=record.fingerprint,
+        images=len(views),
+        fingerprint=views.record.fingerprint + views.changes,
         precision=conditions.precision,
         device=conditions.device.type,
     )
 
 
-def _fill(store: FeatureStore, split: Split, images: ImageData, planned: Plan, progress: Progress, stage: str) -> None:
+def _fill(store: FeatureStore, split: Split, views: _Views, planned: Plan, progress: Progress) -> None:
     """Run the frozen part over the images whose outputs are missing."""
     conditions = planned.request.conditions
     planned.tuned.eval()
-    progress.stage(stage, store.missing_images)
-    size = _batch_size(split, images, planned) if store.missing_images else BATCH_SIZE
+    progress.stage(f"frozen part: {views.record.split} split", store.missing_images)
+    size = _batch_size(split, views, planned) if store.missing_images else BATCH_SIZE
     for start, stop in store.missing(size):
-        batch, _labels = images.batch(np.arange(start, stop), conditions.device)
+        batch = views.batch(start, stop, conditions.device)
         with autocast(conditions.precision, conditions.device):
             store.write(start, split.prefix(batch))
         progress.advance(stop - start)
@@ -162,14 +200,14 @@ def _fill(store: FeatureStore, split: Split, images: ImageData, planned: Plan, p
         store.finish()
 
 
-def _batch_size(split: Split, images: ImageData, planned: Plan) -> int:
+def _batch_size(split: Split, views: _Views, planned: Plan) -> int:
     """The largest batch that fits the device with room to spare, found by doubling; fixed without a GPU."""
     conditions = planned.request.conditions
     size = BATCH_SIZE
-    while conditions.device.type == "cuda" and size < min(LARGEST_BATCH, len(images)):
+    while conditions.device.type == "cuda" and size < min(LARGEST_BATCH, len(views)):
         try:
             torch.cuda.reset_peak_memory_stats(conditions.device)
-            batch, _labels = images.batch(np.arange(min(2 * size, len(images))), conditions.device)
+            batch = views.batch(0, min(2 * size, len(views)), conditions.device)
             with autocast(conditions.precision, conditions.device):
                 split.prefix(batch)
         except torch.OutOfMemoryError:
@@ -184,6 +222,6 @@ def _batch_size(split: Split, images: ImageData, planned: Plan) -> int:
 
 def _learner(planned: Plan, split: Split, stores: list[FeatureStore]) -> Learner:
     data, device = planned.data, planned.request.conditions.device
-    train = KeptSource(stores[0], data.train.labels, device)
+    train = KeptSource(stores[0], data.train.labels, device, planned.request.training.views or 0)
     evaluation = KeptSource(stores[1], data.evaluation.labels, device)
     return Learner(planned.tuned, train, evaluation, len(data.record.classes), split.tail, split.reaches)

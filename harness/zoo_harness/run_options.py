@@ -46,6 +46,7 @@ class RunOptions(Record):
     label_smoothing: float | None = None
     class_weights: str | None = None
     augment: str | None = None
+    views: int | None = None
     patience: int | None = None
     keep: str | None = None
     seed: int = 0

@@ -38,6 +38,7 @@ from zoo_harness.run_record import (
 )
 from zoo_harness.sources import ImageSource
 from zoo_harness.split_separation import split_separation
+from zoo_harness.tensorboard_log import event_log
 from zoo_harness.train import Evaluation, FineTuning, Learner, Progress, evaluate, starting_state
 
 Ending = Literal["finished", "interrupted", "failed"]
@@ -50,6 +51,7 @@ class Watch:
     progress: Progress
     announce: Callable[[EpochRecord], None]
     say: Callable[[str], None]
+    tensorboard: bool = False
 
 
 def run(planned: Plan, directory: RunDirectory, policy: CachePolicy, watch: Watch) -> RunRecord:
@@ -81,7 +83,11 @@ def resume(planned: Plan, directory: RunDirectory, policy: CachePolicy, watch: W
 
 def _carry_out(session: _Session, policy: CachePolicy) -> RunRecord:
     conditions = session.planned.request.conditions
-    with session.directory.held(), repeatable(conditions.deterministic):
+    with (
+        session.directory.held(),
+        repeatable(conditions.deterministic),
+        event_log(session.directory.path, wanted=session.watch.tensorboard) as session.note,
+    ):
         try:
             session.begin()
             session.score_raw_pixels()
@@ -110,6 +116,7 @@ class _Session:
         self.planned = planned
         self.directory = directory
         self.watch = watch
+        self.note: Callable[[EpochRecord], None] = lambda _epoch: None
         self._progress = watch.progress
         self._started = time.perf_counter()
         self._layer = planned.request.layer
@@ -240,6 +247,7 @@ class _Session:
                 mean_train_seconds=sum(line.train_seconds for line in history) / len(history),
                 mean_evaluation_seconds=sum(line.evaluation_seconds for line in history) / len(history),
             )
+            self.note(epoch)
             self.watch.announce(epoch)
 
     def _save_checkpoint(self) -> None:

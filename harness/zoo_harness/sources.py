@@ -88,23 +88,23 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class KeptSource:
-    """What the frozen part gave for each image, read from a store; ``views`` of each image lie one after another.
+    """What the frozen part gave for each image, read from a store.
 
-    With several views of every training image, epoch by epoch the next of them is taken.
+    ``views`` changed views of all images lie behind the images as they are; epochs take the views in turn.
     """
 
     rows: Rows
     labels: Tensor
     device: torch.device
-    views: int = 1
+    views: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def epoch(self, number: int, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
         """Batches of kept tensors (B, ...)."""
-        first = (number - 1) % self.views * len(self)
-        return self._batches(plan, first)
+        view = 1 + (number - 1) % self.views if self.views else 0
+        return self._batches(plan, view * len(self))
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """Batches of kept tensors (B, ...)."""

@@ -55,7 +55,8 @@ def training_rows(training: Training) -> list[tuple[str, str]]:
     if training.class_weights == "balanced":
         rows.append(("class weights", "balanced: n / (classes x images of the class)"))
     if training.augment:
-        rows.append(("random changes of images", ", ".join(_CHANGES[name] for name in training.augment)))
+        often = f"; {training.views} views of each image" if training.views else ""
+        rows.append(("random changes of images", ", ".join(_CHANGES[name] for name in training.augment) + often))
     if training.patience:
         rows.append(("stopped early", f"after {training.patience} epochs without a better evaluation accuracy"))
     if training.keep == "best":
@@ -66,8 +67,8 @@ def training_rows(training: Training) -> list[tuple[str, str]]:
 def training_in_words(training: Training) -> str:
     """All settings in one line: the main ones, then in parts between semicolons what is not as by default.
 
-    >>> training_in_words(Training(optimizer="sgd", momentum=0.9, schedule="cosine", keep="best"))
-    '20 epochs, sgd 0.0001, batch 32; momentum 0.9; learning rate falling to 0 as a cosine; checkpoint: of the ...'
+    >>> training_in_words(Training(optimizer="sgd", momentum=0.9, schedule="cosine", augment=("flip",)))
+    '20 epochs, sgd 0.0001, batch 32; momentum 0.9; learning rate falling to 0 as a cosine; random changes of ...'
     """
     optimizer, *settings = optimizer_in_words(training).split(", ")
     rate, *course = learning_rate_in_words(training).split(", ", maxsplit=1)

@@ -441,7 +441,7 @@ def test_a_kill_leaves_no_half_file(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_heads_predict_from_cls_or_their_mean(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    options = ["--weights", "random", "--limit", "4", "--epochs", "1", "--predict", "mean", "--quiet"]
+    options = ["--weights", "random", "--limit", "2", "--epochs", "1", "--predict", "mean", "--quiet"]
     assert run(["eval", "deit_base_distilled", "--dataset", "digits", "--out", str(out), *options]) == 0
     record = read_run(out)
     assert record.settings.predict == "mean"

@@ -55,7 +55,9 @@ def test_killed_twice_it_ends_with_the_same_checkpoint(straight: Path, tmp_path:
     assert "Traceback" not in ended.stderr
     for name in ("model.safetensors", "config.json"):
         assert sha256_of(out / name) == sha256_of(straight / name)
-    ours, theirs = ([json.loads(line) for line in (path / "history.jsonl").open()] for path in (out, straight))
+    ours, theirs = (
+        list(map(json.loads, (path / "history.jsonl").read_text().splitlines())) for path in (out, straight)
+    )
     for line in (*ours, *theirs):
         del line["train_seconds"], line["evaluation_seconds"]
     assert ours == theirs
@@ -174,3 +176,18 @@ def copied(source: Path, folder: Path) -> Path:
     for file in source.iterdir():
         (target / file.name).write_bytes(file.read_bytes())
     return target
+
+
+def test_events_for_tensorboard(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "run"
+    assert run([*EVAL[:-3], "--epochs", "2", "--quiet", "--tensorboard", "--out", str(out)]) == 0
+    events = EventAccumulator(str(out / "tensorboard")).Reload()
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    found = events.Scalars("accuracy/evaluation")
+    assert [event.step for event in found] == [1, 2]
+    assert [event.value for event in found] == pytest.approx([line["evaluation_accuracy"] for line in history])
+    assert set(events.Tags()["scalars"]) == {
+        f"{figure}/{split}" for figure in ("loss", "accuracy", "seconds") for split in ("train", "evaluation")
+    }

@@ -16,7 +16,7 @@ from typing import Any
 
 STAGES = {"small": (2, 3, 2, 2), "resnet152v2": (3, 8, 36, 3)}
 # Odd and even, so that an edge padded wrongly shows.
-SIZE = {"small": (75, 62), "resnet152v2": (224, 224)}
+SIZE = {"small": (75, 62), "resnet152v2": (96, 80)}
 IMAGES = {"small": 3, "resnet152v2": 1}
 
 
@@ -63,7 +63,7 @@ def build(which: str) -> Any:
     from keras.src.applications import resnet
 
     if which == "resnet152v2":
-        return keras.applications.ResNet152V2(weights=None, classifier_activation=None)
+        return keras.applications.ResNet152V2(weights=None, input_shape=(*SIZE[which], 3), classifier_activation=None)
 
     def stages(values: Any) -> Any:
         widths = (4, 6, 8, 10)

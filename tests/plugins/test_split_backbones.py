@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import replace
 
 import pytest
@@ -62,6 +61,7 @@ def test_classifier_alone_keeps_the_vector_before_its_dropout() -> None:
     assert [part.shape for part in split.kept] == [(1280,)]
 
 
+@pytest.mark.usefixtures("large_in_turn")
 @pytest.mark.parametrize(
     "backbone",
     [
@@ -79,5 +79,3 @@ def test_parts_of_a_backbone_are_the_whole(backbone: Backbone) -> None:
     split = verified(split_network(tuned, images), images)
     assert split.reason == ("all of it trains" if backbone.name.endswith("_cifar") else None)
     assert all(split.reaches(path) for path in (*tuned.trained_paths, tuning.features[-1].path))
-    del network, tuned, split
-    gc.collect()  # modules refer to each other in circles

@@ -34,7 +34,9 @@ from zoo_harness.cli.training_options import (
     Schedule,
     ScoredLayer,
     Seed,
+    TensorBoard,
     ValFraction,
+    Views,
     WarmupEpochs,
     WeightDecay,
 )
@@ -68,6 +70,7 @@ def evaluate(
     label_smoothing: LabelSmoothing = None,
     class_weights: ClassWeights = None,
     augment: Augment = None,
+    views: Views = None,
     patience: Patience = None,
     keep: Keep = None,
     seed: Seed = 0,
@@ -81,6 +84,7 @@ def evaluate(
     cache_budget: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Memory that these may take, such as 8GiB.")
     ] = None,
+    tensorboard: TensorBoard = False,
     out: RunFolder = None,
     resume: Resume = None,
     as_json: AsJson = False,
@@ -91,5 +95,5 @@ def evaluate(
     from zoo_harness.run_options import RunOptions
 
     asked = {option: value for option, value in locals().items() if option in RunOptions.model_fields}
-    manner = Manner(out, resume, cache, cache_budget, as_json=as_json, quiet=quiet)
+    manner = Manner(out, resume, cache, cache_budget, tensorboard=tensorboard, as_json=as_json, quiet=quiet)
     carry_out(chosen_options(context, asked, resume), manner)

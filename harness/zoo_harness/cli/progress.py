@@ -20,6 +20,14 @@ class _ImagesDone(ProgressColumn):
         return Text("" if task.total is None else f"{task.completed:,.0f}/{task.total:,.0f} images")
 
 
+class _Speed(ProgressColumn):
+    """Images a second, of late."""
+
+    def render(self, task: Task) -> Text:
+        """Render the column."""
+        return Text(f"{task.speed:,.0f} images/s" if task.total and task.speed else "")
+
+
 class _TimeLeft(TimeRemainingColumn):
     """The time left; nothing where it cannot be known."""
 
@@ -38,12 +46,14 @@ class TerminalProgress:
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             _ImagesDone(),
+            _Speed(),
             _TimeLeft(),
             console=self._console,
             transient=True,
             disable=quiet or not sys.stderr.isatty(),
         )
         self._task: TaskID | None = None
+        self._best: EpochRecord | None = None
 
     def __enter__(self) -> TerminalProgress:
         self._bar.start()
@@ -75,9 +85,12 @@ class TerminalProgress:
         self._console.print(f"warning: {line}", soft_wrap=True)
 
     def announce(self, epoch: EpochRecord) -> None:
-        """Print an epoch's figures."""
+        """Print an epoch's figures, and the best accuracy so far where it is another epoch's."""
+        if self._best is None or epoch.evaluation_accuracy > self._best.evaluation_accuracy:
+            self._best = epoch
+        best = f"   best {self._best.evaluation_accuracy:.2%} (epoch {self._best.epoch})"
         self.say(
             f"epoch {epoch.epoch:>3}   train loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:6.2%}"
             f"   evaluation loss {epoch.evaluation_loss:.4f}, accuracy {epoch.evaluation_accuracy:6.2%}"
-            f"   {epoch.train_seconds:.1f} + {epoch.evaluation_seconds:.1f} s"
+            f"   {epoch.train_seconds:.1f} + {epoch.evaluation_seconds:.1f} s{'' if self._best is epoch else best}"
         )

@@ -31,6 +31,7 @@ class Manner:
     resume: Path | None
     cache: str
     cache_budget: str | None
+    tensorboard: bool
     as_json: bool
     quiet: bool
 
@@ -68,6 +69,10 @@ def carry_out(options: RunOptions, manner: Manner) -> None:
     from zoo_harness.cache_policy import CachePolicy  # imports numpy
 
     policy = CachePolicy.of(manner.cache, manner.cache_budget)
+    if manner.tensorboard:
+        from zoo_harness.tensorboard_log import check_tensorboard
+
+        check_tensorboard()
 
     # From here on torch is imported, which takes seconds; what could be checked without it has been.
     from zoo_harness.allocator import keep_freed_memory
@@ -160,7 +165,7 @@ def _run(
     from zoo_harness.run_directory import RunDirectory, claim_directory
     from zoo_harness.session import Watch, resume, run
 
-    watch = Watch(progress, progress.announce, progress.say)
+    watch = Watch(progress, progress.announce, progress.say, tensorboard=manner.tensorboard)
     planned = plan(request, progress)
     for warning in planned.data.warnings:
         progress.warn(warning)

@@ -30,6 +30,7 @@ from zoo_harness.cli.training_options import (
     Schedule,
     ScoredLayer,
     Seed,
+    TensorBoard,
     WarmupEpochs,
     WeightDecay,
 )
@@ -69,6 +70,7 @@ def train(
     precision: Precision = "fp32",
     deterministic: Deterministic = False,
     predict: Predict = "cls",
+    tensorboard: TensorBoard = False,
     out: RunFolder = None,
     resume: Resume = None,
     as_json: AsJson = False,
@@ -81,5 +83,5 @@ def train(
     asked = {option: value for option, value in locals().items() if option in RunOptions.model_fields}
     asked |= {"from_scratch": True, "recipe": "scratch"}
     # Nothing is frozen here; "auto" is for a run of zoo eval that is resumed.
-    manner = Manner(out, resume, cache="auto", cache_budget=None, as_json=as_json, quiet=quiet)
+    manner = Manner(out, resume, cache="auto", cache_budget=None, tensorboard=tensorboard, as_json=as_json, quiet=quiet)
     carry_out(chosen_options(context, asked, resume), manner)

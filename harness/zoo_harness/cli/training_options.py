@@ -38,6 +38,9 @@ Augment = Annotated[
     str | None,
     typer.Option(metavar="A,A", help="Random changes of training images: crop, flip, rotate."),
 ]
+Views = Annotated[
+    int | None, typer.Option(help="Keep so many changed views of each image; else they change in every epoch.")
+]
 Patience = Annotated[int | None, typer.Option(help="Stop after so many epochs without a better accuracy.")]
 Keep = Annotated[str | None, typer.Option(help="The checkpoint has the weights of the 'last' or 'best' epoch.")]
 Seed = Annotated[int, typer.Option(help="Seed of the head, the order of the images and the subset.")]
@@ -45,6 +48,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="fp32, or bf16 (autocast, CUDA only).")]
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="The same bits every time on a GPU, at some cost of speed.")
+]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write events for TensorBoard into the run directory.")
 ]
 Predict = Annotated[str, typer.Option(help="With two heads: predict from 'cls', or from their 'mean'.")]
 RunFolder = Annotated[Path | None, typer.Option(help="Run directory; runs/NAME-DATASET-TIME unless given.")]

@@ -1,0 +1,251 @@
+"""How long fine-tuning takes, against the plain loop that everybody writes, on the same data in the same run.
+
+    python benchmarks/finetune.py [NAME ...] [--images 500] [--epochs 20] [--device cpu] [--seeds 1]
+
+The plain loop is that of the reports: the whole network in every epoch, fp32, a DataLoader with PIL transforms, batch
+32, Adam, with the frozen part in inference mode. It is linear in epochs, so one epoch of it is measured and multiplied;
+the engine runs all of them. The floor is what one pass of the frozen part and the tail's epochs (a backward pass
+counted as two forward passes) take at the rate at which this machine multiplies float32 matrices of 2,048. `again` is
+the second run on the same data: what it takes until training starts. Weights are random but for efficientnet_lite0;
+images are those of Fashion-MNIST, or the digits of scikit-learn where it is not installed.
+
+With --seeds 5 both train for all epochs from each seed, and the accuracies on as many test images are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as Samples
+from torchvision.transforms import v2
+
+from zoo import load_registry
+from zoo.backbone import Preprocessing, RandomWeights
+from zoo.dataset import Dataset, DatasetRequest, ImageSplit, LoadedDataset
+from zoo_harness.allocator import keep_freed_memory
+from zoo_harness.cache_policy import CachePolicy
+from zoo_harness.choices import Subset
+from zoo_harness.data import ImageData
+from zoo_harness.evaluate import Plan, Request, plan
+from zoo_harness.frozen_part import open_learner
+from zoo_harness.split import split_network
+from zoo_harness.split_description import count_flops
+from zoo_harness.surgery import TunedNetwork
+from zoo_harness.train import Conditions, FineTuning, Silence, evaluate, starting_state
+
+DEFAULT = ("efficientnet_lite0", "resnet18", "densenet201", "coat_lite_small", "cait_s24", "deit_base_distilled")
+
+
+@dataclass
+class Pictures(Samples[tuple[Tensor, int]]):
+    """Images as PIL pictures through the usual transforms, as a tutorial has it."""
+
+    data: ImageData
+    preprocessing: Preprocessing
+
+    def __post_init__(self) -> None:
+        chosen = self.preprocessing
+        mode = {"bilinear": v2.InterpolationMode.BILINEAR, "bicubic": v2.InterpolationMode.BICUBIC}
+        size = [round(side / chosen.crop_fraction) for side in chosen.input_size]
+        self._transform = v2.Compose(
+            [
+                v2.Resize(size if chosen.crop_mode == "squash" else min(size), mode[chosen.interpolation]),
+                v2.CenterCrop(chosen.input_size),
+                v2.ToImage(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(chosen.mean, chosen.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        from PIL import Image
+
+        picture = Image.fromarray(self.data.images[index]).convert("RGB")
+        return self._transform(picture), int(self.data.labels[index])
+
+
+def plain_epoch(tuned: TunedNetwork, loader: DataLoader, optimizer: torch.optim.Optimizer, device: str) -> None:
+    """One epoch over the training images."""
+    tuned.train()
+    for images, labels in loader:
+        logits = tuned.logits(images.to(device))
+        loss = sum(nn.functional.cross_entropy(part, labels.to(device)) for part in logits)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def plain_accuracy(tuned: TunedNetwork, loader: DataLoader, device: str) -> float:
+    """The accuracy on the evaluation images."""
+    tuned.eval()
+    with torch.no_grad():
+        right = [(tuned.logits(images.to(device))[0].argmax(1).cpu() == labels).sum() for images, labels in loader]
+    return int(sum(right)) / len(loader.dataset)  # type: ignore[arg-type]
+
+
+def plain(planned: Plan, epochs: int, seed: int) -> tuple[float, float]:
+    """Seconds of an epoch with its evaluation, and the accuracy after the last."""
+    torch.manual_seed(seed)
+    device = str(planned.request.conditions.device)
+    preprocessing = planned.record.settings.preprocessing
+    train = DataLoader(Pictures(planned.data.train, preprocessing), batch_size=32, shuffle=True)
+    evaluation = DataLoader(Pictures(planned.data.evaluation, preprocessing), batch_size=32)
+    optimizer = torch.optim.Adam(planned.tuned.trained_parameters().values(), lr=1e-4)
+    started, accuracy = time.perf_counter(), 0.0
+    for _ in range(epochs):
+        plain_epoch(planned.tuned, train, optimizer, device)
+        accuracy = plain_accuracy(planned.tuned, evaluation, device)
+    return (time.perf_counter() - started) / epochs, accuracy
+
+
+def engine(planned: Plan, folder: Path) -> tuple[float, float, float]:
+    """Seconds until training starts, seconds in all, and the accuracy after the last epoch."""
+    request = planned.request
+    started = time.perf_counter()
+    with open_learner(planned, CachePolicy(folder=folder), Silence(), print) as (learner, _made):
+        begun = time.perf_counter()
+        state = starting_state(planned.tuned, request.training)
+        tuning = FineTuning(learner, request.training, request.conditions, state, None, lambda *_: None, Silence())
+        tuning.run()
+        accuracy = evaluate(learner, learner.evaluation, request.conditions, None, Silence()).accuracy.value
+    return begun - started, time.perf_counter() - started, accuracy
+
+
+def synthetic_images(_request: DatasetRequest) -> LoadedDataset:
+    """As many images as CIFAR-10 has, of its size: random, with a faint pattern for each of ten classes."""
+    generator = np.random.default_rng(0)
+    patterns = generator.normal(size=(10, 32, 32, 3))
+    splits = {}
+    for split, count in (("train", 50_000), ("test", 10_000)):
+        labels = np.arange(count) % 10
+        noise = generator.normal(size=(count, 32, 32, 3)).astype(np.float32)
+        images = (128 + 40 * noise + 20 * patterns[labels]).clip(0, 255).astype(np.uint8)
+        splits[split] = ImageSplit(images, labels)
+    return LoadedDataset(tuple(f"class {number}" for number in range(10)), splits, source="random numbers")
+
+
+SYNTHETIC = Dataset(
+    name="synthetic",
+    title="Random images",
+    loader="finetune:synthetic_images",
+    classes=None,
+    license=None,
+    citation=None,
+)
+
+
+def planned_run(name: str, options: argparse.Namespace, seed: int) -> Plan:
+    """A run that is ready to go."""
+    registry = load_registry()
+    backbone = registry.backbone(name)
+    tuning = backbone.tuning("default")
+    request = Request(
+        backbone=backbone,
+        dataset=SYNTHETIC if options.dataset == "synthetic" else registry.dataset(options.dataset)[0],
+        argument=None,
+        tuning=tuning,
+        unfreeze=None,
+        layer=tuning.features[-1],
+        weights=backbone.weights if name == "efficientnet_lite0" else RandomWeights(),
+        training=replace(tuning.training, epochs=options.epochs),
+        subset=Subset(limit=options.images),
+        conditions=Conditions(torch.device(options.device), precision=options.precision, seed=seed),
+        data_dir=None,
+        command=(),
+    )
+    return plan(request, Silence())
+
+
+def floor(planned: Plan, epochs: int) -> tuple[float, float]:
+    """Operations of one pass of the frozen part and the tail's epochs, and of the whole network's, in units of 1e9."""
+    images, _labels = planned.data.train.batch(np.arange(2), planned.request.conditions.device)
+    prefix, tail = (flops / 2e9 for flops in count_flops(split_network(planned.tuned, images), images))
+    train, held = len(planned.data.train), len(planned.data.evaluation)
+    once = prefix * (train + held) + epochs * tail * (3 * train + held)
+    return once, epochs * ((prefix + 3 * tail) * train + (prefix + tail) * held)
+
+
+def matrix_rate(device: str) -> float:
+    """Operations a second, in units of 1e9, of a float32 product of matrices of 2,048."""
+    matrix = torch.randn(2048, 2048, device=device)
+    times = []
+    for _ in range(8):
+        started = time.perf_counter()
+        float((matrix @ matrix)[0, 0])
+        times.append(time.perf_counter() - started)
+    return 2 * 2048**3 / 1e9 / min(times)
+
+
+def compare_times(options: argparse.Namespace) -> None:
+    """Print a row of times for each backbone."""
+    rate = matrix_rate(options.device)
+    print(
+        f"{rate:,.0f} GFLOP/s in float32 products; {options.images} + {options.images} images, {options.epochs} epochs"
+    )
+    _row("backbone", "plain/epoch", "plain", "engine", "ratio", "by FLOPs", "share", "floor", "again")
+    for name in options.names:
+        with tempfile.TemporaryDirectory() as folder:
+            planned = planned_run(name, options, 0)
+            once, always = floor(planned, options.epochs)
+            _before, total, _accuracy = engine(planned, Path(folder))
+            again, _total, _accuracy = engine(planned_run(name, _with_epochs(options, 0), 1), Path(folder))
+            each, _accuracy = plain(planned_run(name, options, 0), 1, 0)
+        ratio, by_flops = each * options.epochs / total, always / once
+        cells = (f"{each:.1f} s", f"{each * options.epochs:.0f} s", f"{total:.1f} s", f"{ratio:.1f} x")
+        share = f"{ratio / by_flops:.0%}"
+        _row(name, *cells, f"{by_flops:.1f} x", share, f"{once / rate:.1f} s", f"{again:.1f} s")
+
+
+def compare_accuracies(options: argparse.Namespace) -> None:
+    """Print the accuracies of both from several seeds."""
+    _row("backbone", "plain", "spread", "engine", "spread")
+    for name in options.names:
+        with tempfile.TemporaryDirectory() as folder:
+            ours = [engine(planned_run(name, options, seed), Path(folder))[2] for seed in range(options.seeds)]
+        theirs = [plain(planned_run(name, options, seed), options.epochs, seed)[1] for seed in range(options.seeds)]
+        _row(name, *(f"{value:.4f}" for seeds in (theirs, ours) for value in _mean_and_spread(seeds)))
+
+
+def _mean_and_spread(values: list[float]) -> tuple[float, float]:
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _with_epochs(options: argparse.Namespace, epochs: int) -> argparse.Namespace:
+    return argparse.Namespace(**{**vars(options), "epochs": epochs})
+
+
+def _row(first: str, *cells: str) -> None:
+    print(first.ljust(20), " ".join(cell.rjust(11) for cell in cells), flush=True)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=DEFAULT)
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--dataset", choices=("fashion_mnist", "digits", "synthetic"))
+    parser.add_argument("--seeds", type=int, default=1)
+    options = parser.parse_args()
+    keep_freed_memory()
+    installed = Path("/usr/share/datasets/fashion-mnist").is_dir()
+    options.dataset = options.dataset or ("fashion_mnist" if installed else "digits")
+    (compare_accuracies if options.seeds > 1 else compare_times)(options)
+
+
+if __name__ == "__main__":
+    main()

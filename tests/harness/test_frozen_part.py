@@ -1,0 +1,153 @@
+"""Training the tail on what the frozen part gave once: the same bits as training the whole network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zoo import Backbone, FeatureLayer, Head, RandomWeights, TimmArchitecture, Training, load_registry
+from zoo_harness.cache_policy import CachePolicy
+from zoo_harness.choices import Subset
+from zoo_harness.evaluate import Plan, Request, plan
+from zoo_harness.frozen_part import open_learner
+from zoo_harness.sources import ImageSource
+from zoo_harness.train import Conditions, FineTuning, Silence, evaluate, starting_state
+
+TRAINING = Training(epochs=2, learning_rate=1e-2, batch_size=8)
+
+
+def backbone(network: str, unfreeze: str, head: str, layer: str, width: int) -> Backbone:
+    return Backbone(
+        name="resnet18",  # a name that is declared: the record says by whom
+        weights=RandomWeights(),
+        architecture=TimmArchitecture(network),
+        unfreeze=(unfreeze,),
+        head=Head(head),
+        features=(FeatureLayer(layer, width),),
+        license=None,
+        paper=None,
+        pretrained_on=None,
+        imagenet_top1=None,
+    )
+
+
+RESNET = backbone("test_resnet.r160_in1k", "layer4", "fc", "layer3", 192)
+NETWORKS = [
+    RESNET,
+    backbone("test_vit.r160_in1k", "blocks.5", "head", "norm", 64),
+    backbone("test_efficientnet.r160_in1k", "blocks.3", "classifier", "blocks.2", 32),
+    backbone("test_convnext.r160_in1k", "stages.3", "head.fc", "stages.2", 48),
+]
+
+
+def planned(chosen: Backbone = RESNET, training: Training = TRAINING, seed: int = 0, limit: int = 24) -> Plan:
+    dataset, argument = load_registry().dataset("digits")
+    tuning = chosen.tuning("default")
+    request = Request(
+        backbone=chosen,
+        dataset=dataset,
+        argument=argument,
+        tuning=tuning,
+        unfreeze=None,
+        layer=tuning.features[0],
+        weights=chosen.weights,
+        training=training,
+        subset=Subset(limit=limit),
+        conditions=Conditions(torch.device("cpu"), seed=seed),
+        data_dir=None,
+        command=("zoo",),
+    )
+    return plan(request, Silence())
+
+
+def trained(prepared: Plan, policy: CachePolicy):
+    lines: list[str] = []
+    with open_learner(prepared, policy, Silence(), lines.append) as (learner, made):
+        state = starting_state(prepared.tuned, prepared.request.training)
+        FineTuning(
+            learner, prepared.request.training, prepared.request.conditions, state, None, lambda *_: None, Silence()
+        ).run()
+        result = evaluate(learner, learner.evaluation, prepared.request.conditions, None, Silence())
+    return made, lines, result
+
+
+@pytest.mark.parametrize("chosen", NETWORKS, ids=lambda chosen: chosen.network.name.partition(".")[0])
+@pytest.mark.parametrize("cache", ["host", "disk"])
+def test_the_tail_trains_to_the_same_bits_as_the_whole_network(chosen: Backbone, cache: str, tmp_path: Path) -> None:
+    whole, tail = planned(chosen), planned(chosen)
+    made, lines, expected = trained(whole, CachePolicy("off", folder=tmp_path))
+    assert (made.reason, lines) == ("--cache off", ["every epoch runs the whole network: --cache off"])
+    made, lines, result = trained(tail, CachePolicy(cache, folder=tmp_path))
+    assert (made.reason, made.place, made.computed, lines) == (None, cache, 48, [])
+    assert (result.loss, result.accuracy) == (expected.loss, expected.accuracy)
+    states = [prepared.tuned.network.state_dict() for prepared in (whole, tail)]
+    assert [name for name, value in states[0].items() if not torch.equal(value, states[1][name])] == []
+
+
+def test_a_second_run_with_another_seed_and_rate_computes_nothing(tmp_path: Path) -> None:
+    policy = CachePolicy("disk", folder=tmp_path)
+    pretrained = torch.random.get_rng_state()
+    first = planned()
+    trained(first, policy)
+    torch.random.set_rng_state(pretrained)
+    second = planned(training=replace(TRAINING, learning_rate=1e-3, optimizer="adamw"))
+    assert trained(second, policy)[0].computed == 0
+    other_images = planned(limit=20)
+    assert trained(other_images, policy)[0].computed == 40
+    other_weights = planned(seed=1)  # random ones
+    assert trained(other_weights, policy)[0].computed == 48
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [(replace(TRAINING, augment=("flip",)), "augmentation changes the images in every epoch")],
+)
+def test_why_the_whole_network_runs_is_told(training: Training, told: str, tmp_path: Path) -> None:
+    made, lines, _result = trained(planned(training=training), CachePolicy("auto", folder=tmp_path))
+    assert made.reason == told
+    assert lines == [f"every epoch runs the whole network: {told}"]
+
+
+def test_changed_views_are_kept_and_taken_in_turn(tmp_path: Path) -> None:
+    training = Training(epochs=3, learning_rate=1e-2, batch_size=8, augment=("crop", "flip"), views=2)
+    prepared = planned(training=training)
+    with open_learner(prepared, CachePolicy("host", folder=tmp_path), Silence(), print) as (learner, made):
+        assert (made.reason, made.computed) == (None, 24 * 3 + 24)
+        whole = ImageSource(prepared.data.train, torch.device("cpu"), training.augment)
+        plan = [np.arange(24)]
+        for epoch, view in ((1, 1), (2, 2), (3, 1)):
+            inputs, labels = next(iter(learner.train.epoch(epoch, plan)))
+            images, expected = next(iter(whole.epoch(view, plan)))
+            prepared.tuned.eval()
+            torch.testing.assert_close(learner.logits(inputs), prepared.tuned.logits(*images), rtol=1e-4, atol=1e-5)
+            assert torch.equal(labels, expected)
+        inputs, _labels = next(iter(learner.train.in_order(24)))
+        images, _labels = next(iter(whole.in_order(24)))
+        torch.testing.assert_close(learner.logits(inputs), prepared.tuned.logits(*images), rtol=1e-4, atol=1e-5)
+
+
+def test_where_all_of_it_trains_there_is_nothing_to_keep(tmp_path: Path) -> None:
+    everything = replace(RESNET, unfreeze=("*",))
+    made, _lines, _result = trained(planned(everything), CachePolicy("auto", folder=tmp_path))
+    assert made.reason is not None
+    assert "trains" in made.reason
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_budget_that_is_too_small_moves_the_outputs_to_the_disk(tmp_path: Path) -> None:
+    made, _lines, _result = trained(planned(), CachePolicy("auto", budget=1000, folder=tmp_path))
+    assert (made.reason, made.place) == (None, "disk")
+
+
+def test_a_layer_of_the_frozen_part_is_not_reached_by_the_tail(tmp_path: Path) -> None:
+    with open_learner(planned(), CachePolicy("host", folder=tmp_path), Silence(), print) as (learner, _made):
+        assert [learner.reaches(path) for path in ("layer3", "layer4", "global_pool", "fc")] == [
+            False,
+            True,
+            True,
+            True,
+        ]

@@ -104,13 +104,19 @@ def _settings_table(record: RunRecord) -> list[tuple[str, str]]:
         ("batch size", str(training.batch_size)),
         *_loss_rows(record),
         *training_wording.training_rows(training),
-        ("frozen part", training_wording.frozen_part_in_words(record.results.frozen_part)),
+        *_frozen_rows(record),
         ("preprocessing", card_wording.preprocessing_in_words(preprocessing)),
         ("mean", _triple(preprocessing.mean)),
         ("standard deviation", _triple(preprocessing.std)),
         ("seed", str(settings.seed)),
         ("device, precision", f"{settings.device}, {settings.precision}"),
     ]
+
+
+def _frozen_rows(record: RunRecord) -> list[tuple[str, str]]:
+    if record.parameters.trained == record.parameters.total:
+        return []
+    return [("frozen part", training_wording.frozen_part_in_words(record.results.frozen_part))]
 
 
 def _loss_rows(record: RunRecord) -> list[tuple[str, str]]:

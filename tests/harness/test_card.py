@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from zoo.backbone import DualHead, FeatureLayer, Head, Preprocessing, Training
+from zoo.backbone import SCRATCH, DualHead, FeatureLayer, Head, Preprocessing, Training
 from zoo_harness.card import render_card
 from zoo_harness.card_metadata import front_matter
 from zoo_harness.markdown import one_line
@@ -242,6 +242,73 @@ HOME_MADE = changed(
 )
 
 
+def split_of_100(name: str, images_each: int, digest: str) -> SplitRecord:
+    return SplitRecord(
+        split=name,
+        images=100 * images_each,
+        per_class=(images_each,) * 100,
+        pixels=(32, 32, 3),
+        resized=False,
+        fingerprint=digest * 32,
+    )
+
+
+# All of a network, trained as in the 2023 report, with a test split that was kept for the end.
+FROM_SCRATCH = changed(
+    FINISHED,
+    command=("zoo", "train", "resnet18_cifar", "--dataset", "cifar100"),
+    backbone={
+        "name": "resnet18_cifar",
+        "title": "ResNet-18 for CIFAR",
+        "network": "zoo_plugins.cifar_networks:resnet18",
+        "network_kind": "factory",
+        "plugin": "cifar_nets",
+        "paper": "https://arxiv.org/abs/1512.03385",
+        "pretrained_on": None,
+        "imagenet_top1": None,
+        "features": (FeatureLayer("relu", 64), FeatureLayer("avgpool", 512)),
+    },
+    weights={**NO_WEIGHTS, "license": None},
+    dataset={
+        "name": "cifar100",
+        "title": "CIFAR-100",
+        "hub_id": "uoft-cs/cifar100",
+        "source": "uoft-cs/cifar100",
+        "classes": tuple(f"kind {number}" for number in range(100)),
+        "train": split_of_100("train", 400, "cd"),
+        "evaluation": split_of_100("held out of train", 100, "ef"),
+        "test": split_of_100("test", 100, "ab"),
+        "per_class": None,
+        "val_fraction": 0.2,
+        "subset": "0.2 of the training split held out for evaluation",
+    },
+    settings={
+        "recipe": "scratch",
+        "recipe_source": SCRATCH.source,
+        "unfreeze": ("*",),
+        "head": Head("fc"),
+        "training": SCRATCH.training,
+        "preprocessing": Preprocessing(input_size=(32, 32)),
+    },
+    parameters={"total": 11_220_132, "trained": 11_220_132, "trained_without_head": 11_168_832},
+    results={
+        "epochs_done": 200,
+        "accuracy": measured(0.7712, 10_000),
+        "train_accuracy": measured(0.9991, 40_000),
+        "test_loss": 0.9345,
+        "test_accuracy": measured(0.7634, 10_000),
+        "separation_raw_pixels": None,
+        "separation_after": SeparationRecord(
+            layer="avgpool",
+            train=separation(0.9934, 0.9868, 40_000),
+            evaluation=separation(0.6532, 0.5310, 10_000),
+            test=separation(0.6415, 0.5204, 10_000),
+        ),
+        "frozen_part": FrozenPartRecord(reason="all of it trains"),
+    },
+)
+
+
 def body_of(card: str) -> str:
     return ModelCard(card).text
 
@@ -252,7 +319,13 @@ def front_of(card: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "record"), [("finished", FINISHED), ("interrupted", INTERRUPTED), ("home_made", HOME_MADE)]
+    ("name", "record"),
+    [
+        ("finished", FINISHED),
+        ("interrupted", INTERRUPTED),
+        ("home_made", HOME_MADE),
+        ("from_scratch", FROM_SCRATCH),
+    ],
 )
 def test_card_is_the_golden_one(name: str, record: RunRecord) -> None:
     golden = GOLDEN / f"run_card_{name}.md"
@@ -264,7 +337,7 @@ def test_card_is_the_golden_one(name: str, record: RunRecord) -> None:
 @pytest.mark.parametrize("plots", [(), ("samples.png",), ("loss.png", "accuracy.png")])
 @pytest.mark.parametrize("epochs_done", [0, 5])
 def test_blocks_are_one_blank_line_apart(plots: tuple[str, ...], epochs_done: int) -> None:
-    for record in (FINISHED, INTERRUPTED, HOME_MADE):
+    for record in (FINISHED, INTERRUPTED, HOME_MADE, FROM_SCRATCH):
         card = render_card(changed(record, plots=plots, results={"epochs_done": epochs_done}))
         assert "\n\n\n" not in card
         lines = card.split("\n")
@@ -284,6 +357,25 @@ def test_front_matter_says_what_the_hub_needs() -> None:
         ["uoft-cs/cifar10"],
         ["accuracy"],
     )
+
+
+def test_a_test_split_that_was_kept_for_the_end_is_the_headline() -> None:
+    card = render_card(FROM_SCRATCH)
+    assert "Its accuracy is 76.34 % ± 0.42 on 10,000 images of the split `test`." in card
+    assert "| accuracy | 99.91 % ± 0.01 | 77.12 % ± 0.42 | 76.34 % ± 0.42 |" in card
+    assert "| this run | 76.34 % ± 0.42 | 11,220,132 |" in card
+    assert "batch size, input size and pretraining data, on the same division of the data." in card
+    (index,) = front_of(card)["model-index"]
+    (found,) = index["results"]
+    assert found["dataset"]["split"] == "test"
+    assert [metric["value"] for metric in found["metrics"]] == [0.7634, 0.6415]
+
+
+def test_an_accuracy_of_images_that_chose_the_epoch_is_told_from_a_published_one_of_the_test_split() -> None:
+    card = render_card(
+        changed(FROM_SCRATCH, dataset={"test": None, "val_fraction": None}, results={"test_accuracy": None})
+    )
+    assert "accuracy of images that were looked at after every epoch instead of a test split" in card
 
 
 def test_model_index_has_value_error_count_and_revision() -> None:

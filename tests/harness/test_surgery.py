@@ -55,6 +55,14 @@ def moved(tuned: TunedNetwork, work: Callable[[], object]) -> set[str]:
     return {name for name, tensor in tuned.network.state_dict().items() if not torch.equal(tensor, before[name])}
 
 
+def test_a_star_trains_what_the_network_itself_holds_too() -> None:
+    network = build_network("tiny_vit", TimmArchitecture("test_vit.r160_in1k"))
+    tuned = prepare(network, tuning("*", head=Head("head")), 2, torch.rand(2, 3, 160, 160))
+    assert set(tuned.trained_parameters()) == {name for name, _value in network.named_parameters()}
+    assert {"cls_token", "pos_embed"} <= set(tuned.trained_parameters())
+    assert all(tuned.modes.values())
+
+
 # Which modules a pattern names
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from zoo.errors import UsageError
 from zoo_harness.agreement import MEMORY_BUDGET
-from zoo_harness.comparison import checked_budget, comparison
+from zoo_harness.comparison import checked_budget, checked_seed, comparison
 from zoo_harness.feature_input import Array
 
 NEAREST, NEAREST_LATER = 48, 16  # after k features about N^(1 / (k + 1)) are needed; "later" is from the fourth
@@ -49,6 +49,14 @@ class FeatureRanking:
         """
         return self.features[: self.curve.index(max(self.curve)) + 1]
 
+    def to_dict(self) -> dict[str, list[int] | list[float]]:
+        """The record as plain values, for JSON.
+
+        >>> FeatureRanking((1, 0), (0.5, 0.75)).to_dict()
+        {'features': [1, 0], 'curve': [0.5, 0.75], 'best': [1, 0]}
+        """
+        return {"features": list(self.features), "curve": list(self.curve), "best": list(self.best)}
+
 
 def rank_features(
     features: Array | Tensor,
@@ -56,18 +64,20 @@ def rank_features(
     *,
     most: int | None = None,
     normalize: bool = False,
+    per_class: int | None = None,
+    seed: int = 0,
     memory_budget: int = MEMORY_BUDGET,
 ) -> FeatureRanking:
     """Return the columns by greedy forward selection; of several that raise SI equally the first comes first.
 
-    ``features``, ``labels``, ``normalize``, ``memory_budget`` and errors: as for :func:`zoo.separation`. ``most``:
-    how many to rank, all unless given. Squared differences are added in the order of the ranking.
+    ``features``, ``labels``, ``normalize``, ``per_class``, ``seed``, ``memory_budget`` and errors: as for
+    :func:`zoo.separation`. ``most``: how many to rank, all unless given. Squared differences are added in the order of the ranking.
 
     >>> import numpy as np
     >>> rank_features(np.array([[5, 0], [1, 1], [4, 8], [2, 9]]), np.array([0, 0, 1, 1]))
     FeatureRanking(features=(1, 0), curve=(1.0, 1.0))
     """
-    compared = comparison(features, labels, normalize=normalize)
+    compared = comparison(features, labels, normalize=normalize, per_class=per_class, seed=checked_seed(seed))
     width = compared.features.shape[1]
     if most is None:
         most = width

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from zoo import rank_features, separation_index
 from zoo.errors import DataError, UsageError
 from zoo_harness import feature_ranking
+from zoo_harness.balanced_subset import balanced_subset
 
 
 def obvious_ranking(features, labels):
@@ -93,3 +94,10 @@ def test_bad_features():
         rank_features(np.array([[1.0], [np.nan], [0.0]]), np.zeros(3, dtype=int))
     with pytest.raises(UsageError, match="memory_budget 0"):
         rank_features(torch.eye(3), torch.zeros(3, dtype=torch.int64), memory_budget=0)
+
+
+def test_a_balanced_subset_is_ranked_as_if_it_were_all():
+    rng = np.random.default_rng(5)
+    features, labels = rng.normal(size=(60, 4)), rng.integers(0, 3, 60)
+    chosen = balanced_subset(torch.from_numpy(labels), 9, seed=2).numpy()
+    assert rank_features(features, labels, per_class=9, seed=2) == rank_features(features[chosen], labels[chosen])

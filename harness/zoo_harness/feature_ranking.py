@@ -71,7 +71,8 @@ def rank_features(
     """Return the columns by greedy forward selection; of several that raise SI equally the first comes first.
 
     ``features``, ``labels``, ``normalize``, ``per_class``, ``seed``, ``memory_budget`` and errors: as for
-    :func:`zoo.separation`. ``most``: how many to rank, all unless given. Squared differences are added in the order of the ranking.
+    :func:`zoo.separation`. ``most``: how many to rank, all unless given. Squared differences are added in the order of
+    the ranking.
 
     >>> import numpy as np
     >>> rank_features(np.array([[5, 0], [1, 1], [4, 8], [2, 9]]), np.array([0, 0, 1, 1]))

@@ -110,6 +110,11 @@ class FeatureStore:
         """How much of the memory budget the outputs take."""
         return self.key.bytes if self.place in ("device", "host") else 0
 
+    @property
+    def in_files(self) -> bool:
+        """Whether the outputs are in files, or will be when the store closes, for later runs."""
+        return self._file is not None
+
     def missing(self, batch_size: int) -> Iterator[tuple[int, int]]:
         """First image and end of each batch that has to be computed and written, in order.
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from zoo_harness.augmentation import Draws
+from zoo_harness.byte_sizes import bytes_in_words
 from zoo_harness.cache_key import StoreKey, StoreTitle
 from zoo_harness.cache_policy import CachePolicy
 from zoo_harness.data import ImageData
@@ -103,7 +104,19 @@ def _tail(
         computed=missing,
         seconds=time.perf_counter() - started,
     )
+    say(_in_words(made, stores))
     return _learner(planned, split, stores), made
+
+
+def _in_words(made: FrozenPartRecord, stores: list[FeatureStore]) -> str:
+    """What became of the frozen part, for the terminal."""
+    size = bytes_in_words(sum(store.key.bytes for store in stores))
+    if not made.computed:
+        return f"frozen part: {size} of outputs are there from an earlier run"
+    place = {"device": "on the device", "host": "in memory"}.get(stores[0].place)
+    files = "in files for later runs (zoo cache list)" if all(store.in_files for store in stores) else None
+    where = " and ".join(part for part in (place, files) if part)
+    return f"frozen part: ran once for {made.computed:,} images in {made.seconds or 0:.1f} s; {size} are kept {where}"
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def one_of(option: str, given: str, allowed: Sequence[str]) -> str:
     """
     if given in allowed:
         return given
-    near = near_misses(given, allowed, 1)
+    near = near_misses(given, allowed, 1) if isinstance(given, str) else []
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise UsageError(f"{option} {given!r} is not one of {', '.join(allowed)}{hint}")
 

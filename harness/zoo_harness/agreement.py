@@ -90,8 +90,7 @@ def with_centres(compared: Comparison, memory_budget: int) -> Agreement:
     if compared.references is not None and compared.reference_labels is not None:
         members, labels = compared.references, compared.reference_labels
     names, classes = labels.unique(return_inverse=True)
-    # Seen from one of the rows, a mean of equal rows is exactly their own place, and an offset costs no digits.
-    origin = members[0].to(torch.float64)
+    origin = _typical_row(members, memory_budget)
     centres = torch.zeros(len(names), members.shape[1], dtype=torch.float64, device=members.device)
     for part, place in _slices(members, memory_budget):
         centres.index_add_(0, classes[place], part.to(torch.float64) - origin)
@@ -107,6 +106,17 @@ def with_centres(compared: Comparison, memory_budget: int) -> Agreement:
         for part, place in _slices(compared.features, memory_budget)
     ]
     return _agreement(_joined(found), compared.labels, names, memory_budget)
+
+
+def _typical_row(rows: Tensor, memory_budget: int) -> Tensor:
+    """One of the rows, in float64, to see the others from: of some of them, the nearest to their median.
+
+    Seen from a row, a mean of equal rows is exactly their own place, and an offset costs no digits; seen from an
+    extreme one all the others would be one.
+    """
+    most = max(1, min(1024, memory_budget // (64 * rows.shape[1])))
+    some = rows[:: -(-len(rows) // most)].to(torch.float64)
+    return some[(some - some.median(0).values).abs().amax(1).argmin()]
 
 
 def _slices(features: Tensor, memory_budget: int) -> Iterator[tuple[Tensor, slice]]:

@@ -124,7 +124,7 @@ def checked_seed(seed: int) -> int:
 
 
 def checked_budget(memory_budget: int) -> int:
-    """The memory budget, if it is a number of bytes."""
+    """The memory budget, if it is a number of bytes; more than any machine has is as good as any."""
     if isinstance(memory_budget, bool) or not isinstance(memory_budget, int) or memory_budget < 1:
         raise UsageError(f"memory_budget {memory_budget!r} is not a positive number of bytes")
-    return memory_budget
+    return min(memory_budget, 2**50)

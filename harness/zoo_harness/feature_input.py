@@ -89,6 +89,11 @@ def _as_tensor(given: Array | Tensor, what: str) -> Tensor:
         return given.detach()
     if not isinstance(given, np.ndarray):
         raise UsageError(f"{what} are of type {type(given).__name__}; expected a numpy array or a torch tensor")
+    if what.endswith("labels") and given.dtype.kind in "OSU":
+        raise UsageError(
+            f"{what} are text or objects ({given.dtype}); expected whole numbers from 0 on: number the classes, as "
+            "numpy.unique(labels, return_inverse=True)[1] does"
+        )
     if given.dtype.kind not in "biufc" or given.dtype.itemsize > 16 or given.dtype == np.longdouble:
         raise UsageError(f"{what} are of dtype {given.dtype}; expected numbers of at most 64 bits")
     # What torch cannot share memory with: foreign byte order, negative strides, strides between its elements.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from zoo.errors import UsageError
+from zoo.errors import UsageError, one_of
+from zoo_harness.agreement import MEMORY_BUDGET
+from zoo_harness.comparison import checked_budget, checked_seed
+from zoo_harness.feature_input import Array
 from zoo_harness.separation import separation
 
 if TYPE_CHECKING:
@@ -46,17 +50,26 @@ class SeparationMetric(Metric):
 
     def __init__(self, order: int = 2, **options: Any) -> None:
         own = {name: options.pop(name) for name in _OPTIONS if name in options}
-        super().__init__(**options)
+        try:
+            super().__init__(**options)
+        except ValueError as error:
+            raise UsageError(f"SeparationMetric: {error}") from error
+        _check(order, own)
         self.order, self.options = order, own
         self.add_state("features", default=[], dist_reduce_fx="cat")
         self.add_state("labels", default=[], dist_reduce_fx="cat")
 
-    def update(self, features: Tensor, labels: Tensor) -> None:
+    def update(self, features: Array | Tensor, labels: Array | Tensor) -> None:
         """Add a batch: features (N, D) and labels (N,); values are checked by ``compute``."""
+        features, labels = torch.as_tensor(features), torch.as_tensor(labels)
         if features.ndim != 2 or labels.shape != features.shape[:1]:
             raise UsageError(
                 f"features of shape {tuple(features.shape)} and labels of shape {tuple(labels.shape)}; "
                 "expected (N, D) and (N,): pool or flatten"
+            )
+        if len(self.features) and features.shape[1] != self.features[0].shape[1]:
+            raise UsageError(
+                f"features of this batch are {features.shape[1]} wide, those before it {self.features[0].shape[1]}"
             )
         self.features.append(features.detach())
         self.labels.append(labels.detach())
@@ -81,6 +94,18 @@ class SeparationMetric(Metric):
 
 
 _OPTIONS = ("references", "reference_labels", "metric", "normalize", "per_class", "seed", "memory_budget")
+
+
+def _check(order: int, options: Mapping[str, Any]) -> None:
+    """Tell at once what would else be told after an epoch."""
+    if isinstance(order, bool) or not isinstance(order, int) or order < 1:
+        raise UsageError(f"order {order!r} is not a number of neighbours: expected 1 or more")
+    one_of("metric", options.get("metric", "euclidean"), ("euclidean", "cosine"))
+    checked_budget(options.get("memory_budget", MEMORY_BUDGET))
+    checked_seed(options.get("seed", 0))
+    per_class = options.get("per_class")
+    if per_class is not None and (isinstance(per_class, bool) or not isinstance(per_class, int) or per_class < 1):
+        raise UsageError(f"per_class {per_class!r} is not a positive number of samples")
 
 
 def _whole(state: list[Tensor] | Tensor) -> Tensor:

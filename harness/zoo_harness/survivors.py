@@ -155,7 +155,7 @@ class TiledProducts:
 
     def survivors(self, tiles: Iterable[Tile], *, symmetric: bool) -> Iterator[Pairs]:
         """Yield as :class:`Survivors` says, once there are many and at the end."""
-        full = max(self._memory // 128, 1)
+        full = max(min(self._memory // 128, len(self.left.limit) * len(self.right.limit)), 1)
         room = full + self._most[0] * self._most[1]
         device = self._products.device
         rows, columns = (torch.empty(room, dtype=torch.int64, device=device) for _ in range(2))

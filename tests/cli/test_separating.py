@@ -187,3 +187,16 @@ def test_what_cannot_be_scored_is_told(
     assert captured.out == ""
     assert message in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_references_without_labels_of_their_own(tmp_path, capsys):
+    for name, rows in (("x", np.eye(4)), ("y", np.array([0, 0, 1, 1])), ("references", np.eye(4)[::-1])):
+        np.save(tmp_path / f"{name}.npy", rows)
+    asked = ["si", str(tmp_path / "x.npy"), "--labels", str(tmp_path / "y.npy"), "--references"]
+    assert run([*asked, str(tmp_path / "references.npy")]) == 2
+    assert "holds no labels: give --reference-labels FILE.npy" in capsys.readouterr().err
+
+
+def test_more_memory_than_there_is_may_be_allowed(tmp_path):
+    np.savez(tmp_path / "x.npz", features=np.eye(6), labels=np.arange(6) % 2)
+    assert run(["si", str(tmp_path / "x.npz"), "--memory", "99999999999"]) == 0

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torchmetrics import MetricCollection
@@ -128,3 +129,28 @@ def test_without_torchmetrics_using_it_says_what_to_install(tmp_path: Path):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "SeparationMetric needs torchmetrics: pip install 'blockzoo[torchmetrics]'"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"order": 0}, "order 0"),
+        ({"order": "a"}, "order 'a'"),
+        ({"metric": "cos"}, "metric 'cos' is not one of euclidean, cosine"),
+        ({"per_class": -3}, "per_class -3"),
+        ({"memory_budget": 0}, "memory_budget 0"),
+        ({"seed": -1}, "seed -1"),
+        ({"ordr": 2}, "ordr"),
+    ],
+)
+def test_what_cannot_be_meant_is_told_before_the_epoch(options, told):
+    with pytest.raises(UsageError, match=told):
+        SeparationMetric(**options)
+
+
+def test_batches_may_be_arrays_and_must_be_of_one_width():
+    metric = SeparationMetric(order=1)
+    metric.update(np.eye(4), np.array([0, 0, 1, 1]))
+    with pytest.raises(UsageError, match="features of this batch are 3 wide, those before it 4"):
+        metric.update(np.eye(3), np.array([0, 0, 1]))
+    assert float(metric.compute()["si"]) == separation(np.eye(4), np.array([0, 0, 1, 1]), 1).si.value

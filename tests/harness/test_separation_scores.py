@@ -504,3 +504,43 @@ def test_rows_of_zeros_have_no_cosine():
 def test_bad_features_and_labels(features, labels, error, message):
     with pytest.raises(error, match=message):
         separation(features, labels, 1)
+
+
+# What a stranger found
+
+
+@pytest.mark.parametrize("value", [1e15, 1e18, -1e150])
+@pytest.mark.parametrize("against", ["each other", "references"])
+def test_an_extreme_row_spoils_no_centre_but_its_own_wherever_it_stands(value, against):
+    rng = np.random.default_rng(3)
+    labels = np.arange(90) % 3
+    features = rng.normal(size=(90, 5)) + 2 * np.eye(3, 5)[labels]
+    features[0] = value
+    first_is_last = np.r_[1:90, 0]
+    found = []
+    for order in (np.arange(90), first_is_last):
+        x, y = features[order], labels[order]
+        rows = (x[y != 0], y[y != 0]) if against == "references" else (x, y)
+        options = {"references": x, "reference_labels": y} if against == "references" else {}
+        found.append(zoo.separation(*rows, 1, **options).centre)
+    centres = np.stack([features[labels == name].mean(0) for name in range(3)])
+    chosen = labels != 0 if against == "references" else labels >= 0
+    distances = ((features[chosen, None] - centres) ** 2).sum(2)
+    assert found[0].value == found[1].value == (distances.argmin(1) == labels[chosen]).mean()
+
+
+def test_a_budget_beyond_any_machine_is_taken():
+    features, labels = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
+    assert zoo.separation(features, labels, memory_budget=2**70).si.value == zoo.separation(features, labels).si.value
+
+
+def test_labels_that_are_text_are_told_with_what_to_do():
+    with pytest.raises(
+        zoo.UsageError, match=r"labels are text or objects \(<U3\); expected whole numbers .*numpy.unique"
+    ):
+        zoo.separation(np.eye(3), np.array(["cat", "cat", "dog"]))
+
+
+def test_no_metric_is_no_metric():
+    with pytest.raises(zoo.UsageError, match="metric None is not one of euclidean, cosine"):
+        zoo.separation(np.eye(3), np.array([0, 0, 1]), metric=None)

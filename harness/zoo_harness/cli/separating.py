@@ -56,6 +56,8 @@ def si(
             raise UsageError(f"{option} {value} must be at least 1")
     if reference_labels is not None and references is None:
         raise UsageError(f"--reference-labels {reference_labels!r} belongs to --references FILE, which is not given")
+    if references is not None and reference_labels is None and references.suffix == ".npy":
+        raise UsageError(f"--references {references} holds no labels: give --reference-labels FILE.npy")
 
     from zoo_harness.feature_files import read_features  # and with it torch, which takes seconds
     from zoo_harness.separation import separation

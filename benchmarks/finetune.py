@@ -114,7 +114,7 @@ def engine(planned: Plan, folder: Path) -> tuple[float, float, float]:
     """Seconds until training starts, seconds in all, and the accuracy after the last epoch."""
     request = planned.request
     started = time.perf_counter()
-    with open_learner(planned, CachePolicy(folder=folder), Silence(), print) as (learner, _made):
+    with open_learner(planned, CachePolicy(folder=folder), Silence(), lambda _line: None) as (learner, _made):
         begun = time.perf_counter()
         state = starting_state(planned.tuned, request.training)
         tuning = FineTuning(learner, request.training, request.conditions, state, None, lambda *_: None, Silence())
@@ -200,7 +200,7 @@ def compare_times(options: argparse.Namespace) -> None:
             planned = planned_run(name, options, 0)
             once, always = floor(planned, options.epochs)
             _before, total, _accuracy = engine(planned, Path(folder))
-            again, _total, _accuracy = engine(planned_run(name, _with_epochs(options, 0), 1), Path(folder))
+            again, _total, _accuracy = engine(planned_run(name, _with_epochs(options, 0), 0), Path(folder))
             each, _accuracy = plain(planned_run(name, options, 0), 1, 0)
         ratio, by_flops = each * options.epochs / total, always / once
         cells = (f"{each:.1f} s", f"{each * options.epochs:.0f} s", f"{total:.1f} s", f"{ratio:.1f} x")

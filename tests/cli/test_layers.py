@@ -53,6 +53,16 @@ def test_table_has_a_row_for_each_layer(tmp_path: Path, capsys: pytest.CaptureFi
     assert printed[-1].endswith("layers.png")
 
 
+def test_the_table_fits_eighty_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run([*LAYERS, "--out", str(tmp_path / "out")]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if " ± " in line]
+    assert len(rows) == 10
+    assert max(map(len, rows)) <= 80
+
+
 @pytest.mark.slow
 def test_a_run_stands_beside_its_backbone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tuned = tmp_path / "tuned"

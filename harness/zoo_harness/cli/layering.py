@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from zoo_harness.layer_curve import Scoring
     from zoo_harness.layer_run import Curve
 
-_BAR = 24
+_LONGEST_BAR, _SHORTEST_BAR = 24, 10
+_WIDTH = 120  # where there is no terminal
 
 
 def layers(
@@ -130,10 +132,22 @@ def _print_curve(curve: Curve, scoring: Scoring) -> None:
         scores = layer.separation
         last = scores.order
         values = (scores.high[last].value, scores.soft[last].value, scores.anti[last].value, scores.centre.value)
-        bar = "#" * round(_BAR * scores.si.value)
-        cells = [layer.path, f"{layer.width:,}", layer.vector, str(scores.si), *(f"{value:.4f}" for value in values)]
-        rows.append([*cells, f"{bar:<{_BAR}}|"])
+        rows.append(
+            [layer.path, f"{layer.width:,}", layer.vector, str(scores.si), *(f"{value:.4f}" for value in values)]
+        )
     order = curve.layers[0].separation.order
     scores_of = [f"high {order}", f"soft {order}", f"anti {order}", "centre"]
-    columns = ["layer", "width", "vector", "SI", *scores_of, "SI, 0 to 1"]
+    columns = ["layer", "width", "vector", "SI", *scores_of]
+    bar = _room_for_bars([columns, *rows])
+    if bar:
+        columns.append("SI, 0 to 1")
+        for row, layer in zip(rows, curve.layers, strict=True):
+            row.append(f"{'#' * round(bar * layer.separation.si.value):<{bar}}|")
     print_table(columns, rows, right=["width", "SI", *scores_of])
+
+
+def _room_for_bars(rows: list[list[str]]) -> int:
+    """How long bars beside these cells may be: none where the terminal has no room for short ones."""
+    taken = sum(2 + max(map(len, column)) for column in zip(*rows, strict=True))
+    room = shutil.get_terminal_size((_WIDTH, 24)).columns - taken - 1
+    return min(room, _LONGEST_BAR) if room >= _SHORTEST_BAR else 0

@@ -220,7 +220,7 @@ def test_bad_features(features, error, message):
         (np.zeros((3, 1), dtype=int), UsageError, r"shape \(3, 1\); expected \(3,\)"),
         (np.zeros(3), UsageError, "float64; expected integers"),
         (np.zeros(3, dtype=bool), UsageError, "bool; expected integers"),
-        (np.array(["a", "b", "c"]), UsageError, "labels are of dtype <U1"),
+        (np.array(["a", "b", "c"]), UsageError, r"labels are text or objects \(<U1\)"),
         ([0, 1, 2], UsageError, "labels are of type list"),
         (np.array([0, -1, -2]), DataError, "2 of 3 labels are negative, the first -1 at sample 1"),
     ],

@@ -84,9 +84,18 @@ def frozen_part_in_words(made: FrozenPartRecord | None) -> str:
 
     >>> frozen_part_in_words(FrozenPartRecord(reason=None, kept=("blocks.5 192x7x7",), bytes_per_image=37632))
     'ran once for each image; every epoch trained the rest on what it gave (blocks.5 192x7x7)'
+    >>> frozen_part_in_words(FrozenPartRecord(reason=None, kept=("norm 768",), computed=90, seconds=6.25))
+    'ran once for each image, in 6.2 s that the seconds per epoch leave out; every epoch trained ...'
+    >>> frozen_part_in_words(FrozenPartRecord(reason=None, kept=("norm 768",), computed=0, seconds=0.01))
+    'had run once for each image in an earlier run; every epoch trained the rest on what it gave (norm 768)'
     """
     if made is None:
         return "not reached"
     if made.reason is not None:
         return f"ran in every epoch: {made.reason}"
-    return f"ran once for each image; every epoch trained the rest on what it gave ({', '.join(made.kept)})"
+    if made.computed == 0:
+        once = "had run once for each image in an earlier run"
+    else:
+        taken = "" if made.seconds is None else f", in {made.seconds:.1f} s that the seconds per epoch leave out"
+        once = f"ran once for each image{taken}"
+    return f"{once}; every epoch trained the rest on what it gave ({', '.join(made.kept)})"

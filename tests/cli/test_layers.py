@@ -43,7 +43,10 @@ def test_record_and_plot_are_written(curves: Path) -> None:
         assert picture.width > 800
 
 
-def test_table_has_a_row_for_each_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_has_a_row_for_each_layer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # a terminal, or who runs the tests, may say otherwise
     assert run([*LAYERS, "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out.splitlines()
     rows = [line for line in printed if line.endswith("|")]

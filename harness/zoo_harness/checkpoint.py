@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from zoo.backbone import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
-from zoo.errors import UsageError, WeightsError, ZooError
+from zoo.errors import UsageError, WeightsError
 from zoo.registry import load_registry
-from zoo_harness.atomic import replacing, write_text
+from zoo_harness.atomic import write_text
 from zoo_harness.image_input import Images, as_batches
 from zoo_harness.network import build_network
 from zoo_harness.preprocess import BatchTransform
 from zoo_harness.run_record import RunRecord, read_run
 from zoo_harness.surgery import TunedNetwork, replace_head
-from zoo_harness.tensor_files import read_tensors, sha256_of
+from zoo_harness.tensor_files import read_tensors, sha256_of, write_tensors
 from zoo_harness.train import prediction
 
 CHECKPOINT = "model.safetensors"
@@ -37,19 +37,7 @@ def save_checkpoint(network: nn.Module, directory: Path) -> None:
 
     Tensors that share memory are written one by one, so that every loader finds each name.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
-    path = directory / CHECKPOINT
-    with replacing(path) as temporary:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # safetensors makes its files readable by their owner alone
-        try:
-            save_file(tensors, temporary, metadata={"format": "pt"})
-        except SafetensorError as error:  # what it makes of a full disk
-            raise ZooError(f"cannot write {path}: {error}") from error
-        temporary.chmod(mode)
+    write_tensors(directory / CHECKPOINT, network.state_dict(), {"format": "pt"})
 
 
 def digest(directory: Path) -> str | None:

@@ -1,17 +1,19 @@
-"""Reads tensors from files without running code from them: safetensors, pickles with ``weights_only``, Keras' H5."""
+"""Writes safetensors; reads tensors without running code: safetensors, pickles with ``weights_only``, Keras' H5."""
 
 from __future__ import annotations
 
 import hashlib
 import pickle
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zoo.errors import WeightsError
+from zoo.errors import WeightsError, ZooError
+from zoo_harness.atomic import replacing
 from zoo_harness.keras_file import KERAS_SUFFIXES, read_keras_tensors
 
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
@@ -32,6 +34,25 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return read_keras_tensors(path)
     kinds = ", ".join((".safetensors", *PICKLE_SUFFIXES, ".h5"))
     raise WeightsError(f"{path}: a weight file ends in one of {kinds}; convert it to safetensors")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, all or nothing; tensors that share memory are written one by one.
+
+    Raises :class:`~zoo.errors.ZooError` where the disk does not take it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    apart = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # safetensors makes its files readable by their owner alone
+        try:
+            save_file(apart, temporary, metadata=metadata)
+        except SafetensorError as error:  # what it makes of a full disk
+            raise ZooError(f"cannot write {path}: {error}") from error
+        temporary.chmod(mode)
 
 
 def sha256_of(path: Path) -> str:

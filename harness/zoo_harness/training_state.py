@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.errors import WeightsError, ZooError
-from zoo_harness.atomic import replacing
+from zoo.errors import WeightsError
 from zoo_harness.run_record import EpochRecord, Record
 from zoo_harness.surgery import TunedNetwork
+from zoo_harness.tensor_files import write_tensors
 
 STATE = "training_state.safetensors"
 _NOTE = "training"
@@ -60,21 +60,10 @@ class TrainingState:
 
     def save(self, directory: Path) -> None:
         """Write the state into a run directory, all or nothing."""
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
         tensors = {f"network.{name}": tensor for name, tensor in changing(self.tuned).items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors |= self._of_optimizer()
-        held = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-        with replacing(directory / STATE) as temporary:
-            temporary.touch()
-            mode = temporary.stat().st_mode  # safetensors makes its files readable by their owner alone
-            try:
-                save_file(held, temporary, metadata={_NOTE: self.standing.model_dump_json()})
-            except SafetensorError as error:  # what it makes of a full disk
-                raise ZooError(f"cannot write {directory / STATE}: {error}") from error
-            temporary.chmod(mode)
+        write_tensors(directory / STATE, tensors, {_NOTE: self.standing.model_dump_json()})
 
     def load(self, directory: Path) -> None:
         """Go back to where the run in this directory stood; nothing changes where it has not ended an epoch.

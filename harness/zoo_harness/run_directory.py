@@ -18,7 +18,7 @@ from zoo.errors import UsageError, ZooError
 from zoo_harness.atomic import write_text
 from zoo_harness.run_record import EpochRecord, RunRecord
 
-PLOTS = ("loss.png", "accuracy.png", "samples.png")
+PLOTS = ("loss.png", "accuracy.png", "learning_rate.png", "confusion.png", "layers.png", "samples.png")
 
 
 @dataclass(frozen=True)

@@ -65,11 +65,15 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One pass over a split in inference mode: mean loss, accuracy, and the features ``(N, D)`` of a layer, if any."""
+    """One pass over a split in inference mode: mean loss, accuracy, and the features ``(N, D)`` of a layer, if any.
+
+    ``predictions``: (N,) int64 on the device, the class that each image was taken for.
+    """
 
     loss: float
     accuracy: Measurement
     features: Tensor | None
+    predictions: Tensor
 
     @property
     def collected(self) -> Tensor:
@@ -190,6 +194,7 @@ def evaluate(
     learner.tuned.eval()
     total = torch.zeros((), dtype=torch.float64, device=conditions.device)
     correct = torch.zeros((), dtype=torch.int64, device=conditions.device)
+    predictions = torch.empty(len(source), dtype=torch.int64, device=conditions.device)
     features = torch.empty(len(source), layer.width) if layer else None
     paths = [layer.path] if layer else []
     done = 0
@@ -198,7 +203,9 @@ def evaluate(
             with capture(learner.tuned.network, paths) as outputs:
                 logits = learner.logits(inputs)
             total += summed_loss(logits, labels)
-            correct += (prediction(logits, conditions.predict).argmax(1) == labels).sum()
+            taken_for = prediction(logits, conditions.predict).argmax(1)
+            predictions[done : done + len(labels)] = taken_for
+            correct += (taken_for == labels).sum()
             if features is not None and layer is not None:
                 features[done : done + len(labels)] = pool_features(outputs[layer.path], layer).float().cpu()
             done += len(labels)
@@ -206,7 +213,7 @@ def evaluate(
     loss = float(total) / len(source)
     if not math.isfinite(loss):
         raise ZooError(f"evaluation: {_not_finite(loss)}")
-    return Evaluation(loss, measure(int(correct) / len(source), len(source)), features)
+    return Evaluation(loss, measure(int(correct) / len(source), len(source)), features, predictions)
 
 
 def summed_loss(logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:
@@ -242,11 +249,19 @@ def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[NDAr
     [32, 33]
     """
     order = np.random.default_rng((seed, epoch)).permutation(count)
-    starts = list(range(0, count, batch_size))
-    if len(starts) > 1 and count % batch_size == 1:
-        starts.pop()
+    starts = list(range(0, count, batch_size))[: steps_per_epoch(count, batch_size)]
     for start, end in zip(starts, [*starts[1:], count], strict=True):
         yield order[start:end]
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """How many batches :func:`batches` makes of so many images.
+
+    >>> steps_per_epoch(65, 32), steps_per_epoch(66, 32)
+    (2, 3)
+    """
+    whole, rest = divmod(count, batch_size)
+    return max(1, whole + (rest > 1)) if count else 0
 
 
 def _mix(seed: int, epoch: int) -> int:

@@ -281,7 +281,9 @@ class _Session:
                 "checkpoint_sha256": checkpoint.digest(self.directory.path),
             }
             self.record = self.record.model_copy(update=ending)
-            self.directory.finish(self.record, render_card(self.record))
+            fault = self.directory.finish(self.record, render_card(self.record))
+            if fault is not None:
+                self.watch.say(f"warning: {fault}")
         return self.record
 
     def _headline(self) -> tuple[SplitRecord, ImageData]:

@@ -87,6 +87,36 @@ def test_card_command_prints_the_runs_card(finished: Path, capsys: pytest.Captur
     assert capsys.readouterr().out.rstrip() == (finished / "README.md").read_text().rstrip()
 
 
+def test_card_command_keeps_what_a_person_wrote(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("run.json", "README.md"):
+        (tmp_path / name).write_bytes((finished / name).read_bytes())
+    card = tmp_path / "README.md"
+    edited = card.read_text().replace("# efficientnet_lite0", "# An older title") + "\nMine.\n"
+    card.write_text(edited)
+    assert run(["card", f"{tmp_path}/run.json"]) == 0
+    assert capsys.readouterr().out == (finished / "README.md").read_text() + "\nMine.\n"
+    assert card.read_text() == edited
+    assert run(["card", str(tmp_path), "--write"]) == 0
+    assert capsys.readouterr().out == f"{card}\n"
+    assert card.read_text() == (finished / "README.md").read_text() + "\nMine.\n"
+
+
+def test_card_command_never_writes_over_a_card_by_hand(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.json").write_bytes((finished / "run.json").read_bytes())
+    (tmp_path / "README.md").write_text("# By hand\n")
+    assert "no part marked as made by zoo" in refused(capsys, 2, "card", str(tmp_path), "--write")
+    assert (tmp_path / "README.md").read_text() == "# By hand\n"
+    assert run(["card", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == (finished / "README.md").read_text()
+    assert captured.err.startswith("warning: not merged with ")
+    assert "is not the directory of one" in refused(capsys, 2, "card", "efficientnet_lite0", "--write")
+
+
 def test_last_epoch_and_final_accuracy_agree(finished: Path) -> None:
     record = read_run(finished)
     assert record.results.accuracy is not None

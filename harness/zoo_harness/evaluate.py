@@ -40,7 +40,11 @@ from zoo_harness.weights import load_weights
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for, names resolved; ``with_test``: the test split is kept, and looked at once at the end."""
+    """What the user asked for, names resolved.
+
+    ``with_test``: the test split is kept, and looked at once at the end; ``layer_curve``: every declared layer of the
+    trained network is scored.
+    """
 
     backbone: Backbone
     dataset: Dataset
@@ -55,6 +59,7 @@ class Request:
     data_dir: Path | None
     command: tuple[str, ...]
     with_test: bool = False
+    layer_curve: bool = True
 
 
 @dataclass(frozen=True)

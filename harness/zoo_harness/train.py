@@ -69,11 +69,15 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One pass over a split in inference mode: mean loss, accuracy, and the features ``(N, D)`` of a layer, if any."""
+    """One pass over a split in inference mode: mean loss, accuracy, and the features ``(N, D)`` of a layer, if any.
+
+    ``predictions``: (N,) int64 on the device, the class that each image was taken for.
+    """
 
     loss: float
     accuracy: Measurement
     features: Tensor | None
+    predictions: Tensor
 
     @property
     def collected(self) -> Tensor:
@@ -202,13 +206,15 @@ def evaluate(
 ) -> Evaluation:
     """Loss, accuracy and perhaps one layer's features of a split, in inference mode and in the order of the data.
 
-    Of several processes the first has the features of all images.
+    Of several processes the first has the features and predictions of all images.
     """
     learner.tuned.eval()
     total = torch.zeros((), dtype=torch.float64, device=conditions.device)
     correct = torch.zeros((), dtype=torch.int64, device=conditions.device)
     processes = conditions.processes
-    features = torch.empty(len(processes.share(len(source))), layer.width) if layer else None
+    share = len(processes.share(len(source)))
+    predictions = torch.empty(share, dtype=torch.int64, device=conditions.device)
+    features = torch.empty(share, layer.width) if layer else None
     paths = [layer.path] if layer else []
     done = 0
     with torch.inference_mode(), autocast(conditions.precision, conditions.device):
@@ -216,17 +222,20 @@ def evaluate(
             with capture(learner.tuned.network, paths) as outputs:
                 logits = learner.logits(inputs)
             total += summed_loss(logits, labels)
-            correct += (prediction(logits, conditions.predict).argmax(1) == labels).sum()
+            taken_for = prediction(logits, conditions.predict).argmax(1)
+            predictions[done : done + len(labels)] = taken_for
+            correct += (taken_for == labels).sum()
             if features is not None and layer is not None:
                 features[done : done + len(labels)] = pool_features(outputs[layer.path], layer).float().cpu()
             done += len(labels)
             progress.advance(len(labels) * processes.count)
         processes.add(total, correct)
+        predictions = processes.gather(predictions)
         features = None if features is None else processes.gather(features)
     loss = float(total) / len(source)
     if not math.isfinite(loss):
         raise ZooError(f"evaluation: {_not_finite(loss)}")
-    return Evaluation(loss, measure(int(correct) / len(source), len(source)), features)
+    return Evaluation(loss, measure(int(correct) / len(source), len(source)), features, predictions)
 
 
 def summed_loss(logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:
@@ -262,11 +271,19 @@ def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[NDAr
     [32, 33]
     """
     order = np.random.default_rng((seed, epoch)).permutation(count)
-    starts = list(range(0, count, batch_size))
-    if len(starts) > 1 and count % batch_size == 1:
-        starts.pop()
+    starts = list(range(0, count, batch_size))[: steps_per_epoch(count, batch_size)]
     for start, end in zip(starts, [*starts[1:], count], strict=True):
         yield order[start:end]
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """How many batches :func:`batches` makes of so many images.
+
+    >>> steps_per_epoch(65, 32), steps_per_epoch(66, 32)
+    (2, 3)
+    """
+    whole, rest = divmod(count, batch_size)
+    return max(1, whole + (rest > 1)) if count else 0
 
 
 def _mix(seed: int, epoch: int, rank: int) -> int:

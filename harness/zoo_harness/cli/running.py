@@ -156,6 +156,7 @@ def _checked(options: RunOptions) -> Callable[[Processes], Request]:
             data_dir=folder,
             command=("zoo", *sys.argv[1:]),
             with_test=options.from_scratch,
+            layer_curve=options.layer_curve,
         )
 
     return request
@@ -250,7 +251,7 @@ def _report(record: RunRecord, directory: RunDirectory, *, as_json: bool, quiet:
         _print_accuracy(record)
         print_lines("")
         _print_separation(record)
-        print_lines("")
+        print_lines(*_best_layer(record), "")
     print_lines(
         f"checkpoint  {directory.path / 'model.safetensors'}",
         f"card        {directory.path / 'README.md'}",
@@ -293,6 +294,14 @@ def _print_separation(record: RunRecord) -> None:
         "± is one standard error, of SI by bootstrap; the card has all errors.",
         *separation_notes(record),
     )
+
+
+def _best_layer(record: RunRecord) -> list[str]:
+    curve = record.results.layer_curve
+    if curve is None:
+        return []
+    best = curve.best
+    return ["", f"layer with the highest SI after training: {best.path}, {_fraction(best.separation.si)}"]
 
 
 def _percent(measurement: Measurement | None) -> str:

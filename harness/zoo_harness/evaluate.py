@@ -161,6 +161,8 @@ def _settings(request: Request, tuning: Tuning, preprocessing: Preprocessing) ->
         device=str(request.conditions.device),
         precision=request.conditions.precision,
         deterministic=request.conditions.deterministic,
+        compiled=request.conditions.compiled,
+        kept_as=request.conditions.kept_as,
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
     )
 

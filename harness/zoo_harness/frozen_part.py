@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from zoo_harness.augmentation import Draws
+from zoo_harness.batch_statistics import has_batch_statistics
 from zoo_harness.byte_sizes import bytes_in_words
-from zoo_harness.cache_key import StoreKey, StoreTitle
+from zoo_harness.cache_key import KeptTensor, StoredName, StoreKey, StoreTitle
 from zoo_harness.cache_policy import CachePolicy
 from zoo_harness.data import ImageData
 from zoo_harness.device import autocast
@@ -31,12 +32,13 @@ from zoo_harness.split import Split, split_network
 from zoo_harness.split_probe import verified
 from zoo_harness.surgery import TunedNetwork
 from zoo_harness.tensor_digest import digest_of_tensors
-from zoo_harness.train import Learner, Progress
+from zoo_harness.train import Conditions, Learner, Progress
 from zoo_harness.training_state import changing
 
 TRIED_ON = 4  # images
 BATCH_SIZE = 32  # what every device takes; larger ones are tried on a GPU
 LARGEST_BATCH = 1024
+_STORED: dict[str, StoredName | None] = {"exact": None, "fp16": "float16", "bf16": "bfloat16"}
 
 Say = Callable[[str], None]
 
@@ -67,17 +69,17 @@ def open_learner(
             found = "in another process what its frozen part puts out cannot be kept"
         if isinstance(found, str):
             say(f"every epoch runs the whole network: {found}")
-            yield whole_network(planned), FrozenPartRecord(reason=found)
+            yield _compiled_if_wanted(whole_network(planned), None, planned, say), FrozenPartRecord(reason=found)
         else:
-            learner, made, stores = found
+            learner, split, made, stores = found
             made = made.model_copy(update={"computed": processes.sum(made.computed or 0)})
             say(_in_words(made, processes.sum(sum(store.key.bytes for store in stores)), stores))
-            yield learner, made
+            yield _compiled_if_wanted(learner, split, planned, say), made
 
 
 def _tail(
     planned: Plan, policy: CachePolicy, progress: Progress, say: Say, stack: ExitStack
-) -> tuple[Learner, FrozenPartRecord, list[FeatureStore]] | str:
+) -> tuple[Learner, Split, FrozenPartRecord, list[FeatureStore]] | str:
     """The learner of the tail with its stores open on ``stack``, or why there is none.
 
     Of several processes each does its share by itself, and must not wait for others: these may have failed.
@@ -109,13 +111,30 @@ def _tail(
             return "what its frozen part puts out cannot be kept"
     made = FrozenPartRecord(
         reason=None,
-        kept=tuple(f"{part.name} {'x'.join(map(str, part.shape)) or 'scalar'}" for part in split.kept),
-        bytes_per_image=split.bytes_per_image,
+        kept=tuple(map(_in_short, stores[0].key.kept)),
+        bytes_per_image=sum(part.row_bytes for part in stores[0].key.kept),
         place=stores[0].place,
         computed=missing,
         seconds=time.perf_counter() - started,
     )
-    return _learner(planned, split, stores), made, stores
+    return _learner(planned, split, stores), split, made, stores
+
+
+def _in_short(kept: KeptTensor) -> str:
+    stored = f" as {kept.stored}" if kept.stored else ""
+    return f"{kept.name} {'x'.join(map(str, kept.shape)) or 'scalar'}{stored}"
+
+
+def _compiled_if_wanted(learner: Learner, split: Split | None, planned: Plan, say: Say) -> Learner:
+    conditions = planned.request.conditions
+    if not conditions.compiled or not planned.request.training.epochs:
+        return learner
+    if conditions.processes.several and has_batch_statistics(planned.tuned):
+        say("steps are not compiled: BatchNorm takes its statistics over all processes")
+        return learner
+    from zoo_harness.compiling import compiled  # most runs need no compiler
+
+    return compiled(learner, split, conditions, say)
 
 
 def _in_words(made: FrozenPartRecord, kept: int, stores: list[FeatureStore]) -> str:
@@ -207,13 +226,19 @@ def _key(planned: Plan, split: Split, frozen: str, views: _Views) -> StoreKey:
     return StoreKey(
         network=f"{planned.record.backbone.network_kind}:{planned.record.backbone.network}",
         weights=frozen,
-        kept=tuple(kept_tensor(part.name, tensor) for part, tensor in zip(split.kept, kept, strict=True)),
+        kept=tuple(_kept(part.name, tensor, conditions) for part, tensor in zip(split.kept, kept, strict=True)),
         preprocessing=planned.record.settings.preprocessing,
         images=len(views),
         fingerprint=views.fingerprint,
         precision=conditions.precision,
         device=conditions.device.type,
     )
+
+
+def _kept(name: str, tensor: Tensor, conditions: Conditions) -> KeptTensor:
+    """How a tensor is kept; what is computed in 16 bits already stays as it is."""
+    wide = tensor.dtype in (torch.float32, torch.float64)
+    return kept_tensor(name, tensor, _STORED[conditions.kept_as] if wide else None)
 
 
 def _fill(store: FeatureStore, split: Split, views: _Views, planned: Plan, progress: Progress) -> None:

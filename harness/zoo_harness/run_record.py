@@ -117,6 +117,8 @@ class SettingsRecord(Record):
     device: str
     precision: Literal["fp32", "bf16"]
     deterministic: bool
+    compiled: bool = False
+    kept_as: Literal["exact", "fp16", "bf16"] = "exact"
     evaluation_batch_size: int
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
@@ -17,6 +17,7 @@ from zoo_harness.processes import Processes
 
 if TYPE_CHECKING:
     from zoo_harness.cache_policy import CachePolicy
+    from zoo_harness.choices import KeptAs
     from zoo_harness.cli.progress import TerminalProgress
     from zoo_harness.evaluate import Plan, Request
     from zoo_harness.run_directory import RunDirectory
@@ -126,6 +127,7 @@ def _checked(options: RunOptions) -> Callable[[Processes], Request]:
     predict = choices.choose_prediction(options.predict, tuning, registry.backbones.values())
     choices.check_device_name(options.device)
     one_of("--precision", options.precision, choices.PRECISIONS)
+    kept_as = cast("KeptAs", one_of("--cache-dtype", options.cache_dtype, choices.KEPT_AS))
     folder = options.data_dir.expanduser() if options.data_dir else None
     choices.check_folders(dataset, argument, folder)
 
@@ -151,6 +153,8 @@ def _checked(options: RunOptions) -> Callable[[Processes], Request]:
                 predict=predict,
                 seed=options.seed,
                 deterministic=options.deterministic,
+                compiled=options.compile,
+                kept_as=kept_as,
                 processes=processes,
             ),
             data_dir=folder,

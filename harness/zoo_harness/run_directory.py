@@ -108,6 +108,27 @@ class RunDirectory:
         return self.path / "samples.png"
 
 
+class WatchedDirectory(RunDirectory):
+    """The same folder in a process that helps with the run of another: it is read, and never written to."""
+
+    def write_record(self, record: RunRecord) -> None:
+        """Do nothing."""
+
+    def append_epoch(self, epoch: EpochRecord) -> None:
+        """Do nothing."""
+
+    def rewrite_history(self, epochs: Iterable[EpochRecord]) -> None:
+        """Do nothing."""
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold nothing: the first process holds the folder for all."""
+        yield
+
+    def finish(self, record: RunRecord, card: str) -> str | None:
+        """Do nothing."""
+
+
 def claim_directory(out: Path | None, backbone: str, dataset: str) -> RunDirectory:
     """A folder that is this run's alone: ``out``, or ``runs/NAME-DATASET-TIME`` (UTC), numbered where that is taken.
 

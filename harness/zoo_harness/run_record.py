@@ -128,6 +128,7 @@ class HostRecord(Record):
     cores: int
     memory_gib: float
     accelerator: str | None
+    processes: int = 1
 
 
 class Measurement(Record):

@@ -1,5 +1,7 @@
 """One run while it runs: scores, training, scores again, and everything written down as it comes.
 
+Of several processes all go through the same steps, and the first alone scores and writes.
+
 After every epoch the state of the training is on the disk, so that a kill costs no more than the epoch it falls into.
 The checkpoint is written when the run ends, in whatever way; one that was killed has none until it is resumed.
 """
@@ -88,10 +90,11 @@ def resume(planned: Plan, directory: RunDirectory, policy: CachePolicy, watch: W
 
 def _carry_out(session: _Session, policy: CachePolicy) -> RunRecord:
     conditions = session.planned.request.conditions
+    noted = session.watch.tensorboard and conditions.processes.leads
     with (
         session.directory.held(),
         repeatable(conditions.deterministic),
-        event_log(session.directory.path, wanted=session.watch.tensorboard) as session.note,
+        event_log(session.directory.path, wanted=noted) as session.note,
     ):
         try:
             session.begin()
@@ -127,6 +130,7 @@ class _Session:
         self._progress = watch.progress
         self._started = time.perf_counter()
         self._layer = planned.request.layer
+        self._leads = planned.request.conditions.processes.leads
         self._last: Evaluation | None = None
         self._of_test: Evaluation | None = None
         self._learner = self._whole = whole_network(planned)
@@ -150,7 +154,7 @@ class _Session:
 
     def score_raw_pixels(self) -> None:
         """Separation of the images themselves, and the sample grid."""
-        if self.record.results.separation_raw_pixels is not None:
+        if self.record.results.separation_raw_pixels is not None or not self._leads:
             return
         data = self.planned.data
         plot_samples(
@@ -204,9 +208,11 @@ class _Session:
         test, conditions, results = self.planned.data.test, self.planned.request.conditions, self.record.results
         if test is None:
             return
-        source = ImageSource(test, conditions.device)
+        source = ImageSource(test, conditions.device, processes=conditions.processes)
         self._progress.stage("the test split, once", len(source))
         self._of_test = found = evaluate(self._whole, source, conditions, self._layer, self._progress)
+        if not self._leads:
+            return
         self._progress.stage(f"separation of the test split, {len(test):,} images", 0)
         pixels, after = results.separation_raw_pixels, results.separation_after
         self._update(
@@ -220,7 +226,7 @@ class _Session:
         """Which classes are taken for which, in the split of the headline."""
         split, images = self._headline()
         found = self._of_test or self._last
-        if found is None:
+        if found is None or not self._leads:
             return
         confusion = count_confusion(images.labels, found.predictions, self.record.dataset.classes, split.split)
         if confusion is not None:
@@ -231,7 +237,7 @@ class _Session:
     def score_layers(self) -> None:
         """Separation at every declared layer of the trained network, in the split of the headline."""
         split, images = self._headline()
-        if not self.planned.request.layer_curve or len(images) < 2:
+        if not self.planned.request.layer_curve or len(images) < 2 or not self._leads:
             return
         self._progress.stage(f"layers of the trained network on the {split.split} split", len(images))
         pixels = self.record.results.separation_raw_pixels
@@ -257,6 +263,8 @@ class _Session:
 
         Where the run was cut short the checkpoint has the weights of the last whole epoch.
         """
+        if not self._leads:
+            return self.record
         with held_back():
             self._update(
                 total_seconds=time.perf_counter() - self._started, peak_memory_gib=provenance.peak_memory_gib()
@@ -295,7 +303,8 @@ class _Session:
 
     def _after_epoch(self, epoch: EpochRecord, result: Evaluation) -> None:
         with held_back():  # state, history and record speak of the same epoch
-            self._state.save(self.directory.path)
+            if self._leads:
+                self._state.save(self.directory.path)
             self.directory.append_epoch(epoch)
             self._last = result
             history = self._state.standing.history
@@ -323,6 +332,8 @@ class _Session:
         self, layer: str, train: Array | Tensor, evaluation: Array | Tensor, called: str
     ) -> SeparationRecord:
         data, conditions = self.planned.data, self.planned.request.conditions
+        if not self._leads:
+            return SeparationRecord(layer=layer, train=None, evaluation=None)
         scores = {}
         for split, features, images in (("train", train, data.train), ("evaluation", evaluation, data.evaluation)):
             self._progress.stage(f"separation of {called}: {split} split, {len(images):,} images", 0)

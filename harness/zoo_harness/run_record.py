@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from zoo.backbone import DualHead, FeatureLayer, Head, Preprocessing, Training
 
@@ -258,13 +258,13 @@ class LayerCurveRecord(Record):
     """The separation at every declared layer of the trained network on one split, raw pixels first."""
 
     split: str
-    layers: tuple[LayerScores, ...]
+    layers: Annotated[tuple[LayerScores, ...], Field(min_length=1)]
 
     @property
     def best(self) -> LayerScores:
         """The layer of the network with the highest Separation Index, the earliest of equals."""
         layers = [layer for layer in self.layers if layer.path != "raw pixels"]
-        return max(layers, key=lambda layer: layer.separation.si.value)
+        return max(layers or self.layers, key=lambda layer: layer.separation.si.value)
 
 
 class Results(Record):

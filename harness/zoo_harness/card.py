@@ -9,6 +9,7 @@ import jinja2
 
 from zoo.backbone import DualHead
 from zoo_harness import card_wording, markdown, published, run_separation, training_wording
+from zoo_harness.card_merge import marked
 from zoo_harness.card_metadata import front_matter
 from zoo_harness.run_record import Measurement, RunRecord
 
@@ -22,7 +23,7 @@ def render_card(record: RunRecord) -> str:
     """
     template = resources.files("zoo_cards").joinpath("templates", "run_card.md.j2")
     body = markdown_environment().from_string(template.read_text(encoding="utf-8")).render(_context(record))
-    return f"---\n{front_matter(record)}\n---\n\n{body}"
+    return f"---\n{front_matter(record)}\n---\n\n{marked(body)}"
 
 
 def markdown_environment() -> jinja2.Environment:

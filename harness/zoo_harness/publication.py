@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Literal
 
 from zoo.errors import UsageError, WeightsError, ZooError
-from zoo_harness.atomic import replacing, write_text
+from zoo_harness.atomic import replacing, write_bytes, write_text
+from zoo_harness.card_merge import merged_card, read_card
 from zoo_harness.card_wording import command_without_folders, without_folders
 from zoo_harness.published_files import (
     CARD,
@@ -51,21 +52,18 @@ class Change:
 
 
 @contextmanager
-def new_tree(run: Path, repository: str | None = None, old_card: str | None = None) -> Iterator[Path]:
+def new_tree(run: Path, old_card: str | None = None) -> Iterator[Path]:
     """The published tree of a run in a temporary folder, for as long as the body runs."""
     with _room_beside(run) as folder:
-        write_tree(run, folder, repository, old_card, link=True)
+        write_tree(run, folder, old_card, link=True)
         yield folder
 
 
-def write_tree(
-    run: Path, to: Path, repository: str | None = None, old_card: str | None = None, *, link: bool = False
-) -> RunRecord:
+def write_tree(run: Path, to: Path, old_card: str | None = None, *, link: bool = False) -> RunRecord:
     """Write what is published of a finished run into an empty folder, and return the record as it is published.
 
-    ``repository`` is the Hub's name of where it goes, for the card; ``old_card`` the card that is there, of which all
-    that is not ours is kept. ``link`` spares a copy of the checkpoint where the file system can, for a folder in which
-    nobody writes.
+    ``old_card`` is the card that is there already, of which all that is not ours is kept; without one that of the run
+    is kept so. ``link`` spares a copy of the checkpoint where the file system can, for a folder in which nobody writes.
 
     Raises :class:`~zoo.errors.UsageError` for a run that is not finished, :class:`~zoo.errors.WeightsError` for a
     checkpoint that is not the one the run wrote.
@@ -75,10 +73,12 @@ def write_tree(
     record = without_our_folders(record.model_copy(update={"plots": plots}))
     to.mkdir(parents=True, exist_ok=True)
     _place(run / CHECKPOINT, to / CHECKPOINT, link=link)
-    for name in (CONFIGURATION, HISTORY, CONFUSION, *plots):
+    counted = [CONFUSION] if record.results.confusion is not None else []
+    for name in (CONFIGURATION, HISTORY, *counted, *plots):
         if (run / name).is_file() and (run / name).stat().st_size:
             shutil.copyfile(run / name, to / name)
-    write_text(to / CARD, _card(record, repository, old_card))
+    # Written as bytes: a card of other line ends keeps them.
+    write_bytes(to / CARD, _card(record, read_card(run) if old_card is None else old_card).encode())
     write_text(to / RECORD, record.to_json())
     check_tree(to)
     return record
@@ -188,10 +188,10 @@ def ours_among(record: RunRecord, names: list[str]) -> list[str]:
     return [name for name in names if is_published(name) and (not name.endswith(".png") or name in record.plots)]
 
 
-def _card(record: RunRecord, repository: str | None, old: str | None) -> str:
+def _card(record: RunRecord, old: str | None) -> str:
     from zoo_harness.card import render_card
 
-    return render_card(record)
+    return merged_card(old, render_card(record))
 
 
 def _place(source: Path, target: Path, *, link: bool) -> None:

@@ -54,6 +54,7 @@ class RunOptions(Record):
     precision: str = "fp32"
     deterministic: bool = False
     predict: str = "cls"
+    layer_curve: bool = True
 
     @property
     def training(self) -> dict[str, object]:

@@ -20,8 +20,10 @@ from markdown_it import MarkdownIt
 
 from zoo.backbone import SCRATCH, DualHead, FeatureLayer, Head, Preprocessing, Training
 from zoo_harness.card import render_card
+from zoo_harness.card_merge import merged_card
 from zoo_harness.card_metadata import front_matter
 from zoo_harness.markdown import one_line
+from zoo_harness.run_directory import RunDirectory
 from zoo_harness.run_record import (
     BackboneRecord,
     DatasetRecord,
@@ -37,6 +39,7 @@ from zoo_harness.run_record import (
     SplitRecord,
     SplitSeparation,
     WeightsRecord,
+    read_run,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -343,7 +346,7 @@ def test_blocks_are_one_blank_line_apart(plots: tuple[str, ...], epochs_done: in
         lines = card.split("\n")
         starts = [at for at, line in enumerate(lines) if line.startswith(("## ", "!", "The **", "The acc"))]
         assert all(lines[at - 1] == "" for at in starts)
-        assert card.endswith("full.\n")
+        assert card.endswith("full.\n\n<!-- zoo:end -->\n")
 
 
 def test_front_matter_says_what_the_hub_needs() -> None:
@@ -684,3 +687,34 @@ def test_card_shows_the_pictures_that_are_there_and_no_other(plot: str) -> None:
     tokens = MarkdownIt().parse(body_of(render_card(changed(FINISHED, plots=(plot,)))))
     children = [child for token in tokens for child in token.children or ()]
     assert [child.attrs["src"] for child in children if child.type == "image"] == [plot]
+
+
+MARKER_LINES = ("<!-- zoo:end -->", "a\n<!-- zoo:end -->\nb", "<!-- zoo:begin -->\n<!-- zoo:end -->", "x\n---\n", "---")
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, *MARKER_LINES, *(f"@{text}" for text in MARKER_LINES)])
+def test_no_name_ends_our_part_of_the_card(text: str) -> None:
+    card = render_card(hostile_record(text))
+    assert merged_card(card, card) == card
+    edited = f"{card}\nMine.\n"
+    assert merged_card(edited, render_card(FINISHED)) == f"{render_card(FINISHED)}\nMine.\n"
+
+
+def test_what_a_person_wrote_into_the_card_survives_the_end_of_a_run(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    assert directory.finish(INTERRUPTED, render_card(INTERRUPTED)) is None
+    written = (tmp_path / "README.md").read_text()
+    (tmp_path / "README.md").write_text(f"{written}\n## Notes\n\nMine.\n")
+    assert directory.finish(FINISHED, render_card(FINISHED)) is None
+    assert (tmp_path / "README.md").read_text() == f"{render_card(FINISHED)}\n## Notes\n\nMine.\n"
+
+
+def test_a_card_that_cannot_be_merged_is_left_and_the_run_ends_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# By hand\n")
+    told = RunDirectory(tmp_path).finish(FINISHED, render_card(FINISHED))
+    assert told is not None
+    assert "no part marked" in told
+    assert str(tmp_path / "README.new.md") in told
+    assert (tmp_path / "README.md").read_text() == "# By hand\n"
+    assert (tmp_path / "README.new.md").read_text() == render_card(FINISHED)
+    assert read_run(tmp_path) == FINISHED

@@ -20,6 +20,7 @@ from zoo_harness.cli.training_options import (
     Epochs,
     Keep,
     LabelSmoothing,
+    LayerCurve,
     LearningRate,
     Limit,
     Milestones,
@@ -78,6 +79,7 @@ def evaluate(
     precision: Precision = "fp32",
     deterministic: Deterministic = False,
     predict: Predict = "cls",
+    layer_curve: LayerCurve = True,
     cache: Annotated[
         str, typer.Option(help="Where outputs of the frozen part are kept: auto, device, host, disk or off.")
     ] = "auto",

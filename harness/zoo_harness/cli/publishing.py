@@ -80,13 +80,12 @@ def _silent(_line: str) -> None:
 
 
 def _to_folder(run: Path, to: Path, say: Say, *, dry_run: bool, shown: Shown) -> None:
+    from zoo_harness.card_merge import read_card
     from zoo_harness.publication import check_folder, new_tree, publish_to_folder, publishable
-    from zoo_harness.published_files import CARD
 
     check_folder(to)
     publishable(run)
-    old = to / CARD
-    with new_tree(run, None, old.read_text(encoding="utf-8") if old.is_file() else None) as tree:
+    with new_tree(run, read_card(to)) as tree:
         planned = publish_to_folder(tree, to, dry_run=True)
         _show_changes(planned, shown)
         checks = _checked(tree, run, say)
@@ -112,7 +111,7 @@ def _to_hub(run: Path, to: str, asked: HubOptions, say: Say, *, dry_run: bool, s
         require_token()
     remote = _looked_at(reference, say, tolerant=dry_run)
     tag = tag_of(record)
-    with new_tree(run, reference.id, remote.card) as tree:
+    with new_tree(run, remote.card) as tree:
         planned = changes(tree, remote)
         _show_changes(planned, shown)
         checks = _checked(tree, run, say)

@@ -53,6 +53,9 @@ TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Write events for TensorBoard into the run directory.")
 ]
 Predict = Annotated[str, typer.Option(help="With two heads: predict from 'cls', or from their 'mean'.")]
+LayerCurve = Annotated[
+    bool, typer.Option("--layer-curve/--no-layer-curve", help="Score every feature layer of the trained network.")
+]
 RunFolder = Annotated[Path | None, typer.Option(help="Run directory; runs/NAME-DATASET-TIME unless given.")]
 Resume = Annotated[
     Path | None,

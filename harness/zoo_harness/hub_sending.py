@@ -16,8 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zoo.errors import HubError
-from zoo_harness.hub import MOST_OTHER_BYTES, ListedFile, Say, bars_for_people, client, commit_of, listed_files
-from zoo_harness.hub_errors import told_plainly, without_tokens
+from zoo_harness.hub import (
+    MOST_OTHER_BYTES,
+    SECONDS,
+    ListedFile,
+    Say,
+    bars_for_people,
+    client,
+    commit_of,
+    listed_files,
+)
+from zoo_harness.hub_errors import has, told_plainly, without_tokens
 from zoo_harness.hub_names import RepositoryReference
 from zoo_harness.hub_retry import may_pass, patiently, status_of
 from zoo_harness.publication import Change, State
@@ -30,12 +39,13 @@ _PROPOSALS_LOOKED_AT = 5
 
 @dataclass(frozen=True)
 class Remote:
-    """A repository as it was looked at; ``head`` is its last commit, ``None`` where it is not there yet.
+    """A repository as it was looked at; ``head`` is its last commit, ``None`` where there is none yet.
 
     ``card`` is its ``README.md``; ``plots`` are those that the record there names.
     """
 
     reference: RepositoryReference
+    exists: bool = False
     head: str | None = None
     private: bool | None = None
     files: dict[str, ListedFile] = field(default_factory=dict)
@@ -62,13 +72,7 @@ def look_at(reference: RepositoryReference) -> Remote:
     Raises a :class:`~zoo.errors.ZooError` where it cannot be told.
     """
     with told_plainly("look at", reference):
-        try:
-            head = commit_of(reference)
-        except Exception as error:
-            if _is_missing(error):
-                return Remote(reference)
-            raise
-        return _looked_at(reference, head)
+        return _looked_at(reference)
 
 
 def require_token() -> None:
@@ -117,8 +121,7 @@ def send_tree(
         remote = _made_sure_of(remote, private=private, create_pr=create_pr, say=say)
         planned = changes(tree, remote)
         url = f"{client().endpoint}/{remote.reference.id}"
-        assert remote.head is not None  # noqa: S101 - it is there now
-        if all(change.state == "same" for change in planned):
+        if remote.head is not None and all(change.state == "same" for change in planned):
             named = None if create_pr else _tagged(remote, tag, remote.head, say)
             return Sent(url, remote.head, changed=False, tag=named)
         if create_pr:
@@ -127,27 +130,51 @@ def send_tree(
         return Sent(url, commit, changed=True, tag=_tagged(remote, tag, commit, say))
 
 
-def _looked_at(reference: RepositoryReference, head: str) -> Remote:
-    info = patiently(lambda: client().model_info(reference.id))
-    refs = patiently(lambda: client().list_repo_refs(reference.id, include_pull_requests=True))
-    files = listed_files(reference, head)
-    record = _small_file(reference, head, RECORD, files)
+def _looked_at(reference: RepositoryReference) -> Remote:
+    try:
+        info = patiently(lambda: client().model_info(reference.id, timeout=SECONDS))
+    except Exception as error:
+        if has(error, "RevisionNotFoundError"):
+            return Remote(reference, exists=True)  # made, and empty
+        if _is_missing(error):
+            return Remote(reference)
+        raise
+    if info.sha is None:
+        return Remote(reference, exists=True, private=info.private)
+    files = listed_files(reference, info.sha)
+    tags, proposals = _references(reference)
     return Remote(
         reference,
-        head,
-        info.private,
-        files,
-        _small_file(reference, head, CARD, files),
-        _plots_named_in(record),
-        {tag.name: tag.target_commit for tag in refs.tags},
-        {pull.ref: pull.target_commit for pull in refs.pull_requests or []},
+        exists=True,
+        head=info.sha,
+        private=info.private,
+        files=files,
+        card=_small_file(reference, info.sha, CARD, files),
+        plots=_plots_named_in(_small_file(reference, info.sha, RECORD, files)),
+        tags=tags,
+        proposals=proposals,
     )
 
 
 def _is_missing(error: Exception) -> bool:
-    names = {kind.__name__ for kind in type(error).__mro__}
-    # With a token 401 says that it is not valid.
-    return status_of(error) == 404 and "RepositoryNotFoundError" in names
+    from huggingface_hub import get_token
+
+    if status_of(error) == 401 and has(error, "RepositoryNotFoundError") and get_token():
+        # So it is told to strangers; whether the token makes one of us, the Hub says elsewhere.
+        return bool(patiently(lambda: client().whoami()))
+    return status_of(error) == 404
+
+
+def _references(reference: RepositoryReference) -> tuple[dict[str, str], dict[str, str]]:
+    """Tags and pull requests with the commits they stand for; none where the server does not list any."""
+    try:
+        refs = patiently(lambda: client().list_repo_refs(reference.id, include_pull_requests=True))
+    except Exception as error:
+        if status_of(error) in (404, 405, 501):
+            return {}, {}
+        raise
+    pulls = refs.pull_requests or []
+    return {tag.name: tag.target_commit for tag in refs.tags}, {pull.ref: pull.target_commit for pull in pulls}
 
 
 def _small_file(reference: RepositoryReference, head: str, name: str, files: dict[str, ListedFile]) -> str | None:
@@ -181,7 +208,7 @@ def _change(path: Path, listed: ListedFile | None) -> Change:
 
 def _made_sure_of(remote: Remote, *, private: bool, create_pr: bool, say: Say) -> Remote:
     identifier = remote.reference.id
-    if remote.head is not None:
+    if remote.exists:
         if private and remote.private is False:
             raise HubError(
                 f"{identifier} is there already and public, so --private cannot hold; make it private in its settings "
@@ -196,7 +223,10 @@ def _made_sure_of(remote: Remote, *, private: bool, create_pr: bool, say: Say) -
     # None leaves it to the owner's own default, which may be private.
     patiently(lambda: client().create_repo(identifier, private=private or None, exist_ok=True))
     say(f"made the {'private ' if private else ''}repository {identifier}")
-    return _looked_at(remote.reference, commit_of(remote.reference))
+    made = _looked_at(remote.reference)
+    if not made.exists:
+        raise HubError(f"{identifier} was made, and the Hub says that it is not there; try again in a minute")
+    return made
 
 
 def _committed(tree: Path, remote: Remote, planned: list[Change], message: str, say: Say) -> str:

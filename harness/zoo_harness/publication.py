@@ -77,8 +77,9 @@ def write_tree(run: Path, to: Path, old_card: str | None = None, *, link: bool =
     for name in (CONFIGURATION, HISTORY, *counted, *plots):
         if (run / name).is_file() and (run / name).stat().st_size:
             shutil.copyfile(run / name, to / name)
+    where, old = (f"card of {run}", read_card(run)) if old_card is None else ("card there", old_card)
     # Written as bytes: a card of other line ends keeps them.
-    write_bytes(to / CARD, _card(record, read_card(run) if old_card is None else old_card).encode())
+    write_bytes(to / CARD, _card(record, where, old).encode())
     write_text(to / RECORD, record.to_json())
     check_tree(to)
     return record
@@ -103,6 +104,17 @@ def publishable(run: Path) -> RunRecord:
             "it was changed after the run and is not published"
         )
     return record
+
+
+def has_own_text(run: Path) -> bool:
+    """Whether a person has written into the card of a run."""
+    from zoo_harness.card import render_card
+
+    new = render_card(read_run(run))
+    try:
+        return merged_card(read_card(run), new) != new
+    except UsageError:
+        return True
 
 
 def without_our_folders(record: RunRecord) -> RunRecord:
@@ -188,10 +200,13 @@ def ours_among(record: RunRecord, names: list[str]) -> list[str]:
     return [name for name in names if is_published(name) and (not name.endswith(".png") or name in record.plots)]
 
 
-def _card(record: RunRecord, old: str | None) -> str:
+def _card(record: RunRecord, where: str, old: str | None) -> str:
     from zoo_harness.card import render_card
 
-    return merged_card(old, render_card(record))
+    try:
+        return merged_card(old, render_card(record))
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
 
 
 def _place(source: Path, target: Path, *, link: bool) -> None:

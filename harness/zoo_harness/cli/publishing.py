@@ -99,7 +99,7 @@ def _to_hub(run: Path, to: str, asked: HubOptions, say: Say, *, dry_run: bool, s
     from zoo.errors import UsageError
     from zoo_harness.hub_names import parse_reference
     from zoo_harness.hub_sending import changes, require_token, send_tree, tag_of
-    from zoo_harness.publication import new_tree, publishable
+    from zoo_harness.publication import has_own_text, new_tree, publishable
 
     reference = parse_reference(to)
     if reference.revision is not None:
@@ -110,6 +110,10 @@ def _to_hub(run: Path, to: str, asked: HubOptions, say: Say, *, dry_run: bool, s
     if not dry_run:
         require_token()
     remote = _looked_at(reference, say, tolerant=dry_run)
+    if remote.card is not None and has_own_text(run):
+        say(
+            "the card there is kept outside of the part that zoo writes; what you wrote into the run's card is not sent"
+        )
     tag = tag_of(record)
     with new_tree(run, remote.card) as tree:
         planned = changes(tree, remote)
@@ -146,7 +150,7 @@ def _looked_at(reference: RepositoryReference, say: Say, *, tolerant: bool) -> R
         say(f"not compared with what is there: {error}")
         return Remote(reference)
     kind = "private" if remote.private else "public"
-    state = "not there yet" if remote.head is None else f"{kind}, at commit {remote.head}"
+    state = "not there yet" if not remote.exists else f"{kind}, at commit {remote.head or '(none)'}"
     say(f"{reference}: {state}")
     return remote
 

@@ -13,13 +13,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from zoo.backbone import Digest, DualHead, FeatureLayer, Head, Preprocessing, Training
+from zoo_harness.published_files import RECORD
 
 RUN = "run.json"
-PUBLISHED = "zoo.json"
 LARGEST_RECORD = 32 * 2**20
 """Bytes; that of a run on 21,000 classes has about two million."""
 
-PlotName = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*\.png$", max_length=64)]
+PlotName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.png$")]
 Proportion = Annotated[float, Field(ge=0, le=1)]
 StandardError = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
@@ -379,7 +379,7 @@ def read_run(directory: Path) -> RunRecord:
 
 def record_file(directory: Path) -> Path:
     """Where the record of a run or of a published checkpoint lies: ``zoo.json`` if that alone is there."""
-    published, own = directory / PUBLISHED, directory / RUN
+    published, own = directory / RECORD, directory / RUN
     return published if published.exists() and not own.exists() else own
 
 

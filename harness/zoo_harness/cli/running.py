@@ -45,7 +45,7 @@ def chosen_options(context: typer.Context, asked: Mapping[str, Any], resume: Pat
 
     options = RunOptions.model_validate(dict(asked))
     if resume is not None:
-        given = [name for name in asked if _is_given(context, name)]
+        given = [name for name in asked if is_given(context, name)]
         return resumed(resume.expanduser(), options, given)
     if options.name is None:
         raise UsageError("which backbone? zoo list names them; --resume RUN goes on with a run")
@@ -54,7 +54,8 @@ def chosen_options(context: typer.Context, asked: Mapping[str, Any], resume: Pat
     return options
 
 
-def _is_given(context: typer.Context, name: str) -> bool:
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option was given on the command line, be it with its default value."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo_harness.card_wording import percent, pretrained_on
+from zoo_harness.byte_sizes import bytes_in_words
+from zoo_harness.card_wording import head_in_words, percent, preprocessing_in_words, pretrained_on
 from zoo_harness.checkpoint_place import CheckpointPlace
 from zoo_harness.markdown import one_line
 from zoo_harness.published_files import CARD, CHECKPOINT

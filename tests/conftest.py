@@ -8,11 +8,14 @@ import gc
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from zoo import Backbone, FeatureLayer, Head, TimmWeights
 from zoo_harness.allocator import keep_freed_memory
+
+from .hub_server import Hub
 
 
 def pytest_configure() -> None:
@@ -52,6 +55,20 @@ def tiny_resnet() -> Backbone:
         pretrained_on="ImageNet-1k",
         imagenet_top1=None,
     )
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub on loopback that this process talks to, and others with its ``environment()``.
+
+    The token is that of ``ada``; the Hub's cache is a folder of the test's own.
+    """
+    import huggingface_hub
+
+    with Hub() as server:
+        server.use_here(monkeypatch, tmp_path / "hf")
+        yield server
+        huggingface_hub.close_session()
 
 
 @pytest.fixture(scope="session", autouse=True)

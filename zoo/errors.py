@@ -64,6 +64,10 @@ class DataError(ZooError):
     """A data set that cannot be what it says: unreadable image, label outside the classes, empty class."""
 
 
+class HubError(ZooError):
+    """What the Hub refuses, cannot do or has in a state that cannot be used; never shows a token."""
+
+
 class DeviceMemoryError(ZooError):
     """A device without the memory for the smallest pieces into which work can be cut."""
 

@@ -1,4 +1,4 @@
-"""Writes a tuned network so that others can load it, and loads it back.
+"""Writes a tuned network so that others can load it, and loads it back, from a folder or from the Hub.
 
 ``model.safetensors`` holds every tensor under the network's own names. ``config.json`` is what timm and transformers
 read. A head they do not know (the MLP of recipe ``paper``) or a network timm did not build gets a configuration that
@@ -10,23 +10,30 @@ from __future__ import annotations
 import json
 import shlex
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from zoo.backbone import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
-from zoo.errors import UsageError, WeightsError
+from zoo.errors import UsageError, WeightsError, near_misses
 from zoo.registry import load_registry
 from zoo_harness.atomic import write_text
+from zoo_harness.checkpoint_place import find_checkpoint
+from zoo_harness.device import choose_device
 from zoo_harness.image_input import Images, as_batches
 from zoo_harness.network import build_network
 from zoo_harness.preprocess import BatchTransform
-from zoo_harness.run_record import RunRecord, read_run
+from zoo_harness.published_files import RECORD
+from zoo_harness.record_check import check_record
+from zoo_harness.run_record import RunRecord, read_run, record_file
 from zoo_harness.surgery import TunedNetwork, replace_head
-from zoo_harness.tensor_files import read_tensors, sha256_of, write_tensors
+from zoo_harness.tensor_files import sha256_of, write_tensors
 from zoo_harness.train import prediction
+from zoo_harness.verified_tensors import check_digest, check_forms, declared_forms, finite_tensors, forms_of
 
 CHECKPOINT = "model.safetensors"
 CONFIGURATION = "config.json"
@@ -54,65 +61,89 @@ def save_configuration(network: nn.Module, record: RunRecord, directory: Path) -
     write_text(directory / CONFIGURATION, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def load(path: str | Path, device: str = "cpu") -> LoadedModel:
-    """The fine-tuned model of a run directory, in inference mode.
+def load(path_or_repository: str | Path, device: str = "cpu") -> LoadedModel:
+    """The fine-tuned model of a run directory or of a published repository, in inference mode.
 
-    Raises :class:`~zoo.errors.UsageError` where the folder holds no finished checkpoint, and
-    :class:`~zoo.errors.WeightsError` where the file is not the one the run wrote.
+    A string that names an existing folder is a path; else it is ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` on the Hub,
+    fetched once and then read from the Hub's cache. ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Nothing of
+    it is executed. Raises :class:`~zoo.errors.UsageError` where there is no finished checkpoint, and
+    :class:`~zoo.errors.WeightsError` where the file is not the one the run wrote, or not of the network it names.
     """
-    directory = Path(path).expanduser()
+    chosen = choose_device(device)  # before anything is fetched
+    return load_folder(find_checkpoint(path_or_repository).path, chosen)
+
+
+def load_folder(directory: Path, device: torch.device) -> LoadedModel:
+    """The model of a run directory or a published tree; raises as :func:`load` does."""
     record = read_run(directory)
     checkpoint = directory / CHECKPOINT
     if record.checkpoint_sha256 is None or not checkpoint.is_file():
         raise UsageError(_why_not_loaded(record, directory))
-    found = digest(directory)
-    if found != record.checkpoint_sha256:
-        raise WeightsError(f"{checkpoint}: SHA-256 is {found}, the run wrote {record.checkpoint_sha256}")
+    found_in = record_file(directory)
+    check_record(record, str(found_in), checkpoint.stat().st_size, published=found_in.name == RECORD)
+    check_digest(checkpoint, record.checkpoint_sha256)
+    check_forms(checkpoint, declared_forms(checkpoint), forms_of(rebuild(record, "meta").state_dict()))
     network = rebuild(record)
-    expected = network.state_dict()
-    tensors = read_tensors(checkpoint)
-    faults = [name for name in {*expected, *tensors} if name not in expected or name not in tensors]
-    faults += [name for name in expected if name in tensors and tensors[name].shape != expected[name].shape]
-    if faults:
-        raise WeightsError(f"{checkpoint}: {len(faults)} tensor(s) are not the recorded network's, e.g. {faults[0]!r}")
-    network.load_state_dict(tensors)
+    network.load_state_dict(finite_tensors(checkpoint))
     return LoadedModel(network, record).to(device).eval()
 
 
 def _why_not_loaded(record: RunRecord, directory: Path) -> str:
+    if record_file(directory).name == RECORD:
+        return f"{directory} holds no {CHECKPOINT}, only its record: fetch all of it anew"
     epochs = f"{record.results.epochs_done} of {record.settings.training.epochs}"
     state = "still runs, or was killed" if record.status == "running" else f"is {record.status}"
     resume = shlex.join(["zoo", "eval", "--resume", str(directory)])
     return f"{directory} holds no finished checkpoint: the run {state}, after {epochs} epochs; go on with {resume}"
 
 
-def rebuild(record: RunRecord) -> nn.Module:
-    """The network of a record with its new head, weights not loaded."""
-    network = build_network(record.backbone.name, _architecture(record))
+def rebuild(record: RunRecord, device: str = "cpu") -> nn.Module:
+    """The network of a record with its new head, weights not loaded; on ``device="meta"`` it takes no memory."""
+    network = build_network(record.backbone.name, _architecture(record), device)
     replace_head(network, record.settings.head, len(record.dataset.classes))
     return network
 
 
 def _architecture(record: RunRecord) -> Architecture:
-    match record.backbone.network_kind:
-        case "timm":
-            return TimmArchitecture(record.backbone.network)
-        case "torchvision":
-            return TorchvisionArchitecture(record.backbone.network)
-        case "factory":
-            return _declared_factory(record)
+    # A record is data. timm would fetch or read what "hf-hub:..." or "local-dir:..." names, torchvision's detectors
+    # fetch a backbone, and a factory is code: only a name that is registered here, and is nothing but a name, goes on.
+    name, kind = record.backbone.network, record.backbone.network_kind
+    try:
+        match kind:
+            case "timm":
+                return TimmArchitecture(name)
+            case "torchvision":
+                return _classifier_of_torchvision(name)
+            case "factory":
+                return _declared_factory(record, FactoryArchitecture(name))
+    except ValidationError as error:
+        raise WeightsError(f"the record names a network {name!r:.80} of kind {kind}, which is no such name") from error
 
 
-def _declared_factory(record: RunRecord) -> FactoryArchitecture:
-    # A record is data: the function it names is called only if an installed plugin declares that very one.
-    declared = load_registry().backbone(record.backbone.name).network
-    if declared != FactoryArchitecture(record.backbone.network):
+def _classifier_of_torchvision(name: str) -> TorchvisionArchitecture:
+    from torchvision import models
+
+    if name not in (known := models.list_models(module=models)):
+        near = near_misses(name, known)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise WeightsError(f"torchvision {version('torchvision')} has no classifier {name!r:.80}{hint}")
+    return TorchvisionArchitecture(name)
+
+
+def _declared_factory(record: RunRecord, wanted: FactoryArchitecture) -> FactoryArchitecture:
+    backbone = record.backbone
+    declared = load_registry().backbones.get(backbone.name)
+    if declared is None:
         raise UsageError(
-            f"the run's network {record.backbone.network!r} is not the one that the installed plugin declares for "
-            f"{record.backbone.name!r}; install version {record.backbone.version} of {record.backbone.distribution}"
+            f"the run's network {backbone.network!r:.80} comes with a plugin, and none that is installed declares "
+            f"{backbone.name!r:.80}; if you trust it, install {backbone.distribution:.80} {backbone.version:.40}"
         )
-    assert isinstance(declared, FactoryArchitecture)  # noqa: S101 - compared equal above
-    return declared
+    if declared.network != wanted:
+        raise UsageError(
+            f"the run's network {backbone.network!r:.80} is not the one that the installed plugin declares for "
+            f"{backbone.name!r:.80}; install {backbone.distribution:.80} {backbone.version:.40}"
+        )
+    return wanted
 
 
 class LoadedModel(nn.Module):
@@ -150,6 +181,42 @@ class LoadedModel(nn.Module):
         """Class names, one for each image; ``images`` as for :meth:`preprocess`."""
         best = self(self.preprocess(images)).argmax(1)
         return [self.classes[index] for index in best.tolist()]
+
+    @torch.inference_mode()
+    def top(self, images: Images, k: int = 3) -> list[list[tuple[str, float]]]:
+        """The ``k`` likeliest classes of each image with their probabilities, likeliest first; all where ``k`` is more.
+
+        ``images`` as for :meth:`preprocess`. The probabilities are the softmax of the logits, as the network was
+        trained to give them, and no more certain than that.
+        """
+        return self.likeliest(self(self.preprocess(images)), k)
+
+    def likeliest(self, logits: Tensor, k: int) -> list[list[tuple[str, float]]]:
+        """What :meth:`top` makes of logits ``(B, classes)``."""
+        if k < 1:
+            raise UsageError(f"top: k is {k}, expected 1 or more")
+        values, places = logits.double().softmax(1).topk(min(k, len(self.classes)))
+        return [
+            [(self.classes[place], value) for place, value in zip(*row, strict=True)]
+            for row in zip(places.tolist(), values.tolist(), strict=True)
+        ]
+
+    @torch.inference_mode()
+    def check_that_it_runs(self) -> None:
+        """Raise :class:`~zoo.errors.WeightsError` where the network does not take images of the record's size."""
+        height, width = self.record.settings.preprocessing.input_size
+        try:
+            logits = self(self.preprocess(torch.zeros(height, width, dtype=torch.uint8)))
+        except (RuntimeError, AssertionError, ValueError) as error:  # what layers raise of shapes they do not take
+            raise WeightsError(
+                f"the network {self.record.backbone.network} does not run on the {height} x {width} images of its "
+                f"record: {error!s:.200}"
+            ) from error
+        if logits.shape != (1, len(self.classes)):
+            raise WeightsError(
+                f"the network {self.record.backbone.network} gives {tuple(logits.shape)} for one image, the record has "
+                f"{len(self.classes)} classes"
+            )
 
 
 def _timm_configuration(network: nn.Module, record: RunRecord) -> dict[str, Any]:

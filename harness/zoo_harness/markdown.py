@@ -28,7 +28,7 @@ def one_line(value: object) -> str:
     >>> one_line("T-shirt\n---\n top\x1b")
     'T-shirt --- top'
     """
-    return " ".join("".join(" " if _breaks_line(char) else char for char in str(value)).split())
+    return " ".join("".join(" " if breaks_line(char) else char for char in str(value)).split())
 
 
 def text(value: object) -> Markdown:
@@ -81,7 +81,11 @@ def link(value: str) -> Markdown:
     return Markdown(f"<{value}>") if _WEB_ADDRESS.fullmatch(value) else text(value)
 
 
-def _breaks_line(char: str) -> bool:
+def breaks_line(char: str) -> bool:
+    """Whether a character ends a line, controls the terminal or turns the writing direction.
+
+    Joiners do none of that: names in many scripts need them.
+    """
     return unicodedata.category(char) in ("Cc", "Zl", "Zp") or char in _BIDI_CONTROLS
 
 

@@ -47,6 +47,9 @@ def _build_torchvision(name: str, architecture: str) -> nn.Module:
 
     try:
         network: nn.Module = models.get_model(architecture, weights=None)
+    except NotImplementedError:  # RegNets read their widths from tensors, and those on the meta device hold nothing
+        with torch.device("cpu"):
+            network = models.get_model(architecture, weights=None).to("meta")
     except ValueError as error:
         near = near_misses(architecture, models.list_models())
         hint = f"; did you mean {' or '.join(near)}?" if near else ""

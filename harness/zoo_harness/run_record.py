@@ -10,9 +10,19 @@ import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from zoo.backbone import DualHead, FeatureLayer, Head, Preprocessing, Training
+from zoo.backbone import Digest, DualHead, FeatureLayer, Head, Preprocessing, Training
+from zoo_harness.published_files import RECORD
+
+RUN = "run.json"
+LARGEST_RECORD = 32 * 2**20
+"""Bytes; that of a run on 21,000 classes has about two million."""
+
+PlotName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.png$")]
+Proportion = Annotated[float, Field(ge=0, le=1)]
+StandardError = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
 
 
 class Record(BaseModel):
@@ -117,6 +127,8 @@ class SettingsRecord(Record):
     device: str
     precision: Literal["fp32", "bf16"]
     deterministic: bool
+    compiled: bool = False
+    kept_as: Literal["exact", "fp16", "bf16"] = "exact"
     evaluation_batch_size: int
 
 
@@ -134,9 +146,9 @@ class HostRecord(Record):
 class Measurement(Record):
     """A value in [0, 1] and its binomial standard error over the ``n`` samples of that split (not over seeds)."""
 
-    value: float
-    standard_error: float
-    n: int
+    value: Proportion
+    standard_error: StandardError
+    n: Annotated[int, Field(gt=0)]
 
 
 class ScoreMeasurement(Measurement):
@@ -147,8 +159,8 @@ class ScoreMeasurement(Measurement):
     distant neighbours would change.
     """
 
-    bootstrap_error: float
-    tied: int
+    bootstrap_error: StandardError
+    tied: Count
 
 
 class SplitSeparation(Record):
@@ -204,7 +216,8 @@ class FrozenPartRecord(Record):
     """How the part that does not train was run: once, its outputs kept, or with all the rest in every epoch.
 
     ``reason`` says why the whole network ran in every epoch, and is ``None`` where it did not. ``kept`` names what is
-    kept of an image with its shape, ``place`` where. ``computed`` images had to be computed, in ``seconds``; the
+    kept of an image with its shape, ``place`` where. ``replayed`` says that the code of the whole network ran in
+    every epoch, its frozen part answered from what is kept. ``computed`` images had to be computed, in ``seconds``; the
     outputs of the others were there from an earlier run.
     """
 
@@ -212,6 +225,7 @@ class FrozenPartRecord(Record):
     kept: tuple[str, ...] = ()
     bytes_per_image: int | None = None
     place: str | None = None
+    replayed: bool = False
     computed: int | None = None
     seconds: float | None = None
 
@@ -310,8 +324,8 @@ class RunRecord(Record):
     versions: dict[str, str]
     host: HostRecord
     results: Results
-    checkpoint_sha256: str | None
-    plots: tuple[str, ...] = ()
+    checkpoint_sha256: Digest | None
+    plots: tuple[PlotName, ...] = ()
 
     @property
     def loads_in_timm(self) -> bool:
@@ -344,21 +358,40 @@ def now() -> str:
 
 
 def read_run(directory: Path) -> RunRecord:
-    """Read ``run.json`` of a run directory.
+    """Read the record of a run directory, or of a published checkpoint: ``run.json``, else ``zoo.json``.
 
     Raises :class:`~zoo.errors.UsageError` where there is none, or it is not one of ours.
     """
     from pydantic import ValidationError
 
     from zoo.errors import UsageError
+    from zoo_harness.markdown import one_line
 
-    path = directory / "run.json"
+    path = record_file(directory)
     try:
-        return RunRecord.model_validate_json(path.read_bytes())
+        return RunRecord.model_validate_json(_content(path))
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(f"{directory} is not a run directory: {path.name}: {reason}") from error
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        where = ".".join(map(str, fault["loc"])) or "the file"
-        raise UsageError(f"{path} is not a run record of this version: {where}: {fault['msg']}") from error
+        where = one_line(".".join(map(str, fault["loc"]))) or "the file"
+        raise UsageError(f"{path} is not a run record of this version: {where:.200}: {fault['msg']:.200}") from error
+
+
+def record_file(directory: Path) -> Path:
+    """Where the record of a run or of a published checkpoint lies: ``zoo.json`` if that alone is there."""
+    published, own = directory / RECORD, directory / RUN
+    return published if published.exists() and not own.exists() else own
+
+
+def _content(path: Path) -> bytes:
+    """What the file holds, if it is one and not a device, and of a size that a record can have."""
+    from zoo.errors import UsageError
+
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is not a run record: it is not a regular file")
+    size = path.stat().st_size
+    if size > LARGEST_RECORD:
+        raise UsageError(f"{path} is not a run record: it has {size:,} bytes, a record at most {LARGEST_RECORD:,}")
+    return path.read_bytes()

@@ -21,103 +21,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import zoo
-from zoo import Backbone, DualHead, Head, Preprocessing, Training, UsageError, WeightsError
+from zoo import Backbone, DualHead, Head, Preprocessing, UsageError, WeightsError
 from zoo.backbone import TimmArchitecture
-from zoo_harness import provenance
 from zoo_harness.card import render_card
-from zoo_harness.checkpoint import CHECKPOINT, digest, save_checkpoint, save_configuration
+from zoo_harness.checkpoint import CHECKPOINT, digest, save_checkpoint
 from zoo_harness.network import build_network
-from zoo_harness.parameters import count_parameters
-from zoo_harness.preprocess import resolve_preprocessing
-from zoo_harness.run_record import (
-    BackboneRecord,
-    DatasetRecord,
-    Results,
-    RunRecord,
-    SettingsRecord,
-    SplitRecord,
-    WeightsRecord,
-    read_run,
-)
-from zoo_harness.surgery import TunedNetwork, capture, replace_head
+from zoo_harness.run_record import read_run
+from zoo_harness.surgery import capture
 from zoo_harness.tensor_files import sha256_of
 
-CLASSES = ("cat", "dog", 'a "quoted", Größe')
+from ..saved_runs import CLASSES, edit_record, save_run
+
 README = Path(__file__).parents[2] / "README.md"
 TWO_HEADS = DualHead(cls=Head("head"), dist=Head("head_dist"))
-
-
-def record_of(backbone: Backbone, tuned: TunedNetwork, preprocessing: Preprocessing) -> RunRecord:
-    split = SplitRecord(
-        split="train", images=3, per_class=(1, 1, 1), pixels=(8, 8), resized=False, fingerprint="0" * 64
-    )
-    return RunRecord(
-        status="finished",
-        command=("zoo", "eval"),
-        started="2026-11-22T09:30:00+00:00",
-        ended="2026-11-22T09:31:00+00:00",
-        backbone=BackboneRecord(
-            name=backbone.name,
-            title=backbone.name,
-            network=backbone.network.name,
-            network_kind=backbone.network.kind,
-            plugin="tests",
-            distribution="tests",
-            version="1",
-            paper=None,
-            pretrained_on=None,
-            imagenet_top1=None,
-            features=backbone.features,
-        ),
-        weights=WeightsRecord(
-            kind="random", declared=False, source="random", filename=None, revision=None, sha256=None, bytes=None,
-            license=None,
-        ),
-        dataset=DatasetRecord(
-            name="pets", title="Pets", argument=None, hub_id=None, source="nowhere", revision=None, license=None,
-            citation=None, classes=CLASSES, train=split, evaluation=split, per_class=None, limit=None,
-            val_fraction=None, subset="all images",
-        ),
-        settings=SettingsRecord(
-            recipe="default",
-            recipe_source=None,
-            unfreeze=backbone.unfreeze,
-            head=backbone.head,
-            training=Training(),
-            preprocessing=preprocessing,
-            predict="cls",
-            seed=0,
-            device="cpu",
-            precision="fp32",
-            deterministic=False,
-            evaluation_batch_size=32,
-        ),
-        parameters=count_parameters(tuned),
-        versions=provenance.versions(),
-        host=provenance.host(torch.device("cpu")),
-        results=Results(**dict.fromkeys(Results.model_fields, None) | {"epochs_done": 0}),
-        checkpoint_sha256=None,
-    )  # fmt: skip
-
-
-def save_run(backbone: Backbone, folder: Path, **settings: Any) -> nn.Module:
-    """A finished run of a network whose every tensor differs from what a constructor makes; give the network."""
-    network = build_network(backbone.name, backbone.network)
-    heads = replace_head(network, backbone.head, len(CLASSES))
-    with torch.no_grad():
-        for tensor in network.state_dict().values():
-            tensor.add_(torch.rand_like(tensor) * 0.05 if tensor.is_floating_point() else 7)
-    record = record_of(
-        backbone,
-        TunedNetwork(network, heads, heads),
-        resolve_preprocessing(backbone, network, backbone.tuning("default")),
-    )
-    record = record.model_copy(update={"settings": record.settings.model_copy(update=settings)})
-    save_checkpoint(network, folder)
-    record = record.model_copy(update={"checkpoint_sha256": digest(folder)})
-    save_configuration(network, record, folder)
-    (folder / "run.json").write_text(record.to_json())
-    return network
 
 
 @pytest.fixture
@@ -287,18 +203,22 @@ def test_one_changed_byte_is_refused(tiny_resnet: Backbone, tmp_path: Path, posi
         zoo.load(tmp_path)
 
 
-def edit_record(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    content = json.loads((folder / "run.json").read_text())
-    edit(content)
-    (folder / "run.json").write_text(json.dumps(content))
-
-
 @pytest.mark.parametrize(
     ("edit", "fault"),
     [
-        (lambda t: t.pop("bn1.bias"), "1 tensor(s) are not the recorded network's, e.g. 'bn1.bias'"),
-        (lambda t: t.update(extra=torch.ones(1)), "1 tensor(s) are not the recorded network's, e.g. 'extra'"),
-        (lambda t: t.update({"fc.bias": torch.ones(4)}), "1 tensor(s) are not the recorded network's, e.g. 'fc.bias'"),
+        (lambda t: t.pop("bn1.bias"), "1 tensor(s) are not the recorded network's, e.g. 'bn1.bias' is missing"),
+        (
+            lambda t: t.update(extra=torch.ones(1)),
+            "1 tensor(s) are not the recorded network's, e.g. 'extra' is not in the network",
+        ),
+        (
+            lambda t: t.update({"fc.bias": torch.ones(4)}),
+            "1 tensor(s) are not the recorded network's, e.g. 'fc.bias' is float32 (4), in the network float32 (3)",
+        ),
+        (
+            lambda t: t.update({"fc.bias": t["fc.bias"].half()}),
+            "1 tensor(s) are not the recorded network's, e.g. 'fc.bias' is float16 (3), in the network float32 (3)",
+        ),
     ],
 )
 def test_tensors_of_another_network_are_refused(
@@ -343,7 +263,7 @@ def test_record_cannot_have_any_function_called(tiny_resnet: Backbone, tmp_path:
         tmp_path,
         lambda record: record["backbone"].update(name=name, network="antigravity:fly", network_kind="factory"),
     )
-    with pytest.raises(UsageError, match=r"unknown backbone 'tiny_resnet'|is not the one that the installed plugin"):
+    with pytest.raises(UsageError, match=r"none that is installed declares 'tiny_resnet'|is not the one that"):
         zoo.load(tmp_path)
 
 

@@ -42,6 +42,12 @@ def test_meta_device_takes_no_memory() -> None:
     assert all(value.is_meta for value in network.parameters())
 
 
+def test_networks_that_compute_their_widths_go_onto_the_meta_device_too() -> None:
+    network = build_network("mine", TorchvisionArchitecture("regnet_y_400mf"), "meta")
+    assert sum(value.numel() for value in network.parameters()) == 4_344_144
+    assert all(value.is_meta for value in network.state_dict().values())
+
+
 def test_same_seed_same_network() -> None:
     def weight() -> torch.Tensor:
         with torch.random.fork_rng(devices=[]):

@@ -48,7 +48,9 @@ def _tell(error: Exception, *, as_json: bool) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":  # no command given: its message is the help page
         sys.stderr.write(f"{error}\n")
         return
-    message = " ".join(_message(error).split())
+    from zoo_harness.markdown import one_line
+
+    message = one_line(_message(error))  # it may quote the file of a stranger, which must not steer the terminal
     rank = _rank()
     if rank and getattr(error, "exit_code", 1) == 2:
         time.sleep(1)  # wrong usage, which the first of several processes tells before torchrun ends it with this one

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from zoo_harness.cli import caching, cards, evaluation, layering, listing, separating, showing, training
+from zoo_harness.cli import (
+    caching,
+    cards,
+    evaluation,
+    layering,
+    listing,
+    predicting,
+    publishing,
+    pulling,
+    separating,
+    showing,
+    training,
+)
 
 if TYPE_CHECKING:
     from typer.core import TyperCommand, TyperGroup
@@ -29,6 +41,9 @@ app.command("train")(training.train)
 app.command("layers")(layering.layers)
 app.command("si")(separating.si)
 app.command("card")(cards.card)
+app.command("publish")(publishing.publish)
+app.command("pull")(pulling.pull)
+app.command("predict")(predicting.predict)
 app.add_typer(caching.cache, name="cache")
 
 

@@ -1,0 +1,152 @@
+"""Says in plain words what the Hub refuses or cannot do, and what to do about it; never shows a token.
+
+What the Hub's client raises is told by its HTTP status and the Hub's own error code, since one class of its serves many
+causes and the Hub does not say whether a repository is missing or private.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from zoo.errors import HubError, UnreachableError, ZooError
+from zoo_harness.hub_names import RepositoryReference
+from zoo_harness.hub_retry import chain, lost_connection, status_of
+
+_LOGIN = "set HF_TOKEN to a token of yours, or log in with: hf auth login"
+_TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{8,}|(?i:bearer\s+)\S+")
+
+
+@contextmanager
+def told_plainly(doing: str, reference: RepositoryReference) -> Iterator[None]:
+    """Turn whatever the Hub's client raises in the body into a :class:`~zoo.errors.ZooError`.
+
+    ``doing`` completes "cannot ...". Our own errors pass. What led to the error stays for ``--debug``, unless the
+    token is in it.
+    """
+    try:
+        yield
+    except ZooError:
+        raise
+    except Exception as error:
+        told = _told(doing, reference, error)
+        if told is None:
+            raise
+        raise told from (None if _shows_a_token(error) else error)
+
+
+def without_tokens(text: str) -> str:
+    """The text with every token of the Hub left out, the user's own whatever it looks like.
+
+    >>> without_tokens("refused: hf_abcdefgh12345678")
+    'refused: (a token)'
+    """
+    own = _own_token()
+    return _TOKEN.sub("(a token)", text.replace(own, "(a token)") if own else text)
+
+
+def _own_token() -> str | None:
+    # Not huggingface_hub.get_token, which may ask the network for a fresh one.
+    import os
+
+    return os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or _saved_token()
+
+
+def _saved_token() -> str | None:
+    from pathlib import Path
+
+    from huggingface_hub import constants
+
+    try:
+        return Path(constants.HF_TOKEN_PATH).read_text().strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _shows_a_token(error: BaseException) -> bool:
+    told = "".join(traceback.format_exception(error))
+    return without_tokens(told) != told
+
+
+def _told(doing: str, reference: RepositoryReference, error: Exception) -> ZooError | None:
+    if has(error, "OfflineModeIsEnabled"):
+        advice = "unset HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE)"
+        return UnreachableError(str(reference), [("Hub", "HF_HUB_OFFLINE is set")], advice)
+    status = status_of(error)
+    if status is not None:
+        because = _because(reference, status, error)
+        said = _what_the_hub_said(error)
+        return HubError(f"cannot {doing} {reference}: {because}" + (f" (the Hub says: {said})" if said else ""))
+    if lost_connection(error):
+        advice = "check the network and HF_ENDPOINT, and try again: what has been sent is not sent twice"
+        return HubError(f"cannot {doing} {reference}: no connection to the Hub ({first_line(error)}); {advice}")
+    return _told_without_answer(doing, reference, error)
+
+
+def _told_without_answer(doing: str, reference: RepositoryReference, error: Exception) -> ZooError | None:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f": {error.filename}" if error.filename else ""
+        return HubError(
+            f"cannot {doing} {reference}: the disk is full{place}; make room, or set HF_HOME to another disk"
+        )
+    if isinstance(error, OSError | ValueError | RuntimeError):
+        return HubError(f"cannot {doing} {reference}: {first_line(error)}")
+    return None  # a bug, of ours or theirs
+
+
+def _because(reference: RepositoryReference, status: int, error: Exception) -> str:
+    if has(error, "GatedRepoError"):
+        return "it is gated; ask for access on its page on the Hub, and use the token of the account that was given it"
+    if has(error, "RevisionNotFoundError"):
+        return f"it has no revision {reference.revision or 'main'!r}; its page on the Hub lists branches and tags"
+    if has(error, "RemoteEntryNotFoundError", "EntryNotFoundError"):
+        return "a file that it lists is not there; try again"
+    if "Invalid metadata in README.md" in str(error):
+        return "the front matter of the card (README.md) is refused"
+    if status == 401 and _own_token() is not None and not has(error, "RepositoryNotFoundError"):
+        return f"the token is not valid (any more); {_LOGIN}"
+    if status == 401 and _own_token() is None:
+        return f"there is no such repository, or it is private and no token was found; {_LOGIN}"
+    if status in (401, 404):
+        return "there is no such repository, or it is private and the token is not of a member (or not valid)"
+    return _because_of_the_server(reference, status)
+
+
+def _because_of_the_server(reference: RepositoryReference, status: int) -> str:
+    match status:
+        case 403:
+            return (
+                f"the token may not do that in {reference.owner!r}; use one of a member that has the right to write, "
+                "or --create-pr where the repository is there already"
+            )
+        case 409:
+            return "another change is being made there; try again"
+        case 412:
+            return "somebody else has changed it meanwhile, and nothing was overwritten; run the same command again"
+        case 429:
+            return "too many requests; wait some minutes and try again"
+        case _ if status >= 500:
+            return f"the Hub is out of order (status {status}) and was asked several times; try again later"
+        case _:
+            return f"the Hub answered with status {status}"
+
+
+def has(error: BaseException, *names: str) -> bool:
+    """Whether an error, or one that led to it, is of a class of one of these names."""
+    return any(kind.__name__ in names for one in chain(error) for kind in type(one).__mro__)
+
+
+def _what_the_hub_said(error: BaseException) -> str:
+    messages = (getattr(one, "server_message", None) for one in chain(error))
+    said = next((message for message in messages if isinstance(message, str)), "")
+    return without_tokens(" ".join(said.split()))[:300]
+
+
+def first_line(error: BaseException) -> str:
+    """What an error was in the first place, in one line without tokens."""
+    *_, first = chain(error)
+    words = next((line for line in str(first).splitlines() if line.strip()), type(first).__name__)
+    return without_tokens(words.strip())[:300]

@@ -1,0 +1,122 @@
+"""Finished runs of tiny networks, made without any training, for tests of what becomes of a run afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo import Backbone, Preprocessing, Training
+from zoo_harness import provenance
+from zoo_harness.checkpoint import digest, save_checkpoint, save_configuration
+from zoo_harness.network import build_network
+from zoo_harness.parameters import count_parameters
+from zoo_harness.preprocess import resolve_preprocessing
+from zoo_harness.run_record import (
+    BackboneRecord,
+    DatasetRecord,
+    Results,
+    RunRecord,
+    SettingsRecord,
+    SplitRecord,
+    WeightsRecord,
+    record_file,
+)
+from zoo_harness.surgery import TunedNetwork, replace_head
+
+CLASSES = ("cat", "dog", 'a "quoted", Größe')
+
+
+def record_of(backbone: Backbone, tuned: TunedNetwork, preprocessing: Preprocessing) -> RunRecord:
+    split = SplitRecord(
+        split="train", images=3, per_class=(1, 1, 1), pixels=(8, 8), resized=False, fingerprint="0" * 64
+    )
+    return RunRecord(
+        status="finished",
+        command=("zoo", "eval"),
+        started="2026-11-22T09:30:00+00:00",
+        ended="2026-11-22T09:31:00+00:00",
+        backbone=BackboneRecord(
+            name=backbone.name,
+            title=backbone.name,
+            network=backbone.network.name,
+            network_kind=backbone.network.kind,
+            plugin="tests",
+            distribution="tests",
+            version="1",
+            paper=None,
+            pretrained_on=None,
+            imagenet_top1=None,
+            features=backbone.features,
+        ),
+        weights=WeightsRecord(
+            kind="random", declared=False, source="random", filename=None, revision=None, sha256=None, bytes=None,
+            license=None,
+        ),
+        dataset=DatasetRecord(
+            name="pets", title="Pets", argument=None, hub_id=None, source="nowhere", revision=None, license=None,
+            citation=None, classes=CLASSES, train=split, evaluation=split, per_class=None, limit=None,
+            val_fraction=None, subset="all images",
+        ),
+        settings=SettingsRecord(
+            recipe="default",
+            recipe_source=None,
+            unfreeze=backbone.unfreeze,
+            head=backbone.head,
+            training=Training(),
+            preprocessing=preprocessing,
+            predict="cls",
+            seed=0,
+            device="cpu",
+            precision="fp32",
+            deterministic=False,
+            evaluation_batch_size=32,
+        ),
+        parameters=count_parameters(tuned),
+        versions=provenance.versions(),
+        host=provenance.host(torch.device("cpu")),
+        results=Results(**dict.fromkeys(Results.model_fields, None) | {"epochs_done": 0}),
+        checkpoint_sha256=None,
+    )  # fmt: skip
+
+
+def save_run(backbone: Backbone, folder: Path, **settings: Any) -> nn.Module:
+    """A finished run of a network whose every tensor differs from what a constructor makes; give the network."""
+    network = build_network(backbone.name, backbone.network)
+    heads = replace_head(network, backbone.head, len(CLASSES))
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            tensor.add_(torch.rand_like(tensor) * 0.05 if tensor.is_floating_point() else 7)
+    record = record_of(
+        backbone,
+        TunedNetwork(network, heads, heads),
+        resolve_preprocessing(backbone, network, backbone.tuning("default")),
+    )
+    record = record.model_copy(update={"settings": record.settings.model_copy(update=settings)})
+    save_checkpoint(network, folder)
+    record = record.model_copy(update={"checkpoint_sha256": digest(folder)})
+    save_configuration(network, record, folder)
+    (folder / "run.json").write_text(record.to_json())
+    return network
+
+
+def edit_record(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Change the JSON of the record in a folder, ``run.json`` or ``zoo.json``."""
+    path = record_file(folder)
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def published_files(folder: Path) -> dict[str, bytes]:
+    """What is published of a saved run, by name."""
+    return {
+        "README.md": b"# A card\n",
+        "config.json": (folder / "config.json").read_bytes(),
+        "model.safetensors": (folder / "model.safetensors").read_bytes(),
+        "zoo.json": (folder / "run.json").read_bytes(),
+    }

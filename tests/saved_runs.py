@@ -110,3 +110,13 @@ def edit_record(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     content = json.loads(path.read_text())
     edit(content)
     path.write_text(json.dumps(content))
+
+
+def published_files(folder: Path) -> dict[str, bytes]:
+    """What is published of a saved run, by name."""
+    return {
+        "README.md": b"# A card\n",
+        "config.json": (folder / "config.json").read_bytes(),
+        "model.safetensors": (folder / "model.safetensors").read_bytes(),
+        "zoo.json": (folder / "run.json").read_bytes(),
+    }

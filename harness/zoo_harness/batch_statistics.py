@@ -6,11 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from zoo_harness.processes import Processes
+from zoo_harness.surgery import TunedNetwork
+
+
+def has_batch_statistics(tuned: TunedNetwork) -> bool:
+    """Whether a module that trains normalises by the batch."""
+    named = tuned.network.named_modules()
+    return any(isinstance(module, nn.modules.batchnorm._NormBase) and tuned.modes[name] for name, module in named)
 
 
 class SharedBatchNorm(TorchFunctionMode):

@@ -27,8 +27,9 @@ from zoo_harness.device import choose_device
 from zoo_harness.image_input import Images, as_batches
 from zoo_harness.network import build_network
 from zoo_harness.preprocess import BatchTransform
+from zoo_harness.published_files import RECORD
 from zoo_harness.record_check import check_record
-from zoo_harness.run_record import PUBLISHED, RunRecord, read_run, record_file
+from zoo_harness.run_record import RunRecord, read_run, record_file
 from zoo_harness.surgery import TunedNetwork, replace_head
 from zoo_harness.tensor_files import sha256_of, write_tensors
 from zoo_harness.train import prediction
@@ -79,7 +80,7 @@ def load_folder(directory: Path, device: torch.device) -> LoadedModel:
     if record.checkpoint_sha256 is None or not checkpoint.is_file():
         raise UsageError(_why_not_loaded(record, directory))
     found_in = record_file(directory)
-    check_record(record, str(found_in), checkpoint.stat().st_size, published=found_in.name == PUBLISHED)
+    check_record(record, str(found_in), checkpoint.stat().st_size, published=found_in.name == RECORD)
     check_digest(checkpoint, record.checkpoint_sha256)
     check_forms(checkpoint, declared_forms(checkpoint), forms_of(rebuild(record, "meta").state_dict()))
     network = rebuild(record)
@@ -88,7 +89,7 @@ def load_folder(directory: Path, device: torch.device) -> LoadedModel:
 
 
 def _why_not_loaded(record: RunRecord, directory: Path) -> str:
-    if record_file(directory).name == PUBLISHED:
+    if record_file(directory).name == RECORD:
         return f"{directory} holds no {CHECKPOINT}, only its record: fetch all of it anew"
     epochs = f"{record.results.epochs_done} of {record.settings.training.epochs}"
     state = "still runs, or was killed" if record.status == "running" else f"is {record.status}"
@@ -188,10 +189,13 @@ class LoadedModel(nn.Module):
         ``images`` as for :meth:`preprocess`. The probabilities are the softmax of the logits, as the network was
         trained to give them, and no more certain than that.
         """
+        return self.likeliest(self(self.preprocess(images)), k)
+
+    def likeliest(self, logits: Tensor, k: int) -> list[list[tuple[str, float]]]:
+        """What :meth:`top` makes of logits ``(B, classes)``."""
         if k < 1:
             raise UsageError(f"top: k is {k}, expected 1 or more")
-        shares = self(self.preprocess(images)).double().softmax(1)
-        values, places = shares.topk(min(k, len(self.classes)))
+        values, places = logits.double().softmax(1).topk(min(k, len(self.classes)))
         return [
             [(self.classes[place], value) for place, value in zip(*row, strict=True)]
             for row in zip(places.tolist(), values.tolist(), strict=True)

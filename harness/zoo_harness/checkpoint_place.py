@@ -35,9 +35,12 @@ def names_a_checkpoint(text: str) -> bool:
     >>> names_a_checkpoint("someone/cats"), names_a_checkpoint("resnet18"), names_a_checkpoint(".")
     (True, False, True)
     """
+    from zoo.registry import load_registry
     from zoo_harness.run_record import record_file
 
-    return "/" in text or text in (".", "..", "~") or record_file(Path(text)).exists()
+    if "/" in text or text in (".", "..", "~"):
+        return True
+    return text not in load_registry().backbones and record_file(Path(text)).exists()
 
 
 def find_checkpoint(named: str | Path, say: Callable[[str], None] = lambda _line: None) -> CheckpointPlace:

@@ -100,7 +100,7 @@ def plan(request: Request, progress: Progress) -> Plan:
     network.to(memory_format=torch.channels_last)  # faster convolutions, same weights
     example, _labels = data.train.batch(np.arange(1), request.conditions.device)
     tuned = prepare(network, tuning, len(data.record.classes), example)
-    _check_layer(tuned, request.layer, example)
+    check_layer(tuned, request.layer, example)
     record = RunRecord(
         status="running",
         command=request.command,
@@ -138,8 +138,11 @@ def _check_modules(network: nn.Module, patterns: tuple[str, ...]) -> None:
         raise UsageError(f"--unfreeze: {error}") from error
 
 
-def _check_layer(tuned: TunedNetwork, layer: FeatureLayer, example: Tensor) -> None:
-    """Run the layer that is scored on one image, so that a wrong declaration is told before anything is written."""
+def check_layer(tuned: TunedNetwork, layer: FeatureLayer, example: Tensor) -> None:
+    """Run the layer that is scored on one image, so that a wrong declaration is told before anything is written.
+
+    Raises :class:`~zoo.errors.DeclarationError` where it does not run, or puts out something else than declared.
+    """
     tuned.eval()
     with torch.no_grad(), capture(tuned.network, [layer.path]) as outputs:
         tuned.logits(example)
@@ -161,6 +164,8 @@ def _settings(request: Request, tuning: Tuning, preprocessing: Preprocessing) ->
         device=str(request.conditions.device),
         precision=request.conditions.precision,
         deterministic=request.conditions.deterministic,
+        compiled=request.conditions.compiled,
+        kept_as=request.conditions.kept_as,
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
     )
 

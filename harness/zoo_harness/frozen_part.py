@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.errors import ZooError
 from zoo_harness.augmentation import Draws
+from zoo_harness.batch_statistics import has_batch_statistics
 from zoo_harness.byte_sizes import bytes_in_words
-from zoo_harness.cache_key import StoreKey, StoreTitle
+from zoo_harness.cache_key import KeptTensor, StoredName, StoreKey, StoreTitle
 from zoo_harness.cache_policy import CachePolicy
 from zoo_harness.data import ImageData
 from zoo_harness.device import autocast
@@ -29,14 +31,16 @@ from zoo_harness.run_record import FrozenPartRecord, SplitRecord
 from zoo_harness.sources import ImageSource, KeptSource
 from zoo_harness.split import Split, split_network
 from zoo_harness.split_probe import verified
+from zoo_harness.split_trace import CannotSplitError
 from zoo_harness.surgery import TunedNetwork
 from zoo_harness.tensor_digest import digest_of_tensors
-from zoo_harness.train import Learner, Progress
+from zoo_harness.train import Conditions, Learner, Progress
 from zoo_harness.training_state import changing
 
 TRIED_ON = 4  # images
 BATCH_SIZE = 32  # what every device takes; larger ones are tried on a GPU
 LARGEST_BATCH = 1024
+_STORED: dict[str, StoredName | None] = {"exact": None, "fp16": "float16", "bf16": "bfloat16"}
 
 Say = Callable[[str], None]
 
@@ -67,17 +71,17 @@ def open_learner(
             found = "in another process what its frozen part puts out cannot be kept"
         if isinstance(found, str):
             say(f"every epoch runs the whole network: {found}")
-            yield whole_network(planned), FrozenPartRecord(reason=found)
+            yield _compiled_if_wanted(whole_network(planned), None, planned, say), FrozenPartRecord(reason=found)
         else:
-            learner, made, stores = found
+            learner, split, made, stores = found
             made = made.model_copy(update={"computed": processes.sum(made.computed or 0)})
             say(_in_words(made, processes.sum(sum(store.key.bytes for store in stores)), stores))
-            yield learner, made
+            yield _compiled_if_wanted(learner, split, planned, say), made
 
 
 def _tail(
     planned: Plan, policy: CachePolicy, progress: Progress, say: Say, stack: ExitStack
-) -> tuple[Learner, FrozenPartRecord, list[FeatureStore]] | str:
+) -> tuple[Learner, Split, FrozenPartRecord, list[FeatureStore]] | str:
     """The learner of the tail with its stores open on ``stack``, or why there is none.
 
     Of several processes each does its share by itself, and must not wait for others: these may have failed.
@@ -109,24 +113,43 @@ def _tail(
             return "what its frozen part puts out cannot be kept"
     made = FrozenPartRecord(
         reason=None,
-        kept=tuple(f"{part.name} {'x'.join(map(str, part.shape)) or 'scalar'}" for part in split.kept),
-        bytes_per_image=split.bytes_per_image,
+        kept=tuple(map(_in_short, stores[0].key.kept)),
+        bytes_per_image=sum(part.row_bytes for part in stores[0].key.kept),
         place=stores[0].place,
+        replayed=split.replayed,
         computed=missing,
         seconds=time.perf_counter() - started,
     )
-    return _learner(planned, split, stores), made, stores
+    return _learner(planned, split, stores), split, made, stores
+
+
+def _in_short(kept: KeptTensor) -> str:
+    stored = f" as {kept.stored}" if kept.stored else ""
+    return f"{kept.name} {'x'.join(map(str, kept.shape)) or 'scalar'}{stored}"
+
+
+def _compiled_if_wanted(learner: Learner, split: Split | None, planned: Plan, say: Say) -> Learner:
+    conditions = planned.request.conditions
+    if not conditions.compiled or not planned.request.training.epochs:
+        return learner
+    if conditions.processes.several and has_batch_statistics(planned.tuned):
+        say("steps are not compiled: BatchNorm takes its statistics over all processes")
+        return learner
+    from zoo_harness.compiling import compiled  # most runs need no compiler
+
+    return compiled(learner, split, conditions, say)
 
 
 def _in_words(made: FrozenPartRecord, kept: int, stores: list[FeatureStore]) -> str:
     """What became of the frozen part, for the terminal; so many bytes are kept of it."""
     size = bytes_in_words(kept)
+    part = "frozen part, replayed" if made.replayed else "frozen part"
     if not made.computed:
-        return f"frozen part: {size} of outputs are there from an earlier run"
+        return f"{part}: {size} of outputs are there from an earlier run"
     place = {"device": "on the device", "host": "in memory"}.get(stores[0].place)
     files = "in files for later runs (zoo cache list)" if all(store.in_files for store in stores) else None
     where = " and ".join(part for part in (place, files) if part)
-    return f"frozen part: ran once for {made.computed:,} images in {made.seconds or 0:.1f} s; {size} are kept {where}"
+    return f"{part}: ran once for {made.computed:,} images in {made.seconds or 0:.1f} s; {size} are kept {where}"
 
 
 @dataclass(frozen=True)
@@ -202,18 +225,24 @@ def _key(planned: Plan, split: Split, frozen: str, views: _Views) -> StoreKey:
     conditions = planned.request.conditions
     planned.tuned.eval()
     example = views.batch(0, min(2, len(views)), conditions.device)
-    with autocast(conditions.precision, conditions.device):
+    with autocast(conditions.precision, conditions.device), _told():
         kept = split.prefix(example)
     return StoreKey(
         network=f"{planned.record.backbone.network_kind}:{planned.record.backbone.network}",
         weights=frozen,
-        kept=tuple(kept_tensor(part.name, tensor) for part, tensor in zip(split.kept, kept, strict=True)),
+        kept=tuple(_kept(part.name, tensor, conditions) for part, tensor in zip(split.kept, kept, strict=True)),
         preprocessing=planned.record.settings.preprocessing,
         images=len(views),
         fingerprint=views.fingerprint,
         precision=conditions.precision,
         device=conditions.device.type,
     )
+
+
+def _kept(name: str, tensor: Tensor, conditions: Conditions) -> KeptTensor:
+    """How a tensor is kept; what is computed in 16 bits already stays as it is."""
+    wide = tensor.dtype in (torch.float32, torch.float64)
+    return kept_tensor(name, tensor, _STORED[conditions.kept_as] if wide else None)
 
 
 def _fill(store: FeatureStore, split: Split, views: _Views, planned: Plan, progress: Progress) -> None:
@@ -224,7 +253,7 @@ def _fill(store: FeatureStore, split: Split, views: _Views, planned: Plan, progr
     size = _batch_size(split, views, planned) if store.missing_images else BATCH_SIZE
     for start, stop in store.missing(size):
         batch = views.batch(start, stop, conditions.device)
-        with autocast(conditions.precision, conditions.device):
+        with autocast(conditions.precision, conditions.device), _told():
             store.write(start, split.prefix(batch))
         progress.advance(stop - start)
     if store.place != "off":
@@ -239,7 +268,7 @@ def _batch_size(split: Split, views: _Views, planned: Plan) -> int:
         try:
             torch.cuda.reset_peak_memory_stats(conditions.device)
             batch = views.batch(0, min(2 * size, len(views)), conditions.device)
-            with autocast(conditions.precision, conditions.device):
+            with autocast(conditions.precision, conditions.device), _told():
                 split.prefix(batch)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
@@ -257,4 +286,16 @@ def _learner(planned: Plan, split: Split, stores: list[FeatureStore]) -> Learner
     views = planned.request.training.views or 0
     train = KeptSource(stores[0], data.train.labels, device, views, processes)
     evaluation = KeptSource(stores[1], data.evaluation.labels, device, processes=processes)
-    return Learner(planned.tuned, train, evaluation, len(data.record.classes), split.tail, split.reaches)
+    return Learner(planned.tuned, train, evaluation, len(data.record.classes), _told()(split.tail), split.reaches)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """A network that goes another way than in the trial ends the run: what is kept does not fit any more."""
+    try:
+        yield
+    except CannotSplitError as error:
+        raise ZooError(
+            f"the network does not do what it did in the trial of its two parts: {error}; start again with "
+            "--cache off, which trains the whole network in every epoch"
+        ) from error

@@ -9,10 +9,11 @@ then renamed.
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -22,10 +23,11 @@ from typing import TYPE_CHECKING
 from zoo.errors import HubError, UnreachableError, UsageError, WeightsError
 from zoo.reachability import why_unreachable
 from zoo_harness.byte_sizes import bytes_in_words
+from zoo_harness.foreign_repository import what_it_seems
 from zoo_harness.hub_errors import first_line, told_plainly
 from zoo_harness.hub_names import RepositoryReference
 from zoo_harness.hub_retry import may_pass, patiently, status_of
-from zoo_harness.published_files import CHECKPOINT, RECORD, is_published, pickles
+from zoo_harness.published_files import CHECKPOINT, CONFIGURATION, RECORD, is_published
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -35,6 +37,7 @@ Say = Callable[[str], None]
 MOST_FILES = 1_000  # that a repository may list
 MOST_CHECKPOINT_BYTES = 32 * 2**30  # the largest checkpoint of a built-in backbone has under 2
 MOST_OTHER_BYTES = 64 * 2**20  # of any other file: records, histories and plots have kilobytes
+_MOST_CONFIGURATION_BYTES = 2**20
 _SPARE_BYTES = 2**26
 SECONDS = 15.0
 _MOST_ROUNDS = 3
@@ -163,7 +166,7 @@ def _fetched(reference: RepositoryReference, commit: str, say: Say) -> Path:
     from huggingface_hub import try_to_load_from_cache
 
     listed = listed_files(reference, commit)
-    wanted = _checked(reference, listed)
+    wanted = _checked(reference, listed, commit)
     new = [name for name in wanted if not isinstance(try_to_load_from_cache(reference.id, name, revision=commit), str)]
     size = sum(wanted[name].size for name in new)
     _check_room(_cache_folder(), size)
@@ -204,11 +207,11 @@ def bars_for_people() -> Iterator[None]:
         enable_progress_bars()
 
 
-def _checked(reference: RepositoryReference, listed: dict[str, ListedFile]) -> dict[str, ListedFile]:
+def _checked(reference: RepositoryReference, listed: dict[str, ListedFile], commit: str) -> dict[str, ListedFile]:
     wanted = {name: file for name, file in listed.items() if is_published(name)}
     missing = [name for name in (RECORD, CHECKPOINT) if name not in wanted]
     if missing:
-        raise HubError(_not_ours(reference, missing, listed))
+        raise HubError(_not_ours(reference, missing, listed, commit))
     for name, file in wanted.items():
         most = MOST_CHECKPOINT_BYTES if name == CHECKPOINT else MOST_OTHER_BYTES
         if file.size > most:
@@ -217,15 +220,28 @@ def _checked(reference: RepositoryReference, listed: dict[str, ListedFile]) -> d
     return wanted
 
 
-def _not_ours(reference: RepositoryReference, missing: Iterable[str], listed: Iterable[str]) -> str:
+def _not_ours(
+    reference: RepositoryReference, missing: Iterable[str], listed: Mapping[str, ListedFile], commit: str
+) -> str:
     names = sorted(listed)
     there = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    pickled = pickles(names)
-    warning = f"; {pickled[0]} is a pickle, which can run any code and is never loaded" if pickled else ""
+    seems = what_it_seems(reference.id, names, _configuration(reference, listed, commit))
     return (
         f"{reference} is not a run that zoo published: it has no {' and no '.join(missing)} "
-        f"(it has {there or 'nothing'}){warning}; try timm or transformers for what others published"
+        f"(it has {there or 'nothing'}); {seems}"
     )
+
+
+def _configuration(reference: RepositoryReference, listed: Mapping[str, ListedFile], commit: str) -> object:
+    """What stands in ``config.json`` beside somebody's tensors; ``None`` where it is not worth fetching or no JSON."""
+    file = listed.get(CONFIGURATION)
+    if file is None or file.size > _MOST_CONFIGURATION_BYTES or not any(n.endswith(".safetensors") for n in listed):
+        return None
+    try:
+        path = client().hf_hub_download(reference.id, CONFIGURATION, revision=commit)
+        return json.loads(Path(path).read_bytes())
+    except (OSError, ValueError, RecursionError):  # the Hub's errors are OSErrors: it is but a hint
+        return None
 
 
 def _check_room(folder: Path, size: int) -> None:

@@ -13,13 +13,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from zoo.backbone import Digest, DualHead, FeatureLayer, Head, Preprocessing, Training
+from zoo_harness.published_files import RECORD
 
 RUN = "run.json"
-PUBLISHED = "zoo.json"
 LARGEST_RECORD = 32 * 2**20
 """Bytes; that of a run on 21,000 classes has about two million."""
 
-PlotName = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*\.png$", max_length=64)]
+PlotName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.png$")]
 Proportion = Annotated[float, Field(ge=0, le=1)]
 StandardError = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
@@ -127,6 +127,8 @@ class SettingsRecord(Record):
     device: str
     precision: Literal["fp32", "bf16"]
     deterministic: bool
+    compiled: bool = False
+    kept_as: Literal["exact", "fp16", "bf16"] = "exact"
     evaluation_batch_size: int
 
 
@@ -214,7 +216,8 @@ class FrozenPartRecord(Record):
     """How the part that does not train was run: once, its outputs kept, or with all the rest in every epoch.
 
     ``reason`` says why the whole network ran in every epoch, and is ``None`` where it did not. ``kept`` names what is
-    kept of an image with its shape, ``place`` where. ``computed`` images had to be computed, in ``seconds``; the
+    kept of an image with its shape, ``place`` where. ``replayed`` says that the code of the whole network ran in
+    every epoch, its frozen part answered from what is kept. ``computed`` images had to be computed, in ``seconds``; the
     outputs of the others were there from an earlier run.
     """
 
@@ -222,6 +225,7 @@ class FrozenPartRecord(Record):
     kept: tuple[str, ...] = ()
     bytes_per_image: int | None = None
     place: str | None = None
+    replayed: bool = False
     computed: int | None = None
     seconds: float | None = None
 
@@ -266,13 +270,13 @@ class LayerCurveRecord(Record):
     """The separation at every declared layer of the trained network on one split, raw pixels first."""
 
     split: str
-    layers: tuple[LayerScores, ...]
+    layers: Annotated[tuple[LayerScores, ...], Field(min_length=1)]
 
     @property
     def best(self) -> LayerScores:
         """The layer of the network with the highest Separation Index, the earliest of equals."""
         layers = [layer for layer in self.layers if layer.path != "raw pixels"]
-        return max(layers, key=lambda layer: layer.separation.si.value)
+        return max(layers or self.layers, key=lambda layer: layer.separation.si.value)
 
 
 class Results(Record):
@@ -377,7 +381,7 @@ def read_run(directory: Path) -> RunRecord:
 
 def record_file(directory: Path) -> Path:
     """Where the record of a run or of a published checkpoint lies: ``zoo.json`` if that alone is there."""
-    published, own = directory / PUBLISHED, directory / RUN
+    published, own = directory / RECORD, directory / RUN
     return published if published.exists() and not own.exists() else own
 
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from zoo.backbone import FeatureLayer, Training
 from zoo.errors import UsageError, ZooError
-from zoo_harness.batch_statistics import SharedBatchNorm
+from zoo_harness.batch_statistics import SharedBatchNorm, has_batch_statistics
+from zoo_harness.choices import KeptAs
 from zoo_harness.device import autocast
 from zoo_harness.features import pool_features
 from zoo_harness.optimization import TrainingLoss, learning_rate, make_optimizer
@@ -64,6 +65,8 @@ class Conditions:
     predict: Literal["cls", "mean"] = "cls"
     seed: int = 0
     deterministic: bool = False
+    compiled: bool = False
+    kept_as: KeptAs = "exact"
     processes: Processes = ALONE
 
 
@@ -90,7 +93,8 @@ class Evaluation:
 class Learner:
     """A network that trains, the two splits it sees, and how their batches become logits, one tensor a head.
 
-    ``reaches`` says of a module's path whether it runs when logits are computed so.
+    ``reaches`` says of a module's path whether it runs when logits are computed so. ``logits_in_training`` is a faster
+    way for the steps of training alone, if there is one.
     """
 
     tuned: TunedNetwork
@@ -99,6 +103,7 @@ class Learner:
     classes: int
     logits: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
     reaches: Callable[[str], bool] = field(default=lambda _path: True)
+    logits_in_training: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] | None = None
 
     @classmethod
     def whole(cls, tuned: TunedNetwork, train: Source, evaluation: Source, classes: int) -> Learner:
@@ -123,12 +128,14 @@ class FineTuning:
     progress: Progress
     _loss: TrainingLoss = field(init=False)
     _parameters: tuple[nn.Parameter, ...] = field(init=False)
+    _sharing_statistics: bool = field(init=False)
 
     def __post_init__(self) -> None:
         if self.training.epochs and len(self.learner.train) < 2:
             raise UsageError(f"training needs at least 2 images, given {len(self.learner.train)}")
         self._loss = TrainingLoss(self.training, self.learner.train.labels, self.learner.classes)
         self._parameters = tuple(self.learner.tuned.trained_parameters().values())
+        self._sharing_statistics = self.conditions.processes.several and has_batch_statistics(self.learner.tuned)
 
     def run(self) -> None:
         """Train; raises :class:`~zoo.errors.ZooError` when the loss is no longer finite."""
@@ -185,9 +192,10 @@ class FineTuning:
             group["lr"] = rate
         self.state.optimizer.zero_grad(set_to_none=True)
         processes = self.conditions.processes
-        statistics = SharedBatchNorm(processes, counted=len(labels) > 0) if processes.several else nullcontext()
+        statistics = SharedBatchNorm(processes, counted=len(labels) > 0) if self._sharing_statistics else nullcontext()
+        logits_of = self.learner.logits_in_training or self.learner.logits
         with statistics, autocast(self.conditions.precision, self.conditions.device):
-            logits = tuple(part[: len(labels)] for part in self.learner.logits(inputs))
+            logits = tuple(part[: len(labels)] for part in logits_of(inputs))
         loss = self._loss(logits, labels)
         (loss / images).backward()
         processes.add_gradients(self._parameters)

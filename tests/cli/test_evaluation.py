@@ -87,6 +87,23 @@ def test_card_command_prints_the_runs_card(finished: Path, capsys: pytest.Captur
     assert capsys.readouterr().out.rstrip() == (finished / "README.md").read_text().rstrip()
 
 
+def test_the_code_in_the_card_recognises_a_digit(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, _labels = evaluation_images(read_run(finished))
+    Image.fromarray(images[0]).resize((64, 64)).save(tmp_path / "image.jpg")
+    monkeypatch.chdir(tmp_path)
+    card = (finished / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(block.replace("PATH", str(finished)), {})  # noqa: S102 - our own card
+    labels = capsys.readouterr().out.split()
+    assert len(labels) == 3
+    assert len(set(labels)) == 1
+    assert labels[0] in read_run(finished).dataset.classes
+
+
 def test_card_command_keeps_what_a_person_wrote(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

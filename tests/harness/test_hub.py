@@ -145,8 +145,40 @@ def test_a_repository_that_zoo_did_not_publish_is_told_with_what_it_has(hub: Hub
 
     with pytest.raises(HubError, match=r"no zoo\.json and no model\.safetensors \(it has .*config\.json") as told:
         fetch()
-    assert "pytorch_model.bin is a pickle, which can run any code and is never loaded" in str(told.value)
+    assert "in pytorch_model.bin alone, a pickle, which can run any code and is never loaded" in str(told.value)
     assert hub.seen("*", "*resolve*") == []
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (
+            {"config.json": b'{"architecture": "vit_tiny"}'},
+            r"network of timm, 'vit_tiny': timm\.create_model\('hf-hub:ada/net'",
+        ),
+        (
+            {"config.json": b'{"model_type": "vit"}'},
+            r"model of transformers, 'vit': AutoModel\.from_pretrained\('ada/net'\)",
+        ),
+        ({"config.json": b"[" * 5000}, "try timm or transformers"),
+        ({"config.json": b"[1]"}, "try timm or transformers"),
+        ({"adapter_config.json": b"{}"}, "an adapter of peft, and not a whole network"),
+        ({}, "try timm or transformers"),
+    ],
+)
+def test_what_a_foreign_repository_seems_to_be(hub: Hub, files: dict[str, bytes], told: str) -> None:
+    hub.create("ada/net", {"model.safetensors": TREE["model.safetensors"], **files})
+
+    with pytest.raises(HubError, match=rf"it has no zoo\.json \(it has .*; .*{told}"):
+        fetch()
+    assert hub.seen("GET", "*model.safetensors") == []
+
+
+def test_half_of_a_published_run(hub: Hub) -> None:
+    hub.create("ada/net", {"zoo.json": TREE["zoo.json"]})
+
+    with pytest.raises(HubError, match=r"it has no model\.safetensors .* must publish it again"):
+        fetch()
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "zoo.json"])

@@ -13,7 +13,9 @@ from zoo_harness.cli import (
     evaluation,
     layering,
     listing,
+    predicting,
     publishing,
+    pulling,
     separating,
     showing,
     training,
@@ -40,6 +42,8 @@ app.command("layers")(layering.layers)
 app.command("si")(separating.si)
 app.command("card")(cards.card)
 app.command("publish")(publishing.publish)
+app.command("pull")(pulling.pull)
+app.command("predict")(predicting.predict)
 app.add_typer(caching.cache, name="cache")
 
 

@@ -1,4 +1,4 @@
-"""``zoo eval NAME --dataset D``: fine-tune one block, score, write the run down."""
+"""``zoo eval NAME --dataset D``: fine-tune one block, score, write the run down; or score a checkpoint again."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from zoo_harness.cli.options import AsJson, Debug, OptionalBackboneName, Quiet, RecipeName
+from zoo_harness.cli.options import AsJson, Debug, Quiet, RecipeName, complete_backbone
 from zoo_harness.cli.running import Manner, carry_out, chosen_options
 from zoo_harness.cli.training_options import (
     Augment,
     BatchSize,
     ClassWeights,
+    Compiled,
     DataFolder,
     DatasetName,
     Decay,
@@ -45,7 +46,14 @@ from zoo_harness.cli.training_options import (
 
 def evaluate(
     context: typer.Context,
-    name: OptionalBackboneName = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="A backbone; zoo list names them. With --epochs 0 also a run, or OWNER/NAME[@REV] on the Hub.",
+            autocompletion=complete_backbone,
+        ),
+    ] = None,
     dataset: DatasetName = None,
     recipe: RecipeName = "default",
     weights: Annotated[str, typer.Option(help="'pretrained', 'random', or the path of a weight file.")] = "pretrained",
@@ -78,6 +86,7 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "fp32",
     deterministic: Deterministic = False,
+    compile: Compiled = False,  # noqa: A002 - the name of the option
     predict: Predict = "cls",
     layer_curve: LayerCurve = True,
     cache: Annotated[
@@ -86,6 +95,9 @@ def evaluate(
     cache_budget: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Memory that these may take, such as 8GiB.")
     ] = None,
+    cache_dtype: Annotated[
+        str, typer.Option(help="Keep them exact (bit for bit), or in half the space as fp16 or bf16.")
+    ] = "exact",
     tensorboard: TensorBoard = False,
     out: RunFolder = None,
     resume: Resume = None,
@@ -93,9 +105,19 @@ def evaluate(
     quiet: Quiet = False,
     _debug: Debug = False,
 ) -> None:
-    """Fine-tune one block of a backbone on a data set, score it, and write checkpoint, card and plots."""
+    """Fine-tune one block of a backbone on a data set, score it, and write checkpoint, card and plots.
+
+    Of a run or a published checkpoint, with --epochs 0: score it again on the data it was scored on, or on another
+    data set with the same classes, and say whether its figures come out here too (exit status 1 if not).
+    """
+    from zoo_harness.checkpoint_place import names_a_checkpoint
     from zoo_harness.run_options import RunOptions
 
     asked = {option: value for option, value in locals().items() if option in RunOptions.model_fields}
     manner = Manner(out, resume, cache, cache_budget, tensorboard=tensorboard, as_json=as_json, quiet=quiet)
+    if name is not None and resume is None and names_a_checkpoint(name):
+        from zoo_harness.cli.rescoring import rescore_checkpoint
+
+        rescore_checkpoint(context, asked, manner)
+        return
     carry_out(chosen_options(context, asked, resume), manner)

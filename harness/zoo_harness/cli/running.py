@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
@@ -17,6 +17,7 @@ from zoo_harness.processes import Processes
 
 if TYPE_CHECKING:
     from zoo_harness.cache_policy import CachePolicy
+    from zoo_harness.choices import KeptAs
     from zoo_harness.cli.progress import TerminalProgress
     from zoo_harness.evaluate import Plan, Request
     from zoo_harness.run_directory import RunDirectory
@@ -44,7 +45,7 @@ def chosen_options(context: typer.Context, asked: Mapping[str, Any], resume: Pat
 
     options = RunOptions.model_validate(dict(asked))
     if resume is not None:
-        given = [name for name in asked if _is_given(context, name)]
+        given = [name for name in asked if is_given(context, name)]
         return resumed(resume.expanduser(), options, given)
     if options.name is None:
         raise UsageError("which backbone? zoo list names them; --resume RUN goes on with a run")
@@ -53,7 +54,8 @@ def chosen_options(context: typer.Context, asked: Mapping[str, Any], resume: Pat
     return options
 
 
-def _is_given(context: typer.Context, name: str) -> bool:
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option was given on the command line, be it with its default value."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
@@ -126,6 +128,7 @@ def _checked(options: RunOptions) -> Callable[[Processes], Request]:
     predict = choices.choose_prediction(options.predict, tuning, registry.backbones.values())
     choices.check_device_name(options.device)
     one_of("--precision", options.precision, choices.PRECISIONS)
+    kept_as = cast("KeptAs", one_of("--cache-dtype", options.cache_dtype, choices.KEPT_AS))
     folder = options.data_dir.expanduser() if options.data_dir else None
     choices.check_folders(dataset, argument, folder)
 
@@ -151,6 +154,8 @@ def _checked(options: RunOptions) -> Callable[[Processes], Request]:
                 predict=predict,
                 seed=options.seed,
                 deterministic=options.deterministic,
+                compiled=options.compile,
+                kept_as=kept_as,
                 processes=processes,
             ),
             data_dir=folder,

@@ -49,6 +49,9 @@ Precision = Annotated[str, typer.Option(help="fp32, or bf16 (autocast, CUDA only
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="The same bits every time on a GPU, at some cost of speed.")
 ]
+Compiled = Annotated[
+    bool, typer.Option("--compile", help="Compile training steps (torch.compile): slow to begin, then faster on a GPU.")
+]
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Write events for TensorBoard into the run directory.")
 ]

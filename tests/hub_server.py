@@ -243,6 +243,10 @@ class Hub:
         """
         self._failures.append(_Failure(method, path, what, times, headers or {}))
 
+    def heal(self) -> None:
+        """Fail no more."""
+        self._failures.clear()
+
     def meanwhile(self, method: str, path: str, action: Callable[[], object]) -> None:
         """Run ``action`` once, right before the next request whose path matches the glob is worked on."""
         self._meanwhile.append((method, path, action))

@@ -29,7 +29,7 @@ class CachePolicy:
     """What the user allows: where to keep outputs, and how many bytes of memory they may take at most.
 
     ``budget`` is for device and host memory together, ``None`` for a share of what is free. ``folder`` holds the files
-    that later runs use, which take no more than ``limit`` bytes in all.
+    that later runs use, which take no more than ``limit`` bytes in all. ``processes`` share the host's memory.
 
     >>> CachePolicy.of("host", "8GiB").budget
     8589934592
@@ -39,6 +39,7 @@ class CachePolicy:
     budget: int | None = None
     folder: Path = field(default_factory=cache_folder)
     limit: int = field(default_factory=cache_limit)
+    processes: int = 1
 
     @classmethod
     def of(cls, cache: str, budget: str | None) -> CachePolicy:
@@ -56,11 +57,21 @@ class CachePolicy:
         """The policy for the next store of a run, when one takes so many bytes of the budget already."""
         return self if self.budget is None else replace(self, budget=max(0, self.budget - used))
 
+    def for_each_of(self, processes: int) -> CachePolicy:
+        """The policy of each of several processes on one machine, which divide the budget.
+
+        >>> CachePolicy("host", 2**30).for_each_of(4).budget
+        268435456
+        """
+        budget = None if self.budget is None else self.budget // processes
+        return replace(self, budget=budget, processes=processes)
+
     def lack_of_memory(self, place: Literal["device", "host"], needed: int, free: int) -> str | None:
         """Why so many bytes may not be kept there, or ``None`` where they may."""
         if self.budget is not None and needed > self.budget:
             return f"{bytes_in_words(self.budget)} of it left by --cache-budget"
         share = _SHARES[place] if self.cache == "auto" and self.budget is None else 1.0
+        share /= self.processes if place == "host" else 1
         if needed > free * share:
             part = "" if share == 1 else f", of which {share:.0%} may be used"
             return f"{bytes_in_words(free)} of it free{part}"

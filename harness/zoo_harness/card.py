@@ -8,21 +8,29 @@ from importlib import resources
 import jinja2
 
 from zoo.backbone import DualHead
-from zoo_harness import card_wording, markdown, published, run_separation, training_wording
+from zoo_harness import card_snippets, card_wording, markdown, published, run_separation, training_wording
+from zoo_harness.card_merge import marked
 from zoo_harness.card_metadata import front_matter
 from zoo_harness.run_record import Measurement, RunRecord
 
 _MOST_CLASSES_LISTED = 100
+_CURVES = (
+    ("loss.png", "Loss of each epoch"),
+    ("accuracy.png", "Accuracy of each epoch"),
+    ("learning_rate.png", "Learning rate at each step"),
+)
 
 
-def render_card(record: RunRecord) -> str:
-    """The whole README.md: YAML front matter, then the body in Markdown.
+def render_card(record: RunRecord, repository: str | None = None) -> str:
+    """The whole README.md: YAML front matter, then the body in Markdown between the markers of our part.
 
-    Names from outside (classes, titles, paths) stay plain text in both; nothing in the card is guessed.
+    ``repository``: the checked ``OWNER/NAME`` it is published under, for the code in it and the list of its files;
+    ``None`` for the card of a run directory. Names from outside (classes, titles, paths) stay plain text in both;
+    nothing in the card is guessed.
     """
     template = resources.files("zoo_cards").joinpath("templates", "run_card.md.j2")
-    body = markdown_environment().from_string(template.read_text(encoding="utf-8")).render(_context(record))
-    return f"---\n{front_matter(record)}\n---\n\n{body}"
+    body = markdown_environment().from_string(template.read_text(encoding="utf-8")).render(_context(record, repository))
+    return f"---\n{front_matter(record)}\n---\n\n{marked(body)}"
 
 
 def markdown_environment() -> jinja2.Environment:
@@ -43,19 +51,28 @@ def markdown_environment() -> jinja2.Environment:
         "link": markdown.link,
         "percent": card_wording.percent,
         "folderless": card_wording.without_folders,
-        "fraction": card_wording.fraction,
+        "bootstrap": run_separation.with_error,
         "number": card_wording.number,
         "per_class": card_wording.per_class,
     }
     return environment
 
 
-def _context(record: RunRecord) -> dict[str, object]:
+def _context(record: RunRecord, repository: str | None) -> dict[str, object]:
     dataset, settings = record.dataset, record.settings
     headline, headline_split = record.headline
     command = card_wording.command_without_folders(record.command)
     return {
         "record": record,
+        "repository": repository,
+        "snippets": {
+            "zoo": card_snippets.zoo_snippet(repository),
+            "timm": card_snippets.timm_snippet(repository),
+            "transformers": card_snippets.transformers_snippet(repository),
+            "shell": card_snippets.shell_snippet(record, repository),
+        },
+        "curves": [(name, title) for name, title in _CURVES if name in record.plots],
+        "files": _files(record, published=repository is not None),
         "finished": record.status == "finished",
         "pretrained": record.weights.kind != "random",
         "declared": record.weights.declared,
@@ -79,6 +96,7 @@ def _context(record: RunRecord) -> dict[str, object]:
         "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
         "command": shlex.join(command),
         "paths_left_out": command != record.command,
+        "paths_left_out_of_data": card_wording.without_folders(dataset.argument or "") != (dataset.argument or ""),
         "layer": run_separation.scored_layer(record),
         "seen_by_classifier": run_separation.scored_layer(record) == record.backbone.features[-1].path,
         "loads_in_timm": record.loads_in_timm,
@@ -166,6 +184,23 @@ def _measurements(record: RunRecord) -> list[Measurement]:
     measured = (results.accuracy, results.train_accuracy, results.test_accuracy)
     accuracies = [value for value in measured if value is not None]
     return [*accuracies, *(score for found in separations for score in run_separation.measurements(found))]
+
+
+def _files(record: RunRecord, *, published: bool) -> list[tuple[str, str]]:
+    """The files that lie beside the card, and what each is."""
+    files = [("zoo.json" if published else "run.json", "the record of the run: every setting, version and digest")]
+    if record.checkpoint_sha256 is not None:
+        files.insert(0, ("model.safetensors", f"the weights, SHA-256 {record.checkpoint_sha256}"))
+        files.insert(1, ("config.json", "what timm and transformers read, and the class names"))
+    if record.results.epochs_done:
+        files.append(("history.jsonl", "loss, accuracy and seconds of every epoch"))
+    if record.results.confusion is not None:
+        files.append(("confusion.json", "how many images of each class were taken for which"))
+    if not published:
+        files.append(("options.json", "what was asked for, with folders of this machine; not to be published"))
+        if record.results.epochs_done:
+            files.append(("training_state.safetensors", "the optimizer's state; not to be published"))
+    return files
 
 
 def _triple(values: tuple[float, float, float]) -> str:

@@ -53,17 +53,6 @@ def percent(measurement: Measurement | None) -> str:
     return f"{measurement.value:.2%} ± {measurement.standard_error * 100:.2f}".replace("%", " %")
 
 
-def fraction(measurement: Measurement | None) -> str:
-    """A proportion in [0, 1] with its standard error.
-
-    >>> fraction(Measurement(value=0.9712, standard_error=0.00167, n=10000))
-    '0.9712 ± 0.0017'
-    """
-    if measurement is None:
-        return NOT_MEASURED
-    return f"{measurement.value:.4f} ± {measurement.standard_error:.4f}"
-
-
 def number(value: float | None, unit: str = "", digits: int = 1) -> str:
     """A figure with its unit; integers get thousands separators and no decimals.
 

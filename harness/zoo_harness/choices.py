@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,6 +18,8 @@ from zoo.dataset import Dataset
 from zoo.errors import UnknownNameError, UsageError, one_of
 
 PRECISIONS = ("fp32", "bf16")
+KeptAs = Literal["exact", "fp16", "bf16"]
+KEPT_AS: tuple[KeptAs, ...] = get_args(KeptAs)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import torch
 
 from zoo.errors import UsageError, one_of
 from zoo_harness.choices import PRECISIONS, check_device_name
+from zoo_harness.processes import ALONE, Processes
 
 
-def choose_device(name: str) -> torch.device:
-    """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means on this machine.
+def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
+    """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means on this machine, a GPU for each process.
 
     Raises :class:`~zoo.errors.UsageError` for another name, and for a device that this machine has not.
 
@@ -22,12 +23,19 @@ def choose_device(name: str) -> torch.device:
     """
     check_device_name(name)
     if name == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu":
         return torch.device("cpu")
+    if processes.several and name != "cuda":
+        raise UsageError(f"--device {name!r}: of several processes each takes a GPU of its own; use --device cuda")
     if not torch.cuda.is_available():
         raise UsageError(f"--device {name!r}: this machine has no usable CUDA device; use --device cpu or auto")
-    index = int(name.partition(":")[2] or 0)
+    index = int(name.partition(":")[2] or processes.local_rank)
+    if processes.local_count > torch.cuda.device_count():
+        raise UsageError(
+            f"{processes.local_count} processes, and this machine has {torch.cuda.device_count()} CUDA device(s); "
+            "start one process for each, or use --device cpu"
+        )
     if index >= torch.cuda.device_count():
         raise UsageError(
             f"--device {name!r}: this machine has {torch.cuda.device_count()} CUDA device(s), from cuda:0 on"

@@ -40,7 +40,11 @@ from zoo_harness.weights import load_weights
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for, names resolved; ``with_test``: the test split is kept, and looked at once at the end."""
+    """What the user asked for, names resolved.
+
+    ``with_test``: the test split is kept, and looked at once at the end; ``layer_curve``: every declared layer of the
+    trained network is scored.
+    """
 
     backbone: Backbone
     dataset: Dataset
@@ -55,6 +59,7 @@ class Request:
     data_dir: Path | None
     command: tuple[str, ...]
     with_test: bool = False
+    layer_curve: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,7 @@ def plan(request: Request, progress: Progress) -> Plan:
         raise UsageError(
             f"training needs at least 2 images, given {len(data.train)}; --epochs 0 scores without training"
         )
+    _check_enough_for_all(data, request.conditions.processes.count)
     network.to(request.conditions.device)
     network.to(memory_format=torch.channels_last)  # faster convolutions, same weights
     example, _labels = data.train.batch(np.arange(1), request.conditions.device)
@@ -106,11 +112,17 @@ def plan(request: Request, progress: Progress) -> Plan:
         settings=_settings(request, tuning, preprocessing),
         parameters=count_parameters(tuned),
         versions=provenance.versions(),
-        host=provenance.host(request.conditions.device),
+        host=provenance.host(request.conditions.device, request.conditions.processes.count),
         results=_NOTHING_YET,
         checkpoint_sha256=None,
     )
     return Plan(request, tuned, data, record)
+
+
+def _check_enough_for_all(data: RunData, processes: int) -> None:
+    for split, images in (("training", len(data.train)), (data.record.evaluation.split, len(data.evaluation))):
+        if images < processes:
+            raise UsageError(f"{processes} processes cannot share the {images} {split} image(s); start fewer")
 
 
 def _with_own_modules(request: Request) -> Tuning:
@@ -152,6 +164,8 @@ def _settings(request: Request, tuning: Tuning, preprocessing: Preprocessing) ->
         device=str(request.conditions.device),
         precision=request.conditions.precision,
         deterministic=request.conditions.deterministic,
+        compiled=request.conditions.compiled,
+        kept_as=request.conditions.kept_as,
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
     )
 

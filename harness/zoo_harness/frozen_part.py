@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from zoo_harness.augmentation import Draws
+from zoo_harness.batch_statistics import has_batch_statistics
 from zoo_harness.byte_sizes import bytes_in_words
-from zoo_harness.cache_key import StoreKey, StoreTitle
+from zoo_harness.cache_key import KeptTensor, StoredName, StoreKey, StoreTitle
 from zoo_harness.cache_policy import CachePolicy
 from zoo_harness.data import ImageData
 from zoo_harness.device import autocast
@@ -31,12 +32,13 @@ from zoo_harness.split import Split, split_network
 from zoo_harness.split_probe import verified
 from zoo_harness.surgery import TunedNetwork
 from zoo_harness.tensor_digest import digest_of_tensors
-from zoo_harness.train import Learner, Progress
+from zoo_harness.train import Conditions, Learner, Progress
 from zoo_harness.training_state import changing
 
 TRIED_ON = 4  # images
 BATCH_SIZE = 32  # what every device takes; larger ones are tried on a GPU
 LARGEST_BATCH = 1024
+_STORED: dict[str, StoredName | None] = {"exact": None, "fp16": "float16", "bf16": "bfloat16"}
 
 Say = Callable[[str], None]
 
@@ -45,8 +47,9 @@ def whole_network(planned: Plan) -> Learner:
     """The learner that pushes every image through the whole network."""
     request, data = planned.request, planned.data
     conditions, training = request.conditions, request.training
-    train = ImageSource(data.train, conditions.device, training.augment, conditions.seed)
-    evaluation = ImageSource(data.evaluation, conditions.device)
+    device, processes = conditions.device, conditions.processes
+    train = ImageSource(data.train, device, training.augment, conditions.seed, processes=processes)
+    evaluation = ImageSource(data.evaluation, device, processes=processes)
     return Learner.whole(planned.tuned, train, evaluation, len(data.record.classes))
 
 
@@ -59,27 +62,37 @@ def open_learner(
     What the frozen part puts out is computed here, unless an earlier run has left it. ``say`` gets one line where the
     whole network trains, and for whatever else a user should know.
     """
+    processes = planned.request.conditions.processes
     with ExitStack() as stack:
-        found = _tail(planned, policy, progress, say, stack)
+        found = _tail(planned, policy.for_each_of(processes.local_count), progress, say, stack)
+        if processes.any(isinstance(found, str)) and not isinstance(found, str):
+            found = "in another process what its frozen part puts out cannot be kept"
         if isinstance(found, str):
             say(f"every epoch runs the whole network: {found}")
-            yield whole_network(planned), FrozenPartRecord(reason=found)
+            yield _compiled_if_wanted(whole_network(planned), None, planned, say), FrozenPartRecord(reason=found)
         else:
-            yield found
+            learner, split, made, stores = found
+            made = made.model_copy(update={"computed": processes.sum(made.computed or 0)})
+            say(_in_words(made, processes.sum(sum(store.key.bytes for store in stores)), stores))
+            yield _compiled_if_wanted(learner, split, planned, say), made
 
 
 def _tail(
     planned: Plan, policy: CachePolicy, progress: Progress, say: Say, stack: ExitStack
-) -> tuple[Learner, FrozenPartRecord] | str:
-    """The learner of the tail with its stores open on ``stack``, or why there is none."""
-    data, tuned = planned.data, planned.tuned
+) -> tuple[Learner, Split, FrozenPartRecord, list[FeatureStore]] | str:
+    """The learner of the tail with its stores open on ``stack``, or why there is none.
+
+    Of several processes each does its share by itself, and must not wait for others: these may have failed.
+    """
+    data, tuned, processes = planned.data, planned.tuned, planned.request.conditions.processes
     obstacle = _obstacle(planned, policy)
     if obstacle is not None:
         return obstacle
     split = _cut(planned, progress)
     if split.reason is not None:
         return split.reason
-    splits = _Views.of_training(planned), _Views(data.evaluation, data.record.evaluation)
+    evaluated = _Views(data.evaluation, data.record.evaluation, processes.share(len(data.evaluation)))
+    splits = _Views.of_training(planned), evaluated
     stores: list[FeatureStore] = []
     frozen = _digest_of_frozen(tuned)
     for views in splits:
@@ -98,19 +111,35 @@ def _tail(
             return "what its frozen part puts out cannot be kept"
     made = FrozenPartRecord(
         reason=None,
-        kept=tuple(f"{part.name} {'x'.join(map(str, part.shape)) or 'scalar'}" for part in split.kept),
-        bytes_per_image=split.bytes_per_image,
+        kept=tuple(map(_in_short, stores[0].key.kept)),
+        bytes_per_image=sum(part.row_bytes for part in stores[0].key.kept),
         place=stores[0].place,
         computed=missing,
         seconds=time.perf_counter() - started,
     )
-    say(_in_words(made, stores))
-    return _learner(planned, split, stores), made
+    return _learner(planned, split, stores), split, made, stores
 
 
-def _in_words(made: FrozenPartRecord, stores: list[FeatureStore]) -> str:
-    """What became of the frozen part, for the terminal."""
-    size = bytes_in_words(sum(store.key.bytes for store in stores))
+def _in_short(kept: KeptTensor) -> str:
+    stored = f" as {kept.stored}" if kept.stored else ""
+    return f"{kept.name} {'x'.join(map(str, kept.shape)) or 'scalar'}{stored}"
+
+
+def _compiled_if_wanted(learner: Learner, split: Split | None, planned: Plan, say: Say) -> Learner:
+    conditions = planned.request.conditions
+    if not conditions.compiled or not planned.request.training.epochs:
+        return learner
+    if conditions.processes.several and has_batch_statistics(planned.tuned):
+        say("steps are not compiled: BatchNorm takes its statistics over all processes")
+        return learner
+    from zoo_harness.compiling import compiled  # most runs need no compiler
+
+    return compiled(learner, split, conditions, say)
+
+
+def _in_words(made: FrozenPartRecord, kept: int, stores: list[FeatureStore]) -> str:
+    """What became of the frozen part, for the terminal; so many bytes are kept of it."""
+    size = bytes_in_words(kept)
     if not made.computed:
         return f"frozen part: {size} of outputs are there from an earlier run"
     place = {"device": "on the device", "host": "in memory"}.get(stores[0].place)
@@ -121,34 +150,42 @@ def _in_words(made: FrozenPartRecord, stores: list[FeatureStore]) -> str:
 
 @dataclass(frozen=True)
 class _Views:
-    """The images of a split as they are, and behind them the changed views of all of them."""
+    """A process's share of the images of a split as they are, and behind them the changed views of all of them."""
 
     images: ImageData
     record: SplitRecord
+    share: range
     draws: tuple[Draws, ...] = ()
     changes: str = ""
 
     @classmethod
     def of_training(cls, planned: Plan) -> _Views:
         """The training images, with as many changed views as the settings say."""
-        data, training, seed = planned.data, planned.request.training, planned.request.conditions.seed
+        data, training, conditions = planned.data, planned.request.training, planned.request.conditions
         numbers = range(1, (training.views or 0) + 1)
-        draws = tuple(Draws.of(training.augment, len(data.train), seed, number) for number in numbers)
-        changes = f", {'+'.join(training.augment)}, seed {seed}, {training.views} views" if draws else ""
-        return cls(data.train, data.record.train, draws, changes)
+        draws = tuple(Draws.of(training.augment, len(data.train), conditions.seed, number) for number in numbers)
+        changes = f", {'+'.join(training.augment)}, seed {conditions.seed}, {training.views} views" if draws else ""
+        return cls(data.train, data.record.train, conditions.processes.share(len(data.train)), draws, changes)
 
     def __len__(self) -> int:
-        return len(self.images) * (1 + len(self.draws))
+        return len(self.share) * (1 + len(self.draws))
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells these images and changes from others."""
+        part = "" if len(self.share) == len(self.images) else f", images {self.share.start} to {self.share.stop}"
+        return self.record.fingerprint + self.changes + part
 
     def batch(self, start: int, stop: int, device: torch.device) -> Tensor:
         """Network input for these places."""
-        count, parts = len(self.images), []
+        parts = []
         while start < stop:
-            view, first = divmod(start, count)
-            last = min(first + stop - start, count)
-            planes, _labels = self.images.planes(np.arange(first, last), device)
+            view, first = divmod(start, len(self.share))
+            last = min(first + stop - start, len(self.share))
+            images = self.share[first:last]
+            planes, _labels = self.images.planes(np.arange(images.start, images.stop), device)
             if view:
-                planes = self.draws[view - 1].apply(planes, slice(first, last))
+                planes = self.draws[view - 1].apply(planes, slice(images.start, images.stop))
             parts.append(self.images.transform.normalise(planes))
             start += last - first
         return torch.cat(parts)
@@ -189,13 +226,19 @@ def _key(planned: Plan, split: Split, frozen: str, views: _Views) -> StoreKey:
     return StoreKey(
         network=f"{planned.record.backbone.network_kind}:{planned.record.backbone.network}",
         weights=frozen,
-        kept=tuple(kept_tensor(part.name, tensor) for part, tensor in zip(split.kept, kept, strict=True)),
+        kept=tuple(_kept(part.name, tensor, conditions) for part, tensor in zip(split.kept, kept, strict=True)),
         preprocessing=planned.record.settings.preprocessing,
         images=len(views),
-        fingerprint=views.record.fingerprint + views.changes,
+        fingerprint=views.fingerprint,
         precision=conditions.precision,
         device=conditions.device.type,
     )
+
+
+def _kept(name: str, tensor: Tensor, conditions: Conditions) -> KeptTensor:
+    """How a tensor is kept; what is computed in 16 bits already stays as it is."""
+    wide = tensor.dtype in (torch.float32, torch.float64)
+    return kept_tensor(name, tensor, _STORED[conditions.kept_as] if wide else None)
 
 
 def _fill(store: FeatureStore, split: Split, views: _Views, planned: Plan, progress: Progress) -> None:
@@ -234,7 +277,9 @@ def _batch_size(split: Split, views: _Views, planned: Plan) -> int:
 
 
 def _learner(planned: Plan, split: Split, stores: list[FeatureStore]) -> Learner:
-    data, device = planned.data, planned.request.conditions.device
-    train = KeptSource(stores[0], data.train.labels, device, planned.request.training.views or 0)
-    evaluation = KeptSource(stores[1], data.evaluation.labels, device)
+    data, conditions = planned.data, planned.request.conditions
+    device, processes = conditions.device, conditions.processes
+    views = planned.request.training.views or 0
+    train = KeptSource(stores[0], data.train.labels, device, views, processes)
+    evaluation = KeptSource(stores[1], data.evaluation.labels, device, processes=processes)
     return Learner(planned.tuned, train, evaluation, len(data.record.classes), split.tail, split.reaches)

@@ -39,7 +39,7 @@ MOST_CHECKPOINT_BYTES = 32 * 2**30  # the largest checkpoint of a built-in backb
 MOST_OTHER_BYTES = 64 * 2**20  # of any other file: records, histories and plots have kilobytes
 _MOST_CONFIGURATION_BYTES = 2**20
 _SPARE_BYTES = 2**26
-_SECONDS = 15.0
+SECONDS = 15.0
 _MOST_ROUNDS = 3
 
 
@@ -100,7 +100,7 @@ def client() -> HfApi:
 
 def commit_of(reference: RepositoryReference) -> str:
     """The commit, 40 hexadecimal digits, that the revision of a reference stands for now."""
-    commit = patiently(lambda: client().model_info(reference.id, revision=reference.revision, timeout=_SECONDS)).sha
+    commit = patiently(lambda: client().model_info(reference.id, revision=reference.revision, timeout=SECONDS)).sha
     assert commit is not None  # noqa: S101 - the Hub gives it for every repository
     return commit
 

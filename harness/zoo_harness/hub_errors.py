@@ -72,7 +72,7 @@ def _shows_a_token(error: BaseException) -> bool:
 
 
 def _told(doing: str, reference: RepositoryReference, error: Exception) -> ZooError | None:
-    if _has(error, "OfflineModeIsEnabled"):
+    if has(error, "OfflineModeIsEnabled"):
         advice = "unset HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE)"
         return UnreachableError(str(reference), [("Hub", "HF_HUB_OFFLINE is set")], advice)
     status = status_of(error)
@@ -98,18 +98,20 @@ def _told_without_answer(doing: str, reference: RepositoryReference, error: Exce
 
 
 def _because(reference: RepositoryReference, status: int, error: Exception) -> str:
-    if _has(error, "GatedRepoError"):
+    if has(error, "GatedRepoError"):
         return "it is gated; ask for access on its page on the Hub, and use the token of the account that was given it"
-    if _has(error, "RevisionNotFoundError"):
+    if has(error, "RevisionNotFoundError"):
         return f"it has no revision {reference.revision or 'main'!r}; its page on the Hub lists branches and tags"
-    if _has(error, "RemoteEntryNotFoundError", "EntryNotFoundError"):
+    if has(error, "RemoteEntryNotFoundError", "EntryNotFoundError"):
         return "a file that it lists is not there; try again"
-    if status == 401 and _own_token() is not None and not _has(error, "RepositoryNotFoundError"):
+    if "Invalid metadata in README.md" in str(error):
+        return "the front matter of the card (README.md) is refused"
+    if status == 401 and _own_token() is not None and not has(error, "RepositoryNotFoundError"):
         return f"the token is not valid (any more); {_LOGIN}"
     if status == 401 and _own_token() is None:
         return f"there is no such repository, or it is private and no token was found; {_LOGIN}"
     if status in (401, 404):
-        return "there is no such repository, or it is private and the token is not of a member"
+        return "there is no such repository, or it is private and the token is not of a member (or not valid)"
     return _because_of_the_server(reference, status)
 
 
@@ -132,7 +134,8 @@ def _because_of_the_server(reference: RepositoryReference, status: int) -> str:
             return f"the Hub answered with status {status}"
 
 
-def _has(error: BaseException, *names: str) -> bool:
+def has(error: BaseException, *names: str) -> bool:
+    """Whether an error, or one that led to it, is of a class of one of these names."""
     return any(kind.__name__ in names for one in chain(error) for kind in type(one).__mro__)
 
 

@@ -70,6 +70,15 @@ def check_revision(revision: str) -> None:
         raise UsageError(f"{revision!r} is not a revision; give a branch, a tag or a commit such as main")
 
 
+def means_a_path(text: str) -> bool:
+    """Whether a place to publish to is a folder: it begins with /, ./, ../ or ~, or it ends in /.
+
+    >>> [means_a_path(text) for text in ("./net", "~/net", "out/", "..", "ada/net")]
+    [True, True, True, True, False]
+    """
+    return text.startswith(("/", "./", "../", "~")) or text.endswith("/") or text in (".", "..")
+
+
 def _check_part(text: str, part: str) -> None:
     wrong = sorted({repr(character) for character in part if not re.match(r"[A-Za-z0-9_.-]", character)})
     if wrong:

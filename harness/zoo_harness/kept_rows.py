@@ -44,7 +44,7 @@ def as_rows(kept: KeptTensor, tensor: Tensor) -> Tensor:
     if (stored.isinf() & ~values.isinf()).any():
         raise ZooError(
             f"output {kept.name!r} reaches {float(values[values.isfinite()].abs().max()):.4g}, too large for "
-            f"{kept.stored_dtype}; keep it as {kept.dtype} or bfloat16"
+            f"{kept.stored_dtype}; take --cache-dtype bf16, or exact for {kept.dtype}"
         )
     return stored
 

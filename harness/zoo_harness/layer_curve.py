@@ -71,12 +71,35 @@ def score_layers(
 
     Features take up to half of the memory budget and then a file; the search takes the other half.
     """
-    half = scoring.memory_budget // 2
     pixels = data.raw_pixels
     scores = score_features(pixels, data.labels, conditions, scoring)
-    curve = [ScoredLayer(RAW_PIXELS, pixels.shape[1], "flatten", "memory", scores)]
+    first = ScoredLayer(RAW_PIXELS, pixels.shape[1], "flatten", "memory", scores)
+    return [first, *score_outputs(network, layers, data, conditions, scoring, progress, folder)]
+
+
+def score_outputs(
+    network: nn.Module,
+    layers: Sequence[FeatureLayer],
+    data: ImageData,
+    conditions: Conditions,
+    scoring: Scoring,
+    progress: Progress,
+    folder: Path | None = None,
+    batch_size: int = 256,
+) -> list[ScoredLayer]:
+    """The same without the raw pixels; ``batch_size`` is the most images that run at a time."""
+    half = scoring.memory_budget // 2
+    curve = []
     with layer_features(
-        network, layers, data, conditions, progress, pooled=scoring.pooled, memory_budget=half, folder=folder
+        network,
+        layers,
+        data,
+        conditions,
+        progress,
+        pooled=scoring.pooled,
+        memory_budget=half,
+        folder=folder,
+        batch_size=batch_size,
     ) as found:
         progress.stage("separation of the layers", 0)
         for kept in found:

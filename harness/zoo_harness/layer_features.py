@@ -47,18 +47,20 @@ def layer_features(
     pooled: bool,
     memory_budget: int,
     folder: Path | None = None,
+    batch_size: int = 256,
 ) -> Iterator[list[LayerFeatures]]:
     """Features of all layers, in their order, while the body runs.
 
     With ``pooled`` each layer becomes the vector its record declares, otherwise everything it puts out, flattened.
-    ``memory_budget``: bytes that the features may take in memory; more goes to files in ``folder``. Hooks and files
+    ``memory_budget``: bytes that the features may take in memory; more goes to files in ``folder``. ``batch_size``: the
+    most images that run at a time. Hooks and files
     go whatever happens. Raises :class:`~zoo.errors.DataError` where the disk has no room for them.
     """
     network.eval()
     widths = _widths(network, layers, data, conditions, pooled=pooled)
     with contextlib.ExitStack() as stack:
         kept = _room(len(data), layers, widths, memory_budget, folder, stack)
-        batch = max(1, min(len(data), 256, BATCH_BYTES // (4 * sum(widths))))
+        batch = max(1, min(len(data), batch_size, BATCH_BYTES // (4 * sum(widths))))
         rows = slice(0, 0)
 
         def keep(place: int, output: object) -> None:

@@ -10,8 +10,11 @@ from matplotlib.figure import Figure
 
 from zoo_harness.layer_curve import ScoredLayer
 from zoo_harness.plots import DOTS_PER_INCH, INK, QUIET, save_figure
+from zoo_harness.run_record import LayerScores
 
-Curve = tuple[str, Sequence[ScoredLayer]]
+# As just scored, or as the record of a run has them.
+Layers = Sequence[ScoredLayer] | Sequence[LayerScores]
+Curve = tuple[str, Layers]
 
 # Of Okabe and Ito: told apart by every kind of colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -37,7 +40,7 @@ def plot_layers(curves: Sequence[Curve], about: str, path: Path) -> None:
     save_figure(figure, path)
 
 
-def _draw(axes: Axes, place: int, title: str, layers: Sequence[ScoredLayer], *, by_name: bool) -> None:
+def _draw(axes: Axes, place: int, title: str, layers: Layers, *, by_name: bool) -> None:
     last = max(1, len(layers) - 1)
     x = [float(step) if by_name else step / last for step in range(len(layers))]
     scores = [layer.separation.si for layer in layers]

@@ -11,6 +11,7 @@ import unicodedata
 # Starts emphasis, code, links, HTML, entities, table cells, strike-through or, on the Hub, mathematics.
 # An underscore between letters or digits starts nothing, and a name that can be copied is worth more.
 _SPECIAL = re.compile(r"[\\`*\[\]<>&|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_MARKER = re.compile(r"<!--[ \t]*zoo:")
 _WEB_ADDRESS = re.compile(r"https?://[A-Za-z0-9./?=&%#:~_+,;@-]+")
 _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -59,13 +60,14 @@ def code_list(values: tuple[str, ...] | list[str]) -> Markdown:
 
 
 def fenced(value: str, language: str) -> Markdown:
-    """A block of code, exactly as it is.
+    """A block of code as it is, except that a line of it cannot be taken for the end of our part of a card.
 
     >>> print(fenced("zoo list", "shell"))
     ```shell
     zoo list
     ```
     """
+    value = _MARKER.sub("<!-- zoo :", value)
     fence = "`" * max(3, _longest_run("`", value) + 1)
     return Markdown(f"{fence}{language}\n{value}\n{fence}")
 

@@ -1,4 +1,4 @@
-"""The pictures of a run directory: loss and accuracy of each epoch, and a labelled grid of the data.
+"""Pictures of a run directory: loss and accuracy of each epoch, the learning rate, and a labelled grid of the data.
 
 Figures are drawn on canvases of their own, never through pyplot, which keeps every figure of a process alive.
 """
@@ -19,8 +19,10 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from zoo.backbone import Training
 from zoo_harness.atomic import replacing
 from zoo_harness.markdown import one_line
+from zoo_harness.optimization import learning_rate
 from zoo_harness.run_record import EpochRecord
 
 DOTS_PER_INCH = 150
@@ -28,6 +30,7 @@ INK, QUIET = "#222222", "#d9d9d9"
 # Blue and vermilion of Okabe and Ito: told apart by every kind of colour vision, and in grey.
 _TRAIN, _EVALUATION = "#0072B2", "#D55E00"
 
+_MOST_STEPS = 4000
 _MOST_CLASSES, _IMAGES_OF_A_CLASS = 10, 10
 _TILE, _GAP = 1.0, 0.08  # of one image
 _TILE_INCHES = 0.58
@@ -62,13 +65,38 @@ def plot_history(history: Sequence[EpochRecord], directory: Path) -> tuple[Path,
     return loss, accuracy
 
 
+def plot_learning_rate(training: Training, epochs: int, steps_per_epoch: int, directory: Path) -> tuple[Path, ...]:
+    """Write ``learning_rate.png`` for the epochs that were run; nothing where the learning rate stayed as it was."""
+    steps = epochs * steps_per_epoch
+    if not steps or (training.schedule == "constant" and not training.warmup_epochs):
+        return ()
+    shown = np.unique(np.linspace(0, steps - 1, min(steps, _MOST_STEPS)).round()).astype(int).tolist()
+    figure = Figure(figsize=(6.4, 2.2), dpi=DOTS_PER_INCH, layout="constrained")
+    axes = figure.add_subplot()
+    # Epoch n ends at n, as the other curves have it: their points are what was measured then.
+    axes.plot(
+        [(step + 1) / steps_per_epoch for step in shown],
+        [learning_rate(training, step, steps_per_epoch) for step in shown],
+        color=INK,
+        linewidth=1.4,
+    )
+    if training.schedule == "multistep":
+        axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    _prepare_axes(axes, "Learning rate", list(range(1, epochs + 1)))
+    axes.set_xlim(0, epochs + 0.5)
+    path = directory / "learning_rate.png"
+    save_figure(figure, path)
+    return (path,)
+
+
 def plot_samples(images: NDArray[np.uint8], labels: ArrayLike, classes: Sequence[str], path: Path) -> None:
     """Write a grid of images as given: for each of the first classes that occur, a row of its first images.
 
     ``images`` are uint8, ``(N, H, W)`` grey or ``(N, H, W, 3)`` RGB.
     """
     chosen = _choose_samples(np.asarray(labels), len(classes))
-    names = [_shown_name(label, classes[label]) for label in chosen]
+    names = [shown_name(label, classes[label]) for label in chosen]
     figure, axes = _sample_canvas(names, max(map(len, chosen.values()), default=1))
     for row, (name, indices) in enumerate(zip(names, chosen.values(), strict=True)):
         # Not mathematics: a name may contain dollar signs.
@@ -195,7 +223,7 @@ def _draw_tile(axes: Axes, pixels: NDArray[Any], column: int, row: int) -> None:
     )
 
 
-def _shown_name(label: int, name: str) -> str:
+def shown_name(label: int, name: str) -> str:
     """The name on one line and not too long; its number where the font cannot write it."""
     line = one_line(name)
     if not line or any(ord(char) not in _writable() for char in line):
@@ -209,9 +237,10 @@ def _writable() -> frozenset[int]:
     return frozenset(get_font(findfont(_NAME_FONT)).get_charmap())
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG, whole or not at all."""
+def save_figure(figure: Figure, path: Path, *, tight: bool = False) -> None:
+    """Write a figure as a PNG, whole or not at all; ``tight`` gives it the size of what is drawn."""
     FigureCanvasAgg(figure)
     with replacing(path) as temporary:
         # Without a version in it, the same data gives the same bytes.
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+        inches = "tight" if tight else None
+        figure.savefig(temporary, format="png", metadata={"Software": None}, bbox_inches=inches)

@@ -34,8 +34,8 @@ def versions() -> dict[str, str]:
     }
 
 
-def host(device: torch.device) -> HostRecord:
-    """The machine, without anything that names its owner."""
+def host(device: torch.device, processes: int = 1) -> HostRecord:
+    """The machine, without anything that names its owner, and how many processes the run has."""
     accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return HostRecord(
@@ -44,6 +44,7 @@ def host(device: torch.device) -> HostRecord:
         cores=os.cpu_count() or 1,
         memory_gib=round(memory, 1),
         accelerator=accelerator,
+        processes=processes,
     )
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from zoo.backbone import SCRATCH, Training
 from zoo_harness.card_wording import pretrained_on
 from zoo_harness.run_record import RunRecord
+from zoo_harness.training_wording import learning_rate_in_words, optimizer_in_words, training_rows
 
 # Each file of zoo_cards, and the recipe that repeats its setting.
 RECIPE_OF_TABLE = {
@@ -18,6 +21,9 @@ RECIPE_OF_TABLE = {
     "report2023_training.json": "scratch",
     "report2024_results.json": "report",
 }
+
+# The settings of these recipes; those of the others are the defaults.
+_TRAINING = {"scratch": SCRATCH.training or Training()}
 
 _CONDITIONS = re.compile(
     r"(?P<epochs>\d+) epochs, (?P<optimizer>Adam|SGD) lr (?P<learning_rate>[\d.e-]+), batch size (?P<batch_size>\d+), "
@@ -132,6 +138,7 @@ def differences(record: RunRecord, figure: Published) -> list[str]:
     clauses = [
         f"{what} {ours} instead of {theirs}" for what, ours, theirs in _settings(record, figure) if ours != theirs
     ]
+    clauses += _training_differences(record.settings.training, _TRAINING.get(figure.recipe, Training()))
     dataset = record.dataset
     if (dataset.per_class, dataset.limit, dataset.val_fraction) != (None, None, figure.table.val_fraction):
         clauses.append(f"part of the data: {dataset.subset}")
@@ -156,6 +163,24 @@ def _settings(record: RunRecord, figure: Published) -> list[tuple[str, object, o
         ("input size", side, f"{theirs.input_side} x {theirs.input_side}"),
         ("pretrained on", pretraining, figure.row.pretrained_on or pretraining),
     ]
+
+
+def _training_differences(ours: Training, theirs: Training) -> Iterator[str]:
+    """What no table states but the recipe that repeats its setting says: momentum, schedule, augmentation and so on."""
+    mine, recipes = _rest_of_training(ours), _rest_of_training(theirs)
+    for what in {**recipes, **mine}:
+        if mine.get(what) != recipes.get(what):
+            yield f"{what}: {mine.get(what, 'none')}, instead of {recipes.get(what, 'none')}"
+
+
+def _rest_of_training(training: Training) -> dict[str, str]:
+    optimizer, rate = optimizer_in_words(training), learning_rate_in_words(training)
+    return {
+        "momentum and weight decay": optimizer.partition(", ")[2] or "none",
+        "schedule of the learning rate": rate.partition(", ")[2] or "constant",
+        "checkpoint": "that of the last epoch",
+        **dict(training_rows(training)),
+    }
 
 
 @cache

@@ -16,9 +16,11 @@ from pathlib import Path
 
 from zoo.errors import UsageError, ZooError
 from zoo_harness.atomic import write_text
+from zoo_harness.card_merge import merged_card, read_card
 from zoo_harness.run_record import EpochRecord, RunRecord
 
-PLOTS = ("loss.png", "accuracy.png", "samples.png")
+PLOTS = ("loss.png", "accuracy.png", "learning_rate.png", "confusion.png", "layers.png", "samples.png")
+UNMERGED = "README.new.md"
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,20 @@ class RunDirectory:
         finally:
             os.close(descriptor)
 
-    def finish(self, record: RunRecord, card: str) -> None:
-        """Write the card and the last record; the record goes last, since it says that the rest is there."""
-        write_text(self.path / "README.md", card)
+    def finish(self, record: RunRecord, card: str) -> str | None:
+        """Write the card and the last record; the record goes last, since it says that the rest is there.
+
+        What a person wrote into an earlier card stays. Where the two cannot be merged the new one is written beside it,
+        and what is wrong is returned.
+        """
+        fault = None
+        try:
+            write_text(self.path / "README.md", merged_card(read_card(self.path), card))
+        except UsageError as error:
+            write_text(self.path / UNMERGED, card)
+            fault = f"{self.path / 'README.md'} is as it was, the new card is {self.path / UNMERGED}: {error}"
         self.write_record(record)
+        return fault
 
     def plots(self) -> tuple[str, ...]:
         """The names of the plots that have been written."""
@@ -94,6 +106,27 @@ class RunDirectory:
     def samples(self) -> Path:
         """A labelled grid of the data."""
         return self.path / "samples.png"
+
+
+class WatchedDirectory(RunDirectory):
+    """The same folder in a process that helps with the run of another: it is read, and never written to."""
+
+    def write_record(self, record: RunRecord) -> None:
+        """Do nothing."""
+
+    def append_epoch(self, epoch: EpochRecord) -> None:
+        """Do nothing."""
+
+    def rewrite_history(self, epochs: Iterable[EpochRecord]) -> None:
+        """Do nothing."""
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold nothing: the first process holds the folder for all."""
+        yield
+
+    def finish(self, record: RunRecord, card: str) -> str | None:
+        """Do nothing."""
 
 
 def claim_directory(out: Path | None, backbone: str, dataset: str) -> RunDirectory:

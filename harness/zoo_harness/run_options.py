@@ -53,7 +53,10 @@ class RunOptions(Record):
     device: str = "auto"
     precision: str = "fp32"
     deterministic: bool = False
+    compile: bool = False
+    cache_dtype: str = "exact"
     predict: str = "cls"
+    layer_curve: bool = True
 
     @property
     def training(self) -> dict[str, object]:

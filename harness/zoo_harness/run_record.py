@@ -127,6 +127,8 @@ class SettingsRecord(Record):
     device: str
     precision: Literal["fp32", "bf16"]
     deterministic: bool
+    compiled: bool = False
+    kept_as: Literal["exact", "fp16", "bf16"] = "exact"
     evaluation_batch_size: int
 
 
@@ -138,6 +140,7 @@ class HostRecord(Record):
     cores: int
     memory_gib: float
     accelerator: str | None
+    processes: int = 1
 
 
 class Measurement(Record):
@@ -225,8 +228,61 @@ class FrozenPartRecord(Record):
     seconds: float | None = None
 
 
+class ConfusedPair(Record):
+    """Of the ``of`` images of a class ``true``, ``images`` were taken for ``predicted``."""
+
+    true: str
+    predicted: str
+    images: int
+    of: int
+
+
+class ClassAccuracy(Record):
+    """The part of one class's images that were recognised."""
+
+    name: str
+    accuracy: Measurement
+
+
+class ConfusionSummary(Record):
+    """What stands out in the confusion matrix of a split, which ``confusion.json`` has whole; most confused first."""
+
+    split: str
+    pairs: tuple[ConfusedPair, ...]
+    worst: tuple[ClassAccuracy, ...]
+
+
+class LayerScores(Record):
+    """Scores of one layer's features; ``vector`` says how its output became one vector of ``width`` numbers.
+
+    ``path`` is ``"raw pixels"`` for the images themselves.
+    """
+
+    path: str
+    width: int
+    vector: str
+    separation: SplitSeparation
+
+
+class LayerCurveRecord(Record):
+    """The separation at every declared layer of the trained network on one split, raw pixels first."""
+
+    split: str
+    layers: Annotated[tuple[LayerScores, ...], Field(min_length=1)]
+
+    @property
+    def best(self) -> LayerScores:
+        """The layer of the network with the highest Separation Index, the earliest of equals."""
+        layers = [layer for layer in self.layers if layer.path != "raw pixels"]
+        return max(layers or self.layers, key=lambda layer: layer.separation.si.value)
+
+
 class Results(Record):
-    """What was measured; ``None`` where the run has not come that far, or has no test split kept for the end."""
+    """What was measured; ``None`` where the run has not come that far, or has no test split kept for the end.
+
+    ``confusion`` and ``layer_curve`` are of the headline's split, once a run is finished; runs of more than 1,000
+    classes and those that were told so have none.
+    """
 
     epochs_done: int
     evaluation_loss: float | None
@@ -237,6 +293,8 @@ class Results(Record):
     separation_raw_pixels: SeparationRecord | None
     separation_before: SeparationRecord | None
     separation_after: SeparationRecord | None
+    confusion: ConfusionSummary | None = None
+    layer_curve: LayerCurveRecord | None = None
     frozen_part: FrozenPartRecord | None
     mean_train_seconds: float | None
     mean_evaluation_seconds: float | None

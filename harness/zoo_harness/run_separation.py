@@ -51,7 +51,7 @@ def separation_tables(record: RunRecord) -> list[tuple[str, list[list[str]]]]:
     """A title and rows of cells for each split."""
     tables = []
     for title, split, images in splits_scored(record):
-        rows = [[row.name, *map(_with_error, row.scores)] for row in separation_rows(record, split)]
+        rows = [[row.name, *map(with_error, row.scores)] for row in separation_rows(record, split)]
         tables.append((f"{title}, {images.images:,} images", rows))
     return tables
 
@@ -90,7 +90,8 @@ def measurements(separation: SeparationRecord | None) -> list[ScoreMeasurement]:
     return [score for split in splits if split for score in split.scores if score]
 
 
-def _with_error(score: ScoreMeasurement | None) -> str:
+def with_error(score: ScoreMeasurement | None) -> str:
+    """A score with its bootstrap standard error."""
     return f"{score.value:.4f} ± {score.bootstrap_error:.4f}" if score else card_wording.NOT_MEASURED
 
 

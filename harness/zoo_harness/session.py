@@ -1,5 +1,7 @@
 """One run while it runs: scores, training, scores again, and everything written down as it comes.
 
+Of several processes all go through the same steps, and the first alone scores and writes.
+
 After every epoch the state of the training is on the disk, so that a kill costs no more than the epoch it falls into.
 The checkpoint is written when the run ends, in whatever way; one that was killed has none until it is resumed.
 """
@@ -18,20 +20,25 @@ from zoo.errors import UsageError, ZooError
 from zoo_harness import checkpoint, provenance
 from zoo_harness.cache_policy import CachePolicy
 from zoo_harness.card import render_card
+from zoo_harness.confusion import count_confusion, summarize
+from zoo_harness.confusion_plot import plot_confusion
+from zoo_harness.data import ImageData
 from zoo_harness.device import repeatable
 from zoo_harness.evaluate import Plan
 from zoo_harness.feature_input import Array
 from zoo_harness.frozen_part import open_learner, whole_network
 from zoo_harness.interrupts import held_back
 from zoo_harness.layer_curve import RAW_PIXELS
-from zoo_harness.plots import plot_history, plot_samples
+from zoo_harness.plots import plot_history, plot_learning_rate, plot_samples
 from zoo_harness.run_changes import refuse_changes
+from zoo_harness.run_curve import plot_run_curve, run_curve
 from zoo_harness.run_directory import RunDirectory
 from zoo_harness.run_record import (
     EpochRecord,
     FrozenPartRecord,
     RunRecord,
     SeparationRecord,
+    SplitRecord,
     SplitSeparation,
     now,
     read_run,
@@ -39,7 +46,7 @@ from zoo_harness.run_record import (
 from zoo_harness.sources import ImageSource
 from zoo_harness.split_separation import split_separation
 from zoo_harness.tensorboard_log import event_log
-from zoo_harness.train import Evaluation, FineTuning, Learner, Progress, evaluate, starting_state
+from zoo_harness.train import Evaluation, FineTuning, Learner, Progress, evaluate, starting_state, steps_per_epoch
 
 Ending = Literal["finished", "interrupted", "failed"]
 
@@ -83,10 +90,11 @@ def resume(planned: Plan, directory: RunDirectory, policy: CachePolicy, watch: W
 
 def _carry_out(session: _Session, policy: CachePolicy) -> RunRecord:
     conditions = session.planned.request.conditions
+    noted = session.watch.tensorboard and conditions.processes.leads
     with (
         session.directory.held(),
         repeatable(conditions.deterministic),
-        event_log(session.directory.path, wanted=session.watch.tensorboard) as session.note,
+        event_log(session.directory.path, wanted=noted) as session.note,
     ):
         try:
             session.begin()
@@ -98,6 +106,8 @@ def _carry_out(session: _Session, policy: CachePolicy) -> RunRecord:
                 session.train()
                 session.score_after()
                 session.score_test()
+                session.count_confusion()
+                session.score_layers()
             return session.close("finished")
         except KeyboardInterrupt:
             session.close("interrupted")
@@ -120,7 +130,9 @@ class _Session:
         self._progress = watch.progress
         self._started = time.perf_counter()
         self._layer = planned.request.layer
+        self._leads = planned.request.conditions.processes.leads
         self._last: Evaluation | None = None
+        self._of_test: Evaluation | None = None
         self._learner = self._whole = whole_network(planned)
         self._state = starting_state(planned.tuned, planned.request.training)
 
@@ -142,7 +154,7 @@ class _Session:
 
     def score_raw_pixels(self) -> None:
         """Separation of the images themselves, and the sample grid."""
-        if self.record.results.separation_raw_pixels is not None:
+        if self.record.results.separation_raw_pixels is not None or not self._leads:
             return
         data = self.planned.data
         plot_samples(
@@ -196,9 +208,11 @@ class _Session:
         test, conditions, results = self.planned.data.test, self.planned.request.conditions, self.record.results
         if test is None:
             return
-        source = ImageSource(test, conditions.device)
+        source = ImageSource(test, conditions.device, processes=conditions.processes)
         self._progress.stage("the test split, once", len(source))
-        found = evaluate(self._whole, source, conditions, self._layer, self._progress)
+        self._of_test = found = evaluate(self._whole, source, conditions, self._layer, self._progress)
+        if not self._leads:
+            return
         self._progress.stage(f"separation of the test split, {len(test):,} images", 0)
         pixels, after = results.separation_raw_pixels, results.separation_after
         self._update(
@@ -208,11 +222,49 @@ class _Session:
             separation_after=_with_test(after, split_separation(found.collected, test.labels, conditions)),
         )
 
+    def count_confusion(self) -> None:
+        """Which classes are taken for which, in the split of the headline."""
+        split, images = self._headline()
+        found = self._of_test or self._last
+        if found is None or not self._leads:
+            return
+        confusion = count_confusion(images.labels, found.predictions, self.record.dataset.classes, split.split)
+        if confusion is not None:
+            confusion.write(self.directory.path)
+            plot_confusion(confusion, self.directory.path / "confusion.png")
+            self._update(confusion=summarize(confusion))
+
+    def score_layers(self) -> None:
+        """Separation at every declared layer of the trained network, in the split of the headline."""
+        split, images = self._headline()
+        if not self.planned.request.layer_curve or len(images) < 2 or not self._leads:
+            return
+        self._progress.stage(f"layers of the trained network on the {split.split} split", len(images))
+        pixels = self.record.results.separation_raw_pixels
+        scored = None if pixels is None else pixels.test if self._of_test else pixels.evaluation
+        try:
+            curve = run_curve(
+                self.planned.tuned.network,
+                self.record.backbone.features,
+                images,
+                split.split,
+                self.planned.request.conditions,
+                self._progress,
+                raw_pixels=scored,
+            )
+        except ZooError as error:  # what was trained and measured is worth more than this curve
+            self.watch.say(f"warning: no separation of the layers: {error}")
+            return
+        plot_run_curve(curve, self.record.backbone.name, self.directory.path / "layers.png")
+        self._update(layer_curve=curve)
+
     def close(self, status: Ending) -> RunRecord:
         """Write the checkpoint, the card, the plots, and the record for the last time.
 
         Where the run was cut short the checkpoint has the weights of the last whole epoch.
         """
+        if not self._leads:
+            return self.record
         with held_back():
             self._update(
                 total_seconds=time.perf_counter() - self._started, peak_memory_gib=provenance.peak_memory_gib()
@@ -224,6 +276,12 @@ class _Session:
                     self._state.load(self.directory.path)
                     self._save_checkpoint()
             plot_history(list(self._state.standing.history), self.directory.path)
+            plot_learning_rate(
+                self.record.settings.training,
+                self._state.standing.epoch,
+                steps_per_epoch(len(self.planned.data.train), self.record.settings.training.batch_size),
+                self.directory.path,
+            )
             ending = {
                 "status": status,
                 "ended": now(),
@@ -231,12 +289,22 @@ class _Session:
                 "checkpoint_sha256": checkpoint.digest(self.directory.path),
             }
             self.record = self.record.model_copy(update=ending)
-            self.directory.finish(self.record, render_card(self.record))
+            fault = self.directory.finish(self.record, render_card(self.record))
+            if fault is not None:
+                self.watch.say(f"warning: {fault}")
         return self.record
+
+    def _headline(self) -> tuple[SplitRecord, ImageData]:
+        """The split that stands for the run, and its images."""
+        data = self.planned.data
+        if data.test is None or data.record.test is None:
+            return data.record.evaluation, data.evaluation
+        return data.record.test, data.test
 
     def _after_epoch(self, epoch: EpochRecord, result: Evaluation) -> None:
         with held_back():  # state, history and record speak of the same epoch
-            self._state.save(self.directory.path)
+            if self._leads:
+                self._state.save(self.directory.path)
             self.directory.append_epoch(epoch)
             self._last = result
             history = self._state.standing.history
@@ -264,6 +332,8 @@ class _Session:
         self, layer: str, train: Array | Tensor, evaluation: Array | Tensor, called: str
     ) -> SeparationRecord:
         data, conditions = self.planned.data, self.planned.request.conditions
+        if not self._leads:
+            return SeparationRecord(layer=layer, train=None, evaluation=None)
         scores = {}
         for split, features, images in (("train", train, data.train), ("evaluation", evaluation, data.evaluation)):
             self._progress.stage(f"separation of {called}: {split} split, {len(images):,} images", 0)

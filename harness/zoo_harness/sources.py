@@ -1,7 +1,8 @@
 """Where the batches of a run come from: images that go through the whole network, or what its frozen part gave.
 
 A source serves one split. Training asks for batches by index, in the order of an epoch; evaluation asks for all of
-them, first to last.
+them, first to last. Of several processes each gets its own part of a batch. Where that is none, it gets one image
+without a label, so that the network runs in step with the others.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from zoo.backbone import Augmentation
 from zoo_harness.augmentation import Draws
 from zoo_harness.data import ImageData
+from zoo_harness.processes import ALONE, Processes
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
 
@@ -36,7 +38,7 @@ class Source(Protocol):
         """What goes into the network, and labels (B,), of these images, as training epoch ``number`` sees them."""
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """The same for all images, first to last, as they are evaluated."""
+        """The same for this process's share of all images, first to last, as they are evaluated."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class ImageSource:
     device: torch.device
     augment: tuple[Augmentation, ...] = ()
     seed: int = 0
+    processes: Processes = ALONE
 
     @property
     def labels(self) -> Tensor:
@@ -58,25 +61,27 @@ class ImageSource:
 
     def epoch(self, number: int, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
         """Batches of normalised images (B, 3, h, w)."""
+        shares = [self.processes.share(len(indices)) for indices in plan]
         if not self.augment:
-            yield from self._batches(plan)
+            yield from self._batches(indices[own.start : own.stop] for indices, own in zip(plan, shares, strict=True))
             return
         draws = Draws.of(self.augment, sum(map(len, plan)), self.seed, number)
         place = 0
-        for indices in plan:
-            planes, labels = self.data.planes(indices, self.device)
-            planes = draws.apply(planes, slice(place, place + len(indices)))
+        for indices, share in zip(plan, shares, strict=True):
+            own = slice(share.start, share.stop) if share else slice(0, 1)
+            planes, labels = self.data.planes(indices[own], self.device)
+            planes = draws.apply(planes, slice(place + own.start, place + own.stop))
             place += len(indices)
-            yield (self.data.transform.normalise(planes),), labels
+            yield (self.data.transform.normalise(planes),), labels[: len(share)]
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """Batches of normalised images (B, 3, h, w)."""
-        return self._batches(in_turn(len(self), batch_size))
+        return self._batches(in_turn(self.processes.share(len(self)), batch_size))
 
     def _batches(self, plan: Iterable[NDArray[np.int64]]) -> Iterator[Batch]:
         for indices in plan:
-            images, labels = self.data.batch(indices, self.device)
-            yield (images,), labels
+            images, labels = self.data.batch(indices if len(indices) else _FIRST, self.device)
+            yield (images,), labels[: len(indices)]
 
 
 class Rows(Protocol):
@@ -90,13 +95,15 @@ class Rows(Protocol):
 class KeptSource:
     """What the frozen part gave for each image, read from a store.
 
-    ``views`` changed views of all images lie behind the images as they are; epochs take the views in turn.
+    ``views`` changed views of all images lie behind the images as they are; epochs take the views in turn. ``labels``
+    are those of all images; the store has the rows of this process's share of them alone.
     """
 
     rows: Rows
     labels: Tensor
     device: torch.device
     views: int = 0
+    processes: Processes = ALONE
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -104,23 +111,33 @@ class KeptSource:
     def epoch(self, number: int, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
         """Batches of kept tensors (B, ...)."""
         view = 1 + (number - 1) % self.views if self.views else 0
-        return self._batches(plan, view * len(self))
+        return self._batches(plan, view)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """Batches of kept tensors (B, ...)."""
-        return self._batches(in_turn(len(self), batch_size), 0)
+        return self._batches(in_turn(self._share, batch_size), 0)
 
-    def _batches(self, plan: Iterable[NDArray[np.int64]], first: int) -> Iterator[Batch]:
-        plan = list(plan)
-        kept = self.rows.batches(indices + first for indices in plan)
-        for indices, tensors in zip(plan, kept, strict=True):
+    @property
+    def _share(self) -> range:
+        return self.processes.share(len(self))
+
+    def _batches(self, plan: Iterable[NDArray[np.int64]], view: int) -> Iterator[Batch]:
+        share = self._share
+        first = view * len(share) - share.start
+        own = [indices[(indices >= share.start) & (indices < share.stop)] for indices in plan]
+        kept = self.rows.batches(first + indices if len(indices) else _FIRST for indices in own)
+        for indices, tensors in zip(own, kept, strict=True):
             yield tensors, self.labels[torch.from_numpy(indices)].to(self.device, non_blocking=True)
 
 
-def in_turn(images: int, batch_size: int) -> list[NDArray[np.int64]]:
-    """Indices of all images in batches, first to last.
+_FIRST = np.zeros(1, np.int64)
 
-    >>> [len(batch) for batch in in_turn(70, 32)]
+
+def in_turn(images: range, batch_size: int) -> list[NDArray[np.int64]]:
+    """Indices of these images in batches, first to last.
+
+    >>> [len(batch) for batch in in_turn(range(70), 32)]
     [32, 32, 6]
     """
-    return [np.arange(start, min(start + batch_size, images)) for start in range(0, images, batch_size)]
+    starts = range(images.start, images.stop, batch_size)
+    return [np.arange(start, min(start + batch_size, images.stop)) for start in starts]

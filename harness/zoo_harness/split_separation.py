@@ -11,6 +11,7 @@ from zoo_harness.feature_input import Array
 from zoo_harness.layer_curve import Scoring, score_features
 from zoo_harness.run_record import ScoreMeasurement, SplitSeparation
 from zoo_harness.score import Score
+from zoo_harness.separation import Separation
 from zoo_harness.train import Conditions
 
 ORDER = 2
@@ -28,11 +29,14 @@ def split_separation(features: Array | Tensor, labels: Tensor, conditions: Condi
     n = len(labels)
     if n < 2:
         return None
-    order = 2 if n > ORDER else 1
-    found = score_features(features, labels, conditions, Scoring(order=order))
-    whole = order == ORDER
+    return recorded(score_features(features, labels, conditions, Scoring(order=min(ORDER, n - 1))))
+
+
+def recorded(found: Separation) -> SplitSeparation:
+    """What the record of a run keeps of scores of order 1 or 2."""
+    whole, n = found.order == ORDER, found.n
     return SplitSeparation(
-        order=order,
+        order=2 if whole else 1,
         si=_measurement(found.si, n),
         high=_measurement(found.high[ORDER], n) if whole else None,
         soft=_measurement(found.soft[ORDER], n) if whole else None,

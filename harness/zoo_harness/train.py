@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -20,9 +21,12 @@ from torch import Tensor, nn
 
 from zoo.backbone import FeatureLayer, Training
 from zoo.errors import UsageError, ZooError
+from zoo_harness.batch_statistics import SharedBatchNorm, has_batch_statistics
+from zoo_harness.choices import KeptAs
 from zoo_harness.device import autocast
 from zoo_harness.features import pool_features
 from zoo_harness.optimization import TrainingLoss, learning_rate, make_optimizer
+from zoo_harness.processes import ALONE, Processes
 from zoo_harness.run_record import EpochRecord, Measurement
 from zoo_harness.sources import Source
 from zoo_harness.surgery import TunedNetwork, capture
@@ -61,15 +65,22 @@ class Conditions:
     predict: Literal["cls", "mean"] = "cls"
     seed: int = 0
     deterministic: bool = False
+    compiled: bool = False
+    kept_as: KeptAs = "exact"
+    processes: Processes = ALONE
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One pass over a split in inference mode: mean loss, accuracy, and the features ``(N, D)`` of a layer, if any."""
+    """One pass over a split in inference mode: mean loss, accuracy, and the features ``(N, D)`` of a layer, if any.
+
+    ``predictions``: (N,) int64 on the device, the class that each image was taken for.
+    """
 
     loss: float
     accuracy: Measurement
     features: Tensor | None
+    predictions: Tensor
 
     @property
     def collected(self) -> Tensor:
@@ -82,7 +93,8 @@ class Evaluation:
 class Learner:
     """A network that trains, the two splits it sees, and how their batches become logits, one tensor a head.
 
-    ``reaches`` says of a module's path whether it runs when logits are computed so.
+    ``reaches`` says of a module's path whether it runs when logits are computed so. ``logits_in_training`` is a faster
+    way for the steps of training alone, if there is one.
     """
 
     tuned: TunedNetwork
@@ -91,6 +103,7 @@ class Learner:
     classes: int
     logits: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
     reaches: Callable[[str], bool] = field(default=lambda _path: True)
+    logits_in_training: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] | None = None
 
     @classmethod
     def whole(cls, tuned: TunedNetwork, train: Source, evaluation: Source, classes: int) -> Learner:
@@ -114,11 +127,15 @@ class FineTuning:
     on_epoch: Callable[[EpochRecord, Evaluation], None]
     progress: Progress
     _loss: TrainingLoss = field(init=False)
+    _parameters: tuple[nn.Parameter, ...] = field(init=False)
+    _sharing_statistics: bool = field(init=False)
 
     def __post_init__(self) -> None:
         if self.training.epochs and len(self.learner.train) < 2:
             raise UsageError(f"training needs at least 2 images, given {len(self.learner.train)}")
         self._loss = TrainingLoss(self.training, self.learner.train.labels, self.learner.classes)
+        self._parameters = tuple(self.learner.tuned.trained_parameters().values())
+        self._sharing_statistics = self.conditions.processes.several and has_batch_statistics(self.learner.tuned)
 
     def run(self) -> None:
         """Train; raises :class:`~zoo.errors.ZooError` when the loss is no longer finite."""
@@ -151,28 +168,37 @@ class FineTuning:
     def _train(self, epoch: int) -> tuple[float, float]:
         learner, conditions, count = self.learner, self.conditions, len(self.learner.train)
         learner.tuned.train()
-        torch.manual_seed(_mix(conditions.seed, epoch))  # dropout draws the same numbers whatever came before
+        # Dropout draws the same numbers whatever came before; several processes drop different ones.
+        torch.manual_seed(_mix(conditions.seed, epoch, conditions.processes.rank))
         plan = list(batches(count, self.training.batch_size, conditions.seed, epoch))
         losses = torch.zeros(len(plan), dtype=torch.float64, device=conditions.device)
         correct = torch.zeros((), dtype=torch.int64, device=conditions.device)
+        looked_at = 0
         for step, (inputs, labels) in enumerate(learner.train.epoch(epoch, plan)):
             rate = learning_rate(self.training, (epoch - 1) * len(plan) + step, len(plan))
-            losses[step], right = self._step(inputs, labels, rate)
+            losses[step], right = self._step(inputs, labels, len(plan[step]), rate)
             correct += right
-            self.progress.advance(len(labels))
-            if step % LOOKED_AT == LOOKED_AT - 1:
+            self.progress.advance(len(plan[step]))
+            if step - looked_at == LOOKED_AT - 1 or step == len(plan) - 1:
+                conditions.processes.add(losses[looked_at : step + 1])
                 _refuse_infinite(losses[: step + 1], epoch)
-        _refuse_infinite(losses, epoch)
+                looked_at = step + 1
+        conditions.processes.add(correct)
         return float(losses.sum()) / count, int(correct) / count
 
-    def _step(self, inputs: tuple[Tensor, ...], labels: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+    def _step(self, inputs: tuple[Tensor, ...], labels: Tensor, images: int, rate: float) -> tuple[Tensor, Tensor]:
+        """One step on this process's part of a batch of so many images: its loss and right answers, summed."""
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate
         self.state.optimizer.zero_grad(set_to_none=True)
-        with autocast(self.conditions.precision, self.conditions.device):
-            logits = self.learner.logits(inputs)
+        processes = self.conditions.processes
+        statistics = SharedBatchNorm(processes, counted=len(labels) > 0) if self._sharing_statistics else nullcontext()
+        logits_of = self.learner.logits_in_training or self.learner.logits
+        with statistics, autocast(self.conditions.precision, self.conditions.device):
+            logits = tuple(part[: len(labels)] for part in logits_of(inputs))
         loss = self._loss(logits, labels)
-        (loss / len(labels)).backward()
+        (loss / images).backward()
+        processes.add_gradients(self._parameters)
         self.state.optimizer.step()
         return loss.detach(), (prediction(logits, self.conditions.predict).argmax(1) == labels).sum()
 
@@ -186,11 +212,17 @@ def starting_state(tuned: TunedNetwork, training: Training) -> TrainingState:
 def evaluate(
     learner: Learner, source: Source, conditions: Conditions, layer: FeatureLayer | None, progress: Progress
 ) -> Evaluation:
-    """Loss, accuracy and perhaps one layer's features of a split, in inference mode and in the order of the data."""
+    """Loss, accuracy and perhaps one layer's features of a split, in inference mode and in the order of the data.
+
+    Of several processes the first has the features and predictions of all images.
+    """
     learner.tuned.eval()
     total = torch.zeros((), dtype=torch.float64, device=conditions.device)
     correct = torch.zeros((), dtype=torch.int64, device=conditions.device)
-    features = torch.empty(len(source), layer.width) if layer else None
+    processes = conditions.processes
+    share = len(processes.share(len(source)))
+    predictions = torch.empty(share, dtype=torch.int64, device=conditions.device)
+    features = torch.empty(share, layer.width) if layer else None
     paths = [layer.path] if layer else []
     done = 0
     with torch.inference_mode(), autocast(conditions.precision, conditions.device):
@@ -198,15 +230,20 @@ def evaluate(
             with capture(learner.tuned.network, paths) as outputs:
                 logits = learner.logits(inputs)
             total += summed_loss(logits, labels)
-            correct += (prediction(logits, conditions.predict).argmax(1) == labels).sum()
+            taken_for = prediction(logits, conditions.predict).argmax(1)
+            predictions[done : done + len(labels)] = taken_for
+            correct += (taken_for == labels).sum()
             if features is not None and layer is not None:
                 features[done : done + len(labels)] = pool_features(outputs[layer.path], layer).float().cpu()
             done += len(labels)
-            progress.advance(len(labels))
+            progress.advance(len(labels) * processes.count)
+        processes.add(total, correct)
+        predictions = processes.gather(predictions)
+        features = None if features is None else processes.gather(features)
     loss = float(total) / len(source)
     if not math.isfinite(loss):
         raise ZooError(f"evaluation: {_not_finite(loss)}")
-    return Evaluation(loss, measure(int(correct) / len(source), len(source)), features)
+    return Evaluation(loss, measure(int(correct) / len(source), len(source)), features, predictions)
 
 
 def summed_loss(logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:
@@ -242,15 +279,24 @@ def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[NDAr
     [32, 33]
     """
     order = np.random.default_rng((seed, epoch)).permutation(count)
-    starts = list(range(0, count, batch_size))
-    if len(starts) > 1 and count % batch_size == 1:
-        starts.pop()
+    starts = list(range(0, count, batch_size))[: steps_per_epoch(count, batch_size)]
     for start, end in zip(starts, [*starts[1:], count], strict=True):
         yield order[start:end]
 
 
-def _mix(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> 1)
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """How many batches :func:`batches` makes of so many images.
+
+    >>> steps_per_epoch(65, 32), steps_per_epoch(66, 32)
+    (2, 3)
+    """
+    whole, rest = divmod(count, batch_size)
+    return max(1, whole + (rest > 1)) if count else 0
+
+
+def _mix(seed: int, epoch: int, rank: int) -> int:
+    entropy = (seed, epoch, rank) if rank else (seed, epoch)
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _refuse_infinite(losses: Tensor, epoch: int) -> None:

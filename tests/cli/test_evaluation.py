@@ -16,11 +16,13 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import NearestNeighbors
 
 import zoo
 from zoo_harness.choices import Subset
 from zoo_harness.cli import run
+from zoo_harness.confusion import Confusion, summarize
 from zoo_harness.features import pool_features
 from zoo_harness.run_directory import claim_directory
 from zoo_harness.run_record import EpochRecord, RunRecord, SplitSeparation, read_run
@@ -41,6 +43,7 @@ FILES = {
     "samples.png",
     "training_state.safetensors",
 }
+AT_THE_END = {"confusion.json", "confusion.png", "layers.png"}
 EVAL = ("eval", "efficientnet_lite0", "--dataset", "digits")
 
 
@@ -66,7 +69,7 @@ def refused(capsys: pytest.CaptureFixture[str], status: int, *arguments: str) ->
 
 
 def test_run_directory_holds_what_it_promises(finished: Path) -> None:
-    assert {file.name for file in finished.iterdir()} == FILES
+    assert {file.name for file in finished.iterdir()} == FILES | AT_THE_END
     record = read_run(finished)
     assert record.status == "finished"
     assert record.results.epochs_done == 2
@@ -75,13 +78,60 @@ def test_run_directory_holds_what_it_promises(finished: Path) -> None:
     assert record.parameters.trained == 1_030_410
     assert record.parameters.trained_without_head == 1_017_600
     assert record.dataset.train.per_class == (4,) * 10
-    assert record.plots == ("loss.png", "accuracy.png", "samples.png")
+    assert record.plots == ("loss.png", "accuracy.png", "confusion.png", "layers.png", "samples.png")
     assert record.settings.seed == 3
 
 
 def test_card_command_prints_the_runs_card(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["card", str(finished)]) == 0
     assert capsys.readouterr().out.rstrip() == (finished / "README.md").read_text().rstrip()
+
+
+def test_the_code_in_the_card_recognises_a_digit(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, _labels = evaluation_images(read_run(finished))
+    Image.fromarray(images[0]).resize((64, 64)).save(tmp_path / "image.jpg")
+    monkeypatch.chdir(tmp_path)
+    card = (finished / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(block.replace("PATH", str(finished)), {})  # noqa: S102 - our own card
+    labels = capsys.readouterr().out.split()
+    assert len(labels) == 3
+    assert len(set(labels)) == 1
+    assert labels[0] in read_run(finished).dataset.classes
+
+
+def test_card_command_keeps_what_a_person_wrote(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("run.json", "README.md"):
+        (tmp_path / name).write_bytes((finished / name).read_bytes())
+    card = tmp_path / "README.md"
+    edited = card.read_text().replace("# efficientnet_lite0", "# An older title") + "\nMine.\n"
+    card.write_text(edited)
+    assert run(["card", f"{tmp_path}/run.json"]) == 0
+    assert capsys.readouterr().out == (finished / "README.md").read_text() + "\nMine.\n"
+    assert card.read_text() == edited
+    assert run(["card", str(tmp_path), "--write"]) == 0
+    assert capsys.readouterr().out == f"{card}\n"
+    assert card.read_text() == (finished / "README.md").read_text() + "\nMine.\n"
+
+
+def test_card_command_never_writes_over_a_card_by_hand(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.json").write_bytes((finished / "run.json").read_bytes())
+    (tmp_path / "README.md").write_text("# By hand\n")
+    assert "no part marked as made by zoo" in refused(capsys, 2, "card", str(tmp_path), "--write")
+    assert (tmp_path / "README.md").read_text() == "# By hand\n"
+    assert run(["card", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == (finished / "README.md").read_text()
+    assert captured.err.startswith("warning: not merged with ")
+    assert "is not the directory of one" in refused(capsys, 2, "card", "efficientnet_lite0", "--write")
 
 
 def test_last_epoch_and_final_accuracy_agree(finished: Path) -> None:
@@ -145,6 +195,53 @@ def test_scores_of_one_split_obey_their_identity(finished: Path) -> None:
         for split in (found.train, found.evaluation):
             _index, high, soft, anti, _centre = values(split)
             assert anti == pytest.approx(1 - 2 * soft + high)
+
+
+def test_confusion_matrix_is_that_of_the_loaded_checkpoints_predictions(finished: Path) -> None:
+    record = read_run(finished)
+    images, labels = evaluation_images(record)
+    model = zoo.load(finished)
+    with torch.inference_mode():
+        predicted = model(model.preprocess(torch.from_numpy(images))).argmax(1).numpy()
+    confusion = Confusion.model_validate_json((finished / "confusion.json").read_bytes())
+    assert confusion.classes == record.dataset.classes
+    assert confusion.split == "test"
+    assert np.array_equal(confusion.counts, confusion_matrix(labels, predicted, labels=range(10)))
+    assert record.results.accuracy is not None
+    assert np.trace(np.array(confusion.counts)) / len(labels) == pytest.approx(record.results.accuracy.value)
+    assert record.results.confusion == summarize(confusion)
+
+
+def test_layer_curve_has_every_declared_layer_and_agrees_with_the_other_scores(finished: Path) -> None:
+    record = read_run(finished)
+    curve, pixels, after = (
+        record.results.layer_curve,
+        record.results.separation_raw_pixels,
+        record.results.separation_after,
+    )
+    assert curve is not None
+    assert pixels is not None
+    assert after is not None
+    declared = [(layer.path, layer.width) for layer in record.backbone.features]
+    assert [(layer.path, layer.width) for layer in curve.layers] == [("raw pixels", 64), *declared]
+    assert (curve.layers[0].separation, curve.layers[-1].separation) == (pixels.evaluation, after.evaluation)
+    assert curve.best.separation.si.value == max(layer.separation.si.value for layer in curve.layers[1:])
+
+
+def test_layer_curve_is_left_out_where_it_is_not_wanted_and_of_one_image(tmp_path: Path) -> None:
+    for name, options in (("unwanted", ["--limit", "12", "--no-layer-curve"]), ("one", ["--limit", "1"])):
+        out = tmp_path / name
+        assert run([*EVAL, *options, "--epochs", "0", "--out", str(out), "--quiet"]) == 0
+        assert read_run(out).results.layer_curve is None
+        assert not (out / "layers.png").exists()
+
+
+def test_a_record_from_before_confusion_and_curve_is_read(finished: Path, tmp_path: Path) -> None:
+    content = json.loads((finished / "run.json").read_text())
+    del content["results"]["confusion"], content["results"]["layer_curve"]
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    results = read_run(tmp_path).results
+    assert (results.confusion, results.layer_curve) == (None, None)
 
 
 def values(split: SplitSeparation | None) -> list[float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,20 @@ from markdown_it import MarkdownIt
 
 from zoo.backbone import SCRATCH, DualHead, FeatureLayer, Head, Preprocessing, Training
 from zoo_harness.card import render_card
+from zoo_harness.card_merge import merged_card
 from zoo_harness.card_metadata import front_matter
 from zoo_harness.markdown import one_line
+from zoo_harness.run_directory import RunDirectory
 from zoo_harness.run_record import (
     BackboneRecord,
+    ClassAccuracy,
+    ConfusedPair,
+    ConfusionSummary,
     DatasetRecord,
     FrozenPartRecord,
     HostRecord,
+    LayerCurveRecord,
+    LayerScores,
     Measurement,
     ParametersRecord,
     Results,
@@ -37,6 +45,7 @@ from zoo_harness.run_record import (
     SplitRecord,
     SplitSeparation,
     WeightsRecord,
+    read_run,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -149,6 +158,29 @@ FINISHED = RunRecord(
         separation_after=SeparationRecord(
             layer="norm", train=separation(0.9912, 0.9868, 5000), evaluation=separation(0.9532, 0.9310, 5000)
         ),
+        confusion=ConfusionSummary(
+            split="test",
+            pairs=(
+                ConfusedPair(true="cat", predicted="dog", images=31, of=500),
+                ConfusedPair(true="dog", predicted="cat", images=24, of=500),
+            ),
+            worst=(
+                ClassAccuracy(name="cat", accuracy=measured(0.916, 500)),
+                ClassAccuracy(name="dog", accuracy=measured(0.938, 500)),
+            ),
+        ),
+        layer_curve=LayerCurveRecord(
+            split="test",
+            layers=(
+                LayerScores(
+                    path="raw pixels", width=3072, vector="flatten", separation=separation(0.2374, 0.0661, 5000)
+                ),
+                LayerScores(
+                    path="patch_embed", width=384, vector="average", separation=separation(0.3102, 0.1108, 5000)
+                ),
+                LayerScores(path="norm", width=384, vector="cls", separation=separation(0.9532, 0.9310, 5000)),
+            ),
+        ),
         frozen_part=FrozenPartRecord(reason=None, kept=("blocks.5 192x7x7",), bytes_per_image=37_632, place="host"),
         mean_train_seconds=12.34,
         mean_evaluation_seconds=3.21,
@@ -156,7 +188,7 @@ FINISHED = RunRecord(
         peak_memory_gib=6.54,
     ),
     checkpoint_sha256="12" * 32,
-    plots=("samples.png", "loss.png", "accuracy.png"),
+    plots=("samples.png", "loss.png", "accuracy.png", "confusion.png", "layers.png"),
 )
 
 
@@ -169,6 +201,7 @@ def changed(record: RunRecord, **parts: Any) -> RunRecord:
     return RunRecord(**content)
 
 
+NOT_AT_THE_END = {"confusion": None, "layer_curve": None}
 NOTHING_MEASURED = dict.fromkeys(
     (
         "evaluation_loss",
@@ -177,13 +210,15 @@ NOTHING_MEASURED = dict.fromkeys(
         "separation_raw_pixels",
         "separation_before",
         "separation_after",
+        *NOT_AT_THE_END,
     )
 )
 INTERRUPTED = changed(
     FINISHED,
     status="interrupted",
     ended=None,
-    results={"epochs_done": 3, "train_accuracy": None, "separation_after": None},
+    results={"epochs_done": 3, "train_accuracy": None, "separation_after": None, **NOT_AT_THE_END},
+    plots=("samples.png", "loss.png", "accuracy.png"),
 )
 NO_WEIGHTS = {"kind": "random", "source": "random", "filename": None, "revision": None, "sha256": None, "bytes": None}
 # A backbone and data nobody published on, unbalanced, an MLP head, from random weights.
@@ -237,6 +272,15 @@ HOME_MADE = changed(
         "separation_after": SeparationRecord(
             layer="norm", train=separation(0.8, 0.6, 30), evaluation=separation(0.5, 0.25, 6)
         ),
+        "confusion": ConfusionSummary(
+            split="held out of train",
+            pairs=(),
+            worst=(
+                ClassAccuracy(name="rose", accuracy=measured(1.0, 4)),
+                ClassAccuracy(name="T-shirt/top", accuracy=measured(1.0, 2)),
+            ),
+        ),
+        "layer_curve": None,
     },
     host={"accelerator": None},
 )
@@ -304,8 +348,10 @@ FROM_SCRATCH = changed(
             evaluation=separation(0.6532, 0.5310, 10_000),
             test=separation(0.6415, 0.5204, 10_000),
         ),
+        **NOT_AT_THE_END,
         "frozen_part": FrozenPartRecord(reason="all of it trains"),
     },
+    plots=("samples.png", "loss.png", "accuracy.png", "learning_rate.png"),
 )
 
 
@@ -328,10 +374,31 @@ def front_of(card: str) -> dict[str, Any]:
     ],
 )
 def test_card_is_the_golden_one(name: str, record: RunRecord) -> None:
+    compare(name, render_card(record))
+
+
+def compare(name: str, card: str) -> None:
     golden = GOLDEN / f"run_card_{name}.md"
     if os.environ.get("ZOO_UPDATE_GOLDEN"):
-        golden.write_text(render_card(record), encoding="utf-8")
-    assert render_card(record) == golden.read_text(encoding="utf-8")
+        golden.write_text(card, encoding="utf-8")
+    assert card == golden.read_text(encoding="utf-8")
+
+
+def test_published_card_is_the_golden_one() -> None:
+    card = render_card(FINISHED, "someone/cait_s24-cifar10")
+    compare("published", card)
+    for never in ("PATH", "run.json", "options.json", "training_state"):
+        assert never not in card
+
+
+def test_published_card_scores_again_on_the_images_of_its_headline() -> None:
+    assert "zoo eval a/b --dataset cifar10 --epochs 0 --per-class 500\n" in render_card(FINISHED, "a/b")
+    assert "zoo eval a/b --dataset cifar100 --epochs 0\n" in render_card(FROM_SCRATCH, "a/b")
+    home_made = render_card(changed(HOME_MADE, settings={"seed": 7}), "a/b")
+    assert "zoo eval a/b --dataset imagefolder:flowers --epochs 0 --val-fraction 0.2 --seed 7\n" in home_made
+    assert "of the path of the data it has the last part alone" in home_made
+    no_checkpoint = render_card(FINISHED.model_copy(update={"checkpoint_sha256": None}), "a/b")
+    assert "zoo pull" not in no_checkpoint
 
 
 @pytest.mark.parametrize("plots", [(), ("samples.png",), ("loss.png", "accuracy.png")])
@@ -343,7 +410,7 @@ def test_blocks_are_one_blank_line_apart(plots: tuple[str, ...], epochs_done: in
         lines = card.split("\n")
         starts = [at for at, line in enumerate(lines) if line.startswith(("## ", "!", "The **", "The acc"))]
         assert all(lines[at - 1] == "" for at in starts)
-        assert card.endswith("full.\n")
+        assert card.endswith("full.\n\n<!-- zoo:end -->\n")
 
 
 def test_front_matter_says_what_the_hub_needs() -> None:
@@ -458,7 +525,7 @@ def test_only_what_timm_builds_is_called_timm() -> None:
     assert front_of(card)["library_name"] == "zoo"
     assert not {"timm", "transformers"} & set(front_of(card)["tags"])
     assert "timm.create_model" not in card
-    assert "transformers" not in card
+    assert "from_pretrained" not in card
     assert "Only `zoo.load` rebuilds it: its classifier is not one that timm builds." in card
 
 
@@ -480,6 +547,33 @@ def test_published_figures_stand_beside_with_the_differences() -> None:
     assert "epochs 5 instead of 20" in section
     assert "recipe default instead of report" in section
     assert "part of the data: 500 images per class" in section
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [
+        ({"schedule": "cosine"}, "schedule of the learning rate: falling to 0 as a cosine, instead of constant"),
+        ({"augment": ("flip",)}, "random changes of images: left-right flips, instead of none"),
+        ({"optimizer": "sgd", "momentum": 0.9}, "momentum and weight decay: momentum 0.9, instead of none"),
+        (
+            {"keep": "best"},
+            "checkpoint: of the epoch with the best evaluation accuracy, instead of that of the last epoch",
+        ),
+    ],
+)
+def test_a_setting_that_the_table_does_not_state_is_told_where_it_is_not_the_recipes(
+    training: dict[str, Any], told: str
+) -> None:
+    assert f"- {told}\n" in render_card(changed(FINISHED, settings={"training": Training(**training)}))
+
+
+def test_the_recipe_of_the_report_is_not_told_to_differ_from_itself_but_a_change_of_it_is() -> None:
+    assert "instead of" not in render_card(FROM_SCRATCH).partition("## Beside")[2]
+    assert SCRATCH.training is not None
+    plain = changed(FROM_SCRATCH, settings={"training": replace(SCRATCH.training, augment=(), momentum=0.0)})
+    found = render_card(plain).partition("## Beside")[2]
+    assert "momentum and weight decay: weight decay 0.0005, instead of momentum 0.9, weight decay 0.0005" in found
+    assert "random changes of images: none, instead of crops of the image" in found
 
 
 def test_same_setting_is_said_to_be_the_same() -> None:
@@ -510,8 +604,9 @@ def test_separation_of_too_few_images_is_not_measured() -> None:
 
 
 def test_separation_stands_in_a_table_for_each_split_raw_pixels_first() -> None:
-    tokens = MarkdownIt().enable("table").parse(body_of(render_card(FINISHED)).partition("### Separation")[2])
+    tokens = MarkdownIt().enable("table").parse(body_of(render_card(FINISHED)).partition("### Separation of")[2])
     cells = [token.content for token in tokens if token.type == "inline"]
+    cells = cells[: cells.index("Separation layer by layer")]
     rows = [cells[at : at + 6] for at, cell in enumerate(cells) if cell in ("raw pixels", "before", "after")]
     assert [row[0] for row in rows] == ["raw pixels", "before", "after"] * 2
     assert rows[0][1:] == [
@@ -558,7 +653,7 @@ def test_many_classes_are_cut_with_their_number() -> None:
 
 def test_command_can_be_pasted_into_a_shell() -> None:
     command = ("zoo", "eval", "x", "--data-dir", "it's `here`\n```\n$(rm -rf ~)")
-    block = next(
+    *_using, block = (
         token
         for token in MarkdownIt().parse(body_of(render_card(FINISHED.model_copy(update={"command": command}))))
         if token.type == "fence" and token.info == "shell"
@@ -625,6 +720,17 @@ def hostile_record(text: str) -> RunRecord:
             "subset": text,
             "classes": (text, *CIFAR10[1:]),
         },
+        results={
+            "confusion": ConfusionSummary(
+                split=text,
+                pairs=(ConfusedPair(true=text, predicted=text, images=1, of=2),),
+                worst=(ClassAccuracy(name=text, accuracy=measured(0.5, 2)),),
+            ),
+            "layer_curve": LayerCurveRecord(
+                split=text,
+                layers=(LayerScores(path=text, width=1, vector="cls", separation=separation(0.9, 0.8, 9)),),
+            ),
+        },
         settings={"recipe": text, "recipe_source": text, "device": text},
         host={"processor": text, "platform": text, "accelerator": text},
     )
@@ -679,8 +785,41 @@ def test_class_names_are_shown_as_they_are() -> None:
     assert [child.content for child in line.children or () if child.type == "code_inline"] == list(classes)
 
 
-@pytest.mark.parametrize("plot", ["samples.png", "loss.png", "accuracy.png"])
+@pytest.mark.parametrize(
+    "plot", ["samples.png", "loss.png", "accuracy.png", "learning_rate.png", "confusion.png", "layers.png"]
+)
 def test_card_shows_the_pictures_that_are_there_and_no_other(plot: str) -> None:
     tokens = MarkdownIt().parse(body_of(render_card(changed(FINISHED, plots=(plot,)))))
     children = [child for token in tokens for child in token.children or ()]
     assert [child.attrs["src"] for child in children if child.type == "image"] == [plot]
+
+
+MARKER_LINES = ("<!-- zoo:end -->", "a\n<!-- zoo:end -->\nb", "<!-- zoo:begin -->\n<!-- zoo:end -->", "x\n---\n", "---")
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, *MARKER_LINES, *(f"@{text}" for text in MARKER_LINES)])
+def test_no_name_ends_our_part_of_the_card(text: str) -> None:
+    card = render_card(hostile_record(text))
+    assert merged_card(card, card) == card
+    edited = f"{card}\nMine.\n"
+    assert merged_card(edited, render_card(FINISHED)) == f"{render_card(FINISHED)}\nMine.\n"
+
+
+def test_what_a_person_wrote_into_the_card_survives_the_end_of_a_run(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    assert directory.finish(INTERRUPTED, render_card(INTERRUPTED)) is None
+    written = (tmp_path / "README.md").read_text()
+    (tmp_path / "README.md").write_text(f"{written}\n## Notes\n\nMine.\n")
+    assert directory.finish(FINISHED, render_card(FINISHED)) is None
+    assert (tmp_path / "README.md").read_text() == f"{render_card(FINISHED)}\n## Notes\n\nMine.\n"
+
+
+def test_a_card_that_cannot_be_merged_is_left_and_the_run_ends_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# By hand\n")
+    told = RunDirectory(tmp_path).finish(FINISHED, render_card(FINISHED))
+    assert told is not None
+    assert "no part marked" in told
+    assert str(tmp_path / "README.new.md") in told
+    assert (tmp_path / "README.md").read_text() == "# By hand\n"
+    assert (tmp_path / "README.new.md").read_text() == render_card(FINISHED)
+    assert read_run(tmp_path) == FINISHED

@@ -109,25 +109,59 @@ def python_blocks(text: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
-def test_what_card_and_readme_say_loads_it_does(
-    tiny_resnet: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = tmp_path / "runs" / "fashion"
-    run.mkdir(parents=True)
-    save_run(tiny_resnet, run)
+def run_blocks(page: str) -> list[dict[str, Any]]:
+    """Run each block of Python in a page; give what it left."""
+    found = []
+    for block in python_blocks(page):
+        names: dict[str, Any] = {}
+        exec(block, names)  # noqa: S102 - our own pages, and whether they run is the question
+        found.append(names)
+    return found
+
+
+def of_folder(card: str, folder: str) -> str:
+    return card.replace('"PATH"', f'"{folder}"').replace(":PATH", f":{folder}")
+
+
+@pytest.fixture
+def in_folder_with_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("shoe.jpg", "image.jpg"):
         PIL.Image.fromarray(skimage.data.cat()).save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    expected = zoo.load(run).predict(PIL.Image.open("shoe.jpg"))
+    run = tmp_path / "runs" / "fashion"
+    run.mkdir(parents=True)
+    return run
+
+
+def test_what_the_readme_says_loads_it_does(tiny_resnet: Backbone, in_folder_with_image: Path) -> None:
+    save_run(tiny_resnet, in_folder_with_image)
     readme = README.read_text().partition("## Load a checkpoint")[2].partition("\n## ")[0]
-    card = render_card(read_run(run)).replace('"PATH"', '"runs/fashion"').replace(":PATH", ":runs/fashion")
-    for page in (readme, card):
-        by_zoo, by_timm, by_transformers = python_blocks(page)
-        for block in (by_zoo, by_timm, by_transformers):
-            names: dict[str, Any] = {}
-            exec(block, names)  # noqa: S102 - our own pages, and whether they run is the question
-            assert names["model"].training is False or block is by_timm
-        assert names["label"] == expected[0]
+    by_zoo, _by_timm, by_transformers = run_blocks(readme)
+    with PIL.Image.open("image.jpg") as image:
+        expected = zoo.load(in_folder_with_image).predict(image)
+    assert by_zoo["model"].training is False
+    assert by_transformers["label"] == expected[0]
+
+
+@pytest.mark.parametrize("kind", ["tiny_resnet", "distilled"])
+def test_what_the_card_says_loads_it_does(
+    request: pytest.FixtureRequest, in_folder_with_image: Path, kind: str
+) -> None:
+    save_run(request.getfixturevalue(kind), in_folder_with_image, predict="mean")
+    card = render_card(read_run(in_folder_with_image))
+    with PIL.Image.open("image.jpg") as image:
+        expected = zoo.load(in_folder_with_image).predict(image)
+    found = run_blocks(of_folder(card, "runs/fashion"))
+    assert [names["label"] for names in found] == expected * 3
+
+
+def test_the_card_of_a_head_that_others_do_not_know_says_zoo_load_alone(
+    with_mlp: Backbone, in_folder_with_image: Path
+) -> None:
+    save_run(with_mlp, in_folder_with_image)
+    (found,) = run_blocks(of_folder(render_card(read_run(in_folder_with_image)), "runs/fashion"))
+    with PIL.Image.open("image.jpg") as image:
+        assert [found["label"]] == zoo.load(in_folder_with_image).predict(image)
 
 
 # Refused by name

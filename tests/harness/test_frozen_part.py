@@ -106,6 +106,22 @@ def test_a_second_run_with_another_seed_and_rate_computes_nothing(tmp_path: Path
     assert trained(other_weights, policy)[0].computed == 48
 
 
+@pytest.mark.parametrize("kept_as", ["fp16", "bf16"])
+def test_half_the_space_changes_the_result_by_rounding_alone(kept_as: str, tmp_path: Path) -> None:
+    exact, halved = planned(), planned()
+    conditions = replace(halved.request.conditions, kept_as=kept_as)
+    halved = replace(halved, request=replace(halved.request, conditions=conditions))
+    policy = CachePolicy("host", folder=tmp_path)
+    whole, _lines, expected = trained(exact, policy)
+    made, _lines, result = trained(halved, policy)
+    assert made.computed == 48  # not those of the exact ones
+    assert made.bytes_per_image is not None
+    assert whole.bytes_per_image == 2 * made.bytes_per_image
+    assert made.kept[0].endswith({"fp16": " as float16", "bf16": " as bfloat16"}[kept_as])
+    assert result.loss != expected.loss
+    assert result.loss == pytest.approx(expected.loss, rel=1e-2)
+
+
 @pytest.mark.parametrize(
     ("training", "told"),
     [(replace(TRAINING, augment=("flip",)), "augmentation changes the images in every epoch")],

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from zoo_harness.plots import plot_history, plot_samples
+from zoo.backbone import SCRATCH, Training
+from zoo_harness.plots import plot_history, plot_learning_rate, plot_samples
 from zoo_harness.run_record import EpochRecord
 
 TRAIN, EVALUATION, RING = (0, 114, 178), (213, 94, 0), (34, 34, 34)
@@ -241,3 +242,25 @@ def test_pyplot_is_never_touched(tmp_path: Path) -> None:
     plot_samples(solid((255, 0, 0))[None], [0], ["red"], tmp_path / "s.png")
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    ("training", "shown"),
+    [
+        (Training(), False),
+        (Training(schedule="cosine"), True),
+        (Training(warmup_epochs=1), True),
+        (SCRATCH.training, True),
+    ],
+)
+def test_learning_rate_is_shown_where_it_changes(tmp_path: Path, training: Training, *, shown: bool) -> None:
+    plot_learning_rate(training, 5, 3, tmp_path)
+    assert (tmp_path / "learning_rate.png").exists() == shown
+    assert plot_learning_rate(training, 0, 3, tmp_path) == ()
+
+
+def test_learning_rate_falls_as_it_was_set(tmp_path: Path) -> None:
+    plot_learning_rate(Training(schedule="multistep", milestones=(5,), decay=0.1), 10, 4, tmp_path)
+    rows, columns = where(pixels(tmp_path / "learning_rate.png")[:-85, 140:], RING)
+    early, late = rows[columns < np.median(columns) - 50], rows[columns > np.median(columns) + 50]
+    assert early.max() < late.min()

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 
@@ -50,11 +51,28 @@ def _tell(error: Exception, *, as_json: bool) -> None:
     from zoo_harness.markdown import one_line
 
     message = one_line(_message(error))  # it may quote the file of a stranger, which must not steer the terminal
+    rank = _rank()
+    if rank and getattr(error, "exit_code", 1) == 2:
+        time.sleep(1)  # wrong usage, which the first of several processes tells before torchrun ends it with this one
+        return
+    if rank:
+        message = f"process {rank}: {message}"
     if as_json:
         line = json.dumps({"error": message, "kind": type(error).__name__})
     else:
         line = f"error: {message}"
     sys.stderr.write(line + "\n")
+
+
+def _rank() -> int:
+    """Which of the processes that torchrun started this is."""
+    from zoo.errors import UsageError
+    from zoo_harness.processes import Processes
+
+    try:
+        return Processes.launched().rank
+    except UsageError:
+        return 0
 
 
 def _message(error: Exception) -> str:

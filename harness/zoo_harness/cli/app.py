@@ -14,6 +14,7 @@ from zoo_harness.cli import (
     layering,
     listing,
     predicting,
+    publishing,
     pulling,
     separating,
     showing,
@@ -40,6 +41,7 @@ app.command("train")(training.train)
 app.command("layers")(layering.layers)
 app.command("si")(separating.si)
 app.command("card")(cards.card)
+app.command("publish")(publishing.publish)
 app.command("pull")(pulling.pull)
 app.command("predict")(predicting.predict)
 app.add_typer(caching.cache, name="cache")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from zoo_harness.cli.options import Debug, complete_backbone
-from zoo_harness.cli.table import print_lines, warn_of
+from zoo_harness.cli.table import print_lines, tell, warn_of
 
 
 def card(
@@ -20,10 +20,21 @@ def card(
             autocompletion=complete_backbone,
         ),
     ],
+    write: Annotated[
+        bool, typer.Option("--write", help="Write it into the run's README.md; what you wrote beside our part stays.")
+    ] = False,
     _debug: Debug = False,
 ) -> None:
     """Print the card of a backbone or of a run, in Markdown."""
-    print_lines((_card_of_run(Path(subject)) if _means_a_run(subject) else _card_of_backbone(subject)).rstrip("\n"))
+    if _means_a_run(subject):
+        directory = Path(subject).expanduser()
+        _of_run(directory.parent if directory.name == "run.json" else directory, write=write)
+        return
+    if write:
+        from zoo.errors import UsageError
+
+        raise UsageError(f"--write is for the card of a run, and {subject!r} is not the directory of one")
+    print_lines(_card_of_backbone(subject).rstrip("\n"))
 
 
 def _means_a_run(subject: str) -> bool:
@@ -34,12 +45,26 @@ def _means_a_run(subject: str) -> bool:
     return subject not in load_registry().backbones and Path(subject).exists()
 
 
-def _card_of_run(directory: Path) -> str:
+def _of_run(directory: Path, *, write: bool) -> None:
+    """Print a run's card with what a person has added to it, or write it."""
+    from zoo.errors import UsageError
+    from zoo_harness.atomic import write_text
     from zoo_harness.card import render_card
+    from zoo_harness.card_merge import merged_card, read_card
     from zoo_harness.run_record import read_run
 
-    directory = directory.expanduser()
-    return render_card(read_run(directory.parent if directory.name == "run.json" else directory))
+    card = render_card(read_run(directory))
+    try:
+        card = merged_card(read_card(directory), card)
+    except UsageError as error:
+        if write:
+            raise UsageError(f"{directory / 'README.md'} is left as it is: {error}") from error
+        tell(f"warning: not merged with {directory / 'README.md'}: {error}")
+    if write:
+        write_text(directory / "README.md", card)
+        print_lines(str(directory / "README.md"))
+        return
+    print_lines(card.rstrip("\n"))
 
 
 def _card_of_backbone(name: str) -> str:

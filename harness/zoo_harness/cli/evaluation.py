@@ -12,6 +12,7 @@ from zoo_harness.cli.training_options import (
     Augment,
     BatchSize,
     ClassWeights,
+    Compiled,
     DataFolder,
     DatasetName,
     Decay,
@@ -20,6 +21,7 @@ from zoo_harness.cli.training_options import (
     Epochs,
     Keep,
     LabelSmoothing,
+    LayerCurve,
     LearningRate,
     Limit,
     Milestones,
@@ -84,13 +86,18 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "fp32",
     deterministic: Deterministic = False,
+    compile: Compiled = False,  # noqa: A002 - the name of the option
     predict: Predict = "cls",
+    layer_curve: LayerCurve = True,
     cache: Annotated[
         str, typer.Option(help="Where outputs of the frozen part are kept: auto, device, host, disk or off.")
     ] = "auto",
     cache_budget: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Memory that these may take, such as 8GiB.")
     ] = None,
+    cache_dtype: Annotated[
+        str, typer.Option(help="Keep them exact (bit for bit), or in half the space as fp16 or bf16.")
+    ] = "exact",
     tensorboard: TensorBoard = False,
     out: RunFolder = None,
     resume: Resume = None,

@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
 from zoo_harness.cli.table import print_lines, print_table, tell, warn_of
+from zoo_harness.processes import Processes
 
 if TYPE_CHECKING:
     from zoo_harness.cache_policy import CachePolicy
+    from zoo_harness.choices import KeptAs
     from zoo_harness.cli.progress import TerminalProgress
     from zoo_harness.evaluate import Plan, Request
     from zoo_harness.run_directory import RunDirectory
@@ -62,7 +64,7 @@ def carry_out(options: RunOptions, manner: Manner) -> None:
     """Do what was asked and report it; what is wrong with it is told before anything heavy is imported."""
     request_of = _checked(options)
     out = manner.out if manner.resume is None else _to_go_on_in(manner)
-    if manner.resume is None and out is not None:
+    if manner.resume is None and out is not None and Processes.launched().leads:
         from zoo_harness.run_directory import RunDirectory
 
         RunDirectory(out).check()
@@ -79,14 +81,20 @@ def carry_out(options: RunOptions, manner: Manner) -> None:
     from zoo_harness.allocator import keep_freed_memory
     from zoo_harness.cli.progress import TerminalProgress
     from zoo_harness.interrupts import Terminated, terminable
+    from zoo_harness.processes import joined
 
     keep_freed_memory()
     try:
-        with TerminalProgress(quiet=manner.quiet) as progress, terminable():
-            record, directory = _run(request_of(), options, manner, policy, out, progress)
+        with (
+            terminable(),
+            joined() as processes,
+            TerminalProgress(quiet=manner.quiet or not processes.leads) as progress,
+        ):
+            record, directory = _run(request_of(processes), options, manner, policy, out, progress)
     except Terminated as error:
         raise typer.Exit(error.exit_code) from error
-    _report(record, directory, as_json=manner.as_json, quiet=manner.quiet)
+    if processes.leads:
+        _report(record, directory, as_json=manner.as_json, quiet=manner.quiet)
 
 
 def _to_go_on_in(manner: Manner) -> Path | None:
@@ -97,7 +105,7 @@ def _to_go_on_in(manner: Manner) -> Path | None:
     return manner.resume
 
 
-def _checked(options: RunOptions) -> Callable[[], Request]:
+def _checked(options: RunOptions) -> Callable[[Processes], Request]:
     """What makes the request, once all that can be checked without torch has been."""
     from zoo.errors import one_of
     from zoo.registry import load_registry
@@ -120,15 +128,16 @@ def _checked(options: RunOptions) -> Callable[[], Request]:
     predict = choices.choose_prediction(options.predict, tuning, registry.backbones.values())
     choices.check_device_name(options.device)
     one_of("--precision", options.precision, choices.PRECISIONS)
+    kept_as = cast("KeptAs", one_of("--cache-dtype", options.cache_dtype, choices.KEPT_AS))
     folder = options.data_dir.expanduser() if options.data_dir else None
     choices.check_folders(dataset, argument, folder)
 
-    def request() -> Request:
+    def request(processes: Processes) -> Request:
         from zoo_harness.device import check_precision, choose_device
         from zoo_harness.evaluate import Request
         from zoo_harness.train import Conditions
 
-        device = choose_device(options.device)
+        device = choose_device(options.device, processes)
         return Request(
             backbone=backbone,
             dataset=dataset,
@@ -145,10 +154,14 @@ def _checked(options: RunOptions) -> Callable[[], Request]:
                 predict=predict,
                 seed=options.seed,
                 deterministic=options.deterministic,
+                compiled=options.compile,
+                kept_as=kept_as,
+                processes=processes,
             ),
             data_dir=folder,
             command=("zoo", *sys.argv[1:]),
             with_test=options.from_scratch,
+            layer_curve=options.layer_curve,
         )
 
     return request
@@ -163,26 +176,39 @@ def _run(
     progress: TerminalProgress,
 ) -> tuple[RunRecord, RunDirectory]:
     from zoo_harness.evaluate import plan
-    from zoo_harness.run_directory import RunDirectory, claim_directory
     from zoo_harness.session import Watch, resume, run
 
+    processes = request.conditions.processes
     watch = Watch(progress, progress.announce, progress.say, tensorboard=manner.tensorboard)
     planned = plan(request, progress)
-    for warning in planned.data.warnings:
-        progress.warn(warning)
+    if processes.leads:
+        for warning in planned.data.warnings:
+            progress.warn(warning)
     _say_what_begins(planned, progress)
-    if manner.resume is not None:
-        directory = RunDirectory(manner.resume.expanduser())
-        go_on = partial(resume, planned, directory, policy, watch)
-    else:
-        directory = claim_directory(out, request.backbone.name, request.dataset.name)
-        options.write(directory.path)
-        go_on = partial(run, planned, directory, policy, watch)
+    directory = _directory(request, options, manner, out)
+    go_on = partial(run if manner.resume is None else resume, planned, directory, policy, watch)
     try:
         return go_on(), directory
     except KeyboardInterrupt:
-        tell(_what_is_kept(directory, "train" if options.from_scratch else "eval"))
+        if processes.leads:
+            tell(_what_is_kept(directory, "train" if options.from_scratch else "eval"))
         raise
+
+
+def _directory(request: Request, options: RunOptions, manner: Manner, out: Path | None) -> RunDirectory:
+    """The run's folder: the first process makes it, and the others are told which it is."""
+    from zoo_harness.run_directory import RunDirectory, WatchedDirectory, claim_directory
+
+    processes = request.conditions.processes
+    if manner.resume is not None:
+        path = manner.resume.expanduser()
+        return RunDirectory(path) if processes.leads else WatchedDirectory(path)
+    if not processes.leads:
+        return WatchedDirectory(processes.told(Path()))
+    directory = claim_directory(out, request.backbone.name, request.dataset.name)
+    options.write(directory.path)
+    processes.told(directory.path)
+    return directory
 
 
 def _say_what_begins(planned: Plan, progress: TerminalProgress) -> None:
@@ -192,7 +218,7 @@ def _say_what_begins(planned: Plan, progress: TerminalProgress) -> None:
     progress.say(
         f"{planned.request.backbone.name} on {data.title}: {data.train.images:,} training and "
         f"{data.evaluation.images:,} {data.evaluation.split} images, {len(data.classes)} classes, "
-        f"{planned.request.conditions.device}"
+        f"{planned.request.conditions.device}{_in_how_many(planned.request.conditions.processes)}"
     )
     whole = parameters.trained == parameters.total
     what = "all of the network" if whole else ", ".join(outermost(planned.tuned.trained_paths))
@@ -202,6 +228,10 @@ def _say_what_begins(planned: Plan, progress: TerminalProgress) -> None:
     )
     if data.test is not None:
         progress.say(f"kept for the end: split {data.test.split}, {data.test.images:,} images")
+
+
+def _in_how_many(processes: Processes) -> str:
+    return f", {processes.count} processes" if processes.several else ""
 
 
 def _what_is_kept(directory: RunDirectory, command: str) -> str:
@@ -226,7 +256,7 @@ def _report(record: RunRecord, directory: RunDirectory, *, as_json: bool, quiet:
         _print_accuracy(record)
         print_lines("")
         _print_separation(record)
-        print_lines("")
+        print_lines(*_best_layer(record), "")
     print_lines(
         f"checkpoint  {directory.path / 'model.safetensors'}",
         f"card        {directory.path / 'README.md'}",
@@ -269,6 +299,14 @@ def _print_separation(record: RunRecord) -> None:
         "± is one standard error, of SI by bootstrap; the card has all errors.",
         *separation_notes(record),
     )
+
+
+def _best_layer(record: RunRecord) -> list[str]:
+    curve = record.results.layer_curve
+    if curve is None:
+        return []
+    best = curve.best
+    return ["", f"layer with the highest SI after training: {best.path}, {_fraction(best.separation.si)}"]
 
 
 def _percent(measurement: Measurement | None) -> str:

@@ -11,6 +11,7 @@ from zoo_harness.cli.running import Manner, carry_out, chosen_options
 from zoo_harness.cli.training_options import (
     Augment,
     ClassWeights,
+    Compiled,
     DataFolder,
     DatasetName,
     Decay,
@@ -18,6 +19,7 @@ from zoo_harness.cli.training_options import (
     Device,
     Keep,
     LabelSmoothing,
+    LayerCurve,
     Limit,
     Milestones,
     Momentum,
@@ -69,7 +71,9 @@ def train(
     device: Device = "auto",
     precision: Precision = "fp32",
     deterministic: Deterministic = False,
+    compile: Compiled = False,  # noqa: A002 - the name of the option
     predict: Predict = "cls",
+    layer_curve: LayerCurve = True,
     tensorboard: TensorBoard = False,
     out: RunFolder = None,
     resume: Resume = None,

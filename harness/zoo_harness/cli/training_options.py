@@ -49,10 +49,16 @@ Precision = Annotated[str, typer.Option(help="fp32, or bf16 (autocast, CUDA only
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="The same bits every time on a GPU, at some cost of speed.")
 ]
+Compiled = Annotated[
+    bool, typer.Option("--compile", help="Compile training steps (torch.compile): slow to begin, then faster on a GPU.")
+]
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Write events for TensorBoard into the run directory.")
 ]
 Predict = Annotated[str, typer.Option(help="With two heads: predict from 'cls', or from their 'mean'.")]
+LayerCurve = Annotated[
+    bool, typer.Option("--layer-curve/--no-layer-curve", help="Score every feature layer of the trained network.")
+]
 RunFolder = Annotated[Path | None, typer.Option(help="Run directory; runs/NAME-DATASET-TIME unless given.")]
 Resume = Annotated[
     Path | None,

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from zoo_harness.byte_sizes import bytes_in_words
-from zoo_harness.card_wording import fraction, head_in_words, percent, preprocessing_in_words, pretrained_on
+from zoo_harness.card_wording import NOT_MEASURED, head_in_words, percent, preprocessing_in_words, pretrained_on
 from zoo_harness.checkpoint_place import CheckpointPlace
 from zoo_harness.markdown import one_line
 from zoo_harness.published_files import CARD, CHECKPOINT
-from zoo_harness.run_record import Measurement, RunRecord, ScoreMeasurement
+from zoo_harness.run_record import RunRecord, ScoreMeasurement
 
 _SHOWN_CLASSES = 10
 
@@ -105,9 +105,7 @@ def _headline_si(record: RunRecord) -> ScoreMeasurement | None:
 
 
 def _in_words(score: ScoreMeasurement | None) -> str:
-    if score is None:
-        return fraction(None)
-    return fraction(Measurement(value=score.value, standard_error=score.bootstrap_error, n=score.n))
+    return NOT_MEASURED if score is None else f"{score.value:.4f} ± {score.bootstrap_error:.4f}"
 
 
 def _plain(score: ScoreMeasurement | None) -> dict[str, Any] | None:

@@ -31,6 +31,9 @@ def compiled(learner: Learner, split: Split | None, conditions: Conditions, say:
 
     ``split`` is what the learner trains the tail of, ``None`` for the whole network.
     """
+    if split is not None and split.replayed:
+        say("steps are not compiled: the network is replayed by its own code")
+        return learner
     started = time.perf_counter()
     inputs, _labels = next(iter(learner.train.in_order(4)))
     try:

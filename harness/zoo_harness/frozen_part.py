@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.errors import ZooError
 from zoo_harness.augmentation import Draws
 from zoo_harness.batch_statistics import has_batch_statistics
 from zoo_harness.byte_sizes import bytes_in_words
@@ -30,6 +31,7 @@ from zoo_harness.run_record import FrozenPartRecord, SplitRecord
 from zoo_harness.sources import ImageSource, KeptSource
 from zoo_harness.split import Split, split_network
 from zoo_harness.split_probe import verified
+from zoo_harness.split_trace import CannotSplitError
 from zoo_harness.surgery import TunedNetwork
 from zoo_harness.tensor_digest import digest_of_tensors
 from zoo_harness.train import Conditions, Learner, Progress
@@ -114,6 +116,7 @@ def _tail(
         kept=tuple(map(_in_short, stores[0].key.kept)),
         bytes_per_image=sum(part.row_bytes for part in stores[0].key.kept),
         place=stores[0].place,
+        replayed=split.replayed,
         computed=missing,
         seconds=time.perf_counter() - started,
     )
@@ -140,12 +143,13 @@ def _compiled_if_wanted(learner: Learner, split: Split | None, planned: Plan, sa
 def _in_words(made: FrozenPartRecord, kept: int, stores: list[FeatureStore]) -> str:
     """What became of the frozen part, for the terminal; so many bytes are kept of it."""
     size = bytes_in_words(kept)
+    part = "frozen part, replayed" if made.replayed else "frozen part"
     if not made.computed:
-        return f"frozen part: {size} of outputs are there from an earlier run"
+        return f"{part}: {size} of outputs are there from an earlier run"
     place = {"device": "on the device", "host": "in memory"}.get(stores[0].place)
     files = "in files for later runs (zoo cache list)" if all(store.in_files for store in stores) else None
     where = " and ".join(part for part in (place, files) if part)
-    return f"frozen part: ran once for {made.computed:,} images in {made.seconds or 0:.1f} s; {size} are kept {where}"
+    return f"{part}: ran once for {made.computed:,} images in {made.seconds or 0:.1f} s; {size} are kept {where}"
 
 
 @dataclass(frozen=True)
@@ -221,7 +225,7 @@ def _key(planned: Plan, split: Split, frozen: str, views: _Views) -> StoreKey:
     conditions = planned.request.conditions
     planned.tuned.eval()
     example = views.batch(0, min(2, len(views)), conditions.device)
-    with autocast(conditions.precision, conditions.device):
+    with autocast(conditions.precision, conditions.device), _told():
         kept = split.prefix(example)
     return StoreKey(
         network=f"{planned.record.backbone.network_kind}:{planned.record.backbone.network}",
@@ -249,7 +253,7 @@ def _fill(store: FeatureStore, split: Split, views: _Views, planned: Plan, progr
     size = _batch_size(split, views, planned) if store.missing_images else BATCH_SIZE
     for start, stop in store.missing(size):
         batch = views.batch(start, stop, conditions.device)
-        with autocast(conditions.precision, conditions.device):
+        with autocast(conditions.precision, conditions.device), _told():
             store.write(start, split.prefix(batch))
         progress.advance(stop - start)
     if store.place != "off":
@@ -264,7 +268,7 @@ def _batch_size(split: Split, views: _Views, planned: Plan) -> int:
         try:
             torch.cuda.reset_peak_memory_stats(conditions.device)
             batch = views.batch(0, min(2 * size, len(views)), conditions.device)
-            with autocast(conditions.precision, conditions.device):
+            with autocast(conditions.precision, conditions.device), _told():
                 split.prefix(batch)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
@@ -282,4 +286,16 @@ def _learner(planned: Plan, split: Split, stores: list[FeatureStore]) -> Learner
     views = planned.request.training.views or 0
     train = KeptSource(stores[0], data.train.labels, device, views, processes)
     evaluation = KeptSource(stores[1], data.evaluation.labels, device, processes=processes)
-    return Learner(planned.tuned, train, evaluation, len(data.record.classes), split.tail, split.reaches)
+    return Learner(planned.tuned, train, evaluation, len(data.record.classes), _told()(split.tail), split.reaches)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """A network that goes another way than in the trial ends the run: what is kept does not fit any more."""
+    try:
+        yield
+    except CannotSplitError as error:
+        raise ZooError(
+            f"the network does not do what it did in the trial of its two parts: {error}; start again with "
+            "--cache off, which trains the whole network in every epoch"
+        ) from error

@@ -12,6 +12,9 @@ the same random numbers for dropout and stochastic depth, which stay in the tail
 4. :func:`zoo_harness.split_probe.verified` compares the two with the whole network on real images before anybody
    relies on them.
 
+A network whose code cannot be recorded is split by :mod:`zoo_harness.split_replay`: its own ``forward`` runs, and calls
+of the frozen part are answered from what is kept. The trial decides about that, too.
+
 A network that cannot be cut is no error: its ``Split`` keeps the images, its tail is the whole network, and
 ``reason`` says why.
 """
@@ -19,16 +22,19 @@ A network that cannot be cut is no error: its ``Split`` keeps the images, its ta
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from zoo_harness.split_cut import BATCHES, Cut, Mode, Numbering, choose_cut, memory_order
+from zoo_harness.split_cut import BATCHES, Mode, Numbering, choose_cut, memory_order
 from zoo_harness.split_graph import TailBuilder, kept_names, overwritten, prefix_module
+from zoo_harness.split_replay import replay_network
 from zoo_harness.split_trace import CannotSplitError, Trace, on_meta, one_line, trace_network, unchanged
 from zoo_harness.surgery import TunedNetwork, capture
+
+ALL_TRAINS = "all of it trains"
 
 
 @dataclass(frozen=True)
@@ -86,16 +92,18 @@ class Split:
     """A network in two parts that together are the whole, or the whole as one part with the ``reason`` why.
 
     ``kept`` says what is kept for each image; ``tail_module`` is the tail for :func:`torch.compile` and the like, and
-    ``None`` where the network is not cut.
+    ``None`` where the network is not cut. A ``replayed`` one runs the code of the whole network in either part: it can
+    be distributed, and not compiled.
     """
 
     tuned: TunedNetwork
     kept: tuple[KeptTensor, ...]
     reason: str | None = None
     prefix_module: nn.Module | None = None
-    tail_module: Tail | None = None
+    tail_module: nn.Module | None = None
     hidden_heads: tuple[str, ...] = ()
     reached: frozenset[nn.Module] = frozenset()
+    replayed: bool = False
 
     @property
     def bytes_per_image(self) -> int:
@@ -170,17 +178,18 @@ def whole_network(tuned: TunedNetwork, example: Tensor, reason: str) -> Split:
 
 def _cut(tuned: TunedNetwork, example: Tensor) -> Split:
     if all(parameter.requires_grad for parameter in tuned.network.parameters()):
-        raise CannotSplitError("all of it trains")
-    modes, cut = _chosen(tuned, example)
+        raise CannotSplitError(ALL_TRAINS)
+    try:
+        modes, numbering = _recorded(tuned, example)
+    except Exception as error:  # whatever the code of a network may raise
+        return _replayed(tuned, example, error)
+    cut = choose_cut(modes, numbering.steps)
     written = overwritten(modes, cut)
     training, inference = (TailBuilder(tuned, mode, cut, written) for mode in modes)
     prefix = prefix_module(modes[1], cut)
-    tuned.eval()
-    with torch.no_grad():
-        results = prefix(example)
     return Split(
         tuned=tuned,
-        kept=tuple(map(_described, kept_names(modes[1], cut), results)),
+        kept=_kept(tuned, example, prefix, kept_names(modes[1], cut)),
         prefix_module=prefix,
         tail_module=Tail(tuned.network, training.module, inference.module),
         hidden_heads=inference.hidden_heads,
@@ -188,11 +197,30 @@ def _cut(tuned: TunedNetwork, example: Tensor) -> Split:
     )
 
 
-def _chosen(tuned: TunedNetwork, example: Tensor) -> tuple[tuple[Mode, Mode], Cut]:
-    """Record and choose, on the meta device if the network runs there, else as it is."""
+def _replayed(tuned: TunedNetwork, example: Tensor, why_not_recorded: Exception) -> Split:
+    try:
+        replay = replay_network(tuned, example)
+        kept = _kept(tuned, example, replay.prefix, replay.names)
+    except Exception as error:  # whatever the code of a network may raise
+        raise CannotSplitError(f"{_told(why_not_recorded)}; and run as it is, {_told(error)}") from error
+    return Split(tuned, kept, None, replay.prefix, replay.tail, reached=replay.reached, replayed=True)
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, CannotSplitError) else one_line(error)
+
+
+def _kept(tuned: TunedNetwork, example: Tensor, prefix: nn.Module, names: Iterable[str]) -> tuple[KeptTensor, ...]:
+    tuned.eval()
+    with torch.no_grad():
+        return tuple(map(_described, names, prefix(example.clone())))
+
+
+def _recorded(tuned: TunedNetwork, example: Tensor) -> tuple[tuple[Mode, Mode], Numbering]:
+    """Record it on the meta device if the network runs there, else as it is."""
     if example.device.type != "meta":
         with contextlib.suppress(Exception), on_meta(tuned.network):  # its code may read values
-            return _chosen(tuned, example.to("meta"))
+            return _recorded(tuned, example.to("meta"))
     undivided: set[nn.Module] = set()
     while True:
         known = len(undivided)
@@ -201,8 +229,7 @@ def _chosen(tuned: TunedNetwork, example: Tensor) -> tuple[tuple[Mode, Mode], Cu
         if len(undivided) == known:  # the steps are the same ones in every recording
             break
     numbering = Numbering()
-    modes = (numbering.add(training), numbering.add(inference))
-    return modes, choose_cut(modes, numbering.steps)
+    return (numbering.add(training), numbering.add(inference)), numbering
 
 
 def _traces(

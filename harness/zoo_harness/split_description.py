@@ -12,7 +12,7 @@ from zoo.backbone import Backbone, Tuning
 from zoo.errors import ZooError
 from zoo_harness.network import build_network
 from zoo_harness.preprocess import resolve_preprocessing
-from zoo_harness.split import Split, split_network
+from zoo_harness.split import ALL_TRAINS, Split, split_network
 from zoo_harness.surgery import prepare
 
 
@@ -32,9 +32,12 @@ def describe_split(backbone: Backbone, recipe: str, classes: int) -> dict[str, A
     tuning = backbone.tuning(recipe)
     try:
         split, images = _cut(backbone, tuning, classes, "meta")
+        wants_values = split.reason not in (None, ALL_TRAINS)
     except ZooError:
         raise
-    except Exception:  # its code reads values, which that device has not
+    except Exception:  # whatever the code of a network may raise
+        wants_values = True
+    if wants_values:  # which that device has not
         split, images = _cut(backbone, tuning, classes, "cpu")
     prefix, tail = count_flops(split, images[:1])
     return {
@@ -50,6 +53,7 @@ def describe_split(backbone: Backbone, recipe: str, classes: int) -> dict[str, A
         "bytes_per_image": split.bytes_per_image,
         "flops": prefix + tail,
         "tail_flops": tail,
+        "mechanism": None if split.reason else "replayed" if split.replayed else "traced",
         "reason": split.reason,
     }
 

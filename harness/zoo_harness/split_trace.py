@@ -85,7 +85,7 @@ def trace_network(network: nn.Module, images: Tensor, heads: set[nn.Module], und
         tracer = _Tracer(images, heads, undivided)
         root = WholeNetwork(network)
         try:
-            with torch.no_grad(), _attributes_put_back(network):
+            with torch.no_grad(), attributes_put_back(network):
                 graph = tracer.trace(root)
         except Exception as error:  # whatever the code of a network may raise
             culprit = tracer.culprit
@@ -126,7 +126,7 @@ def unchanged(network: nn.Module) -> Iterator[None]:
     buffers_and_weights = [*network.buffers(), *network.parameters()]
     gradients = {parameter: parameter.grad for parameter in network.parameters()}
     try:
-        with _states_put_back(), torch.random.fork_rng({tensor.get_device() for tensor in buffers_and_weights} - {-1}):
+        with states_put_back(), torch.random.fork_rng({tensor.get_device() for tensor in buffers_and_weights} - {-1}):
             yield
     finally:
         for module, training in flags.items():
@@ -190,10 +190,10 @@ class _Tracer(fx.Tracer):
             return forward(*args, **kwargs)
         if self.is_leaf_module(m, ""):
             return super().call_module(m, forward, args, kwargs)
-        before = _random_states()
+        before = random_states()
         try:
             result = super().call_module(m, forward, args, kwargs)
-            if _random_states() != before:
+            if random_states() != before:
                 raise CannotSplitError("it draws random numbers that a recording would keep for ever")
         except Exception:
             self.culprit = self.culprit or m
@@ -238,11 +238,11 @@ class _Tracer(fx.Tracer):
         watched = {tensor: tensor._version for tensor in tensors_in((args, kwargs))}
         module = self.root.get_submodule(str(node.target)) if node.op == "call_module" else None
         held = {buffer: buffer._version for buffer in module.buffers()} if module else {}
-        with _states_put_back():
-            before = _random_states()
-            with _Listener() as listener:
+        with states_put_back():
+            before = random_states()
+            with Listener() as listener:
                 node.meta["value"] = self._result(node, args, kwargs)
-            draws = listener.draws or _random_states() != before
+            draws = listener.draws or random_states() != before
         effects.reads = {storage(tensor) for tensor in watched}
         effects.writes = {storage(tensor) for tensor, version in watched.items() if tensor._version != version}
         effects.operations = tuple(listener.operations)
@@ -331,7 +331,7 @@ for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "
     setattr(_Proxy, f"__{_name}__", _in_place(_name))
 
 
-class _Listener(TorchDispatchMode):
+class Listener(TorchDispatchMode):
     """Hears the operations a step comes to."""
 
     def __init__(self) -> None:
@@ -361,13 +361,14 @@ def _is_tensor_of_a_module(node: fx.Node) -> bool:
     return node.op == "get_attr" and isinstance(node.meta["value"], Tensor)
 
 
-def _random_states() -> tuple[object, ...]:
+def random_states() -> tuple[object, ...]:
+    """The states of the generators of Python, numpy and torch, the last one last."""
     numpy: Any = np.random.get_state()
     return random.getstate(), numpy[1].tobytes(), *numpy[2:], torch.get_rng_state().numpy().tobytes()
 
 
 @contextlib.contextmanager
-def _states_put_back() -> Iterator[None]:
+def states_put_back() -> Iterator[None]:
     """Undo what the body draws from any of the generators."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
@@ -384,7 +385,7 @@ def _put_back(tensors: dict[str, Any], originals: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _attributes_put_back(network: nn.Module) -> Iterator[None]:
+def attributes_put_back(network: nn.Module) -> Iterator[None]:
     """Undo what a ``forward`` that is recorded writes to its modules: these are stand-ins for tensors."""
     saved = [
         (tensors, dict(tensors))

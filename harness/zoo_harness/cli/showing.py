@@ -119,7 +119,9 @@ def _split_lines(split: dict[str, Any]) -> list[str]:
         return [f"  not cut: {split['reason']}", f"  forward pass   {split['flops'] / 1e9:.2f} GFLOP"]
     kept = [f"{part['name']}: {' x '.join(map(str, part['shape']))} {part['dtype']}" for part in split["kept"]]
     whole, tail = split["flops"], split["tail_flops"]
+    replayed = ["  replayed       its own code runs in every epoch too, answered from what is kept"]
     return [
+        *(replayed if split["mechanism"] == "replayed" else []),
         *(f"  {'' if place else 'kept per image':<14} {line}" for place, line in enumerate(kept)),
         f"  {'':<14} {split['bytes_per_image']:,} bytes; half of that in bf16",
         f"  forward pass   {whole / 1e9:.2f} GFLOP an image",

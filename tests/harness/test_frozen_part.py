@@ -153,7 +153,7 @@ def test_a_network_that_turns_out_to_do_something_else_ends_the_run(
         with torch.no_grad():
             prepared.tuned.network.fc.bias += 10
         with pytest.raises(
-            ZooError, match="its part that trains reads the images, .* go on with --resume and --cache off"
+            ZooError, match=r"its part that trains reads the images, .* go on with --resume and --cache off"
         ):
             learner.logits(inputs)
 

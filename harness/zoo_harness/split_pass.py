@@ -329,7 +329,7 @@ class Recording(Pass):
     def _find(self, asked: Asked) -> Call | None:
         calls = self.plan.calls
         call = calls.find_or_add(asked.given, asked.what, self.batch, name=asked.name, weighty=asked.weighty)
-        if call.of_images:
+        if call is not None and call.of_images:
             self.seen.add(call.number)
         return call
 

@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from zoo import Backbone, FactoryArchitecture, FeatureLayer, Head, Preprocessing, RandomWeights
+from zoo import Backbone, DualHead, FactoryArchitecture, FeatureLayer, Head, Preprocessing, RandomWeights
 from zoo.backbone import Training, Tuning
 from zoo_harness.split import Split, split_network
 from zoo_harness.split_description import count_flops, describe_split
@@ -30,12 +30,13 @@ def _seeded() -> Iterator[None]:
         yield
 
 
-def tuned_network(network: nn.Module, images: Tensor, unfreeze: str, head: str) -> TunedNetwork:
-    tuning = Tuning("default", (unfreeze,), Head(head), Training(), (FeatureLayer("unused", 1),))
+def tuned_network(network: nn.Module, images: Tensor, unfreeze: str, head: str | Head | DualHead) -> TunedNetwork:
+    parts = Head(head) if isinstance(head, str) else head
+    tuning = Tuning("default", (unfreeze,), parts, Training(), (FeatureLayer("unused", 1),))
     return prepare(network, tuning, CLASSES, images)
 
 
-def trained(tuned: TunedNetwork, logits: Callable[[], tuple[Tensor, ...]], steps: int = 3) -> dict[str, Tensor]:
+def trained(tuned: TunedNetwork, logits: Callable[[], tuple[Tensor, ...]], steps: int = 2) -> dict[str, Tensor]:
     """Everything that some steps of training give: logits of each, last gradients, and all tensors of the network."""
     tuned.train()
     torch.manual_seed(1)
@@ -119,6 +120,7 @@ def straight(net: Net, x: Tensor) -> Tensor:
 def asks_for_shapes_and_mode(net: Net, x: Tensor) -> Tensor:
     x = net.stem(x)
     batch, channels, height, width = x.shape
+    torch._assert(channels == 8, f"given {x.shape}")
     if height == width and x.dim() == 4:
         x = x.permute(0, 2, 3, 1).reshape(batch * height, int(width), channels)
         x = x.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
@@ -402,16 +404,35 @@ def test_networks_of_timm_are_cut_where_the_trace_cuts_them(
     images = torch.rand(3, *network.default_cfg["input_size"]) if name == "test_vit" else torch.rand(3, 3, 64, 64)
     tuned = tuned_network(network, images, unfreeze, head)
     traced = split_network(tuned, images)
-
-    def refuse(*_arguments: object) -> None:
-        raise CannotSplitError("not tried")
-
     monkeypatch.setattr("zoo_harness.split._recorded", refuse)
     replayed = verified(split_network(tuned, images), images)
     assert (replayed.reason, replayed.replayed, traced.replayed) == (None, True, False)
     assert replayed.bytes_per_image <= traced.bytes_per_image
     assert count_flops(replayed, images)[1] == count_flops(traced, images)[1]
     assert_same_training(replayed, images)
+
+
+@pytest.mark.parametrize(
+    ("name", "unfreeze", "head"),
+    [
+        ("deit_base_distilled_patch16_224", "blocks.2", DualHead(cls=Head("head", hidden=8), dist=Head("head_dist"))),
+        ("cait_xxs24_224", "blocks_token_only", Head("head")),
+    ],
+)
+def test_two_heads_and_two_streams_pass_the_trial(
+    name: str, unfreeze: str, head: Head | DualHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = timm.create_model(name, img_size=32, embed_dim=24, depth=3, num_heads=2, drop_path_rate=0.5)
+    images = torch.rand(4, 3, 32, 32)
+    tuned = tuned_network(network, images, unfreeze, head)
+    monkeypatch.setattr("zoo_harness.split._recorded", refuse)
+    split = verified(split_network(tuned, images), images)
+    assert (split.reason, split.replayed, len(split.kept)) == (None, True, 1)
+
+
+def refuse(*_arguments: object) -> None:
+    """Stand for a trace that fails, where it would not."""
+    raise CannotSplitError("not tried")
 
 
 # What a replayed split is to those who use it

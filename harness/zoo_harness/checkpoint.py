@@ -24,12 +24,14 @@ from zoo.registry import load_registry
 from zoo_harness.atomic import write_text
 from zoo_harness.checkpoint_place import find_checkpoint
 from zoo_harness.device import choose_device
+from zoo_harness.foreign_repository import what_it_seems
 from zoo_harness.image_input import Images, as_batches
+from zoo_harness.markdown import one_line
 from zoo_harness.network import build_network
 from zoo_harness.preprocess import BatchTransform
 from zoo_harness.published_files import RECORD
 from zoo_harness.record_check import check_record
-from zoo_harness.run_record import RunRecord, read_run, record_file
+from zoo_harness.run_record import RUN, RunRecord, read_run, record_file
 from zoo_harness.surgery import TunedNetwork, replace_head
 from zoo_harness.tensor_files import sha256_of, write_tensors
 from zoo_harness.train import prediction
@@ -75,6 +77,8 @@ def load(path_or_repository: str | Path, device: str = "cpu") -> LoadedModel:
 
 def load_folder(directory: Path, device: torch.device) -> LoadedModel:
     """The model of a run directory or a published tree; raises as :func:`load` does."""
+    if directory.is_dir() and not record_file(directory).exists():
+        raise UsageError(_what_instead(directory))
     record = read_run(directory)
     checkpoint = directory / CHECKPOINT
     if record.checkpoint_sha256 is None or not checkpoint.is_file():
@@ -86,6 +90,23 @@ def load_folder(directory: Path, device: torch.device) -> LoadedModel:
     network = rebuild(record)
     network.load_state_dict(finite_tensors(checkpoint))
     return LoadedModel(network, record).to(device).eval()
+
+
+def _what_instead(directory: Path) -> str:
+    names = sorted(path.name for path in directory.iterdir())
+    there = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    seems = what_it_seems(str(directory), names, _small_json(directory / CONFIGURATION), local=True)
+    return one_line(
+        f"{directory} is not a run directory and no published checkpoint: it has neither {RUN} nor {RECORD} (it has "
+        f"{there or 'nothing'}){'; ' + seems if names else ''}"
+    )
+
+
+def _small_json(path: Path) -> object:
+    try:
+        return json.loads(path.read_bytes()) if path.is_file() and path.stat().st_size < 2**20 else None
+    except (OSError, ValueError, RecursionError):  # it is but a hint
+        return None
 
 
 def _why_not_loaded(record: RunRecord, directory: Path) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.errors import UsageError
+from zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
     from zoo_harness.hub_names import RepositoryReference
@@ -55,7 +55,12 @@ def find_checkpoint(named: str | Path, say: Callable[[str], None] = lambda _line
         return CheckpointPlace(path)
     if path.exists():
         raise UsageError(f"{named!r} is a file; give the folder it is in, {str(path.parent)!r}")
-    return fetched(reference_of(named), say)
+    reference = reference_of(named)
+    try:
+        return fetched(reference, say)
+    except ZooError as error:  # perhaps a folder was meant, and misspelt
+        error.args = (f"there is no folder {named!r} here; {error}",)
+        raise
 
 
 def reference_of(named: str) -> RepositoryReference:

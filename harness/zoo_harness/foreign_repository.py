@@ -1,4 +1,4 @@
-"""What a repository of the Hub seems to be that zoo did not publish, told from its file names and ``config.json``."""
+"""What a repository or folder seems to be that zoo did not publish, told from its file names and ``config.json``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from zoo_harness.markdown import one_line
 from zoo_harness.published_files import CHECKPOINT, RECORD, pickles
 
 
-def what_it_seems(identifier: str, names: Collection[str], configuration: object) -> str:
-    """What to make of a repository that is not a published run; ``configuration`` is its ``config.json``, if any.
+def what_it_seems(identifier: str, names: Collection[str], configuration: object, *, local: bool = False) -> str:
+    """What to make of a repository, or with ``local`` of a folder, that is not a published run.
+
+    ``configuration`` is what its ``config.json`` holds, ``None`` where that is not known.
 
     >>> what_it_seems("ada/net", ["config.json", "model.safetensors"], {"architecture": "resnet18"})
     "it seems to be a network of timm, 'resnet18': timm.create_model('hf-hub:ada/net', pretrained=True) loads it"
@@ -18,16 +20,16 @@ def what_it_seems(identifier: str, names: Collection[str], configuration: object
     'its weights are in net.pth alone, a pickle, which can run any code and is never loaded'
     """
     has_tensors = any(name.endswith(".safetensors") for name in names)
-    if RECORD in names and CHECKPOINT not in names:
-        return "it seems to be half of a published run; whoever published it must publish it again"
+    known: dict[str, Any] = configuration if isinstance(configuration, dict) else {}
+    if (RECORD in names and CHECKPOINT not in names) or isinstance(known.get("zoo"), dict):
+        return "it seems to be half of a published run: have it published again, or fetch all of it with zoo pull"
     if (pickled := pickles(names)) and not has_tensors:
         return f"its weights are in {one_line(pickled[0])} alone, a pickle, which can run any code and is never loaded"
     if "adapter_config.json" in names:
         return "it seems to be an adapter of peft, and not a whole network"
-    known: dict[str, Any] = configuration if isinstance(configuration, dict) else {}
     if "architecture" in known or "pretrained_cfg" in known:
         named = _named(known.get("architecture"))
-        call = f"timm.create_model('hf-hub:{identifier}', pretrained=True) loads it"
+        call = f"timm.create_model('{'local-dir' if local else 'hf-hub'}:{identifier}', pretrained=True) loads it"
         return f"it seems to be a network of timm{named}: {call}"
     if "model_type" in known or "architectures" in known:
         named = _named(known.get("model_type"))

@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from safetensors.torch import load, save
 
 import zoo
-from zoo import Backbone, HubError, UsageError, WeightsError
+from zoo import Backbone, HubError, UnreachableError, UsageError
 from zoo_harness.cli import run
 from zoo_harness.tensor_files import sha256_of
 
@@ -250,8 +250,19 @@ def test_a_process_of_its_own_pulls(hub: Hub, files: dict[str, bytes], tmp_path:
     assert WRITER not in done.stdout + done.stderr
 
 
-def test_errors_are_ours(hub: Hub) -> None:
+def test_a_repository_of_somebody_elses(hub: Hub) -> None:
     hub.create("ada/other", {"pytorch_model.bin": b"\x80"})
     with pytest.raises(HubError, match=r"in pytorch_model\.bin alone, a pickle"):
         zoo.load("ada/other")
-    assert issubclass(WeightsError, zoo.ZooError)
+
+
+def test_a_misspelt_folder_and_a_missing_repository_look_alike(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        HubError, match="there is no folder 'runs/fashoin' here; cannot fetch runs/fashoin: there is no"
+    ):
+        zoo.load("runs/fashoin")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        UnreachableError, match="there is no folder 'runs/fashoin' here; runs/fashoin not found; looked"
+    ):
+        zoo.load("runs/fashoin")

@@ -252,7 +252,30 @@ def test_run_without_a_checkpoint_says_how_far_it_came(
 
 
 def test_folder_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"it has neither run\.json nor zoo\.json \(it has nothing\)"):
+        zoo.load(tmp_path)
     with pytest.raises(UsageError, match=r"is not a run directory: run\.json: No such file"):
+        zoo.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ('{"architecture": "resnet18"}', r"network of timm, 'resnet18': timm\.create_model\('local-dir:/"),
+        ('{"architectures": ["ViT"], "model_type": "vit"}', r"model of transformers, 'vit': AutoModel"),
+        ("[" * 9999, "try timm or transformers"),
+    ],
+)
+def test_folder_of_somebody_elses_says_what_it_seems_to_be(tmp_path: Path, config: str, told: str) -> None:
+    save_file({"a": torch.ones(1)}, tmp_path / CHECKPOINT)
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(UsageError, match=rf"\(it has config\.json, model\.safetensors\); .*{told}"):
+        zoo.load(tmp_path)
+
+
+def test_folder_with_a_pickle_alone(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80")
+    with pytest.raises(UsageError, match=r"in pytorch_model\.bin alone, a pickle, which can run any code"):
         zoo.load(tmp_path)
 
 

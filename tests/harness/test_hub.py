@@ -163,6 +163,7 @@ def test_a_repository_that_zoo_did_not_publish_is_told_with_what_it_has(hub: Hub
         ({"config.json": b"[" * 5000}, "try timm or transformers"),
         ({"config.json": b"[1]"}, "try timm or transformers"),
         ({"adapter_config.json": b"{}"}, "an adapter of peft, and not a whole network"),
+        ({"config.json": b'{"zoo": {}, "architecture": "x"}'}, "half of a published run"),
         ({}, "try timm or transformers"),
     ],
 )
@@ -177,7 +178,7 @@ def test_what_a_foreign_repository_seems_to_be(hub: Hub, files: dict[str, bytes]
 def test_half_of_a_published_run(hub: Hub) -> None:
     hub.create("ada/net", {"zoo.json": TREE["zoo.json"]})
 
-    with pytest.raises(HubError, match=r"it has no model\.safetensors .* must publish it again"):
+    with pytest.raises(HubError, match=r"it has no model\.safetensors .* half of a published run"):
         fetch()
 
 

@@ -183,6 +183,8 @@ def _measurements(record: RunRecord) -> list[Measurement]:
     separations = (results.separation_raw_pixels, results.separation_before, results.separation_after)
     measured = (results.accuracy, results.train_accuracy, results.test_accuracy)
     accuracies = [value for value in measured if value is not None]
+    if results.confusion is not None:
+        accuracies += [worst.accuracy for worst in results.confusion.worst]
     return [*accuracies, *(score for found in separations for score in run_separation.measurements(found))]
 
 
@@ -191,7 +193,10 @@ def _files(record: RunRecord, *, published: bool) -> list[tuple[str, str]]:
     files = [("zoo.json" if published else "run.json", "the record of the run: every setting, version and digest")]
     if record.checkpoint_sha256 is not None:
         files.insert(0, ("model.safetensors", f"the weights, SHA-256 {record.checkpoint_sha256}"))
-        files.insert(1, ("config.json", "what timm and transformers read, and the class names"))
+        reads = (
+            "what timm and transformers read" if record.loads_in_timm else "what makes timm and transformers refuse it"
+        )
+        files.insert(1, ("config.json", f"{reads}, and the class names"))
     if record.results.epochs_done:
         files.append(("history.jsonl", "loss, accuracy and seconds of every epoch"))
     if record.results.confusion is not None:

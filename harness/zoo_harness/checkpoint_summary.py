@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from zoo_harness.byte_sizes import bytes_in_words
-from zoo_harness.card_wording import NOT_MEASURED, head_in_words, percent, preprocessing_in_words, pretrained_on
+from zoo_harness.card_wording import head_in_words, percent, preprocessing_in_words, pretrained_on
 from zoo_harness.checkpoint_place import CheckpointPlace
 from zoo_harness.markdown import one_line
 from zoo_harness.published_files import CARD, CHECKPOINT
 from zoo_harness.run_record import RunRecord, ScoreMeasurement
+from zoo_harness.run_separation import with_error
 
 _SHOWN_CLASSES = 10
 
@@ -91,7 +92,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         ("classes", f"{len(classes)}: {shown}"),
         ("images", preprocessing_in_words(record.settings.preprocessing)),
         ("accuracy", f"{percent(accuracy)} ({split.split}, {split.images:,} images)"),
-        ("SI", f"{_in_words(_headline_si(record))}" + (f" (layer {separation.layer})" if separation else "")),
+        ("SI", f"{with_error(_headline_si(record))}" + (f" (layer {separation.layer})" if separation else "")),
         ("base weights", f"{record.weights.source}, {pretrained_on(record) or 'of unknown data'}"),
         ("licence", f"{record.weights.license or 'not known'}, of the base weights"),
         ("made", f"{record.ended or 'not finished'}, blockzoo {record.versions.get('blockzoo', 'of unknown version')}"),
@@ -105,10 +106,6 @@ def _headline_si(record: RunRecord) -> ScoreMeasurement | None:
     with_test = record.results.test_accuracy is not None and record.dataset.test is not None
     split = separation.test if with_test else separation.evaluation
     return split.si if split else None
-
-
-def _in_words(score: ScoreMeasurement | None) -> str:
-    return NOT_MEASURED if score is None else f"{score.value:.4f} ± {score.bootstrap_error:.4f}"
 
 
 def _plain(score: ScoreMeasurement | None) -> dict[str, Any] | None:

@@ -41,7 +41,7 @@ def plot_confusion(confusion: Confusion, path: Path) -> None:
     _name_classes(axes, confusion.classes, side / classes)
     if classes <= _MOST_NUMBERS:
         _write_counts(axes, counts, shares, colours, norm)
-    about = f"{counts.sum():,} images of the split {shown_name(0, confusion.split)}"
+    about = f"{counts.sum():,} images, split {shown_name(confusion.split, '?')}"
     axes.set_title(about, fontsize=9, color=INK, parse_math=False)
     save_figure(figure, path, tight=True)
 
@@ -57,7 +57,7 @@ def _name_classes(axes: Axes, classes: tuple[str, ...], room: float) -> None:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10], integer=True))
         return
-    names = [shown_name(label, name) for label, name in enumerate(classes)]
+    names = [shown_name(name, f"class {label}") for label, name in enumerate(classes)]
     size = 8 if len(classes) <= _MOST_NUMBERS else 6
     upright = max(map(len, names)) * 0.08 > room
     # Not mathematics: a name may contain dollar signs.

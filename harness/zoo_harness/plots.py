@@ -96,7 +96,7 @@ def plot_samples(images: NDArray[np.uint8], labels: ArrayLike, classes: Sequence
     ``images`` are uint8, ``(N, H, W)`` grey or ``(N, H, W, 3)`` RGB.
     """
     chosen = _choose_samples(np.asarray(labels), len(classes))
-    names = [shown_name(label, classes[label]) for label in chosen]
+    names = [shown_name(classes[label], f"class {label}") for label in chosen]
     figure, axes = _sample_canvas(names, max(map(len, chosen.values()), default=1))
     for row, (name, indices) in enumerate(zip(names, chosen.values(), strict=True)):
         # Not mathematics: a name may contain dollar signs.
@@ -223,11 +223,11 @@ def _draw_tile(axes: Axes, pixels: NDArray[Any], column: int, row: int) -> None:
     )
 
 
-def shown_name(label: int, name: str) -> str:
-    """The name on one line and not too long; its number where the font cannot write it."""
+def shown_name(name: str, otherwise: str) -> str:
+    """The name on one line and not too long; ``otherwise`` where the font cannot write it."""
     line = one_line(name)
     if not line or any(ord(char) not in _writable() for char in line):
-        return f"class {label}"
+        return otherwise
     return line if len(line) <= _LONGEST_NAME else line[: _LONGEST_NAME - 1].rstrip() + "\u2026"
 
 

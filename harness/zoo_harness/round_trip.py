@@ -46,11 +46,12 @@ def verify_tree(tree: Path, run: Path) -> list[Check]:
     own = load(run)
     images = own.preprocess(photographs)
     checks = [_by_zoo(tree, own, images)]
-    if own.record.loads_in_timm:
-        checks += [_by_timm(tree, own, images), _by_transformers(tree, own, images, photographs)]
-    else:
-        checks += [_refused_by_timm(tree), _refused_by_transformers(tree)]
-    return checks
+    if not own.record.loads_in_timm:
+        return [*checks, _refused_by_timm(tree), _refused_by_transformers(tree)]
+    # Of a network with two heads others predict from the mean of both, whatever the run's own rule.
+    expected = _logits(own.network, images)
+    by_timm = _by_timm(tree, images, expected)
+    return [*checks, by_timm, _by_transformers(tree, own, images, photographs, expected)]
 
 
 def _by_zoo(tree: Path, own: LoadedModel, images: Tensor) -> Check:
@@ -60,15 +61,14 @@ def _by_zoo(tree: Path, own: LoadedModel, images: Tensor) -> Check:
     return _same("zoo.load", _logits(own, images), _logits(loaded, images))
 
 
-def _by_timm(tree: Path, own: LoadedModel, images: Tensor) -> Check:
+def _by_timm(tree: Path, images: Tensor, expected: Tensor) -> Check:
     name = f"timm {version('timm')}"
     with _named(name):
         loaded = _timm_model(tree)
-    # Of a network with two heads timm predicts from their mean, whatever the run's own rule.
-    return _same(name, _logits(own.network, images), _logits(loaded, images))
+    return _same(name, expected, _logits(loaded, images))
 
 
-def _by_transformers(tree: Path, own: LoadedModel, images: Tensor, photographs: list[Any]) -> Check:
+def _by_transformers(tree: Path, own: LoadedModel, images: Tensor, photographs: list[Any], expected: Tensor) -> Check:
     if find_spec("transformers") is None:
         return Check("transformers", "not installed, so not tried")
     import transformers
@@ -87,7 +87,7 @@ def _by_transformers(tree: Path, own: LoadedModel, images: Tensor, photographs: 
         raise WeightsError(f"{name} prepares images otherwise than the run did; {_NOTHING_SENT}")
     with torch.inference_mode():
         found = loaded(images).logits
-    return _same(name, _logits(own.network, images), found)
+    return _same(name, expected, found)
 
 
 def _refused_by_timm(tree: Path) -> Check:

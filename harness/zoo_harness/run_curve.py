@@ -50,5 +50,5 @@ def run_curve(
 def plot_run_curve(curve: LayerCurveRecord, backbone: str, path: Path) -> None:
     """Write the curve as a PNG."""
     images = curve.layers[-1].separation.si.n
-    about = f"{images:,} images of the split {shown_name(0, curve.split)}; layers pooled, euclidean distance"
+    about = f"{images:,} images, split {shown_name(curve.split, '?')}; layers pooled, euclidean distance"
     plot_layers([(f"{backbone}, after training", curve.layers)], about, path)

@@ -616,23 +616,28 @@ def test_a_terminal_that_knows_only_ascii() -> None:
     assert shown.returncode == 0
 
 
-def test_a_wrong_declared_width_is_told_before_anything_is_written(tmp_path: Path) -> None:
-    plugin = tmp_path / "plugins"
-    (plugin / "wrong_width-1.dist-info").mkdir(parents=True)
-    (plugin / "wrong_width-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: wrong\nVersion: 1\n")
-    (plugin / "wrong_width-1.dist-info" / "entry_points.txt").write_text("[zoo]\nwrong = wrong\n")
-    (plugin / "wrong.py").write_text(
+def with_features(folder: Path, features: str) -> dict[str, str]:
+    """The environment in which a plugin in this folder declares backbone ``wrong`` with these feature layers."""
+    (folder / "wrong-1.dist-info").mkdir(parents=True)
+    (folder / "wrong-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: wrong\nVersion: 1\n")
+    (folder / "wrong-1.dist-info" / "entry_points.txt").write_text("[zoo]\nwrong = wrong\n")
+    (folder / "wrong.py").write_text(
         "import zoo\n@zoo.hookimpl\ndef zoo_backbones():\n"
         "    return [zoo.Backbone(name='wrong', weights=zoo.RandomWeights(),\n"
         "        unfreeze=('layer4',), head=zoo.Head('fc'),\n"
         "        architecture=zoo.TimmArchitecture('test_resnet.r160_in1k'),\n"
-        "        features=(zoo.FeatureLayer('global_pool', 95, pool='flatten'),),\n"
+        f"        features=({features},),\n"
         "        license=None, paper=None, pretrained_on=None, imagenet_top1=None)]\n"
     )
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+def test_a_wrong_declared_width_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    environment = with_features(tmp_path / "plugins", "zoo.FeatureLayer('global_pool', 95, pool='flatten')")
     out = tmp_path / "run"
     ended = subprocess.run(
         [ZOO, "eval", "wrong", "--dataset", "digits", "--limit", "12", "--out", str(out)],
-        env={**os.environ, "PYTHONPATH": str(plugin)},
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
@@ -640,3 +645,21 @@ def test_a_wrong_declared_width_is_told_before_anything_is_written(tmp_path: Pat
     assert ended.returncode == 1
     assert "feature layer 'global_pool' is declared 95 wide with pool 'flatten', but gives 96" in ended.stderr
     assert not out.exists()
+
+
+def test_a_layer_that_cannot_be_scored_costs_a_trained_run_its_curve_alone(tmp_path: Path) -> None:
+    features = "zoo.FeatureLayer('layer3', 7), zoo.FeatureLayer('global_pool', 96, pool='flatten')"
+    out = tmp_path / "run"
+    ended = subprocess.run(
+        [ZOO, "eval", "wrong", "--dataset", "digits", "--limit", "12", "--epochs", "1", "--out", str(out)],
+        env=with_features(tmp_path / "plugins", features),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "warning: no separation of the layers: feature layer 'layer3' is declared 7 wide" in ended.stderr
+    record = read_run(out)
+    assert record.status == "finished"
+    assert record.results.layer_curve is None
+    assert "layers.png" not in record.plots

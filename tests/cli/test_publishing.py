@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +17,7 @@ import yaml
 from huggingface_hub import snapshot_download
 
 import zoo
-from zoo import Backbone, Head
+from zoo import Backbone, Head, Preprocessing
 from zoo_harness.checkpoint import CHECKPOINT
 from zoo_harness.cli import run as run_zoo
 from zoo_harness.run_record import read_run
@@ -30,15 +31,20 @@ PNG = b"\x89PNG\r\n\x1a\nrest"
 FILES = ["README.md", "config.json", "history.jsonl", "loss.png", "model.safetensors", "zoo.json"]
 
 
-@pytest.fixture
-def run(tiny_resnet: Backbone, tmp_path: Path) -> Path:
-    folder = tmp_path / "runs" / "pets"
-    folder.mkdir(parents=True)
-    save_run(tiny_resnet, folder)
+@pytest.fixture(scope="module")
+def saved(tiny_resnet: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, with images so small that it is soon proven to load."""
+    folder = tmp_path_factory.mktemp("saved")
+    save_run(replace(tiny_resnet, preprocessing=Preprocessing(input_size=(32, 32))), folder)
     (folder / "history.jsonl").write_text('{"epoch": 1}\n')
     (folder / "loss.png").write_bytes(PNG)
     edit_record(folder, lambda record: record.update(plots=["loss.png"]))
     return folder
+
+
+@pytest.fixture
+def run(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "runs" / "pets"))
 
 
 def publish(run: Path, to: str | Path, *options: str) -> int:
@@ -342,6 +348,12 @@ def test_a_change_by_somebody_else_in_between_is_told(hub: Hub, run: Path, capsy
 # As a command of its own
 
 
+def command(hub: Hub, run: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    words = [ZOO, "publish", str(run), "--to", "ada/net", *options]
+    return subprocess.run(words, env=hub.environment(), capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
 def test_the_command_publishes_and_shows_no_token(hub: Hub, run: Path) -> None:
     hub.part_size = 2**20
     done = subprocess.run(
@@ -356,14 +368,8 @@ def test_the_command_publishes_and_shows_no_token(hub: Hub, run: Path) -> None:
 
 
 def test_the_command_debugged_shows_no_token_either(hub: Hub, run: Path) -> None:
-    hub.fail("POST", "/api/repos/create", 403, headers={"X-Error-Message": f"{WRITER} may not"})
-    done = subprocess.run(
-        [ZOO, "publish", run, "--to", "ada/net", "--debug"],
-        env=hub.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    hub.fail("GET", "/api/models/ada/net", 403, headers={"X-Error-Message": f"{WRITER} may not"})
+    done = command(hub, run, "--debug")
 
     assert done.returncode == 1
     assert "Traceback" in done.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from zoo_harness.card import render_card
 from zoo_harness.cli import run
 from zoo_harness.run_record import read_run
 from zoo_harness.tensor_files import sha256_of
@@ -51,6 +52,9 @@ def test_killed_twice_it_ends_with_the_same_checkpoint(straight: Path, tmp_path:
     assert not (out / "model.safetensors").exists()
     killed(["eval", "--resume", str(out), "--quiet"], out, 5, signal.SIGTERM)
     assert read_run(out).status == "interrupted"
+    assert read_run(out).results.layer_curve is None
+    card = out / "README.md"
+    card.write_text(f"{card.read_text()}\nMine.\n")
     ended = subprocess.run([ZOO, "eval", "--resume", str(out)], capture_output=True, text=True, check=True)
     assert "Traceback" not in ended.stderr
     for name in ("model.safetensors", "config.json"):
@@ -66,6 +70,9 @@ def test_killed_twice_it_ends_with_the_same_checkpoint(straight: Path, tmp_path:
     assert record.results.accuracy == expected.results.accuracy
     assert record.results.separation_before == expected.results.separation_before
     assert record.results.separation_after == expected.results.separation_after
+    assert record.results.confusion == expected.results.confusion
+    assert record.results.layer_curve == expected.results.layer_curve is not None
+    assert card.read_text() == f"{render_card(record)}\nMine.\n"
 
 
 def test_a_finished_run_is_not_resumed(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:

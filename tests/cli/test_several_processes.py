@@ -62,6 +62,7 @@ def test_a_run_that_was_cut_short_goes_on_to_what_one_process_gives(alone: Path,
     assert found.host.processes == 2
     assert found.results.accuracy == expected.results.accuracy
     assert found.results.train_accuracy == expected.results.train_accuracy
+    assert found.results.confusion == expected.results.confusion
     assert found.results.separation_raw_pixels == expected.results.separation_raw_pixels
     tensors = read_tensors(out / "model.safetensors")
     for name, value in read_tensors(alone / "model.safetensors").items():

@@ -24,11 +24,10 @@ PNG = b"\x89PNG\r\n\x1a\nrest"
 HOME = ["README.md", "config.json", "history.jsonl", "loss.png", "model.safetensors", "zoo.json"]
 
 
-@pytest.fixture
-def run(tiny_resnet: Backbone, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def saved(tiny_resnet: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with all that a run directory may hold."""
-    folder = tmp_path / "runs" / "pets"
-    folder.mkdir(parents=True)
+    folder = tmp_path_factory.mktemp("saved")
     save_run(tiny_resnet, folder)
     (folder / "history.jsonl").write_text('{"epoch": 1}\n')
     (folder / "loss.png").write_bytes(PNG)
@@ -37,6 +36,11 @@ def run(tiny_resnet: Backbone, tmp_path: Path) -> Path:
     (folder / "tensorboard").mkdir()
     edit_record(folder, lambda record: record.update(plots=["loss.png", "gone.png"]))
     return folder
+
+
+@pytest.fixture
+def run(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "runs" / "pets"))
 
 
 def names(folder: Path) -> list[str]:

@@ -1,0 +1,116 @@
+"""Kills runs at random moments, resumes them, and compares what they end with with a run that nobody disturbed.
+
+    python benchmarks/kills.py --kills 100
+
+Each attempt is a process of its own, forked from one that has imported everything, and is sent SIGKILL or SIGTERM
+after a random part of the time that the whole run takes. What is left is resumed until the run ends; then the next run
+begins, until there were so many kills. Prints one line a finished run and a table; exits with 1 where anything differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # threads do not survive a fork
+
+import zoo_harness.layer_run
+import zoo_harness.session  # noqa: F401
+from zoo_harness.cli import run
+from zoo_harness.tensor_files import sha256_of
+
+EVAL = ["eval", "efficientnet_lite0", "--dataset", "digits", "--per-class", "6", "--epochs", "8", "--device", "cpu"]
+EVAL += ["--schedule", "cosine", "--warmup-epochs", "1", "--label-smoothing", "0.1", "--keep", "best", "--quiet"]
+
+
+def main() -> None:
+    """Kill, resume, compare."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--kills", type=int, default=100)
+    options.add_argument("--seed", type=int, default=0)
+    given = options.parse_args()
+    chance = random.Random(given.seed)  # noqa: S311 - moments, not secrets
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["ZOO_CACHE_DIR"] = str(folder / "cache")
+        started = time.perf_counter()
+        attempt([*EVAL, "--out", str(folder / "straight")], None, signal.SIGKILL, folder)
+        whole = time.perf_counter() - started
+        expected = outcome(folder / "straight")
+        found: Counter[str] = Counter()
+        number = 0
+        while found["kills"] < given.kills:
+            number += 1
+            equal = broken_run(folder, folder / f"run{number}", whole, chance, found) == expected
+            found["runs with the same files" if equal else "RUNS THAT DIFFER"] += 1
+            print(f"run {number}: {'the same files' if equal else 'DIFFERS'} after {found['kills']} kills", flush=True)
+    print(f"\n| what | number |\n|---|---|\n| seconds of a run | {whole:.1f} |")
+    for what, count in sorted(found.items()):
+        print(f"| {what} | {count} |")
+    sys.exit(1 if found["RUNS THAT DIFFER"] else 0)
+
+
+def broken_run(folder: Path, out: Path, whole: float, chance: random.Random, found: Counter[str]) -> object:
+    """One run, killed until an attempt comes to its end; what it ends with."""
+    while True:
+        if chance.random() < 0.2:  # the frozen part anew, so that kills fall into that too
+            for store in (folder / "cache").glob("*"):
+                os.system(f"rm -rf '{store}'")  # noqa: S605 - a folder of our own
+        resumable = (out / "run.json").is_file() and (out / "options.json").is_file()
+        if out.exists() and not resumable:  # killed before there was anything to go on from
+            os.system(f"rm -rf '{out}'")  # noqa: S605
+            found["kills before there was a run"] += 1
+        command = ["eval", "--resume", str(out), "--quiet"] if resumable else [*EVAL, "--out", str(out)]
+        number = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
+        ended = attempt(command, chance.uniform(0, whole), number, folder)
+        if ended is None:
+            found["kills"] += 1
+            found[f"kills with {number.name}"] += 1
+        elif ended == 0:
+            return outcome(out)
+        else:
+            return f"exit status {ended}: {(folder / 'said').read_text()[-500:]}"
+
+
+def attempt(command: list[str], seconds: float | None, number: signal.Signals, folder: Path) -> int | None:
+    """Run a command in a fork; its exit status, or ``None`` where it was killed after so many seconds."""
+    child = os.fork()
+    if child == 0:
+        said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        os._exit(run(command))
+    deadline = float("inf") if seconds is None else time.perf_counter() + seconds
+    while time.perf_counter() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(child, number)
+    _done, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return None if code in (-number, 128 + number) else code
+
+
+def outcome(out: Path) -> dict[str, object]:
+    """What must be the same: digests, figures, history without the seconds."""
+    record = json.loads((out / "run.json").read_text())
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    for line in history:
+        del line["train_seconds"], line["evaluation_seconds"]
+    changing = {"mean_train_seconds", "mean_evaluation_seconds", "total_seconds", "peak_memory_gib", "frozen_part"}
+    results = {name: value for name, value in record["results"].items() if name not in changing}
+    files = {name: sha256_of(out / name) for name in ("model.safetensors", "config.json", "confusion.json")}
+    return {"status": record["status"], "history": history, "results": results, "files": files}
+
+
+if __name__ == "__main__":
+    main()

@@ -21,15 +21,19 @@ _CURVES = (
 )
 
 
-def render_card(record: RunRecord, repository: str | None = None) -> str:
+def render_card(record: RunRecord, repository: str | None = None, *, published: bool = False) -> str:
     """The whole README.md: YAML front matter, then the body in Markdown between the markers of our part.
 
-    ``repository``: the checked ``OWNER/NAME`` it is published under, for the code in it and the list of its files;
-    ``None`` for the card of a run directory. Names from outside (classes, titles, paths) stay plain text in both;
+    ``repository``: the checked ``OWNER/NAME`` it is published under, for the code in it; ``None`` for a folder, which
+    is a run directory unless ``published``. Names from outside (classes, titles, paths) stay plain text in both;
     nothing in the card is guessed.
     """
     template = resources.files("zoo_cards").joinpath("templates", "run_card.md.j2")
-    body = markdown_environment().from_string(template.read_text(encoding="utf-8")).render(_context(record, repository))
+    body = (
+        markdown_environment()
+        .from_string(template.read_text(encoding="utf-8"))
+        .render(_context(record, repository, published or repository is not None))
+    )
     return f"---\n{front_matter(record)}\n---\n\n{marked(body)}"
 
 
@@ -58,13 +62,14 @@ def markdown_environment() -> jinja2.Environment:
     return environment
 
 
-def _context(record: RunRecord, repository: str | None) -> dict[str, object]:
+def _context(record: RunRecord, repository: str | None, in_tree: bool) -> dict[str, object]:
     dataset, settings = record.dataset, record.settings
     headline, headline_split = record.headline
     command = card_wording.command_without_folders(record.command)
     return {
         "record": record,
         "repository": repository,
+        "in_tree": in_tree,
         "snippets": {
             "zoo": card_snippets.zoo_snippet(repository),
             "timm": card_snippets.timm_snippet(repository),
@@ -72,7 +77,7 @@ def _context(record: RunRecord, repository: str | None) -> dict[str, object]:
             "shell": card_snippets.shell_snippet(record, repository),
         },
         "curves": [(name, title) for name, title in _CURVES if name in record.plots],
-        "files": _files(record, published=repository is not None),
+        "files": _files(record, published=in_tree),
         "finished": record.status == "finished",
         "pretrained": record.weights.kind != "random",
         "declared": record.weights.declared,

@@ -173,7 +173,7 @@ def _fetched(reference: RepositoryReference, commit: str, say: Say) -> Path:
     todo = f"fetching {len(new)} files, {bytes_in_words(size)}" if new else "in the Hub's cache already"
     say(f"{reference}: commit {commit}, {todo}")
     # By the name it was asked for, so that the cache knows the name too when there is no network.
-    folder = _download(reference, list(wanted))
+    folder = patiently(lambda: _download(reference, list(wanted)))
     if folder.name == commit:
         for name in new:
             _verify(reference, folder / name, wanted[name])

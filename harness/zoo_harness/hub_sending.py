@@ -183,7 +183,7 @@ def _small_file(reference: RepositoryReference, head: str, name: str, files: dic
     if files[name].size > MOST_OTHER_BYTES:
         raise HubError(f"{reference} has a {name} of {files[name].size:,} bytes; look at it before you publish there")
     with bars_for_people():
-        path = client().hf_hub_download(reference.id, name, revision=head)
+        path = patiently(lambda: client().hf_hub_download(reference.id, name, revision=head))
     try:
         return Path(path).read_bytes().decode()
     except UnicodeDecodeError as error:

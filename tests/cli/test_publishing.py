@@ -245,7 +245,16 @@ def test_a_folder_and_the_hub_get_the_same_files(hub: Hub, run: Path, tmp_path: 
     publish(run, "ada/net")
     publish(run, tmp_path / "net")
 
-    assert content(tmp_path / "net") == hub.files("ada/net")
+    here, there = content(tmp_path / "net"), hub.files("ada/net")
+    cards = [files.pop("README.md").decode() for files in (here, there)]
+    assert here == there
+    assert [card.count('zoo.load("') for card in cards] == [1, 1]
+    assert 'zoo.load("PATH")' in cards[0]
+    assert 'zoo.load("ada/net")' in cards[1]
+    for card in cards:
+        assert "zoo.json" in card
+        assert "options.json" not in card
+        assert "run.json" not in card
 
 
 def test_in_a_folder_a_hand_edited_card_is_merged(run: Path, tmp_path: Path) -> None:

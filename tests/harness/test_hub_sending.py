@@ -210,6 +210,15 @@ def test_what_fails_for_a_moment_is_tried_again(hub: Hub, tree: Path, method: st
     assert len(hub.waits) == 1
 
 
+@pytest.mark.parametrize("what", ["cut", 503])
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_a_card_that_cannot_be_read_for_a_moment_is_read_again(hub: Hub, method: str, what: int | str) -> None:
+    hub.create("ada/net", {"README.md": b"# A card\n"})
+    hub.fail(method, "/ada/net/resolve/*", what)
+
+    assert look_at(parse_reference("ada/net")).card == "# A card\n"
+
+
 def test_a_deletion_whose_answer_is_lost_is_found_done(hub: Hub, tree: Path) -> None:
     send(tree)
     (tree / "history.jsonl").unlink()

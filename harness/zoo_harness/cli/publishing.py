@@ -115,7 +115,7 @@ def _to_hub(run: Path, to: str, asked: HubOptions, say: Say, *, dry_run: bool, s
             "the card there is kept outside of the part that zoo writes; what you wrote into the run's card is not sent"
         )
     tag = tag_of(record)
-    with new_tree(run, remote.card) as tree:
+    with new_tree(run, remote.card, reference.id) as tree:
         planned = changes(tree, remote)
         _show_changes(planned, shown)
         checks = _checked(tree, run, say)

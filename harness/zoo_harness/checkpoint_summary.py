@@ -58,7 +58,6 @@ def summary_lines(record: RunRecord, place: CheckpointPlace, folder: Path) -> li
         (f"zoo predict {typed} IMAGE...", "the likeliest classes of images of yours"),
         (f"zoo eval {typed} --epochs 0", "whether it gives the same figures here"),
         (f"zoo.load({named!r})", "in Python"),
-        (str(folder / CARD), "its card"),
     ]
     return [*_in_columns([*_origin(record, place, folder), *_facts(record)]), "", *_in_columns(uses)]
 
@@ -70,7 +69,11 @@ def _in_columns(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 def _origin(record: RunRecord, place: CheckpointPlace, folder: Path) -> list[tuple[str, str]]:
     size = bytes_in_words((folder / CHECKPOINT).stat().st_size)
-    rows = [("folder", str(folder)), ("checkpoint", f"{CHECKPOINT}, {size}, SHA-256 {record.checkpoint_sha256}")]
+    rows = [
+        ("folder", str(folder)),
+        ("card", str(folder / CARD)),
+        ("checkpoint", f"{CHECKPOINT}, {size}, SHA-256 {record.checkpoint_sha256}"),
+    ]
     if place.reference is not None:
         rows.insert(0, ("repository", f"{place.reference}, commit {place.commit or 'unknown'}"))
     return rows

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -173,7 +173,7 @@ def _fetched(reference: RepositoryReference, commit: str, say: Say) -> Path:
     todo = f"fetching {len(new)} files, {bytes_in_words(size)}" if new else "in the Hub's cache already"
     say(f"{reference}: commit {commit}, {todo}")
     # By the name it was asked for, so that the cache knows the name too when there is no network.
-    folder = _download(reference, list(wanted))
+    folder = patiently(lambda: _download(reference, list(wanted)))
     if folder.name == commit:
         for name in new:
             _verify(reference, folder / name, wanted[name])
@@ -191,13 +191,20 @@ def _download(reference: RepositoryReference, names: list[str], *, local_files_o
 @contextmanager
 def bars_for_people() -> Iterator[None]:
     """Have the Hub's client show progress only where standard error is a terminal."""
+    with nullcontext() if sys.stderr.isatty() else without_bars():
+        yield
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Have the Hub's client show no progress."""
     from huggingface_hub.utils import (  # type: ignore[attr-defined]  # re-exported without "as"
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,
     )
 
-    if sys.stderr.isatty() or are_progress_bars_disabled():
+    if are_progress_bars_disabled():
         yield
         return
     disable_progress_bars()

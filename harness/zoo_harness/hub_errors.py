@@ -17,6 +17,7 @@ from zoo_harness.hub_names import RepositoryReference
 from zoo_harness.hub_retry import chain, lost_connection, status_of
 
 _LOGIN = "set HF_TOKEN to a token of yours, or log in with: hf auth login"
+_SHORTEST_TOKEN = 8
 _TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{8,}|(?i:bearer\s+)\S+")
 
 
@@ -45,14 +46,16 @@ def without_tokens(text: str) -> str:
     'refused: (a token)'
     """
     own = _own_token()
-    return _TOKEN.sub("(a token)", text.replace(own, "(a token)") if own else text)
+    # What is shorter is no token, and would be found in the middle of words.
+    return _TOKEN.sub("(a token)", text.replace(own, "(a token)") if own and len(own) >= _SHORTEST_TOKEN else text)
 
 
 def _own_token() -> str | None:
     # Not huggingface_hub.get_token, which may ask the network for a fresh one.
     import os
 
-    return os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or _saved_token()
+    given = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or _saved_token()
+    return given.strip() or None if given else None
 
 
 def _saved_token() -> str | None:
@@ -81,7 +84,8 @@ def _told(doing: str, reference: RepositoryReference, error: Exception) -> ZooEr
         said = _what_the_hub_said(error)
         return HubError(f"cannot {doing} {reference}: {because}" + (f" (the Hub says: {said})" if said else ""))
     if lost_connection(error):
-        advice = "check the network and HF_ENDPOINT, and try again: what has been sent is not sent twice"
+        sent = ": what has been sent is not sent twice" if doing.startswith("publish") else ""
+        advice = f"check the network and HF_ENDPOINT, and try again{sent}"
         return HubError(f"cannot {doing} {reference}: no connection to the Hub ({first_line(error)}); {advice}")
     return _told_without_answer(doing, reference, error)
 

@@ -65,8 +65,8 @@ def write_tree(
     """Write what is published of a finished run into an empty folder, and return the record as it is published.
 
     ``old_card`` is the card that is there already, of which all that is not ours is kept; without one that of the run
-    is kept so. ``repository``, ``OWNER/NAME``, is what the code in the card names. ``link`` spares a copy of the
-    checkpoint where the file system can, for a folder in which nobody writes.
+    is kept so. ``repository`` is where it goes, for the code in the card. ``link`` spares a copy of the checkpoint
+    where the file system can, for a folder in which nobody writes.
 
     Raises :class:`~zoo.errors.UsageError` for a run that is not finished, :class:`~zoo.errors.WeightsError` for a
     checkpoint that is not the one the run wrote.
@@ -82,7 +82,7 @@ def write_tree(
             shutil.copyfile(run / name, to / name)
     where, old = (f"card of {run}", read_card(run)) if old_card is None else ("card there", old_card)
     # Written as bytes: a card of other line ends keeps them.
-    write_bytes(to / CARD, _card(record, repository, where, old).encode())
+    write_bytes(to / CARD, _card(record, where, old, repository).encode())
     write_text(to / RECORD, record.to_json())
     check_tree(to)
     return record
@@ -203,7 +203,7 @@ def ours_among(record: RunRecord, names: list[str]) -> list[str]:
     return [name for name in names if is_published(name) and (not name.endswith(".png") or name in record.plots)]
 
 
-def _card(record: RunRecord, repository: str | None, where: str, old: str | None) -> str:
+def _card(record: RunRecord, where: str, old: str | None, repository: str | None) -> str:
     from zoo_harness.card import render_card
 
     try:

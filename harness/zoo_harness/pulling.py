@@ -33,7 +33,7 @@ def pull_checkpoint(
     if to is None:
         return model.record, place, place.path
     # The commit that was verified, whatever its branch has become meanwhile.
-    folder = fetch_snapshot(replace(reference, revision=place.commit), to, lambda _line: None)
+    fetch_snapshot(replace(reference, revision=place.commit), to, lambda _line: None)
     assert model.record.checkpoint_sha256 is not None  # noqa: S101 - it has been loaded
-    check_digest(folder / CHECKPOINT, model.record.checkpoint_sha256)
-    return model.record, place, folder
+    check_digest(to / CHECKPOINT, model.record.checkpoint_sha256)
+    return model.record, place, to

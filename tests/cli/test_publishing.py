@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -12,9 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
 import pytest
-import skimage.data
 import timm
 import torch
 import yaml
@@ -245,57 +241,20 @@ def test_a_folder_gets_the_same_tree(
     assert not Path("none").exists()
 
 
-def test_a_folder_and_the_hub_get_the_same_files_and_each_a_card_that_names_it(
-    hub: Hub, run: Path, tmp_path: Path
-) -> None:
+def test_a_folder_and_the_hub_get_the_same_files(hub: Hub, run: Path, tmp_path: Path) -> None:
     publish(run, "ada/net")
     publish(run, tmp_path / "net")
 
     here, there = content(tmp_path / "net"), hub.files("ada/net")
-    assert {**here, "README.md": b""} == {**there, "README.md": b""}
-    assert b'zoo.load("PATH")' in here["README.md"]
-    assert b'zoo.load("ada/net")' in there["README.md"]
-    assert b"PATH" not in there["README.md"]
-
-
-@pytest.mark.parametrize("head", [Head("fc"), Head("fc", hidden=16)])
-def test_the_code_in_the_card_on_the_hub_runs_as_it_stands(
-    hub: Hub,
-    tiny_resnet: Backbone,
-    tmp_path: Path,
-    head: Head,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    save_run(replace(tiny_resnet, head=head), folder)
-    assert publish(folder, "ada/net", "--quiet") == 0
-    card = hub.files("ada/net")["README.md"].decode()
-    PIL.Image.fromarray(skimage.data.cat()).save(tmp_path / "image.jpg")
-    monkeypatch.chdir(tmp_path)
-    with PIL.Image.open("image.jpg") as image:
-        (expected,) = zoo.load(folder).predict(image)
-
-    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    assert len(blocks) == (3 if head.hidden is None else 1)
-    capsys.readouterr()
-    for block in blocks:
-        exec(block, {})  # noqa: S102 - our own card, and whether it runs is the question
-        assert capsys.readouterr().out == f"{expected}\n"
-    commands = re.findall(r"^zoo (.*)$", card.split("```shell\n")[1].split("```")[0], re.MULTILINE)
-    predict, pull = map(shlex.split, commands)
-    assert run_zoo(predict) == 0
-    assert expected in capsys.readouterr().out
-    assert run_zoo(pull) == 0
-    assert (tmp_path / "FOLDER" / "zoo.json").is_file()
-    capsys.readouterr()
-    assert run_zoo(["card", "./FOLDER"]) == 0
-    printed = capsys.readouterr().out
-    assert 'zoo.load("PATH")' in printed
-    assert "`zoo.json`" in printed
-    assert run_zoo(["card", "./FOLDER", "--write"]) == 2
-    assert "is a published checkpoint, not a run" in capsys.readouterr().err
+    cards = [files.pop("README.md").decode() for files in (here, there)]
+    assert here == there
+    assert [card.count('zoo.load("') for card in cards] == [1, 1]
+    assert 'zoo.load("PATH")' in cards[0]
+    assert 'zoo.load("ada/net")' in cards[1]
+    for card in cards:
+        assert "zoo.json" in card
+        assert "options.json" not in card
+        assert "run.json" not in card
 
 
 def test_in_a_folder_a_hand_edited_card_is_merged(run: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from zoo import Backbone
 from zoo_harness.cli import run
-from zoo_harness.published_files import is_published
+from zoo_harness.published_files import CHECKPOINT
 from zoo_harness.rescore import RescoreRecord, compared
 from zoo_harness.run_record import Measurement, ScoreMeasurement, read_run
 
@@ -32,11 +32,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def published(directory: Path) -> dict[str, bytes]:
-    files = {path.name: path.read_bytes() for path in directory.iterdir() if is_published(path.name)}
-    return {**files, "zoo.json": (directory / "run.json").read_bytes()}
-
-
 def rescored(capsys: pytest.CaptureFixture[str], status: int, *arguments: str) -> RescoreRecord:
     assert run(["eval", *arguments, "--epochs", "0", "--json"]) == status
     captured = capsys.readouterr()
@@ -47,7 +42,12 @@ def rescored(capsys: pytest.CaptureFixture[str], status: int, *arguments: str) -
 def test_a_published_checkpoint_gives_its_figures_again(
     hub: Hub, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit = hub.create("ada/digits", published(finished)).branches["main"]
+    assert run(["publish", str(finished), "--to", "ada/digits", "--quiet"]) == 0
+    commit = hub.repositories["ada/digits"].branches["main"]
+    assert run(["pull", "ada/digits", "--to", str(tmp_path / "pulled"), "--quiet"]) == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "pulled").iterdir()} == hub.files("ada/digits")
+    assert (tmp_path / "pulled" / CHECKPOINT).read_bytes() == (finished / CHECKPOINT).read_bytes()
+    capsys.readouterr()
     monkeypatch.chdir(tmp_path)
     found = rescored(capsys, 0, "ada/digits", "--out", "again")
     recorded = read_run(finished)
@@ -67,7 +67,9 @@ def test_a_published_checkpoint_gives_its_figures_again(
         assert (each.verdict, each.images_apart, each.errors_apart) == ("reproduced", 0, 0)
         assert each.found == each.recorded
     assert found.figures[0].found == recorded.results.accuracy
-    assert [path.name for path in tmp_path.iterdir() if path.name != "hf"] == ["again"], "no run directory"
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("hf", "pulled")] == ["again"], (
+        "no run directory"
+    )
     assert RescoreRecord.model_validate_json((tmp_path / "again" / "rescore.json").read_text()) == found
 
 
@@ -93,7 +95,7 @@ def test_other_images_are_not_compared(finished: Path, capsys: pytest.CaptureFix
     )
     assert run(["eval", str(finished), "--epochs", "0", "--seed", "4"]) == 0
     assert "not comparable: other data (fingerprint differs), " in (told := capsys.readouterr().out)
-    assert "says nothing of the checkpoint" in told
+    assert "a figure may differ though the checkpoint is the same" in told
 
 
 def test_another_layer_has_no_recorded_si(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -254,6 +254,24 @@ def test_a_hub_that_is_not_there_at_all(hub: Hub, monkeypatch: pytest.MonkeyPatc
         fetch()
 
 
+@pytest.mark.parametrize("what", ["cut", "half", 503, 429])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/models/ada/net"),
+        ("GET", "/api/models/ada/net/tree/*"),
+        ("HEAD", "/ada/net/resolve/*"),
+        ("GET", "/ada/net/resolve/*"),
+        ("GET", "/content/*"),
+    ],
+)
+def test_what_fails_for_a_moment_is_tried_again(hub: Hub, method: str, path: str, what: int | str) -> None:
+    hub.create("ada/net", TREE)
+    hub.fail(method, path, what)
+
+    assert content(fetch()) == TREE
+
+
 def test_a_download_cut_half_way_goes_on(hub: Hub) -> None:
     hub.create("ada/net", TREE)
     hub.fail("GET", "/content/*", "half", times=2)

@@ -210,6 +210,15 @@ def test_what_fails_for_a_moment_is_tried_again(hub: Hub, tree: Path, method: st
     assert len(hub.waits) == 1
 
 
+@pytest.mark.parametrize("what", ["cut", 503])
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_a_card_that_cannot_be_read_for_a_moment_is_read_again(hub: Hub, method: str, what: int | str) -> None:
+    hub.create("ada/net", {"README.md": b"# A card\n"})
+    hub.fail(method, "/ada/net/resolve/*", what)
+
+    assert look_at(parse_reference("ada/net")).card == "# A card\n"
+
+
 def test_a_deletion_whose_answer_is_lost_is_found_done(hub: Hub, tree: Path) -> None:
     send(tree)
     (tree / "history.jsonl").unlink()
@@ -353,6 +362,21 @@ def test_what_was_public_is_not_filled_as_if_it_were_private(hub: Hub, tree: Pat
     with pytest.raises(HubError, match="is there already and public, so --private cannot hold"):
         send(tree, private=True)
     assert hub.files("ada/net") == {}
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_a_repository_that_somebody_makes_at_the_last_moment_is_looked_at_again(
+    hub: Hub, tree: Path, private: bool
+) -> None:
+    hub.meanwhile("POST", "/api/repos/create", lambda: hub.create("ada/net", {"notes.txt": b"x"}))
+    if private:
+        with pytest.raises(HubError, match="is there already and public"):
+            send(tree, private=True)
+        assert hub.files("ada/net") == {"notes.txt": b"x"}
+    else:
+        send(tree)
+        assert hub.files("ada/net") == {**content(tree), "notes.txt": b"x"}
+    assert [one.status for one in hub.seen("POST", "/api/repos/create")] == [409]
 
 
 def test_without_network_nothing_can_be_published(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

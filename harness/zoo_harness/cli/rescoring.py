@@ -258,7 +258,5 @@ def _notes(found: RescoreRecord) -> list[str]:
             f"{found.precision}: what is rounded otherwise may turn single images."
         )
     if not all(found.same_data.values()):
-        lines.append(
-            "The images are not those of the record: how far figures lie apart says nothing of the checkpoint."
-        )
+        lines.append("The images are not those of the record: a figure may differ though the checkpoint is the same.")
     return lines

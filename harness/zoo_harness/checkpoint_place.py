@@ -5,6 +5,7 @@ Nothing here imports torch, and huggingface_hub is imported only where a reposit
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,8 @@ def names_a_checkpoint(text: str) -> bool:
 
     if "/" in text or text in (".", "..", "~"):
         return True
-    return text not in load_registry().backbones and record_file(Path(text)).exists()
+    # os.path: a name too long for a file is no folder either, and no error.
+    return text not in load_registry().backbones and os.path.exists(record_file(Path(text)))  # noqa: PTH110
 
 
 def find_checkpoint(named: str | Path, say: Callable[[str], None] = lambda _line: None) -> CheckpointPlace:
@@ -50,10 +52,10 @@ def find_checkpoint(named: str | Path, say: Callable[[str], None] = lambda _line
     :class:`~zoo.errors.UsageError` for what is neither, and a :class:`~zoo.errors.ZooError` where a repository cannot
     be fetched.
     """
-    path = Path(named).expanduser()
-    if isinstance(named, Path) or path.is_dir():
+    path = _expanded(named)
+    if isinstance(named, Path) or os.path.isdir(path):  # noqa: PTH112 - as above
         return CheckpointPlace(path)
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110
         raise UsageError(f"{named!r} is a file; give the folder it is in, {str(path.parent)!r}")
     reference = reference_of(named)
     try:
@@ -61,6 +63,13 @@ def find_checkpoint(named: str | Path, say: Callable[[str], None] = lambda _line
     except ZooError as error:  # perhaps a folder was meant, and misspelt
         error.args = (f"there is no folder {named!r} here; {error}",)
         raise
+
+
+def _expanded(named: str | Path) -> Path:
+    try:
+        return Path(named).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{str(named)!r}: {error}") from error
 
 
 def reference_of(named: str) -> RepositoryReference:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,9 +27,16 @@ def image_paths(named: Iterable[str | Path]) -> list[Path]:
     """
     paths: list[Path] = []
     for each in named:
-        path = Path(each).expanduser()
-        paths += _images_in(path) if path.is_dir() else [path]
+        path = _expanded(each)
+        paths += _images_in(path) if os.path.isdir(path) else [path]  # noqa: PTH112 - a name too long is no error here
     return paths
+
+
+def _expanded(named: str | Path) -> Path:
+    try:
+        return Path(named).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{str(named)!r}: {error}") from error
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -47,9 +55,9 @@ def read_image(path: Path) -> Image:
     """
     import PIL.Image
 
-    if path.exists() and not path.is_file():
-        raise DataError(f"{path} is not a regular file")
     try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is not a regular file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, of metadata and of size: what cannot be used is an error
             with PIL.Image.open(path) as image:

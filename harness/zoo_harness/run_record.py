@@ -7,6 +7,7 @@ came. The same record makes the card. Nothing in it is a secret: the command is 
 from __future__ import annotations
 
 import datetime
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -382,7 +383,8 @@ def read_run(directory: Path) -> RunRecord:
 def record_file(directory: Path) -> Path:
     """Where the record of a run or of a published checkpoint lies: ``zoo.json`` if that alone is there."""
     published, own = directory / RECORD, directory / RUN
-    return published if published.exists() and not own.exists() else own
+    there = os.path.exists  # Path's own raises for a name that no file can have
+    return published if there(published) and not there(own) else own
 
 
 def _content(path: Path) -> bytes:

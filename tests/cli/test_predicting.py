@@ -101,6 +101,18 @@ def test_what_cannot_be_read_costs_the_others_nothing(
     assert last == "6 of 9 images could not be read"
 
 
+def test_names_that_no_file_can_have(saved: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["predict", str(saved), "x" * 5000, "a\0b", str(photos / "c.png"), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert ["error" in each for each in told] == [True, True, False]
+    for name in ("x" * 5000, "~nobody-of-this-name/run"):
+        assert run(["predict", name, str(photos)]) == 2
+        assert "error: " in capsys.readouterr().err
+    assert run(["predict", str(saved), "~nobody-of-this-name/cat.png"]) == 2
+    assert run(["eval", "x" * 5000, "--dataset", "digits"]) == 2
+    assert "unknown backbone" in capsys.readouterr().err
+
+
 def test_json_has_the_errors_in_their_place(saved: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["predict", str(saved), str(photos / "notes.txt"), str(photos / "c.png"), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)

@@ -30,6 +30,7 @@ from zoo_harness.published_files import (
     PUBLISHED_FILES,
     RECORD,
     REQUIRED_FILES,
+    SAMPLES,
     is_published,
 )
 from zoo_harness.run_record import RunRecord, read_run
@@ -52,27 +53,38 @@ class Change:
 
 
 @contextmanager
-def new_tree(run: Path, old_card: str | None = None, repository: str | None = None) -> Iterator[Path]:
-    """The published tree of a run in a temporary folder, for as long as the body runs."""
+def new_tree(
+    run: Path, old_card: str | None = None, repository: str | None = None, *, samples: bool | None = None
+) -> Iterator[Path]:
+    """The published tree of a run in a temporary folder, for as long as the body runs; see :func:`write_tree`."""
     with _room_beside(run) as folder:
-        write_tree(run, folder, old_card, repository, link=True)
+        write_tree(run, folder, old_card, repository, samples=samples, link=True)
         yield folder
 
 
 def write_tree(
-    run: Path, to: Path, old_card: str | None = None, repository: str | None = None, *, link: bool = False
+    run: Path,
+    to: Path,
+    old_card: str | None = None,
+    repository: str | None = None,
+    *,
+    samples: bool | None = None,
+    link: bool = False,
 ) -> RunRecord:
     """Write what is published of a finished run into an empty folder, and return the record as it is published.
 
     ``old_card`` is the card that is there already, of which all that is not ours is kept; without one that of the run
-    is kept so. ``repository`` is where it goes, for the code in the card. ``link`` spares a copy of the checkpoint
-    where the file system can, for a folder in which nobody writes.
+    is kept so. ``repository`` is where it goes, for the code in the card. ``samples``: whether the grid of images goes
+    with it; ``None`` for all but a person's own images. ``link`` spares a copy of the checkpoint where the file system
+    can, for a folder in which nobody writes.
 
     Raises :class:`~zoo.errors.UsageError` for a run that is not finished, :class:`~zoo.errors.WeightsError` for a
     checkpoint that is not the one the run wrote.
     """
     record = publishable(run)
     plots = tuple(name for name in record.plots if is_published(name) and (run / name).is_file())
+    if samples is False or (samples is None and of_own_images(record)):
+        plots = tuple(name for name in plots if name != SAMPLES)
     record = without_our_folders(record.model_copy(update={"plots": plots}))
     to.mkdir(parents=True, exist_ok=True)
     _place(run / CHECKPOINT, to / CHECKPOINT, link=link)
@@ -88,6 +100,11 @@ def write_tree(
     write_text(to / RECORD, record.to_json())
     check_tree(to)
     return record
+
+
+def of_own_images(record: RunRecord) -> bool:
+    """Whether a run saw images from a folder of this machine, which may show what is nobody else's business."""
+    return record.dataset.argument is not None and record.dataset.hub_id is None
 
 
 def publishable(run: Path) -> RunRecord:

@@ -11,6 +11,7 @@ CONFIGURATION = "config.json"
 RECORD = "zoo.json"
 HISTORY = "history.jsonl"
 CONFUSION = "confusion.json"
+SAMPLES = "samples.png"
 
 # Without these a tree is not a published run.
 REQUIRED_FILES = (CARD, CHECKPOINT, CONFIGURATION, RECORD)

@@ -59,6 +59,23 @@ def test_the_tree_has_what_is_published_and_nothing_else(run: Path, tmp_path: Pa
     assert zoo.load(tmp_path / "tree").record == record
 
 
+@pytest.mark.parametrize(
+    ("argument", "samples", "sent"),
+    [("photos", None, False), ("photos", True, True), (None, None, True), (None, False, False)],
+)
+def test_a_grid_of_a_persons_own_images_is_not_sent_unasked(
+    run: Path, tmp_path: Path, argument: str | None, samples: bool | None, sent: bool
+) -> None:
+    (run / "samples.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    edit_record(run, lambda record: record.update(plots=["samples.png"]))
+    edit_record(run, lambda record: record["dataset"].update(argument=argument, hub_id=None))
+    record = write_tree(run, tmp_path / "tree", samples=samples)
+
+    assert (tmp_path / "tree" / "samples.png").exists() == sent
+    assert ("samples.png" in record.plots) == sent
+    assert ("samples.png" in (tmp_path / "tree" / "README.md").read_text()) == sent
+
+
 def test_the_same_run_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_tree(run, tmp_path / name)

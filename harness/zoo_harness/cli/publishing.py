@@ -37,6 +37,13 @@ def publish(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all and show what would be sent; send nothing.")] = (
         False
     ),
+    samples: Annotated[
+        bool | None,
+        typer.Option(
+            "--samples/--no-samples",
+            help="Send samples.png, a grid of the data's images; unless given, not that of images of your own.",
+        ),
+    ] = None,
     message: Annotated[str | None, typer.Option(metavar="TEXT", help="The commit's message.")] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -54,12 +61,12 @@ def publish(
     run = run.expanduser()
     if means_a_path(to):
         _refuse_hub_options(asked)
-        _to_folder(run, Path(to).expanduser(), say, dry_run=dry_run, shown=shown)
+        _to_folder(run, Path(to).expanduser(), samples, say, dry_run=dry_run, shown=shown)
     else:
         from zoo_harness.hub import without_bars
 
         with without_bars() if quiet or as_json else nullcontext():
-            _to_hub(run, to, asked, say, dry_run=dry_run, shown=shown)
+            _to_hub(run, to, samples, asked, say, dry_run=dry_run, shown=shown)
 
 
 @dataclass(frozen=True)
@@ -83,13 +90,13 @@ def _silent(_line: str) -> None:
     pass
 
 
-def _to_folder(run: Path, to: Path, say: Say, *, dry_run: bool, shown: Shown) -> None:
+def _to_folder(run: Path, to: Path, samples: bool | None, say: Say, *, dry_run: bool, shown: Shown) -> None:
     from zoo_harness.card_merge import read_card
     from zoo_harness.publication import check_folder, new_tree, publish_to_folder, publishable
 
     check_folder(to)
-    publishable(run)
-    with new_tree(run, read_card(to)) as tree:
+    _say_what_stays(publishable(run), samples, say)
+    with new_tree(run, read_card(to), samples=samples) as tree:
         planned = publish_to_folder(tree, to, dry_run=True)
         _show_changes(planned, shown)
         checks = _checked(tree, run, say)
@@ -99,7 +106,9 @@ def _to_folder(run: Path, to: Path, say: Say, *, dry_run: bool, shown: Shown) ->
     _show_end({"folder": str(to), **_told(planned, checks, dry_run, changed)}, str(to), shown)
 
 
-def _to_hub(run: Path, to: str, asked: HubOptions, say: Say, *, dry_run: bool, shown: Shown) -> None:
+def _to_hub(
+    run: Path, to: str, samples: bool | None, asked: HubOptions, say: Say, *, dry_run: bool, shown: Shown
+) -> None:
     from zoo.errors import UsageError
     from zoo_harness.hub_names import parse_reference
     from zoo_harness.hub_sending import changes, require_token, send_tree, tag_of
@@ -119,7 +128,8 @@ def _to_hub(run: Path, to: str, asked: HubOptions, say: Say, *, dry_run: bool, s
             "the card there is kept outside of the part that zoo writes; what you wrote into the run's card is not sent"
         )
     tag = tag_of(record)
-    with new_tree(run, remote.card, reference.id) as tree:
+    _say_what_stays(record, samples, say)
+    with new_tree(run, remote.card, reference.id, samples=samples) as tree:
         planned = changes(tree, remote)
         _show_changes(planned, shown)
         checks = _checked(tree, run, say)
@@ -140,6 +150,14 @@ def _to_hub(run: Path, to: str, asked: HubOptions, say: Say, *, dry_run: bool, s
     else:
         place = {"url": sent.url, "commit": sent.commit, "tag": sent.tag, "pull_request": sent.pull_request}
         _show_end({**told, **place}, sent.pull_request or sent.url, shown)
+
+
+def _say_what_stays(record: RunRecord, samples: bool | None, say: Say) -> None:
+    from zoo_harness.publication import of_own_images
+    from zoo_harness.published_files import SAMPLES
+
+    if samples is None and of_own_images(record) and SAMPLES in record.plots:
+        say(f"{SAMPLES} stays here, since it shows images of your own; --samples sends it")
 
 
 def _looked_at(reference: RepositoryReference, say: Say, *, tolerant: bool) -> Remote:

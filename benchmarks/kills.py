@@ -49,16 +49,19 @@ def main() -> None:
         number = 0
         while found["kills"] < given.kills:
             number += 1
-            equal = broken_run(folder, folder / f"run{number}", whole, chance, found) == expected
-            found["runs with the same files" if equal else "RUNS THAT DIFFER"] += 1
-            print(f"run {number}: {'the same files' if equal else 'DIFFERS'} after {found['kills']} kills", flush=True)
+            ended = broken_run(folder, folder / f"run{number}", whole, chance, found)
+            other = [f"{where}: {one} instead of {expected.get(where)}" for where, one in ended.items()]
+            other = [line for line, where in zip(other, ended, strict=True) if ended[where] != expected.get(where)]
+            found["RUNS THAT DIFFER" if other else "runs that ended the same"] += 1
+            told = f"DIFFERS: {'; '.join(other)[:1000]}" if other else "the same"
+            print(f"run {number}: {told} after {found['kills']} kills", flush=True)
     print(f"\n| what | number |\n|---|---|\n| seconds of a run | {whole:.1f} |")
     for what, count in sorted(found.items()):
         print(f"| {what} | {count} |")
     sys.exit(1 if found["RUNS THAT DIFFER"] else 0)
 
 
-def broken_run(folder: Path, out: Path, whole: float, chance: random.Random, found: Counter[str]) -> object:
+def broken_run(folder: Path, out: Path, whole: float, chance: random.Random, found: Counter[str]) -> dict[str, object]:
     """One run, killed until an attempt comes to its end; what it ends with."""
     while True:
         if chance.random() < 0.2:  # the frozen part anew, so that kills fall into that too
@@ -77,7 +80,7 @@ def broken_run(folder: Path, out: Path, whole: float, chance: random.Random, fou
         elif ended == 0:
             return outcome(out)
         else:
-            return f"exit status {ended}: {(folder / 'said').read_text()[-500:]}"
+            return {"exit status": ended, "said": (folder / "said").read_text()[-500:]}
 
 
 def attempt(command: list[str], seconds: float | None, number: signal.Signals, folder: Path) -> int | None:
@@ -109,7 +112,7 @@ def outcome(out: Path) -> dict[str, object]:
     changing = {"mean_train_seconds", "mean_evaluation_seconds", "total_seconds", "peak_memory_gib", "frozen_part"}
     results = {name: value for name, value in record["results"].items() if name not in changing}
     files = {name: sha256_of(out / name) for name in ("model.safetensors", "config.json", "confusion.json")}
-    return {"status": record["status"], "history": history, "results": results, "files": files}
+    return {"status": record["status"], "history": history, **results, **files}
 
 
 if __name__ == "__main__":

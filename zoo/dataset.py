@@ -77,7 +77,10 @@ class DatasetRequest:
 
 
 class ImageFiles(Protocol):
-    """Images of any sizes, decoded when they are asked for."""
+    """Images of any sizes, decoded when they are asked for.
+
+    A class of which several threads may ask for images at once says so with ``concurrent = True``.
+    """
 
     def __len__(self) -> int:
         """How many there are."""

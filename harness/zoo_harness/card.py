@@ -10,7 +10,7 @@ import jinja2
 from zoo.backbone import DualHead
 from zoo_harness import card_snippets, card_wording, markdown, published, run_separation, training_wording
 from zoo_harness.card_merge import marked
-from zoo_harness.card_metadata import front_matter
+from zoo_harness.card_metadata import front_matter, hub_dataset
 from zoo_harness.run_record import Measurement, RunRecord
 
 _MOST_CLASSES_LISTED = 100
@@ -24,15 +24,15 @@ _CURVES = (
 def render_card(record: RunRecord, repository: str | None = None, *, published: bool = False) -> str:
     """The whole README.md: YAML front matter, then the body in Markdown between the markers of our part.
 
-    ``repository``: the checked ``OWNER/NAME`` it is published under, for the code in it; ``None`` for a folder, which
-    is a run directory unless ``published``. Names from outside (classes, titles, paths) stay plain text in both;
-    nothing in the card is guessed.
+    ``repository``: the checked ``OWNER/NAME`` it is published under, for the code in it; ``None`` for a folder.
+    ``published``: the files are those of a published tree, as they are in a repository, not of a run directory. Names
+    from outside (classes, titles, paths) stay plain text in both; nothing in the card is guessed.
     """
     template = resources.files("zoo_cards").joinpath("templates", "run_card.md.j2")
     body = (
         markdown_environment()
         .from_string(template.read_text(encoding="utf-8"))
-        .render(_context(record, repository, published or repository is not None))
+        .render(_context(record, repository, in_tree=published or repository is not None))
     )
     return f"---\n{front_matter(record)}\n---\n\n{marked(body)}"
 
@@ -62,14 +62,13 @@ def markdown_environment() -> jinja2.Environment:
     return environment
 
 
-def _context(record: RunRecord, repository: str | None, in_tree: bool) -> dict[str, object]:
+def _context(record: RunRecord, repository: str | None, *, in_tree: bool) -> dict[str, object]:
     dataset, settings = record.dataset, record.settings
     headline, headline_split = record.headline
     command = card_wording.command_without_folders(record.command)
     return {
         "record": record,
         "repository": repository,
-        "in_tree": in_tree,
         "snippets": {
             "zoo": card_snippets.zoo_snippet(repository),
             "timm": card_snippets.timm_snippet(repository),
@@ -77,6 +76,7 @@ def _context(record: RunRecord, repository: str | None, in_tree: bool) -> dict[s
             "shell": card_snippets.shell_snippet(record, repository),
         },
         "curves": [(name, title) for name, title in _CURVES if name in record.plots],
+        "published_tree": in_tree,
         "files": _files(record, published=in_tree),
         "finished": record.status == "finished",
         "pretrained": record.weights.kind != "random",
@@ -101,7 +101,7 @@ def _context(record: RunRecord, repository: str | None, in_tree: bool) -> dict[s
         "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
         "command": shlex.join(command),
         "paths_left_out": command != record.command,
-        "paths_left_out_of_data": card_wording.without_folders(dataset.argument or "") != (dataset.argument or ""),
+        "data_of_their_own": dataset.argument is not None and hub_dataset(record) is None,
         "layer": run_separation.scored_layer(record),
         "seen_by_classifier": run_separation.scored_layer(record) == record.backbone.features[-1].path,
         "loads_in_timm": record.loads_in_timm,

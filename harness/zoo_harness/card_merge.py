@@ -102,6 +102,8 @@ def _parts(card: str) -> _Card:
         if found is None:
             raise UsageError(f"the card's front matter has no closing line of three dashes; {_WHAT_TO_DO}")
         front, body = found["yaml"], text[found.end() :]
+    if not body.strip():
+        return _Card(front, "", "", "")  # what the Hub's own form makes of a licence: there is nothing to tell apart
     markers = list(_MARKER.finditer(body))
     if [marker["which"] for marker in markers] != ["begin", "end"]:
         raise UsageError(_which_markers(markers))

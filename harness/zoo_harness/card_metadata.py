@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -23,25 +24,37 @@ HUB_LICENSES = frozenset(
     """.split()  # noqa: SIM905 - a list would take a line for each
 )
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+
 
 def front_matter(record: RunRecord) -> str:
     """The YAML between the two lines of dashes; it parses whatever the names in the record are."""
     loaders = ["timm", "transformers"] if record.loads_in_timm else []
     base_model = record.weights.source if record.weights.kind in ("timm", "hub") else None
     results = _evaluation_results(record)
+    dataset = hub_dataset(record)
     data = ModelCardData(
         base_model=base_model,
         base_model_relation="finetune" if base_model else None,
         library_name="timm" if loaders else "zoo",
         pipeline_tag="image-classification",
         tags=["image-classification", *loaders, "zoo", "separation-index"],
-        datasets=[record.dataset.hub_id] if record.dataset.hub_id else None,
+        datasets=[dataset] if dataset else None,
         metrics=["accuracy"],
         model_name=f"{record.backbone.name}-{record.dataset.name}" if results else None,
         eval_results=results,
         **_license(record.weights.license),
     )
     return data.to_yaml()
+
+
+def hub_dataset(record: RunRecord) -> str | None:
+    """The data set's repository on the Hub, ``None`` where it has none."""
+    dataset = record.dataset
+    if dataset.hub_id or dataset.name != "hf":
+        return dataset.hub_id
+    named = _HUB_ID.match(dataset.argument or "")
+    return named[0] if named else None
 
 
 def _license(given: str | None) -> dict[str, Any]:
@@ -84,7 +97,7 @@ def _result(
         task_type="image-classification",
         task_name="Image Classification",
         # One line each: PyYAML loses other line separators, and a title has no use for them.
-        dataset_type=dataset.hub_id or dataset.name,
+        dataset_type=hub_dataset(record) or dataset.name,
         dataset_name=one_line(dataset.title),
         dataset_split=one_line(record.headline[1].split),
         dataset_revision=one_line(dataset.revision) if dataset.revision else None,

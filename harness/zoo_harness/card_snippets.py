@@ -65,29 +65,17 @@ print(label)""",
 
 
 def shell_snippet(record: RunRecord, repository: str | None) -> Markdown:
-    """Commands: predict, and from the Hub fetch and score again."""
-    lines = [f"zoo predict {repository or 'PATH'} image.jpg"]
+    """Commands: predict, fetch from the Hub, and score again on the data of the run, which the record describes."""
+    name = repository or "PATH"
+    lines = [f"zoo predict {name} image.jpg"]
     if repository:
         lines.append(f"zoo pull {repository} --to FOLDER")
-        if record.headline[0] is not None:
-            lines.append(shlex.join(["zoo", "eval", repository, *scoring_options(record)]))
+    if record.headline[0] is not None:
+        lines.append(shlex.join(["zoo", "eval", name, "--dataset", dataset_named(record), "--epochs", "0"]))
     return fenced("\n".join(lines), "shell")
 
 
-def scoring_options(record: RunRecord) -> list[str]:
-    """The options that score a checkpoint on the data of the run's headline, without training.
-
-    Of a path the last part alone is in it.
-    """
+def dataset_named(record: RunRecord) -> str:
+    """The data set as ``--dataset`` takes it, of a path the last part alone."""
     dataset = record.dataset
-    argument = "" if dataset.argument is None else f":{without_folders(dataset.argument)}"
-    options = ["--dataset", f"{dataset.name}{argument}", "--epochs", "0"]
-    if dataset.val_fraction is not None and record.headline[1] is not dataset.test:
-        options += ["--val-fraction", f"{dataset.val_fraction:g}"]
-    if dataset.per_class is not None:
-        options += ["--per-class", str(dataset.per_class)]
-    if dataset.limit is not None:
-        options += ["--limit", str(dataset.limit)]
-    if len(options) > 4 and record.settings.seed:
-        options += ["--seed", str(record.settings.seed)]
-    return options
+    return dataset.name if dataset.argument is None else f"{dataset.name}:{without_folders(dataset.argument)}"

@@ -10,7 +10,9 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -295,6 +297,10 @@ class _Chosen:
     def __getitem__(self, index: int) -> Any:
         return self.files[int(self.indices[index])]
 
+    @property
+    def concurrent(self) -> bool:
+        return getattr(self.files, "concurrent", False)
+
 
 def _decode(
     split: ImageSplit,
@@ -333,12 +339,34 @@ def _check_array(images: NDArray[Any], name: str) -> NDArray[np.uint8]:
 
 def _decode_files(files: ImageFiles, transform: BatchTransform, digest: Any) -> NDArray[np.uint8]:
     images = _allocate((len(files), *transform.preprocessing.input_size, 3))
-    for index in range(len(files)):
+
+    def decode(index: int) -> NDArray[np.uint8]:
         pixels = np.array(files[index].convert("RGB"))
+        images[index] = transform.resize_and_crop(torch.from_numpy(pixels)[None])[0].permute(1, 2, 0).numpy()
+        return pixels
+
+    concurrent = getattr(files, "concurrent", False)
+    for pixels in _in_threads(decode, len(files)) if concurrent else map(decode, range(len(files))):
         digest.update(f"{pixels.shape}".encode())
         digest.update(pixels.data)
-        images[index] = transform.resize_and_crop(torch.from_numpy(pixels)[None])[0].permute(1, 2, 0).numpy()
     return images
+
+
+def _in_threads(decode: Callable[[int], NDArray[np.uint8]], images: int) -> Iterator[NDArray[np.uint8]]:
+    """What ``decode`` gives for each, in order, a few ahead of who asks; Pillow lets other threads run meanwhile."""
+    threads = os.cpu_count() or 1
+    coming: deque[Future[NDArray[np.uint8]]] = deque()
+    with ThreadPoolExecutor(threads) as executor:
+        try:
+            for index in range(images):
+                coming.append(executor.submit(decode, index))
+                if len(coming) > 2 * threads:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for future in coming:  # after an image that cannot be decoded
+                future.cancel()
 
 
 def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:

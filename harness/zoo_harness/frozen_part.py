@@ -296,6 +296,6 @@ def _told() -> Iterator[None]:
         yield
     except CannotSplitError as error:
         raise ZooError(
-            f"the network does not do what it did in the trial of its two parts: {error}; start again with "
-            "--cache off, which trains the whole network in every epoch"
+            f"the network does not do what it did in the trial of its two parts: {error}; go on with "
+            "--resume and --cache off, which trains the whole network from the last epoch on"
         ) from error

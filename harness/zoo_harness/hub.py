@@ -14,7 +14,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -191,13 +191,20 @@ def _download(reference: RepositoryReference, names: list[str], *, local_files_o
 @contextmanager
 def bars_for_people() -> Iterator[None]:
     """Have the Hub's client show progress only where standard error is a terminal."""
+    with nullcontext() if sys.stderr.isatty() else without_bars():
+        yield
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Have the Hub's client show no progress."""
     from huggingface_hub.utils import (  # type: ignore[attr-defined]  # re-exported without "as"
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,
     )
 
-    if sys.stderr.isatty() or are_progress_bars_disabled():
+    if are_progress_bars_disabled():
         yield
         return
     disable_progress_bars()

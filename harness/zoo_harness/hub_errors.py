@@ -84,7 +84,8 @@ def _told(doing: str, reference: RepositoryReference, error: Exception) -> ZooEr
         said = _what_the_hub_said(error)
         return HubError(f"cannot {doing} {reference}: {because}" + (f" (the Hub says: {said})" if said else ""))
     if lost_connection(error):
-        advice = "check the network and HF_ENDPOINT, and try again: what has been sent is not sent twice"
+        sent = ": what has been sent is not sent twice" if doing.startswith("publish") else ""
+        advice = f"check the network and HF_ENDPOINT, and try again{sent}"
         return HubError(f"cannot {doing} {reference}: no connection to the Hub ({first_line(error)}); {advice}")
     return _told_without_answer(doing, reference, error)
 

@@ -50,6 +50,8 @@ def parse_reference(text: str) -> RepositoryReference:
     if "://" in text:
         raise UsageError(f"{text!r} is an address; {_EXPECTED}, which stand at its end")
     parts = identifier.split("/")
+    if ".." in identifier:
+        raise UsageError(f"{text!r} is not a repository of the Hub: it has '..'; {_EXPECTED}")
     if len(parts) != 2:
         raise UsageError(f"{text!r} is not a repository of the Hub: it has {len(parts)} part(s); {_EXPECTED}")
     for part in parts:
@@ -83,9 +85,8 @@ def _check_part(text: str, part: str) -> None:
     wrong = sorted({repr(character) for character in part if not re.match(r"[A-Za-z0-9_.-]", character)})
     if wrong:
         raise UsageError(f"{text!r} is not a repository of the Hub: it has {', '.join(wrong)}; {_EXPECTED}")
-    forbidden = next((sequence for sequence in ("..", "--") if sequence in part), None)
-    if forbidden:
-        raise UsageError(f"{text!r} is not a repository of the Hub: it has {forbidden!r}; {_EXPECTED}")
+    if "--" in part:
+        raise UsageError(f"{text!r} is not a repository of the Hub: it has '--'; {_EXPECTED}")
     if _PART.fullmatch(part) is None:
         which = "a part of it is empty" if not part else f"{part!r} begins or ends with '-' or '.'"
         raise UsageError(f"{text!r} is not a repository of the Hub: {which}; {_EXPECTED}")

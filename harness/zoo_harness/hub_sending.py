@@ -208,25 +208,24 @@ def _change(path: Path, listed: ListedFile | None) -> Change:
 
 def _made_sure_of(remote: Remote, *, private: bool, create_pr: bool, say: Say) -> Remote:
     identifier = remote.reference.id
-    if remote.exists:
-        if private and remote.private is False:
+    if not remote.exists:
+        if create_pr:
             raise HubError(
-                f"{identifier} is there already and public, so --private cannot hold; make it private in its settings "
-                "on the Hub, or leave --private out"
+                f"{identifier} is not there, or the token is not of somebody who may read it; a pull request needs a "
+                "repository (leave --create-pr out to have it made)"
             )
-        return remote
-    if create_pr:
+        # None leaves it to the owner's own default, which may be private.
+        patiently(lambda: client().create_repo(identifier, private=private or None, exist_ok=True))
+        remote = _looked_at(remote.reference)
+        if not remote.exists:
+            raise HubError(f"{identifier} was made, and the Hub says that it is not there; try again in a minute")
+        say(f"made the {'private ' if remote.private else ''}repository {identifier}")
+    if private and remote.private is False:
         raise HubError(
-            f"{identifier} is not there, or the token is not of somebody who may read it; a pull request needs a "
-            "repository (leave --create-pr out to have it made)"
+            f"{identifier} is there already and public, so --private cannot hold; make it private in its settings on "
+            "the Hub, or leave --private out"
         )
-    # None leaves it to the owner's own default, which may be private.
-    patiently(lambda: client().create_repo(identifier, private=private or None, exist_ok=True))
-    say(f"made the {'private ' if private else ''}repository {identifier}")
-    made = _looked_at(remote.reference)
-    if not made.exists:
-        raise HubError(f"{identifier} was made, and the Hub says that it is not there; try again in a minute")
-    return made
+    return remote
 
 
 def _committed(tree: Path, remote: Remote, planned: list[Change], message: str, say: Say) -> str:

@@ -80,7 +80,9 @@ def write_tree(
     for name in (CONFIGURATION, HISTORY, *counted, *plots):
         if (run / name).is_file() and (run / name).stat().st_size:
             shutil.copyfile(run / name, to / name)
-    where, old = (f"card of {run}", read_card(run)) if old_card is None else ("card there", old_card)
+    where, old = f"card in {repository or 'the folder'}", old_card
+    if old is None:
+        where, old = f"card of {run}", read_card(run)
     # Written as bytes: a card of other line ends keeps them.
     write_bytes(to / CARD, _card(record, where, old, repository).encode())
     write_text(to / RECORD, record.to_json())

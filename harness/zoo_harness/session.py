@@ -150,6 +150,7 @@ class _Session:
         self._state.load(self.directory.path)
         if self._state.standing.epoch:
             self.directory.rewrite_history(self._state.standing.history)
+            self._update(**_progress_of(self._state.standing.history))  # the record too may be an epoch behind
             self._last = None
 
     def score_raw_pixels(self) -> None:
@@ -307,14 +308,8 @@ class _Session:
                 self._state.save(self.directory.path)
             self.directory.append_epoch(epoch)
             self._last = result
-            history = self._state.standing.history
-            self._update(
-                epochs_done=epoch.epoch,
-                evaluation_loss=result.loss,
-                accuracy=result.accuracy,
-                mean_train_seconds=sum(line.train_seconds for line in history) / len(history),
-                mean_evaluation_seconds=sum(line.evaluation_seconds for line in history) / len(history),
-            )
+            progress = _progress_of(self._state.standing.history)
+            self._update(evaluation_loss=result.loss, accuracy=result.accuracy, **progress)
             self.note(epoch)
             self.watch.announce(epoch)
 
@@ -348,3 +343,12 @@ class _Session:
 
 def _with_test(separation: SeparationRecord | None, test: SplitSeparation | None) -> SeparationRecord | None:
     return separation and separation.model_copy(update={"test": test})
+
+
+def _progress_of(history: tuple[EpochRecord, ...]) -> dict[str, float]:
+    """What the results say of how far a run has come."""
+    return {
+        "epochs_done": len(history),
+        "mean_train_seconds": sum(line.train_seconds for line in history) / len(history),
+        "mean_evaluation_seconds": sum(line.evaluation_seconds for line in history) / len(history),
+    }

@@ -187,10 +187,11 @@ class Calls:
         alike = self._alike.get((what, given.key), ())
         return next((call for call in alike if call.integers_at(batch) == integers), None)
 
-    def find_or_add(self, given: Arguments, what: Hashable, batch: int, *, name: str, weighty: bool) -> Call:
+    def find_or_add(self, given: Arguments, what: Hashable, batch: int, *, name: str, weighty: bool) -> Call | None:
         """The same; it is new if it was not known for the smaller batch.
 
-        Raises :class:`CannotSplitError` for a call with the larger batch that has no like with the smaller one.
+        A call with the larger batch that has no like with the smaller one raises :class:`CannotSplitError`, or is
+        ``None`` where it does not depend on the images.
         """
         call = self.find(given, what, batch)
         if call is not None:
@@ -207,7 +208,9 @@ class Calls:
             if batch not in call.integers and substitute(call.integers[BATCHES[0]], integers) is not None:
                 call.integers[batch] = integers
                 return call
-        raise CannotSplitError(DEPENDS_ON_NUMBER)
+        if any(part.of_images for part in given.frozen):
+            raise CannotSplitError(DEPENDS_ON_NUMBER)
+        return None
 
 
 DEPENDS_ON_NUMBER = "what it does depends on the number of images"

@@ -155,7 +155,7 @@ class Pass(TorchFunctionMode):
         """The tensor that the tail reads."""
         return _value_of(stand_in)
 
-    def _look(self) -> None:
+    def _look(self, asked: Asked) -> None:  # noqa: ARG002
         """The code of the network looks at a value of the tail."""
         self._looked = True
 
@@ -176,7 +176,7 @@ class Pass(TorchFunctionMode):
         if asked.given.fits and not self._looked:
             return self._frozen(asked)
         if name in _LOOKS:
-            self._look()
+            self._look(asked)
         return asked.done(self._real)
 
     def _module(self, original: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -318,6 +318,7 @@ class Recording(Pass):
         self.changed: dict[str, Tensor] = {}
         self._read_at: dict[Value, tuple[Tensor, int]] = {}
         self._stand_ins: list[weakref.ref[Frozen]] = []
+        self._drawn: dict[int, Tensor] = {}
         self._answerable = False
 
     @property
@@ -328,7 +329,7 @@ class Recording(Pass):
     def _find(self, asked: Asked) -> Call | None:
         calls = self.plan.calls
         call = calls.find_or_add(asked.given, asked.what, self.batch, name=asked.name, weighty=asked.weighty)
-        if call.of_images:
+        if call is not None and call.of_images:
             self.seen.add(call.number)
         return call
 
@@ -389,13 +390,28 @@ class Recording(Pass):
     def _made(self, stand_ins: list[Frozen]) -> None:
         self._stand_ins += map(weakref.ref, stand_ins)
 
-    def _look(self) -> None:
-        """What is alive now may be read in a branch that is not taken today, so it counts as read."""
-        alive = [stand_in for weak in self._stand_ins if (stand_in := weak()) is not None]
-        for stand_in in [] if self._looked else alive:
-            if stand_in.of_images and stand_in.call != IMAGES and stand_in.taken is None:
-                self.read.add(stand_in.identity)
-        super()._look()
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs)
+        if isinstance(result, Tensor) and not isinstance(result, Frozen) and self._random(tensors_in((args, kwargs))):
+            self._drawn[id(result)] = result
+        return result
+
+    def _random(self, tensors: list[Tensor]) -> bool:
+        """Whether there is nothing but constants and random numbers."""
+        constants, drawn = self.plan.constants, self._drawn
+        return not any(
+            tensor.of_images if isinstance(tensor, Frozen) else id(tensor) not in constants and id(tensor) not in drawn
+            for tensor in tensors
+        )
+
+    def _look(self, asked: Asked) -> None:
+        """What is alive where random numbers decide counts as read: another time it may be."""
+        if not self._looked and self._random(tensors_in(asked.arguments)):
+            alive = [stand_in for weak in self._stand_ins if (stand_in := weak()) is not None]
+            for stand_in in alive:
+                if stand_in.of_images and stand_in.call != IMAGES and stand_in.taken is None:
+                    self.read.add(stand_in.identity)
+        super()._look(asked)
 
     def _module(self, original: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         result = super()._module(original, module, *args, **kwargs)

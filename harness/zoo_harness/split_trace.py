@@ -85,7 +85,7 @@ def trace_network(network: nn.Module, images: Tensor, heads: set[nn.Module], und
         tracer = _Tracer(images, heads, undivided)
         root = WholeNetwork(network)
         try:
-            with torch.no_grad(), attributes_put_back(network):
+            with torch.no_grad(), attributes_put_back(network), _compiled_code_guarded():
                 graph = tracer.trace(root)
         except Exception as error:  # whatever the code of a network may raise
             culprit = tracer.culprit
@@ -161,6 +161,31 @@ def tensors_in(value: object) -> list[Tensor]:
 def storage(tensor: Tensor) -> int:
     """Names the memory of a tensor; views of one tensor give the same."""
     return int(tensor.untyped_storage()._cdata)
+
+
+@contextlib.contextmanager
+def _compiled_code_guarded() -> Iterator[None]:
+    """Compiled code takes what passes for a tensor for one, and crashes; where Python calls such code, refuse."""
+    guarded = [(torch.autograd.Function, "apply"), (torch.jit.ScriptFunction, "__call__")]
+    guarded.append((torch._C.ScriptMethod, "__call__"))
+    originals = [(kind, name, kind.__dict__[name]) for kind, name in guarded]
+
+    def guard(original: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if any(type(part) is _Proxy for part in pytree.tree_leaves((args, kwargs))):
+                raise CannotSplitError("it calls compiled code, which takes only tensors")
+            return original(*args, **kwargs)
+
+        return call
+
+    try:
+        for kind, name, original in originals:
+            by_class = isinstance(original, classmethod)
+            setattr(kind, name, classmethod(guard(original.__func__)) if by_class else guard(original))
+        yield
+    finally:
+        for kind, name, original in originals:
+            setattr(kind, name, original)
 
 
 class _Tracer(fx.Tracer):

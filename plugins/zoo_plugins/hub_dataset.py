@@ -38,6 +38,8 @@ Columns = tuple[str, str]
 class RowImages:
     """The images of one column, decoded when they are asked for, as RGB."""
 
+    concurrent = True
+
     def __init__(self, rows: datasets.Dataset, column: str, where: str) -> None:
         self._rows = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
         self._column = column

@@ -22,6 +22,8 @@ _LAYOUT = "expected PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg, or PATH/CL
 class ImagePaths:
     """Images decoded from their files when they are asked for, as RGB."""
 
+    concurrent = True
+
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
 

@@ -102,6 +102,10 @@ def test_the_code_in_the_card_recognises_a_digit(
     assert len(labels) == 3
     assert len(set(labels)) == 1
     assert labels[0] in read_run(finished).dataset.classes
+    predict, score_again = re.findall(r"^zoo (.*)$", card.split("```shell\n")[1].split("```")[0], re.MULTILINE)
+    assert run(predict.replace("PATH", str(finished)).split()) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["image.jpg", labels[0]]
+    assert run(score_again.replace("PATH", str(finished)).split()) == 0
 
 
 def test_card_command_keeps_what_a_person_wrote(

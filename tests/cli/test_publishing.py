@@ -194,6 +194,23 @@ def test_what_a_person_wrote_into_the_card_there_stays(hub: Hub, run: Path, caps
     assert yaml.safe_load(merged.split("---")[1])["language"] == "de"
 
 
+def test_a_card_of_front_matter_alone_gets_its_body(hub: Hub, run: Path) -> None:
+    """What the Hub's page makes where somebody chooses a licence for a new repository."""
+    hub.create("ada/net", {"README.md": b"---\nlicense: mit\nlanguage: de\n---\n"})
+
+    assert publish(run, "ada/net") == 0
+    card = hub.files("ada/net")["README.md"].decode()
+    assert yaml.safe_load(card.split("---")[1])["language"] == "de"
+    assert card.count("<!-- zoo:begin -->") == 1
+
+
+def test_a_card_of_a_persons_own_is_not_touched(hub: Hub, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hub.create("ada/net", {"README.md": b"# All mine\n"})
+
+    assert "card in ada/net: the card has no part marked as made by zoo" in failing(capsys, 2, run, "ada/net")
+    assert hub.files("ada/net") == {"README.md": b"# All mine\n"}
+
+
 def test_a_class_name_with_markup_stays_a_name(hub: Hub, run: Path) -> None:
     hostile = "<script>alert(1)</script>\u202e"
     quoted = '": [x]\\n---\\nlicense: other'

@@ -75,6 +75,20 @@ def test_killed_twice_it_ends_with_the_same_checkpoint(straight: Path, tmp_path:
     assert card.read_text() == f"{render_card(record)}\nMine.\n"
 
 
+def test_a_kill_after_the_state_was_written_and_before_the_record(straight: Path, tmp_path: Path) -> None:
+    out = copied(straight, tmp_path)
+    record = json.loads((out / "run.json").read_text())
+    record |= {"status": "running", "results": {**record["results"], "epochs_done": 7}}
+    (out / "run.json").write_text(json.dumps(record))
+    (out / "model.safetensors").unlink()
+    lines = (out / "history.jsonl").read_text().splitlines(keepends=True)
+    (out / "history.jsonl").write_text("".join(lines[:7]))
+    assert run(["eval", "--resume", str(out), "--quiet"]) == 0
+    assert read_run(out).results.epochs_done == 8
+    assert (out / "history.jsonl").read_text() == "".join(lines)
+    assert "| epochs | 8 of 8 |" in (out / "README.md").read_text()
+
+
 def test_a_finished_run_is_not_resumed(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["eval", "--resume", str(straight)]) == 2
     assert f"--resume {straight}: the run is finished" in capsys.readouterr().err

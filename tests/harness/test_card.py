@@ -391,14 +391,33 @@ def test_published_card_is_the_golden_one() -> None:
         assert never not in card
 
 
-def test_published_card_scores_again_on_the_images_of_its_headline() -> None:
-    assert "zoo eval a/b --dataset cifar10 --epochs 0 --per-class 500\n" in render_card(FINISHED, "a/b")
-    assert "zoo eval a/b --dataset cifar100 --epochs 0\n" in render_card(FROM_SCRATCH, "a/b")
-    home_made = render_card(changed(HOME_MADE, settings={"seed": 7}), "a/b")
-    assert "zoo eval a/b --dataset imagefolder:flowers --epochs 0 --val-fraction 0.2 --seed 7\n" in home_made
-    assert "of the path of the data it has the last part alone" in home_made
+def test_card_scores_again_on_the_data_of_its_record() -> None:
+    assert "zoo eval a/b --dataset cifar10 --epochs 0\n" in render_card(FINISHED, "a/b")
+    assert "zoo eval PATH --dataset cifar10 --epochs 0\n" in render_card(FINISHED)
+    home_made = render_card(HOME_MADE, "a/b")
+    assert "zoo eval a/b --dataset imagefolder:flowers --epochs 0\n" in home_made
+    assert "put the folder of your copy\nin place of `flowers`." in home_made
     no_checkpoint = render_card(FINISHED.model_copy(update={"checkpoint_sha256": None}), "a/b")
     assert "zoo pull" not in no_checkpoint
+
+
+def test_card_in_a_published_folder_lists_what_is_there() -> None:
+    card = render_card(FINISHED, published=True)
+    assert "`zoo.json`" in card
+    assert "`run.json`" not in card
+    assert "options.json" not in card
+    assert 'zoo.load("PATH")' in card
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [("someone/flowers", ["someone/flowers"]), ("someone/flowers:small", ["someone/flowers"]), ("../x", None)],
+)
+def test_data_of_the_hub_are_named_as_the_hub_names_them(argument: str, expected: list[str] | None) -> None:
+    record = changed(FINISHED, dataset={"name": "hf", "argument": argument, "hub_id": None})
+    front = front_of(render_card(record))
+    assert front.get("datasets") == expected
+    assert front["model-index"][0]["results"][0]["dataset"]["type"] == (expected or ["hf"])[0]
 
 
 @pytest.mark.parametrize("plots", [(), ("samples.png",), ("loss.png", "accuracy.png")])

@@ -7,6 +7,8 @@ import gc
 import hashlib
 import os
 import sys
+import threading
+import time
 import types
 from collections import Counter
 from collections.abc import Callable
@@ -343,6 +345,43 @@ def test_files_and_their_fingerprint(load: Load, files: CountedFiles) -> None:
     files.pictures[3][0, 0, 0] ^= 1
     other = load({"train": ImageSplit(files, GOOD.labels), "test": GOOD})
     assert once.record.train.fingerprint == again.record.train.fingerprint != other.record.train.fingerprint
+
+
+class ConcurrentFiles(CountedFiles):
+    """The same, which several threads may ask; those in ``broken`` cannot be decoded."""
+
+    concurrent = True
+    broken: tuple[int, ...] = ()
+
+    def __init__(self, pictures: list[np.ndarray[Any, Any]]) -> None:
+        super().__init__(pictures)
+        self.threads: set[int] = set()
+
+    def __getitem__(self, index: int) -> PIL.Image.Image:
+        self.threads.add(threading.get_ident())
+        time.sleep(0.002 if index % 3 else 0.01)  # later ones are done earlier
+        if index in self.broken:
+            raise DataError(f"image {index} cannot be decoded")
+        return super().__getitem__(index)
+
+
+def test_several_threads_decode_to_the_same(load: Load) -> None:
+    pictures = [images(1, 20 + number % 5, 30, 3)[0] for number in range(40)]
+    labels = np.arange(40) % 2
+    one, several = CountedFiles(pictures), ConcurrentFiles(pictures)
+    alone, together = (load({"train": ImageSplit(files, labels), "test": GOOD}) for files in (one, several))
+    assert np.array_equal(alone.train.images, together.train.images)
+    assert alone.record == together.record
+    assert several.decoded == dict.fromkeys(range(40), 1)
+    assert threading.get_ident() not in several.threads
+
+
+def test_the_first_image_that_threads_cannot_decode_is_told(load: Load) -> None:
+    files = ConcurrentFiles([images(1, 20, 30, 3)[0] for _number in range(40)])
+    files.broken = (13, 9)
+    with pytest.raises(DataError, match="image 9 cannot be decoded"):
+        load({"train": ImageSplit(files, np.arange(40) % 2), "test": GOOD})
+    assert files.decoded.total() < 30  # it does not go on to the end
 
 
 def test_image_folder(tmp_path: Path) -> None:

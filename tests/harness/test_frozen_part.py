@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from zoo import Backbone, FeatureLayer, Head, RandomWeights, TimmArchitecture, Training, load_registry
+from zoo import (
+    Backbone,
+    FactoryArchitecture,
+    FeatureLayer,
+    Head,
+    Preprocessing,
+    RandomWeights,
+    TimmArchitecture,
+    Training,
+    load_registry,
+)
+from zoo.errors import ZooError
 from zoo_harness.cache_policy import CachePolicy
 from zoo_harness.choices import Subset
 from zoo_harness.evaluate import Plan, Request, plan
@@ -88,6 +99,63 @@ def test_the_tail_trains_to_the_same_bits_as_the_whole_network(chosen: Backbone,
     assert (result.loss, result.accuracy) == (expected.loss, expected.accuracy)
     states = [prepared.tuned.network.state_dict() for prepared in (whole, tail)]
     assert [name for name, value in states[0].items() if not torch.equal(value, states[1][name])] == []
+
+
+REPLAYED = """
+import timm
+from timm.models.resnet import ResNet
+
+class Halved(ResNet):
+    def forward(self, images):
+        logits = super().forward(images)
+        return logits / 2 if logits.max() > 1 else logits
+
+def make():
+    network = timm.create_model("test_resnet.r160_in1k")
+    network.__class__ = Halved
+    return network
+"""
+
+
+def test_a_network_that_cannot_be_recorded_trains_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "halves_its_logits.py").write_text(REPLAYED)
+    monkeypatch.syspath_prepend(tmp_path)
+    halved = replace(
+        RESNET, architecture=FactoryArchitecture("halves_its_logits:make"), preprocessing=Preprocessing((64, 64))
+    )
+    whole, tail = planned(halved), planned(halved)
+    _made, _lines, expected = trained(whole, CachePolicy("off", folder=tmp_path))
+    made, lines, result = trained(tail, CachePolicy("disk", folder=tmp_path / "kept"))
+    assert (made.reason, made.replayed, made.kept) == (None, True, ("layer3 192x4x4",))
+    assert lines[0].startswith("frozen part, replayed: ran once for 48 images")
+    assert (result.loss, result.accuracy) == (expected.loss, expected.accuracy)
+    states = [prepared.tuned.network.state_dict() for prepared in (whole, tail)]
+    assert [name for name, value in states[0].items() if not torch.equal(value, states[1][name])] == []
+
+
+def test_a_network_that_turns_out_to_do_something_else_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = REPLAYED.replace(
+        "return logits / 2", "return logits + images.mean() if hasattr(self, 'wild') else logits / 2"
+    )
+    (tmp_path / "does_more_later.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    factory = FactoryArchitecture("does_more_later:make")
+    prepared = planned(replace(RESNET, architecture=factory, preprocessing=Preprocessing((64, 64))))
+    with open_learner(prepared, CachePolicy("host", folder=tmp_path / "kept"), Silence(), print) as (learner, made):
+        assert made.replayed
+        inputs, _labels = next(iter(learner.train.in_order(8)))
+        learner.logits(inputs)
+        prepared.tuned.network.wild = True
+        with torch.no_grad():
+            prepared.tuned.network.fc.bias += 10
+        with pytest.raises(
+            ZooError, match=r"its part that trains reads the images, .* go on with --resume and --cache off"
+        ):
+            learner.logits(inputs)
 
 
 def test_a_second_run_with_another_seed_and_rate_computes_nothing(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def test_a_revision_is_what_follows_the_at_sign() -> None:
         ("", "it has 1 part"),
         ("a/b/c", "it has 3 part"),
         ("ada/..", r"it has '\.\.'"),
+        ("ada/../net", r"it has '\.\.'"),
         ("../net", r"it has '\.\."),
         ("ada/a..b", r"it has '\.\.'"),
         ("ada/a--b", "it has '--'"),

@@ -364,6 +364,21 @@ def test_what_was_public_is_not_filled_as_if_it_were_private(hub: Hub, tree: Pat
     assert hub.files("ada/net") == {}
 
 
+@pytest.mark.parametrize("private", [False, True])
+def test_a_repository_that_somebody_makes_at_the_last_moment_is_looked_at_again(
+    hub: Hub, tree: Path, private: bool
+) -> None:
+    hub.meanwhile("POST", "/api/repos/create", lambda: hub.create("ada/net", {"notes.txt": b"x"}))
+    if private:
+        with pytest.raises(HubError, match="is there already and public"):
+            send(tree, private=True)
+        assert hub.files("ada/net") == {"notes.txt": b"x"}
+    else:
+        send(tree)
+        assert hub.files("ada/net") == {**content(tree), "notes.txt": b"x"}
+    assert [one.status for one in hub.seen("POST", "/api/repos/create")] == [409]
+
+
 def test_without_network_nothing_can_be_published(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 

@@ -166,7 +166,7 @@ def test_what_a_person_wrote_into_the_card_stays(run: Path, tmp_path: Path) -> N
 
     write_tree(run, tmp_path / "theirs", card + "\nWords of theirs.\n")
     assert (tmp_path / "theirs" / "README.md").read_text() == card + "\nWords of theirs.\n"
-    with pytest.raises(UsageError, match="card there: the card has no part marked as made by zoo"):
+    with pytest.raises(UsageError, match="card in the folder: the card has no part marked as made by zoo"):
         write_tree(run, tmp_path / "unmarked", "# All mine\n")
 
 

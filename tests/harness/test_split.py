@@ -319,11 +319,6 @@ def branches_on_values(net: Net, x: Tensor) -> Tensor:
     return net.end(net.block(x * 2 if x.mean() > 0 else x))
 
 
-def drops_layers(net: Net, x: Tensor) -> Tensor:
-    x = net.stem(x)
-    return net.end(net.block(net.frozen(x) if not net.training or torch.rand(1) > 0.5 else x))
-
-
 def drops_layers_by_python(net: Net, x: Tensor) -> Tensor:
     x = net.stem(x)
     return net.end(net.block(net.frozen(x) if not net.training or random.random() > 0.5 else x))  # noqa: S311
@@ -350,10 +345,6 @@ def trains_without_gradients(net: Net, x: Tensor) -> Tensor:
     return net.end(x + y)
 
 
-def uses_the_length(net: Net, x: Tensor) -> Tensor:
-    return net.end(net.block(net.stem(x))) / len(x)
-
-
 def assigns_a_buffer(net: Net, x: Tensor) -> Tensor:
     net.seen = net.seen + x.mean()
     return net.end(net.block(net.stem(x)))
@@ -363,14 +354,12 @@ def assigns_a_buffer(net: Net, x: Tensor) -> Tensor:
     ("flow", "reason"),
     [
         (branches_on_values, "its forward method decides by the values of a tensor"),
-        (drops_layers, "it draws random numbers that a recording would keep for ever"),
         (drops_layers_by_python, "it draws random numbers that a recording would keep for ever"),
         (differs_in_training_from_the_start, "nothing that is frozen runs before what trains"),
         (compares_images, "what 'frozen' gives for an image depends on the others in the batch"),
         (reads_a_list_that_a_frozen_module_wrote_to, "logits 0 in inference of the parts and of the whole network"),
         (trains_without_gradients, "the gradient of block.0.weight exists in the parts alone"),
         (assigns_a_buffer, "the buffer seen"),
-        (uses_the_length, "what it does depends on the number of images"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

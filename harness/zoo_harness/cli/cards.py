@@ -28,7 +28,7 @@ def card(
     """Print the card of a backbone or of a run, in Markdown."""
     if _means_a_run(subject):
         directory = Path(subject).expanduser()
-        _of_run(directory.parent if directory.name == "run.json" else directory, write=write)
+        _of_run(directory.parent if directory.name in ("run.json", "zoo.json") else directory, write=write)
         return
     if write:
         from zoo.errors import UsageError
@@ -51,11 +51,16 @@ def _of_run(directory: Path, *, write: bool) -> None:
     from zoo_harness.atomic import write_text
     from zoo_harness.card import render_card
     from zoo_harness.card_merge import merged_card, read_card
-    from zoo_harness.run_record import read_run
+    from zoo_harness.published_files import RECORD
+    from zoo_harness.run_record import read_run, record_file
 
-    card = render_card(read_run(directory))
+    published = record_file(directory).name == RECORD
+    if published and write:
+        raise UsageError(f"{directory} is a published checkpoint, not a run; publish its run again to renew the card")
+    card = render_card(read_run(directory), published=published)
     try:
-        card = merged_card(read_card(directory), card)
+        # Of a stranger's checkpoint nothing but what the record says is printed.
+        card = card if published else merged_card(read_card(directory), card)
     except UsageError as error:
         if write:
             raise UsageError(f"{directory / 'README.md'} is left as it is: {error}") from error

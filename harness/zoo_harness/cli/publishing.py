@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,7 +56,10 @@ def publish(
         _refuse_hub_options(asked)
         _to_folder(run, Path(to).expanduser(), say, dry_run=dry_run, shown=shown)
     else:
-        _to_hub(run, to, asked, say, dry_run=dry_run, shown=shown)
+        from zoo_harness.hub import without_bars
+
+        with without_bars() if quiet or as_json else nullcontext():
+            _to_hub(run, to, asked, say, dry_run=dry_run, shown=shown)
 
 
 @dataclass(frozen=True)

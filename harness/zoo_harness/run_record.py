@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from zoo.backbone import Digest, DualHead, FeatureLayer, Head, Preprocessing, Training
+from zoo.backbone import Digest, DualHead, FeatureLayers, Head, Preprocessing, Training
 from zoo_harness.published_files import RECORD
 
 RUN = "run.json"
@@ -62,7 +62,7 @@ class BackboneRecord(Record):
     paper: str | None
     pretrained_on: str | None
     imagenet_top1: float | None
-    features: tuple[FeatureLayer, ...]
+    features: FeatureLayers
 
 
 class SplitRecord(Record):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,27 @@ def test_a_record_with_a_false_layer_fills_no_memory(
     edit_record(checkpoint, lambda record: record["backbone"]["features"][-1].update(width=10**12))
     assert run(["eval", str(checkpoint), "--dataset", f"imagefolder:{photos}", "--epochs", "0"]) == 1
     assert "is declared 1000000000000 wide" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (lambda record: record["settings"].update(seed=-1), "--seed -1 must be 0 or more"),
+        (lambda record: record["dataset"].update(per_class=0), "--per-class 0 must be at least 1"),
+        (lambda record: record["dataset"].update(per_class=2, limit=2), "exclude each other"),
+        (lambda record: record["dataset"].update(val_fraction=7), "--val-fraction 7.0 must lie between 0 and 1"),
+    ],
+)
+def test_a_record_with_a_false_subset(
+    checkpoint: Path,
+    photos: Path,
+    capsys: pytest.CaptureFixture[str],
+    edit: Callable[[dict[str, Any]], object],
+    told: str,
+) -> None:
+    edit_record(checkpoint, edit)
+    assert run(["eval", str(checkpoint), "--dataset", f"imagefolder:{photos}", "--epochs", "0"]) == 2
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -218,6 +218,7 @@ def test_networks_that_are_not_simply_known(tree: Path, kind: str, name: str, mo
         (lambda r: r["dataset"].update(classes=["cat", "c" * 9999, "pig"]), "more than 1,000 characters"),
         (lambda r: r["dataset"].update(classes=[f"{i}" for i in range(10**5)]), "in the network float32 (100000, 96)"),
         (lambda r: r.update(plots=["../../etc/passwd.png"]), "plots.0: String should match"),
+        (lambda r: r["backbone"].update(features=[]), "features: Value error, at least the layer the classifier sees"),
         (lambda r: r.update(plots=["loss.svg"]), "plots.0: String should match"),
         (
             lambda r: r["weights"].update(filename="../../x.safetensors"),

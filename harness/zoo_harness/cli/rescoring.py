@@ -145,7 +145,7 @@ def _request(asked: _Asked, model: LoadedModel, place: CheckpointPlace, say: Cal
             device=device,
             precision=_precision(asked, record, device, say),
             predict=record.settings.predict,
-            seed=asked.or_recorded("seed", record.settings.seed),
+            seed=choices.check_seed(asked.or_recorded("seed", record.settings.seed)),
             deterministic=options.deterministic,
         ),
     )
@@ -176,7 +176,7 @@ def _data(asked: _Asked, place: CheckpointPlace, record: RunRecord) -> tuple[str
 
 def _subset(asked: _Asked, record: RunRecord) -> Subset:
     """The part of the recorded data set that was used, unless another is asked for."""
-    from zoo_harness.choices import Subset
+    from zoo_harness.choices import Subset, check_seed
 
     recorded = record.dataset
     other = bool({"per_class", "limit"} & asked.given)
@@ -184,7 +184,7 @@ def _subset(asked: _Asked, record: RunRecord) -> Subset:
         per_class=asked.options.per_class if other else recorded.per_class,
         limit=asked.options.limit if other else recorded.limit,
         val_fraction=asked.or_recorded("val_fraction", recorded.val_fraction),
-        seed=asked.or_recorded("seed", record.settings.seed),
+        seed=check_seed(asked.or_recorded("seed", record.settings.seed)),
     )
 
 

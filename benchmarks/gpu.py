@@ -176,18 +176,27 @@ class KeptVectors:
         self.limit = self.half[:, 0] * 1.8
 
 
-def evaluate(device: str, precision: str, per_class: int) -> None:
-    """A whole run of the embedded default; its figures and where its time went."""
+def evaluate(device: str, per_class: int, *more: str) -> str | None:
+    """A whole run of the embedded default; its figures and where its time went. The digest of its checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        options = ["--per-class", str(per_class), "--epochs", "3", "--device", device, "--precision", precision]
+        options = ["--per-class", str(per_class), "--epochs", "3", "--device", device, *more]
         assert run(["eval", "efficientnet_lite0", "--dataset", "digits", *options, "--out", str(out), "--quiet"]) == 0
-        results = read_run(out).results
+        record = read_run(out)
+    results = record.results
     assert results.accuracy is not None
     assert results.mean_train_seconds is not None
     rate = 10 * per_class / results.mean_train_seconds
-    print(f"eval {precision}: {rate:.0f} training images/s, accuracy {results.accuracy.value:.4f}, ", end="")
-    print(f"{results.total_seconds:.1f} s in all")
+    print(f"eval {' '.join(more) or 'as it is'}: {rate:.0f} training images/s, accuracy {results.accuracy.value:.4f}, ")
+    print(f"  {results.total_seconds:.1f} s in all", flush=True)
+    return record.checkpoint_sha256
+
+
+def check_repeats(device: str, per_class: int) -> None:
+    """With --deterministic two runs end with the same bits, and the tail trains as the whole network does."""
+    digests = [evaluate(device, per_class, "--deterministic", *more) for more in ((), (), ("--cache", "off"))]
+    print(f"deterministic: two runs {'agree' if digests[0] == digests[1] else 'DIFFER'}, ", end="")
+    print(f"the whole network {'too' if digests[0] == digests[2] else 'differs in its bits'}")
 
 
 def time_fine_tuning(device: str, images: int) -> None:
@@ -221,7 +230,10 @@ def main() -> None:
         time_shapes(device)
     per_class = min(120, arguments.images // 10)
     for precision in ("fp32", "bf16") if device.type == "cuda" else ("fp32",):
-        evaluate(arguments.device, precision, per_class)
+        evaluate(arguments.device, per_class, "--precision", precision)
+        evaluate(arguments.device, per_class, "--precision", precision, "--compile")
+    evaluate(arguments.device, per_class, "--cache-dtype", "fp16")
+    check_repeats(arguments.device, per_class)
     time_fine_tuning(arguments.device, arguments.images if device.type == "cuda" else 40)
 
 

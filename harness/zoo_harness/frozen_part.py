@@ -24,6 +24,7 @@ from zoo_harness.cache_key import KeptTensor, StoredName, StoreKey, StoreTitle
 from zoo_harness.cache_policy import CachePolicy
 from zoo_harness.data import ImageData
 from zoo_harness.device import autocast
+from zoo_harness.device_memory import in_batches_that_fit
 from zoo_harness.evaluate import Plan
 from zoo_harness.feature_store import FeatureStore, open_store
 from zoo_harness.kept_rows import kept_tensor
@@ -251,11 +252,15 @@ def _fill(store: FeatureStore, split: Split, views: _Views, planned: Plan, progr
     planned.tuned.eval()
     progress.stage(f"frozen part: {views.record.split} split", store.missing_images)
     size = _batch_size(split, views, planned) if store.missing_images else BATCH_SIZE
-    for start, stop in store.missing(size):
+
+    def compute(start: int, stop: int) -> None:
         batch = views.batch(start, stop, conditions.device)
         with autocast(conditions.precision, conditions.device), _told():
             store.write(start, split.prefix(batch))
         progress.advance(stop - start)
+
+    for start, stop in store.missing(size):
+        size = in_batches_that_fit(compute, start, stop, size)
     if store.place != "off":
         store.finish()
 

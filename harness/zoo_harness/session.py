@@ -24,6 +24,7 @@ from zoo_harness.confusion import count_confusion, summarize
 from zoo_harness.confusion_plot import plot_confusion
 from zoo_harness.data import ImageData
 from zoo_harness.device import repeatable
+from zoo_harness.device_memory import told_in_words
 from zoo_harness.evaluate import Plan
 from zoo_harness.feature_input import Array
 from zoo_harness.frozen_part import open_learner, whole_network
@@ -92,6 +93,7 @@ def _carry_out(session: _Session, policy: CachePolicy) -> RunRecord:
     conditions = session.planned.request.conditions
     noted = session.watch.tensorboard and conditions.processes.leads
     with (
+        told_in_words(session.planned.request.training.batch_size),
         session.directory.held(),
         repeatable(conditions.deterministic),
         event_log(session.directory.path, wanted=noted) as session.note,

@@ -11,6 +11,7 @@ import torch
 
 from zoo import (
     Backbone,
+    DeviceMemoryError,
     FactoryArchitecture,
     FeatureLayer,
     Head,
@@ -21,11 +22,13 @@ from zoo import (
     load_registry,
 )
 from zoo.errors import ZooError
+from zoo_harness import frozen_part
 from zoo_harness.cache_policy import CachePolicy
 from zoo_harness.choices import Subset
 from zoo_harness.evaluate import Plan, Request, plan
 from zoo_harness.frozen_part import open_learner
 from zoo_harness.sources import ImageSource
+from zoo_harness.split import Split
 from zoo_harness.train import Conditions, FineTuning, Silence, evaluate, starting_state
 
 TRAINING = Training(epochs=2, learning_rate=1e-2, batch_size=8)
@@ -172,6 +175,40 @@ def test_a_second_run_with_another_seed_and_rate_computes_nothing(tmp_path: Path
     assert trained(other_images, policy)[0].computed == 40
     other_weights = planned(seed=1)  # random ones
     assert trained(other_weights, policy)[0].computed == 48
+
+
+def with_room_for(images_at_once: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Have the pass over the images run out of memory with more of them, and return the sizes that were tried."""
+    prefix, tried = Split.prefix, list[int]()
+
+    def filling(*_arguments: object) -> int:
+        monkeypatch.setattr(Split, "prefix", limited)
+        return 32
+
+    def limited(self: Split, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        tried.append(len(images))
+        if len(images) > images_at_once:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7.00 GiB.")
+        return prefix(self, images)
+
+    monkeypatch.setattr(frozen_part, "_batch_size", filling)
+    return tried
+
+
+def test_a_device_that_is_full_gets_smaller_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _made, _lines, expected = trained(planned(), CachePolicy("off", folder=tmp_path))
+    tried = with_room_for(9, monkeypatch)
+    made, _lines, result = trained(planned(), CachePolicy("host", folder=tmp_path))
+    assert made.computed == 48
+    assert tried == 2 * [24, 12, 6, 6, 6, 6]
+    assert result.loss == pytest.approx(expected.loss, rel=1e-5)
+
+
+def test_a_device_without_room_for_one_image_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = with_room_for(0, monkeypatch)
+    with pytest.raises(DeviceMemoryError, match=r"for one image: .*Tried to allocate 7\.00 GiB.*--batch-size"):
+        trained(planned(), CachePolicy("host", folder=tmp_path))
+    assert tried == [24, 12, 6, 3, 1]
 
 
 @pytest.mark.parametrize("kept_as", ["fp16", "bf16"])

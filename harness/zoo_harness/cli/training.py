@@ -1,4 +1,4 @@
-"""``zoo train NAME --dataset D``: train a whole network from scratch, choose by a held-out part, test once."""
+"""``zoo train NAME --dataset D``: train a whole network from scratch, choose by a held-out part, test at the end."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def train(
     quiet: Quiet = False,
     _debug: Debug = False,
 ) -> None:
-    """Train a whole network from scratch: choose the epoch by a held-out part, then look at the test split once."""
+    """Train a whole network from scratch: choose the epoch by a held-out part, and test when all is done."""
     from zoo_harness.run_options import RunOptions
 
     asked = {option: value for option, value in locals().items() if option in RunOptions.model_fields}

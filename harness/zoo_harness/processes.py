@@ -154,6 +154,8 @@ def joined() -> Iterator[Processes]:
     if not torch.distributed.is_available():
         raise UsageError("this build of torch cannot connect processes (torch.distributed); start without torchrun")
     on_gpu = torch.cuda.is_available() and torch.cuda.device_count() >= processes.local_count
+    if on_gpu:
+        torch.cuda.set_device(processes.local_rank)  # or each would also open the first one
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     torch.distributed.init_process_group(backend, timeout=_LONGEST_WAIT)
     try:

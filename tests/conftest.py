@@ -17,6 +17,8 @@ from zoo_harness.allocator import keep_freed_memory
 
 from .hub_server import Hub
 
+collect_ignore = ["harness/process_checks.py"]  # a script that torchrun starts
+
 
 def pytest_configure() -> None:
     """Beside other processes of pytest one thread each, in what a test starts too; torch reads it when imported."""

@@ -13,6 +13,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -301,6 +302,11 @@ class _Chosen:
     def concurrent(self) -> bool:
         return getattr(self.files, "concurrent", False)
 
+    @property
+    def paths(self) -> list[Path] | None:
+        paths = getattr(self.files, "paths", None)
+        return paths and [paths[index] for index in self.indices]
+
 
 def _decode(
     split: ImageSplit,
@@ -342,7 +348,8 @@ def _decode_files(files: ImageFiles, transform: BatchTransform, digest: Any) -> 
 
     def decode(index: int) -> NDArray[np.uint8]:
         pixels = np.array(files[index].convert("RGB"))
-        images[index] = transform.resize_and_crop(torch.from_numpy(pixels)[None])[0].permute(1, 2, 0).numpy()
+        with _named(files, index):
+            images[index] = transform.resize_and_crop(torch.from_numpy(pixels)[None])[0].permute(1, 2, 0).numpy()
         return pixels
 
     concurrent = getattr(files, "concurrent", False)
@@ -350,6 +357,16 @@ def _decode_files(files: ImageFiles, transform: BatchTransform, digest: Any) -> 
         digest.update(f"{pixels.shape}".encode())
         digest.update(pixels.data)
     return images
+
+
+@contextmanager
+def _named(files: ImageFiles, index: int) -> Iterator[None]:
+    """Say of which image an error is."""
+    try:
+        yield
+    except DataError as error:
+        paths = getattr(files, "paths", None)
+        raise DataError(f"{paths[index] if paths else f'image {index}'}: {error}; remove or cut it") from error
 
 
 def _in_threads(decode: Callable[[int], NDArray[np.uint8]], images: int) -> Iterator[NDArray[np.uint8]]:

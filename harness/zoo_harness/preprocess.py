@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.backbone import Backbone, Preprocessing, TimmArchitecture, TorchvisionWeights, Tuning
-from zoo.errors import DeclarationError
+from zoo.errors import DataError, DeclarationError
+
+_MOST_RESIZED = 2**26  # pixels
 
 
 def resolve_preprocessing(backbone: Backbone, network: nn.Module, tuning: Tuning) -> Preprocessing:
@@ -83,11 +85,18 @@ class BatchTransform:
         return self.normalise(self.resize_and_crop(images))
 
     def resize_and_crop(self, images: Tensor) -> Tensor:
-        """uint8 ``(B, 3, h, w)`` for uint8 images ``(B, H, W)`` or ``(B, H, W, 3)``."""
+        """uint8 ``(B, 3, h, w)`` for uint8 images ``(B, H, W)`` or ``(B, H, W, 3)``.
+
+        Raises :class:`~zoo.errors.DataError` for a strip that would take gigabytes, resized by its shorter side.
+        """
         from torchvision.transforms.v2 import functional
 
         planes = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-        resized = self._resize(planes, self._resized_size(planes.shape[-2], planes.shape[-1]))
+        size = self._resized_size(planes.shape[-2], planes.shape[-1])
+        if size[0] * size[1] > _MOST_RESIZED:
+            given = f"{planes.shape[-1]:,} x {planes.shape[-2]:,}"
+            raise DataError(f"an image of {given} pixels is a strip: resized it would have {size[1]:,} x {size[0]:,}")
+        resized = self._resize(planes, size)
         cropped: Tensor = functional.center_crop(resized, list(self.preprocessing.input_size))
         return cropped.expand(-1, 3, -1, -1)
 

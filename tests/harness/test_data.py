@@ -384,6 +384,19 @@ def test_the_first_image_that_threads_cannot_decode_is_told(load: Load) -> None:
     assert files.decoded.total() < 30  # it does not go on to the end
 
 
+def test_a_strip_is_told_before_it_fills_the_memory(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            PIL.Image.new("RGB", (30, 40)).save(tmp_path / split / name / "1.png")
+    PIL.Image.new("RGB", (60_000, 1)).save(tmp_path / "train" / "dog" / "strip.png")
+    dataset, argument = load_registry().dataset(f"imagefolder:{tmp_path}")
+    large = BatchTransform(Preprocessing(input_size=(224, 224)))
+    told = r"train/dog/strip\.png: an image of 60,000 x 1 pixels is a strip: resized it would have 13,440,000 x 224"
+    with pytest.raises(DataError, match=told):
+        load_data(dataset, argument, None, Subset(), large)
+
+
 def test_image_folder(tmp_path: Path) -> None:
     for number in range(6):
         folder = tmp_path / ("cat" if number % 2 else "dog")

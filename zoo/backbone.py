@@ -71,10 +71,11 @@ FeatureLayers = Annotated[tuple[FeatureLayer, ...], AfterValidator(_check_distin
 class Head:
     """The classifier to replace: a linear layer, or with ``hidden`` a small MLP (in -> hidden -> classes, ReLU).
 
-    ``path`` names the module that maps the penultimate vector to logits. ``bypass`` names modules before it that are
-    replaced by the identity, so that the classifier sees what they saw: Keras' VGG without its two 4096-wide layers,
-    say. ``in_features`` is the length of the vector the classifier gets, needed where the module it replaces does not
-    tell: after ``bypass``, and in a network published without a classifier.
+    ``path`` names the module that maps the penultimate vector to logits. What it gives are the logits: what a network
+    does to them afterwards (a temperature, say) is neither trained nor scored, and a run warns of it. ``bypass`` names
+    modules before it that are replaced by the identity, so that the classifier sees what they saw: Keras' VGG without
+    its two 4096-wide layers, say. ``in_features`` is the length of the vector the classifier gets, needed where the
+    module it replaces does not tell: after ``bypass``, and in a network published without a classifier.
 
     >>> Head("head", hidden=256).hidden
     256

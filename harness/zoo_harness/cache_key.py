@@ -84,7 +84,8 @@ class StoreKey(Record):
 
     ``weights`` is the digest of the frozen tensors, ``kept`` the cut, ``fingerprint`` the digest of pixels and labels
     that :class:`~zoo_harness.run_record.SplitRecord` has, ``device`` the kind of device that computed: ``cpu`` and
-    ``cuda`` round differently. Seeds, learning rates and heads are not in it.
+    ``cuda`` round differently, ``code`` the digest of the source of what is not told by a version. Seeds, learning
+    rates and heads are not in it.
     """
 
     network: str
@@ -95,6 +96,7 @@ class StoreKey(Record):
     fingerprint: str
     precision: Literal["fp32", "bf16"]
     device: Literal["cpu", "cuda"]
+    code: str = ""
     software: dict[str, str] = Field(default_factory=installed_software)
 
     @property

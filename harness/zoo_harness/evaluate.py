@@ -29,7 +29,7 @@ from zoo_harness.run_record import (
     SettingsRecord,
     now,
 )
-from zoo_harness.surgery import TunedNetwork, capture, match_modules, prepare
+from zoo_harness.surgery import TunedNetwork, capture, match_modules, prepare, unlike_its_heads
 from zoo_harness.train import (
     EVALUATION_BATCH_SIZE,
     Conditions,
@@ -64,12 +64,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is ready to go: network prepared, data decoded, record begun."""
+    """A run that is ready to go: network prepared, data decoded, record begun; and what a user should be warned of."""
 
     request: Request
     tuned: TunedNetwork
     data: RunData
     record: RunRecord
+    warnings: tuple[str, ...] = ()
 
 
 def plan(request: Request, progress: Progress) -> Plan:
@@ -116,7 +117,8 @@ def plan(request: Request, progress: Progress) -> Plan:
         results=_NOTHING_YET,
         checkpoint_sha256=None,
     )
-    return Plan(request, tuned, data, record)
+    unlike = unlike_its_heads(tuned, example)
+    return Plan(request, tuned, data, record, (*data.warnings, *([unlike] if unlike else [])))
 
 
 def _check_enough_for_all(data: RunData, processes: int) -> None:

@@ -29,6 +29,7 @@ from zoo_harness.evaluate import Plan
 from zoo_harness.feature_store import FeatureStore, open_store
 from zoo_harness.kept_rows import kept_tensor
 from zoo_harness.run_record import FrozenPartRecord, SplitRecord
+from zoo_harness.source_digest import digest_of_source
 from zoo_harness.sources import ImageSource, KeptSource
 from zoo_harness.split import Split, split_network
 from zoo_harness.split_probe import verified
@@ -41,6 +42,7 @@ from zoo_harness.training_state import changing
 TRIED_ON = 4  # images
 BATCH_SIZE = 32  # what every device takes; larger ones are tried on a GPU
 LARGEST_BATCH = 1024
+ROUNDING, ROUNDING_OF_HALVES = 1e-3, 5e-2  # relative to the largest value; batches of other sizes round otherwise
 _STORED: dict[str, StoredName | None] = {"exact": None, "fp16": "float16", "bf16": "bfloat16"}
 
 Say = Callable[[str], None]
@@ -109,7 +111,13 @@ def _tail(
     missing = sum(store.missing_images for store in stores)
     started = time.perf_counter()
     for store, views in zip(stores, splits, strict=True):
+        found_some = store.missing_images < len(store)
         _fill(store, split, views, planned, progress)
+        if found_some and store.place != "off" and not _as_now(store, split, views, planned):
+            say(f"outputs kept of the {views.record.split} split are not what the network gives now: computed again")
+            missing += len(store)
+            store.forget()
+            _fill(store, split, views, planned, progress)
         if str(store.place) == "off":  # the disk filled up
             return "what its frozen part puts out cannot be kept"
     made = FrozenPartRecord(
@@ -228,8 +236,9 @@ def _key(planned: Plan, split: Split, frozen: str, views: _Views) -> StoreKey:
     example = views.batch(0, min(2, len(views)), conditions.device)
     with autocast(conditions.precision, conditions.device), _told():
         kept = split.prefix(example)
+    whole = planned.record.backbone
     return StoreKey(
-        network=f"{planned.record.backbone.network_kind}:{planned.record.backbone.network}",
+        network=f"{whole.network_kind}:{whole.network}",
         weights=frozen,
         kept=tuple(_kept(part.name, tensor, conditions) for part, tensor in zip(split.kept, kept, strict=True)),
         preprocessing=planned.record.settings.preprocessing,
@@ -237,7 +246,22 @@ def _key(planned: Plan, split: Split, frozen: str, views: _Views) -> StoreKey:
         fingerprint=views.fingerprint,
         precision=conditions.precision,
         device=conditions.device.type,
+        code=digest_of_source(planned.tuned.network, whole.network if whole.network_kind == "factory" else ""),
     )
+
+
+def _as_now(store: FeatureStore, split: Split, views: _Views, planned: Plan) -> bool:
+    """Whether what an earlier run kept of the first images is what the network gives, to rounding.
+
+    The key has all that should bear on it; code reaches further than any key.
+    """
+    conditions = planned.request.conditions
+    planned.tuned.eval()
+    batch = views.batch(0, min(2, len(views)), conditions.device)
+    with autocast(conditions.precision, conditions.device), _told():
+        now = split.prefix(batch)
+    exact = conditions.precision == "fp32" and conditions.kept_as == "exact"
+    return store.largest_difference(0, now) <= (ROUNDING if exact else ROUNDING_OF_HALVES)
 
 
 def _kept(name: str, tensor: Tensor, conditions: Conditions) -> KeptTensor:

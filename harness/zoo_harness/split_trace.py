@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # Torch.fx overlooks these where a size is given as several integers one of which it stands for.
+_NUMBERS = (bool, int, float)
 FACTORIES = (torch.arange, torch.empty, torch.full, torch.ones, torch.rand, torch.randint, torch.randn, torch.zeros)
 
 
@@ -120,15 +121,18 @@ def on_meta(network: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unchanged(network: nn.Module) -> Iterator[None]:
-    """Put flags, buffers, gradients and random states back when the body ends."""
+    """Put flags and other numbers, buffers, gradients and random states back when the body ends."""
     flags = {module: module.training for module in network.modules()}
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     buffers_and_weights = [*network.buffers(), *network.parameters()]
     gradients = {parameter: parameter.grad for parameter in network.parameters()}
+    attributes = [(module, {**vars(module)}) for module in network.modules()]
     try:
         with states_put_back(), torch.random.fork_rng({tensor.get_device() for tensor in buffers_and_weights} - {-1}):
             yield
     finally:
+        for module, before in attributes:
+            vars(module).update((name, value) for name, value in before.items() if type(value) in _NUMBERS)
         for module, training in flags.items():
             module.training = training
         put_buffers(network, buffers)
@@ -411,17 +415,28 @@ def _put_back(tensors: dict[str, Any], originals: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def attributes_put_back(network: nn.Module) -> Iterator[None]:
-    """Undo what a ``forward`` that is recorded writes to its modules: these are stand-ins for tensors."""
+    """Undo what a ``forward`` that is recorded writes to its modules: these are stand-ins for tensors.
+
+    Raises :class:`CannotSplitError` where it changed a number: code that counts may do something else next time.
+    """
     saved = [
         (tensors, dict(tensors))
         for module in network.modules()
         for tensors in (module._parameters, module._buffers, module.__dict__)
     ]
+    counted: list[str] = []
     try:
         yield
     finally:
         for tensors, originals in saved:
+            counted += [name for name, value in originals.items() if _is_another_number(value, tensors.get(name))]
             _put_back(tensors, originals)
+    if counted:
+        raise CannotSplitError(f"its forward method changes its own attribute {counted[0]!r}, which it may go by")
+
+
+def _is_another_number(before: object, after: object) -> bool:
+    return type(before) in _NUMBERS and type(after) in _NUMBERS and before != after
 
 
 def _why(error: Exception) -> str:

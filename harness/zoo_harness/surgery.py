@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from zoo.backbone import DualHead, Head, Tuning
 from zoo.errors import DeclarationError, near_misses
@@ -231,6 +233,37 @@ def _check_head_inputs(network: nn.Module, tuning: Tuning, example: Tensor) -> N
             network.eval()
             with torch.no_grad():
                 network(example)
+
+
+def unlike_its_heads(tuned: TunedNetwork, example: Tensor) -> str | None:
+    """In words, where a network puts out something else than its head gives, which is what trains and is scored.
+
+    Of two heads the network may put out what it likes: the run's own rule joins them. Raises
+    :class:`~zoo.errors.DeclarationError` where a head does not give a row of logits for each image.
+    """
+    given: dict[str, list[Tensor]] = {path: [] for path in tuned.head_paths}
+    with contextlib.ExitStack() as hooks:
+        for path, outputs in given.items():
+            note = functools.partial(_note_output, outputs)
+            hooks.callback(tuned.network.get_submodule(path).register_forward_hook(note).remove)
+        tuned.eval()
+        with torch.no_grad():
+            result = tuned.network(example)
+    for path, outputs in given.items():
+        if outputs and len(outputs[-1]) != len(example):
+            raise DeclarationError(f"head {path!r} gives {len(outputs[-1])} row(s) of logits for {len(example)} images")
+        if len(outputs) > 1:
+            return f"head {path!r} runs {len(outputs)} times; what it gives last are the logits"
+    found = [part.reshape(-1) for part in pytree.tree_leaves(result) if isinstance(part, Tensor)]
+    (path, outputs), *others = given.items()
+    if others or not outputs or any(torch.equal(part, outputs[0].reshape(-1)) for part in found):
+        return None
+    return f"the network goes on after its head {path!r}; what the head gives are the logits, and the rest is not seen"
+
+
+def _note_output(outputs: list[Tensor], _module: nn.Module, _inputs: object, output: object) -> None:
+    if isinstance(output, Tensor):
+        outputs.append(output.clone())
 
 
 def _new_head(width: int, hidden: int | None, classes: int, device: torch.device) -> nn.Module:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 from zoo import (
@@ -159,6 +160,28 @@ def test_a_network_that_turns_out_to_do_something_else_ends_the_run(
             ZooError, match=r"its part that trains reads the images, .* go on with --resume and --cache off"
         ):
             learner.logits(inputs)
+
+
+def test_outputs_of_code_that_was_changed_since_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "is_changed_later.py").write_text(REPLAYED)
+    monkeypatch.syspath_prepend(tmp_path)
+    factory = FactoryArchitecture("is_changed_later:make")
+    changing = replace(RESNET, architecture=factory, preprocessing=Preprocessing((64, 64)))
+    policy = CachePolicy("disk", folder=tmp_path / "kept")
+    assert trained(planned(changing), policy)[0].computed == 48
+    assert trained(planned(changing), policy)[0].computed == 0
+    (tmp_path / "is_changed_later.py").write_text(REPLAYED + "\n# another version\n")
+    assert trained(planned(changing), policy)[0].computed == 48  # the file tells
+    layer = timm.models.resnet.ResNet.forward_features
+    monkeypatch.setattr(timm.models.resnet.ResNet, "forward_features", lambda net, images: layer(net, images * 1.01))
+    _made, _lines, expected = trained(planned(), CachePolicy("off", folder=tmp_path))
+    monkeypatch.undo()
+    assert trained(planned(), policy)[0].computed == 48
+    monkeypatch.setattr(timm.models.resnet.ResNet, "forward_features", lambda net, images: layer(net, images * 1.01))
+    made, lines, result = trained(planned(), policy)  # no file tells, but the outputs do
+    assert made.computed == 48
+    assert lines[0] == "outputs kept of the train split are not what the network gives now: computed again"
+    assert (result.loss, result.accuracy) == (expected.loss, expected.accuracy)
 
 
 def test_a_second_run_with_another_seed_and_rate_computes_nothing(tmp_path: Path) -> None:

@@ -376,6 +376,22 @@ def test_a_network_that_cannot_be_cut_trains_whole(flow: Callable[[Net, Tensor],
     assert_same_training(split, IMAGES)
 
 
+def slows_down_after_some_steps(net: Net, x: Tensor) -> Tensor:
+    net.steps += net.training
+    x = net.block(net.stem(x))
+    return net.end(x * 0.5 if net.steps > 3 else x)
+
+
+def test_a_network_that_counts_in_python_trains_whole_and_its_count_stays() -> None:
+    network = Net(slows_down_after_some_steps)
+    network.steps = 0
+    tuned = tuned_network(network, IMAGES, "block", head=Head("fc"))
+    split = verified(split_network(tuned, IMAGES), IMAGES)
+    assert split.reason is not None
+    assert "its forward method changes its own attribute 'steps', which it may go by" in split.reason
+    assert network.steps == 0
+
+
 def test_a_network_that_trains_whole_has_nothing_to_cut() -> None:
     tuned = tuned_network(Net(straight), IMAGES, "*", head=Head("fc"))
     assert split_network(tuned, IMAGES).reason == "all of it trains"

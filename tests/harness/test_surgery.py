@@ -13,7 +13,7 @@ from zoo import Backbone, DeclarationError, DualHead, Head, TimmArchitecture, Us
 from zoo.backbone import FeatureLayer, Training, Tuning
 from zoo_harness.network import build_network
 from zoo_harness.parameters import count_parameters
-from zoo_harness.surgery import TunedNetwork, capture, match_modules, prepare, replace_head
+from zoo_harness.surgery import TunedNetwork, capture, match_modules, prepare, replace_head, unlike_its_heads
 from zoo_harness.train import summed_loss
 
 IMAGES = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -390,3 +390,39 @@ def test_parameters_are_counted_with_and_without_the_head(tiny_resnet: Backbone,
     assert counts.trained_names == (
         "bn1.weight", "bn1.bias", "layer4.0.conv1.weight", "fc.0.weight", "fc.0.bias", "fc.2.weight", "fc.2.bias",
     )  # fmt: skip
+
+
+class Ending(nn.Module):
+    """A stem, a head, and something after it."""
+
+    def __init__(self, end: Callable[[nn.Module, Tensor], object]) -> None:
+        super().__init__()
+        self.stem, self.fc, self.end = nn.Linear(4, 6), nn.Linear(6, 3), end
+
+    def forward(self, rows: Tensor) -> object:
+        return self.end(self.fc, self.stem(rows))
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        (lambda fc, rows: fc(rows), None),
+        (lambda fc, rows: {"features": rows, "logits": fc(rows)}, None),
+        (lambda fc, rows: fc(rows)[:, :, None, None], None),
+        (lambda fc, rows: fc(rows) / 10, "the network goes on after its head 'fc'"),
+        (lambda fc, rows: fc(rows) + fc(rows * 2), "head 'fc' runs 2 times"),
+    ],
+)
+def test_a_network_that_goes_on_after_its_head_is_told(
+    end: Callable[[nn.Module, Tensor], object], told: str | None
+) -> None:
+    tuned = TunedNetwork(Ending(end), ("fc",), ("fc",))
+    found = unlike_its_heads(tuned, torch.rand(2, 4))
+    assert (found or "").startswith(told or "")
+    assert (found is None) == (told is None)
+
+
+def test_a_head_that_sees_a_part_of_the_batch_is_refused() -> None:
+    tuned = TunedNetwork(Ending(lambda fc, rows: fc(rows[:1])), ("fc",), ("fc",))
+    with pytest.raises(DeclarationError, match=r"head 'fc' gives 1 row\(s\) of logits for 2 images"):
+        unlike_its_heads(tuned, torch.rand(2, 4))

@@ -182,7 +182,7 @@ def _run(
     watch = Watch(progress, progress.announce, progress.say, tensorboard=manner.tensorboard)
     planned = plan(request, progress)
     if processes.leads:
-        for warning in planned.data.warnings:
+        for warning in planned.warnings:
             progress.warn(warning)
     _say_what_begins(planned, progress)
     directory = _directory(request, options, manner, out)

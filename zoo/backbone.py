@@ -165,17 +165,19 @@ class Training:
     @model_validator(mode="after")
     def _settings_go_together(self) -> Training:
         if self.momentum and self.optimizer != "sgd":
-            raise ValueError(f"momentum={self.momentum} is a setting of sgd, not of {self.optimizer}")
+            raise ValueError(f"momentum {self.momentum} is a setting of optimizer 'sgd', not of {self.optimizer!r}")
         if self.nesterov and not self.momentum:
-            raise ValueError("nesterov=True needs a momentum above 0")
-        if (self.schedule == "multistep") != bool(self.milestones):
-            raise ValueError(f"milestones={self.milestones} and schedule={self.schedule!r}: only multistep has them")
+            raise ValueError("nesterov needs a momentum above 0")
+        if self.schedule == "multistep" and not self.milestones:
+            raise ValueError("schedule 'multistep' needs milestones, the epochs after which the learning rate falls")
+        if self.milestones and self.schedule != "multistep":
+            raise ValueError(f"milestones {self.milestones} are of schedule 'multistep', not of {self.schedule!r}")
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"milestones={self.milestones} must be epochs in ascending order")
+            raise ValueError(f"milestones {self.milestones} must be epochs in ascending order")
         if len(set(self.augment)) < len(self.augment):
-            raise ValueError(f"augment={self.augment} names one twice")
+            raise ValueError(f"augment {self.augment} names one twice")
         if self.views and not self.augment:
-            raise ValueError(f"views={self.views} are of changed images, and augment names no change")
+            raise ValueError(f"{self.views} views are of changed images, and augment names no change")
         return self
 
 

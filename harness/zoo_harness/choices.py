@@ -140,13 +140,14 @@ def apply_overrides(training: Training, given: Mapping[str, object]) -> Training
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         name = str(fault["loc"][0]) if fault["loc"] else ""
-        raise UsageError(_explained(name, given.get(name), fault["msg"])) from error
+        raise UsageError(_explained(name, given, fault["msg"])) from error
 
 
-def _explained(name: str, value: object, message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    if not name:
-        return message
+def _explained(name: str, given: Mapping[str, object], message: str) -> str:
+    message, value = message.removeprefix("Value error, "), given.get(name)
+    if not name:  # of several together
+        options = " ".join(f"--{option.replace('_', '-')} {chosen}" for option, chosen in given.items())
+        return f"{options}: {message}"
     hint = " (0 scores without training)" if name == "epochs" else ""
     return f"--{name.replace('_', '-')} {value}: {message[0].lower()}{message[1:]}{hint}"
 

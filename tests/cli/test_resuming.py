@@ -181,7 +181,7 @@ def test_a_run_that_still_runs_is_left_alone(straight: Path, tmp_path: Path) -> 
         (["eval", "efficientnet_lite0"], "which data set shall efficientnet_lite0 see?"),
         ([*EVAL, "--optimizer", "adamm"], "--optimizer adamm: input should be 'adam', 'adamw' or 'sgd'"),
         ([*EVAL, "--augment", "blur"], "--augment blur: input should be 'crop', 'flip' or 'rotate'"),
-        ([*EVAL, "--momentum", "0.9"], "momentum=0.9 is a setting of sgd"),
+        ([*EVAL, "--momentum", "0.9"], "momentum 0.9 is a setting of optimizer 'sgd'"),
         ([*EVAL, "--cache", "ram"], "--cache"),
         ([*EVAL, "--cache-budget", "lots"], "--cache-budget"),
     ],

@@ -107,10 +107,10 @@ def test_balanced_weights_count_every_class_the_same():
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"momentum": 0.9}, "momentum=0.9 is a setting of sgd, not of adam"),
+        ({"momentum": 0.9}, "momentum 0.9 is a setting of optimizer 'sgd', not of 'adam'"),
         ({"optimizer": "sgd", "nesterov": True}, "needs a momentum above 0"),
-        ({"schedule": "multistep"}, "only multistep has them"),
-        ({"milestones": (3,)}, "only multistep has them"),
+        ({"schedule": "multistep"}, "needs milestones"),
+        ({"milestones": (3,)}, "are of schedule 'multistep', not of"),
         ({"schedule": "multistep", "milestones": (5, 3)}, "ascending"),
         ({"augment": ("flip", "flip")}, "names one twice"),
         ({"augment": ("blur",)}, "'crop', 'flip' or 'rotate'"),

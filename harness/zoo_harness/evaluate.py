@@ -107,7 +107,7 @@ def plan(request: Request, progress: Progress) -> Plan:
         command=request.command,
         started=now(),
         ended=None,
-        backbone=provenance.backbone_record(request.backbone, request.tuning),
+        backbone=provenance.backbone_record(request.backbone, request.tuning, tuned.network),
         weights=weights,
         dataset=data.record,
         settings=_settings(request, tuning, preprocessing),

@@ -29,7 +29,6 @@ from zoo_harness.evaluate import Plan
 from zoo_harness.feature_store import FeatureStore, open_store
 from zoo_harness.kept_rows import kept_tensor
 from zoo_harness.run_record import FrozenPartRecord, SplitRecord
-from zoo_harness.source_digest import digest_of_source
 from zoo_harness.sources import ImageSource, KeptSource
 from zoo_harness.split import Split, split_network
 from zoo_harness.split_probe import verified
@@ -246,7 +245,7 @@ def _key(planned: Plan, split: Split, frozen: str, views: _Views) -> StoreKey:
         fingerprint=views.fingerprint,
         precision=conditions.precision,
         device=conditions.device.type,
-        code=digest_of_source(planned.tuned.network, whole.network if whole.network_kind == "factory" else ""),
+        code=whole.source_sha256 or "",
     )
 
 

@@ -9,10 +9,12 @@ import resource
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from zoo.backbone import Backbone, Tuning
 from zoo.registry import load_registry
 from zoo_harness.run_record import BackboneRecord, HostRecord
+from zoo_harness.source_digest import digest_of_source
 
 _PACKAGES = (
     "blockzoo",
@@ -53,10 +55,11 @@ def peak_memory_gib() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
 
-def backbone_record(backbone: Backbone, tuning: Tuning) -> BackboneRecord:
-    """The backbone as declared, with the recipe's feature layers, and the plugin that declared it."""
+def backbone_record(backbone: Backbone, tuning: Tuning, built: nn.Module) -> BackboneRecord:
+    """The backbone as declared, with the recipe's feature layers, the plugin that declared it, and its code."""
     plugin = load_registry().owner("backbone", backbone.name)
     network = backbone.network
+    made_by = network.name if network.kind == "factory" else ""
     return BackboneRecord(
         name=backbone.name,
         title=backbone.title or backbone.name,
@@ -69,6 +72,7 @@ def backbone_record(backbone: Backbone, tuning: Tuning) -> BackboneRecord:
         pretrained_on=backbone.pretrained_on,
         imagenet_top1=backbone.imagenet_top1,
         features=tuning.features,
+        source_sha256=digest_of_source(built, made_by) or None,
     )
 
 

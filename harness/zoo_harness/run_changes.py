@@ -18,6 +18,8 @@ def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[
     Raises :class:`~zoo.errors.UsageError` with everything decisive that differs: data, weights, settings.
     """
     before, after = earlier.model_dump(mode="json"), now.model_dump(mode="json")
+    if earlier.backbone.source_sha256 is None:  # written before records had it
+        after["backbone"]["source_sha256"] = None
     changed = [line for part in _DECISIVE for line in _differences(part, before[part], after[part])]
     if changed:
         raise UsageError(f"--resume {directory}: these are not what the run began with: {'; '.join(changed[:5])}")

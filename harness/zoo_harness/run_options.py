@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from zoo.backbone import Training
 from zoo.errors import UsageError
 from zoo_harness.atomic import write_text
-from zoo_harness.run_record import Record
+from zoo_harness.choices import apply_overrides
+from zoo_harness.run_record import Record, read_run
 
 OPTIONS = "options.json"
 
@@ -104,11 +105,39 @@ def resumed(directory: Path, asked: RunOptions, given: Iterable[str]) -> RunOpti
     """
     kept, whole = read_options(directory), asked.anchored()
     differing = [
-        f"--{name.replace('_', '-')} {getattr(asked, name)} (the run has {getattr(kept, name)})"
+        f"{_as_given(name, getattr(asked, name))} (the run has {_as_kept(name, kept)})"
         for name in given
-        if getattr(whole, name) != getattr(kept, name)
+        if getattr(whole, name) != getattr(kept, name) and not _is_the_recipes(name, asked, directory)
     ]
     if differing:
         told = ", ".join(differing)
         raise UsageError(f"--resume {directory}: settings differ: {told}; leave them out, or start anew")
     return kept
+
+
+def _is_the_recipes(name: str, asked: RunOptions, directory: Path) -> bool:
+    """Whether a training setting is what the run has without having been given it."""
+    if name not in asked.training:
+        return False
+    try:
+        has = read_run(directory).settings.training
+    except UsageError:  # killed before its record was written
+        return False
+    return apply_overrides(has, {name: asked.training[name]}) == has
+
+
+def _as_given(name: str, value: object) -> str:
+    option = name.replace("_", "-")
+    if name == "name":
+        return str(value)
+    if isinstance(value, bool):
+        return f"--{option}" if value else f"--no-{option}"
+    return f"--{option} {value}"
+
+
+def _as_kept(name: str, kept: RunOptions) -> str:
+    value = getattr(kept, name)
+    return "the recipe's" if value is None and name in _OF_RECIPES else str(value)
+
+
+_OF_RECIPES = frozenset(field.name for field in fields(Training))

@@ -50,7 +50,11 @@ class WeightsRecord(Record):
 
 
 class BackboneRecord(Record):
-    """The backbone as its plugin declared it, and which plugin that was."""
+    """The backbone as its plugin declared it, and which plugin that was.
+
+    ``source_sha256`` is the digest of the Python files of the packages that the network's modules come from, torch, timm
+    and torchvision apart; ``None`` where there are none.
+    """
 
     name: str
     title: str
@@ -63,6 +67,7 @@ class BackboneRecord(Record):
     pretrained_on: str | None
     imagenet_top1: float | None
     features: FeatureLayers
+    source_sha256: Digest | None = None
 
 
 class SplitRecord(Record):

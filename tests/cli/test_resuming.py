@@ -98,7 +98,12 @@ def test_a_finished_run_is_not_resumed(straight: Path, capsys: pytest.CaptureFix
     ("given", "told"),
     [
         (["--epochs", "9"], "--epochs 9 (the run has 8)"),
-        (["--learning-rate", "0.1", "--seed", "3"], "--learning-rate 0.1 (the run has None), --seed 3 (the run has 0)"),
+        (
+            ["--learning-rate", "0.1", "--seed", "3"],
+            "--learning-rate 0.1 (the run has the recipe's), --seed 3 (the run has 0)",
+        ),
+        (["--no-layer-curve"], "--no-layer-curve (the run has True)"),
+        (["resnet18"], "settings differ: resnet18 (the run has efficientnet_lite0)"),
         (["--out", "elsewhere"], "goes on in its own folder; leave --out out"),
     ],
 )
@@ -111,6 +116,7 @@ def test_what_is_given_must_be_what_the_run_has(
 
 def test_the_same_settings_may_be_given_again(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
     again = ["eval", "efficientnet_lite0", "--dataset", "digits", "--epochs", "8", "--resume", str(straight)]
+    again += ["--learning-rate", "1e-4", "--batch-size", "32"]  # the recipe's, which were not given at first
     assert run(again) == 2
     assert "the run is finished" in capsys.readouterr().err
 
@@ -121,6 +127,7 @@ def test_the_same_settings_may_be_given_again(straight: Path, capsys: pytest.Cap
         (("dataset", "train"), {"fingerprint": "0"}, "dataset.train.fingerprint '0' -> "),
         (("weights",), {"sha256": "0"}, "weights.sha256 '0' -> "),
         (("settings",), {"seed": 5}, "settings.seed 5 -> 0"),
+        (("backbone",), {"source_sha256": "0" * 64}, "backbone.source_sha256 '000"),
     ],
 )
 def test_other_data_weights_or_settings_are_refused(

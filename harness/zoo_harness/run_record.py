@@ -52,8 +52,8 @@ class WeightsRecord(Record):
 class BackboneRecord(Record):
     """The backbone as its plugin declared it, and which plugin that was.
 
-    ``source_sha256`` is the digest of the Python files of the packages that the network's modules come from, torch, timm
-    and torchvision apart; ``None`` where there are none.
+    ``source_sha256`` is the digest of the Python files of the packages that the network's modules come from, but for
+    torch, timm and torchvision; ``None`` where there are none.
     """
 
     name: str

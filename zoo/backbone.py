@@ -174,6 +174,8 @@ class Training:
             raise ValueError(f"milestones {self.milestones} are of schedule 'multistep', not of {self.schedule!r}")
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones {self.milestones} must be epochs in ascending order")
+        if 0 < self.epochs < self.warmup_epochs:
+            raise ValueError(f"a warm-up of {self.warmup_epochs:g} epochs is longer than the run, {self.epochs}")
         if len(set(self.augment)) < len(self.augment):
             raise ValueError(f"augment {self.augment} names one twice")
         if self.views and not self.augment:

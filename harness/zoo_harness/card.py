@@ -85,6 +85,7 @@ def _context(record: RunRecord, repository: str | None, *, in_tree: bool) -> dic
         "unlisted_classes": max(0, len(dataset.classes) - _MOST_CLASSES_LISTED),
         "headline": headline,
         "headline_split": headline_split,
+        "largest_class": f"{max(headline_split.per_class) / headline_split.images:.2%}".replace("%", " %"),
         "balanced": len(set(headline_split.per_class)) == 1,
         "settings_table": _settings_table(record),
         "results_table": _results_table(record),

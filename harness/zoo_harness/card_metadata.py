@@ -80,7 +80,8 @@ def _evaluation_results(record: RunRecord) -> list[EvalResult] | None:
         name = f"Separation Index of layer {separation.layer}"
         index = found.si
         arguments = {
-            "bootstrap_error": round(index.bootstrap_error, 6),
+            "standard_error": round(index.bootstrap_error, 6),  # the one the card shows
+            "standard_error_by": "bootstrap",
             "order": 1,
             "distance": "euclidean",
             "layer": separation.layer,

@@ -253,7 +253,10 @@ class FeatureStore:
         """Go on in memory alone, or where the files were to be the store itself, keep nothing."""
         self._close_file()
         if self.place != "disk":
-            self._say(f"outputs of the frozen part are not kept for later runs: {self.policy.folder}: {reason}")
+            needed = f"{bytes_in_words(self.key.bytes)} of the {self.title.split} split"
+            self._say(
+                f"outputs of the frozen part, {needed}, are not kept for later runs: {self.policy.folder}: {reason}"
+            )
         elif self.policy.cache == "auto":
             self.place = "off"
             self._tell_off(f"{self.policy.folder}: {reason}")

@@ -84,7 +84,7 @@ def plot_learning_rate(training: Training, epochs: int, steps_per_epoch: int, di
         axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     _prepare_axes(axes, "Learning rate", list(range(1, epochs + 1)))
-    axes.set_xlim(0, epochs + 0.5)
+    axes.set_xlim(0, epochs)
     path = directory / "learning_rate.png"
     save_figure(figure, path)
     return (path,)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import UsageError
-from zoo_harness.run_record import RunRecord
+from zoo_harness.run_record import RUN, RunRecord, read_run
 
 _DECISIVE = ("backbone", "weights", "dataset", "settings", "parameters")
 
@@ -25,6 +25,12 @@ def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[
         raise UsageError(f"--resume {directory}: these are not what the run began with: {'; '.join(changed[:5])}")
     other = [line for part in ("versions", "host") for line in _differences(part, before[part], after[part])]
     return [f"the bits may differ from those of an unbroken run: {'; '.join(other[:5])}"] if other else []
+
+
+def refuse_finished(directory: Path) -> None:
+    """Raise :class:`~zoo.errors.UsageError` where the run in this directory is finished."""
+    if (directory / RUN).is_file() and read_run(directory).status == "finished":
+        raise UsageError(f"--resume {directory}: the run is finished")
 
 
 def _differences(path: str, before: Any, after: Any) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from zoo.errors import UsageError, ZooError
+from zoo.errors import ZooError
 from zoo_harness import checkpoint, provenance
 from zoo_harness.cache_policy import CachePolicy
 from zoo_harness.card import render_card
@@ -31,7 +31,7 @@ from zoo_harness.frozen_part import open_learner, whole_network
 from zoo_harness.interrupts import held_back
 from zoo_harness.layer_curve import RAW_PIXELS
 from zoo_harness.plots import plot_history, plot_learning_rate, plot_samples
-from zoo_harness.run_changes import refuse_changes
+from zoo_harness.run_changes import refuse_changes, refuse_finished
 from zoo_harness.run_curve import plot_run_curve, run_curve
 from zoo_harness.run_directory import RunDirectory
 from zoo_harness.run_record import (
@@ -77,9 +77,8 @@ def resume(planned: Plan, directory: RunDirectory, policy: CachePolicy, watch: W
     Raises :class:`~zoo.errors.UsageError` where the run is finished, is still running, or began with other data,
     weights or settings than ``planned``.
     """
+    refuse_finished(directory.path)
     earlier = read_run(directory.path)
-    if earlier.status == "finished":
-        raise UsageError(f"--resume {directory.path}: the run is finished")
     for warning in refuse_changes(earlier, planned.record, directory.path):
         watch.say(f"warning: {warning}")
     results = earlier.results.model_copy(update={"total_seconds": None})

@@ -477,8 +477,8 @@ def test_model_index_has_value_error_count_and_revision() -> None:
     assert accuracy["args"]["standard_error"] == pytest.approx((0.9644 * 0.0356 / 5000) ** 0.5, abs=1e-6)
     assert (separation["type"], separation["value"]) == ("separation_index", 0.9532)
     index = FINISHED.results.separation_after.evaluation.si  # type: ignore[union-attr]
-    errors = separation["args"]["standard_error"], separation["args"]["bootstrap_error"]
-    assert errors == (index.standard_error, index.bootstrap_error)
+    assert separation["args"]["standard_error"] == index.bootstrap_error  # as the card shows it
+    assert separation["args"]["standard_error_by"] == "bootstrap"
     assert separation["args"]["order"] == 1
 
 
@@ -553,8 +553,9 @@ def test_two_classifiers_are_explained() -> None:
     cls = render_card(changed(FINISHED, settings={"head": head}))
     mean = render_card(changed(FINISHED, settings={"head": head, "predict": "mean"}))
     assert "summed over both classifiers" in cls
-    assert "Both predict from the mean of the two classifiers" in cls
-    assert "Both predict from the mean of the two classifiers" not in mean
+    told = "timm and transformers, below, predict from the mean of the two classifiers"
+    assert told in cls.partition("With timm alone")[0]
+    assert told not in mean
     assert "| prediction from | the mean of both classifiers |" in mean
 
 

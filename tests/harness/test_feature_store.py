@@ -659,7 +659,9 @@ def test_room_that_cannot_be_reserved_leaves_no_files(tmp_path: Path) -> None:
         with opened(tmp_path, "host", say=said.append) as store:
             fill(store)
             assert is_right(store)
-        assert said == [f"outputs of the frozen part are not kept for later runs: {tmp_path}: File too large"]
+        assert len(said) == 1
+        assert said[0].startswith("outputs of the frozen part, ")
+        assert said[0].endswith(f" split, are not kept for later runs: {tmp_path}: File too large")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not rows_file(tmp_path).exists()

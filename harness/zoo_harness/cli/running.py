@@ -72,6 +72,10 @@ def carry_out(options: RunOptions, manner: Manner) -> None:
     from zoo_harness.cache_policy import CachePolicy  # imports numpy
 
     policy = CachePolicy.of(manner.cache, manner.cache_budget)
+    if manner.cache == "off" and options.cache_dtype != "exact":
+        from zoo.errors import UsageError
+
+        raise UsageError(f"--cache-dtype {options.cache_dtype} is for what is kept, and --cache off keeps nothing")
     if manner.tensorboard:
         from zoo_harness.tensorboard_log import check_tensorboard
 
@@ -99,9 +103,12 @@ def carry_out(options: RunOptions, manner: Manner) -> None:
 
 def _to_go_on_in(manner: Manner) -> Path | None:
     from zoo.errors import UsageError
+    from zoo_harness.run_changes import refuse_finished
 
     if manner.out is not None:
         raise UsageError(f"--resume {manner.resume} goes on in its own folder; leave --out out")
+    if manner.resume is not None and Processes.launched().leads:
+        refuse_finished(manner.resume.expanduser())  # here too, before torch is imported
     return manner.resume
 
 

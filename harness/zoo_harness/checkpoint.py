@@ -266,5 +266,6 @@ def _refusal(record: RunRecord) -> dict[str, Any]:
     # No dot before the first words: timm takes what stands before one for the architecture.
     return {
         "architecture": f"not timm's, load it with zoo.load ({record.backbone.network})",
+        "model_type": "not transformers', load it with zoo.load",  # which it names when it knows no such type
         "num_classes": len(record.dataset.classes),
     }

@@ -99,7 +99,7 @@ def _refused_by_transformers(tree: Path) -> Check:
     if find_spec("transformers") is None:
         return Check("transformers", "not installed, so not tried")
     with _quiet_transformers():
-        return _refused(f"transformers {version('transformers')}", lambda: _transformers_model(tree), "")
+        return _refused(f"transformers {version('transformers')}", lambda: _transformers_model(tree), "zoo.load")
 
 
 def _refused(name: str, loading: Callable[[], object], word: str) -> Check:

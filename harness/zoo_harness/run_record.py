@@ -289,7 +289,8 @@ class Results(Record):
     """What was measured; ``None`` where the run has not come that far, or has no test split kept for the end.
 
     ``confusion`` and ``layer_curve`` are of the headline's split, once a run is finished; runs of more than 1,000
-    classes and those that were told so have none.
+    classes and those that were told so have none. ``accuracy_by_other_rule`` is of that split too: of two heads, what
+    the mean gives where the first decides, and the first where the mean does.
     """
 
     epochs_done: int
@@ -298,6 +299,7 @@ class Results(Record):
     train_accuracy: Measurement | None
     test_loss: float | None = None
     test_accuracy: Measurement | None = None
+    accuracy_by_other_rule: Measurement | None = None
     separation_raw_pixels: SeparationRecord | None
     separation_before: SeparationRecord | None
     separation_after: SeparationRecord | None

@@ -225,11 +225,12 @@ class _Session:
         )
 
     def count_confusion(self) -> None:
-        """Which classes are taken for which, in the split of the headline."""
+        """Which classes are taken for which in the split of the headline, and what two heads give by the other rule."""
         split, images = self._headline()
         found = self._of_test or self._last
         if found is None or not self._leads:
             return
+        self._update(accuracy_by_other_rule=found.by_other_rule)
         confusion = count_confusion(images.labels, found.predictions, self.record.dataset.classes, split.split)
         if confusion is not None:
             confusion.write(self.directory.path)

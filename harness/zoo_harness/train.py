@@ -74,13 +74,15 @@ class Conditions:
 class Evaluation:
     """One pass over a split in inference mode: mean loss, accuracy, and the features ``(N, D)`` of a layer, if any.
 
-    ``predictions``: (N,) int64 on the device, the class that each image was taken for.
+    ``predictions``: (N,) int64 on the device, the class that each image was taken for. ``by_other_rule``: of two heads,
+    the accuracy of the mean where the first decides, and of the first where the mean does.
     """
 
     loss: float
     accuracy: Measurement
     features: Tensor | None
     predictions: Tensor
+    by_other_rule: Measurement | None = None
 
     @property
     def collected(self) -> Tensor:
@@ -218,12 +220,14 @@ def evaluate(
     """
     learner.tuned.eval()
     total = torch.zeros((), dtype=torch.float64, device=conditions.device)
-    correct = torch.zeros((), dtype=torch.int64, device=conditions.device)
+    correct, otherwise = torch.zeros(2, dtype=torch.int64, device=conditions.device)
+    other_rule: Literal["cls", "mean"] = "mean" if conditions.predict == "cls" else "cls"
     processes = conditions.processes
     share = len(processes.share(len(source)))
     predictions = torch.empty(share, dtype=torch.int64, device=conditions.device)
     features = torch.empty(share, layer.width) if layer else None
     paths = [layer.path] if layer else []
+    two_heads = len(learner.tuned.head_paths) > 1
     done = 0
     with torch.inference_mode(), autocast(conditions.precision, conditions.device):
         for inputs, labels in source.in_order(EVALUATION_BATCH_SIZE):
@@ -233,17 +237,20 @@ def evaluate(
             taken_for = prediction(logits, conditions.predict).argmax(1)
             predictions[done : done + len(labels)] = taken_for
             correct += (taken_for == labels).sum()
+            if two_heads:
+                otherwise += (prediction(logits, other_rule).argmax(1) == labels).sum()
             if features is not None and layer is not None:
                 features[done : done + len(labels)] = pool_features(outputs[layer.path], layer).float().cpu()
             done += len(labels)
             progress.advance(len(labels) * processes.count)
-        processes.add(total, correct)
+        processes.add(total, correct, otherwise)
         predictions = processes.gather(predictions)
         features = None if features is None else processes.gather(features)
     loss = float(total) / len(source)
     if not math.isfinite(loss):
         raise ZooError(f"evaluation: {_not_finite(loss)}")
-    return Evaluation(loss, measure(int(correct) / len(source), len(source)), features, predictions)
+    by_other_rule = measure(int(otherwise) / len(source), len(source)) if two_heads else None
+    return Evaluation(loss, measure(int(correct) / len(source), len(source)), features, predictions, by_other_rule)
 
 
 def summed_loss(logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:

@@ -546,6 +546,7 @@ def test_two_heads_predict_from_cls_or_their_mean(tmp_path: Path) -> None:
     assert run(["eval", "deit_base_distilled", "--dataset", "digits", "--out", str(out), *options]) == 0
     record = read_run(out)
     assert record.settings.predict == "mean"
+    assert record.results.accuracy_by_other_rule is not None
     assert record.parameters.trained_names[-4:] == (
         "head.weight",
         "head.bias",

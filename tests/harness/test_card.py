@@ -555,6 +555,9 @@ def test_two_classifiers_are_explained() -> None:
     assert "summed over both classifiers" in cls
     told = "timm and transformers, below, predict from the mean of the two classifiers"
     assert told in cls.partition("With timm alone")[0]
+    measured = Measurement(value=0.5, standard_error=0.01, n=5000)
+    with_mean = render_card(changed(FINISHED, settings={"head": head}, results={"accuracy_by_other_rule": measured}))
+    assert "on the same images the mean gives\n50.00 % ± 1.00." in with_mean
     assert told not in mean
     assert "| prediction from | the mean of both classifiers |" in mean
 

@@ -347,3 +347,21 @@ def test_evaluation_leaves_the_network_as_it_was(digits: RunData) -> None:
 @pytest.mark.parametrize(("value", "n", "error"), [(0.5, 100, 0.05), (1.0, 10, 0.0), (0.9, 900, 0.01)])
 def test_standard_error_is_binomial(value: float, n: int, error: float) -> None:
     assert measure(value, n).standard_error == pytest.approx(error)
+
+
+def test_accuracy_of_two_heads_by_either_rule(digits: RunData) -> None:
+    tuned = tiny(head=DualHead(cls=Head("head"), dist=Head("other")))
+    learner = Learner.whole(
+        tuned, ImageSource(digits.train, CPU.device), ImageSource(digits.evaluation, CPU.device), 10
+    )
+    first, mean = (
+        evaluate(learner, learner.evaluation, replace(CPU, predict=rule), None, Silence()) for rule in ("cls", "mean")
+    )
+    images, labels = digits.evaluation.batch(np.arange(len(digits.evaluation)), CPU.device)
+    with torch.inference_mode():
+        heads = tuned.logits(images)
+    assert first.accuracy.value == pytest.approx(float((heads[0].argmax(1) == labels).double().mean()))
+    assert mean.accuracy.value == pytest.approx(float(((heads[0] + heads[1]).argmax(1) == labels).double().mean()))
+    assert (first.by_other_rule, mean.by_other_rule) == (mean.accuracy, first.accuracy)
+    alone = Learner.whole(tiny(), learner.train, learner.evaluation, 10)
+    assert evaluate(alone, alone.evaluation, CPU, None, Silence()).by_other_rule is None

@@ -23,6 +23,7 @@ from zoo.errors import UsageError, WeightsError, near_misses
 from zoo.registry import load_registry
 from zoo_harness.atomic import write_text
 from zoo_harness.checkpoint_place import find_checkpoint
+from zoo_harness.configuration_check import check_configuration
 from zoo_harness.device import choose_device
 from zoo_harness.foreign_repository import what_it_seems
 from zoo_harness.image_input import Images, as_batches
@@ -57,10 +58,15 @@ def digest(directory: Path) -> str | None:
 
 def save_configuration(network: nn.Module, record: RunRecord, directory: Path) -> None:
     """Write ``config.json`` for timm's and transformers' loaders, or one that they refuse by name."""
+    content = _configuration(network, record)
+    write_text(directory / CONFIGURATION, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _configuration(network: nn.Module, record: RunRecord) -> dict[str, Any]:
     content = _timm_configuration(network, record) if record.loads_in_timm else _refusal(record)
     content["label_names"] = list(record.dataset.classes)
     content["zoo"] = {"backbone": record.backbone.name, "recipe": record.settings.recipe}
-    write_text(directory / CONFIGURATION, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return content
 
 
 def load(path_or_repository: str | Path, device: str = "cpu") -> LoadedModel:
@@ -69,7 +75,8 @@ def load(path_or_repository: str | Path, device: str = "cpu") -> LoadedModel:
     A string that names an existing folder is a path; else it is ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` on the Hub,
     fetched once and then read from the Hub's cache. ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Nothing of
     it is executed. Raises :class:`~zoo.errors.UsageError` where there is no finished checkpoint, and
-    :class:`~zoo.errors.WeightsError` where the file is not the one the run wrote, or not of the network it names.
+    :class:`~zoo.errors.WeightsError` where the file is not the one the run wrote, or not of the network it names, or
+    where a published ``config.json`` contradicts the record.
     """
     chosen = choose_device(device)  # before anything is fetched
     return load_folder(find_checkpoint(path_or_repository).path, chosen)
@@ -86,7 +93,10 @@ def load_folder(directory: Path, device: torch.device) -> LoadedModel:
     found_in = record_file(directory)
     check_record(record, str(found_in), checkpoint.stat().st_size, published=found_in.name == RECORD)
     check_digest(checkpoint, record.checkpoint_sha256)
-    check_forms(checkpoint, declared_forms(checkpoint), forms_of(rebuild(record, "meta").state_dict()))
+    empty = rebuild(record, "meta")
+    check_forms(checkpoint, declared_forms(checkpoint), forms_of(empty.state_dict()))
+    if found_in.name == RECORD:
+        check_configuration(directory / CONFIGURATION, _configuration(empty, record))
     network = rebuild(record)
     network.load_state_dict(finite_tensors(checkpoint))
     return LoadedModel(network, record).to(device).eval()

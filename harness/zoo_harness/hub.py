@@ -184,7 +184,9 @@ def _fetched(reference: RepositoryReference, commit: str, say: Say) -> Path:
     try:
         folder = patiently(lambda: _download(reference, list(wanted)))
     except OSError as error:
-        raise _of_another_size(reference, wanted, error) or error from error
+        if (told := _of_another_size(reference, wanted, error)) is None:
+            raise
+        raise told from error
     if folder.name == commit:
         for name in new:
             _verify(reference, folder / name, wanted[name])

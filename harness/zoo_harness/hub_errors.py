@@ -155,8 +155,8 @@ def _because_of_the_server(doing: str, reference: RepositoryReference, status: i
     match status:
         case 403 if doing in _READING:
             return (
-                f"the token may not read it; use one that may read {reference.owner!r} (a fine-grained token has to name "
-                "it), or none where the repository is public"
+                f"the token may not read it; use one that may read from {reference.owner!r} (a fine-grained token "
+                "has to name it), or none where the repository is public"
             )
         case 403:
             return (

@@ -9,6 +9,7 @@ waiting in all. What is waited for is said.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -52,7 +53,7 @@ class Patience:
 
     def watch(self) -> None:
         """Have every answer that the Hub's client gets in its present session looked at."""
-        from huggingface_hub.utils import get_session
+        from huggingface_hub import get_session
 
         session = get_session()
         # A session of requests, which older releases of the client have, has other hooks; there our own attempts count.
@@ -107,18 +108,18 @@ def patience(say: Callable[[str], None]) -> Iterator[Patience]:
 
     What the client would log of its own attempts is left out: it is said here.
     """
-    from huggingface_hub.utils import logging  # type: ignore[attr-defined]  # re-exported without "as"
+    from huggingface_hub.utils.logging import get_verbosity, set_verbosity
 
     own = Patience(say)
-    outer, verbosity = _PATIENCE.set(own), logging.get_verbosity()
+    outer, verbosity = _PATIENCE.set(own), get_verbosity()
     if verbosity == logging.WARNING:
-        logging.set_verbosity(logging.ERROR)
+        set_verbosity(logging.ERROR)
     own.watch()
     try:
         yield own
     finally:
         own.watch_no_more()
-        logging.set_verbosity(verbosity)
+        set_verbosity(verbosity)
         _PATIENCE.reset(outer)
 
 

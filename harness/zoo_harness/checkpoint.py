@@ -8,6 +8,7 @@ they refuse by name, because loading it with a random head would be worse than a
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import tempfile
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from zoo.backbone import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
-from zoo.errors import UsageError, WeightsError, near_misses
+from zoo.errors import UsageError, WeightsError, near_misses, shortened
 from zoo.registry import load_registry
 from zoo_harness.atomic import write_text
 from zoo_harness.checkpoint_place import find_checkpoint
@@ -121,11 +122,19 @@ def _small_json(path: Path) -> object:
 
 def _why_not_loaded(record: RunRecord, directory: Path) -> str:
     if record_file(directory).name == RECORD:
+        if os.path.lexists(path := directory / CHECKPOINT):
+            return f"{path} is not a regular file but {_kind(path)}: fetch all of it anew"
         return f"{directory} holds no {CHECKPOINT}, only its record: fetch all of it anew"
     epochs = f"{record.results.epochs_done} of {record.settings.training.epochs}"
     state = "still runs, or was killed" if record.status == "running" else f"is {record.status}"
     resume = shlex.join(["zoo", "eval", "--resume", str(directory)])
     return f"{directory} holds no finished checkpoint: the run {state}, after {epochs} epochs; go on with {resume}"
+
+
+def _kind(path: Path) -> str:
+    if path.is_dir():
+        return "a folder"
+    return "a link that leads to none" if path.is_symlink() else "a device or a pipe"
 
 
 def rebuild(record: RunRecord, device: str = "cpu") -> nn.Module:
@@ -224,8 +233,8 @@ class LoadedModel(nn.Module):
 
     def likeliest(self, logits: Tensor, k: int) -> list[list[tuple[str, float]]]:
         """What :meth:`top` makes of logits ``(B, classes)``."""
-        if k < 1:
-            raise UsageError(f"top: k is {k}, expected 1 or more")
+        if not isinstance(k, int) or k < 1:
+            raise UsageError(f"top: k is {shortened(k)}, expected a whole number, 1 or more")
         values, places = logits.double().softmax(1).topk(min(k, len(self.classes)))
         return [
             [(self.classes[place], value) for place, value in zip(*row, strict=True)]

@@ -269,7 +269,8 @@ def _check_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(there).free
     if size + _SPARE_BYTES > free:
         need = f"{bytes_in_words(size)} are needed and {bytes_in_words(free)} are free"
-        raise HubError(f"no room in {folder}: {need}; make room, or set HF_HOME to a folder on another disk")
+        other = "set HF_HOME to" if folder == _cache_folder() else "give"
+        raise HubError(f"no room in {folder}: {need}; make room, or {other} a folder on another disk")
 
 
 def _verify(reference: RepositoryReference, path: Path, listed: ListedFile) -> None:

@@ -82,6 +82,8 @@ def _shows_a_token(error: BaseException) -> bool:
 def _told(doing: str, reference: RepositoryReference, error: Exception) -> ZooError | None:
     if has(error, "OfflineModeIsEnabled"):
         advice = "unset HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE)"
+        if doing != "fetch":  # there is no cache to look into
+            return HubError(f"cannot {doing} {reference}: HF_HUB_OFFLINE is set; {advice}")
         return UnreachableError(str(reference), [("Hub", "HF_HUB_OFFLINE is set")], advice)
     status = status_of(error)
     if status is not None:
@@ -121,12 +123,17 @@ def _endpoint() -> str:
 def _told_without_answer(doing: str, reference: RepositoryReference, error: Exception) -> ZooError | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = f": {error.filename}" if error.filename else ""
-        return HubError(
-            f"cannot {doing} {reference}: the disk is full{place}; make room, or set HF_HOME to another disk"
-        )
+        return HubError(f"cannot {doing} {reference}: the disk is full{place}; make room, or {_another_disk(error)}")
     if isinstance(error, OSError | ValueError | RuntimeError):
         return HubError(f"cannot {doing} {reference}: {first_line(error)}")
     return None  # a bug, of ours or theirs
+
+
+def _another_disk(error: OSError) -> str:
+    from huggingface_hub import constants
+
+    in_cache = error.filename is None or str(error.filename).startswith(str(constants.HF_HUB_CACHE))
+    return "set HF_HOME to a folder on another disk" if in_cache else "give a folder on another disk"
 
 
 def _because(doing: str, reference: RepositoryReference, status: int, error: Exception) -> str:

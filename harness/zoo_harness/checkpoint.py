@@ -285,5 +285,6 @@ def _refusal(record: RunRecord) -> dict[str, Any]:
     # No dot before the first words: timm takes what stands before one for the architecture.
     return {
         "architecture": f"not timm's, load it with zoo.load ({record.backbone.network})",
+        "model_type": f"not of transformers, load it with zoo.load ({record.backbone.network})",
         "num_classes": len(record.dataset.classes),
     }

@@ -83,6 +83,8 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]
             yield from _differences_of_preparation(found.get(key), value)
         elif key == "model_args":
             yield from _differences_of_arguments(found.get(key, {}), value)
+        elif key == "model_type" and key not in found:
+            continue  # without it, as the first runs wrote it, transformers refuses the network in other words
         elif key not in _REMARKS and found.get(key) != value:
             yield _difference(key, found.get(key), value)
 

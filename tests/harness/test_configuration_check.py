@@ -118,6 +118,13 @@ def test_a_refusal_cannot_be_made_a_network(tiny_resnet: Backbone, tmp_path: Pat
         zoo.load(tree)
 
 
+def test_a_refusal_as_the_first_runs_wrote_it_passes(tiny_resnet: Backbone, tmp_path: Path) -> None:
+    tree = published(replace(tiny_resnet, head=Head("fc", hidden=16)), tmp_path)
+    edit(tree, lambda it: it.pop("model_type"))
+
+    zoo.load(tree)
+
+
 def test_nothing_is_put_where_it_was_asked_for(
     hub: Hub, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

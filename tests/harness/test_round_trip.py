@@ -133,3 +133,12 @@ def test_loading_prints_nothing(tiny_resnet: Backbone, tmp_path: Path, capfd: py
     sys.stderr.flush()
 
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_from_before_there_were_words_for_transformers_is_published(
+    tiny_resnet: Backbone, tmp_path: Path
+) -> None:
+    tree, run = published(replace(tiny_resnet, head=Head("fc", hidden=16)), tmp_path)
+    edit_configuration(lambda it: it.pop("model_type"))(tree)
+
+    assert results(tree, run)["transformers"] == "refuses it, as a network that it does not know"

@@ -45,7 +45,9 @@ class UnknownNameError(UsageError):
         self.known = sorted(known)
         near = near_misses(given, self.known)
         question = f"; did you mean {_either(near)}?" if near else ""
-        super().__init__(f"unknown {kind} {given!r}{question} ({_known(self.known)}){advice and '; ' + advice}")
+        super().__init__(
+            f"unknown {kind} {shortened(given)}{question} ({_known(self.known)}){advice and '; ' + advice}"
+        )
 
 
 class DeclarationError(ZooError):
@@ -85,6 +87,19 @@ class UnreachableError(ZooError):
         super().__init__(f"{what} not found; looked in: {places}; {advice}")
 
 
+def shortened(value: object, most: int = 100) -> str:
+    """The value as Python writes it, whole numbers with commas; of a long one only the beginning and how long it is.
+
+    >>> shortened("abc"), shortened("x" * 200, most=5), shortened(10**400, most=5)
+    ("'abc'", "'xxxx... (202 characters)", '10,00... (534 characters)')
+    """
+    try:
+        told = f"{value:,}" if isinstance(value, int) else repr(value)
+    except ValueError:  # of more digits than Python writes out
+        return "a number of more than 4,000 digits"
+    return told if len(told) <= most else f"{told[:most]}... ({len(told):,} characters)"
+
+
 def near_misses(given: str, known: Iterable[str], most: int = 3) -> list[str]:
     """The known names that a typing mistake could have turned into ``given``, nearest first.
 
@@ -105,7 +120,7 @@ def one_of(option: str, given: str, allowed: Sequence[str]) -> str:
         return given
     near = near_misses(given, allowed, 1) if isinstance(given, str) else []
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UsageError(f"{option} {given!r} is not one of {', '.join(allowed)}{hint}")
+    raise UsageError(f"{option} {shortened(given)} is not one of {', '.join(allowed)}{hint}")
 
 
 def _either(names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ they refuse by name, because loading it with a random head would be worse than a
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import tempfile
 from importlib.metadata import version
@@ -19,10 +20,11 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from zoo.backbone import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
-from zoo.errors import UsageError, WeightsError, near_misses
+from zoo.errors import UsageError, WeightsError, near_misses, shortened
 from zoo.registry import load_registry
 from zoo_harness.atomic import write_text
 from zoo_harness.checkpoint_place import find_checkpoint
+from zoo_harness.configuration_check import check_configuration
 from zoo_harness.device import choose_device
 from zoo_harness.foreign_repository import what_it_seems
 from zoo_harness.image_input import Images, as_batches
@@ -57,10 +59,15 @@ def digest(directory: Path) -> str | None:
 
 def save_configuration(network: nn.Module, record: RunRecord, directory: Path) -> None:
     """Write ``config.json`` for timm's and transformers' loaders, or one that they refuse by name."""
+    content = _configuration(network, record)
+    write_text(directory / CONFIGURATION, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _configuration(network: nn.Module, record: RunRecord) -> dict[str, Any]:
     content = _timm_configuration(network, record) if record.loads_in_timm else _refusal(record)
     content["label_names"] = list(record.dataset.classes)
     content["zoo"] = {"backbone": record.backbone.name, "recipe": record.settings.recipe}
-    write_text(directory / CONFIGURATION, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return content
 
 
 def load(path_or_repository: str | Path, device: str = "cpu") -> LoadedModel:
@@ -69,7 +76,8 @@ def load(path_or_repository: str | Path, device: str = "cpu") -> LoadedModel:
     A string that names an existing folder is a path; else it is ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` on the Hub,
     fetched once and then read from the Hub's cache. ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Nothing of
     it is executed. Raises :class:`~zoo.errors.UsageError` where there is no finished checkpoint, and
-    :class:`~zoo.errors.WeightsError` where the file is not the one the run wrote, or not of the network it names.
+    :class:`~zoo.errors.WeightsError` where the file is not the one the run wrote, or not of the network it names, or
+    where a published ``config.json`` contradicts the record.
     """
     chosen = choose_device(device)  # before anything is fetched
     return load_folder(find_checkpoint(path_or_repository).path, chosen)
@@ -86,7 +94,10 @@ def load_folder(directory: Path, device: torch.device) -> LoadedModel:
     found_in = record_file(directory)
     check_record(record, str(found_in), checkpoint.stat().st_size, published=found_in.name == RECORD)
     check_digest(checkpoint, record.checkpoint_sha256)
-    check_forms(checkpoint, declared_forms(checkpoint), forms_of(rebuild(record, "meta").state_dict()))
+    empty = rebuild(record, "meta")
+    check_forms(checkpoint, declared_forms(checkpoint), forms_of(empty.state_dict()))
+    if found_in.name == RECORD:
+        check_configuration(directory / CONFIGURATION, _configuration(empty, record))
     network = rebuild(record)
     network.load_state_dict(finite_tensors(checkpoint))
     return LoadedModel(network, record).to(device).eval()
@@ -111,11 +122,19 @@ def _small_json(path: Path) -> object:
 
 def _why_not_loaded(record: RunRecord, directory: Path) -> str:
     if record_file(directory).name == RECORD:
+        if os.path.lexists(path := directory / CHECKPOINT):
+            return f"{path} is not a regular file but {_kind(path)}: fetch all of it anew"
         return f"{directory} holds no {CHECKPOINT}, only its record: fetch all of it anew"
     epochs = f"{record.results.epochs_done} of {record.settings.training.epochs}"
     state = "still runs, or was killed" if record.status == "running" else f"is {record.status}"
     resume = shlex.join(["zoo", "eval", "--resume", str(directory)])
     return f"{directory} holds no finished checkpoint: the run {state}, after {epochs} epochs; go on with {resume}"
+
+
+def _kind(path: Path) -> str:
+    if path.is_dir():
+        return "a folder"
+    return "a link that leads to none" if path.is_symlink() else "a device or a pipe"
 
 
 def rebuild(record: RunRecord, device: str = "cpu") -> nn.Module:
@@ -214,8 +233,8 @@ class LoadedModel(nn.Module):
 
     def likeliest(self, logits: Tensor, k: int) -> list[list[tuple[str, float]]]:
         """What :meth:`top` makes of logits ``(B, classes)``."""
-        if k < 1:
-            raise UsageError(f"top: k is {k}, expected 1 or more")
+        if not isinstance(k, int) or k < 1:
+            raise UsageError(f"top: k is {shortened(k)}, expected a whole number, 1 or more")
         values, places = logits.double().softmax(1).topk(min(k, len(self.classes)))
         return [
             [(self.classes[place], value) for place, value in zip(*row, strict=True)]
@@ -266,6 +285,6 @@ def _refusal(record: RunRecord) -> dict[str, Any]:
     # No dot before the first words: timm takes what stands before one for the architecture.
     return {
         "architecture": f"not timm's, load it with zoo.load ({record.backbone.network})",
-        "model_type": "not transformers', load it with zoo.load",  # which it names when it knows no such type
+        "model_type": f"not of transformers, load it with zoo.load ({record.backbone.network})",
         "num_classes": len(record.dataset.classes),
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import shutil
 import sys
@@ -24,9 +25,9 @@ from zoo.errors import HubError, UnreachableError, UsageError, WeightsError
 from zoo.reachability import why_unreachable
 from zoo_harness.byte_sizes import bytes_in_words
 from zoo_harness.foreign_repository import what_it_seems
-from zoo_harness.hub_errors import first_line, told_plainly
+from zoo_harness.hub_errors import NotAHubError, first_line, told_plainly
 from zoo_harness.hub_names import RepositoryReference
-from zoo_harness.hub_retry import may_pass, patiently, status_of
+from zoo_harness.hub_retry import and_asks_to_wait, may_pass, patience, patiently, status_of, wait_asked_in_vain
 from zoo_harness.published_files import CHECKPOINT, CONFIGURATION, RECORD, is_published
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ _MOST_CONFIGURATION_BYTES = 2**20
 _SPARE_BYTES = 2**26
 SECONDS = 15.0
 _MOST_ROUNDS = 3
+_OTHER_SIZE = re.compile(
+    r"Consistency check failed: file should be of size (\d{1,20}) but has size (\d{1,20}) \((.*)\)"
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def fetch_snapshot(reference: RepositoryReference, to: Path | None, say: Say) ->
     """
     if to is not None:
         check_target(to)
-    with told_plainly("fetch", reference):
+    with told_plainly("fetch", reference), patience(say):
         folder = _fetched_or_cached(reference, say)
         return folder if to is None else _copied(folder, to)
 
@@ -101,7 +105,8 @@ def client() -> HfApi:
 def commit_of(reference: RepositoryReference) -> str:
     """The commit, 40 hexadecimal digits, that the revision of a reference stands for now."""
     commit = patiently(lambda: client().model_info(reference.id, revision=reference.revision, timeout=SECONDS)).sha
-    assert commit is not None  # noqa: S101 - the Hub gives it for every repository
+    if not isinstance(commit, str) or re.fullmatch("[0-9a-f]{40}", commit) is None:
+        raise NotAHubError(f"it gives {commit!r:.60} for a commit")
     return commit
 
 
@@ -137,7 +142,9 @@ def _fetched_or_cached(reference: RepositoryReference, say: Say) -> Path:
         if not may_pass(error):
             raise
         status = status_of(error)
-        return _cached(reference, f"it answers with status {status}" if status else first_line(error), say)
+        asked = wait_asked_in_vain(error)
+        reason = f"it answers with status {status}{and_asks_to_wait(asked)}" if status else first_line(error)
+        return _cached(reference, reason, say, "try again later" if status else None)
     for _ in range(_MOST_ROUNDS):
         folder = _fetched(reference, commit, say)
         if folder.name == commit:
@@ -146,7 +153,7 @@ def _fetched_or_cached(reference: RepositoryReference, say: Say) -> Path:
     raise HubError(f"{reference} changes while it is fetched; try again, or give a commit: {reference.id}@{commit}")
 
 
-def _cached(reference: RepositoryReference, reason: str, say: Say) -> Path:
+def _cached(reference: RepositoryReference, reason: str, say: Say, advice: str | None = None) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
@@ -157,7 +164,8 @@ def _cached(reference: RepositoryReference, reason: str, say: Say) -> Path:
         found = "no such revision" if reference.revision else "not there"
     if found:
         tried = [("Hub", reason), (f"Hub cache {_cache_folder()}", f"{found}; it has {_cached_revisions(reference)}")]
-        raise UnreachableError(str(reference), tried, "connect to the network, and unset HF_HUB_OFFLINE, to fetch it")
+        advice = advice or "connect to the network, and unset HF_HUB_OFFLINE, to fetch it"
+        raise UnreachableError(str(reference), tried, advice)
     say(f"{reference}: commit {folder.name}, from the Hub's cache ({reason})")
     return folder
 
@@ -173,7 +181,12 @@ def _fetched(reference: RepositoryReference, commit: str, say: Say) -> Path:
     todo = f"fetching {len(new)} files, {bytes_in_words(size)}" if new else "in the Hub's cache already"
     say(f"{reference}: commit {commit}, {todo}")
     # By the name it was asked for, so that the cache knows the name too when there is no network.
-    folder = patiently(lambda: _download(reference, list(wanted)))
+    try:
+        folder = patiently(lambda: _download(reference, list(wanted)))
+    except OSError as error:
+        if (told := _of_another_size(reference, wanted, error)) is None:
+            raise
+        raise told from error
     if folder.name == commit:
         for name in new:
             _verify(reference, folder / name, wanted[name])
@@ -256,7 +269,8 @@ def _check_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(there).free
     if size + _SPARE_BYTES > free:
         need = f"{bytes_in_words(size)} are needed and {bytes_in_words(free)} are free"
-        raise HubError(f"no room in {folder}: {need}; make room, or set HF_HOME to a folder on another disk")
+        other = "set HF_HOME to" if folder == _cache_folder() else "give"
+        raise HubError(f"no room in {folder}: {need}; make room, or {other} a folder on another disk")
 
 
 def _verify(reference: RepositoryReference, path: Path, listed: ListedFile) -> None:
@@ -266,8 +280,27 @@ def _verify(reference: RepositoryReference, path: Path, listed: ListedFile) -> N
     path.resolve().unlink(missing_ok=True)
     path.unlink(missing_ok=True)
     raise WeightsError(
-        f"{reference}: {path.name} is not the file that the Hub lists ({listed.size:,} bytes, "
-        f"{'SHA-256 ' + listed.sha256 if listed.sha256 else 'git SHA-1 ' + listed.git_sha1}); it was removed, try again"
+        f"{reference}: {path.name} is not the file that the Hub lists ({_as_listed(listed)}); it was removed, try again"
+    )
+
+
+def _as_listed(listed: ListedFile) -> str:
+    digest = f"SHA-256 {listed.sha256}" if listed.sha256 else f"git SHA-1 {listed.git_sha1}"
+    return f"{listed.size:,} bytes, {digest}"
+
+
+def _of_another_size(
+    reference: RepositoryReference, wanted: Mapping[str, ListedFile], error: OSError
+) -> WeightsError | None:
+    """What to tell where the client itself finds that a file is shorter or longer than it should be."""
+    if (told := _OTHER_SIZE.search(str(error))) is None:
+        return None
+    # It shows the end of the name alone.
+    name = next((name for name in wanted if told[3].endswith(name) or name.endswith(told[3])), told[3])
+    listed = _as_listed(wanted[name]) if name in wanted else f"{int(told[1]):,} bytes"
+    return WeightsError(
+        f"{reference}: {name:.100} is not the file that the Hub lists ({listed}): {int(told[2]):,} bytes came; nothing "
+        "of it was kept, try again"
     )
 
 

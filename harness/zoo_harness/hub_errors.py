@@ -14,11 +14,16 @@ from contextlib import contextmanager
 
 from zoo.errors import HubError, UnreachableError, ZooError
 from zoo_harness.hub_names import RepositoryReference
-from zoo_harness.hub_retry import chain, lost_connection, status_of
+from zoo_harness.hub_retry import and_asks_to_wait, chain, lost_connection, status_of, wait_asked_in_vain
 
 _LOGIN = "set HF_TOKEN to a token of yours, or log in with: hf auth login"
+_READING = ("fetch", "look at")
 _SHORTEST_TOKEN = 8
 _TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{8,}|(?i:bearer\s+)\S+")
+
+
+class NotAHubError(Exception):
+    """What answers is no Hub: a login page of a network, a proxy, another server."""
 
 
 @contextmanager
@@ -77,36 +82,67 @@ def _shows_a_token(error: BaseException) -> bool:
 def _told(doing: str, reference: RepositoryReference, error: Exception) -> ZooError | None:
     if has(error, "OfflineModeIsEnabled"):
         advice = "unset HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE)"
+        if doing != "fetch":  # there is no cache to look into
+            return HubError(f"cannot {doing} {reference}: HF_HUB_OFFLINE is set; {advice}")
         return UnreachableError(str(reference), [("Hub", "HF_HUB_OFFLINE is set")], advice)
     status = status_of(error)
     if status is not None:
-        because = _because(reference, status, error)
+        because = _because(doing, reference, status, error)
         said = _what_the_hub_said(error)
         return HubError(f"cannot {doing} {reference}: {because}" + (f" (the Hub says: {said})" if said else ""))
     if lost_connection(error):
         sent = ": what has been sent is not sent twice" if doing.startswith("publish") else ""
         advice = f"check the network and HF_ENDPOINT, and try again{sent}"
         return HubError(f"cannot {doing} {reference}: no connection to the Hub ({first_line(error)}); {advice}")
+    if _is_no_hubs_answer(error):
+        return HubError(
+            f"cannot {doing} {reference}: {_endpoint()} answers, but not as a Hub does ({first_line(error)}); check "
+            "HF_ENDPOINT, and whether your network has a login page or a proxy that answers in its place "
+            "(HF_HUB_OFFLINE=1 uses what is cached)"
+        )
     return _told_without_answer(doing, reference, error)
+
+
+def _is_no_hubs_answer(error: Exception) -> bool:
+    from json import JSONDecodeError
+
+    if isinstance(error, NotAHubError | JSONDecodeError) or has(error, "FileMetadataError"):
+        return True
+    # The client takes answers for what the Hub would send, and stumbles upon what is missing there.
+    frames = list(traceback.walk_tb(error.__traceback__))
+    where = frames[-1][0].f_globals.get("__name__", "") if frames else ""
+    return isinstance(error, KeyError | TypeError | AttributeError) and where.startswith("huggingface_hub.")
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return without_tokens(constants.ENDPOINT)[:100]
 
 
 def _told_without_answer(doing: str, reference: RepositoryReference, error: Exception) -> ZooError | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = f": {error.filename}" if error.filename else ""
-        return HubError(
-            f"cannot {doing} {reference}: the disk is full{place}; make room, or set HF_HOME to another disk"
-        )
+        return HubError(f"cannot {doing} {reference}: the disk is full{place}; make room, or {_another_disk(error)}")
     if isinstance(error, OSError | ValueError | RuntimeError):
         return HubError(f"cannot {doing} {reference}: {first_line(error)}")
     return None  # a bug, of ours or theirs
 
 
-def _because(reference: RepositoryReference, status: int, error: Exception) -> str:
+def _another_disk(error: OSError) -> str:
+    from huggingface_hub import constants
+
+    in_cache = error.filename is None or str(error.filename).startswith(str(constants.HF_HUB_CACHE))
+    return "set HF_HOME to a folder on another disk" if in_cache else "give a folder on another disk"
+
+
+def _because(doing: str, reference: RepositoryReference, status: int, error: Exception) -> str:
     if has(error, "GatedRepoError"):
         return "it is gated; ask for access on its page on the Hub, and use the token of the account that was given it"
     if has(error, "RevisionNotFoundError"):
         return f"it has no revision {reference.revision or 'main'!r}; its page on the Hub lists branches and tags"
-    if has(error, "RemoteEntryNotFoundError", "EntryNotFoundError"):
+    # Where the client was refused a file, it says that the file is not in its cache.
+    if status == 404 and has(error, "RemoteEntryNotFoundError", "EntryNotFoundError"):
         return "a file that it lists is not there; try again"
     if "Invalid metadata in README.md" in str(error):
         return "the front matter of the card (README.md) is refused"
@@ -116,11 +152,19 @@ def _because(reference: RepositoryReference, status: int, error: Exception) -> s
         return f"there is no such repository, or it is private and no token was found; {_LOGIN}"
     if status in (401, 404):
         return "there is no such repository, or it is private and the token is not of a member (or not valid)"
-    return _because_of_the_server(reference, status)
+    seconds = wait_asked_in_vain(error)
+    if seconds is not None:
+        return f"it answers with status {status}{and_asks_to_wait(seconds)}; try again after that"
+    return _because_of_the_server(doing, reference, status)
 
 
-def _because_of_the_server(reference: RepositoryReference, status: int) -> str:
+def _because_of_the_server(doing: str, reference: RepositoryReference, status: int) -> str:
     match status:
+        case 403 if doing in _READING:
+            return (
+                f"the token may not read it; use one that may read from {reference.owner!r} (a fine-grained token "
+                "has to name it), or none where the repository is public"
+            )
         case 403:
             return (
                 f"the token may not do that in {reference.owner!r}; use one of a member that has the right to write, "
@@ -132,6 +176,8 @@ def _because_of_the_server(reference: RepositoryReference, status: int) -> str:
             return "somebody else has changed it meanwhile, and nothing was overwritten; run the same command again"
         case 429:
             return "too many requests; wait some minutes and try again"
+        case 511:
+            return "your network wants a login first; open any page in a browser, and try again"
         case _ if status >= 500:
             return f"the Hub is out of order (status {status}) and was asked several times; try again later"
         case _:

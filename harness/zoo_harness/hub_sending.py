@@ -28,7 +28,7 @@ from zoo_harness.hub import (
 )
 from zoo_harness.hub_errors import has, told_plainly, without_tokens
 from zoo_harness.hub_names import RepositoryReference
-from zoo_harness.hub_retry import may_pass, patiently, status_of
+from zoo_harness.hub_retry import may_pass, patience, patiently, status_of
 from zoo_harness.publication import Change, State
 from zoo_harness.published_files import CARD, CONFUSION, HISTORY, RECORD, is_published
 from zoo_harness.run_record import RunRecord
@@ -66,12 +66,12 @@ class Sent:
     pull_request: str | None = None
 
 
-def look_at(reference: RepositoryReference) -> Remote:
-    """What is at the other end now, without changing anything.
+def look_at(reference: RepositoryReference, say: Say = lambda _line: None) -> Remote:
+    """What is at the other end now, without changing anything; ``say`` is told what is waited for.
 
     Raises a :class:`~zoo.errors.ZooError` where it cannot be told.
     """
-    with told_plainly("look at", reference):
+    with told_plainly("look at", reference), patience(say):
         return _looked_at(reference)
 
 
@@ -117,7 +117,7 @@ def send_tree(
     With ``create_pr`` the commit is proposed as a pull request, without a tag. Raises a :class:`~zoo.errors.ZooError`
     for whatever the Hub refuses, or where somebody else has changed the repository since it was looked at.
     """
-    with told_plainly("publish to", remote.reference):
+    with told_plainly("publish to", remote.reference), patience(say):
         remote = _made_sure_of(remote, private=private, create_pr=create_pr, say=say)
         planned = changes(tree, remote)
         url = f"{client().endpoint}/{remote.reference.id}"

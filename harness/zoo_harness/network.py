@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from zoo.backbone import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
-from zoo.errors import DeclarationError, near_misses
+from zoo.errors import DeclarationError, near_misses, shortened
 
 
 def build_network(name: str, architecture: Architecture, device: str = "cpu") -> nn.Module:
@@ -37,7 +37,9 @@ def _build_timm(name: str, architecture: str) -> nn.Module:
     if not known:
         near = near_misses(architecture, [*timm.list_models(), *timm.list_pretrained()])
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise DeclarationError(f"backbone {name!r}: timm {timm.__version__} has no {architecture!r}{hint}")
+        raise DeclarationError(
+            f"backbone {shortened(name)}: timm {timm.__version__} has no {shortened(architecture)}{hint}"
+        )
     network: nn.Module = timm.create_model(architecture, pretrained=False)
     return network
 
@@ -53,14 +55,18 @@ def _build_torchvision(name: str, architecture: str) -> nn.Module:
     except ValueError as error:
         near = near_misses(architecture, models.list_models())
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise DeclarationError(f"backbone {name!r}: torchvision has no {architecture!r}{hint}") from error
+        raise DeclarationError(
+            f"backbone {shortened(name)}: torchvision has no {shortened(architecture)}{hint}"
+        ) from error
     return network
 
 
 def _build_by_factory(name: str, function: str) -> nn.Module:
-    made = load_function(function, f"backbone {name!r}: architecture")()
+    made = load_function(function, f"backbone {shortened(name)}: architecture")()
     if not isinstance(made, nn.Module):
-        raise DeclarationError(f"backbone {name!r}: {function} returned {type(made).__name__}, not a torch module")
+        raise DeclarationError(
+            f"backbone {shortened(name)}: {function} returned {type(made).__name__}, not a torch module"
+        )
     return made
 
 
@@ -73,7 +79,7 @@ def load_function(path: str, what: str) -> Any:
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
-        raise DeclarationError(f"{what} {path!r} cannot be imported: {error}") from error
+        raise DeclarationError(f"{what} {shortened(path)} cannot be imported: {error}") from error
     if not callable(function):
-        raise DeclarationError(f"{what} {path!r} is not callable")
+        raise DeclarationError(f"{what} {shortened(path)} is not callable")
     return function

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from zoo.backbone import Preprocessing
-from zoo.errors import WeightsError
+from zoo.errors import WeightsError, shortened
 from zoo_harness.markdown import breaks_line
 from zoo_harness.run_record import RunRecord
 
@@ -36,8 +36,8 @@ def check_record(record: RunRecord, where: str, checkpoint_bytes: int, *, publis
         numbers = (head.hidden or head.in_features or 1) * len(record.dataset.classes)
         if numbers > checkpoint_bytes:
             raise WeightsError(
-                f"{where}: the head {head.path!r:.80} of the record has {numbers:,} numbers or more, the checkpoint "
-                f"only {checkpoint_bytes:,} bytes"
+                f"{where}: the head {head.path!r:.80} of the record has {shortened(numbers)} numbers or more, the "
+                f"checkpoint only {checkpoint_bytes:,} bytes"
             )
 
 
@@ -69,7 +69,9 @@ def _check_file_name(name: str | None, where: str) -> None:
 def _check_sizes(preprocessing: Preprocessing, where: str) -> None:
     for side in preprocessing.input_size:
         if side > LARGEST_SIDE:
-            raise WeightsError(f"{where}: the record has images of {side:,} pixels a side, at most {LARGEST_SIDE:,} go")
+            raise WeightsError(
+                f"{where}: the record has images of {shortened(side)} pixels a side, at most {LARGEST_SIDE:,} go"
+            )
         if side / preprocessing.crop_fraction > 2 * LARGEST_SIDE:
             raise WeightsError(
                 f"{where}: the record has images resized to {side} / {preprocessing.crop_fraction:g} pixels a side "

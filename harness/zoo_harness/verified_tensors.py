@@ -62,7 +62,10 @@ def check_digest(path: Path, recorded: str) -> None:
     """Raise :class:`~zoo.errors.WeightsError` where the file's SHA-256 is not the recorded one."""
     found = sha256_of(path)
     if found != recorded:
-        raise WeightsError(f"{path}: SHA-256 is {found}, the run wrote {recorded}")
+        raise WeightsError(
+            f"{path}: SHA-256 is {found}, the run wrote {recorded}; the file is damaged or was changed: fetch it again "
+            "(zoo pull), or take it from the run once more"
+        )
 
 
 def declared_forms(path: Path) -> dict[str, Form]:

@@ -168,5 +168,5 @@ def test_top_gives_all_classes_where_more_are_asked_for(saved: Path) -> None:
     assert [[name for name, _share in row][:1] for row in found] == [[name] for name in model.predict(images)]
     assert [sum(share for _name, share in row) for row in found] == pytest.approx([1, 1])
     assert all(len(row) == len(CLASSES) for row in found)
-    with pytest.raises(zoo.UsageError, match="k is 0, expected 1 or more"):
+    with pytest.raises(zoo.UsageError, match="k is 0, expected a whole number, 1 or more"):
         model.top(images, 0)

@@ -176,7 +176,7 @@ def test_head_that_others_do_not_know_is_refused_by_them(with_mlp: Backbone, tmp
     for pretrained in (True, False):
         with pytest.raises(RuntimeError, match=r"Unknown model \(not timm's, load it with zoo\.load \(test_resnet"):
             timm.create_model(f"local-dir:{tmp_path}", pretrained=pretrained)
-    with pytest.raises(ValueError, match=r"model type `not transformers', load it with zoo\.load`"):
+    with pytest.raises(ValueError, match=r"not of transformers, load it with zoo\.load \(test_resnet"):
         AutoModelForImageClassification.from_pretrained(tmp_path)
 
 

@@ -279,3 +279,40 @@ def test_error_of_a_hostile_folder_cannot_steer_the_terminal(tree: Path, capsys:
     assert run(["card", str(evil)]) == 2
     captured = capsys.readouterr().err
     assert captured.rstrip("\n").isprintable(), repr(captured)
+
+
+# What is told
+
+
+def test_long_names_and_numbers_are_not_repeated(tree: Path) -> None:
+    edit_record(tree, lambda record: record["backbone"].update(network="x" * 100_000))
+    with pytest.raises(ZooError) as caught:
+        zoo.load(tree)
+    assert len(str(caught.value)) < 500
+    edit_record(tree, lambda record: record["settings"]["preprocessing"].update(input_size=[10**400, 10**400]))
+    assert "(534 characters) pixels a side" in refusal(tree)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (Path.mkdir, "is not a regular file but a folder"),
+        (os.mkfifo, "is not a regular file but a device or a pipe"),
+        (lambda path: path.symlink_to("nowhere"), "is not a regular file but a link that leads to none"),
+    ],
+)
+def test_a_checkpoint_that_is_no_regular_file(tree: Path, make: Callable[[Path], object], told: str) -> None:
+    (tree / CHECKPOINT).unlink()
+    make(tree / CHECKPOINT)
+    assert f"{CHECKPOINT} {told}: fetch all of it anew" in refusal(tree, UsageError)
+
+
+def test_another_digest_says_what_to_do(tree: Path) -> None:
+    os.truncate(tree / CHECKPOINT, 5000)
+    assert "damaged or was changed: fetch it again (zoo pull)" in refusal(tree)
+
+
+@pytest.mark.parametrize("k", [1.5, 0, "3", None])
+def test_top_takes_a_whole_number(tree: Path, k: Any) -> None:
+    with pytest.raises(UsageError, match=r"top: k is .*, expected a whole number, 1 or more"):
+        zoo.load(tree).top(torch.zeros(8, 8, dtype=torch.uint8), k)

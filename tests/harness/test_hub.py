@@ -16,10 +16,11 @@ from huggingface_hub import constants
 
 from zoo import HubError, UnreachableError, UsageError, WeightsError, ZooError
 from zoo_harness import hub as fetching
+from zoo_harness import hub_retry
 from zoo_harness.hub import fetch_snapshot
 from zoo_harness.hub_names import parse_reference
 
-from ..hub_server import STRANGER, WRITER, Hub
+from ..hub_server import STRANGER, WRITER, Answer, Hub
 
 TREE = {
     "README.md": b"# a card\n",
@@ -106,7 +107,7 @@ def test_a_full_disk_leaves_no_folder(hub: Hub, tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(HubError, match="cannot fetch ada/net: the disk is full"):
+    with pytest.raises(HubError, match=r"cannot fetch ada/net: the disk is full: .*; make room, or give a folder"):
         fetch(to=tmp_path / "to" / "net")
     assert list((tmp_path / "to").iterdir()) == []
 
@@ -238,7 +239,8 @@ def test_a_hub_out_of_order_is_asked_again_and_then_the_cache(hub: Hub, what: in
     said: list[str] = []
 
     assert fetch(said=said) == folder
-    assert "from the Hub's cache (" in said[0]
+    assert "(attempt 1 of 5)" in said[0]
+    assert "from the Hub's cache (" in said[-1]
     hub.fail("GET", "/api/models/ada/other", what, times=99)
     with pytest.raises(UnreachableError, match="nothing of ada/other"):
         fetch("ada/other")
@@ -348,3 +350,121 @@ def test_another_process_fetches_the_same(hub: Hub, tmp_path: Path) -> None:
     assert "fetching 5 files" in done.stdout
     assert done.stderr == ""
     assert issubclass(HubError, ZooError)
+
+
+PORTAL = b"<!doctype html><title>Welcome to the hotel</title>"
+
+
+@pytest.mark.parametrize("answer", [PORTAL, {}, [], {"id": "ada/net", "sha": "../../x"}, {"id": "ada/net"}])
+def test_what_answers_and_is_no_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, answer: object) -> None:
+    monkeypatch.setattr(hub, "work", lambda _call: Answer(answer))
+
+    with pytest.raises(HubError, match=r"127.* answers, but not as a Hub does .*; check HF_ENDPOINT"):
+        fetch()
+
+
+def test_a_file_of_another_size_is_told_as_one_of_other_content(hub: Hub) -> None:
+    hub.create("ada/net", TREE)
+    hub.tampered["zoo.json"] = b"x"
+
+    with pytest.raises(WeightsError, match=r"zoo\.json is not the file that the Hub lists \(16 bytes, git SHA-1 .*try"):
+        fetch()
+    hub.tampered.clear()
+    assert content(fetch()) == TREE
+
+
+def test_who_may_not_read_is_not_told_how_to_write(hub: Hub) -> None:
+    hub.create("ada/net", TREE)
+    hub.fail("GET", "/api/models/ada/net", 403)
+
+    with pytest.raises(HubError, match="may not read it; use one that may read from 'ada'") as raised:
+        fetch()
+    assert "--create-pr" not in str(raised.value)
+
+
+@pytest.mark.parametrize("path", ["/api/models/ada/net", "/api/models/ada/net/tree/*", "/ada/net/resolve/*/zoo.json"])
+@pytest.mark.parametrize("what", [500, 503])
+def test_attempts_do_not_multiply_and_the_status_is_told(hub: Hub, path: str, what: int) -> None:
+    hub.create("ada/net", TREE)
+    for method in ("GET", "HEAD"):
+        hub.fail(method, path, what, times=999)
+    said: list[str] = []
+
+    with pytest.raises(ZooError, match=f"status {what}.*try again later"):
+        fetch(said=said)
+    assert len(hub.seen("*", path)) <= 6
+    assert sum(hub.waits) < 60
+    assert f"the Hub answers with status {what}; asking it again (attempt 1 of 5)" in said
+
+
+def test_a_connection_that_is_always_cut_is_given_up_soon(hub: Hub) -> None:
+    hub.create("ada/net", TREE)
+    hub.fail("HEAD", "/ada/net/resolve/*", "cut", times=999)
+
+    with pytest.raises(HubError, match="no connection to the Hub"):
+        fetch()
+    assert sum(hub.waits) < 60
+
+
+@pytest.mark.parametrize("path", ["/api/models/ada/net", "/api/models/ada/net/tree/*", "/content/*"])
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        ({"Retry-After": "100000"}, "status 429 and asks to wait 28 hours.*try again"),
+        ({"Retry-After": "9" * 400}, r"asks to wait 10,000 hours"),
+        ({"RateLimit": '"api";r=0;t=295'}, "asks to wait 5 minutes"),
+        ({"Retry-After": "Fri, 01 Jan 2100 00:00:00 GMT"}, "asks to wait 10,000 hours"),
+    ],
+)
+def test_a_hub_that_asks_for_too_long_a_wait_is_told_at_once(
+    hub: Hub, path: str, headers: dict[str, str], told: str
+) -> None:
+    hub.create("ada/net", TREE)
+    hub.fail("GET", path, 429, times=999, headers=headers)
+
+    with pytest.raises(ZooError, match=told):
+        fetch()
+    assert len(hub.seen("GET", path)) <= 2  # two large files at once
+    assert hub.waits == []
+
+
+def test_a_wait_that_can_be_waited_is_said(hub: Hub) -> None:
+    hub.create("ada/net", TREE)
+    hub.fail("GET", "/api/models/ada/net", 429, headers={"Retry-After": "30"})
+    said: list[str] = []
+
+    assert content(fetch(said=said)) == TREE
+    assert hub.waits == [30]
+    assert said[0] == "the Hub answers with status 429; waiting 30 seconds, as it asks (attempt 1 of 5)"
+
+
+def test_quietly_nothing_is_said_of_attempts(hub: Hub, tmp_path: Path) -> None:
+    hub.create("ada/net", {**TREE, "zoo.json": b"{}"})
+    hub.fail("GET", "/api/models/ada/net/tree/*", 503)
+    zoo = str(Path(sys.executable).with_name("zoo"))
+    done = subprocess.run(
+        [zoo, "pull", "ada/net", "-q"], env=hub.environment(), capture_output=True, text=True, check=False
+    )
+
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_client_is_left_as_it_was(hub: Hub) -> None:
+    hub.create("ada/net", TREE)
+    before = list(huggingface_hub.get_session().event_hooks["response"])
+    fetch()
+    with pytest.raises(HubError):
+        fetch("ada/none")
+    assert huggingface_hub.get_session().event_hooks["response"] == before
+
+
+def test_waits_add_up_and_those_at_the_same_time_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(hub_retry, "monotonic", lambda: clock[0])
+    patience = hub_retry.Patience(lambda _line: None)
+    for name in "abcdefgh":
+        patience.look_at("GET", name, 429, {"Retry-After": "40"})
+    clock[0] = 41
+    with pytest.raises(hub_retry.GaveUpError, match="asks to wait 40 seconds"):
+        patience.look_at("GET", "i", 429, {"Retry-After": "40"})

@@ -64,6 +64,13 @@ def test_a_head_that_others_do_not_know_must_be_refused_by_them(tiny_resnet: Bac
     assert results(tree, run) == {"zoo.load": "same logits, bit for bit", "timm": refused, "transformers": refused}
 
 
+@pytest.fixture
+def loaders_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave it to the loaders to find out what a configuration says, which is compared with the record before."""
+    monkeypatch.setattr("zoo_harness.checkpoint.check_configuration", lambda *_: None)
+
+
+@pytest.mark.usefixtures("loaders_alone")
 def test_a_configuration_that_lets_timm_make_a_random_head_is_told(tiny_resnet: Backbone, tmp_path: Path) -> None:
     tree, run = published(replace(tiny_resnet, head=Head("fc", hidden=16)), tmp_path)
     (tree / CONFIGURATION).write_text('{"architecture": "no_such_network", "num_classes": 3}')
@@ -88,6 +95,7 @@ def another_checkpoint(tree: Path) -> None:
     edit_record(tree, lambda record: record.update(checkpoint_sha256=sha256_of(tree / CHECKPOINT)))
 
 
+@pytest.mark.usefixtures("loaders_alone")
 @pytest.mark.parametrize(
     ("tamper", "told"),
     [
@@ -125,3 +133,12 @@ def test_loading_prints_nothing(tiny_resnet: Backbone, tmp_path: Path, capfd: py
     sys.stderr.flush()
 
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_from_before_there_were_words_for_transformers_is_published(
+    tiny_resnet: Backbone, tmp_path: Path
+) -> None:
+    tree, run = published(replace(tiny_resnet, head=Head("fc", hidden=16)), tmp_path)
+    edit_configuration(lambda it: it.pop("model_type"))(tree)
+
+    assert results(tree, run)["transformers"] == "refuses it, as a network that it does not know"

@@ -165,7 +165,7 @@ def _looked_at(reference: RepositoryReference, say: Say, *, tolerant: bool) -> R
     from zoo_harness.hub_sending import Remote, look_at
 
     try:
-        remote = look_at(reference)
+        remote = look_at(reference, say)
     except ZooError as error:
         if not tolerant:
             raise

@@ -167,6 +167,8 @@ def checkpoint(tiny_resnet: Backbone, photos: Path, tmp_path: Path, capsys: pyte
         record["dataset"]["test"] = record["dataset"]["evaluation"]
 
     edit_record(folder, with_test)
+    configuration = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**configuration, "label_names": SORTED}))
     data = ("--dataset", f"imagefolder:{photos}", "--val-fraction", "0.25")
     found = rescored(capsys, 0, str(folder), *data)
     assert {each.verdict for each in found.figures} == {"not recorded"}

@@ -116,7 +116,8 @@ def publishable(run: Path) -> RunRecord:
         verb = "train" if record.command[1:2] == ("train",) else "eval"
         resume = shlex.join(["zoo", verb, "--resume", str(run)])
         raise UsageError(f"{run} cannot be published: the run {state}, after {epochs}; finish it first: {resume}")
-    missing = [name for name in (CHECKPOINT, CONFIGURATION) if not (run / name).is_file()]
+    wanted = [CHECKPOINT, CONFIGURATION, *_told_of_in_the_card(record)]
+    missing = [name for name in wanted if not (run / name).is_file()]
     if missing or record.checkpoint_sha256 is None:
         raise UsageError(f"{run} cannot be published: it has no {' and no '.join(missing) or 'digest of a checkpoint'}")
     found = sha256_of(run / CHECKPOINT)
@@ -126,6 +127,11 @@ def publishable(run: Path) -> RunRecord:
             "it was changed after the run and is not published"
         )
     return record
+
+
+def _told_of_in_the_card(record: RunRecord) -> list[str]:
+    history = [HISTORY] if record.results.epochs_done else []
+    return [*history, *([CONFUSION] if record.results.confusion is not None else [])]
 
 
 def has_own_text(run: Path) -> bool:

@@ -135,6 +135,13 @@ def test_one_changed_byte_of_the_checkpoint_is_told(run: Path, tmp_path: Path) -
         write_tree(run, tmp_path / "tree")
 
 
+def test_a_file_that_the_card_tells_of_must_be_there(run: Path, tmp_path: Path) -> None:
+    edit_record(run, lambda record: record["results"].update(epochs_done=1))
+    (run / "history.jsonl").unlink(missing_ok=True)
+    with pytest.raises(UsageError, match=r"cannot be published: it has no history\.jsonl"):
+        write_tree(run, tmp_path / "tree")
+
+
 def test_a_run_without_checkpoint_or_of_no_run_at_all_is_told(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a run directory"):
         write_tree(tmp_path, tmp_path / "tree")

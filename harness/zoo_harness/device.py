@@ -66,7 +66,7 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 def repeatable(wanted: bool) -> Iterator[None]:
     """Have torch take only algorithms that give the same bits every time, if ``wanted``; its setting comes back.
 
-    It must be entered before anything runs on the GPU. What it costs is in benchmarks/README.md.
+    It must be entered before anything runs on the GPU. benchmarks/gpu.py times what it costs there.
     """
     if not wanted:
         yield

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,7 +118,9 @@ def send_tree(
     With ``create_pr`` the commit is proposed as a pull request, without a tag. Raises a :class:`~zoo.errors.ZooError`
     for whatever the Hub refuses, or where somebody else has changed the repository since it was looked at.
     """
-    with told_plainly("publish to", remote.reference), patience(say):
+    made_here = not remote.exists
+    reference = remote.reference
+    with _empty_repository_told(reference, made_here=made_here), told_plainly("publish to", reference), patience(say):
         remote = _made_sure_of(remote, private=private, create_pr=create_pr, say=say)
         planned = changes(tree, remote)
         url = f"{client().endpoint}/{remote.reference.id}"
@@ -128,6 +131,26 @@ def send_tree(
             return _proposed(tree, remote, planned, message, url)
         commit = _committed(tree, remote, planned, message, say)
         return Sent(url, commit, changed=True, tag=_tagged(remote, tag, commit, say))
+
+
+@contextmanager
+def _empty_repository_told(reference: RepositoryReference, *, made_here: bool) -> Iterator[None]:
+    """Where nothing came into a repository that was made for it, say that it is there."""
+    try:
+        yield
+    except HubError as error:
+        if not made_here or not _is_empty(reference):
+            raise
+        advice = f"{reference.id} was made and is empty; the same command again fills it, or delete it there"
+        raise HubError(f"{error}; {advice}") from error.__cause__
+
+
+def _is_empty(reference: RepositoryReference) -> bool:
+    try:
+        remote = _looked_at(reference)
+    except Exception:  # the first error tells more than a second one
+        return False
+    return remote.exists and not set(remote.files) - {".gitattributes"}
 
 
 def _looked_at(reference: RepositoryReference) -> Remote:

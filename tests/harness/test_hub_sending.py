@@ -210,6 +210,22 @@ def test_what_fails_for_a_moment_is_tried_again(hub: Hub, tree: Path, method: st
     assert len(hub.waits) == 1
 
 
+def test_a_repository_that_was_made_and_stays_empty_is_told(hub: Hub, tree: Path) -> None:
+    hub.fail("POST", COMMIT, 413)
+    with pytest.raises(HubError, match=r"status 413.*; ada/net was made and is empty; the same command again fills it"):
+        send(tree)
+    send(tree)
+    assert hub.files("ada/net") == content(tree)
+
+
+def test_a_repository_that_is_full_is_not_told_to_be_empty(hub: Hub, tree: Path) -> None:
+    hub.fail("POST", "/api/models/*/tag/*", 403)
+    with pytest.raises(HubError) as told:
+        send(tree)
+    assert "is empty" not in str(told.value)
+    assert hub.files("ada/net") == content(tree)
+
+
 @pytest.mark.parametrize("what", ["cut", 503])
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
 def test_a_card_that_cannot_be_read_for_a_moment_is_read_again(hub: Hub, method: str, what: int | str) -> None:

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -66,10 +67,10 @@ def broken_run(folder: Path, out: Path, whole: float, chance: random.Random, fou
     while True:
         if chance.random() < 0.2:  # the frozen part anew, so that kills fall into that too
             for store in (folder / "cache").glob("*"):
-                os.system(f"rm -rf '{store}'")  # noqa: S605 - a folder of our own
+                shutil.rmtree(store)
         resumable = (out / "run.json").is_file() and (out / "options.json").is_file()
         if out.exists() and not resumable:  # killed before there was anything to go on from
-            os.system(f"rm -rf '{out}'")  # noqa: S605
+            shutil.rmtree(out)
             found["kills before there was a run"] += 1
         command = ["eval", "--resume", str(out), "--quiet"] if resumable else [*EVAL, "--out", str(out)]
         number = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])

@@ -110,11 +110,11 @@ def _tail(
     missing = sum(store.missing_images for store in stores)
     started = time.perf_counter()
     for store, views in zip(stores, splits, strict=True):
-        found_some = store.missing_images < len(store)
+        lacking = store.missing_images
         _fill(store, split, views, planned, progress)
-        if found_some and store.place != "off" and not _as_now(store, split, views, planned):
+        if lacking < len(store) and store.place != "off" and not _as_now(store, split, views, planned):
             say(f"outputs kept of the {views.record.split} split are not what the network gives now: computed again")
-            missing += len(store)
+            missing += len(store) - lacking
             store.forget()
             _fill(store, split, views, planned, progress)
         if str(store.place) == "off":  # the disk filled up

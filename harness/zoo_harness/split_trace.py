@@ -22,8 +22,8 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# Torch.fx overlooks these where a size is given as several integers one of which it stands for.
 _NUMBERS = (bool, int, float)
+# Torch.fx overlooks these where a size is given as several integers one of which it stands for.
 FACTORIES = (torch.arange, torch.empty, torch.full, torch.ones, torch.rand, torch.randint, torch.randn, torch.zeros)
 
 

@@ -3,7 +3,7 @@
     python benchmarks/allocator.py [--repeat 8]
 
 The same network (EfficientNet-Lite0, inference, 224 pixels) in two processes that take turns: glibc as it comes, and
-after `zoo_harness.allocator.keep_freed_memory()`. Page faults tell why the one is slower.
+after `zoo_harness.compute.allocator.keep_freed_memory()`. Page faults tell why the one is slower.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 WORKER = """
 import json, resource, statistics, sys, time
 import timm, torch
-from zoo_harness.allocator import keep_freed_memory
+from zoo_harness.compute.allocator import keep_freed_memory
 
 keep, size, repeat = sys.argv[1] == "kept", int(sys.argv[2]), int(sys.argv[3])
 if keep:

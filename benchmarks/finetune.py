@@ -24,23 +24,25 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as Samples
+from torch.utils.data import DataLoader, Dataset as Samples
 from torchvision.transforms import v2
 
 from zoo import load_registry
 from zoo.backbone import Preprocessing, RandomWeights
 from zoo.dataset import Dataset, DatasetRequest, ImageSplit, LoadedDataset
-from zoo_harness.allocator import keep_freed_memory
-from zoo_harness.cache_policy import CachePolicy
-from zoo_harness.choices import Subset
-from zoo_harness.data import ImageData
-from zoo_harness.evaluate import Plan, Request, plan
-from zoo_harness.frozen_part import open_learner
-from zoo_harness.split import split_network
-from zoo_harness.split_description import count_flops
-from zoo_harness.surgery import TunedNetwork
-from zoo_harness.train import Conditions, FineTuning, Silence, evaluate, starting_state
+from zoo_harness.compute.allocator import keep_freed_memory
+from zoo_harness.compute.context import ComputeContext
+from zoo_harness.data.decoding import ImageData
+from zoo_harness.evaluation.split_evaluation import evaluate_split
+from zoo_harness.frozen.cache.placement import CachePolicy
+from zoo_harness.frozen.partition.partition import split_network
+from zoo_harness.frozen.partition.summary import count_flops
+from zoo_harness.models.tuned_network import TunedNetwork
+from zoo_harness.records.subset import Subset
+from zoo_harness.runs.frozen_features import open_trainable_model
+from zoo_harness.runs.plan import Request, RunPlan, prepare_run
+from zoo_harness.training.loop import Trainer, starting_state
+from zoo_harness.util.progress import Silence
 
 DEFAULT = ("efficientnet_lite0", "resnet18", "densenet201", "coat_lite_small", "cait_s24", "deit_base_distilled")
 
@@ -95,10 +97,10 @@ def plain_accuracy(tuned: TunedNetwork, loader: DataLoader, device: str) -> floa
     return int(sum(right)) / len(loader.dataset)  # type: ignore[arg-type]
 
 
-def plain(planned: Plan, epochs: int, seed: int) -> tuple[float, float]:
+def plain(planned: RunPlan, epochs: int, seed: int) -> tuple[float, float]:
     """Seconds of an epoch with its evaluation, and the accuracy after the last."""
     torch.manual_seed(seed)
-    device = str(planned.request.conditions.device)
+    device = str(planned.request.compute.device)
     preprocessing = planned.record.settings.preprocessing
     train = DataLoader(Pictures(planned.data.train, preprocessing), batch_size=32, shuffle=True)
     evaluation = DataLoader(Pictures(planned.data.evaluation, preprocessing), batch_size=32)
@@ -110,16 +112,16 @@ def plain(planned: Plan, epochs: int, seed: int) -> tuple[float, float]:
     return (time.perf_counter() - started) / epochs, accuracy
 
 
-def engine(planned: Plan, folder: Path) -> tuple[float, float, float]:
+def engine(planned: RunPlan, folder: Path) -> tuple[float, float, float]:
     """Seconds until training starts, seconds in all, and the accuracy after the last epoch."""
     request = planned.request
     started = time.perf_counter()
-    with open_learner(planned, CachePolicy(folder=folder), Silence(), lambda _line: None) as (learner, _made):
+    with open_trainable_model(planned, CachePolicy(folder=folder), Silence(), lambda _line: None) as (trainable, _made):
         begun = time.perf_counter()
         state = starting_state(planned.tuned, request.training)
-        tuning = FineTuning(learner, request.training, request.conditions, state, None, lambda *_: None, Silence())
+        tuning = Trainer(trainable, request.training, request.compute, state, None, lambda *_: None, Silence())
         tuning.run()
-        accuracy = evaluate(learner, learner.evaluation, request.conditions, None, Silence()).accuracy.value
+        accuracy = evaluate_split(trainable, trainable.evaluation, request.compute, None, Silence()).accuracy.value
     return begun - started, time.perf_counter() - started, accuracy
 
 
@@ -146,7 +148,7 @@ SYNTHETIC = Dataset(
 )
 
 
-def planned_run(name: str, options: argparse.Namespace, seed: int) -> Plan:
+def planned_run(name: str, options: argparse.Namespace, seed: int) -> RunPlan:
     """A run that is ready to go."""
     registry = load_registry()
     backbone = registry.backbone(name)
@@ -161,16 +163,16 @@ def planned_run(name: str, options: argparse.Namespace, seed: int) -> Plan:
         weights=backbone.weights if name == "efficientnet_lite0" else RandomWeights(),
         training=replace(tuning.training, epochs=options.epochs),
         subset=Subset(limit=options.images),
-        conditions=Conditions(torch.device(options.device), precision=options.precision, seed=seed),
+        compute=ComputeContext(torch.device(options.device), precision=options.precision, seed=seed),
         data_dir=None,
         command=(),
     )
-    return plan(request, Silence())
+    return prepare_run(request, Silence())
 
 
-def floor(planned: Plan, epochs: int) -> tuple[float, float]:
+def floor(planned: RunPlan, epochs: int) -> tuple[float, float]:
     """Operations of one pass of the frozen part and the tail's epochs, and of the whole network's, in units of 1e9."""
-    images, _labels = planned.data.train.batch(np.arange(2), planned.request.conditions.device)
+    images, _labels = planned.data.train.batch(np.arange(2), planned.request.compute.device)
     prefix, tail = (flops / 2e9 for flops in count_flops(split_network(planned.tuned, images), images))
     train, held = len(planned.data.train), len(planned.data.evaluation)
     once = prefix * (train + held) + epochs * tail * (3 * train + held)

@@ -22,10 +22,11 @@ from separation import smooth_images, wrong
 from torch import Tensor
 
 from zoo import separation, separation_index
-from zoo_harness import neighbours
-from zoo_harness.cli import run
-from zoo_harness.run_record import read_run
-from zoo_harness.survivors import Shape, Tile, kernel_shape
+from zoo_harness.cli.main import run
+from zoo_harness.records.run import read_run
+from zoo_harness.separation.knn import search as neighbours
+from zoo_harness.separation.knn.candidates import Shape, Tile
+from zoo_harness.separation.knn.kernel_choice import kernel_shape
 
 DATA = {"wide": (50_000, 3, 32, 0.05), "grey": (60_000, 1, 28, 0.025)}  # images, channels, pixels, seconds aimed at
 BUDGETS = {"512 MiB": 2**29, "4 GiB": 2**32}
@@ -142,7 +143,7 @@ def show(what: str, taken: list[float]) -> None:
 
 def time_shapes(device: torch.device) -> None:
     """The kernel's products by themselves, for each way to cut them: what to choose from."""
-    from zoo_harness.survivors_triton import FusedProducts
+    from zoo_harness.separation.knn.candidates_triton import FusedProducts
 
     count, width, tile = 40_960, 3072, neighbours.LARGEST_TILE
     vectors = torch.randn(count, width, device=device, dtype=torch.bfloat16)

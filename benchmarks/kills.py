@@ -25,8 +25,9 @@ os.environ["OMP_NUM_THREADS"] = "1"  # threads do not survive a fork
 
 import zoo_harness.layer_run
 import zoo_harness.session  # noqa: F401
-from zoo_harness.cli import run
-from zoo_harness.tensor_files import sha256_of
+
+from zoo_harness.cli.main import run
+from zoo_harness.util.digests import sha256_of
 
 EVAL = ["eval", "efficientnet_lite0", "--dataset", "digits", "--per-class", "6", "--epochs", "8", "--device", "cpu"]
 EVAL += ["--schedule", "cosine", "--warmup-epochs", "1", "--label-smoothing", "0.1", "--keep", "best", "--quiet"]

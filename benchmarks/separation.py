@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo_harness.allocator import keep_freed_memory
-from zoo_harness.neighbours import nearest_neighbours
+from zoo_harness.compute.allocator import keep_freed_memory
+from zoo_harness.separation.knn.search import nearest_neighbours
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 CHECKED = 500
@@ -39,9 +39,9 @@ def fashion() -> Tensor:
 def lite0() -> Tensor:
     """Penultimate features of those images at 64 pixels, (60,000, 1,280) float32."""
     from zoo import Preprocessing, load_registry
-    from zoo_harness.network import build_network
-    from zoo_harness.preprocess import BatchTransform
-    from zoo_harness.weights import load_weights
+    from zoo_harness.data.transform import BatchTransform
+    from zoo_harness.models.build import build_network
+    from zoo_harness.models.weights import load_weights
 
     backbone = load_registry().backbone("efficientnet_lite0")
     network = build_network(backbone.name, backbone.network)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from zoo import load_registry
-from zoo_harness.backbone_card import render_backbone_card
+from zoo_harness.reports.backbone_card import render_backbone_card
 
 FOLDER = Path(__file__).resolve().parents[1] / "cards"
 

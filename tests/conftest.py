@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from zoo import Backbone, FeatureLayer, Head, TimmWeights
-from zoo_harness.allocator import keep_freed_memory
+from zoo_harness.compute.allocator import keep_freed_memory
 
 from .hub_server import Hub
 
-collect_ignore = ["harness/process_checks.py"]  # a script that torchrun starts
+collect_ignore = ["runs/process_checks.py"]  # a script that torchrun starts
 
 
 def pytest_configure() -> None:

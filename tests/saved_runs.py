@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from zoo import Backbone, Preprocessing, Training
-from zoo_harness import provenance
-from zoo_harness.checkpoint import digest, save_checkpoint, save_configuration
-from zoo_harness.network import build_network
-from zoo_harness.parameters import count_parameters
-from zoo_harness.preprocess import resolve_preprocessing
-from zoo_harness.run_record import (
+from zoo_harness.checkpoints.save import digest, save_checkpoint, save_configuration
+from zoo_harness.models.build import build_network
+from zoo_harness.models.preprocessing import resolve_preprocessing
+from zoo_harness.models.surgery import replace_head
+from zoo_harness.models.tuned_network import TunedNetwork, count_parameters
+from zoo_harness.records.run import (
     BackboneRecord,
     DatasetRecord,
     Results,
@@ -26,7 +26,7 @@ from zoo_harness.run_record import (
     WeightsRecord,
     record_file,
 )
-from zoo_harness.surgery import TunedNetwork, replace_head
+from zoo_harness.runs import provenance
 
 CLASSES = ("cat", "dog", 'a "quoted", Größe')
 

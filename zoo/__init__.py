@@ -1,152 +1,76 @@
-"""blockzoo: choose an image backbone, fine-tune one block of it, measure how far its layers separate the classes.
+"""blockzoo: choose an image backbone, fine-tune one block of it, measure how well its layers separate the classes.
 
-This is the one public door. Names are resolved when they are first used, so ``import zoo`` costs next to nothing and
-pulls in neither torch nor anything else heavy.
+Public names are imported when they are first used, so ``import zoo`` is fast and loads neither torch nor any other
+large package.
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from zoo._lazy import lazy_imports
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from zoo.backbone import (
-        SCRATCH,
-        Backbone,
-        DualHead,
-        FactoryArchitecture,
-        FeatureLayer,
-        FileWeights,
-        Head,
-        HubWeights,
-        KerasWeights,
-        PackageWeights,
-        Preprocessing,
-        RandomWeights,
-        Recipe,
-        TimmArchitecture,
-        TimmWeights,
-        TorchvisionArchitecture,
-        TorchvisionWeights,
-        Training,
+        SCRATCH as SCRATCH,
+        Backbone as Backbone,
+        DualHead as DualHead,
+        FactoryArchitecture as FactoryArchitecture,
+        FeatureLayer as FeatureLayer,
+        FileWeights as FileWeights,
+        Head as Head,
+        HubWeights as HubWeights,
+        KerasWeights as KerasWeights,
+        PackageWeights as PackageWeights,
+        Preprocessing as Preprocessing,
+        RandomWeights as RandomWeights,
+        Recipe as Recipe,
+        TimmArchitecture as TimmArchitecture,
+        TimmWeights as TimmWeights,
+        TorchvisionArchitecture as TorchvisionArchitecture,
+        TorchvisionWeights as TorchvisionWeights,
+        Training as Training,
     )
-    from zoo.dataset import Dataset, DatasetRequest, ImageSplit, LoadedDataset
+    from zoo.dataset import (
+        Dataset as Dataset,
+        DatasetRequest as DatasetRequest,
+        ImageSplit as ImageSplit,
+        LoadedDataset as LoadedDataset,
+    )
     from zoo.errors import (
-        DataError,
-        DeclarationError,
-        DeviceMemoryError,
-        HubError,
-        PluginError,
-        UnknownNameError,
-        UnreachableError,
-        UsageError,
-        WeightsError,
-        ZooError,
+        DataError as DataError,
+        DeclarationError as DeclarationError,
+        DeviceMemoryError as DeviceMemoryError,
+        HubError as HubError,
+        PluginError as PluginError,
+        UnknownNameError as UnknownNameError,
+        UnreachableError as UnreachableError,
+        UsageError as UsageError,
+        WeightsError as WeightsError,
+        ZooError as ZooError,
     )
-    from zoo.hookspecs import hookimpl
-    from zoo.registry import Registry, load_registry
-    from zoo_harness.checkpoint import load
-    from zoo_harness.feature_ranking import FeatureRanking, rank_features
-    from zoo_harness.score import Score
-    from zoo_harness.separation import (
-        Separation,
-        SeparationIndex,
-        anti_si,
-        centre_si,
-        high_order_si,
-        separation,
-        separation_index,
-        soft_si,
+    from zoo.hookspecs import hookimpl as hookimpl
+    from zoo.registry import (
+        Registry as Registry,
+        load_registry as load_registry,
     )
-    from zoo_harness.separation_metric import SeparationMetric
+    from zoo_harness.api import (
+        FeatureRanking as FeatureRanking,
+        Score as Score,
+        Separation as Separation,
+        SeparationIndex as SeparationIndex,
+        SeparationMetric as SeparationMetric,
+        anti_si as anti_si,
+        centre_si as centre_si,
+        high_order_si as high_order_si,
+        load as load,
+        rank_features as rank_features,
+        separation as separation,
+        separation_index as separation_index,
+        soft_si as soft_si,
+    )
 
-_HOMES = {
-    "zoo.backbone": (
-        "Backbone", "DualHead", "FactoryArchitecture", "FeatureLayer", "FileWeights", "Head", "HubWeights",
-        "KerasWeights", "PackageWeights", "Preprocessing", "RandomWeights", "Recipe", "SCRATCH",
-        "TimmArchitecture", "TimmWeights", "TorchvisionArchitecture", "TorchvisionWeights", "Training",
-    ),
-    "zoo.dataset": ("Dataset", "DatasetRequest", "ImageSplit", "LoadedDataset"),
-    "zoo.errors": (
-        "DataError", "DeclarationError", "DeviceMemoryError", "HubError", "PluginError", "UnknownNameError",
-        "UnreachableError", "UsageError", "WeightsError", "ZooError",
-    ),
-    "zoo.hookspecs": ("hookimpl",),
-    "zoo.registry": ("Registry", "load_registry"),
-    # The only names that come from the harness; by name, so that no import of zoo ever pays for torch.
-    "zoo_harness.checkpoint": ("load",),
-    "zoo_harness.feature_ranking": ("FeatureRanking", "rank_features"),
-    "zoo_harness.score": ("Score",),
-    "zoo_harness.separation": (
-        "Separation", "SeparationIndex", "anti_si", "centre_si", "high_order_si", "separation", "separation_index",
-        "soft_si",
-    ),
-    "zoo_harness.separation_metric": ("SeparationMetric",),
-}  # fmt: skip
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
-__all__ = [
-    "SCRATCH",
-    "Backbone",
-    "DataError",
-    "Dataset",
-    "DatasetRequest",
-    "DeclarationError",
-    "DeviceMemoryError",
-    "DualHead",
-    "FactoryArchitecture",
-    "FeatureLayer",
-    "FeatureRanking",
-    "FileWeights",
-    "Head",
-    "HubError",
-    "HubWeights",
-    "ImageSplit",
-    "KerasWeights",
-    "LoadedDataset",
-    "PackageWeights",
-    "PluginError",
-    "Preprocessing",
-    "RandomWeights",
-    "Recipe",
-    "Registry",
-    "Score",
-    "Separation",
-    "SeparationIndex",
-    "SeparationMetric",
-    "TimmArchitecture",
-    "TimmWeights",
-    "TorchvisionArchitecture",
-    "TorchvisionWeights",
-    "Training",
-    "UnknownNameError",
-    "UnreachableError",
-    "UsageError",
-    "WeightsError",
-    "ZooError",
-    "__version__",
-    "anti_si",
-    "centre_si",
-    "high_order_si",
-    "hookimpl",
-    "load",
-    "load_registry",
-    "rank_features",
-    "separation",
-    "separation_index",
-    "soft_si",
-]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, _HOME_OF = lazy_imports(__name__)
+__all__ = [*_HOME_OF, "__version__"]

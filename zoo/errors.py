@@ -110,10 +110,10 @@ def near_misses(given: str, known: Iterable[str], most: int = 3) -> list[str]:
     return [by_folded[key] for key in difflib.get_close_matches(given.casefold(), by_folded, most, 0.6)]
 
 
-def one_of(option: str, given: str, allowed: Sequence[str]) -> str:
+def check_choice(option: str, given: str, allowed: Sequence[str]) -> str:
     """Return ``given`` if it is allowed, else raise a :class:`UsageError` that says what is.
 
-    >>> one_of("--predict", "mean", ("cls", "mean"))
+    >>> check_choice("--predict", "mean", ("cls", "mean"))
     'mean'
     """
     if given in allowed:

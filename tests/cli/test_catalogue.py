@@ -39,7 +39,7 @@ class Site:
         (information / "entry_points.txt").write_text(f"[zoo]\n{module} = {module}\n")
 
     def datasets(self) -> subprocess.CompletedProcess[str]:
-        program = "import sys; from zoo_harness.cli import run; sys.exit(run(['datasets']))"
+        program = "import sys; from zoo_harness.cli.main import run; sys.exit(run(['datasets']))"
         return subprocess.run(
             [sys.executable, "-c", program], env=self.environment, capture_output=True, text=True, check=True
         )

@@ -29,7 +29,7 @@ def test_the_backbone_of_the_readme_is_found_and_true(tmp_path: Path) -> None:
     lines = [f"{name} = {value}" for name, value in project["project"]["entry-points"]["zoo"].items()]
     (information / "entry_points.txt").write_text("[zoo]\n" + "\n".join(lines) + "\n")
     program = (
-        "import zoo; from zoo.testing import check_backbone; from zoo_harness.cli import run\n"
+        "import zoo; from zoo.testing import check_backbone; from zoo_harness.cli.main import run\n"
         "check_backbone(zoo.load_registry().backbone('tiny_resnet'))\n"
         "raise SystemExit(run(['show', 'tiny_resnet', '--json']))"
     )

@@ -6,11 +6,11 @@ import pytest
 
 from zoo import Backbone, load_registry
 from zoo.testing import check_backbone
-from zoo_harness.network import build_network
-from zoo_harness.parameters import count_parameters
-from zoo_harness.preprocess import resolve_preprocessing
-from zoo_harness.run_record import ParametersRecord
-from zoo_harness.surgery import prepare
+from zoo_harness.models.build import build_network
+from zoo_harness.models.preprocessing import resolve_preprocessing
+from zoo_harness.models.surgery import prepare
+from zoo_harness.models.tuned_network import count_parameters
+from zoo_harness.records.run import ParametersRecord
 
 REGISTRY = load_registry()
 BUILT_IN = [record for name, record in REGISTRY.backbones.items() if REGISTRY.owner("backbone", name).built_in]

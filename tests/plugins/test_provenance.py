@@ -14,7 +14,7 @@ import torchvision
 from torchvision.models import get_model_weights
 
 from zoo import Backbone, KerasWeights, TimmWeights, TorchvisionWeights, load_registry
-from zoo_harness.network import build_network
+from zoo_harness.models.build import build_network
 
 REGISTRY = load_registry()
 BUILT_IN = [record for name, record in REGISTRY.backbones.items() if REGISTRY.owner("backbone", name).built_in]

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo import FileWeights, WeightsError, load_registry
-from zoo_harness.surgery import capture
-from zoo_harness.weights import load_weights
+from zoo_harness.models.modules import capture
+from zoo_harness.models.weights import load_weights
 from zoo_plugins.resnetv2_network import ResNetV2, resnet152v2
 
 BACKBONE = load_registry().backbone("resnet152v2")

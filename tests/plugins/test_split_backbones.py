@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from zoo import Backbone, load_registry
-from zoo_harness.network import build_network
-from zoo_harness.preprocess import resolve_preprocessing
-from zoo_harness.split import split_network
-from zoo_harness.split_description import describe_split
-from zoo_harness.split_probe import verified
-from zoo_harness.surgery import prepare
+from zoo_harness.frozen.partition.partition import split_network
+from zoo_harness.frozen.partition.summary import describe_split
+from zoo_harness.frozen.partition.verify import verified
+from zoo_harness.models.build import build_network
+from zoo_harness.models.preprocessing import resolve_preprocessing
+from zoo_harness.models.surgery import prepare
 
 REGISTRY = load_registry()
 BUILT_IN = [record for name, record in REGISTRY.backbones.items() if REGISTRY.owner("backbone", name).built_in]

@@ -9,7 +9,7 @@ import pytest
 
 import zoo
 from zoo import errors
-from zoo.errors import UnknownNameError, UnreachableError, UsageError, ZooError, near_misses, one_of
+from zoo.errors import UnknownNameError, UnreachableError, UsageError, ZooError, check_choice, near_misses
 
 KINDS = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, ZooError)]
 
@@ -92,9 +92,9 @@ def test_near_misses_ignore_case_and_come_nearest_first(given: str, near: list[s
 
 
 def test_one_of_several_returns_the_allowed_and_refuses_the_rest() -> None:
-    assert one_of("--precision", "fp32", ("fp32", "bf16")) == "fp32"
+    assert check_choice("--precision", "fp32", ("fp32", "bf16")) == "fp32"
     with pytest.raises(UsageError) as caught:
-        one_of("--precision", "fp16", ("fp32", "bf16"))
+        check_choice("--precision", "fp16", ("fp32", "bf16"))
     assert str(caught.value) == "--precision 'fp16' is not one of fp32, bf16; did you mean 'bf16'?"
     with pytest.raises(UsageError, match=r"--precision 'half' is not one of fp32, bf16$"):
-        one_of("--precision", "half", ("fp32", "bf16"))
+        check_choice("--precision", "half", ("fp32", "bf16"))

@@ -364,7 +364,7 @@ def test_the_command_line_works_beside_broken_plugins(install: Install, tmp_path
 
 def run_zoo(*arguments: str, path: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(path), "XDG_CACHE_HOME": str(path / "cache")}
-    command = [sys.executable, "-c", "from zoo_harness.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from zoo_harness.cli.main import main; main()", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
 
 

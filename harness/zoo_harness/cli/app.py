@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from zoo_harness.cli import (
-    caching,
-    cards,
-    evaluation,
-    layering,
-    listing,
-    predicting,
-    publishing,
-    pulling,
-    separating,
-    showing,
-    training,
+from zoo_harness.cli.commands import (
+    cache as caching,
+    card as cards,
+    eval as evaluation,
+    layers as layering,
+    list as listing,
+    predict as predicting,
+    publish as publishing,
+    pull as pulling,
+    show as showing,
+    si as separating,
+    train as training,
 )
 
 if TYPE_CHECKING:
     from typer.core import TyperCommand, TyperGroup
+
 
 app = typer.Typer(
     name="zoo",
@@ -32,6 +33,7 @@ app = typer.Typer(
     help="Choose an image backbone, fine-tune one block of it, measure how well its layers separate the classes.",
     epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.",
 )
+
 app.command("list")(listing.list_backbones)
 app.command("show")(showing.show)
 app.command("plugins")(listing.list_plugins)
@@ -50,7 +52,7 @@ app.add_typer(caching.cache, name="cache")
 def _print_version(wanted: bool) -> None:
     if wanted:
         from zoo import __version__
-        from zoo_harness.cli.table import print_lines
+        from zoo_harness.cli.output import print_lines
 
         print_lines(f"blockzoo {__version__}")
         raise typer.Exit

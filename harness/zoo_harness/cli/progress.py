@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from zoo_harness.run_record import EpochRecord
+from zoo_harness.records.run import EpochRecord
 
 
 class _ImagesDone(ProgressColumn):

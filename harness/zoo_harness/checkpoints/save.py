@@ -1,0 +1,75 @@
+"""Save."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from zoo_harness.models.tensor_files import write_tensors
+from zoo_harness.records.file_names import CHECKPOINT, CONFIGURATION
+from zoo_harness.records.run import RunRecord
+from zoo_harness.util.atomic_files import write_text
+from zoo_harness.util.digests import sha256_of
+
+
+def save_checkpoint(network: nn.Module, directory: Path) -> None:
+    """Write ``model.safetensors``.
+
+    Tensors that share memory are written one by one, so that every loader finds each name.
+    """
+    write_tensors(directory / CHECKPOINT, network.state_dict(), {"format": "pt"})
+
+
+def digest(directory: Path) -> str | None:
+    """The SHA-256 of the checkpoint in a run directory, ``None`` where there is none."""
+    path = directory / CHECKPOINT
+    return sha256_of(path) if path.is_file() else None
+
+
+def save_configuration(network: nn.Module, record: RunRecord, directory: Path) -> None:
+    """Write ``config.json`` for timm's and transformers' loaders, or one that they refuse by name."""
+    content = timm_config_of(network, record)
+    write_text(directory / CONFIGURATION, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def timm_config_of(network: nn.Module, record: RunRecord) -> dict[str, Any]:
+    """Build the content of ``config.json``, which timm and transformers read."""
+    content = _timm_configuration(network, record) if record.loads_in_timm else _refusal(record)
+    content["label_names"] = list(record.dataset.classes)
+    content["zoo"] = {"backbone": record.backbone.name, "recipe": record.settings.recipe}
+    return content
+
+
+def _timm_configuration(network: nn.Module, record: RunRecord) -> dict[str, Any]:
+    # timm exports this function only together with one that also writes a second copy of the weights.
+    from timm.models._hub import save_config_for_hf
+
+    preprocessing = record.settings.preprocessing
+    data_config = {
+        "input_size": (3, *preprocessing.input_size),
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+        "interpolation": preprocessing.interpolation,
+        "crop_pct": preprocessing.crop_fraction,
+        "crop_mode": preprocessing.crop_mode,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / CONFIGURATION
+        save_config_for_hf(network, str(path), data_config=data_config)
+        content: dict[str, Any] = json.loads(path.read_text())
+    # transformers passes num_classes itself, and fails on a second one (timm 1.0.31, transformers 5.23.0).
+    content.get("model_args", {}).pop("num_classes", None)
+    return content
+
+
+def _refusal(record: RunRecord) -> dict[str, Any]:
+    # No dot before the first words: timm takes what stands before one for the architecture.
+    return {
+        "architecture": f"not timm's, load it with zoo.load ({record.backbone.network})",
+        "model_type": f"not of transformers, load it with zoo.load ({record.backbone.network})",
+        "num_classes": len(record.dataset.classes),
+    }

@@ -1,0 +1,122 @@
+"""What the installed plugins declare, as plain data, remembered between commands.
+
+Finding the plugins and checking their records takes longer than all the rest of ``zoo list`` or of completing a name.
+So their outcome is kept in the user's cache, and used as long as no folder on the path and no source file of a plugin
+has changed. Nothing is kept when a plugin has a problem; commands that act on a backbone never read it from here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+from zoo import __version__
+
+Catalogue = dict[str, Any]
+
+
+def read_catalogue() -> Catalogue:
+    """The backbones, data sets and problems of the installed plugins.
+
+    >>> [backbone["name"] for backbone in read_catalogue()["backbones"]][:2]
+    ['cait_s24', 'coat_lite_small']
+    """
+    path = _path()
+    remembered = None if "ZOO_RAISE_PLUGIN_ERRORS" in os.environ else _remembered(path)
+    return remembered if remembered is not None else _found(path)
+
+
+def _found(path: Path) -> Catalogue:
+    from zoo.registry import load_registry
+
+    registry = load_registry()
+    catalogue = {
+        "backbones": [_describe_backbone(name) for name in sorted(registry.backbones)],
+        "datasets": [_describe_dataset(name) for name in sorted(registry.datasets)],
+        "problems": registry.problems,
+    }
+    if not registry.problems:
+        _remember(path, catalogue)
+    return catalogue
+
+
+def _describe_backbone(name: str) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from zoo.registry import load_registry
+
+    backbone = load_registry().backbones[name]
+    repository = getattr(backbone.weights, "repository", None)
+    return {
+        "name": name,
+        "weights": {**asdict(backbone.weights), "repository": repository},
+        "imagenet_top1": backbone.imagenet_top1,
+        "license": backbone.license,
+        "recipes": ["default", *backbone.recipes],
+        "plugin": load_registry().owner("backbone", name).distribution,
+    }
+
+
+def _describe_dataset(name: str) -> dict[str, Any]:
+    from zoo.registry import load_registry
+
+    dataset = load_registry().datasets[name]
+    return {
+        "name": name,
+        "call": dataset.call,
+        "title": dataset.title,
+        "classes": dataset.classes,
+        "sizes": dataset.sizes,
+        "license": dataset.license,
+        "hub_id": dataset.hub_id,
+        "plugin": load_registry().owner("dataset", name).distribution,
+    }
+
+
+def _remembered(path: Path) -> Catalogue | None:
+    try:
+        content = json.loads(path.read_bytes())
+        fresh = all(_stamp(file) == stamp for file, stamp in content["stamps"].items())
+        catalogue: Catalogue = content["catalogue"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return catalogue if fresh else None
+
+
+def _remember(path: Path, catalogue: Catalogue) -> None:
+    from zoo_harness.util.atomic_files import write_text
+
+    stamps = {file: _stamp(file) for file in [*filter(None, sys.path), *_plugin_files()]}
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time and nothing else
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps({"stamps": stamps, "catalogue": catalogue}))
+
+
+def _plugin_files() -> list[str]:
+    """The source files of every package a plugin comes from, and of the contract itself."""
+    from zoo.registry import load_registry
+
+    values = [plugin.value for plugin in load_registry().plugins]
+    packages = {"zoo", *(value.partition(":")[0].partition(".")[0] for value in values)}
+    loaded = [module for name, module in sys.modules.items() if name.partition(".")[0] in packages]
+    return [file for module in loaded if (file := getattr(module, "__file__", None))]
+
+
+def _stamp(file: str) -> list[int] | None:
+    try:
+        status = Path(file).stat()
+    except OSError:
+        return None
+    return [status.st_mtime_ns, status.st_size]
+
+
+def _path() -> Path:
+    # One file for each environment and version, so that several do not drive each other out.
+    key = zlib.crc32("\0".join([__version__, sys.version, sys.prefix, *sys.path]).encode())
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser() / "blockzoo" / f"catalogue-{key:08x}.json"

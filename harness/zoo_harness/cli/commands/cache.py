@@ -1,0 +1,147 @@
+"""``zoo cache``: what earlier runs kept for later ones, and clearing it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zoo_harness.cli.options import AsJson, Debug
+from zoo_harness.cli.output import print_json, print_lines, print_table, tell
+
+if TYPE_CHECKING:
+    from zoo_harness.frozen.cache.folder import Entry
+
+
+_DAY = 24 * 60 * 60
+_SHOWN = 12  # digits of a key
+
+cache = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="List or clear what frozen parts of networks put out, which is kept for later runs.",
+)
+
+
+@cache.command("list")
+def list_stores(as_json: AsJson = False, _debug: Debug = False) -> None:
+    """List what is kept: of which backbone and data, how large, whether whole, used when."""
+    from zoo_harness.frozen.cache.folder import cache_folder, cache_limit, entries
+    from zoo_harness.util.byte_sizes import bytes_in_words
+
+    folder, limit = cache_folder(), cache_limit()
+    found = entries(folder)
+    if as_json:
+        print_json([_as_dict(entry) for entry in found])
+        return
+    columns = ["key", "backbone", "dataset", "split", "images", "size", "state", "last used"]
+    print_table(columns, [_row(entry) for entry in found], right=["images", "size"])
+    taken = bytes_in_words(sum(entry.bytes for entry in found))
+    tell(f"{taken} of {bytes_in_words(limit)} in {folder}")
+
+
+@cache.command("clear")
+def clear_stores(
+    keys: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY]...", help="Keys that zoo cache list prints, or their first digits."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Clear all.")] = False,
+    older_than: Annotated[
+        float | None, typer.Option(help="Clear what was last used more than so many days ago.", metavar="DAYS")
+    ] = None,
+    as_json: AsJson = False,
+    _debug: Debug = False,
+) -> None:
+    """Clear what is kept, at once and without asking; what a running process uses stays."""
+    from zoo.errors import ZooError
+    from zoo_harness.frozen.cache.folder import cache_folder, clear, sweep
+    from zoo_harness.util.byte_sizes import bytes_in_words
+
+    folder = cache_folder()
+    chosen = _chosen(folder, keys or [], everything, older_than)
+    cleared = [entry for entry in chosen if clear(entry)]
+    in_use = [entry for entry in chosen if entry not in cleared]
+    if everything:
+        sweep(folder)
+    freed = sum(entry.bytes for entry in cleared)
+    if as_json:
+        print_json(
+            {
+                "cleared": [entry.key for entry in cleared],
+                "bytes": freed,
+                "in_use": [entry.key for entry in in_use],
+            }
+        )
+    else:
+        print_lines(f"cleared {len(cleared)} of {len(chosen)}, {bytes_in_words(freed)}")
+    told = [
+        f"{entry.key[:_SHOWN]} ({entry.name}) is in use by a running process and was not cleared" for entry in in_use
+    ]
+    if keys and in_use:
+        raise ZooError("; ".join(told))
+    tell(*told)
+
+
+def _chosen(folder: Path, keys: list[str], everything: bool, older_than: float | None) -> list[Entry]:
+    from zoo.errors import UsageError
+    from zoo_harness.frozen.cache.folder import entries
+
+    if bool(keys) + everything + (older_than is not None) != 1:
+        raise UsageError("say what to clear, in one way: KEY ..., --all or --older-than DAYS; zoo cache list has keys")
+    if older_than is not None and not older_than >= 0:
+        raise UsageError(f"--older-than {older_than} must be 0 or more days")
+    found = entries(folder)
+    if keys:
+        return _named(keys, found)
+    return [entry for entry in found if everything or time.time() - entry.last_used >= (older_than or 0) * _DAY]
+
+
+def _named(keys: list[str], found: list[Entry]) -> list[Entry]:
+    """The stores whose keys are, or begin with, those given."""
+    from zoo.errors import UnknownNameError, UsageError
+
+    chosen = {}
+    for key in keys:
+        matching = [entry for entry in found if entry.key.startswith(key.lower())]
+        if not matching or not key:
+            raise UnknownNameError("key", key, [entry.key[:_SHOWN] for entry in found], "zoo cache list prints them")
+        if len(matching) > 1:
+            several = ", ".join(entry.key[:_SHOWN] for entry in matching)
+            raise UsageError(f"key {key!r} is the beginning of {len(matching)}: {several}; give more digits")
+        chosen[matching[0].key] = matching[0]
+    return list(chosen.values())
+
+
+def _row(entry: Entry) -> list[str]:
+    from zoo_harness.util.byte_sizes import bytes_in_words
+
+    used = "in use" if entry.in_use else time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
+    if entry.record is None:
+        about = ["-", "-", "-", "-"]
+    else:
+        title, images = entry.record.title, entry.record.key.images
+        about = [title.backbone, title.dataset, title.split, f"{images:,}"]
+    return [entry.key[:_SHOWN], *about, bytes_in_words(entry.bytes), _state(entry), used]
+
+
+def _state(entry: Entry) -> str:
+    if entry.state == "partial" and entry.record is not None:
+        return f"{entry.images_done / entry.record.key.images:.0%} done"
+    return entry.state
+
+
+def _as_dict(entry: Entry) -> dict[str, Any]:
+    record = entry.record
+    return {
+        "key": entry.key,
+        "state": entry.state,
+        "in_use": entry.in_use,
+        "bytes": entry.bytes,
+        "images_done": entry.images_done,
+        "last_used": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(entry.last_used)),
+        "title": record.title.model_dump() if record else None,
+        "made_of": record.key.model_dump(mode="json") if record else None,
+    }

@@ -1,0 +1,82 @@
+"""``zoo predict CHECKPOINT IMAGES...``: the likeliest classes of image files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zoo_harness.cli.options import AsJson, Debug, Quiet
+from zoo_harness.cli.output import print_json, print_table, tell
+
+if TYPE_CHECKING:
+    from zoo_harness.checkpoints.file_prediction import FilePrediction
+
+
+def predict(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(metavar="REPO|RUN", help="OWNER/NAME[@REV] on the Hub, or the folder of a run or checkpoint."),
+    ],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGES...", help="Image files, and folders of which all image files are taken."),
+    ],
+    top: Annotated[int, typer.Option(help="How many classes of each image, likeliest first.")] = 3,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[int, typer.Option(help="Images that go through the network together.")] = 32,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    _debug: Debug = False,
+) -> None:
+    """Print the likeliest classes of images, with their probabilities; exit status 1 where one could not be read."""
+    from zoo.errors import UsageError
+    from zoo_harness.data.image_files import image_paths
+    from zoo_harness.records.option_checks import check_device_name
+
+    for option, value in (("--top", top), ("--batch-size", batch_size)):
+        if value < 1:
+            raise UsageError(f"{option} {value} must be at least 1")
+    check_device_name(device)
+    paths = image_paths(images)
+
+    # From here on torch is imported, which takes seconds; what could be checked without it has been.
+    from zoo_harness.checkpoints.file_prediction import predict_files
+    from zoo_harness.checkpoints.load import load_folder
+    from zoo_harness.compute.device import choose_device
+    from zoo_harness.hub.locate import find_checkpoint
+
+    chosen = choose_device(device)
+    place = find_checkpoint(checkpoint, (lambda _line: None) if quiet or as_json else tell)
+    model = load_folder(place.path, chosen)
+    model.check_that_it_runs()
+    found = [each for batch in predict_files(model, paths, top, batch_size) for each in batch]
+    if as_json:
+        print_json([_plain(each) for each in found])
+    else:
+        _print_predictions(found)
+    failed = sum(each.error is not None for each in found)
+    if failed:
+        tell(f"{failed} of {len(found)} images could not be read")
+        raise typer.Exit(1)
+
+
+def _plain(prediction: FilePrediction) -> dict[str, Any]:
+    if prediction.error is not None:
+        return {"image": str(prediction.path), "error": prediction.error}
+    classes = [{"class": name, "probability": share} for name, share in prediction.classes]
+    return {"image": str(prediction.path), "classes": classes}
+
+
+def _print_predictions(found: Iterable[FilePrediction]) -> None:
+    from zoo_harness.util.text import one_line
+
+    rows = []
+    for prediction in found:
+        if prediction.error is not None:
+            tell(f"error: {one_line(prediction.error)}")
+        for place, (name, share) in enumerate(prediction.classes):
+            rows.append([one_line(prediction.path) if place == 0 else "", one_line(name), f"{share:.4f}"])
+    if rows:
+        print_table(["image", "class", "probability"], rows, right=["probability"])

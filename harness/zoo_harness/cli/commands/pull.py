@@ -1,0 +1,47 @@
+"""``zoo pull OWNER/NAME[@REV]``: fetch a published checkpoint, prove that it is right, tell what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo_harness.cli.options import AsJson, Debug, Quiet
+from zoo_harness.cli.output import print_json, print_lines, tell
+
+
+def pull(
+    repository: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME[@REV]", help="A repository of the Hub that zoo publish made.")
+    ],
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Folder to copy it to, not there yet or empty; else it stays in the Hub's cache."),
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    _debug: Debug = False,
+) -> None:
+    """Fetch a published checkpoint, verify all of it, and say what it is and how to use it."""
+    from zoo_harness.hub.names import parse_reference
+
+    reference = parse_reference(repository)
+    target = to.expanduser() if to is not None else None
+    if target is not None:
+        from zoo_harness.hub.fetch import check_target
+
+        check_target(target)
+
+    from zoo_harness.hub.pull import pull_checkpoint
+
+    record, place, folder = pull_checkpoint(reference, target, (lambda _line: None) if quiet or as_json else tell)
+
+    from zoo_harness.hub.summary import summary, summary_lines
+
+    if as_json:
+        print_json(summary(record, place, folder))
+    elif quiet:
+        print_lines(str(folder))
+    else:
+        print_lines(*summary_lines(record, place, folder))

@@ -1,0 +1,130 @@
+"""``zoo show NAME``: everything that is declared of a backbone, and what a recipe makes of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from zoo_harness.cli.options import AsJson, BackboneName, Debug, RecipeName
+from zoo_harness.cli.output import print_json, print_lines, print_table, warn_of
+
+
+def show(
+    name: BackboneName,
+    recipe: RecipeName = "default",
+    classes: Annotated[int, typer.Option(help="Number of classes of the new head.")] = 10,
+    split: Annotated[
+        bool, typer.Option("--split", help="Show where training starts: what is computed once an image, and kept.")
+    ] = False,
+    as_json: AsJson = False,
+    _debug: Debug = False,
+) -> None:
+    """Show a backbone: provenance, recipe, the exact parameters that train, counts, feature layers."""
+    from zoo.registry import load_registry
+    from zoo_harness.records.option_checks import check_classes
+
+    registry = load_registry()
+    warn_of(registry.problems)
+    backbone = registry.backbone(name)
+    backbone.tuning(recipe)
+    check_classes(classes)
+
+    # From here on torch is imported, which takes seconds; what could be checked without it has been.
+    from zoo_harness.models.weight_paths import find_local
+    from zoo_harness.reports.backbone_summary import describe_backbone
+
+    local = find_local(backbone.weights)
+    description = {**describe_backbone(backbone, recipe, classes), "weights_file": str(local) if local else None}
+    if split:
+        from zoo_harness.frozen.partition.summary import describe_split
+
+        description["split"] = describe_split(backbone, recipe, classes)
+    if as_json:
+        print_json(description)
+    else:
+        _print(description)
+
+
+def _print(shown: dict[str, Any]) -> None:
+    top1 = shown["imagenet_top1"]
+    print_lines(
+        f"{shown['title']} ({shown['name']})",
+        "",
+        f"  weights        {shown['weights']}",
+        f"                 {shown['weights_file'] or 'not on this machine yet'}",
+        f"  network        {shown['network']}",
+        f"  license        {shown['license'] or 'unknown'}",
+        f"  paper          {shown['paper'] or 'unknown'}",
+        f"  pretrained on  {shown['pretrained_on'] or 'unknown'}",
+        f"  ImageNet top-1 {f'{top1:g} %, as published' if top1 is not None else 'unknown for these weights'}",
+        f"  plugin         {shown['plugin']}",
+        "",
+        f"Recipe {shown['recipe']} (of {', '.join(shown['recipes'])})",
+        "",
+        *_recipe_lines(shown),
+        "",
+        f"Parameters, {shown['classes']} classes",
+        "",
+        *_count_lines(shown["parameters"]),
+        "",
+        f"What trains, {len(shown['trained_names'])} tensors",
+        "",
+        *(f"  {name}" for name in shown["trained_names"]),
+        "",
+        "Feature layers, in depth order; the last is what the classifier sees",
+        "",
+    )
+    rows = [[layer["path"], str(layer["width"]), layer["pool"]] for layer in shown["features"]]
+    print_table(["layer", "width", "pool"], rows, right=["width"])
+    if "split" in shown:
+        print_lines("", "Where training starts", "", *_split_lines(shown["split"]))
+
+
+def _recipe_lines(shown: dict[str, Any]) -> list[str]:
+    heads = [f"{part['path']}: {_kind_of_head(part)}" for part in shown["head"]]
+    lines = [
+        f"  unfrozen       {', '.join(shown['unfreeze']) or 'nothing but the head'}",
+        f"  head           {'; '.join(heads)}",
+        *_training_lines(shown["training_in_words"]),
+        f"  images         {shown['images']}",
+    ]
+    return [*lines, f"  source         {shown['recipe_source']}"] if shown["recipe_source"] else lines
+
+
+def _training_lines(words: str) -> list[str]:
+    return [f"  {'' if place else 'training':<14} {part}" for place, part in enumerate(words.split("; "))]
+
+
+def _kind_of_head(part: dict[str, Any]) -> str:
+    kind = "linear" if part["hidden"] is None else f"MLP, {part['hidden']} hidden units"
+    return f"{kind}, {' and '.join(part['bypass'])} bypassed" if part["bypass"] else kind
+
+
+def _count_lines(counts: dict[str, Any]) -> list[str]:
+    lines = [
+        f"  trained        {counts['trained']:>13,}",
+        f"  without head   {counts['trained_without_head']:>13,}",
+        f"  total          {counts['total']:>13,}",
+    ]
+    if counts["reported"] is not None:
+        which = "trained" if counts["reported"] == counts["trained"] else "without head"
+        source = f"the source, {counts['reported_classes']} classes: {which}"
+        lines.append(f"  reported       {counts['reported']:>13,}  ({source})")
+    return lines
+
+
+def _split_lines(split: dict[str, Any]) -> list[str]:
+    if split["reason"]:
+        return [f"  not cut: {split['reason']}", f"  forward pass   {split['flops'] / 1e9:.2f} GFLOP"]
+    kept = [f"{part['name']}: {' x '.join(map(str, part['shape']))} {part['dtype']}" for part in split["kept"]]
+    whole, tail = split["flops"], split["tail_flops"]
+    replayed = ["  replayed       its own code runs in every epoch too, answered from what is kept"]
+    return [
+        *(replayed if split["mechanism"] == "replayed" else []),
+        *(f"  {'' if place else 'kept per image':<14} {line}" for place, line in enumerate(kept)),
+        f"  {'':<14} {split['bytes_per_image']:,} bytes; half of that in bf16",
+        f"  forward pass   {whole / 1e9:.2f} GFLOP an image",
+        f"  before the cut {(whole - tail) / 1e9:.2f} GFLOP, {1 - tail / whole:.1%}: once an image",
+        f"  after it       {tail / 1e9:.2f} GFLOP, {tail / whole:.1%}: in every epoch",
+    ]

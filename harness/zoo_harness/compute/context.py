@@ -1,0 +1,25 @@
+"""The device, precision and seed that a run computes with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from zoo_harness.compute.distributed import ALONE, Processes
+from zoo_harness.records.option_checks import CacheDtype
+
+
+@dataclass(frozen=True)
+class ComputeContext:
+    """What a run computes with, apart from the training settings themselves."""
+
+    device: torch.device
+    precision: str = "fp32"
+    predict: Literal["cls", "mean"] = "cls"
+    seed: int = 0
+    deterministic: bool = False
+    compiled: bool = False
+    cache_dtype: CacheDtype = "exact"
+    processes: Processes = ALONE

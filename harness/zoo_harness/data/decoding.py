@@ -1,0 +1,188 @@
+"""Decoding."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zoo.dataset import ImageFiles, ImageSplit
+from zoo.errors import DataError, ZooError
+from zoo_harness.data.transform import BatchTransform
+from zoo_harness.records.run import SplitRecord
+
+_IN_MEMORY = 2**30  # bytes of decoded images; more goes to a memory-mapped file
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """One split, decoded: uint8 images ``(N, H, W)`` or ``(N, H, W, 3)`` and int64 labels ``(N,)``.
+
+    ``sized`` says whether the images already have the network's input size.
+    """
+
+    images: NDArray[np.uint8]
+    labels: Tensor
+    sized: bool
+    transform: BatchTransform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def raw_pixels(self) -> NDArray[np.uint8]:
+        """The images as rows ``(N, H W)`` or ``(N, H W 3)``, without a copy where they lie in one piece."""
+        return self.images.reshape(len(self), -1)
+
+    def batch(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Network input and labels of these images, on the device."""
+        planes, labels = self.planes(indices, device)
+        return self.transform.normalise(planes), labels
+
+    def planes(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+        """These images at the input size, uint8 (B, 3, h, w), and their labels, on the device."""
+        raw = torch.from_numpy(np.ascontiguousarray(self.images[indices])).to(device)
+        labels = self.labels[torch.from_numpy(indices)].to(device)
+        return raw.permute(0, 3, 1, 2) if self.sized else self.transform.resize_and_crop(raw), labels
+
+    def in_order(self, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """All batches, first to last."""
+        for start in range(0, len(self), batch_size):
+            yield self.batch(np.arange(start, min(start + batch_size, len(self))), device)
+
+
+def select_images(split: ImageSplit, indices: NDArray[np.int64]) -> ImageSplit:
+    """Select images of a split by index, without decoding any."""
+    labels = np.asarray(split.labels)[indices]
+    if isinstance(split.images, np.ndarray):
+        return ImageSplit(split.images[indices], labels)
+    return ImageSplit(_Chosen(split.images, indices), labels)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    files: ImageFiles
+    indices: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.files[int(self.indices[index])]
+
+    @property
+    def concurrent(self) -> bool:
+        return getattr(self.files, "concurrent", False)
+
+    @property
+    def paths(self) -> list[Path] | None:
+        paths = getattr(self.files, "paths", None)
+        return paths and [paths[index] for index in self.indices]
+
+
+def decode_split(
+    split: ImageSplit,
+    indices: NDArray[np.int64],
+    classes: tuple[str, ...],
+    name: str,
+    transform: BatchTransform,
+) -> tuple[ImageData, SplitRecord]:
+    """Decode the chosen images of a split; return them with their record."""
+    chosen = select_images(split, indices)
+    labels = np.asarray(chosen.labels, dtype=np.int64)
+    digest = hashlib.sha256(labels.tobytes())
+    if isinstance(chosen.images, np.ndarray):
+        images, sized = _check_array(chosen.images, name), False
+        digest.update(f"{images.shape}".encode())
+        digest.update(np.ascontiguousarray(images).data)
+    else:
+        images, sized = _decode_files(chosen.images, transform, digest), True
+    record = SplitRecord(
+        split=name,
+        images=len(labels),
+        per_class=tuple(int(count) for count in np.bincount(labels, minlength=len(classes))),
+        pixels=images.shape[1:],
+        resized=sized,
+        fingerprint=digest.hexdigest(),
+    )
+    return ImageData(images, torch.from_numpy(labels), sized, transform), record
+
+
+def _check_array(images: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
+        raise DataError(
+            f"split {name!r}: expected uint8 images (N, H, W) or (N, H, W, 3), given {images.dtype} {images.shape}"
+        )
+    return images
+
+
+def _decode_files(files: ImageFiles, transform: BatchTransform, digest: Any) -> NDArray[np.uint8]:
+    images = _allocate((len(files), *transform.preprocessing.input_size, 3))
+
+    def decode(index: int) -> NDArray[np.uint8]:
+        pixels = np.array(files[index].convert("RGB"))
+        with _named(files, index):
+            images[index] = transform.resize_and_crop(torch.from_numpy(pixels)[None])[0].permute(1, 2, 0).numpy()
+        return pixels
+
+    concurrent = getattr(files, "concurrent", False)
+    for pixels in _in_threads(decode, len(files)) if concurrent else map(decode, range(len(files))):
+        digest.update(f"{pixels.shape}".encode())
+        digest.update(pixels.data)
+    return images
+
+
+@contextmanager
+def _named(files: ImageFiles, index: int) -> Iterator[None]:
+    """Say of which image an error is."""
+    try:
+        yield
+    except DataError as error:
+        paths = getattr(files, "paths", None)
+        raise DataError(f"{paths[index] if paths else f'image {index}'}: {error}; remove or cut it") from error
+
+
+def _in_threads(decode: Callable[[int], NDArray[np.uint8]], images: int) -> Iterator[NDArray[np.uint8]]:
+    """What ``decode`` gives for each, in order, a few ahead of who asks; Pillow lets other threads run meanwhile."""
+    threads = os.cpu_count() or 1
+    coming: deque[Future[NDArray[np.uint8]]] = deque()
+    with ThreadPoolExecutor(threads) as executor:
+        try:
+            for index in range(images):
+                coming.append(executor.submit(decode, index))
+                if len(coming) > 2 * threads:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for future in coming:  # after an image that cannot be decoded
+                future.cancel()
+
+
+def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    size = math.prod(shape)
+    if size <= _IN_MEMORY:
+        return np.empty(shape, np.uint8)
+    try:
+        # The file has no name and goes with the process, however that ends.
+        with tempfile.TemporaryFile() as file:
+            os.posix_fallocate(file.fileno(), 0, size)  # a disk that fills up later would kill the process
+            return np.memmap(file, np.uint8, "w+", shape=shape)
+    except OSError as error:
+        raise ZooError(
+            f"the decoded images need {size / 2**30:.1f} GiB in {tempfile.gettempdir()}: {error.strerror or error}; "
+            "free some, set TMPDIR to another folder, or use fewer images with --per-class or --limit"
+        ) from error

@@ -1,0 +1,85 @@
+"""Finds and reads the image files a user names; nothing here imports torch."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.errors import DataError, UsageError
+from zoo.picture import upright_grey_or_colour
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+LONGEST_ASPECT = 200
+
+"""Of an image's sides: resized by the shorter one, a longer strip would take gigabytes."""
+
+
+def image_paths(named: Iterable[str | Path]) -> list[Path]:
+    """The files that are named, and for a folder all image files in it by name, hidden ones and subfolders left out.
+
+    A file that is named itself need neither have an image's ending nor be there: reading it tells. Raises
+    :class:`~zoo.errors.UsageError` for a folder without image files.
+    """
+    paths: list[Path] = []
+    for each in named:
+        path = _expanded(each)
+        paths += _images_in(path) if os.path.isdir(path) else [path]  # noqa: PTH112 - a name too long is no error here
+    return paths
+
+
+def _expanded(named: str | Path) -> Path:
+    try:
+        return Path(named).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{str(named)!r}: {error}") from error
+
+
+def _images_in(folder: Path) -> list[Path]:
+    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    found = [path for path in visible if path.suffix.lower() in IMAGE_ENDINGS and not path.is_dir()]
+    if not found:
+        deeper = "; it has folders, which are not looked into" if any(path.is_dir() for path in visible) else ""
+        raise UsageError(f"folder {str(folder)!r} has no image file ({', '.join(IMAGE_ENDINGS)}){deeper}")
+    return found
+
+
+def read_image(path: Path) -> Image:
+    """The image of a file, upright, in mode ``L`` or ``RGB``.
+
+    Raises :class:`~zoo.errors.DataError` that names the file where it cannot be read, is no image or a long strip.
+    """
+    import PIL.Image
+
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is not a regular file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of metadata and of size: what cannot be used is an error
+            with PIL.Image.open(path) as image:
+                _refuse_strips(path, image.size)
+                return upright_grey_or_colour(image)
+    except DataError:
+        raise
+    except PIL.UnidentifiedImageError as error:
+        raise DataError(f"{path} is not an image of a known format") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except Exception as error:  # Pillow's decoders let OSError, SyntaxError, struct.error and more through
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise DataError(f"{path} cannot be read as an image ({reason})") from error
+
+
+def _refuse_strips(path: Path, size: tuple[int, int]) -> None:
+    width, height = size
+    if min(size) == 0 or max(size) > LONGEST_ASPECT * min(size):
+        raise DataError(
+            f"{path} is a strip of {width:,} x {height:,} pixels; one side may have at most {LONGEST_ASPECT} times the "
+            "other's"
+        )

@@ -1,0 +1,1 @@
+"""One pass over a split; scores of splits and layers; confusion."""

@@ -1,0 +1,77 @@
+"""Which classes a network takes for which: the confusion matrix of a run's headline split, and what stands out in it.
+
+The predictions of every image are kept while a split is evaluated, on the device, and are counted here at the end.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+from zoo_harness.evaluation.split_evaluation import measure
+from zoo_harness.records.run import ClassAccuracy, ConfusedPair, ConfusionSummary, Record
+from zoo_harness.util.atomic_files import write_text
+
+CONFUSION = "confusion.json"
+MOST_CLASSES = 1000  # more would be a matrix of many megabytes that is zero nearly everywhere
+_TOLD = 5
+
+
+class Confusion(Record):
+    """The content of ``confusion.json``: ``counts[i][j]`` images of class ``i`` were taken for class ``j``."""
+
+    format: Literal["blockzoo confusion 1"] = "blockzoo confusion 1"
+    split: str
+    classes: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+    def write(self, directory: Path) -> None:
+        """Write ``confusion.json`` into a run directory."""
+        write_text(directory / CONFUSION, self.model_dump_json() + "\n")
+
+
+def count_confusion(labels: Tensor, predictions: Tensor, classes: tuple[str, ...], split: str) -> Confusion | None:
+    """The matrix of labels (N,) and predictions (N,), whole numbers; ``None`` for more than 1,000 classes.
+
+    >>> import torch
+    >>> found = count_confusion(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), ("cat", "dog"), "test")
+    >>> found.counts
+    ((1, 1), (0, 1))
+    """
+    size = len(classes)
+    if size > MOST_CLASSES:
+        return None
+    cells = (labels.cpu() * size + predictions.cpu()).numpy()
+    counts = np.bincount(cells, minlength=size * size).reshape(size, size)
+    return Confusion(split=split, classes=classes, counts=tuple(map(tuple, counts.tolist())))
+
+
+def summarize(confusion: Confusion) -> ConfusionSummary:
+    """The pairs of classes that are confused most often, and the classes that are recognised worst; five of each.
+
+    >>> found = summarize(Confusion(split="test", classes=("cat", "dog"), counts=((1, 1), (0, 1))))
+    >>> found.pairs
+    (ConfusedPair(true='cat', predicted='dog', images=1, of=2),)
+    >>> [(worst.name, worst.accuracy.value) for worst in found.worst]
+    [('cat', 0.5), ('dog', 1.0)]
+    """
+    counts, names = np.array(confusion.counts), confusion.classes
+    images = counts.sum(axis=1)
+    wrong = counts - np.diag(np.diag(counts))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_TOLD]
+    pairs = [(*divmod(int(place), len(names)),) for place in order if wrong.flat[place]]
+    shares = [(counts[place, place] / images[place], place) for place in np.flatnonzero(images).tolist()]
+    return ConfusionSummary(
+        split=confusion.split,
+        pairs=tuple(
+            ConfusedPair(true=names[true], predicted=names[taken], images=int(wrong[true, taken]), of=int(images[true]))
+            for true, taken in pairs
+        ),
+        worst=tuple(
+            ClassAccuracy(name=names[place], accuracy=measure(float(share), int(images[place])))
+            for share, place in sorted(shares)[:_TOLD]
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Keep the outputs of the frozen part."""

@@ -1,0 +1,1 @@
+"""Cut a network where training starts."""

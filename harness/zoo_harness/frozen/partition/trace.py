@@ -1,0 +1,353 @@
+"""Records what a network does to a batch, coarsely: for :mod:`zoo_harness.split`, which cuts it in two.
+
+The record is a torch.fx graph whose tracer enters only modules that hold both frozen and trained parameters, or a
+head; every other module is one step. Each step is also carried out as it is recorded, on tensors of the meta device
+(which have shapes and no values) wherever the network allows, so that code which asks for a shape gets an answer, and
+so that what a step does beyond its result is known: which tensors it overwrites, whether it draws random numbers,
+and which operations it comes to in this mode.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from zoo_harness.frozen.partition.side_effects import (
+    CannotSplitError,
+    attributes_put_back,
+    one_line,
+    put_back,
+    random_states,
+    states_put_back,
+    storage,
+    tensors_in,
+)
+
+# Torch.fx overlooks these where a size is given as several integers one of which it stands for.
+FACTORIES = (torch.arange, torch.empty, torch.full, torch.ones, torch.rand, torch.randint, torch.randn, torch.zeros)
+
+
+class WholeNetwork(nn.Module):
+    """Calls the network with the images alone: a traced ``forward`` would take its optional arguments for inputs."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Any:
+        """Whatever the network gives."""
+        return self.network(images)
+
+
+@dataclass
+class Entered:
+    """A module the tracer went into: the step whose result it gave, and the last step before it returned."""
+
+    module: nn.Module
+    result: fx.Node
+    last: fx.Node
+
+
+@dataclass
+class Trace:
+    """The steps of one run, in order; ``node.meta`` holds what :class:`Effects` says of each, and its ``value``."""
+
+    root: WholeNetwork
+    nodes: list[fx.Node]
+    entered: list[Entered]
+
+    def module(self, node: fx.Node) -> nn.Module:
+        """The module that a ``call_module`` step runs."""
+        return self.root.get_submodule(str(node.target))
+
+
+@dataclass
+class Effects:
+    """What a step did beyond its result; tensors that share memory are one storage."""
+
+    reads: set[int] = field(default_factory=set)
+    writes: set[int] = field(default_factory=set)
+    operations: tuple[str, ...] = ()
+    draws: bool = False
+    changes_buffers: bool = False
+
+
+def trace_network(network: nn.Module, images: Tensor, heads: set[nn.Module], undivided: set[nn.Module]) -> Trace:
+    """Record one run in the modes the modules are in.
+
+    A module whose code cannot be recorded joins ``undivided`` and becomes one step. Raises
+    :class:`CannotSplitError` where that is the network itself.
+    """
+    while True:
+        tracer = _Tracer(images, heads, undivided)
+        root = WholeNetwork(network)
+        try:
+            with torch.no_grad(), attributes_put_back(network), _compiled_code_guarded():
+                graph = tracer.trace(root)
+        except Exception as error:  # whatever the code of a network may raise
+            culprit = tracer.culprit
+            if culprit is None or culprit is network or culprit in undivided:
+                raise CannotSplitError(_why(error)) from error
+            undivided.add(culprit)
+        else:
+            return Trace(root, [node for node in graph.nodes if node.op != "output"], tracer.entered)
+
+
+@contextlib.contextmanager
+def on_meta(network: nn.Module) -> Iterator[None]:
+    """Give the network tensors without values while the body runs, so that running it costs and changes nothing."""
+    stand_ins: dict[Tensor, Tensor] = {}
+
+    def stand_in(tensor: Tensor) -> Tensor:
+        if tensor not in stand_ins:
+            empty = torch.empty_like(tensor, device="meta", requires_grad=False)
+            learns = isinstance(tensor, nn.Parameter)
+            stand_ins[tensor] = nn.Parameter(empty, requires_grad=tensor.requires_grad) if learns else empty
+        return stand_ins[tensor]
+
+    with contextlib.ExitStack() as originals:
+        for module in network.modules():
+            held: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+            for tensors in held:
+                originals.callback(put_back, tensors, dict(tensors))
+                for name, tensor in [*tensors.items()]:
+                    tensors[name] = None if tensor is None else stand_in(tensor)
+        yield
+
+
+@contextlib.contextmanager
+def _compiled_code_guarded() -> Iterator[None]:
+    """Compiled code takes what passes for a tensor for one, and crashes; where Python calls such code, refuse."""
+    guarded = [(torch.autograd.Function, "apply"), (torch.jit.ScriptFunction, "__call__")]
+    guarded.append((torch._C.ScriptMethod, "__call__"))
+    originals = [(kind, name, kind.__dict__[name]) for kind, name in guarded]
+
+    def guard(original: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if any(type(part) is _Proxy for part in pytree.tree_leaves((args, kwargs))):
+                raise CannotSplitError("it calls compiled code, which takes only tensors")
+            return original(*args, **kwargs)
+
+        return call
+
+    try:
+        for kind, name, original in originals:
+            by_class = isinstance(original, classmethod)
+            setattr(kind, name, classmethod(guard(original.__func__)) if by_class else guard(original))
+        yield
+    finally:
+        for kind, name, original in originals:
+            setattr(kind, name, original)
+
+
+class _Tracer(fx.Tracer):
+    proxy_buffer_attributes = True  # otherwise a buffer that is written to changes while the network is traced
+
+    def __init__(self, images: Tensor, heads: set[nn.Module], undivided: set[nn.Module]) -> None:
+        super().__init__(autowrap_functions=FACTORIES)
+        self._autowrap_search.append(torch)
+        self.entered: list[Entered] = []
+        self.culprit: nn.Module | None = None  # the innermost module whose code failed
+        self._images = images
+        self._heads = heads
+        self._undivided = undivided
+        self._carrying_out = False
+        self._last: fx.Node | None = None
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002
+        if m in self._undivided or isinstance(m, fx.GraphModule):
+            return True
+        trained = {parameter.requires_grad for parameter in m.parameters()}
+        if trained == {True, False}:
+            return False
+        return self._heads.isdisjoint(part for part in m.modules() if part is not m)
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        if self._carrying_out:
+            return forward(*args, **kwargs)
+        if self.is_leaf_module(m, ""):
+            return super().call_module(m, forward, args, kwargs)
+        before = random_states()
+        try:
+            result = super().call_module(m, forward, args, kwargs)
+            if random_states() != before:
+                raise CannotSplitError("it draws random numbers that a recording would keep for ever")
+        except Exception:
+            self.culprit = self.culprit or m
+            raise
+        if isinstance(result, fx.Proxy) and self._last is not None:
+            self.entered.append(Entered(m, result.node, self._last))
+        return result
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        return attr_val if self._carrying_out else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(kind, *args, **kwargs)
+        if kind != "output":
+            self._carrying_out = True
+            try:
+                self._carry_out(node)
+            finally:
+                self._carrying_out = False
+            self._last = node
+        return node
+
+    def create_arg(self, a: Any) -> Any:
+        return a.node if issubclass(type(a), fx.Proxy) else super().create_arg(a)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        value = obj.node.meta["value"]
+        return bool(super().to_bool(obj) if isinstance(value, Tensor) else value)
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        value = obj.node.meta["value"]
+        if isinstance(value, (tuple, list)):
+            return iter([operator.getitem(obj, place) for place in range(len(value))])
+        return iter(super().iter(obj))
+
+    def _carry_out(self, node: fx.Node) -> None:
+        args, kwargs = _given((node.args, node.kwargs))
+        effects = Effects()
+        watched = {tensor: tensor._version for tensor in tensors_in((args, kwargs))}
+        module = self.root.get_submodule(str(node.target)) if node.op == "call_module" else None
+        held = {buffer: buffer._version for buffer in module.buffers()} if module else {}
+        with states_put_back():
+            before = random_states()
+            with Listener() as listener:
+                node.meta["value"] = self._result(node, args, kwargs)
+            draws = listener.draws or random_states() != before
+        effects.reads = {storage(tensor) for tensor in watched}
+        effects.writes = {storage(tensor) for tensor, version in watched.items() if tensor._version != version}
+        effects.operations = tuple(listener.operations)
+        effects.draws = draws
+        own = {storage(read.meta["value"]) for read in node.all_input_nodes if _is_tensor_of_a_module(read)}
+        effects.changes_buffers = any(buffer._version != version for buffer, version in held.items()) or bool(
+            own & effects.writes
+        )
+        node.meta["effects"] = effects
+
+    def _result(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        match node.op:
+            case "placeholder":
+                return self._images
+            case "get_attr":
+                value: Any = self.root
+                for name in str(node.target).split("."):
+                    value = getattr(value, name)
+                return value
+            case "call_module":
+                return self.root.get_submodule(str(node.target))(*args, **kwargs)
+            case "call_method":
+                return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        assert callable(node.target)  # noqa: S101 - all that is left is call_function
+        return node.target(*args, **kwargs)
+
+
+def _given(argument: Any) -> Any:
+    """The value of a step's argument; lists are lists again, which a module may write to."""
+    if isinstance(argument, fx.Node):
+        return argument.meta["value"]
+    if isinstance(argument, list):
+        return [_given(part) for part in argument]
+    if isinstance(argument, dict):
+        return {key: _given(part) for key, part in argument.items()}
+    if type(argument) is tuple:
+        return tuple(map(_given, argument))
+    return fx.map_arg(argument, lambda given: given.meta["value"])  # slices, named tuples
+
+
+class _Proxy(fx.Proxy):
+    """Stands for a value: passes for a tensor if that is one, for a number if that is one, and changes in place.
+
+    Where Python itself wants a length or a number, the number enters the recording; that of another number of images
+    shows whether it stays the same.
+    """
+
+    _is_param = _is_buffer = False  # asked by isinstance(..., nn.Parameter) and the like
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return Tensor if isinstance(self.node.meta["value"], Tensor) else _Proxy
+
+    def __len__(self) -> int:
+        return len(self.node.meta["value"])
+
+    def __index__(self) -> int:
+        return operator.index(self._number())
+
+    def __int__(self) -> int:
+        return int(self._number())
+
+    def __float__(self) -> float:
+        return float(self._number())
+
+    def _number(self) -> Any:
+        value = self.node.meta["value"]
+        if isinstance(value, Tensor):
+            raise fx.proxy.TraceError("the value of a tensor is asked for")
+        return value
+
+    def __setitem__(self, place: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, place, value), {})
+
+
+def _in_place(name: str) -> Any:
+    """Torch.fx records ``x += y`` as ``x = x + y``, so that whoever shares the memory of x would not see the sum."""
+
+    def method(self: _Proxy, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", getattr(operator, name), (self, other), {})
+
+    return method
+
+
+for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor", "imatmul"):
+    setattr(_Proxy, f"__{_name}__", _in_place(_name))
+
+
+class Listener(TorchDispatchMode):
+    """Hears the operations a step comes to."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: list[str] = []
+        self.draws = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | (kwargs or {})
+        flags = {name: value for name, value in given.items() if isinstance(value, (bool, float))}
+        self.operations.append(f"{func} {flags}")
+        self.draws |= _draws(func, given)
+        return func(*args, **(kwargs or {}))
+
+
+def _draws(func: Any, given: dict[str, Any]) -> bool:
+    """Whether an operation draws random numbers: many do so only in training, or for a dropout above zero."""
+    if torch.Tag.nondeterministic_seeded not in func.tags:
+        return False
+    given = {argument.name: argument.default_value for argument in func._schema.arguments} | given
+    if given.get("train", given.get("training", True)) is False:
+        return False
+    return bool(given.get("dropout_p", given.get("dropout", True)))
+
+
+def _is_tensor_of_a_module(node: fx.Node) -> bool:
+    return node.op == "get_attr" and isinstance(node.meta["value"], Tensor)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, fx.proxy.TraceError):
+        return "its forward method decides by the values of a tensor"
+    told = str(error) if isinstance(error, CannotSplitError) else one_line(error)
+    return f"its forward method cannot be recorded: {told}"

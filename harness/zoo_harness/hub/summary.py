@@ -1,0 +1,112 @@
+"""What a checkpoint is, in a few figures, for who has just fetched it: plain data, and the lines of a terminal.
+
+The record may be a stranger's, so nothing of it reaches the terminal but as one line of printable text.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo_harness.hub.locate import CheckpointPlace
+from zoo_harness.records.file_names import CARD, CHECKPOINT
+from zoo_harness.records.run import RunRecord, ScoreMeasurement
+from zoo_harness.reports.separation_tables import with_error
+from zoo_harness.reports.wording import head_in_words, percent, preprocessing_in_words, pretrained_on
+from zoo_harness.util.byte_sizes import bytes_in_words
+from zoo_harness.util.text import one_line
+
+_SHOWN_CLASSES = 10
+
+
+def summary(record: RunRecord, place: CheckpointPlace, folder: Path) -> dict[str, Any]:
+    """Plain data of a checkpoint in ``folder``, for ``--json``."""
+    accuracy, split = record.headline
+    separation = record.results.separation_after
+    return {
+        "repository": place.reference.id if place.reference else None,
+        "revision": place.reference.revision if place.reference else None,
+        "commit": place.commit,
+        "folder": str(folder),
+        "checkpoint": str(folder / CHECKPOINT),
+        "sha256": record.checkpoint_sha256,
+        "bytes": (folder / CHECKPOINT).stat().st_size,
+        "backbone": record.backbone.name,
+        "network": f"{record.backbone.network_kind} {record.backbone.network}",
+        "recipe": record.settings.recipe,
+        "parameters": record.parameters.total,
+        "parameters_trained": record.parameters.trained,
+        "dataset": record.dataset.title,
+        "classes": list(record.dataset.classes),
+        "split": split.split,
+        "accuracy": accuracy.model_dump() if accuracy else None,
+        "separation_layer": separation.layer if separation else None,
+        "separation_index": _plain(_headline_si(record)),
+        "license_of_the_base_weights": record.weights.license,
+        "base_weights": record.weights.source,
+        "finished": record.ended,
+    }
+
+
+def summary_lines(record: RunRecord, place: CheckpointPlace, folder: Path) -> list[str]:
+    """What a checkpoint is and how it is used, for a person."""
+    named = str(place.reference) if place.reference and folder == place.path else str(folder)
+    typed = shlex.quote(named)
+    uses = [
+        (f"zoo predict {typed} IMAGE...", "the likeliest classes of images of yours"),
+        (f"zoo eval {typed} --epochs 0", "whether it gives the same figures here"),
+        (f"zoo.load({named!r})", "in Python"),
+    ]
+    return [*_in_columns([*_origin(record, place, folder), *_facts(record)]), "", *_in_columns(uses)]
+
+
+def _in_columns(rows: Sequence[tuple[str, str]]) -> list[str]:
+    width = max(len(first) for first, _second in rows)
+    return [f"{one_line(first):<{width}}  {one_line(second)}" for first, second in rows]
+
+
+def _origin(record: RunRecord, place: CheckpointPlace, folder: Path) -> list[tuple[str, str]]:
+    size = bytes_in_words((folder / CHECKPOINT).stat().st_size)
+    rows = [
+        ("folder", str(folder)),
+        ("card", str(folder / CARD)),
+        ("checkpoint", f"{CHECKPOINT}, {size}, SHA-256 {record.checkpoint_sha256}"),
+    ]
+    if place.reference is not None:
+        rows.insert(0, ("repository", f"{place.reference}, commit {place.commit or 'unknown'}"))
+    return rows
+
+
+def _facts(record: RunRecord) -> list[tuple[str, str]]:
+    accuracy, split = record.headline
+    separation, classes = record.results.separation_after, record.dataset.classes
+    head = head_in_words(record.settings.head, record.backbone.features[-1].width, len(classes))
+    shown = ", ".join(classes[:_SHOWN_CLASSES]) + (", ..." if len(classes) > _SHOWN_CLASSES else "")
+    return [
+        ("backbone", f"{record.backbone.name} ({record.backbone.network}), recipe {record.settings.recipe}"),
+        ("head", head),
+        ("parameters", f"{record.parameters.total:,}, of them {record.parameters.trained:,} trained"),
+        ("data", f"{record.dataset.title}, {record.dataset.subset}"),
+        ("classes", f"{len(classes)}: {shown}"),
+        ("images", preprocessing_in_words(record.settings.preprocessing)),
+        ("accuracy", f"{percent(accuracy)} ({split.split}, {split.images:,} images)"),
+        ("SI", f"{with_error(_headline_si(record))}" + (f" (layer {separation.layer})" if separation else "")),
+        ("base weights", f"{record.weights.source}, {pretrained_on(record) or 'of unknown data'}"),
+        ("licence", f"{record.weights.license or 'not known'}, of the base weights"),
+        ("made", f"{record.ended or 'not finished'}, blockzoo {record.versions.get('blockzoo', 'of unknown version')}"),
+    ]
+
+
+def _headline_si(record: RunRecord) -> ScoreMeasurement | None:
+    separation = record.results.separation_after
+    if separation is None:
+        return None
+    with_test = record.results.test_accuracy is not None and record.dataset.test is not None
+    split = separation.test if with_test else separation.evaluation
+    return split.si if split else None
+
+
+def _plain(score: ScoreMeasurement | None) -> dict[str, Any] | None:
+    return score.model_dump() if score else None

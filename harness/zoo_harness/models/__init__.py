@@ -1,0 +1,1 @@
+"""Build a network, load weights, replace its head, freeze it, read its layers."""

@@ -1,0 +1,68 @@
+"""Builds the bare network a backbone's record names, initialised as its own constructor does it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from zoo.backbone import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
+from zoo.errors import DeclarationError, near_misses, shortened
+from zoo_harness.util.entry_function import load_function
+
+
+def build_network(name: str, architecture: Architecture, device: str = "cpu") -> nn.Module:
+    """The whole network of backbone ``name`` with its original classifier, in evaluation mode.
+
+    On ``device="meta"`` it takes no memory and its weights cannot be read: enough to count and name parameters.
+    Raises :class:`~zoo.errors.DeclarationError` where the architecture does not exist.
+    """
+    with torch.device(device):
+        match architecture:
+            case TimmArchitecture():
+                network = _build_timm(name, architecture.name)
+            case TorchvisionArchitecture():
+                network = _build_torchvision(name, architecture.name)
+            case FactoryArchitecture():
+                network = _build_by_factory(name, architecture.name)
+    return network.eval()
+
+
+def _build_timm(name: str, architecture: str) -> nn.Module:
+    import timm
+
+    bare, _, tag = architecture.partition(".")
+    known = timm.list_models(bare) and (not tag or architecture in timm.list_pretrained(f"{bare}.*"))
+    if not known:
+        near = near_misses(architecture, [*timm.list_models(), *timm.list_pretrained()])
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise DeclarationError(
+            f"backbone {shortened(name)}: timm {timm.__version__} has no {shortened(architecture)}{hint}"
+        )
+    network: nn.Module = timm.create_model(architecture, pretrained=False)
+    return network
+
+
+def _build_torchvision(name: str, architecture: str) -> nn.Module:
+    from torchvision import models
+
+    try:
+        network: nn.Module = models.get_model(architecture, weights=None)
+    except NotImplementedError:  # RegNets read their widths from tensors, and those on the meta device hold nothing
+        with torch.device("cpu"):
+            network = models.get_model(architecture, weights=None).to("meta")
+    except ValueError as error:
+        near = near_misses(architecture, models.list_models())
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise DeclarationError(
+            f"backbone {shortened(name)}: torchvision has no {shortened(architecture)}{hint}"
+        ) from error
+    return network
+
+
+def _build_by_factory(name: str, function: str) -> nn.Module:
+    made = load_function(function, f"backbone {shortened(name)}: architecture")()
+    if not isinstance(made, nn.Module):
+        raise DeclarationError(
+            f"backbone {shortened(name)}: {function} returned {type(made).__name__}, not a torch module"
+        )
+    return made

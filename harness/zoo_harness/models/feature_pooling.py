@@ -1,0 +1,64 @@
+"""Reads declared layers as one vector per image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zoo.backbone import FeatureLayer
+from zoo.errors import DeclarationError
+from zoo_harness.models.modules import capture
+from zoo_harness.models.tuned_network import TunedNetwork
+
+_DIMENSIONS = {"average": (3, 4), "average_channels_last": (4,), "cls": (3,), "dist": (3,)}
+
+
+def pool_features(output: Tensor, layer: FeatureLayer) -> Tensor:
+    """Vectors ``(B, width)`` from what a layer puts out, as its record says.
+
+    Raises :class:`~zoo.errors.DeclarationError` where the layer's output has not the declared form or width.
+
+    >>> import torch
+    >>> pool_features(torch.ones(2, 5, 7, 7), FeatureLayer("layer4", 5)).shape
+    torch.Size([2, 5])
+    """
+    allowed = _DIMENSIONS.get(layer.pool)
+    if allowed is not None and output.ndim not in allowed:
+        raise DeclarationError(
+            f"feature layer {layer.path!r}: pool {layer.pool!r} needs {' or '.join(map(str, allowed))} dimensions, "
+            f"it puts out {tuple(output.shape)}"
+        )
+    vectors = _pool(output, layer)
+    if vectors.shape[1] != layer.width:
+        raise DeclarationError(
+            f"feature layer {layer.path!r} is declared {layer.width} wide with pool {layer.pool!r}, "
+            f"but gives {vectors.shape[1]}"
+        )
+    return vectors
+
+
+def _pool(output: Tensor, layer: FeatureLayer) -> Tensor:
+    match layer.pool:
+        case "flatten":
+            return output.flatten(1)
+        case "average":
+            return output.mean(1) if output.ndim == 3 else output.mean((2, 3))
+        case "average_channels_last":
+            return output.mean((1, 2))
+        case "cls":
+            return output[:, 0]
+        case "dist":
+            return output[:, 1]
+
+
+def check_layer(tuned: TunedNetwork, layer: FeatureLayer, example: Tensor) -> None:
+    """Run the layer that is scored on one image, so that a wrong declaration is told before anything is written.
+
+    Raises :class:`~zoo.errors.DeclarationError` where it does not run, or puts out something else than declared.
+    """
+    tuned.eval()
+    with torch.no_grad(), capture(tuned.network, [layer.path]) as outputs:
+        tuned.logits(example)
+    if layer.path not in outputs:
+        raise DeclarationError(f"feature layer {layer.path!r} exists but never runs")
+    pool_features(outputs[layer.path], layer)

@@ -1,0 +1,243 @@
+"""Reads the H5 files that Keras applications publish, with h5py alone: tensors and names, never the model in them.
+
+Such a file may be hostile. So only plain datasets that lie in the file itself are read, none before its size is known,
+and all of them together are never larger than the file. ``model_config``, which says how to build the network and could
+name code to run, is not looked at.
+
+The layout is Keras' older one, which Keras 3 still writes for ``model.save("net.h5")``: the attribute ``layer_names``
+names one group for each layer, and the attribute ``weight_names`` of each names its datasets. Source:
+``keras/src/legacy/saving/legacy_h5_format.py`` of Keras 3.15.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from zoo.errors import WeightsError
+
+if TYPE_CHECKING:
+    import h5py
+
+
+KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
+SAVE_AGAIN = "load it in Keras and write it with model.save('net.h5')"
+
+_PARAMETERS = {
+    "kernel": "weight",
+    "depthwise_kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
+_MOST_NAMES = 10_000  # in one attribute; the largest of Keras applications has about a thousand layers
+_LONGEST_NAME = 1_000
+_FLOATS = ("float16", "float32", "float64")
+
+# What only one of the networks has, of those that come after it in this list.
+_TELLTALE_LAYERS = {
+    "conv4_block36_preact_bn": "ResNet152V2",
+    "conv4_block23_preact_bn": "ResNet101V2",
+    "conv4_block6_preact_bn": "ResNet50V2",
+    "conv4_block48_1_conv": "DenseNet201",
+    "conv5_block32_1_conv": "DenseNet169",
+    "conv5_block16_1_conv": "DenseNet121",
+    "conv4_block36_3_conv": "ResNet152",
+    "conv4_block23_3_conv": "ResNet101",
+    "conv4_block6_3_conv": "ResNet50",
+    "block5_conv4": "VGG19",
+    "block5_conv3": "VGG16",
+}
+
+
+def read_keras_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of an H5 file of Keras as torch lays them out, named ``layer.weight``, ``layer.running_mean``, ...
+
+    Kernels become ``(out, in, height, width)`` or ``(out, in)``, those of depthwise convolutions
+    ``(in * multiplier, 1, height, width)``. Raises :class:`~zoo.errors.WeightsError` for a file that is damaged, is
+    laid out otherwise or points out of itself, and where h5py is not installed.
+    """
+    require_h5py(str(path))
+    import h5py
+
+    _refuse_other_kinds(path)
+    try:
+        with h5py.File(path, "r") as file:
+            return dict(_tensors(path, file))
+    except WeightsError:
+        raise
+    except Exception as error:  # damaged, h5py lets OSError, KeyError, RuntimeError, ValueError and more through
+        reason = next(iter(str(error).strip().splitlines()), "")
+        told = f"{type(error).__name__}: {reason}".rstrip(": ")
+        raise WeightsError(f"{path}: damaged or cut short ({told}); fetch it again") from error
+
+
+def require_h5py(what: str) -> None:
+    """Raise :class:`~zoo.errors.WeightsError` if h5py, which only ``blockzoo[keras]`` brings, is not installed."""
+    try:
+        import h5py  # noqa: F401
+    except ImportError as error:
+        advice = "pip install 'blockzoo[keras]'"
+        raise WeightsError(f"{what}: an H5 file of Keras needs h5py, which is not installed; {advice}") from error
+
+
+def named_as_in(network: Iterable[str], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors with each layer's name turned into the path of its module; those of no module keep theirs.
+
+    A layer belongs to the module whose path, with ``_`` for every dot, is its name.
+
+    >>> list(named_as_in(["conv5.block1.1_bn.weight"], {"conv5_block1_1_bn.weight": torch.ones(2)}))
+    ['conv5.block1.1_bn.weight']
+    """
+    paths = {_joined(name): name for name in network}
+    return {paths.get(name, name): tensor for name, tensor in tensors.items()}
+
+
+def network_of(layers: Iterable[str]) -> str | None:
+    """Which of Keras' residual, dense and VGG networks has these layers, ``None`` where that is not plain.
+
+    >>> network_of(["block5_conv3", "block5_conv4"])
+    "Keras' VGG19"
+    """
+    present = set(layers)
+    return next((f"Keras' {name}" for layer, name in _TELLTALE_LAYERS.items() if layer in present), None)
+
+
+def _joined(name: str) -> str:
+    path, _, parameter = name.rpartition(".")
+    return f"{path.replace('.', '_')}.{parameter}"
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(8)
+    except OSError as error:
+        raise WeightsError(f"{path}: not a readable H5 file: {error}") from error
+    if beginning.startswith(b"PK"):
+        raise WeightsError(f"{path}: a zip archive, as Keras 3 writes for .keras; {SAVE_AGAIN}")
+    if beginning != b"\x89HDF\r\n\x1a\n":
+        raise WeightsError(f"{path}: not an H5 file, whatever its name says; it begins with {beginning!r}")
+
+
+def _tensors(path: Path, file: h5py.File) -> Iterator[tuple[str, Tensor]]:
+    root = _root(path, file)
+    left = path.stat().st_size
+    seen: set[str] = set()
+    for layer in _names(path, root, "layer_names"):
+        group = _inside(path, root, layer, "group")
+        for name in _names(path, group, "weight_names"):
+            dataset = _inside(path, group, name, "dataset")
+            left -= _size_of_plain(path, name, dataset)
+            if left < 0:
+                raise WeightsError(f"{path}: tensor {name!r} and those before it would be larger than the file itself")
+            parameter = _parameter(path, layer, name)
+            if parameter in seen:
+                raise WeightsError(f"{path}: layer {layer!r} has two tensors that would be {parameter!r}")
+            seen.add(parameter)
+            values = dataset[()]
+            yield parameter, _laid_out(path, name, torch.from_numpy(values.astype(values.dtype.newbyteorder("="))))
+
+
+def _root(path: Path, file: h5py.File) -> Any:
+    if "layer_names" in file.attrs or "layer_names0" in file.attrs:
+        return file
+    if file.get("model_weights", getlink=True) is not None:  # a whole model was saved, not its weights alone
+        return _inside(path, file, "model_weights", "group")
+    if "_layer_checkpoint_dependencies" in file or "layers" in file:
+        raise WeightsError(f"{path}: Keras 3 layout (.weights.h5), which names no layers; {SAVE_AGAIN}")
+    found = ", ".join(map(repr, list(file)[:3])) or "nothing"
+    raise WeightsError(f"{path}: no weights of a Keras model: it has no attribute 'layer_names'; it holds {found}")
+
+
+def _names(path: Path, group: Any, attribute: str) -> list[str]:
+    """The names an attribute lists; a long list is cut into attributes ``name0``, ``name1``, ..."""
+    numbered = (f"{attribute}{number}" for number in range(len(group.attrs)))
+    parts = [attribute] if attribute in group.attrs else [part for part in numbered if part in group.attrs]
+    if not parts:
+        raise WeightsError(f"{path}: {group.name!r} has no attribute {attribute!r}; the file is damaged")
+    return [name for part in parts for name in _names_of_one(path, group, part)]
+
+
+def _names_of_one(path: Path, group: Any, attribute: str) -> list[str]:
+    import h5py
+
+    stored = group.attrs.get_id(attribute)
+    if stored.shape == (0,):  # of a layer without weights
+        return []
+    kind = h5py.check_string_dtype(stored.dtype)
+    too_many = len(stored.shape) != 1 or stored.shape[0] > _MOST_NAMES
+    if kind is None or too_many or (kind.length or 0) > _LONGEST_NAME:
+        raise WeightsError(f"{path}: attribute {attribute!r} of {group.name!r} is no list of names as Keras writes it")
+    values = group.attrs[attribute].tolist()
+    names = [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values]
+    strange = next((name for name in names if not name.isprintable() or len(name) > _LONGEST_NAME), None)
+    if strange is not None:
+        raise WeightsError(
+            f"{path}: attribute {attribute!r} of {group.name!r} lists {strange[:40]!r}, which is no name"
+        )
+    return names
+
+
+def _inside(path: Path, group: Any, name: str, kind: str) -> Any:
+    """The group or dataset at a path, reached through nothing that could lead out of the file."""
+    import h5py
+
+    found = group
+    for part in name.split("/"):
+        link = found.get(part, getlink=True) if isinstance(found, h5py.Group) and part not in ("", ".") else None
+        if link is None:
+            raise WeightsError(f"{path}: {kind} {name!r} of {group.name!r} is listed but missing; the file is damaged")
+        if not isinstance(link, h5py.HardLink):
+            raise WeightsError(
+                f"{path}: {kind} {name!r} lies behind a link ({type(link).__name__}) that may lead out of the file"
+            )
+        found = found[part]
+    if not isinstance(found, h5py.Group if kind == "group" else h5py.Dataset):
+        raise WeightsError(f"{path}: {name!r} of {group.name!r} is no {kind}; the file is damaged")
+    return found
+
+
+def _size_of_plain(path: Path, name: str, dataset: Any) -> int:
+    """The bytes of a dataset that is floats, in this file, in full and not compressed."""
+    if dataset.is_virtual or dataset.external:
+        raise WeightsError(f"{path}: tensor {name!r} lies in another file, which is not read")
+    if dataset.dtype.name not in _FLOATS:
+        raise WeightsError(f"{path}: tensor {name!r} holds {dataset.dtype}, expected one of {', '.join(_FLOATS)}")
+    stored, whole = dataset.id.get_storage_size(), dataset.size * dataset.dtype.itemsize
+    if stored != whole:
+        raise WeightsError(
+            f"{path}: tensor {name!r} of shape {dataset.shape} takes {whole} bytes, the file stores {stored}: it is "
+            f"compressed or not all there; {SAVE_AGAIN}"
+        )
+    return int(whole)
+
+
+def _parameter(path: Path, layer: str, name: str) -> str:
+    """``layer.weight`` for ``layer/kernel:0``."""
+    variable = re.sub(r":\d+$", "", name.rpartition("/")[2])
+    if variable not in _PARAMETERS:
+        raise WeightsError(f"{path}: layer {layer!r} has a {variable!r}; expected one of {', '.join(_PARAMETERS)}")
+    return f"{layer}.{_PARAMETERS[variable]}"
+
+
+def _laid_out(path: Path, name: str, values: Tensor) -> Tensor:
+    """A tensor as torch lays it out; Keras puts the output channels last."""
+    variable = name.rpartition("/")[2]
+    if "kernel" not in variable:
+        return values
+    if values.ndim not in (2, 4):
+        raise WeightsError(f"{path}: kernel {name!r} is of shape {tuple(values.shape)}, expected 2 or 4 dimensions")
+    if values.ndim == 2:
+        return values.t().contiguous()
+    if variable.startswith("depthwise"):  # (height, width, in, multiplier)
+        return values.permute(2, 3, 0, 1).flatten(0, 1).unsqueeze(1).contiguous()
+    return values.permute(3, 2, 0, 1).contiguous()

@@ -1,0 +1,73 @@
+"""Counts what trains, with and without the head, and names it tensor by tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import DeclarationError
+from zoo_harness.models.modules import capture
+from zoo_harness.records.run import ParametersRecord
+
+
+def has_batch_statistics(tuned: TunedNetwork) -> bool:
+    """Whether a module that trains normalises by the batch."""
+    named = tuned.network.named_modules()
+    return any(isinstance(module, nn.modules.batchnorm._NormBase) and tuned.modes[name] for name, module in named)
+
+
+@dataclass
+class TunedNetwork:
+    """A network with its new head and frozen part, and one way to call it: images in, one logits tensor a head out.
+
+    ``modes`` says for every module whether it is in training mode while the network trains.
+    """
+
+    network: nn.Module
+    head_paths: tuple[str, ...]
+    trained_paths: tuple[str, ...]
+    modes: dict[str, bool] = field(default_factory=dict)
+
+    def train(self) -> None:
+        """Put the part that trains into training mode, and the frozen part into inference mode."""
+        for name, module in self.network.named_modules():
+            module.training = self.modes[name]
+
+    def eval(self) -> None:
+        """Put everything into inference mode."""
+        self.network.eval()
+
+    def logits(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Logits ``(B, classes)`` of every head, the one predicted from first."""
+        with capture(self.network, self.head_paths) as outputs:
+            self.network(images)
+        silent = [path for path in self.head_paths if path not in outputs]
+        if silent:
+            raise DeclarationError(f"head {silent[0]!r} exists but never runs")
+        return tuple(outputs[path] for path in self.head_paths)
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that receive gradients, by name."""
+        return {name: value for name, value in self.network.named_parameters() if value.requires_grad}
+
+
+def count_parameters(tuned: TunedNetwork) -> ParametersRecord:
+    """Numbers and names of the parameters that train; works on the meta device."""
+    prefixes = tuple(f"{path}." for path in tuned.head_paths)
+    trained = tuned.trained_parameters()
+    return ParametersRecord(
+        total=sum(parameter.numel() for parameter in tuned.network.parameters()),
+        trained=sum(parameter.numel() for parameter in trained.values()),
+        trained_without_head=sum(
+            parameter.numel() for name, parameter in trained.items() if not name.startswith(prefixes)
+        ),
+        trained_names=tuple(trained),
+    )
+
+
+def prediction(logits: tuple[Tensor, ...], predict: Literal["cls", "mean"]) -> Tensor:
+    """The logits that decide: those of the first head, or with ``mean`` the mean over the heads."""
+    return logits[0] if predict == "cls" else torch.stack(logits).mean(0)

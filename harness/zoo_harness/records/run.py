@@ -1,0 +1,407 @@
+"""The record of one run: every setting, every version, every digest, and the results with their uncertainty.
+
+It is written when the run starts, after every epoch and when it ends, so that a run that was killed says how far it
+came. The same record makes the card. Nothing in it is a secret: the command is kept, the environment is not.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from zoo.backbone import Digest, DualHead, FeatureLayers, Head, Preprocessing, Training
+from zoo_harness.records.file_names import RECORD
+
+RUN = "run.json"
+LARGEST_RECORD = 32 * 2**20
+
+"""Bytes; that of a run on 21,000 classes has about two million."""
+
+PlotName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.png$")]
+Proportion = Annotated[float, Field(ge=0, le=1)]
+StandardError = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Record(BaseModel):
+    """Base of all parts: unknown keys are errors, values do not change once made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WeightsRecord(Record):
+    """The weights a run started from; ``source`` is a Hub id, a distribution, a path or ``random``.
+
+    ``declared`` says whether they are the ones that the plugin names; what it says of their licence, data and
+    accuracy holds for no others.
+    """
+
+    kind: str
+    declared: bool
+    source: str
+    filename: str | None
+    revision: str | None
+    sha256: str | None
+    bytes: int | None
+    license: str | None
+
+
+class BackboneRecord(Record):
+    """The backbone as its plugin declared it, and which plugin that was.
+
+    ``source_sha256`` is the digest of the Python files of the packages that the network's modules come from, but for
+    torch, timm and torchvision; ``None`` where there are none.
+    """
+
+    name: str
+    title: str
+    network: str
+    network_kind: Literal["timm", "torchvision", "factory"]
+    plugin: str
+    distribution: str
+    version: str
+    paper: str | None
+    pretrained_on: str | None
+    imagenet_top1: float | None
+    features: FeatureLayers
+    source_sha256: Digest | None = None
+
+
+class SplitRecord(Record):
+    """One split as it was used: how many images, how many of each class, and a digest of pixels and labels.
+
+    ``pixels`` is the shape of one decoded uint8 image, (height, width) or (height, width, 3): its own size, or where
+    ``resized`` is true the network's input size, to which images that come as files are resized and cropped.
+    """
+
+    split: str
+    images: int
+    per_class: tuple[int, ...]
+    pixels: tuple[int, ...]
+    resized: bool
+    fingerprint: str
+
+
+class DatasetRecord(Record):
+    """The data, down to the digest of what was really read; ``subset`` says in words what was left out.
+
+    ``test`` is the data set's own test split where a part of the training split is the evaluation split, and the test
+    split was kept for the end.
+    """
+
+    name: str
+    title: str
+    argument: str | None
+    hub_id: str | None
+    source: str
+    revision: str | None
+    license: str | None
+    citation: str | None
+    classes: tuple[str, ...]
+    train: SplitRecord
+    evaluation: SplitRecord
+    test: SplitRecord | None = None
+    per_class: int | None
+    limit: int | None
+    val_fraction: float | None
+    subset: str
+
+
+class ParametersRecord(Record):
+    """Numbers of parameters; ``trained_names`` are the exact tensors that received gradients."""
+
+    total: int
+    trained: int
+    trained_without_head: int
+    trained_names: tuple[str, ...]
+
+
+class SettingsRecord(Record):
+    """Every choice that can change a result."""
+
+    recipe: str
+    recipe_source: str | None
+    unfreeze: tuple[str, ...]
+    head: Head | DualHead
+    training: Training
+    preprocessing: Preprocessing
+    predict: Literal["cls", "mean"]
+    seed: int
+    device: str
+    precision: Literal["fp32", "bf16"]
+    deterministic: bool
+    compiled: bool = False
+    kept_as: Literal["exact", "fp16", "bf16"] = "exact"
+    evaluation_batch_size: int
+
+
+class HostRecord(Record):
+    """Where it ran, as far as that bears on speed and rounding."""
+
+    platform: str
+    processor: str
+    cores: int
+    memory_gib: float
+    accelerator: str | None
+    processes: int = 1
+
+
+class Measurement(Record):
+    """A value in [0, 1] and its binomial standard error over the ``n`` samples of that split (not over seeds)."""
+
+    value: Proportion
+    standard_error: StandardError
+    n: Annotated[int, Field(gt=0)]
+
+
+class ScoreMeasurement(Measurement):
+    """One score of the Separation Index family, with what :class:`zoo_harness.score.Score` says of its certainty.
+
+    ``standard_error`` takes the images as independent; ``bootstrap_error`` draws images that are each other's nearest
+    neighbour together, and is the one that is shown. ``tied``: images whose number another choice among equally
+    distant neighbours would change.
+    """
+
+    bootstrap_error: StandardError
+    tied: Count
+
+
+class SplitSeparation(Record):
+    """The five scores of one split, each image compared with all others of that split, by Euclidean distance.
+
+    ``order``: of high-order, soft and anti SI; 2, or 1 for two images, which have one neighbour each: then these three
+    are ``None``, since at order 1 they say no more than SI. ``duplicates``: images whose features equal those of
+    another; ``duplicates_unlike``: those of them that equal one of another class.
+    """
+
+    order: Literal[1, 2]
+    si: ScoreMeasurement
+    high: ScoreMeasurement | None
+    soft: ScoreMeasurement | None
+    anti: ScoreMeasurement | None
+    centre: ScoreMeasurement
+    duplicates: int
+    duplicates_unlike: int
+
+    @property
+    def scores(self) -> tuple[ScoreMeasurement | None, ...]:
+        """SI, high-order, soft, anti and centre SI, as every table has them."""
+        return (self.si, self.high, self.soft, self.anti, self.centre)
+
+
+class SeparationRecord(Record):
+    """The scores of one layer's features, on both splits; ``None`` for a split of one image, which has no neighbour.
+
+    ``layer`` is ``"raw pixels"`` for the images themselves: the decoded uint8 values of each, as one row; see
+    :class:`SplitRecord` for their shape. ``test`` is ``None`` where no test split was kept for the end, and before
+    training, when nothing looks at it.
+    """
+
+    layer: str
+    train: SplitSeparation | None
+    evaluation: SplitSeparation | None
+    test: SplitSeparation | None = None
+
+
+class EpochRecord(Record):
+    """One line of ``history.jsonl``; accuracies in [0, 1], losses are means per image, wall-clock seconds."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    evaluation_loss: float
+    evaluation_accuracy: float
+    train_seconds: float
+    evaluation_seconds: float
+
+
+class FrozenPartRecord(Record):
+    """How the part that does not train was run: once, its outputs kept, or with all the rest in every epoch.
+
+    ``reason`` says why the whole network ran in every epoch, and is ``None`` where it did not. ``kept`` names what is
+    kept of an image with its shape, ``place`` where. ``replayed`` says that the code of the whole network ran in
+    every epoch, its frozen part answered from what is kept. ``computed`` images had to be computed, in ``seconds``; the
+    outputs of the others were there from an earlier run.
+    """
+
+    reason: str | None
+    kept: tuple[str, ...] = ()
+    bytes_per_image: int | None = None
+    place: str | None = None
+    replayed: bool = False
+    computed: int | None = None
+    seconds: float | None = None
+
+
+class ConfusedPair(Record):
+    """Of the ``of`` images of a class ``true``, ``images`` were taken for ``predicted``."""
+
+    true: str
+    predicted: str
+    images: int
+    of: int
+
+
+class ClassAccuracy(Record):
+    """The part of one class's images that were recognised."""
+
+    name: str
+    accuracy: Measurement
+
+
+class ConfusionSummary(Record):
+    """What stands out in the confusion matrix of a split, which ``confusion.json`` has whole; most confused first."""
+
+    split: str
+    pairs: tuple[ConfusedPair, ...]
+    worst: tuple[ClassAccuracy, ...]
+
+
+class LayerScores(Record):
+    """Scores of one layer's features; ``vector`` says how its output became one vector of ``width`` numbers.
+
+    ``path`` is ``"raw pixels"`` for the images themselves.
+    """
+
+    path: str
+    width: int
+    vector: str
+    separation: SplitSeparation
+
+
+class LayerCurveRecord(Record):
+    """The separation at every declared layer of the trained network on one split, raw pixels first."""
+
+    split: str
+    layers: Annotated[tuple[LayerScores, ...], Field(min_length=1)]
+
+    @property
+    def best(self) -> LayerScores:
+        """The layer of the network with the highest Separation Index, the earliest of equals."""
+        layers = [layer for layer in self.layers if layer.path != "raw pixels"]
+        return max(layers or self.layers, key=lambda layer: layer.separation.si.value)
+
+
+class Results(Record):
+    """What was measured; ``None`` where the run has not come that far, or has no test split kept for the end.
+
+    ``confusion`` and ``layer_curve`` are of the headline's split, once a run is finished; runs of more than 1,000
+    classes and those that were told so have none. ``accuracy_by_other_rule`` is of that split too: of two heads, what
+    the mean gives where the first decides, and the first where the mean does.
+    """
+
+    epochs_done: int
+    evaluation_loss: float | None
+    accuracy: Measurement | None
+    train_accuracy: Measurement | None
+    test_loss: float | None = None
+    test_accuracy: Measurement | None = None
+    accuracy_by_other_rule: Measurement | None = None
+    separation_raw_pixels: SeparationRecord | None
+    separation_before: SeparationRecord | None
+    separation_after: SeparationRecord | None
+    confusion: ConfusionSummary | None = None
+    layer_curve: LayerCurveRecord | None = None
+    frozen_part: FrozenPartRecord | None
+    mean_train_seconds: float | None
+    mean_evaluation_seconds: float | None
+    total_seconds: float | None
+    peak_memory_gib: float | None
+
+
+class RunRecord(Record):
+    """One run, whole.
+
+    >>> RunRecord.model_fields["status"].annotation
+    typing.Literal['running', 'finished', 'interrupted', 'failed']
+    """
+
+    format: Literal["blockzoo run 1"] = "blockzoo run 1"
+    status: Literal["running", "finished", "interrupted", "failed"]
+    command: tuple[str, ...]
+    started: str
+    ended: str | None
+    backbone: BackboneRecord
+    weights: WeightsRecord
+    dataset: DatasetRecord
+    settings: SettingsRecord
+    parameters: ParametersRecord
+    versions: dict[str, str]
+    host: HostRecord
+    results: Results
+    checkpoint_sha256: Digest | None
+    plots: tuple[PlotName, ...] = ()
+
+    @property
+    def loads_in_timm(self) -> bool:
+        """Whether timm's own loader rebuilds this network: timm's architecture, linear heads, nothing bypassed."""
+        heads = self.settings.head.parts
+        untouched = all(head.hidden is None and not head.bypass for head in heads)
+        return self.backbone.network_kind == "timm" and untouched
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the checkpoint has the weights of the best epoch, which takes a run that came to its end."""
+        return self.settings.training.keep == "best" and self.status == "finished" and self.results.epochs_done > 0
+
+    @property
+    def headline(self) -> tuple[Measurement | None, SplitRecord]:
+        """The accuracy that stands for the run, and its split: the one kept for the end, once that was measured."""
+        test = self.dataset.test
+        if self.results.test_accuracy is None or test is None:
+            return self.results.accuracy, self.dataset.evaluation
+        return self.results.test_accuracy, test
+
+    def to_json(self) -> str:
+        """The record as indented JSON, ending in a newline."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def now() -> str:
+    """The time, UTC, as records have it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def read_run(directory: Path) -> RunRecord:
+    """Read the record of a run directory, or of a published checkpoint: ``run.json``, else ``zoo.json``.
+
+    Raises :class:`~zoo.errors.UsageError` where there is none, or it is not one of ours.
+    """
+    from pydantic import ValidationError
+
+    from zoo.errors import UsageError
+    from zoo_harness.util.text import one_line
+
+    path = record_file(directory)
+    try:
+        return RunRecord.model_validate_json(_content(path))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"{directory} is not a run directory: {path.name}: {reason}") from error
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = one_line(".".join(map(str, fault["loc"]))) or "the file"
+        raise UsageError(f"{path} is not a run record of this version: {where:.200}: {fault['msg']:.200}") from error
+
+
+def record_file(directory: Path) -> Path:
+    """Where the record of a run or of a published checkpoint lies: ``zoo.json`` if that alone is there."""
+    published, own = directory / RECORD, directory / RUN
+    there = os.path.exists  # Path's own raises for a name that no file can have
+    return published if there(published) and not there(own) else own
+
+
+def _content(path: Path) -> bytes:
+    """What the file holds, if it is one and not a device, and of a size that a record can have."""
+    from zoo.errors import UsageError
+
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is not a run record: it is not a regular file")
+    size = path.stat().st_size
+    if size > LARGEST_RECORD:
+        raise UsageError(f"{path} is not a run record: it has {size:,} bytes, a record at most {LARGEST_RECORD:,}")
+    return path.read_bytes()

@@ -1,0 +1,1 @@
+"""Cards, tables, plots, wording and published results."""

@@ -1,0 +1,101 @@
+"""The card of a backbone: what is declared of it, what its recipes train, and what was published about it.
+
+It depends on the declaration and the published tables alone, so that it is the same on every machine.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+from zoo.backbone import Backbone, DualHead, Head
+from zoo.registry import load_registry
+from zoo_harness.reports import markdown, wording as card_wording
+from zoo_harness.reports.backbone_summary import describe_backbone
+from zoo_harness.reports.published_results import Published, published_figures, published_separation
+from zoo_harness.reports.run_card import markdown_environment
+
+CLASSES = 10
+Rows = list[tuple[str, str]]
+
+
+def render_backbone_card(backbone: Backbone) -> str:
+    """The whole card in Markdown; counts are for 10 classes.
+
+    >>> from zoo import load_registry
+    >>> print(render_backbone_card(load_registry().backbone("resnet18")).splitlines()[0])
+    # ResNet-18
+    """
+    owner = load_registry().owner("backbone", backbone.name)
+    recipes = [describe_backbone(backbone, recipe, CLASSES) for recipe in ("default", *backbone.recipes)]
+    by_name = {recipe["recipe"]: recipe for recipe in recipes}
+    environment = markdown_environment()
+    environment.filters |= {"raw": markdown.Markdown, "zip": zip}
+    template = resources.files("zoo_cards").joinpath("templates", "backbone_card.md.j2")
+    card = environment.from_string(template.read_text(encoding="utf-8")).render(
+        shown=recipes[0],
+        built_in=owner.built_in,
+        owner=owner.distribution,
+        random=backbone.weights.kind == "random",
+        facts=_facts(backbone, recipes[0]),
+        recipes=recipes,
+        tables={name: _recipe_table(recipe, backbone.tuning(name).head) for name, recipe in by_name.items()},
+        figures=[(figure, _ours(figure, backbone)) for figure in published_figures(backbone.name)],
+        separation=published_separation(backbone.name),
+        layer_tables=_layer_tables(recipes),
+    )
+    return card.rstrip() + "\n"
+
+
+def _facts(backbone: Backbone, shown: dict[str, Any]) -> Rows:
+    top1 = shown["imagenet_top1"]
+    data = "nothing" if backbone.weights.kind == "random" else "unknown"
+    return [
+        ("name", shown["name"]),
+        ("network", shown["network"]),
+        ("weights", shown["weights"]),
+        ("license of the weights", shown["license"] or data.replace("nothing", "none needed")),
+        ("paper", markdown.link(shown["paper"]) if shown["paper"] else "unknown"),
+        ("pretrained on", shown["pretrained_on"] or data),
+        ("ImageNet-1k top-1, as published", data.replace("nothing", "none") if top1 is None else f"{top1:g} %"),
+        ("parameters, as published", card_wording.number(shown["parameters_as_published"])),
+        ("plugin", shown["plugin"]),
+    ]
+
+
+def _recipe_table(shown: dict[str, Any], head: Head | DualHead) -> Rows:
+    counts = shown["parameters"]
+    width = shown["features"][-1]["width"]
+    return [
+        ("modules trained", "all" if shown["unfreeze"] == ["*"] else ", ".join(shown["unfreeze"])),
+        ("new classifier", card_wording.head_in_words(head, width, CLASSES)),
+        (f"trained parameters, {CLASSES} classes", card_wording.number(counts["trained"])),
+        ("of these without the classifier", card_wording.number(counts["trained_without_head"])),
+        ("parameters in all", card_wording.number(counts["total"])),
+        ("training", shown["training_in_words"]),
+        ("images", shown["images"]),
+    ]
+
+
+def _ours(figure: Published, backbone: Backbone) -> str:
+    """Our count beside the printed one, for as many classes, and whether the source left the classifier out."""
+    classes = backbone.recipes[figure.recipe].reported_classes
+    ours = describe_backbone(backbone, figure.recipe, classes)["parameters"]
+    printed = figure.row.trainable_parameters
+    if printed == ours["trained"]:
+        return f"{printed:,}"
+    if printed == ours["trained_without_head"]:
+        return f"{printed:,} without the classifier, {ours['trained']:,} with it"
+    return f"{ours['trained']:,}"
+
+
+def _layer_tables(recipes: list[dict[str, Any]]) -> list[tuple[list[dict[str, Any]], list[str]]]:
+    """Each different list of feature layers, and the recipes that have it."""
+    tables: list[tuple[list[dict[str, Any]], list[str]]] = []
+    for recipe in recipes:
+        same = next((names for features, names in tables if features == recipe["features"]), None)
+        if same is None:
+            tables.append((recipe["features"], [recipe["recipe"]]))
+        else:
+            same.append(recipe["recipe"])
+    return tables

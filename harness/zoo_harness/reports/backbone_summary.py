@@ -1,0 +1,68 @@
+"""What is declared of a backbone and what a recipe makes of it, as plain data: for ``zoo show`` and for its card."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from zoo.backbone import Backbone, DualHead, Head
+from zoo.registry import load_registry
+from zoo_harness.models.build import build_network
+from zoo_harness.models.preprocessing import resolve_preprocessing
+from zoo_harness.models.surgery import prepare
+from zoo_harness.models.tuned_network import count_parameters
+from zoo_harness.models.weight_paths import describe
+from zoo_harness.reports.wording import preprocessing_in_words, training_in_words
+
+
+def describe_backbone(backbone: Backbone, recipe: str, classes: int) -> dict[str, Any]:
+    """Provenance, recipe, preprocessing, counts and names of what trains, and the feature layers.
+
+    The network is built without its weights, so nothing is downloaded and the answer is the same on every machine.
+    Raises :class:`~zoo.errors.UnknownNameError` for a recipe that is not declared.
+
+    >>> describe_backbone(load_registry().backbone("cait_s24"), "paper", 10)["parameters"]["trained"]
+    1877130
+    """
+    tuning = backbone.tuning(recipe)
+    network = build_network(backbone.name, backbone.network, device="meta")
+    preprocessing = resolve_preprocessing(backbone, network, tuning)
+    with_own_classifier = sum(parameter.numel() for parameter in network.parameters())
+    parameters = count_parameters(prepare(network, tuning, classes, example=None))
+    declared = backbone.recipes.get(recipe)
+    return {
+        "name": backbone.name,
+        "title": backbone.title or backbone.name,
+        "plugin": load_registry().owner("backbone", backbone.name).origin,
+        "network": f"{backbone.network.kind} {backbone.network.name}",
+        "weights": describe(backbone.weights),
+        "license": backbone.license,
+        "paper": backbone.paper,
+        "pretrained_on": backbone.pretrained_on,
+        "imagenet_top1": backbone.imagenet_top1,
+        "recipe": tuning.recipe,
+        "recipe_source": tuning.source,
+        "recipes": ["default", *backbone.recipes],
+        "unfreeze": list(tuning.unfreeze),
+        "head": _describe_head(tuning.head),
+        "training": TypeAdapter(type(tuning.training)).dump_python(tuning.training, mode="json"),
+        "training_in_words": training_in_words(tuning.training),
+        "preprocessing": TypeAdapter(type(preprocessing)).dump_python(preprocessing, mode="json"),
+        "images": preprocessing_in_words(preprocessing),
+        "classes": classes,
+        "parameters_as_published": with_own_classifier,
+        "parameters": {
+            "total": parameters.total,
+            "trained": parameters.trained,
+            "trained_without_head": parameters.trained_without_head,
+            "reported": declared.reported_parameters if declared else None,
+            "reported_classes": declared.reported_classes if declared else None,
+        },
+        "trained_names": list(parameters.trained_names),
+        "features": [{"path": layer.path, "width": layer.width, "pool": layer.pool} for layer in tuning.features],
+    }
+
+
+def _describe_head(head: Head | DualHead) -> list[dict[str, Any]]:
+    return [{"path": part.path, "hidden": part.hidden, "bypass": list(part.bypass)} for part in head.parts]

@@ -1,0 +1,1 @@
+"""The PNG plots of a run."""

@@ -1,0 +1,84 @@
+"""The picture of a confusion matrix: a row for each true class, a column for each class that images were taken for.
+
+A cell is as dark as its share of the row, by its square root, since the mistakes would be invisible otherwise. Names
+stand at the ticks and numbers in the cells as long as both can be read; beyond that the classes have their numbers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from zoo_harness.evaluation.confusion import Confusion
+from zoo_harness.reports.plots.run import DOTS_PER_INCH, INK, save_figure, shown_name
+
+_MOST_NUMBERS, _MOST_NAMES = 25, 60
+_WIDEST = 9.0  # inches of the matrix
+
+
+def plot_confusion(confusion: Confusion, path: Path) -> None:
+    """Write the matrix as a PNG."""
+    counts = np.array(confusion.counts)
+    classes = len(counts)
+    side = min(_WIDEST, max(2.4, classes * (0.42 if classes <= _MOST_NUMBERS else 0.17)))
+    figure = Figure(figsize=(side + 2.2, side + 1.6), dpi=DOTS_PER_INCH, layout="constrained")
+    axes = figure.add_subplot()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    colours = matplotlib.colormaps["Blues"]
+    norm = PowerNorm(0.5, 0, 1)
+    picture = axes.imshow(shares, cmap=colours, norm=norm, interpolation="nearest")
+    bar = figure.colorbar(picture, ax=axes, fraction=0.04, pad=0.02, ticks=[0, 0.01, 0.1, 0.25, 0.5, 1])
+    bar.ax.set_yticklabels(["0", "1 %", "10 %", "25 %", "50 %", "100 %"], fontsize=7)
+    bar.set_label("share of the true class", fontsize=8, color=INK)
+    bar.outline.set_visible(False)
+    _name_classes(axes, confusion.classes, side / classes)
+    if classes <= _MOST_NUMBERS:
+        _write_counts(axes, counts, shares, colours, norm)
+    about = f"{counts.sum():,} images, split {shown_name(confusion.split, '?')}"
+    axes.set_title(about, fontsize=9, color=INK, parse_math=False)
+    save_figure(figure, path, tight=True)
+
+
+def _name_classes(axes: Axes, classes: tuple[str, ...], room: float) -> None:
+    """Label the axes; ``room`` is how many inches a cell has."""
+    numbers = "" if len(classes) <= _MOST_NAMES else ", by its number from 0"
+    axes.set_xlabel(f"predicted class{numbers}", color=INK, fontsize=9)
+    axes.set_ylabel(f"true class{numbers}", color=INK, fontsize=9)
+    axes.tick_params(color="#888888", labelcolor=INK, labelsize=8)
+    axes.spines[:].set_color("#888888")
+    if numbers:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10], integer=True))
+        return
+    names = [shown_name(name, f"class {label}") for label, name in enumerate(classes)]
+    size = 8 if len(classes) <= _MOST_NUMBERS else 6
+    upright = max(map(len, names)) * 0.08 > room
+    # Not mathematics: a name may contain dollar signs.
+    axes.set_xticks(range(len(names)), names, fontsize=size, rotation=90 if upright else 0, parse_math=False)
+    axes.set_yticks(range(len(names)), names, fontsize=size, parse_math=False)
+
+
+def _write_counts(
+    axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64], colours: Colormap, norm: PowerNorm
+) -> None:
+    """The number of images in each cell that has any, light on dark and dark on light."""
+    size = 8 if counts.max() < 10_000 else 6
+    for row, column in np.argwhere(counts).tolist():
+        red, green, blue, _opaque = colours(norm(shares[row, column]))
+        dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
+        axes.text(
+            column,
+            row,
+            str(counts[row, column]),
+            ha="center",
+            va="center",
+            fontsize=size,
+            color="white" if dark else INK,
+        )

@@ -1,0 +1,258 @@
+"""The published tables that results are compared with, and how a run's setting differs from theirs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from zoo.backbone import SCRATCH, Training
+from zoo_harness.records.run import RunRecord
+from zoo_harness.reports.wording import learning_rate_in_words, optimizer_in_words, pretrained_on, training_rows
+
+# Each file of zoo_cards, and the recipe that repeats its setting.
+RECIPE_OF_TABLE = {
+    "malpure2021_table1.json": "paper",
+    "report2023_training.json": "scratch",
+    "report2024_results.json": "report",
+}
+
+# The settings of these recipes; those of the others are the defaults.
+_TRAINING = {"scratch": SCRATCH.training or Training()}
+
+_CONDITIONS = re.compile(
+    r"(?P<epochs>\d+) epochs, (?P<optimizer>Adam|SGD) lr (?P<learning_rate>[\d.e-]+), batch size (?P<batch_size>\d+), "
+    r"(?P<side>\d+)x(?P=side) input"
+)
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PublishedRow(_Strict):
+    """One row of a table: accuracies in percent, ``None`` where the source has no such column.
+
+    ``test_accuracy`` is of images that chose nothing, ``val_accuracy`` of those that were looked at while training.
+    """
+
+    backbone: str
+    trainable_parameters: Annotated[int, Field(gt=0)]
+    val_accuracy: Percent | None = None
+    test_accuracy: Percent | None = None
+    train_accuracy: Percent | None = None
+    train_seconds_per_epoch: Seconds | None = None
+    val_seconds_per_epoch: Seconds | None = None
+    model: str | None = None
+    type: Literal["CNN", "Transformer"] | None = None
+    pretrained_on: str | None = None
+
+    @model_validator(mode="after")
+    def _has_an_accuracy(self) -> PublishedRow:
+        if (self.val_accuracy is None) == (self.test_accuracy is None):
+            raise ValueError("one of val_accuracy and test_accuracy must be given")
+        return self
+
+    @property
+    def accuracy(self) -> float:
+        """The published accuracy in percent, of whichever split it is."""
+        return float(self.val_accuracy if self.test_accuracy is None else self.test_accuracy)  # type: ignore[arg-type]
+
+
+class ComputeContext(NamedTuple):
+    """The setting that a table states for all of its rows."""
+
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    input_side: int
+    optimizer: str = "adam"
+
+
+class PublishedTable(_Strict):
+    """A table as it was published; ``metric`` states its compute in words.
+
+    ``val_fraction`` is the part of the training split that was held out to validate on.
+    """
+
+    source: str
+    dataset: str
+    metric: str
+    rows: tuple[PublishedRow, ...]
+    notes: str | None = None
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @field_validator("metric")
+    @classmethod
+    def _states_its_conditions(cls, metric: str) -> str:
+        if not _CONDITIONS.search(metric):
+            raise ValueError("epochs, learning rate, batch size and input size must be stated")
+        return metric
+
+    @property
+    def compute(self) -> ComputeContext:
+        """The stated compute as numbers."""
+        stated = _CONDITIONS.search(self.metric)
+        assert stated  # noqa: S101 - the validator above has made sure
+        return ComputeContext(
+            int(stated["epochs"]),
+            float(stated["learning_rate"]),
+            int(stated["batch_size"]),
+            int(stated["side"]),
+            stated["optimizer"].lower(),
+        )
+
+
+class Published(NamedTuple):
+    """One published figure: its row, the table it stands in and the recipe that repeats its setting."""
+
+    row: PublishedRow
+    table: PublishedTable
+    recipe: str
+
+
+def published_figures(backbone: str, dataset: str | None = None) -> tuple[Published, ...]:
+    """What was published for a backbone, oldest first; empty where nothing was. Without a data set: on any.
+
+    >>> [figure.row.val_accuracy for figure in published_figures("cait_s24", "cifar10")]
+    [96.0, 96.78]
+    """
+    return tuple(
+        Published(row, table, recipe)
+        for table, recipe in _tables()
+        for row in table.rows
+        if row.backbone == backbone and dataset in (None, table.dataset)
+    )
+
+
+def differences(record: RunRecord, figure: Published) -> list[str]:
+    """The known differences of setting between a run and a published figure, a clause for each."""
+    clauses = [
+        f"{what} {ours} instead of {theirs}" for what, ours, theirs in _settings(record, figure) if ours != theirs
+    ]
+    clauses += _training_differences(record.settings.training, _TRAINING.get(figure.recipe, Training()))
+    dataset = record.dataset
+    if (dataset.per_class, dataset.limit, dataset.val_fraction) != (None, None, figure.table.val_fraction):
+        clauses.append(f"part of the data: {dataset.subset}")
+    if figure.row.test_accuracy is not None and dataset.test is None:
+        clauses.append(
+            "accuracy of images that were looked at after every epoch instead of a test split kept for the end"
+        )
+    return clauses
+
+
+def _settings(record: RunRecord, figure: Published) -> list[tuple[str, object, object]]:
+    """Pairs to compare, ours first; where the source says nothing, theirs is ours."""
+    training, theirs = record.settings.training, figure.table.compute
+    side = "{} x {}".format(*record.settings.preprocessing.input_size)
+    pretraining = pretrained_on(record) or "not known"
+    return [
+        ("recipe", record.settings.recipe, figure.recipe),
+        ("epochs", record.results.epochs_done, theirs.epochs),
+        ("optimizer", training.optimizer, theirs.optimizer),
+        ("learning rate", training.learning_rate, theirs.learning_rate),
+        ("batch size", training.batch_size, theirs.batch_size),
+        ("input size", side, f"{theirs.input_side} x {theirs.input_side}"),
+        ("pretrained on", pretraining, figure.row.pretrained_on or pretraining),
+    ]
+
+
+def _training_differences(ours: Training, theirs: Training) -> Iterator[str]:
+    """What no table states but the recipe that repeats its setting says: momentum, schedule, augmentation and so on."""
+    mine, recipes = _rest_of_training(ours), _rest_of_training(theirs)
+    for what in {**recipes, **mine}:
+        if mine.get(what) != recipes.get(what):
+            yield f"{what}: {mine.get(what, 'none')}, instead of {recipes.get(what, 'none')}"
+
+
+def _rest_of_training(training: Training) -> dict[str, str]:
+    optimizer, rate = optimizer_in_words(training), learning_rate_in_words(training)
+    return {
+        "momentum and weight decay": optimizer.partition(", ")[2] or "none",
+        "schedule of the learning rate": rate.partition(", ")[2] or "constant",
+        "checkpoint": "that of the last epoch",
+        **dict(training_rows(training)),
+    }
+
+
+@cache
+def _tables() -> tuple[tuple[PublishedTable, str], ...]:
+    folder = resources.files("zoo_cards")
+    return tuple(
+        (PublishedTable.model_validate_json(folder.joinpath(name).read_bytes()), recipe)
+        for name, recipe in RECIPE_OF_TABLE.items()
+    )
+
+
+Score = Annotated[float, Field(ge=0, le=1)]
+
+# The report's own word for each network, where it was trained and where it was taken from ImageNet.
+_SCRATCH = {"vgg16_bn_cifar": "vgg16", "resnet18_cifar": "resnet18", "efficientnet_b0_cifar": "efficientnet_b0"}
+_PRETRAINED = {name: name for name in ("vgg16", "resnet18", "efficientnet_b0")}
+_LAYERWISE = "efficientnet_v2_s"
+
+
+class _Layerwise(_Strict):
+    layers: str
+    train: tuple[Score, ...]
+    test: tuple[Score, ...]
+
+
+class _Report(_Strict):
+    source: str
+    columns: tuple[str, ...]
+    orders: str
+    latest_full_data: dict[str, tuple[Score, ...]]
+    trained_from_scratch: dict[str, tuple[Score, ...]]
+    imagenet_pretrained_not_fine_tuned: dict[str, tuple[Score, ...]]
+    layerwise_si_efficientnet_v2_s_cifar100: _Layerwise
+
+
+class PublishedSeparation(NamedTuple):
+    """What the report has of one backbone on CIFAR-100.
+
+    ``scores`` has a row for each split in the order of ``columns``; ``layers`` one for each split in depth order.
+    """
+
+    source: str
+    setting: str
+    columns: tuple[str, ...]
+    scores: dict[str, tuple[float, ...]]
+    layers: dict[str, tuple[float, ...]]
+
+
+def published_separation(backbone: str) -> PublishedSeparation | None:
+    """The report's figures of a backbone, ``None`` where it has none.
+
+    >>> published_separation("resnet18_cifar").scores["test"][0]
+    0.599
+    """
+    report = _report()
+    if backbone in _SCRATCH:
+        scores = _splits(report.trained_from_scratch, _SCRATCH[backbone])
+        return PublishedSeparation(report.source, "trained from scratch", report.columns, scores, {})
+    if backbone in _PRETRAINED:
+        scores = _splits(report.imagenet_pretrained_not_fine_tuned, _PRETRAINED[backbone])
+        return PublishedSeparation(report.source, "as pretrained on ImageNet", report.columns, scores, {})
+    if backbone == _LAYERWISE:
+        layerwise = report.layerwise_si_efficientnet_v2_s_cifar100
+        layers = {"train": layerwise.train, "test": layerwise.test}
+        return PublishedSeparation(report.source, layerwise.layers, report.columns, {}, layers)
+    return None
+
+
+def _splits(table: dict[str, tuple[float, ...]], network: str) -> dict[str, tuple[float, ...]]:
+    return {split: table[f"{network}_{split}"] for split in ("train", "test")}
+
+
+@cache
+def _report() -> _Report:
+    path = resources.files("zoo_cards").joinpath("si2023_results.json")
+    return _Report.model_validate_json(path.read_bytes())

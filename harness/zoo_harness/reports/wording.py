@@ -1,0 +1,214 @@
+"""What the parts of a record come to in words and figures, for the cards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from zoo.backbone import DualHead, Head, Preprocessing, Training
+from zoo_harness.records.run import FrozenPartRecord, Measurement, RunRecord, SplitRecord
+
+NOT_MEASURED = "not measured"
+
+# From where a path begins that says where it lies, greedily to the last slash of all: of a folder with spaces in its
+# name nothing may stay.
+_FOLDERS = re.compile(r"""(?<![^\s'"(=])(?:~[^\s/]*|\.\.)?/(?=\S)(?:.*/)?""", re.DOTALL)
+_OPTION_AND_NAME = re.compile(r"(?:--?[\w-]+=)?(?:\w+:(?!//))?")
+
+
+def without_folders(text: str) -> str:
+    """The text with the last part alone of a path that begins at the root, at home or above; others stay.
+
+    >>> without_folders("folder /srv/me/my photos (split test is its folder val)")
+    'folder my photos (split test is its folder val)'
+    >>> without_folders("https://example.org/a/b"), without_folders("runs/a")
+    ('https://example.org/a/b', 'runs/a')
+    """
+    return _FOLDERS.sub("", text.rstrip("/") or text)
+
+
+def command_without_folders(command: Iterable[str]) -> tuple[str, ...]:
+    """A command line whose paths are as :func:`without_folders` leaves them.
+
+    >>> command_without_folders(["zoo", "eval", "--dataset", "imagefolder:/srv/me/photos", "--out=~/runs/a"])
+    ('zoo', 'eval', '--dataset', 'imagefolder:photos', '--out=a')
+    """
+    return tuple(map(_word_without_folders, command))
+
+
+def _word_without_folders(word: str) -> str:
+    start = _OPTION_AND_NAME.match(word)
+    begins = start.end() if start else 0
+    return word[:begins] + without_folders(word[begins:])
+
+
+def percent(measurement: Measurement | None) -> str:
+    """A proportion in percent with its standard error.
+
+    >>> percent(Measurement(value=0.9712, standard_error=0.00167, n=10000))
+    '97.12 % ± 0.17'
+    """
+    if measurement is None:
+        return NOT_MEASURED
+    return f"{measurement.value:.2%} ± {measurement.standard_error * 100:.2f}".replace("%", " %")
+
+
+def number(value: float | None, unit: str = "", digits: int = 1) -> str:
+    """A figure with its unit; integers get thousands separators and no decimals.
+
+    >>> number(1234567), number(12.345, "s"), number(None)
+    ('1,234,567', '12.3 s', 'not measured')
+    """
+    if value is None:
+        return NOT_MEASURED
+    figure = f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
+    return f"{figure} {unit}".rstrip()
+
+
+def per_class(split: SplitRecord) -> str:
+    """How the images of a split are spread over the classes.
+
+    >>> shape = {"pixels": (8, 8), "resized": False}
+    >>> per_class(SplitRecord(split="train", images=30, per_class=(20, 10), fingerprint="", **shape))
+    '10 to 20 of a class'
+    """
+    fewest, most = min(split.per_class), max(split.per_class)
+    return f"{most:,} of each class" if fewest == most else f"{fewest:,} to {most:,} of a class"
+
+
+def head_in_words(head: Head | DualHead, width: int, classes: int) -> str:
+    """What replaced the classifier.
+
+    >>> head_in_words(Head("head", hidden=256), 384, 10)
+    'an MLP at head (384 to 256 to 10, ReLU between)'
+    """
+    if isinstance(head, DualHead):
+        return " and ".join(head_in_words(part, width, classes) for part in head.parts)
+    without = f", without {' and '.join(head.bypass)} before it" if head.bypass else ""
+    if head.hidden is None:
+        return f"a linear layer at {head.path} ({width} to {classes}){without}"
+    return f"an MLP at {head.path} ({width} to {head.hidden} to {classes}, ReLU between){without}"
+
+
+def preprocessing_in_words(preprocessing: Preprocessing) -> str:
+    """What happens to an image before the network sees it.
+
+    >>> preprocessing_in_words(Preprocessing(input_size=(32, 32), interpolation="bilinear"))
+    'shorter side resized to 32 pixels, centre crop of 32 x 32, bilinear'
+    >>> preprocessing_in_words(Preprocessing(input_size=(448, 448), crop_fraction=0.956, crop_mode="squash"))
+    'resized to 448 x 448 pixels / 0.956 whatever the aspect, centre crop of 448 x 448, bicubic'
+    """
+    height, width = preprocessing.input_size
+    part = f" / {preprocessing.crop_fraction:g}" if preprocessing.crop_fraction < 1 else ""
+    crop = f"centre crop of {height} x {width}"
+    if preprocessing.crop_mode == "squash":
+        squashed = f"resized to {height} x {width} pixels{part} whatever the aspect"
+        return f"{squashed}, {crop + ', ' if part else ''}{preprocessing.interpolation}"
+    side = f"{min(height, width)}{part}"
+    return f"shorter side resized to {side} pixels, {crop}, {preprocessing.interpolation}"
+
+
+def pretrained_on(record: RunRecord) -> str | None:
+    """The data the weights of this run were made with, ``None`` where it is not known."""
+    if record.weights.kind == "random":
+        return "nothing (random weights)"
+    return record.backbone.pretrained_on if record.weights.declared else None
+
+
+_CHANGES = {
+    "crop": "crops of the image padded by an eighth of its side",
+    "flip": "left-right flips",
+    "rotate": "rotations by up to 15 degrees",
+}
+
+
+def optimizer_in_words(training: Training) -> str:
+    """The optimizer with the settings it has.
+
+    >>> optimizer_in_words(Training(optimizer="sgd", momentum=0.9, weight_decay=5e-4))
+    'sgd, momentum 0.9, weight decay 0.0005'
+    """
+    parts: list[str] = [training.optimizer]
+    if training.momentum:
+        parts.append(f"{'Nesterov ' if training.nesterov else ''}momentum {training.momentum:g}")
+    if training.weight_decay:
+        parts.append(f"weight decay {training.weight_decay:g}")
+    return ", ".join(parts)
+
+
+def learning_rate_in_words(training: Training) -> str:
+    """The learning rate and what becomes of it.
+
+    >>> learning_rate_in_words(Training(schedule="multistep", milestones=(60, 120), decay=0.2, warmup_epochs=1))
+    '0.0001, times 0.2 after epochs 60, 120, rising over the first epoch'
+    """
+    parts = [f"{training.learning_rate:g}"]
+    if training.schedule == "multistep":
+        parts.append(f"times {training.decay:g} after epochs {', '.join(map(str, training.milestones))}")
+    if training.schedule == "cosine":
+        parts.append("falling to 0 as a cosine")
+    if training.warmup_epochs:
+        first = "epoch" if training.warmup_epochs == 1 else f"{training.warmup_epochs:g} epochs"
+        parts.append(f"rising over the first {first}")
+    return ", ".join(parts)
+
+
+def training_rows(training: Training) -> list[tuple[str, str]]:
+    """Rows for the settings that most runs leave alone.
+
+    >>> training_rows(Training(augment=("flip",), keep="best"))
+    [('random changes of images', 'left-right flips'), ('checkpoint', 'of the epoch with the best evaluation accuracy')]
+    """
+    rows = []
+    if training.label_smoothing:
+        rows.append(("label smoothing", f"{training.label_smoothing:g}"))
+    if training.class_weights == "balanced":
+        rows.append(("class weights", "balanced: n / (classes x images of the class)"))
+    if training.augment:
+        often = f"; {training.views} views of each image" if training.views else ""
+        rows.append(("random changes of images", ", ".join(_CHANGES[name] for name in training.augment) + often))
+    if training.patience:
+        rows.append(("stopped early", f"after {training.patience} epochs without a better evaluation accuracy"))
+    if training.keep == "best":
+        rows.append(("checkpoint", "of the epoch with the best evaluation accuracy"))
+    return rows
+
+
+def training_in_words(training: Training) -> str:
+    """All settings in one line: the main ones, then in parts between semicolons what is not as by default.
+
+    >>> training_in_words(Training(optimizer="sgd", momentum=0.9, schedule="cosine", augment=("flip",)))
+    '20 epochs, sgd 0.0001, batch 32; momentum 0.9; learning rate falling to 0 as a cosine; random changes of ...'
+    """
+    optimizer, *settings = optimizer_in_words(training).split(", ")
+    rate, *course = learning_rate_in_words(training).split(", ", maxsplit=1)
+    main = f"{training.epochs} epochs, {optimizer} {rate}, batch {training.batch_size}"
+    parts = [", ".join(settings)] if settings else []
+    parts += [f"learning rate {words}" for words in course]
+    parts += [f"{name}: {words}" for name, words in training_rows(training)]
+    return "; ".join([main, *parts])
+
+
+def frozen_part_in_words(made: FrozenPartRecord | None) -> str:
+    """How often the frozen part ran.
+
+    >>> frozen_part_in_words(FrozenPartRecord(reason=None, kept=("blocks.5 192x7x7",), bytes_per_image=37632))
+    'ran once for each image; every epoch trained the rest on what it gave (blocks.5 192x7x7)'
+    >>> frozen_part_in_words(FrozenPartRecord(reason=None, kept=("norm 768",), computed=90, seconds=6.25))
+    'ran once for each image, in 6.2 s that the seconds per epoch leave out; every epoch trained ...'
+    >>> frozen_part_in_words(FrozenPartRecord(reason=None, kept=("norm 768",), computed=0, seconds=0.01))
+    'had run once for each image in an earlier run; every epoch trained the rest on what it gave (norm 768)'
+    >>> frozen_part_in_words(FrozenPartRecord(reason=None, kept=("norm 768",), replayed=True))
+    "ran once for each image; ... on what it gave (norm 768), replayed by the network's own code"
+    """
+    if made is None:
+        return "not reached"
+    if made.reason is not None:
+        return f"ran in every epoch: {made.reason}"
+    if made.computed == 0:
+        once = "had run once for each image in an earlier run"
+    else:
+        taken = "" if made.seconds is None else f", in {made.seconds:.1f} s that the seconds per epoch leave out"
+        once = f"ran once for each image{taken}"
+    way = ", replayed by the network's own code" if made.replayed else ""
+    return f"{once}; every epoch trained the rest on what it gave ({', '.join(made.kept)}){way}"

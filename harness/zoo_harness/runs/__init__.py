@@ -1,0 +1,1 @@
+"""Plan a run, execute it, resume it, score it again."""

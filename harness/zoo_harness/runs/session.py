@@ -1,0 +1,362 @@
+"""One run while it runs: scores, training, scores again, and everything written down as it comes.
+
+Of several processes all go through the same steps, and the first alone scores and writes.
+
+After every epoch the state of the training is on the disk, so that a kill costs no more than the epoch it falls into.
+The checkpoint is written when the run ends, in whatever way; one that was killed has none until it is resumed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import Tensor
+
+from zoo.errors import ZooError
+from zoo_harness.checkpoints import save as checkpoint
+from zoo_harness.compute.out_of_memory import out_of_memory_advice
+from zoo_harness.compute.precision import repeatable
+from zoo_harness.data.batches import ImageSource
+from zoo_harness.data.decoding import ImageData
+from zoo_harness.evaluation.confusion import count_confusion, summarize
+from zoo_harness.evaluation.layer_scores import RAW_PIXELS, run_curve
+from zoo_harness.evaluation.split_evaluation import SplitEvaluation, evaluate_split
+from zoo_harness.evaluation.split_scores import split_separation
+from zoo_harness.frozen.cache.placement import CachePolicy
+from zoo_harness.models.trainable_model import TrainableModel
+from zoo_harness.records.run import (
+    EpochRecord,
+    FrozenPartRecord,
+    RunRecord,
+    SeparationRecord,
+    SplitRecord,
+    SplitSeparation,
+    now,
+    read_run,
+)
+from zoo_harness.reports.plots.confusion import plot_confusion
+from zoo_harness.reports.plots.layers import plot_run_curve
+from zoo_harness.reports.plots.run import plot_history, plot_learning_rate, plot_samples
+from zoo_harness.reports.run_card import render_card
+from zoo_harness.runs import provenance
+from zoo_harness.runs.directory import RunDirectory
+from zoo_harness.runs.frozen_features import open_trainable_model, whole_network
+from zoo_harness.runs.plan import RunPlan
+from zoo_harness.runs.resume import refuse_changes, refuse_finished
+from zoo_harness.runs.tensorboard import event_log
+from zoo_harness.separation.validation import Array
+from zoo_harness.training.loop import Trainer, starting_state, steps_per_epoch
+from zoo_harness.util.progress import Progress
+from zoo_harness.util.signals import defer_signals
+
+Ending = Literal["finished", "interrupted", "failed"]
+
+
+@dataclass(frozen=True)
+class RunCallbacks:
+    """Who is told of a run: of every part and its progress, of each epoch as it ends, and in a line now and then."""
+
+    progress: Progress
+    on_epoch: Callable[[EpochRecord], None]
+    log: Callable[[str], None]
+    tensorboard: bool = False
+
+
+def run(planned: RunPlan, directory: RunDirectory, policy: CachePolicy, callbacks: RunCallbacks) -> RunRecord:
+    """Carry a plan out, writing the run directory as it goes; return the finished record.
+
+    A run that is interrupted or fails leaves its history, the checkpoint of its last whole epoch, and a record that
+    says so.
+    """
+    return _execute(_Session(planned, directory, callbacks), policy)
+
+
+def resume(planned: RunPlan, directory: RunDirectory, policy: CachePolicy, callbacks: RunCallbacks) -> RunRecord:
+    """Go on with the run in this directory from its last whole epoch, as if it had never stopped.
+
+    Raises :class:`~zoo.errors.UsageError` where the run is finished, is still running, or began with other data,
+    weights or settings than ``planned``.
+    """
+    refuse_finished(directory.path)
+    earlier = read_run(directory.path)
+    for warning in refuse_changes(earlier, planned.record, directory.path):
+        callbacks.log(f"warning: {warning}")
+    results = earlier.results.model_copy(update={"total_seconds": None})
+    record = planned.record.model_copy(
+        update={"started": earlier.started, "command": earlier.command, "results": results}
+    )
+    return _execute(_Session(replace(planned, record=record), directory, callbacks), policy)
+
+
+def _execute(session: _Session, policy: CachePolicy) -> RunRecord:
+    compute = session.planned.request.compute
+    noted = session.callbacks.tensorboard and compute.processes.is_main
+    with (
+        out_of_memory_advice(session.planned.request.training.batch_size),
+        session.directory.held(),
+        repeatable(compute.deterministic),
+        event_log(session.directory.path, wanted=noted) as session.note,
+    ):
+        try:
+            session.begin()
+            session.score_raw_pixels()
+            with open_trainable_model(
+                session.planned, policy, session.callbacks.progress, session.callbacks.log
+            ) as trainable:
+                session.train_with(*trainable)
+                session.score_before()
+                session.restore_state()
+                session.train()
+                session.score_after()
+                session.score_test()
+                session.count_confusion()
+                session.score_layers()
+            return session.close("finished")
+        except KeyboardInterrupt:
+            session.close("interrupted")
+            raise
+        except BaseException:
+            with contextlib.suppress(OSError):  # a disk that is full: the first error tells it
+                session.close("failed")
+            raise
+
+
+class _Session:
+    """The state of one run while it runs."""
+
+    def __init__(self, planned: RunPlan, directory: RunDirectory, callbacks: RunCallbacks) -> None:
+        self.record = planned.record
+        self.planned = planned
+        self.directory = directory
+        self.callbacks = callbacks
+        self.note: Callable[[EpochRecord], None] = lambda _epoch: None
+        self._progress = callbacks.progress
+        self._started = time.perf_counter()
+        self._layer = planned.request.layer
+        self._is_main = planned.request.compute.processes.is_main
+        self._last: SplitEvaluation | None = None
+        self._of_test: SplitEvaluation | None = None
+        self._trainable = self._whole = whole_network(planned)
+        self._state = starting_state(planned.tuned, planned.request.training)
+
+    def begin(self) -> None:
+        """Write the record down before anything is computed."""
+        self.directory.write_record(self.record)
+
+    def train_with(self, trainable: TrainableModel, made: FrozenPartRecord) -> None:
+        """Take what computes logits from now on."""
+        self._trainable = trainable
+        self._update(frozen_part=made)
+
+    def restore_state(self) -> None:
+        """Go back to where an earlier process stood, if there was one."""
+        self._state.load(self.directory.path)
+        if self._state.progress.epoch:
+            self.directory.rewrite_history(self._state.progress.history)
+            self._update(**_progress_of(self._state.progress.history))  # the record too may be an epoch behind
+            self._last = None
+
+    def score_raw_pixels(self) -> None:
+        """Separation of the images themselves, and the sample grid."""
+        if self.record.results.separation_raw_pixels is not None or not self._is_main:
+            return
+        data = self.planned.data
+        plot_samples(
+            data.evaluation.images, data.evaluation.labels.numpy(), data.record.classes, self.directory.samples
+        )
+        separation = self._separation(RAW_PIXELS, data.train.raw_pixels, data.evaluation.raw_pixels, RAW_PIXELS)
+        self._update(separation_raw_pixels=separation)
+
+    def score_before(self) -> None:
+        """Separation that the weights give as they came."""
+        if self.record.results.separation_before is not None:
+            return
+        train = self._evaluate("train", "before")
+        self._last = self._evaluate("evaluation", "before")
+        separation = self._separation(self._layer.path, train.collected, self._last.collected, "features, before")
+        self._update(separation_before=separation)
+
+    def train(self) -> None:
+        """Fine-tune, keeping history and state up to date after every epoch."""
+        request = self.planned.request
+        if request.training.epochs:
+            layer = self._layer if self._trainable.reaches(self._layer.path) else None
+            Trainer(
+                self._trainable,
+                request.training,
+                request.compute,
+                self._state,
+                layer,
+                self._after_epoch,
+                self._progress,
+            ).run()
+        if request.training.keep == "best":
+            self._state.restore_best_weights()
+            self._last = None
+
+    def score_after(self) -> None:
+        """Final accuracy and separation; the last epoch may have scored the evaluation split already."""
+        train = self._evaluate("train", "after")
+        if self._last is None or self._last.features is None:
+            self._last = self._evaluate("evaluation", "after")
+        separation = self._separation(self._layer.path, train.collected, self._last.collected, "features, after")
+        self._update(
+            evaluation_loss=self._last.loss,
+            accuracy=self._last.accuracy,
+            train_accuracy=train.accuracy,
+            separation_after=separation,
+        )
+
+    def score_test(self) -> None:
+        """Accuracy and separation of the split that was kept for the end: the one look at it."""
+        test, compute, results = self.planned.data.test, self.planned.request.compute, self.record.results
+        if test is None:
+            return
+        source = ImageSource(test, compute.device, processes=compute.processes)
+        self._progress.stage("the test split, once", len(source))
+        self._of_test = found = evaluate_split(self._whole, source, compute, self._layer, self._progress)
+        if not self._is_main:
+            return
+        self._progress.stage(f"separation of the test split, {len(test):,} images", 0)
+        pixels, after = results.separation_raw_pixels, results.separation_after
+        self._update(
+            test_loss=found.loss,
+            test_accuracy=found.accuracy,
+            separation_raw_pixels=_with_test(pixels, split_separation(test.raw_pixels, test.labels, compute)),
+            separation_after=_with_test(after, split_separation(found.collected, test.labels, compute)),
+        )
+
+    def count_confusion(self) -> None:
+        """Which classes are taken for which in the split of the headline, and what two heads give by the other rule."""
+        split, images = self._headline()
+        found = self._of_test or self._last
+        if found is None or not self._is_main:
+            return
+        self._update(accuracy_by_other_rule=found.alternate_accuracy)
+        confusion = count_confusion(images.labels, found.predictions, self.record.dataset.classes, split.split)
+        if confusion is not None:
+            confusion.write(self.directory.path)
+            plot_confusion(confusion, self.directory.path / "confusion.png")
+            self._update(confusion=summarize(confusion))
+
+    def score_layers(self) -> None:
+        """Separation at every declared layer of the trained network, in the split of the headline."""
+        split, images = self._headline()
+        if not self.planned.request.layer_curve or len(images) < 2 or not self._is_main:
+            return
+        self._progress.stage(f"layers of the trained network on the {split.split} split", len(images))
+        pixels = self.record.results.separation_raw_pixels
+        scored = None if pixels is None else pixels.test if self._of_test else pixels.evaluation
+        try:
+            curve = run_curve(
+                self.planned.tuned.network,
+                self.record.backbone.features,
+                images,
+                split.split,
+                self.planned.request.compute,
+                self._progress,
+                raw_pixels=scored,
+            )
+        except ZooError as error:  # what was trained and measured is worth more than this curve
+            self.callbacks.log(f"warning: no separation of the layers: {error}")
+            return
+        plot_run_curve(curve, self.record.backbone.name, self.directory.path / "layers.png")
+        self._update(layer_curve=curve)
+
+    def close(self, status: Ending) -> RunRecord:
+        """Write the checkpoint, the card, the plots, and the record for the last time.
+
+        Where the run was cut short the checkpoint has the weights of the last whole epoch.
+        """
+        if not self._is_main:
+            return self.record
+        with defer_signals():
+            self._update(
+                total_seconds=time.perf_counter() - self._started, peak_memory_gib=provenance.peak_memory_gib()
+            )
+            if status == "finished":
+                self._save_checkpoint()
+            elif self._state.progress.epoch:
+                with contextlib.suppress(OSError, ZooError):  # what cut the run short tells more
+                    self._state.load(self.directory.path)
+                    self._save_checkpoint()
+            plot_history(list(self._state.progress.history), self.directory.path)
+            plot_learning_rate(
+                self.record.settings.training,
+                self._state.progress.epoch,
+                steps_per_epoch(len(self.planned.data.train), self.record.settings.training.batch_size),
+                self.directory.path,
+            )
+            ending = {
+                "status": status,
+                "ended": now(),
+                "plots": self.directory.plots(),
+                "checkpoint_sha256": checkpoint.digest(self.directory.path),
+            }
+            self.record = self.record.model_copy(update=ending)
+            fault = self.directory.finish(self.record, render_card(self.record))
+            if fault is not None:
+                self.callbacks.log(f"warning: {fault}")
+        return self.record
+
+    def _headline(self) -> tuple[SplitRecord, ImageData]:
+        """The split that stands for the run, and its images."""
+        data = self.planned.data
+        if data.test is None or data.record.test is None:
+            return data.record.evaluation, data.evaluation
+        return data.record.test, data.test
+
+    def _after_epoch(self, epoch: EpochRecord, result: SplitEvaluation) -> None:
+        with defer_signals():  # state, history and record speak of the same epoch
+            if self._is_main:
+                self._state.save(self.directory.path)
+            self.directory.append_epoch(epoch)
+            self._last = result
+            progress = _progress_of(self._state.progress.history)
+            self._update(evaluation_loss=result.loss, accuracy=result.accuracy, **progress)
+            self.note(epoch)
+            self.callbacks.on_epoch(epoch)
+
+    def _save_checkpoint(self) -> None:
+        checkpoint.save_checkpoint(self.planned.tuned.network, self.directory.path)
+        checkpoint.save_configuration(self.planned.tuned.network, self.record, self.directory.path)
+
+    def _evaluate(self, split: Literal["train", "evaluation"], when: str) -> SplitEvaluation:
+        trainable = self._trainable if self._trainable.reaches(self._layer.path) else self._whole
+        source = trainable.train if split == "train" else trainable.evaluation
+        self._progress.stage(f"features of the {split} split, {when}", len(source))
+        return evaluate_split(trainable, source, self.planned.request.compute, self._layer, self._progress)
+
+    def _separation(
+        self, layer: str, train: Array | Tensor, evaluation: Array | Tensor, called: str
+    ) -> SeparationRecord:
+        data, compute = self.planned.data, self.planned.request.compute
+        if not self._is_main:
+            return SeparationRecord(layer=layer, train=None, evaluation=None)
+        scores = {}
+        for split, features, images in (("train", train, data.train), ("evaluation", evaluation, data.evaluation)):
+            self._progress.stage(f"separation of {called}: {split} split, {len(images):,} images", 0)
+            scores[split] = split_separation(features, images.labels, compute)
+        return SeparationRecord(layer=layer, **scores)
+
+    def _update(self, **results: object) -> None:
+        updated = self.record.results.model_copy(update=results)
+        self.record = self.record.model_copy(update={"results": updated})
+        self.directory.write_record(self.record)
+
+
+def _with_test(separation: SeparationRecord | None, test: SplitSeparation | None) -> SeparationRecord | None:
+    return separation and separation.model_copy(update={"test": test})
+
+
+def _progress_of(history: tuple[EpochRecord, ...]) -> dict[str, float]:
+    """What the results say of how far a run has come."""
+    return {
+        "epochs_done": len(history),
+        "mean_train_seconds": sum(line.train_seconds for line in history) / len(history),
+        "mean_evaluation_seconds": sum(line.evaluation_seconds for line in history) / len(history),
+    }

@@ -1,0 +1,1 @@
+"""The Separation Index family of an (N, D) array."""

@@ -1,0 +1,122 @@
+"""Compiles what a training step runs with ``torch.compile``, and believes the result only after a trial.
+
+Evaluation and whatever listens to layers run the network as it is: a compiled one does not call hooks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo_harness.compute.context import ComputeContext
+from zoo_harness.compute.precision import autocast
+from zoo_harness.frozen.partition.partition import Split
+from zoo_harness.frozen.partition.side_effects import one_line, unchanged
+from zoo_harness.models.trainable_model import TrainableModel
+from zoo_harness.models.tuned_network import TunedNetwork
+
+Logits = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
+TOLERANCE = {"fp32": 1e-2, "bf16": 5e-2}  # of a gradient, relative to its largest value; fused sums round otherwise
+ROUNDING = 1e-6  # of the largest of all
+_SEED = 20_261_122
+
+
+def compiled(
+    trainable: TrainableModel, split: Split | None, compute: ComputeContext, say: Callable[[str], None]
+) -> TrainableModel:
+    """The trainable with compiled training steps, or as it was where they are not to be had; ``say`` gets which.
+
+    ``split`` is what the trainable trains the tail of, ``None`` for the whole network.
+    """
+    if split is not None and split.replayed:
+        say("steps are not compiled: the network is replayed by its own code")
+        return trainable
+    started = time.perf_counter()
+    inputs, _labels = next(iter(trainable.train.in_order(4)))
+    try:
+        tail = None if split is None else split.tail_module
+        faster = _of_whole(trainable.tuned) if split is None or tail is None else _of_tail(split, tail)
+        with unchanged(trainable.tuned.network):
+            fault = _fault(trainable, faster, inputs, compute)
+    except Exception as error:  # whatever the compiler may raise
+        fault = one_line(error)
+    if fault is not None:
+        say(f"steps are not compiled: {fault}")
+        return trainable
+    say(f"steps are compiled ({time.perf_counter() - started:.1f} s)")
+    return replace(trainable, logits_in_training=faster)
+
+
+def _of_tail(split: Split, tail: nn.Module) -> Logits:
+    module = _compiled(tail)
+
+    def logits(kept: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        restored = (part.restore(values) for part, values in zip(split.kept, kept, strict=True))
+        found: tuple[Tensor, ...] = module(*map(_of_any_number, restored))
+        return found
+
+    return logits
+
+
+def _of_whole(tuned: TunedNetwork) -> Logits:
+    module = _compiled(tuned.network)
+
+    def logits(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        found = module(_of_any_number(inputs[0]))
+        return found if isinstance(found, tuple) else (found,)
+
+    return logits
+
+
+def _compiled(module: nn.Module) -> Callable[..., Any]:
+    # Random numbers as the network draws them itself, so that a seed means the same.
+    result: Callable[..., Any] = torch.compile(module, options={"fallback_random": True})
+    return result
+
+
+def _of_any_number(tensor: Tensor) -> Tensor:
+    """The tensor, marked so that the last batch of an epoch, a smaller one, needs no compiling anew."""
+    torch._dynamo.maybe_mark_dynamic(tensor, 0)
+    return tensor
+
+
+def _fault(
+    trainable: TrainableModel, faster: Logits, inputs: tuple[Tensor, ...], compute: ComputeContext
+) -> str | None:
+    """What is wrong with the compiled step of these images, if anything."""
+    expected = _outcome(trainable.tuned, trainable.logits, inputs, compute)
+    found = _outcome(trainable.tuned, faster, inputs, compute)
+    if found.keys() != expected.keys():
+        names = found.keys() ^ expected.keys()
+        return f"compiled it gives {len(found)} tensors, as it is {len(expected)}, e.g. {min(names)}"
+    reach = max(float(value.abs().amax()) for value in expected.values())
+    for name, value in expected.items():
+        # Some gradients are sums of what cancels, as those of a bias before BatchNorm: nothing but rounding.
+        allowed = TOLERANCE[compute.precision] * float(value.abs().amax()) + ROUNDING * reach
+        largest = float((found[name] - value).abs().amax())
+        if not largest <= allowed:
+            return f"compiled, {name} differs by up to {largest:.2g}"
+    return None
+
+
+def _outcome(
+    tuned: TunedNetwork, logits: Logits, inputs: tuple[Tensor, ...], compute: ComputeContext
+) -> dict[str, Tensor]:
+    """Logits and gradients of one seeded step, by name."""
+    tuned.train()
+    tuned.network.zero_grad(set_to_none=True)
+    torch.manual_seed(_SEED)
+    with autocast(compute.precision, compute.device):
+        parts = logits(tuple(tensor.clone() for tensor in inputs))
+    torch.stack([part.float().square().sum() for part in parts]).sum().backward()
+    outcome = {f"head {place}": part.detach().float() for place, part in enumerate(parts)}
+    return outcome | {
+        f"the gradient of {name}": parameter.grad.float().clone()
+        for name, parameter in tuned.trained_parameters().items()
+        if parameter.grad is not None
+    }

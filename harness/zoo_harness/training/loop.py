@@ -1,0 +1,167 @@
+"""The training loop: the block that thaws and the head learn, the rest stands still.
+
+``fine_tune`` takes a trainable, which says how a batch becomes logits: through the whole network, or, from what its
+frozen part gave, through the tail alone. Nothing in a step waits for the device: losses and counts stay there, and are
+looked at now and then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from zoo.backbone import FeatureLayer, Training
+from zoo.errors import UsageError, ZooError
+from zoo_harness.compute.context import ComputeContext
+from zoo_harness.compute.precision import autocast
+from zoo_harness.compute.sync_batch_norm import SharedBatchNorm
+from zoo_harness.evaluation.split_evaluation import SplitEvaluation, evaluate_split, not_finite_message
+from zoo_harness.models.trainable_model import TrainableModel
+from zoo_harness.models.tuned_network import TunedNetwork, has_batch_statistics, prediction
+from zoo_harness.records.run import EpochRecord
+from zoo_harness.training.optimizer import TrainingLoss, learning_rate, make_optimizer
+from zoo_harness.training.state import TrainingProgress, TrainingState
+from zoo_harness.util.progress import Progress
+
+STEPS_BETWEEN_CHECKS = 64  # steps between two looks at the losses, each of which waits for the device
+
+
+@dataclass
+class Trainer:
+    """Training from wherever ``state`` stands to the last epoch, evaluating after each.
+
+    ``on_epoch`` gets each record as it is made; ``layer`` is the one whose features the last evaluation collects.
+    The order of the images depends on the seed and the epoch alone.
+    """
+
+    trainable: TrainableModel
+    training: Training
+    compute: ComputeContext
+    state: TrainingState
+    layer: FeatureLayer | None
+    on_epoch: Callable[[EpochRecord, SplitEvaluation], None]
+    progress: Progress
+    _loss: TrainingLoss = field(init=False)
+    _parameters: tuple[nn.Parameter, ...] = field(init=False)
+    _sharing_statistics: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.training.epochs and len(self.trainable.train) < 2:
+            raise UsageError(f"training needs at least 2 images, given {len(self.trainable.train)}")
+        self._loss = TrainingLoss(self.training, self.trainable.train.labels, self.trainable.classes)
+        self._parameters = tuple(self.trainable.tuned.trained_parameters().values())
+        self._sharing_statistics = self.compute.processes.is_distributed and has_batch_statistics(self.trainable.tuned)
+
+    def run(self) -> None:
+        """Train; raises :class:`~zoo.errors.ZooError` when the loss is no longer finite."""
+        while self.state.progress.epoch < self.training.epochs and not self._patience_is_over():
+            epoch = self.state.progress.epoch + 1
+            started = time.perf_counter()
+            self.progress.stage(f"epoch {epoch}/{self.training.epochs}: training", len(self.trainable.train))
+            loss, accuracy = self._train(epoch)
+            trained = time.perf_counter()
+            self.progress.stage(f"epoch {epoch}/{self.training.epochs}: evaluating", len(self.trainable.evaluation))
+            layer = self.layer if epoch == self.training.epochs and self.training.keep == "last" else None
+            result = evaluate_split(self.trainable, self.trainable.evaluation, self.compute, layer, self.progress)
+            record = EpochRecord(
+                epoch=epoch,
+                train_loss=loss,
+                train_accuracy=accuracy,
+                evaluation_loss=result.loss,
+                evaluation_accuracy=result.accuracy.value,
+                train_seconds=trained - started,
+                evaluation_seconds=time.perf_counter() - trained,
+            )
+            self.state.end_epoch(record, keep_best=self.training.keep == "best")
+            self.on_epoch(record, result)
+
+    def _patience_is_over(self) -> bool:
+        progress, patience = self.state.progress, self.training.patience
+        best = progress.best
+        return patience is not None and best is not None and progress.epoch - best.epoch >= patience
+
+    def _train(self, epoch: int) -> tuple[float, float]:
+        trainable, compute, count = self.trainable, self.compute, len(self.trainable.train)
+        trainable.tuned.train()
+        # Dropout draws the same numbers whatever came before; several processes drop different ones.
+        torch.manual_seed(_mix(compute.seed, epoch, compute.processes.rank))
+        plan = list(batches(count, self.training.batch_size, compute.seed, epoch))
+        losses = torch.zeros(len(plan), dtype=torch.float64, device=compute.device)
+        correct = torch.zeros((), dtype=torch.int64, device=compute.device)
+        last_checked = 0
+        for step, (inputs, labels) in enumerate(trainable.train.epoch(epoch, plan)):
+            rate = learning_rate(self.training, (epoch - 1) * len(plan) + step, len(plan))
+            losses[step], right = self._step(inputs, labels, len(plan[step]), rate)
+            correct += right
+            self.progress.advance(len(plan[step]))
+            if step - last_checked == STEPS_BETWEEN_CHECKS - 1 or step == len(plan) - 1:
+                compute.processes.add(losses[last_checked : step + 1])
+                _refuse_infinite(losses[: step + 1], epoch)
+                last_checked = step + 1
+        compute.processes.add(correct)
+        return float(losses.sum()) / count, int(correct) / count
+
+    def _step(self, inputs: tuple[Tensor, ...], labels: Tensor, images: int, rate: float) -> tuple[Tensor, Tensor]:
+        """One step on this process's part of a batch of so many images: its loss and right answers, summed."""
+        for group in self.state.optimizer.param_groups:
+            group["lr"] = rate
+        self.state.optimizer.zero_grad(set_to_none=True)
+        processes = self.compute.processes
+        statistics = SharedBatchNorm(processes, counted=len(labels) > 0) if self._sharing_statistics else nullcontext()
+        logits_of = self.trainable.logits_in_training or self.trainable.logits
+        with statistics, autocast(self.compute.precision, self.compute.device):
+            logits = tuple(part[: len(labels)] for part in logits_of(inputs))
+        loss = self._loss(logits, labels)
+        (loss / images).backward()
+        processes.add_gradients(self._parameters)
+        self.state.optimizer.step()
+        return loss.detach(), (prediction(logits, self.compute.predict).argmax(1) == labels).sum()
+
+
+def starting_state(tuned: TunedNetwork, training: Training) -> TrainingState:
+    """Where a run stands that has not begun."""
+    optimizer = make_optimizer(training, tuned.trained_parameters().values())
+    return TrainingState(tuned, optimizer, TrainingProgress(), {})
+
+
+def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
+    """Indices of one epoch's batches, shuffled by seed and epoch.
+
+    A single image left over joins the batch before it, since batch statistics of one image do not exist.
+
+    >>> [len(batch) for batch in batches(65, 32, seed=0, epoch=1)]
+    [32, 33]
+    """
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    starts = list(range(0, count, batch_size))[: steps_per_epoch(count, batch_size)]
+    for start, end in zip(starts, [*starts[1:], count], strict=True):
+        yield order[start:end]
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """How many batches :func:`batches` makes of so many images.
+
+    >>> steps_per_epoch(65, 32), steps_per_epoch(66, 32)
+    (2, 3)
+    """
+    whole, rest = divmod(count, batch_size)
+    return max(1, whole + (rest > 1)) if count else 0
+
+
+def _mix(seed: int, epoch: int, rank: int) -> int:
+    entropy = (seed, epoch, rank) if rank else (seed, epoch)
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _refuse_infinite(losses: Tensor, epoch: int) -> None:
+    finite = losses.isfinite()
+    if not bool(finite.all()):
+        batch = int(finite.logical_not().nonzero()[0])
+        raise ZooError(f"training, epoch {epoch}, batch {batch + 1}: {not_finite_message(float(losses[batch]))}")

@@ -1,0 +1,160 @@
+"""Where a run stands after an epoch, so that it goes on after a kill as if nothing had happened.
+
+The order of the images, dropout and augmentation depend on the seed and the epoch alone, and the learning rate on the
+step alone. So what a run needs besides its settings are the tensors that training changes, those of the optimizer, and
+the history. They are written after every epoch, all or nothing; what is frozen is not written again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.errors import WeightsError
+from zoo_harness.models.tensor_files import write_tensors
+from zoo_harness.models.tuned_network import TunedNetwork
+from zoo_harness.records.run import EpochRecord, Record
+
+STATE = "training_state.safetensors"
+_NOTE = "training"
+
+
+class TrainingProgress(Record):
+    """How far a run has come: its whole epochs, in order."""
+
+    history: tuple[EpochRecord, ...] = ()
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done."""
+        return len(self.history)
+
+    @property
+    def best(self) -> EpochRecord | None:
+        """The epoch of the best accuracy on the evaluation split, of equally good ones the first."""
+        return max(self.history, key=lambda line: line.evaluation_accuracy, default=None)
+
+
+@dataclass
+class TrainingState:
+    """The tensors of a network that training changes, its optimizer, and a copy of those of the best epoch."""
+
+    tuned: TunedNetwork
+    optimizer: torch.optim.Optimizer
+    progress: TrainingProgress
+    best: dict[str, Tensor]
+
+    def end_epoch(self, epoch: EpochRecord, *, keep_best: bool) -> None:
+        """Count an epoch, and keep a copy of its weights if it is the best so far."""
+        self.progress = TrainingProgress(history=(*self.progress.history, epoch))
+        if keep_best and self.progress.best is epoch:
+            self.best = {name: tensor.clone() for name, tensor in mutable_tensors(self.tuned).items()}
+
+    def restore_best_weights(self) -> None:
+        """Put the weights of the best epoch back into the network, where they were kept."""
+        _copy(self.best, mutable_tensors(self.tuned))
+
+    def save(self, directory: Path) -> None:
+        """Write the state into a run directory, all or nothing."""
+        tensors = {f"network.{name}": tensor for name, tensor in mutable_tensors(self.tuned).items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+        tensors |= self._of_optimizer()
+        write_tensors(directory / STATE, tensors, {_NOTE: self.progress.model_dump_json()})
+
+    def load(self, directory: Path) -> None:
+        """Go back to where the run in this directory stood; nothing changes where it has not ended an epoch.
+
+        Raises :class:`~zoo.errors.WeightsError` for a file that is damaged or of another network.
+        """
+        path = directory / STATE
+        if not path.is_file():
+            return
+        progress, tensors = _read(path)
+        expected = mutable_tensors(self.tuned)
+        network, best = _under("network.", tensors), _under("best.", tensors)
+        _check(network, expected, path)
+        if best:
+            _check(best, expected, path)
+        self.optimizer.load_state_dict(self._restored(_under("optimizer.", tensors), path))
+        _copy(network, expected)
+        self.best = {name: tensor.to(expected[name].device) for name, tensor in best.items()}
+        self.progress = progress
+
+    def _names(self) -> list[str]:
+        return list(self.tuned.trained_parameters())
+
+    def _of_optimizer(self) -> dict[str, Tensor]:
+        names = self._names()
+        state: dict[int, dict[str, Any]] = self.optimizer.state_dict()["state"]
+        return {
+            f"optimizer.{names[place]}.{key}": torch.as_tensor(value)
+            for place, values in state.items()
+            for key, value in values.items()
+            if value is not None
+        }
+
+    def _restored(self, tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
+        places = {name: place for place, name in enumerate(self._names())}
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            parameter, _, key = name.rpartition(".")
+            if parameter not in places:
+                raise WeightsError(f"{path}: the optimizer's tensor {name!r} belongs to nothing that this run trains")
+            state.setdefault(places[parameter], {})[key] = tensor
+        return {**self.optimizer.state_dict(), "state": state}
+
+
+def mutable_tensors(tuned: TunedNetwork) -> dict[str, Tensor]:
+    """The tensors that training changes, by name: what has gradients, and the buffers of modules that train.
+
+    >>> network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    >>> tuned = TunedNetwork(network, ("1",), ("1",), {"": True, "0": False, "1": True})
+    >>> _ = network[0].requires_grad_(False)
+    >>> list(mutable_tensors(tuned))
+    ['1.weight', '1.bias', '1.running_mean', '1.running_var', '1.num_batches_tracked']
+    """
+    everything = tuned.network.state_dict()
+    trained: dict[str, Tensor] = {name: value.detach() for name, value in tuned.trained_parameters().items()}
+    buffers = {
+        name: value
+        for name, value in tuned.network.named_buffers()
+        if name in everything and tuned.modes[name.rpartition(".")[0]]
+    }
+    return trained | buffers
+
+
+def _read(path: Path) -> tuple[TrainingProgress, dict[str, Tensor]]:
+    from pydantic import ValidationError
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            progress = TrainingProgress.model_validate_json((file.metadata() or {}).get(_NOTE, "{}"), strict=True)
+            return progress, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"{path} cannot be read: {reason}; start again in a new folder") from error
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _check(found: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
+    for name in {**expected, **found}:
+        kinds = [
+            f"{tensors[name].dtype} {tuple(tensors[name].shape)}" if name in tensors else "not there"
+            for tensors in (found, expected)
+        ]
+        if kinds[0] != kinds[1]:
+            raise WeightsError(f"{path}: tensor {name!r} is {kinds[0]}, in this run {kinds[1]}; it is of another run")
+
+
+def _copy(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in source.items():
+            target[name].copy_(tensor)

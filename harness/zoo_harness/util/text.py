@@ -1,0 +1,24 @@
+"""Text that is safe to print on one line."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def one_line(value: object) -> str:
+    r"""The value without line breaks, control characters or anything that reverses the writing direction.
+
+    >>> one_line("T-shirt\n---\n top\x1b")
+    'T-shirt --- top'
+    """
+    return " ".join("".join(" " if breaks_line(char) else char for char in str(value)).split())
+
+
+def breaks_line(char: str) -> bool:
+    """Whether a character ends a line, controls the terminal or turns the writing direction.
+
+    Joiners do none of that: names in many scripts need them.
+    """
+    return unicodedata.category(char) in ("Cc", "Zl", "Zp") or char in _BIDI_CONTROLS

@@ -1,0 +1,318 @@
+"""Checkpoints of strangers: whatever is wrong with one is told in a line, fills no memory and runs no code."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import zoo
+from zoo import Backbone, Head, UsageError, WeightsError
+from zoo.backbone import TimmArchitecture
+from zoo.errors import ZooError
+from zoo_harness.cli.main import run
+from zoo_harness.records.file_names import CHECKPOINT
+from zoo_harness.records.run import LARGEST_RECORD, read_run
+from zoo_harness.util.digests import sha256_of
+
+from ..saved_runs import edit_record, save_run
+
+
+@pytest.fixture
+def tree(tiny_resnet: Backbone, tmp_path: Path) -> Path:
+    """A published checkpoint: its record is ``zoo.json``."""
+    folder = tmp_path / "tree"
+    folder.mkdir()
+    save_run(tiny_resnet, folder)
+    (folder / "run.json").rename(folder / "zoo.json")
+    return folder
+
+
+def refusal(folder: Path, kind: type[ZooError] = WeightsError) -> str:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(kind) as caught:
+        zoo.load(folder)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 2**18, f"{grown} KiB of memory to refuse {caught.value}"
+    assert str(caught.value).isprintable(), "one line"
+    assert len(str(caught.value)) < 1000
+    return str(caught.value)
+
+
+def sign(folder: Path) -> None:
+    """Make the record agree with the checkpoint, as its author would."""
+    edit_record(folder, lambda record: record.update(checkpoint_sha256=sha256_of(folder / CHECKPOINT)))
+
+
+def rewrite(folder: Path, edit: Callable[[dict[str, Any], bytearray], object]) -> None:
+    """Change the head of the checkpoint and the bytes behind it, and sign it."""
+    content = (folder / CHECKPOINT).read_bytes()
+    size = struct.unpack("<Q", content[:8])[0]
+    head, data = json.loads(content[8 : 8 + size]), bytearray(content[8 + size :])
+    edit(head, data)
+    told = json.dumps(head).encode()
+    (folder / CHECKPOINT).write_bytes(struct.pack("<Q", len(told)) + told + data)
+    sign(folder)
+
+
+def test_the_published_tree_itself_loads(tree: Path) -> None:
+    model = zoo.load(tree)
+    assert model.record == read_run(tree)
+    model.check_that_it_runs()
+
+
+# The checkpoint
+
+
+def test_truncated_file(tree: Path) -> None:
+    os.truncate(tree / CHECKPOINT, 5000)
+    assert "SHA-256 is" in refusal(tree)
+    sign(tree)
+    assert "not a readable safetensors file" in refusal(tree)
+
+
+def test_file_of_nothing(tree: Path) -> None:
+    (tree / CHECKPOINT).write_bytes(b"")
+    sign(tree)
+    assert "the head 'fc' of the record has 3 numbers or more, the checkpoint only 0 bytes" in refusal(tree)
+
+
+@pytest.mark.parametrize("size", [2**63, 2**40, 17 * 2**20, 2**20, 3])
+def test_head_of_a_false_length(tree: Path, size: int) -> None:
+    content = (tree / CHECKPOINT).read_bytes()
+    (tree / CHECKPOINT).write_bytes(struct.pack("<Q", size) + content[8:])
+    sign(tree)
+    told = refusal(tree)
+    assert (f"declares a head of {size:,} bytes" if size > 2**24 else "not a readable safetensors file") in told
+
+
+def test_huge_declared_tensor(tree: Path) -> None:
+    rewrite(tree, lambda head, _data: head["fc.weight"].update(shape=[2**30, 2**10]))
+    assert "not a readable safetensors file" in refusal(tree)
+    rewrite(tree, lambda head, _data: head["fc.weight"].update(shape=[2**62, 2**62]))
+    assert "not a readable safetensors file" in refusal(tree)
+
+
+def test_tensors_that_overlap(tree: Path) -> None:
+    rewrite(tree, lambda head, _data: head["bn1.weight"].update(data_offsets=head["bn1.bias"]["data_offsets"]))
+    assert "not a readable safetensors file" in refusal(tree)
+
+
+def test_types_torch_does_not_have(tree: Path) -> None:
+    rewrite(tree, lambda head, _data: head["num"].update(dtype="F128") if "num" in head else head.update(x={}))
+    assert "not a readable safetensors file" in refusal(tree)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite(tree: Path, value: float) -> None:
+    tensors = load_file(tree / CHECKPOINT)
+    tensors["layer4.0.conv1.weight"].view(-1)[7] = value
+    save_file(tensors, tree / CHECKPOINT)
+    sign(tree)
+    assert "tensor 'layer4.0.conv1.weight' holds values that are not finite" in refusal(tree)
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (lambda t: t.update({"fc.weight": t["fc.weight"].T.contiguous()}), "'fc.weight' is float32 (96, 3), in the"),
+        (lambda t: t.update({"\x1b[31m" * 50: torch.ones(1)}), r"'\x1b[31m"),
+        (lambda t: t.update({"fc.weight": t["fc.weight"].to(torch.int8)}), "'fc.weight' is int8 (3, 96), in the"),
+        (lambda t: t.clear() or t.update(a=torch.ones(1)), "is missing"),
+    ],
+)
+def test_tensors_of_another_form(tree: Path, edit: Callable[[dict[str, Tensor]], object], told: str) -> None:
+    tensors = load_file(tree / CHECKPOINT)
+    edit(tensors)
+    save_file(tensors, tree / CHECKPOINT)
+    sign(tree)
+    assert told in refusal(tree)
+
+
+@pytest.mark.parametrize("name", [CHECKPOINT, "zoo.json"])
+@pytest.mark.parametrize("target", ["/dev/zero", "/nonexistent", "."])
+def test_links_to_what_is_no_file(tree: Path, name: str, target: str) -> None:
+    (tree / name).unlink()
+    (tree / name).symlink_to(target)
+    told = refusal(tree, UsageError)
+    assert "not a regular file" in told or "holds no model.safetensors" in told or "is not a run directory" in told
+
+
+def test_pipe_in_place_of_a_record(tree: Path) -> None:
+    (tree / "zoo.json").unlink()
+    os.mkfifo(tree / "zoo.json")
+    assert "not a regular file" in refusal(tree, UsageError)
+
+
+# The record: what it may ask for
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("timm", "hf-hub:evil/repository"),
+        ("timm", "hf_hub:evil/repository"),
+        ("timm", "local-dir:/etc"),
+        ("timm", "../test_resnet"),
+        ("timm", "timm/test_resnet.r160_in1k"),
+        ("timm", "test_*"),
+        ("timm", ""),
+        ("timm", "test_resnet.r160_in1k\n"),
+        ("timm", "Test_resnet(pretrained=True)"),
+        ("timm", "test_resnet.r160_in1k.x"),
+        ("timm", "no_such_network"),
+        ("timm", "test_resnet.no_such_tag"),
+        ("torchvision", "../resnet18"),
+        ("torchvision", "resnet81"),
+        ("torchvision", "fasterrcnn_resnet50_fpn"),
+        ("torchvision", "quantized_resnet18"),
+        ("factory", "os:getcwd"),
+        ("factory", "os.system"),
+        ("factory", "zoo_plugins.cifar_networks:resnet18"),
+    ],
+)
+def test_networks_that_are_not_simply_known(tree: Path, kind: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def called(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("something was built")
+
+    edit_record(tree, lambda record: record["backbone"].update(network=name, network_kind=kind))
+    monkeypatch.setattr("timm.create_model", called)
+    monkeypatch.setattr("torchvision.models.get_model", called)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", called)
+    told = refusal(tree, ZooError)
+    assert repr(name)[:-1] in told, told
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (lambda r: r["settings"]["preprocessing"].update(input_size=[10**5, 10**5]), "images of 100,000 pixels"),
+        (lambda r: r["settings"]["preprocessing"].update(input_size=[10**30, 8]), "images of 1,000,000,000,0"),
+        (lambda r: r["settings"]["preprocessing"].update(crop_fraction=0), "crop_fraction: Input should be greater"),
+        (lambda r: r["settings"]["preprocessing"].update(crop_fraction=1e-6), "images resized to 160 / 1e-06 pixels"),
+        (lambda r: r["settings"]["preprocessing"].update(std=[0, 1, 1]), "preprocessing.std"),
+        (
+            lambda r: r["settings"]["head"].update(hidden=10**9),
+            "has 3,000,000,000 numbers or more, the checkpoint only",
+        ),
+        (lambda r: r["settings"]["head"].update(hidden=500_000), "'fc.0.weight' is missing"),
+        (lambda r: r["settings"]["head"].update(path="layer4"), "expected the torch.nn.Linear that gives the logits"),
+        (lambda r: r["settings"]["head"].update(path="layer9"), "no module 'layer9'"),
+        (lambda r: r["settings"]["head"].update(path="../fc"), "head"),
+        (lambda r: r["dataset"].update(classes=["cat"]), "has 1 class(es)"),
+        (lambda r: r["dataset"].update(classes=["cat", "dog", "cat"]), "names 2 classes 'cat'"),
+        (lambda r: r["dataset"].update(classes=["cat", "dog", "\x1b[2Jcow"]), r"the name of class 2, '\x1b[2Jcow'"),
+        (lambda r: r["dataset"].update(classes=["cat", "dog\ncow", "pig"]), "holds line breaks or control characters"),
+        (lambda r: r["dataset"].update(classes=["cat", "\u202egod", "pig"]), "holds line breaks or control characters"),
+        (lambda r: r["dataset"].update(classes=["cat", " ", "pig"]), "the name of class 1, ' ', is empty"),
+        (lambda r: r["dataset"].update(classes=["cat", "c" * 9999, "pig"]), "more than 1,000 characters"),
+        (lambda r: r["dataset"].update(classes=[f"{i}" for i in range(10**5)]), "in the network float32 (100000, 96)"),
+        (lambda r: r.update(plots=["../../etc/passwd.png"]), "plots.0: String should match"),
+        (lambda r: r["backbone"].update(features=[]), "features: Value error, at least the layer the classifier sees"),
+        (lambda r: r.update(plots=["loss.svg"]), "plots.0: String should match"),
+        (
+            lambda r: r["weights"].update(filename="../../x.safetensors"),
+            "weights.filename '../../x.safetensors' is more",
+        ),
+        (lambda r: r.update(checkpoint_sha256="../x"), "checkpoint_sha256: String should match"),
+        (lambda r: r.update(extra="key"), "extra: Extra inputs are not permitted"),
+        (lambda r: r["results"].update(accuracy={"value": 7.0, "standard_error": 0, "n": 3}), "results.accuracy.value"),
+        (lambda r: r.update(format="blockzoo run 2"), "format: Input should be 'blockzoo run 1'"),
+    ],
+)
+def test_records_that_cannot_be(tree: Path, edit: Callable[[dict[str, Any]], object], told: str) -> None:
+    edit_record(tree, edit)
+    assert told in refusal(tree, ZooError)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"format": 1' + "0" * 100_000 + "}",
+        '{"plots": NaN}',
+        "",
+        "null",
+        '"\\ud800"',
+        "\ufeff{}",
+        '{"format": "blockzoo run 1", "format": "x"}',
+    ],
+)
+def test_json_that_is_no_record(tree: Path, text: str) -> None:
+    (tree / "zoo.json").write_text(text)
+    assert "is not a run record of this version" in refusal(tree, UsageError)
+
+
+def test_record_that_is_no_text(tree: Path) -> None:
+    (tree / "zoo.json").write_bytes(b"\xff\xfe\x00")
+    assert "is not a run record of this version" in refusal(tree, UsageError)
+
+
+def test_record_of_gigabytes_is_not_read(tree: Path) -> None:
+    os.truncate(tree / "zoo.json", 2**33)
+    assert f"has 8,589,934,592 bytes, a record at most {LARGEST_RECORD:,}" in refusal(tree, UsageError)
+
+
+def test_network_that_does_not_take_the_recorded_images(tiny_resnet: Backbone, tmp_path: Path) -> None:
+    fixed = replace(tiny_resnet, architecture=TimmArchitecture("vit_tiny_patch16_224"), head=Head("head"))
+    save_run(fixed, tmp_path)
+    edit_record(tmp_path, lambda record: record["settings"]["preprocessing"].update(input_size=[32, 32]))
+    model = zoo.load(tmp_path)
+    with pytest.raises(WeightsError, match=r"vit_tiny_patch16_224 does not run on the 32 x 32 images of its record"):
+        model.check_that_it_runs()
+
+
+def test_error_of_a_hostile_folder_cannot_steer_the_terminal(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evil = tree.rename(tree.with_name("\x1b]0;evil\x07"))
+    edit_record(evil, lambda record: record.update({"\x1b[2J": 1}))
+    assert run(["card", str(evil)]) == 2
+    captured = capsys.readouterr().err
+    assert captured.rstrip("\n").isprintable(), repr(captured)
+
+
+# What is told
+
+
+def test_long_names_and_numbers_are_not_repeated(tree: Path) -> None:
+    edit_record(tree, lambda record: record["backbone"].update(network="x" * 100_000))
+    with pytest.raises(ZooError) as caught:
+        zoo.load(tree)
+    assert len(str(caught.value)) < 500
+    edit_record(tree, lambda record: record["settings"]["preprocessing"].update(input_size=[10**400, 10**400]))
+    assert "(534 characters) pixels a side" in refusal(tree)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (Path.mkdir, "is not a regular file but a folder"),
+        (os.mkfifo, "is not a regular file but a device or a pipe"),
+        (lambda path: path.symlink_to("nowhere"), "is not a regular file but a link that leads to none"),
+    ],
+)
+def test_a_checkpoint_that_is_no_regular_file(tree: Path, make: Callable[[Path], object], told: str) -> None:
+    (tree / CHECKPOINT).unlink()
+    make(tree / CHECKPOINT)
+    assert f"{CHECKPOINT} {told}: fetch all of it anew" in refusal(tree, UsageError)
+
+
+def test_another_digest_says_what_to_do(tree: Path) -> None:
+    os.truncate(tree / CHECKPOINT, 5000)
+    assert "damaged or was changed: fetch it again (zoo pull)" in refusal(tree)
+
+
+@pytest.mark.parametrize("k", [1.5, 0, "3", None])
+def test_top_takes_a_whole_number(tree: Path, k: Any) -> None:
+    with pytest.raises(UsageError, match=r"top: k is .*, expected a whole number, 1 or more"):
+        zoo.load(tree).top(torch.zeros(8, 8, dtype=torch.uint8), k)

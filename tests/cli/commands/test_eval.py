@@ -1,0 +1,670 @@
+"""``zoo eval`` as a user runs it: real weights, real images, the files it leaves, and every way it can be refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.metrics import confusion_matrix
+from sklearn.neighbors import NearestNeighbors
+
+import zoo
+from zoo_harness.cli.main import run
+from zoo_harness.evaluation.confusion import Confusion, summarize
+from zoo_harness.models.feature_pooling import pool_features
+from zoo_harness.models.modules import capture
+from zoo_harness.models.tensor_files import read_tensors
+from zoo_harness.records.run import EpochRecord, RunRecord, SplitSeparation, read_run
+from zoo_harness.records.subset import Subset
+from zoo_harness.runs.directory import claim_directory
+
+ZOO = str(Path(sys.executable).with_name("zoo"))
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+FILES = {
+    "README.md",
+    "accuracy.png",
+    "config.json",
+    "history.jsonl",
+    "loss.png",
+    "model.safetensors",
+    "options.json",
+    "run.json",
+    "samples.png",
+    "training_state.safetensors",
+}
+AT_THE_END = {"confusion.json", "confusion.png", "layers.png"}
+EVAL = ("eval", "efficientnet_lite0", "--dataset", "digits")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run that is finished: two epochs on four images of each digit."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert run([*EVAL, "--per-class", "4", "--epochs", "2", "--seed", "3", "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+def history(directory: Path) -> list[EpochRecord]:
+    lines = (directory / "history.jsonl").read_text().splitlines()
+    return [EpochRecord.model_validate_json(line) for line in lines]
+
+
+def refused(capsys: pytest.CaptureFixture[str], status: int, *arguments: str) -> str:
+    assert run(arguments) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    return captured.err.splitlines()[-1]
+
+
+def test_run_directory_holds_what_it_promises(finished: Path) -> None:
+    assert {file.name for file in finished.iterdir()} == FILES | AT_THE_END
+    record = read_run(finished)
+    assert record.status == "finished"
+    assert record.results.epochs_done == 2
+    assert [line.epoch for line in history(finished)] == [1, 2]
+    assert record.weights.sha256 == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    assert record.parameters.trained == 1_030_410
+    assert record.parameters.trained_without_head == 1_017_600
+    assert record.dataset.train.per_class == (4,) * 10
+    assert record.plots == ("loss.png", "accuracy.png", "confusion.png", "layers.png", "samples.png")
+    assert record.settings.seed == 3
+
+
+def test_card_command_prints_the_runs_card(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["card", str(finished)]) == 0
+    assert capsys.readouterr().out.rstrip() == (finished / "README.md").read_text().rstrip()
+
+
+def test_the_code_in_the_card_recognises_a_digit(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, _labels = evaluation_images(read_run(finished))
+    Image.fromarray(images[0]).resize((64, 64)).save(tmp_path / "image.jpg")
+    monkeypatch.chdir(tmp_path)
+    card = (finished / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(block.replace("PATH", str(finished)), {})  # noqa: S102 - our own card
+    labels = capsys.readouterr().out.split()
+    assert len(labels) == 3
+    assert len(set(labels)) == 1
+    assert labels[0] in read_run(finished).dataset.classes
+    predict, score_again = re.findall(r"^zoo (.*)$", card.split("```shell\n")[1].split("```")[0], re.MULTILINE)
+    assert run(predict.replace("PATH", str(finished)).split()) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["image.jpg", labels[0]]
+    assert run(score_again.replace("PATH", str(finished)).split()) == 0
+
+
+def test_card_command_keeps_what_a_person_wrote(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("run.json", "README.md"):
+        (tmp_path / name).write_bytes((finished / name).read_bytes())
+    card = tmp_path / "README.md"
+    edited = card.read_text().replace("# efficientnet_lite0", "# An older title") + "\nMine.\n"
+    card.write_text(edited)
+    assert run(["card", f"{tmp_path}/run.json"]) == 0
+    assert capsys.readouterr().out == (finished / "README.md").read_text() + "\nMine.\n"
+    assert card.read_text() == edited
+    assert run(["card", str(tmp_path), "--write"]) == 0
+    assert capsys.readouterr().out == f"{card}\n"
+    assert card.read_text() == (finished / "README.md").read_text() + "\nMine.\n"
+
+
+def test_card_command_never_writes_over_a_card_by_hand(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.json").write_bytes((finished / "run.json").read_bytes())
+    (tmp_path / "README.md").write_text("# By hand\n")
+    assert "no part marked as made by zoo" in refused(capsys, 2, "card", str(tmp_path), "--write")
+    assert (tmp_path / "README.md").read_text() == "# By hand\n"
+    assert run(["card", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == (finished / "README.md").read_text()
+    assert captured.err.startswith("warning: not merged with ")
+    assert "is not the directory of one" in refused(capsys, 2, "card", "efficientnet_lite0", "--write")
+
+
+def test_last_epoch_and_final_accuracy_agree(finished: Path) -> None:
+    record = read_run(finished)
+    assert record.results.accuracy is not None
+    assert record.results.accuracy.value == history(finished)[-1].evaluation_accuracy
+    assert record.results.evaluation_loss == history(finished)[-1].evaluation_loss
+
+
+def test_the_checkpoint_in_timm_gives_the_accuracy_of_the_run(finished: Path) -> None:
+    import timm
+    from timm.data import create_transform, resolve_data_config
+
+    network = timm.create_model(f"local-dir:{finished}", pretrained=True).eval()
+    transform = create_transform(**resolve_data_config({}, model=network))
+    record = read_run(finished)
+    images, labels = evaluation_images(record)
+    pictures = [Image.fromarray(image).convert("RGB") for image in images]
+    with torch.inference_mode():
+        logits = network(torch.stack([transform(picture) for picture in pictures]))
+        ours = zoo.load(finished)
+        reference = ours(ours.preprocess(torch.from_numpy(images)))
+    # timm's transform resizes with PIL, ours in batches: they differ by one grey level at most.
+    assert torch.allclose(logits, reference, atol=0.05)
+    assert record.results.accuracy is not None
+    accuracy = float((reference.argmax(1).numpy() == labels).mean())
+    assert accuracy == pytest.approx(record.results.accuracy.value)
+
+
+def test_scores_after_are_those_of_the_loaded_checkpoints_features(finished: Path) -> None:
+    record = read_run(finished)
+    images, labels = evaluation_images(record)
+    model = zoo.load(finished)
+    layer = record.backbone.features[-1]
+    with torch.inference_mode(), capture(model.network, [layer.path]) as outputs:
+        model(model.preprocess(torch.from_numpy(images)))
+    features = pool_features(outputs[layer.path], layer)
+    expected = zoo.separation(features, labels)
+    scores = (expected.si, expected.high[2], expected.soft[2], expected.anti[2], expected.centre)
+    after = record.results.separation_after
+    assert after is not None
+    assert values(after.evaluation) == pytest.approx([score.value for score in scores])
+
+
+def test_first_order_score_is_leave_one_out_nearest_neighbour_accuracy_of_the_raw_pixels(finished: Path) -> None:
+    record = read_run(finished)
+    images, labels = evaluation_images(record)
+    search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(images.reshape(len(images), -1).astype(float))
+    nearest = search.kneighbors(return_distance=False)[:, 0]
+    pixels = record.results.separation_raw_pixels
+    assert pixels is not None
+    assert pixels.layer == "raw pixels"
+    assert (record.dataset.evaluation.pixels, record.dataset.evaluation.resized) == ((8, 8), False)
+    assert values(pixels.evaluation)[0] == pytest.approx((labels[nearest] == labels).mean())
+
+
+def test_scores_of_one_split_obey_their_identity(finished: Path) -> None:
+    results = read_run(finished).results
+    for found in (results.separation_raw_pixels, results.separation_before, results.separation_after):
+        assert found is not None
+        for split in (found.train, found.evaluation):
+            _index, high, soft, anti, _centre = values(split)
+            assert anti == pytest.approx(1 - 2 * soft + high)
+
+
+def test_confusion_matrix_is_that_of_the_loaded_checkpoints_predictions(finished: Path) -> None:
+    record = read_run(finished)
+    images, labels = evaluation_images(record)
+    model = zoo.load(finished)
+    with torch.inference_mode():
+        predicted = model(model.preprocess(torch.from_numpy(images))).argmax(1).numpy()
+    confusion = Confusion.model_validate_json((finished / "confusion.json").read_bytes())
+    assert confusion.classes == record.dataset.classes
+    assert confusion.split == "test"
+    assert np.array_equal(confusion.counts, confusion_matrix(labels, predicted, labels=range(10)))
+    assert record.results.accuracy is not None
+    assert np.trace(np.array(confusion.counts)) / len(labels) == pytest.approx(record.results.accuracy.value)
+    assert record.results.confusion == summarize(confusion)
+
+
+def test_layer_curve_has_every_declared_layer_and_agrees_with_the_other_scores(finished: Path) -> None:
+    record = read_run(finished)
+    curve, pixels, after = (
+        record.results.layer_curve,
+        record.results.separation_raw_pixels,
+        record.results.separation_after,
+    )
+    assert curve is not None
+    assert pixels is not None
+    assert after is not None
+    declared = [(layer.path, layer.width) for layer in record.backbone.features]
+    assert [(layer.path, layer.width) for layer in curve.layers] == [("raw pixels", 64), *declared]
+    assert (curve.layers[0].separation, curve.layers[-1].separation) == (pixels.evaluation, after.evaluation)
+    assert curve.best.separation.si.value == max(layer.separation.si.value for layer in curve.layers[1:])
+
+
+def test_layer_curve_is_left_out_where_it_is_not_wanted_and_of_one_image(tmp_path: Path) -> None:
+    for name, options in (("unwanted", ["--limit", "12", "--no-layer-curve"]), ("one", ["--limit", "1"])):
+        out = tmp_path / name
+        assert run([*EVAL, *options, "--epochs", "0", "--out", str(out), "--quiet"]) == 0
+        assert read_run(out).results.layer_curve is None
+        assert not (out / "layers.png").exists()
+
+
+def test_a_record_from_before_confusion_and_curve_is_read(finished: Path, tmp_path: Path) -> None:
+    content = json.loads((finished / "run.json").read_text())
+    del content["results"]["confusion"], content["results"]["layer_curve"]
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    results = read_run(tmp_path).results
+    assert (results.confusion, results.layer_curve) == (None, None)
+
+
+def values(split: SplitSeparation | None) -> list[float]:
+    assert split is not None
+    return [score.value for score in split.scores if score is not None]
+
+
+@pytest.mark.parametrize(
+    ("images", "notes"),
+    [
+        (1, "one image has no other to be compared with, so there is no score."),
+        (2, "of two images each has one neighbour, so there is no score of order 2."),
+    ],
+)
+def test_splits_of_one_and_two_images_have_the_scores_they_can(
+    images: int, notes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert run([*EVAL, "--limit", str(images), "--epochs", "0", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert f"Evaluation split: {notes}" in printed
+    assert f"Training split: {notes}" in (out / "README.md").read_text()
+    pixels = read_run(out).results.separation_raw_pixels
+    assert pixels is not None
+    if images == 1:
+        assert (pixels.train, pixels.evaluation) == (None, None)
+    else:
+        assert len(values(pixels.train)) == len(values(pixels.evaluation)) == 2
+
+
+def evaluation_images(record: RunRecord) -> tuple[np.ndarray, np.ndarray]:
+    """The evaluation images of a run on the digits, found again from its record alone."""
+    from zoo_harness.data.loading import load_data
+    from zoo_harness.data.transform import BatchTransform
+
+    dataset, argument = zoo.load_registry().dataset(record.dataset.name)
+    subset = Subset(per_class=record.dataset.per_class, limit=record.dataset.limit, seed=record.settings.seed)
+    data = load_data(dataset, argument, None, subset, BatchTransform(record.settings.preprocessing))
+    assert data.record == record.dataset
+    return data.evaluation.images, data.evaluation.labels.numpy()
+
+
+def test_the_images_are_scikit_learns(finished: Path) -> None:
+    images, labels = evaluation_images(read_run(finished))
+    known = {(image * (255 / 16)).round().astype(np.uint8).tobytes(): int(label) for image, label in digits()}
+    assert [known[image.tobytes()] for image in images] == labels.tolist()
+
+
+def digits() -> list[tuple[np.ndarray, int]]:
+    bunch = load_digits()
+    return list(zip(bunch.images, bunch.target, strict=True))
+
+
+def test_the_same_seed_gives_the_same_checkpoint(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "again"
+    assert run([*EVAL, "--per-class", "4", "--epochs", "2", "--seed", "3", "--out", str(out), "--quiet"]) == 0
+    assert read_run(out).checkpoint_sha256 == read_run(finished).checkpoint_sha256
+    losses = [line.train_loss for line in history(out)]
+    assert losses == [line.train_loss for line in history(finished)]
+
+
+def test_json_alone_on_stdout_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert run([*EVAL, "--limit", "12", "--epochs", "0", "--out", str(out), "--json", "--quiet"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    record = RunRecord.model_validate_json(captured.out)
+    assert record == read_run(out)
+    assert record.results.epochs_done == 0
+    assert record.results.separation_before == record.results.separation_after
+
+
+def test_report_names_card_and_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert run([*EVAL, "--limit", "12", "--epochs", "1", "--batch-size", "6", "--out", str(out)]) == 0
+    captured = capsys.readouterr()
+    assert f"card        {out}/README.md" in captured.out
+    assert f"{out}/loss.png" in captured.out
+    assert re.search(r"evaluation accuracy .* ± .* %", captured.out)
+    lines = captured.out.splitlines()
+    heading = next(place for place, line in enumerate(lines) if line.split()[:2] == ["split", "features"])
+    table = lines[heading : heading + 7]
+    assert table[0].split()[2:] == ["SI", "high-order", "soft", "anti", "centre"]
+    features = [re.search(r"raw pixels|before|after", line) for line in table[1:]]
+    assert [found and found[0] for found in features] == ["raw pixels", "before", "after"] * 2
+    report = lines[: lines.index(next(line for line in lines if line.startswith("checkpoint")))]
+    assert max(map(len, report)) <= 80
+    assert "raw pixels: images at their own size, 8 x 8 values" in lines
+    assert "training 1,030,410 of 3,383,818 parameters (1,017,600 without the head)" in captured.err
+    assert "blocks.6.0, conv_head, bn2, classifier" in captured.err
+
+
+def test_a_user_may_choose_the_block_the_layer_and_the_weights(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ["--unfreeze", "bn2", "--layer", "blocks.3", "--weights", str(finished), "--epochs", "1"]
+    assert run([*EVAL, "--limit", "12", "--out", str(out), "--quiet", *options]) == 0
+    record = read_run(out)
+    assert record.parameters.trained_names == ("bn2.weight", "bn2.bias", "classifier.weight", "classifier.bias")
+    assert record.results.separation_after is not None
+    assert record.results.separation_after.layer == "blocks.3"
+    assert record.weights.sha256 == read_run(finished).checkpoint_sha256
+    assert record.weights.license is None
+
+
+def test_held_out_part_of_the_training_split(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ["--val-fraction", "0.25", "--epochs", "0", "--limit", "40", "--weights", "random"]
+    assert run([*EVAL, "--out", str(out), "--quiet", *options]) == 0
+    assert read_run(out).dataset.evaluation.split == "held out of train"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--epochs", "-1"], "--epochs -1"),
+        (["--learning-rate", "0"], "--learning-rate 0"),
+        (["--learning-rate", "nan"], "--learning-rate nan"),
+        (["--learning-rate", "inf"], "--learning-rate inf: input should be a finite number"),
+        (
+            ["--predict", "mean"],
+            "there is one head, 'classifier', and a mean takes two; leave it out (backbones with two heads: deit_base_",
+        ),
+        (["--batch-size", "0"], "--batch-size 0"),
+        (["--per-class", "0"], "--per-class 0"),
+        (["--per-class", "3", "--limit", "9"], "--per-class and --limit exclude each other"),
+        (["--per-class", "100000"], "is the most that keeps the classes balanced"),
+        (["--val-fraction", "1.5"], "--val-fraction 1.5"),
+        (["--precision", "bf16"], "bf16 needs a CUDA device"),
+        (["--precision", "fp16"], "not one of fp32, bf16"),
+        (["--seed", "-3"], "--seed -3"),
+        (["--weights", "no/such/file.pth"], "no/such/file.pth"),
+        (["--unfreeze", "blocks.9"], "did you mean"),
+        (["--data-dir", "/no/such/folder"], "/no/such/folder"),
+        (["--limit", "many"], "--limit"),
+    ],
+)
+def test_options_that_cannot_be_meant(
+    options: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "bf16" in options and torch.cuda.is_available():
+        options = [*options, "--device", "cpu"]
+    out = tmp_path / "run"
+    assert expected in refused(capsys, 2, *EVAL, "--out", str(out), *options)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--dataset", "digit"],
+        ["--dataset", "imagefolder:/no/such/folder"],
+        ["--dataset", "digits", "--recipe", "papr"],
+        ["--dataset", "digits", "--device", "gpu"],
+        ["--dataset", "digits", "--predict", "mean"],
+        ["--dataset", "digits", "--learning-rate", "inf"],
+        ["--dataset", "digits", "--weights", "no/such/file.pth"],
+        ["--dataset", "digits", "--data-dir", "/no/such/folder"],
+        ["--dataset", "digits", "--out", "/dev/null"],
+    ],
+)
+def test_a_slip_of_the_pen_is_told_before_torch_is_imported(options: list[str]) -> None:
+    program = (
+        "import sys\nfrom zoo_harness.cli.main import run\n"
+        f"assert run(['eval', 'efficientnet_lite0', *{options!r}]) == 2\n"
+        "assert not {'torch', 'timm', 'torchvision', 'numpy'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_out_must_be_new(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (finished / "run.json").read_bytes()
+    assert "not empty" in refused(capsys, 2, *EVAL, "--out", str(finished))
+    assert (finished / "run.json").read_bytes() == before
+
+
+def test_no_network_and_nothing_cached(tmp_path: Path) -> None:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    started = time.monotonic()
+    command = [ZOO, "eval", "resnet18", "--dataset", "digits", "--out", str(tmp_path / "run")]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    error = ended.stderr.splitlines()[-1]
+    for part in ("resnet18", "timm/resnet18.tv_in1k", str(tmp_path), "--weights", "HF_HUB_OFFLINE"):
+        assert part in error
+    assert time.monotonic() - started < 20
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_weight_file_of_the_wrong_shape(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(finished / "model.safetensors")
+    tensors["conv_stem.weight"] = torch.zeros(16, 3, 3, 3)
+    save_file(tensors, tmp_path / "wrong.safetensors")
+    error = refused(capsys, 1, *EVAL, "--weights", str(tmp_path / "wrong.safetensors"), "--out", str(tmp_path / "run"))
+    for part in ("wrong.safetensors", "conv_stem.weight", "16, 3, 3, 3", "32, 3, 3, 3"):
+        assert part in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unreadable_image_is_named_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for index in range(3):
+                Image.new("RGB", (20 + index, 16), (index * 80, 20, 90)).save(folder / f"{index}.png")
+    (tmp_path / "photos" / "train" / "dog" / "1.png").write_bytes(b"not a picture")
+    photos = ("eval", "efficientnet_lite0", "--dataset", f"imagefolder:{tmp_path}/photos", "--weights", "random")
+    error = refused(capsys, 1, *photos, "--out", str(tmp_path / "run"))
+    assert "train/dog/1.png" in error
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "photos" / "train" / "dog" / "1.png").unlink()
+    Image.new("L", (9, 9)).save(tmp_path / "photos" / "test" / "cat" / "old.gif")
+    assert run([*photos, "--epochs", "1", "--quiet", "--out", str(tmp_path / "run")]) == 0
+    told = capsys.readouterr().err
+    assert told.startswith("warning: 1 file(s) ending in .gif are left out, such as ")
+    assert told.count("\n") == 1
+    assert read_run(tmp_path / "run").dataset.classes == ("cat", "dog")
+
+
+def start(out: Path) -> subprocess.Popen[str]:
+    command = [ZOO, *EVAL, "--limit", "20", "--epochs", "400", "--weights", "random", "--out", str(out)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_epoch(out: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not ((out / "history.jsonl").is_file() and (out / "history.jsonl").stat().st_size):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_control_c_and_sigterm_end_cleanly_and_keep_the_history(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    out = tmp_path / "run"
+    process = start(out)
+    wait_for_epoch(out, process)
+    process.send_signal(number)
+    printed, told = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert printed == ""
+    assert "Traceback" not in told
+    record = read_run(out)
+    assert f"the checkpoint of epoch {record.results.epochs_done} of 400 are kept in {out}" in told
+    assert record.status == "interrupted"
+    assert record.results.epochs_done == len(history(out)) >= 1
+    assert {file.name for file in out.iterdir()} == FILES
+    assert "interrupted" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_in_the_first_epoch_promises_no_checkpoint(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    out = tmp_path / "run"
+    process = start(out)
+    deadline = time.monotonic() + 120
+    while not (out / "samples.png").is_file():  # the first thing a run writes besides its record
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(number)
+    _printed, told = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert f"there is no checkpoint, only the record in {out}" in told.splitlines()[-1]
+    assert not (out / "model.safetensors").exists()
+    assert read_run(out).status == "interrupted"
+
+
+def test_a_kill_leaves_no_half_file(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start(out)
+    wait_for_epoch(out, process)
+    process.kill()
+    process.communicate(timeout=60)
+    assert read_run(out).status == "running"
+    assert history(out)
+    assert "network.classifier.weight" in read_tensors(out / "training_state.safetensors")
+    with pytest.raises(zoo.UsageError, match=rf"still runs, or was killed, after \d+ of 400.*--resume {out}"):
+        zoo.load(out)
+    assert {file.name for file in out.iterdir() if not file.name.endswith(".tmp")} <= FILES
+
+
+@pytest.mark.slow
+def test_two_heads_predict_from_cls_or_their_mean(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ["--weights", "random", "--limit", "2", "--epochs", "1", "--predict", "mean", "--quiet"]
+    assert run(["eval", "deit_base_distilled", "--dataset", "digits", "--out", str(out), *options]) == 0
+    record = read_run(out)
+    assert record.settings.predict == "mean"
+    assert record.results.accuracy_by_other_rule is not None
+    assert record.parameters.trained_names[-4:] == (
+        "head.weight",
+        "head.bias",
+        "head_dist.weight",
+        "head_dist.bias",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FASHION.is_dir(), reason="needs Debian's dataset-fashion-mnist")
+def test_fashion_mnist_is_learnt(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ["--dataset", "fashion_mnist", "--per-class", "20", "--epochs", "3", "--out", str(out), "--quiet"]
+    assert run(["eval", "efficientnet_lite0", *options]) == 0
+    record = read_run(out)
+    assert record.results.accuracy is not None
+    assert record.results.accuracy.value > 0.6
+    assert record.results.separation_after is not None
+    assert record.results.separation_after.evaluation is not None
+    assert record.results.separation_after.evaluation.si.value > 0.6
+    assert json.loads((out / "config.json").read_text())["label_names"][0] == "T-shirt/top"
+
+
+def test_a_full_disk_is_told_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    limit = 8 * 2**20  # smaller than the state: what the system then answers reads like a full disk
+    program = (
+        "import resource, signal, sys\n"
+        "from zoo_harness.cli.main import run\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        f"sys.exit(run({[*EVAL, '--limit', '12', '--epochs', '1', '--out', str(out)]!r}))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert "Traceback" not in ended.stderr
+    assert "training_state.safetensors" in ended.stderr.splitlines()[-1]
+    assert read_run(out).status == "failed"
+    assert not (out / "model.safetensors").exists()
+    assert not list(out.glob(".*.tmp"))
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    options = ["--limit", "12", "--epochs", "0", "--out", str(tmp_path / "file" / "run")]
+    assert "cannot make the run directory" in refused(capsys, 1, *EVAL, *options)
+
+
+def test_too_few_images_are_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert "at least 2 images" in refused(capsys, 2, *EVAL, "--limit", "1", "--epochs", "1", "--out", str(out))
+    assert not out.exists()
+
+
+def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    claimed = [claim_directory(None, "net", "data") for _run in range(5)]
+    assert len({directory.path for directory in claimed}) == 5
+    with pytest.raises(zoo.UsageError, match="taken by another run"):
+        claim_directory(claimed[0].path, "net", "data")
+
+
+def test_a_terminal_that_knows_only_ascii() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    program = "from zoo_harness.cli.main import run, table; run(['--version']); table.print_lines('±')"
+    command = [sys.executable, "-c", program]
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert shown.stdout.endswith("\n?\n")
+    assert shown.returncode == 0
+
+
+def with_features(folder: Path, features: str) -> dict[str, str]:
+    """The environment in which a plugin in this folder declares backbone ``wrong`` with these feature layers."""
+    (folder / "wrong-1.dist-info").mkdir(parents=True)
+    (folder / "wrong-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: wrong\nVersion: 1\n")
+    (folder / "wrong-1.dist-info" / "entry_points.txt").write_text("[zoo]\nwrong = wrong\n")
+    (folder / "wrong.py").write_text(
+        "import zoo\n@zoo.hookimpl\ndef zoo_backbones():\n"
+        "    return [zoo.Backbone(name='wrong', weights=zoo.RandomWeights(),\n"
+        "        unfreeze=('layer4',), head=zoo.Head('fc'),\n"
+        "        architecture=zoo.TimmArchitecture('test_resnet.r160_in1k'),\n"
+        f"        features=({features},),\n"
+        "        license=None, paper=None, pretrained_on=None, imagenet_top1=None)]\n"
+    )
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+def test_a_wrong_declared_width_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    environment = with_features(tmp_path / "plugins", "zoo.FeatureLayer('global_pool', 95, pool='flatten')")
+    out = tmp_path / "run"
+    ended = subprocess.run(
+        [ZOO, "eval", "wrong", "--dataset", "digits", "--limit", "12", "--out", str(out)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "feature layer 'global_pool' is declared 95 wide with pool 'flatten', but gives 96" in ended.stderr
+    assert not out.exists()
+
+
+def test_a_layer_that_cannot_be_scored_costs_a_trained_run_its_curve_alone(tmp_path: Path) -> None:
+    features = "zoo.FeatureLayer('layer3', 7), zoo.FeatureLayer('global_pool', 96, pool='flatten')"
+    out = tmp_path / "run"
+    ended = subprocess.run(
+        [ZOO, "eval", "wrong", "--dataset", "digits", "--limit", "12", "--epochs", "1", "--out", str(out)],
+        env=with_features(tmp_path / "plugins", features),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "warning: no separation of the layers: feature layer 'layer3' is declared 7 wide" in ended.stderr
+    record = read_run(out)
+    assert record.status == "finished"
+    assert record.results.layer_curve is None
+    assert "layers.png" not in record.plots

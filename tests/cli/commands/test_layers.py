@@ -1,0 +1,153 @@
+"""``zoo layers`` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from zoo import load_registry
+from zoo_harness.cli.main import run
+
+ZOO = str(Path(sys.executable).with_name("zoo"))
+LAYERS = ("layers", "efficientnet_lite0", "--dataset", "digits", "--per-class", "3", "--pool", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def curves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("layers") / "out"
+    assert run([*LAYERS, "--split", "both", "--order", "3", "--out", str(out)]) == 0
+    return out
+
+
+def test_record_and_plot_are_written(curves: Path) -> None:
+    assert {file.name for file in curves.iterdir()} == {"layers.json", "layers.png"}
+    record = json.loads((curves / "layers.json").read_text())
+    declared = load_registry().backbone("efficientnet_lite0").features
+    assert [curve["split"] for curve in record["curves"]] == ["train", "test"]
+    for curve in record["curves"]:
+        assert [layer["layer"] for layer in curve["layers"]] == ["raw pixels", *(layer.path for layer in declared)]
+        assert [layer["width"] for layer in curve["layers"][1:]] == [layer.width for layer in declared]
+        assert all(0 <= layer["high"]["3"]["value"] <= layer["si"]["value"] <= 1 for layer in curve["layers"])
+        assert curve["weights"]["sha256"].startswith("579344248a93e230")
+        assert curve["data"]["images"] == 30
+    assert record["scoring"]["pooled"] is True
+    with Image.open(curves / "layers.png") as picture:
+        assert picture.width > 800
+
+
+def test_table_has_a_row_for_each_layer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # a terminal, or who runs the tests, may say otherwise
+    assert run([*LAYERS, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    rows = [line for line in printed if line.endswith("|")]
+    assert rows[0].startswith("raw pixels")
+    assert rows[-1].split()[:3] == ["global_pool", "1,280", "flatten"]
+    assert len(rows) == 10
+    assert printed[-1].endswith("layers.png")
+
+
+def test_the_table_fits_eighty_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run([*LAYERS, "--out", str(tmp_path / "out")]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if " ± " in line]
+    assert len(rows) == 10
+    assert max(map(len, rows)) <= 80
+
+
+@pytest.mark.slow
+def test_a_run_stands_beside_its_backbone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tuned = tmp_path / "tuned"
+    small = ("--dataset", "digits", "--per-class", "3", "--quiet")
+    assert run(["eval", "efficientnet_lite0", *small, "--epochs", "1", "--out", str(tuned)]) == 0
+    capsys.readouterr()
+    assert run([*LAYERS, "--run", str(tuned), "--out", str(tmp_path / "out"), "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    names = [curve["subject"] for curve in record["curves"]]
+    assert names == ["efficientnet_lite0", "efficientnet_lite0 (tuned)"]
+    before, after = (curve["layers"] for curve in record["curves"])
+    frozen = [layer["layer"] for layer in before[:7]]
+    assert [layer["si"] for layer in before if layer["layer"] in frozen] == [
+        layer["si"] for layer in after if layer["layer"] in frozen
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["layers"], "nothing to score: give a backbone, or a run with --run"),
+        (["layers", "--run", "nowhere", "--weights", "random"], "--weights 'random' is for backbones"),
+        (["layers", "resnet18", "resnet18"], "'resnet18' is given 2 times"),
+        (["layers", "efficientnet_lite"], "did you mean 'efficientnet_lite0'"),
+        ([*LAYERS, "--split", "testing"], "--split"),
+        ([*LAYERS, "--order", "0"], "--order 0 must be at least 1"),
+        ([*LAYERS, "--order", "30"], "order 30 needs more than 30 images, the test split has 30"),
+        ([*LAYERS, "--memory", "0"], "--memory 0 must be at least 1"),
+        ([*LAYERS, "--weights", "nowhere.pth"], "no such file 'nowhere.pth'"),
+        (["layers", "--run", "nowhere"], "nowhere is not a run directory"),
+    ],
+)
+def test_what_cannot_be_meant_is_told(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_per_class_is_checked_against_the_split_that_is_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, images in (("train", 5), ("test", 9)):
+        for name, color in (("cat", 40), ("dog", 200)):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for index in range(images):
+                Image.new("RGB", (16, 16), (color, 10 * index, 90)).save(folder / f"{index}.png")
+    photos = ("layers", "resnet18_cifar", "--dataset", f"imagefolder:{tmp_path}/photos", "--pool", "--quiet")
+    assert run([*photos, "--per-class", "8", "--out", str(tmp_path / "out")]) == 0
+    assert "16 images of imagefolder, 8 images per class, seed 0;" in capsys.readouterr().out
+    assert run([*photos, "--per-class", "10", "--out", str(tmp_path / "more")]) == 2
+    assert "class 'cat' has only 9 test images; 9 is the most" in capsys.readouterr().err
+    assert run([*photos, "--per-class", "8", "--split", "train", "--out", str(tmp_path / "more")]) == 2
+    assert "class 'cat' has only 5 training images" in capsys.readouterr().err
+
+
+def test_a_terminated_command_leaves_no_files_and_says_so_by_its_status(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    sizes = ("--per-class", "30", "--memory", "8")
+    process = subprocess.Popen(
+        [ZOO, "layers", "efficientnet_lite0", "--dataset", "digits", *sizes, "--out", str(tmp_path / "out")],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not list(scratch.glob("blockzoo-features-*/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_folder_with_something_in_it_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert run([*LAYERS, "--out", str(tmp_path)]) == 2
+    assert "is not empty" in capsys.readouterr().err

@@ -1,0 +1,317 @@
+"""``zoo eval CHECKPOINT --epochs 0``: the figures of a record come out again, or it is said why they need not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from zoo import Backbone
+from zoo_harness.cli.main import run
+from zoo_harness.records.file_names import CHECKPOINT
+from zoo_harness.records.run import Measurement, ScoreMeasurement, read_run
+from zoo_harness.runs.rescore import RescoreRecord, compared
+
+from ...hub_server import Hub
+from ...saved_runs import CLASSES, edit_record, published_files, save_run
+
+SORTED = tuple(sorted(CLASSES))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run as a user makes it, on a part of a data set, held out by seed."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    arguments = ["--per-class", "4", "--val-fraction", "0.5", "--epochs", "1", "--seed", "3", "--out", str(out)]
+    assert run(["eval", "efficientnet_lite0", "--dataset", "digits", *arguments, "--quiet"]) == 0
+    return out
+
+
+def rescored(capsys: pytest.CaptureFixture[str], status: int, *arguments: str) -> RescoreRecord:
+    assert run(["eval", *arguments, "--epochs", "0", "--json"]) == status
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return RescoreRecord.model_validate_json(captured.out)
+
+
+def test_a_published_checkpoint_gives_its_figures_again(
+    hub: Hub, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(["publish", str(finished), "--to", "ada/digits", "--quiet"]) == 0
+    commit = hub.repositories["ada/digits"].branches["main"]
+    assert run(["pull", "ada/digits", "--to", str(tmp_path / "pulled"), "--quiet"]) == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "pulled").iterdir()} == hub.files("ada/digits")
+    assert (tmp_path / "pulled" / CHECKPOINT).read_bytes() == (finished / CHECKPOINT).read_bytes()
+    capsys.readouterr()
+    monkeypatch.chdir(tmp_path)
+    found = rescored(capsys, 0, "ada/digits", "--out", "again")
+    recorded = read_run(finished)
+    assert (found.checkpoint, found.commit) == ("ada/digits", commit)
+    assert found.checkpoint_sha256 == recorded.checkpoint_sha256
+    assert found.same_data == {"evaluation": True}
+    assert found.dataset == recorded.dataset
+    assert [each.name for each in found.figures] == [
+        "accuracy",
+        "SI",
+        "high-order SI",
+        "soft SI",
+        "anti SI",
+        "centre SI",
+    ]
+    for each in found.figures:
+        assert (each.verdict, each.images_apart, each.errors_apart) == ("reproduced", 0, 0)
+        assert each.found == each.recorded
+    assert found.figures[0].found == recorded.results.accuracy
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("hf", "pulled")] == ["again"], (
+        "no run directory"
+    )
+    assert RescoreRecord.model_validate_json((tmp_path / "again" / "rescore.json").read_text()) == found
+
+
+def test_a_table_has_a_verdict_for_each_figure(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["eval", str(finished), "--epochs", "0"]) == 0
+    captured = capsys.readouterr()
+    assert f"{finished} on scikit-learn digits: 40 held out of train images, 0.5 of the training split" in captured.err
+    lines = captured.out.splitlines()
+    assert lines[0].split() == ["split", "figure", "recorded", "here", "verdict"]
+    assert all(line.endswith("reproduced: the same count of 40 images") for line in lines[1:7])
+
+
+def test_other_images_are_not_compared(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = rescored(capsys, 0, str(finished), "--per-class", "6")
+    assert found.same_data == {"evaluation": False}
+    assert {each.verdict for each in found.figures} == {"not comparable"}
+    accuracy = found.figures[0]
+    assert accuracy.recorded is not None
+    assert accuracy.found.n == 60
+    assert accuracy.errors_apart == pytest.approx(
+        (accuracy.found.value - accuracy.recorded.value)
+        / np.hypot(accuracy.found.standard_error, accuracy.recorded.standard_error)
+    )
+    assert run(["eval", str(finished), "--epochs", "0", "--seed", "4"]) == 0
+    assert "not comparable: other data (fingerprint differs), " in (told := capsys.readouterr().out)
+    assert "a figure may differ though the checkpoint is the same" in told
+
+
+def test_another_layer_has_no_recorded_si(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = rescored(capsys, 0, str(finished), "--layer", "blocks.5")
+    assert found.layer == "blocks.5"
+    verdicts = {each.name: each.verdict for each in found.figures}
+    assert (verdicts["accuracy"], verdicts["SI"], verdicts["centre SI"]) == ("reproduced", *["not recorded"] * 2)
+
+
+def test_a_figure_that_was_made_up_is_told(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+
+    def better(record: dict[str, Any]) -> None:
+        record["results"]["accuracy"]["value"] = 1.0
+        record["results"]["accuracy"]["standard_error"] = 0.0
+
+    edit_record(tmp_path / "run", better)
+    found = rescored(capsys, 1, str(tmp_path / "run"))
+    assert [each.verdict for each in found.figures] == ["not reproduced", *["reproduced"] * 5]
+    assert run(["eval", str(tmp_path / "run"), "--epochs", "0", "--quiet"]) == 1
+    assert "not reproduced: " in (told := capsys.readouterr().out)
+    assert " of 40 images fewer, -" in told
+
+
+# Folders of images, and a split that was kept for the end
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for split, each in (("train", 8), ("test", 3)):
+        for name in CLASSES:
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for number in range(each):
+                pixels = generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+                PIL.Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def described(record: dict[str, Any], found: RescoreRecord) -> None:
+    """Make the record one of a run that was scored so."""
+    figures = {(each.split, each.name): json.loads(each.found.model_dump_json()) for each in found.figures}
+
+    def scores(split: str) -> dict[str, Any]:
+        names = {"si": "SI", "high": "high-order SI", "soft": "soft SI", "anti": "anti SI", "centre": "centre SI"}
+        parts = {name: figures[split, title] for name, title in names.items()}
+        return {"order": 2, **parts, "duplicates": 0, "duplicates_unlike": 0}
+
+    record["dataset"] = json.loads(found.dataset.model_dump_json())
+    record["results"]["accuracy"] = figures["evaluation", "accuracy"]
+    after: dict[str, Any] = {"layer": found.layer, "train": None, "evaluation": scores("evaluation")}
+    if found.dataset.test is not None:
+        record["results"]["test_accuracy"] = figures["test", "accuracy"]
+        after["test"] = scores("test")
+    record["results"]["separation_after"] = after
+
+
+@pytest.fixture
+def checkpoint(tiny_resnet: Backbone, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A published checkpoint whose record has a split that was kept for the end, and what it scored there."""
+    folder = tmp_path / "tree"
+    folder.mkdir()
+    save_run(tiny_resnet, folder)
+
+    def with_test(record: dict[str, Any]) -> None:
+        record["dataset"]["classes"] = SORTED
+        record["dataset"]["test"] = record["dataset"]["evaluation"]
+
+    edit_record(folder, with_test)
+    configuration = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**configuration, "label_names": SORTED}))
+    data = ("--dataset", f"imagefolder:{photos}", "--val-fraction", "0.25")
+    found = rescored(capsys, 0, str(folder), *data)
+    assert {each.verdict for each in found.figures} == {"not recorded"}
+    edit_record(folder, lambda record: described(record, found))
+    edit_record(folder, lambda record: record["dataset"].update(argument="photos"))
+    (folder / "run.json").rename(folder / "zoo.json")
+    return folder
+
+
+def test_the_split_that_was_kept_for_the_end_is_scored_too(
+    checkpoint: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = rescored(capsys, 0, str(checkpoint), "--dataset", f"imagefolder:{photos}")
+    assert found.same_data == {"evaluation": True, "test": True}
+    assert [each.split for each in found.figures] == ["evaluation"] * 6 + ["test"] * 6
+    assert {each.verdict for each in found.figures} == {"reproduced"}
+    assert [each.found.n for each in found.figures[::6]] == [6, 9]
+
+
+def test_one_changed_pixel_is_other_data(checkpoint: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = photos / "test" / "cat" / "1.png"
+    pixels = np.array(PIL.Image.open(path))
+    pixels[0, 0, 0] ^= 1
+    PIL.Image.fromarray(pixels).save(path)
+    found = rescored(capsys, 0, str(checkpoint), "--dataset", f"imagefolder:{photos}")
+    assert found.same_data == {"evaluation": True, "test": False}
+
+
+def test_a_folder_of_another_machine_must_be_given(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["eval", str(checkpoint), "--epochs", "0"]) == 2
+    assert "a folder of images" in (told := capsys.readouterr().err)
+    assert "give the folder with --dataset imagefolder:PATH" in told
+
+
+def test_classes_in_another_order_are_refused(
+    tiny_resnet: Backbone, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    save_run(tiny_resnet, folder)
+    assert run(["eval", str(folder), "--dataset", f"imagefolder:{photos}", "--epochs", "0"]) == 2
+    assert "class 0 is 'cat' in the checkpoint and 'a \"quoted\", Größe' in the data" in capsys.readouterr().err
+    assert run(["eval", str(folder), "--dataset", "digits", "--epochs", "0"]) == 2
+    assert "the checkpoint has 3 classes, scikit-learn digits has 10" in capsys.readouterr().err
+
+
+def test_a_record_with_a_false_layer_fills_no_memory(
+    checkpoint: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit_record(checkpoint, lambda record: record["backbone"]["features"][-1].update(width=10**12))
+    assert run(["eval", str(checkpoint), "--dataset", f"imagefolder:{photos}", "--epochs", "0"]) == 1
+    assert "is declared 1000000000000 wide" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (lambda record: record["settings"].update(seed=-1), "--seed -1 must be 0 or more"),
+        (lambda record: record["dataset"].update(per_class=0), "--per-class 0 must be at least 1"),
+        (lambda record: record["dataset"].update(per_class=2, limit=2), "exclude each other"),
+        (lambda record: record["dataset"].update(val_fraction=7), "--val-fraction 7.0 must lie between 0 and 1"),
+    ],
+)
+def test_a_record_with_a_false_subset(
+    checkpoint: Path,
+    photos: Path,
+    capsys: pytest.CaptureFixture[str],
+    edit: Callable[[dict[str, Any]], object],
+    told: str,
+) -> None:
+    edit_record(checkpoint, edit)
+    assert run(["eval", str(checkpoint), "--dataset", f"imagefolder:{photos}", "--epochs", "0"]) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "--epochs 0 scores it again, as it is; to train on from its weights, zoo eval BACKBONE --weights"),
+        (["--epochs", "3"], "--epochs 0 scores it again"),
+        (["--epochs", "0", "--recipe", "paper", "--learning-rate", "1"], "--learning-rate, --recipe: "),
+        (["--epochs", "0", "--tensorboard"], "--tensorboard: "),
+        (["--epochs", "0", "--layer", "fc9"], "unknown feature layer of the checkpoint 'fc9'"),
+        (["--epochs", "0", "--device", "gpu"], "--device 'gpu' is not one of"),
+        (["--epochs", "0", "--precision", "fp16"], "--precision 'fp16' is not one of"),
+        (
+            ["--epochs", "0", "--precision", "bf16", "--device", "cpu", "--dataset", "digits"],
+            "bf16 needs a CUDA device",
+        ),
+        (["--epochs", "0", "--per-class", "2", "--limit", "2"], "exclude each other"),
+        (["--epochs", "0", "--data-dir", "/nowhere"], "--data-dir '/nowhere': no such folder"),
+        (["--epochs", "0", "--dataset", "digitz"], "unknown dataset 'digitz'"),
+    ],
+)
+def test_slips_of_the_pen(
+    tiny_resnet: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    save_run(tiny_resnet, tmp_path)
+    assert run(["eval", str(tmp_path), *arguments]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_data_set_that_no_plugin_declares_any_more(
+    hub: Hub, tiny_resnet: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_run(tiny_resnet, tmp_path)
+    hub.create("ada/pets", published_files(tmp_path))
+    assert run(["eval", "ada/pets", "--epochs", "0"]) == 2
+    assert "unknown dataset 'pets'" in capsys.readouterr().err
+
+
+# The verdict
+
+
+def measured(right: int, n: int) -> Measurement:
+    return Measurement(value=right / n, standard_error=0.01, n=n)
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "per_rounded", "verdict"),
+    [
+        (800, 1000, 1000, "reproduced"),
+        (799, 1000, 1000, "reproduced"),
+        (798, 1000, 1000, "not reproduced"),
+        (802, 1000, 1000, "not reproduced"),
+        (805, 1000, 200, "reproduced"),
+        (806, 1000, 200, "not reproduced"),
+        (9, 10, 1000, "reproduced"),
+        (6, 10, 1000, "not reproduced"),
+    ],
+)
+def test_rounding_turns_one_image_in_a_thousand(right: int, n: int, per_rounded: int, verdict: str) -> None:
+    recorded = measured(round(0.8 * n), n)
+    figure = compared("accuracy", "evaluation", recorded, measured(right, n), same_data=True, per_rounded=per_rounded)
+    assert figure.verdict == verdict
+    assert figure.images_apart == abs(right - round(0.8 * n))
+
+
+def test_scores_are_compared_by_their_bootstrap_error() -> None:
+    one, other = (
+        ScoreMeasurement(value=value, standard_error=0.01, n=100, bootstrap_error=0.03, tied=0) for value in (0.5, 0.56)
+    )
+    figure = compared("SI", "evaluation", one, other, same_data=False)
+    assert figure.errors_apart == pytest.approx(0.06 / (0.03 * 2**0.5))
+    certain = measured(5, 5).model_copy(update={"standard_error": 0.0})
+    assert compared("accuracy", "evaluation", certain, certain, same_data=False).errors_apart is None

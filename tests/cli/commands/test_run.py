@@ -1,0 +1,83 @@
+"""``torchrun`` with ``zoo eval``: one run, one folder, one voice, and the figures of a single process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from zoo_harness.models.tensor_files import read_tensors
+from zoo_harness.records.run import read_run
+
+ZOO = str(Path(sys.executable).with_name("zoo"))
+TORCHRUN = (str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2", "--no-python")
+EVAL = ("eval", "efficientnet_lite0", "--dataset", "digits", "--per-class", "6", "--device", "cpu")
+EVAL += ("--optimizer", "sgd", "--learning-rate", "0.01", "--epochs", "8", "--keep", "best")
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    command = [*TORCHRUN, ZOO, *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("alone") / "run"
+    subprocess.run([ZOO, *EVAL, "--quiet", "--out", str(out)], check=True, capture_output=True, env=environment())
+    return out
+
+
+def test_a_run_that_was_cut_short_goes_on_to_what_one_process_gives(alone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = started(*EVAL, "--out", str(out))
+    deadline = time.monotonic() + 120
+    while not (out / "history.jsonl").is_file() or not (out / "history.jsonl").read_text().count("\n"):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert 0 < read_run(out).results.epochs_done < 8
+
+    process = started("eval", "--resume", str(out), "--json")
+    printed, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    assert json.loads(printed)["status"] == "finished"  # printed once
+    assert told.count("training 1,030,410 of 3,383,818 parameters") == 1
+    assert ", cpu, 2 processes\n" in told
+
+    found, expected = read_run(out), read_run(alone)
+    assert found.host.processes == 2
+    assert found.results.accuracy == expected.results.accuracy
+    assert found.results.train_accuracy == expected.results.train_accuracy
+    assert found.results.confusion == expected.results.confusion
+    assert found.results.separation_raw_pixels == expected.results.separation_raw_pixels
+    tensors = read_tensors(out / "model.safetensors")
+    for name, value in read_tensors(alone / "model.safetensors").items():
+        torch.testing.assert_close(tensors[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_wrong_usage_is_told_once() -> None:
+    process = started(*EVAL, "--epochs", "-1")
+    _printed, told = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert told.count("error: --epochs -1") == 1
+
+
+def test_fewer_images_than_processes_are_refused(tmp_path: Path) -> None:
+    process = started(*EVAL[:4], "--limit", "1", "--epochs", "0", "--device", "cpu", "--out", str(tmp_path / "run"))
+    _printed, told = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "2 processes cannot share the 1 training image(s); start fewer" in told

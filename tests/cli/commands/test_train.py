@@ -1,0 +1,291 @@
+"""``zoo train``: the whole network from scratch, the best epoch kept, the test split looked at once, at the end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+import zoo
+from zoo.backbone import SCRATCH, RandomWeights
+from zoo_harness.cli.main import run
+from zoo_harness.compute.context import ComputeContext
+from zoo_harness.data.decoding import ImageData
+from zoo_harness.data.loading import RunData, load_data
+from zoo_harness.data.transform import BatchTransform
+from zoo_harness.frozen.cache.placement import CachePolicy
+from zoo_harness.models.tensor_files import read_tensors
+from zoo_harness.records.run import EpochRecord, RunRecord, read_run
+from zoo_harness.records.subset import Subset
+from zoo_harness.reports.backbone_summary import describe_backbone
+from zoo_harness.runs.directory import claim_directory
+from zoo_harness.runs.plan import Request, plan
+from zoo_harness.runs.session import RunCallbacks, run as carry_out
+from zoo_harness.training.optimizer import learning_rate
+from zoo_harness.util.digests import sha256_of
+from zoo_harness.util.progress import Silence
+
+ZOO = str(Path(sys.executable).with_name("zoo"))
+SETTINGS = ("--limit", "20", "--epochs", "3", "--batch-size", "10", "--learning-rate", "0.01", "--seed", "3")
+TRAIN = ("train", "resnet18_cifar", "--dataset", "digits", *SETTINGS)
+REGISTRY = zoo.load_registry()
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody disturbs, in a process of its own: the number of threads may bear on the last bits."""
+    out = tmp_path_factory.mktemp("straight") / "run"
+    done = subprocess.run([ZOO, *TRAIN, "--out", str(out)], check=True, capture_output=True, text=True)
+    (out / "printed").write_text(done.stdout)
+    (out / "told").write_text(done.stderr)
+    return out
+
+
+def history(directory: Path) -> list[EpochRecord]:
+    lines = (directory / "history.jsonl").read_text().splitlines()
+    return [EpochRecord.model_validate_json(line) for line in lines]
+
+
+def digits(subset: Subset, record: RunRecord | None = None) -> RunData:
+    preprocessing = record.settings.preprocessing if record else zoo.Preprocessing(input_size=(8, 8))
+    dataset, _argument = REGISTRY.dataset("digits")
+    return load_data(dataset, None, None, subset, BatchTransform(preprocessing), with_test=True)
+
+
+# The run
+
+
+def test_the_record_has_the_reports_settings_and_the_test_split(straight: Path) -> None:
+    record = read_run(straight)
+    assert SCRATCH.training is not None
+    assert record.settings.recipe == "scratch"
+    assert record.settings.training == replace(SCRATCH.training, epochs=3, batch_size=10, learning_rate=0.01)
+    assert record.weights.kind == "random"
+    assert record.parameters.trained == record.parameters.total == 11_173_962
+    assert record.results.frozen_part is not None
+    assert record.results.frozen_part.reason == "all of it trains"
+    splits = [split for split in (record.dataset.train, record.dataset.evaluation, record.dataset.test) if split]
+    assert [split.split for split in splits] == ["train", "held out of train", "test"]
+    assert [split.per_class for split in splits] == [(2,) * 10] * 3
+    assert len({split.fingerprint for split in splits}) == 3
+    results = record.results
+    assert results.test_accuracy is not None
+    assert results.test_accuracy.n == 20
+    assert results.separation_before is not None
+    assert results.separation_before.test is None
+    for found in (results.separation_raw_pixels, results.separation_after):
+        assert found is not None
+        assert found.test is not None
+
+
+def test_what_is_shown_has_the_test_split_first(straight: Path) -> None:
+    record = read_run(straight)
+    assert record.results.test_accuracy is not None
+    printed, card = (straight / "printed").read_text(), (straight / "README.md").read_text()
+    accuracy = 100 * record.results.test_accuracy.value
+    assert printed.splitlines()[1].startswith(f"test accuracy        {accuracy:.2f} ± ")
+    assert [line.split()[0] for line in printed.splitlines() if "raw pixels  " in line] == [
+        "test",
+        "evaluation",
+        "training",
+    ]
+    assert f"Its accuracy is {accuracy:.2f} % ± " in card
+    assert "on 20 images of the split `test`" in card
+    assert "kept for the end: split test, 20 images" in (straight / "told").read_text()
+
+
+def test_the_checkpoint_is_the_best_epochs(straight: Path) -> None:
+    record, lines = read_run(straight), history(straight)
+    assert record.results.accuracy is not None
+    best_line = max(lines, key=lambda line: line.evaluation_accuracy)
+    assert best_line.epoch < len(lines)
+    assert record.results.accuracy.value == best_line.evaluation_accuracy
+    assert record.results.evaluation_loss == pytest.approx(best_line.evaluation_loss)
+    saved = read_tensors(straight / "model.safetensors")
+    state = read_tensors(straight / "training_state.safetensors")
+    best = {name.removeprefix("best."): tensor for name, tensor in state.items() if name.startswith("best.")}
+    assert best.keys() == saved.keys()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in best.items())
+
+
+def test_the_checkpoint_gives_the_recorded_figures_on_the_datas_own_test_split(straight: Path) -> None:
+    record = read_run(straight)
+    data = digits(Subset(limit=20, val_fraction=0.2, seed=3), record)
+    assert data.record == record.dataset
+    assert data.test is not None
+    model = zoo.load(straight)
+    with torch.inference_mode():
+        logits = model(model.preprocess(torch.from_numpy(data.test.images)))
+    assert record.results.test_accuracy is not None
+    assert record.results.test_accuracy.value == (logits.argmax(1) == data.test.labels).double().mean()
+    assert record.results.test_loss == pytest.approx(float(cross_entropy(logits, data.test.labels)), rel=1e-5)
+
+
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_a_finished_run_is_not_resumed(straight: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert run([command, "--resume", str(straight)]) == 2
+    assert "the run is finished" in capsys.readouterr().err
+
+
+def test_killed_it_ends_with_the_same_checkpoint(straight: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = subprocess.Popen([ZOO, *TRAIN, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not ((out / "history.jsonl").is_file() and (out / "history.jsonl").stat().st_size):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
+    assert read_run(out).results.test_accuracy is None
+    subprocess.run([ZOO, "train", "--resume", str(out), "--quiet"], check=True, capture_output=True)
+    assert sha256_of(out / "model.safetensors") == sha256_of(straight / "model.safetensors")
+    assert read_run(out).results.test_loss == read_run(straight).results.test_loss
+    assert [line.train_loss for line in history(out)] == [line.train_loss for line in history(straight)]
+
+
+# The data
+
+
+class Watched(ImageData):
+    """A split that notes each time its images are looked at: by the network, or as raw pixels."""
+
+    name = ""
+    looks: list[tuple[str, tuple[int, ...]]] = []  # noqa: RUF012 - every split writes into the same
+
+    def planes(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+        self.looks.append((self.name, tuple(indices.tolist())))
+        return super().planes(indices, device)
+
+    @property
+    def raw_pixels(self) -> NDArray[np.uint8]:
+        self.looks.append((f"{self.name} as raw pixels", ()))
+        return super().raw_pixels
+
+
+def watched(data: ImageData, name: str) -> ImageData:
+    return type(name, (Watched,), {"name": name})(data.images, data.labels, data.sized, data.transform)
+
+
+def test_the_test_split_is_looked_at_when_all_else_is_done(tmp_path: Path) -> None:
+    backbone = REGISTRY.backbone("resnet18_cifar")
+    tuning = backbone.tuning("scratch")
+    request = Request(
+        backbone=backbone,
+        dataset=REGISTRY.dataset("digits")[0],
+        argument=None,
+        tuning=tuning,
+        unfreeze=None,
+        layer=tuning.features[-1],
+        weights=RandomWeights(),
+        training=replace(tuning.training, epochs=2, batch_size=10),
+        subset=Subset(limit=20, val_fraction=0.2),
+        compute=ComputeContext(torch.device("cpu")),
+        data_dir=None,
+        command=("zoo",),
+        with_test=True,
+    )
+    planned = plan(request, Silence())
+    data = planned.data
+    assert data.test is not None
+    Watched.looks.clear()
+    seen = replace(data, **{name: watched(getattr(data, name), name) for name in ("train", "evaluation", "test")})
+    directory = claim_directory(tmp_path / "run", "net", "digits")
+    watch = RunCallbacks(Silence(), lambda _epoch: None, lambda _line: None)
+    carry_out(replace(planned, data=seen), directory, CachePolicy(), watch)
+    names = [name for name, _indices in Watched.looks]
+    first = names.index("test")
+    assert {"train", "evaluation", "train as raw pixels"} <= set(names[:first])
+    assert set(names[first:]) == {"test", "test as raw pixels"}
+    indices = [index for name, batch in Watched.looks if name == "test" for index in batch]
+    # For accuracy and separation, then for the layers, whose widths one image tells.
+    assert indices == [*range(20), 0, *range(20)]
+
+
+def test_the_held_out_part_is_a_fifth_of_every_class_and_of_training_images_alone() -> None:
+    data, whole = digits(Subset(val_fraction=0.2)), digits(Subset())
+    assert whole.test is None
+    assert data.test is not None
+    counts = np.bincount(whole.train.labels)
+    assert np.bincount(data.evaluation.labels).tolist() == [round(0.2 * count) for count in counts]
+
+    def rows(*parts: ImageData) -> list[bytes]:
+        return sorted(image.tobytes() for part in parts for image in part.images)
+
+    assert rows(data.train, data.evaluation) == rows(whole.train)
+    assert rows(data.test) == rows(whole.evaluation)
+
+
+def test_images_of_imagenets_size_and_no_test_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        for index in range(5):
+            Image.fromarray(random.integers(0, 256, (40, 30, 3), np.uint8)).save(folder / f"{index}.png")
+    out = tmp_path / "run"
+    options = ["--dataset", f"imagefolder:{tmp_path}/photos", "--epochs", "1", "--out", str(out), "--quiet"]
+    assert run(["train", "efficientnet_lite0", *options]) == 0
+    told = capsys.readouterr().err
+    assert "has no 'test' split here, only train: nothing is kept for the end" in told
+    record = read_run(out)
+    assert record.parameters.trained == record.parameters.total
+    assert record.dataset.test is None
+    assert record.results.test_accuracy is None
+    assert record.settings.preprocessing.input_size == (224, 224)
+    assert "Test split" not in (out / "README.md").read_text()
+
+
+# The recipe
+
+
+def test_the_learning_rate_of_the_report() -> None:
+    training = SCRATCH.training
+    assert training is not None
+    rates = [learning_rate(training, step, 10) for step in range(2000)]
+    assert rates[:10] == pytest.approx([0.01 * step for step in range(1, 11)])
+    assert rates[10:600] == pytest.approx([0.1] * 590)
+    assert rates[600:1200] == pytest.approx([0.02] * 600)
+    assert rates[1200:1600] == pytest.approx([0.004] * 400)
+    assert rates[1600:] == pytest.approx([0.0008] * 400)
+
+
+@pytest.mark.parametrize("name", sorted(set(REGISTRY.backbones) - {"nfnet_f6", "efficientnetv2_l"}))
+def test_all_of_every_backbone_trains(name: str) -> None:
+    parameters = describe_backbone(REGISTRY.backbone(name), "scratch", 10)["parameters"]
+    assert parameters["trained"] == parameters["total"]
+
+
+def test_show_says_how_any_backbone_is_trained_from_scratch(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["show", "efficientnet_lite0", "--recipe", "scratch", "--json"]) == 0
+    training = json.loads(capsys.readouterr().out)["training"]
+    assert (training["epochs"], training["optimizer"], training["milestones"]) == (200, "sgd", [60, 120, 160])
+    assert run(["show", "efficientnet_lite0", "--recipe", "scratch"]) == 0
+    assert "learning rate times 0.2 after epochs 60, 120, 160" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train"], "which backbone? zoo list names them"),
+        (["train", "resnet18_cifar"], "which data set shall resnet18_cifar see?"),
+        ([*TRAIN, "--val-fraction", "0"], "--val-fraction 0.0 must lie between 0 and 1"),
+        ([*TRAIN, "--unfreeze", "fc"], "No such option: --unfreeze"),
+        ([*TRAIN, "--limit", "1"], "at least 2 images"),
+    ],
+)
+def test_what_cannot_be_asked(capsys: pytest.CaptureFixture[str], arguments: list[str], told: str) -> None:
+    assert run(arguments) == 2
+    assert told in capsys.readouterr().err

@@ -1,0 +1,90 @@
+"""Two processes, started by torchrun and connected by gloo, give what one gives, to rounding."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from zoo import UsageError
+from zoo_harness.compute.device import choose_device
+from zoo_harness.compute.distributed import ALONE, Processes, joined
+
+CHECKS = Path(__file__).parents[1] / "runs" / "process_checks.py"
+TORCHRUN = str(Path(sys.executable).with_name("torchrun"))
+LAUNCHED = {"RANK": "1", "WORLD_SIZE": "3", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the two processes found."""
+    folder = tmp_path_factory.mktemp("processes")
+    command = [TORCHRUN, "--standalone", "--nproc-per-node", "2", str(CHECKS), str(folder), str(folder / "found.json")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    result: dict[str, Any] = json.loads((folder / "found.json").read_text())
+    return result
+
+
+def test_rows_words_and_counts_reach_everybody(found: dict[str, Any]) -> None:
+    assert found["collectives"] == [[[0, 0], [1, 1], [2, 2], [3, 3], [4, 4]], "rank 0", True, 3]
+
+
+@pytest.mark.parametrize("check", ["batch_norm", "without_images"])
+def test_batch_statistics_are_those_of_all_images(found: dict[str, Any], check: str) -> None:
+    assert found[check] < 1e-14
+
+
+def test_networks_train_to_the_weights_that_one_process_gives(found: dict[str, Any]) -> None:
+    assert len(found["runs"]) == 8
+    for check in (
+        *found["runs"].values(),
+        *(found[name] for name in ("tiny_batches", "views", "augmented", "balanced")),
+    ):
+        assert check["weights"] < 1e-5
+        assert check["losses"] < 1e-6
+        assert check["features"] < 1e-5
+
+
+def test_where_one_process_lacks_room_all_train_the_whole_network(found: dict[str, Any]) -> None:
+    reason = "in another process what its frozen part puts out cannot be kept"
+    assert found["one_without_room"] == [reason, f"every epoch runs the whole network: {reason}"]
+
+
+def test_a_loss_that_is_not_finite_in_one_process_ends_all(found: dict[str, Any]) -> None:
+    assert found["not_finite"].startswith("ZooError: training, epoch 1, batch 1: the loss is ")
+
+
+def test_shares_are_even_and_cover_everything() -> None:
+    for items in (0, 1, 2, 7, 60_000):
+        shares = [Processes(rank, 4).share(items) for rank in range(4)]
+        assert [item for share in shares for item in share] == list(range(items))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_what_torchrun_says_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in LAUNCHED.items():
+        monkeypatch.setenv(name, value)
+    assert Processes.launched() == Processes(rank=1, count=3, local_rank=1, local_count=2)
+    monkeypatch.setenv("RANK", "one")
+    with pytest.raises(UsageError, match="'rank': 'one'"):
+        Processes.launched()
+    monkeypatch.delenv("LOCAL_RANK")  # a RANK of somebody else's
+    assert Processes.launched() == ALONE
+    with joined() as processes:
+        assert processes.is_main
+        assert not processes.is_distributed
+
+
+def test_a_process_takes_no_gpu_but_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = Processes(rank=1, count=2, local_rank=1, local_count=2)
+    assert choose_device("cpu", processes) == torch.device("cpu")
+    with pytest.raises(UsageError, match="each takes a GPU of its own"):
+        choose_device("cuda:0", processes)

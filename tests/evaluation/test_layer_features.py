@@ -1,0 +1,141 @@
+"""Features of many layers in one pass: the same numbers wherever they are kept, and nothing left behind."""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import zoo
+from zoo import Backbone, DataError, DeclarationError, FeatureLayer, Preprocessing
+from zoo_harness.compute.context import ComputeContext
+from zoo_harness.data.decoding import ImageData
+from zoo_harness.data.transform import BatchTransform
+from zoo_harness.evaluation.layer_features import layer_features
+from zoo_harness.evaluation.layer_scores import RAW_PIXELS, score_layers
+from zoo_harness.evaluation.split_scores import Scoring
+from zoo_harness.models.build import build_network
+from zoo_harness.models.feature_pooling import pool_features
+from zoo_harness.models.modules import capture
+from zoo_harness.util.progress import Silence
+
+CPU = ComputeContext(device=torch.device("cpu"))
+LAYERS = (
+    FeatureLayer("conv1", 32),  # an activation that works in place follows
+    FeatureLayer("layer1", 32),
+    FeatureLayer("layer3", 192),
+    FeatureLayer("global_pool", 96, pool="flatten"),
+)
+
+
+@pytest.fixture(scope="module")
+def network(tiny_resnet: Backbone) -> nn.Module:
+    torch.manual_seed(0)
+    return build_network("tiny", tiny_resnet.network)
+
+
+@pytest.fixture(scope="module")
+def layers(network: nn.Module) -> tuple[FeatureLayer, ...]:
+    """The layers with the widths that they have."""
+    with torch.no_grad(), capture(network, [layer.path for layer in LAYERS]) as outputs:
+        network(torch.rand(1, 3, 32, 32))
+    return tuple(FeatureLayer(layer.path, outputs[layer.path].shape[1], layer.pool) for layer in LAYERS)
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageData:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    return ImageData(images, torch.arange(40) % 4, sized=False, transform=BatchTransform(Preprocessing((32, 32))))
+
+
+def directly(network: nn.Module, data: ImageData, layer: FeatureLayer, *, pooled: bool) -> Tensor:
+    images, _labels = data.batch(np.arange(len(data)), CPU.device)
+    with torch.no_grad(), capture(network.eval(), [layer.path]) as outputs:
+        network(images)
+    return pool_features(outputs[layer.path], layer) if pooled else outputs[layer.path].flatten(1)
+
+
+@pytest.mark.parametrize(
+    ("pooled", "budget", "places"),
+    [
+        (True, 2**30, {"memory"}),
+        (True, 15_000, {"memory", "disk"}),
+        (False, 2**30, {"memory"}),
+        (False, 60_000, {"memory", "disk"}),
+        (False, 0, {"disk"}),
+    ],
+)
+def test_same_numbers_wherever_they_are_kept(
+    network: nn.Module,
+    layers: tuple[FeatureLayer, ...],
+    data: ImageData,
+    tmp_path: Path,
+    pooled: bool,
+    budget: int,
+    places: set[str],
+) -> None:
+    with layer_features(
+        network, layers, data, CPU, Silence(), pooled=pooled, memory_budget=budget, folder=tmp_path
+    ) as found:
+        assert {kept.kept_in for kept in found} == places
+        assert bool(list(tmp_path.iterdir())) == ("disk" in places)
+        for kept, layer in zip(found, layers, strict=True):
+            assert kept.layer == layer
+            torch.testing.assert_close(kept.features, directly(network, data, layer, pooled=pooled))
+    assert list(tmp_path.iterdir()) == []
+    assert all(not module._forward_hooks for module in network.modules())
+
+
+def test_hooks_and_files_go_when_something_fails(
+    network: nn.Module, layers: tuple[FeatureLayer, ...], data: ImageData, tmp_path: Path
+) -> None:
+    wrong = (*layers, FeatureLayer("layer2", 7))
+    with (
+        pytest.raises(DeclarationError, match="'layer2' is declared 7 wide"),
+        layer_features(network, wrong, data, CPU, Silence(), pooled=True, memory_budget=0, folder=tmp_path),
+    ):
+        pass
+    with (
+        pytest.raises(KeyboardInterrupt),
+        layer_features(network, layers, data, CPU, Silence(), pooled=False, memory_budget=0, folder=tmp_path),
+    ):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    assert all(not module._forward_hooks for module in network.modules())
+
+
+def test_disk_without_room_is_told_before_anything_runs(
+    network: nn.Module,
+    layers: tuple[FeatureLayer, ...],
+    data: ImageData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usage = namedtuple("usage", "total used free")(10**9, 10**9 - 1000, 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
+    with (
+        pytest.raises(DataError, match=r"features need .* GiB beside the memory allowed.*--pool"),
+        layer_features(network, layers, data, CPU, Silence(), pooled=False, memory_budget=0, folder=tmp_path),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("scoring", [Scoring(), Scoring(pooled=True), Scoring(order=3, memory_budget=200_000)])
+def test_scores_are_those_of_the_features(
+    network: nn.Module, layers: tuple[FeatureLayer, ...], data: ImageData, tmp_path: Path, scoring: Scoring
+) -> None:
+    curve = score_layers(network, layers, data, CPU, scoring, Silence(), folder=tmp_path)
+    assert [point.path for point in curve] == [RAW_PIXELS, *(layer.path for layer in layers)]
+    pixels = zoo.separation(data.images.reshape(40, -1), data.labels, scoring.order)
+    assert curve[0].separation.to_dict() == pixels.to_dict()
+    for point, layer in zip(curve[1:], layers, strict=True):
+        features = directly(network, data, layer, pooled=scoring.pooled)
+        expected = zoo.separation(features, data.labels, scoring.order)
+        assert point.separation.to_dict() == expected.to_dict()
+        assert (point.width, point.vector) == (features.shape[1], layer.pool if scoring.pooled else "flatten")

@@ -1,0 +1,307 @@
+"""Training the tail on what the frozen part gave once: the same bits as training the whole network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from zoo import (
+    Backbone,
+    DeviceMemoryError,
+    FactoryArchitecture,
+    FeatureLayer,
+    Head,
+    Preprocessing,
+    RandomWeights,
+    TimmArchitecture,
+    Training,
+    load_registry,
+)
+from zoo.errors import ZooError
+from zoo_harness.compute.context import ComputeContext
+from zoo_harness.data.batches import ImageSource
+from zoo_harness.evaluation.split_evaluation import evaluate_split
+from zoo_harness.frozen.cache.placement import CachePolicy
+from zoo_harness.frozen.partition.partition import Split
+from zoo_harness.records.subset import Subset
+from zoo_harness.runs import cached_learner as frozen_part
+from zoo_harness.runs.frozen_features import open_trainable_model
+from zoo_harness.runs.plan import Request, RunPlan, prepare_run
+from zoo_harness.training.loop import Trainer, starting_state
+from zoo_harness.util.progress import Silence
+
+TRAINING = Training(epochs=2, learning_rate=1e-2, batch_size=8)
+
+
+def backbone(network: str, unfreeze: str, head: str, layer: str, width: int) -> Backbone:
+    return Backbone(
+        name="resnet18",  # a name that is declared: the record says by whom
+        weights=RandomWeights(),
+        architecture=TimmArchitecture(network),
+        unfreeze=(unfreeze,),
+        head=Head(head),
+        features=(FeatureLayer(layer, width),),
+        license=None,
+        paper=None,
+        pretrained_on=None,
+        imagenet_top1=None,
+    )
+
+
+RESNET = backbone("test_resnet.r160_in1k", "layer4", "fc", "layer3", 192)
+NETWORKS = [
+    RESNET,
+    backbone("test_vit.r160_in1k", "blocks.5", "head", "norm", 64),
+    backbone("test_efficientnet.r160_in1k", "blocks.3", "classifier", "blocks.2", 32),
+    backbone("test_convnext.r160_in1k", "stages.3", "head.fc", "stages.2", 48),
+]
+
+
+def planned(chosen: Backbone = RESNET, training: Training = TRAINING, seed: int = 0, limit: int = 24) -> RunPlan:
+    dataset, argument = load_registry().dataset("digits")
+    tuning = chosen.tuning("default")
+    request = Request(
+        backbone=chosen,
+        dataset=dataset,
+        argument=argument,
+        tuning=tuning,
+        unfreeze=None,
+        layer=tuning.features[0],
+        weights=chosen.weights,
+        training=training,
+        subset=Subset(limit=limit),
+        compute=ComputeContext(torch.device("cpu"), seed=seed),
+        data_dir=None,
+        command=("zoo",),
+    )
+    return prepare_run(request, Silence())
+
+
+def trained(prepared: RunPlan, policy: CachePolicy):
+    lines: list[str] = []
+    with open_trainable_model(prepared, policy, Silence(), lines.append) as (trainable, made):
+        state = starting_state(prepared.tuned, prepared.request.training)
+        Trainer(
+            trainable, prepared.request.training, prepared.request.compute, state, None, lambda *_: None, Silence()
+        ).run()
+        result = evaluate_split(trainable, trainable.evaluation, prepared.request.compute, None, Silence())
+    return made, lines, result
+
+
+@pytest.mark.parametrize("chosen", NETWORKS, ids=lambda chosen: chosen.network.name.partition(".")[0])
+@pytest.mark.parametrize("cache", ["host", "disk"])
+def test_the_tail_trains_to_the_same_bits_as_the_whole_network(chosen: Backbone, cache: str, tmp_path: Path) -> None:
+    whole, tail = planned(chosen), planned(chosen)
+    made, lines, expected = trained(whole, CachePolicy("off", folder=tmp_path))
+    assert (made.reason, lines) == ("--cache off", ["every epoch runs the whole network: --cache off"])
+    made, lines, result = trained(tail, CachePolicy(cache, folder=tmp_path))
+    assert (made.reason, made.place, made.computed) == (None, cache, 48)
+    assert len(lines) == 1
+    assert lines[0].startswith("frozen part: ran once for 48 images")
+    assert (result.loss, result.accuracy) == (expected.loss, expected.accuracy)
+    states = [prepared.tuned.network.state_dict() for prepared in (whole, tail)]
+    assert [name for name, value in states[0].items() if not torch.equal(value, states[1][name])] == []
+
+
+REPLAYED = """
+import timm
+from timm.models.resnet import ResNet
+
+class Halved(ResNet):
+    def forward(self, images):
+        logits = super().forward(images)
+        return logits / 2 if logits.max() > 1 else logits
+
+def make():
+    network = timm.create_model("test_resnet.r160_in1k")
+    network.__class__ = Halved
+    return network
+"""
+
+
+def test_a_network_that_cannot_be_recorded_trains_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "halves_its_logits.py").write_text(REPLAYED)
+    monkeypatch.syspath_prepend(tmp_path)
+    halved = replace(
+        RESNET, architecture=FactoryArchitecture("halves_its_logits:make"), preprocessing=Preprocessing((64, 64))
+    )
+    whole, tail = planned(halved), planned(halved)
+    _made, _lines, expected = trained(whole, CachePolicy("off", folder=tmp_path))
+    made, lines, result = trained(tail, CachePolicy("disk", folder=tmp_path / "kept"))
+    assert (made.reason, made.replayed, made.kept) == (None, True, ("layer3 192x4x4",))
+    assert lines[0].startswith("frozen part, replayed: ran once for 48 images")
+    assert (result.loss, result.accuracy) == (expected.loss, expected.accuracy)
+    states = [prepared.tuned.network.state_dict() for prepared in (whole, tail)]
+    assert [name for name, value in states[0].items() if not torch.equal(value, states[1][name])] == []
+
+
+def test_a_network_that_turns_out_to_do_something_else_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = REPLAYED.replace(
+        "return logits / 2", "return logits + images.mean() if hasattr(self, 'wild') else logits / 2"
+    )
+    (tmp_path / "does_more_later.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    factory = FactoryArchitecture("does_more_later:make")
+    prepared = planned(replace(RESNET, architecture=factory, preprocessing=Preprocessing((64, 64))))
+    with open_trainable_model(prepared, CachePolicy("host", folder=tmp_path / "kept"), Silence(), print) as (
+        trainable,
+        made,
+    ):
+        assert made.replayed
+        inputs, _labels = next(iter(trainable.train.in_order(8)))
+        trainable.logits(inputs)
+        prepared.tuned.network.wild = True
+        with torch.no_grad():
+            prepared.tuned.network.fc.bias += 10
+        with pytest.raises(
+            ZooError, match=r"its part that trains reads the images, .* go on with --resume and --cache off"
+        ):
+            trainable.logits(inputs)
+
+
+def test_outputs_of_code_that_was_changed_since_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "is_changed_later.py").write_text(REPLAYED)
+    monkeypatch.syspath_prepend(tmp_path)
+    factory = FactoryArchitecture("is_changed_later:make")
+    mutable_tensors = replace(RESNET, architecture=factory, preprocessing=Preprocessing((64, 64)))
+    policy = CachePolicy("disk", folder=tmp_path / "kept")
+    assert trained(planned(mutable_tensors), policy)[0].computed == 48
+    assert trained(planned(mutable_tensors), policy)[0].computed == 0
+    (tmp_path / "is_changed_later.py").write_text(REPLAYED + "\n# another version\n")
+    assert trained(planned(mutable_tensors), policy)[0].computed == 48  # the file tells
+    layer = timm.models.resnet.ResNet.forward_features
+    monkeypatch.setattr(timm.models.resnet.ResNet, "forward_features", lambda net, images: layer(net, images * 1.01))
+    _made, _lines, expected = trained(planned(), CachePolicy("off", folder=tmp_path))
+    monkeypatch.undo()
+    assert trained(planned(), policy)[0].computed == 48
+    monkeypatch.setattr(timm.models.resnet.ResNet, "forward_features", lambda net, images: layer(net, images * 1.01))
+    made, lines, result = trained(planned(), policy)  # no file tells, but the outputs do
+    assert made.computed == 48
+    assert lines[0] == "outputs kept of the train split are not what the network gives now: computed again"
+    assert (result.loss, result.accuracy) == (expected.loss, expected.accuracy)
+
+
+def test_a_second_run_with_another_seed_and_rate_computes_nothing(tmp_path: Path) -> None:
+    policy = CachePolicy("disk", folder=tmp_path)
+    pretrained = torch.random.get_rng_state()
+    first = planned()
+    trained(first, policy)
+    torch.random.set_rng_state(pretrained)
+    second = planned(training=replace(TRAINING, learning_rate=1e-3, optimizer="adamw"))
+    made, lines, _result = trained(second, policy)
+    assert made.computed == 0
+    assert lines[0].endswith("of outputs are there from an earlier run")
+    other_images = planned(limit=20)
+    assert trained(other_images, policy)[0].computed == 40
+    other_weights = planned(seed=1)  # random ones
+    assert trained(other_weights, policy)[0].computed == 48
+
+
+def with_room_for(images_at_once: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Have the pass over the images run out of memory with more of them, and return the sizes that were tried."""
+    prefix, tried = Split.prefix, list[int]()
+
+    def filling(*_arguments: object) -> int:
+        monkeypatch.setattr(Split, "prefix", limited)
+        return 32
+
+    def limited(self: Split, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        tried.append(len(images))
+        if len(images) > images_at_once:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7.00 GiB.")
+        return prefix(self, images)
+
+    monkeypatch.setattr(frozen_part, "_batch_size", filling)
+    return tried
+
+
+def test_a_device_that_is_full_gets_smaller_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _made, _lines, expected = trained(planned(), CachePolicy("off", folder=tmp_path))
+    tried = with_room_for(9, monkeypatch)
+    made, _lines, result = trained(planned(), CachePolicy("host", folder=tmp_path))
+    assert made.computed == 48
+    assert tried == 2 * [24, 12, 6, 6, 6, 6]
+    assert result.loss == pytest.approx(expected.loss, rel=1e-5)
+
+
+def test_a_device_without_room_for_one_image_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = with_room_for(0, monkeypatch)
+    with pytest.raises(DeviceMemoryError, match=r"for one image: .*Tried to allocate 7\.00 GiB.*--batch-size"):
+        trained(planned(), CachePolicy("host", folder=tmp_path))
+    assert tried == [24, 12, 6, 3, 1]
+
+
+@pytest.mark.parametrize("kept_as", ["fp16", "bf16"])
+def test_half_the_space_changes_the_result_by_rounding_alone(kept_as: str, tmp_path: Path) -> None:
+    exact, halved = planned(), planned()
+    compute = replace(halved.request.compute, kept_as=kept_as)
+    halved = replace(halved, request=replace(halved.request, compute=compute))
+    policy = CachePolicy("host", folder=tmp_path)
+    whole, _lines, expected = trained(exact, policy)
+    made, _lines, result = trained(halved, policy)
+    assert made.computed == 48  # not those of the exact ones
+    assert made.bytes_per_image is not None
+    assert whole.bytes_per_image == 2 * made.bytes_per_image
+    assert made.kept[0].endswith({"fp16": " as float16", "bf16": " as bfloat16"}[kept_as])
+    assert result.loss != expected.loss
+    assert result.loss == pytest.approx(expected.loss, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [(replace(TRAINING, augment=("flip",)), "augmentation changes the images in every epoch")],
+)
+def test_why_the_whole_network_runs_is_told(training: Training, told: str, tmp_path: Path) -> None:
+    made, lines, _result = trained(planned(training=training), CachePolicy("auto", folder=tmp_path))
+    assert made.reason == told
+    assert lines == [f"every epoch runs the whole network: {told}"]
+
+
+def test_changed_views_are_kept_and_taken_in_turn(tmp_path: Path) -> None:
+    training = Training(epochs=3, learning_rate=1e-2, batch_size=8, augment=("crop", "flip"), views=2)
+    prepared = planned(training=training)
+    with open_trainable_model(prepared, CachePolicy("host", folder=tmp_path), Silence(), print) as (trainable, made):
+        assert (made.reason, made.computed) == (None, 24 * 3 + 24)
+        whole = ImageSource(prepared.data.train, torch.device("cpu"), training.augment)
+        plan = [np.arange(24)]
+        for epoch, view in ((1, 1), (2, 2), (3, 1)):
+            inputs, labels = next(iter(trainable.train.epoch(epoch, plan)))
+            images, expected = next(iter(whole.epoch(view, plan)))
+            prepared.tuned.eval()
+            torch.testing.assert_close(trainable.logits(inputs), prepared.tuned.logits(*images), rtol=1e-4, atol=1e-5)
+            assert torch.equal(labels, expected)
+        inputs, _labels = next(iter(trainable.train.in_order(24)))
+        images, _labels = next(iter(whole.in_order(24)))
+        torch.testing.assert_close(trainable.logits(inputs), prepared.tuned.logits(*images), rtol=1e-4, atol=1e-5)
+
+
+def test_where_all_of_it_trains_there_is_nothing_to_keep(tmp_path: Path) -> None:
+    everything = replace(RESNET, unfreeze=("*",))
+    made, _lines, _result = trained(planned(everything), CachePolicy("auto", folder=tmp_path))
+    assert made.reason is not None
+    assert "trains" in made.reason
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_budget_that_is_too_small_moves_the_outputs_to_the_disk(tmp_path: Path) -> None:
+    made, _lines, _result = trained(planned(), CachePolicy("auto", budget=1000, folder=tmp_path))
+    assert (made.reason, made.place) == (None, "disk")
+
+
+def test_a_layer_of_the_frozen_part_is_not_reached_by_the_tail(tmp_path: Path) -> None:
+    with open_trainable_model(planned(), CachePolicy("host", folder=tmp_path), Silence(), print) as (trainable, _made):
+        assert [trainable.reaches(path) for path in ("layer3", "layer4", "global_pool", "fc")] == [
+            False,
+            True,
+            True,
+            True,
+        ]

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from zoo import DataError, Dataset, ImageSplit, LoadedDataset, Preprocessing, UsageError, ZooError, load_registry
-from zoo_harness.data import loading as data
+from zoo_harness.data import decoding
 from zoo_harness.data.loading import RunData, load_data
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.records.subset import Subset
@@ -416,7 +416,7 @@ def test_many_decoded_images_go_to_a_file_that_nobody_has_to_remove(
 ) -> None:
     splits = {"train": ImageSplit(files, GOOD.labels), "test": GOOD}
     in_memory = load(splits)
-    monkeypatch.setattr(data, "_IN_MEMORY", 100)
+    monkeypatch.setattr(decoding, "_IN_MEMORY", 100)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     mapped = load(splits)
     assert isinstance(mapped.train.images, np.memmap)
@@ -434,7 +434,7 @@ def test_disk_that_is_too_small_says_how_much_is_needed(
     def no_space(*_args: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(data, "_IN_MEMORY", 100)
+    monkeypatch.setattr(decoding, "_IN_MEMORY", 100)
     monkeypatch.setattr(os, "posix_fallocate", no_space)
     with pytest.raises(ZooError, match=r"need 0\.0 GiB in .*: No space left on device; free some, set TMPDIR"):
         load({"train": ImageSplit(files, GOOD.labels), "test": GOOD})

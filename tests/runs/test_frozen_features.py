@@ -29,7 +29,7 @@ from zoo_harness.evaluation.split_evaluation import evaluate_split
 from zoo_harness.frozen.cache.placement import CachePolicy
 from zoo_harness.frozen.partition.partition import Split
 from zoo_harness.records.subset import Subset
-from zoo_harness.runs import cached_learner as frozen_part
+from zoo_harness.runs import frozen_features as frozen_part
 from zoo_harness.runs.frozen_features import open_trainable_model
 from zoo_harness.runs.plan import Request, RunPlan, prepare_run
 from zoo_harness.training.loop import Trainer, starting_state

@@ -614,7 +614,10 @@ def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path, monke
 
 def test_a_terminal_that_knows_only_ascii() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
-    program = "from zoo_harness.cli.main import run, table; run(['--version']); table.print_lines('±')"
+    program = (
+        "from zoo_harness.cli.main import run\nfrom zoo_harness.cli.output import print_lines\n"
+        "run(['--version'])\nprint_lines('±')"
+    )
     command = [sys.executable, "-c", program]
     shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert shown.stdout.endswith("\n?\n")

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import Unpack
 
 from zoo._lazy import lazy_imports
+from zoo.backbone import Backbone
+from zoo.dataset import Dataset
+from zoo.errors import UsageError
+from zoo_harness.records.option import checked
+from zoo_harness.records.options import (
+    EvalOptions,
+    LayersOptions,
+    PublishOptions,
+    RescoreOptions,
+    SeparationOptions,
+    TrainOptions,
+)
 
 if TYPE_CHECKING:
-    from zoo_harness.checkpoints.loaded_model import LoadedModel
+    from zoo_harness.checkpoints.loaded_model import LoadedModel as LoadedModel
+    from zoo_harness.data.in_memory import in_memory as in_memory
+    from zoo_harness.hub.publish import Publication as Publication
+    from zoo_harness.runs.layer_run import LayerScoring as LayerScoring
+    from zoo_harness.runs.reporter import Reporter as Reporter
+    from zoo_harness.runs.rescore import RescoreRecord as RescoreRecord
+    from zoo_harness.runs.rescore_request import Checkpoint
+    from zoo_harness.runs.run import Run as Run, open_run as open_run
     from zoo_harness.separation.feature_ranking import FeatureRanking as FeatureRanking, rank_features as rank_features
     from zoo_harness.separation.index import (
         anti_si as anti_si,
@@ -23,6 +46,142 @@ if TYPE_CHECKING:
     from zoo_harness.separation.torchmetrics_metric import SeparationMetric as SeparationMetric
 
 __getattr__, __dir__, _HOME_OF = lazy_imports(__name__)
+
+
+def evaluate(
+    backbone: str | Backbone | Run | None = None,
+    dataset: str | Dataset | None = None,
+    *,
+    progress: bool | Reporter = False,
+    **options: Unpack[EvalOptions],
+) -> Run:
+    """Fine-tune one block of a backbone on a data set, score it, and write checkpoint, card and plots.
+
+    ``backbone`` is a name, a record that need not be registered, or a run, whose checkpoint gives the initial weights.
+    ``dataset`` is a name such as ``"cifar10"`` or ``"imagefolder:photos"``, a :class:`~zoo.Dataset`, or what
+    :func:`zoo.in_memory` makes of images in memory. ``options`` are those of ``zoo eval``: the same names, types and
+    defaults. ``progress`` shows bars and epochs on standard error; it may also be a :class:`~zoo.Reporter`.
+
+    Nothing is printed otherwise; messages go to the logger ``zoo``. The caller's random generators, threads and signal
+    handlers are the same afterwards. Raises a :class:`~zoo.ZooError` for every mistake. A ``KeyboardInterrupt`` leaves
+    a run that ``zoo.evaluate(resume=RUN)`` continues, to the same bits.
+
+    >>> import tempfile, zoo
+    >>> folder = f"{tempfile.mkdtemp()}/run"
+    >>> run = zoo.evaluate("efficientnet_lite0", "digits", per_class=2, epochs=0, layer_curve=False, out=folder)
+    >>> run.record.status
+    'finished'
+    """
+    return _fine_tune(False, backbone, dataset, progress, checked(EvalOptions, options))
+
+
+def train(
+    backbone: str | Backbone | Run | None = None,
+    dataset: str | Dataset | None = None,
+    *,
+    progress: bool | Reporter = False,
+    **options: Unpack[TrainOptions],
+) -> Run:
+    """Train a whole network from scratch: choose the epoch on a held-out part, and test once at the end.
+
+    The arguments are those of :func:`evaluate`, and ``options`` those of ``zoo train``.
+    """
+    given = checked(TrainOptions, options)
+    return _fine_tune(True, backbone, dataset, progress, given)  # type: ignore[arg-type]
+
+
+def layers(
+    backbones: str | Backbone | Run | Path | Sequence[str | Backbone | Run | Path],
+    dataset: str | Dataset = "digits",
+    *,
+    progress: bool | Reporter = False,
+    **options: Unpack[LayersOptions],
+) -> LayerScoring:
+    """Score every feature layer of backbones and runs, from the pixels to the classifier's input.
+
+    ``backbones`` holds names, records, runs, and paths of run directories; one may stand alone. ``options`` are those
+    of ``zoo layers``.
+    """
+    from zoo_harness.runs.layer_request import check_layers
+
+    given = checked(LayersOptions, options)
+    several = list(backbones) if isinstance(backbones, Sequence) and not isinstance(backbones, str) else [backbones]
+    named: list[str | Backbone] = [each for each in several if isinstance(each, str | Backbone)]
+    runs = [_directory(each) for each in several if not isinstance(each, str | Backbone)]
+    request = check_layers(named, runs, dataset, given, _command("layers", (several, dataset), given))
+
+    from zoo_harness.runs.layer_run import score_all_layers  # and with it torch, which takes seconds
+
+    with _reporter(progress) as reporter:
+        return score_all_layers(request, reporter)
+
+
+def rescore(
+    checkpoint: str | Path | Run,
+    dataset: str | Dataset | None = None,
+    *,
+    progress: bool | Reporter = False,
+    **options: Unpack[RescoreOptions],
+) -> RescoreRecord:
+    """Score a checkpoint again, and compare each figure of its record with what comes out here.
+
+    ``checkpoint`` is a run, its path, or ``OWNER/NAME[@REV]`` on the Hub. Without ``dataset`` the data are those of
+    the record. ``options`` are those that ``zoo eval CHECKPOINT --epochs 0`` takes.
+    """
+    from zoo_harness.runs.rescore_request import check_rescore, rescore_checkpoint
+
+    given = checked(RescoreOptions, options)
+    check_rescore(given)
+    with _reporter(progress) as reporter:
+        return rescore_checkpoint(_checkpoint(checkpoint, reporter), dataset, given, reporter)
+
+
+def score_features(file: str | Path, **options: Unpack[SeparationOptions]) -> Separation:
+    """Score how well the features in a file separate the classes.
+
+    ``file`` is an ``.npz``, ``.npy``, ``.safetensors`` or ``.parquet`` file. ``options`` are those of ``zoo si``; for
+    arrays in memory there is :func:`zoo.separation`.
+    """
+    from zoo_harness.separation.file_scores import check_file_options, score_file
+
+    given = checked(SeparationOptions, options)
+    check_file_options(given)
+    return score_file(Path(file).expanduser(), given)
+
+
+def publish(
+    run: str | Path | Run, to: str, *, progress: bool | Reporter = False, **options: Unpack[PublishOptions]
+) -> Publication:
+    """Publish a finished run, on the Hub (``OWNER/NAME``) or into a folder (``./FOLDER``), after proof that it loads.
+
+    ``options`` are those of ``zoo publish``. The token is the one of ``HF_TOKEN``, or of the Hub's login.
+    """
+    from zoo_harness.hub.publish import publish_run
+
+    given = checked(PublishOptions, options)
+    with _reporter(progress) as reporter:
+        return publish_run(Path(_directory(run)), to, given, reporter.log)
+
+
+def pull(repository: str, to: str | Path | None = None, *, progress: bool | Reporter = False) -> Run:
+    """Fetch a published checkpoint, ``OWNER/NAME`` or ``OWNER/NAME@REV``, and verify all of it.
+
+    It is copied to the folder ``to``, or stays in the Hub's cache. Raises a :class:`~zoo.ZooError` for whatever cannot
+    be fetched or is not what its record says.
+    """
+    from zoo_harness.hub.names import parse_reference
+    from zoo_harness.runs.run import open_run
+
+    reference, target = parse_reference(repository), None if to is None else Path(to).expanduser()
+    if target is not None:
+        from zoo_harness.hub.fetch import check_target
+
+        check_target(target)
+    from zoo_harness.hub.pull import pull_checkpoint
+
+    with _reporter(progress) as reporter:
+        _record, _place, folder = pull_checkpoint(reference, target, reporter.log)
+    return open_run(folder)
 
 
 def load(path_or_repository: str | Path, device: str = "cpu") -> LoadedModel:
@@ -40,3 +199,70 @@ def load(path_or_repository: str | Path, device: str = "cpu") -> LoadedModel:
 
     chosen = choose_device(device)  # before anything is fetched
     return load_folder(find_checkpoint(path_or_repository).path, chosen)
+
+
+def _fine_tune(
+    from_scratch: bool,
+    backbone: str | Backbone | Run | None,
+    dataset: str | Dataset | None,
+    progress: bool | Reporter,
+    given: EvalOptions,
+) -> Run:
+    from zoo_harness.runs.fine_tune import fine_tune
+    from zoo_harness.runs.request import Asked
+
+    command = _command("train" if from_scratch else "evaluate", (backbone, dataset), given)
+    if backbone is not None and not isinstance(backbone, str | Backbone):
+        given = {"weights": str(_directory(backbone)), **given}
+        backbone = backbone.record.backbone.name
+    with _reporter(progress) as reporter:
+        return fine_tune(Asked(backbone, dataset, given, command, from_scratch), reporter)
+
+
+def _checkpoint(named: str | Path | Run, reporter: Reporter) -> Checkpoint:
+    from zoo_harness.hub.locate import find_checkpoint
+    from zoo_harness.runs.rescore_request import Checkpoint
+
+    place = find_checkpoint(named if isinstance(named, str | Path) else named.directory, reporter.log)
+    return Checkpoint(place.path, str(place.reference or place.path), place.commit)
+
+
+def _directory(run: object) -> Path:
+    """The directory of a run or a path."""
+    if isinstance(run, str | Path):
+        return Path(run)
+    directory = getattr(run, "directory", None)
+    if not isinstance(directory, Path):
+        raise UsageError(f"not a run: {run!r:.100}; expected a zoo.Run or a path", code="not-a-run")
+    return directory
+
+
+@contextmanager
+def _reporter(progress: bool | Reporter) -> Iterator[Reporter]:
+    from zoo_harness.runs.reporter import LoggingReporter
+
+    if not isinstance(progress, bool):
+        yield progress
+    elif progress:
+        from zoo_harness.runs.display import ProgressDisplay
+
+        with ProgressDisplay() as display:
+            yield display
+    else:
+        yield LoggingReporter()
+
+
+def _command(function: str, arguments: Sequence[object], given: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the record says about how a run was started: the command line, or the call in Python."""
+    from zoo_harness.util.invocation import current_command
+
+    shown = [*map(_shown, arguments), *(f"{name}={_shown(value)}" for name, value in given.items())]
+    return current_command() or (f"zoo.{function}({', '.join(shown)})",)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Backbone | Dataset):
+        return f"<{type(value).__name__} {value.name}>"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    return repr(str(value) if isinstance(value, Path) else value)[:200]

@@ -21,12 +21,14 @@ def run(arguments: Sequence[str]) -> int:
 
     from zoo.errors import ZooError
     from zoo_harness.cli.app import command
+    from zoo_harness.util.invocation import invoked_as
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows ASCII alone gets question marks, no traceback
     try:
-        status = command()(args=list(arguments), prog_name="zoo", standalone_mode=False)
+        with invoked_as(("zoo", *arguments)):
+            status = command()(args=list(arguments), prog_name="zoo", standalone_mode=False)
     except (ZooError, TyperException) as error:
         if "--debug" in arguments:
             raise

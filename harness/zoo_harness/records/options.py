@@ -1,96 +1,241 @@
-"""What a user asked of ``zoo eval`` or ``zoo train``, kept beside the run so that it can be resumed from any folder.
+"""Every option of the commands, declared once: the command line and the Python functions read it here.
 
-The file may hold folders of this machine, so it is never published.
+To add a training option, add a field to :class:`zoo.Training`, a key to :class:`TrainingOptions`, and use the field.
+Nothing here imports typer, pydantic or torch.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import ValidationError
+from typing_extensions import TypedDict
 
-from zoo.backbone import Training
-from zoo.errors import UsageError
-from zoo_harness.records.run import Record
-from zoo_harness.util.atomic_files import write_text
+from zoo_harness.records.option import Option
 
-OPTIONS = "options.json"
-
-
-class RunOptions(Record):
-    """The options that can change a result, by their names on the command line; ``None`` for what the recipe says."""
-
-    from_scratch: bool = False
-    name: str | None = None
-    dataset: str | None = None
-    recipe: str = "default"
-    weights: str = "pretrained"
-    unfreeze: tuple[str, ...] | None = None
-    layer: str | None = None
-    data_dir: Path | None = None
-    per_class: int | None = None
-    limit: int | None = None
-    val_fraction: float | None = None
-    epochs: int | None = None
-    learning_rate: float | None = None
-    batch_size: int | None = None
-    optimizer: str | None = None
-    momentum: float | None = None
-    weight_decay: float | None = None
-    schedule: str | None = None
-    milestones: str | None = None
-    decay: float | None = None
-    warmup_epochs: float | None = None
-    label_smoothing: float | None = None
-    class_weights: str | None = None
-    augment: str | None = None
-    views: int | None = None
-    patience: int | None = None
-    keep: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "fp32"
-    deterministic: bool = False
-    compile: bool = False
-    cache_dtype: str = "exact"
-    predict: str = "cls"
-    layer_curve: bool = True
-
-    @property
-    def training(self) -> dict[str, object]:
-        """Those that stand in place of the recipe's training settings."""
-        chosen = {field.name: getattr(self, field.name, None) for field in fields(Training)}
-        return {name: value for name, value in chosen.items() if value is not None}
-
-    def anchored(self) -> RunOptions:
-        """The same with whole paths, so that they mean the same from another folder."""
-        dataset, colon, argument = (self.dataset or "").partition(":")
-        changes: dict[str, object] = {}
-        if self.data_dir is not None:
-            changes["data_dir"] = self.data_dir.expanduser().absolute()
-        if self.weights not in ("pretrained", "random"):
-            changes["weights"] = str(Path(self.weights).expanduser().absolute())
-        if colon and Path(argument).expanduser().exists():
-            changes["dataset"] = f"{dataset}:{Path(argument).expanduser().absolute()}"
-        return self.model_copy(update=changes)
-
-    def write(self, directory: Path) -> None:
-        """Keep the options in a run directory."""
-        write_text(directory / OPTIONS, self.anchored().model_dump_json(indent=2, exclude_defaults=True) + "\n")
+Device = Annotated[str, Option("auto, cpu, cuda or cuda:N.", default="auto")]
+Precision = Annotated[Literal["fp32", "bf16"], Option("fp32, or bf16 (autocast, CUDA only).", default="fp32")]
+Metric = Annotated[Literal["euclidean", "cosine"], Option("euclidean or cosine.", default="euclidean")]
+Normalize = Annotated[bool, Option("Z-score each feature first.", default=False, flag="--normalize")]
+OutputFolder = Annotated[Path | None, Option("Folder for the results (default: one in runs/).", stored=False)]
 
 
-def read_options(directory: Path) -> RunOptions:
-    """The options of the run in a directory.
+class DataOptions(TypedDict, total=False):
+    """Which images are used."""
 
-    Raises :class:`~zoo.errors.UsageError` where there is none.
-    """
-    path = directory / OPTIONS
-    try:
-        return RunOptions.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"--resume {directory} is not a run that can be resumed: {path}: {error.strerror}") from error
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        where = ".".join(map(str, fault["loc"])) or "the file"
-        raise UsageError(f"{path} was written by another version: {where}: {fault['msg']}") from error
+    data_dir: Annotated[Path | None, Option("Folder that holds the data set's files.")]
+    per_class: Annotated[int | None, Option("Use this many images of each class, chosen by --seed.", minimum=1)]
+    limit: Annotated[int | None, Option("Use at most this many images of each split.", minimum=1)]
+
+
+class HeldOutOption(TypedDict, total=False):
+    """A held-out part of the training split, where the data set's own evaluation split is used otherwise."""
+
+    val_fraction: Annotated[float | None, Option("Hold out this fraction of the training split for evaluation.")]
+
+
+class TuningOptions(TypedDict, total=False):
+    """What is tuned, and from which weights."""
+
+    recipe: Annotated[str, Option("How to tune it; 'zoo show NAME' lists the recipes.", default="default")]
+    weights: Annotated[str, Option("'pretrained', 'random', or the path of a weight file.", default="pretrained")]
+    unfreeze: Annotated[
+        Sequence[str] | None, Option("Train this module instead of the recipe's; repeatable.", metavar="MODULE")
+    ]
+
+
+class TrainingOptions(TypedDict, total=False):
+    """Overrides of the recipe's training settings; a test compares them with the fields of :class:`zoo.Training`."""
+
+    epochs: Annotated[int | None, Option("Number of epochs (default: the recipe's); 0 only scores.")]
+    learning_rate: Annotated[float | None, Option("Learning rate (default: the recipe's).")]
+    batch_size: Annotated[int | None, Option("Images per step (default: the recipe's).")]
+    optimizer: Annotated[Literal["adam", "adamw", "sgd"] | None, Option("adam, adamw or sgd (default: the recipe's).")]
+    momentum: Annotated[float | None, Option("Momentum of sgd.")]
+    nesterov: Annotated[bool | None, Option("Use Nesterov's momentum.", flag="--nesterov/--no-nesterov")]
+    weight_decay: Annotated[float | None, Option("Weight decay.")]
+    schedule: Annotated[
+        Literal["constant", "multistep", "cosine"] | None,
+        Option("Learning-rate schedule: constant, multistep or cosine."),
+    ]
+    milestones: Annotated[
+        str | Sequence[int] | None,
+        Option("Epochs after which multistep lowers the learning rate.", metavar="N,N"),
+    ]
+    decay: Annotated[float | None, Option("Factor by which multistep multiplies the learning rate.")]
+    warmup_epochs: Annotated[float | None, Option("Epochs of linear learning-rate warm-up.")]
+    label_smoothing: Annotated[float | None, Option("Label smoothing: share of each label that goes to all classes.")]
+    class_weights: Annotated[
+        Literal["none", "balanced"] | None, Option("'balanced' gives rare classes more weight; or 'none'.")
+    ]
+    augment: Annotated[str | Sequence[str] | None, Option("Random augmentations: crop, flip, rotate.", metavar="A,A")]
+    views: Annotated[
+        int | None, Option("Number of augmented copies to cache per image (default: new ones every epoch).")
+    ]
+    patience: Annotated[int | None, Option("Stop after this many epochs without a better accuracy.")]
+    keep: Annotated[
+        Literal["last", "best"] | None, Option("Which epoch's weights the checkpoint holds: 'last' or 'best'.")
+    ]
+
+
+class ScoringOptions(TypedDict, total=False):
+    """What is scored, and how two heads predict."""
+
+    layer: Annotated[str | None, Option("Feature layer to score with SI (default: the classifier's input).")]
+    layer_curve: Annotated[
+        bool,
+        Option(
+            "Score every feature layer of the trained network.", default=True, flag="--layer-curve/--no-layer-curve"
+        ),
+    ]
+    predict: Annotated[
+        Literal["cls", "mean"], Option("With two heads: predict from 'cls', or from their 'mean'.", default="cls")
+    ]
+
+
+class ComputeOptions(TypedDict, total=False):
+    """What a run computes with."""
+
+    seed: Annotated[int, Option("Seed of the head, the order of the images and the subset.", default=0)]
+    device: Device
+    precision: Precision
+    deterministic: Annotated[
+        bool, Option("Use deterministic algorithms only; slower on a GPU.", default=False, flag="--deterministic")
+    ]
+
+
+class CompileOption(TypedDict, total=False):
+    """Compiled training steps."""
+
+    compile: Annotated[
+        bool,
+        Option("Compile training steps (torch.compile): slow to begin, then faster on a GPU.", False, "--compile"),
+    ]
+
+
+class CacheOptions(TypedDict, total=False):
+    """Where the outputs of the frozen layers are cached."""
+
+    cache: Annotated[
+        Literal["auto", "device", "host", "disk", "off"],
+        Option("Where to cache frozen outputs: auto, device, host, disk or off.", default="auto", stored=False),
+    ]
+    cache_budget: Annotated[
+        str | None, Option("Memory that the cache may use, such as 8GiB.", metavar="SIZE", stored=False)
+    ]
+    cache_dtype: Annotated[
+        Literal["exact", "fp16", "bf16"],
+        Option("Precision of cached outputs: exact, or fp16 or bf16 in half the space.", default="exact"),
+    ]
+
+
+class RunOutputOptions(TypedDict, total=False):
+    """Where a run is written."""
+
+    tensorboard: Annotated[
+        bool, Option("Write TensorBoard events into the run directory.", False, "--tensorboard", stored=False)
+    ]
+    out: Annotated[Path | None, Option("Run directory (default: runs/NAME-DATASET-TIME).", stored=False)]
+    resume: Annotated[
+        Path | None,
+        Option("Resume an interrupted run with its own settings.", metavar="RUN", stored=False),
+    ]
+
+
+class EvalOptions(
+    TuningOptions,
+    ScoringOptions,
+    DataOptions,
+    HeldOutOption,
+    TrainingOptions,
+    ComputeOptions,
+    CompileOption,
+    CacheOptions,
+    RunOutputOptions,
+    total=False,
+):
+    """The options of ``zoo eval`` and :func:`zoo.evaluate`."""
+
+
+class TrainOptions(
+    ScoringOptions, DataOptions, TrainingOptions, ComputeOptions, CompileOption, RunOutputOptions, total=False
+):
+    """The options of ``zoo train`` and :func:`zoo.train`."""
+
+    weights: Annotated[
+        str, Option("Initial weights: 'random', 'pretrained', or the path of a weight file.", default="random")
+    ]
+    val_fraction: Annotated[
+        float, Option("Fraction of the training split held out to choose the best epoch.", default=0.2)
+    ]
+
+
+class RescoreOptions(DataOptions, HeldOutOption, total=False):
+    """The options of :func:`zoo.rescore`: those of ``zoo eval CHECKPOINT --epochs 0``."""
+
+    layer: Annotated[str | None, Option("Feature layer to score with SI (default: the recorded one).")]
+    seed: Annotated[int | None, Option("Seed of the subset (default: the recorded one).")]
+    device: Device
+    precision: Annotated[Literal["fp32", "bf16"] | None, Option("fp32 or bf16 (default: the recorded one).")]
+    deterministic: Annotated[
+        bool, Option("Use deterministic algorithms only; slower on a GPU.", default=False, flag="--deterministic")
+    ]
+    out: Annotated[Path | None, Option("Folder for rescore.json (default: nothing is written).", stored=False)]
+
+
+class LayersOptions(DataOptions, HeldOutOption, total=False):
+    """The options of ``zoo layers`` and :func:`zoo.layers`."""
+
+    split: Annotated[Literal["train", "test", "both"], Option("train, test or both.", default="test")]
+    weights: Annotated[str | None, Option("'pretrained', 'random', or the path of a weight file.")]
+    pool: Annotated[
+        bool, Option("Score each layer's declared vector, not its whole output: far cheaper.", False, "--pool")
+    ]
+    order: Annotated[int, Option("Largest number of neighbours that must agree.", default=2, minimum=1)]
+    metric: Metric
+    normalize: Normalize
+    seed: Annotated[int, Option("Seed of the subset and of random weights.", default=0)]
+    memory: Annotated[
+        int, Option("Memory for features and search, in MiB; more goes to a file.", default=1024, minimum=1)
+    ]
+    device: Device
+    precision: Precision
+    out: OutputFolder
+
+
+class SeparationOptions(TypedDict, total=False):
+    """The options of ``zoo si`` and :func:`zoo.score_features`."""
+
+    features: Annotated[
+        str | None, Option("Name of the features in the file; for a table, columns with commas.", metavar="NAME")
+    ]
+    labels: Annotated[
+        str | None, Option("Name of the labels in the file, or 'labels'; for .npy, their file.", metavar="NAME|FILE")
+    ]
+    references: Annotated[
+        Path | None, Option("Compare with the samples of this file, not with each other.", metavar="FILE")
+    ]
+    reference_labels: Annotated[str | None, Option("As --labels, for the references.", metavar="NAME|FILE")]
+    order: Annotated[int | None, Option("Largest number of neighbours that must agree (default: 2).", minimum=1)]
+    metric: Metric
+    normalize: Normalize
+    per_class: Annotated[int | None, Option("Score this many samples of each class.", minimum=1)]
+    seed: Annotated[int, Option("Seed of the subset and of the bootstrap.", default=0)]
+    memory: Annotated[int, Option("Memory to work in beyond the features, in MiB.", default=768, minimum=1)]
+
+
+class PublishOptions(TypedDict, total=False):
+    """The options of ``zoo publish`` and :func:`zoo.publish`."""
+
+    private: Annotated[bool, Option("Make a new repository private.", False, "--private")]
+    create_pr: Annotated[bool, Option("Propose the commit as a pull request.", False, "--create-pr")]
+    dry_run: Annotated[bool, Option("Check all and show what would be sent; send nothing.", False, "--dry-run")]
+    samples: Annotated[
+        bool | None,
+        Option(
+            "Send samples.png, a grid of the data's images (default: not for images of your own).",
+            flag="--samples/--no-samples",
+        ),
+    ]
+    message: Annotated[str | None, Option("Message of the commit.", metavar="TEXT")]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -12,9 +12,9 @@ from zoo.errors import UsageError
 
 
 def apply_overrides(training: Training, given: Mapping[str, object]) -> Training:
-    """The recipe's training settings with what the user gave in their place.
+    """Return the recipe's training settings with the given ones in their place.
 
-    Raises :class:`~zoo.errors.UsageError` for a value that cannot be.
+    Raises :class:`~zoo.errors.UsageError` for a value that is not allowed, alone or together with the others.
 
     >>> apply_overrides(Training(), {"epochs": 3, "augment": "crop,flip"}).augment
     ('crop', 'flip')
@@ -22,7 +22,7 @@ def apply_overrides(training: Training, given: Mapping[str, object]) -> Training
     changes = dict(given)
     for name in ("augment", "milestones"):
         if name in changes:
-            changes[name] = tuple(part.strip() for part in str(changes[name]).split(",") if part.strip())
+            changes[name] = _parts(changes[name])
     try:
         if changes.get("schedule", "multistep") != "multistep" and "milestones" not in changes:
             changes["milestones"] = ()  # of the recipe's own schedule
@@ -30,7 +30,23 @@ def apply_overrides(training: Training, given: Mapping[str, object]) -> Training
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         name = str(fault["loc"][0]) if fault["loc"] else ""
-        raise UsageError(_explained(name, given, fault["msg"])) from error
+        raise UsageError(_explained(name, given, fault["msg"]), code="option-value", option=name) from error
+
+
+def training_overrides(values: Mapping[str, object]) -> dict[str, object]:
+    """Return the options that replace a training setting of the recipe.
+
+    >>> training_overrides({"epochs": 3, "momentum": None, "seed": 1})
+    {'epochs': 3}
+    """
+    settings = {field.name for field in fields(Training)}
+    return {name: value for name, value in values.items() if name in settings and value is not None}
+
+
+def _parts(given: object) -> tuple[object, ...]:
+    if isinstance(given, str):
+        return tuple(part.strip() for part in given.split(",") if part.strip())
+    return tuple(given) if isinstance(given, Sequence) else (given,)
 
 
 def _explained(name: str, given: Mapping[str, object], message: str) -> str:

@@ -1,26 +1,16 @@
-"""The files of one run. Every file is written whole under a temporary name and then renamed.
-
-A kill therefore never leaves half a file under a final name. ``history.jsonl`` alone grows line by line.
-"""
+"""The folder of one run: making it, and the names of its files."""
 
 from __future__ import annotations
 
 import datetime
-import fcntl
 import itertools
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.errors import UsageError, ZooError
-from zoo_harness.records.run import EpochRecord, RunRecord
-from zoo_harness.reports.card_merge import merged_card, read_card
-from zoo_harness.util.atomic_files import write_text
 
 PLOTS = ("loss.png", "accuracy.png", "learning_rate.png", "confusion.png", "layers.png", "samples.png")
-UNMERGED = "README.new.md"
 
 
 @dataclass(frozen=True)
@@ -47,52 +37,6 @@ class RunDirectory:
             raise
         return True
 
-    def write_record(self, record: RunRecord) -> None:
-        """Replace ``run.json``."""
-        write_text(self.path / "run.json", record.to_json())
-
-    def append_epoch(self, epoch: EpochRecord) -> None:
-        """Add one line to ``history.jsonl`` and have it on disk before going on."""
-        with self.history.open("a", encoding="utf-8") as file:
-            file.write(epoch.model_dump_json() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def rewrite_history(self, epochs: Iterable[EpochRecord]) -> None:
-        """Replace ``history.jsonl``: a run that was killed may have one line too few."""
-        write_text(self.history, "".join(f"{epoch.model_dump_json()}\n" for epoch in epochs))
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep other processes from running in this folder while the body runs.
-
-        Raises :class:`~zoo.errors.UsageError` where one does.
-        """
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UsageError(f"{self.path}: the run is still running, in another process") from error
-            yield
-        finally:
-            os.close(descriptor)
-
-    def finish(self, record: RunRecord, card: str) -> str | None:
-        """Write the card and the last record; the record goes last, since it says that the rest is there.
-
-        What a person wrote into an earlier card stays. Where the two cannot be merged the new one is written beside it,
-        and what is wrong is returned.
-        """
-        fault = None
-        try:
-            write_text(self.path / "README.md", merged_card(read_card(self.path), card))
-        except UsageError as error:
-            write_text(self.path / UNMERGED, card)
-            fault = f"{self.path / 'README.md'} is as it was, the new card is {self.path / UNMERGED}: {error}"
-        self.write_record(record)
-        return fault
-
     def plots(self) -> tuple[str, ...]:
         """The names of the plots that have been written."""
         return tuple(name for name in PLOTS if (self.path / name).is_file())
@@ -106,27 +50,6 @@ class RunDirectory:
     def samples(self) -> Path:
         """A labelled grid of the data."""
         return self.path / "samples.png"
-
-
-class WatchedDirectory(RunDirectory):
-    """The same folder in a process that helps with the run of another: it is read, and never written to."""
-
-    def write_record(self, record: RunRecord) -> None:
-        """Do nothing."""
-
-    def append_epoch(self, epoch: EpochRecord) -> None:
-        """Do nothing."""
-
-    def rewrite_history(self, epochs: Iterable[EpochRecord]) -> None:
-        """Do nothing."""
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold nothing: the first process holds the folder for all."""
-        yield
-
-    def finish(self, record: RunRecord, card: str) -> str | None:
-        """Do nothing."""
 
 
 def claim_directory(out: Path | None, backbone: str, dataset: str) -> RunDirectory:

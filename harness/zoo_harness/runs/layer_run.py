@@ -12,10 +12,13 @@ import torch
 from torch import nn
 
 from zoo.backbone import Backbone, FeatureLayer, Preprocessing, WeightSource
-from zoo.dataset import Dataset
 from zoo.errors import UsageError
 from zoo_harness.checkpoints.load import load_folder
+from zoo_harness.compute.allocator import keep_freed_memory
 from zoo_harness.compute.context import ComputeContext
+from zoo_harness.compute.device import choose_device
+from zoo_harness.compute.isolation import isolated
+from zoo_harness.compute.precision import check_precision
 from zoo_harness.data.loading import RunData, load_data
 from zoo_harness.data.subset import smallest_class
 from zoo_harness.data.transform import BatchTransform
@@ -26,6 +29,8 @@ from zoo_harness.models.preprocessing import resolve_preprocessing
 from zoo_harness.models.weights import load_weights
 from zoo_harness.records.subset import Subset
 from zoo_harness.runs import provenance
+from zoo_harness.runs.directory import claim_folder
+from zoo_harness.runs.layer_request import LayerRequest
 from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.progress import Progress
 
@@ -98,22 +103,55 @@ def _of_run(directory: Path, called: str) -> Subject:
     return Subject(name, model.network, record.backbone.features, record.settings.preprocessing, weights)
 
 
-def curves(
-    subjects: Sequence[Subject],
-    dataset: Dataset,
-    argument: str | None,
-    data_dir: Path | None,
-    subset: Subset,
-    splits: str,
-    compute: ComputeContext,
-    scoring: Scoring,
-    progress: Progress,
+@dataclass(frozen=True)
+class LayerScoring:
+    """The separation of every layer of the subjects, and the files it was written to.
+
+    ``curves``: one for each subject and split. ``path``: ``layers.json``. ``plot``: ``layers.png``.
+    """
+
+    curves: tuple[Curve, ...]
+    scoring: Scoring
+    record: dict[str, Any]
+    path: Path
+    plot: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain data, for JSON."""
+        return self.record
+
+
+def score_all_layers(request: LayerRequest, progress: Progress) -> LayerScoring:
+    """Score every layer of every subject, and write ``layers.json`` and ``layers.png``."""
+    options = request.options
+    keep_freed_memory()
+    device = choose_device(options["device"])
+    compute = ComputeContext(device, precision=check_precision(options["precision"], device), seed=options["seed"])
+    scoring = Scoring(
+        options["order"], options["pool"], options["normalize"], options["metric"], options["memory"] * 2**20
+    )
+    with isolated():
+        progress.stage("loading weights", 0)
+        subjects = [of_backbone(*pair, options["seed"]) for pair in request.backbones]
+        subjects += of_runs(request.runs)
+        scored = tuple(_curves(subjects, request, compute, scoring, progress))
+    record = as_record(scored, scoring, request.command)
+    first = request.backbones[0][0].name if request.backbones else subjects[0].name.split()[0]
+    out = options["out"]
+    folder = claim_folder(out and out.expanduser(), f"layers-{first}-{request.dataset.name}")
+    return LayerScoring(scored, scoring, record, *write_curves(scored, record, folder))
+
+
+def _curves(
+    subjects: Sequence[Subject], request: LayerRequest, compute: ComputeContext, scoring: Scoring, progress: Progress
 ) -> Iterator[Curve]:
-    """The curve of every subject on every split wanted: ``train``, ``test`` or ``both``, one after the other."""
+    """The curve of every subject on every split that is wanted, one after the other."""
+    splits, subset = request.options["split"], request.subset
     for subject in subjects:
-        progress.stage(f"loading {dataset.title}", 0)
+        progress.stage(f"loading {request.dataset.title}", 0)
         balanced: Literal["train", "evaluation"] = "evaluation" if splits == "test" else "train"
-        data = load_data(dataset, argument, data_dir, subset, BatchTransform(subject.preprocessing), balanced)
+        transform = BatchTransform(subject.preprocessing)
+        data = load_data(request.dataset, request.argument, request.data_dir, subset, transform, balanced)
         subject.network.to(compute.device)
         subject.network.to(memory_format=torch.channels_last)
         for split in ("train", "test") if splits == "both" else (splits,):

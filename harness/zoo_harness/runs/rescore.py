@@ -178,13 +178,6 @@ def rescore(
     )
 
 
-def scored_layer_of(record: RunRecord) -> FeatureLayer:
-    """The layer whose features the run scored, the one the classifier sees where it scored none."""
-    scored = record.results.separation_after
-    layers = {layer.path: layer for layer in record.backbone.features}
-    return layers.get(scored.layer if scored else "", record.backbone.features[-1])
-
-
 def _check_classes(classes: tuple[str, ...], data: DatasetRecord) -> None:
     if data.classes == classes:
         return

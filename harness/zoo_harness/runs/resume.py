@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from zoo.backbone import Training
 from zoo.errors import UsageError
-from zoo_harness.records.options import RunOptions, read_options
+from zoo_harness.records.option import declared
+from zoo_harness.records.options import EvalOptions
 from zoo_harness.records.overrides import apply_overrides
 from zoo_harness.records.run import RUN, RunRecord, read_run
+from zoo_harness.records.stored_options import StoredOptions, read_options
 
 _DECISIVE = ("backbone", "weights", "dataset", "settings", "parameters")
 
@@ -26,15 +28,20 @@ def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[
         after["backbone"]["source_sha256"] = None
     changed = [line for part in _DECISIVE for line in _differences(part, before[part], after[part])]
     if changed:
-        raise UsageError(f"--resume {directory}: these are not what the run began with: {'; '.join(changed[:5])}")
+        raise UsageError(
+            f"--resume {directory}: these differ from what the run began with: {'; '.join(changed[:5])}",
+            code="resume-other-run",
+        )
     other = [line for part in ("versions", "host") for line in _differences(part, before[part], after[part])]
-    return [f"the bits may differ from those of an unbroken run: {'; '.join(other[:5])}"] if other else []
+    if not other:
+        return []
+    return [f"results may not be bit-identical to an uninterrupted run: {'; '.join(other[:5])}"]
 
 
 def refuse_finished(directory: Path) -> None:
     """Raise :class:`~zoo.errors.UsageError` where the run in this directory is finished."""
     if (directory / RUN).is_file() and read_run(directory).status == "finished":
-        raise UsageError(f"--resume {directory}: the run is finished")
+        raise UsageError(f"--resume {directory}: the run is finished", code="resume-finished")
 
 
 def _differences(path: str, before: Any, after: Any) -> Iterator[str]:
@@ -45,32 +52,44 @@ def _differences(path: str, before: Any, after: Any) -> Iterator[str]:
         yield f"{path} {before!r:.60} -> {after!r:.60}"
 
 
-def resumed(directory: Path, asked: RunOptions, given: Iterable[str]) -> RunOptions:
-    """The options of the run to resume; of ``asked``, those that were ``given`` must be the same.
+def resumed(directory: Path, asked: StoredOptions) -> StoredOptions:
+    """Return the options of the run to resume; the given ones must be the same.
 
-    Raises :class:`~zoo.errors.UsageError` with every one that differs.
+    Raises :class:`~zoo.errors.UsageError` that names every option that differs.
     """
     kept, whole = read_options(directory), asked.anchored()
-    differing = [
-        f"{_as_given(name, getattr(asked, name))} (the run has {_as_kept(name, kept)})"
-        for name in given
-        if getattr(whole, name) != getattr(kept, name) and not _is_the_recipes(name, asked, directory)
-    ]
+    kept_values, names = kept.values, ("name", "dataset")
+    pairs = {name: (getattr(asked, name), getattr(whole, name), getattr(kept, name)) for name in names}
+    pairs |= {name: (value, whole.given.get(name), kept_values.get(name)) for name, value in _stored(asked).items()}
+    differing = {
+        name: f"{_as_given(name, given)} (the run has {_as_kept(name, had)})"
+        for name, (given, absolute, had) in pairs.items()
+        if given is not None and absolute != had and not _is_the_recipes(name, given, directory)
+    }
     if differing:
-        told = ", ".join(differing)
-        raise UsageError(f"--resume {directory}: settings differ: {told}; leave them out, or start anew")
+        raise UsageError(
+            f"--resume {directory}: options differ from those of the run: {', '.join(differing.values())}; leave them "
+            "out, or start a new run",
+            code="resume-other-options",
+            differing=tuple(differing),
+        )
     return kept
 
 
-def _is_the_recipes(name: str, asked: RunOptions, directory: Path) -> bool:
+def _stored(asked: StoredOptions) -> dict[str, Any]:
+    known = declared(EvalOptions)
+    return {name: value for name, value in asked.given.items() if known[name][1].stored}
+
+
+def _is_the_recipes(name: str, given: object, directory: Path) -> bool:
     """Whether a training setting is what the run has without having been given it."""
-    if name not in asked.training:
+    if name not in _OF_RECIPES:
         return False
     try:
         has = read_run(directory).settings.training
     except UsageError:  # killed before its record was written
         return False
-    return apply_overrides(has, {name: asked.training[name]}) == has
+    return apply_overrides(has, {name: given}) == has
 
 
 def _as_given(name: str, value: object) -> str:
@@ -82,8 +101,7 @@ def _as_given(name: str, value: object) -> str:
     return f"--{option} {value}"
 
 
-def _as_kept(name: str, kept: RunOptions) -> str:
-    value = getattr(kept, name)
+def _as_kept(name: str, value: object) -> str:
     return "the recipe's" if value is None and name in _OF_RECIPES else str(value)
 
 

@@ -1,9 +1,8 @@
-"""One run while it runs: scores, training, scores again, and everything written down as it comes.
+"""Execute a run: score, train, score again, and write everything down on the way.
 
-Of several processes all go through the same steps, and the first alone scores and writes.
-
-After every epoch the state of the training is on the disk, so that a kill costs no more than the epoch it falls into.
-The checkpoint is written when the run ends, in whatever way; one that was killed has none until it is resumed.
+If there are several processes, all take the same steps, and the first alone scores and writes. After every epoch the
+state of the training is on the disk, so a kill costs no more than the epoch it falls into. The checkpoint is written
+when the run ends; a killed run has none until it is resumed.
 """
 
 from __future__ import annotations
@@ -11,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo_harness.checkpoints import save as checkpoint
 from zoo_harness.compute.out_of_memory import out_of_memory_advice
 from zoo_harness.compute.precision import repeatable
 from zoo_harness.data.batches import ImageSource
@@ -38,75 +36,60 @@ from zoo_harness.records.run import (
     now,
     read_run,
 )
-from zoo_harness.reports.plots.confusion import plot_confusion
-from zoo_harness.reports.plots.layers import plot_run_curve
-from zoo_harness.reports.plots.run import plot_history, plot_learning_rate, plot_samples
-from zoo_harness.reports.run_card import render_card
 from zoo_harness.runs import provenance
-from zoo_harness.runs.directory import RunDirectory
 from zoo_harness.runs.frozen_features import open_trainable_model, whole_network
 from zoo_harness.runs.plan import RunPlan
+from zoo_harness.runs.reporter import Reporter
 from zoo_harness.runs.resume import refuse_changes, refuse_finished
-from zoo_harness.runs.tensorboard import event_log
+from zoo_harness.runs.writer import RunWriter
 from zoo_harness.separation.validation import Array
 from zoo_harness.training.loop import Trainer, starting_state, steps_per_epoch
-from zoo_harness.util.progress import Progress
 from zoo_harness.util.signals import defer_signals
 
 Ending = Literal["finished", "interrupted", "failed"]
 
 
-@dataclass(frozen=True)
-class RunCallbacks:
-    """Who is told of a run: of every part and its progress, of each epoch as it ends, and in a line now and then."""
-
-    progress: Progress
-    on_epoch: Callable[[EpochRecord], None]
-    log: Callable[[str], None]
-    tensorboard: bool = False
-
-
-def run(planned: RunPlan, directory: RunDirectory, policy: CachePolicy, callbacks: RunCallbacks) -> RunRecord:
-    """Carry a plan out, writing the run directory as it goes; return the finished record.
+def execute_run(
+    planned: RunPlan, writer: RunWriter, policy: CachePolicy, reporter: Reporter, *, tensorboard: bool = False
+) -> RunRecord:
+    """Execute a plan, writing the run directory on the way; return the finished record.
 
     A run that is interrupted or fails leaves its history, the checkpoint of its last whole epoch, and a record that
     says so.
     """
-    return _execute(_Session(planned, directory, callbacks), policy)
+    return _execute(_Session(planned, writer, reporter), policy, tensorboard=tensorboard)
 
 
-def resume(planned: RunPlan, directory: RunDirectory, policy: CachePolicy, callbacks: RunCallbacks) -> RunRecord:
-    """Go on with the run in this directory from its last whole epoch, as if it had never stopped.
+def resume_run(
+    planned: RunPlan, writer: RunWriter, policy: CachePolicy, reporter: Reporter, *, tensorboard: bool = False
+) -> RunRecord:
+    """Resume the run in a directory after its last whole epoch, as if it had never stopped.
 
-    Raises :class:`~zoo.errors.UsageError` where the run is finished, is still running, or began with other data,
-    weights or settings than ``planned``.
+    Raises :class:`~zoo.errors.UsageError` if the run is finished, is still running, or began with other data, weights
+    or settings than ``planned``.
     """
-    refuse_finished(directory.path)
-    earlier = read_run(directory.path)
-    for warning in refuse_changes(earlier, planned.record, directory.path):
-        callbacks.log(f"warning: {warning}")
+    refuse_finished(writer.path)
+    earlier = read_run(writer.path)
+    for warning in refuse_changes(earlier, planned.record, writer.path):
+        reporter.log(f"warning: {warning}")
     results = earlier.results.model_copy(update={"total_seconds": None})
     record = planned.record.model_copy(
         update={"started": earlier.started, "command": earlier.command, "results": results}
     )
-    return _execute(_Session(replace(planned, record=record), directory, callbacks), policy)
+    return _execute(_Session(replace(planned, record=record), writer, reporter), policy, tensorboard=tensorboard)
 
 
-def _execute(session: _Session, policy: CachePolicy) -> RunRecord:
-    compute = session.planned.request.compute
-    noted = session.callbacks.tensorboard and compute.processes.is_main
+def _execute(session: _Session, policy: CachePolicy, *, tensorboard: bool) -> RunRecord:
     with (
         out_of_memory_advice(session.planned.request.training.batch_size),
-        session.directory.held(),
-        repeatable(compute.deterministic),
-        event_log(session.directory.path, wanted=noted) as session.note,
+        session.writer.locked(),
+        repeatable(session.planned.request.compute.deterministic),
+        session.writer.events(wanted=tensorboard) as session.add_events,
     ):
         try:
             session.begin()
             session.score_raw_pixels()
-            with open_trainable_model(
-                session.planned, policy, session.callbacks.progress, session.callbacks.log
-            ) as trainable:
+            with open_trainable_model(session.planned, policy, session.reporter, session.reporter.log) as trainable:
                 session.train_with(*trainable)
                 session.score_before()
                 session.restore_state()
@@ -120,7 +103,7 @@ def _execute(session: _Session, policy: CachePolicy) -> RunRecord:
             session.close("interrupted")
             raise
         except BaseException:
-            with contextlib.suppress(OSError):  # a disk that is full: the first error tells it
+            with contextlib.suppress(OSError):  # a disk that is full: the first error says so
                 session.close("failed")
             raise
 
@@ -128,24 +111,23 @@ def _execute(session: _Session, policy: CachePolicy) -> RunRecord:
 class _Session:
     """The state of one run while it runs."""
 
-    def __init__(self, planned: RunPlan, directory: RunDirectory, callbacks: RunCallbacks) -> None:
+    def __init__(self, planned: RunPlan, writer: RunWriter, reporter: Reporter) -> None:
         self.record = planned.record
         self.planned = planned
-        self.directory = directory
-        self.callbacks = callbacks
-        self.note: Callable[[EpochRecord], None] = lambda _epoch: None
-        self._progress = callbacks.progress
+        self.writer = writer
+        self.reporter = reporter
+        self.add_events: Callable[[EpochRecord], None] = lambda _epoch: None
         self._started = time.perf_counter()
         self._layer = planned.request.layer
-        self._is_main = planned.request.compute.processes.is_main
+        self._is_main = planned.request.compute.processes.is_main  # the process that scores; the others only train
         self._last: SplitEvaluation | None = None
         self._of_test: SplitEvaluation | None = None
         self._trainable = self._whole = whole_network(planned)
         self._state = starting_state(planned.tuned, planned.request.training)
 
     def begin(self) -> None:
-        """Write the record down before anything is computed."""
-        self.directory.write_record(self.record)
+        """Write the record before anything is computed."""
+        self.writer.record(self.record)
 
     def train_with(self, trainable: TrainableModel, made: FrozenPartRecord) -> None:
         """Take what computes logits from now on."""
@@ -154,9 +136,9 @@ class _Session:
 
     def restore_state(self) -> None:
         """Go back to where an earlier process stood, if there was one."""
-        self._state.load(self.directory.path)
+        self._state.load(self.writer.path)
         if self._state.progress.epoch:
-            self.directory.rewrite_history(self._state.progress.history)
+            self.writer.history(self._state.progress.history)
             self._update(**_progress_of(self._state.progress.history))  # the record too may be an epoch behind
             self._last = None
 
@@ -165,9 +147,7 @@ class _Session:
         if self.record.results.separation_raw_pixels is not None or not self._is_main:
             return
         data = self.planned.data
-        plot_samples(
-            data.evaluation.images, data.evaluation.labels.numpy(), data.record.classes, self.directory.samples
-        )
+        self.writer.samples(data.evaluation, data.record.classes)
         separation = self._separation(RAW_PIXELS, data.train.raw_pixels, data.evaluation.raw_pixels, RAW_PIXELS)
         self._update(separation_raw_pixels=separation)
 
@@ -192,7 +172,7 @@ class _Session:
                 self._state,
                 layer,
                 self._after_epoch,
-                self._progress,
+                self.reporter,
             ).run()
         if request.training.keep == "best":
             self._state.restore_best_weights()
@@ -217,11 +197,11 @@ class _Session:
         if test is None:
             return
         source = ImageSource(test, compute.device, processes=compute.processes)
-        self._progress.stage("the test split, once", len(source))
-        self._of_test = found = evaluate_split(self._whole, source, compute, self._layer, self._progress)
+        self.reporter.stage("the test split, once", len(source))
+        self._of_test = found = evaluate_split(self._whole, source, compute, self._layer, self.reporter)
         if not self._is_main:
             return
-        self._progress.stage(f"separation of the test split, {len(test):,} images", 0)
+        self.reporter.stage(f"separation of the test split, {len(test):,} images", 0)
         pixels, after = results.separation_raw_pixels, results.separation_after
         self._update(
             test_loss=found.loss,
@@ -239,8 +219,7 @@ class _Session:
         self._update(accuracy_by_other_rule=found.alternate_accuracy)
         confusion = count_confusion(images.labels, found.predictions, self.record.dataset.classes, split.split)
         if confusion is not None:
-            confusion.write(self.directory.path)
-            plot_confusion(confusion, self.directory.path / "confusion.png")
+            self.writer.confusion(confusion)
             self._update(confusion=summarize(confusion))
 
     def score_layers(self) -> None:
@@ -248,7 +227,7 @@ class _Session:
         split, images = self._headline()
         if not self.planned.request.layer_curve or len(images) < 2 or not self._is_main:
             return
-        self._progress.stage(f"layers of the trained network on the {split.split} split", len(images))
+        self.reporter.stage(f"layers of the trained network on the {split.split} split", len(images))
         pixels = self.record.results.separation_raw_pixels
         scored = None if pixels is None else pixels.test if self._of_test else pixels.evaluation
         try:
@@ -258,13 +237,13 @@ class _Session:
                 images,
                 split.split,
                 self.planned.request.compute,
-                self._progress,
+                self.reporter,
                 raw_pixels=scored,
             )
         except ZooError as error:  # what was trained and measured is worth more than this curve
-            self.callbacks.log(f"warning: no separation of the layers: {error}")
+            self.reporter.log(f"warning: no separation of the layers: {error}")
             return
-        plot_run_curve(curve, self.record.backbone.name, self.directory.path / "layers.png")
+        self.writer.layer_curve(curve, self.record.backbone.name)
         self._update(layer_curve=curve)
 
     def close(self, status: Ending) -> RunRecord:
@@ -272,35 +251,22 @@ class _Session:
 
         Where the run was cut short the checkpoint has the weights of the last whole epoch.
         """
-        if not self._is_main:
-            return self.record
         with defer_signals():
             self._update(
                 total_seconds=time.perf_counter() - self._started, peak_memory_gib=provenance.peak_memory_gib()
             )
             if status == "finished":
-                self._save_checkpoint()
+                self.writer.checkpoint(self.planned.tuned.network, self.record)
             elif self._state.progress.epoch:
-                with contextlib.suppress(OSError, ZooError):  # what cut the run short tells more
-                    self._state.load(self.directory.path)
-                    self._save_checkpoint()
-            plot_history(list(self._state.progress.history), self.directory.path)
-            plot_learning_rate(
-                self.record.settings.training,
-                self._state.progress.epoch,
-                steps_per_epoch(len(self.planned.data.train), self.record.settings.training.batch_size),
-                self.directory.path,
-            )
-            ending = {
-                "status": status,
-                "ended": now(),
-                "plots": self.directory.plots(),
-                "checkpoint_sha256": checkpoint.digest(self.directory.path),
-            }
-            self.record = self.record.model_copy(update=ending)
-            fault = self.directory.finish(self.record, render_card(self.record))
+                with contextlib.suppress(OSError, ZooError):  # what ended the run tells more
+                    self._state.load(self.writer.path)
+                    self.writer.checkpoint(self.planned.tuned.network, self.record)
+            batch_size = self.record.settings.training.batch_size
+            steps = steps_per_epoch(len(self.planned.data.train), batch_size)
+            self.writer.curves(self._state.progress.history, self.record, steps)
+            self.record, fault = self.writer.finish(self.record.model_copy(update={"status": status, "ended": now()}))
             if fault is not None:
-                self.callbacks.log(f"warning: {fault}")
+                self.reporter.log(f"warning: {fault}")
         return self.record
 
     def _headline(self) -> tuple[SplitRecord, ImageData]:
@@ -311,25 +277,19 @@ class _Session:
         return data.record.test, data.test
 
     def _after_epoch(self, epoch: EpochRecord, result: SplitEvaluation) -> None:
-        with defer_signals():  # state, history and record speak of the same epoch
-            if self._is_main:
-                self._state.save(self.directory.path)
-            self.directory.append_epoch(epoch)
+        with defer_signals():  # state, history and record are of the same epoch
+            self.writer.epoch(self._state, epoch)
             self._last = result
             progress = _progress_of(self._state.progress.history)
             self._update(evaluation_loss=result.loss, accuracy=result.accuracy, **progress)
-            self.note(epoch)
-            self.callbacks.on_epoch(epoch)
-
-    def _save_checkpoint(self) -> None:
-        checkpoint.save_checkpoint(self.planned.tuned.network, self.directory.path)
-        checkpoint.save_configuration(self.planned.tuned.network, self.record, self.directory.path)
+            self.add_events(epoch)
+            self.reporter.on_epoch(epoch)
 
     def _evaluate(self, split: Literal["train", "evaluation"], when: str) -> SplitEvaluation:
         trainable = self._trainable if self._trainable.reaches(self._layer.path) else self._whole
         source = trainable.train if split == "train" else trainable.evaluation
-        self._progress.stage(f"features of the {split} split, {when}", len(source))
-        return evaluate_split(trainable, source, self.planned.request.compute, self._layer, self._progress)
+        self.reporter.stage(f"features of the {split} split, {when}", len(source))
+        return evaluate_split(trainable, source, self.planned.request.compute, self._layer, self.reporter)
 
     def _separation(
         self, layer: str, train: Array | Tensor, evaluation: Array | Tensor, called: str
@@ -339,14 +299,14 @@ class _Session:
             return SeparationRecord(layer=layer, train=None, evaluation=None)
         scores = {}
         for split, features, images in (("train", train, data.train), ("evaluation", evaluation, data.evaluation)):
-            self._progress.stage(f"separation of {called}: {split} split, {len(images):,} images", 0)
+            self.reporter.stage(f"separation of {called}: {split} split, {len(images):,} images", 0)
             scores[split] = split_separation(features, images.labels, compute)
         return SeparationRecord(layer=layer, **scores)
 
     def _update(self, **results: object) -> None:
         updated = self.record.results.model_copy(update=results)
         self.record = self.record.model_copy(update={"results": updated})
-        self.directory.write_record(self.record)
+        self.writer.record(self.record)
 
 
 def _with_test(separation: SeparationRecord | None, test: SplitSeparation | None) -> SeparationRecord | None:

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 PROGRAM = """
-from zoo_harness.cli.progress import TerminalProgress
-with TerminalProgress(quiet=False) as progress:
+from zoo_harness.runs.display import TerminalProgress
+with ProgressDisplay() as progress:
     progress.stage({name!r}, {images})
     progress.advance(3)
     progress._bar.refresh()

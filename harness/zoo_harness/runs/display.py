@@ -1,7 +1,8 @@
-"""Progress on stderr: a bar with the time left at a terminal, a line per epoch elsewhere."""
+"""Show progress: a bar with the time left in a terminal or notebook, a line per epoch elsewhere."""
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from types import TracebackType
 
@@ -36,12 +37,15 @@ class _TimeLeft(TimeRemainingColumn):
         return Text("") if task.total is None else super().render(task)
 
 
-class TerminalProgress:
-    """Shows what a run is doing; a context manager, so that the bar goes whatever happens."""
+class ProgressDisplay:
+    """Show what a run is doing, on standard error; a context manager, so that the bar goes whatever happens."""
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._console = Console(stderr=True, highlight=False, markup=False)
+        # rich draws bars in a notebook with ipywidgets, and warns without them.
+        notebook = self._console.is_jupyter
+        drawable = importlib.util.find_spec("ipywidgets") is not None if notebook else sys.stderr.isatty()
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -50,12 +54,12 @@ class TerminalProgress:
             _TimeLeft(),
             console=self._console,
             transient=True,
-            disable=quiet or not sys.stderr.isatty(),
+            disable=quiet or not drawable,
         )
         self._task: TaskID | None = None
         self._best: EpochRecord | None = None
 
-    def __enter__(self) -> TerminalProgress:
+    def __enter__(self) -> ProgressDisplay:
         self._bar.start()
         return self
 
@@ -75,21 +79,21 @@ class TerminalProgress:
         if self._task is not None:
             self._bar.advance(self._task, images)
 
-    def say(self, line: str) -> None:
-        """Print a line above the bar."""
+    def log(self, line: str) -> None:
+        """Print a message above the bar."""
         if not self._quiet:
             self._console.print(line, soft_wrap=True)
 
     def warn(self, line: str) -> None:
-        """Print a warning above the bar, also where all else is silent."""
+        """Print a warning above the bar, also in quiet mode."""
         self._console.print(f"warning: {line}", soft_wrap=True)
 
-    def announce(self, epoch: EpochRecord) -> None:
+    def on_epoch(self, epoch: EpochRecord) -> None:
         """Print an epoch's figures, and the best accuracy so far where it is another epoch's."""
         if self._best is None or epoch.evaluation_accuracy > self._best.evaluation_accuracy:
             self._best = epoch
         best = f"   best {self._best.evaluation_accuracy:.2%} (epoch {self._best.epoch})"
-        self.say(
+        self.log(
             f"epoch {epoch.epoch:>3}   train loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:6.2%}"
             f"   evaluation loss {epoch.evaluation_loss:.4f}, accuracy {epoch.evaluation_accuracy:6.2%}"
             f"   {epoch.train_seconds:.1f} + {epoch.evaluation_seconds:.1f} s{'' if self._best is epoch else best}"

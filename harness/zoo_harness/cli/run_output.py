@@ -1,0 +1,123 @@
+"""What ``zoo eval`` and ``zoo train`` show: progress while a run goes on, its results when it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from zoo_harness.cli.output import print_lines, print_table, tell, warn_of
+from zoo_harness.compute.distributed import Processes
+
+if TYPE_CHECKING:
+    from zoo_harness.records.run import Measurement, RunRecord, ScoreMeasurement
+    from zoo_harness.runs.display import ProgressDisplay
+    from zoo_harness.runs.run import Run
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """Report broken plugins; let SIGTERM end the body as Ctrl-C does, and print how to resume what was interrupted."""
+    from zoo.registry import load_registry
+    from zoo_harness.util.signals import Terminated, raise_on_sigterm
+
+    warn_of(load_registry().problems)
+    try:
+        with raise_on_sigterm():
+            yield
+    except KeyboardInterrupt as error:
+        if Processes.launched().is_main:
+            tell(*getattr(error, "__notes__", ()))
+        if isinstance(error, Terminated):
+            raise typer.Exit(error.exit_code) from error
+        raise
+
+
+@contextmanager
+def display_for(*, quiet: bool) -> Iterator[ProgressDisplay]:
+    """Context manager that shows progress; of several processes only the first one does."""
+    from zoo_harness.runs.display import ProgressDisplay
+
+    with ProgressDisplay(quiet=quiet or not Processes.launched().is_main) as display:
+        yield display
+
+
+def print_run(run: Run, *, as_json: bool, quiet: bool) -> None:
+    """Print the results of a run and where its files are; of several processes the first one prints."""
+    if not Processes.launched().is_main:
+        return
+    record, directory = run.record, run.directory
+    if as_json:
+        print_lines(record.to_json().rstrip())
+        return
+    if not quiet:
+        _print_accuracy(record)
+        print_lines("")
+        _print_separation(record)
+        print_lines(*_best_layer(record), "")
+    print_lines(
+        f"checkpoint  {directory / 'model.safetensors'}",
+        f"card        {directory / 'README.md'}",
+        f"plots       {', '.join(str(directory / name) for name in record.plots)}",
+    )
+
+
+def _print_accuracy(record: RunRecord) -> None:
+    results = record.results
+    measured = [("evaluation accuracy", results.accuracy), ("training accuracy", results.train_accuracy)]
+    if record.dataset.test is not None:
+        measured.insert(0, ("test accuracy", results.test_accuracy))
+    rows = [[name, _percent(accuracy), _count(accuracy)] for name, accuracy in measured]
+    print_table(["measure", "value", "images"], rows, right=["value", "images"])
+
+
+def _print_separation(record: RunRecord) -> None:
+    from zoo_harness.reports.separation_tables import (
+        pixels_in_words,
+        scored_layer,
+        separation_notes,
+        separation_rows,
+        splits_scored,
+    )
+
+    columns = ["split", "features", "SI", "high-order", "soft", "anti", "centre"]
+    rows = []
+    for title, split, _images in splits_scored(record):
+        for place, row in enumerate(separation_rows(record, split)):
+            first, *others = row.scores
+            cells = [_fraction(first), *(f"{score.value:.4f}" if score else "-" for score in others)]
+            rows.append(["" if place else title.removesuffix(" split").lower(), row.name, *cells])
+    print_table(columns, rows, right=columns[2:])
+    print_lines(
+        "",
+        f"before and after training: outputs of layer {scored_layer(record)}",
+        f"raw pixels: images {pixels_in_words(record)}",
+        "SI looks at the nearest other image of the split, high-order, soft and anti SI",
+        "at the nearest two (order 2), centre SI at class means. Of anti, less is better.",
+        "± is one standard error, of SI by bootstrap; the card has all errors.",
+        *separation_notes(record),
+    )
+
+
+def _best_layer(record: RunRecord) -> list[str]:
+    curve = record.results.layer_curve
+    if curve is None:
+        return []
+    best = curve.best
+    return ["", f"layer with the highest SI after training: {best.path}, {_fraction(best.separation.si)}"]
+
+
+def _percent(measurement: Measurement | None) -> str:
+    if measurement is None:
+        return "-"
+    return f"{100 * measurement.value:.2f} ± {100 * measurement.standard_error:.2f} %"
+
+
+def _fraction(score: ScoreMeasurement | None) -> str:
+    return f"{score.value:.4f} ± {score.bootstrap_error:.4f}" if score else "-"
+
+
+def _count(measurement: Measurement | None) -> str:
+    return f"{measurement.n:,}" if measurement else "-"

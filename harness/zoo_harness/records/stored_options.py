@@ -1,0 +1,103 @@
+"""The options of a run, kept beside it as ``options.json`` so that it can be resumed from any folder.
+
+The file may name folders of this machine, so it is never published.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import UsageError
+from zoo_harness.records.option import checked, declared, with_defaults
+from zoo_harness.records.options import EvalOptions, TrainOptions
+from zoo_harness.util.atomic_files import write_text
+
+OPTIONS = "options.json"
+IN_PYTHON = "given_in_python"
+
+
+@dataclass(frozen=True)
+class StoredOptions:
+    """The options that can change the result of a run.
+
+    ``name`` and ``dataset`` are names on the command line. ``in_python`` says which of ``backbone`` and ``dataset``
+    were Python objects, which a resumed run needs again. ``given`` holds the options that were given, as ``zoo eval``
+    declares them.
+    """
+
+    name: str | None
+    dataset: str | None
+    given: EvalOptions
+    from_scratch: bool = False
+    in_python: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> EvalOptions:
+        """All options: the given ones, and the defaults of the command for the others."""
+        own = {name: option.default for name, (_kind, option) in declared(TrainOptions).items()}
+        fixed = {**own, "recipe": "scratch"} if self.from_scratch else {}
+        return with_defaults(EvalOptions, {**fixed, **self.given})
+
+    def anchored(self) -> StoredOptions:
+        """Return the same options with absolute paths, so that they mean the same in another working directory."""
+        given: dict[str, Any] = dict(self.given)
+        if given.get("data_dir") is not None:
+            given["data_dir"] = given["data_dir"].expanduser().absolute()
+        if given.get("weights", "random") not in ("pretrained", "random"):
+            given["weights"] = str(Path(given["weights"]).expanduser().absolute())
+        return replace(self, dataset=_anchored(self.dataset), given=given)  # type: ignore[arg-type]
+
+    def write(self, directory: Path) -> None:
+        """Write the options into a run directory."""
+        options = self.anchored()
+        known = declared(EvalOptions)
+        stored = {name: value for name, value in options.given.items() if known[name][1].stored}
+        content: dict[str, object] = {"from_scratch": True} if self.from_scratch else {}
+        content |= {"name": options.name, "dataset": options.dataset, **stored}
+        content |= {IN_PYTHON: list(self.in_python)} if self.in_python else {}
+        write_text(directory / OPTIONS, json.dumps(content, indent=2, default=_plain) + "\n")
+
+
+def read_options(directory: Path) -> StoredOptions:
+    """Read the options of the run in a directory; raise :class:`~zoo.errors.UsageError` if there are none."""
+    path = directory / OPTIONS
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(
+            f"{directory} is not a run that can be resumed: {path}: {error.strerror}", code="resume-no-options"
+        ) from error
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged: {error}; start the run anew", code="resume-damaged") from error
+    try:
+        return _parsed(content)
+    except (UsageError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} was written by another version: {error}", code="resume-other-version") from error
+
+
+def _parsed(content: Mapping[str, Any]) -> StoredOptions:
+    rest = dict(content)
+    name, dataset = (_text(rest.pop(key, None)) for key in ("name", "dataset"))
+    from_scratch, in_python = rest.pop("from_scratch", False) is True, tuple(rest.pop(IN_PYTHON, ()))
+    return StoredOptions(name, dataset, checked(EvalOptions, rest), from_scratch, in_python)
+
+
+def _text(value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{value!r:.100} is not text")
+    return value
+
+
+def _anchored(dataset: str | None) -> str | None:
+    name, colon, argument = (dataset or "").partition(":")
+    if colon and Path(argument).expanduser().exists():
+        return f"{name}:{Path(argument).expanduser().absolute()}"
+    return dataset
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else list(value)  # type: ignore[call-overload]

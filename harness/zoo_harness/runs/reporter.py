@@ -1,0 +1,48 @@
+"""Who hears of a run while it goes on: its stages, its epochs, its messages and its warnings."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from zoo_harness.records.run import EpochRecord
+from zoo_harness.util.progress import Progress
+
+LOGGER = logging.getLogger("zoo")
+LOGGER.addHandler(logging.NullHandler())
+
+
+class Reporter(Progress, Protocol):
+    """Hears of the stages, epochs, messages and warnings of a run."""
+
+    def log(self, line: str) -> None:
+        """Take a message, one line."""
+
+    def warn(self, line: str) -> None:
+        """Take a warning, one line."""
+
+    def on_epoch(self, epoch: EpochRecord) -> None:
+        """Take the record of an epoch that has ended."""
+
+
+class LoggingReporter:
+    """Passes messages and warnings to the logger ``zoo``, which is silent unless the program configures it."""
+
+    def stage(self, name: str, images: int) -> None:
+        """Log a stage at level DEBUG."""
+        LOGGER.debug("%s (%d images)" if images else "%s", *((name, images) if images else (name,)))
+
+    def advance(self, images: int) -> None:
+        """Do nothing."""
+
+    def log(self, line: str) -> None:
+        """Log a message at level INFO."""
+        LOGGER.info("%s", line)
+
+    def warn(self, line: str) -> None:
+        """Log a warning."""
+        LOGGER.warning("%s", line)
+
+    def on_epoch(self, epoch: EpochRecord) -> None:
+        """Log an epoch at level INFO."""
+        LOGGER.info("epoch %d: evaluation accuracy %.4f", epoch.epoch, epoch.evaluation_accuracy)

@@ -15,11 +15,22 @@ from typing import Any
 class ZooError(Exception):
     """Base of every error that is not a bug in blockzoo.
 
-    >>> issubclass(UnknownNameError, ZooError)
-    True
+    ``code`` names the kind of mistake and ``facts`` holds what the message was made of: both stay when the wording
+    changes.
+
+    >>> error = UsageError("--epochs -1 must be at least 0", code="option-range", option="epochs")
+    >>> error.code, error.facts["option"]
+    ('option-range', 'epochs')
     """
 
+    code = "failed"
+
     exit_code = 1
+
+    def __init__(self, message: str = "", *, code: str = "", **facts: object) -> None:
+        super().__init__(message)
+        self.code = code or self.code
+        self.facts = facts
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Made again from its finished message, so that an error of a worker reaches the process that waits for it.
@@ -27,9 +38,10 @@ class ZooError(Exception):
 
 
 class UsageError(ZooError):
-    """A name, option or option value that cannot be meant: exit status 2."""
+    """Invalid command-line usage or argument value: exit status 2."""
 
     exit_code = 2
+    code = "usage"
 
 
 class UnknownNameError(UsageError):
@@ -46,7 +58,9 @@ class UnknownNameError(UsageError):
         near = near_misses(given, self.known)
         question = f"; did you mean {_either(near)}?" if near else ""
         super().__init__(
-            f"unknown {kind} {shortened(given)}{question} ({_known(self.known)}){advice and '; ' + advice}"
+            f"unknown {kind} {shortened(given)}{question} ({_known(self.known)}){advice and '; ' + advice}",
+            code="unknown-name",
+            near=near,
         )
 
 
@@ -120,7 +134,13 @@ def check_choice(option: str, given: str, allowed: Sequence[str]) -> str:
         return given
     near = near_misses(given, allowed, 1) if isinstance(given, str) else []
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UsageError(f"{option} {shortened(given)} is not one of {', '.join(allowed)}{hint}")
+    raise UsageError(
+        f"{option} {shortened(given)} is not one of {', '.join(allowed)}{hint}",
+        code="option-choice",
+        option=option,
+        given=given,
+        near=near,
+    )
 
 
 def _either(names: Sequence[str]) -> str:

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         anti_si as anti_si,
         centre_si as centre_si,
         high_order_si as high_order_si,
+        in_memory as in_memory,
         load as load,
         rank_features as rank_features,
         separation as separation,

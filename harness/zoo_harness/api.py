@@ -10,6 +10,7 @@ from zoo._lazy import lazy_imports
 if TYPE_CHECKING:
     from zoo_harness.checkpoints.loaded_model import LoadedModel
     from zoo_harness.data.in_memory import in_memory as in_memory
+    from zoo_harness.runs.run import Run as Run, open_run as open_run
     from zoo_harness.separation.feature_ranking import FeatureRanking as FeatureRanking, rank_features as rank_features
     from zoo_harness.separation.index import (
         anti_si as anti_si,

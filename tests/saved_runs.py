@@ -1,17 +1,20 @@
-"""Finished runs of tiny networks, made without any training, for tests of what becomes of a run afterwards."""
+"""Finished runs of tiny networks, most made without any training, for tests of what becomes of a run afterwards."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from zoo import Backbone, Preprocessing, Training
+from zoo import Backbone, Dataset, Preprocessing, RandomWeights, TimmArchitecture, Training
 from zoo_harness.checkpoints.save import digest, save_checkpoint, save_configuration
+from zoo_harness.compute.context import ComputeContext
+from zoo_harness.frozen.cache.placement import CachePolicy
 from zoo_harness.models.build import build_network
 from zoo_harness.models.preprocessing import resolve_preprocessing
 from zoo_harness.models.surgery import replace_head
@@ -26,7 +29,12 @@ from zoo_harness.records.run import (
     WeightsRecord,
     record_file,
 )
+from zoo_harness.records.subset import Subset
 from zoo_harness.runs import provenance
+from zoo_harness.runs.directory import RunDirectory
+from zoo_harness.runs.plan import Request, prepare_run
+from zoo_harness.runs.session import RunCallbacks, run
+from zoo_harness.util.progress import Silence
 
 CLASSES = ("cat", "dog", 'a "quoted", Größe')
 
@@ -102,6 +110,41 @@ def save_run(backbone: Backbone, folder: Path, **settings: Any) -> nn.Module:
     save_configuration(network, record, folder)
     (folder / "run.json").write_text(record.to_json())
     return network
+
+
+def train_run(
+    tiny_resnet: Backbone, dataset: Dataset, folder: Path, subset: Subset | None = None, *, with_test: bool = False
+) -> RunRecord:
+    """A run that really trains two epochs of a tiny network with random weights, start to finish."""
+    backbone = replace(
+        tiny_resnet,
+        name="resnet18",  # a name that is declared: the record says by whom
+        architecture=TimmArchitecture("test_resnet.r160_in1k"),
+        weights=RandomWeights(),
+        preprocessing=Preprocessing((32, 32)),
+        license=None,
+        pretrained_on=None,
+    )
+    tuning = backbone.tuning("default")
+    request = Request(
+        backbone=backbone,
+        dataset=dataset,
+        argument=None,
+        tuning=tuning,
+        unfreeze=None,
+        layer=tuning.features[-1],
+        weights=backbone.weights,
+        training=Training(epochs=2, learning_rate=1e-2, batch_size=8),
+        subset=subset or Subset(),
+        compute=ComputeContext(torch.device("cpu")),
+        data_dir=None,
+        command=("zoo",),
+        with_test=with_test,
+    )
+    directory = RunDirectory(folder)
+    assert directory.claim()
+    callbacks = RunCallbacks(Silence(), lambda _epoch: None, lambda _line: None)
+    return run(prepare_run(request, Silence()), directory, CachePolicy("host"), callbacks)
 
 
 def edit_record(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     )
     from zoo_harness.api import (
         FeatureRanking as FeatureRanking,
+        Run as Run,
         Score as Score,
         Separation as Separation,
         SeparationIndex as SeparationIndex,
@@ -65,7 +66,9 @@ if TYPE_CHECKING:
         anti_si as anti_si,
         centre_si as centre_si,
         high_order_si as high_order_si,
+        in_memory as in_memory,
         load as load,
+        open_run as open_run,
         rank_features as rank_features,
         separation as separation,
         separation_index as separation_index,

@@ -20,50 +20,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class Dataset:
-    """Everything the harness must know of one data set.
-
-    ``loader`` names a function ``module:function`` that takes a :class:`DatasetRequest` and returns a
-    :class:`LoadedDataset`. A data set that needs an argument, such as ``imagefolder:PATH``, says in ``argument`` what
-    it is. ``classes`` is ``None`` where only the loader can tell. ``evaluation_split`` is the split that a run
-    validates on and reports; for CIFAR-10 that is the test split, as in the studies.
-
-    >>> Dataset(name="blobs", title="Blobs", loader="my_package.data:load", classes=None,
-    ...         license=None, citation=None).call
-    'blobs'
-    """
-
-    name: Name
-    title: Text
-    loader: FactoryPath
-    classes: tuple[Text, ...] | None
-    license: Text | None
-    citation: Text | None
-    argument: Annotated[str, StringConstraints(pattern=r"^[A-Z/]+$")] | None = None
-    hub_id: HubId | None = None
-    sizes: dict[Text, Annotated[int, Field(gt=0)]] | None = None
-    evaluation_split: Text = "test"
-
-    @field_validator("classes")
-    @classmethod
-    def _classes_are_distinct(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if classes is not None and len(set(classes)) < max(2, len(classes)):
-            raise ValueError("expected at least 2 classes, each named once, or None where only the loader can tell")
-        return classes
-
-    @model_validator(mode="after")
-    def _evaluation_split_exists(self) -> Dataset:
-        if self.sizes is not None and self.evaluation_split not in self.sizes:
-            raise ValueError(f"evaluation_split is {self.evaluation_split!r}, the sizes are of {', '.join(self.sizes)}")
-        return self
-
-    @property
-    def call(self) -> str:
-        """How it is named on the command line."""
-        return f"{self.name}:{self.argument}" if self.argument else self.name
-
-
 @dataclasses.dataclass(frozen=True)
 class DatasetRequest:
     """What a loader is asked for: the text after the colon of ``name:argument``, and ``--data-dir``.
@@ -123,3 +79,48 @@ class LoadedDataset:
 
 
 DatasetLoader = Callable[[DatasetRequest], LoadedDataset]
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Dataset:
+    """Everything the harness must know of one data set.
+
+    ``loader`` is a function that takes a :class:`DatasetRequest` and returns a :class:`LoadedDataset`, or its name
+    ``module:function``, which is imported when the data set is used. A data set that needs an argument, such as
+    ``imagefolder:PATH``, says in ``argument`` what it is. ``classes`` is ``None`` where only the loader can tell.
+    ``evaluation_split`` is the split that a run validates on and reports; for CIFAR-10 that is the test split, as in
+    the studies.
+
+    >>> Dataset(name="blobs", title="Blobs", loader="my_package.data:load", classes=None,
+    ...         license=None, citation=None).call
+    'blobs'
+    """
+
+    name: Name
+    title: Text
+    loader: FactoryPath | DatasetLoader
+    classes: tuple[Text, ...] | None
+    license: Text | None
+    citation: Text | None
+    argument: Annotated[str, StringConstraints(pattern=r"^[A-Z/]+$")] | None = None
+    hub_id: HubId | None = None
+    sizes: dict[Text, Annotated[int, Field(gt=0)]] | None = None
+    evaluation_split: Text = "test"
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_are_distinct(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if classes is not None and len(set(classes)) < max(2, len(classes)):
+            raise ValueError("expected at least 2 classes, each named once, or None where only the loader can tell")
+        return classes
+
+    @model_validator(mode="after")
+    def _evaluation_split_exists(self) -> Dataset:
+        if self.sizes is not None and self.evaluation_split not in self.sizes:
+            raise ValueError(f"evaluation_split is {self.evaluation_split!r}, the sizes are of {', '.join(self.sizes)}")
+        return self
+
+    @property
+    def call(self) -> str:
+        """How it is named on the command line."""
+        return f"{self.name}:{self.argument}" if self.argument else self.name

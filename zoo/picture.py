@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
+
+ARRAY_BYTES = 2**30
+"""Images that would fill more memory than this are not copied into one array."""
 
 
 def upright_grey_or_colour(image: Image) -> Image:
@@ -36,3 +40,33 @@ def _upper_bits(image: Image) -> Image:
 
     # Pillow's own conversion saturates: all above 255 would turn white.
     return PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+
+
+class DecodableImages(Protocol):
+    """Images that :func:`as_one_array` can read."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def decode(self, index: int) -> Image | np.ndarray[Any, Any]:
+        """Decode one image to 8-bit grey or colour."""
+
+
+def as_one_array(images: DecodableImages) -> np.ndarray[Any, Any] | None:
+    """Read all images into one uint8 array ``(N, H, W)`` or ``(N, H, W, 3)``.
+
+    Return ``None`` if sizes or modes differ, or if the array would fill more than :data:`ARRAY_BYTES`.
+    """
+    import numpy as np
+
+    first = images.decode(0)
+    shape = np.asarray(first).shape
+    if len(images) * int(np.prod(shape)) > ARRAY_BYTES:
+        return None
+    array = np.empty((len(images), *shape), dtype=np.uint8)
+    for index in range(len(images)):
+        pixels = np.asarray(images.decode(index))
+        if pixels.shape != shape:
+            return None
+        array[index] = pixels
+    return array

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from typing import IO, Any, Protocol
+from typing import IO
 
-import numpy as np
 import PIL.Image
 
 from zoo.errors import DataError
 from zoo.picture import upright_grey_or_colour
-
-ARRAY_BYTES = 2**30
-"""Image files that would fill more memory than this stay files."""
-
-
-class DecodableImages(Protocol):
-    """Image files that :func:`as_one_array` can read."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-
-    def decode(self, index: int) -> PIL.Image.Image:
-        """Decode one as :func:`decode_image` does."""
 
 
 def decode_image(file: IO[bytes], where: str) -> PIL.Image.Image:
@@ -37,21 +23,3 @@ def decode_image(file: IO[bytes], where: str) -> PIL.Image.Image:
     except Exception as error:  # Pillow's decoders let OSError, SyntaxError, struct.error and more through
         reason = f"{type(error).__name__}: {error}"
         raise DataError(f"{where} cannot be decoded as an image ({reason}); replace or remove it") from error
-
-
-def as_one_array(images: DecodableImages) -> np.ndarray[Any, Any] | None:
-    """All images as one uint8 array ``(N, H, W)`` or ``(N, H, W, 3)``.
-
-    ``None`` where sizes or modes differ, or where it would fill more than :data:`ARRAY_BYTES`.
-    """
-    first = images.decode(0)
-    shape = np.asarray(first).shape
-    if len(images) * int(np.prod(shape)) > ARRAY_BYTES:
-        return None
-    array = np.empty((len(images), *shape), dtype=np.uint8)
-    for index in range(len(images)):
-        pixels = np.asarray(images.decode(index))
-        if pixels.shape != shape:
-            return None
-        array[index] = pixels
-    return array

@@ -26,8 +26,9 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from zoo.dataset import DatasetRequest, ImageSplit, LoadedDataset
 from zoo.errors import DataError, UsageError
+from zoo.picture import as_one_array
 from zoo.reachability import why_unreachable
-from zoo_plugins.decoding import as_one_array, decode_image
+from zoo_plugins.decoding import decode_image
 from zoo_plugins.labels import checked_split
 from zoo_plugins.places import NotHere, first_found, reach_advice
 

@@ -23,9 +23,8 @@ import PIL.Image
 import pyarrow.parquet
 import pytest
 
-from zoo import DataError, DatasetRequest, UnreachableError, UsageError
+from zoo import DataError, DatasetRequest, UnreachableError, UsageError, picture
 from zoo.reachability import why_unreachable
-from zoo_plugins import decoding
 from zoo_plugins.hub_dataset import HubCopy, load
 from zoo_plugins.places import reach_advice
 
@@ -86,7 +85,7 @@ def test_images_of_many_sizes_or_too_many_stay_files(tmp_path: Path, monkeypatch
         ((4, 4), "RGB"),
         ((5, 4), "RGB"),
     ]
-    monkeypatch.setattr(decoding, "ARRAY_BYTES", 8 * 9 * 3 * 6 - 1)
+    monkeypatch.setattr(picture, "ARRAY_BYTES", 8 * 9 * 3 * 6 - 1)
     write_parquet(tmp_path / "many", "train", make_rows())
     assert not isinstance(load_copy(tmp_path / "many").splits["train"].images, np.ndarray)
 

@@ -351,7 +351,7 @@ def test_records_made_apart_share_no_recipes() -> None:
         ("name", "Fashion-MNIST"),
         ("title", ""),
         ("loader", "package.data.load"),
-        ("loader", print),
+        ("loader", 3),
         ("classes", ["left", "right"]),
         ("classes", ("left",)),
         ("classes", ("left", "left")),
@@ -374,6 +374,10 @@ def test_a_data_sets_evaluation_split_is_one_of_those_it_has() -> None:
     assert "evaluation_split is 'test', the sizes are of train, validation" in refused(
         lambda: dataset(sizes={"train": 8, "validation": 2})
     )
+
+
+def test_a_data_sets_loader_may_be_the_function_itself() -> None:
+    assert dataset(loader=print).loader is print
 
 
 def test_a_data_set_says_how_it_is_called() -> None:

@@ -49,19 +49,71 @@ def as_batches(images: Images) -> Iterator[Tensor]:
         yield batch
 
 
+def one_image(given: object, name: str) -> NDArray[np.uint8]:
+    """Convert one image to its pixels, uint8 ``(H, W)`` or ``(H, W, 3)``.
+
+    Takes what :func:`as_batches` takes in a list, and tensors as torchvision's transforms return them: floating-point
+    values of 0 to 1 are multiplied by 255 and rounded, and channels may come first. Raises
+    :class:`~zoo.errors.UsageError` or :class:`~zoo.errors.DataError` that begins with ``name``.
+
+    >>> one_image(torch.full((3, 2, 2), 128 / 255), "image")[0, 0].tolist()
+    [128, 128, 128]
+    """
+    if isinstance(given, Tensor):
+        if given.is_floating_point():
+            given = _channels_last(_rounded(given, name))
+        elif given.ndim == 3 and given.shape[2] != 3:
+            given = _channels_last(given)
+    batch = _as_batch(given, name)
+    if not _is_one_image(given):
+        raise UsageError(
+            f"{name}: an array of shape {tuple(batch.shape)} is not one image; expected (H, W) or (H, W, 3)",
+            code="image-shape",
+            image=name,
+        )
+    pixels: NDArray[np.uint8] = batch[0].numpy(force=True)
+    return pixels
+
+
+def _rounded(image: Tensor, name: str) -> Tensor:
+    """Convert values of 0 to 1 to uint8; exact for levels that were divided by 255."""
+    if image.ndim == 3 and image.shape[0] not in (1, 3):
+        raise UsageError(
+            f"{name}: a floating-point tensor of shape {tuple(image.shape)}; expected (3, H, W)",
+            code="image-shape",
+            image=name,
+        )
+    outside = ~((image >= 0) & (image <= 1))  # NaN is outside too
+    if bool(outside.any()):
+        low, high = float(image.min()), float(image.max())
+        raise UsageError(
+            f"{name}: values from {low:.3g} to {high:.3g}; expected 0 to 1; leave normalisation out of the transform, "
+            "because the preprocessing of the weights is applied later",
+            code="image-range",
+            image=name,
+        )
+    return (image.double() * 255).round().to(torch.uint8)
+
+
+def _channels_last(image: Tensor) -> Tensor:
+    if image.ndim != 3 or image.shape[0] not in (1, 3):
+        return image
+    return image[0] if image.shape[0] == 1 else image.permute(1, 2, 0)
+
+
 def _as_batch(given: object, name: str) -> Tensor:
     if isinstance(given, PIL.Image.Image):
         return torch.from_numpy(_decoded(given, name))[None]
     if isinstance(given, np.ndarray):
-        _check_values(given.dtype.name, given.dtype.kind == "f", given, name)
+        check_uint8(given, name)
         _check_shape(given.shape, name)
         pixels = torch.from_numpy(np.require(given, requirements=["C", "W"]))  # torch warns of what it cannot write
     elif isinstance(given, Tensor):
-        _check_values(str(given.dtype).removeprefix("torch."), given.is_floating_point(), given, name)
+        check_uint8(given, name)
         _check_shape(tuple(given.shape), name)
         pixels = given
     else:
-        raise UsageError(f"{name}: {_described(given)}; {_EXPECTED}")
+        raise UsageError(f"{name}: {_described(given)}; {_EXPECTED}", code="image-type", image=name)
     return pixels[None] if _is_one_image(given) else pixels
 
 
@@ -75,19 +127,25 @@ def _decoded(image: PIL.Image.Image, name: str) -> NDArray[np.uint8]:
     try:
         return np.array(upright_grey_or_colour(image))
     except Exception as error:  # Pillow reads files late, and its decoders let errors of many kinds through
-        raise DataError(f"{name}: this PIL image cannot be decoded ({type(error).__name__}: {error})") from error
+        raise DataError(
+            f"{name}: this PIL image cannot be decoded ({type(error).__name__}: {error})",
+            code="image-undecodable",
+            image=name,
+        ) from error
 
 
-def _check_values(dtype: str, is_float: bool, values: NDArray[Any] | Tensor, name: str) -> None:
+def check_uint8(values: NDArray[Any] | Tensor, name: str) -> None:
+    """Raise :class:`~zoo.errors.UsageError` that begins with ``name`` for values of another type, with advice."""
+    dtype = values.dtype.name if isinstance(values, np.ndarray) else str(values.dtype).removeprefix("torch.")
     if dtype == "uint8":
         return
     if dtype == "uint16":
         advice = "keep the upper 8 bits: (images >> 8), then convert to uint8"
-    elif is_float and values.shape and 0 not in values.shape:
+    elif "float" in dtype and values.shape and 0 not in values.shape:
         advice = _advice_for_floats(float(values.min()), float(values.max()))
     else:
         advice = "convert values of 0 to 255 to uint8"
-    raise UsageError(f"{name}: values are {dtype}, expected uint8 (0 to 255); {advice}")
+    raise UsageError(f"{name}: values are {dtype}, expected uint8 (0 to 255); {advice}", code="image-dtype", image=name)
 
 
 def _advice_for_floats(low: float, high: float) -> str:
@@ -100,11 +158,12 @@ def _advice_for_floats(low: float, high: float) -> str:
 
 
 def _check_shape(shape: tuple[int, ...], name: str) -> None:
-    if advice := _advice_for_shape(shape):
-        raise UsageError(f"{name}: an array of shape {shape}; {advice}; {_EXPECTED}")
+    if advice := advice_for_shape(shape):
+        raise UsageError(f"{name}: an array of shape {shape}; {advice}; {_EXPECTED}", code="image-shape", image=name)
 
 
-def _advice_for_shape(shape: tuple[int, ...]) -> str | None:
+def advice_for_shape(shape: tuple[int, ...]) -> str | None:
+    """Say what is wrong with the shape of an array of images, or return ``None``."""
     if len(shape) not in (2, 3, 4):
         return f"it has {len(shape)} dimension(s)"
     if 0 in shape:

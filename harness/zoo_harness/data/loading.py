@@ -128,7 +128,9 @@ def _title(dataset: Dataset, argument: str | None) -> str:
 def _load(dataset: Dataset, argument: str | None, data_dir: Path | None) -> LoadedDataset:
     if data_dir is not None and not data_dir.is_dir():
         raise UsageError(f"--data-dir {str(data_dir)!r}: no such folder")
-    loader = load_function(dataset.loader, f"dataset {dataset.name!r}: loader")
+    loader = dataset.loader
+    if isinstance(loader, str):
+        loader = load_function(loader, f"dataset {dataset.name!r}: loader")
     loaded: LoadedDataset = loader(DatasetRequest(argument, data_dir))
     if len(loaded.classes) < 2:
         raise DataError(f"dataset {dataset.call!r} has {len(loaded.classes)} class(es); at least 2 are needed")

@@ -101,8 +101,8 @@ def write_tree(
 
 
 def of_own_images(record: RunRecord) -> bool:
-    """Whether a run saw images from a folder of this machine, which may show what is nobody else's business."""
-    return record.dataset.argument is not None and record.dataset.hub_id is None
+    """Whether a run saw images from a folder or the memory of this machine, which may be private."""
+    return record.dataset.in_memory or (record.dataset.argument is not None and record.dataset.hub_id is None)
 
 
 def publishable(run: Path) -> RunRecord:

@@ -14,12 +14,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from zoo.backbone import Digest, DualHead, FeatureLayers, Head, Preprocessing, Training
-from zoo_harness.records.file_names import RECORD
+from zoo_harness.records.file_names import HISTORY, RECORD
 
 RUN = "run.json"
 LARGEST_RECORD = 32 * 2**20
 
 """Bytes; that of a run on 21,000 classes has about two million."""
+
+IN_MEMORY = "memory"
+"""The source of a data set that ``zoo.in_memory`` made; a space and the class of a torch data set may follow."""
 
 PlotName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.png$")]
 Proportion = Annotated[float, Field(ge=0, le=1)]
@@ -109,6 +112,11 @@ class DatasetRecord(Record):
     limit: int | None
     val_fraction: float | None
     subset: str
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the images came from ``zoo.in_memory``, so that no command can load them again."""
+        return self.source.partition(" ")[0] == IN_MEMORY
 
 
 class ParametersRecord(Record):
@@ -378,14 +386,47 @@ def read_run(directory: Path) -> RunRecord:
 
     path = record_file(directory)
     try:
-        return RunRecord.model_validate_json(_content(path))
+        return RunRecord.model_validate_json(_content(path, "run record"))
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UsageError(f"{directory} is not a run directory: {path.name}: {reason}") from error
+        message = f"{directory} is not a run directory: {path.name}: {reason}"
+        raise UsageError(message, code="not-a-run", path=path) from error
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = one_line(".".join(map(str, fault["loc"]))) or "the file"
-        raise UsageError(f"{path} is not a run record of this version: {where:.200}: {fault['msg']:.200}") from error
+        message = f"{path} is not a run record of this version: {where:.200}: {fault['msg']:.200}"
+        raise UsageError(message, code="record-invalid", path=path, field=where) from error
+
+
+def read_history(directory: Path) -> tuple[EpochRecord, ...]:
+    """Read the epochs of a run directory or of a published checkpoint; none if no epoch was run.
+
+    A last line that does not end is left out: the run is writing it, or was killed. Raises
+    :class:`~zoo.errors.UsageError` for a file that is not a history, such as one whose epochs are not 1, 2, 3, ...
+    """
+    from pydantic import ValidationError
+
+    from zoo.errors import UsageError
+
+    path, epochs = directory / HISTORY, []
+    try:
+        *lines, _unfinished = _content(path, "history").split(b"\n")
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror or error}"
+        raise UsageError(message, code="history-invalid", path=path) from error
+    for number, line in enumerate(lines, 1):
+        try:
+            epochs.append(EpochRecord.model_validate_json(line))
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]["msg"]
+            message = f"{path} is not a history: line {number:,}: {fault:.200}"
+            raise UsageError(message, code="history-invalid", path=path, line=number) from error
+        if epochs[-1].epoch != number:
+            message = f"{path} is not a history: line {number:,} is of epoch {epochs[-1].epoch:,}; expected {number:,}"
+            raise UsageError(message, code="history-invalid", path=path, line=number)
+    return tuple(epochs)
 
 
 def record_file(directory: Path) -> Path:
@@ -395,13 +436,14 @@ def record_file(directory: Path) -> Path:
     return published if there(published) and not there(own) else own
 
 
-def _content(path: Path) -> bytes:
-    """What the file holds, if it is one and not a device, and of a size that a record can have."""
+def _content(path: Path, what: str) -> bytes:
+    """Read a file; raises :class:`~zoo.errors.UsageError` for a device, and for more bytes than a record can have."""
     from zoo.errors import UsageError
 
     if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is not a run record: it is not a regular file")
+        raise UsageError(f"{path} is not a {what}: it is not a regular file", code="not-a-file", path=path)
     size = path.stat().st_size
     if size > LARGEST_RECORD:
-        raise UsageError(f"{path} is not a run record: it has {size:,} bytes, a record at most {LARGEST_RECORD:,}")
+        message = f"{path} is not a {what}: it has {size:,} bytes, a {what.split()[-1]} at most {LARGEST_RECORD:,}"
+        raise UsageError(message, code="too-large", path=path)
     return path.read_bytes()

@@ -65,12 +65,12 @@ print(label)""",
 
 
 def shell_snippet(record: RunRecord, repository: str | None) -> Markdown:
-    """Commands: predict, fetch from the Hub, and score again on the data of the run, which the record describes."""
+    """Commands: predict, fetch from the Hub, and score again on the data of the run, unless these were in memory."""
     name = repository or "PATH"
     lines = [f"zoo predict {name} image.jpg"]
     if repository:
         lines.append(f"zoo pull {repository} --to FOLDER")
-    if record.headline[0] is not None:
+    if record.headline[0] is not None and not record.dataset.in_memory:
         lines.append(shlex.join(["zoo", "eval", name, "--dataset", dataset_named(record), "--epochs", "0"]))
     return fenced("\n".join(lines), "shell")
 

@@ -197,7 +197,7 @@ def test_the_test_split_is_looked_at_when_all_else_is_done(tmp_path: Path) -> No
         command=("zoo",),
         with_test=True,
     )
-    planned = plan(request, Silence())
+    planned = prepare_run(request, Silence())
     data = planned.data
     assert data.test is not None
     Watched.looks.clear()

@@ -58,6 +58,10 @@ if TYPE_CHECKING:
     )
     from zoo_harness.api import (
         FeatureRanking as FeatureRanking,
+        LayerScoring as LayerScoring,
+        Publication as Publication,
+        Reporter as Reporter,
+        RescoreRecord as RescoreRecord,
         Run as Run,
         Score as Score,
         Separation as Separation,
@@ -65,14 +69,21 @@ if TYPE_CHECKING:
         SeparationMetric as SeparationMetric,
         anti_si as anti_si,
         centre_si as centre_si,
+        evaluate as evaluate,
         high_order_si as high_order_si,
         in_memory as in_memory,
+        layers as layers,
         load as load,
         open_run as open_run,
+        publish as publish,
+        pull as pull,
         rank_features as rank_features,
+        rescore as rescore,
+        score_features as score_features,
         separation as separation,
         separation_index as separation_index,
         soft_si as soft_si,
+        train as train,
     )
 
 __getattr__, __dir__, _HOME_OF = lazy_imports(__name__)

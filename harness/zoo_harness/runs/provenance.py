@@ -28,6 +28,9 @@ _PACKAGES = (
 )
 
 
+UNREGISTERED = "unregistered"
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of every package that can change a result."""
     return {
@@ -56,8 +59,13 @@ def peak_memory_gib() -> float:
 
 
 def backbone_record(backbone: Backbone, tuning: Tuning, built: nn.Module) -> BackboneRecord:
-    """The backbone as declared, with the recipe's feature layers, the plugin that declared it, and its code."""
-    plugin = load_registry().owner("backbone", backbone.name)
+    """The backbone as declared, with the recipe's feature layers, the plugin that declared it, and its code.
+
+    A record that no plugin declares has ``UNREGISTERED`` in place of the plugin's names.
+    """
+    registry = load_registry()
+    registered = registry.backbones.get(backbone.name) == backbone
+    plugin = registry.owner("backbone", backbone.name) if registered else None
     network = backbone.network
     made_by = network.name if network.kind == "factory" else ""
     return BackboneRecord(
@@ -65,9 +73,9 @@ def backbone_record(backbone: Backbone, tuning: Tuning, built: nn.Module) -> Bac
         title=backbone.title or backbone.name,
         network=network.name,
         network_kind=network.kind,
-        plugin=plugin.entry_point,
-        distribution=plugin.distribution,
-        version=plugin.version,
+        plugin=plugin.entry_point if plugin else UNREGISTERED,
+        distribution=plugin.distribution if plugin else UNREGISTERED,
+        version=plugin.version if plugin else UNREGISTERED,
         paper=backbone.paper,
         pretrained_on=backbone.pretrained_on,
         imagenet_top1=backbone.imagenet_top1,

@@ -31,7 +31,7 @@ from zoo_harness.records.run import EpochRecord, RunRecord, read_run
 from zoo_harness.records.subset import Subset
 from zoo_harness.reports.backbone_summary import describe_backbone
 from zoo_harness.runs.directory import claim_directory
-from zoo_harness.runs.plan import Request, plan
+from zoo_harness.runs.plan import Request
 from zoo_harness.runs.session import RunCallbacks, run as carry_out
 from zoo_harness.training.optimizer import learning_rate
 from zoo_harness.util.digests import sha256_of

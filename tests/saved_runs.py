@@ -33,7 +33,9 @@ from zoo_harness.records.subset import Subset
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import RunDirectory
 from zoo_harness.runs.plan import Request, prepare_run
-from zoo_harness.runs.session import RunCallbacks, run
+from zoo_harness.runs.reporter import LoggingReporter
+from zoo_harness.runs.session import execute_run
+from zoo_harness.runs.writer import RunWriter
 from zoo_harness.util.progress import Silence
 
 CLASSES = ("cat", "dog", 'a "quoted", Größe')
@@ -143,8 +145,7 @@ def train_run(
     )
     directory = RunDirectory(folder)
     assert directory.claim()
-    callbacks = RunCallbacks(Silence(), lambda _epoch: None, lambda _line: None)
-    return run(prepare_run(request, Silence()), directory, CachePolicy("host"), callbacks)
+    return execute_run(prepare_run(request, Silence()), RunWriter(folder), CachePolicy("host"), LoggingReporter())
 
 
 def edit_record(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:

@@ -57,7 +57,8 @@ def evaluate(
 ) -> Run:
     """Fine-tune one block of a backbone on a data set, score it, and write checkpoint, card and plots.
 
-    ``backbone`` is a name, a record that need not be registered, or a run, whose checkpoint gives the initial weights.
+    ``backbone`` is a name, a record that need not be registered, or a run, whose checkpoint gives the initial weights;
+    the head is new. :func:`rescore` scores a run as it is.
     ``dataset`` is a name such as ``"cifar10"`` or ``"imagefolder:photos"``, a :class:`~zoo.Dataset`, or what
     :func:`zoo.in_memory` makes of images in memory. ``options`` are those of ``zoo eval``: the same names, types and
     defaults. ``progress`` shows bars and epochs on standard error; it may also be a :class:`~zoo.Reporter`.
@@ -213,10 +214,28 @@ def _fine_tune(
 
     command = _command("train" if from_scratch else "evaluate", (backbone, dataset), given)
     if backbone is not None and not isinstance(backbone, str | Backbone):
-        given = {"weights": str(_directory(backbone)), **given}
-        backbone = backbone.record.backbone.name
+        backbone, given = _from_run(backbone, given)
     with _reporter(progress) as reporter:
         return fine_tune(Asked(backbone, dataset, given, command, from_scratch), reporter)
+
+
+def _from_run(run: Run, given: EvalOptions) -> tuple[str, EvalOptions]:
+    """Return the backbone of a run, and the options with the run's checkpoint as the initial weights."""
+    from zoo.registry import load_registry
+
+    directory, name = _directory(run), run.record.backbone.name
+    if given.get("epochs") == 0:
+        raise UsageError(
+            f"a run with --epochs 0 would get a new, untrained head: {directory}; try zoo.rescore(run)",
+            code="run-needs-rescore",
+        )
+    if name not in load_registry().backbones:
+        raise UsageError(
+            f"the run's backbone is not registered: {name!r}; pass its record: zoo.evaluate(backbone, "
+            f"weights={str(directory)!r})",
+            code="run-needs-backbone",
+        )
+    return name, {"weights": directory, **given}
 
 
 def _checkpoint(named: str | Path | Run, reporter: Reporter) -> Checkpoint:

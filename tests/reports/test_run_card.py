@@ -39,12 +39,10 @@ from zoo_harness.records.run import (
     SplitRecord,
     SplitSeparation,
     WeightsRecord,
-    read_run,
 )
 from zoo_harness.reports.card_merge import merged_card
 from zoo_harness.reports.front_matter import front_matter
 from zoo_harness.reports.run_card import render_card
-from zoo_harness.runs.directory import RunDirectory
 from zoo_harness.util.text import one_line
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -825,23 +823,3 @@ def test_no_name_ends_our_part_of_the_card(text: str) -> None:
     assert merged_card(card, card) == card
     edited = f"{card}\nMine.\n"
     assert merged_card(edited, render_card(FINISHED)) == f"{render_card(FINISHED)}\nMine.\n"
-
-
-def test_what_a_person_wrote_into_the_card_survives_the_end_of_a_run(tmp_path: Path) -> None:
-    directory = RunDirectory(tmp_path)
-    assert directory.finish(INTERRUPTED, render_card(INTERRUPTED)) is None
-    written = (tmp_path / "README.md").read_text()
-    (tmp_path / "README.md").write_text(f"{written}\n## Notes\n\nMine.\n")
-    assert directory.finish(FINISHED, render_card(FINISHED)) is None
-    assert (tmp_path / "README.md").read_text() == f"{render_card(FINISHED)}\n## Notes\n\nMine.\n"
-
-
-def test_a_card_that_cannot_be_merged_is_left_and_the_run_ends_all_the_same(tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text("# By hand\n")
-    told = RunDirectory(tmp_path).finish(FINISHED, render_card(FINISHED))
-    assert told is not None
-    assert "no part marked" in told
-    assert str(tmp_path / "README.new.md") in told
-    assert (tmp_path / "README.md").read_text() == "# By hand\n"
-    assert (tmp_path / "README.new.md").read_text() == render_card(FINISHED)
-    assert read_run(tmp_path) == FINISHED

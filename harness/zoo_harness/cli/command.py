@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
@@ -51,7 +52,7 @@ def _typer_type(kind: Any) -> Any:
     if choices_of(kind):
         return str | None
     parts = get_args(kind)
-    if str in parts and any(get_origin(part) is Sequence for part in parts):
+    if str in parts and any(part is Path or get_origin(part) is Sequence for part in parts):
         return str | None
     if any(get_origin(part) is Sequence for part in parts):
         return list[str] | None

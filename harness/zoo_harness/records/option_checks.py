@@ -19,7 +19,7 @@ CacheDtype = Literal["exact", "fp16", "bf16"]
 CACHE_DTYPES: tuple[CacheDtype, ...] = get_args(CacheDtype)
 
 
-def choose_source(backbone: Backbone, option: str | None) -> WeightSource:
+def choose_source(backbone: Backbone, option: str | Path | None) -> WeightSource:
     """The source that ``--weights`` means: ``pretrained`` (the default), ``random`` or a path.
 
     A run directory may stand for the checkpoint in it. Raises :class:`~zoo.errors.UsageError` for a path that is

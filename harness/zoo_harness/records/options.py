@@ -39,7 +39,9 @@ class TuningOptions(TypedDict, total=False):
     """What is tuned, and from which weights."""
 
     recipe: Annotated[str, Option("How to tune it; 'zoo show NAME' lists the recipes.", default="default")]
-    weights: Annotated[str, Option("'pretrained', 'random', or the path of a weight file.", default="pretrained")]
+    weights: Annotated[
+        str | Path, Option("'pretrained', 'random', or the path of a weight file.", default="pretrained")
+    ]
     unfreeze: Annotated[
         Sequence[str] | None, Option("Train this module instead of the recipe's; repeatable.", metavar="MODULE")
     ]
@@ -164,7 +166,7 @@ class TrainOptions(
     """The options of ``zoo train`` and :func:`zoo.train`."""
 
     weights: Annotated[
-        str, Option("Initial weights: 'random', 'pretrained', or the path of a weight file.", default="random")
+        str | Path, Option("Initial weights: 'random', 'pretrained', or the path of a weight file.", default="random")
     ]
     val_fraction: Annotated[
         float, Option("Fraction of the training split held out to choose the best epoch.", default=0.2)
@@ -188,7 +190,7 @@ class LayersOptions(DataOptions, HeldOutOption, total=False):
     """The options of ``zoo layers`` and :func:`zoo.layers`."""
 
     split: Annotated[Literal["train", "test", "both"], Option("train, test or both.", default="test")]
-    weights: Annotated[str | None, Option("'pretrained', 'random', or the path of a weight file.")]
+    weights: Annotated[str | Path | None, Option("'pretrained', 'random', or the path of a weight file.")]
     pool: Annotated[
         bool, Option("Score each layer's declared vector, not its whole output: far cheaper.", False, "--pool")
     ]

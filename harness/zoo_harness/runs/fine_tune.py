@@ -86,18 +86,26 @@ def _note_how_to_resume(writer: RunWriter, asked: Asked) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        error.add_note(_what_is_kept(writer.path, "train" if asked.from_scratch else "eval"))
+        error.add_note(_what_is_kept(writer.path, asked))
         raise
 
 
-def _what_is_kept(directory: Path, command: str) -> str:
+def _what_is_kept(directory: Path, asked: Asked) -> str:
     from zoo_harness.records.run import read_run
 
     record = read_run(directory)
-    again = f"zoo {command} --resume {shlex.quote(str(directory))} resumes it"
+    again = f"{_resuming_call(directory, asked)} resumes it"
     if record.checkpoint_sha256 is None:
         return (
             f"interrupted before the first epoch ended; there is no checkpoint, only the record in {directory}; {again}"
         )
     epochs = f"{record.results.epochs_done} of {record.settings.training.epochs}"
     return f"interrupted; the history and the checkpoint of epoch {epochs} are kept in {directory}; {again}"
+
+
+def _resuming_call(directory: Path, asked: Asked) -> str:
+    needed = asked.stored.in_python
+    if needed:
+        function = "train" if asked.from_scratch else "evaluate"
+        return f"zoo.{function}({', '.join(f'{name}={name}' for name in needed)}, resume={str(directory)!r})"
+    return f"zoo {'train' if asked.from_scratch else 'eval'} --resume {shlex.quote(str(directory))}"

@@ -264,7 +264,9 @@ class _Session:
             batch_size = self.record.settings.training.batch_size
             steps = steps_per_epoch(len(self.planned.data.train), batch_size)
             self.writer.curves(self._state.progress.history, self.record, steps)
-            self.record, fault = self.writer.finish(self.record.model_copy(update={"status": status, "ended": now()}))
+            ending = {"status": status, "ended": now(), **self.writer.written()}
+            self.record = self.record.model_copy(update=ending)
+            fault = self.writer.finish(self.record)
             if fault is not None:
                 self.reporter.log(f"warning: {fault}")
         return self.record

@@ -100,14 +100,16 @@ class RunWriter:
         save.save_checkpoint(network, self.path)
         save.save_configuration(network, record, self.path)
 
-    def finish(self, record: RunRecord) -> tuple[RunRecord, str | None]:
-        """Write the card and the last record, and return the record; it goes last, because it says that all is there.
+    def written(self) -> dict[str, object]:
+        """What the last record says of the files: the names of the plots, the digest of the checkpoint."""
+        return {"plots": self.directory.plots(), "checkpoint_sha256": save.digest(self.path)}
+
+    def finish(self, record: RunRecord) -> str | None:
+        """Write the card, then the last record, because the record says that everything else is there.
 
         A person's own text in an earlier card stays. If the two cards cannot be merged, the new one is written beside
         the old one, and the reason is returned.
         """
-        facts = {"plots": self.directory.plots(), "checkpoint_sha256": save.digest(self.path)}
-        record = record.model_copy(update=facts)
         fault, card = None, render_card(record)
         try:
             write_text(self.path / "README.md", merged_card(read_card(self.path), card))
@@ -115,7 +117,7 @@ class RunWriter:
             write_text(self.path / UNMERGED, card)
             fault = f"{self.path / 'README.md'} is unchanged, the new card is {self.path / UNMERGED}: {error}"
         self.record(record)
-        return record, fault
+        return fault
 
 
 class NoWriter(RunWriter):
@@ -144,6 +146,9 @@ class NoWriter(RunWriter):
     def checkpoint(self, network: nn.Module, record: RunRecord) -> None:
         """Do nothing."""
 
-    def finish(self, record: RunRecord) -> tuple[RunRecord, str | None]:
-        """Return the record as it is."""
-        return record, None
+    def written(self) -> dict[str, object]:
+        """Return nothing."""
+        return {}
+
+    def finish(self, record: RunRecord) -> str | None:
+        """Do nothing."""

@@ -31,8 +31,10 @@ from zoo_harness.records.run import EpochRecord, RunRecord, read_run
 from zoo_harness.records.subset import Subset
 from zoo_harness.reports.backbone_summary import describe_backbone
 from zoo_harness.runs.directory import claim_directory
-from zoo_harness.runs.plan import Request
-from zoo_harness.runs.session import RunCallbacks, run as carry_out
+from zoo_harness.runs.plan import Request, prepare_run
+from zoo_harness.runs.reporter import LoggingReporter
+from zoo_harness.runs.session import execute_run
+from zoo_harness.runs.writer import RunWriter
 from zoo_harness.training.optimizer import learning_rate
 from zoo_harness.util.digests import sha256_of
 from zoo_harness.util.progress import Silence
@@ -203,8 +205,7 @@ def test_the_test_split_is_looked_at_when_all_else_is_done(tmp_path: Path) -> No
     Watched.looks.clear()
     seen = replace(data, **{name: watched(getattr(data, name), name) for name in ("train", "evaluation", "test")})
     directory = claim_directory(tmp_path / "run", "net", "digits")
-    watch = RunCallbacks(Silence(), lambda _epoch: None, lambda _line: None)
-    carry_out(replace(planned, data=seen), directory, CachePolicy(), watch)
+    execute_run(replace(planned, data=seen), RunWriter(directory.path), CachePolicy(), LoggingReporter())
     names = [name for name, _indices in Watched.looks]
     first = names.index("test")
     assert {"train", "evaluation", "train as raw pixels"} <= set(names[:first])

@@ -7,7 +7,6 @@ plots. The record is the run's own, without the folders of this machine. What a 
 from __future__ import annotations
 
 import os
-import secrets
 import shlex
 import shutil
 import tempfile
@@ -33,7 +32,7 @@ from zoo_harness.records.file_names import (
 from zoo_harness.records.run import RunRecord, read_run
 from zoo_harness.reports.card_merge import merged_card, read_card
 from zoo_harness.reports.wording import command_without_folders, without_folders
-from zoo_harness.util.atomic_files import replacing, write_bytes, write_text
+from zoo_harness.util.atomic_files import create_folder, replacing, write_bytes, write_text
 from zoo_harness.util.digests import sha256_of
 
 State = Literal["new", "changed", "same", "deleted"]
@@ -264,7 +263,7 @@ def _change(old: Path, new: Path) -> Change:
 
 def _bring(to: Path, files: dict[str, Path], stale: list[str]) -> None:
     if not to.exists() or not any(to.iterdir()):
-        _make_whole(to.absolute(), files)
+        create_folder(to, files)
         return
     # Last what says that the rest is there.
     for name in sorted(files, key=lambda name: (name == RECORD, name)):
@@ -272,15 +271,3 @@ def _bring(to: Path, files: dict[str, Path], stale: list[str]) -> None:
             shutil.copyfile(files[name], temporary)
     for name in stale:
         (to / name).unlink()
-
-
-def _make_whole(to: Path, files: dict[str, Path]) -> None:
-    to.parent.mkdir(parents=True, exist_ok=True)
-    temporary = to.with_name(f".{to.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.mkdir()
-        for name, path in files.items():
-            shutil.copyfile(path, temporary / name)
-        temporary.rename(to)  # takes the place of an empty folder too
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +51,7 @@ class RepositoryState:
 
 @dataclass(frozen=True)
 class UploadPlan:
-    """What one commit changes: the files of ``tree`` that differ from ``state``, and stale files to delete."""
+    """One commit on ``state``: the files of ``tree`` that differ from it, and stale files to delete."""
 
     tree: Path
     state: RepositoryState
@@ -58,9 +59,14 @@ class UploadPlan:
     message: str
 
     @property
-    def is_empty(self) -> bool:
-        """Whether the repository holds the tree already."""
-        return self.state.head is not None and all(change.state == "same" for change in self.changes)
+    def url(self) -> str:
+        """The address of the repository."""
+        return f"{client().endpoint}/{self.state.reference.id}"
+
+    @property
+    def published_commit(self) -> str | None:
+        """The repository's last commit if it holds the tree already, else ``None``."""
+        return self.state.head if all(change.state == "same" for change in self.changes) else None
 
     def is_done_in(self, listing: CommitListing) -> bool:
         """Whether a commit holds the tree and none of the stale files."""
@@ -252,44 +258,34 @@ def _ensure_repository(state: RepositoryState, *, private: bool, create_pr: bool
 
 
 def _publish(plan: UploadPlan, tag: str, say: Say) -> UploadResult:
-    head = plan.state.head
-    commit = head if head is not None and plan.is_empty else _commit_once(plan, say)
-    return UploadResult(_url(plan), commit, changed=commit != head, tag=_ensure_tag(plan.state, tag, commit, say))
+    present = plan.published_commit
+    commit = present or _commit_once(plan, say)
+    return UploadResult(plan.url, commit, changed=present is None, tag=_ensure_tag(plan.state, tag, commit, say))
 
 
 def _commit_once(plan: UploadPlan, say: Say) -> str:
-    reference = plan.state.reference
     try:
-        commit = _create_commit(plan).oid
-        listing = list_commit(reference, commit)
+        return with_retries(_commit_request(plan)).oid
     except Exception as error:
         # If the first response was lost, the next attempt finds its own commit in the way.
         if status_of(error) not in (404, 412) and not is_transient(error):
             raise
-        listing = list_commit(reference, None)
+        listing = list_commit(plan.state.reference, None)
         if listing.commit == plan.state.head or not plan.is_done_in(listing):
             raise
         say("the response was lost, but the commit had been made")
-    if not plan.is_done_in(listing):
-        raise HubError(
-            f"{reference} lists other files at commit {listing.commit} than were sent; run zoo publish again"
-        )
-    return listing.commit
+        return listing.commit
 
 
 def _propose(plan: UploadPlan) -> UploadResult:
-    url, head, proposed = _url(plan), plan.state.head, plan.state.pull_requests
-    if head is not None and plan.is_empty:
-        return UploadResult(url, head, changed=False, tag=None)
+    if present := plan.published_commit:
+        return UploadResult(plan.url, present, changed=False, tag=None)
+    proposed = plan.state.pull_requests
     for name in sorted(proposed, key=_number)[: -_MAX_PULL_REQUESTS - 1 : -1]:
         if plan.is_done_in(list_commit(plan.state.reference, proposed[name])):
-            return UploadResult(url, proposed[name], False, None, f"{url}/discussions/{_number(name)}")
-    made = _create_commit(plan, create_pr=True)
-    return UploadResult(url, made.oid, True, None, made.pr_url)
-
-
-def _url(plan: UploadPlan) -> str:
-    return f"{client().endpoint}/{plan.state.reference.id}"
+            return UploadResult(plan.url, proposed[name], False, None, f"{plan.url}/discussions/{_number(name)}")
+    made = _commit_request(plan, create_pr=True)()  # a retry after a lost response would make a second one
+    return UploadResult(plan.url, made.oid, True, None, made.pr_url)
 
 
 def _number(reference: str) -> int:
@@ -297,31 +293,27 @@ def _number(reference: str) -> int:
     return int(last) if last.isdigit() else 0
 
 
-def _create_commit(plan: UploadPlan, *, create_pr: bool = False) -> CommitInfo:
+def _commit_request(plan: UploadPlan, *, create_pr: bool = False) -> Callable[[], CommitInfo]:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    # Kept over all attempts: the client notes in them which files have been uploaded.
-    operations = [
+    # The same objects in all attempts: the client notes in them which files have been uploaded.
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationDelete(change.path)
         if change.state == "deleted"
         else CommitOperationAdd(change.path, plan.tree / change.path)
         for change in plan.changes
         if change.state != "same"
     ]
+    head, name = plan.state.head, plan.state.reference.id
 
-    def attempt() -> CommitInfo:
-        # The Hub's opinion of the front matter, and the client's use of its HTTP library, do not concern users.
+    def request() -> CommitInfo:
+        # Users need neither the Hub's opinion of the front matter, nor the client's of its HTTP library.
         with warnings.catch_warnings(action="ignore"):
             return client().create_commit(
-                plan.state.reference.id,
-                operations,
-                commit_message=plan.message,
-                parent_commit=plan.state.head,
-                create_pr=create_pr,
+                name, operations, commit_message=plan.message, parent_commit=head, create_pr=create_pr
             )
 
-    # A second attempt after a lost response would make a second pull request.
-    return attempt() if create_pr else with_retries(attempt)
+    return request
 
 
 def _ensure_tag(state: RepositoryState, tag: str, commit: str, say: Say) -> str:

@@ -47,7 +47,14 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def create_folder(to: Path, files: Mapping[str, Path]) -> None:
-    """Create a folder with copies of ``files``, all or nothing; an empty folder at ``to`` is replaced."""
+    """Create a folder with copies of ``files``, all or nothing; an empty folder at ``to`` is replaced.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     create_folder(Path(folder, "deep", "copy"), {"a.py": Path(__file__)})
+    ...     [str(path.relative_to(folder)) for path in Path(folder).rglob("*.py")]
+    ['deep/copy/a.py']
+    """
     to = to.absolute()
     to.parent.mkdir(parents=True, exist_ok=True)
     temporary = to.with_name(f".{to.name}.{secrets.token_hex(4)}.tmp")

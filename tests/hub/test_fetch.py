@@ -9,14 +9,13 @@ import subprocess
 import sys
 import traceback
 from pathlib import Path
-from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
 from zoo import HubError, UnreachableError, UsageError, WeightsError, ZooError
-from zoo_harness.hub import fetch as fetching, retry as hub_retry
+from zoo_harness.hub import fetch as fetching
 from zoo_harness.hub.fetch import fetch_snapshot
 from zoo_harness.hub.names import parse_reference
 
@@ -471,29 +470,3 @@ def test_quietly_nothing_is_said_of_attempts(hub: Hub, tmp_path: Path) -> None:
 
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_the_client_is_left_as_it_was(hub: Hub) -> None:
-    hub.create("ada/net", TREE)
-    before = list(huggingface_hub.get_session().event_hooks["response"])
-    fetch()
-    with pytest.raises(HubError):
-        fetch("ada/none")
-    assert huggingface_hub.get_session().event_hooks["response"] == before
-
-
-def test_waits_add_up_and_those_at_the_same_time_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(hub_retry, "monotonic", lambda: clock[0])
-    budget = hub_retry.RetryBudget(lambda _line: None)
-
-    def request_to_wait(name: str) -> SimpleNamespace:
-        request = SimpleNamespace(method="GET", url=name)
-        return SimpleNamespace(request=request, status_code=429, headers={"Retry-After": "40"})
-
-    for name in "abcdefgh":
-        budget.check_response(request_to_wait(name))
-    clock[0] = 41
-    with pytest.raises(hub_retry.RetriesExhaustedError) as raised:
-        budget.check_response(request_to_wait("i"))
-    assert raised.value.wait == 40

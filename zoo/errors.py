@@ -81,7 +81,22 @@ class DataError(ZooError):
 
 
 class HubError(ZooError):
-    """What the Hub refuses, cannot do or has in a state that cannot be used; never shows a token."""
+    """A request that the Hub refuses or cannot serve, or a repository in an unusable state; never shows a token.
+
+    ``repository`` is ``OWNER/NAME``, ``status`` the HTTP status, ``code`` a short name of the cause such as
+    ``"forbidden"``; each is ``None`` if it does not apply.
+
+    >>> HubError("too many requests", repository="ada/net", status=429, code="rate-limit").status
+    429
+    """
+
+    def __init__(
+        self, message: str, *, repository: str | None = None, status: int | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.repository = repository
+        self.status = status
+        self.code = code
 
 
 class DeviceMemoryError(ZooError):

@@ -1,202 +1,170 @@
-"""Says in plain words what the Hub refuses or cannot do, and what to do about it; never shows a token.
+"""Translates the errors of the Hub's client into errors with a cause and advice; never shows a token.
 
-What the Hub's client raises is told by its HTTP status and the Hub's own error code, since one class of its serves many
-causes and the Hub does not say whether a repository is missing or private.
+The HTTP status and the Hub's error code decide: one error class of the client has many causes, and the Hub does not
+say whether a repository is missing or private.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from zoo.errors import HubError, UnreachableError, ZooError
+from zoo.errors import HubError, UnreachableError, WeightsError, ZooError
 from zoo_harness.hub.names import RepositoryReference
-from zoo_harness.hub.retry import and_asks_to_wait, chain, lost_connection, status_of, wait_asked_in_vain
+from zoo_harness.hub.retry import RetriesExhaustedError, causes, has_type, lost_connection, status_of
 
 _LOGIN = "set HF_TOKEN to a token of yours, or log in with: hf auth login"
-_READING = ("fetch", "look at")
-_SHORTEST_TOKEN = 8
+_MIN_TOKEN_LENGTH = 8  # a shorter text is no token, and would match in the middle of words
 _TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{8,}|(?i:bearer\s+)\S+")
+
+# Code and explanation of statuses that mean the same whatever was requested.
+_BY_STATUS = {
+    409: ("conflict", "another change is in progress there; try again"),
+    412: ("changed", "somebody else has changed it meanwhile, and nothing was overwritten; run the same command again"),
+    429: ("rate-limit", "too many requests; wait some minutes and try again"),
+    511: ("login-page", "the network requires a login; open any page in a browser, and try again"),
+}
 
 
 class NotAHubError(Exception):
-    """What answers is no Hub: a login page of a network, a proxy, another server."""
+    """A response that no Hub sends: from a login page, a proxy or another server."""
 
 
 @contextmanager
-def told_plainly(doing: str, reference: RepositoryReference) -> Iterator[None]:
-    """Turn whatever the Hub's client raises in the body into a :class:`~zoo.errors.ZooError`.
+def translate_hub_errors(action: str, reference: RepositoryReference) -> Iterator[None]:
+    """Context manager that turns the errors of the Hub's client into a :class:`~zoo.errors.ZooError`.
 
-    ``doing`` completes "cannot ...". Our own errors pass. What led to the error stays for ``--debug``, unless the
-    token is in it.
+    ``action`` completes "cannot ...". Errors of blockzoo pass unchanged. The original error stays attached for
+    ``--debug`` unless its text contains a token.
     """
     try:
         yield
     except ZooError:
         raise
     except Exception as error:
-        told = _told(doing, reference, error)
-        if told is None:
+        translated = _translated(action, reference, error)
+        if translated is None:
             raise
-        raise told from (None if _shows_a_token(error) else error)
+        text = "".join(traceback.format_exception(error))
+        raise translated from (error if without_tokens(text) == text else None)
 
 
 def without_tokens(text: str) -> str:
-    """The text with every token of the Hub left out, the user's own whatever it looks like.
+    """Replace every token of the Hub in a text, including the user's own token of any form.
 
     >>> without_tokens("refused: hf_abcdefgh12345678")
     'refused: (a token)'
     """
     own = _own_token()
-    # What is shorter is no token, and would be found in the middle of words.
-    return _TOKEN.sub("(a token)", text.replace(own, "(a token)") if own and len(own) >= _SHORTEST_TOKEN else text)
-
-
-def _own_token() -> str | None:
-    # Not huggingface_hub.get_token, which may ask the network for a fresh one.
-    import os
-
-    given = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or _saved_token()
-    return given.strip() or None if given else None
-
-
-def _saved_token() -> str | None:
-    from pathlib import Path
-
-    from huggingface_hub import constants
-
-    try:
-        return Path(constants.HF_TOKEN_PATH).read_text().strip() or None
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def _shows_a_token(error: BaseException) -> bool:
-    told = "".join(traceback.format_exception(error))
-    return without_tokens(told) != told
-
-
-def _told(doing: str, reference: RepositoryReference, error: Exception) -> ZooError | None:
-    if has(error, "OfflineModeIsEnabled"):
-        advice = "unset HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE)"
-        if doing != "fetch":  # there is no cache to look into
-            return HubError(f"cannot {doing} {reference}: HF_HUB_OFFLINE is set; {advice}")
-        return UnreachableError(str(reference), [("Hub", "HF_HUB_OFFLINE is set")], advice)
-    status = status_of(error)
-    if status is not None:
-        because = _because(doing, reference, status, error)
-        said = _what_the_hub_said(error)
-        return HubError(f"cannot {doing} {reference}: {because}" + (f" (the Hub says: {said})" if said else ""))
-    if lost_connection(error):
-        sent = ": what has been sent is not sent twice" if doing.startswith("publish") else ""
-        advice = f"check the network and HF_ENDPOINT, and try again{sent}"
-        return HubError(f"cannot {doing} {reference}: no connection to the Hub ({first_line(error)}); {advice}")
-    if _is_no_hubs_answer(error):
-        return HubError(
-            f"cannot {doing} {reference}: {_endpoint()} answers, but not as a Hub does ({first_line(error)}); check "
-            "HF_ENDPOINT, and whether your network has a login page or a proxy that answers in its place "
-            "(HF_HUB_OFFLINE=1 uses what is cached)"
-        )
-    return _told_without_answer(doing, reference, error)
-
-
-def _is_no_hubs_answer(error: Exception) -> bool:
-    from json import JSONDecodeError
-
-    if isinstance(error, NotAHubError | JSONDecodeError) or has(error, "FileMetadataError"):
-        return True
-    # The client takes answers for what the Hub would send, and stumbles upon what is missing there.
-    frames = list(traceback.walk_tb(error.__traceback__))
-    where = frames[-1][0].f_globals.get("__name__", "") if frames else ""
-    return isinstance(error, KeyError | TypeError | AttributeError) and where.startswith("huggingface_hub.")
-
-
-def _endpoint() -> str:
-    from huggingface_hub import constants
-
-    return without_tokens(constants.ENDPOINT)[:100]
-
-
-def _told_without_answer(doing: str, reference: RepositoryReference, error: Exception) -> ZooError | None:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        place = f": {error.filename}" if error.filename else ""
-        return HubError(f"cannot {doing} {reference}: the disk is full{place}; make room, or {_another_disk(error)}")
-    if isinstance(error, OSError | ValueError | RuntimeError):
-        return HubError(f"cannot {doing} {reference}: {first_line(error)}")
-    return None  # a bug, of ours or theirs
-
-
-def _another_disk(error: OSError) -> str:
-    from huggingface_hub import constants
-
-    in_cache = error.filename is None or str(error.filename).startswith(str(constants.HF_HUB_CACHE))
-    return "set HF_HOME to a folder on another disk" if in_cache else "give a folder on another disk"
-
-
-def _because(doing: str, reference: RepositoryReference, status: int, error: Exception) -> str:
-    if has(error, "GatedRepoError"):
-        return "it is gated; ask for access on its page on the Hub, and use the token of the account that was given it"
-    if has(error, "RevisionNotFoundError"):
-        return f"it has no revision {reference.revision or 'main'!r}; its page on the Hub lists branches and tags"
-    # Where the client was refused a file, it says that the file is not in its cache.
-    if status == 404 and has(error, "RemoteEntryNotFoundError", "EntryNotFoundError"):
-        return "a file that it lists is not there; try again"
-    if "Invalid metadata in README.md" in str(error):
-        return "the front matter of the card (README.md) is refused"
-    if status == 401 and _own_token() is not None and not has(error, "RepositoryNotFoundError"):
-        return f"the token is not valid (any more); {_LOGIN}"
-    if status == 401 and _own_token() is None:
-        return f"there is no such repository, or it is private and no token was found; {_LOGIN}"
-    if status in (401, 404):
-        return "there is no such repository, or it is private and the token is not of a member (or not valid)"
-    seconds = wait_asked_in_vain(error)
-    if seconds is not None:
-        return f"it answers with status {status}{and_asks_to_wait(seconds)}; try again after that"
-    return _because_of_the_server(doing, reference, status)
-
-
-def _because_of_the_server(doing: str, reference: RepositoryReference, status: int) -> str:
-    match status:
-        case 403 if doing in _READING:
-            return (
-                f"the token may not read it; use one that may read from {reference.owner!r} (a fine-grained token "
-                "has to name it), or none where the repository is public"
-            )
-        case 403:
-            return (
-                f"the token may not do that in {reference.owner!r}; use one of a member that has the right to write, "
-                "or --create-pr where the repository is there already"
-            )
-        case 409:
-            return "another change is being made there; try again"
-        case 412:
-            return "somebody else has changed it meanwhile, and nothing was overwritten; run the same command again"
-        case 429:
-            return "too many requests; wait some minutes and try again"
-        case 511:
-            return "your network wants a login first; open any page in a browser, and try again"
-        case _ if status >= 500:
-            return f"the Hub is out of order (status {status}) and was asked several times; try again later"
-        case _:
-            return f"the Hub answered with status {status}"
-
-
-def has(error: BaseException, *names: str) -> bool:
-    """Whether an error, or one that led to it, is of a class of one of these names."""
-    return any(kind.__name__ in names for one in chain(error) for kind in type(one).__mro__)
-
-
-def _what_the_hub_said(error: BaseException) -> str:
-    messages = (getattr(one, "server_message", None) for one in chain(error))
-    said = next((message for message in messages if isinstance(message, str)), "")
-    return without_tokens(" ".join(said.split()))[:300]
+    return _TOKEN.sub("(a token)", text.replace(own, "(a token)") if len(own) >= _MIN_TOKEN_LENGTH else text)
 
 
 def first_line(error: BaseException) -> str:
-    """What an error was in the first place, in one line without tokens."""
-    *_, first = chain(error)
-    words = next((line for line in str(first).splitlines() if line.strip()), type(first).__name__)
-    return without_tokens(words.strip())[:300]
+    """Return the first line of the original cause of an error, without tokens."""
+    *_, first = causes(error)
+    lines = (line.strip() for line in str(first).splitlines() if line.strip())
+    return without_tokens(next(lines, type(first).__name__))[:300]
+
+
+def _own_token() -> str:
+    # Not huggingface_hub.get_token, which may request a new one over the network.
+    from huggingface_hub import constants
+
+    if given := os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN"):
+        return given.strip()
+    try:
+        return Path(constants.HF_TOKEN_PATH).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _translated(action: str, reference: RepositoryReference, error: Exception) -> ZooError | None:
+    if "Consistency check failed" in str(error):  # the client's own check of a download's size
+        return WeightsError(
+            f"{reference}: a file is not the one that the Hub lists: {first_line(error)}; nothing was kept, try again"
+        )
+    if action == "fetch" and has_type(error, "OfflineModeIsEnabled"):
+        tried = [("Hub", "HF_HUB_OFFLINE is set")]
+        return UnreachableError(str(reference), tried, "unset HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE)")
+    status = status_of(error)
+    found = _without_response(action, error) if status is None else _refusal(action, reference, status, error)
+    if found is None:
+        return None
+    code, explanation = found
+    text = f"cannot {action} {reference}: {explanation}{_server_message(error)}"
+    return HubError(text, repository=reference.id, status=status, code=code)
+
+
+def _without_response(action: str, error: Exception) -> tuple[str, str] | None:
+    """Return code and explanation of an error that no HTTP status caused, ``None`` for a bug."""
+    from huggingface_hub import constants
+
+    if has_type(error, "OfflineModeIsEnabled"):
+        return "offline", "HF_HUB_OFFLINE is set; unset HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE)"
+    if lost_connection(error):
+        advice = "check the network and HF_ENDPOINT, and try again"
+        advice += "; uploaded files are not uploaded again" if action.startswith("publish") else ""
+        return "no-connection", f"no connection to the Hub ({first_line(error)}); {advice}"
+    if _is_foreign_response(error):
+        advice = "check HF_ENDPOINT, and whether a login page or a proxy of the network answers instead"
+        server = without_tokens(constants.ENDPOINT)[:100]
+        return "not-a-hub", (
+            f"{server} is not a Hugging Face Hub ({first_line(error)}); {advice} (HF_HUB_OFFLINE=1 uses the cache)"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        file = str(error.filename or "")
+        disk = "give" if file and not file.startswith(str(constants.HF_HUB_CACHE)) else "set HF_HOME to"
+        return "disk-full", f"the disk is full{file and f': {file}'}; make room, or {disk} a folder on another disk"
+    return ("other", first_line(error)) if isinstance(error, OSError | ValueError | RuntimeError) else None
+
+
+def _is_foreign_response(error: Exception) -> bool:
+    if has_type(error, "NotAHubError", "JSONDecodeError", "FileMetadataError"):
+        return True
+    # The client reads fields of a response without a check, and fails at a missing one.
+    frames = list(traceback.walk_tb(error.__traceback__))
+    module = frames[-1][0].f_globals.get("__name__", "") if frames else ""
+    return isinstance(error, KeyError | TypeError | AttributeError) and module.startswith("huggingface_hub.")
+
+
+def _refusal(action: str, reference: RepositoryReference, status: int, error: Exception) -> tuple[str, str]:
+    """Return code and explanation of a response with an error status."""
+    if has_type(error, "GatedRepoError"):
+        return "gated", "it is gated; ask for access on its page on the Hub, and use the token of that account"
+    if has_type(error, "RevisionNotFoundError"):
+        revision = reference.revision or "main"
+        return "no-revision", f"it has no revision {revision!r}; its page on the Hub lists branches and tags"
+    if status == 404 and has_type(error, "EntryNotFoundError"):
+        return "no-file", "a listed file is missing there; try again"
+    if "Invalid metadata in README.md" in str(error):
+        return "invalid-card", "the front matter of the card (README.md) is refused"
+    if status == 401 and not _own_token():
+        return "not-found", f"there is no such repository, or it is private and no token was found; {_LOGIN}"
+    if status == 401 and not has_type(error, "RepositoryNotFoundError"):
+        return "invalid-token", f"the token is not valid (any more); {_LOGIN}"
+    if status in (401, 404):
+        return "not-found", "there is no such repository, or it is private and the token has no access to it"
+    if refused := [one for one in causes(error) if isinstance(one, RetriesExhaustedError) and one.wait is not None]:
+        return "wait", f"{refused[0]}; try again after that"
+    if status == 403:
+        verb, alternative = (
+            ("write to", "--create-pr if the repository exists")
+            if action.startswith("publish")
+            else ("read from", "none if the repository is public")
+        )
+        right = f"use one with that right (a fine-grained token has to name it), or {alternative}"
+        return "forbidden", f"the token may not {verb} {reference.owner!r}; {right}"
+    if status >= 500 and status not in _BY_STATUS:
+        return "server-error", f"the Hub is out of order (status {status}) after several attempts; try again later"
+    return _BY_STATUS.get(status, ("other", f"the Hub answered with status {status}"))
+
+
+def _server_message(error: BaseException) -> str:
+    messages = (getattr(one, "server_message", None) for one in causes(error))
+    words = next((message for message in messages if isinstance(message, str)), "").split()
+    return f" (the Hub says: {without_tokens(' '.join(words))[:300]})" if words else ""

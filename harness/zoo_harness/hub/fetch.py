@@ -1,34 +1,32 @@
-"""Fetches published runs from the Hub; with :mod:`zoo_harness.hub_sending` the one place that talks to its client.
+"""Downloads published runs from the Hub.
 
-What a repository declares is looked at before anything is downloaded: only the files of a published run are ever
-fetched, their number and sizes must be sane, and there must be room. What was fetched must be what the Hub lists, by
-size and digest. Downloads go to the Hub's own cache; a folder that was asked for is copied whole beside its place and
-then renamed.
+The file list of a commit is checked before any download: only the files of a published run are fetched, their number
+and sizes must be plausible, and they must fit on the disk. Size and digest of each download must be those that the Hub
+lists. Downloads go to the Hub's own cache; a requested folder is copied from there.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import HubError, UnreachableError, UsageError, WeightsError
 from zoo.reachability import why_unreachable
 from zoo_harness.checkpoints.foreign import what_it_seems
-from zoo_harness.hub.errors import NotAHubError, first_line, told_plainly
+from zoo_harness.hub.errors import NotAHubError, first_line, translate_hub_errors
 from zoo_harness.hub.names import RepositoryReference
-from zoo_harness.hub.retry import and_asks_to_wait, may_pass, patience, patiently, status_of, wait_asked_in_vain
+from zoo_harness.hub.retry import is_transient, retry_budget, status_of, with_retries
 from zoo_harness.records.file_names import CHECKPOINT, CONFIGURATION, RECORD, is_published
+from zoo_harness.util.atomic_files import create_folder, write_text
 from zoo_harness.util.byte_sizes import bytes_in_words
+from zoo_harness.util.digests import sha256_of
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -40,62 +38,48 @@ MOST_CHECKPOINT_BYTES = 32 * 2**30  # the largest checkpoint of a built-in backb
 MOST_OTHER_BYTES = 64 * 2**20  # of any other file: records, histories and plots have kilobytes
 _MOST_CONFIGURATION_BYTES = 2**20
 _SPARE_BYTES = 2**26
-SECONDS = 15.0
-_MOST_ROUNDS = 3
-
-_OTHER_SIZE = re.compile(
-    r"Consistency check failed: file should be of size (\d{1,20}) but has size (\d{1,20}) \((.*)\)"
-)
+_REQUEST_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
 class ListedFile:
-    """What the Hub says of a file: its size in bytes, and the SHA-256 of a large one or git's SHA-1 of a small one."""
+    """A file as the Hub lists it: size in bytes, and SHA-256 of a large file or git's SHA-1 of a small one."""
 
     size: int
     sha256: str | None
-    git_sha1: str
+    git_sha1: str | None
 
-    def is_that_of(self, path: Path) -> bool:
-        """Whether the file at ``path`` is this one."""
+    def matches(self, path: Path) -> bool:
+        """Whether the file at ``path`` has this size and digest."""
+        from huggingface_hub.utils.sha import git_hash
+
         if path.stat().st_size != self.size:
             return False
-        with path.open("rb") as file:
-            if self.sha256 is not None:
-                return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
-            header = b"blob %d\0" % self.size
-            return hashlib.sha1(header + file.read(), usedforsecurity=False).hexdigest() == self.git_sha1
+        return sha256_of(path) == self.sha256 if self.sha256 else git_hash(path.read_bytes()) == self.git_sha1
+
+    def __str__(self) -> str:
+        digest = f"SHA-256 {self.sha256}" if self.sha256 else f"git SHA-1 {self.git_sha1}"
+        return f"{self.size:,} bytes, {digest}"
 
 
-def fetch_snapshot(reference: RepositoryReference, to: Path | None, say: Say) -> Path:
-    """The folder with the published files of a repository, and with no other files of it.
+@dataclass(frozen=True)
+class CommitListing:
+    """A commit of a repository, as 40 hexadecimal digits, and its files by path."""
 
-    Without ``to`` it is in the Hub's cache, named by the commit, and must not be changed. ``to`` is a folder that is
-    not there yet, or empty; it appears whole or not at all. Without network, or with ``HF_HUB_OFFLINE``, the cache is
-    all there is. ``say`` is told the commit, and what is fetched.
-
-    Raises :class:`~zoo.errors.HubError` for what the Hub refuses and for a repository that is not a published run or
-    declares absurd sizes, :class:`~zoo.errors.UnreachableError` for what is neither cached nor reachable, and
-    :class:`~zoo.errors.WeightsError` for files that are not those listed.
-    """
-    if to is not None:
-        check_target(to)
-    with told_plainly("fetch", reference), patience(say):
-        folder = _fetched_or_cached(reference, say)
-        return folder if to is None else _copied(folder, to)
+    commit: str
+    files: dict[str, ListedFile]
+    private: bool | None
 
 
-def check_target(to: Path) -> None:
-    """Raise :class:`~zoo.errors.UsageError` where a folder cannot be put."""
-    if to.is_dir() and not any(to.iterdir()):
-        return
-    if to.exists() or to.is_symlink():
-        kind = "is not empty" if to.is_dir() else "is a file"
-        raise UsageError(f"--to {str(to)!r} {kind}; give a folder that does not exist yet")
+@contextmanager
+def hub_operation(action: str, reference: RepositoryReference, say: Say) -> Iterator[None]:
+    """Context manager for requests to the Hub: bounded retries, progress bars on a terminal, plain errors."""
+    with translate_hub_errors(action, reference), retry_budget(say), progress_bars_on_tty():
+        yield
 
 
 def client() -> HfApi:
-    """The Hub's client, which says who asks; the token is its own affair (``HF_TOKEN`` or the Hub's login)."""
+    """Return the Hub's client; it finds the token itself (``HF_TOKEN`` or the Hub's login)."""
     from huggingface_hub import HfApi
 
     from zoo import __version__
@@ -103,136 +87,143 @@ def client() -> HfApi:
     return HfApi(library_name="blockzoo", library_version=__version__)
 
 
-def commit_of(reference: RepositoryReference) -> str:
-    """The commit, 40 hexadecimal digits, that the revision of a reference stands for now."""
-    commit = patiently(lambda: client().model_info(reference.id, revision=reference.revision, timeout=SECONDS)).sha
-    if not isinstance(commit, str) or re.fullmatch("[0-9a-f]{40}", commit) is None:
-        raise NotAHubError(f"it gives {commit!r:.60} for a commit")
-    return commit
+def list_commit(reference: RepositoryReference, revision: str | None) -> CommitListing:
+    """List the commit that a revision points to now, with one request.
 
-
-def listed_files(reference: RepositoryReference, commit: str) -> dict[str, ListedFile]:
-    """What the Hub lists of a commit, by path.
-
-    Raises :class:`~zoo.errors.HubError` where it lists more files than a published run could have around it.
+    Raises :class:`~zoo.errors.HubError` for more than ``MOST_FILES`` files, and whatever the client raises.
     """
-    from huggingface_hub.hf_api import RepoFile
-
-    # The client asks for page after page while it is read: no endless list is taken in.
-    listing = client().list_repo_tree(reference.id, recursive=True, revision=commit)
-    entries = list(islice(listing, MOST_FILES + 1))
-    if len(entries) > MOST_FILES:
+    info = with_retries(
+        lambda: client().model_info(reference.id, revision=revision, files_metadata=True, timeout=_REQUEST_SECONDS)
+    )
+    if not isinstance(info.sha, str) or re.fullmatch("[0-9a-f]{40}", info.sha) is None:
+        raise NotAHubError(f"it gives {info.sha!r:.60} for a commit")
+    if info.siblings is None or not all(isinstance(file.size, int) for file in info.siblings):
+        raise NotAHubError("it gives no file sizes")
+    if len(info.siblings) > MOST_FILES:
         raise HubError(f"{reference} lists more than {MOST_FILES:,} files; a published run has about ten")
-    return {
-        entry.path: ListedFile(entry.size, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
-        for entry in entries
-        if isinstance(entry, RepoFile)
+    files = {
+        file.rfilename: ListedFile(file.size or 0, file.lfs.sha256 if file.lfs else None, file.blob_id)
+        for file in info.siblings
     }
+    return CommitListing(info.sha, files, info.private)
 
 
-def _fetched_or_cached(reference: RepositoryReference, say: Say) -> Path:
+def fetch_snapshot(reference: RepositoryReference, to: Path | None, say: Say) -> Path:
+    """Return a folder with the published files of a repository, and no other files of it.
+
+    Without ``to`` it is in the Hub's cache, named by the commit, and must not be changed. ``to`` must not exist or be
+    empty; it appears whole or not at all. Without network, or with ``HF_HUB_OFFLINE``, the cache is used. ``say``
+    receives the commit and the amount to download.
+
+    Raises :class:`~zoo.errors.HubError` if the Hub refuses, if the repository is not a published run or if it declares
+    absurd sizes; :class:`~zoo.errors.UnreachableError` if it is neither cached nor reachable; and
+    :class:`~zoo.errors.WeightsError` if a download is not the listed file.
+    """
+    if to is not None:
+        check_target(to)
+    with hub_operation("fetch", reference, say):
+        folder = _fetch_or_find(reference, say)
+        if to is not None:
+            files = {path.name: path for path in folder.iterdir() if is_published(path.name)}
+            _check_room(to.absolute().parent, sum(path.stat().st_size for path in files.values()))
+            create_folder(to, files)
+        return to or folder
+
+
+def check_target(to: Path) -> None:
+    """Raise :class:`~zoo.errors.UsageError` unless ``to`` can become a new folder."""
+    if to.is_dir() and not any(to.iterdir()):
+        return
+    if to.exists() or to.is_symlink():
+        kind = "is not empty" if to.is_dir() else "is a file"
+        raise UsageError(f"--to {str(to)!r} {kind}; give a folder that does not exist yet")
+
+
+def progress_bars_on_tty() -> AbstractContextManager[None]:
+    """Context manager that shows the client's progress bars only if standard error is a terminal."""
+    return nullcontext() if sys.stderr.isatty() else without_bars()
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Context manager that hides the progress bars of the Hub's client."""
+    from huggingface_hub import utils
+
+    were_on = not utils.are_progress_bars_disabled()  # type: ignore[attr-defined]  # re-exported without "as"
+    if were_on:
+        utils.disable_progress_bars()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        if were_on:
+            utils.enable_progress_bars()  # type: ignore[attr-defined]
+
+
+def _fetch_or_find(reference: RepositoryReference, say: Say) -> Path:
     from huggingface_hub import constants
 
     obstacle = why_unreachable(constants.ENDPOINT)
     if obstacle is not None:
-        return _cached(reference, obstacle, say)
+        return _find_in_cache(reference, obstacle, say)
     try:
-        commit = commit_of(reference)
+        listing = list_commit(reference, reference.revision)
     except Exception as error:
-        # Of what is missing or refused an older copy must not be taken in silence.
-        if not may_pass(error):
+        # A missing or refused repository must not silently become an older copy of it.
+        if not is_transient(error):
             raise
-        status = status_of(error)
-        asked = wait_asked_in_vain(error)
-        reason = f"it answers with status {status}{and_asks_to_wait(asked)}" if status else first_line(error)
-        return _cached(reference, reason, say, "try again later" if status else None)
-    for _ in range(_MOST_ROUNDS):
-        folder = _fetched(reference, commit, say)
-        if folder.name == commit:
-            return folder
-        commit = folder.name  # somebody has committed since: what came is not what was looked at
-    raise HubError(f"{reference} changes while it is fetched; try again, or give a commit: {reference.id}@{commit}")
+        return _find_in_cache(reference, first_line(error), say, "try again later" if status_of(error) else None)
+    return _fetch(reference, listing, say)
 
 
-def _cached(reference: RepositoryReference, reason: str, say: Say, advice: str | None = None) -> Path:
+def _find_in_cache(reference: RepositoryReference, reason: str, say: Say, advice: str | None = None) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = _download(reference, [CHECKPOINT, RECORD], local_files_only=True)
+        folder = Path(
+            client().snapshot_download(
+                reference.id, revision=reference.revision, allow_patterns=[CHECKPOINT, RECORD], local_files_only=True
+            )
+        )
         missing = [name for name in (RECORD, CHECKPOINT) if not (folder / name).is_file()]
-        found = f"without {' and '.join(missing)}" if missing else ""
+        lack = f"without {' and '.join(missing)}" if missing else ""
     except LocalEntryNotFoundError:
-        found = "no such revision" if reference.revision else "not there"
-    if found:
-        tried = [("Hub", reason), (f"Hub cache {_cache_folder()}", f"{found}; it has {_cached_revisions(reference)}")]
+        lack = "no such revision" if reference.revision else "not there"
+    if lack:
+        cached = _cached_revisions(reference)
+        tried = [("Hub", reason), (f"Hub cache {_cache_folder()}", f"{lack}; it has {cached}")]
         advice = advice or "connect to the network, and unset HF_HUB_OFFLINE, to fetch it"
         raise UnreachableError(str(reference), tried, advice)
     say(f"{reference}: commit {folder.name}, from the Hub's cache ({reason})")
     return folder
 
 
-def _fetched(reference: RepositoryReference, commit: str, say: Say) -> Path:
+def _fetch(reference: RepositoryReference, listing: CommitListing, say: Say) -> Path:
     from huggingface_hub import try_to_load_from_cache
 
-    listed = listed_files(reference, commit)
-    wanted = _checked(reference, listed, commit)
+    commit, wanted = listing.commit, _published_files(reference, listing)
     new = [name for name in wanted if not isinstance(try_to_load_from_cache(reference.id, name, revision=commit), str)]
     size = sum(wanted[name].size for name in new)
     _check_room(_cache_folder(), size)
     todo = f"fetching {len(new)} files, {bytes_in_words(size)}" if new else "in the Hub's cache already"
     say(f"{reference}: commit {commit}, {todo}")
-    # By the name it was asked for, so that the cache knows the name too when there is no network.
-    try:
-        folder = patiently(lambda: _download(reference, list(wanted)))
-    except OSError as error:
-        if (told := _of_another_size(reference, wanted, error)) is None:
-            raise
-        raise told from error
-    if folder.name == commit:
-        for name in new:
-            _verify(reference, folder / name, wanted[name])
+    folder = Path(
+        with_retries(lambda: client().snapshot_download(reference.id, revision=commit, allow_patterns=list(wanted)))
+    )
+    for name in new:
+        _verify(reference, folder / name, wanted[name])
+    if reference.revision != commit:  # the client cannot know the branch or tag, which offline use needs
+        with suppress(OSError):  # as in a cache that cannot be written to
+            pointer = _repository_cache(reference) / "refs" / (reference.revision or "main")
+            pointer.parent.mkdir(parents=True, exist_ok=True)
+            write_text(pointer, commit)
     return folder
 
 
-def _download(reference: RepositoryReference, names: list[str], *, local_files_only: bool = False) -> Path:
-    with bars_for_people():
-        folder = client().snapshot_download(
-            reference.id, revision=reference.revision, allow_patterns=names, local_files_only=local_files_only
-        )
-    return Path(folder)
-
-
-@contextmanager
-def bars_for_people() -> Iterator[None]:
-    """Have the Hub's client show progress only where standard error is a terminal."""
-    with nullcontext() if sys.stderr.isatty() else without_bars():
-        yield
-
-
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """Have the Hub's client show no progress."""
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # re-exported without "as"
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-
-    if are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
-
-
-def _checked(reference: RepositoryReference, listed: dict[str, ListedFile], commit: str) -> dict[str, ListedFile]:
-    wanted = {name: file for name, file in listed.items() if is_published(name)}
+def _published_files(reference: RepositoryReference, listing: CommitListing) -> dict[str, ListedFile]:
+    wanted = {name: file for name, file in listing.files.items() if is_published(name)}
     missing = [name for name in (RECORD, CHECKPOINT) if name not in wanted]
     if missing:
-        raise HubError(_not_ours(reference, missing, listed, commit))
+        raise HubError(_not_published(reference, missing, listing), repository=reference.id, code="not-published")
     for name, file in wanted.items():
         most = MOST_CHECKPOINT_BYTES if name == CHECKPOINT else MOST_OTHER_BYTES
         if file.size > most:
@@ -241,84 +232,38 @@ def _checked(reference: RepositoryReference, listed: dict[str, ListedFile], comm
     return wanted
 
 
-def _not_ours(
-    reference: RepositoryReference, missing: Iterable[str], listed: Mapping[str, ListedFile], commit: str
-) -> str:
-    names = sorted(listed)
+def _not_published(reference: RepositoryReference, missing: list[str], listing: CommitListing) -> str:
+    names = sorted(listing.files)
     there = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    seems = what_it_seems(reference.id, names, _configuration(reference, listed, commit))
+    file, configuration = listing.files.get(CONFIGURATION), None
+    if file and file.size <= _MOST_CONFIGURATION_BYTES and any(name.endswith(".safetensors") for name in names):
+        with suppress(OSError, ValueError, RecursionError):  # it is but a hint
+            path = client().hf_hub_download(reference.id, CONFIGURATION, revision=listing.commit)
+            configuration = json.loads(Path(path).read_bytes())
     return (
         f"{reference} is not a run that zoo published: it has no {' and no '.join(missing)} "
-        f"(it has {there or 'nothing'}); {seems}"
+        f"(it has {there or 'nothing'}); {what_it_seems(reference.id, names, configuration)}"
     )
-
-
-def _configuration(reference: RepositoryReference, listed: Mapping[str, ListedFile], commit: str) -> object:
-    """What stands in ``config.json`` beside somebody's tensors; ``None`` where it is not worth fetching or no JSON."""
-    file = listed.get(CONFIGURATION)
-    if file is None or file.size > _MOST_CONFIGURATION_BYTES or not any(n.endswith(".safetensors") for n in listed):
-        return None
-    try:
-        path = client().hf_hub_download(reference.id, CONFIGURATION, revision=commit)
-        return json.loads(Path(path).read_bytes())
-    except (OSError, ValueError, RecursionError):  # the Hub's errors are OSErrors: it is but a hint
-        return None
 
 
 def _check_room(folder: Path, size: int) -> None:
-    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
-    free = shutil.disk_usage(there).free
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    free = shutil.disk_usage(existing).free
     if size + _SPARE_BYTES > free:
         need = f"{bytes_in_words(size)} are needed and {bytes_in_words(free)} are free"
         other = "set HF_HOME to" if folder == _cache_folder() else "give"
-        raise HubError(f"no room in {folder}: {need}; make room, or {other} a folder on another disk")
+        raise HubError(f"no room in {folder}: {need}; make room, or {other} a folder on another disk", code="disk-full")
 
 
 def _verify(reference: RepositoryReference, path: Path, listed: ListedFile) -> None:
-    if path.is_file() and listed.is_that_of(path):
+    if path.is_file() and listed.matches(path):
         return
-    # Not left in the cache, where the next call would take it for the real one.
+    # Removed from the cache, because the next call would take it for the real one.
     path.resolve().unlink(missing_ok=True)
     path.unlink(missing_ok=True)
     raise WeightsError(
-        f"{reference}: {path.name} is not the file that the Hub lists ({_as_listed(listed)}); it was removed, try again"
+        f"{reference}: {path.name} is not the file that the Hub lists ({listed}); it was removed, try again"
     )
-
-
-def _as_listed(listed: ListedFile) -> str:
-    digest = f"SHA-256 {listed.sha256}" if listed.sha256 else f"git SHA-1 {listed.git_sha1}"
-    return f"{listed.size:,} bytes, {digest}"
-
-
-def _of_another_size(
-    reference: RepositoryReference, wanted: Mapping[str, ListedFile], error: OSError
-) -> WeightsError | None:
-    """What to tell where the client itself finds that a file is shorter or longer than it should be."""
-    if (told := _OTHER_SIZE.search(str(error))) is None:
-        return None
-    # It shows the end of the name alone.
-    name = next((name for name in wanted if told[3].endswith(name) or name.endswith(told[3])), told[3])
-    listed = _as_listed(wanted[name]) if name in wanted else f"{int(told[1]):,} bytes"
-    return WeightsError(
-        f"{reference}: {name:.100} is not the file that the Hub lists ({listed}): {int(told[2]):,} bytes came; nothing "
-        "of it was kept, try again"
-    )
-
-
-def _copied(folder: Path, to: Path) -> Path:
-    to = to.absolute()
-    names = [path.name for path in folder.iterdir() if is_published(path.name)]
-    to.parent.mkdir(parents=True, exist_ok=True)
-    _check_room(to.parent, sum((folder / name).stat().st_size for name in names))
-    temporary = to.with_name(f".{to.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.mkdir()
-        for name in names:
-            shutil.copyfile(folder / name, temporary / name)  # the content of what the cache links to
-        temporary.rename(to)  # takes the place of an empty folder too
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return to
 
 
 def _cache_folder() -> Path:
@@ -327,9 +272,12 @@ def _cache_folder() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
+def _repository_cache(reference: RepositoryReference) -> Path:
+    return _cache_folder() / f"models--{reference.owner}--{reference.name}"
+
+
 def _cached_revisions(reference: RepositoryReference) -> str:
-    """What the Hub's cache has of a repository, in words."""
-    folder = _cache_folder() / f"models--{reference.owner}--{reference.name}"
+    folder = _repository_cache(reference)
     names = sorted(str(path.relative_to(folder / "refs")) for path in (folder / "refs").rglob("*") if path.is_file())
     commits = sorted(path.name[:12] for path in (folder / "snapshots").glob("*") if (path / RECORD).is_file())
     found = [*names, *commits]

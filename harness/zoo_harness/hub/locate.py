@@ -1,6 +1,6 @@
-"""Where a checkpoint lies that a user names: a folder of this machine, or a repository of the Hub.
+"""Finds the checkpoint that a user names: a folder on this machine, or a repository of the Hub.
 
-Nothing here imports torch, and huggingface_hub is imported only where a repository is meant.
+It never imports torch, and imports huggingface_hub only for a repository.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckpointPlace:
-    """The folder a checkpoint is in, and the repository it was fetched from, ``None`` for a folder of the user's."""
+    """The folder of a checkpoint, and the repository it was fetched from, ``None`` for a local folder."""
 
     path: Path
     reference: RepositoryReference | None = None
 
     @property
     def commit(self) -> str | None:
-        """The commit of the repository that the folder holds, where the Hub's cache says which."""
+        """The commit that the folder holds, ``None`` if the folder is not in the Hub's cache."""
         return self.path.name if self.reference is not None and self.path.parent.name == "snapshots" else None
 
 
 def names_a_checkpoint(text: str) -> bool:
-    """Whether a name means a folder or a repository rather than a backbone: it has a slash, or a folder holds a run.
+    """Whether a text names a folder or a repository, not a backbone: it has a slash, or is a folder with a run.
 
     >>> names_a_checkpoint("someone/cats"), names_a_checkpoint("resnet18"), names_a_checkpoint(".")
     (True, False, True)
@@ -41,16 +41,16 @@ def names_a_checkpoint(text: str) -> bool:
 
     if "/" in text or text in (".", "..", "~"):
         return True
-    # os.path: a name too long for a file is no folder either, and no error.
+    # os.path, because Path.exists raises for a name too long for a file.
     return text not in load_registry().backbones and os.path.exists(record_file(Path(text)))  # noqa: PTH110
 
 
 def find_checkpoint(named: str | Path, say: Callable[[str], None] = lambda _line: None) -> CheckpointPlace:
-    """The folder of a checkpoint, fetched if it must be; ``say`` is told what is fetched.
+    """Return the folder of a checkpoint, fetched if necessary; ``say`` receives what is fetched.
 
-    A string that names an existing folder is a path, else ``OWNER/NAME`` or ``OWNER/NAME@REVISION``. Raises
-    :class:`~zoo.errors.UsageError` for what is neither, and a :class:`~zoo.errors.ZooError` where a repository cannot
-    be fetched.
+    A string that names an existing folder is a path, any other is ``OWNER/NAME`` or ``OWNER/NAME@REVISION``. Raises
+    :class:`~zoo.errors.UsageError` if it is neither, and a :class:`~zoo.errors.ZooError` if a repository cannot be
+    fetched.
     """
     path = _expanded(named)
     if isinstance(named, Path) or os.path.isdir(path):  # noqa: PTH112 - as above
@@ -60,7 +60,7 @@ def find_checkpoint(named: str | Path, say: Callable[[str], None] = lambda _line
     reference = reference_of(named)
     try:
         return fetched(reference, say)
-    except ZooError as error:  # perhaps a folder was meant, and misspelt
+    except ZooError as error:  # the name may be a misspelt folder
         error.args = (f"there is no folder {named!r} here; {error}",)
         raise
 
@@ -73,7 +73,7 @@ def _expanded(named: str | Path) -> Path:
 
 
 def reference_of(named: str) -> RepositoryReference:
-    """The repository that a text names which names no folder."""
+    """Parse the name of a repository; raise :class:`~zoo.errors.UsageError` for a missing folder."""
     from zoo_harness.hub.names import parse_reference
 
     if "/" not in named.strip("/") or named.startswith(("/", ".", "~")):
@@ -85,7 +85,7 @@ def reference_of(named: str) -> RepositoryReference:
 
 
 def fetched(reference: RepositoryReference, say: Callable[[str], None]) -> CheckpointPlace:
-    """A repository in the Hub's cache, brought up to date where the Hub can be reached."""
+    """Fetch a repository into the Hub's cache; without network use what is cached."""
     from zoo_harness.hub.fetch import fetch_snapshot
 
     return CheckpointPlace(fetch_snapshot(reference, None, say), reference)

@@ -1,4 +1,4 @@
-"""How a repository of the Hub is written on a command line, and what cannot be one; nothing heavy is imported."""
+"""Parses the names of the Hub's repositories and revisions; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from zoo.errors import UsageError
 
-# The Hub's rules: 96 characters in all, letters, digits, - _ . in each part, which neither begin nor end with - or a
-# dot. Its client takes any alphabet's letters for such, the Hub does not.
+# The Hub's rules: at most 96 characters; parts of letters, digits, - _ . that neither begin nor end with - or a dot.
+# The Hub's client accepts letters of any alphabet, the Hub only ASCII.
 _PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _LONGEST = 96
 
@@ -19,7 +19,7 @@ _EXPECTED = "write it as OWNER/NAME or OWNER/NAME@REVISION"
 
 @dataclass(frozen=True)
 class RepositoryReference:
-    """A model repository of the Hub, and the branch, tag or commit of it that is meant; ``main`` where ``None``."""
+    """A model repository of the Hub, and a branch, tag or commit of it; ``None`` means ``main``."""
 
     owner: str
     name: str
@@ -27,7 +27,7 @@ class RepositoryReference:
 
     @property
     def id(self) -> str:
-        """What the Hub calls the repository.
+        """The name of the repository without the revision.
 
         >>> RepositoryReference("ada", "net", "v1").id
         'ada/net'
@@ -41,8 +41,8 @@ class RepositoryReference:
 def parse_reference(text: str) -> RepositoryReference:
     """Read ``OWNER/NAME`` or ``OWNER/NAME@REVISION``.
 
-    Raises :class:`~zoo.errors.UsageError` for what the Hub cannot have: ``..``, spaces, further slashes, letters that
-    are not ASCII.
+    Raises :class:`~zoo.errors.UsageError` for names that the Hub forbids: with ``..``, spaces, more slashes, or letters
+    that are not ASCII.
 
     >>> parse_reference("ada/net@refs/pr/1")
     RepositoryReference(owner='ada', name='net', revision='refs/pr/1')
@@ -65,7 +65,7 @@ def parse_reference(text: str) -> RepositoryReference:
 
 
 def check_revision(revision: str) -> None:
-    """Raise :class:`~zoo.errors.UsageError` for what cannot name a branch, a tag or a commit.
+    """Raise :class:`~zoo.errors.UsageError` unless a text can name a branch, a tag or a commit.
 
     >>> check_revision("run-20261122")
     """
@@ -74,7 +74,7 @@ def check_revision(revision: str) -> None:
 
 
 def means_a_path(text: str) -> bool:
-    """Whether a place to publish to is a folder: it begins with /, ./, ../ or ~, or it ends in /.
+    """Whether a destination is a folder: it begins with /, ./, ../ or ~, or ends in /.
 
     >>> [means_a_path(text) for text in ("./net", "~/net", "out/", "..", "ada/net")]
     [True, True, True, True, False]

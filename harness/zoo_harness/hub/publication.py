@@ -1,13 +1,12 @@
-"""Makes the tree of files that is published out of a finished run, and puts one into a folder.
+"""Builds the tree of published files from a finished run, and publishes a tree to a folder.
 
 The tree is the same for a repository of the Hub and for a folder: card, checkpoint, configuration, record, history,
-plots. The record is the run's own, without the folders of this machine. What a run needs to be resumed stays at home.
+plots. The record is the run's own, without the folders of this machine. The training state is never published.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import shlex
 import shutil
 import tempfile
@@ -33,7 +32,7 @@ from zoo_harness.records.file_names import (
 from zoo_harness.records.run import RunRecord, read_run
 from zoo_harness.reports.card_merge import merged_card, read_card
 from zoo_harness.reports.wording import command_without_folders, without_folders
-from zoo_harness.util.atomic_files import replacing, write_bytes, write_text
+from zoo_harness.util.atomic_files import create_folder, replacing, write_bytes, write_text
 from zoo_harness.util.digests import sha256_of
 
 State = Literal["new", "changed", "same", "deleted"]
@@ -42,7 +41,7 @@ _BEGINNINGS = {".png": b"\x89PNG\r\n\x1a\n"}
 
 @dataclass(frozen=True)
 class Change:
-    """What publishing does to one file: its size in bytes and SHA-256, ``None`` for one that goes."""
+    """The effect on one file: its new size in bytes and SHA-256, ``None`` for a deleted file."""
 
     path: str
     size: int | None
@@ -54,8 +53,8 @@ class Change:
 def new_tree(
     run: Path, old_card: str | None = None, repository: str | None = None, *, samples: bool | None = None
 ) -> Iterator[Path]:
-    """The published tree of a run in a temporary folder, for as long as the body runs; see :func:`write_tree`."""
-    with _room_beside(run) as folder:
+    """Context manager that yields the published tree of a run in a temporary folder; see :func:`write_tree`."""
+    with _temporary_folder_beside(run) as folder:
         write_tree(run, folder, old_card, repository, samples=samples, link=True)
         yield folder
 
@@ -69,23 +68,23 @@ def write_tree(
     samples: bool | None = None,
     link: bool = False,
 ) -> RunRecord:
-    """Write what is published of a finished run into an empty folder, and return the record as it is published.
+    """Write the published files of a finished run into an empty folder, and return the published record.
 
-    ``old_card`` is the card that is there already, of which all that is not ours is kept; without one that of the run
-    is kept so. ``repository`` is where it goes, for the code in the card. ``samples``: whether the grid of images goes
-    with it; ``None`` for all but a person's own images. ``link`` spares a copy of the checkpoint where the file system
-    can, for a folder in which nobody writes.
+    ``old_card`` is the card at the destination; a person's text in it is preserved, or that in the run's card if it is
+    ``None``. ``repository`` is the destination, for the code in the card. ``samples`` includes the grid of images;
+    ``None`` includes it unless the images are the user's own. ``link`` allows a hard link to the checkpoint instead of
+    a copy, for a folder that nobody writes to.
 
-    Raises :class:`~zoo.errors.UsageError` for a run that is not finished, :class:`~zoo.errors.WeightsError` for a
-    checkpoint that is not the one the run wrote.
+    Raises :class:`~zoo.errors.UsageError` for an unfinished run, :class:`~zoo.errors.WeightsError` for a checkpoint
+    that was changed after the run.
     """
     record = publishable(run)
     plots = tuple(name for name in record.plots if is_published(name) and (run / name).is_file())
     if samples is False or (samples is None and of_own_images(record)):
         plots = tuple(name for name in plots if name != SAMPLES)
-    record = without_our_folders(record.model_copy(update={"plots": plots}))
+    record = without_local_folders(record.model_copy(update={"plots": plots}))
     to.mkdir(parents=True, exist_ok=True)
-    _place(run / CHECKPOINT, to / CHECKPOINT, link=link)
+    _link_or_copy(run / CHECKPOINT, to / CHECKPOINT, link=link)
     counted = [CONFUSION] if record.results.confusion is not None else []
     for name in (CONFIGURATION, HISTORY, *counted, *plots):
         if (run / name).is_file() and (run / name).stat().st_size:
@@ -93,7 +92,7 @@ def write_tree(
     where, old = f"card in {repository or 'the folder'}", old_card
     if old is None:
         where, old = f"card of {run}", read_card(run)
-    # Written as bytes: a card of other line ends keeps them.
+    # Bytes, because a text file would change the line ends of an old card.
     write_bytes(to / CARD, _card(record, where, old, repository).encode())
     write_text(to / RECORD, record.to_json())
     check_tree(to)
@@ -101,12 +100,12 @@ def write_tree(
 
 
 def of_own_images(record: RunRecord) -> bool:
-    """Whether a run saw images from a folder or the memory of this machine, which may be private."""
+    """Whether a run used images from a folder or the memory of this machine, which may be private."""
     return record.dataset.in_memory or (record.dataset.argument is not None and record.dataset.hub_id is None)
 
 
 def publishable(run: Path) -> RunRecord:
-    """The record of a run that may be published; raises as :func:`write_tree` does."""
+    """Return the record of a run that can be published; raise the errors of :func:`write_tree`."""
     record = read_run(run)
     if record.status != "finished":
         epochs = f"{record.results.epochs_done} of {record.settings.training.epochs} epochs"
@@ -114,7 +113,7 @@ def publishable(run: Path) -> RunRecord:
         verb = "train" if record.command[1:2] == ("train",) else "eval"
         resume = shlex.join(["zoo", verb, "--resume", str(run)])
         raise UsageError(f"{run} cannot be published: the run {state}, after {epochs}; finish it first: {resume}")
-    wanted = [CHECKPOINT, CONFIGURATION, *_told_of_in_the_card(record)]
+    wanted = [CHECKPOINT, CONFIGURATION, *_files_named_in_card(record)]
     missing = [name for name in wanted if not (run / name).is_file()]
     if missing or record.checkpoint_sha256 is None:
         raise UsageError(f"{run} cannot be published: it has no {' and no '.join(missing) or 'digest of a checkpoint'}")
@@ -127,13 +126,13 @@ def publishable(run: Path) -> RunRecord:
     return record
 
 
-def _told_of_in_the_card(record: RunRecord) -> list[str]:
+def _files_named_in_card(record: RunRecord) -> list[str]:
     history = [HISTORY] if record.results.epochs_done else []
     return [*history, *([CONFUSION] if record.results.confusion is not None else [])]
 
 
 def has_own_text(run: Path) -> bool:
-    """Whether a person has written into the card of a run."""
+    """Whether the card of a run contains text of a person."""
     from zoo_harness.reports.run_card import render_card
 
     new = render_card(read_run(run))
@@ -143,13 +142,13 @@ def has_own_text(run: Path) -> bool:
         return True
 
 
-def without_our_folders(record: RunRecord) -> RunRecord:
-    """The record with the last part alone of every path that names a folder of this machine."""
+def without_local_folders(record: RunRecord) -> RunRecord:
+    """Return the record with each path of this machine reduced to its last part."""
 
     def freed(text: str | None) -> str | None:
         return None if text is None else without_folders(text)
 
-    # Not in all of its text: a class may well be called "/m/01g317".
+    # Not in all texts: a class may have a name such as "/m/01g317".
     weights, dataset, results = record.weights, record.dataset, record.results
     weights = weights.model_copy(update={name: freed(getattr(weights, name)) for name in ("source", "filename")})
     dataset = dataset.model_copy(
@@ -169,7 +168,7 @@ def without_our_folders(record: RunRecord) -> RunRecord:
 
 
 def check_tree(tree: Path) -> None:
-    """Raise :class:`~zoo.errors.ZooError` where a tree has anything but the plain files of a published run."""
+    """Raise :class:`~zoo.errors.ZooError` unless a tree has exactly the plain files of a published run."""
     for path in sorted(tree.iterdir()):
         if not is_published(path.name):
             raise ZooError(f"{path} is not a file of a published run, which are {', '.join(PUBLISHED_FILES)}")
@@ -185,10 +184,10 @@ def check_tree(tree: Path) -> None:
 
 
 def publish_to_folder(tree: Path, to: Path, *, dry_run: bool = False) -> list[Change]:
-    """Bring a folder to what ``tree`` holds, and say what that changes; what else is in the folder stays.
+    """Copy ``tree`` to a folder and return the changes; files that are not of a run stay.
 
-    A new folder appears whole; in one that is there each file is replaced whole, the record last. Raises
-    :class:`~zoo.errors.UsageError` for a folder that holds something else than a published run.
+    A new folder appears whole; in an existing one each file is replaced whole, the record last. Raises
+    :class:`~zoo.errors.UsageError` for a folder with other content than a published run.
     """
     before = check_folder(to)
     after = {path.name: path for path in sorted(tree.iterdir())}
@@ -196,14 +195,14 @@ def publish_to_folder(tree: Path, to: Path, *, dry_run: bool = False) -> list[Ch
     stale = [name for name in before if name not in after]
     changes += [Change(name, None, None, "deleted") for name in stale]
     if not dry_run:
-        _bring(to, {one.path: after[one.path] for one in changes if one.state in ("new", "changed")}, stale)
+        _update_folder(to, {one.path: after[one.path] for one in changes if one.state in ("new", "changed")}, stale)
     return changes
 
 
 def check_folder(to: Path) -> list[str]:
-    """The files of ours in a folder to publish to, none where it is not there yet.
+    """List the files of a published run in a folder; empty if the folder does not exist yet.
 
-    Raises :class:`~zoo.errors.UsageError` where the folder holds something else than a published run.
+    Raises :class:`~zoo.errors.UsageError` for a folder with other content than a published run.
     """
     if not to.exists() and not to.is_symlink():
         return []
@@ -213,14 +212,14 @@ def check_folder(to: Path) -> list[str]:
         return []
     if not (to / RECORD).is_file():
         raise UsageError(f"--to {str(to)!r} holds something else than a published run; give a folder not there yet")
-    return ours_among(read_run(to), [path.name for path in to.iterdir()])
+    return select_published(read_run(to), [path.name for path in to.iterdir()])
 
 
-def ours_among(record: RunRecord, names: list[str]) -> list[str]:
-    """Of the files beside a published record those that belong to it; a picture of a person's own does not.
+def select_published(record: RunRecord, names: list[str]) -> list[str]:
+    """Select the files that belong to a published record; a person's own pictures do not.
 
     >>> from types import SimpleNamespace
-    >>> ours_among(SimpleNamespace(plots=("loss.png",)), ["zoo.json", "loss.png", "my.png", "notes.txt"])
+    >>> select_published(SimpleNamespace(plots=("loss.png",)), ["zoo.json", "loss.png", "my.png", "notes.txt"])
     ['zoo.json', 'loss.png']
     """
     return [name for name in names if is_published(name) and (not name.endswith(".png") or name in record.plots)]
@@ -235,22 +234,22 @@ def _card(record: RunRecord, where: str, old: str | None, repository: str | None
         raise UsageError(f"{where}: {error}") from error
 
 
-def _place(source: Path, target: Path, *, link: bool) -> None:
+def _link_or_copy(source: Path, target: Path, *, link: bool) -> None:
     if link:
         try:
             os.link(source.resolve(), target)
         except OSError:
-            pass  # another file system, or one that knows no links
+            pass  # another file system, or one without links
         else:
             return
     shutil.copyfile(source, target)
 
 
 @contextmanager
-def _room_beside(run: Path) -> Iterator[Path]:
+def _temporary_folder_beside(run: Path) -> Iterator[Path]:
     try:
         temporary = tempfile.TemporaryDirectory(prefix=".publish-", dir=run.absolute().parent)
-    except OSError:  # others' runs may be published too
+    except OSError:  # a run of another user, in a read-only folder
         temporary = tempfile.TemporaryDirectory(prefix="zoo-publish-")
     with temporary as folder:
         yield Path(folder)
@@ -262,25 +261,13 @@ def _change(old: Path, new: Path) -> Change:
     return Change(new.name, new.stat().st_size, sha256, state)
 
 
-def _bring(to: Path, files: dict[str, Path], stale: list[str]) -> None:
+def _update_folder(to: Path, files: dict[str, Path], stale: list[str]) -> None:
     if not to.exists() or not any(to.iterdir()):
-        _make_whole(to.absolute(), files)
+        create_folder(to, files)
         return
-    # Last what says that the rest is there.
+    # The record last, because it promises the other files.
     for name in sorted(files, key=lambda name: (name == RECORD, name)):
         with replacing(to / name) as temporary:
             shutil.copyfile(files[name], temporary)
     for name in stale:
         (to / name).unlink()
-
-
-def _make_whole(to: Path, files: dict[str, Path]) -> None:
-    to.parent.mkdir(parents=True, exist_ok=True)
-    temporary = to.with_name(f".{to.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.mkdir()
-        for name, path in files.items():
-            shutil.copyfile(path, temporary / name)
-        temporary.rename(to)  # takes the place of an empty folder too
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

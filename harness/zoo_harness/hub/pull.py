@@ -1,4 +1,4 @@
-"""Brings a published checkpoint onto this machine, and lets it stay only after proof that all of it is right."""
+"""Downloads a published checkpoint, and copies it to a folder only after all checks have passed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from zoo_harness.records.run import RunRecord
 def pull_checkpoint(
     reference: RepositoryReference, to: Path | None, say: Callable[[str], None]
 ) -> tuple[RunRecord, CheckpointPlace, Path]:
-    """Fetch, verify by loading and by running it once, and copy to ``to``; give the record, the place, the folder.
+    """Fetch a checkpoint, load it, run it once, and copy it to ``to``; return its record, place and folder.
 
-    What is wrong is told before ``to`` is made; it appears whole or not at all. Raises a
-    :class:`~zoo.errors.ZooError` for whatever cannot be fetched, and :class:`~zoo.errors.WeightsError` for a
-    checkpoint that is not what its record says.
+    ``to`` appears whole after all checks, or not at all. Raises a :class:`~zoo.errors.ZooError` if the repository
+    cannot be fetched, and :class:`~zoo.errors.WeightsError` if the checkpoint differs from its record.
     """
     place = fetched(reference, say)
     model = load_folder(place.path, torch.device("cpu"))
@@ -32,7 +31,7 @@ def pull_checkpoint(
     say(f"{reference}: digest, names, types and shapes of all tensors are those of its record, and it runs")
     if to is None:
         return model.record, place, place.path
-    # The commit that was verified, whatever its branch has become meanwhile.
+    # The verified commit, because the branch may have moved meanwhile.
     fetch_snapshot(replace(reference, revision=place.commit), to, lambda _line: None)
     assert model.record.checkpoint_sha256 is not None  # noqa: S101 - it has been loaded
     check_digest(to / CHECKPOINT, model.record.checkpoint_sha256)

@@ -1,8 +1,8 @@
-"""Proves that a published tree loads everywhere before it is sent: the same logits, or a refusal by name.
+"""Checks before publication that zoo, timm and transformers load a tree with equal logits, or refuse it by name.
 
-Two photographs that come with scikit-learn go through the run's own network, and through what ``zoo.load``, timm and
-transformers make of the tree. A checkpoint that timm must not load is one whose head or network it does not know: then
-the other loaders have to refuse it, since what they would load instead has a random head.
+Two photographs of scikit-learn pass through the run's own network, and through the networks that ``zoo.load``, timm and
+transformers load from the tree. If timm cannot represent the head or network, timm and transformers must fail with an
+error that names ``zoo.load``, because they would load a network with a random head.
 """
 
 from __future__ import annotations
@@ -24,24 +24,23 @@ from zoo_harness.checkpoints.load import load_folder
 from zoo_harness.checkpoints.loaded_model import LoadedModel
 from zoo_harness.records.file_names import CONFIGURATION
 
-# What rounding alone may do where another library takes the same steps in another order.
+# Differences by rounding, if another library computes the same steps in another order.
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-4
 _NOTHING_SENT = "nothing was published"
 
 
 @dataclass(frozen=True)
 class Check:
-    """What came of one loader: its name with its version, and a few words."""
+    """The result of one loader: its name with its version, and a few words."""
 
     loader: str
     result: str
 
 
 def verify_tree(tree: Path, run: Path) -> list[Check]:
-    """Load the tree in every way there is and compare with the run; each image is a real photograph.
+    """Load the tree with each loader and compare logits, classes and preprocessing with the run's.
 
-    Raises :class:`~zoo.errors.WeightsError` where a loader gives other logits, classes or preprocessing, fails, or
-    takes what it must refuse.
+    Raises :class:`~zoo.errors.WeightsError` if a loader gives others, fails, or loads a checkpoint that it must refuse.
     """
     from sklearn.datasets import load_sample_images
 
@@ -51,7 +50,7 @@ def verify_tree(tree: Path, run: Path) -> list[Check]:
     checks = [_by_zoo(tree, own, images)]
     if not own.record.loads_in_timm:
         return [*checks, _refused_by_timm(tree), _refused_by_transformers(tree)]
-    # Of a network with two heads others predict from the mean of both, whatever the run's own rule.
+    # The other loaders average the logits of two heads, whatever the run's own rule.
     expected = _logits(own.network, images)
     by_timm = _by_timm(tree, images, expected)
     return [*checks, by_timm, _by_transformers(tree, own, images, photographs, expected)]
@@ -66,7 +65,7 @@ def _by_zoo(tree: Path, own: LoadedModel, images: Tensor) -> Check:
 
 def _by_timm(tree: Path, images: Tensor, expected: Tensor) -> Check:
     name = f"timm {version('timm')}"
-    with _named(name):
+    with _loading_with(name):
         loaded = _timm_model(tree)
     return _same(name, expected, _logits(loaded, images))
 
@@ -78,13 +77,13 @@ def _by_transformers(tree: Path, own: LoadedModel, images: Tensor, photographs: 
 
     name = f"transformers {version('transformers')}"
     processor: Any = transformers.AutoImageProcessor
-    with _named(name), _quiet_transformers():
+    with _loading_with(name), _quiet_transformers():
         loaded = _transformers_model(tree)
         processed = processor.from_pretrained(tree)(photographs)["pixel_values"]
     labels = loaded.config.id2label
     if labels != dict(enumerate(own.classes)):
         raise WeightsError(f"{name} gives other class names than the run's; {_NOTHING_SENT}")
-    # Both resize uint8 images; the two ways of rounding differ by one grey level at most, once in a while.
+    # Both resize uint8 images; their rounding differs by one grey level at most.
     level = 1.01 / 255 / min(own.record.settings.preprocessing.std)
     if processed.shape != images.shape or float((processed - images.cpu()).abs().max()) > level:
         raise WeightsError(f"{name} prepares images otherwise than the run did; {_NOTHING_SENT}")
@@ -110,7 +109,7 @@ def _refused(name: str, loading: Callable[[], object], word: str) -> Check:
     try:
         loading()
     except (RuntimeError, ValueError) as error:
-        if not word:  # a run from before its configuration had words for this loader
+        if not word:  # an earlier run, whose configuration has no message for this loader
             return Check(name, "refuses it, as a network that it does not know")
         if word in str(error):
             return Check(name, "refuses it by name, as it must")
@@ -150,7 +149,7 @@ def _same(name: str, expected: Tensor, found: Tensor) -> Check:
 
 
 @contextlib.contextmanager
-def _named(loader: str) -> Iterator[None]:
+def _loading_with(loader: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
@@ -160,7 +159,7 @@ def _named(loader: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """No bars and no advice while a checkpoint loads."""
+    """Context manager that hides transformers' progress bars and advice."""
     from transformers import utils
 
     logging: Any = utils.logging

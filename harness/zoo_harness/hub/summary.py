@@ -1,6 +1,6 @@
-"""What a checkpoint is, in a few figures, for who has just fetched it: plain data, and the lines of a terminal.
+"""Summarizes a fetched checkpoint in a few figures: as plain data, and as lines for a terminal.
 
-The record may be a stranger's, so nothing of it reaches the terminal but as one line of printable text.
+The record may come from a stranger: each value is printed as one line of printable text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SHOWN_CLASSES = 10
 
 
 def summary(record: RunRecord, place: CheckpointPlace, folder: Path) -> dict[str, Any]:
-    """Plain data of a checkpoint in ``folder``, for ``--json``."""
+    """Return plain data about a checkpoint in ``folder``, for ``--json``."""
     accuracy, split = record.headline
     separation = record.results.separation_after
     return {
@@ -51,7 +51,7 @@ def summary(record: RunRecord, place: CheckpointPlace, folder: Path) -> dict[str
 
 
 def summary_lines(record: RunRecord, place: CheckpointPlace, folder: Path) -> list[str]:
-    """What a checkpoint is and how it is used, for a person."""
+    """Describe a checkpoint and its use in lines of text."""
     named = str(place.reference) if place.reference and folder == place.path else str(folder)
     typed = shlex.quote(named)
     uses = [

@@ -1,20 +1,19 @@
-"""The published tables that results are compared with, and how a run's setting differs from theirs."""
+"""Reads the published tables for comparison with results, and lists how a run's setting differs from theirs."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from zoo.backbone import SCRATCH, Training
 from zoo_harness.records.run import RunRecord
 from zoo_harness.reports.wording import learning_rate_in_words, optimizer_in_words, pretrained_on, training_rows
 
-# Each file of zoo_cards, and the recipe that repeats its setting.
+# Each file of zoo_cards, and the recipe that reproduces its setting.
 RECIPE_OF_TABLE = {
     "malpure2021_table1.json": "paper",
     "report2023_training.json": "scratch",
@@ -24,11 +23,7 @@ RECIPE_OF_TABLE = {
 # The settings of these recipes; those of the others are the defaults.
 _TRAINING = {"scratch": SCRATCH.training or Training()}
 
-_CONDITIONS = re.compile(
-    r"(?P<epochs>\d+) epochs, (?P<optimizer>Adam|SGD) lr (?P<learning_rate>[\d.e-]+), batch size (?P<batch_size>\d+), "
-    r"(?P<side>\d+)x(?P=side) input"
-)
-
+Count = Annotated[int, Field(gt=0)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -38,13 +33,14 @@ class _Strict(BaseModel):
 
 
 class PublishedRow(_Strict):
-    """One row of a table: accuracies in percent, ``None`` where the source has no such column.
+    """One row of a table: accuracies in percent, ``None`` if the source has no such column.
 
-    ``test_accuracy`` is of images that chose nothing, ``val_accuracy`` of those that were looked at while training.
+    ``test_accuracy`` is measured on images that had no influence on training, ``val_accuracy`` on images that were
+    evaluated during training.
     """
 
     backbone: str
-    trainable_parameters: Annotated[int, Field(gt=0)]
+    trainable_parameters: Count
     val_accuracy: Percent | None = None
     test_accuracy: Percent | None = None
     train_accuracy: Percent | None = None
@@ -62,56 +58,38 @@ class PublishedRow(_Strict):
 
     @property
     def accuracy(self) -> float:
-        """The published accuracy in percent, of whichever split it is."""
+        """The published accuracy in percent, on the test split or on the validation split."""
         return float(self.val_accuracy if self.test_accuracy is None else self.test_accuracy)  # type: ignore[arg-type]
 
 
-class ComputeContext(NamedTuple):
-    """The setting that a table states for all of its rows."""
+class TrainingSetting(_Strict):
+    """The setting that a source states for all rows of its table."""
 
-    epochs: int
-    learning_rate: float
-    batch_size: int
-    input_side: int
-    optimizer: str = "adam"
+    epochs: Count
+    optimizer: Literal["adam", "sgd"]
+    learning_rate: Annotated[float, Field(gt=0)]
+    batch_size: Count
+    input_side: Count
 
 
 class PublishedTable(_Strict):
-    """A table as it was published; ``metric`` states its compute in words.
+    """A table as it was published.
 
-    ``val_fraction`` is the part of the training split that was held out to validate on.
+    ``metric`` describes figures and setting in words, as cards print them; ``setting`` has the same setting as
+    numbers. ``val_fraction`` is the part of the training split that was held out for validation.
     """
 
     source: str
     dataset: str
     metric: str
+    setting: TrainingSetting
     rows: tuple[PublishedRow, ...]
     notes: str | None = None
     val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
 
-    @field_validator("metric")
-    @classmethod
-    def _states_its_conditions(cls, metric: str) -> str:
-        if not _CONDITIONS.search(metric):
-            raise ValueError("epochs, learning rate, batch size and input size must be stated")
-        return metric
-
-    @property
-    def compute(self) -> ComputeContext:
-        """The stated compute as numbers."""
-        stated = _CONDITIONS.search(self.metric)
-        assert stated  # noqa: S101 - the validator above has made sure
-        return ComputeContext(
-            int(stated["epochs"]),
-            float(stated["learning_rate"]),
-            int(stated["batch_size"]),
-            int(stated["side"]),
-            stated["optimizer"].lower(),
-        )
-
 
 class Published(NamedTuple):
-    """One published figure: its row, the table it stands in and the recipe that repeats its setting."""
+    """One published figure: its row, its table, and the recipe that reproduces its setting."""
 
     row: PublishedRow
     table: PublishedTable
@@ -119,7 +97,7 @@ class Published(NamedTuple):
 
 
 def published_figures(backbone: str, dataset: str | None = None) -> tuple[Published, ...]:
-    """What was published for a backbone, oldest first; empty where nothing was. Without a data set: on any.
+    """Return the published figures of a backbone on a data set, oldest first; without ``dataset`` on all data sets.
 
     >>> [figure.row.val_accuracy for figure in published_figures("cait_s24", "cifar10")]
     [96.0, 96.78]
@@ -133,7 +111,7 @@ def published_figures(backbone: str, dataset: str | None = None) -> tuple[Publis
 
 
 def differences(record: RunRecord, figure: Published) -> list[str]:
-    """The known differences of setting between a run and a published figure, a clause for each."""
+    """List the known differences in setting between a run and a published figure, one clause each."""
     clauses = [
         f"{what} {ours} instead of {theirs}" for what, ours, theirs in _settings(record, figure) if ours != theirs
     ]
@@ -149,8 +127,8 @@ def differences(record: RunRecord, figure: Published) -> list[str]:
 
 
 def _settings(record: RunRecord, figure: Published) -> list[tuple[str, object, object]]:
-    """Pairs to compare, ours first; where the source says nothing, theirs is ours."""
-    training, theirs = record.settings.training, figure.table.compute
+    """Return names and values to compare, ours first; what the source does not state counts as equal."""
+    training, theirs = record.settings.training, figure.table.setting
     side = "{} x {}".format(*record.settings.preprocessing.input_size)
     pretraining = pretrained_on(record) or "not known"
     return [
@@ -165,7 +143,7 @@ def _settings(record: RunRecord, figure: Published) -> list[tuple[str, object, o
 
 
 def _training_differences(ours: Training, theirs: Training) -> Iterator[str]:
-    """What no table states but the recipe that repeats its setting says: momentum, schedule, augmentation and so on."""
+    """Compare what no table states but its recipe does: momentum, schedule, augmentation and so on."""
     mine, recipes = _rest_of_training(ours), _rest_of_training(theirs)
     for what in {**recipes, **mine}:
         if mine.get(what) != recipes.get(what):
@@ -193,7 +171,7 @@ def _tables() -> tuple[tuple[PublishedTable, str], ...]:
 
 Score = Annotated[float, Field(ge=0, le=1)]
 
-# The report's own word for each network, where it was trained and where it was taken from ImageNet.
+# The report's names of the networks: trained from scratch, and pretrained on ImageNet.
 _SCRATCH = {"vgg16_bn_cifar": "vgg16", "resnet18_cifar": "resnet18", "efficientnet_b0_cifar": "efficientnet_b0"}
 _PRETRAINED = {name: name for name in ("vgg16", "resnet18", "efficientnet_b0")}
 _LAYERWISE = "efficientnet_v2_s"
@@ -216,9 +194,9 @@ class _Report(_Strict):
 
 
 class PublishedSeparation(NamedTuple):
-    """What the report has of one backbone on CIFAR-100.
+    """The report's separation scores of one backbone on CIFAR-100.
 
-    ``scores`` has a row for each split in the order of ``columns``; ``layers`` one for each split in depth order.
+    ``scores`` maps a split to values in the order of ``columns``; ``layers`` maps a split to values in depth order.
     """
 
     source: str
@@ -229,7 +207,7 @@ class PublishedSeparation(NamedTuple):
 
 
 def published_separation(backbone: str) -> PublishedSeparation | None:
-    """The report's figures of a backbone, ``None`` where it has none.
+    """Return the report's scores of a backbone, ``None`` if it has none.
 
     >>> published_separation("resnet18_cifar").scores["test"][0]
     0.599

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,6 +44,27 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data``, all or nothing."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def create_folder(to: Path, files: Mapping[str, Path]) -> None:
+    """Create a folder with copies of ``files``, all or nothing; an empty folder at ``to`` is replaced.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     create_folder(Path(folder, "deep", "copy"), {"a.py": Path(__file__)})
+    ...     [str(path.relative_to(folder)) for path in Path(folder).rglob("*.py")]
+    ['deep/copy/a.py']
+    """
+    to = to.absolute()
+    to.parent.mkdir(parents=True, exist_ok=True)
+    temporary = to.with_name(f".{to.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir()
+        for name, path in files.items():
+            shutil.copyfile(path, temporary / name)  # the content of what a cache links to
+        temporary.rename(to)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:

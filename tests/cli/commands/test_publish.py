@@ -134,7 +134,7 @@ def test_a_dry_run_needs_neither_token_nor_hub(
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")
     assert publish(run, "ada/net", "--dry-run") == 0
-    assert "not compared with what is there: cannot look at ada/net" in capsys.readouterr().err
+    assert "not compared with what is there: cannot inspect ada/net" in capsys.readouterr().err
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert publish(run, "ada/net", "--dry-run") == 0
@@ -327,7 +327,7 @@ def test_an_unfinished_or_tampered_run_is_refused_before_the_hub_is_asked(
     [
         (None, "no token for the Hub: set HF_TOKEN"),
         ("hf_wrongwrongwrong", "the token is not valid"),
-        (READER, "the token may not do that in 'ada'"),
+        (READER, "the token may not write to 'ada'"),
     ],
 )
 def test_who_may_not_publish_is_told(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from zoo_harness.hub.names import RepositoryReference
     from zoo_harness.hub.publication import Change
     from zoo_harness.hub.round_trip import Check
-    from zoo_harness.hub.upload import Remote
+    from zoo_harness.hub.upload import RepositoryState
     from zoo_harness.records.run import RunRecord
 
 
@@ -161,17 +161,17 @@ def _say_what_stays(record: RunRecord, samples: bool | None, say: Say) -> None:
         say(f"{SAMPLES} stays here, since it shows images of your own; --samples sends it")
 
 
-def _looked_at(reference: RepositoryReference, say: Say, *, tolerant: bool) -> Remote:
+def _looked_at(reference: RepositoryReference, say: Say, *, tolerant: bool) -> RepositoryState:
     from zoo.errors import ZooError
-    from zoo_harness.hub.upload import Remote, look_at
+    from zoo_harness.hub.upload import RepositoryState, inspect_repository
 
     try:
-        remote = look_at(reference, say)
+        remote = inspect_repository(reference, say)
     except ZooError as error:
         if not tolerant:
             raise
         say(f"not compared with what is there: {error}")
-        return Remote(reference)
+        return RepositoryState(reference)
     kind = "private" if remote.private else "public"
     state = "not there yet" if not remote.exists else f"{kind}, at commit {remote.head or '(none)'}"
     say(f"{reference}: {state}")

@@ -1,0 +1,52 @@
+"""Codes, statuses and advice of errors; the real client against a Hub on loopback that refuses."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from zoo import HubError
+from zoo_harness.hub.names import parse_reference
+from zoo_harness.hub.upload import inspect_repository
+
+from ..hub_server import WRITER, Hub
+
+
+@pytest.mark.parametrize(
+    ("status", "error_code", "code", "advice"),
+    [
+        (401, None, "invalid-token", "hf auth login"),
+        (403, None, "forbidden", "use one with that right"),
+        (403, "GatedRepo", "gated", "ask for access"),
+        (409, None, "conflict", "try again"),
+        (412, None, "changed", "run the same command again"),
+        (413, None, "other", "status 413"),
+        (429, None, "rate-limit", "wait some minutes"),
+        (500, None, "server-error", "try again later"),
+        (501, None, "server-error", "try again later"),
+        (511, None, "login-page", "open any page in a browser"),
+    ],
+)
+def test_each_status_has_a_code_and_advice(
+    hub: Hub, status: int, error_code: str | None, code: str, advice: str
+) -> None:
+    hub.create("ada/net")
+    headers = {"X-Error-Code": error_code} if error_code else {}
+    hub.fail("GET", "/api/models/ada/net", status, times=99, headers=headers)
+
+    with pytest.raises(HubError) as raised:
+        inspect_repository(parse_reference("ada/net"))
+    error = raised.value
+    assert (error.status, error.code, error.repository) == (status, code, "ada/net")
+    assert advice in str(error)
+    again = copy.copy(error)  # as between processes, by its reduced form
+    assert (str(again), again.status, again.code) == (str(error), status, code)
+
+
+def test_the_words_of_the_hub_are_quoted_without_the_token(hub: Hub) -> None:
+    hub.create("ada/net")
+    hub.fail("GET", "/api/models/ada/net", 418, headers={"X-Error-Message": f"no tea for {WRITER}"})
+
+    with pytest.raises(HubError, match=r"\(the Hub says: no tea for \(a token\)"):
+        inspect_repository(parse_reference("ada/net"))

@@ -84,7 +84,7 @@ class HubError(ZooError):
     """A request that the Hub refuses or cannot serve, or a repository in an unusable state; never shows a token.
 
     ``repository`` is ``OWNER/NAME``, ``status`` the HTTP status, ``code`` a short name of the cause such as
-    ``"forbidden"``; each is ``None`` if it does not apply.
+    ``"forbidden"``; repository and status are ``None`` if they do not apply.
 
     >>> HubError("too many requests", repository="ada/net", status=429, code="rate-limit").status
     429
@@ -93,10 +93,9 @@ class HubError(ZooError):
     def __init__(
         self, message: str, *, repository: str | None = None, status: int | None = None, code: str | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, code=code or "hub")
         self.repository = repository
         self.status = status
-        self.code = code
 
 
 class DeviceMemoryError(ZooError):

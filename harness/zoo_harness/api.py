@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,7 +161,7 @@ def publish(
 
     given = checked(PublishOptions, options)
     with _reporter(progress) as reporter:
-        return publish_run(Path(_directory(run)), to, given, reporter.log)
+        return publish_run(_directory(run), to, given, reporter.log, show_bars=progress is not False)
 
 
 def pull(repository: str, to: str | Path | None = None, *, progress: bool | Reporter = False) -> Run:
@@ -178,9 +178,10 @@ def pull(repository: str, to: str | Path | None = None, *, progress: bool | Repo
         from zoo_harness.hub.fetch import check_target
 
         check_target(target)
+    from zoo_harness.hub.fetch import without_bars
     from zoo_harness.hub.pull import pull_checkpoint
 
-    with _reporter(progress) as reporter:
+    with _reporter(progress) as reporter, without_bars() if progress is False else nullcontext():
         _record, _place, folder = pull_checkpoint(reference, target, reporter.log)
     return open_run(folder)
 

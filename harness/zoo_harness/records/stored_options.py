@@ -6,7 +6,6 @@ The file may name folders of this machine, so it is never published.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,7 +78,9 @@ def read_options(directory: Path) -> StoredOptions:
         raise UsageError(f"{path} was written by another version: {error}", code="resume-other-version") from error
 
 
-def _parsed(content: Mapping[str, Any]) -> StoredOptions:
+def _parsed(content: object) -> StoredOptions:
+    if not isinstance(content, dict):
+        raise TypeError(f"{content!r:.100} is not a mapping of options")
     rest = dict(content)
     name, dataset = (_text(rest.pop(key, None)) for key in ("name", "dataset"))
     from_scratch, in_python = rest.pop("from_scratch", False) is True, tuple(rest.pop(IN_PYTHON, ()))

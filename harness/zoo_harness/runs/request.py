@@ -116,7 +116,14 @@ def check_run(asked: Asked) -> CheckedRun:
     backbone, (dataset, argument) = _backbone(asked, options), _dataset(asked, options)
     tuning = backbone.tuning(values["recipe"])
     data_dir = _folder(values["data_dir"])
-    found = CheckedRun(
+    option_checks.choose_prediction(values["predict"], tuning, load_registry().backbones.values())
+    option_checks.check_seed(values["seed"])
+    option_checks.check_device_name(values["device"])
+    option_checks.check_folders(dataset, argument, data_dir)
+    _check_run_directory(out, resume)
+    if asked.given.get("tensorboard"):
+        check_tensorboard()
+    return CheckedRun(
         command=asked.command,
         options=options,
         backbone=backbone,
@@ -133,14 +140,6 @@ def check_run(asked: Asked) -> CheckedRun:
         out=out,
         resume=resume,
     )
-    option_checks.choose_prediction(values["predict"], tuning, load_registry().backbones.values())
-    option_checks.check_seed(values["seed"])
-    option_checks.check_device_name(values["device"])
-    option_checks.check_folders(dataset, argument, data_dir)
-    _check_run_directory(out, resume)
-    if found.tensorboard:
-        check_tensorboard()
-    return found
 
 
 def _folder(given: Path | None) -> Path | None:

@@ -1,0 +1,57 @@
+"""Options are converted to their declared types, or refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zoo import UsageError
+from zoo_harness.records.option import checked, choices_of, declared, with_defaults
+from zoo_harness.records.options import EvalOptions
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"epochs": "3"}, {"epochs": 3}),
+        ({"seed": np.int64(4)}, {"seed": 4}),
+        ({"learning_rate": 1}, {"learning_rate": 1.0}),
+        ({"data_dir": "photos"}, {"data_dir": Path("photos")}),
+        ({"unfreeze": ("a", "b")}, {"unfreeze": ("a", "b")}),
+        ({"milestones": "1,2"}, {"milestones": "1,2"}),
+        ({"layer": None}, {}),
+    ],
+)
+def test_values_are_converted(given: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert checked(EvalOptions, given) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "near"),
+    [
+        ({"epoch": 3}, "option-unknown", ["epochs"]),
+        ({"optimizer": "sdg"}, "option-choice", ["sgd"]),
+        ({"optimizer": 3}, "option-choice", []),
+        ({"epochs": 1.5}, "option-value", None),
+        ({"layer_curve": "perhaps"}, "option-value", None),
+        ({"limit": -1}, "option-range", None),
+    ],
+)
+def test_wrong_values_are_refused(given: dict[str, Any], code: str, near: list[str] | None) -> None:
+    with pytest.raises(UsageError) as refused:
+        checked(EvalOptions, given)
+    assert (refused.value.code, refused.value.facts.get("near")) == (code, near)
+
+
+def test_options_that_are_not_given_have_their_defaults() -> None:
+    values = with_defaults(EvalOptions, {"epochs": 3})
+    assert values.keys() == declared(EvalOptions).keys()
+    assert (values["epochs"], values["recipe"], values["layer_curve"], values["momentum"]) == (3, "default", True, None)
+
+
+def test_choices_are_those_of_the_type() -> None:
+    assert choices_of(declared(EvalOptions)["optimizer"][0]) == ("adam", "adamw", "sgd")
+    assert choices_of(declared(EvalOptions)["epochs"][0]) == ()

@@ -10,28 +10,12 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
-from pydantic.dataclasses import dataclass
+from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic.dataclasses import dataclass, is_pydantic_dataclass
 
-STRICT = ConfigDict(extra="forbid", strict=True)
-
-RELATIVE = r"\w[\w.-]*(/\w[\w.-]*)*"  # no part begins with a dot, so none leads out of the folder
-OWN_NAME = "[A-Za-z0-9][A-Za-z0-9_.-]*"
-
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)]
-ModulePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
-ModulePattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_*?\[\]!-]+(\.[A-Za-z0-9_*?\[\]!-]+)*$")]
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-HubId = Annotated[str, StringConstraints(pattern=f"^{OWN_NAME}/{OWN_NAME}$", max_length=193)]
-HttpsFolder = Annotated[
-    str, StringConstraints(pattern=rf"^https://[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*(:[0-9]+)?/({RELATIVE}/)?$")
-]
-FactoryPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
-Text = Annotated[str, StringConstraints(min_length=1)]
-Pixels = Annotated[int, Field(gt=0)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from zoo.architecture import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
+from zoo.fields import STRICT, Finite, ModulePath, ModulePattern, Name, Pixels, Positive, Text
+from zoo.weights import WeightSource
 
 Augmentation = Literal["crop", "flip", "rotate"]
 Pool = Literal["flatten", "average", "average_channels_last", "cls", "dist"]
@@ -247,165 +231,6 @@ class Preprocessing:
     crop_mode: Literal["center", "squash"] = "center"
 
 
-@dataclass(frozen=True, config=STRICT)
-class TimmArchitecture:
-    """A network timm builds, named with its tag so that the preprocessing is that of those weights.
-
-    >>> TimmArchitecture("tf_efficientnet_lite0.in1k").kind
-    'timm'
-    """
-
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$")]
-    kind: Literal["timm"] = field(default="timm", kw_only=True)
-
-
-@dataclass(frozen=True, config=STRICT)
-class TorchvisionArchitecture:
-    """A network ``torchvision.models.get_model`` builds.
-
-    >>> TorchvisionArchitecture("efficientnet_v2_s").name
-    'efficientnet_v2_s'
-    """
-
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
-    kind: Literal["torchvision"] = field(default="torchvision", kw_only=True)
-
-
-@dataclass(frozen=True, config=STRICT)
-class FactoryArchitecture:
-    """A function ``module:function`` of an installed package that returns a fresh ``torch.nn.Module``.
-
-    >>> FactoryArchitecture("my_package.networks:tiny").kind
-    'factory'
-    """
-
-    name: FactoryPath
-    kind: Literal["factory"] = field(default="factory", kw_only=True)
-
-
-Architecture = Annotated[TimmArchitecture | TorchvisionArchitecture | FactoryArchitecture, Field(discriminator="kind")]
-
-
-@dataclass(frozen=True, config=STRICT)
-class TimmWeights:
-    """Weights timm publishes on the Hub, as ``architecture.tag``: a bare architecture could mean several.
-
-    >>> TimmWeights("cait_s24_224.fb_dist_in1k").repository
-    'timm/cait_s24_224.fb_dist_in1k'
-    """
-
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+$")]
-    revision: Text | None = None
-    sha256: Digest | None = None
-    kind: Literal["timm"] = field(default="timm", kw_only=True)
-
-    @property
-    def repository(self) -> str:
-        """The Hub repository that holds the file."""
-        return f"timm/{self.name}"
-
-
-@dataclass(frozen=True, config=STRICT)
-class TorchvisionWeights:
-    """One member of a torchvision weights enum, with the name of the file it downloads.
-
-    >>> TorchvisionWeights("efficientnet_v2_s", "IMAGENET1K_V1", "efficientnet_v2_s-dd5fe13b.pth").tag
-    'IMAGENET1K_V1'
-    """
-
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
-    tag: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]+$")]
-    filename: Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$")]
-    kind: Literal["torchvision"] = field(default="torchvision", kw_only=True)
-
-
-@dataclass(frozen=True, config=STRICT)
-class HubWeights:
-    """One safetensors file of any Hub repository; a published zoo checkpoint is one.
-
-    >>> HubWeights("someone/cait_s24-cifar10").filename
-    'model.safetensors'
-    """
-
-    repository: HubId
-    filename: Annotated[str, StringConstraints(pattern=rf"^{RELATIVE}\.safetensors$")] = "model.safetensors"
-    revision: Text | None = None
-    sha256: Digest | None = None
-    kind: Literal["hub"] = field(default="hub", kw_only=True)
-
-
-@dataclass(frozen=True, config=STRICT)
-class KerasWeights:
-    """An H5 file that Keras applications publish, with the MD5 they publish for it; reading it takes ``[keras]``.
-
-    Nothing maps its layers to the network's modules: a layer belongs to the module whose path, with ``_`` for every
-    dot, is the layer's name, so ``conv5_block1_preact_bn`` to ``conv5.block1.preact_bn``.
-
-    >>> published = KerasWeights("https://example.org/resnet/", "resnet152v2_weights.h5", md5="0" * 32)
-    >>> published.url
-    'https://example.org/resnet/resnet152v2_weights.h5'
-    """
-
-    folder: HttpsFolder
-    filename: Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*\.h5$")]
-    md5: Md5
-    kind: Literal["keras"] = field(default="keras", kw_only=True)
-
-    @property
-    def url(self) -> str:
-        """Where the file is published."""
-        return f"{self.folder}{self.filename}"
-
-
-@dataclass(frozen=True, config=STRICT)
-class PackageWeights:
-    """A weight file that an installed package carries; ``path`` counts from the site-packages folder.
-
-    With ``by_order`` the tensors are matched by position, not by name: for a file made by another implementation of
-    the same network.
-
-    >>> PackageWeights("some-weights", "some_weights/net.pth", sha256="0" * 64).by_order
-    False
-    """
-
-    distribution: Annotated[str, StringConstraints(pattern=f"^{OWN_NAME}$")]
-    path: Annotated[str, StringConstraints(pattern=rf"^{RELATIVE}\.(safetensors|pth|pt|bin)$")]
-    sha256: Digest
-    by_order: bool = False
-    kind: Literal["package"] = field(default="package", kw_only=True)
-
-
-@dataclass(frozen=True, config=STRICT)
-class FileWeights:
-    """A safetensors, ``weights_only`` or Keras H5 file on this machine; ``~`` is expanded.
-
-    >>> FileWeights("~/weights/net.safetensors").by_order
-    False
-    """
-
-    path: Text
-    sha256: Digest | None = None
-    by_order: bool = False
-    kind: Literal["file"] = field(default="file", kw_only=True)
-
-
-@dataclass(frozen=True, config=STRICT)
-class RandomWeights:
-    """No pretrained weights: the network starts as its own constructor initialises it.
-
-    >>> RandomWeights().kind
-    'random'
-    """
-
-    kind: Literal["random"] = field(default="random", kw_only=True)
-
-
-WeightSource = Annotated[
-    TimmWeights | TorchvisionWeights | HubWeights | KerasWeights | PackageWeights | FileWeights | RandomWeights,
-    Field(discriminator="kind"),
-]
-
-
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Backbone:
     """Everything the harness must know of one backbone.
@@ -415,6 +240,7 @@ class Backbone:
     sees. ``architecture`` and ``preprocessing`` may be left out where the weights imply them. ``imagenet_top1`` is in
     percent, of those very weights.
 
+    >>> from zoo import TimmWeights
     >>> backbone = Backbone(
     ...     name="tiny", weights=TimmWeights("test_vit.r160_in1k"), unfreeze=("blocks.5", "norm"), head=Head("head"),
     ...     features=(FeatureLayer("blocks.5", 64), FeatureLayer("fc_norm", 64, pool="flatten")),
@@ -445,21 +271,29 @@ class Backbone:
             raise ValueError("'default' is the backbone's own record; name the recipe otherwise")
         return recipes
 
+    @field_validator("weights")
+    @classmethod
+    def _weights_are_strict_and_described(cls, weights: WeightSource) -> WeightSource:
+        made = type(weights)
+        if not is_pydantic_dataclass(made):
+            raise ValueError(f"{made.__name__} is not checked; decorate it with pydantic's @dataclass(frozen=True)")
+        words = weights.describe()
+        if not isinstance(words, str) or not words or not words.isprintable():
+            raise ValueError(f"{made.__name__}.describe() returned {words!r:.80}; expected one line of text")
+        return weights
+
     @model_validator(mode="after")
     def _architecture_is_known(self) -> Backbone:
-        if self.architecture is None and self.weights.kind not in ("timm", "torchvision"):
+        if self.architecture is None and self.weights.implied_network() is None:
             raise ValueError(f"weights of kind {self.weights.kind!r} do not say which network: give architecture")
         return self
 
     @property
     def network(self) -> TimmArchitecture | TorchvisionArchitecture | FactoryArchitecture:
         """The network to build: as declared, or as the weights imply."""
-        if self.architecture is not None:
-            return self.architecture
-        if isinstance(self.weights, TorchvisionWeights):
-            return TorchvisionArchitecture(self.weights.name)
-        assert isinstance(self.weights, TimmWeights)  # noqa: S101 - the validator above has made sure
-        return TimmArchitecture(self.weights.name)
+        network = self.architecture or self.weights.implied_network()
+        assert network is not None  # noqa: S101 - the validator above has made sure
+        return network
 
     def tuning(self, recipe: str) -> Tuning:
         """What a recipe comes to for this backbone; ``"default"`` is the record itself.

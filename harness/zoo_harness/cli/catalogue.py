@@ -13,9 +13,13 @@ import os
 import sys
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zoo import __version__
+from zoo import __version__, weight_paths
+
+if TYPE_CHECKING:
+    from zoo.weight_paths import Place
+    from zoo.weights import WeightSource
 
 Catalogue = dict[str, Any]
 
@@ -29,6 +33,21 @@ def read_catalogue() -> Catalogue:
     path = _path()
     remembered = None if "ZOO_RAISE_PLUGIN_ERRORS" in os.environ else _remembered(path)
     return remembered if remembered is not None else _found(path)
+
+
+def weights_are_here(row: Catalogue) -> bool:
+    """Whether the weights of a backbone in the catalogue are on this machine; random ones always are.
+
+    Raises :class:`~zoo.errors.PluginError` if the source of a plugin fails.
+    """
+    if row["weights_kind"] == "random":
+        return True
+    if row["weights_place"]:
+        return weight_paths.find(row["weights_place"]) is not None
+    from zoo.registry import load_registry
+    from zoo_harness.models.weight_source import find_local
+
+    return find_local(load_registry().backbone(row["name"])) is not None
 
 
 def _found(path: Path) -> Catalogue:
@@ -46,20 +65,26 @@ def _found(path: Path) -> Catalogue:
 
 
 def _describe_backbone(name: str) -> dict[str, Any]:
-    from dataclasses import asdict
-
     from zoo.registry import load_registry
 
     backbone = load_registry().backbones[name]
-    repository = getattr(backbone.weights, "repository", None)
     return {
         "name": name,
-        "weights": {**asdict(backbone.weights), "repository": repository},
+        "weights": backbone.weights.describe(),
+        "weights_kind": backbone.weights.kind,
+        "weights_place": _place(backbone.weights),
         "imagenet_top1": backbone.imagenet_top1,
         "license": backbone.license,
         "recipes": ["default", *backbone.recipes],
         "plugin": load_registry().owner("backbone", name).distribution,
     }
+
+
+def _place(source: WeightSource) -> Place | None:
+    """Where a source looks for its file, ``None`` if only the source itself knows."""
+    from zoo.weights import WeightSource
+
+    return source.standard_place() if type(source).locate is WeightSource.locate else None
 
 
 def _describe_dataset(name: str) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from zoo_harness.models.build import build_network
 from zoo_harness.models.preprocessing import resolve_preprocessing
 from zoo_harness.models.surgery import prepare
 from zoo_harness.models.tuned_network import count_parameters
-from zoo_harness.models.weight_paths import describe
 from zoo_harness.reports.wording import preprocessing_in_words, training_in_words
 
 
@@ -36,7 +35,7 @@ def describe_backbone(backbone: Backbone, recipe: str, classes: int) -> dict[str
         "title": backbone.title or backbone.name,
         "plugin": load_registry().owner("backbone", backbone.name).origin,
         "network": f"{backbone.network.kind} {backbone.network.name}",
-        "weights": describe(backbone.weights),
+        "weights": backbone.weights.describe(),
         "license": backbone.license,
         "paper": backbone.paper,
         "pretrained_on": backbone.pretrained_on,

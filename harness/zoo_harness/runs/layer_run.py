@@ -11,9 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from zoo.backbone import Backbone, FeatureLayer, Preprocessing, WeightSource
+from zoo.backbone import Backbone, FeatureLayer, Preprocessing
 from zoo.dataset import Dataset
 from zoo.errors import UsageError
+from zoo.weights import WeightSource
 from zoo_harness.checkpoints.load import load_folder
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.data.loading import RunData, load_data

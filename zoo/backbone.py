@@ -1,8 +1,8 @@
-"""Records in which a plugin says what is true of a backbone; the harness does everything else.
+"""Records in which a plugin declares a backbone; the harness does everything else.
 
 Each record is strict: an unknown key, a wrong type or an empty name is an error when the record is made. Facts about
-where a backbone comes from (licence, paper, data, accuracy) have no default: what is not known is written ``None``.
-Nothing here imports torch.
+where a backbone comes from (licence, paper, data, accuracy) have no default: write ``None`` for unknown ones. Nothing
+here imports torch.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def _check_distinct(features: tuple[FeatureLayer, ...]) -> tuple[FeatureLayer, .
 class FeatureLayer:
     """A layer whose output is read as one vector per image.
 
-    ``pool`` says how: ``flatten`` keeps every value; ``average`` is the mean over the positions of a ``(B, C, H, W)``
-    map or over the tokens of ``(B, N, C)``; ``average_channels_last`` the mean over a ``(B, H, W, C)`` map; ``cls``
-    and ``dist`` are tokens 0 and 1 of ``(B, N, C)``. ``width`` is the length of the vector.
+    ``pool`` is one of these: ``flatten`` keeps every value; ``average`` is the mean over the positions of a
+    ``(B, C, H, W)`` map or over the tokens of ``(B, N, C)``; ``average_channels_last`` the mean over a ``(B, H, W, C)``
+    map; ``cls`` and ``dist`` are tokens 0 and 1 of ``(B, N, C)``. ``width`` is the length of the vector.
 
     >>> FeatureLayer("norm", 384, pool="cls").width
     384
@@ -55,11 +55,10 @@ FeatureLayers = Annotated[tuple[FeatureLayer, ...], AfterValidator(_check_distin
 class Head:
     """The classifier to replace: a linear layer, or with ``hidden`` a small MLP (in -> hidden -> classes, ReLU).
 
-    ``path`` names the module that maps the penultimate vector to logits. What it gives are the logits: what a network
-    does to them afterwards (a temperature, say) is neither trained nor scored, and a run warns of it. ``bypass`` names
-    modules before it that are replaced by the identity, so that the classifier sees what they saw: Keras' VGG without
-    its two 4096-wide layers, say. ``in_features`` is the length of the vector the classifier gets, needed where the
-    module it replaces does not tell: after ``bypass``, and in a network published without a classifier.
+    ``path`` names the module that maps the penultimate vector to logits. Its output is used as logits: modules after
+    it, such as a temperature, are neither trained nor scored, and a run warns of them. ``bypass`` names modules before
+    it that are replaced by the identity, such as the two 4096-wide layers of Keras' VGG. ``in_features`` is the length
+    of the classifier's input vector; it is required with ``bypass`` and for a network published without a classifier.
 
     >>> Head("head", hidden=256).hidden
     256
@@ -111,16 +110,16 @@ class DualHead:
 class Training:
     """The settings of a training run; the defaults are those of Malpure et al. (2021).
 
-    ``momentum`` (Nesterov's with ``nesterov``) is for ``sgd``; ``weight_decay`` is added to the gradient by ``adam``
-    and ``sgd``, and kept apart from it by ``adamw``. ``schedule`` steers the learning rate: ``constant``;
-    ``multistep`` multiplies it by ``decay`` after each epoch in ``milestones``; ``cosine`` lets it fall to 0 over the
-    steps after the warm-up. Over the first ``warmup_epochs`` it rises step by step in a straight line.
-    ``class_weights`` weighs an image's loss by ``balanced`` n / (classes x images of its class), or not. ``augment``
-    names what is done to training images at random: ``crop`` (padded by an eighth of the side and cropped back),
-    ``flip`` (left to right, half of them) and ``rotate`` (up to 15 degrees): anew in every epoch, or with ``views`` so
-    often for each image, which epochs take in turn, and the frozen part runs once for each. ``patience`` is how many
-    epochs without a better evaluation accuracy end the run, ``None`` for never; ``keep`` is the epoch whose weights the
-    checkpoint has: the ``last``, or that of the ``best`` evaluation accuracy.
+    ``momentum`` (Nesterov's with ``nesterov``) is for ``sgd``; ``adam`` and ``sgd`` add ``weight_decay`` to the
+    gradient, ``adamw`` decouples it. ``schedule`` is that of the learning rate: ``constant``; ``multistep`` multiplies
+    it by ``decay`` after each epoch in ``milestones``; ``cosine`` decays it to 0 over the steps after the warm-up. It
+    rises linearly, step by step, over the first ``warmup_epochs``. With ``class_weights`` ``balanced`` the loss of an
+    image is multiplied by n / (classes x images of its class). ``augment`` names random changes of training images:
+    ``crop`` (padded by an eighth of the side and cropped back), ``flip`` (left to right, with probability 1/2) and
+    ``rotate`` (up to 15 degrees). They are drawn anew in every epoch, unless ``views`` is the number of augmented
+    copies to cache for each image; epochs cycle through them. ``patience`` is the number of epochs without a better
+    evaluation accuracy after which training stops, ``None`` for never. ``keep`` is the epoch of the checkpoint's
+    weights: the ``last``, or that of the ``best`` evaluation accuracy.
 
     >>> Training().epochs
     20
@@ -169,11 +168,11 @@ class Training:
 
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """One published way to tune a backbone; what is ``None`` is as in the backbone's own record.
+    """One published way to tune a backbone; fields that are ``None`` are as in the backbone's own record.
 
     ``resize`` is ``"own"`` for the weights' own resize and crop, ``"squash"`` for a plain resize to the input size
-    without cropping; ``input_size`` (height, width in pixels) is given where it is not that of the weights, and
-    ``features`` where ``head`` bypasses layers. ``reported_parameters`` is the count of trained parameters that the
+    without cropping; ``input_size`` (height, width in pixels) is given if it is not that of the weights, and
+    ``features`` if ``head`` bypasses layers. ``reported_parameters`` is the count of trained parameters that the
     source printed for ``reported_classes`` classes.
 
     >>> Recipe("Malpure et al. 2021", head=Head("fc", hidden=256), resize="squash").resize
@@ -214,10 +213,10 @@ SCRATCH = Recipe(
 
 @dataclass(frozen=True, config=STRICT)
 class Preprocessing:
-    """What happens to an image before the network sees it; sizes in pixels, mean and std for values in [0, 1].
+    """The preprocessing of an image; sizes in pixels, mean and std for values in [0, 1].
 
     The image is resized so that its shorter side is ``size / crop_fraction`` and the centre is cropped; with
-    ``crop_mode="squash"`` both sides are resized instead, whatever the aspect.
+    ``crop_mode="squash"`` both sides are resized instead, which ignores the aspect ratio.
 
     >>> Preprocessing(input_size=(32, 32)).crop_fraction
     1.0
@@ -233,12 +232,12 @@ class Preprocessing:
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Backbone:
-    """Everything the harness must know of one backbone.
+    """Everything the harness must know about one backbone.
 
     ``unfreeze`` names the modules that train (exact paths or globs, ``*`` for all of the network); ``head`` the
-    classifier that is replaced; ``features`` the hookable layers in depth order, the last being what the classifier
-    sees. ``architecture`` and ``preprocessing`` may be left out where the weights imply them. ``imagenet_top1`` is in
-    percent, of those very weights.
+    classifier that is replaced; ``features`` the hookable layers in depth order, the last being the
+    classifier's input. ``architecture`` and ``preprocessing`` may be left out if the weights imply them.
+    ``imagenet_top1`` is the accuracy of these weights, in percent.
 
     >>> from zoo import TimmWeights
     >>> backbone = Backbone(
@@ -296,10 +295,10 @@ class Backbone:
         return network
 
     def tuning(self, recipe: str) -> Tuning:
-        """What a recipe comes to for this backbone; ``"default"`` is the record itself.
+        """Return a recipe with the blanks filled in from this backbone; ``"default"`` is the record itself.
 
         Every backbone has a recipe ``"scratch"``: its own, or :data:`SCRATCH`.
-        Raises :class:`~zoo.errors.UnknownNameError` for a recipe that is not declared.
+        Raises :class:`~zoo.errors.UnknownNameError` if the recipe is not declared.
         """
         if recipe == "default":
             return Tuning("default", self.unfreeze, self.head, Training(), self.features)

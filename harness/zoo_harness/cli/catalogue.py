@@ -1,8 +1,8 @@
-"""What the installed plugins declare, as plain data, remembered between commands.
+"""List the declarations of the installed plugins as plain data, cached between commands.
 
-Finding the plugins and checking their records takes longer than all the rest of ``zoo list`` or of completing a name.
-So their outcome is kept in the user's cache, and used as long as no folder on the path and no source file of a plugin
-has changed. Nothing is kept when a plugin has a problem; commands that act on a backbone never read it from here.
+Finding the plugins and checking their records takes most of the time of ``zoo list`` and of completing a name. The
+result is therefore kept in the user's cache and used until a folder on the path or a source file of a plugin changes.
+Nothing is cached if a plugin has a problem. Commands that act on a backbone never read the cache.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Catalogue = dict[str, Any]
 
 
 def read_catalogue() -> Catalogue:
-    """The backbones, data sets and problems of the installed plugins.
+    """Return the backbones, data sets and problems of the installed plugins.
 
     >>> [backbone["name"] for backbone in read_catalogue()["backbones"]][:2]
     ['cait_s24', 'coat_lite_small']
@@ -81,7 +81,7 @@ def _describe_backbone(name: str) -> dict[str, Any]:
 
 
 def _place(source: WeightSource) -> Place | None:
-    """Where a source looks for its file, ``None`` if only the source itself knows."""
+    """Return the standard place of a source's file, ``None`` if the source overrides ``locate``."""
     from zoo.weights import WeightSource
 
     return source.standard_place() if type(source).locate is WeightSource.locate else None
@@ -123,7 +123,7 @@ def _remember(path: Path, catalogue: Catalogue) -> None:
 
 
 def _plugin_files() -> list[str]:
-    """The source files of every package a plugin comes from, and of the contract itself."""
+    """Return the source files of ``zoo`` and of every package with a plugin."""
     from zoo.registry import load_registry
 
     values = [plugin.value for plugin in load_registry().plugins]
@@ -141,7 +141,7 @@ def _stamp(file: str) -> list[int] | None:
 
 
 def _path() -> Path:
-    # One file for each environment and version, so that several do not drive each other out.
+    # One file for each environment and version, so that they do not overwrite each other.
     key = zlib.crc32("\0".join([__version__, sys.version, sys.prefix, *sys.path]).encode())
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(home).expanduser() / "blockzoo" / f"catalogue-{key:08x}.json"

@@ -39,8 +39,8 @@ def failures_by_plugin(backbone: Backbone, source: WeightSource) -> Iterator[Non
         if type(source).__module__ == weights.__name__:
             raise
         kind = WeightsError if isinstance(error, WeightsError) else PluginError
-        told = str(error) if isinstance(error, ZooError) else explain(error)
-        raise kind(f"{_origin(backbone, source)}: {told}") from error
+        message = str(error) if isinstance(error, ZooError) else explain(error)
+        raise kind(f"{_origin(backbone, source)}: {message}") from error
 
 
 def _origin(backbone: Backbone, source: WeightSource) -> str:

@@ -28,10 +28,10 @@ _ADVICE = "pass --weights PATH to a file you have, or --weights random"
 def load_weights(network: nn.Module, backbone: Backbone, source: WeightSource) -> WeightsRecord:
     """Load a source into a network that still has its own classifier; return what was loaded.
 
-    A classifier for another number of classes is left as it is, since it is about to be replaced. Raises
-    :class:`~zoo.errors.UnreachableError` where the file cannot be had, :class:`~zoo.errors.WeightsError` where it is
-    damaged, has another digest or belongs to another network, and :class:`~zoo.errors.PluginError` where the source of
-    a plugin fails.
+    A classifier for another number of classes is not loaded, because it is about to be replaced. Raises
+    :class:`~zoo.errors.UnreachableError` if the file is neither here nor reachable, :class:`~zoo.errors.WeightsError`
+    if it is damaged, has another digest or belongs to another network, and :class:`~zoo.errors.PluginError` if the
+    source of a plugin fails.
     """
     reader = Reader(backbone.name, network.state_dict())
     with failures_by_plugin(backbone, source):
@@ -105,7 +105,7 @@ class Reader:
         return _named_as_network(path, tensors, self.network) if path.suffix in KERAS_SUFFIXES else tensors
 
     def sha256(self, path: Path) -> str:
-        """Return the SHA-256 of a file, which is read for it once."""
+        """Return the SHA-256 of a file; it is computed once."""
         if path not in self._sha256:
             self._sha256[path] = sha256_of(path)
         return self._sha256[path]
@@ -133,7 +133,7 @@ def _record(loaded: LoadedWeights, backbone: Backbone, source: WeightSource, rea
 def _fitting(
     loaded: LoadedWeights, source: WeightSource, expected: Mapping[str, Tensor], heads: Iterable[str]
 ) -> dict[str, Tensor]:
-    """The tensors that go into the network, after proof that they are its."""
+    """Return the tensors to load, once they are proven to be the network's."""
     tensors = loaded.tensors or {}
     strange = next((name for name, value in tensors.items() if not isinstance(value, Tensor)), None)
     if strange is not None:
@@ -146,7 +146,7 @@ def _fitting(
 
 
 def _whose(loaded: LoadedWeights) -> str:
-    """What a file says it is of, to end an error with: the layers of Keras, or the configuration beside it."""
+    """Say which network a file is of, by its Keras layers or the ``config.json`` beside it; it ends an error."""
     path = loaded.path
     if path is not None and path.suffix in KERAS_SUFFIXES:
         whose = network_of(name.rpartition(".")[0].replace(".", "_") for name in loaded.tensors or {})
@@ -173,7 +173,7 @@ def _named_as_network(path: Path, given: dict[str, Tensor], expected: Mapping[st
 def compatible_tensors(
     where: Path | str, given: Mapping[str, Tensor], expected: Mapping[str, Tensor], heads: Iterable[str]
 ) -> dict[str, Tensor]:
-    """The given tensors that go into the network, after proof that they are all of it but, at most, its classifier.
+    """Return the given tensors that fit the network; only those of its classifiers ``heads`` may be missing or differ.
 
     Raises :class:`~zoo.errors.WeightsError` naming the file, the first tensors that differ and both shapes.
     """
@@ -201,7 +201,7 @@ def compatible_tensors(
 
 
 def _fits(given: Tensor, expected: Tensor, *, is_head: bool) -> bool:
-    if expected.is_floating_point() and not given.is_floating_point():  # quantised, say: would be taken for values
+    if expected.is_floating_point() and not given.is_floating_point():  # such as quantised weights
         return False
     if is_head:  # another number of classes is fine, another width is not
         return given.shape[1:] == expected.shape[1:]

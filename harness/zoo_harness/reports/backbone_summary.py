@@ -1,4 +1,4 @@
-"""What is declared of a backbone and what a recipe makes of it, as plain data: for ``zoo show`` and for its card."""
+"""Describe a backbone and a recipe as plain data, for ``zoo show`` and the backbone's card."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from zoo_harness.reports.wording import preprocessing_in_words, training_in_word
 
 
 def describe_backbone(backbone: Backbone, recipe: str, classes: int) -> dict[str, Any]:
-    """Provenance, recipe, preprocessing, counts and names of what trains, and the feature layers.
+    """Return provenance, recipe, preprocessing, parameter counts, names of trained tensors and feature layers.
 
-    The network is built without its weights, so nothing is downloaded and the answer is the same on every machine.
-    Raises :class:`~zoo.errors.UnknownNameError` for a recipe that is not declared.
+    The network is built without its weights, so nothing is downloaded and the result is the same on every machine.
+    Raises :class:`~zoo.errors.UnknownNameError` if the recipe is not declared.
 
     >>> describe_backbone(load_registry().backbone("cait_s24"), "paper", 10)["parameters"]["trained"]
     1877130

@@ -21,7 +21,7 @@ def sha256_of(path: Path) -> str:
 def digest_mismatch(
     path: Path, *, sha256: str | None = None, md5: str | None = None, found_sha256: str | None = None
 ) -> str | None:
-    """Say which published digest a file does not have, ``None`` if it has those given.
+    """Say which of the published digests differs from the file's, ``None`` if none does.
 
     ``sha256`` may be the beginning of the digest; ``found_sha256`` is that of the file, if it is known.
     """

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset as Samples
 from torchvision.transforms import v2
 
-from zoo import load_registry
-from zoo.backbone import Preprocessing, RandomWeights
+from zoo import RandomWeights, load_registry
+from zoo.backbone import Preprocessing
 from zoo.dataset import Dataset, DatasetRequest, ImageSplit, LoadedDataset
 from zoo_harness.compute.allocator import keep_freed_memory
 from zoo_harness.compute.context import ComputeContext

@@ -13,24 +13,19 @@ from zoo._lazy import lazy_imports
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from zoo.architecture import (
+        FactoryArchitecture as FactoryArchitecture,
+        TimmArchitecture as TimmArchitecture,
+        TorchvisionArchitecture as TorchvisionArchitecture,
+    )
     from zoo.backbone import (
         SCRATCH as SCRATCH,
         Backbone as Backbone,
         DualHead as DualHead,
-        FactoryArchitecture as FactoryArchitecture,
         FeatureLayer as FeatureLayer,
-        FileWeights as FileWeights,
         Head as Head,
-        HubWeights as HubWeights,
-        KerasWeights as KerasWeights,
-        PackageWeights as PackageWeights,
         Preprocessing as Preprocessing,
-        RandomWeights as RandomWeights,
         Recipe as Recipe,
-        TimmArchitecture as TimmArchitecture,
-        TimmWeights as TimmWeights,
-        TorchvisionArchitecture as TorchvisionArchitecture,
-        TorchvisionWeights as TorchvisionWeights,
         Training as Training,
     )
     from zoo.dataset import (
@@ -55,6 +50,18 @@ if TYPE_CHECKING:
     from zoo.registry import (
         Registry as Registry,
         load_registry as load_registry,
+    )
+    from zoo.weights import (
+        FileWeights as FileWeights,
+        HubWeights as HubWeights,
+        KerasWeights as KerasWeights,
+        LoadedWeights as LoadedWeights,
+        PackageWeights as PackageWeights,
+        RandomWeights as RandomWeights,
+        TimmWeights as TimmWeights,
+        TorchvisionWeights as TorchvisionWeights,
+        WeightReader as WeightReader,
+        WeightSource as WeightSource,
     )
     from zoo_harness.api import (
         FeatureRanking as FeatureRanking,

@@ -1,8 +1,8 @@
-"""Records in which a plugin says what is true of a backbone; the harness does everything else.
+"""Records in which a plugin declares a backbone; the harness does everything else.
 
 Each record is strict: an unknown key, a wrong type or an empty name is an error when the record is made. Facts about
-where a backbone comes from (licence, paper, data, accuracy) have no default: what is not known is written ``None``.
-Nothing here imports torch.
+where a backbone comes from (licence, paper, data, accuracy) have no default: write ``None`` for unknown ones. Nothing
+here imports torch.
 """
 
 from __future__ import annotations
@@ -10,28 +10,12 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
-from pydantic.dataclasses import dataclass
+from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic.dataclasses import dataclass, is_pydantic_dataclass
 
-STRICT = ConfigDict(extra="forbid", strict=True)
-
-RELATIVE = r"\w[\w.-]*(/\w[\w.-]*)*"  # no part begins with a dot, so none leads out of the folder
-OWN_NAME = "[A-Za-z0-9][A-Za-z0-9_.-]*"
-
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)]
-ModulePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
-ModulePattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_*?\[\]!-]+(\.[A-Za-z0-9_*?\[\]!-]+)*$")]
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-HubId = Annotated[str, StringConstraints(pattern=f"^{OWN_NAME}/{OWN_NAME}$", max_length=193)]
-HttpsFolder = Annotated[
-    str, StringConstraints(pattern=rf"^https://[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*(:[0-9]+)?/({RELATIVE}/)?$")
-]
-FactoryPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
-Text = Annotated[str, StringConstraints(min_length=1)]
-Pixels = Annotated[int, Field(gt=0)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from zoo.architecture import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
+from zoo.fields import STRICT, Finite, ModulePath, ModulePattern, Name, Pixels, Positive, Text
+from zoo.weights import WeightSource
 
 Augmentation = Literal["crop", "flip", "rotate"]
 Pool = Literal["flatten", "average", "average_channels_last", "cls", "dist"]
@@ -51,9 +35,9 @@ def _check_distinct(features: tuple[FeatureLayer, ...]) -> tuple[FeatureLayer, .
 class FeatureLayer:
     """A layer whose output is read as one vector per image.
 
-    ``pool`` says how: ``flatten`` keeps every value; ``average`` is the mean over the positions of a ``(B, C, H, W)``
-    map or over the tokens of ``(B, N, C)``; ``average_channels_last`` the mean over a ``(B, H, W, C)`` map; ``cls``
-    and ``dist`` are tokens 0 and 1 of ``(B, N, C)``. ``width`` is the length of the vector.
+    ``pool`` is one of these: ``flatten`` keeps every value; ``average`` is the mean over the positions of a
+    ``(B, C, H, W)`` map or over the tokens of ``(B, N, C)``; ``average_channels_last`` the mean over a ``(B, H, W, C)``
+    map; ``cls`` and ``dist`` are tokens 0 and 1 of ``(B, N, C)``. ``width`` is the length of the vector.
 
     >>> FeatureLayer("norm", 384, pool="cls").width
     384
@@ -71,11 +55,10 @@ FeatureLayers = Annotated[tuple[FeatureLayer, ...], AfterValidator(_check_distin
 class Head:
     """The classifier to replace: a linear layer, or with ``hidden`` a small MLP (in -> hidden -> classes, ReLU).
 
-    ``path`` names the module that maps the penultimate vector to logits. What it gives are the logits: what a network
-    does to them afterwards (a temperature, say) is neither trained nor scored, and a run warns of it. ``bypass`` names
-    modules before it that are replaced by the identity, so that the classifier sees what they saw: Keras' VGG without
-    its two 4096-wide layers, say. ``in_features`` is the length of the vector the classifier gets, needed where the
-    module it replaces does not tell: after ``bypass``, and in a network published without a classifier.
+    ``path`` names the module that maps the penultimate vector to logits. Its output is used as logits: modules after
+    it, such as a temperature, are neither trained nor scored, and a run warns of them. ``bypass`` names modules before
+    it that are replaced by the identity, such as the two 4096-wide layers of Keras' VGG. ``in_features`` is the length
+    of the classifier's input vector; it is required with ``bypass`` and for a network published without a classifier.
 
     >>> Head("head", hidden=256).hidden
     256
@@ -127,16 +110,16 @@ class DualHead:
 class Training:
     """The settings of a training run; the defaults are those of Malpure et al. (2021).
 
-    ``momentum`` (Nesterov's with ``nesterov``) is for ``sgd``; ``weight_decay`` is added to the gradient by ``adam``
-    and ``sgd``, and kept apart from it by ``adamw``. ``schedule`` steers the learning rate: ``constant``;
-    ``multistep`` multiplies it by ``decay`` after each epoch in ``milestones``; ``cosine`` lets it fall to 0 over the
-    steps after the warm-up. Over the first ``warmup_epochs`` it rises step by step in a straight line.
-    ``class_weights`` weighs an image's loss by ``balanced`` n / (classes x images of its class), or not. ``augment``
-    names what is done to training images at random: ``crop`` (padded by an eighth of the side and cropped back),
-    ``flip`` (left to right, half of them) and ``rotate`` (up to 15 degrees): anew in every epoch, or with ``views`` so
-    often for each image, which epochs take in turn, and the frozen part runs once for each. ``patience`` is how many
-    epochs without a better evaluation accuracy end the run, ``None`` for never; ``keep`` is the epoch whose weights the
-    checkpoint has: the ``last``, or that of the ``best`` evaluation accuracy.
+    ``momentum`` (Nesterov's with ``nesterov``) is for ``sgd``; ``adam`` and ``sgd`` add ``weight_decay`` to the
+    gradient, ``adamw`` decouples it. ``schedule`` is that of the learning rate: ``constant``; ``multistep`` multiplies
+    it by ``decay`` after each epoch in ``milestones``; ``cosine`` decays it to 0 over the steps after the warm-up. It
+    rises linearly, step by step, over the first ``warmup_epochs``. With ``class_weights`` ``balanced`` the loss of an
+    image is multiplied by n / (classes x images of its class). ``augment`` names random changes of training images:
+    ``crop`` (padded by an eighth of the side and cropped back), ``flip`` (left to right, with probability 1/2) and
+    ``rotate`` (up to 15 degrees). They are drawn anew in every epoch, unless ``views`` is the number of augmented
+    copies to cache for each image; epochs cycle through them. ``patience`` is the number of epochs without a better
+    evaluation accuracy after which training stops, ``None`` for never. ``keep`` is the epoch of the checkpoint's
+    weights: the ``last``, or that of the ``best`` evaluation accuracy.
 
     >>> Training().epochs
     20
@@ -185,11 +168,11 @@ class Training:
 
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """One published way to tune a backbone; what is ``None`` is as in the backbone's own record.
+    """One published way to tune a backbone; fields that are ``None`` are as in the backbone's own record.
 
     ``resize`` is ``"own"`` for the weights' own resize and crop, ``"squash"`` for a plain resize to the input size
-    without cropping; ``input_size`` (height, width in pixels) is given where it is not that of the weights, and
-    ``features`` where ``head`` bypasses layers. ``reported_parameters`` is the count of trained parameters that the
+    without cropping; ``input_size`` (height, width in pixels) is given if it is not that of the weights, and
+    ``features`` if ``head`` bypasses layers. ``reported_parameters`` is the count of trained parameters that the
     source printed for ``reported_classes`` classes.
 
     >>> Recipe("Malpure et al. 2021", head=Head("fc", hidden=256), resize="squash").resize
@@ -230,10 +213,10 @@ SCRATCH = Recipe(
 
 @dataclass(frozen=True, config=STRICT)
 class Preprocessing:
-    """What happens to an image before the network sees it; sizes in pixels, mean and std for values in [0, 1].
+    """The preprocessing of an image; sizes in pixels, mean and std for values in [0, 1].
 
     The image is resized so that its shorter side is ``size / crop_fraction`` and the centre is cropped; with
-    ``crop_mode="squash"`` both sides are resized instead, whatever the aspect.
+    ``crop_mode="squash"`` both sides are resized instead, which ignores the aspect ratio.
 
     >>> Preprocessing(input_size=(32, 32)).crop_fraction
     1.0
@@ -247,174 +230,16 @@ class Preprocessing:
     crop_mode: Literal["center", "squash"] = "center"
 
 
-@dataclass(frozen=True, config=STRICT)
-class TimmArchitecture:
-    """A network timm builds, named with its tag so that the preprocessing is that of those weights.
-
-    >>> TimmArchitecture("tf_efficientnet_lite0.in1k").kind
-    'timm'
-    """
-
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$")]
-    kind: Literal["timm"] = field(default="timm", kw_only=True)
-
-
-@dataclass(frozen=True, config=STRICT)
-class TorchvisionArchitecture:
-    """A network ``torchvision.models.get_model`` builds.
-
-    >>> TorchvisionArchitecture("efficientnet_v2_s").name
-    'efficientnet_v2_s'
-    """
-
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
-    kind: Literal["torchvision"] = field(default="torchvision", kw_only=True)
-
-
-@dataclass(frozen=True, config=STRICT)
-class FactoryArchitecture:
-    """A function ``module:function`` of an installed package that returns a fresh ``torch.nn.Module``.
-
-    >>> FactoryArchitecture("my_package.networks:tiny").kind
-    'factory'
-    """
-
-    name: FactoryPath
-    kind: Literal["factory"] = field(default="factory", kw_only=True)
-
-
-Architecture = Annotated[TimmArchitecture | TorchvisionArchitecture | FactoryArchitecture, Field(discriminator="kind")]
-
-
-@dataclass(frozen=True, config=STRICT)
-class TimmWeights:
-    """Weights timm publishes on the Hub, as ``architecture.tag``: a bare architecture could mean several.
-
-    >>> TimmWeights("cait_s24_224.fb_dist_in1k").repository
-    'timm/cait_s24_224.fb_dist_in1k'
-    """
-
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+$")]
-    revision: Text | None = None
-    sha256: Digest | None = None
-    kind: Literal["timm"] = field(default="timm", kw_only=True)
-
-    @property
-    def repository(self) -> str:
-        """The Hub repository that holds the file."""
-        return f"timm/{self.name}"
-
-
-@dataclass(frozen=True, config=STRICT)
-class TorchvisionWeights:
-    """One member of a torchvision weights enum, with the name of the file it downloads.
-
-    >>> TorchvisionWeights("efficientnet_v2_s", "IMAGENET1K_V1", "efficientnet_v2_s-dd5fe13b.pth").tag
-    'IMAGENET1K_V1'
-    """
-
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
-    tag: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]+$")]
-    filename: Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$")]
-    kind: Literal["torchvision"] = field(default="torchvision", kw_only=True)
-
-
-@dataclass(frozen=True, config=STRICT)
-class HubWeights:
-    """One safetensors file of any Hub repository; a published zoo checkpoint is one.
-
-    >>> HubWeights("someone/cait_s24-cifar10").filename
-    'model.safetensors'
-    """
-
-    repository: HubId
-    filename: Annotated[str, StringConstraints(pattern=rf"^{RELATIVE}\.safetensors$")] = "model.safetensors"
-    revision: Text | None = None
-    sha256: Digest | None = None
-    kind: Literal["hub"] = field(default="hub", kw_only=True)
-
-
-@dataclass(frozen=True, config=STRICT)
-class KerasWeights:
-    """An H5 file that Keras applications publish, with the MD5 they publish for it; reading it takes ``[keras]``.
-
-    Nothing maps its layers to the network's modules: a layer belongs to the module whose path, with ``_`` for every
-    dot, is the layer's name, so ``conv5_block1_preact_bn`` to ``conv5.block1.preact_bn``.
-
-    >>> published = KerasWeights("https://example.org/resnet/", "resnet152v2_weights.h5", md5="0" * 32)
-    >>> published.url
-    'https://example.org/resnet/resnet152v2_weights.h5'
-    """
-
-    folder: HttpsFolder
-    filename: Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*\.h5$")]
-    md5: Md5
-    kind: Literal["keras"] = field(default="keras", kw_only=True)
-
-    @property
-    def url(self) -> str:
-        """Where the file is published."""
-        return f"{self.folder}{self.filename}"
-
-
-@dataclass(frozen=True, config=STRICT)
-class PackageWeights:
-    """A weight file that an installed package carries; ``path`` counts from the site-packages folder.
-
-    With ``by_order`` the tensors are matched by position, not by name: for a file made by another implementation of
-    the same network.
-
-    >>> PackageWeights("some-weights", "some_weights/net.pth", sha256="0" * 64).by_order
-    False
-    """
-
-    distribution: Annotated[str, StringConstraints(pattern=f"^{OWN_NAME}$")]
-    path: Annotated[str, StringConstraints(pattern=rf"^{RELATIVE}\.(safetensors|pth|pt|bin)$")]
-    sha256: Digest
-    by_order: bool = False
-    kind: Literal["package"] = field(default="package", kw_only=True)
-
-
-@dataclass(frozen=True, config=STRICT)
-class FileWeights:
-    """A safetensors, ``weights_only`` or Keras H5 file on this machine; ``~`` is expanded.
-
-    >>> FileWeights("~/weights/net.safetensors").by_order
-    False
-    """
-
-    path: Text
-    sha256: Digest | None = None
-    by_order: bool = False
-    kind: Literal["file"] = field(default="file", kw_only=True)
-
-
-@dataclass(frozen=True, config=STRICT)
-class RandomWeights:
-    """No pretrained weights: the network starts as its own constructor initialises it.
-
-    >>> RandomWeights().kind
-    'random'
-    """
-
-    kind: Literal["random"] = field(default="random", kw_only=True)
-
-
-WeightSource = Annotated[
-    TimmWeights | TorchvisionWeights | HubWeights | KerasWeights | PackageWeights | FileWeights | RandomWeights,
-    Field(discriminator="kind"),
-]
-
-
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Backbone:
-    """Everything the harness must know of one backbone.
+    """Everything the harness must know about one backbone.
 
     ``unfreeze`` names the modules that train (exact paths or globs, ``*`` for all of the network); ``head`` the
-    classifier that is replaced; ``features`` the hookable layers in depth order, the last being what the classifier
-    sees. ``architecture`` and ``preprocessing`` may be left out where the weights imply them. ``imagenet_top1`` is in
-    percent, of those very weights.
+    classifier that is replaced; ``features`` the hookable layers in depth order, the last being the
+    classifier's input. ``architecture`` and ``preprocessing`` may be left out if the weights imply them.
+    ``imagenet_top1`` is the accuracy of these weights, in percent.
 
+    >>> from zoo import TimmWeights
     >>> backbone = Backbone(
     ...     name="tiny", weights=TimmWeights("test_vit.r160_in1k"), unfreeze=("blocks.5", "norm"), head=Head("head"),
     ...     features=(FeatureLayer("blocks.5", 64), FeatureLayer("fc_norm", 64, pool="flatten")),
@@ -445,27 +270,35 @@ class Backbone:
             raise ValueError("'default' is the backbone's own record; name the recipe otherwise")
         return recipes
 
+    @field_validator("weights")
+    @classmethod
+    def _weights_are_strict_and_described(cls, weights: WeightSource) -> WeightSource:
+        made = type(weights)
+        if not is_pydantic_dataclass(made):
+            raise ValueError(f"{made.__name__} is not checked; decorate it with pydantic's @dataclass(frozen=True)")
+        words = weights.describe()
+        if not isinstance(words, str) or not words or not words.isprintable():
+            raise ValueError(f"{made.__name__}.describe() returned {words!r:.80}; expected one line of text")
+        return weights
+
     @model_validator(mode="after")
     def _architecture_is_known(self) -> Backbone:
-        if self.architecture is None and self.weights.kind not in ("timm", "torchvision"):
+        if self.architecture is None and self.weights.implied_network() is None:
             raise ValueError(f"weights of kind {self.weights.kind!r} do not say which network: give architecture")
         return self
 
     @property
     def network(self) -> TimmArchitecture | TorchvisionArchitecture | FactoryArchitecture:
         """The network to build: as declared, or as the weights imply."""
-        if self.architecture is not None:
-            return self.architecture
-        if isinstance(self.weights, TorchvisionWeights):
-            return TorchvisionArchitecture(self.weights.name)
-        assert isinstance(self.weights, TimmWeights)  # noqa: S101 - the validator above has made sure
-        return TimmArchitecture(self.weights.name)
+        network = self.architecture or self.weights.implied_network()
+        assert network is not None  # noqa: S101 - the validator above has made sure
+        return network
 
     def tuning(self, recipe: str) -> Tuning:
-        """What a recipe comes to for this backbone; ``"default"`` is the record itself.
+        """Return a recipe with the blanks filled in from this backbone; ``"default"`` is the record itself.
 
         Every backbone has a recipe ``"scratch"``: its own, or :data:`SCRATCH`.
-        Raises :class:`~zoo.errors.UnknownNameError` for a recipe that is not declared.
+        Raises :class:`~zoo.errors.UnknownNameError` if the recipe is not declared.
         """
         if recipe == "default":
             return Tuning("default", self.unfreeze, self.head, Training(), self.features)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
-from zoo.backbone import STRICT, FactoryPath, HubId, Name, Text
+from zoo.fields import STRICT, FactoryPath, HubId, Name, Text
 
 if TYPE_CHECKING:
     import numpy as np

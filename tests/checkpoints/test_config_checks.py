@@ -12,7 +12,7 @@ import pytest
 
 import zoo
 from zoo import Backbone, DualHead, Head, Preprocessing, TorchvisionArchitecture, WeightsError
-from zoo.backbone import TimmArchitecture
+from zoo.architecture import TimmArchitecture
 from zoo_harness.cli.main import run
 
 from ..hub_server import Hub

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import zoo
 from zoo import Backbone, Head, UsageError, WeightsError
-from zoo.backbone import TimmArchitecture
+from zoo.architecture import TimmArchitecture
 from zoo.errors import ZooError
 from zoo_harness.cli.main import run
 from zoo_harness.records.file_names import CHECKPOINT

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import zoo
 from zoo import Backbone, DualHead, Head, Preprocessing, UsageError, WeightsError
-from zoo.backbone import TimmArchitecture
+from zoo.architecture import TimmArchitecture
 from zoo_harness.checkpoints.save import digest, save_checkpoint
 from zoo_harness.models.build import build_network
 from zoo_harness.models.modules import capture

@@ -12,7 +12,7 @@ import pytest
 
 import zoo
 from zoo import Backbone, DualHead, Head, UsageError, WeightsError, ZooError
-from zoo.backbone import TimmArchitecture
+from zoo.architecture import TimmArchitecture
 from zoo_harness.hub.publication import check_tree, new_tree, publish_to_folder, write_tree
 from zoo_harness.records.file_names import CHECKPOINT
 from zoo_harness.records.run import FrozenPartRecord, read_run

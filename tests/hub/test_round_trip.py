@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from zoo import Backbone, DualHead, Head, WeightsError
-from zoo.backbone import TimmArchitecture
+from zoo.architecture import TimmArchitecture
 from zoo_harness.hub import round_trip
 from zoo_harness.hub.publication import write_tree
 from zoo_harness.hub.round_trip import verify_tree

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from zoo import DeclarationError, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
-from zoo.backbone import Architecture
+from zoo.architecture import Architecture
 from zoo_harness.models.build import build_network
 
 

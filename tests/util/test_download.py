@@ -12,9 +12,10 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+from torch import nn
 
 from zoo import Backbone, KerasWeights, UnreachableError, WeightsError
-from zoo_harness.models.weights import locate
+from zoo_harness.models.weights import load_weights
 from zoo_harness.util.digests import md5_of
 from zoo_harness.util.download import fetch
 
@@ -55,7 +56,7 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_whole_file_arrives_and_nothing_beside_it(shop: str, tmp_path: Path) -> None:
     target = tmp_path / "new folder" / "net.h5"
-    fetch(f"{shop}/whole.h5", target, MD5)
+    fetch(f"{shop}/whole.h5", target, md5=MD5)
     assert target.read_bytes() == CONTENT
     assert md5_of(target) == MD5
     assert list(target.parent.iterdir()) == [target]
@@ -71,7 +72,7 @@ def test_whole_file_arrives_and_nothing_beside_it(shop: str, tmp_path: Path) -> 
 )
 def test_file_that_does_not_arrive_leaves_nothing(shop: str, tmp_path: Path, name: str, told: str) -> None:
     with pytest.raises(OSError, match=told):
-        fetch(f"{shop}/{name}", tmp_path / "net.h5", MD5, silence=0.3)
+        fetch(f"{shop}/{name}", tmp_path / "net.h5", md5=MD5, silence=0.3)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -80,11 +81,11 @@ def test_other_file_than_the_published_one_is_not_kept(shop: str, tmp_path: Path
     earlier = tmp_path / "net.h5"
     earlier.write_text("what was there")
     with pytest.raises(WeightsError) as caught:
-        fetch(f"{shop}/{name}", earlier, md5)
+        fetch(f"{shop}/{name}", earlier, md5=md5)
     half = CONTENT if name == "whole.h5" else CONTENT[: len(CONTENT) // 2]
     found = hashlib.md5(half, usedforsecurity=False).hexdigest()
     assert str(caught.value) == (
-        f"{shop}/{name}: the server gave a file with MD5 {found}, published is {md5}; nothing was kept"
+        f"{shop}/{name}: the server gave another file, its MD5 is {found}, published is {md5}; nothing was kept"
     )
     assert [path.read_text() for path in tmp_path.iterdir()] == ["what was there"]
 
@@ -101,7 +102,7 @@ def test_answer_that_is_no_http_is_an_os_error(tmp_path: Path) -> None:
         thread = threading.Thread(target=answer)
         thread.start()
         with pytest.raises(ConnectionError, match="BadStatusLine: 220 smtp ready"):
-            fetch(f"http://127.0.0.1:{server.getsockname()[1]}/net.h5", tmp_path / "net.h5", MD5)
+            fetch(f"http://127.0.0.1:{server.getsockname()[1]}/net.h5", tmp_path / "net.h5", md5=MD5)
         thread.join()
 
 
@@ -121,7 +122,7 @@ def keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def unreachable(backbone: Backbone, source: KerasWeights) -> UnreachableError:
     with pytest.raises(UnreachableError) as caught:
-        locate(backbone, source)
+        load_weights(nn.Identity(), backbone, source)
     assert "weights of 'tiny_resnet' not found" in str(caught.value)
     assert "--weights PATH" in str(caught.value)
     return caught.value

@@ -16,7 +16,10 @@ HEAVY = {
     "torch", "timm", "torchvision", "datasets", "huggingface_hub", "numpy", "sklearn", "matplotlib", "PIL",
     "safetensors", "transformers", "jinja2",
 }  # fmt: skip
-SUBMODULES = ("backbone", "dataset", "errors", "hookspecs", "reachability", "registry", "testing")
+SUBMODULES = (
+    "architecture", "backbone", "dataset", "errors", "fields", "hookspecs", "reachability", "registry", "testing",
+    "weight_paths", "weights",
+)  # fmt: skip
 
 
 def heavy_after(program: str, cache: Path) -> list[str]:

@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from zoo.backbone import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
+from zoo.architecture import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
 from zoo.errors import UsageError, WeightsError, near_misses
 from zoo.registry import load_registry
 from zoo_harness.checkpoints.config_checks import check_configuration

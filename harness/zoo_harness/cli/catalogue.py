@@ -1,8 +1,8 @@
-"""What the installed plugins declare, as plain data, remembered between commands.
+"""List the declarations of the installed plugins as plain data, cached between commands.
 
-Finding the plugins and checking their records takes longer than all the rest of ``zoo list`` or of completing a name.
-So their outcome is kept in the user's cache, and used as long as no folder on the path and no source file of a plugin
-has changed. Nothing is kept when a plugin has a problem; commands that act on a backbone never read it from here.
+Finding the plugins and checking their records takes most of the time of ``zoo list`` and of completing a name. The
+result is therefore kept in the user's cache and used until a folder on the path or a source file of a plugin changes.
+Nothing is cached if a plugin has a problem. Commands that act on a backbone never read the cache.
 """
 
 from __future__ import annotations
@@ -13,15 +13,19 @@ import os
 import sys
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zoo import __version__
+from zoo import __version__, weight_paths
+
+if TYPE_CHECKING:
+    from zoo.weight_paths import Place
+    from zoo.weights import WeightSource
 
 Catalogue = dict[str, Any]
 
 
 def read_catalogue() -> Catalogue:
-    """The backbones, data sets and problems of the installed plugins.
+    """Return the backbones, data sets and problems of the installed plugins.
 
     >>> [backbone["name"] for backbone in read_catalogue()["backbones"]][:2]
     ['cait_s24', 'coat_lite_small']
@@ -29,6 +33,21 @@ def read_catalogue() -> Catalogue:
     path = _path()
     remembered = None if "ZOO_RAISE_PLUGIN_ERRORS" in os.environ else _remembered(path)
     return remembered if remembered is not None else _found(path)
+
+
+def weights_are_here(row: Catalogue) -> bool:
+    """Whether the weights of a backbone in the catalogue are on this machine; random ones always are.
+
+    Raises :class:`~zoo.errors.PluginError` if the source of a plugin fails.
+    """
+    if row["weights_kind"] == "random":
+        return True
+    if row["weights_place"]:
+        return weight_paths.find(row["weights_place"]) is not None
+    from zoo.registry import load_registry
+    from zoo_harness.models.weight_source import find_local
+
+    return find_local(load_registry().backbone(row["name"])) is not None
 
 
 def _found(path: Path) -> Catalogue:
@@ -46,20 +65,26 @@ def _found(path: Path) -> Catalogue:
 
 
 def _describe_backbone(name: str) -> dict[str, Any]:
-    from dataclasses import asdict
-
     from zoo.registry import load_registry
 
     backbone = load_registry().backbones[name]
-    repository = getattr(backbone.weights, "repository", None)
     return {
         "name": name,
-        "weights": {**asdict(backbone.weights), "repository": repository},
+        "weights": backbone.weights.describe(),
+        "weights_kind": backbone.weights.kind,
+        "weights_place": _place(backbone.weights),
         "imagenet_top1": backbone.imagenet_top1,
         "license": backbone.license,
         "recipes": ["default", *backbone.recipes],
         "plugin": load_registry().owner("backbone", name).distribution,
     }
+
+
+def _place(source: WeightSource) -> Place | None:
+    """Return the standard place of a source's file, ``None`` if the source overrides ``locate``."""
+    from zoo.weights import WeightSource
+
+    return source.standard_place() if type(source).locate is WeightSource.locate else None
 
 
 def _describe_dataset(name: str) -> dict[str, Any]:
@@ -98,7 +123,7 @@ def _remember(path: Path, catalogue: Catalogue) -> None:
 
 
 def _plugin_files() -> list[str]:
-    """The source files of every package a plugin comes from, and of the contract itself."""
+    """Return the source files of ``zoo`` and of every package with a plugin."""
     from zoo.registry import load_registry
 
     values = [plugin.value for plugin in load_registry().plugins]
@@ -116,7 +141,7 @@ def _stamp(file: str) -> list[int] | None:
 
 
 def _path() -> Path:
-    # One file for each environment and version, so that several do not drive each other out.
+    # One file for each environment and version, so that they do not overwrite each other.
     key = zlib.crc32("\0".join([__version__, sys.version, sys.prefix, *sys.path]).encode())
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(home).expanduser() / "blockzoo" / f"catalogue-{key:08x}.json"

@@ -1,20 +1,20 @@
-"""Builds the bare network a backbone's record names, initialised as its own constructor does it."""
+"""Build the network that a backbone's record names, initialised by its own constructor."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from zoo.backbone import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
+from zoo.architecture import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
 from zoo.errors import DeclarationError, near_misses, shortened
 from zoo_harness.util.entry_function import load_function
 
 
 def build_network(name: str, architecture: Architecture, device: str = "cpu") -> nn.Module:
-    """The whole network of backbone ``name`` with its original classifier, in evaluation mode.
+    """Build the whole network of backbone ``name`` with its original classifier, in evaluation mode.
 
     On ``device="meta"`` it takes no memory and its weights cannot be read: enough to count and name parameters.
-    Raises :class:`~zoo.errors.DeclarationError` where the architecture does not exist.
+    Raises :class:`~zoo.errors.DeclarationError` if the architecture does not exist.
     """
     with torch.device(device):
         match architecture:
@@ -47,7 +47,7 @@ def _build_torchvision(name: str, architecture: str) -> nn.Module:
 
     try:
         network: nn.Module = models.get_model(architecture, weights=None)
-    except NotImplementedError:  # RegNets read their widths from tensors, and those on the meta device hold nothing
+    except NotImplementedError:  # RegNets read their widths from tensors; tensors on the meta device have no values
         with torch.device("cpu"):
             network = models.get_model(architecture, weights=None).to("meta")
     except ValueError as error:

@@ -1,11 +1,10 @@
-"""Reads the H5 files that Keras applications publish, with h5py alone: tensors and names, never the model in them.
+"""Read tensors and their names from the H5 files of Keras applications, with h5py alone.
 
-Such a file may be hostile. So only plain datasets that lie in the file itself are read, none before its size is known,
-and all of them together are never larger than the file. ``model_config``, which says how to build the network and could
-name code to run, is not looked at.
+A file may be hostile. Only plain datasets inside the file are read, after their size is checked; together they are
+never larger than the file. ``model_config`` is never read: it describes the network and could name code to run.
 
-The layout is Keras' older one, which Keras 3 still writes for ``model.save("net.h5")``: the attribute ``layer_names``
-names one group for each layer, and the attribute ``weight_names`` of each names its datasets. Source:
+The layout is Keras' legacy H5 format, which Keras 3 still writes for ``model.save("net.h5")``: the attribute
+``layer_names`` names one group for each layer, and the attribute ``weight_names`` of each names its datasets. Source:
 ``keras/src/legacy/saving/legacy_h5_format.py`` of Keras 3.15.
 """
 
@@ -42,7 +41,7 @@ _MOST_NAMES = 10_000  # in one attribute; the largest of Keras applications has 
 _LONGEST_NAME = 1_000
 _FLOATS = ("float16", "float32", "float64")
 
-# What only one of the networks has, of those that come after it in this list.
+# Each layer is in this network and in none that follows in the list.
 _TELLTALE_LAYERS = {
     "conv4_block36_preact_bn": "ResNet152V2",
     "conv4_block23_preact_bn": "ResNet101V2",
@@ -59,11 +58,11 @@ _TELLTALE_LAYERS = {
 
 
 def read_keras_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of an H5 file of Keras as torch lays them out, named ``layer.weight``, ``layer.running_mean``, ...
+    """Return all tensors of a Keras H5 file in torch's layout, named ``layer.weight``, ``layer.running_mean``, ...
 
     Kernels become ``(out, in, height, width)`` or ``(out, in)``, those of depthwise convolutions
-    ``(in * multiplier, 1, height, width)``. Raises :class:`~zoo.errors.WeightsError` for a file that is damaged, is
-    laid out otherwise or points out of itself, and where h5py is not installed.
+    ``(in * multiplier, 1, height, width)``. Raises :class:`~zoo.errors.WeightsError` if a file is damaged, has
+    another layout or links to other files, and if h5py is not installed.
     """
     require_h5py(str(path))
     import h5py
@@ -74,10 +73,10 @@ def read_keras_tensors(path: Path) -> dict[str, Tensor]:
             return dict(_tensors(path, file))
     except WeightsError:
         raise
-    except Exception as error:  # damaged, h5py lets OSError, KeyError, RuntimeError, ValueError and more through
+    except Exception as error:  # for damaged files h5py raises OSError, KeyError, RuntimeError, ValueError and more
         reason = next(iter(str(error).strip().splitlines()), "")
-        told = f"{type(error).__name__}: {reason}".rstrip(": ")
-        raise WeightsError(f"{path}: damaged or cut short ({told}); fetch it again") from error
+        message = f"{type(error).__name__}: {reason}".rstrip(": ")
+        raise WeightsError(f"{path}: damaged or cut short ({message}); fetch it again") from error
 
 
 def require_h5py(what: str) -> None:
@@ -90,7 +89,7 @@ def require_h5py(what: str) -> None:
 
 
 def named_as_in(network: Iterable[str], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors with each layer's name turned into the path of its module; those of no module keep theirs.
+    """Rename tensors from their layer to the path of its module; tensors of no module keep their names.
 
     A layer belongs to the module whose path, with ``_`` for every dot, is its name.
 
@@ -102,7 +101,7 @@ def named_as_in(network: Iterable[str], tensors: dict[str, Tensor]) -> dict[str,
 
 
 def network_of(layers: Iterable[str]) -> str | None:
-    """Which of Keras' residual, dense and VGG networks has these layers, ``None`` where that is not plain.
+    """Name the residual, dense or VGG network of Keras that has these layers, ``None`` if it is unclear.
 
     >>> network_of(["block5_conv3", "block5_conv4"])
     "Keras' VGG19"
@@ -159,7 +158,7 @@ def _root(path: Path, file: h5py.File) -> Any:
 
 
 def _names(path: Path, group: Any, attribute: str) -> list[str]:
-    """The names an attribute lists; a long list is cut into attributes ``name0``, ``name1``, ..."""
+    """Return the names that an attribute lists; Keras splits long lists into attributes ``name0``, ``name1``, ..."""
     numbered = (f"{attribute}{number}" for number in range(len(group.attrs)))
     parts = [attribute] if attribute in group.attrs else [part for part in numbered if part in group.attrs]
     if not parts:
@@ -171,7 +170,7 @@ def _names_of_one(path: Path, group: Any, attribute: str) -> list[str]:
     import h5py
 
     stored = group.attrs.get_id(attribute)
-    if stored.shape == (0,):  # of a layer without weights
+    if stored.shape == (0,):  # a layer without weights
         return []
     kind = h5py.check_string_dtype(stored.dtype)
     too_many = len(stored.shape) != 1 or stored.shape[0] > _MOST_NAMES
@@ -188,7 +187,7 @@ def _names_of_one(path: Path, group: Any, attribute: str) -> list[str]:
 
 
 def _inside(path: Path, group: Any, name: str, kind: str) -> Any:
-    """The group or dataset at a path, reached through nothing that could lead out of the file."""
+    """Return the group or dataset at a path; refuse links, which could lead out of the file."""
     import h5py
 
     found = group
@@ -207,7 +206,7 @@ def _inside(path: Path, group: Any, name: str, kind: str) -> Any:
 
 
 def _size_of_plain(path: Path, name: str, dataset: Any) -> int:
-    """The bytes of a dataset that is floats, in this file, in full and not compressed."""
+    """Return the size in bytes of a dataset; refuse all but uncompressed floats stored in this file."""
     if dataset.is_virtual or dataset.external:
         raise WeightsError(f"{path}: tensor {name!r} lies in another file, which is not read")
     if dataset.dtype.name not in _FLOATS:
@@ -222,7 +221,7 @@ def _size_of_plain(path: Path, name: str, dataset: Any) -> int:
 
 
 def _parameter(path: Path, layer: str, name: str) -> str:
-    """``layer.weight`` for ``layer/kernel:0``."""
+    """Return ``layer.weight`` for ``layer/kernel:0``."""
     variable = re.sub(r":\d+$", "", name.rpartition("/")[2])
     if variable not in _PARAMETERS:
         raise WeightsError(f"{path}: layer {layer!r} has a {variable!r}; expected one of {', '.join(_PARAMETERS)}")
@@ -230,7 +229,7 @@ def _parameter(path: Path, layer: str, name: str) -> str:
 
 
 def _laid_out(path: Path, name: str, values: Tensor) -> Tensor:
-    """A tensor as torch lays it out; Keras puts the output channels last."""
+    """Return a tensor in torch's layout; Keras puts the output channels last."""
     variable = name.rpartition("/")[2]
     if "kernel" not in variable:
         return values

@@ -12,8 +12,10 @@ from typing import Any
 
 from torch import nn
 
-from zoo.backbone import Backbone, Preprocessing, TimmArchitecture, TorchvisionWeights, Tuning
+from zoo.architecture import TimmArchitecture
+from zoo.backbone import Backbone, Preprocessing, Tuning
 from zoo.errors import DeclarationError
+from zoo.weights import TorchvisionWeights
 
 
 def resolve_preprocessing(backbone: Backbone, network: nn.Module, tuning: Tuning) -> Preprocessing:

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, get_args
 
-from zoo.backbone import Backbone, DualHead, FeatureLayer, FileWeights, RandomWeights, Tuning, WeightSource
+from zoo.backbone import Backbone, DualHead, FeatureLayer, Tuning
 from zoo.dataset import Dataset
 from zoo.errors import UnknownNameError, UsageError, check_choice
+from zoo.weights import FileWeights, RandomWeights, WeightSource
 
 PRECISIONS = ("fp32", "bf16")
 CacheDtype = Literal["exact", "fp16", "bf16"]

@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from zoo.backbone import Digest, DualHead, FeatureLayers, Head, Preprocessing, Training
+from zoo.backbone import DualHead, FeatureLayers, Head, Preprocessing, Training
+from zoo.fields import Digest
 from zoo_harness.records.file_names import HISTORY, RECORD
 
 RUN = "run.json"

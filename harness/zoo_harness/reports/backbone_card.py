@@ -1,6 +1,6 @@
-"""The card of a backbone: what is declared of it, what its recipes train, and what was published about it.
+"""Render the card of a backbone: its declaration, the modules its recipes train, and published results.
 
-It depends on the declaration and the published tables alone, so that it is the same on every machine.
+The card depends on the declaration and the published tables alone, so it is the same on every machine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Rows = list[tuple[str, str]]
 
 
 def render_backbone_card(backbone: Backbone) -> str:
-    """The whole card in Markdown; counts are for 10 classes.
+    """Render the whole card in Markdown; counts are for 10 classes.
 
     >>> from zoo import load_registry
     >>> print(render_backbone_card(load_registry().backbone("resnet18")).splitlines()[0])
@@ -78,7 +78,7 @@ def _recipe_table(shown: dict[str, Any], head: Head | DualHead) -> Rows:
 
 
 def _ours(figure: Published, backbone: Backbone) -> str:
-    """Our count beside the printed one, for as many classes, and whether the source left the classifier out."""
+    """Return our parameter count for the source's number of classes; say whether the source omits the classifier."""
     classes = backbone.recipes[figure.recipe].reported_classes
     ours = describe_backbone(backbone, figure.recipe, classes)["parameters"]
     printed = figure.row.trainable_parameters
@@ -90,7 +90,7 @@ def _ours(figure: Published, backbone: Backbone) -> str:
 
 
 def _layer_tables(recipes: list[dict[str, Any]]) -> list[tuple[list[dict[str, Any]], list[str]]]:
-    """Each different list of feature layers, and the recipes that have it."""
+    """Return each distinct list of feature layers with the recipes that have it."""
     tables: list[tuple[list[dict[str, Any]], list[str]]] = []
     for recipe in recipes:
         same = next((names for features, names in tables if features == recipe["features"]), None)

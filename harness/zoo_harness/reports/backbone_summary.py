@@ -1,4 +1,4 @@
-"""What is declared of a backbone and what a recipe makes of it, as plain data: for ``zoo show`` and for its card."""
+"""Describe a backbone and a recipe as plain data, for ``zoo show`` and the backbone's card."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from zoo_harness.models.build import build_network
 from zoo_harness.models.preprocessing import resolve_preprocessing
 from zoo_harness.models.surgery import prepare
 from zoo_harness.models.tuned_network import count_parameters
-from zoo_harness.models.weight_paths import describe
 from zoo_harness.reports.wording import preprocessing_in_words, training_in_words
 
 
 def describe_backbone(backbone: Backbone, recipe: str, classes: int) -> dict[str, Any]:
-    """Provenance, recipe, preprocessing, counts and names of what trains, and the feature layers.
+    """Return provenance, recipe, preprocessing, parameter counts, names of trained tensors and feature layers.
 
-    The network is built without its weights, so nothing is downloaded and the answer is the same on every machine.
-    Raises :class:`~zoo.errors.UnknownNameError` for a recipe that is not declared.
+    The network is built without its weights, so nothing is downloaded and the result is the same on every machine.
+    Raises :class:`~zoo.errors.UnknownNameError` if the recipe is not declared.
 
     >>> describe_backbone(load_registry().backbone("cait_s24"), "paper", 10)["parameters"]["trained"]
     1877130
@@ -36,7 +35,7 @@ def describe_backbone(backbone: Backbone, recipe: str, classes: int) -> dict[str
         "title": backbone.title or backbone.name,
         "plugin": load_registry().owner("backbone", backbone.name).origin,
         "network": f"{backbone.network.kind} {backbone.network.name}",
-        "weights": describe(backbone.weights),
+        "weights": backbone.weights.describe(),
         "license": backbone.license,
         "paper": backbone.paper,
         "pretrained_on": backbone.pretrained_on,

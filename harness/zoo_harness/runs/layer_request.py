@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.backbone import Backbone, WeightSource
+from zoo.backbone import Backbone
 from zoo.dataset import Dataset
 from zoo.errors import UsageError
 from zoo.registry import load_registry
+from zoo.weights import WeightSource
 from zoo_harness.records import option_checks
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import LayersOptions

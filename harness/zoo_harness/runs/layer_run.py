@@ -11,8 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from zoo.backbone import Backbone, FeatureLayer, Preprocessing, WeightSource
+from zoo.backbone import Backbone, FeatureLayer, Preprocessing
 from zoo.errors import UsageError
+from zoo.weights import WeightSource
 from zoo_harness.checkpoints.load import load_folder
 from zoo_harness.compute.allocator import keep_freed_memory
 from zoo_harness.compute.context import ComputeContext

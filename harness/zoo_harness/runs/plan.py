@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from zoo.backbone import Backbone, FeatureLayer, Preprocessing, Training, Tuning, WeightSource
+from zoo.backbone import Backbone, FeatureLayer, Preprocessing, Training, Tuning
 from zoo.dataset import Dataset
 from zoo.errors import DeclarationError, UsageError
+from zoo.weights import WeightSource
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.data.loading import RunData, load_data
 from zoo_harness.data.transform import BatchTransform

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.backbone import Backbone, FeatureLayer, Training, Tuning, WeightSource
+from zoo.backbone import Backbone, FeatureLayer, Training, Tuning
 from zoo.dataset import Dataset
 from zoo.errors import UsageError
 from zoo.registry import load_registry
+from zoo.weights import WeightSource
 from zoo_harness.compute.distributed import Processes
 from zoo_harness.records import option_checks
 from zoo_harness.records.options import EvalOptions

@@ -1,4 +1,4 @@
-"""Fetches a published file whole or not at all, and proves by its MD5 that it is the one that was published."""
+"""Fetches a published file whole or not at all, and proves by its digest that it is the published one."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from urllib.request import Request, urlopen
 
 from zoo.errors import WeightsError
 from zoo_harness.util.atomic_files import replacing
-from zoo_harness.util.digests import md5_of
+from zoo_harness.util.digests import digest_mismatch
 
 SILENCE_SECONDS = 30.0
 
 
-def fetch(url: str, target: Path, md5: str, silence: float = SILENCE_SECONDS) -> None:
+def fetch(
+    url: str, target: Path, *, sha256: str | None = None, md5: str | None = None, silence: float = SILENCE_SECONDS
+) -> None:
     """Download ``url`` to ``target``, whose folder is made; the name appears only when the whole file is proven.
 
-    ``silence`` is how many seconds the server may say nothing. Raises :class:`OSError` where the file cannot be had
-    or stored, the connection is cut or the server answers with an error, and :class:`~zoo.errors.WeightsError` where
-    the server gives another file.
+    ``sha256`` may be the beginning of the digest. ``silence`` is how many seconds the server may say nothing. Raises
+    :class:`OSError` where the file cannot be had or stored, the connection is cut or the server answers with an error,
+    and :class:`~zoo.errors.WeightsError` where the server gives another file.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as part:
         _copy(url, part, silence)
-        found = md5_of(part)
-        if found != md5:
-            raise WeightsError(f"{url}: the server gave a file with MD5 {found}, published is {md5}; nothing was kept")
+        fault = digest_mismatch(part, sha256=sha256, md5=md5)
+        if fault:
+            raise WeightsError(f"{url}: the server gave another file, its {fault}; nothing was kept")
 
 
 def _copy(url: str, part: Path, silence: float) -> None:

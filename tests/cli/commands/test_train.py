@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import zoo
-from zoo.backbone import SCRATCH, RandomWeights
+from zoo.backbone import SCRATCH
+from zoo.weights import RandomWeights
 from zoo_harness.cli.main import run
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.data.decoding import ImageData

@@ -14,7 +14,7 @@ def list_backbones(as_json: AsJson = False, _debug: Debug = False) -> None:
 
     catalogue = read_catalogue()
     warn_of(catalogue["problems"])
-    backbones = [_with_place(backbone) for backbone in catalogue["backbones"]]
+    backbones = [_row(backbone) for backbone in catalogue["backbones"]]
     if as_json:
         print_json(backbones)
         return
@@ -95,12 +95,15 @@ def list_datasets(as_json: AsJson = False, _debug: Debug = False) -> None:
     )
 
 
-def _with_place(backbone: dict[str, Any]) -> dict[str, Any]:
-    """The row with its weights told in words, and whether they are on this machine."""
-    from types import SimpleNamespace
+def _row(backbone: dict[str, Any]) -> dict[str, Any]:
+    """The backbone as ``--json`` prints it, and whether its weights are on this machine."""
+    from zoo.errors import PluginError
+    from zoo_harness.cli.catalogue import weights_are_here
 
-    from zoo_harness.models.weight_paths import describe, find_local
-
-    weights: Any = SimpleNamespace(**backbone["weights"])
-    here = weights.kind == "random" or find_local(weights) is not None
-    return {**backbone, "weights": describe(weights), "on_this_machine": here}
+    try:
+        here = weights_are_here(backbone)
+    except PluginError as error:
+        warn_of([str(error)])
+        here = False
+    shown = {key: value for key, value in backbone.items() if key not in ("weights_kind", "weights_place")}
+    return {**shown, "on_this_machine": here}

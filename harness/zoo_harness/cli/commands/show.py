@@ -31,10 +31,10 @@ def show(
     check_classes(classes)
 
     # From here on torch is imported, which takes seconds; what could be checked without it has been.
-    from zoo_harness.models.weight_paths import find_local
+    from zoo_harness.models.weight_source import find_local
     from zoo_harness.reports.backbone_summary import describe_backbone
 
-    local = find_local(backbone.weights)
+    local = find_local(backbone)
     description = {**describe_backbone(backbone, recipe, classes), "weights_file": str(local) if local else None}
     if split:
         from zoo_harness.frozen.partition.summary import describe_split

@@ -1,0 +1,50 @@
+"""Ask weight sources of plugins, and report those that fail by their plugin; torch is not imported."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from zoo import weights
+from zoo.backbone import Backbone
+from zoo.errors import PluginError, UnreachableError, WeightsError, ZooError
+from zoo.registry import explain, load_registry
+from zoo.weights import WeightSource
+
+
+def find_local(backbone: Backbone) -> Path | None:
+    """Return the file of a backbone's weights if it is on this machine.
+
+    Raises :class:`~zoo.errors.PluginError` if the source of a plugin fails.
+    """
+    with failures_by_plugin(backbone, backbone.weights):
+        found: object = backbone.weights.locate()
+        if found is not None and not isinstance(found, Path):
+            raise PluginError(f"locate() returned {found!r:.80}; expected a pathlib.Path or None")
+        return found
+
+
+@contextlib.contextmanager
+def failures_by_plugin(backbone: Backbone, source: WeightSource) -> Iterator[None]:
+    """Name plugin, backbone and source in errors of the body; those of built-in sources pass unchanged.
+
+    Raises :class:`~zoo.errors.WeightsError` for one of these, and :class:`~zoo.errors.PluginError` for all others.
+    """
+    try:
+        yield
+    except (UnreachableError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        if type(source).__module__ == weights.__name__:
+            raise
+        kind = WeightsError if isinstance(error, WeightsError) else PluginError
+        message = str(error) if isinstance(error, ZooError) else explain(error)
+        raise kind(f"{_origin(backbone, source)}: {message}") from error
+
+
+def _origin(backbone: Backbone, source: WeightSource) -> str:
+    registry, made = load_registry(), type(source)
+    registered = registry.backbones.get(backbone.name) == backbone
+    plugin = registry.owner("backbone", backbone.name).origin if registered else f"module {made.__module__!r}"
+    return f"{plugin}: weights of {backbone.name!r}, {made.__name__}"

@@ -1,0 +1,50 @@
+"""Records that name a network to build: one of timm, one of torchvision, or a function of an installed package."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+from pydantic.dataclasses import dataclass
+
+from zoo.fields import STRICT, FactoryPath
+
+
+@dataclass(frozen=True, config=STRICT)
+class TimmArchitecture:
+    """A network timm builds, named with its tag so that the preprocessing is that of those weights.
+
+    >>> TimmArchitecture("tf_efficientnet_lite0.in1k").kind
+    'timm'
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$")]
+    kind: Literal["timm"] = field(default="timm", kw_only=True)
+
+
+@dataclass(frozen=True, config=STRICT)
+class TorchvisionArchitecture:
+    """A network ``torchvision.models.get_model`` builds.
+
+    >>> TorchvisionArchitecture("efficientnet_v2_s").name
+    'efficientnet_v2_s'
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+    kind: Literal["torchvision"] = field(default="torchvision", kw_only=True)
+
+
+@dataclass(frozen=True, config=STRICT)
+class FactoryArchitecture:
+    """A function ``module:function`` of an installed package that returns a fresh ``torch.nn.Module``.
+
+    >>> FactoryArchitecture("my_package.networks:tiny").kind
+    'factory'
+    """
+
+    name: FactoryPath
+    kind: Literal["factory"] = field(default="factory", kw_only=True)
+
+
+Architecture = Annotated[TimmArchitecture | TorchvisionArchitecture | FactoryArchitecture, Field(discriminator="kind")]

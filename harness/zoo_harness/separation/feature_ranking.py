@@ -135,7 +135,7 @@ class _Search:
         return (values[rows, None] - values).square_()
 
     def _count_agreeing(self, rows: slice, distances: Tensor, left: Tensor) -> Tensor:
-        """Return, for each column in ``left``, the number of these rows that agree with their nearest once it is added."""
+        """Return, for each column in ``left``, the number of rows that agree with their nearest once it is added."""
         own = self.labels[rows]
         known = min(NEAREST if len(self.chosen) < 4 else NEAREST_LATER, distances.shape[1] - 1)
         nearest, others = distances.topk(known + 1, largest=False)

@@ -23,7 +23,7 @@ else:
     except ModuleNotFoundError:
 
         class Metric:
-            """Stand in for the base class if torchmetrics is not installed: importing works, using it raises an error."""
+            """Stand in for the base class if torchmetrics is not installed: importing works, using it raises."""
 
             def __init__(self, **_: Any) -> None:
                 raise UsageError("SeparationMetric needs torchmetrics: pip install 'blockzoo[torchmetrics]'")

@@ -70,10 +70,10 @@ class RescoreRequest:
 
 
 class Figure(Record):
-    """One figure, recorded and found; the errors are of one standard error, of SI by bootstrap.
+    """One figure as recorded and as found here, each with one standard error (for SI scores by bootstrap).
 
-    ``images_apart``: by how many images they differ, of the same images; soft SI counts halves. ``errors_apart``: by
-    how many standard errors of their difference, as if the images were not the same.
+    ``images_apart``: their difference in images, if the images are the same; soft SI counts halves. ``errors_apart``:
+    their difference in standard errors, as if the images were not the same.
     """
 
     name: str
@@ -250,7 +250,7 @@ def compared(
     same_data: bool,
     per_rounded: int = IMAGES_PER_ROUNDED["fp32"],
 ) -> Figure:
-    """What became of a figure; of the same images one in ``per_rounded``, and at least one, may be rounded otherwise.
+    """Compare a figure with its record; one image in ``per_rounded``, and at least one, may differ by rounding.
 
     >>> recorded, found = (Measurement(value=v, standard_error=0.02, n=500) for v in (0.8, 0.798))
     >>> compared("accuracy", "evaluation", recorded, found, same_data=True).verdict
@@ -277,7 +277,7 @@ def compared(
 
 
 def error_of(measurement: Measurement) -> float:
-    """The standard error that is shown: of a score of the SI family that by bootstrap."""
+    """Return the standard error to show: for a score of the SI family that by bootstrap."""
     return measurement.bootstrap_error if isinstance(measurement, ScoreMeasurement) else measurement.standard_error
 
 

@@ -150,7 +150,7 @@ def _print_curve(curve: Curve, scoring: Scoring) -> None:
 
 
 def _room_for_bars(rows: list[list[str]]) -> int:
-    """How long bars beside these cells may be: none where the terminal has no room for short ones."""
+    """Return the length of bars beside these cells; 0 if the terminal has no room for short ones."""
     taken = sum(2 + max(map(len, column)) for column in zip(*rows, strict=True))
     room = shutil.get_terminal_size((_WIDTH, 24)).columns - taken - 1
     return min(room, _LONGEST_BAR) if room >= _SHORTEST_BAR else 0

@@ -89,7 +89,7 @@ def si(
 
 
 def _default_order(labels: Array, reference_labels: Array | None, per_class: int | None) -> int:
-    """2, or 1 where each sample has but one neighbour, which is then said."""
+    """Return 2, or 1 with a note if each sample has only one neighbour."""
     import numpy as np
 
     if reference_labels is not None:

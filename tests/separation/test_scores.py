@@ -562,14 +562,10 @@ def errors_by_partners(_counts, _max_count, partners, _seed):
     return 0.25, 0.0 if partners is None else len(partners) / 1000
 
 
-ADJUSTED = ScoreDefinition(
-    "adjusted", "adjusted_si", "adjusted SI", "adjusted", "SI of {sample}s over chance", above_chance
-)
+ADJUSTED = ScoreDefinition("adjusted", "adjusted SI", "SI of {sample}s over chance", above_chance)
 MAJORITY = ScoreDefinition(
     "majority",
-    "majority_si",
     "majority SI",
-    "majority",
     "fraction of {sample}s that have most of {order} neighbours on their side",
     by_majority,
     has_orders=True,

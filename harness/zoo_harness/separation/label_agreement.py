@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -151,47 +151,36 @@ def _agreement(
     definitions = [each for each in SCORES if each.neighbours == kind]
     chance = _chance(labels, candidate_labels, among_themselves=among_themselves)
     same_label = torch.empty_like(found.indices, dtype=torch.bool)
-    tied = {each.key: labels.new_zeros(len(each.orders(order))) for each in definitions}
+    decided = {each.key: labels.new_zeros(len(each.orders(order))) for each in definitions}
     first = labels.new_zeros(3)
     step = max(1, memory_budget // (128 * order))
     for start in range(0, n, step):
         rows = slice(start, start + step)
         same_label[rows] = candidate_labels[found.indices[rows]] == labels[rows, None]
-        ties = _ties(found, same_label, rows)
-        fewest, most = _range_of_same_label(ties)
+        tied, tied_same, fewest, most = _ties(found, same_label, rows)
         for each in definitions:
             for number in each.orders(order):
                 ends = (Neighbourhood(end[:, number - 1], number, chance) for end in (fewest, most))
                 one, other = (each.function(end)[0] for end in ends)
-                tied[each.key][number - 1] += (one != other).sum()
+                decided[each.key][number - 1] += (one != other).sum()
         equal = found.squared_distances[rows, 0] == 0
-        other_label = ties.tied_same_label[:, 0] < ties.tied[:, 0]
-        first += torch.stack([ties.tied[:, 0] > 1, equal, equal & other_label]).sum(1)
+        first += torch.stack([tied[:, 0] > 1, equal, equal & (tied_same[:, 0] < tied[:, 0])]).sum(1)
     partners = found.indices[:, 0] if among_themselves else None
-    tied_at = {key: numbers.tolist() for key, numbers in tied.items()}
-    several, equal_rows, equal_other_label = first.tolist()
+    ties, duplicates, duplicates_other_label = first.tolist()
     return LabelAgreement(
         nearest=found.indices,
         same_label=same_label,
         partners=partners,
-        tied=tied_at,
-        ties=several,
-        duplicates=equal_rows,
-        duplicates_other_label=equal_other_label,
+        tied={key: numbers.tolist() for key, numbers in decided.items()},
+        ties=ties,
+        duplicates=duplicates,
+        duplicates_other_label=duplicates_other_label,
         chance=chance,
     )
 
 
-class _Ties(NamedTuple):
-    """The numbers that the module's docstring names, (rows, order)."""
-
-    tied: Tensor
-    tied_same_label: Tensor
-    inner: Tensor
-    inner_same_label: Tensor
-
-
-def _ties(found: Neighbours, same_label: Tensor, rows: slice) -> _Ties:
+def _ties(found: Neighbours, same_label: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return ``tied``, ``tied_same_label`` and both ends of the range (see the module), each (rows, order)."""
     distances = found.squared_distances[rows].contiguous()
     order = distances.shape[1]
     inner = torch.searchsorted(distances, distances)
@@ -202,15 +191,9 @@ def _ties(found: Neighbours, same_label: Tensor, rows: slice) -> _Ties:
     last = through == order
     tied = torch.where(last, found.last_tied[rows, None], through - inner)
     tied_same = torch.where(last, found.last_tied_alike[rows, None], same_before.gather(1, through) - inner_same)
-    return _Ties(tied, tied_same, inner, inner_same)
-
-
-def _range_of_same_label(ties: _Ties) -> tuple[Tensor, Tensor]:
-    """Return the least and the largest number of neighbours with the sample's label, (rows, order)."""
-    open_slots = torch.arange(1, ties.tied.shape[1] + 1, device=ties.tied.device) - ties.inner
-    fewest = (open_slots - (ties.tied - ties.tied_same_label)).clamp(min=0)
-    most = torch.minimum(open_slots, ties.tied_same_label)
-    return ties.inner_same_label + fewest, ties.inner_same_label + most
+    open_slots = torch.arange(1, order + 1, device=tied.device) - inner
+    fewest = (open_slots - (tied - tied_same)).clamp(min=0)
+    return tied, tied_same, inner_same + fewest, inner_same + torch.minimum(open_slots, tied_same)
 
 
 def _chance(labels: Tensor, candidate_labels: Tensor, *, among_themselves: bool) -> float:

@@ -51,14 +51,9 @@ class Score:
         >>> Score("soft SI", 2, 0.5, 0.1, 0.1, 0, {3: 0.5}, torch.empty(0)).to_dict()["per_class"]
         {'3': 0.5}
         """
-        return {
-            "order": self.order,
-            "value": self.value,
-            "standard_error": self.standard_error,
-            "bootstrap_error": self.bootstrap_error,
-            "tied": self.tied,
-            "per_class": {str(label): value for label, value in self.per_class.items()},
-        }
+        plain = ("order", "value", "standard_error", "bootstrap_error", "tied")
+        per_class = {str(label): value for label, value in self.per_class.items()}
+        return {**{name: getattr(self, name) for name in plain}, "per_class": per_class}
 
     def __str__(self) -> str:
         return f"{self.value:.4f} ± {self.bootstrap_error:.4f}"

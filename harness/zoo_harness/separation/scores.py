@@ -56,29 +56,36 @@ def errors_of_mean(counts: Tensor, max_count: int, partners: Tensor | None, seed
 
 @dataclass(frozen=True)
 class ScoreDefinition:
-    """One score: how it is called, computed and explained.
+    """One score: its names, definition and computation.
 
-    ``key``: its key in ``to_dict()``, ``run.json`` and :attr:`Separation.scores`. ``name``: its function in :mod:`zoo`
-    and its key in the torchmetrics metric. ``title``: its name in text. ``heading``: its name above a narrow column.
+    ``key``: its key in ``to_dict()``, ``run.json`` and :attr:`Separation.scores`. ``title``: its name in text.
     ``explanation``: its definition as a phrase, with ``{sample}`` and ``{order}`` to fill in.
 
     ``function``: returns a number for each sample, (N,) bool, integer or float64, and the number by which to divide it.
-    The score is the mean. It has to be monotone in ``same_label``: whether a tie matters is seen at both ends of the
-    range. ``has_orders``: whether the score exists for every order; otherwise it looks at one neighbour.
-    ``neighbours``: whether neighbours are samples or class means. ``errors``: takes these numbers, the divisor, the
-    nearest sample of each sample (or ``None``) and a seed; returns the standard and the bootstrap error.
+    The score is the mean. The number must rise or fall with ``same_label`` and never turn back, because ties are judged
+    by both ends of its range. ``has_orders``: whether the score exists for every order; otherwise it looks at one
+    neighbour. ``neighbours``: whether neighbours are samples or class means. ``errors``: takes these numbers, the
+    divisor, the nearest sample of each sample (or ``None``) and a seed; returns the standard and the bootstrap error.
     """
 
     key: str
-    name: str
     title: str
-    heading: str
     explanation: str
     function: ScoreFunction
     has_orders: bool = False
     higher_is_better: bool = True
     neighbours: Literal["samples", "centres"] = "samples"
     errors: ErrorFunction = errors_of_mean
+
+    @property
+    def name(self) -> str:
+        """Its function in :mod:`zoo` and its key in the torchmetrics metric, such as ``high_order_si``."""
+        return self.title.lower().replace("-", "_").replace(" ", "_")
+
+    @property
+    def heading(self) -> str:
+        """Its name above a narrow column, such as ``high-order``."""
+        return self.title.removesuffix(" SI")
 
     def orders(self, largest: int) -> range:
         """Return the orders that the score has in a search for ``largest`` neighbours."""
@@ -97,35 +104,27 @@ class ScoreDefinition:
 SCORES: list[ScoreDefinition] = [
     ScoreDefinition(
         key="si",
-        name="si",
         title="SI",
-        heading="SI",
         explanation="fraction of {sample}s whose nearest neighbour has their label",
         function=share_of_same_label,
     ),
     ScoreDefinition(
         key="high",
-        name="high_order_si",
         title="high-order SI",
-        heading="high-order",
         explanation="fraction of {sample}s whose {order} nearest neighbours all have their label",
         function=all_of_same_label,
         has_orders=True,
     ),
     ScoreDefinition(
         key="soft",
-        name="soft_si",
         title="soft SI",
-        heading="soft",
         explanation="mean fraction of each {sample}'s {order} nearest neighbours that have its label",
         function=share_of_same_label,
         has_orders=True,
     ),
     ScoreDefinition(
         key="anti",
-        name="anti_si",
         title="anti SI",
-        heading="anti",
         explanation="fraction of {sample}s whose {order} nearest neighbours all have other labels",
         function=none_of_same_label,
         has_orders=True,
@@ -133,9 +132,7 @@ SCORES: list[ScoreDefinition] = [
     ),
     ScoreDefinition(
         key="centre",
-        name="centre_si",
         title="centre SI",
-        heading="centre",
         explanation="fraction of {sample}s whose nearest class mean is that of their own class",
         function=share_of_same_label,
         neighbours="centres",

@@ -41,8 +41,11 @@ if TYPE_CHECKING:
         separation_index as separation_index,
         soft_si as soft_si,
     )
-    from zoo_harness.separation.result import Separation as Separation, SeparationIndex as SeparationIndex
-    from zoo_harness.separation.score import Score as Score
+    from zoo_harness.separation.result import (
+        Score as Score,
+        Separation as Separation,
+        SeparationIndex as SeparationIndex,
+    )
     from zoo_harness.separation.torchmetrics_metric import SeparationMetric as SeparationMetric
 
 __getattr__, __dir__, _HOME_OF = lazy_imports(__name__)

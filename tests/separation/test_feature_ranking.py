@@ -67,13 +67,13 @@ def test_z_scores_change_the_order():
 def test_most_of_the_work_is_spared(monkeypatch):
     """Few rows are compared with all others, once there is a feature to start from."""
     rows = []
-    compare = feature_ranking._Search._of_doubtful
+    compare = feature_ranking._Search._count_doubtful
 
     def counted(search, column, doubtful, *rest):
         rows.append((len(search.chosen), len(doubtful)))
         return compare(search, column, doubtful, *rest)
 
-    monkeypatch.setattr(feature_ranking._Search, "_of_doubtful", counted)
+    monkeypatch.setattr(feature_ranking._Search, "_count_doubtful", counted)
     rng = np.random.default_rng(3)
     rank_features(rng.normal(size=(500, 12)), rng.integers(0, 3, 500))
     at_first = sum(count for chosen, count in rows if chosen == 0)

@@ -76,26 +76,27 @@ def _print_accuracy(record: RunRecord) -> None:
 def _print_separation(record: RunRecord) -> None:
     from zoo_harness.reports.separation_tables import (
         pixels_in_words,
+        score_definitions,
         scored_layer,
         separation_notes,
         separation_rows,
         splits_scored,
     )
+    from zoo_harness.separation.scores import SCORES
 
-    columns = ["split", "features", "SI", "high-order", "soft", "anti", "centre"]
+    columns = ["split", "features", *(each.heading for each in SCORES)]
     rows = []
     for title, split, _images in splits_scored(record):
-        for place, row in enumerate(separation_rows(record, split)):
+        for index, row in enumerate(separation_rows(record, split)):
             first, *others = row.scores
             cells = [_fraction(first), *(f"{score.value:.4f}" if score else "-" for score in others)]
-            rows.append(["" if place else title.removesuffix(" split").lower(), row.name, *cells])
+            rows.append(["" if index else title.removesuffix(" split").lower(), row.name, *cells])
     print_table(columns, rows, right=columns[2:])
     print_lines(
         "",
         f"before and after training: outputs of layer {scored_layer(record)}",
         f"raw pixels: images {pixels_in_words(record)}",
-        "SI looks at the nearest other image of the split, high-order, soft and anti SI",
-        "at the nearest two (order 2), centre SI at class means. Of anti, less is better.",
+        *(f"{title}: {definition}" for title, definition in score_definitions()),
         "± is one standard error, of SI by bootstrap; the card has all errors.",
         *separation_notes(record),
     )

@@ -1,4 +1,4 @@
-"""The Separation Index family layer by layer: which layers of a network separate the classes, and how far."""
+"""The Separation Index family layer by layer: how well each layer of a network separates the classes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from zoo_harness.compute.context import ComputeContext
 from zoo_harness.data.decoding import ImageData
 from zoo_harness.evaluation.layer_features import layer_features
 from zoo_harness.evaluation.split_evaluation import EVALUATION_BATCH_SIZE
-from zoo_harness.evaluation.split_scores import ORDER, Scoring, recorded, score_features
+from zoo_harness.evaluation.split_scores import Scoring, recorded, score_features
 from zoo_harness.records.run import LayerCurveRecord, LayerScores, SplitSeparation
 from zoo_harness.separation.result import Separation
+from zoo_harness.separation.scores import DEFAULT_ORDER
 from zoo_harness.util.progress import Progress
 
 RAW_PIXELS = "raw pixels"
@@ -24,9 +25,10 @@ RAW_PIXELS = "raw pixels"
 
 @dataclass(frozen=True)
 class ScoredLayer:
-    """One point of a curve: a layer's path, or ``"raw pixels"``, how wide its features are, and its scores.
+    """One point of a curve: a layer's path, or ``"raw pixels"``, the width of its features, and its scores.
 
-    ``vector`` says how its output became one vector: as declared (``average``, ``cls``, ...) or ``flatten``.
+    ``vector``: how its output was reduced to one vector: as declared (``average``, ``cls``, ...) or ``flatten``.
+    ``kept_in``: where the features were kept, in memory or in a file.
     """
 
     path: str
@@ -36,7 +38,7 @@ class ScoredLayer:
     separation: Separation
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but what there is of every sample, for JSON."""
+        """Return everything but the values of single samples, for JSON."""
         plain = {"layer": self.path, "width": self.width, "vector": self.vector, "kept_in": self.kept_in}
         return {**plain, **self.separation.to_dict()}
 
@@ -50,9 +52,9 @@ def score_layers(
     progress: Progress,
     folder: Path | None = None,
 ) -> list[ScoredLayer]:
-    """Scores of the raw pixels and of every layer, from one pass over the images.
+    """Score the raw pixels and every layer, from one pass over the images.
 
-    Features take up to half of the memory budget and then a file; the search takes the other half.
+    Features take up to half of the memory budget, then go to a file; the search takes the other half.
     """
     pixels = data.raw_pixels
     scores = score_features(pixels, data.labels, compute, scoring)
@@ -70,7 +72,7 @@ def score_outputs(
     folder: Path | None = None,
     batch_size: int = 256,
 ) -> list[ScoredLayer]:
-    """The same without the raw pixels; ``batch_size`` is the most images that run at a time."""
+    """Score every layer without the raw pixels; ``batch_size``: number of images that run at a time."""
     half = scoring.memory_budget // 2
     curve = []
     with layer_features(
@@ -102,11 +104,11 @@ def run_curve(
     *,
     raw_pixels: SplitSeparation | None,
 ) -> LayerCurveRecord:
-    """The curve of at least two images of a split, from one pass over them; ``raw_pixels``: scores that are there.
+    """Score every layer on a split of at least two images, from one pass; ``raw_pixels``: scores measured before.
 
-    Raises :class:`~zoo.errors.ZooError` where a declared layer does not run or its features find no room.
+    Raises :class:`~zoo.errors.ZooError` if a declared layer does not run or its features do not fit on the disk.
     """
-    scoring = Scoring(order=min(ORDER, len(images) - 1), pooled=True)
+    scoring = Scoring(order=min(DEFAULT_ORDER, len(images) - 1), pooled=True)
     found = score_outputs(network, layers, images, compute, scoring, progress, batch_size=EVALUATION_BATCH_SIZE)
     scored = [
         LayerScores(path=layer.path, width=layer.width, vector=layer.vector, separation=recorded(layer.separation))

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from zoo.backbone import DualHead, FeatureLayers, Head, Preprocessing, Training
 from zoo.fields import Digest
@@ -168,46 +168,59 @@ class Measurement(Record):
 
 
 class ScoreMeasurement(Measurement):
-    """One score of the Separation Index family, with what :class:`zoo_harness.score.Score` says of its certainty.
+    """One score of the Separation Index family and its errors, as in :class:`zoo.Score`.
 
-    ``standard_error`` takes the images as independent; ``bootstrap_error`` draws images that are each other's nearest
-    neighbour together, and is the one that is shown. ``tied``: images whose number another choice among equally
-    distant neighbours would change.
+    ``standard_error`` assumes independent images. ``bootstrap_error`` draws images that are each other's nearest
+    neighbour together, and is the one shown. ``tied``: number of images for which another choice among equally distant
+    neighbours would change the score. Scores that are added later may leave [0, 1].
     """
 
+    value: Annotated[float, Field(allow_inf_nan=False)]
     bootstrap_error: StandardError
     tied: Count
 
 
-class SplitSeparation(Record):
-    """The five scores of one split, each image compared with all others of that split, by Euclidean distance.
+def _check_fraction(score: ScoreMeasurement) -> ScoreMeasurement:
+    if not 0 <= score.value <= 1:
+        raise ValueError(f"value {score.value:g} is not in [0, 1]")
+    return score
 
-    ``order``: of high-order, soft and anti SI; 2, or 1 for two images, which have one neighbour each: then these three
-    are ``None``, since at order 1 they say no more than SI. ``duplicates``: images whose features equal those of
-    another; ``duplicates_unlike``: those of them that equal one of another class.
+
+Fraction = Annotated[ScoreMeasurement, AfterValidator(_check_fraction)]
+
+
+class SplitSeparation(Record):
+    """The scores of one split, each image compared with all others of that split, by Euclidean distance.
+
+    ``order``: that of high-order, soft and anti SI. It is 2, or 1 for two images, which have one neighbour each; these
+    three scores are then ``None``, because at order 1 they repeat SI. ``duplicates``: number of images whose features
+    equal those of another image; ``duplicates_unlike``: number of those that equal one of another class. Any further
+    key is a score that ``zoo_harness.separation.scores`` lists now, or listed when the record was written.
     """
 
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, ScoreMeasurement | None]
+
     order: Literal[1, 2]
-    si: ScoreMeasurement
-    high: ScoreMeasurement | None
-    soft: ScoreMeasurement | None
-    anti: ScoreMeasurement | None
-    centre: ScoreMeasurement
+    si: Fraction
+    high: Fraction | None
+    soft: Fraction | None
+    anti: Fraction | None
+    centre: Fraction
     duplicates: int
     duplicates_unlike: int
 
     @property
-    def scores(self) -> tuple[ScoreMeasurement | None, ...]:
-        """SI, high-order, soft, anti and centre SI, as every table has them."""
-        return (self.si, self.high, self.soft, self.anti, self.centre)
+    def scores(self) -> dict[str, ScoreMeasurement]:
+        """The measured scores by key."""
+        return {key: value for key, value in self if isinstance(value, ScoreMeasurement)}
 
 
 class SeparationRecord(Record):
-    """The scores of one layer's features, on both splits; ``None`` for a split of one image, which has no neighbour.
+    """The scores of one layer's features on each split; ``None`` for a split of one image, which has no neighbour.
 
-    ``layer`` is ``"raw pixels"`` for the images themselves: the decoded uint8 values of each, as one row; see
-    :class:`SplitRecord` for their shape. ``test`` is ``None`` where no test split was kept for the end, and before
-    training, when nothing looks at it.
+    ``layer`` is ``"raw pixels"`` for the images themselves: the decoded uint8 values of each as one row; see
+    :class:`SplitRecord` for their shape. ``test`` is ``None`` before training, and if no test split was held back.
     """
 
     layer: str
@@ -271,7 +284,7 @@ class ConfusionSummary(Record):
 
 
 class LayerScores(Record):
-    """Scores of one layer's features; ``vector`` says how its output became one vector of ``width`` numbers.
+    """Scores of one layer's features; ``vector``: how its output was reduced to one vector of ``width`` numbers.
 
     ``path`` is ``"raw pixels"`` for the images themselves.
     """
@@ -290,7 +303,7 @@ class LayerCurveRecord(Record):
 
     @property
     def best(self) -> LayerScores:
-        """The layer of the network with the highest Separation Index, the earliest of equals."""
+        """The layer of the network with the highest Separation Index; of equal ones the earliest."""
         layers = [layer for layer in self.layers if layer.path != "raw pixels"]
         return max(layers or self.layers, key=lambda layer: layer.separation.si.value)
 

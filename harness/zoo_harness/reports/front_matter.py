@@ -1,4 +1,4 @@
-"""The YAML front matter of a run's card, which the Hub, timm and leaderboards read."""
+"""The YAML front matter of a run's card, read by the Hub, timm and leaderboards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from zoo_harness.records.run import Measurement, RunRecord
 from zoo_harness.util.text import one_line
 
-# Of https://huggingface.co/docs/hub/repositories-licenses; any other goes under "other", by its name.
+# From https://huggingface.co/docs/hub/repositories-licenses; any other licence becomes "other" with its name.
 HUB_LICENSES = frozenset(
     """
     apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0
@@ -28,7 +28,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
 
 def front_matter(record: RunRecord) -> str:
-    """The YAML between the two lines of dashes; it parses whatever the names in the record are."""
+    """Return the YAML between the two lines of dashes; it is valid for any names in the record."""
     loaders = ["timm", "transformers"] if record.loads_in_timm else []
     base_model = record.weights.source if record.weights.kind in ("timm", "hub") else None
     results = _evaluation_results(record)
@@ -49,7 +49,7 @@ def front_matter(record: RunRecord) -> str:
 
 
 def hub_dataset(record: RunRecord) -> str | None:
-    """The data set's repository on the Hub, ``None`` where it has none."""
+    """Return the data set's repository on the Hub, or ``None`` if it has none."""
     dataset = record.dataset
     if dataset.hub_id or dataset.name != "hf":
         return dataset.hub_id
@@ -58,7 +58,7 @@ def hub_dataset(record: RunRecord) -> str | None:
 
 
 def _license(given: str | None) -> dict[str, Any]:
-    """Nothing where the source states no licence: a guess would be worse than a gap."""
+    """Return the licence keys; none if the source states no licence, because a guess would be worse."""
     name = one_line(given or "")
     if not name:
         return {}
@@ -68,7 +68,7 @@ def _license(given: str | None) -> dict[str, Any]:
 
 
 def _evaluation_results(record: RunRecord) -> list[EvalResult] | None:
-    """What the split of the headline gave, for finished runs alone: machines read no caveats."""
+    """Return the results on the headline's split for finished runs only: leaderboards do not read caveats."""
     accuracy, split = record.headline
     if record.status != "finished" or accuracy is None:
         return None
@@ -80,7 +80,7 @@ def _evaluation_results(record: RunRecord) -> list[EvalResult] | None:
         name = f"Separation Index of layer {separation.layer}"
         index = found.si
         arguments = {
-            "standard_error": round(index.bootstrap_error, 6),  # the one the card shows
+            "standard_error": round(index.bootstrap_error, 6),  # the error that the card shows
             "standard_error_by": "bootstrap",
             "order": 1,
             "distance": "euclidean",
@@ -97,7 +97,7 @@ def _result(
     return EvalResult(
         task_type="image-classification",
         task_name="Image Classification",
-        # One line each: PyYAML loses other line separators, and a title has no use for them.
+        # One line each, because PyYAML loses other line separators.
         dataset_type=hub_dataset(record) or dataset.name,
         dataset_name=one_line(dataset.title),
         dataset_split=one_line(record.headline[1].split),

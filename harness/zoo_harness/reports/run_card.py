@@ -97,7 +97,9 @@ def _context(record: RunRecord, repository: str | None, *, in_tree: bool) -> dic
         "balanced": len(set(headline_split.per_class)) == 1,
         "settings_table": _settings_table(record),
         "results_table": _results_table(record),
-        "separation_headings": [f"{name[0].upper()}{name[1:]}" for name in run_separation.HEADINGS],
+        "separation_scores": [
+            (f"{title[0].upper()}{title[1:]}", text) for title, text in run_separation.score_definitions()
+        ],
         "separation_tables": run_separation.separation_tables(record),
         "separation_notes": run_separation.separation_notes(record),
         "raw_pixels": run_separation.pixels_in_words(record),

@@ -1,31 +1,31 @@
-"""How a run's separation scores are shown, in its card and on the terminal: rows, and what to know of them."""
+"""The separation scores of a run for its card and the terminal: rows, definitions, and notes on their reliability."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
 from zoo_harness.records.run import RunRecord, ScoreMeasurement, SeparationRecord, SplitRecord, SplitSeparation
-from zoo_harness.reports import wording as card_wording
+from zoo_harness.reports.wording import NOT_MEASURED
+from zoo_harness.separation.scores import DEFAULT_ORDER, SCORES
 
 Split = Literal["train", "evaluation", "test"]
-ORDER = 2
-HEADINGS = ("SI", "high-order SI", "soft SI", "anti SI", "centre SI")
 
 
 class Row(NamedTuple):
-    """One row of the table: what was scored, and its scores in the order of ``HEADINGS``; ``None`` if not measured."""
+    """One row of the table: the name of the features, and their scores; ``None`` if not measured."""
 
     name: str
     found: SplitSeparation | None
 
     @property
-    def scores(self) -> tuple[ScoreMeasurement | None, ...]:
-        """The five scores."""
-        return self.found.scores if self.found else (None,) * len(HEADINGS)
+    def scores(self) -> list[ScoreMeasurement | None]:
+        """The scores in the order of :data:`~zoo_harness.separation.scores.SCORES`."""
+        found = self.found.scores if self.found else {}
+        return [found.get(each.key) for each in SCORES]
 
 
 def separation_rows(record: RunRecord, split: Split) -> list[Row]:
-    """Raw pixels, and the layer before and after training; nothing looks at a test split before."""
+    """Return the rows of a split: raw pixels, and the layer before training (not on a test split) and after it."""
     results = record.results
     measured = [
         ("raw pixels", results.separation_raw_pixels),
@@ -38,7 +38,7 @@ def separation_rows(record: RunRecord, split: Split) -> list[Row]:
 
 
 def splits_scored(record: RunRecord) -> list[tuple[str, Split, SplitRecord]]:
-    """What each split that is scored is called, in the order in which they are shown."""
+    """Return the title, key and record of each scored split, in the order of the tables."""
     dataset = record.dataset
     splits: list[tuple[str, Split, SplitRecord]] = [
         ("Evaluation split", "evaluation", dataset.evaluation),
@@ -48,7 +48,7 @@ def splits_scored(record: RunRecord) -> list[tuple[str, Split, SplitRecord]]:
 
 
 def separation_tables(record: RunRecord) -> list[tuple[str, list[list[str]]]]:
-    """A title and rows of cells for each split."""
+    """Return a title and rows of cells for each split."""
     tables = []
     for title, split, images in splits_scored(record):
         rows = [[row.name, *map(with_error, row.scores)] for row in separation_rows(record, split)]
@@ -57,26 +57,23 @@ def separation_tables(record: RunRecord) -> list[tuple[str, list[list[str]]]]:
 
 
 def scored_layer(record: RunRecord) -> str:
-    """The path of the layer that was scored, or would have been."""
+    """Return the path of the scored layer, or of the default one if none was scored."""
     results = record.results
     scored = results.separation_before or results.separation_after
     return scored.layer if scored else record.backbone.features[-1].path
 
 
 def pixels_in_words(record: RunRecord) -> str:
-    """What an image was compared by as raw pixels.
-
-    Both splits may have images of their own size.
-    """
+    """Return the size of the raw pixels of an image, as a phrase; splits may differ in it."""
     evaluation, train = _pixels(record.dataset.evaluation), _pixels(record.dataset.train)
     return evaluation if evaluation == train else f"{evaluation} (training split: {train})"
 
 
 def separation_notes(record: RunRecord) -> list[str]:
-    """A sentence for everything that bears on how far the scores can be trusted: few images, ties, equal images."""
+    """Return a sentence for everything that limits the reliability of the scores: few images, ties, equal images."""
     notes = []
     for title, split, images in splits_scored(record):
-        if images.images <= ORDER:
+        if images.images <= DEFAULT_ORDER:
             notes.append(_too_few(title, images.images))
         for row in separation_rows(record, split):
             if row.found:
@@ -84,15 +81,24 @@ def separation_notes(record: RunRecord) -> list[str]:
     return notes
 
 
+def score_definitions() -> list[tuple[str, str]]:
+    """Return the title and the definition of each score.
+
+    >>> score_definitions()[0]
+    ('SI', 'fraction of images whose nearest neighbour has their label')
+    """
+    return [(each.title, each.explain(DEFAULT_ORDER, "image")) for each in SCORES]
+
+
 def measurements(separation: SeparationRecord | None) -> list[ScoreMeasurement]:
-    """All scores that there are."""
+    """Return all measured scores."""
     splits = (separation.train, separation.evaluation, separation.test) if separation else ()
-    return [score for split in splits if split for score in split.scores if score]
+    return [score for split in splits if split for score in split.scores.values()]
 
 
 def with_error(score: ScoreMeasurement | None) -> str:
-    """A score with its bootstrap standard error."""
-    return f"{score.value:.4f} ± {score.bootstrap_error:.4f}" if score else card_wording.NOT_MEASURED
+    """Return a score with its bootstrap standard error."""
+    return f"{score.value:.4f} ± {score.bootstrap_error:.4f}" if score else NOT_MEASURED
 
 
 def _pixels(split: SplitRecord) -> str:
@@ -104,12 +110,12 @@ def _pixels(split: SplitRecord) -> str:
 def _too_few(title: str, images: int) -> str:
     if images == 1:
         return f"{title}: one image has no other to be compared with, so there is no score."
-    return f"{title}: of two images each has one neighbour, so there is no score of order {ORDER}."
+    return f"{title}: of two images each has one neighbour, so there is no score of order {DEFAULT_ORDER}."
 
 
 def _notes(where: str, found: SplitSeparation) -> list[str]:
     notes = []
-    tied = max(score.tied for score in found.scores if score)
+    tied = max(score.tied for score in found.scores.values())
     if tied:
         notes.append(f"{where}: equal distances decide for up to {tied:,} of the {found.si.n:,} images.")
     if found.duplicates:

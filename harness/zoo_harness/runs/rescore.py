@@ -45,8 +45,8 @@ from zoo_harness.records.run import (
     now,
 )
 from zoo_harness.records.subset import Subset
-from zoo_harness.reports.separation_tables import HEADINGS
 from zoo_harness.runs import provenance
+from zoo_harness.separation.scores import SCORES
 from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.progress import Progress
 
@@ -70,10 +70,10 @@ class RescoreRequest:
 
 
 class Figure(Record):
-    """One figure, recorded and found; the errors are of one standard error, of SI by bootstrap.
+    """One figure as recorded and as found here, each with one standard error (for SI scores by bootstrap).
 
-    ``images_apart``: by how many images they differ, of the same images; soft SI counts halves. ``errors_apart``: by
-    how many standard errors of their difference, as if the images were not the same.
+    ``images_apart``: their difference in images, if the images are the same; soft SI counts halves. ``errors_apart``:
+    their difference in standard errors, as if the images were not the same.
     """
 
     name: str
@@ -221,16 +221,17 @@ def _figures(
     yield compared("accuracy", split, accuracy, found.accuracy, same_data=same_data, per_rounded=per_rounded)
     if separation is None:
         return
-    scores = _recorded_scores(record, request.layer, split)
-    for name, recorded, score in zip(HEADINGS, scores, separation.scores, strict=True):
-        if score is not None:
-            yield compared(name, split, recorded, score, same_data=same_data, per_rounded=per_rounded)
+    recorded, here = _recorded_scores(record, request.layer, split), separation.scores
+    for each in SCORES:
+        if each.key in here:
+            before = recorded.get(each.key)
+            yield compared(each.title, split, before, here[each.key], same_data=same_data, per_rounded=per_rounded)
 
 
-def _recorded_scores(record: RunRecord, layer: FeatureLayer, split: SplitName) -> tuple[ScoreMeasurement | None, ...]:
+def _recorded_scores(record: RunRecord, layer: FeatureLayer, split: SplitName) -> dict[str, ScoreMeasurement]:
     after = record.results.separation_after
-    found = getattr(after, split) if after is not None and after.layer == layer.path else None
-    return found.scores if found is not None else (None,) * len(HEADINGS)
+    found: SplitSeparation | None = getattr(after, split) if after is not None and after.layer == layer.path else None
+    return found.scores if found is not None else {}
 
 
 def compared(
@@ -242,7 +243,7 @@ def compared(
     same_data: bool,
     per_rounded: int = IMAGES_PER_ROUNDED["fp32"],
 ) -> Figure:
-    """What became of a figure; of the same images one in ``per_rounded``, and at least one, may be rounded otherwise.
+    """Compare a figure with its record; one image in ``per_rounded``, and at least one, may differ by rounding.
 
     >>> recorded, found = (Measurement(value=v, standard_error=0.02, n=500) for v in (0.8, 0.798))
     >>> compared("accuracy", "evaluation", recorded, found, same_data=True).verdict
@@ -269,7 +270,7 @@ def compared(
 
 
 def error_of(measurement: Measurement) -> float:
-    """The standard error that is shown: of a score of the SI family that by bootstrap."""
+    """Return the standard error to show: for a score of the SI family that by bootstrap."""
     return measurement.bootstrap_error if isinstance(measurement, ScoreMeasurement) else measurement.standard_error
 
 

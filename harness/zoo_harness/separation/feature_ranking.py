@@ -1,15 +1,15 @@
 """Forward ranking of features: at each step the one that raises the Separation Index most.
 
-A step looks at every feature that is left, so it needs the nearest neighbours of all samples once per feature. Adding
-a feature only adds to squared distances, and that spares most of the work: with the K nearest neighbours by the
-features chosen so far at hand, and b the distance of the next one after them, whoever is nearest once another
-feature is added is among these K if the best of them is then nearer than b. Only rows where that fails are compared
-with all samples.
+Each step tries every remaining feature, so it needs the nearest neighbours of all samples once per feature. Because
+adding a feature can only increase squared distances, most of the work can be avoided. Take the K nearest neighbours by
+the features chosen so far, and let b be the distance of the next one after them. Once a feature is added, the nearest
+neighbour is among these K if the best of them is then nearer than b. Only rows for which that fails are compared with
+all samples.
 
-The squared distances by the chosen features are kept where N x N float64 numbers fit in half the memory budget, and
-added up anew from the chosen columns in each step where they do not, which about doubles the time. For N samples
-and D features a step takes about N^2 + (D - step) N K operations, the first one N^2 D. Hundreds of features of
-some thousands of samples are a matter of minutes.
+The squared distances by the chosen features are kept if N x N float64 numbers fit in half the memory budget. Otherwise
+they are summed again from the chosen columns in each step, which about doubles the time. For N samples and D features
+a step takes about N^2 + (D - step) N K operations, the first one N^2 D. Hundreds of features of some thousands of
+samples take minutes.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ import torch
 from torch import Tensor
 
 from zoo.errors import UsageError
-from zoo_harness.separation.inputs import checked_budget, checked_seed, comparison
+from zoo_harness.separation.inputs import checked_budget, checked_seed, prepare_inputs
 from zoo_harness.separation.knn.search import MEMORY_BUDGET
 from zoo_harness.separation.validation import Array
 
-NEAREST, NEAREST_LATER = 48, 16  # after k features about N^(1 / (k + 1)) are needed; "later" is from the fourth
-CHUNK = 2**19  # numbers worked on at a time: they stay in the cache
+NEAREST, NEAREST_LATER = 48, 16  # about N^(1 / (k + 1)) after k features; "later": from the fourth
+CHUNK = 2**19  # numbers processed at a time: they stay in the cache
 
 
 @dataclass(frozen=True)
 class FeatureRanking:
-    """Columns in the order in which they raise the Separation Index most, and the index after each.
+    """Columns in the order in which they raise the Separation Index most, and the index after each one.
 
     ``features``: column numbers. ``curve``: the Separation Index of the first, the first two, ... of them.
     """
@@ -42,7 +42,7 @@ class FeatureRanking:
 
     @property
     def best(self) -> tuple[int, ...]:
-        """The shortest beginning of ``features`` that reaches the highest value of the curve.
+        """The shortest prefix of ``features`` that reaches the highest value of the curve.
 
         >>> FeatureRanking((2, 0, 1), (0.5, 0.75, 0.75)).best
         (2, 0)
@@ -50,7 +50,7 @@ class FeatureRanking:
         return self.features[: self.curve.index(max(self.curve)) + 1]
 
     def to_dict(self) -> dict[str, list[int] | list[float]]:
-        """The record as plain values, for JSON.
+        """Return the ranking as plain values, for JSON.
 
         >>> FeatureRanking((1, 0), (0.5, 0.75)).to_dict()
         {'features': [1, 0], 'curve': [0.5, 0.75], 'best': [1, 0]}
@@ -68,44 +68,44 @@ def rank_features(
     seed: int = 0,
     memory_budget: int = MEMORY_BUDGET,
 ) -> FeatureRanking:
-    """Return the columns by greedy forward selection; of several that raise SI equally the first comes first.
+    """Rank the columns by greedy forward selection; of several that raise SI equally, the first column wins.
 
     ``features``, ``labels``, ``normalize``, ``per_class``, ``seed``, ``memory_budget`` and errors: as for
-    :func:`zoo.separation`. ``most``: how many to rank, all unless given. Squared differences are added in the order of
-    the ranking.
+    :func:`zoo.separation`. ``most``: number of columns to rank; all by default. Squared differences are added in the
+    order of the ranking.
 
     >>> import numpy as np
     >>> rank_features(np.array([[5, 0], [1, 1], [4, 8], [2, 9]]), np.array([0, 0, 1, 1]))
     FeatureRanking(features=(1, 0), curve=(1.0, 1.0))
     """
-    compared = comparison(features, labels, normalize=normalize, per_class=per_class, seed=checked_seed(seed))
-    width = compared.features.shape[1]
+    inputs = prepare_inputs(features, labels, normalize=normalize, per_class=per_class, seed=checked_seed(seed))
+    width = inputs.features.shape[1]
     if most is None:
         most = width
     if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= width:
         raise UsageError(f"most {most!r} is not a number of features to rank: expected 1 to {width}")
-    search = _Search(compared.features.to(torch.float64), compared.labels, checked_budget(memory_budget))
-    curve = [search.step() / len(compared.labels) for _ in range(most)]
+    search = _Search(inputs.features.to(torch.float64), inputs.labels, checked_budget(memory_budget))
+    curve = [search.step() / len(inputs.labels) for _ in range(most)]
     return FeatureRanking(tuple(search.chosen), tuple(curve))
 
 
 class _Search:
     """The columns chosen so far and, if they fit, the squared distances by them; infinite from a row to itself."""
 
-    def __init__(self, points: Tensor, labels: Tensor, memory_budget: int) -> None:
-        self.points, self.columns, self.labels = points, points.T.contiguous(), labels
+    def __init__(self, features: Tensor, labels: Tensor, memory_budget: int) -> None:
+        self.features, self.columns, self.labels = features, features.T.contiguous(), labels
         self.chosen: list[int] = []
-        self.left = list(range(points.shape[1]))
-        n = len(points)
+        self.left = list(range(features.shape[1]))
+        n = len(features)
         self.rows = max(1, min(CHUNK, memory_budget // 64) // n)
         self.kept = self._fresh(slice(0, n)) if 8 * n * n <= memory_budget // 2 else None
 
     def step(self) -> int:
-        """Choose the best column that is left, and return how many samples agree with their nearest neighbour."""
-        left = torch.tensor(self.left, device=self.points.device)
+        """Choose the best remaining column; return the number of samples whose nearest neighbour has their label."""
+        left = torch.tensor(self.left, device=self.features.device)
         agreeing = torch.zeros_like(left)
         for rows, distances in self._blocks():
-            agreeing += self._agreeing(rows, distances, left)
+            agreeing += self._count_agreeing(rows, distances, left)
         best = int(agreeing.argmax())  # the first of several
         column = self.left.pop(best)
         self.chosen.append(column)
@@ -115,8 +115,8 @@ class _Search:
         return int(agreeing[best])
 
     def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        for start in range(0, len(self.points), self.rows):
-            rows = slice(start, min(start + self.rows, len(self.points)))
+        for start in range(0, len(self.features), self.rows):
+            rows = slice(start, min(start + self.rows, len(self.features)))
             if self.kept is not None:
                 yield rows, self.kept[rows]
                 continue
@@ -126,7 +126,7 @@ class _Search:
             yield rows, distances
 
     def _fresh(self, rows: slice) -> Tensor:
-        zeros = self.points.new_zeros(rows.stop - rows.start, len(self.points))
+        zeros = self.features.new_zeros(rows.stop - rows.start, len(self.features))
         zeros.diagonal(rows.start).fill_(math.inf)
         return zeros
 
@@ -134,31 +134,32 @@ class _Search:
         values = self.columns[column]
         return (values[rows, None] - values).square_()
 
-    def _agreeing(self, rows: slice, distances: Tensor, left: Tensor) -> Tensor:
-        """Return, for each column in ``left``, how many of these rows agree with their nearest once it is added."""
+    def _count_agreeing(self, rows: slice, distances: Tensor, left: Tensor) -> Tensor:
+        """Return, for each column in ``left``, the number of rows that agree with their nearest once it is added."""
         own = self.labels[rows]
         known = min(NEAREST if len(self.chosen) < 4 else NEAREST_LATER, distances.shape[1] - 1)
         nearest, others = distances.topk(known + 1, largest=False)
         bound, nearest, others = nearest[:, known], nearest[:, :known], others[:, :known]
         agreeing = torch.zeros_like(left)
         step = max(1, CHUNK // others.numel())
-        for place in range(0, len(left), step):
-            columns = self.columns[left[place : place + step]]
+        for start in range(0, len(left), step):
+            columns = self.columns[left[start : start + step]]
             added = (columns[:, rows, None] - columns[:, others]).square_().add_(nearest)
             least = added.amin(2)
-            first = torch.where(added == least[:, :, None], others, len(self.points)).amin(2)
+            first = torch.where(added == least[:, :, None], others, len(self.features)).amin(2)
             sure = least < bound
-            agreeing[place : place + step] = (sure & (self.labels[first] == own)).sum(1)
+            agreeing[start : start + step] = (sure & (self.labels[first] == own)).sum(1)
             for number, doubtful in enumerate(~sure):
-                agreeing[place + number] += self._of_doubtful(
-                    int(left[place + number]), doubtful.nonzero()[:, 0], rows, distances
+                agreeing[start + number] += self._count_doubtful(
+                    int(left[start + number]), doubtful.nonzero()[:, 0], rows, distances
                 )
         return agreeing
 
-    def _of_doubtful(self, column: int, doubtful: Tensor, rows: slice, distances: Tensor) -> Tensor:
+    def _count_doubtful(self, column: int, doubtful: Tensor, rows: slice, distances: Tensor) -> Tensor:
+        """Return the number of agreeing rows among those that have to be compared with all samples."""
         if len(doubtful) == 0:
             return doubtful.new_zeros(())
         samples = doubtful + rows.start
-        # argmin takes the first of several, which min with a dimension does not promise.
+        # argmin returns the first of several minima; min with a dimension does not guarantee that.
         first = self._squares(column, samples).add_(distances[doubtful]).argmin(1)
         return (self.labels[first] == self.labels[samples]).sum()

@@ -1,21 +1,22 @@
-"""The Separation Index (SI) and its family: how often the nearest neighbours of a sample bear its label.
+"""The Separation Index (SI) and its family: how often the nearest neighbours of a sample have its label.
 
 With N_r(i) the r samples nearest to sample i, itself excluded, and y the labels of n samples,
 
-    SI       = (1/n) sum_i [the nearest other sample of i bears y_i]
-    high_r   = (1/n) sum_i [all of N_r(i) bear y_i]
-    soft_r   = (1/n) sum_i (share of N_r(i) that bear y_i)
-    anti_r   = (1/n) sum_i [none of N_r(i) bears y_i]
+    SI       = (1/n) sum_i [the nearest other sample of i has the label y_i]
+    high_r   = (1/n) sum_i [all of N_r(i) have the label y_i]
+    soft_r   = (1/n) sum_i (fraction of N_r(i) that has the label y_i)
+    anti_r   = (1/n) sum_i [none of N_r(i) has the label y_i]
     centre   = (1/n) sum_i [the nearest class mean is that of y_i]
 
 Each lies in [0, 1]. SI = high_1 = soft_1 = 1 - anti_1 is the accuracy of leave-one-out 1-nearest-neighbour
-classification; it is 1 once the classes separate, however far apart they are. In the cross variants neighbours and
-class means are those of a reference set, so that SI is the accuracy of a 1-nearest-neighbour classifier made of it.
+classification. It is 1 once the classes separate, however far apart they are. In the cross variants neighbours and
+class means are those of a reference set; SI is then the accuracy of a 1-nearest-neighbour classifier fitted to it.
 
-Sources: M. Kalhor, A. Kalhor and Rahmani 2020, arXiv 2012.13717; A. Kalhor et al. 2019. Other measures go by the same
-letters; this is what ours means. docs/separation.md tells more.
+Sources: M. Kalhor, A. Kalhor and Rahmani 2020, arXiv 2012.13717; A. Kalhor et al. 2019. Other measures have the same
+abbreviation. docs/separation.md has the details.
 
-One search serves all orders and scores; :mod:`zoo_harness.agreement` says what ties do.
+One search serves all orders and scores. :mod:`zoo_harness.separation.scores` lists the scores;
+:mod:`zoo_harness.separation.label_agreement` explains ties.
 """
 
 from __future__ import annotations
@@ -23,28 +24,29 @@ from __future__ import annotations
 import math
 from typing import Any, Unpack
 
+import torch
 from torch import Tensor
 
 from zoo_harness.separation.inputs import (
-    Comparison,
+    Classes,
     Metric,
     Options,
     checked_budget,
     checked_order,
     checked_seed,
-    comparison,
+    prepare_inputs,
 )
 from zoo_harness.separation.knn.search import MEMORY_BUDGET
-from zoo_harness.separation.label_agreement import Family, with_centres, with_neighbours
-from zoo_harness.separation.result import Separation, SeparationIndex
-from zoo_harness.separation.score import Classes, Score, score
+from zoo_harness.separation.label_agreement import LabelAgreement, agreement_with_centres, agreement_with_neighbours
+from zoo_harness.separation.result import Score, Separation, SeparationIndex
+from zoo_harness.separation.scores import DEFAULT_ORDER, SCORES, ScoreDefinition, definition_of
 from zoo_harness.separation.validation import Array
 
 
 def separation(
     features: Array | Tensor,
     labels: Array | Tensor,
-    order: int = 2,
+    order: int = DEFAULT_ORDER,
     *,
     references: Array | Tensor | None = None,
     reference_labels: Array | Tensor | None = None,
@@ -56,23 +58,23 @@ def separation(
 ) -> Separation:
     """Return SI, high-order, soft and anti SI of orders 1 to ``order`` and centre SI, with errors, from one search.
 
-    ``features``: (N, D), real and finite; any strides, any device. ``labels``: (N,) integers from 0, gaps allowed:
-    the classes are the labels found. ``order``: at most N - 1, or M. ``references``: (M, D), with
-    ``reference_labels`` (M,): compare the samples with these, not with each other; labels that only one of the two
-    sets has are allowed and never agree. ``metric``: "euclidean", or "cosine", which scales rows to unit length.
-    ``normalize``: z-score each feature first, by mean and deviation of the references, or of the samples where there
-    are none; a constant feature becomes 0. ``per_class``: score a subset of so many samples of each class, chosen by
-    ``seed``, which seeds the bootstrap too. ``memory_budget``: bytes to work in, beyond the input, its copies in
-    float64 (which metric "cosine", ``normalize`` and integers of 32 bits or more need) and the result.
+    ``features``: (N, D), real and finite; any strides, any device. ``labels``: (N,) integers from 0, gaps allowed; the
+    classes are the labels that occur. ``order``: at most N - 1, or M. ``references``: (M, D), with ``reference_labels``
+    (M,): compare the samples with these instead of each other. Labels that only one of the two sets has are allowed and
+    never agree. ``metric``: "euclidean", or "cosine", which scales rows to unit length. ``normalize``: z-score each
+    feature first, by mean and deviation of the references, or of the samples if there are no references; a constant
+    feature becomes 0. ``per_class``: score a subset of this number of samples of each class. ``seed``: of the subset
+    and of the bootstrap. ``memory_budget``: bytes of working memory, beyond the input, its copies in float64 (needed
+    for metric "cosine", ``normalize`` and integers of 32 bits or more) and the result.
 
-    Raises :class:`UsageError` for shapes, types and orders that cannot be meant, :class:`DataError` for values.
+    Raises :class:`UsageError` for invalid shapes, types and orders, :class:`DataError` for invalid values.
 
     >>> import numpy as np
     >>> result = separation(np.array([[0.0], [1.0], [4.0], [6.0], [6.5]]), np.array([0, 0, 0, 1, 1]))
     >>> result.si.value, result.high[2].value, result.soft[2].value, result.anti[2].value, result.centre.value
     (0.8, 0.4, 0.6, 0.2, 0.8)
     """
-    compared = comparison(
+    inputs = prepare_inputs(
         features,
         labels,
         references=references,
@@ -82,49 +84,46 @@ def separation(
         per_class=per_class,
         seed=checked_seed(seed),
     )
-    order = checked_order(order, compared)
-    agreement = with_neighbours(compared, order, checked_budget(memory_budget))
-    centres = with_centres(compared, memory_budget)
-    classes = Classes.of(compared.labels)
-    paired = references is None
-    orders = range(1, order + 1)
-    high = {r: score("high", r, agreement, classes, seed=seed, paired=paired) for r in orders}
+    order = checked_order(order, inputs)
+    neighbours = agreement_with_neighbours(inputs, order, checked_budget(memory_budget))
+    agreements = {"samples": neighbours, "centres": agreement_with_centres(inputs, memory_budget)}
+    classes = inputs.classes
+    scores = {
+        each.key: {r: _score(each, r, agreements[each.neighbours], classes, seed) for r in each.orders(order)}
+        for each in SCORES
+    }
     return Separation(
-        n=len(compared.labels),
+        n=len(inputs.labels),
         classes=dict(zip(classes.labels, classes.sizes, strict=True)),
-        references=None if compared.references is None else len(compared.references),
+        references=None if inputs.references is None else len(inputs.references),
         order=order,
         metric=metric,
         normalize=normalize,
         per_class=per_class,
         seed=seed,
-        si=high[1],
-        high=high,
-        soft={r: score("soft", r, agreement, classes, seed=seed, paired=paired) for r in orders},
-        anti={r: score("anti", r, agreement, classes, seed=seed, paired=paired) for r in orders},
-        centre=score("high", 1, centres, classes, seed=seed, paired=False, centre=True),
-        ties=agreement.ties,
-        duplicates=agreement.equal,
-        duplicates_unlike=agreement.equal_unlike,
-        nearest=agreement.nearest,
-        rows=compared.rows,
+        scores=scores,
+        ties=neighbours.ties,
+        duplicates=neighbours.duplicates,
+        duplicates_unlike=neighbours.duplicates_other_label,
+        nearest=neighbours.nearest,
+        rows=inputs.rows,
     )
 
 
 def separation_index(
     features: Array | Tensor, labels: Array | Tensor, *, memory_budget: int = MEMORY_BUDGET
 ) -> SeparationIndex:
-    """Return the share of samples whose nearest other sample, in Euclidean distance, has the same label.
+    """Return the fraction of samples whose nearest other sample, in Euclidean distance, has the same label.
 
-    ``features``: (N, D), real and finite, two rows and one column or more; any strides, any device. ``labels``:
-    (N,) integers from 0, gaps allowed. A sample whose class has no other sample counts as a miss. Of several
-    equally near samples the one with the lowest index counts. :func:`separation` tells more, and takes references.
+    ``features``: (N, D), real and finite, at least two rows and one column; any strides, any device. ``labels``: (N,)
+    integers from 0, gaps allowed. A sample whose class has no other sample counts as a miss. Of several equally near
+    samples the one with the lowest index counts. :func:`separation` returns more and accepts references.
 
-    ``memory_budget``: bytes, beyond the input, to work in. About 300 bytes a sample and a few rows are needed
-    however little is allowed, and features other than 16 to 64 bit floats and 8 or 16 bit integers are first
+    ``memory_budget``: bytes of working memory beyond the input. The search needs about 300 bytes a sample and a few
+    rows even if the budget is smaller. Features other than 16 to 64 bit floats and 8 or 16 bit integers are first
     copied to float64.
 
-    Raises :class:`UsageError` for shapes and types that cannot be meant, :class:`DataError` for values.
+    Raises :class:`UsageError` for invalid shapes and types, :class:`DataError` for invalid values.
 
     >>> import numpy as np
     >>> features = np.array([[0.0], [1.0], [4.0], [6.0], [6.5]])
@@ -132,55 +131,59 @@ def separation_index(
     0.8
     """
     checked_budget(memory_budget)
-    agreement = with_neighbours(comparison(features, labels), 1, memory_budget)
-    n = len(agreement.alike)
-    value = int(agreement.alike.sum()) / n
+    agreement = agreement_with_neighbours(prepare_inputs(features, labels), 1, memory_budget)
+    n = len(agreement.same_label)
+    value = int(agreement.same_label.sum()) / n
     return SeparationIndex(
         value=value,
         standard_error=math.sqrt(value * (1 - value) / n),
         n=n,
         ties=agreement.ties,
-        tied_disagreements=agreement.tied[0].soft,
+        tied_disagreements=agreement.tied["si"][0],
         nearest=agreement.nearest[:, 0],
     )
 
 
 def high_order_si(
-    features: Array | Tensor, labels: Array | Tensor, order: int = 2, **options: Unpack[Options]
+    features: Array | Tensor, labels: Array | Tensor, order: int = DEFAULT_ORDER, **options: Unpack[Options]
 ) -> Score:
-    """Return the share of samples of which all ``order`` nearest neighbours bear their label; order 1 is SI.
+    """Return the fraction of samples whose ``order`` nearest neighbours all have their label; order 1 is SI.
 
-    Takes what :func:`separation` takes; so do the functions below.
+    Takes the options of :func:`separation`, as do the functions below.
 
     >>> import numpy as np
     >>> high_order_si(np.array([[0], [1], [3], [7], [8], [9]]), np.array([0, 0, 0, 1, 1, 1])).value
     1.0
     """
-    return _of_neighbours("high", features, labels, order, options)
+    return single_score(definition_of("high"), features, labels, order, options)
 
 
-def soft_si(features: Array | Tensor, labels: Array | Tensor, order: int = 2, **options: Unpack[Options]) -> Score:
-    """Return the mean share of the ``order`` nearest neighbours that bear the sample's label; order 1 is SI.
+def soft_si(
+    features: Array | Tensor, labels: Array | Tensor, order: int = DEFAULT_ORDER, **options: Unpack[Options]
+) -> Score:
+    """Return the mean fraction of the ``order`` nearest neighbours that have the sample's label; order 1 is SI.
 
     >>> import numpy as np
     >>> soft_si(np.array([[0], [1], [3], [7]]), np.array([0, 0, 1, 1])).value
     0.375
     """
-    return _of_neighbours("soft", features, labels, order, options)
+    return single_score(definition_of("soft"), features, labels, order, options)
 
 
-def anti_si(features: Array | Tensor, labels: Array | Tensor, order: int = 2, **options: Unpack[Options]) -> Score:
-    """Return the share of samples of which none of the ``order`` nearest neighbours bears their label.
+def anti_si(
+    features: Array | Tensor, labels: Array | Tensor, order: int = DEFAULT_ORDER, **options: Unpack[Options]
+) -> Score:
+    """Return the fraction of samples that have no sample of their label among their ``order`` nearest neighbours.
 
     >>> import numpy as np
     >>> anti_si(np.array([[0], [1], [3], [7]]), np.array([0, 0, 1, 1])).per_class
     {0: 0.0, 1: 0.5}
     """
-    return _of_neighbours("anti", features, labels, order, options)
+    return single_score(definition_of("anti"), features, labels, order, options)
 
 
 def centre_si(features: Array | Tensor, labels: Array | Tensor, **options: Unpack[Options]) -> Score:
-    """Return the share of samples whose nearest class mean is that of their class.
+    """Return the fraction of samples whose nearest class mean is that of their class.
 
     A sample counts towards the mean of its class; with references the means are theirs.
 
@@ -188,24 +191,38 @@ def centre_si(features: Array | Tensor, labels: Array | Tensor, **options: Unpac
     >>> centre_si(np.array([[0], [1], [2], [7]]), np.array([0, 0, 1, 1])).value
     0.75
     """
-    compared, seed, memory_budget = _compared(features, labels, options)
-    agreement = with_centres(compared, memory_budget)
-    return score("high", 1, agreement, Classes.of(compared.labels), seed=seed, paired=False, centre=True)
+    return single_score(definition_of("centre"), features, labels, 1, options)
 
 
-def _of_neighbours(
-    family: Family, features: Array | Tensor, labels: Array | Tensor, order: int, options: Options
+def single_score(
+    definition: ScoreDefinition, features: Array | Tensor, labels: Array | Tensor, order: int, options: Options
 ) -> Score:
-    compared, seed, memory_budget = _compared(features, labels, options)
-    order = checked_order(order, compared)
-    agreement = with_neighbours(compared, order, memory_budget)
-    classes = Classes.of(compared.labels)
-    return score(family, order, agreement, classes, seed=seed, paired=compared.references is None)
-
-
-def _compared(features: Array | Tensor, labels: Array | Tensor, options: Options) -> tuple[Comparison, int, int]:
-    """Return what is compared, the seed and the memory budget."""
+    """Return one score of one order, without computing the others."""
     memory_budget = checked_budget(options.get("memory_budget", MEMORY_BUDGET))
     seed = checked_seed(options.get("seed", 0))
     given: dict[str, Any] = {name: value for name, value in options.items() if name != "memory_budget"}
-    return comparison(features, labels, **given), seed, memory_budget
+    inputs = prepare_inputs(features, labels, **given)
+    if definition.neighbours == "centres":
+        agreement = agreement_with_centres(inputs, memory_budget)
+    else:
+        agreement = agreement_with_neighbours(inputs, checked_order(order, inputs), memory_budget)
+    return _score(definition, agreement.nearest.shape[1], agreement, inputs.classes, seed)
+
+
+def _score(definition: ScoreDefinition, order: int, agreement: LabelAgreement, classes: Classes, seed: int) -> Score:
+    counts, max_count = definition.function(agreement.neighbourhood(order))
+    numbers = counts.to(torch.float64 if counts.is_floating_point() else torch.int64)
+    sums = numbers.new_zeros(len(classes.labels)).index_add_(0, classes.of_sample, numbers)
+    per_class = zip(classes.labels, sums.tolist(), classes.sizes, strict=True)
+    standard_error, bootstrap_error = definition.errors(numbers, max_count, agreement.partners, seed)
+    return Score(
+        name=definition.title,
+        order=order,
+        value=numbers.sum().item() / (max_count * len(numbers)),
+        standard_error=standard_error,
+        bootstrap_error=bootstrap_error,
+        tied=agreement.tied[definition.key][order - 1],
+        per_class={label: total / (max_count * size) for label, total, size in per_class},
+        counts=counts,
+        max_count=max_count,
+    )

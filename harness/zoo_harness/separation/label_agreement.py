@@ -1,12 +1,17 @@
-"""Which of the nearest neighbours of each sample bear its label, and for how many samples a tie decides that.
+"""Which of the nearest neighbours of each sample have its label, and for how many samples a tie decides a score.
 
-Every score is a function of this table: one search serves them all.
+Every score is a function of this table, so one search serves them all.
 
-A tie: of the samples at exactly the distance of the last neighbour counted, only some may be among the neighbours.
-The lowest indices are taken. Let ``inner`` neighbours be nearer, so that ``places = order - inner`` are left for
-``tied`` samples, ``tied_alike`` of them alike. Any choice is possible, so the number alike among those taken could be
-anything from max(0, places - (tied - tied_alike)) to min(places, tied_alike); a score depends on the tie if it is not
-the same over this range. Ties among nearer neighbours change nothing: these are counted whatever their order.
+A tie: several candidates lie at exactly the distance of the last neighbour counted, and only some of them are counted.
+The lowest indices are taken. Let ``inner`` neighbours be nearer, so that ``open_slots = order - inner`` are left for
+``tied`` candidates, ``tied_same_label`` of which have the sample's label. Because any choice among them is possible,
+the number of neighbours with the sample's label could be anything
+
+    from  inner_same_label + max(0, open_slots - (tied - tied_same_label))
+    to    inner_same_label + min(open_slots, tied_same_label).
+
+A score of a sample depends on the tie if it differs between these two ends. Ties among nearer neighbours change
+nothing.
 """
 
 from __future__ import annotations
@@ -18,111 +23,110 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from zoo_harness.separation.inputs import Comparison
+from zoo_harness.separation.inputs import ScoringInputs
 from zoo_harness.separation.knn.expansion import Neighbours
 from zoo_harness.separation.knn.search import nearest_neighbours
-
-Family = Literal["high", "soft", "anti"]
-
-
-@dataclass(frozen=True)
-class Tied:
-    """For how many samples a tie at one order decides the high-order, the soft and the anti SI."""
-
-    high: int
-    soft: int
-    anti: int
+from zoo_harness.separation.scores import SCORES, Neighbourhood
 
 
 @dataclass(frozen=True, eq=False)
-class Agreement:
-    """The nearest neighbours and whether they agree.
+class LabelAgreement:
+    """The nearest neighbours of N samples and whether they have the sample's label.
 
-    ``nearest``: (N, order) int64, row numbers of the neighbours. ``alike``: (N, order), whether each bears the label
-    of the sample. ``tied``: for each order from 1, how many samples depend on a tie. ``ties``: samples whose nearest
-    distance is that of several neighbours. ``equal``: samples at distance 0 from a neighbour. ``equal_unlike``:
-    those of them of which one such neighbour has another label.
+    ``nearest``: (N, order) int64, indices of the neighbours. ``same_label``: (N, order) bool. ``partners``: (N,), the
+    nearest sample of each sample; ``None`` if neighbours are references or class means. ``tied``: by key of a score,
+    the number of samples whose score depends on a tie, for each order from 1. ``ties``: number of samples that have
+    several neighbours at the smallest distance. ``duplicates``: number of samples at distance 0 from a neighbour;
+    ``duplicates_other_label``: number of those for which one such neighbour has another label. ``chance``: probability
+    that a random neighbour of a random sample has its label.
     """
 
     nearest: Tensor
-    alike: Tensor
-    tied: tuple[Tied, ...]
+    same_label: Tensor
+    partners: Tensor | None
+    tied: dict[str, list[int]]
     ties: int
-    equal: int
-    equal_unlike: int
+    duplicates: int
+    duplicates_other_label: int
+    chance: float
+
+    def neighbourhood(self, order: int) -> Neighbourhood:
+        """Return the labels among the ``order`` nearest neighbours of each sample."""
+        return Neighbourhood(self.same_label[:, :order].sum(1, dtype=torch.int32), order, self.chance)
 
 
-def with_neighbours(compared: Comparison, order: int, memory_budget: int) -> Agreement:
-    """Find the ``order`` nearest neighbours of each sample and whether they bear its label.
+def agreement_with_neighbours(inputs: ScoringInputs, order: int, memory_budget: int) -> LabelAgreement:
+    """Find the ``order`` nearest neighbours of each sample and whether they have its label.
 
-    >>> from zoo_harness.comparison import comparison
-    >>> compared = comparison(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0, 0, 1]))
-    >>> with_neighbours(compared, 2, MEMORY_BUDGET).alike
+    >>> from zoo_harness.separation.inputs import prepare_inputs
+    >>> inputs = prepare_inputs(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0, 0, 1]))
+    >>> agreement_with_neighbours(inputs, 2, 2**20).same_label
     tensor([[ True, False],
             [ True, False],
             [False, False]])
     """
     found = nearest_neighbours(
-        compared.features,
-        compared.labels,
+        inputs.features,
+        inputs.labels,
         order,
-        references=compared.references,
-        reference_labels=compared.reference_labels,
+        references=inputs.references,
+        reference_labels=inputs.reference_labels,
         memory_budget=memory_budget,
     )
-    others = compared.labels if compared.reference_labels is None else compared.reference_labels
-    return _agreement(found, compared.labels, others, memory_budget)
+    among_themselves = inputs.reference_labels is None
+    candidates = inputs.labels if inputs.reference_labels is None else inputs.reference_labels
+    return _agreement("samples", found, inputs.labels, candidates, memory_budget, among_themselves=among_themselves)
 
 
-def with_centres(compared: Comparison, memory_budget: int) -> Agreement:
-    """Find the nearest class centre of each sample and whether it is that of its class; order 1.
+def agreement_with_centres(inputs: ScoringInputs, memory_budget: int) -> LabelAgreement:
+    """Find the nearest class centre of each sample and whether it is that of its class; the order is 1.
 
-    The centre of a class is the mean, in float64, of its references, or of its samples where there are none. Of
-    equally near centres that of the lowest label counts. ``nearest`` are numbers of the classes, in their order.
+    The centre of a class is the mean, in float64, of its references, or of its samples if there are no references. Of
+    equally near centres the one with the lowest label counts. ``nearest`` are numbers of classes, in their order.
 
-    >>> from zoo_harness.comparison import comparison
-    >>> compared = comparison(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0, 0, 1]))
-    >>> with_centres(compared, MEMORY_BUDGET).nearest.tolist()
+    >>> from zoo_harness.separation.inputs import prepare_inputs
+    >>> inputs = prepare_inputs(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0, 0, 1]))
+    >>> agreement_with_centres(inputs, 2**20).nearest.tolist()
     [[0], [0], [1]]
     """
-    members, labels = compared.features, compared.labels
-    if compared.references is not None and compared.reference_labels is not None:
-        members, labels = compared.references, compared.reference_labels
+    members, labels = inputs.features, inputs.labels
+    if inputs.references is not None and inputs.reference_labels is not None:
+        members, labels = inputs.references, inputs.reference_labels
     names, classes = labels.unique(return_inverse=True)
     origin = _typical_row(members, memory_budget)
     centres = torch.zeros(len(names), members.shape[1], dtype=torch.float64, device=members.device)
-    for part, place in _slices(members, memory_budget):
-        centres.index_add_(0, classes[place], part.to(torch.float64) - origin)
+    for part, rows in _slices(members, memory_budget):
+        centres.index_add_(0, classes[rows], part.to(torch.float64) - origin)
     centres /= classes.bincount()[:, None]
     found = [
         nearest_neighbours(
             part.to(torch.float64) - origin,
-            compared.labels[place],
+            inputs.labels[rows],
             references=centres,
             reference_labels=names,
             memory_budget=memory_budget,
         )
-        for part, place in _slices(compared.features, memory_budget)
+        for part, rows in _slices(inputs.features, memory_budget)
     ]
-    return _agreement(_joined(found), compared.labels, names, memory_budget)
+    return _agreement("centres", _joined(found), inputs.labels, names, memory_budget, among_themselves=False)
 
 
 def _typical_row(rows: Tensor, memory_budget: int) -> Tensor:
-    """One of the rows, in float64, to see the others from: of some of them, the nearest to their median.
+    """Return one of the rows, in float64, as the origin: among some of them, the nearest to their median.
 
-    Seen from a row, a mean of equal rows is exactly their own place, and an offset costs no digits; seen from an
-    extreme one all the others would be one.
+    Relative to a row, the mean of equal rows is exact, and an offset costs no digits. Relative to an extreme row, all
+    others would coincide.
     """
-    most = max(1, min(1024, memory_budget // (64 * rows.shape[1])))
-    some = rows[:: -(-len(rows) // most)].to(torch.float64)
+    largest = max(1, min(1024, memory_budget // (64 * rows.shape[1])))
+    some = rows[:: -(-len(rows) // largest)].to(torch.float64)
     return some[(some - some.median(0).values).abs().amax(1).argmin()]
 
 
 def _slices(features: Tensor, memory_budget: int) -> Iterator[tuple[Tensor, slice]]:
     step = max(1, memory_budget // (32 * features.shape[1]))
     for start in range(0, len(features), step):
-        place = slice(start, start + step)
-        yield features[place], place
+        rows = slice(start, start + step)
+        yield features[rows], rows
 
 
 def _joined(found: list[Neighbours]) -> Neighbours:
@@ -134,46 +138,68 @@ def _joined(found: list[Neighbours]) -> Neighbours:
     )
 
 
-def _agreement(found: Neighbours, labels: Tensor, other_labels: Tensor, memory_budget: int) -> Agreement:
+def _agreement(
+    kind: Literal["samples", "centres"],
+    found: Neighbours,
+    labels: Tensor,
+    candidate_labels: Tensor,
+    memory_budget: int,
+    *,
+    among_themselves: bool,
+) -> LabelAgreement:
     n, order = found.indices.shape
-    alike = torch.empty_like(found.indices, dtype=torch.bool)
-    counts = torch.zeros(3, order, dtype=torch.int64, device=alike.device)
-    first = torch.zeros(3, dtype=torch.int64, device=alike.device)
+    definitions = [each for each in SCORES if each.neighbours == kind]
+    chance = _chance(labels, candidate_labels, among_themselves=among_themselves)
+    same_label = torch.empty_like(found.indices, dtype=torch.bool)
+    decided = {each.key: labels.new_zeros(len(each.orders(order))) for each in definitions}
+    first = labels.new_zeros(3)
     step = max(1, memory_budget // (128 * order))
     for start in range(0, n, step):
         rows = slice(start, start + step)
-        alike[rows] = other_labels[found.indices[rows]] == labels[rows, None]
-        tied, tied_alike, inner, inner_alike = _ties(found, alike, rows)
-        counts += _dependent(tied, tied_alike, inner, inner_alike)
+        same_label[rows] = candidate_labels[found.indices[rows]] == labels[rows, None]
+        tied, tied_same, fewest, most = _ties(found, same_label, rows)
+        for each in definitions:
+            for number in each.orders(order):
+                ends = (Neighbourhood(end[:, number - 1], number, chance) for end in (fewest, most))
+                one, other = (each.function(end)[0] for end in ends)
+                decided[each.key][number - 1] += (one != other).sum()
         equal = found.squared_distances[rows, 0] == 0
-        unlike = tied_alike[:, 0] < tied[:, 0]
-        first += torch.stack([tied[:, 0] > 1, equal, equal & unlike]).sum(1)
-    ties, equals, equals_unlike = first.tolist()
-    tied_at = tuple(Tied(*column) for column in counts.T.tolist())
-    return Agreement(found.indices, alike, tied_at, ties, equals, equals_unlike)
+        first += torch.stack([tied[:, 0] > 1, equal, equal & (tied_same[:, 0] < tied[:, 0])]).sum(1)
+    partners = found.indices[:, 0] if among_themselves else None
+    ties, duplicates, duplicates_other_label = first.tolist()
+    return LabelAgreement(
+        nearest=found.indices,
+        same_label=same_label,
+        partners=partners,
+        tied={key: numbers.tolist() for key, numbers in decided.items()},
+        ties=ties,
+        duplicates=duplicates,
+        duplicates_other_label=duplicates_other_label,
+        chance=chance,
+    )
 
 
-def _ties(found: Neighbours, alike: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return tied, tied_alike, inner and the alike among the inner (see the module) of rows at every order."""
+def _ties(found: Neighbours, same_label: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return ``tied``, ``tied_same_label`` and both ends of the range (see the module), each (rows, order)."""
     distances = found.squared_distances[rows].contiguous()
     order = distances.shape[1]
     inner = torch.searchsorted(distances, distances)
     through = torch.searchsorted(distances, distances, right=True)
-    alike_before = torch.nn.functional.pad(alike[rows].cumsum(1), (1, 0))
-    inner_alike = alike_before.gather(1, inner)
-    # At the last distance there may be more samples than were asked for; at smaller ones all are among the found.
+    same_before = torch.nn.functional.pad(same_label[rows].cumsum(1), (1, 0))
+    inner_same = same_before.gather(1, inner)
+    # At the last distance there may be more candidates than the neighbours found; at smaller ones there are not.
     last = through == order
     tied = torch.where(last, found.last_tied[rows, None], through - inner)
-    tied_alike = torch.where(last, found.last_tied_alike[rows, None], alike_before.gather(1, through) - inner_alike)
-    return tied, tied_alike, inner, inner_alike
+    tied_same = torch.where(last, found.last_tied_alike[rows, None], same_before.gather(1, through) - inner_same)
+    open_slots = torch.arange(1, order + 1, device=tied.device) - inner
+    fewest = (open_slots - (tied - tied_same)).clamp(min=0)
+    return tied, tied_same, inner_same + fewest, inner_same + torch.minimum(open_slots, tied_same)
 
 
-def _dependent(tied: Tensor, tied_alike: Tensor, inner: Tensor, inner_alike: Tensor) -> Tensor:
-    """Return how many rows depend on a tie: (3, order), for high-order, soft and anti SI."""
-    places = torch.arange(1, tied.shape[1] + 1, device=tied.device) - inner
-    least = (places - (tied - tied_alike)).clamp(min=0)
-    most = torch.minimum(places, tied_alike)
-    soft = least < most
-    high = soft & (inner_alike == inner) & (most == places)
-    anti = soft & (inner_alike == 0) & (least == 0)
-    return torch.stack([high, soft, anti]).sum(1)
+def _chance(labels: Tensor, candidate_labels: Tensor, *, among_themselves: bool) -> float:
+    names, sizes = candidate_labels.unique(return_counts=True)
+    candidates = dict(zip(names.tolist(), sizes.tolist(), strict=True))
+    own_names, own_sizes = labels.unique(return_counts=True)
+    own = zip(own_names.tolist(), own_sizes.tolist(), strict=True)
+    pairs = sum(size * max(0, candidates.get(name, 0) - among_themselves) for name, size in own)
+    return float(pairs / (len(labels) * (len(candidate_labels) - among_themselves)))

@@ -1,27 +1,75 @@
-"""The table that a :class:`~zoo_harness.separation.Separation` prints."""
+"""The results of scoring: a score, all scores of a set of features, and the table that they print."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from zoo_harness.separation.inputs import Metric
-from zoo_harness.separation.score import Score, order_of_agreement
+from zoo_harness.separation.scores import SCORES, ScoreDefinition
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """One score: the mean over the samples of a number, in [0, 1] unless its definition says otherwise.
+
+    ``name``: its title. ``order``: number of neighbours looked at; 1 for SI and centre SI. ``standard_error``: that of
+    independent samples, sqrt(p (1 - p) / n), or for soft SI the standard deviation over the samples by sqrt(n).
+    ``bootstrap_error``: over samples, mutual nearest neighbours drawn together (see
+    :mod:`zoo_harness.separation.standard_errors`). ``tied``: number of samples for which another choice among equally
+    distant neighbours would change the number; the value could move by at most ``tied / n``. ``per_class``: the mean
+    over the samples of each class that occurs, by label. ``counts``: (N,), the number of each sample times
+    ``max_count``.
+    """
+
+    name: str
+    order: int
+    value: float
+    standard_error: float
+    bootstrap_error: float
+    tied: int
+    per_class: dict[int, float]
+    counts: Tensor = field(repr=False)
+    max_count: int = field(default=1, repr=False)
+
+    @property
+    def per_sample(self) -> Tensor:
+        """(N,) float64: the number of each sample; the value is their mean.
+
+        >>> import numpy as np, zoo
+        >>> zoo.separation(np.array([[0], [1], [3], [7]]), np.array([0, 0, 1, 1])).soft[2].per_sample.tolist()
+        [0.5, 0.5, 0.0, 0.5]
+        """
+        return self.counts.to(torch.float64) / self.max_count
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the samples as plain values, for JSON; labels become strings.
+
+        >>> Score("soft SI", 2, 0.5, 0.1, 0.1, 0, {3: 0.5}, torch.empty(0)).to_dict()["per_class"]
+        {'3': 0.5}
+        """
+        plain = ("order", "value", "standard_error", "bootstrap_error", "tied")
+        per_class = {str(label): value for label, value in self.per_class.items()}
+        return {**{name: getattr(self, name) for name in plain}, "per_class": per_class}
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} ± {self.bootstrap_error:.4f}"
 
 
 @dataclass(frozen=True, eq=False)
 class Separation:
     """The Separation Index family of one set of features.
 
-    ``n``: samples scored. ``classes``: how many samples each class has, by label. ``references``: how many reference
-    samples there were; ``None`` if each sample was compared with the others. ``order``: the largest order. ``si``,
-    ``centre``: scores; ``high``, ``soft``, ``anti``: scores by order, from 1. ``ties``: samples whose nearest
-    distance is that of several neighbours. ``duplicates``: samples equal to another sample, or to a reference;
-    ``duplicates_unlike``: those of them that equal one of another label. ``nearest``: (N, order) int64, the
-    neighbours that counted. ``rows``: (N,) int64, the rows of the balanced subset, ``None`` if all; ``nearest``
-    counts within it. ``metric``, ``normalize``, ``per_class``, ``seed``: as given.
+    ``n``: number of samples scored. ``classes``: number of samples of each class, by label. ``references``: number of
+    reference samples; ``None`` if each sample was compared with the others. ``order``: the largest order. ``scores``:
+    by key (see :data:`~zoo_harness.separation.scores.SCORES`), then by order from 1. ``ties``: number of samples that
+    have several neighbours at the smallest distance. ``duplicates``: number of samples equal to another sample, or to a
+    reference; ``duplicates_unlike``: number of those that equal one of another label. ``nearest``: (N, order) int64,
+    the neighbours that were counted. ``rows``: (N,) int64, the rows of the balanced subset, or ``None`` for all rows;
+    ``nearest`` counts within the subset. ``metric``, ``normalize``, ``per_class``, ``seed``: as given.
     """
 
     n: int
@@ -32,11 +80,7 @@ class Separation:
     normalize: bool
     per_class: int | None
     seed: int
-    si: Score
-    high: dict[int, Score]
-    soft: dict[int, Score]
-    anti: dict[int, Score]
-    centre: Score
+    scores: dict[str, dict[int, Score]]
     ties: int
     duplicates: int
     duplicates_unlike: int
@@ -44,47 +88,80 @@ class Separation:
     rows: Tensor | None = field(repr=False)
 
     @property
+    def si(self) -> Score:
+        """The Separation Index."""
+        return self.scores["si"][1]
+
+    @property
+    def high(self) -> dict[int, Score]:
+        """High-order SI by order."""
+        return self.scores["high"]
+
+    @property
+    def soft(self) -> dict[int, Score]:
+        """Soft SI by order."""
+        return self.scores["soft"]
+
+    @property
+    def anti(self) -> dict[int, Score]:
+        """Anti SI by order; lower is better."""
+        return self.scores["anti"]
+
+    @property
+    def centre(self) -> Score:
+        """Centre SI."""
+        return self.scores["centre"][1]
+
+    def score(self, definition: ScoreDefinition) -> Score:
+        """Return this score, of the largest order that there is."""
+        by_order = self.scores[definition.key]
+        return by_order[max(by_order)]
+
+    @property
     def per_sample(self) -> Tensor:
         """(N,) int64: the largest order at which all neighbours agree, else minus the largest at which none does.
 
-        It is limited by the order asked for, and never 0.
+        It is limited by the largest order, and never 0.
 
-        >>> import numpy as np
-        >>> separation(np.array([[0], [1], [3], [7]]), np.array([0, 0, 1, 1])).per_sample
+        >>> import numpy as np, zoo
+        >>> zoo.separation(np.array([[0], [1], [3], [7]]), np.array([0, 0, 1, 1])).per_sample
         tensor([ 1,  1, -2,  1])
         """
-        return order_of_agreement(self.high[self.order].alike)
+        # All of the r nearest agree up to this order and not beyond; the same holds for none.
+        levels = torch.zeros(self.n, dtype=torch.int64, device=self.nearest.device)
+        for order in range(1, self.order + 1):
+            levels += self.high[order].counts.to(torch.int64) - self.anti[order].counts.to(torch.int64)
+        return levels
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but what there is of every sample, for JSON: orders and classes become strings."""
-        families = {
-            family: {str(order): score.to_dict() for order, score in getattr(self, family).items()}
-            for family in ("high", "soft", "anti")
-        }
+        """Return everything but the values of single samples, for JSON; orders and labels become strings."""
         plain = ("n", "references", "order", "metric", "normalize", "per_class", "seed")
         counts = ("ties", "duplicates", "duplicates_unlike")
         return {
             **{name: getattr(self, name) for name in plain},
             "classes": {str(label): size for label, size in self.classes.items()},
-            "si": self.si.to_dict(),
-            **families,
-            "centre": self.centre.to_dict(),
+            **{each.key: self._plain(each) for each in SCORES},
             **{name: getattr(self, name) for name in counts},
         }
 
-    def __str__(self) -> str:
+    def _plain(self, definition: ScoreDefinition) -> dict[str, Any]:
+        by_order = self.scores[definition.key]
+        if not definition.has_orders:
+            return by_order[1].to_dict()
+        return {str(order): score.to_dict() for order, score in by_order.items()}
 
+    def __str__(self) -> str:
         return separation_table(self)
 
 
 @dataclass(frozen=True, eq=False)
 class SeparationIndex:
-    """How well classes are separated at order one, and how far ties could change that.
+    """The Separation Index, and how far ties could change it.
 
-    ``value``: in [0, 1]. ``standard_error``: binomial, sqrt(value (1 - value) / n). ``n``: samples. ``ties``:
-    samples whose nearest distance is attained by more than one other sample. ``tied_disagreements``: those of
-    them that would count differently if another of the tied samples won. ``nearest``: (N,) int64, the neighbour
-    that counted.
+    ``value``: in [0, 1]. ``standard_error``: binomial, sqrt(value (1 - value) / n). ``n``: number of samples. ``ties``:
+    number of samples that have several neighbours at the smallest distance. ``tied_disagreements``: number of those
+    that would count differently if another of the tied samples were taken. ``nearest``: (N,) int64, the neighbour
+    counted.
     """
 
     value: float
@@ -95,34 +172,37 @@ class SeparationIndex:
     nearest: Tensor
 
 
-_HEADINGS = ("order", "high-order SI", "soft SI", "anti SI", "decided by a tie")
-
-
 def separation_table(result: Separation) -> str:
-    """Return what was compared, one line per order, centre SI, and how much depends on chance; no line end."""
-    lines = [_HEADINGS]
+    """Return the samples compared, one line per order and per score without orders, and a note; no line end."""
+    headline, *others = SCORES
+    columns = [each for each in others if each.has_orders]
+    lines = [["order", *(each.title for each in columns), "decided by a tie"]]
     for order in range(1, result.order + 1):
-        high, soft, anti = result.high[order], result.soft[order], result.anti[order]
-        lines.append((str(order), str(high), str(soft), str(anti), f"{soft.tied:,}"))
-    lines.append(("centre", str(result.centre), "", "", f"{result.centre.tied:,}"))
+        scores = [result.scores[each.key][order] for each in columns]
+        lines.append([str(order), *map(str, scores), f"{max(score.tied for score in scores):,}"])
+    for each in others:
+        if not each.has_orders:
+            score = result.score(each)
+            lines.append([each.heading, str(score), *[""] * (len(columns) - 1), f"{score.tied:,}"])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join([f"SI {result.si}  {_what(result)}", "", *table, "", _reading(result)])
+    first = f"{headline.title} {result.score(headline)}  {_compared_samples(result)}"
+    return "\n".join([first, "", *table, "", _footnote(result)])
 
 
-def _what(result: Separation) -> str:
+def _compared_samples(result: Separation) -> str:
     against = "each other" if result.references is None else _count(result.references, "reference")
     samples, classes = _count(result.n, "sample"), _count(len(result.classes), "class", "classes")
     scaled = ", z-scored" if result.normalize else ""
     return f"({samples} of {classes} against {against}, {result.metric} distance{scaled})"
 
 
-def _reading(result: Separation) -> str:
-    where = "another sample" if result.references is None else "a reference"
-    unlike = f", {result.duplicates_unlike:,} of them one of another class" if result.duplicates else ""
-    equal = f"{_count(result.duplicates, 'sample')} equal {where}{unlike}" if result.duplicates else ""
-    return "± is one bootstrap standard error. " + (f"{equal}." if equal else f"No sample equals {where}.")
+def _footnote(result: Separation) -> str:
+    candidate = "another sample" if result.references is None else "a reference"
+    other_label = f", {result.duplicates_unlike:,} of them one of another class" if result.duplicates else ""
+    equal = f"{_count(result.duplicates, 'sample')} equal {candidate}{other_label}" if result.duplicates else ""
+    return "± is one bootstrap standard error. " + (f"{equal}." if equal else f"No sample equals {candidate}.")
 
 
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def _count(number: int, singular: str, plural: str = "") -> str:
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

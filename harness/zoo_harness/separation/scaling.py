@@ -1,7 +1,6 @@
-"""What is done to features before distances are taken: z-scores, rows of unit length, a range that can be squared.
+"""Scale features before distances are computed: z-scores, rows of unit length, a range that can be squared.
 
-All in float64. References, where there are some, go through what their own statistics say, and so do the samples
-that are compared with them.
+All results are float64. If there are references, their statistics scale both the references and the samples.
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ from zoo.errors import DataError
 from zoo_harness.separation.knn.duplicates import CHUNK_ELEMENTS
 from zoo_harness.separation.validation import listed
 
-# Squares of numbers near 2^480 do not overflow when they are added up; of differences 2^500 times smaller than the
-# largest feature they do not underflow.
+# Sums of squares of numbers near 2^480 do not overflow. Squares of differences 2^500 times smaller than the largest
+# feature do not underflow.
 TOP_EXPONENT, LOWEST_EXPONENT = 480, -40
 
 
 def z_scored(features: Tensor, references: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return features and references, each column less the references' mean, over their standard deviation.
+    """Return features and references, each column minus the references' mean, divided by their standard deviation.
 
-    Without references the features are their own, and come back twice. A column that is constant among the
-    references is 0 for all. The standard deviation is that of the population (which divisor it has moves all
-    distances alike, so no score).
+    Without references the statistics are those of the features, which are returned twice. A column that is constant
+    among the references becomes 0. The standard deviation is that of the population; another divisor would scale all
+    distances alike and change no score.
 
     >>> z_scored(torch.tensor([[0, 5], [4, 5]]))[0]
     tensor([[-1.,  0.],
@@ -55,12 +54,12 @@ def z_scored(features: Tensor, references: Tensor | None = None) -> tuple[Tensor
 def unit_length(features: Tensor, what: str) -> Tensor:
     """Return the rows divided by their length, so that Euclidean distances rank them as cosines do.
 
-    Raises :class:`DataError` for rows of zeros, which have no direction; ``what`` they are called there.
+    ``what``: the name of the features in errors. Raises :class:`DataError` for rows of zeros: they have no direction.
 
     >>> unit_length(torch.tensor([[3, 4]]), "features")
     tensor([[0.6000, 0.8000]], dtype=torch.float64)
     """
-    # A largest number of about 1 first: the length of rows near 1e200 would be infinite.
+    # First scale the largest number to about 1: the length of rows near 1e200 would be infinite.
     converted = _converted(features, lambda part: part * _power_of_two(part.abs().amax(1, keepdim=True)))
     lengths = torch.linalg.vector_norm(converted, dim=1, keepdim=True)
     zero = (lengths[:, 0] == 0).nonzero()[:, 0]
@@ -73,9 +72,9 @@ def unit_length(features: Tensor, what: str) -> Tensor:
 
 
 def in_range(features: Tensor, references: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Return both as given where their squared distances stay in range, else times a power of two, in copies.
+    """Return both unchanged if their squared distances stay in range, else copies multiplied by a power of two.
 
-    That changes no order of distances: a product with a power of two is exact.
+    The order of distances stays the same, because multiplying by a power of two is exact.
 
     >>> in_range(torch.tensor([[1e-300]], dtype=torch.float64))[0].square() > 1
     tensor([[True]])
@@ -86,17 +85,17 @@ def in_range(features: Tensor, references: Tensor | None = None) -> tuple[Tensor
     exponent = math.frexp(max(float(bound.abs()) for rows in given for bound in rows.aminmax()))[1]
     if LOWEST_EXPONENT <= exponent <= TOP_EXPONENT:
         return features, references
-    factor = math.ldexp(1.0, min(TOP_EXPONENT - exponent, 1000))  # of subnormal numbers it would overflow
+    factor = math.ldexp(1.0, min(TOP_EXPONENT - exponent, 1000))  # would overflow for subnormal numbers
     return features * factor, None if references is None else references * factor
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return for each column a power of two, the mean after scaling by it, and the deviation; 0 if constant."""
+    """Return a power of two for each column, the mean after scaling by it, and the deviation; 0 if constant."""
     lowest, highest = (bound.to(torch.float64) for bound in features.aminmax(dim=0))
     factor = _power_of_two(torch.maximum(lowest.abs(), highest.abs()))
     mean = _sum_over(features, lambda part: part * factor) / len(features)
     variance = _sum_over(features, lambda part: (part * factor - mean).square_()) / len(features)
-    # By its bounds, because the mean of a constant may be off by a rounding.
+    # Compare the bounds, because the mean of a constant column may have a rounding error.
     return factor, mean, torch.where(lowest == highest, 0.0, variance.sqrt())
 
 
@@ -114,8 +113,8 @@ def _sum_over(features: Tensor, term: Callable[[Tensor], Tensor]) -> Tensor:
 
 def _converted(features: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     result = torch.empty(features.shape, dtype=torch.float64, device=features.device)
-    for place, part in zip(result.split(_step(features)), features.split(_step(features)), strict=True):
-        place.copy_(function(part.to(torch.float64)))
+    for target, part in zip(result.split(_step(features)), features.split(_step(features)), strict=True):
+        target.copy_(function(part.to(torch.float64)))
     return result
 
 

@@ -10,13 +10,10 @@ from torch import Tensor
 
 from zoo.errors import UsageError, check_choice
 from zoo_harness.separation.index import separation
-from zoo_harness.separation.inputs import checked_budget, checked_seed
+from zoo_harness.separation.inputs import checked_budget, checked_per_class, checked_seed
 from zoo_harness.separation.knn.search import MEMORY_BUDGET
+from zoo_harness.separation.scores import DEFAULT_ORDER, SCORES
 from zoo_harness.separation.validation import Array
-
-if TYPE_CHECKING:
-    from torchmetrics import Metric
-
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -26,18 +23,18 @@ else:
     except ModuleNotFoundError:
 
         class Metric:
-            """Stands in where torchmetrics is missing, so that the name can be imported and using it explains."""
+            """Stand in for the base class if torchmetrics is not installed: importing works, using it raises."""
 
             def __init__(self, **_: Any) -> None:
                 raise UsageError("SeparationMetric needs torchmetrics: pip install 'blockzoo[torchmetrics]'")
 
 
 class SeparationMetric(Metric):
-    """Gathers features and labels of batches, over processes too, and computes :func:`zoo.separation` of them all.
+    """Collect features and labels of batches, across processes too, and compute :func:`zoo.separation` of them all.
 
     ``compute`` returns scalar float64 tensors ``si``, ``high_order_si``, ``soft_si``, ``anti_si`` (of ``order``) and
-    ``centre_si``. ``options``: what :func:`zoo.separation` takes, and what every torchmetrics metric takes. All
-    batches are kept until ``reset``.
+    ``centre_si``. ``options``: those of :func:`zoo.separation` and of every torchmetrics metric. All batches are kept
+    until ``reset``.
 
     >>> metric = SeparationMetric(order=1)
     >>> metric.update(torch.tensor([[0.0], [1.0]]), torch.tensor([0, 0]))
@@ -52,7 +49,7 @@ class SeparationMetric(Metric):
     features: list[Tensor]
     labels: list[Tensor]
 
-    def __init__(self, order: int = 2, **options: Any) -> None:
+    def __init__(self, order: int = DEFAULT_ORDER, **options: Any) -> None:
         own = {name: options.pop(name) for name in _OPTIONS if name in options}
         try:
             super().__init__(**options)
@@ -64,7 +61,7 @@ class SeparationMetric(Metric):
         self.add_state("labels", default=[], dist_reduce_fx="cat")
 
     def update(self, features: Array | Tensor, labels: Array | Tensor) -> None:
-        """Add a batch: features (N, D) and labels (N,); values are checked by ``compute``."""
+        """Add a batch: features (N, D) and labels (N,); ``compute`` checks the values."""
         features, labels = torch.as_tensor(features), torch.as_tensor(labels)
         if features.ndim != 2 or labels.shape != features.shape[:1]:
             raise UsageError(
@@ -79,21 +76,14 @@ class SeparationMetric(Metric):
         self.labels.append(labels.detach())
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the scores of everything since the last ``reset``."""
+        """Return the scores of all batches since the last ``reset``."""
         if not len(self.features):
             raise UsageError("no batch was given to update() since the metric was made or reset")
-        features, labels = _whole(self.features), _whole(self.labels)
+        features, labels = _joined(self.features), _joined(self.labels)
         result = separation(features, labels, self.order, **self.options)
-        scores = {
-            "si": result.si,
-            "high_order_si": result.high[self.order],
-            "soft_si": result.soft[self.order],
-            "anti_si": result.anti[self.order],
-            "centre_si": result.centre,
-        }
         return {
-            name: torch.tensor(score.value, dtype=torch.float64, device=features.device)
-            for name, score in scores.items()
+            each.name: torch.tensor(result.score(each).value, dtype=torch.float64, device=features.device)
+            for each in SCORES
         }
 
 
@@ -101,17 +91,16 @@ _OPTIONS = ("references", "reference_labels", "metric", "normalize", "per_class"
 
 
 def _check(order: int, options: Mapping[str, Any]) -> None:
-    """Tell at once what would else be told after an epoch."""
+    """Validate arguments eagerly, not after an epoch."""
     if isinstance(order, bool) or not isinstance(order, int) or order < 1:
         raise UsageError(f"order {order!r} is not a number of neighbours: expected 1 or more")
     check_choice("metric", options.get("metric", "euclidean"), ("euclidean", "cosine"))
     checked_budget(options.get("memory_budget", MEMORY_BUDGET))
     checked_seed(options.get("seed", 0))
-    per_class = options.get("per_class")
-    if per_class is not None and (isinstance(per_class, bool) or not isinstance(per_class, int) or per_class < 1):
-        raise UsageError(f"per_class {per_class!r} is not a positive number of samples")
+    if options.get("per_class") is not None:
+        checked_per_class(options["per_class"])
 
 
-def _whole(state: list[Tensor] | Tensor) -> Tensor:
-    # torchmetrics has joined them already where it gathered from several processes.
+def _joined(state: list[Tensor] | Tensor) -> Tensor:
+    # torchmetrics has already joined them if it collected from several processes.
     return state if isinstance(state, Tensor) else torch.cat(state)

@@ -1,4 +1,4 @@
-"""Checks of the features and labels that a user gives, numpy arrays or torch tensors."""
+"""Check the features and labels that a user gives: numpy arrays or torch tensors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def checked_features(given: Array | Tensor, what: str = "features", *, least: int = 2) -> Tensor:
-    """Return the features, (N, D), finite, of one of ``EXACT_DTYPES``; not copied if they are so already.
+    """Return the features, (N, D), finite, in one of ``EXACT_DTYPES``; without a copy if they already are.
 
-    ``what`` they are called in errors. ``least``: the fewest samples that will do, 2 where a sample needs another.
+    ``what``: their name in errors. ``least``: the smallest number of samples accepted; 2 if samples are compared with
+    each other.
 
     >>> checked_features(np.array([[1], [2]])).dtype
     torch.float64
@@ -44,7 +45,7 @@ def checked_features(given: Array | Tensor, what: str = "features", *, least: in
 def checked_references(given: Array | Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
     """Return features and references, (N, D) and (M, D), of one dtype and on the device of the features.
 
-    Where the dtypes differ both become float64, which holds either exactly.
+    If the dtypes differ, both become float64, which represents either exactly.
 
     >>> [rows.dtype for rows in checked_references(np.ones((1, 2), "f4"), torch.zeros(3, 2, dtype=torch.float16))]
     [torch.float64, torch.float64]
@@ -52,8 +53,8 @@ def checked_references(given: Array | Tensor, features: Tensor) -> tuple[Tensor,
     references = checked_features(given, "references", least=1).to(features.device)
     if references.shape[1] != features.shape[1]:
         raise UsageError(
-            f"references have {references.shape[1]} features a sample; expected {features.shape[1]}, as many as those "
-            "of the samples to score"
+            f"references have {references.shape[1]} features a sample; expected {features.shape[1]}, as the samples to "
+            "score have"
         )
     if references.dtype == features.dtype:
         return features, references
@@ -96,16 +97,16 @@ def _as_tensor(given: Array | Tensor, what: str) -> Tensor:
         )
     if given.dtype.kind not in "biufc" or given.dtype.itemsize > 16 or given.dtype == np.longdouble:
         raise UsageError(f"{what} are of dtype {given.dtype}; expected numbers of at most 64 bits")
-    # What torch cannot share memory with: foreign byte order, negative strides, strides between its elements.
+    # Copy the arrays torch cannot share memory with: foreign byte order, negative strides, strides between elements.
     if not given.dtype.isnative or any(step < 0 or step % given.itemsize for step in given.strides):
         given = np.ascontiguousarray(given, dtype=given.dtype.newbyteorder("="))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of arrays that may not be written to: we only read
+        warnings.simplefilter("ignore")  # torch warns about read-only arrays; they are only read
         return torch.from_numpy(given)
 
 
 def listed(rows: Tensor) -> str:
-    """The first of some row numbers, for an error.
+    """Return the first of some row numbers, for an error.
 
     >>> listed(torch.arange(7))
     '0, 1, 2, 3, 4, ...'
@@ -120,14 +121,16 @@ def _refuse_non_finite(features: Tensor, what: str) -> None:
     if len(bad):
         raise DataError(
             f"{what} hold NaN or infinity in {len(bad)} of {len(finite)} rows ({listed(bad)}); "
-            "expected finite numbers: see what computed them, or leave these rows out"
+            "expected finite numbers: check their computation, or leave these rows out"
         )
 
 
 def _in_float64(features: Tensor, what: str) -> Tensor:
     exact = features.to(torch.float64)
     if not features.is_floating_point() and float(exact.abs().amax()) >= 2.0**53:
-        raise DataError(f"{what} hold integers of 2^53 or more, which float64 cannot tell apart; scale them down first")
+        raise DataError(
+            f"{what} hold integers of 2^53 or more, which float64 cannot distinguish; scale them down first"
+        )
     return exact
 
 

@@ -250,7 +250,7 @@ def test_a_record_from_before_confusion_and_curve_is_read(finished: Path, tmp_pa
 
 def values(split: SplitSeparation | None) -> list[float]:
     assert split is not None
-    return [score.value for score in split.scores if score is not None]
+    return [score.value for score in split.scores.values()]
 
 
 @pytest.mark.parametrize(

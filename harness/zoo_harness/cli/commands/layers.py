@@ -59,6 +59,8 @@ layers_command = command(LayersOptions, _layers)
 
 
 def _print_curve(curve: Curve, scoring: Scoring) -> None:
+    from zoo_harness.separation.scores import SCORES
+
     images = curve.data["images"]
     print_lines(
         "",
@@ -67,25 +69,23 @@ def _print_curve(curve: Curve, scoring: Scoring) -> None:
     )
     rows = []
     for layer in curve.layers:
-        scores = layer.separation
-        last = scores.order
-        values = (scores.high[last].value, scores.soft[last].value, scores.anti[last].value, scores.centre.value)
-        rows.append(
-            [layer.path, f"{layer.width:,}", layer.vector, str(scores.si), *(f"{value:.4f}" for value in values)]
-        )
+        first, *others = [layer.separation.score(each) for each in SCORES]
+        values = (f"{score.value:.4f}" for score in others)
+        rows.append([layer.path, f"{layer.width:,}", layer.vector, str(first), *values])
     order = curve.layers[0].separation.order
-    scores_of = [f"high {order}", f"soft {order}", f"anti {order}", "centre"]
-    columns = ["layer", "width", "vector", "SI", *scores_of]
+    # The key, because columns have to be narrow beside the bars.
+    headings = [f"{each.key} {order}" if each.has_orders else each.heading for each in SCORES]
+    columns = ["layer", "width", "vector", *headings]
     bar = _room_for_bars([columns, *rows])
     if bar:
         columns.append("SI, 0 to 1")
         for row, layer in zip(rows, curve.layers, strict=True):
             row.append(f"{'#' * round(bar * layer.separation.si.value):<{bar}}|")
-    print_table(columns, rows, right=["width", "SI", *scores_of])
+    print_table(columns, rows, right=["width", *headings])
 
 
 def _room_for_bars(rows: list[list[str]]) -> int:
-    """How long bars beside these cells may be: none where the terminal has no room for short ones."""
+    """Return the length of bars beside these cells; 0 if the terminal has no room for short ones."""
     taken = sum(2 + max(map(len, column)) for column in zip(*rows, strict=True))
     room = shutil.get_terminal_size((_WIDTH, 24)).columns - taken - 1
     return min(room, _LONGEST_BAR) if room >= _SHORTEST_BAR else 0

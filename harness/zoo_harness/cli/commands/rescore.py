@@ -80,7 +80,7 @@ def _verdict(figure: Figure) -> str:
 
 
 def _count(figure: Figure) -> str:
-    """By how many images a figure differs; which ones they are a record does not say."""
+    """Return the difference of a figure in images; a record does not say which images they are."""
     if not figure.images_apart or figure.recorded is None:
         return f"the same count of {figure.found.n:,} images"
     more = "more" if figure.found.value > figure.recorded.value else "fewer"
@@ -92,7 +92,7 @@ def _notes(found: RescoreRecord) -> list[str]:
     if found.device != found.recorded_device or found.precision != found.recorded_precision:
         lines.append(
             f"recorded on {found.recorded_device} in {found.recorded_precision}, here on {found.device} in "
-            f"{found.precision}: what is rounded otherwise may turn single images."
+            f"{found.precision}: rounding differences can change the predictions of a few images."
         )
     if not all(found.same_data.values()):
         lines.append("The images are not those of the record: a figure may differ though the checkpoint is the same.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -44,16 +44,13 @@ si_command = command(SeparationOptions, _si)
 
 
 def _print_classes(result: Separation) -> None:
-    scores: list[tuple[str, Any]] = [
-        ("SI", result.si),
-        (f"high-order {result.order}", result.high[result.order]),
-        (f"soft {result.order}", result.soft[result.order]),
-        (f"anti {result.order}", result.anti[result.order]),
-        ("centre", result.centre),
-    ]
-    columns = ["class", "samples", *(name for name, _score in scores)]
+    from zoo_harness.separation.scores import SCORES
+
+    scores = [result.score(each) for each in SCORES]
+    headings = (f"{each.heading} {result.order}" if each.has_orders else each.heading for each in SCORES)
+    columns = ["class", "samples", *headings]
     rows = [
-        [str(label), f"{size:,}", *(f"{score.per_class[label]:.4f}" for _name, score in scores)]
+        [str(label), f"{size:,}", *(f"{score.per_class[label]:.4f}" for score in scores)]
         for label, size in result.classes.items()
     ]
     print_table(columns, rows, right=columns)

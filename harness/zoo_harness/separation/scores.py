@@ -1,0 +1,150 @@
+"""``SCORES``: the scores of the Separation Index family, in the order of every table.
+
+Results, records, the torchmetrics metric, commands, cards and rescoring iterate over this list. To add a score, write
+its pure function and append a :class:`ScoreDefinition`. Nothing here imports torch, so that cards need not wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DEFAULT_ORDER = 2  # of runs, and of commands and functions unless another is given
+
+
+class Neighbourhood(NamedTuple):
+    """The labels among the ``order`` nearest neighbours of each sample; the input of every score function.
+
+    ``same_label``: (N,) integers, the number of these neighbours that have the sample's label. ``chance``: the
+    probability that a neighbour drawn at random has the label of a sample drawn at random.
+    """
+
+    same_label: Tensor
+    order: int
+    chance: float
+
+
+ScoreFunction = Callable[[Neighbourhood], "tuple[Tensor, int]"]
+ErrorFunction = Callable[["Tensor", int, "Tensor | None", int], tuple[float, float]]
+
+
+def share_of_same_label(neighbourhood: Neighbourhood) -> tuple[Tensor, int]:
+    """Count the neighbours that have the sample's label, of ``order``."""
+    return neighbourhood.same_label, neighbourhood.order
+
+
+def all_of_same_label(neighbourhood: Neighbourhood) -> tuple[Tensor, int]:
+    """Count 1 for a sample whose neighbours all have its label."""
+    return neighbourhood.same_label == neighbourhood.order, 1
+
+
+def none_of_same_label(neighbourhood: Neighbourhood) -> tuple[Tensor, int]:
+    """Count 1 for a sample that has no neighbour of its label."""
+    return neighbourhood.same_label == 0, 1
+
+
+def errors_of_mean(counts: Tensor, max_count: int, partners: Tensor | None, seed: int) -> tuple[float, float]:
+    """Return the standard error of the mean of ``counts / max_count``: for independent samples, and by bootstrap."""
+    from zoo_harness.separation.standard_errors import bootstrap_error, error_of_mean  # imports torch
+
+    return error_of_mean(counts, max_count), bootstrap_error(counts, max_count, partners, seed)
+
+
+@dataclass(frozen=True)
+class ScoreDefinition:
+    """One score: its names, definition and computation.
+
+    ``key``: its key in ``to_dict()``, ``run.json`` and :attr:`Separation.scores`. ``title``: its name in text.
+    ``explanation``: its definition as a phrase, with ``{sample}`` and ``{order}`` to fill in.
+
+    ``function``: returns a number for each sample, (N,) bool, integer or float64, and the number by which to divide it.
+    The score is the mean. The number must rise or fall with ``same_label`` and never turn back, because ties are judged
+    by both ends of its range. ``has_orders``: whether the score exists for every order; otherwise it looks at one
+    neighbour. ``neighbours``: whether neighbours are samples or class means. ``errors``: takes these numbers, the
+    divisor, the nearest sample of each sample (or ``None``) and a seed; returns the standard and the bootstrap error.
+    """
+
+    key: str
+    title: str
+    explanation: str
+    function: ScoreFunction
+    has_orders: bool = False
+    higher_is_better: bool = True
+    neighbours: Literal["samples", "centres"] = "samples"
+    errors: ErrorFunction = errors_of_mean
+
+    @property
+    def name(self) -> str:
+        """Its function in :mod:`zoo` and its key in the torchmetrics metric, such as ``high_order_si``."""
+        return self.title.lower().replace("-", "_").replace(" ", "_")
+
+    @property
+    def heading(self) -> str:
+        """Its name above a narrow column, such as ``high-order``."""
+        return self.title.removesuffix(" SI")
+
+    def orders(self, largest: int) -> range:
+        """Return the orders that the score has in a search for ``largest`` neighbours."""
+        return range(1, largest + 1 if self.has_orders else 2)
+
+    def explain(self, order: int, sample: str = "sample") -> str:
+        """Return the definition of the score of this order as a phrase; ``sample``: what a sample is.
+
+        >>> SCORES[3].explain(2, "image")
+        'fraction of images whose 2 nearest neighbours all have other labels; lower is better'
+        """
+        phrase = self.explanation.format(sample=sample, order=order)
+        return phrase if self.higher_is_better else f"{phrase}; lower is better"
+
+
+SCORES: list[ScoreDefinition] = [
+    ScoreDefinition(
+        key="si",
+        title="SI",
+        explanation="fraction of {sample}s whose nearest neighbour has their label",
+        function=share_of_same_label,
+    ),
+    ScoreDefinition(
+        key="high",
+        title="high-order SI",
+        explanation="fraction of {sample}s whose {order} nearest neighbours all have their label",
+        function=all_of_same_label,
+        has_orders=True,
+    ),
+    ScoreDefinition(
+        key="soft",
+        title="soft SI",
+        explanation="mean fraction of each {sample}'s {order} nearest neighbours that have its label",
+        function=share_of_same_label,
+        has_orders=True,
+    ),
+    ScoreDefinition(
+        key="anti",
+        title="anti SI",
+        explanation="fraction of {sample}s whose {order} nearest neighbours all have other labels",
+        function=none_of_same_label,
+        has_orders=True,
+        higher_is_better=False,
+    ),
+    ScoreDefinition(
+        key="centre",
+        title="centre SI",
+        explanation="fraction of {sample}s whose nearest class mean is that of their own class",
+        function=share_of_same_label,
+        neighbours="centres",
+    ),
+]
+"""The first entry is the headline: tables show its standard error."""
+
+
+def definition_of(key: str) -> ScoreDefinition:
+    """Return the score with this key.
+
+    >>> definition_of("high").title
+    'high-order SI'
+    """
+    return next(each for each in SCORES if each.key == key)

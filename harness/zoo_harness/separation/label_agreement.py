@@ -130,7 +130,7 @@ def _joined(found: list[Neighbours]) -> Neighbours:
         torch.cat([part.indices for part in found]),
         torch.cat([part.squared_distances for part in found]),
         torch.cat([part.last_tied for part in found]),
-        torch.cat([part.last_tied_alike for part in found]),
+        torch.cat([part.last_tied_same_label for part in found]),
     )
 
 
@@ -164,7 +164,9 @@ def _ties(found: Neighbours, alike: Tensor, rows: slice) -> tuple[Tensor, Tensor
     # At the last distance there may be more samples than were asked for; at smaller ones all are among the found.
     last = through == order
     tied = torch.where(last, found.last_tied[rows, None], through - inner)
-    tied_alike = torch.where(last, found.last_tied_alike[rows, None], alike_before.gather(1, through) - inner_alike)
+    tied_alike = torch.where(
+        last, found.last_tied_same_label[rows, None], alike_before.gather(1, through) - inner_alike
+    )
     return tied, tied_alike, inner, inner_alike
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import DataError
-from zoo_harness.separation.knn.duplicates import CHUNK_ELEMENTS
+from zoo_harness.separation.knn.exact_distances import CHUNK_ELEMENTS
 from zoo_harness.separation.validation import listed
 
 # Squares of numbers near 2^480 do not overflow when they are added up; of differences 2^500 times smaller than the

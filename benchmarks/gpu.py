@@ -12,8 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import finetune
@@ -23,14 +22,13 @@ from torch import Tensor
 
 from zoo import separation, separation_index
 from zoo_harness.cli.main import run
+from zoo_harness.compute.precision import full_precision
 from zoo_harness.records.run import read_run
-from zoo_harness.separation.knn import search as neighbours
-from zoo_harness.separation.knn.candidates import Shape, Tile
-from zoo_harness.separation.knn.kernel_choice import kernel_shape
+from zoo_harness.separation.knn.operands import BFLOAT16, FLOAT32, FLOAT64, LARGEST_TILE
+from zoo_harness.separation.knn.search import nearest_neighbours
 
 DATA = {"wide": (50_000, 3, 32, 0.05), "grey": (60_000, 1, 28, 0.025)}  # images, channels, pixels, seconds aimed at
 BUDGETS = {"512 MiB": 2**29, "4 GiB": 2**32}
-SHAPES = ((128, 256, 64, 8, 3), (128, 256, 64, 8, 4), (128, 128, 64, 8, 3), (128, 128, 64, 4, 3), (128, 128, 32, 8, 3))
 
 
 def check_separation(device: torch.device, samples: int) -> None:
@@ -54,34 +52,29 @@ def time_separation(device: torch.device, samples: int) -> None:
         print(f"separation, {samples:,} x 1,280, {turn} call: {time.perf_counter() - started:.3f} s")
 
 
-@contextmanager
-def without_kernel() -> Iterator[None]:
-    """Let torch list the survivors."""
-    chosen = neighbours.kernel_shape
-    neighbours.kernel_shape = lambda *_arguments, **_options: None
-    try:
-        yield
-    finally:
-        neighbours.kernel_shape = chosen
-
-
-def check_kernel(device: torch.device, samples: int) -> None:
-    """The kernel's neighbours must be those found without it, duplicates and ties included."""
+def check_search(device: torch.device, samples: int) -> None:
+    """The device's neighbours must be the CPU's bit for bit, duplicates, ties, offsets and references included."""
     rows = smooth_images(samples, 1, 28)
     rows[: samples // 50] = rows[-(samples // 50) :]
-    labels = torch.randint(0, 10, (samples,), generator=torch.Generator().manual_seed(0)).to(device)
-    for name, values in {"plain": rows, "offset 1e4": rows + 1e4, "integers": (rows * 2).round()}.items():
-        features = values.to(device)
-        for references in (None, features[samples // 2 :]):
-            of_references = None if references is None else labels[samples // 2 :]
-            arguments = {"references": references, "reference_labels": of_references}
-            found = neighbours.nearest_neighbours(features, labels, 2, **arguments)
-            with without_kernel():
-                expected = neighbours.nearest_neighbours(features, labels, 2, **arguments)
-            assert torch.equal(found.indices, expected.indices), name
-            assert torch.equal(found.last_tied, expected.last_tied), name
-    used = kernel_shape(device, torch.bfloat16, samples**2, symmetric=True)
-    print(f"kernel, {samples:,} x 784: the same neighbours as without it; {used or 'it is not used on this device'}")
+    labels = torch.randint(0, 10, (samples,), generator=torch.Generator().manual_seed(0))
+    data = {"plain": rows, "offset 1e4": rows + 1e4, "integers": (rows * 2).round(), "bfloat16": rows.bfloat16()}
+    for name, features in data.items():
+        for references in (None, slice(samples // 2, None)):
+            here, there = (
+                nearest_neighbours(
+                    features.to(place),
+                    labels.to(place),
+                    2,
+                    references=None if references is None else features[references].to(place),
+                    reference_labels=None if references is None else labels[references].to(place),
+                )
+                for place in ("cpu", device)
+            )
+            assert torch.equal(here.indices, there.indices.cpu()), name
+            assert torch.equal(here.squared_distances, there.squared_distances.cpu()), name
+            assert torch.equal(here.last_tied, there.last_tied.cpu()), name
+            assert torch.equal(here.last_tied_same_label, there.last_tied_same_label.cpu()), name
+        print(f"search, {name}: {samples:,} x 784, the same neighbours, distances and ties as on the CPU")
 
 
 def seconds(device: torch.device, work: Callable[[], object], turns: int = 3) -> list[float]:
@@ -109,7 +102,7 @@ def cdist(features: Tensor) -> None:
 
 
 def time_search(device: torch.device, share: float, *, profile: bool) -> None:
-    """Seconds of order 2 on images that lie on the device, against the aims and torch.cdist, and what is wrong."""
+    """Print the time of order 2 on images on the device, with the aims, the time of torch.cdist, and wrong rows."""
     for name, (count, channels, size, aim) in DATA.items():
         features = smooth_images(int(count * share), channels, size).to(device)
         labels = torch.arange(len(features), device=device) % 10
@@ -118,14 +111,12 @@ def time_search(device: torch.device, share: float, *, profile: bool) -> None:
         for budget, size_of_it in BUDGETS.items():
 
             def search(features=features, labels=labels, size_of_it=size_of_it) -> Tensor:
-                return neighbours.nearest_neighbours(features, labels, 2, memory_budget=size_of_it).indices
+                return nearest_neighbours(features, labels, 2, memory_budget=size_of_it).indices
 
             def score(features=features, labels=labels, size_of_it=size_of_it) -> object:
                 return separation(features, labels, 2, memory_budget=size_of_it)
 
             show(f"search, {budget}", seconds(device, search))
-            with without_kernel():
-                show(f"search without the kernel, {budget}", seconds(device, search, 2))
             show(f"all scores, {budget}", seconds(device, score, 2))
         print(f"  wrong, of 500 rows: {wrong(features, search())}")
         if profile:
@@ -136,45 +127,24 @@ def time_search(device: torch.device, share: float, *, profile: bool) -> None:
             print(found.key_averages().table(sort_by=by, row_limit=25, max_name_column_width=50))
 
 
+def time_products(device: torch.device) -> None:
+    """Print the rate of torch's product of one tile, 3,072 numbers wide, in each arithmetic of the search."""
+    for name, precision in {"bfloat16": BFLOAT16, "float32": FLOAT32, "float64": FLOAT64}.items():
+        left, right = (torch.randn(LARGEST_TILE, 3072, device=device).bfloat16().to(precision.products) for _ in "12")
+        products = left.new_empty(LARGEST_TILE, LARGEST_TILE)
+
+        def multiply(left=left, right=right, products=products) -> None:
+            torch.mm(left, right.T, out=products)
+
+        with full_precision(device, precision.matmul_precision):
+            taken = min(seconds(device, multiply, 10)[1:])
+        rate = 2 * LARGEST_TILE**2 * 3072 / taken
+        print(f"  product of a tile, {name} vectors: {1000 * taken:.2f} ms, {rate / 1e12:.2f} TFLOP/s", flush=True)
+
+
 def show(what: str, taken: list[float]) -> None:
     """Print the first and the least of the others."""
     print(f"  {what}: {min(taken[1:]):.4f} s (first {taken[0]:.3f} s)", flush=True)
-
-
-def time_shapes(device: torch.device) -> None:
-    """The kernel's products by themselves, for each way to cut them: what to choose from."""
-    from zoo_harness.separation.knn.candidates_triton import FusedProducts
-
-    count, width, tile = 40_960, 3072, neighbours.LARGEST_TILE
-    vectors = torch.randn(count, width, device=device, dtype=torch.bfloat16)
-    starts = range(0, count, tile)
-    tiles: list[Tile] = [
-        (slice(one, one + tile), slice(other, other + tile)) for one in starts for other in starts if one <= other
-    ]
-    for numbers in SHAPES:
-        shape = Shape(*numbers)
-        side = KeptVectors(vectors)
-        try:
-            taken = seconds(
-                device,
-                lambda side=side, shape=shape: list(
-                    FusedProducts(side, side, 2**20, shape).survivors(tiles, symmetric=True)
-                ),
-            )
-        except Exception as error:
-            print(f"  {shape}: {type(error).__name__}: {str(error).splitlines()[0]}")
-            continue
-        rate = len(tiles) * tile**2 * width * 2 / min(taken[1:])
-        print(f"  {shape}: {min(taken[1:]):.4f} s, {rate / 1e12:.0f} TFLOP/s", flush=True)
-
-
-class KeptVectors:
-    """A side of products of which almost none survives."""
-
-    def __init__(self, vectors: Tensor) -> None:
-        self.vectors = vectors
-        self.half = (vectors.float().square().sum(1) / 2)[:, None]
-        self.limit = self.half[:, 0] * 1.8
 
 
 def evaluate(device: str, per_class: int, *more: str) -> str | None:
@@ -225,10 +195,9 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'}, torch {torch.__version__}")
     check_separation(device, arguments.images)
     time_separation(device, arguments.images * 10)
-    check_kernel(device, 4 * arguments.images)
+    check_search(device, 4 * arguments.images)
     time_search(device, 1.0 if device.type == "cuda" else 0.04, profile=arguments.profile)
-    if device.type == "cuda":
-        time_shapes(device)
+    time_products(device)
     per_class = min(120, arguments.images // 10)
     for precision in ("fp32", "bf16") if device.type == "cuda" else ("fp32",):
         evaluate(arguments.device, per_class, "--precision", precision)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from zoo import DeviceMemoryError, separation
-from zoo_harness.separation.knn import search as neighbours
-from zoo_harness.separation.knn.candidates_torch import SMALLEST_TILE, TiledProducts
+from zoo_harness.separation.knn import filter_refine
+from zoo_harness.separation.knn.candidate_pairs import SMALLEST_TILE, TiledProducts
 from zoo_harness.separation.knn.search import nearest_neighbours
 
 REASON = "CUDA out of memory. Tried to allocate 7.00 GiB.\nmore about it"
@@ -24,13 +24,13 @@ def full_device(monkeypatch, largest_tile):
     tried = []
 
     class Products(TiledProducts):
-        def survivors(self, tiles, *, symmetric):
+        def candidates(self):
             tried.append(self.tile)
             if self.tile > largest_tile:
                 raise torch.OutOfMemoryError(REASON)
-            return super().survivors(tiles, symmetric=symmetric)
+            return super().candidates()
 
-    monkeypatch.setattr(neighbours, "TiledProducts", Products)
+    monkeypatch.setattr(filter_refine, "TiledProducts", Products)
     return tried
 
 
@@ -79,6 +79,6 @@ def test_other_errors_are_not_taken_for_it(data, monkeypatch):
         def lower_bounds(self, rows, columns):
             raise RuntimeError(f"something else, at {rows} and {columns}")
 
-    monkeypatch.setattr(neighbours, "TiledProducts", Products)
+    monkeypatch.setattr(filter_refine, "TiledProducts", Products)
     with pytest.raises(RuntimeError, match="something else"):
         nearest_neighbours(*data)

@@ -134,7 +134,7 @@ def _joined(found: list[Neighbours]) -> Neighbours:
         torch.cat([part.indices for part in found]),
         torch.cat([part.squared_distances for part in found]),
         torch.cat([part.last_tied for part in found]),
-        torch.cat([part.last_tied_alike for part in found]),
+        torch.cat([part.last_tied_same_label for part in found]),
     )
 
 
@@ -190,7 +190,7 @@ def _ties(found: Neighbours, same_label: Tensor, rows: slice) -> tuple[Tensor, T
     # At the last distance there may be more candidates than the neighbours found; at smaller ones there are not.
     last = through == order
     tied = torch.where(last, found.last_tied[rows, None], through - inner)
-    tied_same = torch.where(last, found.last_tied_alike[rows, None], same_before.gather(1, through) - inner_same)
+    tied_same = torch.where(last, found.last_tied_same_label[rows, None], same_before.gather(1, through) - inner_same)
     open_slots = torch.arange(1, order + 1, device=tied.device) - inner
     fewest = (open_slots - (tied - tied_same)).clamp(min=0)
     return tied, tied_same, inner_same + fewest, inner_same + torch.minimum(open_slots, tied_same)

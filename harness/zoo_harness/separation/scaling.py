@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import DataError
-from zoo_harness.separation.knn.duplicates import CHUNK_ELEMENTS
+from zoo_harness.separation.knn.exact_distances import CHUNK_ELEMENTS
 from zoo_harness.separation.validation import listed
 
 # Sums of squares of numbers near 2^480 do not overflow. Squares of differences 2^500 times smaller than the largest

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import DataError, UsageError
-from zoo_harness.separation.knn.duplicates import CHUNK_ELEMENTS, EXACT_DTYPES, by_parts
+from zoo_harness.separation.knn.exact_distances import CHUNK_ELEMENTS, EXACT_DTYPES, by_parts
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -1,0 +1,121 @@
+"""The candidate pairs of tiled products: every pair within a radius is listed, each once, in lists of any length."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from zoo_harness.compute.precision import full_precision
+from zoo_harness.separation.knn.candidate_pairs import SMALLEST_TILE, TiledProducts
+from zoo_harness.separation.knn.duplicates import Groups
+from zoo_harness.separation.knn.exact_distances import Rows
+from zoo_harness.separation.knn.lower_bounds import Frame
+from zoo_harness.separation.knn.operands import BFLOAT16, FLOAT32, Operand
+from zoo_harness.separation.knn.projection import Projection, principal_components
+from zoo_harness.separation.knn.search import MEMORY_BUDGET
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+PRECISIONS = {"bfloat16": BFLOAT16, "float32": FLOAT32}
+SMALL = 2**17  # bytes for a tile and a list: tiles of 32 rows or fewer, and several lists
+
+
+class Operands(NamedTuple):
+    left: Operand
+    right: Operand
+    radius: Tensor
+    points: Tensor
+
+    @property
+    def symmetric(self):
+        return self.left is self.right
+
+
+def operands(precision, symmetric, rank=None, offset=0.0):
+    """Rows in clusters, each with the distance of its nearest as its radius, but some that exclude every pair."""
+    rng = np.random.default_rng(0)
+    centres = 3 * rng.normal(size=(5, 70))
+    values = centres[rng.integers(0, 5, 150)] + rng.normal(size=(150, 70)) + offset
+    rows = Rows.of(torch.from_numpy(values).to(DEVICE), MEMORY_BUDGET)
+    groups = Groups.of(rows, torch.zeros(150, dtype=torch.int64, device=DEVICE), None)
+    frame = Frame(rows, groups.first)
+    projection = Projection.of(principal_components(frame, groups.first, rank)) if rank else None
+    ids = torch.arange(150, device=DEVICE)
+    points = frame.centred(groups.first)
+    radius = torch.cdist(points, points).fill_diagonal_(torch.inf).amin(1) * (1 + 1e-9)
+    radius[::11] = -torch.inf
+    left = Operand(frame, groups, ids if symmetric else ids[:47], projection, precision, MEMORY_BUDGET)
+    left.set_thresholds(radius)
+    right = left
+    if not symmetric:
+        right = Operand(frame, groups, ids[47:], projection, precision, MEMORY_BUDGET)
+        right.threshold.fill_(-torch.inf)
+    return Operands(left, right, radius, points)
+
+
+def listed(products):
+    """Return the products by pair of positions, and the length of each list."""
+    found, lengths = {}, []
+    for pairs in products.candidates():
+        lengths.append(len(pairs.rows))
+        for row, column, product in zip(*(part.tolist() for part in pairs), strict=True):
+            assert (row, column) not in found
+            found[row, column] = product
+    return found, lengths
+
+
+@pytest.mark.parametrize("memory", [SMALL, 2**24])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(("rank", "offset"), [(None, 0.0), (None, 1e4), (9, 0.0)])
+def test_all_pairs_within_a_radius_are_listed_and_few_others(memory, precision, symmetric, rank, offset):
+    given = operands(PRECISIONS[precision], symmetric, rank, offset)
+    with full_precision(DEVICE, PRECISIONS[precision].matmul_precision):
+        found, _lengths = listed(TiledProducts(given.left, given.right, memory))
+    distance = torch.cdist(given.points, given.points)
+    within = 0
+    for row, one in enumerate(given.left.ids.tolist()):
+        for column, other in enumerate(given.right.ids.tolist()):
+            radius = max(given.radius[one], given.radius[other]) if symmetric else given.radius[one]
+            if distance[one, other] <= radius and (not symmetric or row < column):
+                within += 1
+                assert (row, column) in found
+    assert within > 10
+    assert len(found) < len(given.left.ids) * len(given.right.ids) / 4
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_full_lists_lose_nothing_and_repeat_nothing(symmetric):
+    given = operands(FLOAT32, symmetric, rank=9)
+    given.left.threshold.fill_(torch.inf)
+    whole, one_list = listed(TiledProducts(given.left, given.right, 2**24))
+    pairs = 150 * 149 // 2 if symmetric else 47 * 103
+    assert len(whole) == pairs
+    assert one_list == [pairs]
+    products = TiledProducts(given.left, given.right, 1)
+    assert products.tile == SMALLEST_TILE
+    piecewise, lengths = listed(products)
+    assert piecewise.keys() == whole.keys()
+    assert len(lengths) > pairs / SMALLEST_TILE**2
+    assert max(lengths) <= 2 * SMALLEST_TILE**2
+
+
+def test_thresholds_that_are_lowered_count_from_the_next_tile():
+    given = operands(FLOAT32, True)
+    given.left.threshold.fill_(torch.inf)
+    lists = TiledProducts(given.left, given.left, 1).candidates()
+    assert len(next(lists).rows)
+    given.left.threshold = torch.full_like(given.left.threshold, -torch.inf)
+    assert [len(pairs.rows) for pairs in lists] == [0]
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_the_nearest_tile_of_ordered_rows_is_their_own(symmetric):
+    given = operands(FLOAT32, symmetric, rank=9)
+    products = TiledProducts(given.left, given.right, SMALL)
+    for rows, (columns,) in products.nearest_tiles(1):
+        assert rows == columns or not symmetric
+        assert 0 <= columns.start < columns.stop <= len(given.right.ids)

@@ -603,6 +603,15 @@ def test_a_cache_folder_that_cannot_be_made(tmp_path: Path) -> None:
         pass
 
 
+def test_an_entry_that_cannot_be_locked_for_writing(tmp_path: Path) -> None:
+    (tmp_path / key_of().digest / "write").mkdir(parents=True)
+    said: list[str] = []
+    with opened(tmp_path, "host", say=said.append) as cache:
+        fill(cache)
+        assert is_right(cache)
+    assert said[0].endswith(f"are cached in memory only, not for later runs: {tmp_path}: Is a directory")
+
+
 def test_the_least_recently_used_entry_is_evicted_when_the_cache_is_full(tmp_path: Path) -> None:
     keys = [key_of(fingerprint=name) for name in "cde"]
     for age, key in zip((300, 100, 200), keys, strict=True):

@@ -183,7 +183,10 @@ class ActivationCache:
         self._end_background(finish=False)
         self._finished, self._done[:] = False, False
         if self._files is not None:
-            self._prepare_to_write(self._files, anew=True)
+            try:
+                self._prepare_to_write(self._files, anew=True)
+            except OSError as error:
+                self._continue_without_files(error)
 
     def _open(self) -> None:
         reasons: dict[Place, str] = {}
@@ -200,16 +203,15 @@ class ActivationCache:
             if reason := self._shortage_reason("disk"):
                 raise OSError(reason)
             self._files = ChunkFiles(self.policy.folder / self.key.digest, EntryRecord(title=self.title, key=self.key))
+            if len(stored_chunks(self._files.folder, self.key)) < self.key.chunks:
+                self._acquire_write_lock(self._files)  # after a process that writes now, or to write
+            self._load(self._files)
+            if self.missing_images:
+                self._prepare_to_write(self._files)
+            else:
+                self._files.release_write_lock()
         except OSError as error:
             self._continue_without_files(error)
-            return
-        if len(self._stored_chunks(self._files)) < self.key.chunks:
-            self._acquire_write_lock(self._files)  # after a process that writes now, or to write
-        self._load(self._files)
-        if self.missing_images:
-            self._prepare_to_write(self._files)
-        else:
-            self._files.release_write_lock()
 
     def _close(self, *, finish: bool) -> None:
         try:
@@ -274,9 +276,6 @@ class ActivationCache:
             self._files.close()
             self._files = None
 
-    def _stored_chunks(self, files: ChunkFiles) -> list[int]:
-        return stored_chunks(files.folder, self.key)
-
     def _acquire_write_lock(self, files: ChunkFiles) -> None:
         if files.acquire_write_lock():
             return
@@ -286,14 +285,14 @@ class ActivationCache:
         self._progress.stage("waiting for another process", len(self))
         seen = 0
         while not files.acquire_write_lock():
-            done = min(len(self), len(self._stored_chunks(files)) * self.key.chunk_images)
+            done = min(len(self), len(stored_chunks(files.folder, self.key)) * self.key.chunk_images)
             self._progress.advance(max(0, done - seen))
             seen = max(seen, done)
             time.sleep(RETRY_SECONDS)
 
     def _load(self, files: ChunkFiles) -> None:
         """Load the chunks that match their checksums; all others stay missing."""
-        stored = self._stored_chunks(files)
+        stored = stored_chunks(files.folder, self.key)
         if not stored:
             return
         self._progress.stage("reading cached outputs", len(self))
@@ -324,14 +323,10 @@ class ActivationCache:
 
     def _prepare_to_write(self, files: ChunkFiles, *, anew: bool = False) -> None:
         self._acquire_write_lock(files)
-        try:
-            if anew:
-                files.remove_chunks()
-            for gone in make_room(self.policy.folder, self.key, self.policy.limit):
-                self._say(f"cleared cached outputs of {gone.name} ({bytes_in_words(gone.bytes)}) to make room")
-        except OSError as error:
-            self._continue_without_files(error)
-            return
+        if anew:
+            files.remove_chunks()
+        for gone in make_room(self.policy.folder, self.key, self.policy.limit):
+            self._say(f"cleared cached outputs of {gone.name} ({bytes_in_words(gone.bytes)}) to make room")
         _PASSES.add(self)
         self._executor, self._error = ThreadPoolExecutor(1, "activation-cache"), None
 

@@ -1,8 +1,8 @@
 """Runs the frozen part of a network over the images once, so that every epoch trains the tail alone.
 
 The network is cut where training starts (:mod:`zoo_harness.split`), the cut is tried on real images, and what the
-frozen part puts out is kept (:mod:`zoo_harness.feature_store`). Where any of that is not possible the whole network
-trains, and the record says why.
+frozen part puts out is kept (:mod:`zoo_harness.frozen.cache.activation_cache`). Where any of that is not possible the
+whole network trains, and the record says why.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from zoo_harness.compute.precision import autocast
 from zoo_harness.data.augmentation import Draws
 from zoo_harness.data.batches import ImageSource, KeptSource
 from zoo_harness.data.decoding import ImageData
-from zoo_harness.frozen.cache.key import KeptTensor, StoredName, StoreKey, StoreTitle
+from zoo_harness.frozen.cache.activation_cache import ActivationCache, open_activation_cache
+from zoo_harness.frozen.cache.key import CachedTensor, CacheKey, EntryTitle, StoredName
 from zoo_harness.frozen.cache.placement import CachePolicy
-from zoo_harness.frozen.cache.rows import kept_tensor
-from zoo_harness.frozen.cache.store import FeatureStore, open_store
+from zoo_harness.frozen.cache.rows import cached_tensor
 from zoo_harness.frozen.partition.partition import Split, split_network
 from zoo_harness.frozen.partition.side_effects import CannotSplitError
 from zoo_harness.frozen.partition.verify import verified
@@ -83,7 +83,7 @@ def open_trainable_model(
 
 def _tail(
     planned: RunPlan, policy: CachePolicy, progress: Progress, say: Say, stack: ExitStack
-) -> tuple[TrainableModel, Split, FrozenPartRecord, list[FeatureStore]] | str:
+) -> tuple[TrainableModel, Split, FrozenPartRecord, list[ActivationCache]] | str:
     """The trainable of the tail with its stores open on ``stack``, or why there is none.
 
     Of several processes each does its share by itself, and must not wait for others: these may have failed.
@@ -97,13 +97,15 @@ def _tail(
         return split.reason
     evaluated = _Views(data.evaluation, data.record.evaluation, processes.share(len(data.evaluation)))
     splits = _Views.of_training(planned), evaluated
-    stores: list[FeatureStore] = []
+    stores: list[ActivationCache] = []
     frozen = _digest_of_frozen(tuned)
     for views in splits:
         key = _key(planned, split, frozen, views)
-        title = StoreTitle(backbone=planned.request.backbone.name, dataset=data.record.title, split=views.record.split)
+        title = EntryTitle(backbone=planned.request.backbone.name, dataset=data.record.title, split=views.record.split)
         left = policy.less(sum(store.memory_bytes for store in stores))
-        store = stack.enter_context(open_store(key, title, left, planned.request.compute.device, say, progress))
+        store = stack.enter_context(
+            open_activation_cache(key, title, left, planned.request.compute.device, say, progress)
+        )
         stores.append(store)
         if store.place == "off":
             return "what its frozen part puts out cannot be kept"
@@ -131,7 +133,7 @@ def _tail(
     return _trainable(planned, split, stores), split, made, stores
 
 
-def _in_short(kept: KeptTensor) -> str:
+def _in_short(kept: CachedTensor) -> str:
     stored = f" as {kept.stored}" if kept.stored else ""
     return f"{kept.name} {'x'.join(map(str, kept.shape)) or 'scalar'}{stored}"
 
@@ -148,7 +150,7 @@ def _compiled_if_wanted(trainable: TrainableModel, split: Split | None, planned:
     return compiled(trainable, split, compute, say)
 
 
-def _in_words(made: FrozenPartRecord, kept: int, stores: list[FeatureStore]) -> str:
+def _in_words(made: FrozenPartRecord, kept: int, stores: list[ActivationCache]) -> str:
     """What became of the frozen part, for the terminal; so many bytes are kept of it."""
     size = bytes_in_words(kept)
     part = "frozen part, replayed" if made.replayed else "frozen part"
@@ -229,14 +231,14 @@ def _digest_of_frozen(tuned: TunedNetwork) -> str:
     return digest_of_tensors((name, tensor.detach()) for name, tensor in named if name not in trained)
 
 
-def _key(planned: RunPlan, split: Split, frozen: str, views: _Views) -> StoreKey:
+def _key(planned: RunPlan, split: Split, frozen: str, views: _Views) -> CacheKey:
     compute = planned.request.compute
     planned.tuned.eval()
     example = views.batch(0, min(2, len(views)), compute.device)
     with autocast(compute.precision, compute.device), _told():
         kept = split.prefix(example)
     whole = planned.record.backbone
-    return StoreKey(
+    return CacheKey(
         network=f"{whole.network_kind}:{whole.network}",
         weights=frozen,
         kept=tuple(_kept(part.name, tensor, compute) for part, tensor in zip(split.kept, kept, strict=True)),
@@ -249,7 +251,7 @@ def _key(planned: RunPlan, split: Split, frozen: str, views: _Views) -> StoreKey
     )
 
 
-def _as_now(store: FeatureStore, split: Split, views: _Views, planned: RunPlan) -> bool:
+def _as_now(store: ActivationCache, split: Split, views: _Views, planned: RunPlan) -> bool:
     """Whether what an earlier run kept of the first images is what the network gives, to rounding.
 
     The key has all that should bear on it; code reaches further than any key.
@@ -263,13 +265,13 @@ def _as_now(store: FeatureStore, split: Split, views: _Views, planned: RunPlan) 
     return store.largest_difference(0, now) <= (ROUNDING if exact else ROUNDING_OF_HALVES)
 
 
-def _kept(name: str, tensor: Tensor, compute: ComputeContext) -> KeptTensor:
+def _kept(name: str, tensor: Tensor, compute: ComputeContext) -> CachedTensor:
     """How a tensor is kept; what is computed in 16 bits already stays as it is."""
     wide = tensor.dtype in (torch.float32, torch.float64)
-    return kept_tensor(name, tensor, _STORED[compute.cache_dtype] if wide else None)
+    return cached_tensor(name, tensor, _STORED[compute.cache_dtype] if wide else None)
 
 
-def _fill(store: FeatureStore, split: Split, views: _Views, planned: RunPlan, progress: Progress) -> None:
+def _fill(store: ActivationCache, split: Split, views: _Views, planned: RunPlan, progress: Progress) -> None:
     """Run the frozen part over the images whose outputs are missing."""
     compute = planned.request.compute
     planned.tuned.eval()
@@ -308,7 +310,7 @@ def _batch_size(split: Split, views: _Views, planned: RunPlan) -> int:
     return size
 
 
-def _trainable(planned: RunPlan, split: Split, stores: list[FeatureStore]) -> TrainableModel:
+def _trainable(planned: RunPlan, split: Split, stores: list[ActivationCache]) -> TrainableModel:
     data, compute = planned.data, planned.request.compute
     device, processes = compute.device, compute.processes
     views = planned.request.training.views or 0

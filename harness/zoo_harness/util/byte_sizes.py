@@ -1,39 +1,42 @@
-"""Amounts of memory and disk: how a user writes them, and how they are told."""
+"""Parse and format amounts of memory and disk."""
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+
+from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from zoo.errors import UsageError
 
-_DECIMAL = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_BINARY = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_UNITS = {unit.casefold(): scale for unit, scale in (_DECIMAL | _BINARY).items()}
+_LARGEST = 2**63
 
 
 def parse_bytes(option: str, given: str) -> int:
-    """How many bytes ``8GiB``, ``500 MB`` or ``1048576`` are; KiB, MiB, GiB, TiB count by 1,024, KB to TB by 1,000.
+    """Parse a size such as ``8GiB``, ``500 MB`` or ``1048576`` and return the number of bytes.
 
-    Raises :class:`~zoo.errors.UsageError` for anything else; ``option`` names what was given it.
+    KiB, MiB, GiB and TiB count by 1,024, KB to TB by 1,000. Raises :class:`~zoo.errors.UsageError`, which names the
+    ``option``, for anything else.
 
     >>> parse_bytes("--cache-budget", "1.5 GiB")
     1610612736
     """
-    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([A-Za-z]*)\s*", given)
-    if match is None or match[2].casefold() not in _UNITS:
+    size = _LARGEST
+    # ByteSize alone ignores what follows a number: it takes 1,5GiB for one byte.
+    if re.fullmatch(r"\d+(\.\d+)?\s*[a-z]*", given.strip(), re.ASCII | re.IGNORECASE):
+        with suppress(ValidationError, OverflowError):
+            size = TypeAdapter(ByteSize).validate_python(given.strip())
+    if size >= _LARGEST:
         raise UsageError(f"{option} {given!r} is not a size; write it as 8GiB, 500MB or a number of bytes")
-    return int(float(match[1]) * _UNITS[match[2].casefold()])
+    return int(size)
 
 
 def bytes_in_words(size: int) -> str:
-    """An amount with one decimal, in the unit that keeps it short.
+    """Format a number of bytes with one decimal, in the unit that keeps it short.
 
     >>> bytes_in_words(3 * 2**29)
     '1.5 GiB'
     >>> bytes_in_words(12)
     '12 bytes'
     """
-    if size < 2**10:
-        return f"{size} bytes"
-    unit, scale = next((name, scale) for name, scale in reversed(_BINARY.items()) if size >= scale)
-    return f"{size / scale:.1f} {unit}"
+    return f"{size} bytes" if size < 2**10 else ByteSize(size).human_readable(separator=" ")

@@ -1,4 +1,4 @@
-"""Locks between processes, on files that may be deleted meanwhile; the kernel frees them however their holder ends."""
+"""Lock files between processes; the kernel releases a lock however the process that holds it ends."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 class FileLock:
-    """A lock that many share or one has alone; asking never waits.
+    """Lock a file, shared or exclusively, without ever waiting; the file may be deleted meanwhile.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     one, other = FileLock(Path(folder, "lock")), FileLock(Path(folder, "lock"))
-    ...     one.take(alone=True), other.take(alone=False), one.release(), other.take(alone=False)
+    ...     one.acquire(exclusive=True), other.acquire(exclusive=False), one.release(), other.acquire(exclusive=False)
     (True, False, None, True)
     """
 
@@ -23,22 +23,22 @@ class FileLock:
 
     @property
     def held(self) -> bool:
-        """Whether this object has the lock."""
+        """Whether this object holds the lock."""
         return self._descriptor is not None
 
-    def take(self, *, alone: bool) -> bool:
-        """Take the lock if it can be had at once; the file is made where it is missing.
+    def acquire(self, *, exclusive: bool) -> bool:
+        """Acquire the lock and return true, or return false if another process has it; create a missing file.
 
-        Raises :class:`FileNotFoundError` where its folder is gone, and :class:`OSError` where the file system has no
+        Raises :class:`FileNotFoundError` if the folder is missing, and :class:`OSError` if the file system has no
         locks.
         """
         if self.held:
             raise RuntimeError(f"{self.path}: this lock is held already")
         while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
-                fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-                if self._is(descriptor):
+                fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+                if self._names(descriptor):
                     self._descriptor, descriptor = descriptor, -1
                     return True
             except BlockingIOError:
@@ -48,15 +48,14 @@ class FileLock:
                     os.close(descriptor)
 
     def release(self) -> None:
-        """Give the lock back; nothing happens where it is not held."""
+        """Release the lock; do nothing if it is not held."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _is(self, descriptor: int) -> bool:
-        """Whether the open file is still the one of that name; a lock on a deleted file locks nobody out."""
+    def _names(self, descriptor: int) -> bool:
+        """Whether the path still names the open file; a lock on a deleted file locks nobody out."""
         try:
-            named = self.path.stat()
+            return os.path.samestat(os.fstat(descriptor), self.path.stat())
         except FileNotFoundError:
             return False
-        return os.path.samestat(os.fstat(descriptor), named)

@@ -13,14 +13,14 @@ import pytest
 
 from zoo import Preprocessing
 from zoo_harness.cli.main import run
-from zoo_harness.frozen.cache.key import KeptTensor, StoreKey, StoreRecord, StoreTitle
-from zoo_harness.frozen.cache.row_files import StoreFile
+from zoo_harness.frozen.cache.chunk_files import ChunkFiles
+from zoo_harness.frozen.cache.key import CachedTensor, CacheKey, EntryRecord, EntryTitle
 
 ZOO = str(Path(sys.executable).with_name("zoo"))
-KEPT = KeptTensor(name="block", shape=(1024,), dtype="float32")
+KEPT = CachedTensor(name="block", shape=(1024,), dtype="float32")
 
 
-def record_of(backbone: str, **changes: object) -> StoreRecord:
+def record_of(backbone: str, **changes: object) -> EntryRecord:
     given = {
         "network": backbone,
         "weights": "a" * 64,
@@ -31,19 +31,18 @@ def record_of(backbone: str, **changes: object) -> StoreRecord:
         "precision": "fp32",
         "device": "cpu",
     }
-    key = StoreKey.model_validate({**given, **changes})
-    return StoreRecord(title=StoreTitle(backbone=backbone, dataset="Digits", split="train"), key=key)
+    key = CacheKey.model_validate({**given, **changes})
+    return EntryRecord(title=EntryTitle(backbone=backbone, dataset="Digits", split="train"), key=key)
 
 
-def keep(folder: Path, record: StoreRecord, images: int, days_ago: float = 0) -> str:
-    """Write outputs of so many images and return the store's key."""
-    file = StoreFile(folder / record.key.digest, record)
-    assert file.take_pen()
-    file.reserve()
+def keep(folder: Path, record: EntryRecord, images: int, days_ago: float = 0) -> str:
+    """Write outputs of a number of images and return the key of the entry."""
+    files = ChunkFiles(folder / record.key.digest, record)
+    assert files.acquire_write_lock()
     for start in range(0, images, 512):
         rows = bytearray(4096 * min(512, images - start))
-        file.write(start, [memoryview(rows)])
-    file.close()
+        files.write(start, [memoryview(rows)])
+    files.close()
     used = time.time() - days_ago * 24 * 3600
     os.utime(folder / record.key.digest / "store.json", (used, used))
     return record.key.digest
@@ -57,7 +56,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def keys(folder: Path) -> list[str]:
-    """A whole store, one that was cut short, and one of other software."""
+    """A complete entry, one that was cut short, and one of other software."""
     other = record_of("vgg19", software={"torch": "1.0"})
     return [
         keep(folder, record_of("cait_s24"), 600, 1),
@@ -128,7 +127,7 @@ def test_clear_by_the_first_digits(keys: list[str], folder: Path, capsys: pytest
 
 
 def test_what_is_in_use_stays_and_is_told(keys: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    user = StoreFile(folder / keys[0], record_of("cait_s24"))
+    user = ChunkFiles(folder / keys[0], record_of("cait_s24"))
     try:
         assert run(["cache", "list"]) == 0
         assert capsys.readouterr().out.count("in use") == 1

@@ -1,4 +1,4 @@
-"""``zoo cache``: what earlier runs kept for later ones, and clearing it."""
+"""``zoo cache``: list and clear the outputs that earlier runs cached for later ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoo_harness.cli.options import AsJson, Debug
 from zoo_harness.cli.output import print_json, print_lines, print_table, tell
 
 if TYPE_CHECKING:
-    from zoo_harness.frozen.cache.folder import Entry
+    from zoo_harness.frozen.cache.entries import Entry
 
 
 _DAY = 24 * 60 * 60
@@ -26,9 +26,9 @@ cache = typer.Typer(
 
 
 @cache.command("list")
-def list_stores(as_json: AsJson = False, _debug: Debug = False) -> None:
+def list_entries(as_json: AsJson = False, _debug: Debug = False) -> None:
     """List what is kept: of which backbone and data, how large, whether whole, used when."""
-    from zoo_harness.frozen.cache.folder import cache_folder, cache_limit, entries
+    from zoo_harness.frozen.cache.entries import cache_folder, cache_limit, entries
     from zoo_harness.util.byte_sizes import bytes_in_words
 
     folder, limit = cache_folder(), cache_limit()
@@ -43,7 +43,7 @@ def list_stores(as_json: AsJson = False, _debug: Debug = False) -> None:
 
 
 @cache.command("clear")
-def clear_stores(
+def clear_entries(
     keys: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY]...", help="Keys that zoo cache list prints, or their first digits."),
@@ -57,7 +57,7 @@ def clear_stores(
 ) -> None:
     """Clear what is kept, at once and without asking; what a running process uses stays."""
     from zoo.errors import ZooError
-    from zoo_harness.frozen.cache.folder import cache_folder, clear, sweep
+    from zoo_harness.frozen.cache.entries import cache_folder, clear, remove_leftovers
     from zoo_harness.util.byte_sizes import bytes_in_words
 
     folder = cache_folder()
@@ -65,7 +65,7 @@ def clear_stores(
     cleared = [entry for entry in chosen if clear(entry)]
     in_use = [entry for entry in chosen if entry not in cleared]
     if everything:
-        sweep(folder)
+        remove_leftovers(folder)
     freed = sum(entry.bytes for entry in cleared)
     if as_json:
         print_json(
@@ -87,7 +87,7 @@ def clear_stores(
 
 def _chosen(folder: Path, keys: list[str], everything: bool, older_than: float | None) -> list[Entry]:
     from zoo.errors import UsageError
-    from zoo_harness.frozen.cache.folder import entries
+    from zoo_harness.frozen.cache.entries import entries
 
     if bool(keys) + everything + (older_than is not None) != 1:
         raise UsageError("say what to clear, in one way: KEY ..., --all or --older-than DAYS; zoo cache list has keys")
@@ -100,7 +100,7 @@ def _chosen(folder: Path, keys: list[str], everything: bool, older_than: float |
 
 
 def _named(keys: list[str], found: list[Entry]) -> list[Entry]:
-    """The stores whose keys are, or begin with, those given."""
+    """Return the entries whose keys are, or begin with, those given."""
     from zoo.errors import UnknownNameError, UsageError
 
     chosen = {}

@@ -1,7 +1,7 @@
-"""What kept outputs of a frozen part are outputs of: everything that determines them, and what a person calls them.
+"""Describe cached outputs of a frozen part: the key of all that determines them, and the record beside them.
 
-Two runs whose keys are equal may use the same outputs; whatever could change a bit of them belongs into the key.
-Nothing here imports torch, so that ``zoo cache list`` is instant.
+Two runs with equal keys may use the same outputs; whatever could change a bit of them belongs into the key. Nothing
+here imports torch, so that ``zoo cache list`` is instant.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import hashlib
 import importlib.metadata
 import json
 import math
-from typing import Annotated, Final, Literal, Self, get_args
+from typing import Annotated, Final, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from zoo.backbone import Preprocessing
 from zoo_harness.records.run import Record
 
-FORMAT: Final = "blockzoo features 1"
+FORMAT: Final = "blockzoo features 2"
 
 DtypeName = Literal[
     "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"
@@ -29,17 +29,17 @@ _ITEM_BYTES = dict(zip(DTYPES, (8, 4, 2, 2, 8, 4, 2, 1, 1, 1), strict=True))
 _SOFTWARE = ("blockzoo", "torch", "torchvision", "timm")
 _CHUNK_BYTES = 2**26
 _CHUNK_IMAGES = 512
-_CHUNK_STEP = 32  # batches of that many images, the usual number, fill a chunk
+_CHUNK_STEP = 32  # a chunk holds a whole number of batches of the usual size
 Count = Annotated[int, Field(gt=0)]
 
 
-class KeptTensor(Record):
-    """One tensor that is kept for each image: its shape without the batch, the dtype it is computed and given back in.
+class CachedTensor(Record):
+    """Describe a tensor that is cached for each image: its shape without the batch, and the dtype it is computed in.
 
-    ``stored`` is the dtype it is stored in, if another. ``channels_last`` tensors are stored, and given back, with
-    their channels last in memory.
+    ``stored`` is the dtype in the cache, if it differs. ``channels_last`` tensors are stored, and returned, with their
+    channels last in memory.
 
-    >>> KeptTensor(name="layer3", shape=(512, 14, 14), dtype="float32", stored="bfloat16").row_bytes
+    >>> CachedTensor(name="layer3", shape=(512, 14, 14), dtype="float32", stored="bfloat16").row_bytes
     200704
     """
 
@@ -49,47 +49,39 @@ class KeptTensor(Record):
     stored: StoredName | None = None
     channels_last: bool = False
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.stored is not None and "float" not in self.dtype:
-            raise ValueError(f"kept tensor {self.name!r}: {self.dtype} is stored as it is, not as {self.stored}")
-        if self.channels_last and len(self.shape) != 3:
-            raise ValueError(f"kept tensor {self.name!r}: channels_last is for 3 dimensions, given {self.shape}")
-        return self
-
     @property
     def stored_dtype(self) -> DtypeName:
-        """The dtype in the store."""
+        """The dtype in the cache."""
         return self.stored or self.dtype
 
     @property
     def row_bytes(self) -> int:
-        """Bytes that one image takes in the store."""
+        """The number of bytes that one image takes in the cache."""
         return math.prod(self.shape) * _ITEM_BYTES[self.stored_dtype]
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """The shape of one image in the store: with ``channels_last`` the channels come last."""
+        """The shape of one image in the cache; with ``channels_last`` the channels come last."""
         return (*self.shape[1:], self.shape[0]) if self.channels_last else self.shape
 
 
 def installed_software() -> dict[str, str]:
-    """Versions of the packages whose code computes what is kept."""
+    """Return the versions of the packages whose code computes the outputs."""
     return {name: importlib.metadata.version(name) for name in _SOFTWARE}
 
 
-class StoreKey(Record):
-    """Everything that determines the kept outputs of one split.
+class CacheKey(Record):
+    """Hold everything that determines the cached outputs of one data split, and divide its images into chunks.
 
-    ``weights`` is the digest of the frozen tensors, ``kept`` the cut, ``fingerprint`` the digest of pixels and labels
-    that :class:`~zoo_harness.run_record.SplitRecord` has, ``device`` the kind of device that computed: ``cpu`` and
-    ``cuda`` round differently, ``code`` the digest of the source of what is not told by a version. Seeds, learning
-    rates and heads are not in it.
+    ``weights`` is the digest of the frozen tensors. ``kept`` describes the tensors at the cut. ``fingerprint`` is the
+    digest of pixels and labels of :class:`~zoo_harness.records.run.SplitRecord`. ``device`` is the kind of device that
+    computes, because ``cpu`` and ``cuda`` round differently. ``code`` is the digest of source code that no version
+    covers. Seeds, learning rates and heads are not part of the key.
     """
 
     network: str
     weights: str
-    kept: Annotated[tuple[KeptTensor, ...], Field(min_length=1)]
+    kept: Annotated[tuple[CachedTensor, ...], Field(min_length=1)]
     preprocessing: Preprocessing
     images: Count
     fingerprint: str
@@ -100,33 +92,43 @@ class StoreKey(Record):
 
     @property
     def digest(self) -> str:
-        """32 hexadecimal digits, other ones for every other key and every other format of the files."""
+        """32 hexadecimal digits that differ for every other key and for every other file format."""
         content = json.dumps([FORMAT, self.model_dump(mode="json")], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 
     @property
     def bytes(self) -> int:
-        """How much the outputs of all images take."""
-        return self.images * sum(kept.row_bytes for kept in self.kept)
+        """The number of bytes that the outputs of all images take."""
+        return self.images * sum(tensor.row_bytes for tensor in self.kept)
 
     @property
     def chunk_images(self) -> int:
-        """How many images are written, checked and, where something is wrong with them, computed again together."""
+        """The number of images of a chunk, which is written, checked and, if damaged, recomputed as a whole."""
         most = min(_CHUNK_IMAGES, _CHUNK_BYTES * self.images // self.bytes)
         return max(_CHUNK_STEP, most // _CHUNK_STEP * _CHUNK_STEP)
 
+    @property
+    def chunks(self) -> int:
+        """The number of chunks."""
+        return -(-self.images // self.chunk_images)
 
-class StoreTitle(Record):
-    """What a person calls the kept outputs; no paths."""
+    def chunk(self, number: int) -> range:
+        """Return the images of a chunk."""
+        start = number * self.chunk_images
+        return range(start, min(start + self.chunk_images, self.images))
+
+
+class EntryTitle(Record):
+    """Name cached outputs for a person; no paths."""
 
     backbone: str
     dataset: str
     split: str
 
 
-class StoreRecord(Record):
-    """``store.json``, which lies beside the data."""
+class EntryRecord(Record):
+    """Describe a cache entry in the file ``store.json`` beside its chunks."""
 
-    format: Literal["blockzoo features 1"] = FORMAT
-    title: StoreTitle
-    key: StoreKey
+    format: Literal["blockzoo features 2"] = FORMAT
+    title: EntryTitle
+    key: CacheKey

@@ -1,4 +1,4 @@
-"""Tensors as a store keeps them: one row of bytes for each image, in the dtype and memory format that was chosen."""
+"""Convert tensors to the rows of bytes in a cache, one for each image, and back."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo_harness.frozen.cache.key import DTYPES, DtypeName, KeptTensor, StoredName
+from zoo_harness.frozen.cache.key import DTYPES, CachedTensor, DtypeName, StoredName
 
 
-def kept_tensor(name: str, example: Tensor, stored: StoredName | None = None) -> KeptTensor:
-    """How a tensor ``(B, ...)`` is kept: shape, dtype and memory format are those of the example.
+def cached_tensor(name: str, example: Tensor, stored: StoredName | None = None) -> CachedTensor:
+    """Describe tensors like the example ``(B, ...)`` by shape, dtype and memory format.
 
-    >>> kept_tensor("layer3", torch.ones(2, 512, 14, 14), "bfloat16").row_bytes
+    >>> cached_tensor("layer3", torch.ones(2, 512, 14, 14), "bfloat16").row_bytes
     200704
     """
     last = example.ndim == 4 and not example.is_contiguous()
-    return KeptTensor(
+    return CachedTensor(
         name=name,
         shape=tuple(example.shape[1:]),
         dtype=dtype_name(example.dtype),
@@ -25,50 +25,50 @@ def kept_tensor(name: str, example: Tensor, stored: StoredName | None = None) ->
     )
 
 
-def as_rows(kept: KeptTensor, tensor: Tensor) -> Tensor:
-    """A tensor ``(B, ...)`` as it is stored.
+def torch_dtype(spec: CachedTensor) -> torch.dtype:
+    """Return the dtype of stored rows."""
+    dtype: torch.dtype = getattr(torch, spec.stored_dtype)
+    return dtype
 
-    Raises :class:`ValueError` for one that is not as declared, and :class:`~zoo.errors.ZooError` where finite values
-    are infinite in the dtype it is stored in.
 
-    >>> as_rows(KeptTensor(name="cls", shape=(2,), dtype="float32", stored="float16"), torch.ones(3, 2)).dtype
+def as_rows(spec: CachedTensor, tensor: Tensor) -> Tensor:
+    """Convert a tensor ``(B, ...)`` to the dtype and memory format of the cache.
+
+    Raises :class:`ValueError` for a tensor of another shape or dtype, and :class:`~zoo.errors.ZooError` if a finite
+    value becomes infinite.
+
+    >>> as_rows(CachedTensor(name="cls", shape=(2,), dtype="float32", stored="float16"), torch.ones(3, 2)).dtype
     torch.float16
     """
-    if tuple(tensor.shape[1:]) != kept.shape or dtype_name(tensor.dtype) != kept.dtype:
+    if tuple(tensor.shape[1:]) != spec.shape or dtype_name(tensor.dtype) != spec.dtype:
         given = f"{dtype_name(tensor.dtype)} {tuple(tensor.shape)}"
-        raise ValueError(f"kept tensor {kept.name!r}: expected {kept.dtype} (B, *{kept.shape}), given {given}")
-    values = tensor.detach().movedim(1, -1) if kept.channels_last else tensor.detach()
-    if kept.stored_dtype == kept.dtype:
+        raise ValueError(f"cached tensor {spec.name!r}: expected {spec.dtype} (B, *{spec.shape}), given {given}")
+    values = tensor.detach().movedim(1, -1) if spec.channels_last else tensor.detach()
+    if spec.stored_dtype == spec.dtype:
         return values
-    stored = values.to(getattr(torch, kept.stored_dtype))
+    stored = values.to(torch_dtype(spec))
     if (stored.isinf() & ~values.isinf()).any():
         raise ZooError(
-            f"output {kept.name!r} reaches {float(values[values.isfinite()].abs().max()):.4g}, too large for "
-            f"{kept.stored_dtype}; take --cache-dtype bf16, or exact for {kept.dtype}"
+            f"output {spec.name!r} reaches {float(values[values.isfinite()].abs().max()):.4g}, too large for "
+            f"{spec.stored_dtype}; take --cache-dtype bf16, or exact for {spec.dtype}"
         )
     return stored
 
 
-def from_rows(kept: KeptTensor, rows: Tensor) -> Tensor:
-    """What was stored, in the dtype and memory format it was computed in."""
-    values = rows.to(getattr(torch, kept.dtype))
-    return values.movedim(-1, 1) if kept.channels_last else values
+def from_rows(spec: CachedTensor, rows: Tensor) -> Tensor:
+    """Convert stored rows to the dtype and memory format that the network computed."""
+    values = rows.to(getattr(torch, spec.dtype))
+    return values.movedim(-1, 1) if spec.channels_last else values
 
 
 def bytes_of(rows: Tensor) -> memoryview:
-    """The memory of a tensor of the host, which is copied where it is not in one piece."""
+    """Return the memory of a host tensor; one that is not contiguous is copied."""
     return rows.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def relative_difference(kept: Tensor, computed: Tensor) -> float:
-    """The largest difference of two tensors, relative to the largest magnitude in the second."""
-    scale = float(computed.double().abs().max())
-    return float((kept.double() - computed.double()).abs().max()) / (scale or 1.0)
-
-
 def dtype_name(dtype: torch.dtype) -> DtypeName:
-    """The name of a dtype that can be kept."""
+    """Return the name of a dtype, which must be one that can be cached."""
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
-        raise ValueError(f"tensors of {name} cannot be kept, only those of {', '.join(DTYPES)}")
+        raise ValueError(f"tensors of {name} cannot be cached; expected one of {', '.join(DTYPES)}")
     return name

@@ -97,18 +97,16 @@ def attributes_put_back(network: nn.Module) -> Iterator[None]:
 
     Raises :class:`CannotSplitError` where it changed a number: code that counts may do something else next time.
     """
-    saved = [
-        (tensors, dict(tensors))
-        for module in network.modules()
-        for tensors in (module._parameters, module._buffers, module.__dict__)
-    ]
+    attributes = [vars(module) for module in network.modules()]
+    inside = [value for held in attributes for value in held.values() if type(value) is dict]
+    saved = [(held, dict(held)) for held in (*attributes, *inside)]
     counted: list[str] = []
     try:
         yield
     finally:
-        for tensors, originals in saved:
-            counted += [name for name, value in originals.items() if _is_another_number(value, tensors.get(name))]
-            put_back(tensors, originals)
+        for held, originals in saved:
+            counted += [name for name, value in originals.items() if _is_another_number(value, held.get(name))]
+            put_back(held, originals)
     if counted:
         raise CannotSplitError(f"its forward method changes its own attribute {counted[0]!r}, which it may go by")
 

@@ -4,7 +4,7 @@
 
 The plain loop is that of the reports: the whole network in every epoch, fp32, a DataLoader with PIL transforms, batch
 32, Adam, with the frozen part in inference mode. It is linear in epochs, so one epoch of it is measured and multiplied;
-the engine runs all of them. The floor is what one pass of the frozen part and the tail's epochs (a backward pass
+the engine runs all of them. The floor is what one pass of the frozen part and the suffix's epochs (a backward pass
 counted as two forward passes) take at the rate at which this machine multiplies float32 matrices of 2,048. `again` is
 the second run on the same data: what it takes until training starts. Weights are random but for efficientnet_lite0;
 images are those of Fashion-MNIST, or the digits of scikit-learn where it is not installed.
@@ -35,7 +35,7 @@ from zoo_harness.compute.context import ComputeContext
 from zoo_harness.data.decoding import ImageData
 from zoo_harness.evaluation.split_evaluation import evaluate_split
 from zoo_harness.frozen.cache.placement import CachePolicy
-from zoo_harness.frozen.partition.partition import split_network
+from zoo_harness.frozen.partition.partition import partition_network
 from zoo_harness.frozen.partition.summary import count_flops
 from zoo_harness.models.tuned_network import TunedNetwork
 from zoo_harness.records.subset import Subset
@@ -171,12 +171,12 @@ def planned_run(name: str, options: argparse.Namespace, seed: int) -> RunPlan:
 
 
 def floor(planned: RunPlan, epochs: int) -> tuple[float, float]:
-    """Operations of one pass of the frozen part and the tail's epochs, and of the whole network's, in units of 1e9."""
+    """Operations of a pass of the frozen part with the suffix's epochs, and of the whole network's, in units of 1e9."""
     images, _labels = planned.data.train.batch(np.arange(2), planned.request.compute.device)
-    prefix, tail = (flops / 2e9 for flops in count_flops(split_network(planned.tuned, images), images))
+    prefix, suffix = (flops / 2e9 for flops in count_flops(partition_network(planned.tuned, images), images))
     train, held = len(planned.data.train), len(planned.data.evaluation)
-    once = prefix * (train + held) + epochs * tail * (3 * train + held)
-    return once, epochs * ((prefix + 3 * tail) * train + (prefix + tail) * held)
+    once = prefix * (train + held) + epochs * suffix * (3 * train + held)
+    return once, epochs * ((prefix + 3 * suffix) * train + (prefix + suffix) * held)
 
 
 def matrix_rate(device: str) -> float:

@@ -107,11 +107,11 @@ def test_show_names_every_tensor_that_trains(capsys: pytest.CaptureFixture[str])
 
 
 def test_show_prints_where_training_starts(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["show", "cait_s24", "--recipe", "paper", "--split"]
+    arguments = ["show", "cait_s24", "--recipe", "paper", "--partition"]
     assert run([*arguments, "--json"]) == 0
-    split = json.loads(capsys.readouterr().out)["split"]
-    assert [part["shape"] for part in split["kept"]] == [[196, 384], [1, 384]]
-    assert split["bytes_per_image"] == 302_592
+    partition = json.loads(capsys.readouterr().out)["partition"]
+    assert [part["shape"] for part in partition["kept"]] == [[196, 384], [1, 384]]
+    assert partition["bytes_per_image"] == 302_592
     assert run(arguments) == 0
     shown = capsys.readouterr().out
     assert "  kept per image blocks: 196 x 384 float32\n" in shown
@@ -122,7 +122,7 @@ def test_show_says_why_a_network_is_not_cut(capsys: pytest.CaptureFixture[str]) 
     assert run(["show", "resnet18_cifar", "--split"]) == 0
     assert "  not cut: all of it trains\n" in capsys.readouterr().out
     assert run(["show", "resnet18_cifar", "--json"]) == 0
-    assert "split" not in json.loads(capsys.readouterr().out)
+    assert "partition" not in json.loads(capsys.readouterr().out)
 
 
 def test_unknown_names_have_near_misses_and_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:

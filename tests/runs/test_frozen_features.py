@@ -1,4 +1,4 @@
-"""Training the tail on what the frozen part gave once: the same bits as training the whole network."""
+"""Training the suffix on what the frozen part gave once: the same bits as training the whole network."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from zoo import (
     Training,
     load_registry,
 )
-from zoo.errors import ZooError
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.data.batches import ImageSource
 from zoo_harness.evaluation.split_evaluation import evaluate_split
 from zoo_harness.frozen.cache.placement import CachePolicy
-from zoo_harness.frozen.partition.partition import Split
+from zoo_harness.frozen.partition.partition import Partition
+from zoo_harness.records.run import FrozenPartRecord
 from zoo_harness.records.subset import Subset
 from zoo_harness.runs import frozen_features as frozen_part
 from zoo_harness.runs.frozen_features import open_trainable_model
@@ -95,27 +95,27 @@ def trained(prepared: RunPlan, policy: CachePolicy):
 
 @pytest.mark.parametrize("chosen", NETWORKS, ids=lambda chosen: chosen.network.name.partition(".")[0])
 @pytest.mark.parametrize("cache", ["host", "disk"])
-def test_the_tail_trains_to_the_same_bits_as_the_whole_network(chosen: Backbone, cache: str, tmp_path: Path) -> None:
-    whole, tail = planned(chosen), planned(chosen)
+def test_the_suffix_trains_to_the_same_bits_as_the_whole_network(chosen: Backbone, cache: str, tmp_path: Path) -> None:
+    whole, suffix = planned(chosen), planned(chosen)
     made, lines, expected = trained(whole, CachePolicy("off", folder=tmp_path))
     assert (made.reason, lines) == ("--cache off", ["every epoch runs the whole network: --cache off"])
-    made, lines, result = trained(tail, CachePolicy(cache, folder=tmp_path))
+    made, lines, result = trained(suffix, CachePolicy(cache, folder=tmp_path))
     assert (made.reason, made.place, made.computed) == (None, cache, 48)
     assert len(lines) == 1
     assert lines[0].startswith("frozen part: ran once for 48 images")
     assert (result.loss, result.accuracy) == (expected.loss, expected.accuracy)
-    states = [prepared.tuned.network.state_dict() for prepared in (whole, tail)]
+    states = [prepared.tuned.network.state_dict() for prepared in (whole, suffix)]
     assert [name for name, value in states[0].items() if not torch.equal(value, states[1][name])] == []
 
 
-REPLAYED = """
+CODE = """
 import timm
 from timm.models.resnet import ResNet
 
 class Halved(ResNet):
     def forward(self, images):
         logits = super().forward(images)
-        return logits / 2 if logits.max() > 1 else logits
+        return logits / 2
 
 def make():
     network = timm.create_model("test_resnet.r160_in1k")
@@ -124,60 +124,34 @@ def make():
 """
 
 
-def test_a_network_that_cannot_be_recorded_trains_to_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "halves_its_logits.py").write_text(REPLAYED)
-    monkeypatch.syspath_prepend(tmp_path)
-    halved = replace(
-        RESNET, architecture=FactoryArchitecture("halves_its_logits:make"), preprocessing=Preprocessing((64, 64))
-    )
-    whole, tail = planned(halved), planned(halved)
-    _made, _lines, expected = trained(whole, CachePolicy("off", folder=tmp_path))
-    made, lines, result = trained(tail, CachePolicy("disk", folder=tmp_path / "kept"))
-    assert (made.reason, made.replayed, made.kept) == (None, True, ("layer3 192x4x4",))
-    assert lines[0].startswith("frozen part, replayed: ran once for 48 images")
-    assert (result.loss, result.accuracy) == (expected.loss, expected.accuracy)
-    states = [prepared.tuned.network.state_dict() for prepared in (whole, tail)]
-    assert [name for name, value in states[0].items() if not torch.equal(value, states[1][name])] == []
+def of_code(module: str, code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Backbone:
+    """The backbone whose network a module of the user makes."""
+    (folder / f"{module}.py").write_text(code)
+    monkeypatch.syspath_prepend(folder)
+    factory = FactoryArchitecture(f"{module}:make")
+    return replace(RESNET, architecture=factory, preprocessing=Preprocessing((64, 64)))
 
 
-def test_a_network_that_turns_out_to_do_something_else_ends_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code = REPLAYED.replace(
-        "return logits / 2", "return logits + images.mean() if hasattr(self, 'wild') else logits / 2"
-    )
-    (tmp_path / "does_more_later.py").write_text(code)
-    monkeypatch.syspath_prepend(tmp_path)
-    factory = FactoryArchitecture("does_more_later:make")
-    prepared = planned(replace(RESNET, architecture=factory, preprocessing=Preprocessing((64, 64))))
-    with open_trainable_model(prepared, CachePolicy("host", folder=tmp_path / "kept"), Silence(), print) as (
-        trainable,
-        made,
-    ):
-        assert made.replayed
-        inputs, _labels = next(iter(trainable.train.in_order(8)))
-        trainable.logits(inputs)
-        prepared.tuned.network.wild = True
-        with torch.no_grad():
-            prepared.tuned.network.fc.bias += 10
-        with pytest.raises(
-            ZooError, match=r"its part that trains reads the images, .* go on with --resume and --cache off"
-        ):
-            trainable.logits(inputs)
+def test_a_network_that_cannot_be_recorded_trains_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = CODE.replace("logits / 2", "logits / 2 if logits.max() > 1 else logits")
+    halved = of_code("branches_on_logits", code, tmp_path, monkeypatch)
+    made, lines, _result = trained(planned(halved), CachePolicy("disk", folder=tmp_path / "kept"))
+    assert made.reason == "its forward method branches on the values of a tensor"
+    assert lines == [f"every epoch runs the whole network: {made.reason}"]
+
+
+def test_a_record_of_a_replayed_network_still_loads() -> None:
+    older = {"reason": None, "kept": ["layer3 192x4x4"], "bytes_per_image": 12288, "place": "host", "replayed": True}
+    assert FrozenPartRecord.model_validate(older).replayed
 
 
 def test_outputs_of_code_that_was_changed_since_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "is_changed_later.py").write_text(REPLAYED)
-    monkeypatch.syspath_prepend(tmp_path)
-    factory = FactoryArchitecture("is_changed_later:make")
-    mutable_tensors = replace(RESNET, architecture=factory, preprocessing=Preprocessing((64, 64)))
+    changing = of_code("is_changed_later", CODE, tmp_path, monkeypatch)
     policy = CachePolicy("disk", folder=tmp_path / "kept")
-    assert trained(planned(mutable_tensors), policy)[0].computed == 48
-    assert trained(planned(mutable_tensors), policy)[0].computed == 0
-    (tmp_path / "is_changed_later.py").write_text(REPLAYED + "\n# another version\n")
-    assert trained(planned(mutable_tensors), policy)[0].computed == 48  # the file tells
+    assert trained(planned(changing), policy)[0].computed == 48
+    assert trained(planned(changing), policy)[0].computed == 0
+    (tmp_path / "is_changed_later.py").write_text(CODE + "\n# another version\n")
+    assert trained(planned(changing), policy)[0].computed == 48  # the file tells
     layer = timm.models.resnet.ResNet.forward_features
     monkeypatch.setattr(timm.models.resnet.ResNet, "forward_features", lambda net, images: layer(net, images * 1.01))
     _made, _lines, expected = trained(planned(), CachePolicy("off", folder=tmp_path))
@@ -208,13 +182,13 @@ def test_a_second_run_with_another_seed_and_rate_computes_nothing(tmp_path: Path
 
 def with_room_for(images_at_once: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Have the pass over the images run out of memory with more of them, and return the sizes that were tried."""
-    prefix, tried = Split.prefix, list[int]()
+    prefix, tried = Partition.prefix, list[int]()
 
     def filling(*_arguments: object) -> int:
-        monkeypatch.setattr(Split, "prefix", limited)
+        monkeypatch.setattr(Partition, "prefix", limited)
         return 32
 
-    def limited(self: Split, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def limited(self: Partition, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         tried.append(len(images))
         if len(images) > images_at_once:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7.00 GiB.")
@@ -240,10 +214,10 @@ def test_a_device_without_room_for_one_image_is_told(tmp_path: Path, monkeypatch
     assert tried == [24, 12, 6, 3, 1]
 
 
-@pytest.mark.parametrize("kept_as", ["fp16", "bf16"])
-def test_half_the_space_changes_the_result_by_rounding_alone(kept_as: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cache_dtype", ["fp16", "bf16"])
+def test_half_the_space_changes_the_result_by_rounding_alone(cache_dtype: str, tmp_path: Path) -> None:
     exact, halved = planned(), planned()
-    compute = replace(halved.request.compute, kept_as=kept_as)
+    compute = replace(halved.request.compute, cache_dtype=cache_dtype)
     halved = replace(halved, request=replace(halved.request, compute=compute))
     policy = CachePolicy("host", folder=tmp_path)
     whole, _lines, expected = trained(exact, policy)
@@ -251,7 +225,7 @@ def test_half_the_space_changes_the_result_by_rounding_alone(kept_as: str, tmp_p
     assert made.computed == 48  # not those of the exact ones
     assert made.bytes_per_image is not None
     assert whole.bytes_per_image == 2 * made.bytes_per_image
-    assert made.kept[0].endswith({"fp16": " as float16", "bf16": " as bfloat16"}[kept_as])
+    assert made.kept[0].endswith({"fp16": " as float16", "bf16": " as bfloat16"}[cache_dtype])
     assert result.loss != expected.loss
     assert result.loss == pytest.approx(expected.loss, rel=1e-2)
 
@@ -297,7 +271,7 @@ def test_a_budget_that_is_too_small_moves_the_outputs_to_the_disk(tmp_path: Path
     assert (made.reason, made.place) == (None, "disk")
 
 
-def test_a_layer_of_the_frozen_part_is_not_reached_by_the_tail(tmp_path: Path) -> None:
+def test_a_layer_of_the_frozen_part_is_not_reached_by_the_suffix(tmp_path: Path) -> None:
     with open_trainable_model(planned(), CachePolicy("host", folder=tmp_path), Silence(), print) as (trainable, _made):
         assert [trainable.reaches(path) for path in ("layer3", "layer4", "global_pool", "fc")] == [
             False,

@@ -15,7 +15,7 @@ from zoo_harness.compute.context import ComputeContext
 from zoo_harness.frozen.cache.placement import CachePolicy
 from zoo_harness.records.subset import Subset
 from zoo_harness.runs.frozen_features import open_trainable_model
-from zoo_harness.runs.plan import Plan, Request, plan
+from zoo_harness.runs.plan import Request, RunPlan, prepare_run
 from zoo_harness.training import compile as compiling
 from zoo_harness.training.loop import Trainer, starting_state
 from zoo_harness.util.progress import Silence
@@ -34,7 +34,7 @@ VIT = Backbone(
 )
 
 
-def planned(*, compiled: bool) -> Plan:
+def planned(*, compiled: bool) -> RunPlan:
     dataset, argument = load_registry().dataset("digits")
     tuning = VIT.tuning("default")
     request = Request(
@@ -51,10 +51,10 @@ def planned(*, compiled: bool) -> Plan:
         data_dir=None,
         command=("zoo",),
     )
-    return plan(request, Silence())
+    return prepare_run(request, Silence())
 
 
-def trained(prepared: Plan, cache: str) -> tuple[list[str], dict[str, Tensor], bool]:
+def trained(prepared: RunPlan, cache: str) -> tuple[list[str], dict[str, Tensor], bool]:
     lines: list[str] = []
     request = prepared.request
     with open_trainable_model(prepared, CachePolicy.of(cache, None), Silence(), lines.append) as (trainable, _made):

@@ -245,9 +245,9 @@ class FrozenPartRecord(Record):
     """How the part that does not train was run: once, its outputs kept, or with all the rest in every epoch.
 
     ``reason`` says why the whole network ran in every epoch, and is ``None`` where it did not. ``kept`` names what is
-    kept of an image with its shape, ``place`` where. ``replayed`` says that the code of the whole network ran in
-    every epoch, its frozen part answered from what is kept. ``computed`` images had to be computed, in ``seconds``; the
-    outputs of the others were there from an earlier run.
+    kept of an image with its shape, ``place`` where. ``replayed`` is true in some older records alone, of networks
+    whose own code ran in every epoch. ``computed`` images had to be computed, in ``seconds``; the outputs of the
+    others were there from an earlier run.
     """
 
     reason: str | None

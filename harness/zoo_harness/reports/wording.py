@@ -198,8 +198,6 @@ def frozen_part_in_words(made: FrozenPartRecord | None) -> str:
     'ran once for each image, in 6.2 s that the seconds per epoch leave out; every epoch trained ...'
     >>> frozen_part_in_words(FrozenPartRecord(reason=None, kept=("norm 768",), computed=0, seconds=0.01))
     'had run once for each image in an earlier run; every epoch trained the rest on what it gave (norm 768)'
-    >>> frozen_part_in_words(FrozenPartRecord(reason=None, kept=("norm 768",), replayed=True))
-    "ran once for each image; ... on what it gave (norm 768), replayed by the network's own code"
     """
     if made is None:
         return "not reached"
@@ -210,5 +208,4 @@ def frozen_part_in_words(made: FrozenPartRecord | None) -> str:
     else:
         taken = "" if made.seconds is None else f", in {made.seconds:.1f} s that the seconds per epoch leave out"
         once = f"ran once for each image{taken}"
-    way = ", replayed by the network's own code" if made.replayed else ""
-    return f"{once}; every epoch trained the rest on what it gave ({', '.join(made.kept)}){way}"
+    return f"{once}; every epoch trained the rest on what it gave ({', '.join(made.kept)})"

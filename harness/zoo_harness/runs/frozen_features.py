@@ -1,8 +1,8 @@
-"""Runs the frozen part of a network over the images once, so that every epoch trains the tail alone.
+"""Runs the frozen part of a network over the images once, so that every epoch trains the suffix alone.
 
-The network is cut where training starts (:mod:`zoo_harness.split`), the cut is tried on real images, and what the
-frozen part puts out is kept (:mod:`zoo_harness.frozen.cache.activation_cache`). Where any of that is not possible the
-whole network trains, and the record says why.
+The network is partitioned where training starts (:mod:`zoo_harness.frozen.partition`), the partition is verified on
+real images, and the outputs of the frozen part are cached (:mod:`zoo_harness.frozen.cache`). If any of that is not
+possible, the whole network trains, and the record says why.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.errors import ZooError
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.compute.out_of_memory import in_batches_that_fit
 from zoo_harness.compute.precision import autocast
@@ -27,9 +26,8 @@ from zoo_harness.frozen.cache.activation_cache import ActivationCache, open_acti
 from zoo_harness.frozen.cache.key import CachedTensor, CacheKey, EntryTitle, StoredName
 from zoo_harness.frozen.cache.placement import CachePolicy
 from zoo_harness.frozen.cache.rows import cached_tensor
-from zoo_harness.frozen.partition.partition import Split, split_network
-from zoo_harness.frozen.partition.side_effects import CannotSplitError
-from zoo_harness.frozen.partition.verify import verified
+from zoo_harness.frozen.partition.partition import Partition, partition_network
+from zoo_harness.frozen.partition.verify import verify_partition
 from zoo_harness.models.fingerprints import digest_of_tensors
 from zoo_harness.models.trainable_model import TrainableModel
 from zoo_harness.models.tuned_network import TunedNetwork, has_batch_statistics
@@ -68,23 +66,23 @@ def open_trainable_model(
     """
     processes = planned.request.compute.processes
     with ExitStack() as stack:
-        found = _tail(planned, policy.for_each_of(processes.local_count), progress, say, stack)
+        found = _suffix(planned, policy.for_each_of(processes.local_count), progress, say, stack)
         if processes.any(isinstance(found, str)) and not isinstance(found, str):
             found = "in another process what its frozen part puts out cannot be kept"
         if isinstance(found, str):
             say(f"every epoch runs the whole network: {found}")
             yield _compiled_if_wanted(whole_network(planned), None, planned, say), FrozenPartRecord(reason=found)
         else:
-            trainable, split, made, stores = found
+            trainable, partition, made, stores = found
             made = made.model_copy(update={"computed": processes.sum(made.computed or 0)})
             say(_in_words(made, processes.sum(sum(store.key.bytes for store in stores)), stores))
-            yield _compiled_if_wanted(trainable, split, planned, say), made
+            yield _compiled_if_wanted(trainable, partition, planned, say), made
 
 
-def _tail(
+def _suffix(
     planned: RunPlan, policy: CachePolicy, progress: Progress, say: Say, stack: ExitStack
-) -> tuple[TrainableModel, Split, FrozenPartRecord, list[ActivationCache]] | str:
-    """The trainable of the tail with its stores open on ``stack``, or why there is none.
+) -> tuple[TrainableModel, Partition, FrozenPartRecord, list[ActivationCache]] | str:
+    """The trainable of the suffix with its stores open on ``stack``, or why there is none.
 
     Of several processes each does its share by itself, and must not wait for others: these may have failed.
     """
@@ -92,15 +90,15 @@ def _tail(
     obstacle = _obstacle(planned, policy)
     if obstacle is not None:
         return obstacle
-    split = _cut(planned, progress)
-    if split.reason is not None:
-        return split.reason
+    partition = _cut(planned, progress)
+    if partition.reason is not None:
+        return partition.reason
     evaluated = _Views(data.evaluation, data.record.evaluation, processes.share(len(data.evaluation)))
     splits = _Views.of_training(planned), evaluated
     stores: list[ActivationCache] = []
     frozen = _digest_of_frozen(tuned)
     for views in splits:
-        key = _key(planned, split, frozen, views)
+        key = _key(planned, partition, frozen, views)
         title = EntryTitle(backbone=planned.request.backbone.name, dataset=data.record.title, split=views.record.split)
         left = policy.less(sum(store.memory_bytes for store in stores))
         store = stack.enter_context(
@@ -113,12 +111,12 @@ def _tail(
     started = time.perf_counter()
     for store, views in zip(stores, splits, strict=True):
         lacking = store.missing_images
-        _fill(store, split, views, planned, progress)
-        if lacking < len(store) and store.place != "off" and not _as_now(store, split, views, planned):
+        _fill(store, partition, views, planned, progress)
+        if lacking < len(store) and store.place != "off" and not _as_now(store, partition, views, planned):
             say(f"outputs kept of the {views.record.split} split are not what the network gives now: computed again")
             missing += len(store) - lacking
             store.forget()
-            _fill(store, split, views, planned, progress)
+            _fill(store, partition, views, planned, progress)
         if str(store.place) == "off":  # the disk filled up
             return "what its frozen part puts out cannot be kept"
     made = FrozenPartRecord(
@@ -126,11 +124,10 @@ def _tail(
         kept=tuple(map(_in_short, stores[0].key.kept)),
         bytes_per_image=sum(part.row_bytes for part in stores[0].key.kept),
         place=stores[0].place,
-        replayed=split.replayed,
         computed=missing,
         seconds=time.perf_counter() - started,
     )
-    return _trainable(planned, split, stores), split, made, stores
+    return _trainable(planned, partition, stores), partition, made, stores
 
 
 def _in_short(kept: CachedTensor) -> str:
@@ -138,7 +135,9 @@ def _in_short(kept: CachedTensor) -> str:
     return f"{kept.name} {'x'.join(map(str, kept.shape)) or 'scalar'}{stored}"
 
 
-def _compiled_if_wanted(trainable: TrainableModel, split: Split | None, planned: RunPlan, say: Say) -> TrainableModel:
+def _compiled_if_wanted(
+    trainable: TrainableModel, partition: Partition | None, planned: RunPlan, say: Say
+) -> TrainableModel:
     compute = planned.request.compute
     if not compute.compiled or not planned.request.training.epochs:
         return trainable
@@ -147,19 +146,18 @@ def _compiled_if_wanted(trainable: TrainableModel, split: Split | None, planned:
         return trainable
     from zoo_harness.training.compile import compiled  # most runs need no compiler
 
-    return compiled(trainable, split, compute, say)
+    return compiled(trainable, partition, compute, say)
 
 
 def _in_words(made: FrozenPartRecord, kept: int, stores: list[ActivationCache]) -> str:
     """What became of the frozen part, for the terminal; so many bytes are kept of it."""
     size = bytes_in_words(kept)
-    part = "frozen part, replayed" if made.replayed else "frozen part"
     if not made.computed:
-        return f"{part}: {size} of outputs are there from an earlier run"
+        return f"frozen part: {size} of outputs are there from an earlier run"
     place = {"device": "on the device", "host": "in memory"}.get(stores[0].place)
     files = "in files for later runs (zoo cache list)" if all(store.in_files for store in stores) else None
     where = " and ".join(part for part in (place, files) if part)
-    return f"{part}: ran once for {made.computed:,} images in {made.seconds or 0:.1f} s; {size} are kept {where}"
+    return f"frozen part: ran once for {made.computed:,} images in {made.seconds or 0:.1f} s; {size} are kept {where}"
 
 
 @dataclass(frozen=True)
@@ -217,12 +215,12 @@ def _obstacle(planned: RunPlan, policy: CachePolicy) -> str | None:
     return None
 
 
-def _cut(planned: RunPlan, progress: Progress) -> Split:
+def _cut(planned: RunPlan, progress: Progress) -> Partition:
     compute, data = planned.request.compute, planned.data.train
     progress.stage("looking where training starts", 0)
     images, _labels = data.batch(np.arange(min(TRIED_ON, len(data))), compute.device)
     with autocast(compute.precision, compute.device):
-        return verified(split_network(planned.tuned, images), images)
+        return verify_partition(partition_network(planned.tuned, images), images)
 
 
 def _digest_of_frozen(tuned: TunedNetwork) -> str:
@@ -231,17 +229,17 @@ def _digest_of_frozen(tuned: TunedNetwork) -> str:
     return digest_of_tensors((name, tensor.detach()) for name, tensor in named if name not in trained)
 
 
-def _key(planned: RunPlan, split: Split, frozen: str, views: _Views) -> CacheKey:
+def _key(planned: RunPlan, partition: Partition, frozen: str, views: _Views) -> CacheKey:
     compute = planned.request.compute
     planned.tuned.eval()
     example = views.batch(0, min(2, len(views)), compute.device)
-    with autocast(compute.precision, compute.device), _told():
-        kept = split.prefix(example)
+    with autocast(compute.precision, compute.device):
+        kept = partition.prefix(example)
     whole = planned.record.backbone
     return CacheKey(
         network=f"{whole.network_kind}:{whole.network}",
         weights=frozen,
-        kept=tuple(_kept(part.name, tensor, compute) for part, tensor in zip(split.kept, kept, strict=True)),
+        kept=tuple(_kept(part.name, tensor, compute) for part, tensor in zip(partition.kept, kept, strict=True)),
         preprocessing=planned.record.settings.preprocessing,
         images=len(views),
         fingerprint=views.fingerprint,
@@ -251,7 +249,7 @@ def _key(planned: RunPlan, split: Split, frozen: str, views: _Views) -> CacheKey
     )
 
 
-def _as_now(store: ActivationCache, split: Split, views: _Views, planned: RunPlan) -> bool:
+def _as_now(store: ActivationCache, partition: Partition, views: _Views, planned: RunPlan) -> bool:
     """Whether what an earlier run kept of the first images is what the network gives, to rounding.
 
     The key has all that should bear on it; code reaches further than any key.
@@ -259,8 +257,8 @@ def _as_now(store: ActivationCache, split: Split, views: _Views, planned: RunPla
     compute = planned.request.compute
     planned.tuned.eval()
     batch = views.batch(0, min(2, len(views)), compute.device)
-    with autocast(compute.precision, compute.device), _told():
-        now = split.prefix(batch)
+    with autocast(compute.precision, compute.device):
+        now = partition.prefix(batch)
     exact = compute.precision == "fp32" and compute.cache_dtype == "exact"
     return store.largest_difference(0, now) <= (ROUNDING if exact else ROUNDING_OF_HALVES)
 
@@ -271,17 +269,17 @@ def _kept(name: str, tensor: Tensor, compute: ComputeContext) -> CachedTensor:
     return cached_tensor(name, tensor, _STORED[compute.cache_dtype] if wide else None)
 
 
-def _fill(store: ActivationCache, split: Split, views: _Views, planned: RunPlan, progress: Progress) -> None:
+def _fill(store: ActivationCache, partition: Partition, views: _Views, planned: RunPlan, progress: Progress) -> None:
     """Run the frozen part over the images whose outputs are missing."""
     compute = planned.request.compute
     planned.tuned.eval()
     progress.stage(f"frozen part: {views.record.split} split", store.missing_images)
-    size = _batch_size(split, views, planned) if store.missing_images else BATCH_SIZE
+    size = _batch_size(partition, views, planned) if store.missing_images else BATCH_SIZE
 
     def write_rows(start: int, stop: int) -> None:
         batch = views.batch(start, stop, compute.device)
-        with autocast(compute.precision, compute.device), _told():
-            store.write(start, split.prefix(batch))
+        with autocast(compute.precision, compute.device):
+            store.write(start, partition.prefix(batch))
         progress.advance(stop - start)
 
     for start, stop in store.missing(size):
@@ -290,7 +288,7 @@ def _fill(store: ActivationCache, split: Split, views: _Views, planned: RunPlan,
         store.finish()
 
 
-def _batch_size(split: Split, views: _Views, planned: RunPlan) -> int:
+def _batch_size(partition: Partition, views: _Views, planned: RunPlan) -> int:
     """The largest batch that fits the device with room to spare, found by doubling; fixed without a GPU."""
     compute = planned.request.compute
     size = BATCH_SIZE
@@ -298,8 +296,8 @@ def _batch_size(split: Split, views: _Views, planned: RunPlan) -> int:
         try:
             torch.cuda.reset_peak_memory_stats(compute.device)
             batch = views.batch(0, min(2 * size, len(views)), compute.device)
-            with autocast(compute.precision, compute.device), _told():
-                split.prefix(batch)
+            with autocast(compute.precision, compute.device):
+                partition.prefix(batch)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             break
@@ -310,24 +308,12 @@ def _batch_size(split: Split, views: _Views, planned: RunPlan) -> int:
     return size
 
 
-def _trainable(planned: RunPlan, split: Split, stores: list[ActivationCache]) -> TrainableModel:
+def _trainable(planned: RunPlan, partition: Partition, stores: list[ActivationCache]) -> TrainableModel:
     data, compute = planned.data, planned.request.compute
     device, processes = compute.device, compute.processes
     views = planned.request.training.views or 0
     train = KeptSource(stores[0], data.train.labels, device, views, processes)
     evaluation = KeptSource(stores[1], data.evaluation.labels, device, processes=processes)
     return TrainableModel(
-        planned.tuned, train, evaluation, len(data.record.classes), _told()(split.tail), split.reaches
+        planned.tuned, train, evaluation, len(data.record.classes), partition.suffix, partition.reaches
     )
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """A network that goes another way than in the trial ends the run: what is kept does not fit any more."""
-    try:
-        yield
-    except CannotSplitError as error:
-        raise ZooError(
-            f"the network does not do what it did in the trial of its two parts: {error}; go on with "
-            "--resume and --cache off, which trains the whole network from the last epoch on"
-        ) from error

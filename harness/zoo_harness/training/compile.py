@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.compute.precision import autocast
-from zoo_harness.frozen.partition.partition import Split
-from zoo_harness.frozen.partition.side_effects import one_line, unchanged
+from zoo_harness.frozen.partition.partition import Partition
+from zoo_harness.frozen.partition.side_effects import one_line, preserve_state
 from zoo_harness.models.trainable_model import TrainableModel
 from zoo_harness.models.tuned_network import TunedNetwork
 
@@ -27,21 +27,21 @@ _SEED = 20_261_122
 
 
 def compiled(
-    trainable: TrainableModel, split: Split | None, compute: ComputeContext, say: Callable[[str], None]
+    trainable: TrainableModel, partition: Partition | None, compute: ComputeContext, say: Callable[[str], None]
 ) -> TrainableModel:
     """The trainable with compiled training steps, or as it was where they are not to be had; ``say`` gets which.
 
-    ``split`` is what the trainable trains the tail of, ``None`` for the whole network.
+    ``partition`` is the one whose suffix the trainable trains, ``None`` for the whole network.
     """
-    if split is not None and split.replayed:
-        say("steps are not compiled: the network is replayed by its own code")
-        return trainable
     started = time.perf_counter()
     inputs, _labels = next(iter(trainable.train.in_order(4)))
     try:
-        tail = None if split is None else split.tail_module
-        faster = _of_whole(trainable.tuned) if split is None or tail is None else _of_tail(split, tail)
-        with unchanged(trainable.tuned.network):
+        suffix = None if partition is None else partition.suffix_module
+        if partition is None or suffix is None:
+            faster = _of_whole(trainable.tuned)
+        else:
+            faster = _of_suffix(partition, suffix)
+        with preserve_state(trainable.tuned.network):
             fault = _fault(trainable, faster, inputs, compute)
     except Exception as error:  # whatever the compiler may raise
         fault = one_line(error)
@@ -52,11 +52,11 @@ def compiled(
     return replace(trainable, logits_in_training=faster)
 
 
-def _of_tail(split: Split, tail: nn.Module) -> Logits:
-    module = _compiled(tail)
+def _of_suffix(partition: Partition, suffix: nn.Module) -> Logits:
+    module = _compiled(suffix)
 
     def logits(kept: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        restored = (part.restore(values) for part, values in zip(split.kept, kept, strict=True))
+        restored = (part.restore(values) for part, values in zip(partition.kept, kept, strict=True))
         found: tuple[Tensor, ...] = module(*map(_of_any_number, restored))
         return found
 

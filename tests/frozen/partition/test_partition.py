@@ -1,4 +1,4 @@
-"""The split: prefix and tail together do what the whole network does, bit for bit, or the whole network trains."""
+"""A partition: prefix and suffix do what the whole network does, bit for bit, or the whole network trains."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from zoo import Backbone, DualHead, FactoryArchitecture, FeatureLayer, Head, Preprocessing, RandomWeights
 from zoo.backbone import Training, Tuning
-from zoo_harness.frozen.partition.partition import Split, split_network
-from zoo_harness.frozen.partition.summary import count_flops, describe_split
-from zoo_harness.frozen.partition.verify import verified
+from zoo_harness.frozen.partition.partition import Partition, partition_network
+from zoo_harness.frozen.partition.summary import count_flops, describe_partition
+from zoo_harness.frozen.partition.verify import verify_partition
 from zoo_harness.models.modules import capture
 from zoo_harness.models.surgery import prepare
 from zoo_harness.models.tuned_network import TunedNetwork
@@ -67,14 +67,14 @@ def trained(tuned: TunedNetwork, logits: Callable[[], tuple[Tensor, ...]], steps
     return outcome
 
 
-def assert_same_training(split: Split, images: Tensor) -> None:
-    network = split.tuned.network
+def assert_same_training(partition: Partition, images: Tensor) -> None:
+    network = partition.tuned.network
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    whole = trained(split.tuned, lambda: split.tuned.logits(images.clone()))
+    whole = trained(partition.tuned, lambda: partition.tuned.logits(images.clone()))
     network.load_state_dict(before)
-    split.tuned.eval()
-    kept = tuple(values.clone(memory_format=torch.contiguous_format) for values in split.prefix(images.clone()))
-    parts = trained(split.tuned, lambda: split.tail(kept))
+    partition.tuned.eval()
+    kept = tuple(values.clone(memory_format=torch.contiguous_format) for values in partition.prefix(images.clone()))
+    parts = trained(partition.tuned, lambda: partition.suffix(kept))
     assert whole.keys() == parts.keys()
     assert [name for name, tensor in whole.items() if not torch.equal(tensor, parts[name])] == []
     assert any(not torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
@@ -106,13 +106,13 @@ def test_networks_of_timm_train_as_whole(name: str, unfreeze: str, head: str, ke
     fixed = name.startswith(("test_vit", "test_maxvit", "test_coatnet"))
     images = torch.rand(3, *network.default_cfg["input_size"]) if fixed else torch.rand(3, 3, 64, 64)
     tuned = tuned_network(network, images, unfreeze, head=Head(head))
-    split = split_network(tuned, images)
-    assert split.reason is None
+    partition = partition_network(tuned, images)
+    assert partition.reason is None
     if kept is not None:
-        assert {part.name for part in split.kept} == kept
-    assert_same_training(split, images)
-    prefix, tail = count_flops(split, images)
-    assert prefix > tail > 0
+        assert {part.name for part in partition.kept} == kept
+    assert_same_training(partition, images)
+    prefix, suffix = count_flops(partition, images)
+    assert prefix > suffix > 0
 
 
 # A network of our own, whose forward method is whatever a test makes it
@@ -132,6 +132,7 @@ class Net(nn.Module):
         self.pair = Pair()
         self.sums = Sums()
         self.counts = Counts()
+        self.caches = Caches()
         self.block = nn.Sequential(
             nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.Dropout(0.2)
         )
@@ -176,6 +177,22 @@ class Counts(nn.Module):
         return values * self.calls
 
 
+class Caches(nn.Module):
+    """Keeps what it has computed of its weights, as attention biases are by LeViT in inference."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(8, 1, 1))
+        self.computed: dict[str, Tensor] = {}
+
+    def forward(self, values: Tensor) -> Tensor:
+        if self.training:
+            return values * self.weight.exp()
+        if str(values.device) not in self.computed:
+            self.computed[str(values.device)] = self.weight.exp()
+        return values * self.computed[str(values.device)]
+
+
 def straight(net: Net, x: Tensor) -> Tensor:
     return net.end(net.block(net.between(net.stem(x))))
 
@@ -187,7 +204,7 @@ def skip_across_the_cut(net: Net, x: Tensor) -> Tensor:
     return net.end(y)
 
 
-def tail_writes_to_what_is_kept(net: Net, x: Tensor) -> Tensor:
+def suffix_writes_to_kept_tensors(net: Net, x: Tensor) -> Tensor:
     x = net.stem(x)
     flat = x.view(x.shape[0], 8, -1)
     x.mul_(net.fc.weight[0, 0])
@@ -273,6 +290,10 @@ def frozen_module_counts(net: Net, x: Tensor) -> Tensor:
     return net.end(net.block(net.counts(net.stem(x))))
 
 
+def frozen_module_caches(net: Net, x: Tensor) -> Tensor:
+    return net.end(net.block(net.caches(net.stem(x))))
+
+
 def network_counts(net: Net, x: Tensor) -> Tensor:
     net.seen += 1
     net.last_seen = x
@@ -288,7 +309,7 @@ def images_are_changed_in_place(net: Net, x: Tensor) -> Tensor:
     [
         (straight, {"stem"}),
         (skip_across_the_cut, {"frozen"}),
-        (tail_writes_to_what_is_kept, {"stem"}),
+        (suffix_writes_to_kept_tensors, {"stem"}),
         (relu_in_place_before_the_block, None),
         (asks_for_the_mode, {"stem"}),
         (dropout_as_a_function, {"stem"}),
@@ -302,6 +323,7 @@ def images_are_changed_in_place(net: Net, x: Tensor) -> Tensor:
         (two_outputs_and_control_flow_in_a_frozen_module, None),
         (frozen_module_writes_to_its_list, {"sums"}),
         (frozen_module_counts, {"stem"}),
+        (frozen_module_caches, {"caches"}),
         (network_counts, {"stem"}),
         (images_are_changed_in_place, {"stem"}),
     ],
@@ -309,16 +331,41 @@ def images_are_changed_in_place(net: Net, x: Tensor) -> Tensor:
 )
 def test_a_network_is_cut_and_trains_as_whole(flow: Callable[[Net, Tensor], Tensor], kept: set[str] | None) -> None:
     tuned = tuned_network(Net(flow), IMAGES, "block", head=Head("fc"))
-    split = verified(split_network(tuned, IMAGES.clone()), IMAGES)
-    assert split.reason is None
+    partition = verify_partition(partition_network(tuned, IMAGES.clone()), IMAGES)
+    assert partition.reason is None
     if kept is not None:
-        assert {part.name for part in split.kept} == kept
-    assert_same_training(split, IMAGES)
+        assert {part.name for part in partition.kept} == kept
+    assert_same_training(partition, IMAGES)
 
 
 def branches_on_values(net: Net, x: Tensor) -> Tensor:
     x = net.stem(x)
     return net.end(net.block(x * 2 if x.mean() > 0 else x))
+
+
+def branches_on_logits(net: Net, x: Tensor) -> Tensor:
+    logits = net.end(net.block(net.stem(x)))
+    return logits / 2 if logits.max() > 1 else logits
+
+
+class Halve(torch.autograd.Function):
+    """An operation of its own: torch's code would crash on a proxy."""
+
+    @staticmethod
+    def forward(ctx: object, values: Tensor) -> Tensor:  # noqa: ARG004
+        return values / 2
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ARG004
+        return gradient / 2
+
+
+def has_operations_of_its_own(net: Net, x: Tensor) -> Tensor:
+    return net.end(net.block(Halve.apply(net.stem(x))))
+
+
+def counts_images(net: Net, x: Tensor) -> Tensor:
+    return net.end(net.block(net.frozen(net.stem(x)) if len(x) > 2 else net.stem(x)))
 
 
 def drops_layers_by_python(net: Net, x: Tensor) -> Tensor:
@@ -355,10 +402,13 @@ def assigns_a_buffer(net: Net, x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("flow", "reason"),
     [
-        (branches_on_values, "its forward method decides by the values of a tensor"),
-        (drops_layers_by_python, "it draws random numbers that a recording would keep for ever"),
-        (differs_in_training_from_the_start, "nothing that is frozen runs before what trains"),
-        (compares_images, "what 'frozen' gives for an image depends on the others in the batch"),
+        (branches_on_values, "its forward method branches on the values of a tensor"),
+        (branches_on_logits, "its forward method branches on the values of a tensor"),
+        (has_operations_of_its_own, "it calls compiled code, which takes only tensors"),
+        (counts_images, "its forward method depends on the number of images"),
+        (drops_layers_by_python, "it draws random numbers, which a recording would repeat"),
+        (differs_in_training_from_the_start, "no frozen part runs before the part that trains"),
+        (compares_images, "the output of 'frozen' depends on the other images of the batch"),
         (reads_a_list_that_a_frozen_module_wrote_to, "logits 0 in inference of the parts and of the whole network"),
         (trains_without_gradients, "the gradient of block.0.weight exists in the parts alone"),
         (assigns_a_buffer, "the buffer seen"),
@@ -368,14 +418,14 @@ def assigns_a_buffer(net: Net, x: Tensor) -> Tensor:
 def test_a_network_that_cannot_be_cut_trains_whole(flow: Callable[[Net, Tensor], Tensor], reason: str) -> None:
     tuned = tuned_network(Net(flow), IMAGES, "block", head=Head("fc"))
     state = {name: tensor.clone() for name, tensor in tuned.network.state_dict().items()}
-    split = verified(split_network(tuned, IMAGES), IMAGES)
-    assert split.reason is not None
-    assert reason in split.reason
-    assert "\n" not in split.reason
-    assert [part.name for part in split.kept] == ["images"]
-    assert split.tail_module is None
+    partition = verify_partition(partition_network(tuned, IMAGES), IMAGES)
+    assert partition.reason is not None
+    assert reason in partition.reason
+    assert "\n" not in partition.reason
+    assert [part.name for part in partition.kept] == ["images"]
+    assert partition.suffix_module is None
     assert all(torch.equal(tensor, state[name]) for name, tensor in tuned.network.state_dict().items())
-    assert_same_training(split, IMAGES)
+    assert_same_training(partition, IMAGES)
 
 
 def slows_down_after_some_steps(net: Net, x: Tensor) -> Tensor:
@@ -388,18 +438,18 @@ def test_a_network_that_counts_in_python_trains_whole_and_its_count_stays() -> N
     network = Net(slows_down_after_some_steps)
     network.steps = 0
     tuned = tuned_network(network, IMAGES, "block", head=Head("fc"))
-    split = verified(split_network(tuned, IMAGES), IMAGES)
-    assert split.reason is not None
-    assert "its forward method changes its own attribute 'steps', which it may go by" in split.reason
+    partition = verify_partition(partition_network(tuned, IMAGES), IMAGES)
+    assert partition.reason is not None
+    assert "its forward method changes its own attribute 'steps', which it may go by" in partition.reason
     assert network.steps == 0
 
 
 def test_a_network_that_trains_whole_has_nothing_to_cut() -> None:
     tuned = tuned_network(Net(straight), IMAGES, "*", head=Head("fc"))
-    assert split_network(tuned, IMAGES).reason == "all of it trains"
+    assert partition_network(tuned, IMAGES).reason == "all of it trains"
 
 
-def test_part_whose_code_cannot_be_recorded_goes_whole_into_the_tail() -> None:
+def test_part_whose_code_cannot_be_recorded_goes_whole_into_the_suffix() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -413,9 +463,10 @@ def test_part_whose_code_cannot_be_recorded_goes_whole_into_the_tail() -> None:
 
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), Odd())
     tuned = tuned_network(network, IMAGES, "3.block", head=Head("3.fc"))
-    split = verified(split_network(tuned, IMAGES), IMAGES)
-    assert (split.reason, [part.name for part in split.kept], split.hidden_heads) == (None, ["2"], ("3.fc",))
-    assert_same_training(split, IMAGES)
+    partition = verify_partition(partition_network(tuned, IMAGES), IMAGES)
+    assert (partition.reason, partition.hidden_heads) == (None, ("3.fc",))
+    assert [part.name for part in partition.kept] == ["2"]
+    assert_same_training(partition, IMAGES)
 
 
 def test_both_heads_of_a_network_whose_modes_give_different_things() -> None:
@@ -425,10 +476,10 @@ def test_both_heads_of_a_network_whose_modes_give_different_things() -> None:
     )  # fmt: skip
     images = torch.rand(4, 3, 32, 32)
     head = DualHead(cls=Head("head", hidden=8), dist=Head("head_dist", hidden=8))
-    split = split_network(tuned_network(network, images, "blocks.2", "norm", head=head), images)
-    assert [(part.name, part.shape) for part in split.kept] == [("blocks.1", (6, 24))]
-    assert len(split.tail(split.prefix(images))) == 2
-    assert_same_training(split, images)
+    partition = partition_network(tuned_network(network, images, "blocks.2", "norm", head=head), images)
+    assert [(part.name, part.shape) for part in partition.kept] == [("blocks.1", (6, 24))]
+    assert len(partition.suffix(partition.prefix(images))) == 2
+    assert_same_training(partition, images)
 
 
 def test_description_of_a_network_that_reads_values_comes_from_random_weights(
@@ -460,86 +511,86 @@ def make():
         pretrained_on=None,
         imagenet_top1=None,
     )
-    cut = describe_split(backbone, "default", 10)
+    cut = describe_partition(backbone, "default", 10)
     assert (cut["reason"], cut["kept"]) == (None, [{"name": "2", "shape": [8], "dtype": "float32", "bytes": 32}])
-    assert cut["tail_flops"] == 2 * (8 * 4 + 4 * 10)
+    assert cut["suffix_flops"] == 2 * (8 * 4 + 4 * 10)
 
 
-# What a split is to those who use it
+# How callers use a partition
 
 
 @pytest.fixture
-def split() -> Split:
+def partition() -> Partition:
     tuned = tuned_network(Net(skip_across_the_cut), IMAGES, "block", head=Head("fc"))
-    return split_network(tuned, IMAGES)
+    return partition_network(tuned, IMAGES)
 
 
-def test_layers_of_the_tail_are_reached_with_what_the_whole_network_gives() -> None:
+def test_layers_of_the_suffix_are_reached_with_what_the_whole_network_gives() -> None:
     network = timm.create_model("test_resnet")
     images = torch.rand(2, 3, 64, 64)
     tuned = tuned_network(network, images, "layer4.0.conv2", head=Head("fc"))
-    split = split_network(tuned, images)
+    partition = partition_network(tuned, images)
     reached = ["layer4.0.conv2", "layer4.0", "layer4", "global_pool", "global_pool.pool", "fc"]
-    assert [path for path in [*reached, "conv1", "layer3", "layer4.0.conv1"] if split.reaches(path)] == reached
+    assert [path for path in [*reached, "conv1", "layer3", "layer4.0.conv1"] if partition.reaches(path)] == reached
     tuned.eval()
     with torch.no_grad():
-        kept = split.prefix(images)
+        kept = partition.prefix(images)
         with capture(network, reached) as expected:
             tuned.logits(images)
         with capture(network, reached) as found:
-            split.tail(kept)
+            partition.suffix(kept)
     assert list(found) == list(expected)
     assert all(torch.equal(found[path], expected[path]) for path in reached)
 
 
-def test_the_tail_trains_the_parameters_of_the_network_itself(split: Split) -> None:
-    assert split.tail_module is not None
-    trained = {id(parameter) for parameter in split.tuned.trained_parameters().values()}
-    assert {id(value) for value in split.tail_module.parameters() if value.requires_grad} == trained
-    split.tuned.train()
-    split.tail_module.eval()
-    assert split.tuned.network.block[1].training, "modes are the tuned network's business"
+def test_the_suffix_trains_the_parameters_of_the_network_itself(partition: Partition) -> None:
+    assert partition.suffix_module is not None
+    trained = {id(parameter) for parameter in partition.tuned.trained_parameters().values()}
+    assert {id(value) for value in partition.suffix_module.parameters() if value.requires_grad} == trained
+    partition.tuned.train()
+    partition.suffix_module.eval()
+    assert partition.tuned.network.block[1].training, "modes are the tuned network's business"
 
 
 def test_what_is_kept_is_not_written_to() -> None:
-    tuned = tuned_network(Net(tail_writes_to_what_is_kept), IMAGES, "block", head=Head("fc"))
-    split = split_network(tuned, IMAGES)
-    (kept,) = split.prefix(IMAGES)
+    tuned = tuned_network(Net(suffix_writes_to_kept_tensors), IMAGES, "block", head=Head("fc"))
+    partition = partition_network(tuned, IMAGES)
+    (kept,) = partition.prefix(IMAGES)
     before = kept.clone()
-    split.tail((kept,))
+    partition.suffix((kept,))
     assert torch.equal(kept, before)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_what_is_kept_may_be_stored_in_fewer_bits(split: Split, dtype: torch.dtype) -> None:
-    split.tuned.eval()
-    kept = split.prefix(IMAGES)
-    (logits,) = split.tail(tuple(values.to(dtype) for values in kept))
+def test_what_is_kept_may_be_stored_in_fewer_bits(partition: Partition, dtype: torch.dtype) -> None:
+    partition.tuned.eval()
+    kept = partition.prefix(IMAGES)
+    (logits,) = partition.suffix(tuple(values.to(dtype) for values in kept))
     assert logits.dtype == torch.float32
-    torch.testing.assert_close(logits, split.tuned.logits(IMAGES)[0], rtol=0.02, atol=0.02)
+    torch.testing.assert_close(logits, partition.tuned.logits(IMAGES)[0], rtol=0.02, atol=0.02)
 
 
 def test_memory_layout_comes_back_with_what_is_kept() -> None:
     network = timm.create_model("test_efficientnet").to(memory_format=torch.channels_last)
     images = torch.rand(4, 3, 64, 64)
-    split = split_network(tuned_network(network, images, "blocks.3", head=Head("classifier")), images)
-    assert [part.order for part in split.kept] == [(0, 2, 3, 1)]
-    assert_same_training(split, images)
+    partition = partition_network(tuned_network(network, images, "blocks.3", head=Head("classifier")), images)
+    assert [part.order for part in partition.kept] == [(0, 2, 3, 1)]
+    assert_same_training(partition, images)
 
 
-def test_split_under_autocast_keeps_what_autocast_gives() -> None:
+def test_partition_under_autocast_keeps_what_autocast_gives() -> None:
     tuned = tuned_network(Net(straight), IMAGES, "block", head=Head("fc"))
     with torch.autocast("cpu", torch.bfloat16):
-        split = verified(split_network(tuned, IMAGES), IMAGES)
-    assert split.reason is None
-    assert [part.dtype for part in split.kept] == [torch.bfloat16]
-    assert split.bytes_per_image == 2 * 8 * 8 * 8
+        partition = verify_partition(partition_network(tuned, IMAGES), IMAGES)
+    assert partition.reason is None
+    assert [part.dtype for part in partition.kept] == [torch.bfloat16]
+    assert partition.bytes_per_image == 2 * 8 * 8 * 8
 
 
-def test_cut_is_the_same_on_the_meta_device(split: Split) -> None:
+def test_cut_is_the_same_on_the_meta_device(partition: Partition) -> None:
     images = IMAGES.to("meta")
     tuned = tuned_network(Net(skip_across_the_cut).to("meta"), images, "block", head=Head("fc"))
-    assert split_network(tuned, images).kept == split.kept
+    assert partition_network(tuned, images).kept == partition.kept
 
 
 def test_cutting_and_trying_leave_no_trace() -> None:
@@ -551,7 +602,7 @@ def test_cutting_and_trying_leave_no_trace() -> None:
     flags = {name: module.training for name, module in tuned.network.named_modules()}
     attributes = set(vars(tuned.network))
     drawn, state = torch.get_rng_state(), random.getstate()
-    verified(split_network(tuned, IMAGES), IMAGES)
+    verify_partition(partition_network(tuned, IMAGES), IMAGES)
     now = tuned.network.state_dict(keep_vars=True)
     assert all(now[name] is tensor and torch.equal(tensor, value) for name, (tensor, value) in tensors.items())
     assert {name: module.training for name, module in tuned.network.named_modules()} == flags
@@ -562,14 +613,14 @@ def test_cutting_and_trying_leave_no_trace() -> None:
     assert random.getstate() == state
 
 
-def test_tail_that_does_something_else_is_found_out(split: Split) -> None:
-    assert verified(split, IMAGES) is split
+def test_suffix_that_does_something_else_is_found_out(partition: Partition) -> None:
+    assert verify_partition(partition, IMAGES) is partition
     with torch.no_grad():
-        split.tuned.network.frozen.weight += 1e-6  # the prefix of another network
-        stale = tuple(values.clone() for values in split.prefix(IMAGES))
-        split.tuned.network.frozen.weight -= 1e-3
-    wrong = Split(split.tuned, split.kept, None, _Fixed(stale), split.tail_module)
-    assert verified(wrong, IMAGES).reason is not None
+        partition.tuned.network.frozen.weight += 1e-6  # the prefix of another network
+        stale = tuple(values.clone() for values in partition.prefix(IMAGES))
+        partition.tuned.network.frozen.weight -= 1e-3
+    wrong = Partition(partition.tuned, partition.kept, None, _Fixed(stale), partition.suffix_module)
+    assert verify_partition(wrong, IMAGES).reason is not None
 
 
 class _Fixed(nn.Module):

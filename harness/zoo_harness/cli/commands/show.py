@@ -14,8 +14,8 @@ def show(
     name: BackboneName,
     recipe: RecipeName = "default",
     classes: Annotated[int, typer.Option(help="Number of classes of the new head.")] = 10,
-    split: Annotated[
-        bool, typer.Option("--split", help="Show where training starts: what is computed once an image, and kept.")
+    partition: Annotated[
+        bool, typer.Option("--partition", "--split", help="Show where training starts, and what is kept of an image.")
     ] = False,
     as_json: AsJson = False,
     _debug: Debug = False,
@@ -36,10 +36,10 @@ def show(
 
     local = find_local(backbone)
     description = {**describe_backbone(backbone, recipe, classes), "weights_file": str(local) if local else None}
-    if split:
-        from zoo_harness.frozen.partition.summary import describe_split
+    if partition:
+        from zoo_harness.frozen.partition.summary import describe_partition
 
-        description["split"] = describe_split(backbone, recipe, classes)
+        description["partition"] = describe_partition(backbone, recipe, classes)
     if as_json:
         print_json(description)
     else:
@@ -77,8 +77,8 @@ def _print(shown: dict[str, Any]) -> None:
     )
     rows = [[layer["path"], str(layer["width"]), layer["pool"]] for layer in shown["features"]]
     print_table(["layer", "width", "pool"], rows, right=["width"])
-    if "split" in shown:
-        print_lines("", "Where training starts", "", *_split_lines(shown["split"]))
+    if "partition" in shown:
+        print_lines("", "Where training starts", "", *_partition_lines(shown["partition"]))
 
 
 def _recipe_lines(shown: dict[str, Any]) -> list[str]:
@@ -114,17 +114,15 @@ def _count_lines(counts: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _split_lines(split: dict[str, Any]) -> list[str]:
-    if split["reason"]:
-        return [f"  not cut: {split['reason']}", f"  forward pass   {split['flops'] / 1e9:.2f} GFLOP"]
-    kept = [f"{part['name']}: {' x '.join(map(str, part['shape']))} {part['dtype']}" for part in split["kept"]]
-    whole, tail = split["flops"], split["tail_flops"]
-    replayed = ["  replayed       its own code runs in every epoch too, answered from what is kept"]
+def _partition_lines(partition: dict[str, Any]) -> list[str]:
+    if partition["reason"]:
+        return [f"  not cut: {partition['reason']}", f"  forward pass   {partition['flops'] / 1e9:.2f} GFLOP"]
+    kept = [f"{part['name']}: {' x '.join(map(str, part['shape']))} {part['dtype']}" for part in partition["kept"]]
+    whole, suffix = partition["flops"], partition["suffix_flops"]
     return [
-        *(replayed if split["mechanism"] == "replayed" else []),
         *(f"  {'' if place else 'kept per image':<14} {line}" for place, line in enumerate(kept)),
-        f"  {'':<14} {split['bytes_per_image']:,} bytes; half of that in bf16",
+        f"  {'':<14} {partition['bytes_per_image']:,} bytes; half of that in bf16",
         f"  forward pass   {whole / 1e9:.2f} GFLOP an image",
-        f"  before the cut {(whole - tail) / 1e9:.2f} GFLOP, {1 - tail / whole:.1%}: once an image",
-        f"  after it       {tail / 1e9:.2f} GFLOP, {tail / whole:.1%}: in every epoch",
+        f"  before the cut {(whole - suffix) / 1e9:.2f} GFLOP, {1 - suffix / whole:.1%}: once an image",
+        f"  after it       {suffix / 1e9:.2f} GFLOP, {suffix / whole:.1%}: in every epoch",
     ]

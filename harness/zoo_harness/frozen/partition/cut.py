@@ -1,17 +1,17 @@
-"""Chooses where a recorded network is cut, for :mod:`zoo_harness.split`: what is computed once, what every time.
+"""Chooses where a recorded network is cut: which steps run once an image, and which in every epoch.
 
 Steps of several recordings are the same if they run the same operation on the same inputs; such a step has one
-number. Five rules decide which steps belong to the tail:
+number. Five rules put a step into the suffix:
 
-- what reads a parameter that trains, draws random numbers or changes its own buffers;
-- what is done in one mode alone (training or inference), so dropout in every form;
-- what comes after any of these, whether it reads their result or memory they wrote to; and what overwrites memory
-  that a step of the tail reads before it;
-- then, from the frontier towards the images, steps without weights, where storing what they read takes no more memory
-  than storing what they give, and steps that do not depend on the images at all;
-- and whatever gives something that cannot be kept image by image.
+- it reads a trained parameter, draws random numbers or changes its own buffers;
+- it runs in one mode alone (training or inference), as dropout does in every form;
+- it follows one of these, because it reads their result or memory they wrote to; or it overwrites memory that a step
+  of the suffix has read;
+- from the frontier towards the images: it has no weights, and keeping its inputs takes no more memory than keeping its
+  output; or it does not depend on the images;
+- its output cannot be kept image by image.
 
-What the tail then reads from outside is kept.
+The results that the suffix then reads from other steps are kept.
 """
 
 from __future__ import annotations
@@ -24,51 +24,51 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from zoo_harness.frozen.partition.side_effects import CannotSplitError, storage, tensors_in
+from zoo_harness.frozen.partition.side_effects import CannotPartitionError, storage, tensors_in
 from zoo_harness.frozen.partition.trace import Effects, Trace
 
-BATCHES = (2, 3)  # of the two recordings in each mode: what differs depends on the number of images
+BATCHES = (2, 3)  # images in the two recordings of each mode: differences depend on the batch size
 
 
 @dataclass(frozen=True)
 class BatchSize:
-    """An integer that is so many times the number of images."""
+    """Stand for an integer that is ``times`` the number of images."""
 
     times: int
 
 
 @dataclass(frozen=True)
 class SameDevice:
-    """The device of what is kept."""
+    """Stand for the device of the kept tensors."""
 
 
 @dataclass
 class Step:
-    """One numbered step: what it reads, as numbers, and what it gives for each of the two batches."""
+    """Hold one numbered step: the numbers of its inputs, and its result for each of the two batches."""
 
     node: fx.Node
     inputs: frozenset[int]
     writers: frozenset[int]
     values: tuple[Any, Any]
     trained: bool
-    weighty: bool
-    of_images: bool = False
+    has_weights: bool
+    depends_on_images: bool = False
 
     @property
     def effects(self) -> Effects:
-        """What it does beyond its result."""
+        """Return its side effects."""
         effects: Effects = self.node.meta["effects"]
         return effects
 
     @property
-    def needs(self) -> frozenset[int]:
-        """The steps whose result it reads, and those that wrote to the memory of what it reads."""
+    def dependencies(self) -> frozenset[int]:
+        """Return the steps whose result it reads, and those that wrote to the memory it reads."""
         return self.inputs | self.writers
 
 
 @dataclass
 class Mode:
-    """The recordings of one mode: the first of them, and the numbers of its steps, in order."""
+    """Hold the first recording of one mode, and the numbers of its steps in order."""
 
     trace: Trace
     numbers: dict[fx.Node, int]
@@ -76,36 +76,39 @@ class Mode:
 
 @dataclass
 class Cut:
-    """Numbers of the steps whose results are kept, of those that compute them, and of the tail."""
+    """Hold the numbers of the steps whose results are kept, of those that compute them, and of the suffix.
+
+    ``same_as`` maps a kept result to an earlier one that is the same memory.
+    """
 
     kept: list[int]
     prefix: set[int]
-    tail: set[int]
+    suffix: set[int]
     steps: dict[int, Step]
     same_as: dict[int, int]
 
     def substitute(self, number: int) -> Any:
-        """What the tail uses for a value of the prefix that is no tensor; see :func:`substitute`."""
+        """Return the suffix's replacement for a value of the prefix that is no tensor; see :func:`substitute`."""
         return substitute(*self.steps[number].values)
 
 
 class Numbering:
-    """Gives the same number to the same step of several recordings."""
+    """Give the same number to the same step of several recordings."""
 
     def __init__(self) -> None:
         self.steps: dict[int, Step] = {}
         self._numbers: dict[object, int] = {}
 
     def add(self, traces: tuple[Trace, Trace]) -> Mode:
-        """Number the two recordings of one mode, which must do the same."""
+        """Number the two recordings of one mode, which must have the same steps."""
         small, large = (self._number(trace) for trace in traces)
         if [number for _node, number, _key in small] != [number for _node, number, _key in large]:
-            raise CannotSplitError("what it does depends on the number of images")
+            raise CannotPartitionError("its forward method depends on the number of images")
         for (node, number, (inputs, writers)), (other, _number, _key) in zip(small, large, strict=True):
             if number not in self.steps:
-                trained, weighty = _weights(traces[0], node)
+                trained, has_weights = _weights(traces[0], node)
                 values = (node.meta["value"], other.meta["value"])
-                self.steps[number] = Step(node, inputs, writers, values, trained, weighty)
+                self.steps[number] = Step(node, inputs, writers, values, trained, has_weights)
         return Mode(traces[0], {node: number for node, number, _key in small})
 
     def _number(self, trace: Trace) -> list[tuple[fx.Node, int, tuple[frozenset[int], frozenset[int]]]]:
@@ -115,36 +118,36 @@ class Numbering:
         for node in trace.nodes:
             effects: Effects = node.meta["effects"]
             inputs = frozenset(numbers[given] for given in node.all_input_nodes)
-            wrote = frozenset(writer for place in effects.reads for writer in writers.get(place, ()))
+            wrote = frozenset(writer for memory in effects.reads for writer in writers.get(memory, ()))
             given = fx.map_arg((node.args, node.kwargs), lambda read: f"<step {numbers[read]}>")
             key = (node.op, _target(node), repr(given), tuple(sorted(wrote)), effects.operations)
             numbers[node] = self._numbers.setdefault(key, len(self._numbers))
-            for place in effects.writes:
-                writers.setdefault(place, []).append(numbers[node])
+            for memory in effects.writes:
+                writers.setdefault(memory, []).append(numbers[node])
             numbered.append((node, numbers[node], (inputs, wrote)))
         return numbered
 
 
 def choose_cut(modes: tuple[Mode, Mode], steps: dict[int, Step]) -> Cut:
-    """Cut both modes at one place. Raises :class:`CannotSplitError` where nothing is won."""
-    _mark_what_depends_on_images(steps)
-    tail = _required(modes, steps)
-    if not tail:
-        raise CannotSplitError("nothing that trains runs")
-    frontier = _pull_back(modes, steps, tail)
+    """Cut both modes at one place. Raises :class:`CannotPartitionError` if that saves nothing."""
+    _mark_image_dependence(steps)
+    suffix = _required_in_suffix(modes, steps)
+    if not suffix:
+        raise CannotPartitionError("nothing that trains runs")
+    frontier = _pull_back(modes, steps, suffix)
     kept = sorted(number for number in frontier if substitute(*steps[number].values) is None)
-    writers = {writer for number in tail for writer in steps[number].writers}
-    prefix = _with_what_they_need({*kept, *(writers - tail)}, steps)
-    if not any(steps[number].weighty for number in prefix):
-        raise CannotSplitError("nothing that is frozen runs before what trains")
+    writers = {writer for number in suffix for writer in steps[number].writers}
+    prefix = _with_dependencies({*kept, *(writers - suffix)}, steps)
+    if not any(steps[number].has_weights for number in prefix):
+        raise CannotPartitionError("no frozen part runs before the part that trains")
     if not kept:
-        raise CannotSplitError("what trains does not depend on the images")
+        raise CannotPartitionError("the part that trains does not depend on the images")
     same_as = _aliases(kept, steps)
-    return Cut([number for number in kept if number not in same_as], prefix, tail, steps, same_as)
+    return Cut([number for number in kept if number not in same_as], prefix, suffix, steps, same_as)
 
 
 def substitute(small: Any, large: Any) -> Any:
-    """What stands for a value in the tail, given the values for batches of 2 and 3; ``None`` if it must be kept.
+    """Return the suffix's replacement for a value, given those for batches of 2 and 3; ``None`` if it must be kept.
 
     >>> substitute(torch.Size([2, 196, 384]), torch.Size([3, 196, 384]))
     (BatchSize(times=1), 196, 384)
@@ -165,7 +168,7 @@ def substitute(small: Any, large: Any) -> Any:
 
 
 def memory_order(values: Tensor) -> tuple[int, ...] | None:
-    """Dimensions from the outermost in memory to the innermost; ``None`` for a part of a larger piece of memory.
+    """Sort dimensions from the outermost in memory to the innermost; ``None`` for a part of a larger piece of memory.
 
     >>> images = torch.zeros(2, 3, 5, 5).to(memory_format=torch.channels_last)
     >>> memory_order(images), memory_order(images[:, 1:])
@@ -177,7 +180,7 @@ def memory_order(values: Tensor) -> tuple[int, ...] | None:
 
 
 def _weights(trace: Trace, node: fx.Node) -> tuple[bool, bool]:
-    """Whether a step reads a parameter that trains itself, and whether it reads any weights."""
+    """Tell whether a step reads a trained parameter itself, and whether it reads any weights."""
     if node.op == "get_attr":
         value = node.meta["value"]
         return isinstance(value, Tensor) and value.requires_grad, False
@@ -188,84 +191,87 @@ def _weights(trace: Trace, node: fx.Node) -> tuple[bool, bool]:
     return trained, any(True for _tensor in (*module.parameters(), *module.buffers()))
 
 
-def _mark_what_depends_on_images(steps: dict[int, Step]) -> None:
+def _mark_image_dependence(steps: dict[int, Step]) -> None:
     for number in sorted(steps):  # a step's number is larger than those of its inputs
         step = steps[number]
-        from_images = step.node.op == "placeholder" or any(steps[given].of_images for given in step.needs)
-        step.of_images = from_images and bool(tensors_in(step.values[0]))
+        earlier = any(steps[given].depends_on_images for given in step.dependencies)
+        step.depends_on_images = (earlier or step.node.op == "placeholder") and bool(tensors_in(step.values[0]))
 
 
-def _required(modes: tuple[Mode, Mode], steps: dict[int, Step]) -> set[int]:
+def _required_in_suffix(modes: tuple[Mode, Mode], steps: dict[int, Step]) -> set[int]:
     both = set(modes[0].numbers.values()) & set(modes[1].numbers.values())
-    tail = {
+    suffix = {
         number
         for number, step in steps.items()
         if number not in both or step.trained or step.effects.draws or step.effects.changes_buffers
     }
     while True:
-        before = len(tail)
+        before = len(suffix)
         for mode in modes:
-            _close(mode, steps, tail)
-        if len(tail) == before:
-            return tail
+            _close(mode, steps, suffix)
+        if len(suffix) == before:
+            return suffix
 
 
-def _close(mode: Mode, steps: dict[int, Step], tail: set[int]) -> None:
-    """Add to the tail what comes after it, and what overwrites what it has read."""
-    read_by_tail: set[int] = set()
+def _close(mode: Mode, steps: dict[int, Step], suffix: set[int]) -> None:
+    """Add to the suffix the steps that follow it, and those that overwrite memory it has read."""
+    read_by_suffix: set[int] = set()
     for node, number in mode.numbers.items():
         effects: Effects = node.meta["effects"]
-        if steps[number].needs & tail or effects.writes & read_by_tail:
-            tail.add(number)
-        if number in tail:
-            read_by_tail |= effects.reads
+        if steps[number].dependencies & suffix or effects.writes & read_by_suffix:
+            suffix.add(number)
+        if number in suffix:
+            read_by_suffix |= effects.reads
 
 
-def _pull_back(modes: tuple[Mode, Mode], steps: dict[int, Step], tail: set[int]) -> set[int]:
-    """Move steps into the tail where that costs no memory; return what the tail then reads."""
-    overwritten = _overwritten_later(modes, tail)
-    required = set(tail)
+def _pull_back(modes: tuple[Mode, Mode], steps: dict[int, Step], suffix: set[int]) -> set[int]:
+    """Move steps into the suffix if that costs no memory; return the numbers of its inputs."""
+    overwritten = _overwritten_later(modes, suffix)
+    required = set(suffix)
     while True:
-        frontier = _frontier(steps, tail)
-        moved = next((n for n in sorted(frontier, reverse=True) if _moves(n, steps, frontier, tail, overwritten)), None)
-        # What writes to memory that a moved step gives moves with it.
-        written = {n for number in tail for n in steps[number].writers - tail if steps[n].inputs & tail}
+        frontier = _frontier(steps, suffix)
+        latest_first = sorted(frontier, reverse=True)
+        moved = next((n for n in latest_first if _should_move(n, steps, frontier | suffix, overwritten)), None)
+        # Steps that write to the result of a moved step move with it.
+        written = {n for number in suffix for n in steps[number].writers - suffix if steps[n].inputs & suffix}
         if moved is None and not written:
             break
-        tail |= written if moved is None else {moved}
-    while given_back := next((n for n in sorted(tail - required) if _won_nothing(n, steps, tail)), None):
-        tail.remove(given_back)
-    return _frontier(steps, tail)
+        suffix |= written if moved is None else {moved}
+    while given_back := next((n for n in sorted(suffix - required) if _saves_nothing(n, steps, suffix)), None):
+        suffix.remove(given_back)
+    return _frontier(steps, suffix)
 
 
-def _frontier(steps: dict[int, Step], tail: set[int]) -> set[int]:
-    return {given for number in tail for given in steps[number].inputs} - tail
+def _frontier(steps: dict[int, Step], suffix: set[int]) -> set[int]:
+    return {given for number in suffix for given in steps[number].inputs} - suffix
 
 
-def _won_nothing(number: int, steps: dict[int, Step], tail: set[int]) -> bool:
-    """Whether what a moved step gives could as well be kept: nothing else in the tail reads what it reads."""
+def _saves_nothing(number: int, steps: dict[int, Step], suffix: set[int]) -> bool:
+    """Tell whether the result of a moved step could be kept as well: nothing else in the suffix reads its inputs."""
     step = steps[number]
-    elsewhere = {given for other in tail - {number} for given in steps[other].inputs}
-    read = {given for given in step.inputs if steps[given].of_images}
-    return step.of_images and read.isdisjoint(tail | elsewhere) and _cost(step) <= sum(_cost(steps[n]) for n in read)
+    elsewhere = {given for other in suffix - {number} for given in steps[other].inputs}
+    read = {given for given in step.inputs if steps[given].depends_on_images}
+    unread = step.depends_on_images and read.isdisjoint(suffix | elsewhere)
+    return unread and _cost(step) <= sum(_cost(steps[n]) for n in read)
 
 
-def _moves(number: int, steps: dict[int, Step], frontier: set[int], tail: set[int], overwritten: set[int]) -> bool:
+def _should_move(number: int, steps: dict[int, Step], present: set[int], overwritten: set[int]) -> bool:
+    """Tell whether the suffix should run a step of the frontier; the results ``present`` are there anyway."""
     step = steps[number]
     if step.node.op == "placeholder":
         return False
     if substitute(*step.values) is not None:
         return False
     cost = _cost(step)
-    if cost == math.inf or not step.of_images:
+    if cost == math.inf or not step.depends_on_images:
         return True
-    if step.weighty or step.effects.writes or number in overwritten:
+    if step.has_weights or step.effects.writes or number in overwritten:
         return False
-    return sum(_cost(steps[given]) for given in step.inputs - tail - frontier) <= cost
+    return sum(_cost(steps[given]) for given in step.inputs - present) <= cost
 
 
-def _overwritten_later(modes: tuple[Mode, Mode], tail: set[int]) -> set[int]:
-    """Steps that read memory which the prefix writes to later: done again in the tail they would read that."""
+def _overwritten_later(modes: tuple[Mode, Mode], suffix: set[int]) -> set[int]:
+    """Find steps that read memory which the prefix writes to later: in the suffix they would read the later values."""
     found: set[int] = set()
     for mode in modes:
         written: set[int] = set()
@@ -273,38 +279,38 @@ def _overwritten_later(modes: tuple[Mode, Mode], tail: set[int]) -> set[int]:
             effects: Effects = node.meta["effects"]
             if effects.reads & written:
                 found.add(mode.numbers[node])
-            if mode.numbers[node] not in tail:
+            if mode.numbers[node] not in suffix:
                 written |= effects.writes
     return found
 
 
 def _cost(step: Step) -> float:
-    """Bytes an image takes where this is kept; infinite for what is not one row for each image."""
+    """Return the bytes that its result takes for an image; infinite if it has not one row for each image."""
     if substitute(*step.values) is not None:
         return 0
     small, large = step.values
-    if not step.of_images:
+    if not step.depends_on_images:
         return 0
     if not isinstance(small, Tensor) or (small.shape[:1], large.shape[:1]) != ((BATCHES[0],), (BATCHES[1],)):
         return math.inf
-    if small.shape[1:] != large.shape[1:] or not (step.weighty or memory_order(small)):
+    if small.shape[1:] != large.shape[1:] or not (step.has_weights or memory_order(small)):
         return math.inf
     return small[0].numel() * small.element_size()
 
 
-def _with_what_they_need(wanted: Iterable[int], steps: dict[int, Step]) -> set[int]:
+def _with_dependencies(wanted: Iterable[int], steps: dict[int, Step]) -> set[int]:
     found: set[int] = set()
     waiting = list(wanted)
     while waiting:
         number = waiting.pop()
         if number not in found:
             found.add(number)
-            waiting += steps[number].needs
+            waiting += steps[number].dependencies
     return found
 
 
 def _aliases(kept: list[int], steps: dict[int, Step]) -> dict[int, int]:
-    """Of kept results that are one piece of memory, each but the first, with the first."""
+    """Map kept results that are one piece of memory to the first of them."""
     first: dict[object, int] = {}
     same_as = {}
     for number in kept:

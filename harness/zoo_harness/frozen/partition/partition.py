@@ -1,37 +1,33 @@
-"""Cuts a prepared network where training starts: the frozen prefix, computed once an image, and the tail that trains.
+"""Partitions a prepared network where training starts: a frozen prefix that runs once an image, a suffix that trains.
 
-Nothing before the first parameter that trains ever changes, so what the tail reads from there can be kept and the
-tail trained alone. The two together give what the whole network gives, bit for bit: logits, gradients, buffers, and
-the same random numbers for dropout and stochastic depth, which stay in the tail.
+Nothing before the first trained parameter ever changes, so the outputs that the suffix reads from the prefix can be
+cached and the suffix trained alone. Together the two compute what the whole network computes, bit for bit: logits,
+gradients, buffers, and the random numbers of dropout and stochastic depth, which stay in the suffix.
 
-1. :mod:`zoo_harness.split_trace` records the network as steps: in training and in inference mode, since a ``forward``
-   may ask ``self.training``, and for two and three images, since what differs between these depends on their number.
-2. :mod:`zoo_harness.split_cut` chooses the steps of the tail, one choice for both modes.
-3. Here the prefix and a tail for each mode are made of the steps. They run the modules of the network itself, so
-   optimizer, checkpoint, hooks and :meth:`TunedNetwork.train` act on the tail as ever.
-4. :func:`zoo_harness.split_probe.verified` compares the two with the whole network on real images before anybody
-   relies on them.
+1. :mod:`zoo_harness.frozen.partition.trace` records the network as steps: in training and in inference mode, because a
+   ``forward`` may read ``self.training``, and for two and three images, to find what depends on the batch size.
+2. :mod:`zoo_harness.frozen.partition.cut` chooses the steps of the suffix, the same ones for both modes.
+3. :mod:`zoo_harness.frozen.partition.build` makes modules of the prefix and of one suffix for each mode. They call the
+   modules of the network itself, so optimizer, checkpoint, hooks and :meth:`TunedNetwork.train` act on the suffix.
+4. :func:`zoo_harness.frozen.partition.verify.verify_partition` compares both parts with the whole network on real
+   images before a run relies on them.
 
-A network whose code cannot be recorded is split by :mod:`zoo_harness.split_replay`: its own ``forward`` runs, and calls
-of the frozen part are answered from what is kept. The trial decides about that, too.
-
-A network that cannot be cut is no error: its ``Split`` keeps the images, its tail is the whole network, and
+A network that cannot be partitioned is no error: its prefix returns the images, its suffix is the whole network, and
 ``reason`` says why.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from zoo_harness.frozen.partition.build import TailBuilder, kept_names, overwritten, prefix_module
+from zoo_harness.frozen.partition.build import SuffixBuilder, kept_names, overwritten, prefix_module
 from zoo_harness.frozen.partition.cut import BATCHES, Mode, Numbering, choose_cut, memory_order
-from zoo_harness.frozen.partition.replay import replay_network
-from zoo_harness.frozen.partition.side_effects import CannotSplitError, one_line, unchanged
+from zoo_harness.frozen.partition.side_effects import CannotPartitionError, one_line, preserve_state
 from zoo_harness.frozen.partition.trace import Trace, on_meta, trace_network
 from zoo_harness.models.modules import capture
 from zoo_harness.models.tuned_network import TunedNetwork
@@ -40,12 +36,12 @@ ALL_TRAINS = "all of it trains"
 
 
 @dataclass(frozen=True)
-class KeptTensor:
-    """One tensor that is kept for each image: the module or operation it comes from, and its shape for an image.
+class TensorSpec:
+    """Describe one tensor that is kept for each image: the module or operation it comes from, its shape for an image.
 
-    ``order`` lists the dimensions of a batch of them from the outermost in memory to the innermost.
+    ``order`` lists the dimensions of a batch from the outermost in memory to the innermost.
 
-    >>> KeptTensor("blocks.10", (198, 768), torch.bfloat16, (0, 1, 2)).bytes
+    >>> TensorSpec("blocks.10", (198, 768), torch.bfloat16, (0, 1, 2)).bytes
     304128
     """
 
@@ -54,22 +50,28 @@ class KeptTensor:
     dtype: torch.dtype
     order: tuple[int, ...]
 
+    @classmethod
+    def of(cls, name: str, values: Tensor) -> TensorSpec:
+        """Describe a batch ``(B, *shape)``."""
+        order = memory_order(values) or tuple(range(values.dim()))
+        return cls(name, tuple(values.shape[1:]), values.dtype, order)
+
     @property
     def bytes(self) -> int:
-        """Bytes for one image."""
+        """Return the bytes for one image."""
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
     def restore(self, values: Tensor) -> Tensor:
-        """A batch of stored values in the dtype and memory layout that the prefix put out: rounding depends on both."""
-        turned = values.to(self.dtype).permute(self.order).contiguous()
-        return turned.permute([self.order.index(dimension) for dimension in range(len(self.order))])
+        """Convert stored values to the dtype and memory layout of the prefix's output: rounding depends on both."""
+        permuted = values.to(self.dtype).permute(self.order).contiguous()
+        return permuted.permute([self.order.index(dimension) for dimension in range(len(self.order))])
 
 
-class Tail(nn.Module):
-    """The part that trains: kept tensors in, one logits tensor a head out.
+class Suffix(nn.Module):
+    """Compute the logits of every head from the kept tensors.
 
-    It holds the modules of the network itself and acts in the mode the network is in. To compile or to distribute:
-    ``torch.compile(split.tail_module)``, ``DistributedDataParallel(split.tail_module)``.
+    It holds the modules of the network itself and follows the mode of the network. It can be compiled and distributed:
+    ``torch.compile(partition.suffix_module)``, ``DistributedDataParallel(partition.suffix_module)``.
     """
 
     def __init__(self, network: nn.Module, training: nn.Module, inference: nn.Module) -> None:
@@ -79,170 +81,145 @@ class Tail(nn.Module):
         self._mode_of = [network]  # in a list, so that it is no submodule
 
     def forward(self, *kept: Tensor) -> tuple[Tensor, ...]:
-        """Logits ``(B, classes)`` of every head."""
+        """Return logits ``(B, classes)`` of every head."""
         part = self.while_training if self._mode_of[0].training else self.in_inference
         logits: tuple[Tensor, ...] = part(*kept)
         return logits
 
-    def train(self, mode: bool = True) -> Tail:  # noqa: ARG002
-        """Do nothing: which modules train is :class:`TunedNetwork`'s business, frozen ones in the tail do not."""
+    def train(self, mode: bool = True) -> Suffix:  # noqa: ARG002
+        """Do nothing: :class:`TunedNetwork` sets the modes, and frozen modules of the suffix stay in inference mode."""
         return self
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
-    """A network in two parts that together are the whole, or the whole as one part with the ``reason`` why.
+class Partition:
+    """Hold a network as prefix and suffix, or as one part with the ``reason`` why it is not partitioned.
 
-    ``kept`` says what is kept for each image; ``tail_module`` is the tail for :func:`torch.compile` and the like, and
-    ``None`` where the network is not cut. A ``replayed`` one runs the code of the whole network in either part: it can
-    be distributed, and not compiled.
+    ``kept`` describes the tensors that are kept for each image. ``suffix_module`` is the suffix for
+    :func:`torch.compile` and the like; it is ``None`` if the network is not partitioned.
     """
 
     tuned: TunedNetwork
-    kept: tuple[KeptTensor, ...]
+    kept: tuple[TensorSpec, ...]
     reason: str | None = None
     prefix_module: nn.Module | None = None
-    tail_module: nn.Module | None = None
+    suffix_module: nn.Module | None = None
     hidden_heads: tuple[str, ...] = ()
     reached: frozenset[nn.Module] = frozenset()
-    replayed: bool = False
 
     @property
     def bytes_per_image(self) -> int:
-        """Bytes that are kept for one image."""
+        """Return the bytes that are kept for one image."""
         return sum(part.bytes for part in self.kept)
 
     def prefix(self, images: Tensor) -> tuple[Tensor, ...]:
-        """What is kept of a batch, one tensor ``(B, *shape)`` for each of ``kept``; under the caller's autocast."""
+        """Compute one tensor ``(B, *shape)`` for each of ``kept``, under the caller's autocast."""
         if self.prefix_module is None:
             return (images,)
-        with torch.inference_mode(mode=False), torch.no_grad():  # what inference mode gives cannot be trained on
+        with torch.inference_mode(mode=False), torch.no_grad():  # tensors of inference mode cannot be trained on
             results: tuple[Tensor, ...] = self.prefix_module(images)
         return results
 
-    def tail(self, kept: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Logits of every head, the one predicted from first, as :meth:`TunedNetwork.logits` gives them.
+    def suffix(self, kept: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Compute the logits of every head, in the order of :meth:`TunedNetwork.logits`.
 
-        ``kept`` is what :meth:`prefix` gave, in any dtype and memory layout; it is not written to.
+        ``kept`` is a result of :meth:`prefix`, in any dtype and memory layout; it is not written to.
         """
-        if self.tail_module is None:
+        if self.suffix_module is None:
             return self.tuned.logits(*kept)
         restored = [part.restore(values) for part, values in zip(self.kept, kept, strict=True)]
         if not self.hidden_heads:
-            logits: tuple[Tensor, ...] = self.tail_module(*restored)
+            logits: tuple[Tensor, ...] = self.suffix_module(*restored)
             return logits
         with capture(self.tuned.network, self.hidden_heads) as outputs:
-            logits = self.tail_module(*restored)
-        seen = dict(zip([path for path in self.tuned.head_paths if path not in outputs], logits, strict=True))
-        return tuple(outputs.get(path, seen.get(path)) for path in self.tuned.head_paths)  # type: ignore[misc]
+            logits = self.suffix_module(*restored)
+        returned = dict(zip([path for path in self.tuned.head_paths if path not in outputs], logits, strict=True))
+        return tuple((outputs | returned)[path] for path in self.tuned.head_paths)
 
     def reaches(self, path: str) -> bool:
-        """Whether a hook on the module at this path is called by :meth:`tail`, with what the whole network gives.
+        """Tell whether :meth:`suffix` calls the hooks of this module with the values of the whole network.
 
-        Where it is not, run the whole network for it; what a module of the prefix puts out never changes.
+        If it does not, run the whole network instead; the outputs of a module of the prefix never change.
         """
-        return self.tail_module is None or self.tuned.network.get_submodule(path) in self.reached
+        return self.suffix_module is None or self.tuned.network.get_submodule(path) in self.reached
 
 
-def split_network(tuned: TunedNetwork, example: Tensor) -> Split:
-    """Cut a prepared network for batches like ``example``, ``(B, 3, H, W)``; the network is left as it was.
+def partition_network(tuned: TunedNetwork, example: Tensor) -> Partition:
+    """Partition a prepared network for batches like ``example``, ``(B, 3, H, W)``; the network stays as it was.
 
-    Call it under the autocast that the run uses, and have :func:`zoo_harness.split_probe.verified` try the result on
-    real images. A network on the meta device can be cut and looked at.
+    Call it under the autocast of the run, then verify the result on real images with
+    :func:`zoo_harness.frozen.partition.verify.verify_partition`. A network on the meta device can be partitioned too.
 
     >>> from zoo import Head, TimmArchitecture
     >>> from zoo.backbone import FeatureLayer, Training, Tuning
-    >>> from zoo_harness.network import build_network
-    >>> from zoo_harness.surgery import prepare
+    >>> from zoo_harness.models.build import build_network
+    >>> from zoo_harness.models.surgery import prepare
     >>> tuning = Tuning("default", ("blocks.5", "fc_norm"), Head("head"), Training(), (FeatureLayer("fc_norm", 64),))
     >>> images = torch.rand(2, 3, 160, 160)
     >>> tuned = prepare(build_network("vit", TimmArchitecture("test_vit.r160_in1k")), tuning, 10, images)
-    >>> split = split_network(tuned, images)
-    >>> [(part.name, part.shape) for part in split.kept]
+    >>> partition = partition_network(tuned, images)
+    >>> [(part.name, part.shape) for part in partition.kept]
     [('blocks.4', (101, 64))]
     >>> tuned.eval()
-    >>> torch.equal(split.tail(split.prefix(images))[0], tuned.logits(images)[0])
+    >>> torch.equal(partition.suffix(partition.prefix(images))[0], tuned.logits(images)[0])
     True
     """
     try:
-        with unchanged(tuned.network):
-            return _cut(tuned, example)
-    except CannotSplitError as error:
-        return whole_network(tuned, example, str(error))
+        with preserve_state(tuned.network):
+            return _partition(tuned, example)
+    except CannotPartitionError as error:
+        return unpartitioned(tuned, example, str(error))
     except Exception as error:  # whatever the code of a network may raise
-        return whole_network(tuned, example, f"cutting it failed: {one_line(error)}")
+        return unpartitioned(tuned, example, f"partitioning it failed: {one_line(error)}")
 
 
-def whole_network(tuned: TunedNetwork, example: Tensor, reason: str) -> Split:
-    """The network in one piece: what is kept are the images."""
-    return Split(tuned, (_described("images", example),), reason)
+def unpartitioned(tuned: TunedNetwork, example: Tensor, reason: str) -> Partition:
+    """Return the network as one part, whose kept tensors are the images."""
+    return Partition(tuned, (TensorSpec.of("images", example),), reason)
 
 
-def _cut(tuned: TunedNetwork, example: Tensor) -> Split:
+def _partition(tuned: TunedNetwork, example: Tensor) -> Partition:
     if all(parameter.requires_grad for parameter in tuned.network.parameters()):
-        raise CannotSplitError(ALL_TRAINS)
-    try:
-        modes, numbering = _recorded(tuned, example)
-    except Exception as error:  # whatever the code of a network may raise
-        return _replayed(tuned, example, error)
+        raise CannotPartitionError(ALL_TRAINS)
+    modes, numbering = _record(tuned, example)
     cut = choose_cut(modes, numbering.steps)
     written = overwritten(modes, cut)
-    training, inference = (TailBuilder(tuned, mode, cut, written) for mode in modes)
+    training, inference = (SuffixBuilder(tuned, mode, cut, written) for mode in modes)
     prefix = prefix_module(modes[1], cut)
-    return Split(
+    tuned.eval()
+    with torch.no_grad():
+        kept = tuple(map(TensorSpec.of, kept_names(modes[1], cut), prefix(example.clone())))
+    return Partition(
         tuned=tuned,
-        kept=_kept(tuned, example, prefix, kept_names(modes[1], cut)),
+        kept=kept,
         prefix_module=prefix,
-        tail_module=Tail(tuned.network, training.module, inference.module),
+        suffix_module=Suffix(tuned.network, training.module, inference.module),
         hidden_heads=inference.hidden_heads,
         reached=inference.reached,
     )
 
 
-def _replayed(tuned: TunedNetwork, example: Tensor, why_not_recorded: Exception) -> Split:
-    try:
-        replay = replay_network(tuned, example)
-        kept = _kept(tuned, example, replay.prefix, replay.names)
-    except Exception as error:  # whatever the code of a network may raise
-        raise CannotSplitError(f"{_told(why_not_recorded)}; and run as it is, {_told(error)}") from error
-    return Split(tuned, kept, None, replay.prefix, replay.tail, reached=replay.reached, replayed=True)
-
-
-def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, CannotSplitError) else one_line(error)
-
-
-def _kept(tuned: TunedNetwork, example: Tensor, prefix: nn.Module, names: Iterable[str]) -> tuple[KeptTensor, ...]:
-    tuned.eval()
-    with torch.no_grad():
-        return tuple(map(_described, names, prefix(example.clone())))
-
-
-def _recorded(tuned: TunedNetwork, example: Tensor) -> tuple[tuple[Mode, Mode], Numbering]:
-    """Record it on the meta device if the network runs there, else as it is."""
+def _record(tuned: TunedNetwork, example: Tensor) -> tuple[tuple[Mode, Mode], Numbering]:
+    """Record on the meta device if the network runs there, otherwise on its own."""
     if example.device.type != "meta":
         with contextlib.suppress(Exception), on_meta(tuned.network):  # its code may read values
-            return _recorded(tuned, example.to("meta"))
-    undivided: set[nn.Module] = set()
+            return _record(tuned, example.to("meta"))
+    opaque: set[nn.Module] = set()
     while True:
-        known = len(undivided)
-        training = _traces(tuned, tuned.train, example, undivided)
-        inference = _traces(tuned, tuned.eval, example, undivided)
-        if len(undivided) == known:  # the steps are the same ones in every recording
+        known = len(opaque)
+        training = _record_mode(tuned, tuned.train, example, opaque)
+        inference = _record_mode(tuned, tuned.eval, example, opaque)
+        if len(opaque) == known:  # every recording has the same steps
             break
     numbering = Numbering()
     return (numbering.add(training), numbering.add(inference)), numbering
 
 
-def _traces(
-    tuned: TunedNetwork, set_mode: Callable[[], None], example: Tensor, undivided: set[nn.Module]
+def _record_mode(
+    tuned: TunedNetwork, set_mode: Callable[[], None], example: Tensor, opaque: set[nn.Module]
 ) -> tuple[Trace, Trace]:
     set_mode()
     heads = {tuned.network.get_submodule(path) for path in tuned.head_paths}
     rows = [torch.arange(count, device=example.device) % len(example) for count in BATCHES]
-    first, second = (trace_network(tuned.network, example[place], heads, undivided) for place in rows)
+    first, second = (trace_network(tuned.network, example[index], heads, opaque) for index in rows)
     return first, second
-
-
-def _described(name: str, values: Tensor) -> KeptTensor:
-    return KeptTensor(name, tuple(values.shape[1:]), values.dtype, memory_order(values) or tuple(range(values.dim())))

@@ -1,4 +1,4 @@
-"""Where a recipe cuts a backbone, and what that saves, as plain data: for ``zoo show --split``."""
+"""Summarises where a recipe partitions a backbone, and what that saves, as plain data: for ``zoo show --partition``."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.backbone import Backbone, Tuning
 from zoo.errors import ZooError
-from zoo_harness.frozen.partition.partition import ALL_TRAINS, Split, split_network
+from zoo_harness.frozen.partition.partition import ALL_TRAINS, Partition, partition_network
 from zoo_harness.models.build import build_network
 from zoo_harness.models.preprocessing import resolve_preprocessing
 from zoo_harness.models.surgery import prepare
 
 
-def describe_split(backbone: Backbone, recipe: str, classes: int) -> dict[str, Any]:
-    """What is kept of an image, in float32, and the floating-point operations of one forward pass of each part.
+def describe_partition(backbone: Backbone, recipe: str, classes: int) -> dict[str, Any]:
+    """Describe the tensors kept for an image, in float32, and the floating-point operations of each part.
 
-    The network is built without its weights, on a device that computes nothing, so nothing is downloaded; ``zoo eval``
-    tries the cut on real images.
+    The network is built without its weights on the meta device, so nothing is downloaded or computed; ``zoo eval``
+    verifies the partition on real images.
 
     >>> from zoo.registry import load_registry
-    >>> cut = describe_split(load_registry().backbone("deit_base_distilled"), "paper", 10)
-    >>> cut["kept"], cut["reason"]
+    >>> described = describe_partition(load_registry().backbone("deit_base_distilled"), "paper", 10)
+    >>> described["kept"], described["reason"]
     ([{'name': 'blocks.10', 'shape': [198, 768], 'dtype': 'float32', 'bytes': 608256}], None)
-    >>> f"{cut['tail_flops'] / cut['flops']:.3f}"
+    >>> f"{described['suffix_flops'] / described['flops']:.3f}"
     '0.083'
     """
     tuning = backbone.tuning(recipe)
     try:
-        split, images = _cut(backbone, tuning, classes, "meta")
-        wants_values = split.reason not in (None, ALL_TRAINS)
+        partition, images = _partition(backbone, tuning, classes, "meta")
+        reads_values = partition.reason not in (None, ALL_TRAINS)
     except ZooError:
         raise
     except Exception:  # whatever the code of a network may raise
-        wants_values = True
-    if wants_values:  # which that device has not
-        split, images = _cut(backbone, tuning, classes, "cpu")
-    prefix, tail = count_flops(split, images[:1])
+        reads_values = True
+    if reads_values:  # the meta device has none
+        partition, images = _partition(backbone, tuning, classes, "cpu")
+    prefix_flops, suffix_flops = count_flops(partition, images[:1])
     return {
         "kept": [
             {
@@ -48,28 +48,27 @@ def describe_split(backbone: Backbone, recipe: str, classes: int) -> dict[str, A
                 "dtype": str(part.dtype).removeprefix("torch."),
                 "bytes": part.bytes,
             }
-            for part in split.kept
+            for part in partition.kept
         ],
-        "bytes_per_image": split.bytes_per_image,
-        "flops": prefix + tail,
-        "tail_flops": tail,
-        "mechanism": None if split.reason else "replayed" if split.replayed else "traced",
-        "reason": split.reason,
+        "bytes_per_image": partition.bytes_per_image,
+        "flops": prefix_flops + suffix_flops,
+        "suffix_flops": suffix_flops,
+        "reason": partition.reason,
     }
 
 
-def _cut(backbone: Backbone, tuning: Tuning, classes: int, device: str) -> tuple[Split, Tensor]:
+def count_flops(partition: Partition, images: Tensor) -> tuple[int, int]:
+    """Count the floating-point operations of a forward pass of prefix and suffix; a multiply-add counts as two."""
+    partition.tuned.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as prefix:
+        kept = partition.prefix(images)
+    with torch.no_grad(), FlopCounterMode(display=False) as suffix:
+        partition.suffix(kept)
+    return prefix.get_total_flops(), suffix.get_total_flops()
+
+
+def _partition(backbone: Backbone, tuning: Tuning, classes: int, device: str) -> tuple[Partition, Tensor]:
     network = build_network(backbone.name, backbone.network, device)
     size = resolve_preprocessing(backbone, network, tuning).input_size
     images = torch.rand(2, 3, *size, device=device)
-    return split_network(prepare(network, tuning, classes, images), images), images
-
-
-def count_flops(split: Split, images: Tensor) -> tuple[int, int]:
-    """Floating-point operations of a forward pass of the prefix and of the tail; a multiply-add counts as two."""
-    split.tuned.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as prefix:
-        kept = split.prefix(images)
-    with torch.no_grad(), FlopCounterMode(display=False) as tail:
-        split.tail(kept)
-    return prefix.get_total_flops(), tail.get_total_flops()
+    return partition_network(prepare(network, tuning, classes, images), images), images

@@ -1,10 +1,9 @@
-"""Records what a network does to a batch, coarsely: for :mod:`zoo_harness.split`, which cuts it in two.
+"""Records a run of a network as a torch.fx graph of coarse steps.
 
-The record is a torch.fx graph whose tracer enters only modules that hold both frozen and trained parameters, or a
-head; every other module is one step. Each step is also carried out as it is recorded, on tensors of the meta device
-(which have shapes and no values) wherever the network allows, so that code which asks for a shape gets an answer, and
-so that what a step does beyond its result is known: which tensors it overwrites, whether it draws random numbers,
-and which operations it comes to in this mode.
+The tracer enters only modules that hold both frozen and trained parameters, or a head; every other module is one step.
+Each step is also run as it is recorded, on the meta device (tensors with shapes and without values) if the network
+allows. So code that reads a shape gets one, and the side effects of a step are known: the tensors it overwrites,
+whether it draws random numbers, and the operations it executes in this mode.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,35 +20,35 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo_harness.frozen.partition.side_effects import (
-    CannotSplitError,
-    attributes_put_back,
+    CannotPartitionError,
     one_line,
-    put_back,
+    preserve_attributes,
+    preserve_random_states,
     random_states,
-    states_put_back,
+    restore_dict,
     storage,
     tensors_in,
 )
 
-# Torch.fx overlooks these where a size is given as several integers one of which it stands for.
+# Torch.fx misses calls of these whose size is several integers, one of them a proxy.
 FACTORIES = (torch.arange, torch.empty, torch.full, torch.ones, torch.rand, torch.randint, torch.randn, torch.zeros)
 
 
-class WholeNetwork(nn.Module):
-    """Calls the network with the images alone: a traced ``forward`` would take its optional arguments for inputs."""
+class ImagesOnly(nn.Module):
+    """Call the network with the images alone: a traced ``forward`` would take its optional arguments for inputs."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> Any:
-        """Whatever the network gives."""
+        """Return the output of the network."""
         return self.network(images)
 
 
 @dataclass
-class Entered:
-    """A module the tracer went into: the step whose result it gave, and the last step before it returned."""
+class EnteredModule:
+    """Hold a module that the tracer went into, the step whose result it returned, and the last step before that."""
 
     module: nn.Module
     result: fx.Node
@@ -58,74 +57,74 @@ class Entered:
 
 @dataclass
 class Trace:
-    """The steps of one run, in order; ``node.meta`` holds what :class:`Effects` says of each, and its ``value``."""
+    """Hold the steps of one run, in order; ``node.meta`` has the ``effects`` and the ``value`` of each."""
 
-    root: WholeNetwork
+    root: ImagesOnly
     nodes: list[fx.Node]
-    entered: list[Entered]
+    entered: list[EnteredModule]
 
     def module(self, node: fx.Node) -> nn.Module:
-        """The module that a ``call_module`` step runs."""
+        """Return the module that a ``call_module`` step runs."""
         return self.root.get_submodule(str(node.target))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Effects:
-    """What a step did beyond its result; tensors that share memory are one storage."""
+    """Hold the side effects of a step; tensors that share memory are one storage."""
 
-    reads: set[int] = field(default_factory=set)
-    writes: set[int] = field(default_factory=set)
-    operations: tuple[str, ...] = ()
-    draws: bool = False
-    changes_buffers: bool = False
+    reads: set[int]
+    writes: set[int]
+    operations: tuple[str, ...]
+    draws: bool
+    changes_buffers: bool
 
 
-def trace_network(network: nn.Module, images: Tensor, heads: set[nn.Module], undivided: set[nn.Module]) -> Trace:
+def trace_network(network: nn.Module, images: Tensor, heads: set[nn.Module], opaque: set[nn.Module]) -> Trace:
     """Record one run in the modes the modules are in.
 
-    A module whose code cannot be recorded joins ``undivided`` and becomes one step. Raises
-    :class:`CannotSplitError` where that is the network itself.
+    A module whose code cannot be recorded joins ``opaque`` and becomes one step. Raises
+    :class:`CannotPartitionError` if that is the network itself.
     """
     while True:
-        tracer = _Tracer(images, heads, undivided)
-        root = WholeNetwork(network)
+        tracer = _Tracer(images, heads, opaque)
+        root = ImagesOnly(network)
         try:
-            with torch.no_grad(), attributes_put_back(network), _compiled_code_guarded():
+            with torch.no_grad(), preserve_attributes(network), _guard_compiled_code():
                 graph = tracer.trace(root)
         except Exception as error:  # whatever the code of a network may raise
             culprit = tracer.culprit
-            if culprit is None or culprit is network or culprit in undivided:
-                raise CannotSplitError(_why(error)) from error
-            undivided.add(culprit)
+            if culprit is None or culprit is network or culprit in opaque:
+                raise CannotPartitionError(_reason(error)) from error
+            opaque.add(culprit)
         else:
             return Trace(root, [node for node in graph.nodes if node.op != "output"], tracer.entered)
 
 
 @contextlib.contextmanager
 def on_meta(network: nn.Module) -> Iterator[None]:
-    """Give the network tensors without values while the body runs, so that running it costs and changes nothing."""
-    stand_ins: dict[Tensor, Tensor] = {}
+    """Replace the network's tensors by ones without values while the body runs: running it then costs nothing."""
+    replacements: dict[Tensor, Tensor] = {}
 
-    def stand_in(tensor: Tensor) -> Tensor:
-        if tensor not in stand_ins:
+    def replacement(tensor: Tensor) -> Tensor:
+        if tensor not in replacements:
             empty = torch.empty_like(tensor, device="meta", requires_grad=False)
             learns = isinstance(tensor, nn.Parameter)
-            stand_ins[tensor] = nn.Parameter(empty, requires_grad=tensor.requires_grad) if learns else empty
-        return stand_ins[tensor]
+            replacements[tensor] = nn.Parameter(empty, requires_grad=tensor.requires_grad) if learns else empty
+        return replacements[tensor]
 
     with contextlib.ExitStack() as originals:
         for module in network.modules():
             held: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
             for tensors in held:
-                originals.callback(put_back, tensors, dict(tensors))
+                originals.callback(restore_dict, tensors, dict(tensors))
                 for name, tensor in [*tensors.items()]:
-                    tensors[name] = None if tensor is None else stand_in(tensor)
+                    tensors[name] = None if tensor is None else replacement(tensor)
         yield
 
 
 @contextlib.contextmanager
-def _compiled_code_guarded() -> Iterator[None]:
-    """Compiled code takes what passes for a tensor for one, and crashes; where Python calls such code, refuse."""
+def _guard_compiled_code() -> Iterator[None]:
+    """Refuse calls of compiled code, which takes a proxy for a tensor and crashes."""
     guarded = [(torch.autograd.Function, "apply"), (torch.jit.ScriptFunction, "__call__")]
     guarded.append((torch._C.ScriptMethod, "__call__"))
     originals = [(kind, name, kind.__dict__[name]) for kind, name in guarded]
@@ -133,7 +132,7 @@ def _compiled_code_guarded() -> Iterator[None]:
     def guard(original: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
             if any(type(part) is _Proxy for part in pytree.tree_leaves((args, kwargs))):
-                raise CannotSplitError("it calls compiled code, which takes only tensors")
+                raise CannotPartitionError("it calls compiled code, which takes only tensors")
             return original(*args, **kwargs)
 
         return call
@@ -151,15 +150,15 @@ def _compiled_code_guarded() -> Iterator[None]:
 class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True  # otherwise a buffer that is written to changes while the network is traced
 
-    def __init__(self, images: Tensor, heads: set[nn.Module], undivided: set[nn.Module]) -> None:
+    def __init__(self, images: Tensor, heads: set[nn.Module], opaque: set[nn.Module]) -> None:
         super().__init__(autowrap_functions=FACTORIES)
         self._autowrap_search.append(torch)
-        self.entered: list[Entered] = []
+        self.entered: list[EnteredModule] = []
         self.culprit: nn.Module | None = None  # the innermost module whose code failed
         self._images = images
         self._heads = heads
-        self._undivided = undivided
-        self._carrying_out = False
+        self._undivided = opaque
+        self._running_step = False
         self._last: fx.Node | None = None
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002
@@ -171,7 +170,7 @@ class _Tracer(fx.Tracer):
         return self._heads.isdisjoint(part for part in m.modules() if part is not m)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        if self._carrying_out:
+        if self._running_step:
             return forward(*args, **kwargs)
         if self.is_leaf_module(m, ""):
             return super().call_module(m, forward, args, kwargs)
@@ -179,25 +178,25 @@ class _Tracer(fx.Tracer):
         try:
             result = super().call_module(m, forward, args, kwargs)
             if random_states() != before:
-                raise CannotSplitError("it draws random numbers that a recording would keep for ever")
+                raise CannotPartitionError("it draws random numbers, which a recording would repeat")
         except Exception:
             self.culprit = self.culprit or m
             raise
         if isinstance(result, fx.Proxy) and self._last is not None:
-            self.entered.append(Entered(m, result.node, self._last))
+            self.entered.append(EnteredModule(m, result.node, self._last))
         return result
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        return attr_val if self._carrying_out else super().getattr(attr, attr_val, parameter_proxy_cache)
+        return attr_val if self._running_step else super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
         node = super().create_node(kind, *args, **kwargs)
         if kind != "output":
-            self._carrying_out = True
+            self._running_step = True
             try:
-                self._carry_out(node)
+                self._run_step(node)
             finally:
-                self._carrying_out = False
+                self._running_step = False
             self._last = node
         return node
 
@@ -214,29 +213,28 @@ class _Tracer(fx.Tracer):
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         value = obj.node.meta["value"]
         if isinstance(value, (tuple, list)):
-            return iter([operator.getitem(obj, place) for place in range(len(value))])
+            return iter([operator.getitem(obj, index) for index in range(len(value))])
         return iter(super().iter(obj))
 
-    def _carry_out(self, node: fx.Node) -> None:
-        args, kwargs = _given((node.args, node.kwargs))
-        effects = Effects()
+    def _run_step(self, node: fx.Node) -> None:
+        args, kwargs = _argument_value((node.args, node.kwargs))
         watched = {tensor: tensor._version for tensor in tensors_in((args, kwargs))}
         module = self.root.get_submodule(str(node.target)) if node.op == "call_module" else None
         held = {buffer: buffer._version for buffer in module.buffers()} if module else {}
-        with states_put_back():
+        with preserve_random_states():
             before = random_states()
-            with Listener() as listener:
+            with OperationRecorder() as recorder:
                 node.meta["value"] = self._result(node, args, kwargs)
-            draws = listener.draws or random_states() != before
-        effects.reads = {storage(tensor) for tensor in watched}
-        effects.writes = {storage(tensor) for tensor, version in watched.items() if tensor._version != version}
-        effects.operations = tuple(listener.operations)
-        effects.draws = draws
+            draws = recorder.draws or random_states() != before
+        writes = {storage(tensor) for tensor, version in watched.items() if tensor._version != version}
         own = {storage(read.meta["value"]) for read in node.all_input_nodes if _is_tensor_of_a_module(read)}
-        effects.changes_buffers = any(buffer._version != version for buffer, version in held.items()) or bool(
-            own & effects.writes
+        node.meta["effects"] = Effects(
+            reads={storage(tensor) for tensor in watched},
+            writes=writes,
+            operations=tuple(recorder.operations),
+            draws=draws,
+            changes_buffers=bool(own & writes) or any(buffer._version != version for buffer, version in held.items()),
         )
-        node.meta["effects"] = effects
 
     def _result(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         match node.op:
@@ -255,27 +253,27 @@ class _Tracer(fx.Tracer):
         return node.target(*args, **kwargs)
 
 
-def _given(argument: Any) -> Any:
-    """The value of a step's argument; lists are lists again, which a module may write to."""
+def _argument_value(argument: Any) -> Any:
+    """Return the value of a step's argument; a module may write to lists, so they are lists again."""
     if isinstance(argument, fx.Node):
         return argument.meta["value"]
     if isinstance(argument, list):
-        return [_given(part) for part in argument]
+        return [_argument_value(part) for part in argument]
     if isinstance(argument, dict):
-        return {key: _given(part) for key, part in argument.items()}
+        return {key: _argument_value(part) for key, part in argument.items()}
     if type(argument) is tuple:
-        return tuple(map(_given, argument))
+        return tuple(map(_argument_value, argument))
     return fx.map_arg(argument, lambda given: given.meta["value"])  # slices, named tuples
 
 
 class _Proxy(fx.Proxy):
-    """Stands for a value: passes for a tensor if that is one, for a number if that is one, and changes in place.
+    """Stand for a value: pass for a tensor or a number if it is one, and change in place.
 
-    Where Python itself wants a length or a number, the number enters the recording; that of another number of images
-    shows whether it stays the same.
+    If Python itself needs a length or a number, the number enters the recording; the recording for another number of
+    images shows whether it stays the same.
     """
 
-    _is_param = _is_buffer = False  # asked by isinstance(..., nn.Parameter) and the like
+    _is_param = _is_buffer = False  # read by isinstance(..., nn.Parameter) and the like
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -296,15 +294,15 @@ class _Proxy(fx.Proxy):
     def _number(self) -> Any:
         value = self.node.meta["value"]
         if isinstance(value, Tensor):
-            raise fx.proxy.TraceError("the value of a tensor is asked for")
+            raise fx.proxy.TraceError("its forward method reads the value of a tensor")
         return value
 
-    def __setitem__(self, place: Any, value: Any) -> None:
-        self.tracer.create_proxy("call_function", operator.setitem, (self, place, value), {})
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
 
 
 def _in_place(name: str) -> Any:
-    """Torch.fx records ``x += y`` as ``x = x + y``, so that whoever shares the memory of x would not see the sum."""
+    """Record ``x += y`` as it is: torch.fx makes it ``x = x + y``, which tensors that share the memory of x miss."""
 
     def method(self: _Proxy, other: Any) -> fx.Proxy:
         return self.tracer.create_proxy("call_function", getattr(operator, name), (self, other), {})
@@ -316,8 +314,8 @@ for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "
     setattr(_Proxy, f"__{_name}__", _in_place(_name))
 
 
-class Listener(TorchDispatchMode):
-    """Hears the operations a step comes to."""
+class OperationRecorder(TorchDispatchMode):
+    """Record the operations that a step executes, and whether any draws random numbers."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -328,12 +326,12 @@ class Listener(TorchDispatchMode):
         given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | (kwargs or {})
         flags = {name: value for name, value in given.items() if isinstance(value, (bool, float))}
         self.operations.append(f"{func} {flags}")
-        self.draws |= _draws(func, given)
+        self.draws |= _draws_random_numbers(func, given)
         return func(*args, **(kwargs or {}))
 
 
-def _draws(func: Any, given: dict[str, Any]) -> bool:
-    """Whether an operation draws random numbers: many do so only in training, or for a dropout above zero."""
+def _draws_random_numbers(func: Any, given: dict[str, Any]) -> bool:
+    """Tell whether an operation draws random numbers: many do so only in training, or for a dropout above zero."""
     if torch.Tag.nondeterministic_seeded not in func.tags:
         return False
     given = {argument.name: argument.default_value for argument in func._schema.arguments} | given
@@ -346,8 +344,8 @@ def _is_tensor_of_a_module(node: fx.Node) -> bool:
     return node.op == "get_attr" and isinstance(node.meta["value"], Tensor)
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, fx.proxy.TraceError):
-        return "its forward method decides by the values of a tensor"
-    told = str(error) if isinstance(error, CannotSplitError) else one_line(error)
-    return f"its forward method cannot be recorded: {told}"
+        return "its forward method branches on the values of a tensor"
+    cause = str(error) if isinstance(error, CannotPartitionError) else one_line(error)
+    return f"its forward method cannot be recorded: {cause}"

@@ -1,9 +1,9 @@
-"""Tries a split on real images before anybody relies on it: it must do what the whole network does.
+"""Verifies a partition on real images before a run relies on it: it must do what the whole network does.
 
-Compared are the logits in inference, and of one seeded training step the logits, the gradients and the buffers.
-They must be equal bit for bit. Only where the whole network does not repeat itself either, as some kernels of a GPU
-do not, may the split differ, and by about as much as the network differs from itself. What is kept must not depend on
-which images stand in one batch; there rounding differs, so that is compared with a tolerance.
+It compares the logits in inference, and the logits, gradients and buffers of one seeded training step. They must be
+equal bit for bit. Some kernels of a GPU do not repeat their own results; there the partition may differ from the
+network by about as much as the network differs from itself. The kept tensors of an image must not depend on the other
+images of its batch; batches of another size round differently, so this is compared with a tolerance.
 """
 
 from __future__ import annotations
@@ -13,85 +13,84 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from zoo_harness.frozen.partition.partition import Split, whole_network
-from zoo_harness.frozen.partition.side_effects import CannotSplitError, one_line, put_buffers, unchanged
+from zoo_harness.frozen.partition.partition import Partition, unpartitioned
+from zoo_harness.frozen.partition.side_effects import CannotPartitionError, one_line, preserve_state, write_buffers
 
-OWN_DEVIATIONS = 10  # times what the network differs from itself in two runs
+OWN_DEVIATIONS = 10  # allowed multiple of the difference between two runs of the network
 ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative to the largest value; other types 5 %
 SEED = 20_260_801
 
 
-def verified(split: Split, images: Tensor) -> Split:
-    """The split if it does what the whole network does with these images, else the whole network and why.
+def verify_partition(partition: Partition, images: Tensor) -> Partition:
+    """Return the partition if it does what the whole network does with these images, otherwise the whole network.
 
-    ``images``, ``(B, 3, H, W)``: 2 to 8 real ones are enough. The probe takes about the time of four training steps;
-    the network, its gradients, its buffers and the random states are left as they were. Call it under the run's
-    autocast.
+    ``images``, ``(B, 3, H, W)``: 2 to 8 real ones are enough. It takes about the time of four training steps. The
+    network, its gradients, its buffers and the random states stay as they were. Call it under the run's autocast.
 
-    >>> from zoo_harness.split import split_network
-    >>> from zoo_harness.surgery import TunedNetwork
+    >>> from zoo_harness.frozen.partition.partition import partition_network
+    >>> from zoo_harness.models.tuned_network import TunedNetwork
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(12, 12).requires_grad_(False), nn.Linear(12, 5))
     >>> tuned = TunedNetwork(network, ("2",), ("2",), {"": True, "0": False, "1": False, "2": True})
     >>> images = torch.rand(4, 3, 2, 2)
-    >>> verified(split_network(tuned, images), images).reason is None
+    >>> verify_partition(partition_network(tuned, images), images).reason is None
     True
     """
-    if split.reason is not None:
-        return split
+    if partition.reason is not None:
+        return partition
     try:
-        with unchanged(split.tuned.network):
-            _compare(split, images)
-    except CannotSplitError as error:
-        return whole_network(split.tuned, images, f"a trial of the two parts failed: {error}")
-    return split
+        with preserve_state(partition.tuned.network):
+            _compare(partition, images)
+    except CannotPartitionError as error:
+        return unpartitioned(partition.tuned, images, f"a trial of the two parts failed: {error}")
+    return partition
 
 
-def _compare(split: Split, images: Tensor) -> None:
-    buffers = {name: buffer.clone() for name, buffer in split.tuned.network.named_buffers()}
+def _compare(partition: Partition, images: Tensor) -> None:
+    tuned = partition.tuned
+    buffers = {name: buffer.clone() for name, buffer in tuned.network.named_buffers()}
 
     def outcome(logits: Callable[[], tuple[Tensor, ...]]) -> dict[str, Tensor]:
-        put_buffers(split.tuned.network, buffers)
-        return _outcome(split, logits)
+        write_buffers(tuned.network, buffers)
+        return _outcome(partition, logits)
 
-    split.tuned.eval()
+    tuned.eval()
     try:
-        kept = split.prefix(images.clone())  # a network may work on them in place
-        _check_rows(split, images, kept)
+        kept = partition.prefix(images.clone())  # a network may work on them in place
+        _check_rows(partition, images, kept)
         # Stored values come back one batch at a time, contiguous whatever the layout was.
         stored = tuple(values.clone(memory_format=torch.contiguous_format) for values in kept)
         copies = [values.clone() for values in stored]
-        found = outcome(lambda: split.tail(stored))
-    except CannotSplitError:
+        found = outcome(lambda: partition.suffix(stored))
+    except CannotPartitionError:
         raise
     except Exception as error:  # whatever the code of a network may raise
-        raise CannotSplitError(one_line(error)) from error
+        raise CannotPartitionError(one_line(error)) from error
     if not all(map(torch.equal, stored, copies)):
-        raise CannotSplitError("the tail writes to what is kept")
-    expected = outcome(lambda: split.tuned.logits(images.clone()))
+        raise CannotPartitionError("the part that trains writes to the kept tensors")
+    expected = outcome(lambda: tuned.logits(images.clone()))
     differing = _differing(expected, found)
     if differing:
-        again = outcome(lambda: split.tuned.logits(images.clone()))
+        again = outcome(lambda: tuned.logits(images.clone()))
         _check_deviations(differing, expected, found, again)
 
 
-def _outcome(split: Split, logits: Callable[[], tuple[Tensor, ...]]) -> dict[str, Tensor]:
-    """Everything that is compared, by name."""
-    tuned = split.tuned
+def _outcome(partition: Partition, logits: Callable[[], tuple[Tensor, ...]]) -> dict[str, Tensor]:
+    """Return all that is compared, by name."""
+    tuned = partition.tuned
     tuned.eval()
     with torch.no_grad():
-        named = {f"logits {place} in inference": part.clone() for place, part in enumerate(logits())}
-    torch.clear_autocast_cache()  # what was cast where no gradients are taken has none
+        named = {f"logits {index} in inference": part.clone() for index, part in enumerate(logits())}
+    torch.clear_autocast_cache()  # weights that were cast without gradients get none
     tuned.train()
     tuned.network.zero_grad(set_to_none=True)
     torch.manual_seed(SEED)
     parts = logits()
     torch.stack([_loss(part) for part in parts]).sum().backward()
-    named |= {f"logits {place} in training": part.detach().clone() for place, part in enumerate(parts)}
+    named |= {f"logits {index} in training": part.detach().clone() for index, part in enumerate(parts)}
     for name, parameter in tuned.network.named_parameters():
         if parameter.grad is not None:
             named[f"the gradient of {name}"] = parameter.grad
-    named |= {f"the buffer {name}": buffer.clone() for name, buffer in tuned.network.named_buffers()}
-    return named
+    return named | {f"the buffer {name}": buffer.clone() for name, buffer in tuned.network.named_buffers()}
 
 
 def _loss(logits: Tensor) -> Tensor:
@@ -99,26 +98,23 @@ def _loss(logits: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits.float(), labels)
 
 
-def _check_rows(split: Split, images: Tensor, kept: tuple[Tensor, ...]) -> None:
-    """Raise where what is kept of an image depends on the others in its batch."""
+def _check_rows(partition: Partition, images: Tensor, kept: tuple[Tensor, ...]) -> None:
+    """Raise if the kept tensors of an image depend on the other images of its batch."""
     half = (len(images) + 1) // 2
-    for part, rows, fewer in zip(split.kept, kept, split.prefix(images[:half].clone()), strict=True):
-        if rows.shape != (len(images), *part.shape) or rows.dtype != part.dtype:
-            raise CannotSplitError(f"{part.name!r} gives {tuple(rows.shape)}, expected {(len(images), *part.shape)}")
+    for part, rows, fewer in zip(partition.kept, kept, partition.prefix(images[:half].clone()), strict=True):
+        expected = (len(images), *part.shape)
+        if rows.shape != expected or rows.dtype != part.dtype:
+            raise CannotPartitionError(f"{part.name!r} gives {tuple(rows.shape)}, expected {expected}")
         if rows.is_floating_point():
             scale = float(rows.abs().amax()) or 1.0
             largest = float((rows[:half].float() - fewer.float()).abs().amax())
             if not largest <= ROUNDING.get(rows.dtype, 0.05) * scale:
-                raise CannotSplitError(f"what {part.name!r} gives for an image depends on the others in the batch")
+                raise CannotPartitionError(f"the output of {part.name!r} depends on the other images of the batch")
 
 
 def _differing(expected: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
-    names = [*expected, *(name for name in found if name not in expected)]
-    return [
-        name
-        for name in names
-        if name not in expected or name not in found or not torch.equal(expected[name], found[name])
-    ]
+    names = dict.fromkeys((*expected, *found))
+    return [name for name in names if not (name in expected and name in found and expected[name].equal(found[name]))]
 
 
 def _check_deviations(
@@ -126,11 +122,11 @@ def _check_deviations(
 ) -> None:
     for name in differing:
         if name not in expected or name not in found:
-            raise CannotSplitError(f"{name} exists in {'the whole network' if name in expected else 'the parts'} alone")
-        own = _deviation(expected[name], again[name])
-        if not _deviation(expected[name], found[name]) <= OWN_DEVIATIONS * own:
-            largest = _deviation(expected[name], found[name])
-            raise CannotSplitError(f"{name} of the parts and of the whole network differ, by up to {largest:.2g}")
+            where = "the whole network" if name in expected else "the parts"
+            raise CannotPartitionError(f"{name} exists in {where} alone")
+        largest = _deviation(expected[name], found[name])
+        if not largest <= OWN_DEVIATIONS * _deviation(expected[name], again[name]):
+            raise CannotPartitionError(f"{name} of the parts and of the whole network differ, by up to {largest:.2g}")
 
 
 def _deviation(one: Tensor, other: Tensor) -> float:

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from zoo import Backbone, load_registry
-from zoo_harness.frozen.partition.partition import split_network
-from zoo_harness.frozen.partition.summary import describe_split
-from zoo_harness.frozen.partition.verify import verified
+from zoo_harness.frozen.partition.partition import partition_network
+from zoo_harness.frozen.partition.summary import describe_partition
+from zoo_harness.frozen.partition.verify import verify_partition
 from zoo_harness.models.build import build_network
 from zoo_harness.models.preprocessing import resolve_preprocessing
 from zoo_harness.models.surgery import prepare
@@ -36,7 +36,7 @@ LARGE = {"nfnet_f6", "vit_l32"}  # of 438 and 305 million parameters
         ("nfnet_f6", [[1536, 7, 7]], 113.5, 0.87),
         ("vit_l32", [[50, 1024]], 29.5, 1.27),
         ("swin_b", [[7, 7, 1024]], 29.6, 1.24),
-        ("coat_lite_small", [[49, 512]], 6.9, 0.97),  # without the class token, which is added in the tail
+        ("coat_lite_small", [[49, 512]], 6.9, 0.97),  # without the class token, which is added in the suffix
         ("cait_s24", [[196, 384], [1, 384]], 18.5, 0.12),
         ("deit_base_distilled", [[198, 768]], 32.4, 2.92),
         ("resnet152v2", [[1024, 7, 7]], 20.3, 1.47),  # this recipe trains three blocks; the last alone was measured
@@ -45,11 +45,11 @@ LARGE = {"nfnet_f6", "vit_l32"}  # of 438 and 305 million parameters
 def test_backbones_of_the_paper_are_cut_where_training_starts(
     name: str, shapes: list[list[int]], before: float, after: float
 ) -> None:
-    cut = describe_split(REGISTRY.backbone(name), "paper", 10)
+    cut = describe_partition(REGISTRY.backbone(name), "paper", 10)
     assert [part["shape"] for part in cut["kept"]] == shapes
     assert cut["bytes_per_image"] == 4 * sum(torch.Size(shape).numel() for shape in shapes)
-    assert (cut["flops"] - cut["tail_flops"]) / 1e9 == pytest.approx(before, abs=0.06)
-    assert cut["tail_flops"] / 1e9 == pytest.approx(after, abs=0.006)
+    assert (cut["flops"] - cut["suffix_flops"]) / 1e9 == pytest.approx(before, abs=0.06)
+    assert cut["suffix_flops"] / 1e9 == pytest.approx(after, abs=0.006)
 
 
 def test_classifier_alone_keeps_the_vector_before_its_dropout() -> None:
@@ -57,8 +57,8 @@ def test_classifier_alone_keeps_the_vector_before_its_dropout() -> None:
     network = build_network(backbone.name, backbone.network, device="meta")
     images = torch.empty(2, 3, 128, 128, device="meta")
     tuning = replace(backbone.tuning("default"), unfreeze=())
-    split = split_network(prepare(network, tuning, 10, images), images)
-    assert [part.shape for part in split.kept] == [(1280,)]
+    partition = partition_network(prepare(network, tuning, 10, images), images)
+    assert [part.shape for part in partition.kept] == [(1280,)]
 
 
 @pytest.mark.usefixtures("large_in_turn")
@@ -76,6 +76,6 @@ def test_parts_of_a_backbone_are_the_whole(backbone: Backbone) -> None:
     own_size = resolve_preprocessing(backbone, network, tuning).input_size
     images = torch.rand(2, 3, *((128, 128) if backbone.name in SMALLER else own_size)) * 2 - 1
     tuned = prepare(network, tuning, 10, images)
-    split = verified(split_network(tuned, images), images)
-    assert split.reason == ("all of it trains" if backbone.name.endswith("_cifar") else None)
-    assert all(split.reaches(path) for path in (*tuned.trained_paths, tuning.features[-1].path))
+    partition = verify_partition(partition_network(tuned, images), images)
+    assert partition.reason == ("all of it trains" if backbone.name.endswith("_cifar") else None)
+    assert all(partition.reaches(path) for path in (*tuned.trained_paths, tuning.features[-1].path))

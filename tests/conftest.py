@@ -7,12 +7,12 @@ import fcntl
 import gc
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from zoo import Backbone, FeatureLayer, Head, TimmWeights
+from zoo import Backbone, FeatureLayer, Head, TimmWeights, ZooError
 from zoo_harness.compute.allocator import keep_freed_memory
 
 from .hub_server import Hub
@@ -57,6 +57,20 @@ def tiny_resnet() -> Backbone:
         pretrained_on="ImageNet-1k",
         imagenet_top1=None,
     )
+
+
+@pytest.fixture
+def error_of(capsys: pytest.CaptureFixture[str]) -> Callable[..., ZooError]:
+    """Run a command that must be refused, and return its error; nothing may be on standard output."""
+    from zoo_harness.cli.app import command
+
+    def refused(*arguments: str) -> ZooError:
+        with pytest.raises(ZooError) as caught:
+            command()(args=list(arguments), prog_name="zoo", standalone_mode=False)
+        assert capsys.readouterr().out == ""
+        return caught.value
+
+    return refused
 
 
 @pytest.fixture

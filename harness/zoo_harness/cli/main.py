@@ -60,7 +60,7 @@ def _tell(error: Exception, *, as_json: bool) -> None:
     if rank:
         message = f"process {rank}: {message}"
     if as_json:
-        line = json.dumps({"error": message, "kind": type(error).__name__})
+        line = json.dumps({"error": message, "kind": type(error).__name__, "code": getattr(error, "code", "failed")})
     else:
         line = f"error: {message}"
     sys.stderr.write(line + "\n")

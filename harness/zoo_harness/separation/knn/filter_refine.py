@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from zoo_harness.separation.knn.candidate_pairs import CandidatePairs, TiledProducts
-from zoo_harness.separation.knn.duplicates import Groups
 from zoo_harness.separation.knn.lower_bounds import Frame
 from zoo_harness.separation.knn.nearest_so_far import NearestSoFar
 from zoo_harness.separation.knn.operands import Operand
@@ -26,27 +25,27 @@ class TooManyCandidates(Exception):  # noqa: N818 - no error: it ends a pass
 class FilterRefine:
     """A pass over all pairs of ``left`` and ``right``; if these are one, each pair serves both of its groups.
 
-    ``radius``: (G,) float64, at least the distance of each group's last neighbour, negative for a group without
-    queries; the pass lowers it. ``memory``: bytes for products. ``max_compared``: most pairs to compare in float64.
+    ``nearest``: empty; the pass fills it. ``radius``: (G,) float64, at least the distance of each group's last
+    neighbour, negative for a group without queries; the pass lowers it. ``memory``: bytes for products.
+    ``max_compared``: most pairs to compare in float64.
     """
 
     def __init__(
         self,
         frame: Frame,
-        groups: Groups,
+        nearest: NearestSoFar,
         left: Operand,
         right: Operand,
         radius: Tensor,
-        order: int,
         memory: int,
         max_compared: float,
     ) -> None:
-        self.frame, self.groups, self.order, self.radius = frame, groups, order, radius
+        self.frame, self.nearest, self.radius = frame, nearest, radius
+        self.groups, self.order = nearest.groups, nearest.order
         self.left, self.right, self.symmetric = left, right, left is right
         self.remaining = max_compared
         self._set_thresholds()
         self.products = TiledProducts(left, right, memory)
-        self.nearest = NearestSoFar(groups, order)
 
     def run(self) -> NearestSoFar:
         """Return the nearest groups of each group on the left, or raise :class:`TooManyCandidates`."""

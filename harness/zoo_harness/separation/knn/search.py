@@ -106,10 +106,11 @@ def _search(rows: Rows, groups: Groups, order: int, split: int | None, memory_bu
         def operand(ids: Tensor) -> Operand:
             return Operand(frame, groups, ids, projection, precision, memory_budget * 7 // 16)
 
+        nearest = NearestSoFar(groups, order)
         one = operand(left)
         other = one if split is None else operand(right)
         most = math.inf if precision is FLOAT64 else max_compared
-        return FilterRefine(frame, groups, one, other, radius, order, memory_budget * 3 // 8, most).run()
+        return FilterRefine(frame, nearest, one, other, radius, memory_budget * 3 // 8, most).run()
 
     for precision, projection in _passes(frame, groups.first[left], groups.first[right], order, memory_budget):
         with suppress(TooManyCandidates), full_precision(rows.features.device, precision.matmul_precision):

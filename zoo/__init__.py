@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zoo._lazy import lazy_imports
-
-__version__ = "0.1.0"
+from zoo._version import __version__
 
 if TYPE_CHECKING:
     from zoo.architecture import (

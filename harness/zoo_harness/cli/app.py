@@ -51,7 +51,7 @@ app.add_typer(caching.cache, name="cache")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from zoo import __version__
+        from zoo._version import __version__
         from zoo_harness.cli.output import print_lines
 
         print_lines(f"blockzoo {__version__}")

@@ -15,7 +15,8 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo import __version__, weight_paths
+from zoo import weight_paths
+from zoo._version import __version__
 
 if TYPE_CHECKING:
     from zoo.weight_paths import Place

@@ -82,7 +82,7 @@ def client() -> HfApi:
     """Return the Hub's client; it finds the token itself (``HF_TOKEN`` or the Hub's login)."""
     from huggingface_hub import HfApi
 
-    from zoo import __version__
+    from zoo._version import __version__
 
     return HfApi(library_name="blockzoo", library_version=__version__)
 

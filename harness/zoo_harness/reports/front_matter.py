@@ -67,7 +67,7 @@ def _license(given: str | None) -> dict[str, Any]:
 
 
 def _evaluation_results(record: RunRecord) -> list[EvalResult] | None:
-    """Return the results on the headline's split for finished runs only: leaderboards do not read caveats."""
+    """Return the results on the headline's split, for finished runs only: leaderboards do not read caveats."""
     accuracy, split = record.headline
     if record.status != "finished" or accuracy is None:
         return None

@@ -7,10 +7,10 @@ from functools import cache
 from importlib import resources
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from zoo.backbone import SCRATCH, Training
-from zoo_harness.records.run import Proportion, RunRecord
+from zoo_harness.records.run import Proportion, Record, RunRecord
 from zoo_harness.reports.wording import learning_rate_in_words, optimizer_in_words, pretrained_on, training_rows
 
 # Each file of zoo_cards, and the recipe that reproduces its setting.
@@ -28,11 +28,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PublishedRow(_Strict):
+class PublishedRow(Record):
     """One row of a table: accuracies in percent, ``None`` if the source has no such column.
 
     ``test_accuracy`` is measured on images that had no influence on training, ``val_accuracy`` on images that were
@@ -62,7 +58,7 @@ class PublishedRow(_Strict):
         return float(self.val_accuracy if self.test_accuracy is None else self.test_accuracy)  # type: ignore[arg-type]
 
 
-class TrainingSetting(_Strict):
+class TrainingSetting(Record):
     """The setting that a source states for all rows of its table."""
 
     epochs: Count
@@ -72,7 +68,7 @@ class TrainingSetting(_Strict):
     input_side: Count
 
 
-class PublishedTable(_Strict):
+class PublishedTable(Record):
     """A table as it was published.
 
     ``metric`` describes figures and setting in words, as cards print them; ``setting`` has the same setting as
@@ -172,13 +168,13 @@ def _content(name: str) -> bytes:
 _SCRATCH = {"vgg16_bn_cifar": "vgg16", "resnet18_cifar": "resnet18", "efficientnet_b0_cifar": "efficientnet_b0"}
 
 
-class _Layerwise(_Strict):
+class _Layerwise(Record):
     layers: str
     train: tuple[Proportion, ...]
     test: tuple[Proportion, ...]
 
 
-class _Report(_Strict):
+class _Report(Record):
     source: str
     columns: tuple[str, ...]
     orders: str

@@ -106,14 +106,14 @@ def _parts(card: str) -> _Card:
     if not body.strip():
         return _Card(front, "", "", "")  # the Hub's form for a licence writes front matter alone
     markers = list(_MARKER.finditer(body))
-    found = [marker["which"] for marker in markers]
-    if found != ["begin", "end"]:
+    which = [marker["which"] for marker in markers]
+    if which != ["begin", "end"]:
         raise UsageError(
-            f"the card has no clear part made by zoo: {len(found)} markers ({', '.join(found) or 'none'}); expected "
+            f"the card has no clear part made by zoo: {len(which)} markers ({', '.join(which) or 'none'}); expected "
             f"one line {BEGIN} before that part and one line {END} after it; add them, or move the card away to get a "
             "new one",
             code="card-markers",
-            found=found,
+            found=which,
         )
     begin, end = markers
     return _Card(front, body[: begin.start()], body[begin.start() : end.end()], body[end.end() :])

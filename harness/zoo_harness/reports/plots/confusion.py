@@ -7,6 +7,7 @@ names and counts are written if there is room; otherwise classes are numbered.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -73,5 +74,5 @@ def _write_counts(
     for row, column in np.argwhere(counts).tolist():
         red, green, blue, _opaque = colours(norm(shares[row, column]))
         dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
-        style = {"ha": "center", "va": "center", "fontsize": size, "color": "white" if dark else INK}
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "color": "white" if dark else INK}
         axes.text(column, row, str(counts[row, column]), **style)

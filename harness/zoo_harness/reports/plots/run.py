@@ -114,7 +114,12 @@ def _plot_curves(
         value = best(finite)
         epoch = epochs[evaluation.index(value)]
         title = f"best evaluation: {label.format(value)}, epoch {epoch}"
-        ring = {"markersize": 11, "markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.3}
+        ring: dict[str, Any] = {
+            "markersize": 11,
+            "markerfacecolor": "none",
+            "markeredgecolor": INK,
+            "markeredgewidth": 1.3,
+        }
         axes.plot([epoch], [value], linestyle="none", marker="o", label=title, **ring)
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     save_figure(figure, path)

@@ -393,7 +393,7 @@ def test_card_scores_again_on_the_data_of_its_record() -> None:
     assert "zoo eval PATH --dataset cifar10 --epochs 0\n" in render_card(FINISHED)
     home_made = render_card(HOME_MADE, "a/b")
     assert "zoo eval a/b --dataset imagefolder:flowers --epochs 0\n" in home_made
-    assert "put the folder of your copy\nin place of `flowers`." in home_made
+    assert "replace\n`flowers` by the folder of your copy." in home_made
     no_checkpoint = render_card(FINISHED.model_copy(update={"checkpoint_sha256": None}), "a/b")
     assert "zoo pull" not in no_checkpoint
 
@@ -447,18 +447,18 @@ def test_a_test_split_that_was_kept_for_the_end_is_the_headline() -> None:
     assert "Its accuracy is 76.34 % ± 0.42 on 10,000 images of the split `test`." in card
     assert "| accuracy | 99.91 % ± 0.01 | 77.12 % ± 0.42 | 76.34 % ± 0.42 |" in card
     assert "| this run | 76.34 % ± 0.42 | 11,220,132 |" in card
-    assert "batch size, input size and pretraining data, on the same division of the data." in card
+    assert "batch size, input size and pretraining data, on the same split of the data." in card
     (index,) = front_of(card)["model-index"]
     (found,) = index["results"]
     assert found["dataset"]["split"] == "test"
     assert [metric["value"] for metric in found["metrics"]] == [0.7634, 0.6415]
 
 
-def test_an_accuracy_of_images_that_chose_the_epoch_is_told_from_a_published_one_of_the_test_split() -> None:
+def test_an_accuracy_on_scored_images_is_distinguished_from_a_published_one_of_the_test_split() -> None:
     card = render_card(
         changed(FROM_SCRATCH, dataset={"test": None, "val_fraction": None}, results={"test_accuracy": None})
     )
-    assert "accuracy of images that were looked at after every epoch instead of a test split" in card
+    assert "accuracy on images that were scored after every epoch instead of a test split" in card
 
 
 def test_model_index_has_value_error_count_and_revision() -> None:
@@ -554,14 +554,14 @@ def test_two_classifiers_are_explained() -> None:
     assert told in cls.partition("With timm alone")[0]
     measured = Measurement(value=0.5, standard_error=0.01, n=5000)
     with_mean = render_card(changed(FINISHED, settings={"head": head}, results={"accuracy_by_other_rule": measured}))
-    assert "on the same images the mean gives\n50.00 % ± 1.00." in with_mean
+    assert "the accuracy of the mean on the same images is\n50.00 % ± 1.00." in with_mean
     assert told not in mean
     assert "| prediction from | the mean of both classifiers |" in mean
 
 
 def test_published_figures_stand_beside_with_the_differences() -> None:
     body = body_of(render_card(FINISHED))
-    section = body.partition("## Beside published figures")[2].partition("\n## ")[0]
+    section = body.partition("## Comparison with published figures")[2].partition("\n## ")[0]
     assert r"| \[1\] | 96.00 % | 1,877,130 | not stated |" in section
     assert r"| \[2\] | 96.78 % | 1,775,376 | 590.6 |" in section
     assert "epochs 5 instead of 20" in section
@@ -572,8 +572,8 @@ def test_published_figures_stand_beside_with_the_differences() -> None:
 @pytest.mark.parametrize(
     ("training", "told"),
     [
-        ({"schedule": "cosine"}, "schedule of the learning rate: falling to 0 as a cosine, instead of constant"),
-        ({"augment": ("flip",)}, "random changes of images: left-right flips, instead of none"),
+        ({"schedule": "cosine"}, "schedule of the learning rate: cosine decay to 0, instead of constant"),
+        ({"augment": ("flip",)}, "augmentation: horizontal flips, instead of none"),
         ({"optimizer": "sgd", "momentum": 0.9}, "momentum and weight decay: momentum 0.9, instead of none"),
         (
             {"keep": "best"},
@@ -581,19 +581,17 @@ def test_published_figures_stand_beside_with_the_differences() -> None:
         ),
     ],
 )
-def test_a_setting_that_the_table_does_not_state_is_told_where_it_is_not_the_recipes(
-    training: dict[str, Any], told: str
-) -> None:
+def test_a_setting_that_no_table_states_is_compared_with_the_recipes(training: dict[str, Any], told: str) -> None:
     assert f"- {told}\n" in render_card(changed(FINISHED, settings={"training": Training(**training)}))
 
 
-def test_the_recipe_of_the_report_is_not_told_to_differ_from_itself_but_a_change_of_it_is() -> None:
-    assert "instead of" not in render_card(FROM_SCRATCH).partition("## Beside")[2]
+def test_a_change_of_the_reports_recipe_is_listed_and_its_own_settings_are_not() -> None:
+    assert "instead of" not in render_card(FROM_SCRATCH).partition("## Comparison")[2]
     assert SCRATCH.training is not None
     plain = changed(FROM_SCRATCH, settings={"training": replace(SCRATCH.training, augment=(), momentum=0.0)})
-    found = render_card(plain).partition("## Beside")[2]
+    found = render_card(plain).partition("## Comparison")[2]
     assert "momentum and weight decay: weight decay 0.0005, instead of momentum 0.9, weight decay 0.0005" in found
-    assert "random changes of images: none, instead of crops of the image" in found
+    assert "augmentation: none, instead of crops of the image" in found
 
 
 def test_same_setting_is_said_to_be_the_same() -> None:
@@ -611,8 +609,8 @@ def test_nothing_published_nothing_said() -> None:
 
 
 def test_exact_zero_and_one_get_their_caveat() -> None:
-    assert "the error comes out as 0" in render_card(HOME_MADE)
-    assert "the error comes out as 0" not in render_card(FINISHED)
+    assert "its error comes out as 0" in render_card(HOME_MADE)
+    assert "its error comes out as 0" not in render_card(FINISHED)
 
 
 def test_separation_of_too_few_images_is_not_measured() -> None:
@@ -641,9 +639,9 @@ def test_separation_stands_in_a_table_for_each_split_raw_pixels_first() -> None:
 
 def test_ties_and_equal_images_are_told_where_there_are_any() -> None:
     card = render_card(FINISHED)
-    assert "- Evaluation split, raw pixels: equal distances decide for up to 3 of the 5,000 images." in card
-    assert "- Training split, raw pixels: 4 images equal another, 2 of them one of another class." in card
-    assert card.count("equal distances decide") == card.count("equal another") == 1
+    assert "- Evaluation split, raw pixels: ties between distances affect up to 3 of the 5,000 images." in card
+    assert "- Training split, raw pixels: 4 images are duplicates, 2 of them of another class." in card
+    assert card.count("ties between distances") == card.count("are duplicates") == 1
 
 
 def test_card_says_what_raw_pixels_are() -> None:
@@ -657,7 +655,7 @@ def test_card_says_what_raw_pixels_are() -> None:
 
 
 def test_card_names_the_layer_that_was_scored() -> None:
-    assert "layer `norm`, which the classifier sees, before" in render_card(FINISHED)
+    assert "layer `norm`, the input of the classifier, before" in render_card(FINISHED)
     scored = FINISHED.results.separation_before.model_copy(update={"layer": "patch_embed"})  # type: ignore[union-attr]
     assert "layer `patch_embed` before" in render_card(changed(FINISHED, results={"separation_before": scored}))
 
@@ -696,8 +694,8 @@ def test_card_shows_a_folder_by_its_name_alone(folder: str) -> None:
     assert "- Read from: `folder shoes (split test is its folder val)`" in card
     assert "- Weights: `shoes.pth` (file)" in card
     assert "zoo eval x --dataset imagefolder:shoes --data-dir=shoes --out runs/a" in card
-    assert "Of each path the last part alone is shown" in card
-    assert "the last part alone" not in render_card(FINISHED)
+    assert "Paths are shortened to their last part" in card
+    assert "shortened" not in render_card(FINISHED)
 
 
 HOSTILE = (

@@ -1,4 +1,4 @@
-"""The Typer application. Help is plain text: rich's help formatter alone takes longer to import than all the rest."""
+"""The Typer application. Help is plain text, because rich's help formatter takes longer to import than the rest."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def _options(
 
 
 def command() -> TyperGroup:
-    """The command to run, built once from the application.
+    """Build the command from the application.
 
-    Typer's own flags (help and completion) default to None, and to check that None it imports all of pydantic, in
-    every command (0.29.2): more than all of ``zoo list`` takes. A flag that is False already is left alone.
+    Typer's own flags (help and completion) default to None, and to check that None, Typer 0.29.2 imports all of
+    pydantic in every command. It does not check a flag that is False.
     """
     built = cast("TyperGroup", typer.main.get_command(app))
-    for part in _with_those_below(built):
+    for part in _commands(built):
         help_flag = part.get_help_option(typer.Context(part))
         for flag in (help_flag, *part.params):
             if flag is not None and flag.name in ("help", "install_completion", "show_completion"):
@@ -82,7 +82,7 @@ def command() -> TyperGroup:
     return built
 
 
-def _with_those_below(part: TyperCommand | TyperGroup) -> Iterator[TyperCommand | TyperGroup]:
+def _commands(part: TyperCommand | TyperGroup) -> Iterator[TyperCommand | TyperGroup]:
     yield part
     for child in getattr(part, "commands", {}).values():
-        yield from _with_those_below(child)
+        yield from _commands(child)

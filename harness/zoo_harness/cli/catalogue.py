@@ -1,8 +1,8 @@
 """List the declarations of the installed plugins as plain data, cached between commands.
 
-Finding the plugins and checking their records takes most of the time of ``zoo list`` and of completing a name. The
-result is therefore kept in the user's cache and used until a folder on the path or a source file of a plugin changes.
-Nothing is cached if a plugin has a problem. Commands that act on a backbone never read the cache.
+The cache saves most of the time of ``zoo list`` and of completing a name. It is valid until a folder on the path or a
+source file of a plugin changes. Nothing is cached if a plugin has a problem. Commands that act on a backbone never read
+the cache.
 """
 
 from __future__ import annotations
@@ -13,14 +13,10 @@ import os
 import sys
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zoo import weight_paths
 from zoo._version import __version__
-
-if TYPE_CHECKING:
-    from zoo.weight_paths import Place
-    from zoo.weights import WeightSource
 
 Catalogue = dict[str, Any]
 
@@ -32,12 +28,12 @@ def read_catalogue() -> Catalogue:
     ['cait_s24', 'coat_lite_small']
     """
     path = _path()
-    remembered = None if "ZOO_RAISE_PLUGIN_ERRORS" in os.environ else _remembered(path)
-    return remembered if remembered is not None else _found(path)
+    cached = None if "ZOO_RAISE_PLUGIN_ERRORS" in os.environ else _read_cache(path)
+    return cached if cached is not None else _load(path)
 
 
 def weights_are_here(row: Catalogue) -> bool:
-    """Whether the weights of a backbone in the catalogue are on this machine; random ones always are.
+    """Return whether the weights of a backbone in the catalogue are on this machine; random ones always are.
 
     Raises :class:`~zoo.errors.PluginError` if the source of a plugin fails.
     """
@@ -51,7 +47,7 @@ def weights_are_here(row: Catalogue) -> bool:
     return find_local(load_registry().backbone(row["name"])) is not None
 
 
-def _found(path: Path) -> Catalogue:
+def _load(path: Path) -> Catalogue:
     from zoo.registry import load_registry
 
     registry = load_registry()
@@ -61,31 +57,26 @@ def _found(path: Path) -> Catalogue:
         "problems": registry.problems,
     }
     if not registry.problems:
-        _remember(path, catalogue)
+        _write_cache(path, catalogue)
     return catalogue
 
 
 def _describe_backbone(name: str) -> dict[str, Any]:
     from zoo.registry import load_registry
+    from zoo.weights import WeightSource
 
     backbone = load_registry().backbones[name]
+    weights, has_standard_place = backbone.weights, type(backbone.weights).locate is WeightSource.locate
     return {
         "name": name,
-        "weights": backbone.weights.describe(),
-        "weights_kind": backbone.weights.kind,
-        "weights_place": _place(backbone.weights),
+        "weights": weights.describe(),
+        "weights_kind": weights.kind,
+        "weights_place": weights.standard_place() if has_standard_place else None,
         "imagenet_top1": backbone.imagenet_top1,
         "license": backbone.license,
         "recipes": ["default", *backbone.recipes],
         "plugin": load_registry().owner("backbone", name).distribution,
     }
-
-
-def _place(source: WeightSource) -> Place | None:
-    """Return the standard place of a source's file, ``None`` if the source overrides ``locate``."""
-    from zoo.weights import WeightSource
-
-    return source.standard_place() if type(source).locate is WeightSource.locate else None
 
 
 def _describe_dataset(name: str) -> dict[str, Any]:
@@ -104,7 +95,7 @@ def _describe_dataset(name: str) -> dict[str, Any]:
     }
 
 
-def _remembered(path: Path) -> Catalogue | None:
+def _read_cache(path: Path) -> Catalogue | None:
     try:
         content = json.loads(path.read_bytes())
         fresh = all(_stamp(file) == stamp for file, stamp in content["stamps"].items())
@@ -114,7 +105,7 @@ def _remembered(path: Path) -> Catalogue | None:
     return catalogue if fresh else None
 
 
-def _remember(path: Path, catalogue: Catalogue) -> None:
+def _write_cache(path: Path, catalogue: Catalogue) -> None:
     from zoo_harness.util.atomic_files import write_text
 
     stamps = {file: _stamp(file) for file in [*filter(None, sys.path), *_plugin_files()]}

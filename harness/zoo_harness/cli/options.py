@@ -9,32 +9,27 @@ import typer
 
 def complete_backbone(incomplete: str) -> list[str]:
     """Return the backbones whose names begin with the text."""
-    return _beginning_with(incomplete, "backbones")
+    return _names("backbones", incomplete)
 
 
 def complete_dataset(incomplete: str) -> list[str]:
     """Return the data sets whose names begin with the text."""
-    return _beginning_with(incomplete, "datasets")
+    return _names("datasets", incomplete)
 
 
-def _beginning_with(incomplete: str, kind: str) -> list[str]:
+def _names(kind: str, beginning: str) -> list[str]:
     from zoo_harness.cli.catalogue import read_catalogue
 
-    return [row["name"] for row in read_catalogue()[kind] if row["name"].startswith(incomplete)]
+    return [row["name"] for row in read_catalogue()[kind] if row["name"].startswith(beginning)]
 
-
-COMPLETIONS = {"backbones": complete_backbone, "datasets": complete_dataset}
 
 BackboneName = Annotated[
-    str,
-    typer.Argument(metavar="NAME", help="A backbone; 'zoo list' lists them.", autocompletion=complete_backbone),
+    str, typer.Argument(metavar="NAME", help="A backbone; 'zoo list' lists them.", autocompletion=complete_backbone)
 ]
-
 OptionalBackboneName = Annotated[
     str | None,
     typer.Argument(metavar="[NAME]", help="A backbone; 'zoo list' lists them.", autocompletion=complete_backbone),
 ]
-
 RecipeName = Annotated[str, typer.Option("--recipe", help="How to tune it; 'zoo show NAME' lists the recipes.")]
 DatasetName = Annotated[
     str | None,

@@ -1,4 +1,4 @@
-"""Prints tables and JSON on stdout: ruled for a person at a terminal, plain columns for a pipe."""
+"""Print tables and JSON on stdout: ruled tables at a terminal, plain columns in a pipe."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def print_lines(*lines: str) -> None:
 
 
 def tell(*lines: str) -> None:
-    """Print lines on stderr, for the person and not for the pipe."""
+    """Print lines on stderr."""
     sys.stderr.write("".join(f"{line}\n" for line in lines))
 
 
 def warn_of(problems: Sequence[str]) -> None:
-    """One line on stderr for each problem with a plugin."""
+    """Print one line on stderr for each problem with a plugin."""
     tell(*(f"warning: plugin: {problem}" for problem in problems))
 
 
@@ -47,7 +47,7 @@ def _print_ruled(columns: Sequence[str], rows: Sequence[Sequence[str]], right: S
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
-        # The first column names the row: a name that is cut in two can be neither read nor copied.
+        # The first column names the row, and a name that is cut in two cannot be copied.
         justify: JustifyMethod = "right" if column in right else "left"
         table.add_column(column, justify=justify, overflow="fold", no_wrap=column == columns[0])
     for row in rows:

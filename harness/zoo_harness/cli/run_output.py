@@ -1,7 +1,8 @@
-"""What ``zoo eval`` and ``zoo train`` show: progress while a run goes on, its results when it has ended."""
+"""Show the progress of a run and print its results."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from zoo_harness.runs.display import ProgressDisplay
     from zoo_harness.runs.run import Run
 
+_WIDTH = 80  # of the notes below the tables
+
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
-    """Report broken plugins; let SIGTERM end the body as Ctrl-C does, and print how to resume what was interrupted."""
+    """Report broken plugins; let SIGTERM end the body as Ctrl-C does, and print how to resume an interrupted run."""
     from zoo.registry import load_registry
     from zoo_harness.util.signals import Terminated, raise_on_sigterm
 
@@ -37,7 +40,7 @@ def ended_in_order() -> Iterator[None]:
 
 @contextmanager
 def display_for(*, quiet: bool) -> Iterator[ProgressDisplay]:
-    """Context manager that shows progress; of several processes only the first one does."""
+    """Show progress; of several processes only the first one does."""
     from zoo_harness.runs.display import ProgressDisplay
 
     with ProgressDisplay(quiet=quiet or not Processes.launched().is_main) as display:
@@ -45,7 +48,7 @@ def display_for(*, quiet: bool) -> Iterator[ProgressDisplay]:
 
 
 def print_run(run: Run, *, as_json: bool, quiet: bool) -> None:
-    """Print the results of a run and where its files are; of several processes the first one prints."""
+    """Print the results of a run and the paths of its files; of several processes only the first one prints."""
     if not Processes.launched().is_main:
         return
     record, directory = run.record, run.directory
@@ -56,7 +59,11 @@ def print_run(run: Run, *, as_json: bool, quiet: bool) -> None:
         _print_accuracy(record)
         print_lines("")
         _print_separation(record)
-        print_lines(*_best_layer(record), "")
+        curve = record.results.layer_curve
+        if curve is not None:
+            best = curve.best
+            print_lines("", f"layer with the highest SI after training: {best.path}, {_fraction(best.separation.si)}")
+        print_lines("")
     print_lines(
         f"checkpoint  {directory / 'model.safetensors'}",
         f"card        {directory / 'README.md'}",
@@ -69,7 +76,7 @@ def _print_accuracy(record: RunRecord) -> None:
     measured = [("evaluation accuracy", results.accuracy), ("training accuracy", results.train_accuracy)]
     if record.dataset.test is not None:
         measured.insert(0, ("test accuracy", results.test_accuracy))
-    rows = [[name, _percent(accuracy), _count(accuracy)] for name, accuracy in measured]
+    rows = [[name, _percent(accuracy), f"{accuracy.n:,}" if accuracy else "-"] for name, accuracy in measured]
     print_table(["measure", "value", "images"], rows, right=["value", "images"])
 
 
@@ -92,22 +99,14 @@ def _print_separation(record: RunRecord) -> None:
             cells = [_fraction(first), *(f"{score.value:.4f}" if score else "-" for score in others)]
             rows.append(["" if index else title.removesuffix(" split").lower(), row.name, *cells])
     print_table(columns, rows, right=columns[2:])
-    print_lines(
-        "",
+    notes = [
         f"before and after training: outputs of layer {scored_layer(record)}",
         f"raw pixels: images {pixels_in_words(record)}",
         *(f"{title}: {definition}" for title, definition in score_definitions()),
         "± is one standard error, of SI by bootstrap; the card has all errors.",
         *separation_notes(record),
-    )
-
-
-def _best_layer(record: RunRecord) -> list[str]:
-    curve = record.results.layer_curve
-    if curve is None:
-        return []
-    best = curve.best
-    return ["", f"layer with the highest SI after training: {best.path}, {_fraction(best.separation.si)}"]
+    ]
+    print_lines("", *(line for note in notes for line in textwrap.wrap(note, _WIDTH, subsequent_indent="  ")))
 
 
 def _percent(measurement: Measurement | None) -> str:
@@ -118,7 +117,3 @@ def _percent(measurement: Measurement | None) -> str:
 
 def _fraction(score: ScoreMeasurement | None) -> str:
     return f"{score.value:.4f} ± {score.bootstrap_error:.4f}" if score else "-"
-
-
-def _count(measurement: Measurement | None) -> str:
-    return f"{measurement.n:,}" if measurement else "-"

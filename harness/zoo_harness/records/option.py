@@ -1,14 +1,15 @@
-"""How an option is declared: its type is the annotation of a key, everything else is in :class:`Option`.
+"""Declare an option: its type is the annotation of a key, everything else is in :class:`Option`.
 
 Commands and Python functions read the same declarations. Nothing here imports typer, pydantic or torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from zoo.errors import UsageError, check_choice, near_misses
 
@@ -17,23 +18,22 @@ Options = TypeVar("Options", bound=Mapping[str, Any])
 
 @dataclass(frozen=True)
 class Option:
-    """Help text and spelling of an option; ``default`` is the value where the option is not given.
+    """The help text, default and spelling of an option.
 
-    ``flag`` is the spelling on the command line where it is not ``--the-name``; ``metavar`` the placeholder in the
-    help page; ``complete`` names what a shell completes, ``backbones`` or ``datasets``; ``minimum`` is the smallest
-    value allowed; ``stored`` says whether the option can change a result and so is kept with the run.
+    ``flag`` is the spelling on the command line if it is not ``--the-name``; ``metavar`` the placeholder in the help
+    page; ``minimum`` the smallest value allowed; ``stored`` says whether the option can change a result and is
+    therefore kept with the run.
     """
 
     help: str
     default: object = None
     flag: str | None = None
     metavar: str | None = None
-    complete: str | None = None
     minimum: int | None = None
     stored: bool = True
 
     def spelling(self, name: str) -> str:
-        """How the option is written on the command line.
+        """Return the option as it is written on the command line.
 
         >>> Option("").spelling("learning_rate")
         '--learning-rate'
@@ -45,27 +45,13 @@ class Option:
 def declared(options: type) -> dict[str, tuple[Any, Option]]:
     """Return the type and the :class:`Option` of every key of an options class; its own keys come first."""
     hints = get_type_hints(options, include_extras=True)
-    own = [name for name in options.__annotations__ if name in hints]
-    found = {}
-    for name in dict.fromkeys([*own, *hints]):
-        kind, option = get_args(hints[name])
-        found[name] = (kind, option)
-    return found
+    kinds = {name: get_args(hints[name]) for name in (*options.__annotations__, *hints)}
+    return {name: (kind, option) for name, (kind, option) in kinds.items()}
 
 
 def with_defaults(options: type[Options], given: Mapping[str, Any]) -> Options:
     """Return the given options with the defaults of all others."""
     return {name: option.default for name, (_kind, option) in declared(options).items()} | dict(given)  # type: ignore[return-value]
-
-
-def check_names(options: type, given: Iterable[str]) -> None:
-    """Refuse a name that an options class does not declare, with near misses."""
-    known = declared(options)
-    for name in given:
-        if name not in known:
-            near = near_misses(name, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(known)}"
-            raise UsageError(f"unknown option: {name!r}{hint}", code="option-unknown", option=name, near=near)
 
 
 def checked(options: type[Options], given: Mapping[str, Any]) -> Options:
@@ -74,8 +60,11 @@ def checked(options: type[Options], given: Mapping[str, Any]) -> Options:
     Options that are ``None`` count as not given. Raises :class:`~zoo.errors.UsageError` for an unknown name and for a
     value that its declaration does not allow, with near misses.
     """
-    check_names(options, given)
     known = declared(options)
+    for name in given.keys() - known:
+        near = near_misses(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+        raise UsageError(f"unknown option: {name!r}; {hint}", code="option-unknown", option=name, near=near)
     return {name: _value(name, value, *known[name]) for name, value in given.items() if value is not None}  # type: ignore[return-value]
 
 
@@ -84,7 +73,7 @@ def _value(name: str, value: Any, kind: Any, option: Option) -> Any:
 
     spelled = option.spelling(name)
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
-        value = value.item()  # numpy scalars, such as a seed out of numpy.arange
+        value = value.item()  # a numpy scalar, such as a seed from numpy.arange
     choices = choices_of(kind)
     if choices:
         return check_choice(spelled, value, choices)
@@ -92,22 +81,16 @@ def _value(name: str, value: Any, kind: Any, option: Option) -> Any:
         found = TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]["msg"]
-        raise UsageError(
-            f"{spelled} {value!r:.100} is wrong: {fault[0].lower()}{fault[1:]}", code="option-value", option=name
-        ) from error
+        message = f"{spelled} {value!r:.100} is wrong: {fault[0].lower()}{fault[1:]}"
+        raise UsageError(message, code="option-value", option=name) from error
     if option.minimum is not None and found is not None and found < option.minimum:
         raise UsageError(f"{spelled} {value} must be at least {option.minimum}", code="option-range", option=name)
     return found
 
 
 def choices_of(kind: Any) -> tuple[str, ...]:
-    """Return the values that a ``Literal`` type allows, or nothing for another type."""
-    from types import NoneType, UnionType
-    from typing import Literal, Union
-
-    if get_origin(kind) in (Union, UnionType):
-        parts = [part for part in get_args(kind) if part is not NoneType]
-        return choices_of(parts[0]) if len(parts) == 1 else ()
-    if get_origin(kind) is Annotated:
-        return choices_of(get_args(kind)[0])
-    return get_args(kind) if get_origin(kind) is Literal else ()
+    """Return the values that ``Literal[...]`` or ``Literal[...] | None`` allows, or nothing for another type."""
+    parts = [part for part in get_args(kind) if part is not NoneType]
+    if get_origin(kind) is Literal:
+        return tuple(parts)
+    return choices_of(parts[0]) if get_origin(kind) in (Union, UnionType) and len(parts) == 1 else ()

@@ -14,10 +14,11 @@ from typing_extensions import TypedDict
 
 from zoo_harness.records.option import Option
 
-Device = Annotated[str, Option("auto, cpu, cuda or cuda:N.", default="auto")]
-Precision = Annotated[Literal["fp32", "bf16"], Option("fp32, or bf16 (autocast, CUDA only).", default="fp32")]
-Metric = Annotated[Literal["euclidean", "cosine"], Option("euclidean or cosine.", default="euclidean")]
-Normalize = Annotated[bool, Option("Z-score each feature first.", default=False, flag="--normalize")]
+Device = Annotated[str, Option("auto, cpu, cuda or cuda:N.", "auto")]
+Precision = Annotated[Literal["fp32", "bf16"], Option("fp32, or bf16 (autocast, CUDA only).", "fp32")]
+Metric = Annotated[Literal["euclidean", "cosine"], Option("euclidean or cosine.", "euclidean")]
+Normalize = Annotated[bool, Option("Z-score each feature first.", False, "--normalize")]
+Deterministic = Annotated[bool, Option("Use deterministic algorithms only; slower on a GPU.", False, "--deterministic")]
 OutputFolder = Annotated[Path | None, Option("Folder for the results (default: one in runs/).", stored=False)]
 
 
@@ -38,12 +39,10 @@ class HeldOutOption(TypedDict, total=False):
 class TuningOptions(TypedDict, total=False):
     """What is tuned, and from which weights."""
 
-    recipe: Annotated[str, Option("How to tune it; 'zoo show NAME' lists the recipes.", default="default")]
-    weights: Annotated[
-        str | Path, Option("'pretrained', 'random', or the path of a weight file.", default="pretrained")
-    ]
+    recipe: Annotated[str, Option("How to tune it; 'zoo show NAME' lists the recipes.", "default")]
+    weights: Annotated[str | Path, Option("'pretrained', 'random' or the path of a weight file.", "pretrained")]
     unfreeze: Annotated[
-        Sequence[str] | None, Option("Train this module instead of the recipe's; repeatable.", metavar="MODULE")
+        Sequence[str] | None, Option("Train this module, not the recipe's; repeatable.", metavar="MODULE")
     ]
 
 
@@ -57,63 +56,39 @@ class TrainingOptions(TypedDict, total=False):
     momentum: Annotated[float | None, Option("Momentum of sgd.")]
     nesterov: Annotated[bool | None, Option("Use Nesterov's momentum.", flag="--nesterov/--no-nesterov")]
     weight_decay: Annotated[float | None, Option("Weight decay.")]
-    schedule: Annotated[
-        Literal["constant", "multistep", "cosine"] | None,
-        Option("Learning-rate schedule: constant, multistep or cosine."),
-    ]
-    milestones: Annotated[
-        str | Sequence[int] | None,
-        Option("Epochs after which multistep lowers the learning rate.", metavar="N,N"),
-    ]
+    schedule: Annotated[Literal["constant", "multistep", "cosine"] | None, Option("constant, multistep or cosine.")]
+    milestones: Annotated[str | Sequence[int] | None, Option("Epochs after which multistep decays.", metavar="N,N")]
     decay: Annotated[float | None, Option("Factor by which multistep multiplies the learning rate.")]
     warmup_epochs: Annotated[float | None, Option("Epochs of linear learning-rate warm-up.")]
     label_smoothing: Annotated[float | None, Option("Label smoothing: share of each label that goes to all classes.")]
-    class_weights: Annotated[
-        Literal["none", "balanced"] | None, Option("'balanced' gives rare classes more weight; or 'none'.")
-    ]
+    class_weights: Annotated[Literal["none", "balanced"] | None, Option("'balanced' gives rare classes more weight.")]
     augment: Annotated[str | Sequence[str] | None, Option("Random augmentations: crop, flip, rotate.", metavar="A,A")]
-    views: Annotated[
-        int | None, Option("Number of augmented copies to cache per image (default: new ones every epoch).")
-    ]
+    views: Annotated[int | None, Option("Augmented copies to cache per image (default: new ones every epoch).")]
     patience: Annotated[int | None, Option("Stop after this many epochs without a better accuracy.")]
-    keep: Annotated[
-        Literal["last", "best"] | None, Option("Which epoch's weights the checkpoint holds: 'last' or 'best'.")
-    ]
+    keep: Annotated[Literal["last", "best"] | None, Option("Epoch whose weights are the checkpoint: last or best.")]
 
 
 class ScoringOptions(TypedDict, total=False):
     """What is scored, and how two heads predict."""
 
     layer: Annotated[str | None, Option("Feature layer to score with SI (default: the classifier's input).")]
-    layer_curve: Annotated[
-        bool,
-        Option(
-            "Score every feature layer of the trained network.", default=True, flag="--layer-curve/--no-layer-curve"
-        ),
-    ]
-    predict: Annotated[
-        Literal["cls", "mean"], Option("With two heads: predict from 'cls', or from their 'mean'.", default="cls")
-    ]
+    layer_curve: Annotated[bool, Option("Score every layer after training.", True, "--layer-curve/--no-layer-curve")]
+    predict: Annotated[Literal["cls", "mean"], Option("With two heads: predict from 'cls' or their 'mean'.", "cls")]
 
 
 class ComputeOptions(TypedDict, total=False):
     """What a run computes with."""
 
-    seed: Annotated[int, Option("Seed of the head, the order of the images and the subset.", default=0)]
+    seed: Annotated[int, Option("Seed of the head, the order of the images and the subset.", 0)]
     device: Device
     precision: Precision
-    deterministic: Annotated[
-        bool, Option("Use deterministic algorithms only; slower on a GPU.", default=False, flag="--deterministic")
-    ]
+    deterministic: Deterministic
 
 
 class CompileOption(TypedDict, total=False):
     """Compiled training steps."""
 
-    compile: Annotated[
-        bool,
-        Option("Compile training steps (torch.compile): slow to begin, then faster on a GPU.", False, "--compile"),
-    ]
+    compile: Annotated[bool, Option("Compile training steps: a slow start, then faster on a GPU.", False, "--compile")]
 
 
 class CacheOptions(TypedDict, total=False):
@@ -121,28 +96,21 @@ class CacheOptions(TypedDict, total=False):
 
     cache: Annotated[
         Literal["auto", "device", "host", "disk", "off"],
-        Option("Where to cache frozen outputs: auto, device, host, disk or off.", default="auto", stored=False),
+        Option("Where to cache frozen outputs: auto, device, host, disk or off.", "auto", stored=False),
     ]
-    cache_budget: Annotated[
-        str | None, Option("Memory that the cache may use, such as 8GiB.", metavar="SIZE", stored=False)
-    ]
+    cache_budget: Annotated[str | None, Option("Memory for the cache, such as 8GiB.", metavar="SIZE", stored=False)]
     cache_dtype: Annotated[
         Literal["exact", "fp16", "bf16"],
-        Option("Precision of cached outputs: exact, or fp16 or bf16 in half the space.", default="exact"),
+        Option("Precision of cached outputs: exact, or fp16 or bf16 in half the space.", "exact"),
     ]
 
 
 class RunOutputOptions(TypedDict, total=False):
     """Where a run is written."""
 
-    tensorboard: Annotated[
-        bool, Option("Write TensorBoard events into the run directory.", False, "--tensorboard", stored=False)
-    ]
+    tensorboard: Annotated[bool, Option("Write TensorBoard events too.", False, "--tensorboard", stored=False)]
     out: Annotated[Path | None, Option("Run directory (default: runs/NAME-DATASET-TIME).", stored=False)]
-    resume: Annotated[
-        Path | None,
-        Option("Resume an interrupted run with its own settings.", metavar="RUN", stored=False),
-    ]
+    resume: Annotated[Path | None, Option("Resume this run with its own settings.", metavar="RUN", stored=False)]
 
 
 class EvalOptions(
@@ -165,12 +133,8 @@ class TrainOptions(
 ):
     """The options of ``zoo train`` and :func:`zoo.train`."""
 
-    weights: Annotated[
-        str | Path, Option("Initial weights: 'random', 'pretrained', or the path of a weight file.", default="random")
-    ]
-    val_fraction: Annotated[
-        float, Option("Fraction of the training split held out to choose the best epoch.", default=0.2)
-    ]
+    weights: Annotated[str | Path, Option("'random', 'pretrained' or the path of a weight file.", "random")]
+    val_fraction: Annotated[float, Option("Fraction of the training split held out to choose the best epoch.", 0.2)]
 
 
 class RescoreOptions(DataOptions, HeldOutOption, total=False):
@@ -180,27 +144,21 @@ class RescoreOptions(DataOptions, HeldOutOption, total=False):
     seed: Annotated[int | None, Option("Seed of the subset (default: the recorded one).")]
     device: Device
     precision: Annotated[Literal["fp32", "bf16"] | None, Option("fp32 or bf16 (default: the recorded one).")]
-    deterministic: Annotated[
-        bool, Option("Use deterministic algorithms only; slower on a GPU.", default=False, flag="--deterministic")
-    ]
+    deterministic: Deterministic
     out: Annotated[Path | None, Option("Folder for rescore.json (default: nothing is written).", stored=False)]
 
 
 class LayersOptions(DataOptions, HeldOutOption, total=False):
     """The options of ``zoo layers`` and :func:`zoo.layers`."""
 
-    split: Annotated[Literal["train", "test", "both"], Option("train, test or both.", default="test")]
-    weights: Annotated[str | Path | None, Option("'pretrained', 'random', or the path of a weight file.")]
-    pool: Annotated[
-        bool, Option("Score each layer's declared vector, not its whole output: far cheaper.", False, "--pool")
-    ]
-    order: Annotated[int, Option("Largest number of neighbours that must agree.", default=2, minimum=1)]
+    split: Annotated[Literal["train", "test", "both"], Option("train, test or both.", "test")]
+    weights: Annotated[str | Path | None, Option("'pretrained', 'random' or the path of a weight file.")]
+    pool: Annotated[bool, Option("Score each layer's declared vector, not its whole output; fast.", False, "--pool")]
+    order: Annotated[int, Option("Largest number of neighbours that must agree.", 2, minimum=1)]
     metric: Metric
     normalize: Normalize
-    seed: Annotated[int, Option("Seed of the subset and of random weights.", default=0)]
-    memory: Annotated[
-        int, Option("Memory for features and search, in MiB; more goes to a file.", default=1024, minimum=1)
-    ]
+    seed: Annotated[int, Option("Seed of the subset and of random weights.", 0)]
+    memory: Annotated[int, Option("MiB for features and search; more goes to a file.", 1024, minimum=1)]
     device: Device
     precision: Precision
     out: OutputFolder
@@ -209,22 +167,16 @@ class LayersOptions(DataOptions, HeldOutOption, total=False):
 class SeparationOptions(TypedDict, total=False):
     """The options of ``zoo si`` and :func:`zoo.score_features`."""
 
-    features: Annotated[
-        str | None, Option("Name of the features in the file; for a table, columns with commas.", metavar="NAME")
-    ]
-    labels: Annotated[
-        str | None, Option("Name of the labels in the file, or 'labels'; for .npy, their file.", metavar="NAME|FILE")
-    ]
-    references: Annotated[
-        Path | None, Option("Compare with the samples of this file, not with each other.", metavar="FILE")
-    ]
+    features: Annotated[str | None, Option("Name of the features; of a table, columns with commas.", metavar="NAME")]
+    labels: Annotated[str | None, Option("Name of the labels; of an .npy file, their file.", metavar="NAME|FILE")]
+    references: Annotated[Path | None, Option("Compare with the samples of this file.", metavar="FILE")]
     reference_labels: Annotated[str | None, Option("As --labels, for the references.", metavar="NAME|FILE")]
     order: Annotated[int | None, Option("Largest number of neighbours that must agree (default: 2).", minimum=1)]
     metric: Metric
     normalize: Normalize
     per_class: Annotated[int | None, Option("Score this many samples of each class.", minimum=1)]
-    seed: Annotated[int, Option("Seed of the subset and of the bootstrap.", default=0)]
-    memory: Annotated[int, Option("Memory to work in beyond the features, in MiB.", default=768, minimum=1)]
+    seed: Annotated[int, Option("Seed of the subset and of the bootstrap.", 0)]
+    memory: Annotated[int, Option("Memory to work in beyond the features, in MiB.", 768, minimum=1)]
 
 
 class PublishOptions(TypedDict, total=False):
@@ -232,12 +184,8 @@ class PublishOptions(TypedDict, total=False):
 
     private: Annotated[bool, Option("Make a new repository private.", False, "--private")]
     create_pr: Annotated[bool, Option("Propose the commit as a pull request.", False, "--create-pr")]
-    dry_run: Annotated[bool, Option("Check all and show what would be sent; send nothing.", False, "--dry-run")]
+    dry_run: Annotated[bool, Option("Check everything and list the files; send nothing.", False, "--dry-run")]
     samples: Annotated[
-        bool | None,
-        Option(
-            "Send samples.png, a grid of the data's images (default: not for images of your own).",
-            flag="--samples/--no-samples",
-        ),
+        bool | None, Option("Send samples.png (default: not for images of your own).", flag="--samples/--no-samples")
     ]
     message: Annotated[str | None, Option("Message of the commit.", metavar="TEXT")]

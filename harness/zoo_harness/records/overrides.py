@@ -1,4 +1,4 @@
-"""Training settings of a recipe with the user's options in their place."""
+"""Replace training settings of a recipe by the user's options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoo.errors import UsageError
 
 
 def apply_overrides(training: Training, given: Mapping[str, object]) -> Training:
-    """Return the recipe's training settings with the given ones in their place.
+    """Return the recipe's training settings with the given ones replaced.
 
     Raises :class:`~zoo.errors.UsageError` for a value that is not allowed, alone or together with the others.
 
@@ -51,7 +51,7 @@ def _parts(given: object) -> tuple[object, ...]:
 
 def _explained(name: str, given: Mapping[str, object], message: str) -> str:
     message, value = message.removeprefix("Value error, "), given.get(name)
-    if not name:  # of several together
+    if not name:  # several options contradict each other
         options = " ".join(f"--{option.replace('_', '-')} {chosen}" for option, chosen in given.items())
         return f"{options}: {message}"
     hint = " (0 scores without training)" if name == "epochs" else ""

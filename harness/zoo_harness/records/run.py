@@ -1,7 +1,7 @@
-"""The record of one run: every setting, every version, every digest, and the results with their uncertainty.
+"""The record of one run: every setting, version and digest, and the results with their uncertainty.
 
-It is written when the run starts, after every epoch and when it ends, so that a run that was killed says how far it
-came. The same record makes the card. Nothing in it is a secret: the command is kept, the environment is not.
+It is written when the run starts, after every epoch and when it ends, so that it is also right after a kill. The card
+is made from it. It holds no secret: the command is recorded, the environment is not.
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from zoo.backbone import DualHead, FeatureLayers, Head, Preprocessing, Training
+from zoo.errors import UsageError
 from zoo.fields import Digest
 from zoo_harness.records.file_names import HISTORY, RECORD
+from zoo_harness.util.text import one_line
 
 RUN = "run.json"
-LARGEST_RECORD = 32 * 2**20
-
-"""Bytes; that of a run on 21,000 classes has about two million."""
-
-IN_MEMORY = "memory"
-"""The source of a data set that ``zoo.in_memory`` made; a space and the class of a torch data set may follow."""
+LARGEST_RECORD = 32 * 2**20  # bytes; that of a run on 21,000 classes has about two million
+IN_MEMORY = "memory"  # source of a data set of zoo.in_memory; a space and the class of a torch data set may follow
 
 PlotName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.png$")]
 Proportion = Annotated[float, Field(ge=0, le=1)]
@@ -38,10 +36,9 @@ class Record(BaseModel):
 
 
 class WeightsRecord(Record):
-    """The weights a run started from; ``source`` is a Hub id, a distribution, a path or ``random``.
+    """The initial weights; ``source`` is a Hub id, a distribution, a path or ``random``.
 
-    ``declared`` says whether they are the ones that the plugin names; what it says of their licence, data and
-    accuracy holds for no others.
+    ``declared``: whether they are those of the plugin, to which alone its licence, data and accuracy apply.
     """
 
     kind: str
@@ -55,10 +52,10 @@ class WeightsRecord(Record):
 
 
 class BackboneRecord(Record):
-    """The backbone as its plugin declared it, and which plugin that was.
+    """The backbone as its plugin declared it, and the plugin.
 
-    ``source_sha256`` is the digest of the Python files of the packages that the network's modules come from, but for
-    torch, timm and torchvision; ``None`` where there are none.
+    ``source_sha256`` is the digest of the Python files of the network's packages other than torch, timm and
+    torchvision; ``None`` if there are none.
     """
 
     name: str
@@ -76,10 +73,10 @@ class BackboneRecord(Record):
 
 
 class SplitRecord(Record):
-    """One split as it was used: how many images, how many of each class, and a digest of pixels and labels.
+    """One split as it was used: number of images, in all and of each class, and a digest of pixels and labels.
 
-    ``pixels`` is the shape of one decoded uint8 image, (height, width) or (height, width, 3): its own size, or where
-    ``resized`` is true the network's input size, to which images that come as files are resized and cropped.
+    ``pixels`` is the shape of one decoded uint8 image, (height, width) or (height, width, 3): its own size, or if
+    ``resized``, the network's input size, to which image files are resized and cropped.
     """
 
     split: str
@@ -91,10 +88,9 @@ class SplitRecord(Record):
 
 
 class DatasetRecord(Record):
-    """The data, down to the digest of what was really read; ``subset`` says in words what was left out.
+    """The data, down to the digest of the images that were read; ``subset`` describes the part that was used.
 
-    ``test`` is the data set's own test split where a part of the training split is the evaluation split, and the test
-    split was kept for the end.
+    ``test`` is the test split that was kept for the end, if the evaluation split was held out of the training split.
     """
 
     name: str
@@ -116,12 +112,12 @@ class DatasetRecord(Record):
 
     @property
     def in_memory(self) -> bool:
-        """Whether the images came from ``zoo.in_memory``, so that no command can load them again."""
+        """Whether the images came from ``zoo.in_memory``; no command can load them again."""
         return self.source.partition(" ")[0] == IN_MEMORY
 
 
 class ParametersRecord(Record):
-    """Numbers of parameters; ``trained_names`` are the exact tensors that received gradients."""
+    """Numbers of parameters; ``trained_names`` are the tensors that received gradients."""
 
     total: int
     trained: int
@@ -149,7 +145,7 @@ class SettingsRecord(Record):
 
 
 class HostRecord(Record):
-    """Where it ran, as far as that bears on speed and rounding."""
+    """The machine, as far as it affects speed and rounding."""
 
     platform: str
     processor: str
@@ -160,7 +156,7 @@ class HostRecord(Record):
 
 
 class Measurement(Record):
-    """A value in [0, 1] and its binomial standard error over the ``n`` samples of that split (not over seeds)."""
+    """A value in [0, 1] and its binomial standard error over the ``n`` samples of the split, not over seeds."""
 
     value: Proportion
     standard_error: StandardError
@@ -170,8 +166,8 @@ class Measurement(Record):
 class ScoreMeasurement(Measurement):
     """One score of the Separation Index family and its errors, as in :class:`zoo.Score`.
 
-    ``standard_error`` assumes independent images. ``bootstrap_error`` draws images that are each other's nearest
-    neighbour together, and is the one shown. ``tied``: number of images for which another choice among equally distant
+    ``standard_error`` assumes independent images. ``bootstrap_error``, which tables show, draws images that are each
+    other's nearest neighbour together. ``tied``: number of images for which another choice among equally distant
     neighbours would change the score. Scores that are added later may leave [0, 1].
     """
 
@@ -192,10 +188,10 @@ Fraction = Annotated[ScoreMeasurement, AfterValidator(_check_fraction)]
 class SplitSeparation(Record):
     """The scores of one split, each image compared with all others of that split, by Euclidean distance.
 
-    ``order``: that of high-order, soft and anti SI. It is 2, or 1 for two images, which have one neighbour each; these
-    three scores are then ``None``, because at order 1 they repeat SI. ``duplicates``: number of images whose features
-    equal those of another image; ``duplicates_unlike``: number of those that equal one of another class. Any further
-    key is a score that ``zoo_harness.separation.scores`` lists now, or listed when the record was written.
+    ``order``: that of high-order, soft and anti SI. It is 2, or 1 for two images; these three scores are then ``None``,
+    because at order 1 they repeat SI. ``duplicates``: number of images whose features equal those of another image;
+    ``duplicates_unlike``: number of those that equal one of another class. Any further key is a score that
+    ``zoo_harness.separation.scores`` lists, or listed when the record was written.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -217,10 +213,10 @@ class SplitSeparation(Record):
 
 
 class SeparationRecord(Record):
-    """The scores of one layer's features on each split; ``None`` for a split of one image, which has no neighbour.
+    """The scores of one layer's features on each split; ``None`` for a split of one image.
 
-    ``layer`` is ``"raw pixels"`` for the images themselves: the decoded uint8 values of each as one row; see
-    :class:`SplitRecord` for their shape. ``test`` is ``None`` before training, and if no test split was held back.
+    ``layer`` is ``"raw pixels"`` for the images themselves: the decoded uint8 values of each as one row. ``test`` is
+    ``None`` before training, and if no test split was kept for the end.
     """
 
     layer: str
@@ -230,7 +226,7 @@ class SeparationRecord(Record):
 
 
 class EpochRecord(Record):
-    """One line of ``history.jsonl``; accuracies in [0, 1], losses are means per image, wall-clock seconds."""
+    """One line of ``history.jsonl``; accuracies in [0, 1], losses as means per image, wall-clock seconds."""
 
     epoch: int
     train_loss: float
@@ -242,12 +238,12 @@ class EpochRecord(Record):
 
 
 class FrozenPartRecord(Record):
-    """How the part that does not train was run: once, its outputs kept, or with all the rest in every epoch.
+    """How the frozen part ran: once, with cached outputs, or in every epoch.
 
-    ``reason`` says why the whole network ran in every epoch, and is ``None`` where it did not. ``kept`` names what is
-    kept of an image with its shape, ``place`` where. ``replayed`` is true in some older records alone, of networks
-    whose own code ran in every epoch. ``computed`` images had to be computed, in ``seconds``; the outputs of the
-    others were there from an earlier run.
+    ``reason`` says why it ran in every epoch, and is ``None`` otherwise. ``kept``: names and shapes of the outputs
+    cached of an image; ``place``: their storage. ``replayed`` is true only in older records, of networks whose own code
+    ran in every epoch. The outputs of ``computed`` images were computed, in ``seconds``; those of the others came from
+    an earlier run.
     """
 
     reason: str | None
@@ -260,7 +256,7 @@ class FrozenPartRecord(Record):
 
 
 class ConfusedPair(Record):
-    """Of the ``of`` images of a class ``true``, ``images`` were taken for ``predicted``."""
+    """A mistake: ``images`` of the ``of`` images of class ``true`` were classified as ``predicted``."""
 
     true: str
     predicted: str
@@ -269,14 +265,14 @@ class ConfusedPair(Record):
 
 
 class ClassAccuracy(Record):
-    """The part of one class's images that were recognised."""
+    """The accuracy on the images of one class."""
 
     name: str
     accuracy: Measurement
 
 
 class ConfusionSummary(Record):
-    """What stands out in the confusion matrix of a split, which ``confusion.json`` has whole; most confused first."""
+    """The most frequent mistakes on a split and its worst classes; ``confusion.json`` has the whole matrix."""
 
     split: str
     pairs: tuple[ConfusedPair, ...]
@@ -284,10 +280,7 @@ class ConfusionSummary(Record):
 
 
 class LayerScores(Record):
-    """Scores of one layer's features; ``vector``: how its output was reduced to one vector of ``width`` numbers.
-
-    ``path`` is ``"raw pixels"`` for the images themselves.
-    """
+    """Scores of one layer's features, or of ``"raw pixels"``; ``vector``: how its output became ``width`` numbers."""
 
     path: str
     width: int
@@ -303,17 +296,17 @@ class LayerCurveRecord(Record):
 
     @property
     def best(self) -> LayerScores:
-        """The layer of the network with the highest Separation Index; of equal ones the earliest."""
+        """The layer of the network with the highest Separation Index, the earliest if equal."""
         layers = [layer for layer in self.layers if layer.path != "raw pixels"]
         return max(layers or self.layers, key=lambda layer: layer.separation.si.value)
 
 
 class Results(Record):
-    """What was measured; ``None`` where the run has not come that far, or has no test split kept for the end.
+    """The measurements; ``None`` before they are made, and without a test split kept for the end.
 
-    ``confusion`` and ``layer_curve`` are of the headline's split, once a run is finished; runs of more than 1,000
-    classes and those that were told so have none. ``accuracy_by_other_rule`` is of that split too: of two heads, what
-    the mean gives where the first decides, and the first where the mean does.
+    ``confusion`` and ``layer_curve`` describe the headline's split of a finished run; runs of more than 1,000 classes
+    or with ``--no-layer-curve`` lack them. ``accuracy_by_other_rule``, on that split, is the accuracy of the prediction
+    rule that was not chosen, ``mean`` or ``cls``, of a network with two heads.
     """
 
     epochs_done: int
@@ -336,7 +329,7 @@ class Results(Record):
 
 
 class RunRecord(Record):
-    """One run, whole.
+    """The whole record of a run.
 
     >>> RunRecord.model_fields["status"].annotation
     typing.Literal['running', 'finished', 'interrupted', 'failed']
@@ -360,50 +353,43 @@ class RunRecord(Record):
 
     @property
     def loads_in_timm(self) -> bool:
-        """Whether timm's own loader rebuilds this network: timm's architecture, linear heads, nothing bypassed."""
-        heads = self.settings.head.parts
-        untouched = all(head.hidden is None and not head.bypass for head in heads)
-        return self.backbone.network_kind == "timm" and untouched
+        """Whether timm's loader rebuilds this network: timm's architecture, linear heads, nothing bypassed."""
+        linear = all(head.hidden is None and not head.bypass for head in self.settings.head.parts)
+        return self.backbone.network_kind == "timm" and linear
 
     @property
     def keeps_best(self) -> bool:
-        """Whether the checkpoint has the weights of the best epoch, which takes a run that came to its end."""
+        """Whether the checkpoint has the weights of the best epoch, which only a finished run has."""
         return self.settings.training.keep == "best" and self.status == "finished" and self.results.epochs_done > 0
 
     @property
     def headline(self) -> tuple[Measurement | None, SplitRecord]:
-        """The accuracy that stands for the run, and its split: the one kept for the end, once that was measured."""
+        """The main accuracy of the run and its split: the test split kept for the end, once measured."""
         test = self.dataset.test
         if self.results.test_accuracy is None or test is None:
             return self.results.accuracy, self.dataset.evaluation
         return self.results.test_accuracy, test
 
     def to_json(self) -> str:
-        """The record as indented JSON, ending in a newline."""
+        """Return the record as indented JSON, ending in a newline."""
         return self.model_dump_json(indent=2) + "\n"
 
 
 def now() -> str:
-    """The time, UTC, as records have it."""
+    """Return the time in UTC, as records have it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def read_run(directory: Path) -> RunRecord:
     """Read the record of a run directory, or of a published checkpoint: ``run.json``, else ``zoo.json``.
 
-    Raises :class:`~zoo.errors.UsageError` where there is none, or it is not one of ours.
+    Raises :class:`~zoo.errors.UsageError` if there is none, or if it is not a record of this version.
     """
-    from pydantic import ValidationError
-
-    from zoo.errors import UsageError
-    from zoo_harness.util.text import one_line
-
     path = record_file(directory)
     try:
         return RunRecord.model_validate_json(_content(path, "run record"))
     except OSError as error:
-        reason = error.strerror or str(error)
-        message = f"{directory} is not a run directory: {path.name}: {reason}"
+        message = f"{directory} is not a run directory: {path.name}: {error.strerror or error}"
         raise UsageError(message, code="not-a-run", path=path) from error
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
@@ -415,13 +401,9 @@ def read_run(directory: Path) -> RunRecord:
 def read_history(directory: Path) -> tuple[EpochRecord, ...]:
     """Read the epochs of a run directory or of a published checkpoint; none if no epoch was run.
 
-    A last line that does not end is left out: the run is writing it, or was killed. Raises
+    A last line without an end is ignored: the run is writing it, or was killed. Raises
     :class:`~zoo.errors.UsageError` for a file that is not a history, such as one whose epochs are not 1, 2, 3, ...
     """
-    from pydantic import ValidationError
-
-    from zoo.errors import UsageError
-
     path, epochs = directory / HISTORY, []
     try:
         *lines, _unfinished = _content(path, "history").split(b"\n")
@@ -429,35 +411,32 @@ def read_history(directory: Path) -> tuple[EpochRecord, ...]:
         return ()
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or error}"
-        raise UsageError(message, code="history-invalid", path=path) from error
+        raise UsageError(message, code="history-unreadable", path=path) from error
     for number, line in enumerate(lines, 1):
         try:
             epochs.append(EpochRecord.model_validate_json(line))
-        except ValidationError as error:
-            fault = error.errors(include_url=False)[0]["msg"]
+            if epochs[-1].epoch != number:
+                raise ValueError(f"epoch {epochs[-1].epoch:,}; expected {number:,}")
+        except ValueError as error:  # pydantic's is one too
+            fault = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
             message = f"{path} is not a history: line {number:,}: {fault:.200}"
             raise UsageError(message, code="history-invalid", path=path, line=number) from error
-        if epochs[-1].epoch != number:
-            message = f"{path} is not a history: line {number:,} is of epoch {epochs[-1].epoch:,}; expected {number:,}"
-            raise UsageError(message, code="history-invalid", path=path, line=number)
     return tuple(epochs)
 
 
 def record_file(directory: Path) -> Path:
-    """Where the record of a run or of a published checkpoint lies: ``zoo.json`` if that alone is there."""
+    """Return the path of the record of a run or of a published checkpoint: ``zoo.json`` if only that exists."""
     published, own = directory / RECORD, directory / RUN
     there = os.path.exists  # Path's own raises for a name that no file can have
     return published if there(published) and not there(own) else own
 
 
-def _content(path: Path, what: str) -> bytes:
-    """Read a file; raises :class:`~zoo.errors.UsageError` for a device, and for more bytes than a record can have."""
-    from zoo.errors import UsageError
-
+def _content(path: Path, kind: str) -> bytes:
+    """Read a file, but no device, nor more bytes than a record can have."""
     if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is not a {what}: it is not a regular file", code="not-a-file", path=path)
+        raise UsageError(f"{path} is not a {kind}: it is not a regular file", code="not-a-file", path=path)
     size = path.stat().st_size
     if size > LARGEST_RECORD:
-        message = f"{path} is not a {what}: it has {size:,} bytes, a {what.split()[-1]} at most {LARGEST_RECORD:,}"
+        message = f"{path} is not a {kind}: it has {size:,} bytes, a {kind.split()[-1]} at most {LARGEST_RECORD:,}"
         raise UsageError(message, code="too-large", path=path)
     return path.read_bytes()

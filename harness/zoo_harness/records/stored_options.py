@@ -23,9 +23,9 @@ IN_PYTHON = "given_in_python"
 class StoredOptions:
     """The options that can change the result of a run.
 
-    ``name`` and ``dataset`` are names on the command line. ``in_python`` says which of ``backbone`` and ``dataset``
-    were Python objects, which a resumed run needs again. ``given`` holds the options that were given, as ``zoo eval``
-    declares them.
+    ``name`` and ``dataset`` are names on the command line. ``given`` holds the options that were given, as ``zoo eval``
+    declares them. ``in_python``: which of ``backbone`` and ``dataset`` were Python objects, which a resumed run needs
+    again.
     """
 
     name: str | None
@@ -67,9 +67,8 @@ def read_options(directory: Path) -> StoredOptions:
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
-        raise UsageError(
-            f"{directory} is not a run that can be resumed: {path}: {error.strerror}", code="resume-no-options"
-        ) from error
+        message = f"{directory} is not a run that can be resumed: {path}: {error.strerror}"
+        raise UsageError(message, code="resume-no-options") from error
     except ValueError as error:
         raise UsageError(f"{path} is damaged: {error}; start the run anew", code="resume-damaged") from error
     try:

@@ -5,15 +5,15 @@ The card depends on the declaration and the published tables alone, so it is the
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Any
 
 from zoo.backbone import Backbone, DualHead, Head
 from zoo.registry import load_registry
-from zoo_harness.reports import markdown, wording as card_wording
+from zoo_harness.reports import markdown
 from zoo_harness.reports.backbone_summary import describe_backbone
 from zoo_harness.reports.published_results import Published, published_figures, published_separation
-from zoo_harness.reports.run_card import markdown_environment
+from zoo_harness.reports.run_card import markdown_template
+from zoo_harness.reports.wording import head_in_words, number
 
 CLASSES = 10
 Rows = list[tuple[str, str]]
@@ -29,10 +29,7 @@ def render_backbone_card(backbone: Backbone) -> str:
     owner = load_registry().owner("backbone", backbone.name)
     recipes = [describe_backbone(backbone, recipe, CLASSES) for recipe in ("default", *backbone.recipes)]
     by_name = {recipe["recipe"]: recipe for recipe in recipes}
-    environment = markdown_environment()
-    environment.filters |= {"raw": markdown.Markdown, "zip": zip}
-    template = resources.files("zoo_cards").joinpath("templates", "backbone_card.md.j2")
-    card = environment.from_string(template.read_text(encoding="utf-8")).render(
+    card = markdown_template("backbone_card.md.j2").render(
         shown=recipes[0],
         built_in=owner.built_in,
         owner=owner.distribution,
@@ -58,7 +55,7 @@ def _facts(backbone: Backbone, shown: dict[str, Any]) -> Rows:
         ("paper", markdown.link(shown["paper"]) if shown["paper"] else "unknown"),
         ("pretrained on", shown["pretrained_on"] or data),
         ("ImageNet-1k top-1, as published", data.replace("nothing", "none") if top1 is None else f"{top1:g} %"),
-        ("parameters, as published", card_wording.number(shown["parameters_as_published"])),
+        ("parameters, as published", number(shown["parameters_as_published"])),
         ("plugin", shown["plugin"]),
     ]
 
@@ -67,11 +64,11 @@ def _recipe_table(shown: dict[str, Any], head: Head | DualHead) -> Rows:
     counts = shown["parameters"]
     width = shown["features"][-1]["width"]
     return [
-        ("modules trained", "all" if shown["unfreeze"] == ["*"] else ", ".join(shown["unfreeze"])),
-        ("new classifier", card_wording.head_in_words(head, width, CLASSES)),
-        (f"trained parameters, {CLASSES} classes", card_wording.number(counts["trained"])),
-        ("of these without the classifier", card_wording.number(counts["trained_without_head"])),
-        ("parameters in all", card_wording.number(counts["total"])),
+        ("trained modules", "all" if shown["unfreeze"] == ["*"] else ", ".join(shown["unfreeze"])),
+        ("new classifier", head_in_words(head, width, CLASSES)),
+        (f"trained parameters, {CLASSES} classes", number(counts["trained"])),
+        ("trained parameters without the classifier", number(counts["trained_without_head"])),
+        ("parameters", number(counts["total"])),
         ("training", shown["training_in_words"]),
         ("images", shown["images"]),
     ]
@@ -91,11 +88,8 @@ def _ours(figure: Published, backbone: Backbone) -> str:
 
 def _layer_tables(recipes: list[dict[str, Any]]) -> list[tuple[list[dict[str, Any]], list[str]]]:
     """Return each distinct list of feature layers with the recipes that have it."""
-    tables: list[tuple[list[dict[str, Any]], list[str]]] = []
+    tables: dict[str, tuple[list[dict[str, Any]], list[str]]] = {}
     for recipe in recipes:
-        same = next((names for features, names in tables if features == recipe["features"]), None)
-        if same is None:
-            tables.append((recipe["features"], [recipe["recipe"]]))
-        else:
-            same.append(recipe["recipe"])
-    return tables
+        _features, names = tables.setdefault(str(recipe["features"]), (recipe["features"], []))
+        names.append(recipe["recipe"])
+    return list(tables.values())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 
-from zoo.backbone import Backbone, DualHead, Head
+from zoo.backbone import Backbone
 from zoo.registry import load_registry
 from zoo_harness.models.build import build_network
 from zoo_harness.models.preprocessing import resolve_preprocessing
@@ -27,7 +27,7 @@ def describe_backbone(backbone: Backbone, recipe: str, classes: int) -> dict[str
     tuning = backbone.tuning(recipe)
     network = build_network(backbone.name, backbone.network, device="meta")
     preprocessing = resolve_preprocessing(backbone, network, tuning)
-    with_own_classifier = sum(parameter.numel() for parameter in network.parameters())
+    as_published = sum(parameter.numel() for parameter in network.parameters())
     parameters = count_parameters(prepare(network, tuning, classes, example=None))
     declared = backbone.recipes.get(recipe)
     return {
@@ -44,13 +44,13 @@ def describe_backbone(backbone: Backbone, recipe: str, classes: int) -> dict[str
         "recipe_source": tuning.source,
         "recipes": ["default", *backbone.recipes],
         "unfreeze": list(tuning.unfreeze),
-        "head": _describe_head(tuning.head),
-        "training": TypeAdapter(type(tuning.training)).dump_python(tuning.training, mode="json"),
+        "head": [{"path": part.path, "hidden": part.hidden, "bypass": list(part.bypass)} for part in tuning.head.parts],
+        "training": to_jsonable_python(tuning.training),
         "training_in_words": training_in_words(tuning.training),
-        "preprocessing": TypeAdapter(type(preprocessing)).dump_python(preprocessing, mode="json"),
+        "preprocessing": to_jsonable_python(preprocessing),
         "images": preprocessing_in_words(preprocessing),
         "classes": classes,
-        "parameters_as_published": with_own_classifier,
+        "parameters_as_published": as_published,
         "parameters": {
             "total": parameters.total,
             "trained": parameters.trained,
@@ -59,9 +59,5 @@ def describe_backbone(backbone: Backbone, recipe: str, classes: int) -> dict[str
             "reported_classes": declared.reported_classes if declared else None,
         },
         "trained_names": list(parameters.trained_names),
-        "features": [{"path": layer.path, "width": layer.width, "pool": layer.pool} for layer in tuning.features],
+        "features": to_jsonable_python(tuning.features),
     }
-
-
-def _describe_head(head: Head | DualHead) -> list[dict[str, Any]]:
-    return [{"path": part.path, "hidden": part.hidden, "bypass": list(part.bypass)} for part in head.parts]

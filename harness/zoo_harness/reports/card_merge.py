@@ -1,8 +1,8 @@
-"""Putting a new card where one already stands: what a person wrote stays, and our part is replaced.
+"""Merge a new card into an existing one: text written by a person stays, and our part is replaced.
 
-Our part of the body stands between two HTML comments, each on a line of its own. In the front matter keys of ours are
-set anew, tags are united, and every other key stays as it was written, comments included. A card in which our part
-cannot be told from the rest is left alone: there is no telling what in it is worth keeping.
+Our part of the body lies between two HTML comments, each on a line of its own. In the front matter our keys are
+replaced, tags are united, and every other key stays as it was written, comments included. A card without a clear part
+of ours is never changed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from zoo.errors import UsageError
 
 BEGIN, END = "<!-- zoo:begin -->", "<!-- zoo:end -->"
 
-# Ours even where a card has none of them: what is left from another run would be false of this one.
+# Removed even if the new card lacks them, because those of another run would be false here.
 _GO_WITH_THE_RUN = frozenset({"model-index", "base_model", "base_model_relation"})
 _OUR_TAGS = frozenset({"image-classification", "timm", "transformers", "zoo", "separation-index"})
 _FRONT_MATTER = re.compile(r"\s*^---[ \t]*\r?\n(?P<yaml>.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -25,7 +25,7 @@ _MARKER = re.compile(r"^ {0,3}<!--[ \t]*zoo:(?P<which>begin|end)[ \t]*-->[ \t]*\
 
 
 class _Card(NamedTuple):
-    """A card in pieces: YAML, what stands before and after our part, and our part with its markers."""
+    """A card in pieces: YAML, the text before our part, our part with its markers, and the text after it."""
 
     front: str
     before: str
@@ -34,7 +34,7 @@ class _Card(NamedTuple):
 
 
 def marked(body: str) -> str:
-    """A body between the two markers.
+    """Put the two markers around a body.
 
     >>> print(marked("# A model"), end="")
     <!-- zoo:begin -->
@@ -47,11 +47,12 @@ def marked(body: str) -> str:
 
 
 def merged_card(old: str | None, new: str) -> str:
-    r"""The new card with everything that a person wrote in the old one, outside of our part and of our keys.
+    r"""Return the new card with the text and keys that a person wrote in the old one.
 
-    ``old``: what is there, ``None`` or blank for nothing; ``new``: from :func:`zoo_harness.card.render_card`. Merging
-    the same card again changes nothing. Raises :class:`~zoo.errors.UsageError` where the markers of the old card are
-    missing, doubled or in the wrong order, or its front matter cannot be read.
+    ``old``: the existing card, ``None`` or blank for none; ``new``: from
+    :func:`~zoo_harness.reports.run_card.render_card`. Merging the same card again changes nothing. Raises
+    :class:`~zoo.errors.UsageError` if the markers of the old card are missing, doubled or in the wrong order, or if its
+    front matter cannot be read.
 
     >>> new = "---\nlicense: mit\n---\n\n" + marked("# New")
     >>> print(merged_card("---\nlanguage: en\n---\nMine.\n\n" + marked("# Old") + "\nMine too.\n", new), end="")
@@ -77,9 +78,9 @@ def merged_card(old: str | None, new: str) -> str:
 
 
 def read_card(directory: Path) -> str | None:
-    """The ``README.md`` of a folder with its own line ends, ``None`` where there is none.
+    """Read the ``README.md`` of a folder with its own line ends; ``None`` if there is none.
 
-    Raises :class:`~zoo.errors.UsageError` where it is not text.
+    Raises :class:`~zoo.errors.UsageError` if it is not text.
     """
     path = directory / "README.md"
     try:
@@ -87,10 +88,11 @@ def read_card(directory: Path) -> str | None:
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}; {_WHAT_TO_DO}") from error
+        message = f"{path} is not UTF-8 text: {error.reason} at byte {error.start}; {_ADVICE}"
+        raise UsageError(message, code="card-encoding", path=path) from error
 
 
-_WHAT_TO_DO = "repair it, or move it away to have a new one written"
+_ADVICE = "repair it, or move it away to get a new one"
 
 
 def _parts(card: str) -> _Card:
@@ -99,34 +101,26 @@ def _parts(card: str) -> _Card:
     if text.lstrip().startswith("---"):
         found = _FRONT_MATTER.match(text)
         if found is None:
-            raise UsageError(f"the card's front matter has no closing line of three dashes; {_WHAT_TO_DO}")
+            raise _front_matter_error("expected a closing line of three dashes")
         front, body = found["yaml"], text[found.end() :]
     if not body.strip():
-        return _Card(front, "", "", "")  # what the Hub's own form makes of a licence: there is nothing to tell apart
+        return _Card(front, "", "", "")  # the Hub's form for a licence writes front matter alone
     markers = list(_MARKER.finditer(body))
-    if [marker["which"] for marker in markers] != ["begin", "end"]:
-        raise UsageError(_which_markers(markers))
+    which = [marker["which"] for marker in markers]
+    if which != ["begin", "end"]:
+        raise UsageError(
+            f"the card has no clear part made by zoo: {len(which)} markers ({', '.join(which) or 'none'}); expected "
+            f"one line {BEGIN} before that part and one line {END} after it; add them, or move the card away to get a "
+            "new one",
+            code="card-markers",
+            found=which,
+        )
     begin, end = markers
     return _Card(front, body[: begin.start()], body[begin.start() : end.end()], body[end.end() :])
 
 
-def _which_markers(markers: list[re.Match[str]]) -> str:
-    which = [marker["which"] for marker in markers]
-    if not which:
-        fault = "the card has no part marked as made by zoo, so none of it is replaced"
-    elif which == ["end", "begin"]:
-        fault = f"the card has {END} before {BEGIN}, so which part zoo made cannot be told"
-    else:
-        counts = f"{which.count('begin')} line(s) {BEGIN} and {which.count('end')} line(s) {END}"
-        fault = f"the card has {counts}, so which part zoo made cannot be told"
-    return (
-        f"{fault}; put one line {BEGIN} before that part and one line {END} after it, "
-        "or move the card away to have a new one written"
-    )
-
-
 def _merged_front(old: str, new: str) -> str:
-    """YAML of our keys, then of those keys of the old one that are not ours; ends in a newline."""
+    """Return the YAML of our keys, then of the keys of the old card that are not ours; ends in a newline."""
     content, added = _mapping(new), _mapping(old)
     tags = _united(content.get("tags"), added.get("tags"))
     if tags != content.get("tags", []):
@@ -141,45 +135,45 @@ def _merged_front(old: str, new: str) -> str:
 
 
 def _mapping(text: str) -> dict[Any, Any]:
-    """The content of front matter.
-
-    Raises :class:`~zoo.errors.UsageError` where it is not plain YAML of keys and values.
-    """
     try:
         events = list(yaml.parse(text, Loader=yaml.SafeLoader))
-        # One part of it could not be replaced without the other, and a few lines of it can be gigabytes.
+        # An alias ties two keys together, and a few lines of aliases can expand to gigabytes.
         if any(isinstance(event, yaml.AliasEvent) for event in events):
-            raise UsageError(f"the card's front matter uses aliases (*name), which zoo does not merge; {_WHAT_TO_DO}")
+            raise _front_matter_error("it uses aliases (*name), which zoo does not merge")
         content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        first = " ".join(str(error).split())
-        raise UsageError(f"the card's front matter is not YAML: {first:.200}; {_WHAT_TO_DO}") from error
+        raise _front_matter_error(f"not YAML: {' '.join(str(error).split()):.200}") from error
     if content is None:
         return {}
     if not isinstance(content, dict) or text.lstrip().startswith("{"):
-        raise UsageError(f"the card's front matter is not a list of lines KEY: VALUE; {_WHAT_TO_DO}")
+        raise _front_matter_error("expected lines KEY: VALUE")
     return content
 
 
+def _front_matter_error(fault: str) -> UsageError:
+    message = f"the front matter of the card cannot be merged: {fault}; {_ADVICE}"
+    return UsageError(message, code="card-front-matter", fault=fault)
+
+
 def _united(ours: object, theirs: object) -> list[str]:
-    """Our tags, then those that a person added; which of ours hold may have changed."""
+    """Return our tags, then those that a person added; earlier tags of ours may no longer hold."""
     mine = ours if isinstance(ours, list) else []
     given = [theirs] if isinstance(theirs, str) else theirs if isinstance(theirs, list) else []
     return [*mine, *dict.fromkeys(tag for tag in given if tag not in mine and tag not in _OUR_TAGS)]
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
-    """Each key with the lines it stands on as they were written, and the comments above it."""
+    """Return each key with its lines as they were written, and the comments above it."""
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     if node is None:
         return []
-    keys = [(str(key.value), _with_comments(text, key.start_mark.index)) for key, _value in node.value]
+    keys = [(str(key.value), _start_of_comments(text, key.start_mark.index)) for key, _value in node.value]
     ends = [start for _key, start in keys[1:]] + [len(text)]
     return [(key, text[start:end]) for (key, start), end in zip(keys, ends, strict=True)]
 
 
-def _with_comments(text: str, start: int) -> int:
-    """Where the comment lines begin that stand right above a position."""
+def _start_of_comments(text: str, start: int) -> int:
+    """Return the position of the comment lines right above a position."""
     lines = text[:start].splitlines(keepends=True)
     while lines and lines[-1].startswith("#"):
         start -= len(lines.pop())
@@ -187,6 +181,5 @@ def _with_comments(text: str, start: int) -> int:
 
 
 def _comments(block: str) -> str:
-    """The comments of a key that is replaced: we write none."""
-    # At the beginning of a line: further in, it may be the rest of a long title.
+    # Only at the beginning of a line: an indented one may be part of a long title.
     return "".join(line for line in block.splitlines(keepends=True) if line.startswith("#"))

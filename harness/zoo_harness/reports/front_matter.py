@@ -28,11 +28,10 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
 
 def front_matter(record: RunRecord) -> str:
-    """Return the YAML between the two lines of dashes; it is valid for any names in the record."""
+    """Return the YAML between the two lines of dashes; valid for any names in the record."""
     loaders = ["timm", "transformers"] if record.loads_in_timm else []
     base_model = record.weights.source if record.weights.kind in ("timm", "hub") else None
-    results = _evaluation_results(record)
-    dataset = hub_dataset(record)
+    results, dataset = _evaluation_results(record), hub_dataset(record)
     data = ModelCardData(
         base_model=base_model,
         base_model_relation="finetune" if base_model else None,
@@ -68,7 +67,7 @@ def _license(given: str | None) -> dict[str, Any]:
 
 
 def _evaluation_results(record: RunRecord) -> list[EvalResult] | None:
-    """Return the results on the headline's split for finished runs only: leaderboards do not read caveats."""
+    """Return the results on the headline's split, for finished runs only: leaderboards do not read caveats."""
     accuracy, split = record.headline
     if record.status != "finished" or accuracy is None:
         return None

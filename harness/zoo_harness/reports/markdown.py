@@ -1,6 +1,6 @@
-"""Text from outside (class names, titles, paths) as Markdown in which it stays text.
+"""Escape text from outside (class names, titles, paths) for Markdown.
 
-Every value of a card goes through here: what is not :class:`Markdown` yet is escaped when it is filled in.
+Every value of a card that is not :class:`Markdown` yet is escaped when it is filled in.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _WEB_ADDRESS = re.compile(r"https?://[A-Za-z0-9./?=&%#:~_+,;@-]+")
 
 
 class Markdown(str):
-    """Markdown that is meant as such and is not escaped again."""
+    """Text that is Markdown already and is not escaped again."""
 
     __slots__ = ()
 
 
 def text(value: object) -> Markdown:
-    r"""Running text, also inside a table cell; a value must not be the first thing on its line.
+    r"""Escape running text, also inside a table cell; a value must not be the first thing on its line.
 
     >>> print(text("<b>_a_b</b> | c"))
     \<b\>\_a_b\</b\> \| c
@@ -34,7 +34,7 @@ def text(value: object) -> Markdown:
 
 
 def code(value: object) -> Markdown:
-    """A code span, delimited so that backticks inside it cannot end it; not for table cells.
+    """Make a code span that backticks inside it cannot end; not for table cells.
 
     >>> print(code("T-shirt/top"), code("a`b"))
     `T-shirt/top` ``a`b``
@@ -46,12 +46,12 @@ def code(value: object) -> Markdown:
 
 
 def code_list(values: tuple[str, ...] | list[str]) -> Markdown:
-    """Code spans with commas between them."""
+    """Make code spans with commas between them."""
     return Markdown(", ".join(map(code, values)))
 
 
 def fenced(value: str, language: str) -> Markdown:
-    """A block of code as it is, except that a line of it cannot be taken for the end of our part of a card.
+    """Make a block of code, in which no line can look like the end of our part of a card.
 
     >>> print(fenced("zoo list", "shell"))
     ```shell
@@ -64,7 +64,7 @@ def fenced(value: str, language: str) -> Markdown:
 
 
 def link(value: str) -> Markdown:
-    """A web address as a link, anything else as running text.
+    """Make a link of a web address; anything else becomes running text.
 
     >>> print(link("https://arxiv.org/abs/2103.17239"))
     <https://arxiv.org/abs/2103.17239>

@@ -1,4 +1,4 @@
-"""Reads the published tables for comparison with results, and lists how a run's setting differs from theirs."""
+"""Read the published tables, and list how the setting of a run differs from theirs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from functools import cache
 from importlib import resources
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from zoo.backbone import SCRATCH, Training
-from zoo_harness.records.run import RunRecord
+from zoo_harness.records.run import Proportion, Record, RunRecord
 from zoo_harness.reports.wording import learning_rate_in_words, optimizer_in_words, pretrained_on, training_rows
 
 # Each file of zoo_cards, and the recipe that reproduces its setting.
@@ -28,11 +28,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PublishedRow(_Strict):
+class PublishedRow(Record):
     """One row of a table: accuracies in percent, ``None`` if the source has no such column.
 
     ``test_accuracy`` is measured on images that had no influence on training, ``val_accuracy`` on images that were
@@ -62,7 +58,7 @@ class PublishedRow(_Strict):
         return float(self.val_accuracy if self.test_accuracy is None else self.test_accuracy)  # type: ignore[arg-type]
 
 
-class TrainingSetting(_Strict):
+class TrainingSetting(Record):
     """The setting that a source states for all rows of its table."""
 
     epochs: Count
@@ -72,7 +68,7 @@ class TrainingSetting(_Strict):
     input_side: Count
 
 
-class PublishedTable(_Strict):
+class PublishedTable(Record):
     """A table as it was published.
 
     ``metric`` describes figures and setting in words, as cards print them; ``setting`` has the same setting as
@@ -120,14 +116,12 @@ def differences(record: RunRecord, figure: Published) -> list[str]:
     if (dataset.per_class, dataset.limit, dataset.val_fraction) != (None, None, figure.table.val_fraction):
         clauses.append(f"part of the data: {dataset.subset}")
     if figure.row.test_accuracy is not None and dataset.test is None:
-        clauses.append(
-            "accuracy of images that were looked at after every epoch instead of a test split kept for the end"
-        )
+        clauses.append("accuracy on images that were scored after every epoch instead of a test split kept for the end")
     return clauses
 
 
 def _settings(record: RunRecord, figure: Published) -> list[tuple[str, object, object]]:
-    """Return names and values to compare, ours first; what the source does not state counts as equal."""
+    """Return names and values to compare, ours first; a value that the source does not state counts as equal."""
     training, theirs = record.settings.training, figure.table.setting
     side = "{} x {}".format(*record.settings.preprocessing.input_size)
     pretraining = pretrained_on(record) or "not known"
@@ -143,11 +137,11 @@ def _settings(record: RunRecord, figure: Published) -> list[tuple[str, object, o
 
 
 def _training_differences(ours: Training, theirs: Training) -> Iterator[str]:
-    """Compare what no table states but its recipe does: momentum, schedule, augmentation and so on."""
+    """Compare the settings that a recipe has and no table states: momentum, schedule, augmentation and so on."""
     mine, recipes = _rest_of_training(ours), _rest_of_training(theirs)
-    for what in {**recipes, **mine}:
-        if mine.get(what) != recipes.get(what):
-            yield f"{what}: {mine.get(what, 'none')}, instead of {recipes.get(what, 'none')}"
+    for name in {**recipes, **mine}:
+        if mine.get(name) != recipes.get(name):
+            yield f"{name}: {mine.get(name, 'none')}, instead of {recipes.get(name, 'none')}"
 
 
 def _rest_of_training(training: Training) -> dict[str, str]:
@@ -162,34 +156,31 @@ def _rest_of_training(training: Training) -> dict[str, str]:
 
 @cache
 def _tables() -> tuple[tuple[PublishedTable, str], ...]:
-    folder = resources.files("zoo_cards")
-    return tuple(
-        (PublishedTable.model_validate_json(folder.joinpath(name).read_bytes()), recipe)
-        for name, recipe in RECIPE_OF_TABLE.items()
-    )
+    files = RECIPE_OF_TABLE.items()
+    return tuple((PublishedTable.model_validate_json(_content(name)), recipe) for name, recipe in files)
 
 
-Score = Annotated[float, Field(ge=0, le=1)]
+def _content(name: str) -> bytes:
+    return resources.files("zoo_cards").joinpath(name).read_bytes()
 
-# The report's names of the networks: trained from scratch, and pretrained on ImageNet.
+
+# The names that the report gives to the networks that it trained from scratch.
 _SCRATCH = {"vgg16_bn_cifar": "vgg16", "resnet18_cifar": "resnet18", "efficientnet_b0_cifar": "efficientnet_b0"}
-_PRETRAINED = {name: name for name in ("vgg16", "resnet18", "efficientnet_b0")}
-_LAYERWISE = "efficientnet_v2_s"
 
 
-class _Layerwise(_Strict):
+class _Layerwise(Record):
     layers: str
-    train: tuple[Score, ...]
-    test: tuple[Score, ...]
+    train: tuple[Proportion, ...]
+    test: tuple[Proportion, ...]
 
 
-class _Report(_Strict):
+class _Report(Record):
     source: str
     columns: tuple[str, ...]
     orders: str
-    latest_full_data: dict[str, tuple[Score, ...]]
-    trained_from_scratch: dict[str, tuple[Score, ...]]
-    imagenet_pretrained_not_fine_tuned: dict[str, tuple[Score, ...]]
+    latest_full_data: dict[str, tuple[Proportion, ...]]
+    trained_from_scratch: dict[str, tuple[Proportion, ...]]
+    imagenet_pretrained_not_fine_tuned: dict[str, tuple[Proportion, ...]]
     layerwise_si_efficientnet_v2_s_cifar100: _Layerwise
 
 
@@ -212,25 +203,14 @@ def published_separation(backbone: str) -> PublishedSeparation | None:
     >>> published_separation("resnet18_cifar").scores["test"][0]
     0.599
     """
-    report = _report()
-    if backbone in _SCRATCH:
-        scores = _splits(report.trained_from_scratch, _SCRATCH[backbone])
-        return PublishedSeparation(report.source, "trained from scratch", report.columns, scores, {})
-    if backbone in _PRETRAINED:
-        scores = _splits(report.imagenet_pretrained_not_fine_tuned, _PRETRAINED[backbone])
-        return PublishedSeparation(report.source, "as pretrained on ImageNet", report.columns, scores, {})
-    if backbone == _LAYERWISE:
+    report = _Report.model_validate_json(_content("si2023_results.json"))
+    if backbone == "efficientnet_v2_s":
         layerwise = report.layerwise_si_efficientnet_v2_s_cifar100
         layers = {"train": layerwise.train, "test": layerwise.test}
         return PublishedSeparation(report.source, layerwise.layers, report.columns, {}, layers)
-    return None
-
-
-def _splits(table: dict[str, tuple[float, ...]], network: str) -> dict[str, tuple[float, ...]]:
-    return {split: table[f"{network}_{split}"] for split in ("train", "test")}
-
-
-@cache
-def _report() -> _Report:
-    path = resources.files("zoo_cards").joinpath("si2023_results.json")
-    return _Report.model_validate_json(path.read_bytes())
+    setting, table = "as pretrained on ImageNet", report.imagenet_pretrained_not_fine_tuned
+    if backbone in _SCRATCH:
+        setting, table = "trained from scratch", report.trained_from_scratch
+    network = _SCRATCH.get(backbone, backbone)
+    scores = {split: table[key] for split in ("train", "test") if (key := f"{network}_{split}") in table}
+    return PublishedSeparation(report.source, setting, report.columns, scores, {}) if scores else None

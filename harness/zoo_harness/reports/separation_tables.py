@@ -1,4 +1,4 @@
-"""The separation scores of a run for its card and the terminal: rows, definitions, and notes on their reliability."""
+"""Arrange the separation scores of a run for its card and the terminal: rows, definitions and notes."""
 
 from __future__ import annotations
 
@@ -70,11 +70,13 @@ def pixels_in_words(record: RunRecord) -> str:
 
 
 def separation_notes(record: RunRecord) -> list[str]:
-    """Return a sentence for everything that limits the reliability of the scores: few images, ties, equal images."""
+    """Return a sentence for each limit of the reliability of the scores: few images, ties, equal images."""
     notes = []
     for title, split, images in splits_scored(record):
-        if images.images <= DEFAULT_ORDER:
-            notes.append(_too_few(title, images.images))
+        if images.images == 1:
+            notes.append(f"{title}: no scores, because one image has no neighbour.")
+        elif images.images <= DEFAULT_ORDER:
+            notes.append(f"{title}: no score of order {DEFAULT_ORDER}, because each image has one neighbour.")
         for row in separation_rows(record, split):
             if row.found:
                 notes += _notes(f"{title}, {row.name}", row.found)
@@ -107,18 +109,12 @@ def _pixels(split: SplitRecord) -> str:
     return f"{how}, {size} values"
 
 
-def _too_few(title: str, images: int) -> str:
-    if images == 1:
-        return f"{title}: one image has no other to be compared with, so there is no score."
-    return f"{title}: of two images each has one neighbour, so there is no score of order {DEFAULT_ORDER}."
-
-
 def _notes(where: str, found: SplitSeparation) -> list[str]:
     notes = []
     tied = max(score.tied for score in found.scores.values())
     if tied:
-        notes.append(f"{where}: equal distances decide for up to {tied:,} of the {found.si.n:,} images.")
+        notes.append(f"{where}: ties between distances affect up to {tied:,} of the {found.si.n:,} images.")
     if found.duplicates:
-        unlike = f", {found.duplicates_unlike:,} of them one of another class" if found.duplicates_unlike else ""
-        notes.append(f"{where}: {found.duplicates:,} images equal another{unlike}.")
+        unlike = f", {found.duplicates_unlike:,} of them of another class" if found.duplicates_unlike else ""
+        notes.append(f"{where}: {found.duplicates:,} images are duplicates{unlike}.")
     return notes

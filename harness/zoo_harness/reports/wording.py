@@ -1,4 +1,4 @@
-"""What the parts of a record come to in words and figures, for the cards."""
+"""Describe the parts of a record in words and figures, for cards and summaries."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from zoo_harness.records.run import FrozenPartRecord, Measurement, RunRecord, Sp
 
 NOT_MEASURED = "not measured"
 
-# From where a path begins that says where it lies, greedily to the last slash of all: of a folder with spaces in its
-# name nothing may stay.
+# From the start of an absolute path to the last slash: nothing of a folder with spaces in its name may stay.
 _FOLDERS = re.compile(r"""(?<![^\s'"(=])(?:~[^\s/]*|\.\.)?/(?=\S)(?:.*/)?""", re.DOTALL)
 _OPTION_AND_NAME = re.compile(r"(?:--?[\w-]+=)?(?:\w+:(?!//))?")
 
 
 def without_folders(text: str) -> str:
-    """The text with the last part alone of a path that begins at the root, at home or above; others stay.
+    """Shorten a path that begins at the root, at home or above to its last part; other paths stay.
 
     >>> without_folders("folder /srv/me/my photos (split test is its folder val)")
     'folder my photos (split test is its folder val)'
@@ -28,22 +27,22 @@ def without_folders(text: str) -> str:
 
 
 def command_without_folders(command: Iterable[str]) -> tuple[str, ...]:
-    """A command line whose paths are as :func:`without_folders` leaves them.
+    """Shorten the paths of a command line as :func:`without_folders` does.
 
     >>> command_without_folders(["zoo", "eval", "--dataset", "imagefolder:/srv/me/photos", "--out=~/runs/a"])
     ('zoo', 'eval', '--dataset', 'imagefolder:photos', '--out=a')
     """
-    return tuple(map(_word_without_folders, command))
 
+    def shortened(word: str) -> str:
+        start = _OPTION_AND_NAME.match(word)
+        begins = start.end() if start else 0
+        return word[:begins] + without_folders(word[begins:])
 
-def _word_without_folders(word: str) -> str:
-    start = _OPTION_AND_NAME.match(word)
-    begins = start.end() if start else 0
-    return word[:begins] + without_folders(word[begins:])
+    return tuple(map(shortened, command))
 
 
 def percent(measurement: Measurement | None) -> str:
-    """A proportion in percent with its standard error.
+    """Write a proportion in percent with its standard error.
 
     >>> percent(Measurement(value=0.9712, standard_error=0.00167, n=10000))
     '97.12 % ± 0.17'
@@ -53,20 +52,20 @@ def percent(measurement: Measurement | None) -> str:
     return f"{measurement.value:.2%} ± {measurement.standard_error * 100:.2f}".replace("%", " %")
 
 
-def number(value: float | None, unit: str = "", digits: int = 1) -> str:
-    """A figure with its unit; integers get thousands separators and no decimals.
+def number(value: float | None, unit: str = "", digits: int = 1, missing: str = NOT_MEASURED) -> str:
+    """Write a figure with its unit; integers get thousands separators and no decimals.
 
     >>> number(1234567), number(12.345, "s"), number(None)
     ('1,234,567', '12.3 s', 'not measured')
     """
     if value is None:
-        return NOT_MEASURED
+        return missing
     figure = f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
     return f"{figure} {unit}".rstrip()
 
 
 def per_class(split: SplitRecord) -> str:
-    """How the images of a split are spread over the classes.
+    """Describe how many images of a split each class has.
 
     >>> shape = {"pixels": (8, 8), "resized": False}
     >>> per_class(SplitRecord(split="train", images=30, per_class=(20, 10), fingerprint="", **shape))
@@ -77,7 +76,7 @@ def per_class(split: SplitRecord) -> str:
 
 
 def head_in_words(head: Head | DualHead, width: int, classes: int) -> str:
-    """What replaced the classifier.
+    """Describe the new classifier.
 
     >>> head_in_words(Head("head", hidden=256), 384, 10)
     'an MLP at head (384 to 256 to 10, ReLU between)'
@@ -91,7 +90,7 @@ def head_in_words(head: Head | DualHead, width: int, classes: int) -> str:
 
 
 def preprocessing_in_words(preprocessing: Preprocessing) -> str:
-    """What happens to an image before the network sees it.
+    """Describe the preprocessing of an image.
 
     >>> preprocessing_in_words(Preprocessing(input_size=(32, 32), interpolation="bilinear"))
     'shorter side resized to 32 pixels, centre crop of 32 x 32, bilinear'
@@ -109,7 +108,7 @@ def preprocessing_in_words(preprocessing: Preprocessing) -> str:
 
 
 def pretrained_on(record: RunRecord) -> str | None:
-    """The data the weights of this run were made with, ``None`` where it is not known."""
+    """Return the pretraining data of the run's initial weights, ``None`` if unknown."""
     if record.weights.kind == "random":
         return "nothing (random weights)"
     return record.backbone.pretrained_on if record.weights.declared else None
@@ -117,13 +116,13 @@ def pretrained_on(record: RunRecord) -> str | None:
 
 _CHANGES = {
     "crop": "crops of the image padded by an eighth of its side",
-    "flip": "left-right flips",
+    "flip": "horizontal flips",
     "rotate": "rotations by up to 15 degrees",
 }
 
 
 def optimizer_in_words(training: Training) -> str:
-    """The optimizer with the settings it has.
+    """Describe the optimizer with its settings.
 
     >>> optimizer_in_words(Training(optimizer="sgd", momentum=0.9, weight_decay=5e-4))
     'sgd, momentum 0.9, weight decay 0.0005'
@@ -137,27 +136,27 @@ def optimizer_in_words(training: Training) -> str:
 
 
 def learning_rate_in_words(training: Training) -> str:
-    """The learning rate and what becomes of it.
+    """Describe the learning rate and its schedule.
 
     >>> learning_rate_in_words(Training(schedule="multistep", milestones=(60, 120), decay=0.2, warmup_epochs=1))
-    '0.0001, times 0.2 after epochs 60, 120, rising over the first epoch'
+    '0.0001, times 0.2 after epochs 60, 120, linear warm-up over the first epoch'
     """
     parts = [f"{training.learning_rate:g}"]
     if training.schedule == "multistep":
         parts.append(f"times {training.decay:g} after epochs {', '.join(map(str, training.milestones))}")
     if training.schedule == "cosine":
-        parts.append("falling to 0 as a cosine")
+        parts.append("cosine decay to 0")
     if training.warmup_epochs:
         first = "epoch" if training.warmup_epochs == 1 else f"{training.warmup_epochs:g} epochs"
-        parts.append(f"rising over the first {first}")
+        parts.append(f"linear warm-up over the first {first}")
     return ", ".join(parts)
 
 
 def training_rows(training: Training) -> list[tuple[str, str]]:
-    """Rows for the settings that most runs leave alone.
+    """Return rows of the settings that most runs leave at their defaults.
 
     >>> training_rows(Training(augment=("flip",), keep="best"))
-    [('random changes of images', 'left-right flips'), ('checkpoint', 'of the epoch with the best evaluation accuracy')]
+    [('augmentation', 'horizontal flips'), ('checkpoint', 'of the epoch with the best evaluation accuracy')]
     """
     rows = []
     if training.label_smoothing:
@@ -165,47 +164,47 @@ def training_rows(training: Training) -> list[tuple[str, str]]:
     if training.class_weights == "balanced":
         rows.append(("class weights", "balanced: n / (classes x images of the class)"))
     if training.augment:
-        often = f"; {training.views} views of each image" if training.views else ""
-        rows.append(("random changes of images", ", ".join(_CHANGES[name] for name in training.augment) + often))
+        views = f"; {training.views} views of each image" if training.views else ""
+        rows.append(("augmentation", ", ".join(_CHANGES[name] for name in training.augment) + views))
     if training.patience:
-        rows.append(("stopped early", f"after {training.patience} epochs without a better evaluation accuracy"))
+        rows.append(("early stopping", f"after {training.patience} epochs without a better evaluation accuracy"))
     if training.keep == "best":
         rows.append(("checkpoint", "of the epoch with the best evaluation accuracy"))
     return rows
 
 
 def training_in_words(training: Training) -> str:
-    """All settings in one line: the main ones, then in parts between semicolons what is not as by default.
+    """Describe all settings on one line: the main ones, then, between semicolons, those that differ from the defaults.
 
     >>> training_in_words(Training(optimizer="sgd", momentum=0.9, schedule="cosine", augment=("flip",)))
-    '20 epochs, sgd 0.0001, batch 32; momentum 0.9; learning rate falling to 0 as a cosine; random changes of ...'
+    '20 epochs, sgd 0.0001, batch 32; momentum 0.9; learning rate cosine decay to 0; augmentation: horizontal flips'
     """
     optimizer, *settings = optimizer_in_words(training).split(", ")
-    rate, *course = learning_rate_in_words(training).split(", ", maxsplit=1)
+    rate, *schedule = learning_rate_in_words(training).split(", ", maxsplit=1)
     main = f"{training.epochs} epochs, {optimizer} {rate}, batch {training.batch_size}"
     parts = [", ".join(settings)] if settings else []
-    parts += [f"learning rate {words}" for words in course]
+    parts += [f"learning rate {words}" for words in schedule]
     parts += [f"{name}: {words}" for name, words in training_rows(training)]
     return "; ".join([main, *parts])
 
 
 def frozen_part_in_words(made: FrozenPartRecord | None) -> str:
-    """How often the frozen part ran.
+    """Describe how often the frozen part ran.
 
     >>> frozen_part_in_words(FrozenPartRecord(reason=None, kept=("blocks.5 192x7x7",), bytes_per_image=37632))
-    'ran once for each image; every epoch trained the rest on what it gave (blocks.5 192x7x7)'
+    'ran once for each image; every epoch used its cached outputs (blocks.5 192x7x7)'
     >>> frozen_part_in_words(FrozenPartRecord(reason=None, kept=("norm 768",), computed=90, seconds=6.25))
-    'ran once for each image, in 6.2 s that the seconds per epoch leave out; every epoch trained ...'
+    'ran once for each image, in 6.2 s that the seconds per epoch leave out; every epoch used its ...'
     >>> frozen_part_in_words(FrozenPartRecord(reason=None, kept=("norm 768",), computed=0, seconds=0.01))
-    'had run once for each image in an earlier run; every epoch trained the rest on what it gave (norm 768)'
+    'ran in an earlier run; every epoch used its cached outputs (norm 768)'
     """
     if made is None:
         return "not reached"
     if made.reason is not None:
         return f"ran in every epoch: {made.reason}"
     if made.computed == 0:
-        once = "had run once for each image in an earlier run"
+        once = "ran in an earlier run"
     else:
         taken = "" if made.seconds is None else f", in {made.seconds:.1f} s that the seconds per epoch leave out"
         once = f"ran once for each image{taken}"
-    return f"{once}; every epoch trained the rest on what it gave ({', '.join(made.kept)})"
+    return f"{once}; every epoch used its cached outputs ({', '.join(made.kept)})"

@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from zoo import Preprocessing
+from zoo import Preprocessing, ZooError
 from zoo_harness.cli.main import run
 from zoo_harness.frozen.cache.chunk_files import ChunkFiles
 from zoo_harness.frozen.cache.key import CachedTensor, CacheKey, EntryRecord, EntryTitle
@@ -146,32 +147,30 @@ def test_what_is_in_use_stays_and_is_told(keys: list[str], folder: Path, capsys:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "code"),
     [
-        ([], "say what to clear, in one way: KEY ..., --all or --older-than DAYS"),
-        (["--all", "--older-than", "3"], "in one way"),
-        (["--older-than", "-1"], "--older-than -1.0 must be 0 or more days"),
-        (["--older-than", "nan"], "must be 0 or more days"),
-        (["nothing"], "unknown key 'nothing'"),
-        (["../.."], "unknown key '../..'"),
-        ([""], "unknown key ''"),
+        ([], "option-conflict"),
+        (["--all", "--older-than", "3"], "option-conflict"),
+        (["--older-than", "-1"], "option-range"),
+        (["--older-than", "nan"], "option-range"),
+        (["nothing"], "unknown-name"),
+        (["../.."], "unknown-name"),
+        ([""], "unknown-name"),
     ],
 )
-def test_what_cannot_be_meant(
-    keys: list[str], folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+def test_wrong_usage_clears_nothing(
+    keys: list[str], folder: Path, error_of: Callable[..., ZooError], arguments: list[str], code: str
 ) -> None:
-    assert run(["cache", "clear", *arguments]) == 2
-    captured = capsys.readouterr()
-    assert told in captured.err
-    assert captured.out == ""
+    error = error_of("cache", "clear", *arguments)
+    assert (error.code, error.exit_code) == (code, 2)
     assert len(list(folder.iterdir())) == 3
 
 
-def test_digits_that_several_keys_begin_with(keys: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_digits_that_several_keys_begin_with(keys: list[str], folder: Path, error_of: Callable[..., ZooError]) -> None:
     twin = keys[0][:4] + ("0" * 28 if keys[0][4] != "0" else "1" * 28)
     (folder / twin).mkdir()
-    assert run(["cache", "clear", keys[0][:4]]) == 2
-    assert "is the beginning of 2" in capsys.readouterr().err
+    error = error_of("cache", "clear", keys[0][:4])
+    assert (error.code, set(error.facts["keys"])) == ("cache-key-ambiguous", {keys[0][:12], twin[:12]})  # type: ignore[call-overload]
 
 
 def test_a_limit_that_is_no_size(

@@ -189,14 +189,14 @@ def test_what_cannot_be_scored_is_told(
     assert "Traceback" not in captured.err
 
 
-def test_references_without_labels_of_their_own(tmp_path, capsys):
+def test_references_without_labels_of_their_own(tmp_path: Path, error_of: Callable[..., zoo.ZooError]) -> None:
     for name, rows in (("x", np.eye(4)), ("y", np.array([0, 0, 1, 1])), ("references", np.eye(4)[::-1])):
         np.save(tmp_path / f"{name}.npy", rows)
     asked = ["si", str(tmp_path / "x.npy"), "--labels", str(tmp_path / "y.npy"), "--references"]
-    assert run([*asked, str(tmp_path / "references.npy")]) == 2
-    assert "holds no labels: give --reference-labels FILE.npy" in capsys.readouterr().err
+    error = error_of(*asked, str(tmp_path / "references.npy"))
+    assert (error.code, error.exit_code) == ("missing-labels", 2)
 
 
-def test_more_memory_than_there_is_may_be_allowed(tmp_path):
+def test_more_memory_than_the_machine_has_may_be_allowed(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", features=np.eye(6), labels=np.arange(6) % 2)
     assert run(["si", str(tmp_path / "x.npz"), "--memory", "99999999999"]) == 0

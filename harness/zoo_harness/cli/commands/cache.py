@@ -1,4 +1,4 @@
-"""``zoo cache``: list and clear the outputs that earlier runs cached for later ones."""
+"""``zoo cache``: list and clear the cached outputs of frozen layers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _SHOWN = 12  # digits of a key
 cache = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="List or clear what frozen parts of networks put out, which is kept for later runs.",
+    help="List or clear the cached outputs of frozen layers.",
 )
 
 
 @cache.command("list")
 def list_entries(as_json: AsJson = False, _debug: Debug = False) -> None:
-    """List what is kept: of which backbone and data, how large, whether whole, used when."""
+    """List the entries: backbone, data, size, state and time of the last use."""
     from zoo_harness.frozen.cache.entries import cache_folder, cache_limit, entries
     from zoo_harness.util.byte_sizes import bytes_in_words
 
@@ -48,14 +48,14 @@ def clear_entries(
         list[str] | None,
         typer.Argument(metavar="[KEY]...", help="Keys that zoo cache list prints, or their first digits."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Clear all.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Clear all entries.")] = False,
     older_than: Annotated[
-        float | None, typer.Option(help="Clear what was last used more than so many days ago.", metavar="DAYS")
+        float | None, typer.Option(help="Clear entries that were not used in the last DAYS days.", metavar="DAYS")
     ] = None,
     as_json: AsJson = False,
     _debug: Debug = False,
 ) -> None:
-    """Clear what is kept, at once and without asking; what a running process uses stays."""
+    """Clear entries, without confirmation; entries that a running process uses stay."""
     from zoo.errors import ZooError
     from zoo_harness.frozen.cache.entries import cache_folder, clear, remove_leftovers
     from zoo_harness.util.byte_sizes import bytes_in_words
@@ -68,49 +68,41 @@ def clear_entries(
         remove_leftovers(folder)
     freed = sum(entry.bytes for entry in cleared)
     if as_json:
-        print_json(
-            {
-                "cleared": [entry.key for entry in cleared],
-                "bytes": freed,
-                "in_use": [entry.key for entry in in_use],
-            }
-        )
+        kept = [entry.key for entry in in_use]
+        print_json({"cleared": [entry.key for entry in cleared], "bytes": freed, "in_use": kept})
     else:
         print_lines(f"cleared {len(cleared)} of {len(chosen)}, {bytes_in_words(freed)}")
-    told = [
+    faults = [
         f"{entry.key[:_SHOWN]} ({entry.name}) is in use by a running process and was not cleared" for entry in in_use
     ]
     if keys and in_use:
-        raise ZooError("; ".join(told))
-    tell(*told)
+        raise ZooError("; ".join(faults), code="cache-in-use", keys=[entry.key for entry in in_use])
+    tell(*faults)
 
 
 def _chosen(folder: Path, keys: list[str], everything: bool, older_than: float | None) -> list[Entry]:
-    from zoo.errors import UsageError
+    """Return the entries to clear: all, old ones, or those whose keys begin with the given ones."""
+    from zoo.errors import UnknownNameError, UsageError
     from zoo_harness.frozen.cache.entries import entries
 
     if bool(keys) + everything + (older_than is not None) != 1:
-        raise UsageError("say what to clear, in one way: KEY ..., --all or --older-than DAYS; zoo cache list has keys")
+        message = "expected one of KEY ..., --all or --older-than DAYS; zoo cache list prints the keys"
+        raise UsageError(message, code="option-conflict")
     if older_than is not None and not older_than >= 0:
-        raise UsageError(f"--older-than {older_than} must be 0 or more days")
+        message = f"--older-than {older_than} must be 0 or more days"
+        raise UsageError(message, code="option-range", option="older_than")
     found = entries(folder)
-    if keys:
-        return _named(keys, found)
-    return [entry for entry in found if everything or time.time() - entry.last_used >= (older_than or 0) * _DAY]
-
-
-def _named(keys: list[str], found: list[Entry]) -> list[Entry]:
-    """Return the entries whose keys are, or begin with, those given."""
-    from zoo.errors import UnknownNameError, UsageError
-
+    if not keys:
+        return [entry for entry in found if everything or time.time() - entry.last_used >= (older_than or 0) * _DAY]
     chosen = {}
     for key in keys:
         matching = [entry for entry in found if entry.key.startswith(key.lower())]
         if not matching or not key:
             raise UnknownNameError("key", key, [entry.key[:_SHOWN] for entry in found], "zoo cache list prints them")
         if len(matching) > 1:
-            several = ", ".join(entry.key[:_SHOWN] for entry in matching)
-            raise UsageError(f"key {key!r} is the beginning of {len(matching)}: {several}; give more digits")
+            several = [entry.key[:_SHOWN] for entry in matching]
+            message = f"key {key!r} is the beginning of {len(several)}: {', '.join(several)}; give more digits"
+            raise UsageError(message, code="cache-key-ambiguous", given=key, keys=several)
         chosen[matching[0].key] = matching[0]
     return list(chosen.values())
 
@@ -124,13 +116,10 @@ def _row(entry: Entry) -> list[str]:
     else:
         title, images = entry.record.title, entry.record.key.images
         about = [title.backbone, title.dataset, title.split, f"{images:,}"]
-    return [entry.key[:_SHOWN], *about, bytes_in_words(entry.bytes), _state(entry), used]
-
-
-def _state(entry: Entry) -> str:
-    if entry.state == "partial" and entry.record is not None:
-        return f"{entry.images_done / entry.record.key.images:.0%} done"
-    return entry.state
+    state: str = entry.state
+    if state == "partial" and entry.record is not None:
+        state = f"{entry.images_done / entry.record.key.images:.0%} done"
+    return [entry.key[:_SHOWN], *about, bytes_in_words(entry.bytes), state, used]
 
 
 def _as_dict(entry: Entry) -> dict[str, Any]:

@@ -21,32 +21,33 @@ def card(
         ),
     ],
     write: Annotated[
-        bool, typer.Option("--write", help="Write it into the run's README.md; what you wrote beside our part stays.")
+        bool, typer.Option("--write", help="Write it into the run's README.md; your own text is preserved.")
     ] = False,
     _debug: Debug = False,
 ) -> None:
     """Print the card of a backbone or of a run, in Markdown."""
-    if _means_a_run(subject):
-        directory = Path(subject).expanduser()
-        _of_run(directory.parent if directory.name in ("run.json", "zoo.json") else directory, write=write)
-        return
-    if write:
-        from zoo.errors import UsageError
-
-        raise UsageError(f"--write is for the card of a run, and {subject!r} is not the directory of one")
-    print_lines(_card_of_backbone(subject).rstrip("\n"))
-
-
-def _means_a_run(subject: str) -> bool:
+    from zoo.errors import UsageError
     from zoo.registry import load_registry
 
-    if "/" in subject or subject in (".", ".."):
-        return True
-    return subject not in load_registry().backbones and Path(subject).exists()
+    registry = load_registry()
+    is_name = subject in registry.backbones or not Path(subject).exists()
+    if "/" in subject or subject in (".", "..") or not is_name:
+        directory = Path(subject).expanduser()
+        _run_card(directory.parent if directory.name in ("run.json", "zoo.json") else directory, write=write)
+        return
+    if write:
+        message = f"--write is only for the card of a run: {subject!r} is not the directory of one"
+        raise UsageError(message, code="option-unused", option="write")
+    warn_of(registry.problems)
+    backbone = registry.backbone(subject)
+
+    from zoo_harness.reports.backbone_card import render_backbone_card  # imports torch, which takes seconds
+
+    print_lines(render_backbone_card(backbone).rstrip("\n"))
 
 
-def _of_run(directory: Path, *, write: bool) -> None:
-    """Print a run's card with what a person has added to it, or write it."""
+def _run_card(directory: Path, *, write: bool) -> None:
+    """Print a run's card with the text that a person added to it, or write it."""
     from zoo.errors import UsageError
     from zoo_harness.records.file_names import RECORD
     from zoo_harness.records.run import read_run, record_file
@@ -56,29 +57,19 @@ def _of_run(directory: Path, *, write: bool) -> None:
 
     published = record_file(directory).name == RECORD
     if published and write:
-        raise UsageError(f"{directory} is a published checkpoint, not a run; publish its run again to renew the card")
+        message = f"{directory} is a published checkpoint, not a run; to renew its card, publish its run again"
+        raise UsageError(message, code="not-a-run", path=directory)
     card = render_card(read_run(directory), published=published)
     try:
-        # Of a stranger's checkpoint nothing but what the record says is printed.
+        # Only the record of a stranger's checkpoint is printed, because its card may say anything.
         card = card if published else merged_card(read_card(directory), card)
     except UsageError as error:
         if write:
-            raise UsageError(f"{directory / 'README.md'} is left as it is: {error}") from error
+            message = f"{directory / 'README.md'} was not changed: {error}"
+            raise UsageError(message, code="card-not-merged", path=directory) from error
         tell(f"warning: not merged with {directory / 'README.md'}: {error}")
     if write:
         write_text(directory / "README.md", card)
         print_lines(str(directory / "README.md"))
         return
     print_lines(card.rstrip("\n"))
-
-
-def _card_of_backbone(name: str) -> str:
-    from zoo.registry import load_registry
-
-    registry = load_registry()
-    warn_of(registry.problems)
-    backbone = registry.backbone(name)
-
-    from zoo_harness.reports.backbone_card import render_backbone_card  # and with it torch, which takes seconds
-
-    return render_backbone_card(backbone)

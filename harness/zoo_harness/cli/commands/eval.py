@@ -1,4 +1,4 @@
-"""``zoo eval NAME --dataset D``: fine-tune one block, score, write the run; or score a checkpoint again."""
+"""``zoo eval``: fine-tune one block of a backbone, or score a checkpoint again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Name = Annotated[
     str | None,
     typer.Argument(
         metavar="[NAME]",
-        help="A backbone; 'zoo list' lists them. With --epochs 0 also a run, or OWNER/NAME[@REV] on the Hub.",
+        help="A backbone; 'zoo list' lists them. With --epochs 0 also a run or OWNER/NAME[@REV].",
         autocompletion=complete_backbone,
     ),
 ]
@@ -31,8 +31,8 @@ def _eval(
 ) -> None:
     """Fine-tune one block of a backbone on a data set, score it, and write checkpoint, card and plots.
 
-    With a run or a published checkpoint and --epochs 0: score it again on the data it was scored on, or on another
-    data set with the same classes, and report which of its figures were reproduced (exit status 1 if not all).
+    With a run or a published checkpoint and --epochs 0: score it again on its own data, or on another data set with the
+    same classes, and report which of the recorded figures were reproduced (exit status 1 if not all).
     """
     from zoo_harness.hub.locate import names_a_checkpoint
 

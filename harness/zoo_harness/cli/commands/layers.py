@@ -1,4 +1,4 @@
-"""``zoo layers``: the Separation Index at every feature layer, with its curve."""
+"""``zoo layers``: score every feature layer with the Separation Index."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 _LONGEST_BAR, _SHORTEST_BAR = 24, 10
-_WIDTH = 120  # where there is no terminal
+_WIDTH = 120  # without a terminal
 
 
 Names = Annotated[
@@ -73,7 +73,7 @@ def _print_curve(curve: Curve, scoring: Scoring) -> None:
         values = (f"{score.value:.4f}" for score in others)
         rows.append([layer.path, f"{layer.width:,}", layer.vector, str(first), *values])
     order = curve.layers[0].separation.order
-    # The key, because columns have to be narrow beside the bars.
+    # The keys, because the columns beside the bars must be narrow.
     headings = [f"{each.key} {order}" if each.has_orders else each.heading for each in SCORES]
     columns = ["layer", "width", "vector", *headings]
     bar = _room_for_bars([columns, *rows])

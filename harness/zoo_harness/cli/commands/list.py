@@ -1,4 +1,4 @@
-"""``zoo list``, ``zoo plugins`` and ``zoo datasets``: what there is."""
+"""``zoo list``, ``zoo plugins`` and ``zoo datasets``: list what is installed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zoo_harness.cli.output import print_json, print_table, warn_of
 
 
 def list_backbones(as_json: AsJson = False, _debug: Debug = False) -> None:
-    """List the backbones, where their weights come from, and whether those are on this machine."""
+    """List the backbones with the sources of their weights, and whether the weights are on this machine."""
     from zoo_harness.cli.catalogue import read_catalogue
 
     catalogue = read_catalogue()
@@ -18,58 +18,34 @@ def list_backbones(as_json: AsJson = False, _debug: Debug = False) -> None:
     if as_json:
         print_json(backbones)
         return
-    rows = [
-        [
-            row["name"],
-            "yes" if row["on_this_machine"] else "no",
-            f"{row['imagenet_top1']:.2f}" if row["imagenet_top1"] is not None else "-",
-            ", ".join(row["recipes"]),
-            row["weights"],
-        ]
-        for row in backbones
-    ]
+    rows = []
+    for row in backbones:
+        here = "yes" if row["on_this_machine"] else "no"
+        top1 = "-" if row["imagenet_top1"] is None else f"{row['imagenet_top1']:.2f}"
+        rows.append([row["name"], here, top1, ", ".join(row["recipes"]), row["weights"]])
     print_table(["backbone", "here", "top-1", "recipes", "weights"], rows, right=["top-1"])
 
 
 def list_plugins(as_json: AsJson = False, _debug: Debug = False) -> None:
-    """List the plugins found, what each declares, and why any of them could not be used."""
+    """List the plugins, their declarations, and the error of each plugin that cannot be used."""
+    from dataclasses import asdict
+
     from zoo.registry import load_registry
 
     plugins = load_registry().plugins
     if as_json:
-        print_json(
-            [
-                {
-                    "entry_point": plugin.entry_point,
-                    "value": plugin.value,
-                    "distribution": plugin.distribution,
-                    "version": plugin.version,
-                    "backbones": plugin.backbones,
-                    "datasets": plugin.datasets,
-                    "errors": plugin.errors,
-                }
-                for plugin in plugins
-            ]
-        )
+        print_json([asdict(plugin) for plugin in plugins])
         return
-    print_table(
-        ["plugin", "distribution", "version", "backbones", "datasets", "state"],
-        [
-            [
-                plugin.entry_point,
-                plugin.distribution,
-                plugin.version,
-                ", ".join(plugin.backbones) or "-",
-                ", ".join(plugin.datasets) or "-",
-                "; ".join(plugin.errors) or "ok",
-            ]
-            for plugin in plugins
-        ],
-    )
+    rows = []
+    for plugin in plugins:
+        declared = [", ".join(plugin.backbones) or "-", ", ".join(plugin.datasets) or "-"]
+        state = "; ".join(plugin.errors) or "ok"
+        rows.append([plugin.entry_point, plugin.distribution, plugin.version, *declared, state])
+    print_table(["plugin", "distribution", "version", "backbones", "datasets", "state"], rows)
 
 
 def list_datasets(as_json: AsJson = False, _debug: Debug = False) -> None:
-    """List the data sets, and how to name one on the command line."""
+    """List the data sets by their names on the command line."""
     from zoo_harness.cli.catalogue import read_catalogue
 
     catalogue = read_catalogue()
@@ -78,25 +54,16 @@ def list_datasets(as_json: AsJson = False, _debug: Debug = False) -> None:
     if as_json:
         print_json(datasets)
         return
-    print_table(
-        ["dataset", "title", "classes", "images", "license", "plugin"],
-        [
-            [
-                row["call"],
-                row["title"],
-                str(len(row["classes"])) if row["classes"] else "-",
-                " + ".join(f"{size:,} {split}" for split, size in (row["sizes"] or {}).items()) or "-",
-                row["license"] or "-",
-                row["plugin"],
-            ]
-            for row in datasets
-        ],
-        right=["classes"],
-    )
+    rows = []
+    for row in datasets:
+        classes = str(len(row["classes"])) if row["classes"] else "-"
+        images = " + ".join(f"{size:,} {split}" for split, size in (row["sizes"] or {}).items()) or "-"
+        rows.append([row["call"], row["title"], classes, images, row["license"] or "-", row["plugin"]])
+    print_table(["dataset", "title", "classes", "images", "license", "plugin"], rows, right=["classes"])
 
 
 def _row(backbone: dict[str, Any]) -> dict[str, Any]:
-    """The backbone as ``--json`` prints it, and whether its weights are on this machine."""
+    """Return the backbone as ``--json`` prints it, and whether its weights are on this machine."""
     from zoo.errors import PluginError
     from zoo_harness.cli.catalogue import weights_are_here
 

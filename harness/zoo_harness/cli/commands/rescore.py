@@ -1,4 +1,4 @@
-"""``zoo eval REPO|RUN --epochs 0``: score a checkpoint again, and say which of its figures were reproduced."""
+"""``zoo eval REPO|RUN --epochs 0``: score a checkpoint again, and report which of its figures were reproduced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def rescore_checkpoint(name: str, dataset: str | None, given: Given, *, as_json: bool, quiet: bool) -> None:
-    """Score the checkpoint of that name as its record says, and report; exit status 1 if a figure differs."""
+    """Score a checkpoint with the settings of its record; exit with status 1 if a figure is not reproduced."""
     options = _options_for(name, given)
 
     from zoo_harness.api import rescore
@@ -42,9 +42,8 @@ def _options_for(name: str, given: Given) -> dict[str, Any]:
     others = sorted(given.keys() - declared(RescoreOptions).keys() - {"epochs"})
     if others:
         spelled = ", ".join(declared(EvalOptions)[other][1].spelling(other) for other in others)
-        raise UsageError(
-            f"{spelled}: {name!r} is a checkpoint and is scored as it is; leave that out", code="option-unused"
-        )
+        message = f"{spelled}: {name!r} is a checkpoint and is scored as it is; leave that out"
+        raise UsageError(message, code="option-unused", options=others)
     return {option: value for option, value in given.items() if option != "epochs"}
 
 

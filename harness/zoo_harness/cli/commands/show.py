@@ -1,4 +1,4 @@
-"""``zoo show NAME``: everything that is declared of a backbone, and what a recipe makes of it."""
+"""``zoo show NAME``: print the declaration of a backbone and the parameters that a recipe trains."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ def show(
     recipe: RecipeName = "default",
     classes: Annotated[int, typer.Option(help="Number of classes of the new head.")] = 10,
     partition: Annotated[
-        bool, typer.Option("--partition", "--split", help="Show where training starts, and what is kept of an image.")
+        bool,
+        typer.Option("--partition", "--split", help="Show where training starts, and the outputs cached per image."),
     ] = False,
     as_json: AsJson = False,
     _debug: Debug = False,
 ) -> None:
-    """Show a backbone: provenance, recipe, the exact parameters that train, counts, feature layers."""
+    """Show a backbone: provenance, recipe, trained tensors, parameter counts and feature layers."""
     from zoo.registry import load_registry
     from zoo_harness.records.option_checks import check_classes
 
@@ -30,7 +31,7 @@ def show(
     backbone.tuning(recipe)
     check_classes(classes)
 
-    # From here on torch is imported, which takes seconds; what could be checked without it has been.
+    # These import torch, which takes seconds; everything above is checked without it.
     from zoo_harness.models.weight_source import find_local
     from zoo_harness.reports.backbone_summary import describe_backbone
 
@@ -68,11 +69,11 @@ def _print(shown: dict[str, Any]) -> None:
         "",
         *_count_lines(shown["parameters"]),
         "",
-        f"What trains, {len(shown['trained_names'])} tensors",
+        f"Trained tensors: {len(shown['trained_names'])}",
         "",
         *(f"  {name}" for name in shown["trained_names"]),
         "",
-        "Feature layers, in depth order; the last is what the classifier sees",
+        "Feature layers, in depth order; the last is the input of the classifier",
         "",
     )
     rows = [[layer["path"], str(layer["width"]), layer["pool"]] for layer in shown["features"]]
@@ -86,14 +87,14 @@ def _recipe_lines(shown: dict[str, Any]) -> list[str]:
     lines = [
         f"  unfrozen       {', '.join(shown['unfreeze']) or 'nothing but the head'}",
         f"  head           {'; '.join(heads)}",
-        *_training_lines(shown["training_in_words"]),
+        *_lines("training", shown["training_in_words"].split("; ")),
         f"  images         {shown['images']}",
     ]
     return [*lines, f"  source         {shown['recipe_source']}"] if shown["recipe_source"] else lines
 
 
-def _training_lines(words: str) -> list[str]:
-    return [f"  {'' if place else 'training':<14} {part}" for place, part in enumerate(words.split("; "))]
+def _lines(title: str, parts: list[str]) -> list[str]:
+    return [f"  {'' if place else title:<14} {part}" for place, part in enumerate(parts)]
 
 
 def _kind_of_head(part: dict[str, Any]) -> str:
@@ -120,8 +121,7 @@ def _partition_lines(partition: dict[str, Any]) -> list[str]:
     kept = [f"{part['name']}: {' x '.join(map(str, part['shape']))} {part['dtype']}" for part in partition["kept"]]
     whole, suffix = partition["flops"], partition["suffix_flops"]
     return [
-        *(f"  {'' if place else 'kept per image':<14} {line}" for place, line in enumerate(kept)),
-        f"  {'':<14} {partition['bytes_per_image']:,} bytes; half of that in bf16",
+        *_lines("kept per image", [*kept, f"{partition['bytes_per_image']:,} bytes; half of that in bf16"]),
         f"  forward pass   {whole / 1e9:.2f} GFLOP an image",
         f"  before the cut {(whole - suffix) / 1e9:.2f} GFLOP, {1 - suffix / whole:.1%}: once an image",
         f"  after it       {suffix / 1e9:.2f} GFLOP, {suffix / whole:.1%}: in every epoch",

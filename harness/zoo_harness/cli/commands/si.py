@@ -1,4 +1,4 @@
-"""``zoo si FILE``: the Separation Index family of a features file."""
+"""``zoo si FILE``: score the features in a file with the Separation Index family."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``zoo train NAME --dataset D``: train a whole network from scratch, choose by a held-out part, test at the end."""
+"""``zoo train``: train a whole network from scratch."""
 
 from __future__ import annotations
 

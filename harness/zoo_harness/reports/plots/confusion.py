@@ -1,12 +1,13 @@
-"""The picture of a confusion matrix: a row for each true class, a column for each class that images were taken for.
+"""Plot a confusion matrix: a row for each true class, a column for each predicted class.
 
-A cell is as dark as its share of the row, by its square root, since the mistakes would be invisible otherwise. Names
-stand at the ticks and numbers in the cells as long as both can be read; beyond that the classes have their numbers.
+The darkness of a cell is the square root of its share of the row, because mistakes would be invisible otherwise. Class
+names and counts are written if there is room; otherwise classes are numbered.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -68,17 +69,10 @@ def _name_classes(axes: Axes, classes: tuple[str, ...], room: float) -> None:
 def _write_counts(
     axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64], colours: Colormap, norm: PowerNorm
 ) -> None:
-    """The number of images in each cell that has any, light on dark and dark on light."""
+    """Write the number of images into each cell that has any, light on dark and dark on light."""
     size = 8 if counts.max() < 10_000 else 6
     for row, column in np.argwhere(counts).tolist():
         red, green, blue, _opaque = colours(norm(shares[row, column]))
         dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
-        axes.text(
-            column,
-            row,
-            str(counts[row, column]),
-            ha="center",
-            va="center",
-            fontsize=size,
-            color="white" if dark else INK,
-        )
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "color": "white" if dark else INK}
+        axes.text(column, row, str(counts[row, column]), **style)

@@ -1,4 +1,4 @@
-"""The picture of ``zoo layers``: the Separation Index from the pixels to the layer that the classifier sees."""
+"""Plot the Separation Index of each layer, from the pixels to the input of the classifier."""
 
 from __future__ import annotations
 
@@ -14,26 +14,25 @@ from zoo_harness.reports.plots.run import DOTS_PER_INCH, INK, QUIET, save_figure
 
 
 def plot_run_curve(curve: LayerCurveRecord, backbone: str, path: Path) -> None:
-    """Write the curve as a PNG."""
+    """Write the layer curve of a run as a PNG."""
     images = curve.layers[-1].separation.si.n
     about = f"{images:,} images, split {shown_name(curve.split, '?')}; layers pooled, euclidean distance"
     plot_layers([(f"{backbone}, after training", curve.layers)], about, path)
 
 
-# As just scored, or as the record of a run has them.
 Layers = Sequence[ScoredLayer] | Sequence[LayerScores]
 Curve = tuple[str, Layers]
 
-# Of Okabe and Ito: told apart by every kind of colour vision.
+# Of Okabe and Ito: distinct for every kind of colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vP"
 _MOST_NAMES = 30
 
 
 def plot_layers(curves: Sequence[Curve], about: str, path: Path) -> None:
-    """Write one line per curve with its bootstrap errors; x is the layer, or its depth where the layers differ.
+    """Write one line per curve with its bootstrap errors; x is the layer, or its depth if the curves' layers differ.
 
-    ``about`` says above the curves what they were scored on, and how.
+    ``about`` is the title: the data and the method.
     """
     names = [layer.path for layer in curves[0][1]]
     same = all([layer.path for layer in layers] == names for _title, layers in curves)
@@ -71,7 +70,7 @@ def _prepare(axes: Axes, names: Sequence[str], *, by_name: bool) -> None:
     axes.grid(axis="y", color=QUIET, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     if not by_name:
-        axes.set_xlabel("depth: 0 the pixels, 1 what the classifier sees", color=INK)
+        axes.set_xlabel("depth: 0 the pixels, 1 the input of the classifier", color=INK)
         return
     every = -(-len(names) // _MOST_NAMES)
     axes.set_xticks(range(0, len(names), every), names[::every], rotation=60, ha="right", fontsize=8)

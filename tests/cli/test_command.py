@@ -1,0 +1,78 @@
+"""A command takes the options of its class, and passes on those that were typed, with their declared types."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+import typer
+from typer.testing import CliRunner
+from typing_extensions import TypedDict
+
+from zoo_harness.cli.command import Given, command
+from zoo_harness.records.option import Option
+
+
+class Options(TypedDict, total=False):
+    count: Annotated[int | None, Option("A count.", 3)]
+    color: Annotated[Literal["red", "blue"] | None, Option("A colour.")]
+    steps: Annotated[str | Sequence[int] | None, Option("Steps.", metavar="N,N")]
+    names: Annotated[Sequence[str] | None, Option("Names; repeatable.")]
+    place: Annotated[str | Path | None, Option("A place.")]
+    curve: Annotated[bool, Option("A curve.", True, "--curve/--no-curve")]
+    fast: Annotated[bool, Option("Be fast.", False, "--fast")]
+
+
+@pytest.fixture
+def invoke() -> Callable[..., tuple[str, bool, dict[str, Any]]]:
+    """Run a command with arguments, and return its argument, its flag and the options that it was given."""
+    received: list[tuple[str, bool, dict[str, Any]]] = []
+
+    def body(
+        name: Annotated[str, typer.Argument()], *, given: Given, loud: Annotated[bool, typer.Option("--loud")] = False
+    ) -> None:
+        """Do it."""
+        received.append((name, loud, dict(given)))
+
+    app = typer.Typer(rich_markup_mode=None)
+    app.command()(command(Options, body))
+
+    def run(*arguments: str) -> tuple[str, bool, dict[str, Any]]:
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output
+        return received.pop()
+
+    return run
+
+
+def test_options_that_are_not_typed_are_not_given(invoke: Callable[..., object]) -> None:
+    assert invoke("net") == ("net", False, {})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        (["--count", "3"], {"count": 3}),  # its default, but typed
+        (["--color", "green"], {"color": "green"}),  # the function checks choices, with near misses
+        (["--steps", "1,2"], {"steps": "1,2"}),
+        (["--names", "a", "--names", "b"], {"names": ["a", "b"]}),
+        (["--place", "here"], {"place": "here"}),
+        (["--no-curve"], {"curve": False}),
+        (["--fast"], {"fast": True}),
+    ],
+)
+def test_typed_options_are_given(arguments: list[str], given: dict[str, Any], invoke: Callable[..., object]) -> None:
+    assert invoke("net", "--loud", *arguments) == ("net", True, given)
+
+
+def test_the_signature_has_arguments_options_and_flags_in_this_order() -> None:
+    def body(name: str, *, given: Given, loud: bool = False) -> None:
+        """Do it."""
+
+    made = command(Options, body)
+    names = list(inspect.signature(made).parameters)
+    assert names == ["context", "name", *Options.__annotations__, "loud", "_debug"]
+    assert made.__doc__ == "Do it."

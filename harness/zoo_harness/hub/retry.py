@@ -1,9 +1,9 @@
 """Bounds the retries of the Hub's client, and retries the requests that the client sends only once.
 
-huggingface_hub retries listings, uploads and most downloads itself (``http_backoff``), but sleeps as long as a server
-asks it to. It does not retry look-ups, ``create_repo``, commits, ``create_tag`` and downloads answered with 5xx:
-:func:`with_retries` does. :func:`retry_budget` checks the responses to both, so that their attempts do not multiply:
-it stops after five failures of one request in a row, or once the requested waits exceed a minute in total.
+huggingface_hub retries listings, uploads and most downloads itself, but sleeps as long as a server asks it to. It does
+not retry look-ups, ``create_repo``, commits, ``create_tag`` and downloads answered with 5xx: :func:`with_retries` does.
+:func:`retry_budget` checks the responses to both, so that their attempts do not multiply: it stops after five failures
+of one request in a row, or once the requested waits exceed a minute in total.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from itertools import count
 from math import ceil
 from time import monotonic, sleep
@@ -26,7 +24,7 @@ _T = TypeVar("_T")
 _MAX_ATTEMPTS = 5
 _MAX_SECONDS = 60.0  # of requested waits in an operation, and of attempts that get no response
 _TRANSIENT_STATUSES = (408, 429, 500, 502, 503, 504)
-_RATE_LIMIT = re.compile(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d+)")
+_RATE_LIMIT = re.compile(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,12})")
 
 
 class RetriesExhaustedError(Exception):
@@ -95,7 +93,7 @@ def retry_budget(log: Callable[[str], None]) -> Iterator[None]:
 
 
 def with_retries(request: Callable[[], _T]) -> _T:
-    """Return what ``request`` returns, after up to five attempts; raise its last error unchanged.
+    """Return the result of ``request``, after up to five attempts; raise its last error unchanged.
 
     It needs a surrounding :func:`retry_budget`, and a request that may be sent twice.
     """
@@ -120,14 +118,8 @@ def with_retries(request: Callable[[], _T]) -> _T:
 
 def is_transient(error: BaseException) -> bool:
     """Whether a later attempt may succeed: rate limit, server fault, or connection lost."""
-    status = status_of(error)
-    return status in _TRANSIENT_STATUSES if status is not None else lost_connection(error)
-
-
-def status_of(error: BaseException) -> int | None:
-    """Return the HTTP status that caused an error, ``None`` if no response did."""
     response = response_of(error)
-    return None if response is None else int(response.status_code)
+    return lost_connection(error) if response is None else response.status_code in _TRANSIENT_STATUSES
 
 
 def response_of(error: BaseException) -> Any:
@@ -150,13 +142,11 @@ def has_type(error: BaseException, *names: str) -> bool:
     return any(kind.__name__ in names for one in causes(error) for kind in type(one).__mro__)
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
     """Iterate over an error and its explicit causes, latest first."""
-    # Not __context__: that may be an earlier attempt.
-    following: BaseException | None = error
-    while following is not None:
-        yield following
-        following = following.__cause__
+    while error is not None:
+        yield error
+        error = error.__cause__  # not __context__, which may be an earlier attempt
 
 
 def _response_hooks() -> list[Callable[[Any], None]]:
@@ -167,14 +157,6 @@ def _response_hooks() -> list[Callable[[Any], None]]:
 
 
 def _requested_wait(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds requested by the Hub's ``RateLimit`` or by ``Retry-After`` (seconds or a date)."""
-    if limit := _RATE_LIMIT.search(headers.get("RateLimit", "")):
-        return float(limit[1][:12])
-    requested = headers.get("Retry-After", "").strip()
-    if requested.isascii() and requested.isdigit():
-        return float(requested[:12])
-    try:
-        date = parsedate_to_datetime(requested)
-    except ValueError:
-        return None
-    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    """Return the seconds that the Hub requests by ``RateLimit`` or ``Retry-After``."""
+    limit = _RATE_LIMIT.search(headers.get("RateLimit", "")) or re.match(r"(\d{1,12})", headers.get("Retry-After", ""))
+    return float(limit[1]) if limit else None

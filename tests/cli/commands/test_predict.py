@@ -15,7 +15,7 @@ import torch
 
 import zoo
 from zoo import Backbone
-from zoo_harness.checkpoints.file_prediction import predict_files
+from zoo_harness.checkpoints.loaded_model import predict_files
 from zoo_harness.cli.main import run
 
 from ...hub_server import Hub

@@ -108,7 +108,7 @@ def another_checkpoint(tree: Path) -> None:
     ("tamper", "loader", "told"),
     [
         (another_checkpoint, "zoo.load", "other logits than the run's network, by up to 1"),
-        (lambda tree: edit_record(tree, lambda it: it["dataset"].update(classes=[*"abc"])), "zoo.load", "other classes"),
+        (lambda tree: edit_record(tree, lambda it: it["dataset"].update(classes=[*"abc"])), "zoo.load", "classes"),
         (edit_configuration(lambda it: it.update(architecture="test_vit")), "timm", "cannot load the tree"),
         (edit_configuration(lambda it: it.update(label_names=["a", "b", "c"])), "transformers", "other class names"),
         (

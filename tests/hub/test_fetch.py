@@ -316,7 +316,7 @@ def test_attempts_do_not_multiply_and_the_status_is_told(hub: Hub, path: str, wh
         fetch(said=said)
     assert len(hub.seen("*", path)) <= 6
     assert sum(hub.waits) < 60
-    assert f"the Hub answered with status {what}; trying again (attempt 1 of 5)" in said
+    assert f"the Hub answered with status {what}; trying again in 1 seconds (attempt 1 of 5)" in said
 
 
 def test_a_connection_that_is_always_cut_is_given_up_soon(hub: Hub) -> None:
@@ -355,4 +355,4 @@ def test_a_wait_that_can_be_waited_is_said(hub: Hub) -> None:
 
     assert content(fetch(said=said)) == TREE
     assert hub.waits == [30]
-    assert said[0] == "the Hub answered with status 429; waiting 30 seconds as it asks (attempt 1 of 5)"
+    assert said[0] == "the Hub answered with status 429; trying again in 30 seconds (attempt 1 of 5)"

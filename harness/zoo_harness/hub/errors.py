@@ -17,7 +17,7 @@ from typing import Any
 
 from zoo.errors import HubError, ZooError
 from zoo_harness.hub.names import RepositoryReference
-from zoo_harness.hub.retry import RetriesExhaustedError, causes, has_type, lost_connection, response_of
+from zoo_harness.hub.retry import TransientResponseError, causes, has_type, lost_connection, requested_wait, response_of
 
 _LOGIN = "set HF_TOKEN to a token of yours, or log in with: hf auth login"
 _MIN_TOKEN_LENGTH = 8  # a shorter text is no token, and would match in the middle of words
@@ -123,8 +123,8 @@ def _refusal(action: str, reference: RepositoryReference, response: Any, error: 
         return "not-found", f"there is no such repository, or it is private and no token was found; {_LOGIN}"
     if has_type(error, "RepositoryNotFoundError"):
         return "not-found", "there is no such repository, or it is private and the token has no access to it"
-    if refused := [one for one in causes(error) if isinstance(one, RetriesExhaustedError) and one.wait is not None]:
-        return "wait", f"{refused[0]}; try again after that"
+    if requested_wait(response) is not None:
+        return "wait", f"{TransientResponseError(response)}; try again after that"
     if status == 403:
         verb, alternative = ("read from", "") if action == "fetch" else ("write to", ", or --create-pr")
         return "forbidden", f"the token may not {verb} {reference.owner!r}; use one with that right{alternative}"

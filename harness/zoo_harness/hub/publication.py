@@ -23,6 +23,7 @@ from zoo_harness.records.file_names import (
     CONFIGURATION,
     CONFUSION,
     HISTORY,
+    PLOTS,
     RECORD,
     SAMPLES,
     is_published,
@@ -30,7 +31,6 @@ from zoo_harness.records.file_names import (
 from zoo_harness.records.run import RunRecord, read_run
 from zoo_harness.reports.card_merge import merged_card, read_card
 from zoo_harness.reports.wording import command_without_folders, without_folders
-from zoo_harness.runs.directory import PLOTS
 from zoo_harness.util.atomic_files import create_folder, replacing, write_bytes, write_text
 from zoo_harness.util.digests import sha256_of
 

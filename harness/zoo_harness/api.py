@@ -173,19 +173,12 @@ def pull(repository: str, to: str | Path | None = None, *, progress: bool | Repo
     It is copied to the folder ``to``, or stays in the Hub's cache. Raises a :class:`~zoo.ZooError` for whatever cannot
     be fetched or is not what its record says.
     """
-    from zoo_harness.hub.names import parse_reference
+    from zoo_harness.hub.fetch import without_bars
+    from zoo_harness.hub.locate import pull_checkpoint
     from zoo_harness.runs.run import open_run
 
-    reference, target = parse_reference(repository), None if to is None else Path(to).expanduser()
-    if target is not None:
-        from zoo_harness.hub.fetch import check_target
-
-        check_target(target)
-    from zoo_harness.hub.fetch import without_bars
-    from zoo_harness.hub.pull import pull_checkpoint
-
     with _reporter(progress) as reporter, without_bars() if progress is False else nullcontext():
-        _record, _place, folder = pull_checkpoint(reference, target, reporter.log)
+        _record, _place, folder = pull_checkpoint(repository, to, reporter.log)
     return open_run(folder)
 
 

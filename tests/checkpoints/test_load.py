@@ -38,12 +38,14 @@ def tree(tiny_resnet: Backbone, tmp_path: Path) -> Path:
     return folder
 
 
-def refusal(folder: Path, kind: type[ZooError] = WeightsError) -> str:
+def refusal(folder: Path, kind: type[ZooError] = WeightsError, code: str | None = None) -> str:
+    """Return the message of the error that refuses a folder at once: one line, and little memory."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(kind) as caught:
         zoo.load(folder)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 2**18, f"{grown} KiB of memory to refuse {caught.value}"
+    assert code in (None, caught.value.code)
     assert str(caught.value).isprintable(), "one line"
     assert len(str(caught.value)) < 1000
     return str(caught.value)
@@ -76,15 +78,15 @@ def test_the_published_tree_itself_loads(tree: Path) -> None:
 
 def test_truncated_file(tree: Path) -> None:
     os.truncate(tree / CHECKPOINT, 5000)
-    assert "SHA-256 is" in refusal(tree)
+    refusal(tree, code="checkpoint-changed")
     sign(tree)
-    assert "not a readable safetensors file" in refusal(tree)
+    refusal(tree, code="not-safetensors")
 
 
 def test_file_of_nothing(tree: Path) -> None:
     (tree / CHECKPOINT).write_bytes(b"")
     sign(tree)
-    assert "the head 'fc' of the record has 3 numbers or more, the checkpoint only 0 bytes" in refusal(tree)
+    assert "'fc'" in refusal(tree)
 
 
 @pytest.mark.parametrize("size", [2**63, 2**40, 17 * 2**20, 2**20, 3])
@@ -92,25 +94,24 @@ def test_head_of_a_false_length(tree: Path, size: int) -> None:
     content = (tree / CHECKPOINT).read_bytes()
     (tree / CHECKPOINT).write_bytes(struct.pack("<Q", size) + content[8:])
     sign(tree)
-    told = refusal(tree)
-    assert (f"declares a head of {size:,} bytes" if size > 2**24 else "not a readable safetensors file") in told
+    told = refusal(tree, code="not-safetensors")
+    assert (f"declares a header of {size:,} bytes" in told) == (size > 2**24)
 
 
-def test_huge_declared_tensor(tree: Path) -> None:
-    rewrite(tree, lambda head, _data: head["fc.weight"].update(shape=[2**30, 2**10]))
-    assert "not a readable safetensors file" in refusal(tree)
-    rewrite(tree, lambda head, _data: head["fc.weight"].update(shape=[2**62, 2**62]))
-    assert "not a readable safetensors file" in refusal(tree)
-
-
-def test_tensors_that_overlap(tree: Path) -> None:
-    rewrite(tree, lambda head, _data: head["bn1.weight"].update(data_offsets=head["bn1.bias"]["data_offsets"]))
-    assert "not a readable safetensors file" in refusal(tree)
-
-
-def test_types_torch_does_not_have(tree: Path) -> None:
-    rewrite(tree, lambda head, _data: head["num"].update(dtype="F128") if "num" in head else head.update(x={}))
-    assert "not a readable safetensors file" in refusal(tree)
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda head: head["fc.weight"].update(shape=[2**30, 2**10]),
+        lambda head: head["fc.weight"].update(shape=[2**62, 2**62]),
+        lambda head: head["bn1.weight"].update(data_offsets=head["bn1.bias"]["data_offsets"]),
+        lambda head: head["fc.weight"].update(dtype="F128"),
+        lambda head: head.update(x={}),
+    ],
+    ids=["huge", "overflowing", "overlapping", "unknown_type", "without_offsets"],
+)
+def test_header_that_does_not_fit_the_file(tree: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    rewrite(tree, lambda head, _data: edit(head))
+    refusal(tree, code="not-safetensors")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -119,7 +120,7 @@ def test_values_that_are_not_finite(tree: Path, value: float) -> None:
     tensors["layer4.0.conv1.weight"].view(-1)[7] = value
     save_file(tensors, tree / CHECKPOINT)
     sign(tree)
-    assert "tensor 'layer4.0.conv1.weight' holds values that are not finite" in refusal(tree)
+    assert "layer4.0.conv1.weight" in refusal(tree, code="not-finite")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_tensors_of_another_form(tree: Path, edit: Callable[[dict[str, Tensor]],
     edit(tensors)
     save_file(tensors, tree / CHECKPOINT)
     sign(tree)
-    assert told in refusal(tree)
+    assert told in refusal(tree, code="other-tensors")
 
 
 @pytest.mark.parametrize("name", [CHECKPOINT, "zoo.json"])
@@ -144,14 +145,13 @@ def test_tensors_of_another_form(tree: Path, edit: Callable[[dict[str, Tensor]],
 def test_links_to_what_is_no_file(tree: Path, name: str, target: str) -> None:
     (tree / name).unlink()
     (tree / name).symlink_to(target)
-    told = refusal(tree, UsageError)
-    assert "not a regular file" in told or "holds no model.safetensors" in told or "is not a run directory" in told
+    refusal(tree, UsageError)
 
 
 def test_pipe_in_place_of_a_record(tree: Path) -> None:
     (tree / "zoo.json").unlink()
     os.mkfifo(tree / "zoo.json")
-    assert "not a regular file" in refusal(tree, UsageError)
+    refusal(tree, UsageError)
 
 
 # The record: what it may ask for
@@ -196,38 +196,38 @@ def test_networks_that_are_not_simply_known(tree: Path, kind: str, name: str, mo
 @pytest.mark.parametrize(
     ("edit", "told"),
     [
-        (lambda r: r["settings"]["preprocessing"].update(input_size=[10**5, 10**5]), "images of 100,000 pixels"),
-        (lambda r: r["settings"]["preprocessing"].update(input_size=[10**30, 8]), "images of 1,000,000,000,0"),
-        (lambda r: r["settings"]["preprocessing"].update(crop_fraction=0), "crop_fraction: Input should be greater"),
-        (lambda r: r["settings"]["preprocessing"].update(crop_fraction=1e-6), "images resized to 160 / 1e-06 pixels"),
+        (lambda r: r["settings"]["preprocessing"].update(input_size=[10**5, 10**5]), "100,000"),
+        (lambda r: r["settings"]["preprocessing"].update(input_size=[10**30, 8]), "1,000,000,000,0"),
+        (lambda r: r["settings"]["preprocessing"].update(crop_fraction=0), "crop_fraction"),
+        (lambda r: r["settings"]["preprocessing"].update(crop_fraction=1e-6), "1e-06"),
         (lambda r: r["settings"]["preprocessing"].update(std=[0, 1, 1]), "preprocessing.std"),
         (
             lambda r: r["settings"]["head"].update(hidden=10**9),
-            "has 3,000,000,000 numbers or more, the checkpoint only",
+            "3,000,000,000",
         ),
         (lambda r: r["settings"]["head"].update(hidden=500_000), "'fc.0.weight' is missing"),
-        (lambda r: r["settings"]["head"].update(path="layer4"), "expected the torch.nn.Linear that gives the logits"),
-        (lambda r: r["settings"]["head"].update(path="layer9"), "no module 'layer9'"),
+        (lambda r: r["settings"]["head"].update(path="layer4"), "layer4"),
+        (lambda r: r["settings"]["head"].update(path="layer9"), "layer9"),
         (lambda r: r["settings"]["head"].update(path="../fc"), "head"),
-        (lambda r: r["dataset"].update(classes=["cat"]), "has 1 class(es)"),
-        (lambda r: r["dataset"].update(classes=["cat", "dog", "cat"]), "names 2 classes 'cat'"),
-        (lambda r: r["dataset"].update(classes=["cat", "dog", "\x1b[2Jcow"]), r"the name of class 2, '\x1b[2Jcow'"),
-        (lambda r: r["dataset"].update(classes=["cat", "dog\ncow", "pig"]), "holds line breaks or control characters"),
-        (lambda r: r["dataset"].update(classes=["cat", "\u202egod", "pig"]), "holds line breaks or control characters"),
-        (lambda r: r["dataset"].update(classes=["cat", " ", "pig"]), "the name of class 1, ' ', is empty"),
-        (lambda r: r["dataset"].update(classes=["cat", "c" * 9999, "pig"]), "more than 1,000 characters"),
+        (lambda r: r["dataset"].update(classes=["cat"]), "1"),
+        (lambda r: r["dataset"].update(classes=["cat", "dog", "cat"]), "'cat'"),
+        (lambda r: r["dataset"].update(classes=["cat", "dog", "\x1b[2Jcow"]), r"'\x1b[2Jcow'"),
+        (lambda r: r["dataset"].update(classes=["cat", "dog\ncow", "pig"]), "cow"),
+        (lambda r: r["dataset"].update(classes=["cat", "\u202egod", "pig"]), "god"),
+        (lambda r: r["dataset"].update(classes=["cat", " ", "pig"]), "' '"),
+        (lambda r: r["dataset"].update(classes=["cat", "c" * 9999, "pig"]), "1,000"),
         (lambda r: r["dataset"].update(classes=[f"{i}" for i in range(10**5)]), "in the network float32 (100000, 96)"),
-        (lambda r: r.update(plots=["../../etc/passwd.png"]), "plots.0: String should match"),
-        (lambda r: r["backbone"].update(features=[]), "features: Value error, at least the layer the classifier sees"),
-        (lambda r: r.update(plots=["loss.svg"]), "plots.0: String should match"),
+        (lambda r: r.update(plots=["../../etc/passwd.png"]), "plots.0"),
+        (lambda r: r["backbone"].update(features=[]), "features"),
+        (lambda r: r.update(plots=["loss.svg"]), "plots.0"),
         (
             lambda r: r["weights"].update(filename="../../x.safetensors"),
-            "weights.filename '../../x.safetensors' is more",
+            "../../x.safetensors",
         ),
-        (lambda r: r.update(checkpoint_sha256="../x"), "checkpoint_sha256: String should match"),
-        (lambda r: r.update(extra="key"), "extra: Extra inputs are not permitted"),
+        (lambda r: r.update(checkpoint_sha256="../x"), "checkpoint_sha256"),
+        (lambda r: r.update(extra="key"), "extra"),
         (lambda r: r["results"].update(accuracy={"value": 7.0, "standard_error": 0, "n": 3}), "results.accuracy.value"),
-        (lambda r: r.update(format="blockzoo run 2"), "format: Input should be 'blockzoo run 1'"),
+        (lambda r: r.update(format="blockzoo run 2"), "format"),
     ],
 )
 def test_records_that_cannot_be(tree: Path, edit: Callable[[dict[str, Any]], object], told: str) -> None:
@@ -247,21 +247,17 @@ def test_records_that_cannot_be(tree: Path, edit: Callable[[dict[str, Any]], obj
         '"\\ud800"',
         "\ufeff{}",
         '{"format": "blockzoo run 1", "format": "x"}',
+        "\udcff\udcfe\0",
     ],
 )
 def test_json_that_is_no_record(tree: Path, text: str) -> None:
-    (tree / "zoo.json").write_text(text)
-    assert "is not a run record of this version" in refusal(tree, UsageError)
-
-
-def test_record_that_is_no_text(tree: Path) -> None:
-    (tree / "zoo.json").write_bytes(b"\xff\xfe\x00")
-    assert "is not a run record of this version" in refusal(tree, UsageError)
+    (tree / "zoo.json").write_bytes(text.encode(errors="surrogateescape"))
+    refusal(tree, UsageError, "record-invalid")
 
 
 def test_record_of_gigabytes_is_not_read(tree: Path) -> None:
     os.truncate(tree / "zoo.json", 2**33)
-    assert f"has 8,589,934,592 bytes, a record at most {LARGEST_RECORD:,}" in refusal(tree, UsageError)
+    assert f"{LARGEST_RECORD:,}" in refusal(tree, UsageError)
 
 
 def test_network_that_does_not_take_the_recorded_images(tiny_resnet: Backbone, tmp_path: Path) -> None:
@@ -269,8 +265,9 @@ def test_network_that_does_not_take_the_recorded_images(tiny_resnet: Backbone, t
     save_run(fixed, tmp_path)
     edit_record(tmp_path, lambda record: record["settings"]["preprocessing"].update(input_size=[32, 32]))
     model = zoo.load(tmp_path)
-    with pytest.raises(WeightsError, match=r"vit_tiny_patch16_224 does not run on the 32 x 32 images of its record"):
+    with pytest.raises(WeightsError, match="32 x 32") as raised:
         model.check_that_it_runs()
+    assert raised.value.code == "network-does-not-run"
 
 
 def test_error_of_a_hostile_folder_cannot_steer_the_terminal(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -293,26 +290,15 @@ def test_long_names_and_numbers_are_not_repeated(tree: Path) -> None:
     assert "(534 characters) pixels a side" in refusal(tree)
 
 
-@pytest.mark.parametrize(
-    ("make", "told"),
-    [
-        (Path.mkdir, "is not a regular file but a folder"),
-        (os.mkfifo, "is not a regular file but a device or a pipe"),
-        (lambda path: path.symlink_to("nowhere"), "is not a regular file but a link that leads to none"),
-    ],
-)
-def test_a_checkpoint_that_is_no_regular_file(tree: Path, make: Callable[[Path], object], told: str) -> None:
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere"), lambda _path: None])
+def test_a_checkpoint_that_is_no_regular_file(tree: Path, make: Callable[[Path], object]) -> None:
     (tree / CHECKPOINT).unlink()
     make(tree / CHECKPOINT)
-    assert f"{CHECKPOINT} {told}: fetch all of it anew" in refusal(tree, UsageError)
-
-
-def test_another_digest_says_what_to_do(tree: Path) -> None:
-    os.truncate(tree / CHECKPOINT, 5000)
-    assert "damaged or was changed: fetch it again (zoo pull)" in refusal(tree)
+    refusal(tree, UsageError, "no-checkpoint")
 
 
 @pytest.mark.parametrize("k", [1.5, 0, "3", None])
 def test_top_takes_a_whole_number(tree: Path, k: Any) -> None:
-    with pytest.raises(UsageError, match=r"top: k is .*, expected a whole number, 1 or more"):
+    with pytest.raises(UsageError) as raised:
         zoo.load(tree).top(torch.zeros(8, 8, dtype=torch.uint8), k)
+    assert (raised.value.code, raised.value.facts["given"]) == ("option-range", k)

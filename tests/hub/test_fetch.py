@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import subprocess
-import sys
 import traceback
 from pathlib import Path
 
 import huggingface_hub
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 
-from zoo import HubError, UnreachableError, UsageError, WeightsError, ZooError
+from zoo import HubError, UnreachableError, WeightsError, ZooError
 from zoo_harness.hub import fetch as fetching
 from zoo_harness.hub.fetch import fetch_snapshot
 from zoo_harness.hub.names import parse_reference
@@ -37,8 +34,15 @@ OTHERS = {
 }
 
 
-def fetch(text: str = "ada/net", to: Path | None = None, said: list[str] | None = None) -> Path:
-    return fetch_snapshot(parse_reference(text), to, [].append if said is None else said.append)
+def fetch(text: str = "ada/net", said: list[str] | None = None) -> Path:
+    return fetch_snapshot(parse_reference(text), [].append if said is None else said.append)
+
+
+def refusal(text: str = "ada/net") -> HubError:
+    with pytest.raises(HubError) as raised:
+        fetch(text)
+    assert raised.value.repository == text.partition("@")[0]
+    return raised.value
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -78,123 +82,6 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(hub: Hub) -> None:
     assert fetch("ada/net@v1").name == fetch(f"ada/net@{first}").name == fetch(f"ada/net@{first[:9]}").name == first
 
 
-def test_a_folder_appears_whole(hub: Hub, tmp_path: Path) -> None:
-    hub.create("ada/net", {**TREE, **OTHERS})
-    to = tmp_path / "deep" / "net"
-
-    assert fetch(to=to) == to
-    assert content(to) == TREE
-    assert not any(path.is_symlink() for path in to.iterdir())
-    assert [path.name for path in to.parent.iterdir()] == ["net"]
-
-
-def test_a_folder_with_something_in_it_is_left_alone(hub: Hub, tmp_path: Path) -> None:
-    hub.create("ada/net", TREE)
-    (tmp_path / "net").mkdir()
-    (tmp_path / "net" / "mine.txt").write_text("mine")
-
-    with pytest.raises(UsageError, match="is not empty; give a folder that does not exist yet"):
-        fetch(to=tmp_path / "net")
-    assert hub.requests == []
-
-
-def test_a_full_disk_leaves_no_folder(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.create("ada/net", TREE)
-
-    def full(source: Path, target: Path) -> None:
-        target.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
-
-    monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(HubError, match=r"cannot fetch ada/net: the disk is full: .*; make room, or give a folder"):
-        fetch(to=tmp_path / "to" / "net")
-    assert list((tmp_path / "to").iterdir()) == []
-
-
-def test_too_little_room_is_told_before_anything_is_downloaded(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.create("ada/net", TREE)
-    usage = shutil.disk_usage("/")._replace(free=5 * 2**20)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-
-    with pytest.raises(HubError, match=r"no room in .*: 10\.0 KiB are needed and 5\.0 MiB are free"):
-        fetch()
-    assert hub.seen("*", "*resolve*") == []
-
-
-@pytest.mark.parametrize(
-    ("name", "limit", "told"),
-    [
-        ("MOST_FILES", 3, "lists more than 3 files"),
-        ("MOST_CHECKPOINT_BYTES", 2**10, r"declares model\.safetensors of 10\.0 KiB; more than 1\.0 KiB"),
-        ("MOST_OTHER_BYTES", 12, r"declares zoo\.json of 16 bytes"),
-    ],
-)
-def test_absurd_declarations_are_refused_before_anything_is_downloaded(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch, name: str, limit: int, told: str
-) -> None:
-    hub.create("ada/net", TREE)
-    monkeypatch.setattr(fetching, name, limit)
-
-    with pytest.raises(HubError, match=told):
-        fetch()
-    assert hub.seen("*", "*resolve*") == []
-
-
-def test_a_repository_that_zoo_did_not_publish_is_told_with_what_it_has(hub: Hub) -> None:
-    hub.create("ada/net", {"config.json": b"{}", "pytorch_model.bin": b"\0"})
-
-    with pytest.raises(HubError, match=r"no zoo\.json and no model\.safetensors \(it has .*config\.json") as told:
-        fetch()
-    assert "in pytorch_model.bin alone, a pickle, which can run any code and is never loaded" in str(told.value)
-    assert hub.seen("*", "*resolve*") == []
-
-
-@pytest.mark.parametrize(
-    ("files", "told"),
-    [
-        (
-            {"config.json": b'{"architecture": "vit_tiny"}'},
-            r"network of timm, 'vit_tiny': timm\.create_model\('hf-hub:ada/net'",
-        ),
-        (
-            {"config.json": b'{"model_type": "vit"}'},
-            r"model of transformers, 'vit': AutoModel\.from_pretrained\('ada/net'\)",
-        ),
-        ({"config.json": b"[" * 5000}, "try timm or transformers"),
-        ({"config.json": b"[1]"}, "try timm or transformers"),
-        ({"adapter_config.json": b"{}"}, "an adapter of peft, and not a whole network"),
-        ({"config.json": b'{"zoo": {}, "architecture": "x"}'}, "half of a published run"),
-        ({}, "try timm or transformers"),
-    ],
-)
-def test_what_a_foreign_repository_seems_to_be(hub: Hub, files: dict[str, bytes], told: str) -> None:
-    hub.create("ada/net", {"model.safetensors": TREE["model.safetensors"], **files})
-
-    with pytest.raises(HubError, match=rf"it has no zoo\.json \(it has .*; .*{told}"):
-        fetch()
-    assert hub.seen("GET", "*model.safetensors") == []
-
-
-def test_half_of_a_published_run(hub: Hub) -> None:
-    hub.create("ada/net", {"zoo.json": TREE["zoo.json"]})
-
-    with pytest.raises(HubError, match=r"it has no model\.safetensors .* half of a published run"):
-        fetch()
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "zoo.json"])
-def test_a_file_that_is_not_the_one_listed_is_refused_and_forgotten(hub: Hub, name: str) -> None:
-    repository = hub.create("ada/net", TREE)
-    file = repository.commits[repository.branches["main"]][name]
-    tampered = bytes([file.content[0] ^ 1]) + file.content[1:]
-    hub.tampered[name] = tampered
-
-    with pytest.raises(WeightsError, match=rf"{name} is not the file that the Hub lists \([\d,]+ bytes, (git )?SHA"):
-        fetch()
-    hub.tampered.clear()
-    assert content(fetch()) == TREE
-
-
 def test_without_network_the_cache_is_used_and_said(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.create("ada/net", TREE)
     online = fetch()
@@ -208,24 +95,18 @@ def test_without_network_the_cache_is_used_and_said(hub: Hub, monkeypatch: pytes
     assert len(hub.requests) == asked
 
 
-def test_what_is_not_cached_is_told_with_what_is(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_without_the_whole_run_is_not_used(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.create("ada/net", TREE)
-    commit = fetch().name
+    hub.create("ada/other", TREE)
+    fetch()
+    huggingface_hub.hf_hub_download("ada/other", "zoo.json")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
-    with pytest.raises(UnreachableError, match=f"no such revision; it has of ada/net: main, {commit[:12]}"):
-        fetch("ada/net@v2")
-    with pytest.raises(UnreachableError, match="not there; it has nothing of ada/other"):
-        fetch("ada/other")
-
-
-def test_a_cache_with_a_part_of_the_files_is_not_taken_for_whole(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.create("ada/net", TREE)
-    huggingface_hub.hf_hub_download("ada/net", "config.json")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-
-    with pytest.raises(UnreachableError, match=r"without zoo\.json and model\.safetensors"):
-        fetch()
+    for text in ("ada/net@v2", "ada/other", "ada/none"):
+        with pytest.raises(UnreachableError) as raised:
+            fetch(text)
+        assert raised.value.tried[0] == ("Hub", "HF_HUB_OFFLINE is set")
+        assert raised.value.tried[1][1] == "not there"
 
 
 @pytest.mark.parametrize("what", [503, 429, "cut"])
@@ -234,25 +115,106 @@ def test_a_hub_out_of_order_is_asked_again_and_then_the_cache(hub: Hub, what: in
     hub.fail("GET", "/api/models/ada/net", what, times=3)
     folder = fetch()
     assert hub.waits == [1, 2, 4]
-    hub.fail("GET", "/api/models/ada/net", what, times=99)
+    hub.fail("GET", "/api/models/ada/*", what, times=99)
     said: list[str] = []
 
     assert fetch(said=said) == folder
     assert "(attempt 1 of 5)" in said[0]
     assert "from the Hub's cache (" in said[-1]
-    hub.fail("GET", "/api/models/ada/other", what, times=99)
-    with pytest.raises(UnreachableError, match="nothing of ada/other"):
+    with pytest.raises(UnreachableError):
         fetch("ada/other")
 
 
-def test_a_hub_that_is_not_there_at_all(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+@pytest.mark.parametrize(
+    ("endpoint", "reason"),
+    [("http://127.0.0.1:9", "Connection refused"), ("http://no-such-host.invalid", "does not resolve")],
+)
+def test_a_hub_that_is_not_there_at_all(hub: Hub, monkeypatch: pytest.MonkeyPatch, endpoint: str, reason: str) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
 
-    with pytest.raises(UnreachableError, match="Connection refused"):
+    with pytest.raises(UnreachableError) as raised:
         fetch()
-    monkeypatch.setattr(constants, "ENDPOINT", "http://no-such-host.invalid")
-    with pytest.raises(UnreachableError, match=r"host no-such-host\.invalid does not resolve"):
+    assert reason in raised.value.tried[0][1]
+
+
+def test_a_full_disk_is_reported(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.create("ada/net", TREE)
+
+    def full(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/model.safetensors")
+
+    monkeypatch.setattr(file_download, "_chmod_and_move", full)
+    assert refusal().code == "disk-full"
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "code"),
+    [
+        ("MOST_FILES", 3, "too-many-files"),
+        ("MOST_CHECKPOINT_BYTES", 2**10, "file-too-large"),
+        ("MOST_OTHER_BYTES", 12, "file-too-large"),
+    ],
+)
+def test_absurd_declarations_are_refused_before_anything_is_downloaded(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, name: str, limit: int, code: str
+) -> None:
+    hub.create("ada/net", TREE)
+    monkeypatch.setattr(fetching, name, limit)
+
+    assert refusal().code == code
+    assert hub.seen("*", "*resolve*") == []
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"config.json": b'{"architecture": "vit_tiny"}'}, "timm's vit_tiny: timm.create_model('hf-hub:ada/net'"),
+        ({"config.json": b'{"model_type": "vit"}'}, "transformers' vit: AutoModel.from_pretrained('ada/net')"),
+        ({"config.json": b"[" * 5000}, "try timm or transformers"),
+        ({"config.json": b"[1]"}, "try timm or transformers"),
+        ({"adapter_config.json": b"{}"}, "an adapter of peft, and not a whole network"),
+        ({"config.json": b'{"zoo": {}, "architecture": "x"}'}, "half of a published run"),
+        ({}, "try timm or transformers"),
+        ({"model.safetensors": None, "zoo.json": b"{}"}, "half of a published run"),
+        (
+            {"model.safetensors": None, "config.json": b"{}", "pytorch_model.bin": b"\0"},
+            "pytorch_model.bin alone, a",
+        ),
+    ],
+)
+def test_a_foreign_repository_is_described(hub: Hub, files: dict[str, bytes | None], told: str) -> None:
+    listed = {"model.safetensors": TREE["model.safetensors"], **files}
+    hub.create("ada/net", {name: data for name, data in listed.items() if data is not None})
+
+    error = refusal()
+    assert error.code == "not-published"
+    assert told in str(error)
+    assert {request.path.rsplit("/", 1)[-1] for request in hub.seen("*", "*resolve*")} <= {"config.json"}
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "zoo.json"])
+def test_a_file_of_another_digest_is_refused_and_forgotten(hub: Hub, name: str) -> None:
+    hub.create("ada/net", TREE)
+    hub.tampered[name] = bytes([TREE[name][0] ^ 1]) + TREE[name][1:]
+
+    with pytest.raises(WeightsError) as raised:
         fetch()
+    assert (raised.value.code, raised.value.facts["path"]) == ("not-the-listed-file", name)
+    hub.tampered.clear()
+    assert content(fetch()) == TREE
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_a_file_of_another_size_is_refused_and_forgotten(hub: Hub, method: str) -> None:
+    """From the HEAD request on only the digest shows it; from the GET request on the client itself sees it."""
+    hub.create("ada/net", TREE)
+    hub.meanwhile(method, "/ada/net/resolve/*/zoo.json", lambda: hub.tampered.update({"zoo.json": b"x"}))
+
+    with pytest.raises(ZooError, match=r"zoo\.json") as raised:
+        fetch()
+    assert raised.value.code in ("not-the-listed-file", "other")
+    hub.tampered.clear()
+    assert content(fetch()) == TREE
 
 
 @pytest.mark.parametrize("what", ["cut", "half", 503, 429])
@@ -269,13 +231,6 @@ def test_a_hub_that_is_not_there_at_all(hub: Hub, monkeypatch: pytest.MonkeyPatc
 def test_what_fails_for_a_moment_is_tried_again(hub: Hub, method: str, path: str, what: int | str) -> None:
     hub.create("ada/net", TREE)
     hub.fail(method, path, what)
-
-    assert content(fetch()) == TREE
-
-
-def test_a_download_cut_half_way_goes_on(hub: Hub) -> None:
-    hub.create("ada/net", TREE)
-    hub.fail("GET", "/content/*", "half", times=2)
 
     assert content(fetch()) == TREE
 
@@ -303,31 +258,22 @@ def test_a_refused_reader_gets_the_cause_and_advice(
     else:
         monkeypatch.setenv("HF_TOKEN", token)
 
-    with pytest.raises(HubError) as raised:
-        fetch(text)
-    assert (raised.value.code, raised.value.status) == (code, status)
-    assert raised.value.repository == text.partition("@")[0]
-    assert ("hf auth login" in str(raised.value)) == (status == 401)
-    assert token is None or token not in "".join(traceback.format_exception(raised.value))
+    error = refusal(text)
+    assert (error.code, error.status) == (code, status)
+    assert ("hf auth login" in str(error)) == (status == 401)
+    assert token is None or token not in "".join(traceback.format_exception(error))
 
 
-def test_a_token_that_the_hub_repeats_is_not_shown(hub: Hub) -> None:
+def test_a_refused_reader_gets_neither_the_token_nor_an_older_copy(hub: Hub) -> None:
     hub.create("ada/net", TREE)
+    fetch()
     hub.fail("GET", "/api/models/ada/net", 403, headers={"X-Error-Message": f"{WRITER} may not"})
 
-    with pytest.raises(HubError, match=r"\(a token\) may not") as raised:
-        fetch()
-    assert WRITER not in "".join(traceback.format_exception(raised.value))
-
-
-def test_what_is_refused_is_not_taken_from_the_cache_in_silence(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.create("ada/net", TREE, private=True)
-    fetch()
-    monkeypatch.setenv("HF_TOKEN", STRANGER)
-
-    with pytest.raises(HubError) as raised:
-        fetch()
-    assert raised.value.code == "not-found"
+    error = refusal()
+    assert (error.code, error.status) == ("forbidden", 403)
+    assert "(a token) may not" in str(error)
+    assert "--create-pr" not in str(error)
+    assert WRITER not in "".join(traceback.format_exception(error))
 
 
 def test_a_commit_during_a_download_does_not_mix_two_versions(hub: Hub) -> None:
@@ -340,30 +286,10 @@ def test_a_commit_during_a_download_does_not_mix_two_versions(hub: Hub) -> None:
     assert content(fetch()) == newer
 
 
-def test_another_process_fetches_the_same(hub: Hub, tmp_path: Path) -> None:
-    hub.create("ada/net", TREE)
-    code = (
-        "import pathlib, sys; from zoo_harness.hub.fetch import fetch_snapshot; from zoo_harness.hub.names import *\n"
-        "fetch_snapshot(parse_reference('ada/net'), pathlib.Path(sys.argv[1]), print)"
-    )
-    to = tmp_path / "net"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(to)], env=hub.environment(), capture_output=True, text=True, check=True
-    )
-
-    assert content(to) == TREE
-    assert "fetching 5 files" in done.stdout
-    assert done.stderr == ""
-    assert issubclass(HubError, ZooError)
-
-
-PORTAL = b"<!doctype html><title>Welcome to the hotel</title>"
-
-
 @pytest.mark.parametrize(
     "answer",
     [
-        PORTAL,
+        b"<!doctype html><title>Welcome to the hotel</title>",
         {},
         [],
         {"id": "ada/net"},
@@ -375,32 +301,7 @@ PORTAL = b"<!doctype html><title>Welcome to the hotel</title>"
 def test_what_answers_and_is_no_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, answer: object) -> None:
     monkeypatch.setattr(hub, "work", lambda _call: Answer(answer))
 
-    with pytest.raises(HubError, match=r"127.* is not a Hugging Face Hub .*; check HF_ENDPOINT") as raised:
-        fetch()
-    assert raised.value.code == "not-a-hub"
-
-
-@pytest.mark.parametrize("method", ["HEAD", "GET"])
-def test_a_file_of_another_size_is_refused_and_forgotten(hub: Hub, method: str) -> None:
-    """From the HEAD request on only the digest shows it; from the GET request on the client itself sees it."""
-    hub.create("ada/net", TREE)
-    hub.meanwhile(method, "/ada/net/resolve/*/zoo.json", lambda: hub.tampered.update({"zoo.json": b"x"}))
-
-    with pytest.raises(WeightsError, match=r"not the (file|one) that the Hub lists.*\b16 ") as raised:
-        fetch()
-    assert "zoo.json" in str(raised.value)
-    hub.tampered.clear()
-    assert content(fetch()) == TREE
-
-
-def test_who_may_not_read_is_not_told_how_to_write(hub: Hub) -> None:
-    hub.create("ada/net", TREE)
-    hub.fail("GET", "/api/models/ada/net", 403)
-
-    with pytest.raises(HubError, match="may not read from 'ada'") as raised:
-        fetch()
-    assert (raised.value.code, raised.value.status) == ("forbidden", 403)
-    assert "--create-pr" not in str(raised.value)
+    assert refusal().code == "not-a-hub"
 
 
 @pytest.mark.parametrize("path", ["/api/models/ada/net", "/api/models/ada/net/tree/*", "/ada/net/resolve/*/zoo.json"])
@@ -415,16 +316,14 @@ def test_attempts_do_not_multiply_and_the_status_is_told(hub: Hub, path: str, wh
         fetch(said=said)
     assert len(hub.seen("*", path)) <= 6
     assert sum(hub.waits) < 60
-    assert f"the Hub answered with status {what}; trying again (attempt 1 of 5)" in said
+    assert f"the Hub answered with status {what}; trying again in 1 seconds (attempt 1 of 5)" in said
 
 
 def test_a_connection_that_is_always_cut_is_given_up_soon(hub: Hub) -> None:
     hub.create("ada/net", TREE)
     hub.fail("HEAD", "/ada/net/resolve/*", "cut", times=999)
 
-    with pytest.raises(HubError) as raised:
-        fetch()
-    assert raised.value.code == "no-connection"
+    assert refusal().code == "no-connection"
     assert sum(hub.waits) < 60
 
 
@@ -435,7 +334,6 @@ def test_a_connection_that_is_always_cut_is_given_up_soon(hub: Hub) -> None:
         ({"Retry-After": "100000"}, "status 429 and asks to wait 1,667 minutes.*try again"),
         ({"Retry-After": "9" * 400}, "asks to wait 16,666,666,667 minutes"),
         ({"RateLimit": '"api";r=0;t=295'}, "asks to wait 5 minutes"),
-        ({"Retry-After": "Fri, 01 Jan 2100 00:00:00 GMT"}, r"asks to wait [\d,]{10} minutes"),
     ],
 )
 def test_a_hub_that_asks_for_too_long_a_wait_is_told_at_once(
@@ -457,16 +355,4 @@ def test_a_wait_that_can_be_waited_is_said(hub: Hub) -> None:
 
     assert content(fetch(said=said)) == TREE
     assert hub.waits == [30]
-    assert said[0] == "the Hub answered with status 429; waiting 30 seconds as it asks (attempt 1 of 5)"
-
-
-def test_quietly_nothing_is_said_of_attempts(hub: Hub, tmp_path: Path) -> None:
-    hub.create("ada/net", {**TREE, "zoo.json": b"{}"})
-    hub.fail("GET", "/api/models/ada/net/tree/*", 503)
-    zoo = str(Path(sys.executable).with_name("zoo"))
-    done = subprocess.run(
-        [zoo, "pull", "ada/net", "-q"], env=hub.environment(), capture_output=True, text=True, check=False
-    )
-
-    assert done.stderr.startswith("error: ")
-    assert len(done.stderr.splitlines()) == 1
+    assert said[0] == "the Hub answered with status 429; trying again in 30 seconds (attempt 1 of 5)"

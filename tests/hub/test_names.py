@@ -1,4 +1,4 @@
-"""How a repository is written, and what is refused."""
+"""The names of repositories and revisions that the Hub allows, and those that it forbids."""
 
 from __future__ import annotations
 
@@ -17,39 +17,30 @@ def test_a_name_is_read_and_written_the_same(text: str) -> None:
     validate_repo_id(reference.id)
 
 
-def test_a_revision_is_what_follows_the_at_sign() -> None:
+def test_a_revision_follows_the_at_sign() -> None:
     assert parse_reference("ada/net@0123abc") == RepositoryReference("ada", "net", "0123abc")
     assert parse_reference("ada/net").revision is None
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    "text",
     [
-        ("net", "it has 1 part"),
-        ("", "it has 1 part"),
-        ("a/b/c", "it has 3 part"),
-        ("ada/..", r"it has '\.\.'"),
-        ("ada/../net", r"it has '\.\.'"),
-        ("../net", r"it has '\.\."),
-        ("ada/a..b", r"it has '\.\.'"),
-        ("ada/a--b", "it has '--'"),
-        ("ada/my net", "it has ' '"),
-        ("ada/net\n", r"it has '\\n'"),
-        ("ada/nét", "it has 'é'"),
-        ("ada/", "a part of it is empty"),
-        ("ada/-net", "begins or ends with"),
-        ("ada/net.", "begins or ends with"),
-        ("ada/net.git", "'.git'"),
-        ("https://hub.example/ada/net", "is an address"),
-        (f"ada/{'n' * 93}", "97 characters"),
+        *("net", "", "a/b/c", "ada/", "ada/..", "ada/../net", "../net", "ada/a..b", "ada/a--b", "ada/my net"),
+        *("ada/net\n", "ada/nét", "ada/-net", "ada/net.", "ada/net.git", "ada.git/net", "https://hub.example/ada/net"),
+        f"ada/{'n' * 93}",
     ],
 )
-def test_what_cannot_be_a_repository_is_told_with_its_fault(text: str, told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_a_name_that_the_hub_forbids_is_refused(text: str) -> None:
+    with pytest.raises(UsageError) as raised:
         parse_reference(text)
+    assert (raised.value.code, raised.value.facts["given"]) == ("not-a-repository", text)
 
 
-@pytest.mark.parametrize("revision", ["", "-x", "a b", "a..b", "/a", "a/", "a~1", "a^", "a:b", "x.lock", "a@{1}", "*"])
-def test_what_cannot_be_a_revision_is_told(revision: str) -> None:
-    with pytest.raises(UsageError, match="is not a revision; give a branch"):
+@pytest.mark.parametrize(
+    "revision",
+    ["", "-x", "a b", "a..b", "/a", "a/", "a~1", "a^", "a:b", "x.lock", "x.lock/y", "a@{1}", "*", "a\n", ".a", "a."],
+)
+def test_a_revision_that_git_forbids_is_refused(revision: str) -> None:
+    with pytest.raises(UsageError) as raised:
         parse_reference(f"ada/net@{revision}")
+    assert (raised.value.code, raised.value.facts["given"]) == ("not-a-revision", revision)

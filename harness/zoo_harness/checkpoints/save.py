@@ -1,4 +1,9 @@
-"""Save."""
+"""Writes a tuned network so that others can load it.
+
+``model.safetensors`` holds every tensor under the network's own names. timm and transformers read ``config.json``. A
+head they do not know (the MLP of recipe ``paper``) or a network timm did not build gets a configuration that they
+refuse by name, because loading it with a random head would be worse than an error.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +22,12 @@ from zoo_harness.util.digests import sha256_of
 
 
 def save_checkpoint(network: nn.Module, directory: Path) -> None:
-    """Write ``model.safetensors``.
-
-    Tensors that share memory are written one by one, so that every loader finds each name.
-    """
+    """Write ``model.safetensors``; shared tensors are written one by one, so that every loader finds each name."""
     write_tensors(directory / CHECKPOINT, network.state_dict(), {"format": "pt"})
 
 
 def digest(directory: Path) -> str | None:
-    """The SHA-256 of the checkpoint in a run directory, ``None`` where there is none."""
+    """Return the SHA-256 of the checkpoint in a run directory, ``None`` if there is none."""
     path = directory / CHECKPOINT
     return sha256_of(path) if path.is_file() else None
 
@@ -67,7 +69,7 @@ def _timm_configuration(network: nn.Module, record: RunRecord) -> dict[str, Any]
 
 
 def _refusal(record: RunRecord) -> dict[str, Any]:
-    # No dot before the first words: timm takes what stands before one for the architecture.
+    # No dot before the first words: timm takes the text before a dot for the architecture.
     return {
         "architecture": f"not timm's, load it with zoo.load ({record.backbone.network})",
         "model_type": f"not of transformers, load it with zoo.load ({record.backbone.network})",

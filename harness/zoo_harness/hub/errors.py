@@ -13,10 +13,11 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from zoo.errors import HubError, UnreachableError, WeightsError, ZooError
+from zoo.errors import HubError, ZooError
 from zoo_harness.hub.names import RepositoryReference
-from zoo_harness.hub.retry import RetriesExhaustedError, causes, has_type, lost_connection, status_of
+from zoo_harness.hub.retry import TransientResponseError, causes, has_type, lost_connection, requested_wait, response_of
 
 _LOGIN = "set HF_TOKEN to a token of yours, or log in with: hf auth login"
 _MIN_TOKEN_LENGTH = 8  # a shorter text is no token, and would match in the middle of words
@@ -24,6 +25,7 @@ _TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{8,}|(?i:bearer\s+)\S+")
 
 # Code and explanation of statuses that mean the same whatever was requested.
 _BY_STATUS = {
+    401: ("invalid-token", f"the token is not valid (any more); {_LOGIN}"),
     409: ("conflict", "another change is in progress there; try again"),
     412: ("changed", "somebody else has changed it meanwhile, and nothing was overwritten; run the same command again"),
     429: ("rate-limit", "too many requests; wait some minutes and try again"),
@@ -37,7 +39,7 @@ class NotAHubError(Exception):
 
 @contextmanager
 def translate_hub_errors(action: str, reference: RepositoryReference) -> Iterator[None]:
-    """Context manager that turns the errors of the Hub's client into a :class:`~zoo.errors.ZooError`.
+    """Context manager that turns the errors of the Hub's client into a :class:`~zoo.errors.HubError`.
 
     ``action`` completes "cannot ...". Errors of blockzoo pass unchanged. The original error stays attached for
     ``--debug`` unless its text contains a token.
@@ -47,11 +49,17 @@ def translate_hub_errors(action: str, reference: RepositoryReference) -> Iterato
     except ZooError:
         raise
     except Exception as error:
-        translated = _translated(action, reference, error)
-        if translated is None:
+        response = response_of(error)
+        found = _without_response(error) if response is None else _refusal(action, reference, response, error)
+        if found is None:
             raise
+        code, explanation = found
+        message = f"cannot {action} {reference}: {explanation}{_server_message(error)}"
+        status = None if response is None else int(response.status_code)
         text = "".join(traceback.format_exception(error))
-        raise translated from (error if without_tokens(text) == text else None)
+        raise HubError(message, repository=reference.id, status=status, code=code) from (
+            error if without_tokens(text) == text else None
+        )
 
 
 def without_tokens(text: str) -> str:
@@ -83,82 +91,43 @@ def _own_token() -> str:
         return ""
 
 
-def _translated(action: str, reference: RepositoryReference, error: Exception) -> ZooError | None:
-    if "Consistency check failed" in str(error):  # the client's own check of a download's size
-        return WeightsError(
-            f"{reference}: a file is not the one that the Hub lists: {first_line(error)}; nothing was kept, try again"
-        )
-    if action == "fetch" and has_type(error, "OfflineModeIsEnabled"):
-        tried = [("Hub", "HF_HUB_OFFLINE is set")]
-        return UnreachableError(str(reference), tried, "unset HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE)")
-    status = status_of(error)
-    found = _without_response(action, error) if status is None else _refusal(action, reference, status, error)
-    if found is None:
-        return None
-    code, explanation = found
-    text = f"cannot {action} {reference}: {explanation}{_server_message(error)}"
-    return HubError(text, repository=reference.id, status=status, code=code)
-
-
-def _without_response(action: str, error: Exception) -> tuple[str, str] | None:
+def _without_response(error: Exception) -> tuple[str, str] | None:
     """Return code and explanation of an error that no HTTP status caused, ``None`` for a bug."""
     from huggingface_hub import constants
 
     if has_type(error, "OfflineModeIsEnabled"):
         return "offline", "HF_HUB_OFFLINE is set; unset HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE)"
     if lost_connection(error):
-        advice = "check the network and HF_ENDPOINT, and try again"
-        advice += "; uploaded files are not uploaded again" if action.startswith("publish") else ""
+        advice = "check the network and HF_ENDPOINT, and try again; uploaded files are not uploaded again"
         return "no-connection", f"no connection to the Hub ({first_line(error)}); {advice}"
-    if _is_foreign_response(error):
-        advice = "check HF_ENDPOINT, and whether a login page or a proxy of the network answers instead"
+    if has_type(error, "NotAHubError", "JSONDecodeError", "FileMetadataError"):
         server = without_tokens(constants.ENDPOINT)[:100]
-        return "not-a-hub", (
-            f"{server} is not a Hugging Face Hub ({first_line(error)}); {advice} (HF_HUB_OFFLINE=1 uses the cache)"
-        )
+        advice = "check HF_ENDPOINT, and whether a login page or a proxy of the network answers instead"
+        return "not-a-hub", f"{server} is not a Hugging Face Hub ({first_line(error)}); {advice}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        file = str(error.filename or "")
-        disk = "give" if file and not file.startswith(str(constants.HF_HUB_CACHE)) else "set HF_HOME to"
-        return "disk-full", f"the disk is full{file and f': {file}'}; make room, or {disk} a folder on another disk"
+        return "disk-full", f"the disk is full: {error.filename}; make room, or set HF_HOME to a folder on another disk"
     return ("other", first_line(error)) if isinstance(error, OSError | ValueError | RuntimeError) else None
 
 
-def _is_foreign_response(error: Exception) -> bool:
-    if has_type(error, "NotAHubError", "JSONDecodeError", "FileMetadataError"):
-        return True
-    # The client reads fields of a response without a check, and fails at a missing one.
-    frames = list(traceback.walk_tb(error.__traceback__))
-    module = frames[-1][0].f_globals.get("__name__", "") if frames else ""
-    return isinstance(error, KeyError | TypeError | AttributeError) and module.startswith("huggingface_hub.")
-
-
-def _refusal(action: str, reference: RepositoryReference, status: int, error: Exception) -> tuple[str, str]:
+def _refusal(action: str, reference: RepositoryReference, response: Any, error: Exception) -> tuple[str, str]:
     """Return code and explanation of a response with an error status."""
+    status = int(response.status_code)
     if has_type(error, "GatedRepoError"):
         return "gated", "it is gated; ask for access on its page on the Hub, and use the token of that account"
     if has_type(error, "RevisionNotFoundError"):
         revision = reference.revision or "main"
         return "no-revision", f"it has no revision {revision!r}; its page on the Hub lists branches and tags"
-    if status == 404 and has_type(error, "EntryNotFoundError"):
-        return "no-file", "a listed file is missing there; try again"
     if "Invalid metadata in README.md" in str(error):
         return "invalid-card", "the front matter of the card (README.md) is refused"
     if status == 401 and not _own_token():
         return "not-found", f"there is no such repository, or it is private and no token was found; {_LOGIN}"
-    if status == 401 and not has_type(error, "RepositoryNotFoundError"):
-        return "invalid-token", f"the token is not valid (any more); {_LOGIN}"
-    if status in (401, 404):
+    if has_type(error, "RepositoryNotFoundError"):
         return "not-found", "there is no such repository, or it is private and the token has no access to it"
-    if refused := [one for one in causes(error) if isinstance(one, RetriesExhaustedError) and one.wait is not None]:
-        return "wait", f"{refused[0]}; try again after that"
+    if requested_wait(response) is not None:
+        return "wait", f"{TransientResponseError(response)}; try again after that"
     if status == 403:
-        verb, alternative = (
-            ("write to", "--create-pr if the repository exists")
-            if action.startswith("publish")
-            else ("read from", "none if the repository is public")
-        )
-        right = f"use one with that right (a fine-grained token has to name it), or {alternative}"
-        return "forbidden", f"the token may not {verb} {reference.owner!r}; {right}"
+        verb, alternative = ("read from", "") if action == "fetch" else ("write to", ", or --create-pr")
+        return "forbidden", f"the token may not {verb} {reference.owner!r}; use one with that right{alternative}"
     if status >= 500 and status not in _BY_STATUS:
         return "server-error", f"the Hub is out of order (status {status}) after several attempts; try again later"
     return _BY_STATUS.get(status, ("other", f"the Hub answered with status {status}"))

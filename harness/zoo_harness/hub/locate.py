@@ -1,6 +1,6 @@
-"""Finds the checkpoint that a user names: a folder on this machine, or a repository of the Hub.
+"""Finds or fetches the checkpoint that a user names: a folder on this machine, or a repository of the Hub.
 
-It never imports torch, and imports huggingface_hub only for a repository.
+Finding never imports torch, and imports huggingface_hub only for a repository.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import UsageError, ZooError
+from zoo_harness.hub.names import RepositoryReference, parse_reference
 
 if TYPE_CHECKING:
-    from zoo_harness.hub.names import RepositoryReference
+    from zoo_harness.records.run import RunRecord
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class CheckpointPlace:
 
     @property
     def commit(self) -> str | None:
-        """The commit that the folder holds, ``None`` if the folder is not in the Hub's cache."""
-        return self.path.name if self.reference is not None and self.path.parent.name == "snapshots" else None
+        """The commit that the folder holds, ``None`` for a local folder."""
+        return None if self.reference is None else self.path.name
 
 
 def names_a_checkpoint(text: str) -> bool:
@@ -52,40 +53,61 @@ def find_checkpoint(named: str | Path, say: Callable[[str], None] = lambda _line
     :class:`~zoo.errors.UsageError` if it is neither, and a :class:`~zoo.errors.ZooError` if a repository cannot be
     fetched.
     """
-    path = _expanded(named)
+    try:
+        path = Path(named).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"no such folder: {str(named)!r}: {error}", code="no-such-folder", given=named) from error
     if isinstance(named, Path) or os.path.isdir(path):  # noqa: PTH112 - as above
         return CheckpointPlace(path)
     if os.path.exists(path):  # noqa: PTH110
-        raise UsageError(f"{named!r} is a file; give the folder it is in, {str(path.parent)!r}")
-    reference = reference_of(named)
+        message = f"a file, not the folder of a checkpoint: {named!r}; try {str(path.parent)!r}"
+        raise UsageError(message, code="not-a-folder", given=named)
+    if "/" not in named.strip("/") or named.startswith(("/", ".", "~")):
+        message = f"no such folder: {named!r}; a repository of the Hub is written OWNER/NAME"
+        raise UsageError(message, code="no-such-folder", given=named)
     try:
-        return fetched(reference, say)
+        from zoo_harness.hub.fetch import fetch_snapshot
+
+        reference = parse_reference(named)
+        return CheckpointPlace(fetch_snapshot(reference, say), reference)
     except ZooError as error:  # the name may be a misspelt folder
         error.args = (f"there is no folder {named!r} here; {error}",)
         raise
 
 
-def _expanded(named: str | Path) -> Path:
-    try:
-        return Path(named).expanduser()
-    except RuntimeError as error:
-        raise UsageError(f"{str(named)!r}: {error}") from error
+def pull_checkpoint(
+    repository: str, to: str | Path | None, say: Callable[[str], None]
+) -> tuple[RunRecord, CheckpointPlace, Path]:
+    """Fetch a checkpoint, load it, run it once, and copy it to ``to``; return its record, place and folder.
 
-
-def reference_of(named: str) -> RepositoryReference:
-    """Parse the name of a repository; raise :class:`~zoo.errors.UsageError` for a missing folder."""
-    from zoo_harness.hub.names import parse_reference
-
-    if "/" not in named.strip("/") or named.startswith(("/", ".", "~")):
-        raise UsageError(f"no such folder {named!r}; a repository of the Hub is written OWNER/NAME")
-    try:
-        return parse_reference(named)
-    except UsageError as error:
-        raise UsageError(f"{named!r} is no folder here, and no repository: {error}") from error
-
-
-def fetched(reference: RepositoryReference, say: Callable[[str], None]) -> CheckpointPlace:
-    """Fetch a repository into the Hub's cache; without network use what is cached."""
+    ``to`` must not exist or be empty; it appears whole after all checks, or not at all. Raises a
+    :class:`~zoo.errors.ZooError` if the repository cannot be fetched, and :class:`~zoo.errors.WeightsError` if the
+    checkpoint differs from its record.
+    """
+    reference, target = parse_reference(repository), None if to is None else Path(to).expanduser()
+    if target is not None:
+        _check_target(target)
+    from zoo_harness.checkpoints.load import load_folder
+    from zoo_harness.checkpoints.tensor_checks import check_digest
+    from zoo_harness.hub.errors import translate_hub_errors
     from zoo_harness.hub.fetch import fetch_snapshot
+    from zoo_harness.records.file_names import CHECKPOINT, is_published
+    from zoo_harness.util.atomic_files import create_folder
 
-    return CheckpointPlace(fetch_snapshot(reference, None, say), reference)
+    place = CheckpointPlace(fetch_snapshot(reference, say), reference)
+    model = load_folder(place.path)
+    model.check_that_it_runs()
+    say(f"{reference}: digest, names, types and shapes of all tensors are those of its record, and it runs")
+    if target is not None:
+        with translate_hub_errors("fetch", reference):
+            create_folder(target, {file.name: file for file in place.path.iterdir() if is_published(file.name)})
+        assert model.record.checkpoint_sha256 is not None  # noqa: S101 - it has been loaded
+        check_digest(target / CHECKPOINT, model.record.checkpoint_sha256)
+    return model.record, place, target or place.path
+
+
+def _check_target(to: Path) -> None:
+    if os.path.lexists(to) and not (to.is_dir() and not any(to.iterdir())):
+        kind = "is not empty" if to.is_dir() else "is a file"
+        message = f"--to {str(to)!r} {kind}; expected a folder that does not exist yet"
+        raise UsageError(message, code="folder-in-use", option="to", path=to)

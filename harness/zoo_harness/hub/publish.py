@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,22 +15,15 @@ from zoo_harness.hub.names import RepositoryReference, means_a_path, parse_refer
 from zoo_harness.hub.publication import (
     Change,
     check_folder,
-    has_own_text,
-    new_tree,
+    compare,
+    compare_with_folder,
     of_own_images,
     publish_to_folder,
     publishable,
+    write_tree,
 )
 from zoo_harness.hub.round_trip import Check, verify_tree
-from zoo_harness.hub.upload import (
-    RepositoryState,
-    UploadResult,
-    changes,
-    inspect_repository,
-    require_token,
-    send_tree,
-    tag_of,
-)
+from zoo_harness.hub.upload import RepositoryState, inspect_repository, require_token, send_tree, tag_of
 from zoo_harness.records.file_names import SAMPLES
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import PublishOptions
@@ -65,66 +59,55 @@ class Publication:
 def publish_run(run: Path, to: str, given: PublishOptions, say: Say, *, show_bars: bool = False) -> Publication:
     """Publish the run in a directory to ``OWNER/NAME`` on the Hub, or to a folder written as a path."""
     options, run = with_defaults(PublishOptions, given), run.expanduser()
-    if means_a_path(to):
-        _refuse_hub_options(options)
-        return _to_folder(run, Path(to).expanduser(), options, say)
-    with nullcontext() if show_bars else without_bars():
-        return _to_hub(run, to, options, say)
+    to_folder = means_a_path(to)
+    _check_options(to, options, to_folder=to_folder)
+    with tempfile.TemporaryDirectory(prefix="zoo-publish-") as tree, nullcontext() if show_bars else without_bars():
+        if to_folder:
+            return _to_folder(run, Path(tree), Path(to).expanduser(), options, say)
+        return _to_hub(run, Path(tree), parse_reference(to), options, say)
 
 
-def _to_folder(run: Path, to: Path, options: PublishOptions, say: Say) -> Publication:
+def _check_options(to: str, options: PublishOptions, *, to_folder: bool) -> None:
+    if not to_folder and (revision := parse_reference(to).revision):
+        raise UsageError(
+            f"--to {to}: a run goes to the main branch and gets a tag of its own; leave @{revision} out",
+            code="publish-revision",
+            option="to",
+        )
+    for name in ("private", "create_pr", "message"):
+        if to_folder and options[name]:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{option} is for a repository of the Hub, and --to names a folder; leave it out",
+                code="option-unused",
+                option=name,
+            )
+
+
+def _to_folder(run: Path, tree: Path, to: Path, options: PublishOptions, say: Say) -> Publication:
     check_folder(to)
-    samples, dry_run = options["samples"], options["dry_run"]
-    _say_what_is_left_out(publishable(run), samples, say)
-    with new_tree(run, read_card(to), samples=samples) as tree:
-        files = publish_to_folder(tree, to, dry_run=True)
-        checks = _check(tree, run, say)
-        if not dry_run:
-            publish_to_folder(tree, to)
+    record = publishable(run)
+    checks = _build(run, tree, record, read_card(to), None, options, say)
+    dry_run = options["dry_run"]
+    files = compare_with_folder(tree, to) if dry_run else publish_to_folder(tree, to)
     changed = not dry_run and any(change.state != "same" for change in files)
-    return Publication(str(to), dry_run, changed, tuple(files), tuple(checks), {"folder": str(to)})
+    return Publication(str(to), dry_run, changed, tuple(files), checks, {"folder": str(to)})
 
 
-def _to_hub(run: Path, to: str, options: PublishOptions, say: Say) -> Publication:
-    reference = _repository(to, say)
-    record, samples, dry_run = publishable(run), options["samples"], options["dry_run"]
+def _to_hub(run: Path, tree: Path, reference: RepositoryReference, options: PublishOptions, say: Say) -> Publication:
+    record, dry_run, create_pr = publishable(run), options["dry_run"], options["create_pr"]
     if not dry_run:
         require_token()
     state = _inspect(reference, say, tolerant=dry_run)
-    if state.card is not None and has_own_text(run):
-        say("your own text in the run's card is not sent: the repository's card keeps the text outside zoo's part")
-    tag = tag_of(record)
-    _say_what_is_left_out(record, samples, say)
-    with new_tree(run, state.card, reference.id, samples=samples) as tree:
-        files = changes(tree, state)
-        checks = _check(tree, run, say)
-        sent = None if dry_run else _send(tree, state, record, tag, options, say)
-    if sent is None:
-        details = {"repository": reference.id, "tag": None if options["create_pr"] else tag}
-        return Publication(reference.id, True, False, tuple(files), tuple(checks), details)
-    details = {"repository": reference.id, "url": sent.url, "commit": sent.commit, "tag": sent.tag}
-    details["pull_request"] = sent.pull_request
-    return Publication(sent.pull_request or sent.url, False, sent.changed, tuple(files), tuple(checks), details)
-
-
-def _send(
-    tree: Path, state: RepositoryState, record: RunRecord, tag: str, options: PublishOptions, say: Say
-) -> UploadResult:
-    message = options["message"] or _message(record)
-    private, create_pr = options["private"], options["create_pr"]
-    return send_tree(tree, state, tag=tag, message=message, private=private, create_pr=create_pr, say=say)
-
-
-def _repository(to: str, say: Say) -> RepositoryReference:
-    reference = parse_reference(to)
-    if reference.revision is not None:
-        raise UsageError(
-            f"--to {to}: a run goes to the main branch and gets a tag of its own; write {reference.id}",
-            code="publish-revision",
-        )
-    if Path(to).is_dir():
-        say(f"publishing to the Hub; for the folder of that name here, write --to ./{to}")
-    return reference
+    checks = _build(run, tree, record, state.card, reference.id, options, say)
+    files, tag = tuple(compare(tree, state.files)), tag_of(record)
+    if dry_run:
+        details = {"repository": reference.id, "tag": None if create_pr else tag}
+        return Publication(reference.id, True, False, files, checks, details)
+    message, private = options["message"] or _message(record), options["private"]
+    sent = send_tree(tree, state, tag=tag, message=message, private=private, create_pr=create_pr, say=say)
+    details = {name: value for name, value in asdict(sent).items() if name != "changed"}
+    return Publication(sent.pull_request or sent.url, False, sent.changed, files, checks, details)
 
 
 def _inspect(reference: RepositoryReference, say: Say, *, tolerant: bool) -> RepositoryState:
@@ -135,38 +118,33 @@ def _inspect(reference: RepositoryReference, say: Say, *, tolerant: bool) -> Rep
             raise
         say(f"not compared with the repository: {error}")
         return RepositoryState(reference)
-    kind = "private" if state.private else "public"
-    there = "not there yet" if not state.exists else f"{kind}, at commit {state.head or '(none)'}"
-    say(f"{reference}: {there}")
+    found = state.listing
+    kind = "private" if found and found.private else "public"
+    say(f"{reference}: {f'{kind}, at commit {found.commit}' if found else 'not there yet'}")
     return state
 
 
-def _check(tree: Path, run: Path, say: Say) -> list[Check]:
+def _build(
+    run: Path,
+    tree: Path,
+    record: RunRecord,
+    card: str | None,
+    repository: str | None,
+    options: PublishOptions,
+    say: Say,
+) -> tuple[Check, ...]:
+    """Write the tree of a run, and check that each library loads it."""
+    samples = options["samples"]
+    if samples is None and of_own_images(record) and SAMPLES in record.plots:
+        say(f"{SAMPLES} is not published, because it shows images of your own; --samples publishes it")
+    write_tree(run, tree, card, repository, samples=samples, link=True)
     checks = verify_tree(tree, run)
     for check in checks:
         say(f"{check.loader}: {check.result}")
-    return checks
-
-
-def _say_what_is_left_out(record: RunRecord, samples: bool | None, say: Say) -> None:
-    if samples is None and of_own_images(record) and SAMPLES in record.plots:
-        say(f"{SAMPLES} is not published, because it shows images of your own; --samples publishes it")
+    return tuple(checks)
 
 
 def _message(record: RunRecord) -> str:
     accuracy, _split = record.headline
     measured = f": accuracy {percent(accuracy)}" if accuracy else ""
     return one_line(f"Publish {record.backbone.name} on {record.dataset.title}{measured}")
-
-
-def _refuse_hub_options(options: PublishOptions) -> None:
-    given: Sequence[tuple[str, bool]] = (
-        ("--private", options["private"]),
-        ("--create-pr", options["create_pr"]),
-        ("--message", options["message"] is not None),
-    )
-    for option, is_given in given:
-        if is_given:
-            raise UsageError(
-                f"{option} is for a repository of the Hub, and --to names a folder; leave it out", code="option-unused"
-            )

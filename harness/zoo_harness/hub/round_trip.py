@@ -17,16 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from zoo.errors import WeightsError
+from zoo.errors import WeightsError, ZooError
 from zoo_harness.checkpoints.load import load_folder
 from zoo_harness.checkpoints.loaded_model import LoadedModel
 from zoo_harness.records.file_names import CONFIGURATION
 
 # Differences by rounding, if another library computes the same steps in another order.
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-4
-_NOTHING_SENT = "nothing was published"
 
 
 @dataclass(frozen=True)
@@ -45,116 +44,99 @@ def verify_tree(tree: Path, run: Path) -> list[Check]:
     from sklearn.datasets import load_sample_images
 
     photographs = load_sample_images().images
-    own = load_folder(run)
+    own, loaded = load_folder(run), load_folder(tree)
+    if loaded.classes != own.classes:
+        raise _fault("zoo.load", "gives other classes than the run")
     images = own.preprocess(photographs)
-    checks = [_by_zoo(tree, own, images)]
-    if not own.record.loads_in_timm:
-        return [*checks, _refused_by_timm(tree), _refused_by_transformers(tree)]
+    checks = [_same("zoo.load", _logits(own, images), _logits(loaded, images))]
     # The other loaders average the logits of two heads, whatever the run's own rule.
     expected = _logits(own.network, images)
-    by_timm = _by_timm(tree, images, expected)
-    return [*checks, by_timm, _by_transformers(tree, own, images, photographs, expected)]
+    loaders: dict[str, Callable[[str], Tensor]] = {
+        "timm": lambda _loader: _by_timm(tree, images),
+        "transformers": lambda loader: _by_transformers(tree, own, images, photographs, loader),
+    }
+    for name, logits in loaders.items():
+        if find_spec(name) is None:
+            checks.append(Check(name, "not installed, so not tried"))
+            continue
+        loader = f"{name} {version(name)}"
+        if own.record.loads_in_timm:
+            with _loading_with(loader):
+                found = logits(loader)
+            checks.append(_same(loader, expected, found))
+        else:
+            # The configuration of an earlier run has no message for transformers.
+            named = name == "timm" or "model_type" in json.loads((tree / CONFIGURATION).read_bytes())
+            checks.append(_refused(loader, logits, by_name=named))
+    return checks
 
 
-def _by_zoo(tree: Path, own: LoadedModel, images: Tensor) -> Check:
-    loaded = load_folder(tree)
-    if loaded.classes != own.classes:
-        raise WeightsError(f"zoo.load of the tree gives other classes than the run; {_NOTHING_SENT}")
-    return _same("zoo.load", _logits(own, images), _logits(loaded, images))
+def _by_timm(tree: Path, images: Tensor) -> Tensor:
+    import timm
+
+    return _logits(timm.create_model(f"local-dir:{tree}", pretrained=True).eval(), images)
 
 
-def _by_timm(tree: Path, images: Tensor, expected: Tensor) -> Check:
-    name = f"timm {version('timm')}"
-    with _loading_with(name):
-        loaded = _timm_model(tree)
-    return _same(name, expected, _logits(loaded, images))
+def _by_transformers(tree: Path, own: LoadedModel, images: Tensor, photographs: list[Any], loader: str) -> Tensor:
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-
-def _by_transformers(tree: Path, own: LoadedModel, images: Tensor, photographs: list[Any], expected: Tensor) -> Check:
-    if find_spec("transformers") is None:
-        return Check("transformers", "not installed, so not tried")
-    import transformers
-
-    name = f"transformers {version('transformers')}"
-    processor: Any = transformers.AutoImageProcessor
-    with _loading_with(name), _quiet_transformers():
-        loaded = _transformers_model(tree)
+    processor: Any = AutoImageProcessor
+    with _quiet_transformers():
+        loaded = AutoModelForImageClassification.from_pretrained(tree).eval()
         processed = processor.from_pretrained(tree)(photographs)["pixel_values"]
-    labels = loaded.config.id2label
-    if labels != dict(enumerate(own.classes)):
-        raise WeightsError(f"{name} gives other class names than the run's; {_NOTHING_SENT}")
+    if loaded.config.id2label != dict(enumerate(own.classes)):
+        raise _fault(loader, "gives other class names than the run's")
     # Both resize uint8 images; their rounding differs by one grey level at most.
     level = 1.01 / 255 / min(own.record.settings.preprocessing.std)
     if processed.shape != images.shape or float((processed - images.cpu()).abs().max()) > level:
-        raise WeightsError(f"{name} prepares images otherwise than the run did; {_NOTHING_SENT}")
+        raise _fault(loader, "prepares images otherwise than the run did")
     with torch.inference_mode():
-        found = loaded(images).logits
-    return _same(name, expected, found)
+        logits: Tensor = loaded(images).logits
+    return logits
 
 
-def _refused_by_timm(tree: Path) -> Check:
-    name = f"timm {version('timm')}"
-    return _refused(name, lambda: _timm_model(tree), "zoo.load")
-
-
-def _refused_by_transformers(tree: Path) -> Check:
-    if find_spec("transformers") is None:
-        return Check("transformers", "not installed, so not tried")
-    with _quiet_transformers():
-        word = "zoo.load" if "model_type" in json.loads((tree / CONFIGURATION).read_bytes()) else ""
-        return _refused(f"transformers {version('transformers')}", lambda: _transformers_model(tree), word)
-
-
-def _refused(name: str, loading: Callable[[], object], word: str) -> Check:
+def _refused(loader: str, logits: Callable[[str], Tensor], *, by_name: bool) -> Check:
     try:
-        loading()
+        logits(loader)
     except (RuntimeError, ValueError) as error:
-        if not word:  # an earlier run, whose configuration has no message for this loader
-            return Check(name, "refuses it, as a network that it does not know")
-        if word in str(error):
-            return Check(name, "refuses it by name, as it must")
-        raise WeightsError(f"{name} fails without naming {word}: {error}; {_NOTHING_SENT}") from error
-    raise WeightsError(f"{name} loads what it does not know, with a random head; {_NOTHING_SENT}")
+        if not by_name:
+            return Check(loader, "refuses it, as a network that it does not know")
+        if "zoo.load" in str(error):
+            return Check(loader, "refuses it by name, as it must")
+        raise _fault(loader, f"fails without naming zoo.load: {error}") from error
+    raise _fault(loader, "loads what it does not know, with a random head")
 
 
-def _timm_model(tree: Path) -> torch.nn.Module:
-    import timm
-
-    model: torch.nn.Module = timm.create_model(f"local-dir:{tree}", pretrained=True)
-    return model.eval()
-
-
-def _transformers_model(tree: Path) -> Any:
-    from transformers import AutoModelForImageClassification
-
-    return AutoModelForImageClassification.from_pretrained(tree).eval()
-
-
-def _logits(network: torch.nn.Module, images: Tensor) -> Tensor:
+def _logits(network: nn.Module, images: Tensor) -> Tensor:
     with torch.inference_mode():
         result: Tensor = network(images)
     return result
 
 
-def _same(name: str, expected: Tensor, found: Tensor) -> Check:
+def _same(loader: str, expected: Tensor, found: Tensor) -> Check:
     if found.shape != expected.shape:
-        shapes = f"{tuple(found.shape)} instead of {tuple(expected.shape)}"
-        raise WeightsError(f"{name} gives logits of shape {shapes}; {_NOTHING_SENT}")
+        raise _fault(loader, f"gives logits of shape {tuple(found.shape)} instead of {tuple(expected.shape)}")
     if torch.equal(found, expected):
-        return Check(name, "same logits, bit for bit")
+        return Check(loader, "same logits, bit for bit")
     largest = float((found - expected).abs().max())
     if not torch.allclose(found, expected, rtol=_RELATIVE, atol=_ABSOLUTE):
-        raise WeightsError(f"{name} gives other logits than the run's network, by up to {largest:.3g}; {_NOTHING_SENT}")
-    return Check(name, f"same logits within {largest:.1e}")
+        raise _fault(loader, f"gives other logits than the run's network, by up to {largest:.3g}")
+    return Check(loader, f"same logits within {largest:.1e}")
+
+
+def _fault(loader: str, fault: str) -> WeightsError:
+    return WeightsError(f"{loader} {fault}; nothing was published", code="round-trip", loader=loader, fault=fault)
 
 
 @contextlib.contextmanager
 def _loading_with(loader: str) -> Iterator[None]:
     try:
         yield
+    except ZooError:
+        raise
     except Exception as error:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise WeightsError(f"{loader} cannot load the tree: {first:.300}; {_NOTHING_SENT}") from error
+        raise _fault(loader, f"cannot load the tree: {first:.300}") from error
 
 
 @contextlib.contextmanager
@@ -163,8 +145,7 @@ def _quiet_transformers() -> Iterator[None]:
     from transformers import utils
 
     logging: Any = utils.logging
-    level = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:

@@ -24,7 +24,7 @@ _SHOWN_CLASSES = 10
 def summary(record: RunRecord, place: CheckpointPlace, folder: Path) -> dict[str, Any]:
     """Return plain data about a checkpoint in ``folder``, for ``--json``."""
     accuracy, split = record.headline
-    separation = record.results.separation_after
+    separation, score = record.results.separation_after, _headline_si(record)
     return {
         "repository": place.reference.id if place.reference else None,
         "revision": place.reference.revision if place.reference else None,
@@ -43,7 +43,7 @@ def summary(record: RunRecord, place: CheckpointPlace, folder: Path) -> dict[str
         "split": split.split,
         "accuracy": accuracy.model_dump() if accuracy else None,
         "separation_layer": separation.layer if separation else None,
-        "separation_index": _plain(_headline_si(record)),
+        "separation_index": score.model_dump() if score else None,
         "license_of_the_base_weights": record.weights.license,
         "base_weights": record.weights.source,
         "finished": record.ended,
@@ -54,29 +54,25 @@ def summary_lines(record: RunRecord, place: CheckpointPlace, folder: Path) -> li
     """Describe a checkpoint and its use in lines of text."""
     named = str(place.reference) if place.reference and folder == place.path else str(folder)
     typed = shlex.quote(named)
+    size = bytes_in_words((folder / CHECKPOINT).stat().st_size)
+    facts = [
+        ("repository", f"{place.reference}, commit {place.commit}"),
+        ("folder", str(folder)),
+        ("card", str(folder / CARD)),
+        ("checkpoint", f"{CHECKPOINT}, {size}, SHA-256 {record.checkpoint_sha256}"),
+        *_facts(record),
+    ]
     uses = [
         (f"zoo predict {typed} IMAGE...", "the likeliest classes of images of yours"),
         (f"zoo eval {typed} --epochs 0", "whether it gives the same figures here"),
         (f"zoo.load({named!r})", "in Python"),
     ]
-    return [*_in_columns([*_origin(record, place, folder), *_facts(record)]), "", *_in_columns(uses)]
+    return [*_in_columns(facts), "", *_in_columns(uses)]
 
 
 def _in_columns(rows: Sequence[tuple[str, str]]) -> list[str]:
     width = max(len(first) for first, _second in rows)
     return [f"{one_line(first):<{width}}  {one_line(second)}" for first, second in rows]
-
-
-def _origin(record: RunRecord, place: CheckpointPlace, folder: Path) -> list[tuple[str, str]]:
-    size = bytes_in_words((folder / CHECKPOINT).stat().st_size)
-    rows = [
-        ("folder", str(folder)),
-        ("card", str(folder / CARD)),
-        ("checkpoint", f"{CHECKPOINT}, {size}, SHA-256 {record.checkpoint_sha256}"),
-    ]
-    if place.reference is not None:
-        rows.insert(0, ("repository", f"{place.reference}, commit {place.commit or 'unknown'}"))
-    return rows
 
 
 def _facts(record: RunRecord) -> list[tuple[str, str]]:
@@ -106,7 +102,3 @@ def _headline_si(record: RunRecord) -> ScoreMeasurement | None:
     with_test = record.results.test_accuracy is not None and record.dataset.test is not None
     split = separation.test if with_test else separation.evaluation
     return split.si if split else None
-
-
-def _plain(score: ScoreMeasurement | None) -> dict[str, Any] | None:
-    return score.model_dump() if score else None

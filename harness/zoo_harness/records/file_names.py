@@ -12,6 +12,7 @@ RECORD = "zoo.json"
 HISTORY = "history.jsonl"
 CONFUSION = "confusion.json"
 SAMPLES = "samples.png"
+PLOTS = ("loss.png", "accuracy.png", "learning_rate.png", "confusion.png", "layers.png", SAMPLES)
 
 REQUIRED_FILES = (CARD, CHECKPOINT, CONFIGURATION, RECORD)
 PUBLISHED_FILES = (*REQUIRED_FILES, HISTORY, CONFUSION, "*.png")

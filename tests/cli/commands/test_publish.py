@@ -1,11 +1,11 @@
-"""``zoo publish``: what it shows, what it sends, what it refuses; in this process and as a command of its own."""
+"""``zoo publish``: what it shows, what it sends, what it refuses."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
+import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import yaml
 from huggingface_hub import snapshot_download
 
 import zoo
-from zoo import Backbone, Head, Preprocessing
+from zoo import Backbone, Head, HubError, Preprocessing, ZooError
 from zoo_harness.cli.main import run as run_zoo
 from zoo_harness.records.file_names import CHECKPOINT
 from zoo_harness.records.run import read_run
@@ -26,7 +26,6 @@ from zoo_harness.util.digests import sha256_of
 from ...hub_server import READER, WRITER, Hub
 from ...saved_runs import edit_record, save_run
 
-ZOO = str(Path(sys.executable).with_name("zoo"))
 PNG = b"\x89PNG\r\n\x1a\nrest"
 FILES = ["README.md", "config.json", "history.jsonl", "loss.png", "model.safetensors", "zoo.json"]
 
@@ -47,14 +46,22 @@ def run(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "runs" / "pets"))
 
 
+Refused = Callable[..., ZooError]
+
+
+@pytest.fixture
+def refused(error_of: Refused, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Return the error of a publication that must be refused."""
+
+    def refusal(run: Path, to: str, *options: str) -> ZooError:
+        capsys.readouterr()
+        return error_of("publish", str(run), "--to", to, *options)
+
+    return refusal
+
+
 def publish(run: Path, to: str | Path, *options: str) -> int:
     return run_zoo(["publish", str(run), "--to", str(to), *options])
-
-
-def failing(capsys: pytest.CaptureFixture[str], status: int, run: Path, to: str | Path, *options: str) -> str:
-    """The last line on stderr of a command that must end with this status."""
-    assert publish(run, to, *options) == status
-    return capsys.readouterr().err.splitlines()[-1]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -80,14 +87,24 @@ def test_a_run_goes_to_the_hub_and_comes_back_byte_for_byte(
     assert content(back) == hub.files("ada/net")
     assert sorted(content(back)) == FILES
     assert (back / CHECKPOINT).read_bytes() == (run / CHECKPOINT).read_bytes()
+    assert list(run.parent.iterdir()) == [run]
     assert read_run(back).checkpoint_sha256 == sha256_of(run / CHECKPOINT)
     (tag,) = hub.repositories["ada/net"].tags
     assert tag == f"run-20261122-093000-{sha256_of(run / CHECKPOINT)[:8]}"
     assert hub.repositories["ada/net"].messages[hub.repositories["ada/net"].tags[tag]] == "Publish tiny_resnet on Pets"
+    commits = len(hub.repositories["ada/net"].commits)
+    capsys.readouterr()
+
+    assert publish(run, "ada/net", "-q") == 0
+    assert capsys.readouterr() == (f"already published, nothing changed: {hub.url}/ada/net\n", "")
+    assert len(hub.repositories["ada/net"].commits) == commits
 
 
-def test_what_was_published_loads_from_the_hub_in_timm_and_zoo(hub: Hub, run: Path) -> None:
+def test_what_was_published_loads_from_the_hub_in_timm_and_zoo(
+    hub: Hub, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert publish(run, "ada/net", "--quiet") == 0
+    assert capsys.readouterr() == (f"published: {hub.url}/ada/net\n", "")
 
     own = zoo.load(run)
     images = torch.rand(2, 3, *own.record.settings.preprocessing.input_size)
@@ -98,25 +115,10 @@ def test_what_was_published_loads_from_the_hub_in_timm_and_zoo(hub: Hub, run: Pa
         assert torch.equal(theirs(images), expected)
 
 
-def test_the_same_run_again_changes_nothing(hub: Hub, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_shows_all_and_sends_nothing(hub: Hub, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     publish(run, "ada/net")
-    commits = len(hub.repositories["ada/net"].commits)
+    edit_record(run, lambda record: record.update(started="2026-11-23T09:30:00+00:00"))
     capsys.readouterr()
-
-    assert publish(run, "ada/net") == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"already published, nothing changed: {hub.url}/ada/net"
-    assert len(hub.repositories["ada/net"].commits) == commits
-    assert list(run.parent.iterdir()) == [run]
-
-
-@pytest.mark.parametrize("there", [False, True])
-def test_a_dry_run_shows_all_and_sends_nothing(
-    hub: Hub, run: Path, capsys: pytest.CaptureFixture[str], there: bool
-) -> None:
-    if there:
-        publish(run, "ada/net")
-        edit_record(run, lambda record: record.update(started="2026-11-23T09:30:00+00:00"))
-        capsys.readouterr()
     asked = len(hub.requests)
 
     assert publish(run, "ada/net", "--dry-run") == 0
@@ -124,8 +126,7 @@ def test_a_dry_run_shows_all_and_sends_nothing(
     assert out.splitlines()[-1] == "nothing was sent to ada/net (--dry-run)"
     assert "transformers" in err
     states = {line.split()[0]: line.split()[-1] for line in out.splitlines()[1:-1]}
-    assert states["model.safetensors"] == ("same" if there else "new")
-    assert states["zoo.json"] == ("changed" if there else "new")
+    assert (states["model.safetensors"], states["zoo.json"]) == ("same", "changed")
     assert {one.method for one in hub.requests[asked:]} <= {"GET", "HEAD"}
 
 
@@ -134,7 +135,7 @@ def test_a_dry_run_needs_neither_token_nor_hub(
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")
     assert publish(run, "ada/net", "--dry-run") == 0
-    assert "not compared with what is there: cannot inspect ada/net" in capsys.readouterr().err
+    assert "not compared with the repository: cannot inspect ada/net" in capsys.readouterr().err
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert publish(run, "ada/net", "--dry-run") == 0
@@ -162,11 +163,6 @@ def test_json_tells_all_in_one_object(hub: Hub, run: Path, capsys: pytest.Captur
     assert (first["url"], first["pull_request"]) == (f"{hub.url}/ada/net", None)
 
 
-def test_quietly_only_the_address_is_printed(hub: Hub, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert publish(run, "ada/net", "-q") == 0
-    assert capsys.readouterr() == (f"published: {hub.url}/ada/net\n", "")
-
-
 def test_a_pull_request_is_proposed(hub: Hub, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hub.create("eve/net")
 
@@ -177,17 +173,15 @@ def test_a_pull_request_is_proposed(hub: Hub, run: Path, capsys: pytest.CaptureF
     assert repository.messages[repository.pulls["refs/pr/1"]] == "Mine is better"
 
 
-def test_what_a_person_wrote_into_the_card_there_stays(hub: Hub, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_person_wrote_into_the_card_there_stays(hub: Hub, run: Path) -> None:
     publish(run, "ada/net")
     card = hub.files("ada/net")["README.md"].decode()
     edited = card.replace("---\n", "---\nlanguage: de\n", 1) + "\nMeine Worte.\n"
     hub.commit("ada/net", {"README.md": edited.encode()})
     edit_record(run, lambda record: record["dataset"].update(title="Many pets"))
     (run / "README.md").write_text(card + "\nWords at home.\n")
-    capsys.readouterr()
 
     assert publish(run, "ada/net") == 0
-    assert "what you wrote into the run's card is not sent" in capsys.readouterr().err
     merged = hub.files("ada/net")["README.md"].decode()
     assert merged.endswith("\nMeine Worte.\n")
     assert "Many pets" in merged
@@ -204,10 +198,10 @@ def test_a_card_of_front_matter_alone_gets_its_body(hub: Hub, run: Path) -> None
     assert card.count("<!-- zoo:begin -->") == 1
 
 
-def test_a_card_of_a_persons_own_is_not_touched(hub: Hub, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_card_of_a_persons_own_is_not_touched(hub: Hub, run: Path, refused: Refused) -> None:
     hub.create("ada/net", {"README.md": b"# All mine\n"})
 
-    assert "card in ada/net: the card has no part marked as made by zoo" in failing(capsys, 2, run, "ada/net")
+    assert str(refused(run, "ada/net")).startswith("card in ada/net: ")
     assert hub.files("ada/net") == {"README.md": b"# All mine\n"}
 
 
@@ -291,68 +285,58 @@ def test_in_a_folder_a_hand_edited_card_is_merged(run: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("to", "options", "told"),
+    ("to", "options", "code"),
     [
-        ("../x/..", ("--private",), "--private is for a repository of the Hub, and --to names a folder"),
-        ("./net", ("--message", "x"), "--message is for a repository of the Hub"),
-        ("ada/my net", (), "it has ' '; write it as OWNER/NAME"),
-        ("ada/..net", (), "it has '..'"),
-        ("net", (), "it has 1 part"),
-        ("ada/net@v1", (), "a run goes to the main branch and gets a tag of its own; write ada/net"),
+        ("../x/..", ("--private",), "option-unused"),
+        ("./net", ("--message", "x"), "option-unused"),
+        ("./net", ("--create-pr",), "option-unused"),
+        ("ada/my net", (), "not-a-repository"),
+        ("net", (), "not-a-repository"),
+        ("ada/net@v1", (), "publish-revision"),
     ],
 )
-def test_wrong_usage_is_told_and_nothing_asked(
-    hub: Hub, run: Path, capsys: pytest.CaptureFixture[str], to: str, options: tuple[str, ...], told: str
+def test_wrong_usage_is_refused_before_the_hub_is_asked(
+    hub: Hub, run: Path, refused: Refused, to: str, options: tuple[str, ...], code: str
 ) -> None:
-    assert told in failing(capsys, 2, run, to, *options)
+    error = refused(run, to, *options)
+    assert (error.code, error.exit_code) == (code, 2)
     assert hub.requests == []
 
 
 def test_an_unfinished_or_tampered_run_is_refused_before_the_hub_is_asked(
-    hub: Hub, run: Path, capsys: pytest.CaptureFixture[str]
+    hub: Hub, run: Path, refused: Refused
 ) -> None:
     edit_record(run, lambda record: record.update(status="interrupted"))
-    assert "is interrupted, after 0 of 20 epochs; finish it first" in failing(capsys, 2, run, "ada/net")
+    assert refused(run, "ada/net").code == "run-not-finished"
     edit_record(run, lambda record: record.update(status="finished"))
     checkpoint = bytearray((run / CHECKPOINT).read_bytes())
     checkpoint[1000] ^= 1
     (run / CHECKPOINT).write_bytes(checkpoint)
-    assert "it was changed after the run and is not published" in failing(capsys, 1, run, "ada/net")
-    assert "no such file" in failing(capsys, 2, run / "nothing", "ada/net").lower()
+    assert refused(run, "ada/net").code == "checkpoint-changed"
+    assert refused(run / "nothing", "ada/net").code == "not-a-run"
     assert hub.requests == []
 
 
 @pytest.mark.parametrize(
-    ("token", "told"),
-    [
-        (None, "no token for the Hub: set HF_TOKEN"),
-        ("hf_wrongwrongwrong", "the token is not valid"),
-        (READER, "the token may not write to 'ada'"),
-    ],
+    ("token", "code"),
+    [(None, "no-token"), ("hf_wrongwrongwrong", "invalid-token"), (READER, "forbidden")],
 )
-def test_who_may_not_publish_is_told(
-    hub: Hub,
-    run: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    token: str | None,
-    told: str,
+def test_a_token_that_may_not_publish_is_refused(
+    hub: Hub, run: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused, token: str | None, code: str
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
-    line = failing(capsys, 1, run, "ada/net")
 
-    assert told in line
-    assert token is None or token not in line
+    error = refused(run, "ada/net")
+    assert (error.code, error.exit_code) == (code, 1)
+    assert token is None or token not in str(error)
     assert hub.repositories == {}
 
 
-def test_a_broken_connection_is_told_and_the_next_try_goes_on(
-    hub: Hub, run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_broken_connection_is_told_and_the_next_try_goes_on(hub: Hub, run: Path, refused: Refused) -> None:
     hub.fail("POST", "/api/models/*/commit/*", "cut", times=99)
-    assert "no connection to the Hub" in failing(capsys, 1, run, "ada/net")
+    assert refused(run, "ada/net").code == "no-connection"
     assert hub.files("ada/net") == {}
     hub.heal()
     uploads = len(hub.seen("PUT"))
@@ -361,43 +345,21 @@ def test_a_broken_connection_is_told_and_the_next_try_goes_on(
     assert len(hub.seen("PUT")) == uploads
 
 
-def test_a_change_by_somebody_else_in_between_is_told(hub: Hub, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_change_by_somebody_else_in_between_is_not_overwritten(hub: Hub, run: Path, refused: Refused) -> None:
     publish(run, "ada/net")
     edit_record(run, lambda record: record.update(started="2026-11-23T09:30:00+00:00"))
     hub.meanwhile("POST", "/api/models/*/commit/*", lambda: hub.commit("ada/net", {"theirs.txt": b"x"}))
 
-    assert "somebody else has changed it meanwhile" in failing(capsys, 1, run, "ada/net")
+    assert refused(run, "ada/net").code == "changed"
     assert "2026-11-23" not in hub.files("ada/net")["zoo.json"].decode()
     assert publish(run, "ada/net") == 0
 
 
-# As a command of its own
-
-
-def command(hub: Hub, run: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    words = [ZOO, "publish", str(run), "--to", "ada/net", *options]
-    return subprocess.run(words, env=hub.environment(), capture_output=True, text=True, check=False)
-
-
-@pytest.mark.slow
-def test_the_command_publishes_and_shows_no_token(hub: Hub, run: Path) -> None:
-    hub.part_size = 2**20
-    done = subprocess.run(
-        [ZOO, "publish", run, "--to", "ada/net"], env=hub.environment(), capture_output=True, text=True
-    )
-
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"published: {hub.url}/ada/net"
-    assert WRITER not in done.stdout + done.stderr
-    assert hub.leaks() == []
-    assert hub.files("ada/net")[CHECKPOINT] == (run / CHECKPOINT).read_bytes()
-
-
-def test_the_command_debugged_shows_no_token_either(hub: Hub, run: Path) -> None:
+def test_a_traceback_shows_no_token(hub: Hub, run: Path) -> None:
     hub.fail("GET", "/api/models/ada/net", 403, headers={"X-Error-Message": f"{WRITER} may not"})
-    done = command(hub, run, "--debug")
 
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
-    assert "(a token) may not" in done.stderr
-    assert WRITER not in done.stdout + done.stderr
+    with pytest.raises(HubError) as raised:
+        publish(run, "ada/net", "--debug")
+    text = "".join(traceback.format_exception(raised.value))
+    assert "(a token) may not" in text
+    assert WRITER not in text

@@ -11,7 +11,7 @@ from zoo_harness.cli.options import AsJson, Debug, Quiet
 from zoo_harness.cli.output import print_json, print_table, tell
 
 if TYPE_CHECKING:
-    from zoo_harness.checkpoints.file_prediction import FilePrediction
+    from zoo_harness.checkpoints.loaded_model import FilePrediction
 
 
 def predict(
@@ -37,13 +37,14 @@ def predict(
 
     for option, value in (("--top", top), ("--batch-size", batch_size)):
         if value < 1:
-            raise UsageError(f"{option} {value} must be at least 1")
+            message = f"{option} must be at least 1: {value}"
+            raise UsageError(message, code="option-range", option=option, given=value)
     check_device_name(device)
     paths = image_paths(images)
 
-    # From here on torch is imported, which takes seconds; what could be checked without it has been.
-    from zoo_harness.checkpoints.file_prediction import predict_files
+    # From here on torch is imported, which takes seconds; everything that needs no torch has been checked.
     from zoo_harness.checkpoints.load import load_folder
+    from zoo_harness.checkpoints.loaded_model import predict_files
     from zoo_harness.compute.device import choose_device
     from zoo_harness.hub.locate import find_checkpoint
 

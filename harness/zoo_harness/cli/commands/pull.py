@@ -1,4 +1,4 @@
-"""``zoo pull OWNER/NAME[@REV]``: fetch a published checkpoint, prove that it is right, tell what it is."""
+"""``zoo pull OWNER/NAME[@REV]``: fetch a published checkpoint, verify it, and summarize it."""
 
 from __future__ import annotations
 
@@ -24,18 +24,9 @@ def pull(
     _debug: Debug = False,
 ) -> None:
     """Fetch a published checkpoint, verify all of it, and say what it is and how to use it."""
-    from zoo_harness.hub.names import parse_reference
+    from zoo_harness.hub.locate import pull_checkpoint
 
-    reference = parse_reference(repository)
-    target = to.expanduser() if to is not None else None
-    if target is not None:
-        from zoo_harness.hub.fetch import check_target
-
-        check_target(target)
-
-    from zoo_harness.hub.pull import pull_checkpoint
-
-    record, place, folder = pull_checkpoint(reference, target, (lambda _line: None) if quiet or as_json else tell)
+    record, place, folder = pull_checkpoint(repository, to, (lambda _line: None) if quiet or as_json else tell)
 
     from zoo_harness.hub.summary import summary, summary_lines
 

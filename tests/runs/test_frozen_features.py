@@ -29,8 +29,7 @@ from zoo_harness.frozen.cache.placement import CachePolicy
 from zoo_harness.frozen.partition.partition import Partition
 from zoo_harness.records.run import FrozenPartRecord
 from zoo_harness.records.subset import Subset
-from zoo_harness.runs import frozen_features as frozen_part
-from zoo_harness.runs.frozen_features import open_trainable_model
+from zoo_harness.runs.frozen_features import _FrozenPart, open_trainable_model
 from zoo_harness.runs.plan import Request, RunPlan, prepare_run
 from zoo_harness.training.loop import Trainer, starting_state
 from zoo_harness.util.progress import Silence
@@ -194,7 +193,7 @@ def with_room_for(images_at_once: int, monkeypatch: pytest.MonkeyPatch) -> list[
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7.00 GiB.")
         return prefix(self, images)
 
-    monkeypatch.setattr(frozen_part, "_batch_size", filling)
+    monkeypatch.setattr(_FrozenPart, "_batch_size", filling)
     return tried
 
 

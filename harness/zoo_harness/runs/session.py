@@ -7,10 +7,11 @@ when the run ends; a killed run has none until it is resumed.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
@@ -25,10 +26,8 @@ from zoo_harness.evaluation.layer_scores import RAW_PIXELS, run_curve
 from zoo_harness.evaluation.split_evaluation import SplitEvaluation, evaluate_split
 from zoo_harness.evaluation.split_scores import split_separation
 from zoo_harness.frozen.cache.placement import CachePolicy
-from zoo_harness.models.trainable_model import TrainableModel
 from zoo_harness.records.run import (
     EpochRecord,
-    FrozenPartRecord,
     RunRecord,
     SeparationRecord,
     SplitRecord,
@@ -50,62 +49,53 @@ Ending = Literal["finished", "interrupted", "failed"]
 
 
 def execute_run(
-    planned: RunPlan, writer: RunWriter, policy: CachePolicy, reporter: Reporter, *, tensorboard: bool = False
+    planned: RunPlan,
+    writer: RunWriter,
+    policy: CachePolicy,
+    reporter: Reporter,
+    *,
+    tensorboard: bool = False,
+    resume: bool = False,
 ) -> RunRecord:
     """Execute a plan, writing the run directory on the way; return the finished record.
 
     A run that is interrupted or fails leaves its history, the checkpoint of its last whole epoch, and a record that
-    says so.
+    says so. With ``resume`` the run in the directory continues after its last whole epoch, to the same result; raises
+    :class:`~zoo.errors.UsageError` if it is finished, is still running, or began with other data, weights or settings.
     """
-    return _execute(_Session(planned, writer, reporter), policy, tensorboard=tensorboard)
-
-
-def resume_run(
-    planned: RunPlan, writer: RunWriter, policy: CachePolicy, reporter: Reporter, *, tensorboard: bool = False
-) -> RunRecord:
-    """Resume the run in a directory after its last whole epoch, as if it had never stopped.
-
-    Raises :class:`~zoo.errors.UsageError` if the run is finished, is still running, or began with other data, weights
-    or settings than ``planned``.
-    """
-    refuse_finished(writer.path)
-    earlier = read_run(writer.path)
-    for warning in refuse_changes(earlier, planned.record, writer.path):
-        reporter.log(f"warning: {warning}")
-    results = earlier.results.model_copy(update={"total_seconds": None})
-    record = planned.record.model_copy(
-        update={"started": earlier.started, "command": earlier.command, "results": results}
-    )
-    return _execute(_Session(replace(planned, record=record), writer, reporter), policy, tensorboard=tensorboard)
-
-
-def _execute(session: _Session, policy: CachePolicy, *, tensorboard: bool) -> RunRecord:
+    request = planned.request
     with (
-        out_of_memory_advice(session.planned.request.training.batch_size),
-        session.writer.locked(),
-        repeatable(session.planned.request.compute.deterministic),
-        session.writer.events(wanted=tensorboard) as session.add_events,
+        out_of_memory_advice(request.training.batch_size),
+        writer.locked(),
+        repeatable(request.compute.deterministic),
     ):
+        events = writer.events() if tensorboard else nullcontext(lambda _epoch: None)
+        session = _Session(_continued(planned, writer.path, reporter) if resume else planned, writer, reporter)
         try:
             session.begin()
-            session.score_raw_pixels()
-            with open_trainable_model(session.planned, policy, session.reporter, session.reporter.log) as trainable:
-                session.train_with(*trainable)
-                session.score_before()
-                session.restore_state()
-                session.train()
-                session.score_after()
-                session.score_test()
-                session.count_confusion()
-                session.score_layers()
-            return session.close("finished")
+            with events as session.add_events:
+                session.run(policy)
+            session.close("finished")
         except KeyboardInterrupt:
-            session.close("interrupted")
+            if session.record.status == "running":  # else the signal waited until the finished run was written
+                session.close("interrupted")
             raise
         except BaseException:
-            with contextlib.suppress(OSError):  # a disk that is full: the first error says so
+            with suppress(OSError):  # such as a full disk: the first error is the one to report
                 session.close("failed")
             raise
+    return session.record
+
+
+def _continued(planned: RunPlan, directory: Path, reporter: Reporter) -> RunPlan:
+    """Return the plan with the beginning and the results of the run in a directory."""
+    refuse_finished(directory)
+    earlier = read_run(directory)
+    for warning in refuse_changes(earlier, planned.record, directory):
+        reporter.warn(warning)
+    results = earlier.results.model_copy(update={"total_seconds": None})
+    begun = {"started": earlier.started, "command": earlier.command, "results": results}
+    return replace(planned, record=planned.record.model_copy(update=begun))
 
 
 class _Session:
@@ -129,17 +119,26 @@ class _Session:
         """Write the record before anything is computed."""
         self.writer.record(self.record)
 
-    def train_with(self, trainable: TrainableModel, made: FrozenPartRecord) -> None:
-        """Take what computes logits from now on."""
-        self._trainable = trainable
-        self._update(frozen_part=made)
+    def run(self, policy: CachePolicy) -> None:
+        """Score, train and score again."""
+        self.score_raw_pixels()
+        opened = open_trainable_model(self.planned, policy, self.reporter, self.reporter.log)
+        with opened as (self._trainable, frozen_part):
+            self._update(frozen_part=frozen_part)
+            self.score_before()
+            self.restore_state()
+            self.train()
+            self.score_after()
+            self.score_test()
+            self.count_confusion()
+            self.score_layers()
 
     def restore_state(self) -> None:
-        """Go back to where an earlier process stood, if there was one."""
+        """Restore the state after the last whole epoch, if an earlier process has left one."""
         self._state.load(self.writer.path)
         if self._state.progress.epoch:
             self.writer.history(self._state.progress.history)
-            self._update(**_progress_of(self._state.progress.history))  # the record too may be an epoch behind
+            self._update(**_means(self._state.progress.history))  # the record too may be an epoch behind
             self._last = None
 
     def score_raw_pixels(self) -> None:
@@ -241,35 +240,31 @@ class _Session:
                 raw_pixels=scored,
             )
         except ZooError as error:  # what was trained and measured is worth more than this curve
-            self.reporter.log(f"warning: no separation of the layers: {error}")
+            self.reporter.warn(f"no separation of the layers: {error}")
             return
         self.writer.layer_curve(curve, self.record.backbone.name)
         self._update(layer_curve=curve)
 
-    def close(self, status: Ending) -> RunRecord:
+    def close(self, status: Ending) -> None:
         """Write the checkpoint, the card, the plots, and the record for the last time.
 
-        Where the run was cut short the checkpoint has the weights of the last whole epoch.
+        If the run was cut short, the checkpoint has the weights of the last whole epoch.
         """
         with defer_signals():
-            self._update(
-                total_seconds=time.perf_counter() - self._started, peak_memory_gib=provenance.peak_memory_gib()
-            )
+            seconds = time.perf_counter() - self._started
+            self._update(total_seconds=seconds, peak_memory_gib=provenance.peak_memory_gib())
             if status == "finished":
                 self.writer.checkpoint(self.planned.tuned.network, self.record)
             elif self._state.progress.epoch:
-                with contextlib.suppress(OSError, ZooError):  # what ended the run tells more
+                with suppress(OSError, ZooError):  # the error that ended the run is the one to report
                     self._state.load(self.writer.path)
                     self.writer.checkpoint(self.planned.tuned.network, self.record)
-            batch_size = self.record.settings.training.batch_size
-            steps = steps_per_epoch(len(self.planned.data.train), batch_size)
+            steps = steps_per_epoch(len(self.planned.data.train), self.record.settings.training.batch_size)
             self.writer.curves(self._state.progress.history, self.record, steps)
-            ending = {"status": status, "ended": now(), **self.writer.written()}
-            self.record = self.record.model_copy(update=ending)
-            fault = self.writer.finish(self.record)
+            ended = self.record.model_copy(update={"status": status, "ended": now()})
+            self.record, fault = self.writer.finish(ended)
             if fault is not None:
-                self.reporter.log(f"warning: {fault}")
-        return self.record
+                self.reporter.warn(fault)
 
     def _headline(self) -> tuple[SplitRecord, ImageData]:
         """The split that stands for the run, and its images."""
@@ -282,7 +277,7 @@ class _Session:
         with defer_signals():  # state, history and record are of the same epoch
             self.writer.epoch(self._state, epoch)
             self._last = result
-            progress = _progress_of(self._state.progress.history)
+            progress = _means(self._state.progress.history)
             self._update(evaluation_loss=result.loss, accuracy=result.accuracy, **progress)
             self.add_events(epoch)
             self.reporter.on_epoch(epoch)
@@ -315,8 +310,8 @@ def _with_test(separation: SeparationRecord | None, test: SplitSeparation | None
     return separation and separation.model_copy(update={"test": test})
 
 
-def _progress_of(history: tuple[EpochRecord, ...]) -> dict[str, float]:
-    """What the results say of how far a run has come."""
+def _means(history: tuple[EpochRecord, ...]) -> dict[str, float]:
+    """The results that sum up a history."""
     return {
         "epochs_done": len(history),
         "mean_train_seconds": sum(line.train_seconds for line in history) / len(history),

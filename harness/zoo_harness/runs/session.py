@@ -69,12 +69,9 @@ def execute_run(
         writer.locked(),
         repeatable(request.compute.deterministic),
     ):
-        events = writer.events() if tensorboard else nullcontext(lambda _epoch: None)
         session = _Session(_continued(planned, writer.path, reporter) if resume else planned, writer, reporter)
         try:
-            session.begin()
-            with events as session.add_events:
-                session.run(policy)
+            session.run(policy, tensorboard=tensorboard)
             session.close("finished")
         except KeyboardInterrupt:
             if session.record.status == "running":  # else the signal waited until the finished run was written
@@ -115,15 +112,13 @@ class _Session:
         self._trainable = self._whole = whole_network(planned)
         self._state = starting_state(planned.tuned, planned.request.training)
 
-    def begin(self) -> None:
-        """Write the record before anything is computed."""
-        self.writer.record(self.record)
-
-    def run(self, policy: CachePolicy) -> None:
+    def run(self, policy: CachePolicy, *, tensorboard: bool) -> None:
         """Score, train and score again."""
+        self.writer.record(self.record)
         self.score_raw_pixels()
-        opened = open_trainable_model(self.planned, policy, self.reporter, self.reporter.log)
-        with opened as (self._trainable, frozen_part):
+        events = self.writer.events() if tensorboard else nullcontext(self.add_events)
+        trainable_model = open_trainable_model(self.planned, policy, self.reporter, self.reporter.log)
+        with events as self.add_events, trainable_model as (self._trainable, frozen_part):
             self._update(frozen_part=frozen_part)
             self.score_before()
             self.restore_state()
@@ -133,16 +128,8 @@ class _Session:
             self.count_confusion()
             self.score_layers()
 
-    def restore_state(self) -> None:
-        """Restore the state after the last whole epoch, if an earlier process has left one."""
-        self._state.load(self.writer.path)
-        if self._state.progress.epoch:
-            self.writer.history(self._state.progress.history)
-            self._update(**_means(self._state.progress.history))  # the record too may be an epoch behind
-            self._last = None
-
     def score_raw_pixels(self) -> None:
-        """Separation of the images themselves, and the sample grid."""
+        """Score the separation of the images themselves, and draw some of them."""
         if self.record.results.separation_raw_pixels is not None or not self._is_main:
             return
         data = self.planned.data
@@ -151,7 +138,7 @@ class _Session:
         self._update(separation_raw_pixels=separation)
 
     def score_before(self) -> None:
-        """Separation that the weights give as they came."""
+        """Score the separation of the features before training."""
         if self.record.results.separation_before is not None:
             return
         train = self._evaluate("train", "before")
@@ -159,26 +146,27 @@ class _Session:
         separation = self._separation(self._layer.path, train.collected, self._last.collected, "features, before")
         self._update(separation_before=separation)
 
+    def restore_state(self) -> None:
+        """Restore the state after the last whole epoch, if an earlier process has left one."""
+        self._state.load(self.writer.path)
+        if self._state.progress.epoch:
+            self.writer.history(self._state.progress.history)
+            self._update(**_means(self._state.progress.history))  # the record too may be an epoch behind
+            self._last = None
+
     def train(self) -> None:
         """Fine-tune, keeping history and state up to date after every epoch."""
         request = self.planned.request
         if request.training.epochs:
             layer = self._layer if self._trainable.reaches(self._layer.path) else None
-            Trainer(
-                self._trainable,
-                request.training,
-                request.compute,
-                self._state,
-                layer,
-                self._after_epoch,
-                self.reporter,
-            ).run()
+            settings = request.training, request.compute
+            Trainer(self._trainable, *settings, self._state, layer, self._after_epoch, self.reporter).run()
         if request.training.keep == "best":
             self._state.restore_best_weights()
             self._last = None
 
     def score_after(self) -> None:
-        """Final accuracy and separation; the last epoch may have scored the evaluation split already."""
+        """Score accuracy and separation; the last epoch may have scored the evaluation split already."""
         train = self._evaluate("train", "after")
         if self._last is None or self._last.features is None:
             self._last = self._evaluate("evaluation", "after")
@@ -191,7 +179,7 @@ class _Session:
         )
 
     def score_test(self) -> None:
-        """Accuracy and separation of the split that was kept for the end: the one look at it."""
+        """Score accuracy and separation of the test split, once, if it was kept for the end."""
         test, compute, results = self.planned.data.test, self.planned.request.compute, self.record.results
         if test is None:
             return
@@ -210,7 +198,7 @@ class _Session:
         )
 
     def count_confusion(self) -> None:
-        """Which classes are taken for which in the split of the headline, and what two heads give by the other rule."""
+        """Count the confused classes of the headline's split, and score the other rule of two heads."""
         split, images = self._headline()
         found = self._of_test or self._last
         if found is None or not self._is_main:
@@ -222,24 +210,21 @@ class _Session:
             self._update(confusion=summarize(confusion))
 
     def score_layers(self) -> None:
-        """Separation at every declared layer of the trained network, in the split of the headline."""
+        """Score the separation of every declared layer of the trained network, on the headline's split."""
         split, images = self._headline()
         if not self.planned.request.layer_curve or len(images) < 2 or not self._is_main:
             return
         self.reporter.stage(f"layers of the trained network on the {split.split} split", len(images))
         pixels = self.record.results.separation_raw_pixels
         scored = None if pixels is None else pixels.test if self._of_test else pixels.evaluation
+        network, layers, compute = (
+            self.planned.tuned.network,
+            self.record.backbone.features,
+            self.planned.request.compute,
+        )
         try:
-            curve = run_curve(
-                self.planned.tuned.network,
-                self.record.backbone.features,
-                images,
-                split.split,
-                self.planned.request.compute,
-                self.reporter,
-                raw_pixels=scored,
-            )
-        except ZooError as error:  # what was trained and measured is worth more than this curve
+            curve = run_curve(network, layers, images, split.split, compute, self.reporter, raw_pixels=scored)
+        except ZooError as error:  # the run is finished all the same
             self.reporter.warn(f"no separation of the layers: {error}")
             return
         self.writer.layer_curve(curve, self.record.backbone.name)
@@ -255,10 +240,11 @@ class _Session:
             self._update(total_seconds=seconds, peak_memory_gib=provenance.peak_memory_gib())
             if status == "finished":
                 self.writer.checkpoint(self.planned.tuned.network, self.record)
-            elif self._state.progress.epoch:
+            else:
                 with suppress(OSError, ZooError):  # the error that ended the run is the one to report
                     self._state.load(self.writer.path)
-                    self.writer.checkpoint(self.planned.tuned.network, self.record)
+                    if self._state.progress.epoch:
+                        self.writer.checkpoint(self.planned.tuned.network, self.record)
             steps = steps_per_epoch(len(self.planned.data.train), self.record.settings.training.batch_size)
             self.writer.curves(self._state.progress.history, self.record, steps)
             ended = self.record.model_copy(update={"status": status, "ended": now()})
@@ -267,7 +253,7 @@ class _Session:
                 self.reporter.warn(fault)
 
     def _headline(self) -> tuple[SplitRecord, ImageData]:
-        """The split that stands for the run, and its images."""
+        """Return the split whose accuracy stands for the run, and its images."""
         data = self.planned.data
         if data.test is None or data.record.test is None:
             return data.record.evaluation, data.evaluation
@@ -311,7 +297,7 @@ def _with_test(separation: SeparationRecord | None, test: SplitSeparation | None
 
 
 def _means(history: tuple[EpochRecord, ...]) -> dict[str, float]:
-    """The results that sum up a history."""
+    """Return the results that sum up a history."""
     return {
         "epochs_done": len(history),
         "mean_train_seconds": sum(line.train_seconds for line in history) / len(history),

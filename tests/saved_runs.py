@@ -31,7 +31,6 @@ from zoo_harness.records.run import (
 )
 from zoo_harness.records.subset import Subset
 from zoo_harness.runs import provenance
-from zoo_harness.runs.directory import RunDirectory
 from zoo_harness.runs.plan import Request, prepare_run
 from zoo_harness.runs.reporter import LoggingReporter
 from zoo_harness.runs.session import execute_run
@@ -143,8 +142,7 @@ def train_run(
         command=("zoo",),
         with_test=with_test,
     )
-    directory = RunDirectory(folder)
-    assert directory.claim()
+    folder.mkdir()
     return execute_run(prepare_run(request, Silence()), RunWriter(folder), CachePolicy("host"), LoggingReporter())
 
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from zoo_harness.hub.publish import Publication as Publication
     from zoo_harness.runs.layer_run import LayerScoring as LayerScoring
     from zoo_harness.runs.reporter import Reporter as Reporter
+    from zoo_harness.runs.request import Checkpoint
     from zoo_harness.runs.rescore import RescoreRecord as RescoreRecord
-    from zoo_harness.runs.rescore_request import Checkpoint
     from zoo_harness.runs.run import Run as Run, open_run as open_run
     from zoo_harness.separation.feature_ranking import FeatureRanking as FeatureRanking, rank_features as rank_features
     from zoo_harness.separation.index import (
@@ -106,7 +106,7 @@ def layers(
     ``backbones`` holds names, records, runs, and paths of run directories; one may stand alone. ``options`` are those
     of ``zoo layers``.
     """
-    from zoo_harness.runs.layer_request import check_layers
+    from zoo_harness.runs.request import check_layers
 
     given = checked(LayersOptions, options)
     several = list(backbones) if isinstance(backbones, Sequence) and not isinstance(backbones, str) else [backbones]
@@ -132,12 +132,16 @@ def rescore(
     ``checkpoint`` is a run, its path, or ``OWNER/NAME[@REV]`` on the Hub. Without ``dataset`` the data are those of
     the record. ``options`` are those that ``zoo eval CHECKPOINT --epochs 0`` takes.
     """
-    from zoo_harness.runs.rescore_request import check_rescore, rescore_checkpoint
+    from zoo_harness.runs.request import check_rescore
 
     given = checked(RescoreOptions, options)
-    check_rescore(given)
+    check_rescore(dataset, given)
     with _reporter(progress) as reporter:
-        return rescore_checkpoint(_checkpoint(checkpoint, reporter), dataset, given, reporter)
+        found = _checkpoint(checkpoint, reporter)
+
+        from zoo_harness.runs.rescore import rescore_checkpoint  # and with it torch, which takes seconds
+
+        return rescore_checkpoint(found, dataset, given, reporter)
 
 
 def score_features(file: str | Path, **options: Unpack[SeparationOptions]) -> Separation:
@@ -207,13 +211,13 @@ def _fine_tune(
     given: EvalOptions,
 ) -> Run:
     from zoo_harness.runs.fine_tune import fine_tune
-    from zoo_harness.runs.request import Asked
+    from zoo_harness.runs.request import RunCall
 
     command = _command("train" if from_scratch else "evaluate", (backbone, dataset), given)
     if backbone is not None and not isinstance(backbone, str | Backbone):
         backbone, given = _from_run(backbone, given)
     with _reporter(progress) as reporter:
-        return fine_tune(Asked(backbone, dataset, given, command, from_scratch), reporter)
+        return fine_tune(RunCall(backbone, dataset, given, command, from_scratch), reporter)
 
 
 def _from_run(run: Run, given: EvalOptions) -> tuple[str, EvalOptions]:
@@ -237,7 +241,7 @@ def _from_run(run: Run, given: EvalOptions) -> tuple[str, EvalOptions]:
 
 def _checkpoint(named: str | Path | Run, reporter: Reporter) -> Checkpoint:
     from zoo_harness.hub.locate import find_checkpoint
-    from zoo_harness.runs.rescore_request import Checkpoint
+    from zoo_harness.runs.request import Checkpoint
 
     place = find_checkpoint(named if isinstance(named, str | Path) else named.directory, reporter.log)
     return Checkpoint(place.path, str(place.reference or place.path), place.commit)

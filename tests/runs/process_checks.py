@@ -1,6 +1,6 @@
-"""What each of several processes does in test_processes.py, which starts this script with torchrun.
+"""The checks of each process in tests/compute/test_distributed.py, which starts this script with torchrun.
 
-The first one writes what it found to the file that is named. Every comparison is with what one process does alone.
+The first process writes the results to a file. Every comparison is with one process alone.
 """
 
 from __future__ import annotations

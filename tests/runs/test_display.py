@@ -1,4 +1,4 @@
-"""The bar as a terminal gets it."""
+"""The bar as a terminal and a notebook get it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import os
 import subprocess
 import sys
 
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
 PROGRAM = """
-from zoo_harness.runs.display import TerminalProgress
+from zoo_harness.runs.display import ProgressDisplay
 with ProgressDisplay() as progress:
     progress.stage({name!r}, {images})
     progress.advance(3)
     progress._bar.refresh()
+    progress.log("a line")
 """
 
 
 def shown(name: str, images: int) -> str:
-    """What the bar of a stage looks like at a terminal."""
+    """Return what a terminal gets of a stage."""
     ours, theirs = os.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
     program = PROGRAM.format(name=name, images=images)
@@ -31,15 +36,20 @@ def shown(name: str, images: int) -> str:
             return drawn.decode()
 
 
-def test_images_are_counted() -> None:
-    drawn = shown("features", 1200)
+@pytest.mark.parametrize("images", [1200, 0])
+def test_a_bar_in_a_terminal_counts_images_if_their_number_is_known(images: int) -> None:
+    drawn = shown("features", images)
     assert "features" in drawn
-    assert "3/1,200 images" in drawn
-
-
-def test_what_is_not_counted_shows_no_count() -> None:
-    drawn = shown("loading weights", 0)
-    assert "loading weights" in drawn
+    assert ("3/1,200 images" in drawn) == bool(images)
     assert "?" not in drawn.replace("\x1b[?25", "")
-    assert "images" not in drawn
-    assert "-:--" not in drawn
+    assert images or "-:--" not in drawn
+
+
+def test_a_notebook_without_ipywidgets_shows_lines_and_no_warning() -> None:
+    blocked = "import sys, warnings; sys.modules['ipywidgets'] = None; warnings.simplefilter('error')\n"
+    cell = nbformat.v4.new_code_cell(blocked + PROGRAM.format(name="features", images=1200))
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    assert "a line" in str(cell.outputs)
+    assert "warn" not in str(cell.outputs).lower()
+    assert "ipywidgets" not in str(cell.outputs)

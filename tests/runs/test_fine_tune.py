@@ -10,18 +10,16 @@ import random
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
 import zoo
 from zoo import Backbone, DataError, Dataset, UnknownNameError, UsageError
-from zoo_harness.records.run import EpochRecord
-from zoo_harness.runs.reporter import LoggingReporter
 
 # SHA-256 of model.safetensors, written by 76d383e, before the harness was moved into folders.
 DIGESTS = {
@@ -88,41 +86,6 @@ def test_five_configurations_write_the_checkpoints_of_before(tmp_path: Path) -> 
     assert done.stderr == ""
 
 
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    """Real scans in memory."""
-    found = load_digits()
-    images = (found.images * 15).astype(np.uint8)
-    return zoo.in_memory(images[:80], found.target[:80], test=(images[80:120], found.target[80:120]), name="scans")
-
-
-@pytest.fixture(scope="module")
-def backbone(tiny_resnet: Backbone) -> Backbone:
-    """A record that no plugin declares."""
-    weights = {"weights": zoo.RandomWeights(), "architecture": zoo.TimmArchitecture("test_resnet.r160_in1k")}
-    shared = {name: getattr(tiny_resnet, name) for name in ("unfreeze", "head", "features", "license", "paper")}
-    facts = {"pretrained_on": None, "imagenet_top1": None, "preprocessing": zoo.Preprocessing(input_size=(64, 64))}
-    return Backbone(name="unregistered_resnet", **weights, **shared, **facts)
-
-
-@pytest.fixture(scope="module")
-def finished(backbone: Backbone, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> zoo.Run:
-    """A run of a record and of data in memory, which neither plugin nor file knows."""
-    return zoo.evaluate(backbone, digits, epochs=2, batch_size=16, out=tmp_path_factory.mktemp("runs") / "run")
-
-
-class InterruptAfter(LoggingReporter):
-    """A reporter that presses Ctrl-C after an epoch."""
-
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def on_epoch(self, epoch: EpochRecord) -> None:
-        """Interrupt."""
-        if epoch.epoch == self.epoch:
-            raise KeyboardInterrupt
-
-
 def test_a_record_and_data_in_memory_make_a_run(finished: zoo.Run, backbone: Backbone) -> None:
     record = finished.record
     assert (record.status, record.backbone.name, record.dataset.name) == ("finished", backbone.name, "scans")
@@ -133,34 +96,15 @@ def test_a_record_and_data_in_memory_make_a_run(finished: zoo.Run, backbone: Bac
     assert finished.load()(torch.zeros(1, 3, 64, 64)).shape == (1, 10)
 
 
-def test_an_interrupted_run_is_resumed_to_the_same_bits(
+def test_a_run_in_another_thread_is_the_same(
     finished: zoo.Run, backbone: Backbone, digits: Dataset, tmp_path: Path
 ) -> None:
-    out = tmp_path / "run"
-    with pytest.raises(KeyboardInterrupt) as interrupted:
-        zoo.evaluate(backbone, digits, epochs=2, batch_size=16, out=out, progress=InterruptAfter(1))
-    assert "resume=" in interrupted.value.__notes__[0]
-    assert zoo.open_run(out).record.results.epochs_done == 1
-    with pytest.raises(UsageError) as refused:
-        zoo.evaluate(resume=out)
-    assert refused.value.code == "resume-needs-backbone"
-    with pytest.raises(UsageError) as refused:
-        zoo.evaluate(backbone, digits, resume=out, epochs=3)
-    assert (refused.value.code, refused.value.facts["differing"]) == ("resume-other-options", ("epochs",))
-    resumed = zoo.evaluate(backbone, digits, resume=out)
-    assert resumed.record.checkpoint_sha256 == finished.record.checkpoint_sha256
-    assert resumed.record.command == zoo.open_run(out).record.command
-
-
-def test_a_resumed_run_refuses_other_images(backbone: Backbone, digits: Dataset, tmp_path: Path) -> None:
-    found = load_digits()
-    images = (found.images * 15).astype(np.uint8)
-    others = zoo.in_memory(images[1:81], found.target[1:81], test=(images[80:120], found.target[80:120]), name="scans")
-    with pytest.raises(KeyboardInterrupt):
-        zoo.evaluate(backbone, digits, epochs=2, out=tmp_path / "run", progress=InterruptAfter(1))
-    with pytest.raises(UsageError) as refused:
-        zoo.evaluate(backbone, others, resume=tmp_path / "run")
-    assert refused.value.code == "resume-other-run"
+    """Only the main thread may set signal handlers."""
+    with ThreadPoolExecutor(1) as pool:
+        options = {"epochs": 2, "batch_size": 16, "tensorboard": True, "out": tmp_path / "run"}
+        run = pool.submit(zoo.evaluate, backbone, digits, **options).result()
+    assert run.record.checkpoint_sha256 == finished.record.checkpoint_sha256
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
 def test_the_callers_state_is_left_alone(

@@ -20,18 +20,19 @@ from zoo import (
     RandomWeights,
     TimmArchitecture,
     Training,
+    UsageError,
     load_registry,
 )
 from zoo_harness.compute.context import ComputeContext
+from zoo_harness.compute.distributed import Processes
 from zoo_harness.data.batches import ImageSource
 from zoo_harness.evaluation.split_evaluation import evaluate_split
 from zoo_harness.frozen.cache.placement import CachePolicy
 from zoo_harness.frozen.partition.partition import Partition
 from zoo_harness.records.run import FrozenPartRecord
 from zoo_harness.records.subset import Subset
-from zoo_harness.runs import frozen_features as frozen_part
-from zoo_harness.runs.frozen_features import open_trainable_model
-from zoo_harness.runs.plan import Request, RunPlan, prepare_run
+from zoo_harness.runs.frozen_features import _FrozenPart, open_trainable_model
+from zoo_harness.runs.plan import Request, RunPlan, _check_sizes, prepare_run
 from zoo_harness.training.loop import Trainer, starting_state
 from zoo_harness.util.progress import Silence
 
@@ -194,7 +195,7 @@ def with_room_for(images_at_once: int, monkeypatch: pytest.MonkeyPatch) -> list[
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7.00 GiB.")
         return prefix(self, images)
 
-    monkeypatch.setattr(frozen_part, "_batch_size", filling)
+    monkeypatch.setattr(_FrozenPart, "_batch_size", filling)
     return tried
 
 
@@ -207,7 +208,7 @@ def test_a_device_that_is_full_gets_smaller_batches(tmp_path: Path, monkeypatch:
     assert result.loss == pytest.approx(expected.loss, rel=1e-5)
 
 
-def test_a_device_without_room_for_one_image_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_without_room_for_one_image_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = with_room_for(0, monkeypatch)
     with pytest.raises(DeviceMemoryError, match=r"for one image: .*Tried to allocate 7\.00 GiB.*--batch-size"):
         trained(planned(), CachePolicy("host", folder=tmp_path))
@@ -230,17 +231,21 @@ def test_half_the_space_changes_the_result_by_rounding_alone(cache_dtype: str, t
     assert result.loss == pytest.approx(expected.loss, rel=1e-2)
 
 
-@pytest.mark.parametrize(
-    ("training", "told"),
-    [(replace(TRAINING, augment=("flip",)), "augmentation changes the images in every epoch")],
-)
-def test_why_the_whole_network_runs_is_told(training: Training, told: str, tmp_path: Path) -> None:
+def test_augmentation_without_views_runs_the_whole_network(tmp_path: Path) -> None:
+    training = replace(TRAINING, augment=("flip",))
     made, lines, _result = trained(planned(training=training), CachePolicy("auto", folder=tmp_path))
-    assert made.reason == told
-    assert lines == [f"every epoch runs the whole network: {told}"]
+    assert made.reason == "augmentation changes the images in every epoch"
+    assert lines == [f"every epoch runs the whole network: {made.reason}"]
 
 
-def test_changed_views_are_kept_and_taken_in_turn(tmp_path: Path) -> None:
+def test_more_processes_than_images_are_refused() -> None:
+    plan = planned(limit=2)
+    with pytest.raises(UsageError) as refused:
+        _check_sizes(plan.data, replace(plan.request, compute=replace(plan.request.compute, processes=Processes(0, 3))))
+    assert (refused.value.code, refused.value.facts["given"]) == ("too-many-processes", 2)
+
+
+def test_augmented_views_are_kept_and_taken_in_turn(tmp_path: Path) -> None:
     training = Training(epochs=3, learning_rate=1e-2, batch_size=8, augment=("crop", "flip"), views=2)
     prepared = planned(training=training)
     with open_trainable_model(prepared, CachePolicy("host", folder=tmp_path), Silence(), print) as (trainable, made):

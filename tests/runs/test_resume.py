@@ -1,221 +1,223 @@
-"""A run that is cut short goes on, and ends with the very checkpoint of one that was not."""
+"""A run that was cut short is resumed, and ends with the very checkpoint of one that was not."""
 
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from zoo_harness.cli.main import run
+import zoo
+from zoo import Backbone, Dataset, UsageError, WeightsError
 from zoo_harness.records.run import read_run
 from zoo_harness.reports.run_card import render_card
+from zoo_harness.runs.resume import refuse_changes
+from zoo_harness.runs.writer import RunWriter
 from zoo_harness.util.digests import sha256_of
 
-ZOO = str(Path(sys.executable).with_name("zoo"))
-EVAL = ("eval", "efficientnet_lite0", "--dataset", "digits", "--per-class", "6", "--epochs", "8", "--quiet")
-MORE = ("--schedule", "cosine", "--warmup-epochs", "1", "--label-smoothing", "0.1", "--keep", "best")
+from ..saved_runs import edit_record
+from .conftest import InterruptingReporter
+
+OPTIONS: dict[str, Any] = {"per_class": 4, "epochs": 6, "schedule": "cosine", "warmup_epochs": 1, "keep": "best"}
+OPTIONS |= {"label_smoothing": 0.1, "augment": "flip", "views": 2, "batch_size": 16}
+PROGRAM = """
+import os, pathlib, pickle, signal, sys
+import zoo
+from zoo_harness.runs.reporter import LoggingReporter
+
+class Killer(LoggingReporter):
+    def on_epoch(self, epoch):
+        if epoch.epoch == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+backbone, options = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
+zoo.evaluate(backbone, "digits", progress=Killer(), out=sys.argv[2], **options)
+"""
 
 
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nobody disturbs, in a process of its own: the number of threads may bear on the last bits."""
-    out = tmp_path_factory.mktemp("straight") / "run"
-    subprocess.run([ZOO, *EVAL, *MORE, "--out", str(out)], check=True, capture_output=True)
-    return out
+@pytest.fixture
+def interrupted(interrupted_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(interrupted_run, tmp_path / "run"))
 
 
-def killed(arguments: list[str], out: Path, epochs: int, number: signal.Signals) -> None:
-    """Start a command and send it a signal as soon as so many epochs are done."""
-    process = subprocess.Popen([ZOO, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while done(out) < epochs:
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    process.send_signal(number)
-    process.communicate(timeout=60)
+def untimed(directory: Path) -> list[dict[str, Any]]:
+    lines = map(json.loads, (directory / "history.jsonl").read_text().splitlines())
+    return [{name: value for name, value in line.items() if not name.endswith("seconds")} for line in lines]
 
 
-def done(out: Path) -> int:
-    history = out / "history.jsonl"
-    return len(history.read_text().splitlines()) if history.is_file() else 0
-
-
-def test_killed_twice_it_ends_with_the_same_checkpoint(straight: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    killed([*EVAL, *MORE, "--out", str(out)], out, 2, signal.SIGKILL)
+def test_a_killed_run_ends_with_the_same_checkpoint(backbone: Backbone, tmp_path: Path) -> None:
+    straight, out, asked = tmp_path / "straight", tmp_path / "run", tmp_path / "asked"
+    zoo.evaluate(backbone, "digits", out=straight, **OPTIONS)
+    asked.write_bytes(pickle.dumps((backbone, OPTIONS)))
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # it may change the last bits
+    killed = subprocess.run([sys.executable, "-c", PROGRAM, asked, out], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (read_run(out).status, read_run(out).results.epochs_done) == ("running", 3)
     assert not (out / "model.safetensors").exists()
-    killed(["eval", "--resume", str(out), "--quiet"], out, 5, signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        zoo.evaluate(backbone, resume=out, progress=InterruptingReporter(epoch=5))
     assert read_run(out).status == "interrupted"
     assert read_run(out).results.layer_curve is None
     card = out / "README.md"
     card.write_text(f"{card.read_text()}\nMine.\n")
-    ended = subprocess.run([ZOO, "eval", "--resume", str(out)], capture_output=True, text=True, check=True)
-    assert "Traceback" not in ended.stderr
+    record, expected = zoo.evaluate(backbone, resume=out).record, read_run(straight)
     for name in ("model.safetensors", "config.json"):
         assert sha256_of(out / name) == sha256_of(straight / name)
-    ours, theirs = (
-        list(map(json.loads, (path / "history.jsonl").read_text().splitlines())) for path in (out, straight)
-    )
-    for line in (*ours, *theirs):
-        del line["train_seconds"], line["evaluation_seconds"]
-    assert ours == theirs
-    record, expected = read_run(out), read_run(straight)
+    assert untimed(out) == untimed(straight)
     assert record.status == "finished"
-    assert record.results.accuracy == expected.results.accuracy
-    assert record.results.separation_before == expected.results.separation_before
-    assert record.results.separation_after == expected.results.separation_after
-    assert record.results.confusion == expected.results.confusion
-    assert record.results.layer_curve == expected.results.layer_curve is not None
+    for name in ("accuracy", "separation_before", "separation_after", "confusion", "layer_curve"):
+        assert getattr(record.results, name) == getattr(expected.results, name) is not None
     assert card.read_text() == f"{render_card(record)}\nMine.\n"
 
 
-def test_a_kill_after_the_state_was_written_and_before_the_record(straight: Path, tmp_path: Path) -> None:
-    out = copied(straight, tmp_path)
-    record = json.loads((out / "run.json").read_text())
-    record |= {"status": "running", "results": {**record["results"], "epochs_done": 7}}
-    (out / "run.json").write_text(json.dumps(record))
-    (out / "model.safetensors").unlink()
+def test_a_kill_between_the_state_and_the_record_of_an_epoch(
+    finished: zoo.Run, backbone: Backbone, digits: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = Path(shutil.copytree(finished.directory, tmp_path / "run"))
     lines = (out / "history.jsonl").read_text().splitlines(keepends=True)
-    (out / "history.jsonl").write_text("".join(lines[:7]))
-    assert run(["eval", "--resume", str(out), "--quiet"]) == 0
-    assert read_run(out).results.epochs_done == 8
+    (out / "history.jsonl").write_text(lines[0])
+    (out / "model.safetensors").unlink()
+
+    def behind(record: dict[str, Any]) -> None:
+        record.update(status="running", checkpoint_sha256=None)
+        record["results"]["epochs_done"] = 1
+        record["versions"]["torch"] = "1.0"
+
+    edit_record(out, behind)
+    resumed = zoo.evaluate(backbone, digits, resume=out, progress=True)
+    assert "warning: results may not be bit-identical" in capsys.readouterr().err
+    assert resumed.record.results.epochs_done == 2
+    assert resumed.record.checkpoint_sha256 == finished.record.checkpoint_sha256
     assert (out / "history.jsonl").read_text() == "".join(lines)
-    assert "| epochs | 8 of 8 |" in (out / "README.md").read_text()
+    assert "| epochs | 2 of 2 |" in (resumed.card or "")
 
 
-def test_a_finished_run_is_not_resumed(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["eval", "--resume", str(straight)]) == 2
-    assert f"--resume {straight}: the run is finished" in capsys.readouterr().err
+def test_an_interrupted_run_is_resumed_to_the_same_bits(
+    finished: zoo.Run, interrupted: Path, backbone: Backbone, digits: Dataset
+) -> None:
+    begun = read_run(interrupted)
+    assert begun.results.epochs_done == 1
+    resumed = zoo.evaluate(backbone, digits, resume=interrupted, batch_size=16)  # the run has it too
+    assert resumed.record.checkpoint_sha256 == finished.record.checkpoint_sha256
+    assert (resumed.record.command, resumed.record.started) == (begun.command, begun.started)
+
+
+def test_a_resumed_run_that_is_interrupted_early_has_the_checkpoint_of_its_last_epoch(
+    interrupted: Path, backbone: Backbone, digits: Dataset
+) -> None:
+    digest = sha256_of(interrupted / "model.safetensors")
+    (interrupted / "model.safetensors").unlink()  # as after a kill
+    with pytest.raises(KeyboardInterrupt) as caught:
+        zoo.evaluate(backbone, digits, resume=interrupted, progress=InterruptingReporter(stage="looking where"))
+    assert "the checkpoint of epoch 1 of 2" in caught.value.__notes__[0]
+    assert sha256_of(interrupted / "model.safetensors") == digest
+
+
+def test_a_finished_or_running_run_is_left_alone(
+    finished: zoo.Run, interrupted: Path, backbone: Backbone, digits: Dataset
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        zoo.evaluate(backbone, digits, resume=finished.directory)
+    assert refused.value.code == "resume-finished"
+    with RunWriter(interrupted).locked(), pytest.raises(UsageError) as refused:
+        zoo.evaluate(backbone, digits, resume=interrupted)
+    assert refused.value.code == "run-is-running"
+    assert read_run(interrupted).status == "interrupted"
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("options", "differing"),
     [
-        (["--epochs", "9"], "--epochs 9 (the run has 8)"),
-        (
-            ["--learning-rate", "0.1", "--seed", "3"],
-            "--learning-rate 0.1 (the run has the recipe's), --seed 3 (the run has 0)",
-        ),
-        (["--no-layer-curve"], "--no-layer-curve (the run has True)"),
-        (["resnet18"], "settings differ: resnet18 (the run has efficientnet_lite0)"),
-        (["--out", "elsewhere"], "goes on in its own folder; leave --out out"),
+        ({"epochs": 9}, ["epochs"]),
+        ({"learning_rate": 0.1, "seed": 3}, ["learning_rate", "seed"]),
+        ({"layer_curve": False}, ["layer_curve"]),
+        ({"augment": "flip", "per_class": 2}, ["augment", "per_class"]),
     ],
 )
-def test_what_is_given_must_be_what_the_run_has(
-    straight: Path, capsys: pytest.CaptureFixture[str], given: list[str], told: str
+def test_given_options_must_be_those_of_the_run(
+    interrupted_run: Path, backbone: Backbone, digits: Dataset, options: dict[str, Any], differing: list[str]
 ) -> None:
-    assert run(["eval", "--resume", str(straight), *given]) == 2
-    assert told in capsys.readouterr().err
+    with pytest.raises(UsageError) as refused:
+        zoo.evaluate(backbone, digits, resume=interrupted_run, **options)
+    assert (refused.value.code, [*refused.value.facts["differing"]]) == ("resume-other-options", differing)
 
 
-def test_the_same_settings_may_be_given_again(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    again = ["eval", "efficientnet_lite0", "--dataset", "digits", "--epochs", "8", "--resume", str(straight)]
-    again += ["--learning-rate", "1e-4", "--batch-size", "32"]  # the recipe's, which were not given at first
-    assert run(again) == 2
-    assert "the run is finished" in capsys.readouterr().err
+def test_an_option_that_differs_is_named_as_it_was_given(interrupted_run: Path, backbone: Backbone) -> None:
+    with pytest.raises(UsageError, match=r": resnet18 \(the run has unreg.*, --no-layer-curve \(the run has True\)"):
+        zoo.evaluate("resnet18", resume=interrupted_run, layer_curve=False)
+    with pytest.raises(UsageError, match=r"--learning-rate 0.1 \(the run has the recipe's\)"):
+        zoo.evaluate(backbone, resume=interrupted_run, learning_rate=0.1)
+
+
+def test_settings_of_the_recipe_may_be_given_again(finished: zoo.Run, backbone: Backbone, digits: Dataset) -> None:
+    with pytest.raises(UsageError) as refused:  # by what comes after the check of the options
+        zoo.evaluate(backbone, digits, resume=finished.directory, learning_rate=1e-4, epochs=2)
+    assert refused.value.code == "resume-finished"
+
+
+def test_what_was_given_in_python_is_needed_again(interrupted_run: Path, backbone: Backbone) -> None:
+    for given, code in (((), "resume-needs-backbone"), ((backbone,), "resume-needs-dataset")):
+        with pytest.raises(UsageError) as refused:
+            zoo.evaluate(*given, resume=interrupted_run)
+        assert refused.value.code == code
+
+
+def test_a_resumed_run_needs_its_options_and_its_own_folder(
+    tmp_path: Path, interrupted_run: Path, backbone: Backbone, digits: Dataset
+) -> None:
+    for folders, code in (
+        ({"resume": tmp_path}, "resume-no-options"),
+        ({"resume": interrupted_run, "out": tmp_path}, "resume-with-out"),
+    ):
+        with pytest.raises(UsageError) as refused:
+            zoo.evaluate(backbone, digits, **folders)
+        assert refused.value.code == code
 
 
 @pytest.mark.parametrize(
-    ("part", "change", "told"),
+    ("part", "change", "differing"),
     [
-        (("dataset", "train"), {"fingerprint": "0"}, "dataset.train.fingerprint '0' -> "),
-        (("weights",), {"sha256": "0"}, "weights.sha256 '0' -> "),
-        (("settings",), {"seed": 5}, "settings.seed 5 -> 0"),
-        (("backbone",), {"source_sha256": "0" * 64}, "backbone.source_sha256 '000"),
+        (("dataset", "train"), {"fingerprint": "0"}, "dataset.train.fingerprint"),
+        (("weights",), {"sha256": "0"}, "weights.sha256"),
+        (("settings",), {"seed": 5}, "settings.seed"),
+        (("backbone",), {"source_sha256": "0" * 64}, "backbone.source_sha256"),
     ],
 )
 def test_other_data_weights_or_settings_are_refused(
-    straight: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    part: tuple[str, ...],
-    change: dict[str, object],
-    told: str,
+    interrupted: Path, part: tuple[str, ...], change: dict[str, object], differing: str
 ) -> None:
-    out = copied(straight, tmp_path)
-    record = json.loads((out / "run.json").read_text())
-    where = record
-    for name in part:
-        where = where[name]
-    where.update(change)
-    (out / "run.json").write_text(json.dumps({**record, "status": "interrupted"}))
-    assert run(["eval", "--resume", str(out), "--quiet"]) == 2
-    assert told in capsys.readouterr().err
+    now = read_run(interrupted)
+
+    def other(record: dict[str, Any]) -> None:
+        for name in part:
+            record = record[name]
+        record.update(change)
+
+    edit_record(interrupted, other)
+    with pytest.raises(UsageError) as refused:
+        refuse_changes(read_run(interrupted), now, interrupted)
+    assert (refused.value.code, refused.value.facts["differing"]) == ("resume-other-run", (differing,))
 
 
-def test_a_damaged_state_is_told(straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = copied(straight, tmp_path)
-    record = json.loads((out / "run.json").read_text())
-    (out / "run.json").write_text(json.dumps({**record, "status": "running"}))
-    state = out / "training_state.safetensors"
+def test_other_images_are_refused(interrupted: Path, backbone: Backbone, scans: Callable[..., Dataset]) -> None:
+    with pytest.raises(UsageError) as refused:
+        zoo.evaluate(backbone, scans(1), resume=interrupted)
+    assert refused.value.code == "resume-other-run"
+    assert "dataset.train.fingerprint" in refused.value.facts["differing"]
+
+
+def test_a_damaged_state_is_reported(interrupted: Path, backbone: Backbone, digits: Dataset) -> None:
+    state = interrupted / "training_state.safetensors"
     state.write_bytes(state.read_bytes()[:-100])
-    assert run(["eval", "--resume", str(out), "--quiet"]) == 1
-    assert "training_state.safetensors cannot be read" in capsys.readouterr().err
-
-
-def test_a_folder_that_holds_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["eval", "--resume", str(tmp_path)]) == 2
-    assert f"--resume {tmp_path} is not a run that can be resumed" in capsys.readouterr().err
-
-
-def test_a_run_that_still_runs_is_left_alone(straight: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    process = subprocess.Popen(
-        [ZOO, *EVAL[:-3], "--epochs", "400", "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        while not done(out):
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.05)
-        second = subprocess.run([ZOO, "eval", "--resume", str(out)], capture_output=True, text=True, check=False)
-        assert second.returncode == 2
-        assert "still running, in another process" in second.stderr
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["eval"], "which backbone? zoo list names them"),
-        (["eval", "efficientnet_lite0"], "which data set shall efficientnet_lite0 see?"),
-        ([*EVAL, "--optimizer", "adamm"], "--optimizer adamm: input should be 'adam', 'adamw' or 'sgd'"),
-        ([*EVAL, "--augment", "blur"], "--augment blur: input should be 'crop', 'flip' or 'rotate'"),
-        ([*EVAL, "--momentum", "0.9"], "momentum 0.9 is a setting of optimizer 'sgd'"),
-        ([*EVAL, "--cache", "ram"], "--cache"),
-        ([*EVAL, "--cache-budget", "lots"], "--cache-budget"),
-    ],
-)
-def test_what_cannot_be_asked(capsys: pytest.CaptureFixture[str], arguments: list[str], told: str) -> None:
-    assert run(arguments) == 2
-    assert told in capsys.readouterr().err
-
-
-def copied(source: Path, folder: Path) -> Path:
-    target = folder / "run"
-    target.mkdir()
-    for file in source.iterdir():
-        (target / file.name).write_bytes(file.read_bytes())
-    return target
-
-
-def test_events_for_tensorboard(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    out = tmp_path / "run"
-    assert run([*EVAL[:-3], "--epochs", "2", "--quiet", "--tensorboard", "--out", str(out)]) == 0
-    events = EventAccumulator(str(out / "tensorboard")).Reload()
-    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-    found = events.Scalars("accuracy/evaluation")
-    assert [event.step for event in found] == [1, 2]
-    assert [event.value for event in found] == pytest.approx([line["evaluation_accuracy"] for line in history])
-    assert set(events.Tags()["scalars"]) == {
-        f"{figure}/{split}" for figure in ("loss", "accuracy", "seconds") for split in ("train", "evaluation")
-    }
+    with pytest.raises(WeightsError, match=r"training_state\.safetensors cannot be read"):
+        zoo.evaluate(backbone, digits, resume=interrupted)
+    assert read_run(interrupted).status == "failed"

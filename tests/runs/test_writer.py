@@ -1,38 +1,45 @@
-"""What a run writes, by the process that writes and by those that do not."""
+"""The files of a run, from the process that writes and from those that do not."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 from zoo import UsageError
-from zoo_harness.records.run import read_run
+from zoo_harness.frozen.cache.placement import CachePolicy
+from zoo_harness.records.run import EpochRecord, RunRecord, read_run
 from zoo_harness.reports.run_card import render_card
+from zoo_harness.runs.directory import check_out, claim_directory, claim_folder
+from zoo_harness.runs.reporter import SilentReporter
+from zoo_harness.runs.session import execute_run
 from zoo_harness.runs.writer import NoWriter, RunWriter
 
 from ..reports.test_run_card import FINISHED, INTERRUPTED
+from .test_frozen_features import planned
 
 
-def test_what_a_person_wrote_into_the_card_survives_the_end_of_a_run(tmp_path: Path) -> None:
+def test_the_users_text_in_the_card_survives_the_end_of_a_run(tmp_path: Path) -> None:
     writer = RunWriter(tmp_path)
-    assert writer.finish(INTERRUPTED) is None
+    assert writer.finish(INTERRUPTED)[1] is None
     written = (tmp_path / "README.md").read_text()
     (tmp_path / "README.md").write_text(f"{written}\n## Notes\n\nMine.\n")
-    assert writer.finish(FINISHED) is None
-    assert (tmp_path / "README.md").read_text() == f"{render_card(FINISHED)}\n## Notes\n\nMine.\n"
+    record, fault = writer.finish(FINISHED)
+    assert fault is None
+    assert (tmp_path / "README.md").read_text() == f"{render_card(record)}\n## Notes\n\nMine.\n"
 
 
 def test_a_card_that_cannot_be_merged_is_left_and_the_run_ends_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# By hand\n")
-    fault = RunWriter(tmp_path).finish(FINISHED)
-    assert fault is not None
-    assert "no part marked" in fault
-    assert str(tmp_path / "README.new.md") in fault
+    record, fault = RunWriter(tmp_path).finish(FINISHED)
+    assert str(tmp_path / "README.new.md") in (fault or "")
     assert (tmp_path / "README.md").read_text() == "# By hand\n"
-    assert (tmp_path / "README.new.md").read_text() == render_card(FINISHED)
-    assert read_run(tmp_path) == FINISHED
+    assert (tmp_path / "README.new.md").read_text() == render_card(record)
+    assert read_run(tmp_path) == record == FINISHED.model_copy(update={"plots": (), "checkpoint_sha256": None})
 
 
 def test_a_second_writer_of_a_running_run_is_refused(tmp_path: Path) -> None:
@@ -43,12 +50,63 @@ def test_a_second_writer_of_a_running_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_process_that_does_not_write_leaves_no_file(tmp_path: Path) -> None:
     writer = NoWriter(tmp_path)
-    with writer.locked(), writer.events(wanted=True) as add:
+    with writer.locked(), writer.events() as add:
         writer.record(FINISHED)
         writer.history([])
         writer.curves((), FINISHED, 1)
         writer.checkpoint(torch.nn.Linear(1, 1), FINISHED)
-        assert add is not None
-        assert writer.written() == {}
-        assert writer.finish(FINISHED) is None
+        add(EPOCH)
+        assert writer.finish(FINISHED) == (FINISHED, None)
     assert list(tmp_path.iterdir()) == []
+
+
+EPOCH = EpochRecord(
+    epoch=1, train_loss=1.5, train_accuracy=0.5, evaluation_loss=2.5, evaluation_accuracy=0.25, train_seconds=3.0,
+    evaluation_seconds=4.0,
+)  # fmt: skip
+
+
+def test_events_for_tensorboard(tmp_path: Path) -> None:
+    with RunWriter(tmp_path).events() as add:
+        add(EPOCH)
+        add(EPOCH.model_copy(update={"epoch": 2, "evaluation_accuracy": 0.75}))
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    found = {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    assert found.pop("accuracy/evaluation") == [(1, 0.25), (2, 0.75)]
+    assert {name: values[0][1] for name, values in found.items()} == {
+        "loss/train": 1.5, "accuracy/train": 0.5, "loss/evaluation": 2.5, "seconds/train": 3, "seconds/evaluation": 4,
+    }  # fmt: skip
+
+
+class InterruptedWriter(RunWriter):
+    """A writer that gets Ctrl-C while it writes the checkpoint."""
+
+    def checkpoint(self, network: nn.Module, record: RunRecord) -> None:
+        signal.raise_signal(signal.SIGINT)
+        super().checkpoint(network, record)
+
+
+def test_an_interrupt_while_a_finished_run_is_written_leaves_it_finished(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        execute_run(planned(), InterruptedWriter(tmp_path), CachePolicy("off"), SilentReporter())
+    record = read_run(tmp_path)
+    assert (record.status, record.results.epochs_done) == ("finished", 2)
+    assert record.checkpoint_sha256 is not None
+
+
+def test_folders_are_new_and_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = [claim_folder(None, "layers") for _each in range(3)]
+    assert len({*folders}) == 3
+    assert {folder.parent for folder in folders} == {Path("runs")}
+    claim_directory(tmp_path / "mine", "net", "data")
+    (tmp_path / "file").touch()
+    check_out(None)
+    check_out(tmp_path / "new")
+    for folder, code in (("mine", "out-not-empty"), ("file", "out-is-a-file")):
+        with pytest.raises(UsageError) as refused:
+            check_out(tmp_path / folder)
+        assert (refused.value.code, refused.value.facts["path"]) == (code, tmp_path / folder)
+    with pytest.raises(UsageError) as refused:
+        claim_directory(tmp_path / "mine", "net", "data")
+    assert refused.value.code == "out-taken"

@@ -1,4 +1,4 @@
-"""The folder of one run: making it, and the names of its files."""
+"""Make the folder of a run, or of another command's output."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.errors import UsageError, ZooError
-
-PLOTS = ("loss.png", "accuracy.png", "learning_rate.png", "confusion.png", "layers.png", "samples.png")
+from zoo_harness.records.file_names import HISTORY
 
 
 @dataclass(frozen=True)
@@ -19,78 +18,64 @@ class RunDirectory:
 
     path: Path
 
-    def check(self) -> None:
-        """Raise :class:`~zoo.errors.UsageError` where the folder cannot take a new run."""
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"--out {str(self.path)!r} is a file; give a folder that does not exist yet")
-        if self.path.is_dir() and any(self.path.iterdir()):
-            raise UsageError(f"--out {str(self.path)!r} is not empty; give a folder that does not exist yet")
-
-    def claim(self) -> bool:
-        """Make the folder with an empty history; return whether it is ours, or another run was there first."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.history.touch(exist_ok=False)
-        except FileExistsError:
-            if self.path.is_dir():
-                return False
-            raise
-        return True
-
-    def plots(self) -> tuple[str, ...]:
-        """The names of the plots that have been written."""
-        return tuple(name for name in PLOTS if (self.path / name).is_file())
-
     @property
     def history(self) -> Path:
-        """One line of JSON an epoch."""
-        return self.path / "history.jsonl"
+        """The file with one line of JSON for each epoch; whoever creates it owns the folder."""
+        return self.path / HISTORY
 
-    @property
-    def samples(self) -> Path:
-        """A labelled grid of the data."""
-        return self.path / "samples.png"
+
+def check_out(out: Path | None) -> None:
+    """Raise :class:`~zoo.errors.UsageError` if ``--out`` is a file, or a folder that is not empty."""
+    if out is None or not out.exists():
+        return
+    advice = "give a folder that does not exist yet"
+    if not out.is_dir():
+        raise UsageError(f"--out {str(out)!r} is a file; {advice}", code="out-is-a-file", path=out)
+    if any(out.iterdir()):
+        raise UsageError(f"--out {str(out)!r} is not empty; {advice}", code="out-not-empty", path=out)
 
 
 def claim_directory(out: Path | None, backbone: str, dataset: str) -> RunDirectory:
-    """A folder that is this run's alone: ``out``, or ``runs/NAME-DATASET-TIME`` (UTC), numbered where that is taken.
+    """Make a folder for one run alone: ``out``, or ``runs/NAME-DATASET-TIME`` (UTC), numbered if that exists.
 
-    Raises :class:`~zoo.errors.UsageError` where ``out`` holds something, and :class:`~zoo.errors.ZooError` where no
-    folder can be made.
+    Raises :class:`~zoo.errors.UsageError` if another run has ``out``, and :class:`~zoo.errors.ZooError` if no folder
+    can be made.
     """
-    for path in _default_paths(backbone, dataset) if out is None else [out]:
-        directory = RunDirectory(path)
-        try:
-            if directory.claim():
-                return directory
-        except OSError as error:
-            raise ZooError(f"cannot make the run directory {str(path)!r}: {error.strerror}") from error
-    raise UsageError(f"--out {str(out)!r} is taken by another run; give a folder that does not exist yet")
+    directory = RunDirectory(claim_folder(out, f"{backbone}-{dataset}", "run directory"))
+    try:
+        directory.history.touch(exist_ok=False)
+    except FileExistsError as error:
+        message = f"--out {str(out)!r} is taken by another run; give a folder that does not exist yet"
+        raise UsageError(message, code="out-taken", path=out) from error
+    except OSError as error:
+        raise _cannot_make("run directory", directory.path, error) from error
+    return directory
 
 
-def claim_folder(out: Path | None, name: str) -> Path:
-    """A new folder: ``out``, or ``runs/NAME-TIME`` (UTC), numbered where that is taken.
+def claim_folder(out: Path | None, name: str, called: str = "folder") -> Path:
+    """Make a folder: ``out``, or ``runs/NAME-TIME`` (UTC), numbered if that exists.
 
-    Raises :class:`~zoo.errors.ZooError` where no folder can be made.
+    Raises :class:`~zoo.errors.ZooError` if no folder can be made.
     """
-    for path in _numbered(name) if out is None else [out]:
+    candidates = _numbered(name) if out is None else itertools.repeat(out)
+    while True:
+        path = next(candidates)
         try:
             path.mkdir(parents=True, exist_ok=out is not None)
-        except FileExistsError:
-            continue
         except OSError as error:
-            raise ZooError(f"cannot make the folder {str(path)!r}: {error.strerror}") from error
-        return path
-    raise UsageError(f"--out {str(out)!r} is a file; give a folder that does not exist yet")
+            if out is not None or not isinstance(error, FileExistsError):
+                raise _cannot_make(called, path, error) from error
+        else:
+            return path
 
 
-def _default_paths(backbone: str, dataset: str) -> Iterator[Path]:
-    return _numbered(f"{backbone}-{dataset}")
+def _cannot_make(called: str, path: Path, error: OSError) -> ZooError:
+    message = f"cannot make the {called} {str(path)!r}: {error.strerror}"
+    return ZooError(message, code="cannot-make-folder", path=path)
 
 
 def _numbered(beginning: str) -> Iterator[Path]:
-    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    name = f"{beginning}-{stamp}"
+    name = f"{beginning}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
     yield Path("runs") / name
     for number in itertools.count(2):
         yield Path("runs") / f"{name}-{number}"

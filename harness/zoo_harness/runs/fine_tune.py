@@ -1,69 +1,94 @@
-"""Carry out a run that was asked for, from names and options to a finished run directory."""
+"""Fine-tune as a caller asks, from names and options to a finished run directory."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo_harness.runs.request import Asked, CheckedRun, check_run
+from zoo.errors import UsageError
+from zoo_harness.records.run import RunRecord, read_run
+from zoo_harness.runs.reporter import SilentReporter
+from zoo_harness.runs.request import CheckedRun, RunCall, check_run
 
 if TYPE_CHECKING:
+    from zoo_harness.compute.context import ComputeContext
     from zoo_harness.compute.distributed import Processes
+    from zoo_harness.records.options import EvalOptions
     from zoo_harness.runs.plan import RunPlan
     from zoo_harness.runs.reporter import Reporter
     from zoo_harness.runs.run import Run
     from zoo_harness.runs.writer import RunWriter
 
 
-def fine_tune(asked: Asked, reporter: Reporter) -> Run:
-    """Check a request, execute or resume the run, and return it.
+def fine_tune(call: RunCall, reporter: Reporter) -> Run:
+    """Check a call, execute or resume the run, and return it.
 
     Mistakes are found before torch is imported. A ``KeyboardInterrupt`` leaves a run that can be resumed; a note on the
-    exception says how.
+    exception says how. If there are several processes, only the reporter of the first one is called.
     """
-    checked = check_run(asked)
+    checked = check_run(call)
 
-    # From here on torch is imported, which takes seconds; whatever can be checked without it has been.
+    # From here on torch is imported, which takes seconds.
     from zoo_harness.compute.allocator import keep_freed_memory
     from zoo_harness.compute.distributed import joined
     from zoo_harness.compute.isolation import isolated
-    from zoo_harness.runs.plan import prepare_run
+    from zoo_harness.runs.plan import Request, prepare_run
     from zoo_harness.runs.run import open_run
-    from zoo_harness.runs.session import execute_run, resume_run
+    from zoo_harness.runs.session import execute_run
 
     keep_freed_memory()
     with isolated(), joined() as processes:
-        planned = prepare_run(checked.request(processes), reporter)
+        if not processes.is_main:
+            reporter = SilentReporter()
+        request = Request(**vars(checked.settings), compute=_compute_context(checked.options.values, processes))
+        planned = prepare_run(request, reporter)
         _announce(planned, reporter)
-        writer = _writer(checked, planned, processes)
-        go = execute_run if checked.resume is None else resume_run
-        with _note_how_to_resume(writer, asked):
-            go(planned, writer, checked.cache, reporter, tensorboard=checked.tensorboard)
+        writer = _writer(checked, processes)
+        with _note_how_to_resume(writer.path, call):
+            resume = checked.resume is not None
+            execute_run(planned, writer, checked.cache, reporter, tensorboard=checked.tensorboard, resume=resume)
     return open_run(writer.path)
 
 
-def _writer(checked: CheckedRun, planned: RunPlan, processes: Processes) -> RunWriter:
-    """The first process makes the folder; the others hear of it, and write nothing."""
+def _compute_context(values: EvalOptions, processes: Processes) -> ComputeContext:
+    from zoo_harness.compute.context import ComputeContext
+    from zoo_harness.compute.device import choose_device
+    from zoo_harness.compute.precision import check_precision
+
+    device = choose_device(values["device"], processes)
+    return ComputeContext(
+        device=device,
+        precision=check_precision(values["precision"], device),
+        predict=values["predict"],
+        seed=values["seed"],
+        deterministic=values["deterministic"],
+        compiled=values["compile"],
+        cache_dtype=values["cache_dtype"],
+        processes=processes,
+    )
+
+
+def _writer(checked: CheckedRun, processes: Processes) -> RunWriter:
+    """Return the writer of this process; the first one makes the directory of a new run, and broadcasts its path."""
     from zoo_harness.runs.directory import claim_directory
     from zoo_harness.runs.writer import NoWriter, RunWriter
 
-    if checked.resume is not None:
-        return (RunWriter if processes.is_main else NoWriter)(checked.resume)
-    if not processes.is_main:
-        return NoWriter(processes.broadcast(Path()))
-    directory = claim_directory(checked.out, checked.backbone.name, planned.request.dataset.name)
-    checked.options.write(directory.path)
-    return RunWriter(processes.broadcast(directory.path))
+    path = checked.resume
+    if path is None and processes.is_main:
+        path = claim_directory(checked.out, checked.settings.backbone.name, checked.settings.dataset.name).path
+        checked.options.write(path)
+    path = processes.broadcast(path or Path())
+    return RunWriter(path) if processes.is_main else NoWriter(path)
 
 
 def _announce(planned: RunPlan, reporter: Reporter) -> None:
     from zoo_harness.models.modules import outermost
 
     parameters, data, processes = planned.record.parameters, planned.record.dataset, planned.request.compute.processes
-    for warning in planned.warnings if processes.is_main else ():
+    for warning in planned.warnings:
         reporter.warn(warning)
     together = f", {processes.count} processes" if processes.is_distributed else ""
     reporter.log(
@@ -82,19 +107,19 @@ def _announce(planned: RunPlan, reporter: Reporter) -> None:
 
 
 @contextmanager
-def _note_how_to_resume(writer: RunWriter, asked: Asked) -> Iterator[None]:
+def _note_how_to_resume(directory: Path, call: RunCall) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        error.add_note(_what_is_kept(writer.path, asked))
+        with suppress(UsageError):  # the record is not written yet
+            error.add_note(_what_is_kept(read_run(directory), directory, call))
         raise
 
 
-def _what_is_kept(directory: Path, asked: Asked) -> str:
-    from zoo_harness.records.run import read_run
-
-    record = read_run(directory)
-    again = f"{_resuming_call(directory, asked)} resumes it"
+def _what_is_kept(record: RunRecord, directory: Path, call: RunCall) -> str:
+    if record.status == "finished":
+        return f"interrupted when the run was finished: {directory}"
+    again = f"{_resuming_call(directory, call)} resumes it"
     if record.checkpoint_sha256 is None:
         return (
             f"interrupted before the first epoch ended; there is no checkpoint, only the record in {directory}; {again}"
@@ -103,9 +128,8 @@ def _what_is_kept(directory: Path, asked: Asked) -> str:
     return f"interrupted; the history and the checkpoint of epoch {epochs} are kept in {directory}; {again}"
 
 
-def _resuming_call(directory: Path, asked: Asked) -> str:
-    needed = asked.stored.in_python
+def _resuming_call(directory: Path, call: RunCall) -> str:
+    needed, function = call.stored.in_python, "train" if call.from_scratch else "evaluate"
     if needed:
-        function = "train" if asked.from_scratch else "evaluate"
         return f"zoo.{function}({', '.join(f'{name}={name}' for name in needed)}, resume={str(directory)!r})"
-    return f"zoo {'train' if asked.from_scratch else 'eval'} --resume {shlex.quote(str(directory))}"
+    return f"zoo {function.removesuffix('uate')} --resume {shlex.quote(str(directory))}"

@@ -1,25 +1,21 @@
-"""Prepare a run: resolve names, load weights and data, replace the head, freeze, begin the record.
+"""Prepare a run: load weights and data, replace the head, freeze, begin the record.
 
-The commands call :func:`prepare_run`, then :func:`zoo_harness.runs.session.run`. :func:`prepare_run` finds every
-mistake in the request before anything is written.
+:func:`prepare_run` finds every mistake in a request before anything is written; then
+:func:`zoo_harness.runs.session.execute_run` executes the plan.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from zoo.backbone import Backbone, FeatureLayer, Preprocessing, Training, Tuning
-from zoo.dataset import Dataset
+from zoo.backbone import Preprocessing, Tuning
 from zoo.errors import DeclarationError, UsageError
-from zoo.weights import WeightSource
 from zoo_harness.compute.context import ComputeContext
-from zoo_harness.data.loading import RunData, load_data
-from zoo_harness.data.transform import BatchTransform
+from zoo_harness.data.loading import RunData
 from zoo_harness.evaluation.split_evaluation import EVALUATION_BATCH_SIZE
 from zoo_harness.models.build import build_network
 from zoo_harness.models.feature_pooling import check_layer
@@ -29,38 +25,21 @@ from zoo_harness.models.surgery import prepare, warn_if_output_differs_from_head
 from zoo_harness.models.tuned_network import TunedNetwork, count_parameters
 from zoo_harness.models.weights import load_weights
 from zoo_harness.records.run import Results, RunRecord, SettingsRecord, now
-from zoo_harness.records.subset import Subset
 from zoo_harness.runs import provenance
+from zoo_harness.runs.request import RunSettings
 from zoo_harness.util.progress import Progress
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for, names resolved.
+@dataclass(frozen=True, kw_only=True)
+class Request(RunSettings):
+    """The checked settings of a run, and what it computes with."""
 
-    ``with_test``: the test split is kept, and looked at once at the end; ``layer_curve``: every declared layer of the
-    trained network is scored.
-    """
-
-    backbone: Backbone
-    dataset: Dataset
-    argument: str | None
-    tuning: Tuning
-    unfreeze: tuple[str, ...] | None
-    layer: FeatureLayer
-    weights: WeightSource
-    training: Training
-    subset: Subset
     compute: ComputeContext
-    data_dir: Path | None
-    command: tuple[str, ...]
-    with_test: bool = False
-    layer_curve: bool = True
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A run that is ready to go: network prepared, data decoded, record begun; and what a user should be warned of."""
+    """A prepared run: the network, the decoded data, the record so far, and warnings for the user."""
 
     request: Request
     tuned: TunedNetwork
@@ -70,32 +49,21 @@ class RunPlan:
 
 
 def prepare_run(request: Request, progress: Progress) -> RunPlan:
-    """Prepare a run; nothing is written yet. Raises a :class:`~zoo.errors.ZooError` for whatever cannot be."""
-    torch.manual_seed(request.compute.seed)
-    tuning = _with_own_modules(request)
-    network = build_network(request.backbone.name, request.backbone.network)
+    """Prepare a run; nothing is written yet. Raises a :class:`~zoo.errors.ZooError` for any mistake in the request."""
+    backbone, compute, tuning = request.backbone, request.compute, request.tuning
+    torch.manual_seed(compute.seed)
+    network = build_network(backbone.name, backbone.network)
     if request.unfreeze is not None:
         _check_modules(network, request.unfreeze)
-    progress.stage(f"loading weights of {request.backbone.name}", 0)
-    weights = load_weights(network, request.backbone, request.weights)
-    preprocessing = resolve_preprocessing(request.backbone, network, request.tuning)
-    progress.stage(f"loading {request.dataset.title}", 0)
-    data = load_data(
-        request.dataset,
-        request.argument,
-        request.data_dir,
-        request.subset,
-        BatchTransform(preprocessing),
-        with_test=request.with_test,
-    )
-    if request.training.epochs and len(data.train) < 2:
-        raise UsageError(
-            f"training needs at least 2 images, given {len(data.train)}; --epochs 0 scores without training"
-        )
-    _check_enough_for_all(data, request.compute.processes.count)
-    network.to(request.compute.device)
+        tuning = replace(tuning, unfreeze=request.unfreeze, source=None)
+    progress.stage(f"loading weights of {backbone.name}", 0)
+    weights = load_weights(network, backbone, request.weights)
+    preprocessing = resolve_preprocessing(backbone, network, request.tuning)
+    data = request.load(preprocessing, progress, with_test=request.with_test)
+    _check_sizes(data, request)
+    network.to(compute.device)
     network.to(memory_format=torch.channels_last)  # faster convolutions, same weights
-    example, _labels = data.train.batch(np.arange(1), request.compute.device)
+    example, _labels = data.train.batch(np.arange(1), compute.device)
     tuned = prepare(network, tuning, len(data.record.classes), example)
     check_layer(tuned, request.layer, example)
     record = RunRecord(
@@ -103,40 +71,47 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
         command=request.command,
         started=now(),
         ended=None,
-        backbone=provenance.backbone_record(request.backbone, request.tuning, tuned.network),
+        backbone=provenance.backbone_record(backbone, request.tuning, tuned.network),
         weights=weights,
         dataset=data.record,
         settings=_settings(request, tuning, preprocessing),
         parameters=count_parameters(tuned),
         versions=provenance.versions(),
-        host=provenance.host(request.compute.device, request.compute.processes.count),
-        results=_NOTHING_YET,
+        host=provenance.host(compute.device, compute.processes.count),
+        results=Results.model_validate(dict.fromkeys(Results.model_fields) | {"epochs_done": 0}),
         checkpoint_sha256=None,
     )
-    unlike = warn_if_output_differs_from_head(tuned, example)
-    return RunPlan(request, tuned, data, record, (*data.warnings, *([unlike] if unlike else [])))
+    warning = warn_if_output_differs_from_head(tuned, example)
+    return RunPlan(request, tuned, data, record, data.warnings + ((warning,) if warning else ()))
 
 
-def _check_enough_for_all(data: RunData, processes: int) -> None:
-    for split, images in (("training", len(data.train)), (data.record.evaluation.split, len(data.evaluation))):
-        if images < processes:
-            raise UsageError(f"{processes} processes cannot share the {images} {split} image(s); start fewer")
-
-
-def _with_own_modules(request: Request) -> Tuning:
-    if request.unfreeze is None:
-        return request.tuning
-    return replace(request.tuning, unfreeze=request.unfreeze, source=None)
+def _check_sizes(data: RunData, request: Request) -> None:
+    processes, images = request.compute.processes.count, len(data.train)
+    if request.training.epochs and images < 2:
+        raise UsageError(
+            f"training needs at least 2 images, given {images}; --epochs 0 scores without training",
+            code="too-few-images",
+            given=images,
+        )
+    for split, number in (("training", images), (data.record.evaluation.split, len(data.evaluation))):
+        if number < processes:
+            raise UsageError(
+                f"{processes} processes cannot share the {number} {split} image(s); start fewer",
+                code="too-many-processes",
+                split=split,
+                given=number,
+            )
 
 
 def _check_modules(network: nn.Module, patterns: tuple[str, ...]) -> None:
     try:
         match_modules(network, patterns)
     except DeclarationError as error:  # the user wrote these, not a plugin
-        raise UsageError(f"--unfreeze: {error}") from error
+        raise UsageError(f"--unfreeze: {error}", code="no-such-module", option="unfreeze") from error
 
 
 def _settings(request: Request, tuning: Tuning, preprocessing: Preprocessing) -> SettingsRecord:
+    compute = request.compute
     return SettingsRecord(
         recipe=tuning.recipe,
         recipe_source=tuning.source,
@@ -144,28 +119,12 @@ def _settings(request: Request, tuning: Tuning, preprocessing: Preprocessing) ->
         head=tuning.head,
         training=request.training,
         preprocessing=preprocessing,
-        predict=request.compute.predict,
-        seed=request.compute.seed,
-        device=str(request.compute.device),
-        precision=request.compute.precision,
-        deterministic=request.compute.deterministic,
-        compiled=request.compute.compiled,
-        kept_as=request.compute.cache_dtype,
+        predict=compute.predict,
+        seed=compute.seed,
+        device=str(compute.device),
+        precision=compute.precision,
+        deterministic=compute.deterministic,
+        compiled=compute.compiled,
+        kept_as=compute.cache_dtype,
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
     )
-
-
-_NOTHING_YET = Results(
-    epochs_done=0,
-    evaluation_loss=None,
-    accuracy=None,
-    train_accuracy=None,
-    separation_raw_pixels=None,
-    separation_before=None,
-    separation_after=None,
-    frozen_part=None,
-    mean_train_seconds=None,
-    mean_evaluation_seconds=None,
-    total_seconds=None,
-    peak_memory_gib=None,
-)

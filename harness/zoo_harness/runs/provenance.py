@@ -1,4 +1,4 @@
-"""What a run is made of besides its settings: versions, the host, the plugin a backbone came from."""
+"""Record the origin of a run: versions, host, and the plugin that declares the backbone."""
 
 from __future__ import annotations
 
@@ -16,52 +16,37 @@ from zoo.registry import load_registry
 from zoo_harness.models.fingerprints import digest_of_source
 from zoo_harness.records.run import BackboneRecord, HostRecord
 
-_PACKAGES = (
-    "blockzoo",
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "safetensors",
-    "datasets",
-    "huggingface_hub",
-)
-
-
 UNREGISTERED = "unregistered"
+_PACKAGES = ("blockzoo", "torch", "torchvision", "timm", "numpy", "safetensors", "datasets", "huggingface_hub")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of every package that can change a result."""
-    return {
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in _PACKAGES},
-    }
+    """Return the versions of Python and of every package that can change a result."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def host(device: torch.device, processes: int = 1) -> HostRecord:
-    """The machine, without anything that names its owner, and how many processes the run has."""
-    accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    """Describe the machine, without anything that names its owner, and the number of processes of the run."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return HostRecord(
         platform=platform.platform(terse=True),
         processor=_processor(),
         cores=os.cpu_count() or 1,
         memory_gib=round(memory, 1),
-        accelerator=accelerator,
+        accelerator=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         processes=processes,
     )
 
 
 def peak_memory_gib() -> float:
-    """The most memory this process has held so far, in GiB."""
+    """Return the largest amount of memory that this process has held so far, in GiB."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
 
 def backbone_record(backbone: Backbone, tuning: Tuning, built: nn.Module) -> BackboneRecord:
-    """The backbone as declared, with the recipe's feature layers, the plugin that declared it, and its code.
+    """Record the backbone as declared, with the recipe's feature layers, its plugin, and the digest of its code.
 
-    A record that no plugin declares has ``UNREGISTERED`` in place of the plugin's names.
+    If no plugin declares it, ``UNREGISTERED`` replaces the plugin's names.
     """
     registry = load_registry()
     registered = registry.backbones.get(backbone.name) == backbone

@@ -1,4 +1,4 @@
-"""Who hears of a run while it goes on: its stages, its epochs, its messages and its warnings."""
+"""Receive the stages, epochs, messages and warnings of a run while it runs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import logging
 from typing import Protocol
 
 from zoo_harness.records.run import EpochRecord
-from zoo_harness.util.progress import Progress
+from zoo_harness.util.progress import Progress, Silence
 
 LOGGER = logging.getLogger("zoo")
 LOGGER.addHandler(logging.NullHandler())
 
 
 class Reporter(Progress, Protocol):
-    """Hears of the stages, epochs, messages and warnings of a run."""
+    """Receives the stages, epochs, messages and warnings of a run."""
 
     def log(self, line: str) -> None:
         """Take a message, one line."""
@@ -46,3 +46,16 @@ class LoggingReporter:
     def on_epoch(self, epoch: EpochRecord) -> None:
         """Log an epoch at level INFO."""
         LOGGER.info("epoch %d: evaluation accuracy %.4f", epoch.epoch, epoch.evaluation_accuracy)
+
+
+class SilentReporter(Silence):
+    """Passes nothing on; for every process but the first."""
+
+    def log(self, line: str) -> None:
+        """Do nothing."""
+
+    def warn(self, line: str) -> None:
+        """Do nothing."""
+
+    def on_epoch(self, epoch: EpochRecord) -> None:
+        """Do nothing."""

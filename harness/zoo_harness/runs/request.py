@@ -1,34 +1,101 @@
-"""A run as the caller asked for it, checked before torch is imported and before anything is written."""
+"""Check what a caller asks for, before torch is imported and before anything is written or fetched."""
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.backbone import Backbone, FeatureLayer, Training, Tuning
+from zoo.backbone import Backbone, FeatureLayer, Preprocessing, Training, Tuning
 from zoo.dataset import Dataset
 from zoo.errors import UsageError
 from zoo.registry import load_registry
 from zoo.weights import WeightSource
 from zoo_harness.compute.distributed import Processes
 from zoo_harness.records import option_checks
-from zoo_harness.records.options import EvalOptions
+from zoo_harness.records.option import with_defaults
+from zoo_harness.records.options import EvalOptions, LayersOptions, RescoreOptions
 from zoo_harness.records.overrides import apply_overrides, training_overrides
 from zoo_harness.records.stored_options import StoredOptions
 from zoo_harness.records.subset import Subset
-from zoo_harness.runs.directory import RunDirectory
+from zoo_harness.runs.directory import check_out
 from zoo_harness.runs.resume import refuse_finished, resumed
-from zoo_harness.runs.tensorboard import check_tensorboard
 
 if TYPE_CHECKING:
+    from zoo_harness.data.loading import RunData
     from zoo_harness.frozen.cache.placement import CachePolicy
-    from zoo_harness.runs.plan import Request
+    from zoo_harness.util.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRequest:
+    """A data set, and the part of it to load."""
+
+    dataset: Dataset
+    argument: str | None
+    data_dir: Path | None
+    subset: Subset
+
+    def load(
+        self,
+        preprocessing: Preprocessing,
+        progress: Progress,
+        balanced: Literal["train", "evaluation"] = "train",
+        *,
+        with_test: bool = False,
+    ) -> RunData:
+        """Load and decode the images; see :func:`zoo_harness.data.loading.load_data`."""
+        from zoo_harness.data.loading import load_data
+        from zoo_harness.data.transform import BatchTransform
+
+        progress.stage(f"loading {self.dataset.title}", 0)
+        where = self.dataset, self.argument, self.data_dir, self.subset
+        return load_data(*where, BatchTransform(preprocessing), balanced, with_test=with_test)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(DataRequest):
+    """A run whose names are resolved and whose options are checked, all but those of the device.
+
+    ``with_test``: keep the test split, and score it once at the end; ``layer_curve``: score every declared layer of
+    the trained network.
+    """
+
+    backbone: Backbone
+    tuning: Tuning
+    unfreeze: tuple[str, ...] | None
+    layer: FeatureLayer
+    weights: WeightSource
+    training: Training
+    command: tuple[str, ...]
+    with_test: bool = False
+    layer_curve: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRequest(DataRequest):
+    """Backbones with their weights, the directories of runs, the data to score them on, and all options."""
+
+    backbones: tuple[tuple[Backbone, WeightSource], ...]
+    runs: tuple[Path, ...]
+    options: LayersOptions
+    command: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the caller asked for: names or records, and the options that were given.
+class Checkpoint:
+    """The folder of a checkpoint, its name for the user, and the commit of its repository."""
+
+    folder: Path
+    called: str
+    commit: str | None = None
+
+
+@dataclass(frozen=True)
+class RunCall:
+    """A call of ``zoo.evaluate`` or ``zoo.train``: names or records, and the options that were given.
 
     ``command`` is what the record of the run says about how it was started.
     """
@@ -42,109 +109,122 @@ class Asked:
     @property
     def stored(self) -> StoredOptions:
         """The options as they are kept with the run."""
-        name = self.backbone.name if isinstance(self.backbone, Backbone) else self.backbone
-        dataset = self.dataset.name if isinstance(self.dataset, Dataset) else self.dataset
         records = {"backbone": self.backbone, "dataset": self.dataset}
         in_python = tuple(key for key, value in records.items() if isinstance(value, Backbone | Dataset))
+        name, dataset = (value.name if isinstance(value, Backbone | Dataset) else value for value in records.values())
         return StoredOptions(name, dataset, self.given, self.from_scratch, in_python)
 
 
 @dataclass(frozen=True)
 class CheckedRun:
-    """A run whose names are resolved and whose options are checked.
+    """The settings of a run, and where it goes; ``options`` are the given ones, or those of the run to resume."""
 
-    ``options`` are those of the run itself: the given ones, or those of the run that is resumed.
-    """
-
-    command: tuple[str, ...]
+    settings: RunSettings
     options: StoredOptions
-    backbone: Backbone
-    dataset: Dataset
-    argument: str | None
-    tuning: Tuning
-    layer: FeatureLayer
-    weights: WeightSource
-    training: Training
-    subset: Subset
-    data_dir: Path | None
     cache: CachePolicy
     tensorboard: bool
     out: Path | None
     resume: Path | None
 
-    def request(self, processes: Processes) -> Request:
-        """Make the request of a process, on its own device; torch is imported here."""
-        from zoo_harness.compute.context import ComputeContext
-        from zoo_harness.compute.device import choose_device
-        from zoo_harness.compute.precision import check_precision
-        from zoo_harness.runs.plan import Request
 
-        values = self.options.values
-        device = choose_device(values["device"], processes)
-        unfreeze = values["unfreeze"]
-        return Request(
-            backbone=self.backbone,
-            dataset=self.dataset,
-            argument=self.argument,
-            tuning=self.tuning,
-            unfreeze=tuple(unfreeze) if unfreeze else None,
-            layer=self.layer,
-            weights=self.weights,
-            training=self.training,
-            subset=self.subset,
-            compute=ComputeContext(
-                device=device,
-                precision=check_precision(values["precision"], device),
-                predict=values["predict"],
-                seed=values["seed"],
-                deterministic=values["deterministic"],
-                compiled=values["compile"],
-                cache_dtype=values["cache_dtype"],
-                processes=processes,
-            ),
-            data_dir=self.data_dir,
-            command=self.command,
-            with_test=self.options.from_scratch,
-            layer_curve=values["layer_curve"],
-        )
-
-
-def check_run(asked: Asked) -> CheckedRun:
-    """Resolve names and check options; raises a :class:`~zoo.errors.ZooError` for whatever is wrong with them."""
-    out, resume = _folder(asked.given.get("out")), _folder(asked.given.get("resume"))
-    options = asked.stored if resume is None else resumed(resume, asked.stored)
+def check_run(call: RunCall) -> CheckedRun:
+    """Resolve names and check options; raises a :class:`~zoo.errors.ZooError` for any mistake in them."""
+    given = call.given
+    out, resume = _expanded(given.get("out")), _expanded(given.get("resume"))
+    options = call.stored if resume is None else resumed(resume, call.stored)
     values = options.values
-    backbone, (dataset, argument) = _backbone(asked, options), _dataset(asked, options)
+    backbone = call.backbone if isinstance(call.backbone, Backbone) else _named_backbone(options)
+    data = choose_data(call.dataset if isinstance(call.dataset, Dataset) else _dataset_name(options), values)
     tuning = backbone.tuning(values["recipe"])
-    data_dir = _folder(values["data_dir"])
     option_checks.choose_prediction(values["predict"], tuning, load_registry().backbones.values())
-    option_checks.check_seed(values["seed"])
     option_checks.check_device_name(values["device"])
-    option_checks.check_folders(dataset, argument, data_dir)
     _check_run_directory(out, resume)
-    if asked.given.get("tensorboard"):
-        check_tensorboard()
-    return CheckedRun(
-        command=asked.command,
-        options=options,
+    if given.get("tensorboard") and importlib.util.find_spec("tensorboard") is None:
+        raise UsageError(
+            "--tensorboard needs TensorBoard; try: pip install 'blockzoo[tensorboard]'", code="tensorboard-missing"
+        )
+    settings = RunSettings(
+        **vars(data),
         backbone=backbone,
-        dataset=dataset,
-        argument=argument,
         tuning=tuning,
+        unfreeze=tuple(values["unfreeze"]) if values["unfreeze"] else None,
         layer=option_checks.choose_layer(backbone.name, tuning, values["layer"]),
         weights=option_checks.choose_source(backbone, values["weights"]),
         training=apply_overrides(tuning.training, training_overrides(values)),
-        subset=Subset(values["per_class"], values["limit"], values["val_fraction"], values["seed"]),
-        data_dir=data_dir,
-        cache=_cache_policy(asked.given, values),
-        tensorboard=asked.given.get("tensorboard", False),
-        out=out,
-        resume=resume,
+        command=call.command,
+        with_test=options.from_scratch,
+        layer_curve=values["layer_curve"],
+    )
+    return CheckedRun(settings, options, _cache_policy(given, values), given.get("tensorboard", False), out, resume)
+
+
+def check_layers(
+    backbones: Sequence[str | Backbone],
+    runs: Sequence[Path],
+    dataset: str | Dataset,
+    given: LayersOptions,
+    command: tuple[str, ...],
+) -> LayerRequest:
+    """Resolve names and check options; raises a :class:`~zoo.errors.ZooError` for any mistake in them."""
+    options = with_defaults(LayersOptions, given)
+    found = [each if isinstance(each, Backbone) else load_registry().backbone(each) for each in backbones]
+    weights, folders = options["weights"], tuple(run.expanduser() for run in runs)
+    if not found and not folders:
+        raise UsageError("nothing to score; give a backbone, or a run with --run", code="missing-backbone")
+    if weights is not None and not found:
+        raise UsageError(
+            f"--weights {weights!r} is for backbones; a run has weights of its own",
+            code="option-unused",
+            option="weights",
+        )
+    subjects = [*(backbone.name for backbone in found), *(str(run.resolve()) for run in folders)]
+    for subject in subjects:
+        if subjects.count(subject) > 1:
+            raise UsageError(
+                f"{subject!r} is given {subjects.count(subject)} times; give it once",
+                code="repeated-subject",
+                name=subject,
+            )
+    option_checks.check_device_name(options["device"])
+    data = choose_data(dataset, options)
+    check_out(_expanded(options["out"]))
+    return LayerRequest(
+        **vars(data),
+        backbones=tuple((backbone, option_checks.choose_source(backbone, weights)) for backbone in found),
+        runs=folders,
+        options=options,
+        command=command,
     )
 
 
-def _folder(given: Path | None) -> Path | None:
-    return None if given is None else given.expanduser()
+def check_rescore(dataset: str | Dataset | None, given: RescoreOptions) -> None:
+    """Check the options of ``zoo.rescore``, as far as that is possible without the checkpoint's record."""
+    if isinstance(dataset, str):
+        load_registry().dataset(dataset)
+    options = with_defaults(RescoreOptions, given)
+    _subset({**options, "seed": options["seed"] or 0})
+    option_checks.check_device_name(options["device"])
+    data_dir = _expanded(options["data_dir"])
+    if data_dir is not None and not data_dir.is_dir():
+        raise UsageError(f"--data-dir {str(data_dir)!r}: no such folder", code="missing-folder", path=data_dir)
+    check_out(_expanded(options["out"]))
+
+
+def choose_data(dataset: str | Dataset, values: Mapping[str, Any]) -> DataRequest:
+    """Resolve a data set, and check the options that choose a part of it."""
+    found, argument = (dataset, None) if isinstance(dataset, Dataset) else load_registry().dataset(dataset)
+    data_dir = _expanded(values["data_dir"])
+    option_checks.check_folders(found, argument, data_dir)
+    return DataRequest(dataset=found, argument=argument, data_dir=data_dir, subset=_subset(values))
+
+
+def _subset(values: Mapping[str, Any]) -> Subset:
+    seed = option_checks.check_seed(values["seed"])
+    return Subset(values["per_class"], values["limit"], values["val_fraction"], seed)
+
+
+def _expanded(path: Path | None) -> Path | None:
+    return path and path.expanduser()
 
 
 def _check_run_directory(out: Path | None, resume: Path | None) -> None:
@@ -154,18 +234,16 @@ def _check_run_directory(out: Path | None, resume: Path | None) -> None:
         return
     if resume is not None:
         refuse_finished(resume)
-    elif out is not None:
-        RunDirectory(out).check()
+    check_out(out)
 
 
-def _backbone(asked: Asked, options: StoredOptions) -> Backbone:
-    if isinstance(asked.backbone, Backbone):
-        return asked.backbone
+def _named_backbone(options: StoredOptions) -> Backbone:
     if "backbone" in options.in_python:
         raise UsageError(
             f"the run's backbone {options.name!r} was a zoo.Backbone given in Python; resume it from Python, with the "
             "record: zoo.evaluate(backbone, resume=RUN)",
             code="resume-needs-backbone",
+            name=options.name,
         )
     if options.name is None:
         raise UsageError(
@@ -174,20 +252,19 @@ def _backbone(asked: Asked, options: StoredOptions) -> Backbone:
     return load_registry().backbone(options.name)
 
 
-def _dataset(asked: Asked, options: StoredOptions) -> tuple[Dataset, str | None]:
-    if isinstance(asked.dataset, Dataset):
-        return asked.dataset, None
+def _dataset_name(options: StoredOptions) -> str:
     if "dataset" in options.in_python:
         raise UsageError(
             f"the run's data set {options.dataset!r} was a zoo.Dataset given in Python; resume it from Python, with "
             "the data set: zoo.evaluate(dataset=dataset, resume=RUN)",
             code="resume-needs-dataset",
+            name=options.dataset,
         )
     if options.dataset is None:
         raise UsageError(
             f"missing --dataset for {options.name}; run 'zoo datasets' to list the data sets", code="missing-dataset"
         )
-    return load_registry().dataset(options.dataset)
+    return options.dataset
 
 
 def _cache_policy(given: EvalOptions, values: EvalOptions) -> CachePolicy:

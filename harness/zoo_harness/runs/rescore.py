@@ -1,18 +1,17 @@
-"""Scores a checkpoint again, and says of each figure of its record whether it comes out here too.
+"""Score a checkpoint again for ``zoo.rescore``, and compare each figure with its record.
 
-The network, the head and the preprocessing are those of the record; so is the data, unless the user names another. A
-figure can be compared only on the same images, which the fingerprint of their pixels and labels tells. Where they are
-the same, a figure is a count of images over their number, and what another processor or library rounds otherwise may
-turn one image in a thousand (in bf16 one in two hundred), or one of fewer: more than that is not rounding.
+The network, the head and the preprocessing are those of the record; so is the data, unless the caller gives other data.
+A figure can be compared only on the same images: their fingerprint covers pixels and labels. It is then a number of
+images divided by the number of all, and another processor or library may round some of them to another side: one image
+in a thousand (in bf16 one in two hundred), and at least one. A larger difference is not rounding.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -20,19 +19,26 @@ from pydantic import Field
 
 from zoo.backbone import FeatureLayer
 from zoo.dataset import Dataset
-from zoo.errors import UsageError
+from zoo.errors import UnknownNameError, UsageError
+from zoo.registry import load_registry
+from zoo_harness.checkpoints.load import load_folder
 from zoo_harness.checkpoints.loaded_model import LoadedModel
+from zoo_harness.compute.allocator import keep_freed_memory
 from zoo_harness.compute.context import ComputeContext
-from zoo_harness.compute.precision import repeatable
+from zoo_harness.compute.device import choose_device
+from zoo_harness.compute.isolation import isolated
+from zoo_harness.compute.precision import check_precision, repeatable
 from zoo_harness.data.batches import ImageSource
 from zoo_harness.data.decoding import ImageData
-from zoo_harness.data.loading import RunData, load_data
-from zoo_harness.data.transform import BatchTransform
+from zoo_harness.data.loading import RunData
 from zoo_harness.evaluation.split_evaluation import SplitEvaluation, evaluate_split
 from zoo_harness.evaluation.split_scores import split_separation
 from zoo_harness.models.feature_pooling import check_layer
 from zoo_harness.models.trainable_model import TrainableModel
 from zoo_harness.models.tuned_network import TunedNetwork
+from zoo_harness.records.file_names import RECORD
+from zoo_harness.records.option import with_defaults
+from zoo_harness.records.options import RescoreOptions
 from zoo_harness.records.run import (
     DatasetRecord,
     HostRecord,
@@ -43,12 +49,16 @@ from zoo_harness.records.run import (
     SplitRecord,
     SplitSeparation,
     now,
+    read_run,
+    record_file,
 )
-from zoo_harness.records.subset import Subset
+from zoo_harness.records.stored_options import OPTIONS, read_options
 from zoo_harness.runs import provenance
+from zoo_harness.runs.directory import claim_folder
+from zoo_harness.runs.reporter import Reporter
+from zoo_harness.runs.request import Checkpoint, DataRequest, choose_data
 from zoo_harness.separation.scores import SCORES
 from zoo_harness.util.atomic_files import write_text
-from zoo_harness.util.progress import Progress
 
 RESCORE = "rescore.json"
 IMAGES_PER_ROUNDED = {"fp32": 1000, "bf16": 200}
@@ -56,24 +66,11 @@ Verdict = Literal["reproduced", "not reproduced", "not comparable", "not recorde
 SplitName = Literal["evaluation", "test"]
 
 
-@dataclass(frozen=True)
-class RescoreRequest:
-    """What is scored, on what; ``layer`` is the one whose features the Separation Index looks at."""
-
-    model: LoadedModel
-    dataset: Dataset
-    argument: str | None
-    data_dir: Path | None
-    subset: Subset
-    layer: FeatureLayer
-    compute: ComputeContext
-
-
 class Figure(Record):
     """One figure as recorded and as found here, each with one standard error (for SI scores by bootstrap).
 
     ``images_apart``: their difference in images, if the images are the same; soft SI counts halves. ``errors_apart``:
-    their difference in standard errors, as if the images were not the same.
+    their difference in standard errors of independent samples.
     """
 
     name: str
@@ -86,7 +83,7 @@ class Figure(Record):
 
 
 class RescoreRecord(Record):
-    """One re-scoring, whole; ``same_data`` says of each split whether its images are those of the record."""
+    """One re-scoring, whole; ``same_data`` says for each split whether its images are those of the record."""
 
     format: Literal["blockzoo rescore 1"] = "blockzoo rescore 1"
     time: str
@@ -106,67 +103,147 @@ class RescoreRecord(Record):
 
     @property
     def reproduced(self) -> bool:
-        """Whether no figure that can be compared came out otherwise."""
+        """Whether every figure that can be compared was reproduced."""
         return all(figure.verdict != "not reproduced" for figure in self.figures)
 
     def to_json(self) -> str:
         """The record as indented JSON, ending in a newline."""
         return self.model_dump_json(indent=2) + "\n"
 
-    def write(self, folder: Path) -> Path:
-        """Write ``rescore.json``; give its path."""
-        write_text(folder / RESCORE, self.to_json())
-        return folder / RESCORE
 
-
-def load_scored_data(request: RescoreRequest, progress: Progress) -> RunData:
-    """The data to score on, whose classes are the checkpoint's.
-
-    Raises :class:`~zoo.errors.UsageError` where they are others, or in another order.
-    """
-    record = request.model.record
-    progress.stage(f"loading {request.dataset.title}", 0)
-    data = load_data(
-        request.dataset,
-        request.argument,
-        request.data_dir,
-        request.subset,
-        BatchTransform(record.settings.preprocessing),
-        with_test=record.dataset.test is not None,
-    )
-    _check_classes(record.dataset.classes, data.record)
-    return data
-
-
-def rescore(
-    request: RescoreRequest, data: RunData, named: str, commit: str | None, progress: Progress
+def rescore_checkpoint(
+    checkpoint: Checkpoint, dataset: str | Dataset | None, given: RescoreOptions, reporter: Reporter
 ) -> RescoreRecord:
-    """Score the checkpoint on the data that :func:`load_scored_data` gave, and compare.
+    """Score a checkpoint, compare each figure with its record, and write ``rescore.json`` if a folder is given.
 
-    ``named`` and ``commit`` say what was scored. Raises a :class:`~zoo.errors.ZooError` where the network does not run
-    on these images, or its scored layer is not what the record declares.
+    Raises a :class:`~zoo.errors.ZooError` if the classes of the data are not those of the checkpoint, the network does
+    not run on the images, or its scored layer is not what the record declares.
     """
-    record, compute = request.model.record, request.compute
-    tuned = _ready(request, data)
+    keep_freed_memory()
+    options = with_defaults(RescoreOptions, given)
+    layer = _layer(read_run(checkpoint.folder), options["layer"])
+    with isolated(), repeatable(options["deterministic"]):
+        reporter.stage("loading the checkpoint", 0)
+        model = load_folder(checkpoint.folder, choose_device(options["device"]))
+        compute = _compute_context(model, options, reporter)
+        request = _data_request(checkpoint, model.record, dataset, given)
+        data = request.load(
+            model.record.settings.preprocessing, reporter, with_test=model.record.dataset.test is not None
+        )
+        _check_classes(model.record.dataset.classes, data.record)
+        for warning in data.warnings:
+            reporter.warn(warning)
+        evaluation = data.record.evaluation
+        reporter.log(
+            f"{checkpoint.called} on {data.record.title}: {evaluation.images:,} {evaluation.split} images, "
+            f"{data.record.subset}, {compute.device}"
+        )
+        found = _rescored(checkpoint, model, data, layer, compute, reporter)
+    if options["out"] is not None:
+        write_text(claim_folder(options["out"].expanduser(), "rescore") / RESCORE, found.to_json())
+    return found
+
+
+def _layer(record: RunRecord, path: str | None) -> FeatureLayer:
+    layers = {layer.path: layer for layer in record.backbone.features}
+    if path is not None:
+        if path not in layers:
+            raise UnknownNameError("feature layer of the checkpoint", path, layers)
+        return layers[path]
+    scored = record.results.separation_after
+    return layers.get(scored.layer if scored else "", record.backbone.features[-1])
+
+
+def _compute_context(model: LoadedModel, options: RescoreOptions, reporter: Reporter) -> ComputeContext:
+    settings, device = model.record.settings, next(model.parameters()).device
+    precision = options["precision"] or settings.precision
+    if options["precision"] is None and precision == "bf16" and device.type != "cuda":
+        reporter.log("the run computed in bf16, which needs a CUDA device; this scoring computes in fp32")
+        precision = "fp32"
+    return ComputeContext(
+        device=device,
+        precision=check_precision(precision, device),
+        predict=settings.predict,
+        seed=settings.seed if options["seed"] is None else options["seed"],
+        deterministic=options["deterministic"],
+    )
+
+
+def _data_request(
+    checkpoint: Checkpoint, record: RunRecord, dataset: str | Dataset | None, given: RescoreOptions
+) -> DataRequest:
+    """Return the recorded part of the recorded data set with the given options in place; else the given part."""
+    own, chosen = record.dataset, with_defaults(RescoreOptions, given)
+    if dataset is None:
+        dataset, data_dir = _recorded_data(checkpoint, record)
+        chosen["data_dir"] = chosen["data_dir"] or data_dir
+    named, argument = (dataset, None) if isinstance(dataset, Dataset) else load_registry().dataset(dataset)
+    recorded: dict[str, Any] = {"seed": 0}
+    if named.name == own.name and (argument == own.argument or named.argument == "PATH"):
+        recorded = {"seed": record.settings.seed, "val_fraction": own.val_fraction}
+        if not {"per_class", "limit"} & given.keys():
+            recorded |= {"per_class": own.per_class, "limit": own.limit}
+    return choose_data(dataset, {**chosen, **recorded, **given, "data_dir": chosen["data_dir"]})
+
+
+def _recorded_data(checkpoint: Checkpoint, record: RunRecord) -> tuple[str, Path | None]:
+    """Return the data set's name and the folder of its files: those of the run's options, else the recorded ones."""
+    recorded = record.dataset
+    if record_file(checkpoint.folder).name != RECORD and (checkpoint.folder / OPTIONS).is_file():
+        kept = read_options(checkpoint.folder)
+        if "dataset" not in kept.in_python:
+            return kept.dataset or recorded.name, kept.given.get("data_dir")
+    declared = load_registry().datasets.get(recorded.name)
+    if declared is not None and declared.argument == "PATH":
+        raise UsageError(
+            f"missing data: the run was scored on a folder of images ({recorded.title}), and its record does not name "
+            f"the folder; give it with --dataset {recorded.name}:PATH, or give another data set",
+            code="missing-dataset",
+        )
+    return (f"{recorded.name}:{recorded.argument}" if recorded.argument else recorded.name), None
+
+
+def _check_classes(classes: tuple[str, ...], data: DatasetRecord) -> None:
+    if data.classes == classes:
+        return
+    message = f"the checkpoint has {len(classes)} classes, {data.title} has {len(data.classes)}"
+    for number, (one, other) in enumerate(zip(classes, data.classes, strict=False)):
+        if one != other:
+            message += f"; class {number} is {one!r:.80} in the checkpoint and {other!r:.80} in the data"
+            break
+    advice = "give the data set it was made for, or fine-tune a backbone on this one"
+    raise UsageError(
+        f"{message}: they must be the same, in the same order; {advice}", code="other-classes", dataset=data.name
+    )
+
+
+def _rescored(
+    checkpoint: Checkpoint,
+    model: LoadedModel,
+    data: RunData,
+    layer: FeatureLayer,
+    compute: ComputeContext,
+    reporter: Reporter,
+) -> RescoreRecord:
+    record, tuned = model.record, _tuned(model, data, layer, compute)
     figures: list[Figure] = []
     same_data: dict[SplitName, bool] = {}
-    with repeatable(compute.deterministic):
-        for split, images, there, recorded in _splits(data, record):
-            same_data[split] = there.fingerprint == recorded.fingerprint
-            progress.stage(f"scoring the {split} split", len(images))
-            source = ImageSource(images, compute.device)
-            trainable = TrainableModel.whole(tuned, source, source, len(record.dataset.classes))
-            found = evaluate_split(trainable, source, compute, request.layer, progress)
-            progress.stage(f"separation of the {split} split, {len(images):,} images", 0)
-            separation = split_separation(found.collected, images.labels, compute)
-            figures += _figures(request, split, found, separation, same_data=same_data[split])
+    for split, images, here, recorded in _splits(data, record):
+        same_data[split] = here.fingerprint == recorded.fingerprint
+        reporter.stage(f"scoring the {split} split", len(images))
+        source = ImageSource(images, compute.device)
+        trainable = TrainableModel.whole(tuned, source, source, len(record.dataset.classes))
+        found = evaluate_split(trainable, source, compute, layer, reporter)
+        reporter.stage(f"separation of the {split} split, {len(images):,} images", 0)
+        separation = split_separation(found.collected, images.labels, compute)
+        figures += _figures(record, layer, compute, split, found, separation, same_data=same_data[split])
     return RescoreRecord(
         time=now(),
-        checkpoint=named,
-        commit=commit,
+        checkpoint=checkpoint.called,
+        commit=checkpoint.commit,
         checkpoint_sha256=record.checkpoint_sha256,
         dataset=data.record,
-        layer=request.layer.path,
+        layer=layer.path,
         device=str(compute.device),
         precision=compute.precision,
         recorded_device=record.settings.device,
@@ -178,25 +255,13 @@ def rescore(
     )
 
 
-def _check_classes(classes: tuple[str, ...], data: DatasetRecord) -> None:
-    if data.classes == classes:
-        return
-    told = f"the checkpoint has {len(classes)} classes, {data.title} has {len(data.classes)}"
-    for number, (one, other) in enumerate(zip(classes, data.classes, strict=False)):
-        if one != other:
-            told += f"; class {number} is {one!r:.80} in the checkpoint and {other!r:.80} in the data"
-            break
-    advice = "give the data set it was made for, or fine-tune a backbone on this one"
-    raise UsageError(f"{told}: they must be the same, in the same order; {advice}")
-
-
-def _ready(request: RescoreRequest, data: RunData) -> TunedNetwork:
-    request.model.check_that_it_runs()
-    heads = tuple(head.path for head in request.model.record.settings.head.parts)
-    tuned = TunedNetwork(request.model.network, heads, heads)
-    tuned.network.to(memory_format=torch.channels_last)  # as it was scored at first
-    example, _labels = data.evaluation.batch(np.arange(1), request.compute.device)
-    check_layer(tuned, request.layer, example)
+def _tuned(model: LoadedModel, data: RunData, layer: FeatureLayer, compute: ComputeContext) -> TunedNetwork:
+    model.check_that_it_runs()
+    heads = tuple(head.path for head in model.record.settings.head.parts)
+    tuned = TunedNetwork(model.network, heads, heads)
+    tuned.network.to(memory_format=torch.channels_last)  # as in the run
+    example, _labels = data.evaluation.batch(np.arange(1), compute.device)
+    check_layer(tuned, layer, example)
     return tuned
 
 
@@ -207,31 +272,25 @@ def _splits(data: RunData, record: RunRecord) -> Iterator[tuple[SplitName, Image
 
 
 def _figures(
-    request: RescoreRequest,
+    record: RunRecord,
+    layer: FeatureLayer,
+    compute: ComputeContext,
     split: SplitName,
     found: SplitEvaluation,
     separation: SplitSeparation | None,
     *,
     same_data: bool,
 ) -> Iterator[Figure]:
-    record = request.model.record
-    precisions = {record.settings.precision, request.compute.precision}
-    per_rounded = min(IMAGES_PER_ROUNDED[precision] for precision in precisions)
+    per_rounded = min(IMAGES_PER_ROUNDED[precision] for precision in (record.settings.precision, compute.precision))
     accuracy = record.results.accuracy if split == "evaluation" else record.results.test_accuracy
     yield compared("accuracy", split, accuracy, found.accuracy, same_data=same_data, per_rounded=per_rounded)
-    if separation is None:
-        return
-    recorded, here = _recorded_scores(record, request.layer, split), separation.scores
+    after = record.results.separation_after
+    recorded = getattr(after, split) if after is not None and after.layer == layer.path else None
+    earlier, here = (scores.scores if scores is not None else {} for scores in (recorded, separation))
     for each in SCORES:
         if each.key in here:
-            before = recorded.get(each.key)
+            before = earlier.get(each.key)
             yield compared(each.title, split, before, here[each.key], same_data=same_data, per_rounded=per_rounded)
-
-
-def _recorded_scores(record: RunRecord, layer: FeatureLayer, split: SplitName) -> dict[str, ScoreMeasurement]:
-    after = record.results.separation_after
-    found: SplitSeparation | None = getattr(after, split) if after is not None and after.layer == layer.path else None
-    return found.scores if found is not None else {}
 
 
 def compared(
@@ -251,20 +310,22 @@ def compared(
     >>> round(compared("accuracy", "evaluation", recorded, found, same_data=False).errors_apart, 2)
     -0.07
     """
-    apart = None
+    apart, errors_apart = None, None
     verdict: Verdict = "not recorded"
     if recorded is not None and (not same_data or recorded.n != found.n):
         verdict = "not comparable"
     elif recorded is not None:
         apart = round(abs(found.value - recorded.value) * found.n, 3)
         verdict = "reproduced" if apart <= max(1, found.n // per_rounded) else "not reproduced"
+    if recorded is not None and (error := math.hypot(error_of(recorded), error_of(found))):
+        errors_apart = (found.value - recorded.value) / error
     return Figure(
         name=name,
         split=split,
         recorded=recorded,
         found=found,
         images_apart=apart,
-        errors_apart=_errors_apart(recorded, found),
+        errors_apart=errors_apart,
         verdict=verdict,
     )
 
@@ -272,10 +333,3 @@ def compared(
 def error_of(measurement: Measurement) -> float:
     """Return the standard error to show: for a score of the SI family that by bootstrap."""
     return measurement.bootstrap_error if isinstance(measurement, ScoreMeasurement) else measurement.standard_error
-
-
-def _errors_apart(recorded: Measurement | None, found: Measurement) -> float | None:
-    if recorded is None:
-        return None
-    error = math.hypot(error_of(recorded), error_of(found))
-    return (found.value - recorded.value) / error if error else None

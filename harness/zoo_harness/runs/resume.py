@@ -1,4 +1,4 @@
-"""What must not change between the beginning of a run and its resumption."""
+"""Check that a run is resumed with the options, data, weights and settings that it began with."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _DECISIVE = ("backbone", "weights", "dataset", "settings", "parameters")
 
 
 def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[str]:
-    """Lines on what may change the last bits: other versions, another processor.
+    """Return warnings of other versions or another processor, which may change the last bits.
 
-    Raises :class:`~zoo.errors.UsageError` with everything decisive that differs: data, weights, settings.
+    Raises :class:`~zoo.errors.UsageError` with the data, weights and settings that differ.
     """
     before, after = earlier.model_dump(mode="json"), now.model_dump(mode="json")
     if earlier.backbone.source_sha256 is None:  # written before records had it
@@ -31,6 +31,7 @@ def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[
         raise UsageError(
             f"--resume {directory}: these differ from what the run began with: {'; '.join(changed[:5])}",
             code="resume-other-run",
+            differing=tuple(line.partition(" ")[0] for line in changed),
         )
     other = [line for part in ("versions", "host") for line in _differences(part, before[part], after[part])]
     if not other:
@@ -39,9 +40,9 @@ def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[
 
 
 def refuse_finished(directory: Path) -> None:
-    """Raise :class:`~zoo.errors.UsageError` where the run in this directory is finished."""
+    """Raise :class:`~zoo.errors.UsageError` if the run in this directory is finished."""
     if (directory / RUN).is_file() and read_run(directory).status == "finished":
-        raise UsageError(f"--resume {directory}: the run is finished", code="resume-finished")
+        raise UsageError(f"--resume {directory}: the run is finished", code="resume-finished", path=directory)
 
 
 def _differences(path: str, before: Any, after: Any) -> Iterator[str]:
@@ -58,9 +59,13 @@ def resumed(directory: Path, asked: StoredOptions) -> StoredOptions:
     Raises :class:`~zoo.errors.UsageError` that names every option that differs.
     """
     kept, whole = read_options(directory), asked.anchored()
-    kept_values, names = kept.values, ("name", "dataset")
-    pairs = {name: (getattr(asked, name), getattr(whole, name), getattr(kept, name)) for name in names}
-    pairs |= {name: (value, whole.given.get(name), kept_values.get(name)) for name, value in _stored(asked).items()}
+    kept_values, known = kept.values, declared(EvalOptions)
+    pairs: dict[str, tuple[Any, ...]] = {
+        name: tuple(getattr(options, name) for options in (asked, whole, kept)) for name in ("name", "dataset")
+    }
+    for name, value in asked.given.items():
+        if known[name][1].stored:
+            pairs[name] = value, whole.given.get(name), kept_values.get(name)
     differing = {
         name: f"{_as_given(name, given)} (the run has {_as_kept(name, had)})"
         for name, (given, absolute, had) in pairs.items()
@@ -74,11 +79,6 @@ def resumed(directory: Path, asked: StoredOptions) -> StoredOptions:
             differing=tuple(differing),
         )
     return kept
-
-
-def _stored(asked: StoredOptions) -> dict[str, Any]:
-    known = declared(EvalOptions)
-    return {name: value for name, value in asked.given.items() if known[name][1].stored}
 
 
 def _is_the_recipes(name: str, given: object, directory: Path) -> bool:

@@ -7,10 +7,11 @@ when the run ends; a killed run has none until it is resumed.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
@@ -25,10 +26,8 @@ from zoo_harness.evaluation.layer_scores import RAW_PIXELS, run_curve
 from zoo_harness.evaluation.split_evaluation import SplitEvaluation, evaluate_split
 from zoo_harness.evaluation.split_scores import split_separation
 from zoo_harness.frozen.cache.placement import CachePolicy
-from zoo_harness.models.trainable_model import TrainableModel
 from zoo_harness.records.run import (
     EpochRecord,
-    FrozenPartRecord,
     RunRecord,
     SeparationRecord,
     SplitRecord,
@@ -50,62 +49,50 @@ Ending = Literal["finished", "interrupted", "failed"]
 
 
 def execute_run(
-    planned: RunPlan, writer: RunWriter, policy: CachePolicy, reporter: Reporter, *, tensorboard: bool = False
+    planned: RunPlan,
+    writer: RunWriter,
+    policy: CachePolicy,
+    reporter: Reporter,
+    *,
+    tensorboard: bool = False,
+    resume: bool = False,
 ) -> RunRecord:
     """Execute a plan, writing the run directory on the way; return the finished record.
 
     A run that is interrupted or fails leaves its history, the checkpoint of its last whole epoch, and a record that
-    says so.
+    says so. With ``resume`` the run in the directory continues after its last whole epoch, to the same result; raises
+    :class:`~zoo.errors.UsageError` if it is finished, is still running, or began with other data, weights or settings.
     """
-    return _execute(_Session(planned, writer, reporter), policy, tensorboard=tensorboard)
-
-
-def resume_run(
-    planned: RunPlan, writer: RunWriter, policy: CachePolicy, reporter: Reporter, *, tensorboard: bool = False
-) -> RunRecord:
-    """Resume the run in a directory after its last whole epoch, as if it had never stopped.
-
-    Raises :class:`~zoo.errors.UsageError` if the run is finished, is still running, or began with other data, weights
-    or settings than ``planned``.
-    """
-    refuse_finished(writer.path)
-    earlier = read_run(writer.path)
-    for warning in refuse_changes(earlier, planned.record, writer.path):
-        reporter.log(f"warning: {warning}")
-    results = earlier.results.model_copy(update={"total_seconds": None})
-    record = planned.record.model_copy(
-        update={"started": earlier.started, "command": earlier.command, "results": results}
-    )
-    return _execute(_Session(replace(planned, record=record), writer, reporter), policy, tensorboard=tensorboard)
-
-
-def _execute(session: _Session, policy: CachePolicy, *, tensorboard: bool) -> RunRecord:
+    request = planned.request
     with (
-        out_of_memory_advice(session.planned.request.training.batch_size),
-        session.writer.locked(),
-        repeatable(session.planned.request.compute.deterministic),
-        session.writer.events(wanted=tensorboard) as session.add_events,
+        out_of_memory_advice(request.training.batch_size),
+        writer.locked(),
+        repeatable(request.compute.deterministic),
     ):
+        session = _Session(_continued(planned, writer.path, reporter) if resume else planned, writer, reporter)
         try:
-            session.begin()
-            session.score_raw_pixels()
-            with open_trainable_model(session.planned, policy, session.reporter, session.reporter.log) as trainable:
-                session.train_with(*trainable)
-                session.score_before()
-                session.restore_state()
-                session.train()
-                session.score_after()
-                session.score_test()
-                session.count_confusion()
-                session.score_layers()
-            return session.close("finished")
+            session.run(policy, tensorboard=tensorboard)
+            session.close("finished")
         except KeyboardInterrupt:
-            session.close("interrupted")
+            if session.record.status == "running":  # else the signal waited until the finished run was written
+                session.close("interrupted")
             raise
         except BaseException:
-            with contextlib.suppress(OSError):  # a disk that is full: the first error says so
+            with suppress(OSError):  # such as a full disk: the first error is the one to report
                 session.close("failed")
             raise
+    return session.record
+
+
+def _continued(planned: RunPlan, directory: Path, reporter: Reporter) -> RunPlan:
+    """Return the plan with the beginning and the results of the run in a directory."""
+    refuse_finished(directory)
+    earlier = read_run(directory)
+    for warning in refuse_changes(earlier, planned.record, directory):
+        reporter.warn(warning)
+    results = earlier.results.model_copy(update={"total_seconds": None})
+    begun = {"started": earlier.started, "command": earlier.command, "results": results}
+    return replace(planned, record=planned.record.model_copy(update=begun))
 
 
 class _Session:
@@ -125,25 +112,24 @@ class _Session:
         self._trainable = self._whole = whole_network(planned)
         self._state = starting_state(planned.tuned, planned.request.training)
 
-    def begin(self) -> None:
-        """Write the record before anything is computed."""
+    def run(self, policy: CachePolicy, *, tensorboard: bool) -> None:
+        """Score, train and score again."""
         self.writer.record(self.record)
-
-    def train_with(self, trainable: TrainableModel, made: FrozenPartRecord) -> None:
-        """Take what computes logits from now on."""
-        self._trainable = trainable
-        self._update(frozen_part=made)
-
-    def restore_state(self) -> None:
-        """Go back to where an earlier process stood, if there was one."""
-        self._state.load(self.writer.path)
-        if self._state.progress.epoch:
-            self.writer.history(self._state.progress.history)
-            self._update(**_progress_of(self._state.progress.history))  # the record too may be an epoch behind
-            self._last = None
+        self.score_raw_pixels()
+        events = self.writer.events() if tensorboard else nullcontext(self.add_events)
+        trainable_model = open_trainable_model(self.planned, policy, self.reporter, self.reporter.log)
+        with events as self.add_events, trainable_model as (self._trainable, frozen_part):
+            self._update(frozen_part=frozen_part)
+            self.score_before()
+            self.restore_state()
+            self.train()
+            self.score_after()
+            self.score_test()
+            self.count_confusion()
+            self.score_layers()
 
     def score_raw_pixels(self) -> None:
-        """Separation of the images themselves, and the sample grid."""
+        """Score the separation of the images themselves, and draw some of them."""
         if self.record.results.separation_raw_pixels is not None or not self._is_main:
             return
         data = self.planned.data
@@ -152,7 +138,7 @@ class _Session:
         self._update(separation_raw_pixels=separation)
 
     def score_before(self) -> None:
-        """Separation that the weights give as they came."""
+        """Score the separation of the features before training."""
         if self.record.results.separation_before is not None:
             return
         train = self._evaluate("train", "before")
@@ -160,26 +146,27 @@ class _Session:
         separation = self._separation(self._layer.path, train.collected, self._last.collected, "features, before")
         self._update(separation_before=separation)
 
+    def restore_state(self) -> None:
+        """Restore the state after the last whole epoch, if an earlier process has left one."""
+        self._state.load(self.writer.path)
+        if self._state.progress.epoch:
+            self.writer.history(self._state.progress.history)
+            self._update(**_means(self._state.progress.history))  # the record too may be an epoch behind
+            self._last = None
+
     def train(self) -> None:
         """Fine-tune, keeping history and state up to date after every epoch."""
         request = self.planned.request
         if request.training.epochs:
             layer = self._layer if self._trainable.reaches(self._layer.path) else None
-            Trainer(
-                self._trainable,
-                request.training,
-                request.compute,
-                self._state,
-                layer,
-                self._after_epoch,
-                self.reporter,
-            ).run()
+            settings = request.training, request.compute
+            Trainer(self._trainable, *settings, self._state, layer, self._after_epoch, self.reporter).run()
         if request.training.keep == "best":
             self._state.restore_best_weights()
             self._last = None
 
     def score_after(self) -> None:
-        """Final accuracy and separation; the last epoch may have scored the evaluation split already."""
+        """Score accuracy and separation; the last epoch may have scored the evaluation split already."""
         train = self._evaluate("train", "after")
         if self._last is None or self._last.features is None:
             self._last = self._evaluate("evaluation", "after")
@@ -192,7 +179,7 @@ class _Session:
         )
 
     def score_test(self) -> None:
-        """Accuracy and separation of the split that was kept for the end: the one look at it."""
+        """Score accuracy and separation of the test split, once, if it was kept for the end."""
         test, compute, results = self.planned.data.test, self.planned.request.compute, self.record.results
         if test is None:
             return
@@ -211,7 +198,7 @@ class _Session:
         )
 
     def count_confusion(self) -> None:
-        """Which classes are taken for which in the split of the headline, and what two heads give by the other rule."""
+        """Count the confused classes of the headline's split, and score the other rule of two heads."""
         split, images = self._headline()
         found = self._of_test or self._last
         if found is None or not self._is_main:
@@ -223,56 +210,50 @@ class _Session:
             self._update(confusion=summarize(confusion))
 
     def score_layers(self) -> None:
-        """Separation at every declared layer of the trained network, in the split of the headline."""
+        """Score the separation of every declared layer of the trained network, on the headline's split."""
         split, images = self._headline()
         if not self.planned.request.layer_curve or len(images) < 2 or not self._is_main:
             return
         self.reporter.stage(f"layers of the trained network on the {split.split} split", len(images))
         pixels = self.record.results.separation_raw_pixels
         scored = None if pixels is None else pixels.test if self._of_test else pixels.evaluation
+        network, layers, compute = (
+            self.planned.tuned.network,
+            self.record.backbone.features,
+            self.planned.request.compute,
+        )
         try:
-            curve = run_curve(
-                self.planned.tuned.network,
-                self.record.backbone.features,
-                images,
-                split.split,
-                self.planned.request.compute,
-                self.reporter,
-                raw_pixels=scored,
-            )
-        except ZooError as error:  # what was trained and measured is worth more than this curve
-            self.reporter.log(f"warning: no separation of the layers: {error}")
+            curve = run_curve(network, layers, images, split.split, compute, self.reporter, raw_pixels=scored)
+        except ZooError as error:  # the run is finished all the same
+            self.reporter.warn(f"no separation of the layers: {error}")
             return
         self.writer.layer_curve(curve, self.record.backbone.name)
         self._update(layer_curve=curve)
 
-    def close(self, status: Ending) -> RunRecord:
+    def close(self, status: Ending) -> None:
         """Write the checkpoint, the card, the plots, and the record for the last time.
 
-        Where the run was cut short the checkpoint has the weights of the last whole epoch.
+        If the run was cut short, the checkpoint has the weights of the last whole epoch.
         """
         with defer_signals():
-            self._update(
-                total_seconds=time.perf_counter() - self._started, peak_memory_gib=provenance.peak_memory_gib()
-            )
+            seconds = time.perf_counter() - self._started
+            self._update(total_seconds=seconds, peak_memory_gib=provenance.peak_memory_gib())
             if status == "finished":
                 self.writer.checkpoint(self.planned.tuned.network, self.record)
-            elif self._state.progress.epoch:
-                with contextlib.suppress(OSError, ZooError):  # what ended the run tells more
+            else:
+                with suppress(OSError, ZooError):  # the error that ended the run is the one to report
                     self._state.load(self.writer.path)
-                    self.writer.checkpoint(self.planned.tuned.network, self.record)
-            batch_size = self.record.settings.training.batch_size
-            steps = steps_per_epoch(len(self.planned.data.train), batch_size)
+                    if self._state.progress.epoch:
+                        self.writer.checkpoint(self.planned.tuned.network, self.record)
+            steps = steps_per_epoch(len(self.planned.data.train), self.record.settings.training.batch_size)
             self.writer.curves(self._state.progress.history, self.record, steps)
-            ending = {"status": status, "ended": now(), **self.writer.written()}
-            self.record = self.record.model_copy(update=ending)
-            fault = self.writer.finish(self.record)
+            ended = self.record.model_copy(update={"status": status, "ended": now()})
+            self.record, fault = self.writer.finish(ended)
             if fault is not None:
-                self.reporter.log(f"warning: {fault}")
-        return self.record
+                self.reporter.warn(fault)
 
     def _headline(self) -> tuple[SplitRecord, ImageData]:
-        """The split that stands for the run, and its images."""
+        """Return the split whose accuracy stands for the run, and its images."""
         data = self.planned.data
         if data.test is None or data.record.test is None:
             return data.record.evaluation, data.evaluation
@@ -282,7 +263,7 @@ class _Session:
         with defer_signals():  # state, history and record are of the same epoch
             self.writer.epoch(self._state, epoch)
             self._last = result
-            progress = _progress_of(self._state.progress.history)
+            progress = _means(self._state.progress.history)
             self._update(evaluation_loss=result.loss, accuracy=result.accuracy, **progress)
             self.add_events(epoch)
             self.reporter.on_epoch(epoch)
@@ -315,8 +296,8 @@ def _with_test(separation: SeparationRecord | None, test: SplitSeparation | None
     return separation and separation.model_copy(update={"test": test})
 
 
-def _progress_of(history: tuple[EpochRecord, ...]) -> dict[str, float]:
-    """What the results say of how far a run has come."""
+def _means(history: tuple[EpochRecord, ...]) -> dict[str, float]:
+    """Return the results that sum up a history."""
     return {
         "epochs_done": len(history),
         "mean_train_seconds": sum(line.train_seconds for line in history) / len(history),

@@ -1,4 +1,4 @@
-"""Writes the files of a run: in the first process of a run everything, in the others nothing.
+"""Write the files of a run: all of them in its first process, none in the others.
 
 Every file is written whole under a temporary name and then renamed, so a kill never leaves half a file under a final
 name. ``history.jsonl`` alone grows line by line.
@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -18,26 +19,27 @@ from zoo.errors import UsageError
 from zoo_harness.checkpoints import save
 from zoo_harness.data.decoding import ImageData
 from zoo_harness.evaluation.confusion import Confusion
-from zoo_harness.records.run import EpochRecord, LayerCurveRecord, RunRecord
+from zoo_harness.records.run import RUN, EpochRecord, LayerCurveRecord, RunRecord
 from zoo_harness.reports.card_merge import merged_card, read_card
 from zoo_harness.reports.plots.confusion import plot_confusion
 from zoo_harness.reports.plots.layers import plot_run_curve
 from zoo_harness.reports.plots.run import plot_history, plot_learning_rate, plot_samples
 from zoo_harness.reports.run_card import render_card
 from zoo_harness.runs.directory import RunDirectory
-from zoo_harness.runs.tensorboard import event_log
 from zoo_harness.training.state import TrainingState
 from zoo_harness.util.atomic_files import write_text
 
+PLOTS = ("loss.png", "accuracy.png", "learning_rate.png", "confusion.png", "layers.png", "samples.png")
 UNMERGED = "README.new.md"
+EVENTS = "tensorboard"
 
 
 class RunWriter:
     """Writes everything of a run into its directory; for the first process."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = RunDirectory(directory)
         self.path = directory
+        self._history = RunDirectory(directory).history
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -50,36 +52,46 @@ class RunWriter:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise UsageError(
-                    f"{self.path}: the run is still running, in another process", code="run-is-running"
-                ) from error
+                message = f"{self.path}: the run is still running, in another process"
+                raise UsageError(message, code="run-is-running", path=self.path) from error
             yield
         finally:
             os.close(descriptor)
 
-    def events(self, *, wanted: bool) -> AbstractContextManager[Callable[[EpochRecord], None]]:
-        """Context manager that yields what writes an epoch as TensorBoard events, or does nothing unless wanted."""
-        return event_log(self.path, wanted=wanted)
+    @contextmanager
+    def events(self) -> Iterator[Callable[[EpochRecord], None]]:
+        """Context manager that yields a function that writes an epoch as TensorBoard events, in ``tensorboard/``."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        with SummaryWriter(str(self.path / EVENTS)) as writer:
+
+            def add(epoch: EpochRecord) -> None:
+                for figure in ("loss", "accuracy", "seconds"):
+                    for split in ("train", "evaluation"):
+                        writer.add_scalar(f"{figure}/{split}", getattr(epoch, f"{split}_{figure}"), epoch.epoch)
+                writer.flush()
+
+            yield add
 
     def record(self, record: RunRecord) -> None:
         """Replace ``run.json``."""
-        write_text(self.path / "run.json", record.to_json())
+        write_text(self.path / RUN, record.to_json())
 
     def epoch(self, state: TrainingState, epoch: EpochRecord) -> None:
-        """Write the state after an epoch, then add the epoch to ``history.jsonl`` and have both on disk."""
+        """Write the state after an epoch, then add the epoch to ``history.jsonl``; both are on the disk afterwards."""
         state.save(self.path)
-        with self.directory.history.open("a", encoding="utf-8") as file:
+        with self._history.open("a", encoding="utf-8") as file:
             file.write(epoch.model_dump_json() + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def history(self, epochs: Iterable[EpochRecord]) -> None:
-        """Replace ``history.jsonl``: a run that was killed may have one line too few."""
-        write_text(self.directory.history, "".join(f"{epoch.model_dump_json()}\n" for epoch in epochs))
+        """Replace ``history.jsonl``: that of a killed run may lack its last line."""
+        write_text(self._history, "".join(f"{epoch.model_dump_json()}\n" for epoch in epochs))
 
     def samples(self, images: ImageData, classes: tuple[str, ...]) -> None:
         """Draw a grid of labelled images."""
-        plot_samples(images.images, images.labels.numpy(), classes, self.directory.samples)
+        plot_samples(images.images, images.labels.numpy(), classes, self.path / "samples.png")
 
     def confusion(self, confusion: Confusion) -> None:
         """Write and draw the confusion matrix."""
@@ -92,24 +104,23 @@ class RunWriter:
 
     def curves(self, history: tuple[EpochRecord, ...], record: RunRecord, steps_per_epoch: int) -> None:
         """Draw loss, accuracy and learning rate."""
-        plot_history(list(history), self.path)
+        plot_history(history, self.path)
         plot_learning_rate(record.settings.training, len(history), steps_per_epoch, self.path)
 
     def checkpoint(self, network: nn.Module, record: RunRecord) -> None:
-        """Write ``model.safetensors`` and the ``config.json`` that other libraries read."""
+        """Write ``model.safetensors``, and the ``config.json`` that other libraries read."""
         save.save_checkpoint(network, self.path)
         save.save_configuration(network, record, self.path)
 
-    def written(self) -> dict[str, object]:
-        """What the last record says of the files: the names of the plots, the digest of the checkpoint."""
-        return {"plots": self.directory.plots(), "checkpoint_sha256": save.digest(self.path)}
-
-    def finish(self, record: RunRecord) -> str | None:
+    def finish(self, record: RunRecord) -> tuple[RunRecord, str | None]:
         """Write the card, then the last record, because the record says that everything else is there.
 
-        A person's own text in an earlier card stays. If the two cards cannot be merged, the new one is written beside
-        the old one, and the reason is returned.
+        Returns that record, which has the plots and the digest of the checkpoint. The user's own text in an earlier
+        card stays. If the two cards cannot be merged, the new one is written beside the old one, and the reason is
+        returned too.
         """
+        plots = tuple(name for name in PLOTS if (self.path / name).is_file())
+        record = record.model_copy(update={"plots": plots, "checkpoint_sha256": save.digest(self.path)})
         fault, card = None, render_card(record)
         try:
             write_text(self.path / "README.md", merged_card(read_card(self.path), card))
@@ -117,38 +128,26 @@ class RunWriter:
             write_text(self.path / UNMERGED, card)
             fault = f"{self.path / 'README.md'} is unchanged, the new card is {self.path / UNMERGED}: {error}"
         self.record(record)
-        return fault
+        return record, fault
+
+
+def _write_nothing(_writer: RunWriter, *_given: Any, **_named: Any) -> None:
+    pass
 
 
 class NoWriter(RunWriter):
     """Writes nothing; for every process but the first."""
 
+    record = epoch = history = samples = confusion = layer_curve = curves = checkpoint = _write_nothing
+
     def locked(self) -> AbstractContextManager[None]:  # type: ignore[override]
         """Lock nothing: the first process locks the folder for all."""
         return nullcontext()
 
-    def events(self, *, wanted: bool) -> AbstractContextManager[Callable[[EpochRecord], None]]:  # noqa: ARG002
-        """Yield what does nothing."""
-        return event_log(self.path, wanted=False)
+    def events(self) -> AbstractContextManager[Callable[[EpochRecord], None]]:  # type: ignore[override]
+        """Write no events."""
+        return nullcontext(lambda _epoch: None)
 
-    def record(self, record: RunRecord) -> None:
-        """Do nothing."""
-
-    def epoch(self, state: TrainingState, epoch: EpochRecord) -> None:
-        """Do nothing."""
-
-    def history(self, epochs: Iterable[EpochRecord]) -> None:
-        """Do nothing."""
-
-    def curves(self, history: tuple[EpochRecord, ...], record: RunRecord, steps_per_epoch: int) -> None:
-        """Do nothing."""
-
-    def checkpoint(self, network: nn.Module, record: RunRecord) -> None:
-        """Do nothing."""
-
-    def written(self) -> dict[str, object]:
-        """Return nothing."""
-        return {}
-
-    def finish(self, record: RunRecord) -> str | None:
-        """Do nothing."""
+    def finish(self, record: RunRecord) -> tuple[RunRecord, str | None]:
+        """Return the record as it is."""
+        return record, None

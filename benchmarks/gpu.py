@@ -24,7 +24,7 @@ from zoo import separation, separation_index
 from zoo_harness.cli.main import run
 from zoo_harness.compute.precision import full_precision
 from zoo_harness.records.run import read_run
-from zoo_harness.separation.knn.operands import BFLOAT16, FLOAT32, FLOAT64, LARGEST_TILE
+from zoo_harness.separation.knn.candidate_pairs import BFLOAT16, FLOAT32, FLOAT64, LARGEST_TILE
 from zoo_harness.separation.knn.search import nearest_neighbours
 
 DATA = {"wide": (50_000, 3, 32, 0.05), "grey": (60_000, 1, 28, 0.025)}  # images, channels, pixels, seconds aimed at

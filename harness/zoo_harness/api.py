@@ -150,11 +150,9 @@ def score_features(file: str | Path, **options: Unpack[SeparationOptions]) -> Se
     ``file`` is an ``.npz``, ``.npy``, ``.safetensors`` or ``.parquet`` file. ``options`` are those of ``zoo si``; for
     arrays in memory there is :func:`zoo.separation`.
     """
-    from zoo_harness.separation.file_scores import check_file_options, score_file
+    from zoo_harness.separation.files import score_file
 
-    given = checked(SeparationOptions, options)
-    check_file_options(given)
-    return score_file(Path(file).expanduser(), given)
+    return score_file(Path(file).expanduser(), checked(SeparationOptions, options))
 
 
 def publish(

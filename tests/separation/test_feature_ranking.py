@@ -82,17 +82,20 @@ def test_most_of_the_work_is_spared(monkeypatch):
     assert later < 0.1 * sum(range(12)) * 500
 
 
-@pytest.mark.parametrize("most", [0, 3, True, 1.0])
-def test_bad_most(most):
-    with pytest.raises(UsageError, match=r"most .* is not a number of features to rank: expected 1 to 2"):
-        rank_features(np.eye(3)[:, :2], np.zeros(3, dtype=int), most=most)
-
-
-def test_bad_features():
-    with pytest.raises(DataError, match=r"1 of 3 rows \(1\)"):
-        rank_features(np.array([[1.0], [np.nan], [0.0]]), np.zeros(3, dtype=int))
-    with pytest.raises(UsageError, match="memory_budget 0"):
-        rank_features(torch.eye(3), torch.zeros(3, dtype=torch.int64), memory_budget=0)
+@pytest.mark.parametrize(
+    ("options", "error", "code"),
+    [
+        *(({"most": most}, UsageError, "option-range") for most in (0, 3, True, 1.0)),
+        ({"memory_budget": 0}, UsageError, "option-range"),
+        ({"normalize": None}, UsageError, "option-value"),
+        ({}, DataError, "not-finite"),
+    ],
+)
+def test_arguments_are_refused(options, error, code):
+    features = np.eye(3)[:, :2] if options else np.array([[1.0], [np.nan], [0.0]])
+    with pytest.raises(error) as caught:
+        rank_features(features, np.zeros(3, dtype=int), **options)
+    assert caught.value.code == code
 
 
 def test_a_balanced_subset_is_ranked_as_if_it_were_all():

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zoo.errors import UsageError
-from zoo_harness.separation.inputs import checked_budget, checked_seed, prepare_inputs
+from zoo_harness.separation.inputs import prepare_inputs
 from zoo_harness.separation.knn.search import MEMORY_BUDGET
-from zoo_harness.separation.validation import Array
+from zoo_harness.separation.validation import Array, checked_integer
 
 NEAREST, NEAREST_LATER = 48, 16  # about N^(1 / (k + 1)) after k features; "later": from the fourth
 CHUNK = 2**19  # numbers processed at a time: they stay in the cache
@@ -78,14 +77,13 @@ def rank_features(
     >>> rank_features(np.array([[5, 0], [1, 1], [4, 8], [2, 9]]), np.array([0, 0, 1, 1]))
     FeatureRanking(features=(1, 0), curve=(1.0, 1.0))
     """
-    inputs = prepare_inputs(features, labels, normalize=normalize, per_class=per_class, seed=checked_seed(seed))
+    inputs = prepare_inputs(
+        features, labels, normalize=normalize, per_class=per_class, seed=seed, memory_budget=memory_budget
+    )
     width = inputs.features.shape[1]
-    if most is None:
-        most = width
-    if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= width:
-        raise UsageError(f"most {most!r} is not a number of features to rank: expected 1 to {width}")
-    search = _Search(inputs.features.to(torch.float64), inputs.labels, checked_budget(memory_budget))
-    curve = [search.step() / len(inputs.labels) for _ in range(most)]
+    steps = width if most is None else checked_integer("most", most, 1, width, ", the number of features")
+    search = _Search(inputs.features.to(torch.float64), inputs.labels, inputs.options.memory_budget)
+    curve = [search.step() / len(inputs.labels) for _ in range(steps)]
     return FeatureRanking(tuple(search.chosen), tuple(curve))
 
 

@@ -9,63 +9,43 @@ With N_r(i) the r samples nearest to sample i, itself excluded, and y the labels
     centre   = (1/n) sum_i [the nearest class mean is that of y_i]
 
 Each lies in [0, 1]. SI = high_1 = soft_1 = 1 - anti_1 is the accuracy of leave-one-out 1-nearest-neighbour
-classification. It is 1 once the classes separate, however far apart they are. In the cross variants neighbours and
-class means are those of a reference set; SI is then the accuracy of a 1-nearest-neighbour classifier fitted to it.
-
-Sources: M. Kalhor, A. Kalhor and Rahmani 2020, arXiv 2012.13717; A. Kalhor et al. 2019. Other measures have the same
-abbreviation. docs/separation.md has the details.
-
-One search serves all orders and scores. :mod:`zoo_harness.separation.scores` lists the scores;
-:mod:`zoo_harness.separation.label_agreement` explains ties.
+classification. docs/separation.md has the details and the sources. One search serves all orders and scores.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from zoo_harness.separation.inputs import (
-    Classes,
-    Metric,
-    Options,
-    checked_budget,
-    checked_order,
-    checked_seed,
-    prepare_inputs,
-)
+from zoo_harness.separation.inputs import Options, ScoringInputs, prepare_inputs
 from zoo_harness.separation.knn.search import MEMORY_BUDGET
 from zoo_harness.separation.label_agreement import LabelAgreement, agreement_with_centres, agreement_with_neighbours
 from zoo_harness.separation.result import Score, Separation, SeparationIndex
-from zoo_harness.separation.scores import DEFAULT_ORDER, SCORES, ScoreDefinition, definition_of
+from zoo_harness.separation.scores import DEFAULT_ORDER, SCORES, ScoreDefinition
+from zoo_harness.separation.standard_errors import errors_of_mean
 from zoo_harness.separation.validation import Array
 
 
 def separation(
-    features: Array | Tensor,
-    labels: Array | Tensor,
-    order: int = DEFAULT_ORDER,
-    *,
-    references: Array | Tensor | None = None,
-    reference_labels: Array | Tensor | None = None,
-    metric: Metric = "euclidean",
-    normalize: bool = False,
-    per_class: int | None = None,
-    seed: int = 0,
-    memory_budget: int = MEMORY_BUDGET,
+    features: Array | Tensor, labels: Array | Tensor, order: int = DEFAULT_ORDER, **options: Unpack[Options]
 ) -> Separation:
     """Return SI, high-order, soft and anti SI of orders 1 to ``order`` and centre SI, with errors, from one search.
 
     ``features``: (N, D), real and finite; any strides, any device. ``labels``: (N,) integers from 0, gaps allowed; the
-    classes are the labels that occur. ``order``: at most N - 1, or M. ``references``: (M, D), with ``reference_labels``
-    (M,): compare the samples with these instead of each other. Labels that only one of the two sets has are allowed and
-    never agree. ``metric``: "euclidean", or "cosine", which scales rows to unit length. ``normalize``: z-score each
-    feature first, by mean and deviation of the references, or of the samples if there are no references; a constant
-    feature becomes 0. ``per_class``: score a subset of this number of samples of each class. ``seed``: of the subset
-    and of the bootstrap. ``memory_budget``: bytes of working memory, beyond the input, its copies in float64 (needed
-    for metric "cosine", ``normalize`` and integers of 32 bits or more) and the result.
+    classes are the labels that occur. ``order``: at most N - 1, or M. The options:
+
+    - ``references=None``: (M, D), with ``reference_labels=None``, (M,): compare the samples with these instead of each
+      other. Labels that only one of the two sets has are allowed and never agree.
+    - ``metric="euclidean"``, or "cosine", which scales rows to unit length.
+    - ``normalize=False``: if true, z-score each feature first, by mean and deviation of the references, or of the
+      samples if there are no references; a constant feature becomes 0.
+    - ``per_class=None``: score a subset of this number of samples of each class.
+    - ``seed=0``: of the subset and of the bootstrap.
+    - ``memory_budget=768 * 2**20``: bytes of working memory, beyond the input, its copies in float64 (needed for metric
+      "cosine", ``normalize`` and integers of 32 bits or more) and the result.
 
     Raises :class:`UsageError` for invalid shapes, types and orders, :class:`DataError` for invalid values.
 
@@ -74,34 +54,23 @@ def separation(
     >>> result.si.value, result.high[2].value, result.soft[2].value, result.anti[2].value, result.centre.value
     (0.8, 0.4, 0.6, 0.2, 0.8)
     """
-    inputs = prepare_inputs(
-        features,
-        labels,
-        references=references,
-        reference_labels=reference_labels,
-        metric=metric,
-        normalize=normalize,
-        per_class=per_class,
-        seed=checked_seed(seed),
-    )
-    order = checked_order(order, inputs)
-    neighbours = agreement_with_neighbours(inputs, order, checked_budget(memory_budget))
-    agreements = {"samples": neighbours, "centres": agreement_with_centres(inputs, memory_budget)}
-    classes = inputs.classes
-    scores = {
-        each.key: {r: _score(each, r, agreements[each.neighbours], classes, seed) for r in each.orders(order)}
-        for each in SCORES
-    }
+    inputs = prepare_inputs(features, labels, **options)
+    order, used = inputs.checked_order(order), inputs.options
+    neighbours = agreement_with_neighbours(inputs, order)
+    agreements = {"samples": neighbours, "centres": agreement_with_centres(inputs)}
     return Separation(
         n=len(inputs.labels),
-        classes=dict(zip(classes.labels, classes.sizes, strict=True)),
+        classes=inputs.classes[0],
         references=None if inputs.references is None else len(inputs.references),
         order=order,
-        metric=metric,
-        normalize=normalize,
-        per_class=per_class,
-        seed=seed,
-        scores=scores,
+        metric=used.metric,
+        normalize=used.normalize,
+        per_class=used.per_class,
+        seed=used.seed,
+        scores={
+            each.key: {r: _score(each, r, agreements[each.neighbours], inputs) for r in each.orders(order)}
+            for each in SCORES
+        },
         ties=neighbours.ties,
         duplicates=neighbours.duplicates,
         duplicates_unlike=neighbours.duplicates_other_label,
@@ -130,8 +99,7 @@ def separation_index(
     >>> separation_index(features, np.array([0, 0, 0, 1, 1])).value
     0.8
     """
-    checked_budget(memory_budget)
-    agreement = agreement_with_neighbours(prepare_inputs(features, labels), 1, memory_budget)
+    agreement = agreement_with_neighbours(prepare_inputs(features, labels, memory_budget=memory_budget), 1)
     n = len(agreement.same_label)
     value = int(agreement.same_label.sum()) / n
     return SeparationIndex(
@@ -155,7 +123,7 @@ def high_order_si(
     >>> high_order_si(np.array([[0], [1], [3], [7], [8], [9]]), np.array([0, 0, 0, 1, 1, 1])).value
     1.0
     """
-    return single_score(definition_of("high"), features, labels, order, options)
+    return _single_score("high", order, prepare_inputs(features, labels, **options))
 
 
 def soft_si(
@@ -167,7 +135,7 @@ def soft_si(
     >>> soft_si(np.array([[0], [1], [3], [7]]), np.array([0, 0, 1, 1])).value
     0.375
     """
-    return single_score(definition_of("soft"), features, labels, order, options)
+    return _single_score("soft", order, prepare_inputs(features, labels, **options))
 
 
 def anti_si(
@@ -179,7 +147,7 @@ def anti_si(
     >>> anti_si(np.array([[0], [1], [3], [7]]), np.array([0, 0, 1, 1])).per_class
     {0: 0.0, 1: 0.5}
     """
-    return single_score(definition_of("anti"), features, labels, order, options)
+    return _single_score("anti", order, prepare_inputs(features, labels, **options))
 
 
 def centre_si(features: Array | Tensor, labels: Array | Tensor, **options: Unpack[Options]) -> Score:
@@ -191,30 +159,25 @@ def centre_si(features: Array | Tensor, labels: Array | Tensor, **options: Unpac
     >>> centre_si(np.array([[0], [1], [2], [7]]), np.array([0, 0, 1, 1])).value
     0.75
     """
-    return single_score(definition_of("centre"), features, labels, 1, options)
+    return _single_score("centre", 1, prepare_inputs(features, labels, **options))
 
 
-def single_score(
-    definition: ScoreDefinition, features: Array | Tensor, labels: Array | Tensor, order: int, options: Options
-) -> Score:
+def _single_score(key: str, order: int, inputs: ScoringInputs) -> Score:
     """Return one score of one order, without computing the others."""
-    memory_budget = checked_budget(options.get("memory_budget", MEMORY_BUDGET))
-    seed = checked_seed(options.get("seed", 0))
-    given: dict[str, Any] = {name: value for name, value in options.items() if name != "memory_budget"}
-    inputs = prepare_inputs(features, labels, **given)
+    definition = next(each for each in SCORES if each.key == key)
     if definition.neighbours == "centres":
-        agreement = agreement_with_centres(inputs, memory_budget)
-    else:
-        agreement = agreement_with_neighbours(inputs, checked_order(order, inputs), memory_budget)
-    return _score(definition, agreement.nearest.shape[1], agreement, inputs.classes, seed)
+        return _score(definition, 1, agreement_with_centres(inputs), inputs)
+    order = inputs.checked_order(order)
+    return _score(definition, order, agreement_with_neighbours(inputs, order), inputs)
 
 
-def _score(definition: ScoreDefinition, order: int, agreement: LabelAgreement, classes: Classes, seed: int) -> Score:
+def _score(definition: ScoreDefinition, order: int, agreement: LabelAgreement, inputs: ScoringInputs) -> Score:
     counts, max_count = definition.function(agreement.neighbourhood(order))
     numbers = counts.to(torch.float64 if counts.is_floating_point() else torch.int64)
-    sums = numbers.new_zeros(len(classes.labels)).index_add_(0, classes.of_sample, numbers)
-    per_class = zip(classes.labels, sums.tolist(), classes.sizes, strict=True)
-    standard_error, bootstrap_error = definition.errors(numbers, max_count, agreement.partners, seed)
+    classes, of_sample = inputs.classes
+    sums = numbers.new_zeros(len(classes)).index_add_(0, of_sample, numbers).tolist()
+    errors = definition.errors or errors_of_mean
+    standard_error, bootstrap_error = errors(numbers, max_count, agreement.partners, inputs.options.seed)
     return Score(
         name=definition.title,
         order=order,
@@ -222,7 +185,7 @@ def _score(definition: ScoreDefinition, order: int, agreement: LabelAgreement, c
         standard_error=standard_error,
         bootstrap_error=bootstrap_error,
         tied=agreement.tied[definition.key][order - 1],
-        per_class={label: total / (max_count * size) for label, total, size in per_class},
+        per_class={label: total / (max_count * classes[label]) for label, total in zip(classes, sums, strict=True)},
         counts=counts,
         max_count=max_count,
     )

@@ -1,25 +1,41 @@
-"""The inputs of a score: samples to compare with each other or with references, checked and scaled."""
+"""Prepare the inputs of a score: check the arguments, choose the balanced subset, scale the features.
+
+Scaled features are float64. If there are references, their statistics scale both the references and the samples.
+"""
 
 from __future__ import annotations
 
-import operator
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypedDict, get_args
+from typing import Literal, TypedDict, Unpack, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.errors import UsageError, check_choice
-from zoo_harness.separation.scaling import in_range, unit_length, z_scored
-from zoo_harness.separation.validation import Array, checked_features, checked_labels, checked_references
+from zoo_harness.separation.knn.exact_distances import by_parts, chunk_rows
+from zoo_harness.separation.knn.search import MEMORY_BUDGET
+from zoo_harness.separation.validation import (
+    Array,
+    checked_features,
+    checked_integer,
+    checked_labels,
+    checked_references,
+    refuse_rows,
+)
 
 Metric = Literal["euclidean", "cosine"]
 
+# Sums of squares of numbers near 2^480 do not overflow. Squares of differences 2^500 times smaller than the largest
+# feature do not underflow.
+TOP_EXPONENT, LOWEST_EXPONENT = 480, -40
+
 
 class Options(TypedDict, total=False):
-    """The options of every score, besides features, labels and order (see :func:`zoo.separation`)."""
+    """The keywords of every score: see :func:`zoo.separation` for them and :class:`ScoringOptions` for defaults."""
 
     references: Array | Tensor | None
     reference_labels: Array | Tensor | None
@@ -30,13 +46,33 @@ class Options(TypedDict, total=False):
     memory_budget: int
 
 
-@dataclass(frozen=True, eq=False)
-class Classes:
-    """The classes of samples: their labels, ascending, their sizes, and the index of each sample's class, (N,)."""
+@dataclass(eq=False, kw_only=True)
+class ScoringOptions:
+    """The same with defaults, checked as far as possible without the features."""
 
-    labels: list[int]
-    sizes: list[int]
-    of_sample: Tensor
+    references: Array | Tensor | None = None
+    reference_labels: Array | Tensor | None = None
+    metric: Metric = "euclidean"
+    normalize: bool = False
+    per_class: int | None = None
+    seed: int = 0
+    memory_budget: int = MEMORY_BUDGET
+
+    def __post_init__(self) -> None:
+        check_choice("metric", self.metric, get_args(Metric))
+        if not isinstance(self.normalize, bool):
+            message = f"normalize is wrong: {self.normalize!r}; expected True or False"
+            raise UsageError(message, code="option-value", option="normalize")
+        if (self.references is None) != (self.reference_labels is None):
+            missing = "references" if self.references is None else "reference_labels"
+            raise UsageError(
+                f"{missing} are missing; expected both references and reference_labels, or neither",
+                code="missing-references" if self.references is None else "missing-labels",
+            )
+        if self.per_class is not None:
+            self.per_class = checked_integer("per_class", self.per_class, 1)
+        self.seed = checked_integer("seed", self.seed, 0, 2**63 - 1)
+        self.memory_budget = min(checked_integer("memory_budget", self.memory_budget, 1), 2**50)  # no machine has more
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,105 +89,46 @@ class ScoringInputs:
     references: Tensor | None
     reference_labels: Tensor | None
     rows: Tensor | None
+    options: ScoringOptions
 
-    @property
-    def largest_order(self) -> int:
-        """The number of neighbours that a sample has."""
-        return len(self.features) - 1 if self.references is None else len(self.references)
+    def checked_order(self, order: int) -> int:
+        """Return the order if every sample has that many neighbours."""
+        if self.references is None:
+            return checked_integer("order", order, 1, len(self.features) - 1, ", the number of other samples")
+        return checked_integer("order", order, 1, len(self.references), ", the number of references")
 
     @cached_property
-    def classes(self) -> Classes:
-        """The classes that occur among the samples."""
+    def classes(self) -> tuple[dict[int, int], Tensor]:
+        """The number of samples of each class, by label, ascending; and (N,), the index of each sample's class."""
         labels, of_sample, sizes = self.labels.unique(return_inverse=True, return_counts=True)
-        return Classes(labels.tolist(), sizes.tolist(), of_sample)
+        return dict(zip(labels.tolist(), sizes.tolist(), strict=True)), of_sample
 
 
-def prepare_inputs(
-    features: Array | Tensor,
-    labels: Array | Tensor,
-    *,
-    references: Array | Tensor | None = None,
-    reference_labels: Array | Tensor | None = None,
-    metric: Metric = "euclidean",
-    normalize: bool = False,
-    per_class: int | None = None,
-    seed: int = 0,
-) -> ScoringInputs:
+def prepare_inputs(features: Array | Tensor, labels: Array | Tensor, **given: Unpack[Options]) -> ScoringInputs:
     """Check the arguments, choose the balanced subset of the samples, and scale the features.
 
-    >>> import numpy as np
     >>> prepare_inputs(np.array([[1], [2], [4]]), np.array([0, 0, 1]), per_class=1).labels
     tensor([0, 1])
     """
-    check_choice("metric", metric, get_args(Metric))
-    if not isinstance(normalize, bool):
-        raise UsageError(f"normalize {normalize!r} is neither True nor False")
-    if (references is None) != (reference_labels is None):
-        raise UsageError("references and reference_labels belong together: give both or neither")
-    samples = checked_features(features, least=2 if references is None else 1)
+    options = ScoringOptions(**given)
+    least = 2 if options.references is None else 1
+    samples = checked_features(features, least=least)
     classes = checked_labels(labels, samples)
     others = other_classes = rows = None
-    if references is not None and reference_labels is not None:
-        samples, others = checked_references(references, samples)
-        other_classes = checked_labels(reference_labels, others, "reference_labels")
-    if per_class is not None:
-        rows = balanced_subset(classes, per_class, seed)
-        samples, classes = checked_features(samples[rows], least=2 if others is None else 1), classes[rows]
-    samples, others = _scaled(samples, others, metric, normalize)
-    return ScoringInputs(samples, classes, others, other_classes, rows)
-
-
-def _scaled(
-    samples: Tensor, references: Tensor | None, metric: Metric, normalize: bool
-) -> tuple[Tensor, Tensor | None]:
-    name = "z-scored features" if normalize else "features"
-    if normalize:
-        samples, scored = z_scored(samples, references)
-        references = None if references is None else scored
-    if metric == "euclidean":
-        return in_range(samples, references)
-    return unit_length(samples, name), None if references is None else unit_length(references, "references")
-
-
-def checked_order(order: int, inputs: ScoringInputs) -> int:
-    """Return the order if every sample has that many neighbours.
-
-    Raises :class:`UsageError` for anything else; the message states the largest order.
-    """
-    try:
-        number = 0 if isinstance(order, bool) else operator.index(order)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise UsageError(f"order {order!r} is not a number of neighbours: expected an integer from 1")
-    if number > inputs.largest_order:
-        candidates = "other samples" if inputs.references is None else "references"
-        raise UsageError(
-            f"order {number} asks for more neighbours than the {inputs.largest_order} {candidates} there are; "
-            f"the largest order is {inputs.largest_order}"
-        )
-    return number
-
-
-def checked_seed(seed: int) -> int:
-    """Return the seed if random generators accept it."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise UsageError(f"seed {seed!r} is not an integer from 0 to 2^63 - 1")
-    return seed
-
-
-def checked_budget(memory_budget: int) -> int:
-    """Return the memory budget if it is a number of bytes, at most 2^50: no machine has more."""
-    if isinstance(memory_budget, bool) or not isinstance(memory_budget, int) or memory_budget < 1:
-        raise UsageError(f"memory_budget {memory_budget!r} is not a positive number of bytes")
-    return min(memory_budget, 2**50)
-
-
-def checked_per_class(per_class: int) -> int:
-    """Return the number of samples of each class if it is one."""
-    if isinstance(per_class, bool) or not isinstance(per_class, int) or per_class < 1:
-        raise UsageError(f"per_class {per_class!r} is not a positive number of samples")
-    return per_class
+    if options.references is not None and options.reference_labels is not None:
+        samples, others = checked_references(options.references, samples)
+        other_classes = checked_labels(options.reference_labels, others, "reference_labels")
+    if options.per_class is not None:
+        rows = balanced_subset(classes, options.per_class, options.seed)
+        samples, classes = checked_features(samples[rows], least=least), classes[rows]
+    if options.normalize:
+        samples, others = z_scored(samples, others)
+    if options.metric == "euclidean":
+        samples, others = in_range(samples, others)
+    else:
+        samples = unit_length(samples, "z-scored features" if options.normalize else "features")
+        others = None if others is None else unit_length(others, "references")
+    return ScoringInputs(samples, classes, others, other_classes, rows, options)
 
 
 def balanced_subset(labels: Tensor, per_class: int, seed: int) -> Tensor:
@@ -162,14 +139,94 @@ def balanced_subset(labels: Tensor, per_class: int, seed: int) -> Tensor:
     >>> balanced_subset(torch.tensor([0, 0, 7, 7, 7]), 2, seed=0)
     tensor([0, 1, 2, 4])
     """
-    checked_per_class(per_class)
     given = labels.cpu().numpy()
     classes, counts = np.unique(given, return_counts=True)
-    if counts.min() < per_class:
-        raise UsageError(
-            f"per_class {per_class}: class {classes[counts.argmin()]} has {counts.min()} samples; "
-            f"{counts.min()} is the most that keeps the classes balanced"
-        )
+    smallest = f", because class {classes[counts.argmin()]} has no more samples"
+    checked_integer("per_class", per_class, 1, int(counts.min()), smallest)
     generator = np.random.default_rng(seed)
     chosen = [generator.permutation(np.flatnonzero(given == name))[:per_class] for name in classes]
     return torch.from_numpy(np.sort(np.concatenate(chosen))).to(labels.device)
+
+
+def z_scored(features: Tensor, references: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Return features and references, each column minus the references' mean, divided by their standard deviation.
+
+    Without references the statistics are those of the features. A column that is constant among the references becomes
+    0. The standard deviation is that of the population; another divisor would scale all distances alike and change no
+    score.
+
+    >>> z_scored(torch.tensor([[0, 5], [4, 5]]))[0]
+    tensor([[-1.,  0.],
+            [ 1.,  0.]], dtype=torch.float64)
+    """
+    factor, mean, deviation = _moments(features if references is None else references)
+
+    def standardise(part: Tensor) -> Tensor:
+        scores = (part * factor - mean) / deviation
+        return torch.where(deviation > 0, scores, 0.0)
+
+    samples = _converted(features, standardise)
+    if references is None:
+        return samples, None
+    expected = "samples and references in the same units, not 1e300 times apart"
+    refuse_rows(~samples.isfinite().all(1), "z-scores leave the range of float64", expected, "z-score-range")
+    return samples, _converted(references, standardise)
+
+
+def unit_length(features: Tensor, what: str) -> Tensor:
+    """Return the rows divided by their length, so that Euclidean distances rank them as cosines do.
+
+    ``what``: the name of the features in errors. Raises :class:`DataError` for rows of zeros: they have no direction.
+
+    >>> unit_length(torch.tensor([[3, 4]]), "features")
+    tensor([[0.6000, 0.8000]], dtype=torch.float64)
+    """
+    # First scale the largest number to about 1: the length of rows near 1e200 would be infinite.
+    converted = _converted(features, lambda part: part * _power_of_two(part.abs().amax(1, keepdim=True)))
+    lengths = torch.linalg.vector_norm(converted, dim=1, keepdim=True)
+    expected = "rows with a direction; try to leave these rows out, or metric 'euclidean'"
+    refuse_rows(lengths[:, 0] == 0, f"{what} are zero throughout", expected, "zero-rows")
+    return converted.div_(lengths)
+
+
+def in_range(features: Tensor, references: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Return both unchanged if their squared distances stay in range, else copies multiplied by a power of two.
+
+    The order of distances stays the same, because multiplying by a power of two is exact.
+
+    >>> in_range(torch.tensor([[1e-300]], dtype=torch.float64))[0].square() > 1
+    tensor([[True]])
+    """
+    if features.dtype != torch.float64:
+        return features, references
+    given = [features] if references is None else [features, references]
+    exponent = math.frexp(max(float(bound.abs()) for rows in given for bound in rows.aminmax()))[1]
+    if LOWEST_EXPONENT <= exponent <= TOP_EXPONENT:
+        return features, references
+    factor = math.ldexp(1.0, min(TOP_EXPONENT - exponent, 1000))  # would overflow for subnormal numbers
+    return features * factor, None if references is None else references * factor
+
+
+def _moments(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a power of two for each column, the mean after scaling by it, and the deviation; 0 if constant."""
+    lowest, highest = (bound.to(torch.float64) for bound in features.aminmax(dim=0))
+    factor = _power_of_two(torch.maximum(lowest.abs(), highest.abs()))
+
+    def mean_of(term: Callable[[Tensor], Tensor]) -> Tensor:
+        parts = features.split(chunk_rows(features))
+        return sum((term(part.to(torch.float64) * factor).sum(0) for part in parts), 0 * factor) / len(features)
+
+    mean = mean_of(lambda scaled: scaled)
+    variance = mean_of(lambda scaled: (scaled - mean).square_())
+    # Compare the bounds, because the mean of a constant column may have a rounding error.
+    return factor, mean, torch.where(lowest == highest, 0.0, variance.sqrt())
+
+
+def _power_of_two(largest: Tensor) -> Tensor:
+    exponents = torch.frexp(largest).exponent.clamp(-1000, 1000).to(torch.float64)
+    return torch.exp2(-exponents)
+
+
+def _converted(features: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    result = torch.empty(features.shape, dtype=torch.float64, device=features.device)
+    return by_parts(lambda part: function(part.to(torch.float64)), chunk_rows(features), result, features)

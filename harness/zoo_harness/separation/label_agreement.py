@@ -16,15 +16,14 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from zoo_harness.separation.inputs import ScoringInputs
-from zoo_harness.separation.knn.expansion import Neighbours
+from zoo_harness.separation.knn.exact_distances import chunk_rows
+from zoo_harness.separation.knn.neighbours import Neighbours
 from zoo_harness.separation.knn.search import nearest_neighbours
 from zoo_harness.separation.scores import SCORES, Neighbourhood
 
@@ -55,12 +54,12 @@ class LabelAgreement:
         return Neighbourhood(self.same_label[:, :order].sum(1, dtype=torch.int32), order, self.chance)
 
 
-def agreement_with_neighbours(inputs: ScoringInputs, order: int, memory_budget: int) -> LabelAgreement:
+def agreement_with_neighbours(inputs: ScoringInputs, order: int) -> LabelAgreement:
     """Find the ``order`` nearest neighbours of each sample and whether they have its label.
 
     >>> from zoo_harness.separation.inputs import prepare_inputs
     >>> inputs = prepare_inputs(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0, 0, 1]))
-    >>> agreement_with_neighbours(inputs, 2, 2**20).same_label
+    >>> agreement_with_neighbours(inputs, 2).same_label
     tensor([[ True, False],
             [ True, False],
             [False, False]])
@@ -71,14 +70,13 @@ def agreement_with_neighbours(inputs: ScoringInputs, order: int, memory_budget: 
         order,
         references=inputs.references,
         reference_labels=inputs.reference_labels,
-        memory_budget=memory_budget,
+        memory_budget=inputs.options.memory_budget,
     )
-    among_themselves = inputs.reference_labels is None
-    candidates = inputs.labels if inputs.reference_labels is None else inputs.reference_labels
-    return _agreement("samples", found, inputs.labels, candidates, memory_budget, among_themselves=among_themselves)
+    candidate_labels = inputs.labels if inputs.reference_labels is None else inputs.reference_labels
+    return _agreement("samples", found, inputs, candidate_labels, among_themselves=inputs.references is None)
 
 
-def agreement_with_centres(inputs: ScoringInputs, memory_budget: int) -> LabelAgreement:
+def agreement_with_centres(inputs: ScoringInputs) -> LabelAgreement:
     """Find the nearest class centre of each sample and whether it is that of its class; the order is 1.
 
     The centre of a class is the mean, in float64, of its references, or of its samples if there are no references. Of
@@ -86,29 +84,31 @@ def agreement_with_centres(inputs: ScoringInputs, memory_budget: int) -> LabelAg
 
     >>> from zoo_harness.separation.inputs import prepare_inputs
     >>> inputs = prepare_inputs(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0, 0, 1]))
-    >>> agreement_with_centres(inputs, 2**20).nearest.tolist()
+    >>> agreement_with_centres(inputs).nearest.tolist()
     [[0], [0], [1]]
     """
-    members, labels = inputs.features, inputs.labels
+    members, labels, memory_budget = inputs.features, inputs.labels, inputs.options.memory_budget
     if inputs.references is not None and inputs.reference_labels is not None:
         members, labels = inputs.references, inputs.reference_labels
     names, classes = labels.unique(return_inverse=True)
     origin = _typical_row(members, memory_budget)
     centres = torch.zeros(len(names), members.shape[1], dtype=torch.float64, device=members.device)
-    for part, rows in _slices(members, memory_budget):
-        centres.index_add_(0, classes[rows], part.to(torch.float64) - origin)
+    step = chunk_rows(members, memory_budget // 32)
+    for part, of_part in zip(members.split(step), classes.split(step), strict=True):
+        centres.index_add_(0, of_part, part.to(torch.float64) - origin)
     centres /= classes.bincount()[:, None]
     found = [
         nearest_neighbours(
             part.to(torch.float64) - origin,
-            inputs.labels[rows],
+            of_part,
             references=centres,
             reference_labels=names,
             memory_budget=memory_budget,
         )
-        for part, rows in _slices(inputs.features, memory_budget)
+        for part, of_part in zip(inputs.features.split(step), inputs.labels.split(step), strict=True)
     ]
-    return _agreement("centres", _joined(found), inputs.labels, names, memory_budget, among_themselves=False)
+    joined = Neighbours(*map(torch.cat, zip(*found, strict=True)))
+    return _agreement("centres", joined, inputs, names, among_themselves=False)
 
 
 def _typical_row(rows: Tensor, memory_budget: int) -> Tensor:
@@ -117,43 +117,22 @@ def _typical_row(rows: Tensor, memory_budget: int) -> Tensor:
     Relative to a row, the mean of equal rows is exact, and an offset costs no digits. Relative to an extreme row, all
     others would coincide.
     """
-    largest = max(1, min(1024, memory_budget // (64 * rows.shape[1])))
+    largest = min(1024, chunk_rows(rows, memory_budget // 64))
     some = rows[:: -(-len(rows) // largest)].to(torch.float64)
     return some[(some - some.median(0).values).abs().amax(1).argmin()]
 
 
-def _slices(features: Tensor, memory_budget: int) -> Iterator[tuple[Tensor, slice]]:
-    step = max(1, memory_budget // (32 * features.shape[1]))
-    for start in range(0, len(features), step):
-        rows = slice(start, start + step)
-        yield features[rows], rows
-
-
-def _joined(found: list[Neighbours]) -> Neighbours:
-    return Neighbours(
-        torch.cat([part.indices for part in found]),
-        torch.cat([part.squared_distances for part in found]),
-        torch.cat([part.last_tied for part in found]),
-        torch.cat([part.last_tied_same_label for part in found]),
-    )
-
-
 def _agreement(
-    kind: Literal["samples", "centres"],
-    found: Neighbours,
-    labels: Tensor,
-    candidate_labels: Tensor,
-    memory_budget: int,
-    *,
-    among_themselves: bool,
+    kind: str, found: Neighbours, inputs: ScoringInputs, candidate_labels: Tensor, *, among_themselves: bool
 ) -> LabelAgreement:
     n, order = found.indices.shape
+    labels = inputs.labels
     definitions = [each for each in SCORES if each.neighbours == kind]
     chance = _chance(labels, candidate_labels, among_themselves=among_themselves)
     same_label = torch.empty_like(found.indices, dtype=torch.bool)
     decided = {each.key: labels.new_zeros(len(each.orders(order))) for each in definitions}
     first = labels.new_zeros(3)
-    step = max(1, memory_budget // (128 * order))
+    step = max(1, inputs.options.memory_budget // (128 * order))
     for start in range(0, n, step):
         rows = slice(start, start + step)
         same_label[rows] = candidate_labels[found.indices[rows]] == labels[rows, None]
@@ -166,17 +145,9 @@ def _agreement(
         equal = found.squared_distances[rows, 0] == 0
         first += torch.stack([tied[:, 0] > 1, equal, equal & (tied_same[:, 0] < tied[:, 0])]).sum(1)
     partners = found.indices[:, 0] if among_themselves else None
-    ties, duplicates, duplicates_other_label = first.tolist()
-    return LabelAgreement(
-        nearest=found.indices,
-        same_label=same_label,
-        partners=partners,
-        tied={key: numbers.tolist() for key, numbers in decided.items()},
-        ties=ties,
-        duplicates=duplicates,
-        duplicates_other_label=duplicates_other_label,
-        chance=chance,
-    )
+    tied_samples = {key: numbers.tolist() for key, numbers in decided.items()}
+    ties, duplicates, other_label = first.tolist()
+    return LabelAgreement(found.indices, same_label, partners, tied_samples, ties, duplicates, other_label, chance)
 
 
 def _ties(found: Neighbours, same_label: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -197,9 +168,7 @@ def _ties(found: Neighbours, same_label: Tensor, rows: slice) -> tuple[Tensor, T
 
 
 def _chance(labels: Tensor, candidate_labels: Tensor, *, among_themselves: bool) -> float:
-    names, sizes = candidate_labels.unique(return_counts=True)
-    candidates = dict(zip(names.tolist(), sizes.tolist(), strict=True))
-    own_names, own_sizes = labels.unique(return_counts=True)
-    own = zip(own_names.tolist(), own_sizes.tolist(), strict=True)
-    pairs = sum(size * max(0, candidates.get(name, 0) - among_themselves) for name, size in own)
-    return float(pairs / (len(labels) * (len(candidate_labels) - among_themselves)))
+    names, index = torch.cat([labels, candidate_labels]).unique(return_inverse=True)
+    own, others = (part.bincount(minlength=len(names)) for part in index.tensor_split([len(labels)]))
+    pairs = int((own * (others - int(among_themselves)).clamp(min=0)).sum())
+    return pairs / (len(labels) * (len(candidate_labels) - among_themselves))

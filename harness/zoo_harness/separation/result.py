@@ -137,21 +137,18 @@ class Separation:
         """Return everything but the values of single samples, for JSON; orders and labels become strings."""
         plain = ("n", "references", "order", "metric", "normalize", "per_class", "seed")
         counts = ("ties", "duplicates", "duplicates_unlike")
+        scores = {
+            key: {str(r): score.to_dict() for r, score in by_order.items()} for key, by_order in self.scores.items()
+        }
         return {
             **{name: getattr(self, name) for name in plain},
             "classes": {str(label): size for label, size in self.classes.items()},
-            **{each.key: self._plain(each) for each in SCORES},
+            **{each.key: scores[each.key] if each.has_orders else scores[each.key]["1"] for each in SCORES},
             **{name: getattr(self, name) for name in counts},
         }
 
-    def _plain(self, definition: ScoreDefinition) -> dict[str, Any]:
-        by_order = self.scores[definition.key]
-        if not definition.has_orders:
-            return by_order[1].to_dict()
-        return {str(order): score.to_dict() for order, score in by_order.items()}
-
     def __str__(self) -> str:
-        return separation_table(self)
+        return _table(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +169,7 @@ class SeparationIndex:
     nearest: Tensor
 
 
-def separation_table(result: Separation) -> str:
+def _table(result: Separation) -> str:
     """Return the samples compared, one line per order and per score without orders, and a note; no line end."""
     headline, *others = SCORES
     columns = [each for each in others if each.has_orders]
@@ -186,22 +183,16 @@ def separation_table(result: Separation) -> str:
             lines.append([each.heading, str(score), *[""] * (len(columns) - 1), f"{score.tied:,}"])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    first = f"{headline.title} {result.score(headline)}  {_compared_samples(result)}"
-    return "\n".join([first, "", *table, "", _footnote(result)])
-
-
-def _compared_samples(result: Separation) -> str:
     against = "each other" if result.references is None else _count(result.references, "reference")
     samples, classes = _count(result.n, "sample"), _count(len(result.classes), "class", "classes")
-    scaled = ", z-scored" if result.normalize else ""
-    return f"({samples} of {classes} against {against}, {result.metric} distance{scaled})"
-
-
-def _footnote(result: Separation) -> str:
+    compared = f"{samples} of {classes} against {against}, {result.metric} distance"
+    first = f"{headline.title} {result.score(headline)}  ({compared}{', z-scored' if result.normalize else ''})"
     candidate = "another sample" if result.references is None else "a reference"
-    other_label = f", {result.duplicates_unlike:,} of them one of another class" if result.duplicates else ""
-    equal = f"{_count(result.duplicates, 'sample')} equal {candidate}{other_label}" if result.duplicates else ""
-    return "± is one bootstrap standard error. " + (f"{equal}." if equal else f"No sample equals {candidate}.")
+    note = f"No sample equals {candidate}."
+    if result.duplicates:
+        other = f"{result.duplicates_unlike:,} of them one of another class"
+        note = f"{_count(result.duplicates, 'sample')} equal {candidate}, {other}."
+    return "\n".join([first, "", *table, "", f"± is one bootstrap standard error. {note}"])
 
 
 def _count(number: int, singular: str, plural: str = "") -> str:

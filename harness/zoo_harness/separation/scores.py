@@ -47,13 +47,6 @@ def none_of_same_label(neighbourhood: Neighbourhood) -> tuple[Tensor, int]:
     return neighbourhood.same_label == 0, 1
 
 
-def errors_of_mean(counts: Tensor, max_count: int, partners: Tensor | None, seed: int) -> tuple[float, float]:
-    """Return the standard error of the mean of ``counts / max_count``: for independent samples, and by bootstrap."""
-    from zoo_harness.separation.standard_errors import bootstrap_error, error_of_mean  # imports torch
-
-    return error_of_mean(counts, max_count), bootstrap_error(counts, max_count, partners, seed)
-
-
 @dataclass(frozen=True)
 class ScoreDefinition:
     """One score: its names, definition and computation.
@@ -64,8 +57,8 @@ class ScoreDefinition:
     ``function``: returns a number for each sample, (N,) bool, integer or float64, and the number by which to divide it.
     The score is the mean. The number must rise or fall with ``same_label`` and never turn back, because ties are judged
     by both ends of its range. ``has_orders``: whether the score exists for every order; otherwise it looks at one
-    neighbour. ``neighbours``: whether neighbours are samples or class means. ``errors``: takes these numbers, the
-    divisor, the nearest sample of each sample (or ``None``) and a seed; returns the standard and the bootstrap error.
+    neighbour. ``neighbours``: whether neighbours are samples or class means. ``errors``: returns the standard and the
+    bootstrap error, as :func:`~zoo_harness.separation.standard_errors.errors_of_mean` does, which is the default.
     """
 
     key: str
@@ -75,7 +68,7 @@ class ScoreDefinition:
     has_orders: bool = False
     higher_is_better: bool = True
     neighbours: Literal["samples", "centres"] = "samples"
-    errors: ErrorFunction = errors_of_mean
+    errors: ErrorFunction | None = None
 
     @property
     def name(self) -> str:
@@ -102,49 +95,35 @@ class ScoreDefinition:
 
 
 SCORES: list[ScoreDefinition] = [
+    ScoreDefinition("si", "SI", "fraction of {sample}s whose nearest neighbour has their label", share_of_same_label),
     ScoreDefinition(
-        key="si",
-        title="SI",
-        explanation="fraction of {sample}s whose nearest neighbour has their label",
-        function=share_of_same_label,
-    ),
-    ScoreDefinition(
-        key="high",
-        title="high-order SI",
-        explanation="fraction of {sample}s whose {order} nearest neighbours all have their label",
-        function=all_of_same_label,
+        "high",
+        "high-order SI",
+        "fraction of {sample}s whose {order} nearest neighbours all have their label",
+        all_of_same_label,
         has_orders=True,
     ),
     ScoreDefinition(
-        key="soft",
-        title="soft SI",
-        explanation="mean fraction of each {sample}'s {order} nearest neighbours that have its label",
-        function=share_of_same_label,
+        "soft",
+        "soft SI",
+        "mean fraction of each {sample}'s {order} nearest neighbours that have its label",
+        share_of_same_label,
         has_orders=True,
     ),
     ScoreDefinition(
-        key="anti",
-        title="anti SI",
-        explanation="fraction of {sample}s whose {order} nearest neighbours all have other labels",
-        function=none_of_same_label,
+        "anti",
+        "anti SI",
+        "fraction of {sample}s whose {order} nearest neighbours all have other labels",
+        none_of_same_label,
         has_orders=True,
         higher_is_better=False,
     ),
     ScoreDefinition(
-        key="centre",
-        title="centre SI",
-        explanation="fraction of {sample}s whose nearest class mean is that of their own class",
-        function=share_of_same_label,
+        "centre",
+        "centre SI",
+        "fraction of {sample}s whose nearest class mean is that of their own class",
+        share_of_same_label,
         neighbours="centres",
     ),
 ]
 """The first entry is the headline: tables show its standard error."""
-
-
-def definition_of(key: str) -> ScoreDefinition:
-    """Return the score with this key.
-
-    >>> definition_of("high").title
-    'high-order SI'
-    """
-    return next(each for each in SCORES if each.key == key)

@@ -19,14 +19,20 @@ from torch import Tensor
 RESAMPLES = 4000
 
 
-def error_of_mean(counts: Tensor, max_count: int) -> float:
-    """Return the standard error of the mean of ``counts / max_count`` over independent samples.
+def errors_of_mean(counts: Tensor, max_count: int, partners: Tensor | None, seed: int) -> tuple[float, float]:
+    """Return the standard error of the mean of ``counts / max_count``: for independent samples, and by bootstrap.
 
-    ``counts``: (N,) int64 or float64. For counts of 0 and 1 it is the binomial error sqrt(p (1 - p) / n).
+    ``counts``: (N,) int64 or float64. ``partners``: (N,) int64, the nearest sample of each sample; two samples that are
+    each other's nearest are drawn together. ``None`` if samples are independent.
 
-    >>> round(error_of_mean(torch.tensor([1, 1, 0, 0]), 1), 6)
-    0.25
+    >>> errors = errors_of_mean(torch.tensor([1, 1, 0, 0]), 1, torch.tensor([1, 0, 3, 2]), seed=0)
+    >>> [round(error, 2) for error in errors]
+    [0.25, 0.35]
     """
+    return _error_of_mean(counts, max_count), _bootstrap_error(counts, max_count, partners, seed)
+
+
+def _error_of_mean(counts: Tensor, max_count: int) -> float:
     values, sizes = counts.unique(return_counts=True)
     values, sizes = values.double() / max_count, sizes.double()
     n = len(counts)
@@ -34,23 +40,14 @@ def error_of_mean(counts: Tensor, max_count: int) -> float:
     return math.sqrt(float((sizes * (values - mean).square()).sum()) / n / n)
 
 
-def bootstrap_error(counts: Tensor, max_count: int, partners: Tensor | None, seed: int) -> float:
-    """Return the standard error of the mean of ``counts / max_count`` over samples drawn with replacement.
-
-    ``counts``: (N,) int64 or float64. ``partners``: (N,) int64, the nearest sample of each sample; two samples that are
-    each other's nearest are drawn together. ``None`` if samples are independent.
-
-    >>> round(bootstrap_error(torch.tensor([1, 1, 0, 0]), 1, torch.tensor([1, 0, 3, 2]), seed=0), 2)
-    0.35
-    """
+def _bootstrap_error(counts: Tensor, max_count: int, partners: Tensor | None, seed: int) -> float:
     if 2 * counts.sum().item() > max_count * len(counts):
         counts = max_count - counts  # so that SI and 1 - SI have the same error, from the same draws
     sums, sizes = _blocks(counts, partners)
     kinds, occurrences = torch.stack([sums, sizes]).unique(dim=1, return_counts=True)
     total, size = kinds.cpu().numpy()
     blocks = len(sums)
-    generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(blocks, occurrences.cpu().numpy() / blocks, size=RESAMPLES)
+    drawn = np.random.default_rng(seed).multinomial(blocks, occurrences.cpu().numpy() / blocks, size=RESAMPLES)
     return float((drawn @ total / (drawn @ size) / max_count).std())
 
 

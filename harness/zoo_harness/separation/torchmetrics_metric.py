@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from zoo.errors import UsageError, check_choice
+from zoo.errors import UsageError
 from zoo_harness.separation.index import separation
-from zoo_harness.separation.inputs import checked_budget, checked_per_class, checked_seed
-from zoo_harness.separation.knn.search import MEMORY_BUDGET
+from zoo_harness.separation.inputs import Options, ScoringOptions
 from zoo_harness.separation.scores import DEFAULT_ORDER, SCORES
-from zoo_harness.separation.validation import Array
+from zoo_harness.separation.validation import Array, checked_integer
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -26,7 +24,8 @@ else:
             """Stand in for the base class if torchmetrics is not installed: importing works, using it raises."""
 
             def __init__(self, **_: Any) -> None:
-                raise UsageError("SeparationMetric needs torchmetrics: pip install 'blockzoo[torchmetrics]'")
+                message = "SeparationMetric needs torchmetrics; try pip install 'blockzoo[torchmetrics]'"
+                raise UsageError(message, code="torchmetrics-missing")
 
 
 class SeparationMetric(Metric):
@@ -50,57 +49,37 @@ class SeparationMetric(Metric):
     labels: list[Tensor]
 
     def __init__(self, order: int = DEFAULT_ORDER, **options: Any) -> None:
-        own = {name: options.pop(name) for name in _OPTIONS if name in options}
+        self.options = {name: options.pop(name) for name in Options.__annotations__ if name in options}
+        ScoringOptions(**self.options)  # checked now, not after an epoch
+        self.order = checked_integer("order", order, 1)
         try:
             super().__init__(**options)
         except ValueError as error:
-            raise UsageError(f"SeparationMetric: {error}") from error
-        _check(order, own)
-        self.order, self.options = order, own
+            raise UsageError(f"options of SeparationMetric are wrong: {error}", code="option-unknown") from error
         self.add_state("features", default=[], dist_reduce_fx="cat")
         self.add_state("labels", default=[], dist_reduce_fx="cat")
 
     def update(self, features: Array | Tensor, labels: Array | Tensor) -> None:
         """Add a batch: features (N, D) and labels (N,); ``compute`` checks the values."""
         features, labels = torch.as_tensor(features), torch.as_tensor(labels)
-        if features.ndim != 2 or labels.shape != features.shape[:1]:
-            raise UsageError(
-                f"features of shape {tuple(features.shape)} and labels of shape {tuple(labels.shape)}; "
-                "expected (N, D) and (N,): pool or flatten"
-            )
-        if len(self.features) and features.shape[1] != self.features[0].shape[1]:
-            raise UsageError(
-                f"features of this batch are {features.shape[1]} wide, those before it {self.features[0].shape[1]}"
-            )
+        width = self.features[0].shape[1] if len(self.features) else "D"
+        if features.ndim != 2 or labels.shape != features.shape[:1] or width not in ("D", features.shape[1]):
+            shapes = tuple(features.shape), tuple(labels.shape)
+            message = f"features and labels have the wrong shapes: {shapes}; expected (N, {width}) and (N,)"
+            raise UsageError(message, code="array-shape", shapes=shapes)
         self.features.append(features.detach())
         self.labels.append(labels.detach())
 
     def compute(self) -> dict[str, Tensor]:
         """Return the scores of all batches since the last ``reset``."""
         if not len(self.features):
-            raise UsageError("no batch was given to update() since the metric was made or reset")
-        features, labels = _joined(self.features), _joined(self.labels)
+            raise UsageError("SeparationMetric is empty; expected a call of update() before compute()", code="no-batch")
+        # torchmetrics has already joined them if it collected from several processes.
+        features, labels = (
+            state if isinstance(state, Tensor) else torch.cat(state) for state in (self.features, self.labels)
+        )
         result = separation(features, labels, self.order, **self.options)
         return {
             each.name: torch.tensor(result.score(each).value, dtype=torch.float64, device=features.device)
             for each in SCORES
         }
-
-
-_OPTIONS = ("references", "reference_labels", "metric", "normalize", "per_class", "seed", "memory_budget")
-
-
-def _check(order: int, options: Mapping[str, Any]) -> None:
-    """Validate arguments eagerly, not after an epoch."""
-    if isinstance(order, bool) or not isinstance(order, int) or order < 1:
-        raise UsageError(f"order {order!r} is not a number of neighbours: expected 1 or more")
-    check_choice("metric", options.get("metric", "euclidean"), ("euclidean", "cosine"))
-    checked_budget(options.get("memory_budget", MEMORY_BUDGET))
-    checked_seed(options.get("seed", 0))
-    if options.get("per_class") is not None:
-        checked_per_class(options["per_class"])
-
-
-def _joined(state: list[Tensor] | Tensor) -> Tensor:
-    # torchmetrics has already joined them if it collected from several processes.
-    return state if isinstance(state, Tensor) else torch.cat(state)

@@ -1,7 +1,8 @@
-"""Check the features and labels that a user gives: numpy arrays or torch tensors."""
+"""Check the features, labels and numbers that a user gives; arrays are those of numpy or torch."""
 
 from __future__ import annotations
 
+import operator
 import warnings
 from typing import Any
 
@@ -10,9 +11,26 @@ import torch
 from torch import Tensor
 
 from zoo.errors import DataError, UsageError
-from zoo_harness.separation.knn.exact_distances import CHUNK_ELEMENTS, EXACT_DTYPES, by_parts
+from zoo_harness.separation.knn.exact_distances import EXACT_DTYPES, by_parts, chunk_rows
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def checked_integer(name: str, given: Any, least: int, most: int | None = None, why: str = "") -> int:
+    """Return the number if it is an integer from ``least`` to ``most``; ``why`` explains the limit in errors.
+
+    >>> checked_integer("order", np.int64(2), 1)
+    2
+    """
+    try:
+        number = least - 1 if isinstance(given, bool) else operator.index(given)
+    except TypeError:
+        number = least - 1
+    if number < least or (most is not None and number > most):
+        limit = "" if most is None else f" to {most}{why}"
+        message = f"{name} is wrong: {given!r}; expected an integer from {least}{limit}"
+        raise UsageError(message, code="option-range", option=name, given=given, least=least, most=most)
+    return number
 
 
 def checked_features(given: Array | Tensor, what: str = "features", *, least: int = 2) -> Tensor:
@@ -26,20 +44,30 @@ def checked_features(given: Array | Tensor, what: str = "features", *, least: in
     """
     features = _as_tensor(given, what)
     if features.is_complex() or features.dtype == torch.bool or features.layout is not torch.strided:
-        raise UsageError(f"{what} are {_kind(features)}; expected real numbers in a dense array")
-    shape = tuple(features.shape)
+        raise _wrong_dtype(what, features, "real numbers in a dense array")
     if features.ndim != 2:
-        raise UsageError(f"{what} have shape {shape}; expected (samples, features): pool or flatten")
-    samples, width = shape
-    if samples < least:
-        need = "a nearest other sample needs at least two" if least > 1 else "expected at least one"
-        raise DataError(f"{what} hold {samples} samples; {need}")
-    if width < 1:
-        raise DataError(f"{what} have shape {shape}; expected at least one number for each sample")
+        raise _wrong_shape(what, features, "(samples, features); try to pool or flatten")
+    if len(features) < least:
+        need = "at least 2, because each is compared with another" if least > 1 else "at least 1"
+        message = f"too few samples in {what}: {len(features)}; expected {need}"
+        raise DataError(message, code="too-few-samples", array=what, samples=len(features), least=least)
+    if features.shape[1] < 1:
+        message = f"{what} are empty: shape {tuple(features.shape)}; expected at least one number for each sample"
+        raise DataError(message, code="array-empty", array=what)
     if features.device.type == "mps":  # no float64 there
         features = features.cpu()
-    _refuse_non_finite(features, what)
-    return features if features.dtype in EXACT_DTYPES else _in_float64(features, what)
+    finite = features.new_empty(len(features), dtype=torch.bool)
+    by_parts(lambda part: part.to(torch.float64).isfinite().all(1), chunk_rows(features), finite, features)
+    refuse_rows(~finite, f"{what} hold NaN or infinity", "finite numbers; try to leave these rows out", "not-finite")
+    if features.dtype in EXACT_DTYPES:
+        return features
+    exact = features.to(torch.float64)
+    if not features.is_floating_point() and float(exact.abs().amax()) >= 2.0**53:
+        message = (
+            f"{what} hold integers too large for float64: 2^53 or more; expected smaller ones; try to scale them down"
+        )
+        raise DataError(message, code="integers-too-large", array=what)
+    return exact
 
 
 def checked_references(given: Array | Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,10 +80,7 @@ def checked_references(given: Array | Tensor, features: Tensor) -> tuple[Tensor,
     """
     references = checked_features(given, "references", least=1).to(features.device)
     if references.shape[1] != features.shape[1]:
-        raise UsageError(
-            f"references have {references.shape[1]} features a sample; expected {features.shape[1]}, as the samples to "
-            "score have"
-        )
+        raise _wrong_shape("references", references, f"(references, {features.shape[1]}), as wide as the features")
     if references.dtype == features.dtype:
         return features, references
     return features.to(torch.float64), references.to(torch.float64)
@@ -69,34 +94,36 @@ def checked_labels(given: Array | Tensor, features: Tensor, what: str = "labels"
     """
     labels = _as_tensor(given, what)
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise UsageError(f"{what} are {_kind(labels)}; expected integers, the class of each sample: convert them first")
-    if labels.dtype == torch.uint64 and bool((labels.view(torch.int64) < 0).any()):
-        raise DataError(f"{what} of 2^63 and more are too large; expected classes counted from 0")
+        raise _wrong_dtype(what, labels, "integers, the class of each sample")
     if labels.shape != features.shape[:1]:
-        raise UsageError(f"{what} have shape {tuple(labels.shape)}; expected ({len(features)},), one for each sample")
+        raise _wrong_shape(what, labels, f"({len(features)},), one for each sample")
+    unsigned = labels.dtype == torch.uint64
     labels = labels.to(device=features.device, dtype=torch.int64)
-    bad = (labels < 0).nonzero()[:, 0]
-    if len(bad):
-        first = int(bad[0])
-        raise DataError(
-            f"{len(bad)} of {len(labels)} {what} are negative, the first {int(labels[first])} at sample {first}; "
-            "expected classes counted from 0: leave unlabelled samples out"
-        )
+    fault = "2^63 or more" if unsigned else "negative"
+    expected = "classes counted from 0; try to leave unlabelled samples out"
+    refuse_rows(labels < 0, f"{what} are out of range: {fault}", expected, "label-range")
     return labels
+
+
+def refuse_rows(bad: Tensor, fault: str, expected: str, code: str) -> None:
+    """Raise a :class:`DataError` that lists the first bad rows, if there are any; ``bad``: (N,) bool."""
+    rows = bad.nonzero()[:, 0].tolist()
+    if rows:
+        listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+        raise DataError(
+            f"{fault} in {len(rows)} of {len(bad)} rows ({listed}); expected {expected}", code=code, rows=rows
+        )
 
 
 def _as_tensor(given: Array | Tensor, what: str) -> Tensor:
     if isinstance(given, Tensor):
         return given.detach()
     if not isinstance(given, np.ndarray):
-        raise UsageError(f"{what} are of type {type(given).__name__}; expected a numpy array or a torch tensor")
-    if what.endswith("labels") and given.dtype.kind in "OSU":
-        raise UsageError(
-            f"{what} are text or objects ({given.dtype}); expected whole numbers from 0 on: number the classes, as "
-            "numpy.unique(labels, return_inverse=True)[1] does"
-        )
+        message = f"{what} are no array: {type(given).__name__}; expected a numpy array or a torch tensor"
+        raise UsageError(message, code="array-type", array=what)
     if given.dtype.kind not in "biufc" or given.dtype.itemsize > 16 or given.dtype == np.longdouble:
-        raise UsageError(f"{what} are of dtype {given.dtype}; expected numbers of at most 64 bits")
+        advice = "; try numpy.unique(labels, return_inverse=True)[1]" if what.endswith("labels") else ""
+        raise _wrong_dtype(what, given, f"numbers of at most 64 bits{advice}")
     # Copy the arrays torch cannot share memory with: foreign byte order, negative strides, strides between elements.
     if not given.dtype.isnative or any(step < 0 or step % given.itemsize for step in given.strides):
         given = np.ascontiguousarray(given, dtype=given.dtype.newbyteorder("="))
@@ -105,35 +132,15 @@ def _as_tensor(given: Array | Tensor, what: str) -> Tensor:
         return torch.from_numpy(given)
 
 
-def listed(rows: Tensor) -> str:
-    """Return the first of some row numbers, for an error.
-
-    >>> listed(torch.arange(7))
-    '0, 1, 2, 3, 4, ...'
-    """
-    return ", ".join(str(row) for row in rows[:5].tolist()) + (", ..." if len(rows) > 5 else "")
+def _wrong_dtype(what: str, given: Array | Tensor, expected: str) -> UsageError:
+    dtype = str(given.dtype).removeprefix("torch.")
+    if isinstance(given, Tensor) and given.layout is not torch.strided:
+        dtype += f" ({given.layout})"
+    return UsageError(f"{what} have the wrong dtype: {dtype}; expected {expected}", code="array-dtype", array=what)
 
 
-def _refuse_non_finite(features: Tensor, what: str) -> None:
-    step = max(1, CHUNK_ELEMENTS // features.shape[1])
-    finite = by_parts(lambda part: part.to(torch.float64).isfinite().all(1), step, torch.bool, features)
-    bad = (~finite).nonzero()[:, 0]
-    if len(bad):
-        raise DataError(
-            f"{what} hold NaN or infinity in {len(bad)} of {len(finite)} rows ({listed(bad)}); "
-            "expected finite numbers: check their computation, or leave these rows out"
-        )
-
-
-def _in_float64(features: Tensor, what: str) -> Tensor:
-    exact = features.to(torch.float64)
-    if not features.is_floating_point() and float(exact.abs().amax()) >= 2.0**53:
-        raise DataError(
-            f"{what} hold integers of 2^53 or more, which float64 cannot distinguish; scale them down first"
-        )
-    return exact
-
-
-def _kind(tensor: Tensor) -> str:
-    layout = "" if tensor.layout is torch.strided else f" ({tensor.layout})"
-    return f"{tensor.dtype}".removeprefix("torch.") + layout
+def _wrong_shape(what: str, given: Tensor, expected: str) -> UsageError:
+    shape = tuple(given.shape)
+    return UsageError(
+        f"{what} have the wrong shape: {shape}; expected {expected}", code="array-shape", array=what, shape=shape
+    )

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
 import zoo
+from zoo.errors import DataError, UnknownNameError, UsageError, ZooError
 from zoo_harness.cli.main import run
 
 FEATURES, LABELS = load_digits(return_X_y=True)
@@ -88,14 +89,15 @@ def test_references_and_options_reach_the_score(tmp_path: Path, capsys: pytest.C
     assert (given["n"], given["references"], given["metric"]) == (50, 300, "cosine")
 
 
-def test_default_order_is_the_largest_that_two_samples_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_default_order_is_the_largest_that_two_samples_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], error_of: Callable[..., ZooError]
+) -> None:
     np.savez(tmp_path / "two.npz", features=FEATURES[:2], labels=LABELS[:2])
     assert run(["si", str(tmp_path / "two.npz"), "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["order"] == 1
     assert captured.err == "note: each sample has one neighbour, so scores are of order 1 instead of 2\n"
-    assert run(["si", str(tmp_path / "two.npz"), "--order", "2"]) == 2
-    assert "the largest order is 1" in capsys.readouterr().err
+    assert error_of("si", str(tmp_path / "two.npz"), "--order", "2").facts["most"] == 1
 
 
 @pytest.mark.parametrize("options", [["--per-class", "1"], ["--references", "one.npz"]])
@@ -109,18 +111,21 @@ def test_default_order_looks_at_the_samples_that_are_compared(
     assert json.loads(capsys.readouterr().out)["order"] == 1
 
 
-def test_columns_of_a_table_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_columns_of_a_table_can_be_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], error_of: Callable[..., ZooError]
+) -> None:
     columns: dict[str, Any] = {f"x{place}": column for place, column in enumerate(FEATURES.T)}
     columns |= {"id": np.arange(len(LABELS)), "name": ["an image"] * len(LABELS), "label": LABELS}
     path = tmp_path / "table.parquet"
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
-    assert run(["si", str(path)]) == 2
-    assert "column 'name' holds no numbers; name the columns of features" in capsys.readouterr().err
+    error = error_of("si", str(path))
+    assert (error.code, error.facts["columns"]) == ("missing-features", ["name"])
     assert run(["si", str(path), "--features", "x10,x20,x30", "--json"]) == 0
     given = json.loads(capsys.readouterr().out)
     assert given["si"] == zoo.separation(FEATURES[:, [10, 20, 30]], LABELS).si.to_dict()
-    assert run(["si", str(path), "--features", "x10,y20"]) == 2
-    assert "unknown array of table.parquet 'y20'" in capsys.readouterr().err
+    error = error_of("si", str(path), "--features", "x10,y20")
+    assert isinstance(error, UnknownNameError)
+    assert (error.kind, error.given) == ("array of table.parquet", "y20")
 
 
 def test_scores_of_each_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,10 +147,14 @@ def of_objects(folder: Path) -> list[str]:
     return [str(folder / "objects.npz")]
 
 
-def uneven(folder: Path) -> list[str]:
-    table = pyarrow.table({"features": [[1.0], [1.0, 2.0], [3.0]], "label": [0, 1, 1]})
-    pyarrow.parquet.write_table(table, folder / "uneven.parquet")
-    return [str(folder / "uneven.parquet")]
+def of_several_arrays(folder: Path) -> list[str]:
+    (folder / "several.npy").write_bytes(Path(npz(folder)[0]).read_bytes())
+    return [str(folder / "several.npy"), "--labels", npy(folder)[-1]]
+
+
+def parquet(folder: Path, **columns: Any) -> list[str]:
+    pyarrow.parquet.write_table(pyarrow.table(columns), folder / "table.parquet")
+    return [str(folder / "table.parquet")]
 
 
 def too_large(folder: Path) -> list[str]:
@@ -153,50 +162,68 @@ def too_large(folder: Path) -> list[str]:
     return [str(folder / "large.npz")]
 
 
+def unlabelled_references(folder: Path) -> list[str]:
+    return [*npy(folder), "--references", npy(folder)[0]]
+
+
+NEAR = {"near": ["features"]}
+
+
 @pytest.mark.parametrize(
-    ("write", "status", "message"),
+    ("write", "error", "code", "facts"),
     [
-        (lambda folder: [f"{folder}/none.npz"], 2, "no such file"),
-        (lambda folder: broken(folder, "f.csv", b"1,2"), 2, "expected one of .npz, .npy, .safetensors, .parquet"),
-        (lambda folder: broken(folder, "f.npz", b"PK"), 1, "f.npz cannot be read"),
-        (lambda folder: broken(folder, "f.parquet", b"PAR1"), 1, "f.parquet cannot be read"),
-        (lambda folder: broken(folder, "f.safetensors", b"12345678"), 1, "f.safetensors cannot be read"),
-        (of_objects, 1, "objects.npz cannot be read: Object arrays cannot be loaded when allow_pickle=False"),
-        (uneven, 1, "lengths from 1 to 2"),
-        (lambda folder: [*npz(folder), "--features", "feature"], 2, "did you mean 'features'?"),
-        (lambda folder: [*npz(folder), "--labels", "y"], 2, "unknown array of f.npz 'y'"),
-        (lambda folder: npy(folder)[:1], 2, "give the file of the labels with --labels FILE.npy"),
-        (lambda folder: [*npz(folder), "--order", "400"], 2, "400"),
-        (lambda folder: [*npz(folder), "--metric", "cosin"], 2, "cosine"),
-        (lambda folder: [*npz(folder), "--memory", "0"], 2, "--memory 0 must be at least 1"),
-        (lambda folder: [*npz(folder), "--per-class", "0"], 2, "--per-class 0 must be at least 1"),
-        (lambda folder: [*npz(folder), "--reference-labels", "y"], 2, "belongs to --references FILE"),
-        (lambda folder: [str(folder)], 2, "is a folder"),
-        (too_large, 1, "labels of 2^63 and more are too large"),
+        (lambda folder: [f"{folder}/none.npz"], UsageError, "not-a-file", {}),
+        (lambda folder: broken(folder, "f.csv", b"1,2"), UsageError, "not-a-file", {}),
+        (lambda folder: [str(folder)], UsageError, "not-a-file", {}),
+        (lambda folder: [*npy(folder)[:1], "--labels", "none.npy"], UsageError, "not-a-file", {}),
+        (lambda folder: broken(folder, "f.npz", b"PK"), DataError, "file-unreadable", {}),
+        (lambda folder: [*broken(folder, "g.npy", b""), *npy(folder)[1:]], DataError, "file-unreadable", {}),
+        (lambda folder: broken(folder, "f.parquet", b"PAR1"), DataError, "file-unreadable", {}),
+        (lambda folder: broken(folder, "f.safetensors", b"12345678"), DataError, "file-unreadable", {}),
+        (of_objects, DataError, "file-unreadable", {}),
+        (of_several_arrays, DataError, "file-unreadable", {}),
+        (lambda folder: parquet(folder, features=[[1.0], [1.0, 2.0]], label=[0, 1]), DataError, "file-unreadable", {}),
+        (lambda folder: parquet(folder, features=["a", "b"], label=[0, 1]), DataError, "file-unreadable", {}),
+        (lambda folder: parquet(folder, label=[0, 1]), UsageError, "missing-features", {"columns": []}),
+        (lambda folder: parquet(folder, x=[0.0, 1.0]), UsageError, "missing-labels", {"option": "labels"}),
+        (lambda folder: parquet(folder, label=[0], labels=[0], x=[1.0]), UsageError, "missing-labels", {}),
+        (
+            lambda folder: [*npz(folder), "--features", "feature"],
+            UnknownNameError,
+            "unknown-name",
+            {"near": ["features"]},
+        ),
+        (lambda folder: [*npz(folder), "--labels", "y"], UnknownNameError, "unknown-name", {}),
+        (lambda folder: npy(folder)[:1], UsageError, "missing-labels", {"option": "labels"}),
+        (unlabelled_references, UsageError, "missing-labels", {"option": "reference_labels"}),
+        (lambda folder: [*npy(folder), "--features", "x"], UsageError, "option-unused", {"option": "features"}),
+        (lambda folder: [*npz(folder), "--reference-labels", "y"], UsageError, "option-unused", {}),
+        (lambda folder: [*npz(folder), "--order", "400"], UsageError, "option-range", {"option": "order", "most": 399}),
+        (lambda folder: [*npz(folder), "--metric", "cosin"], UsageError, "option-choice", {"near": ["cosine"]}),
+        (lambda folder: [*npz(folder), "--memory", "0"], UsageError, "option-range", {"option": "memory"}),
+        (lambda folder: [*npz(folder), "--per-class", "0"], UsageError, "option-range", {"option": "per_class"}),
+        (too_large, DataError, "label-range", {}),
     ],
 )
-def test_what_cannot_be_scored_is_told(
+def test_files_and_options_are_refused(
     write: Callable[[Path], list[str]],
-    status: int,
-    message: str,
+    error: type[ZooError],
+    code: str,
+    facts: dict[str, object],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    error_of: Callable[..., ZooError],
 ) -> None:
-    assert run(["si", *write(tmp_path)]) == status
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert message in captured.err
-    assert "Traceback" not in captured.err
+    found = error_of("si", *write(tmp_path))
+    assert type(found) is error
+    assert found.code == code
+    assert facts.items() <= found.facts.items()
 
 
-def test_references_without_labels_of_their_own(tmp_path: Path, error_of: Callable[..., zoo.ZooError]) -> None:
-    for name, rows in (("x", np.eye(4)), ("y", np.array([0, 0, 1, 1])), ("references", np.eye(4)[::-1])):
-        np.save(tmp_path / f"{name}.npy", rows)
-    asked = ["si", str(tmp_path / "x.npy"), "--labels", str(tmp_path / "y.npy"), "--references"]
-    error = error_of(*asked, str(tmp_path / "references.npy"))
-    assert (error.code, error.exit_code) == ("missing-labels", 2)
+def test_objects_in_a_file_are_never_unpickled(tmp_path: Path, error_of: Callable[..., ZooError]) -> None:
+    message = "objects.npz cannot be read: Object arrays cannot be loaded when allow_pickle=False"
+    assert message in str(error_of("si", *of_objects(tmp_path)))
 
 
-def test_more_memory_than_the_machine_has_may_be_allowed(tmp_path: Path) -> None:
+def test_more_memory_than_there_is_may_be_allowed(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", features=np.eye(6), labels=np.arange(6) % 2)
     assert run(["si", str(tmp_path / "x.npz"), "--memory", "99999999999"]) == 0

@@ -1,4 +1,4 @@
-"""The candidate pairs of tiled products: every pair within a radius is listed, each once, in lists of any length."""
+"""Candidate pairs: all pairs within a radius are listed, each once; products bound half the squared distances."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from zoo_harness.compute.precision import full_precision
-from zoo_harness.separation.knn.candidate_pairs import SMALLEST_TILE, TiledProducts
+from zoo_harness.separation.knn.candidate_pairs import BFLOAT16, FLOAT32, FLOAT64, SMALLEST_TILE, Operand, TiledProducts
 from zoo_harness.separation.knn.duplicates import Groups
 from zoo_harness.separation.knn.exact_distances import Rows
 from zoo_harness.separation.knn.lower_bounds import Frame
-from zoo_harness.separation.knn.operands import BFLOAT16, FLOAT32, Operand
 from zoo_harness.separation.knn.projection import Projection, principal_components
 from zoo_harness.separation.knn.search import MEMORY_BUDGET
 
@@ -40,7 +39,7 @@ def operands(precision, symmetric, rank=None, offset=0.0):
     centres = 3 * rng.normal(size=(5, 70))
     values = centres[rng.integers(0, 5, 150)] + rng.normal(size=(150, 70)) + offset
     rows = Rows.of(torch.from_numpy(values).to(DEVICE), MEMORY_BUDGET)
-    groups = Groups.of(rows, torch.zeros(150, dtype=torch.int64, device=DEVICE), None)
+    groups = Groups(rows, torch.zeros(150, dtype=torch.int64, device=DEVICE), None)
     frame = Frame(rows, groups.first)
     projection = Projection.of(principal_components(frame, groups.first, rank)) if rank else None
     ids = torch.arange(150, device=DEVICE)
@@ -116,6 +115,34 @@ def test_thresholds_that_are_lowered_count_from_the_next_tile():
 def test_the_nearest_tile_of_ordered_rows_is_their_own(symmetric):
     given = operands(FLOAT32, symmetric, rank=9)
     products = TiledProducts(given.left, given.right, SMALL)
-    for rows, (columns,) in products.nearest_tiles(1):
+    for rows, columns in products.nearest_tiles():
         assert rows == columns or not symmetric
         assert 0 <= columns.start < columns.stop <= len(given.right.ids)
+
+
+@pytest.mark.parametrize("precision", [BFLOAT16, FLOAT32, FLOAT64], ids=["bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("rank", [None, 3, 40])
+@pytest.mark.parametrize("spread", [0.0, 1.0, 1e4, 1e20])
+@pytest.mark.parametrize("outlier", [0.0, 1e22, 1e160])  # makes other squares underflow in float32, in float64
+def test_products_are_lower_bounds(precision, rank, spread, outlier):
+    rng = np.random.default_rng(15)
+    clusters = spread * rng.normal(size=(4, 100))[rng.integers(0, 4, 80)]
+    features = torch.from_numpy(clusters + rng.normal(size=(80, 100)))
+    features[7, 3] += outlier
+    rows = Rows.of(features.to(DEVICE), MEMORY_BUDGET)
+    groups = Groups(rows, torch.zeros(80, dtype=torch.int64, device=DEVICE), None)
+    frame = Frame(rows, groups.first)
+    projection = Projection.of(principal_components(frame, groups.first, rank)) if rank else None
+    count = len(groups.first)  # with the largest spread, rows of a cluster become equal
+    ids = torch.arange(count, device=DEVICE)
+    operand = Operand(frame, groups, ids, projection, precision, MEMORY_BUDGET)
+    width = operand.coarse.width + 2 * precision.norm_columns
+    left, right = (torch.empty(count, width, dtype=precision.products, device=DEVICE) for _ in range(2))
+    operand.fill(left, slice(None), left=True)
+    operand.fill(right, slice(None), left=False)
+    with full_precision(DEVICE, precision.matmul_precision):
+        lower = (left @ right.T).cpu().numpy().astype(np.longdouble)
+    u = frame.centred(groups.first[operand.ids]).cpu().numpy().astype(np.longdouble)
+    squared = ((u[:, None] - u[None, :]) ** 2).sum(2)
+    others = ~np.eye(count, dtype=bool)
+    assert (lower <= (1 + precision.slack) / 2 * squared)[others].all()

@@ -5,54 +5,36 @@ Equal rows are at distance 0 of each other, which needs no search.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Self
-
 import torch
 from torch import Tensor
 
 from zoo_harness.separation.knn.exact_distances import Rows, by_parts
 
 
-@dataclass(frozen=True, eq=False)
 class Groups:
-    """Groups of equal rows. Each row is a reference sample or a query; without references, each is both.
+    """Groups of equal rows; the first ``references`` rows are reference samples, the others are queries.
 
-    ``of_row``: (T,), the group of each row. ``first``: (G,), the lowest row of each group. ``members``: the reference
-    rows, group by group, lowest first. ``begin``, ``size``: (G,), the position of each group's first member in
-    ``members``, and the number of its members. ``labels``: (T,), counted from 0 without gaps. ``query_labels``: the
-    labels of the queries in each group.
+    Without ``references`` each row is both. ``of_row``: (T,), the group of each row. ``first``: (G,), its lowest row.
+    ``members``: the reference rows, group by group, lowest first. ``begin``, ``size``: (G,), the position of
+    each group's first member in ``members``, and the number of its members. ``labels``: (T,) int64, counted from 0
+    without gaps. ``query_labels``: the labels of the queries in each group.
     """
 
-    of_row: Tensor
-    first: Tensor
-    members: Tensor
-    begin: Tensor
-    size: Tensor
-    labels: Tensor
-    query_labels: QueryLabels
-    _classes: int
-    _keys: Tensor
-    _counts: Tensor
-
-    @classmethod
-    def of(cls, rows: Rows, labels: Tensor, references: int | None) -> Self:
-        """Group all rows; the first ``references`` of them are reference samples, the others are queries.
-
-        Without ``references`` all rows are both. ``labels`` are any (T,) int64.
-        """
+    def __init__(self, rows: Rows, labels: Tensor, references: int | None) -> None:
         order, starts = _equal_runs(rows)
         begin = starts.nonzero()[:, 0]
-        of_row = torch.empty_like(order)
-        of_row[order] = starts.cumsum(0) - 1
-        members = order if references is None else order[order < references]
-        size = torch.bincount(of_row[members], minlength=len(begin))
-        names, labels = labels.unique(return_inverse=True)
+        self.first = order[begin]
+        self.of_row = torch.empty_like(order)
+        self.of_row[order] = starts.cumsum(0) - 1
+        self.members = order if references is None else order[order < references]
+        of_member = self.of_row[self.members]
+        self.size = torch.bincount(of_member, minlength=len(begin))
+        self.begin = self.size.cumsum(0) - self.size
+        names, self.labels = labels.unique(return_inverse=True)
+        self._classes = len(names)
+        self._keys, self._counts = (of_member * len(names) + self.labels[self.members]).unique(return_counts=True)
         queries = slice(references or 0, None)
-        query_labels = QueryLabels.of(of_row[queries], labels[queries], len(begin), len(names))
-        keys, counts = (of_row[members] * len(names) + labels[members]).unique(return_counts=True)
-        first_member = size.cumsum(0) - size
-        return cls(of_row, order[begin], members, first_member, size, labels, query_labels, len(names), keys, counts)
+        self.query_labels = QueryLabels(self.of_row[queries], self.labels[queries], len(begin), len(names))
 
     def count_label(self, group: Tensor, label: Tensor) -> Tensor:
         """Return the number of reference samples in each group that have the label."""
@@ -61,7 +43,6 @@ class Groups:
         return torch.where(self._keys[index] == key, self._counts[index], 0)
 
 
-@dataclass(frozen=True, eq=False)
 class QueryLabels:
     """The distinct pairs of group and label among the queries: a tie may agree with one label and not with another.
 
@@ -69,19 +50,11 @@ class QueryLabels:
     first pair of each group and the number of its pairs, 0 for a group without queries.
     """
 
-    group: Tensor
-    label: Tensor
-    of_query: Tensor
-    begin: Tensor
-    count: Tensor
-
-    @classmethod
-    def of(cls, group: Tensor, label: Tensor, groups: int, classes: int) -> Self:
-        """Find the pairs from the group and the label of each query."""
-        keys, of_query = (group * classes + label).unique(return_inverse=True)
-        of_pair = keys.div(classes, rounding_mode="floor")
-        count = torch.bincount(of_pair, minlength=groups)
-        return cls(of_pair, keys % classes, of_query, count.cumsum(0) - count, count)
+    def __init__(self, group: Tensor, label: Tensor, groups: int, classes: int) -> None:
+        keys, self.of_query = (group * classes + label).unique(return_inverse=True)
+        self.group, self.label = keys.div(classes, rounding_mode="floor"), keys % classes
+        self.count = torch.bincount(self.group, minlength=groups)
+        self.begin = self.count.cumsum(0) - self.count
 
     def expand(self, group: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pairs of each of these groups, one after the other, and for each the position of its group."""
@@ -117,4 +90,4 @@ def _hashes(rows: Rows, seed: int) -> Tensor:
         # Short numbers end in zeros, which a product modulo 2^64 would keep; so mix the upper half in.
         return (bits ^ (bits >> 32)).mul_(weights).sum(1)
 
-    return by_parts(combine, rows.step, torch.int64, rows.features)
+    return by_parts(combine, rows.step, weights.new_empty(len(rows.features)), rows.features)

@@ -34,7 +34,7 @@ class Rows:
         elements = memory_budget // 256
         if features.device.type == "cpu":  # other devices have no such cache, and starting a pass is slow there
             elements = min(CHUNK_ELEMENTS, elements)
-        step = max(1, elements // features.shape[1])
+        step = chunk_rows(features, elements)
         largest = float(torch.stack([part.to(torch.float64).abs().amax() for part in features.split(step)]).amax())
         # The exponent of a subnormal maximum would make a factor that overflows.
         return cls(features, min(480 - math.frexp(largest)[1], 1000), step)
@@ -49,17 +49,21 @@ class Rows:
         def compare(one: Tensor, other: Tensor) -> Tensor:
             return _sum_of_columns(self.exact(one).sub_(self.exact(other)).square_())
 
-        return by_parts(compare, self.step, torch.float64, left, right)
+        return by_parts(compare, self.step, left.new_empty(len(left), dtype=torch.float64), left, right)
 
 
-def by_parts(function: Callable[..., Tensor], step: int, dtype: torch.dtype, *sources: Tensor) -> Tensor:
-    """Return one number for each row of the sources, computed from ``step`` rows at a time.
+def chunk_rows(features: Tensor, elements: int = CHUNK_ELEMENTS) -> int:
+    """Return the number of rows to process at a time."""
+    return max(1, elements // features.shape[1])
 
-    >>> by_parts(lambda rows: rows.sum(1), 2, torch.float32, torch.ones(3, 4))
+
+def by_parts(function: Callable[..., Tensor], step: int, result: Tensor, *sources: Tensor) -> Tensor:
+    """Fill and return ``result`` with the function of ``step`` rows of the sources at a time.
+
+    >>> by_parts(lambda rows: rows.sum(1), 2, torch.empty(3), torch.ones(3, 4))
     tensor([4., 4., 4.])
     """
     # Not a list of results for torch.cat: kept between large temporaries, these would fragment the heap.
-    result = torch.empty(len(sources[0]), dtype=dtype, device=sources[0].device)
     for target, *parts in zip(result.split(step), *(source.split(step) for source in sources), strict=True):
         target.copy_(function(*parts))
     return result

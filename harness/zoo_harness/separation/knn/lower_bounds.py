@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from zoo_harness.separation.knn.exact_distances import Rows
+from zoo_harness.separation.knn.exact_distances import Rows, by_parts
 
 UNDERFLOW = 2.0**-505  # no float64 square that matters is lost above it
 
@@ -64,21 +64,24 @@ class ProjectedRows:
         self.error = torch.empty(len(chosen), dtype=torch.float64, device=chosen.device)
         self.norms = torch.empty_like(self.error)
         self.vectors = torch.empty(len(chosen), self.width, dtype=dtype, device=chosen.device) if keep else None
-        for start in range(0, len(chosen), frame.rows.step):
-            self._measure(slice(start, min(start + frame.rows.step, len(chosen))))
+        step = frame.rows.step
+        for rows in (slice(start, start + step) for start in range(0, len(chosen), step)):
+            projected, earlier = self._projected(chosen[rows])
+            rounded = projected.to(dtype)
+            if self.vectors is not None:
+                self.vectors[rows] = rounded
+            back = rounded.to(torch.float64)
+            moved = (projected - back).square_().sum(1).sqrt_()
+            self.norms[rows] = back.square_().sum(1)
+            self.error[rows] = (moved + earlier) * (1 + 2.0**-30) + UNDERFLOW
 
     def of(self, rows: slice) -> Tensor:
         """Return the vectors w of these rows."""
         if self.vectors is not None:
             return self.vectors[rows]
-        step = self._frame.rows.step
         part = self._chosen[rows]
-        if len(part) <= step:
-            return self._projected(part)[0].to(self.dtype)
         result = torch.empty(len(part), self.width, dtype=self.dtype, device=part.device)
-        for target, index in zip(result.split(step), part.split(step), strict=True):
-            target.copy_(self._projected(index)[0])
-        return result
+        return by_parts(lambda index: self._projected(index)[0], self._frame.rows.step, result, part)
 
     @property
     def in_pieces(self) -> bool:
@@ -88,16 +91,6 @@ class ProjectedRows:
     def piece(self, rows: slice, columns: slice) -> Tensor:
         """Return some columns of the vectors w of these rows."""
         return self._frame.centred(self._chosen[rows], columns).to(self.dtype)
-
-    def _measure(self, rows: slice) -> None:
-        projected, earlier = self._projected(self._chosen[rows])
-        rounded = projected.to(self.dtype)
-        if self.vectors is not None:
-            self.vectors[rows] = rounded
-        back = rounded.to(torch.float64)
-        moved = (projected - back).square_().sum(1).sqrt_()
-        self.norms[rows] = back.square_().sum(1)
-        self.error[rows] = (moved + earlier) * (1 + 2.0**-30) + UNDERFLOW
 
     def _projected(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return f(u) in float64, and a bound of its error."""

@@ -14,14 +14,12 @@ from torch import Tensor
 
 from zoo_harness.compute.out_of_memory import within_device_memory
 from zoo_harness.compute.precision import full_precision
-from zoo_harness.separation.knn.candidate_pairs import SMALLEST_TILE
+from zoo_harness.separation.knn.candidate_pairs import BFLOAT16, FLOAT32, FLOAT64, SMALLEST_TILE, Operand, Precision
 from zoo_harness.separation.knn.duplicates import Groups
 from zoo_harness.separation.knn.exact_distances import Rows
-from zoo_harness.separation.knn.expansion import Neighbours, expand_to_samples
 from zoo_harness.separation.knn.filter_refine import FilterRefine, TooManyCandidates
 from zoo_harness.separation.knn.lower_bounds import Frame
-from zoo_harness.separation.knn.nearest_so_far import NearestSoFar
-from zoo_harness.separation.knn.operands import BFLOAT16, FLOAT32, FLOAT64, Operand, Precision
+from zoo_harness.separation.knn.neighbours import NearestSoFar, Neighbours
 from zoo_harness.separation.knn.projection import Projection, choose_projection
 
 MEMORY_BUDGET = 768 * 2**20
@@ -41,11 +39,11 @@ def nearest_neighbours(
     """Return the ``order`` nearest reference samples of each sample.
 
     ``features``: (N, D), finite, D at least 1, dtype one of ``EXACT_DTYPES``. ``labels``: (N,) int64 on the same
-    device; the search does not use them, they only say which of the tied samples have the same label. Without
-    ``references``, samples are neighbours of each other, never of themselves, and ``order`` is at most N - 1. With
-    ``references`` (M, D) and ``reference_labels`` (M,), a reference equal to a sample is its neighbour at distance 0,
-    and ``order`` is at most M. ``memory_budget``: bytes of working memory beyond the input; with references both sets
-    are copied once besides. If the device has less memory, the search restarts with half the budget, and raises
+    device; they only say which of the tied samples have the same label. Without ``references``, samples are neighbours
+    of each other, never of themselves, and ``order`` is at most N - 1. With ``references`` (M, D), of the dtype of the
+    features, and ``reference_labels`` (M,), a reference equal to a sample is its neighbour at distance 0, and ``order``
+    is at most M. ``memory_budget``: bytes of working memory beyond the input; references and features are copied once
+    besides. If the device has less memory, the search restarts with half the budget, and raises
     :class:`DeviceMemoryError` if the smallest tiles do not fit.
 
     >>> nearest_neighbours(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0, 1, 0]), 2).indices
@@ -55,38 +53,21 @@ def nearest_neighbours(
     """
 
     def find(budget: int) -> Neighbours:
-        return _find(features, labels, order, references, reference_labels, budget)
+        given, every_label, split = features, labels, None
+        if references is not None and reference_labels is not None:
+            split = len(references)
+            given, every_label = torch.cat([references, features]), torch.cat([reference_labels, labels])
+        rows = Rows.of(given, budget)
+        groups = Groups(rows, every_label, split)
+        with full_precision(features.device):
+            nearest = _search(rows, groups, order, split, budget)
+        return nearest.expand(rows, split)
 
     count, width = len(features) + (0 if references is None else len(references)), features.shape[1]
-    needed = f"{(300 * count + _least_budget(width)) / 2**20:,.1f} MiB"
+    least = 2 * (2 * SMALLEST_TILE * width * 8 + SMALLEST_TILE**2 * 42)  # tiles are smallest; no less memory is used
+    needed = f"{(300 * count + least) / 2**20:,.1f} MiB"
     what = f"the search among {count:,} x {width:,} features on {features.device}, which needs about {needed},"
-    return within_device_memory(find, memory_budget, _least_budget(width), what)
-
-
-def _least_budget(width: int) -> int:
-    """Return the budget at which tiles are smallest; memory use does not fall below it."""
-    return 2 * (2 * SMALLEST_TILE * width * 8 + SMALLEST_TILE**2 * 42)
-
-
-def _find(
-    features: Tensor,
-    labels: Tensor,
-    order: int,
-    references: Tensor | None,
-    reference_labels: Tensor | None,
-    memory_budget: int,
-) -> Neighbours:
-    split = None if references is None else len(references)
-    if references is not None:
-        assert reference_labels is not None  # noqa: S101 - the caller has both or neither
-        same = references.dtype == features.dtype
-        parts = (references, features) if same else (references.to(torch.float64), features.to(torch.float64))
-        features, labels = torch.cat(parts), torch.cat([reference_labels, labels])
-    rows = Rows.of(features, memory_budget)
-    groups = Groups.of(rows, labels, split)
-    with full_precision(features.device):
-        nearest = _search(rows, groups, order, split, memory_budget)
-    return expand_to_samples(rows, groups, nearest, split)
+    return within_device_memory(find, memory_budget, least, what)
 
 
 def _search(rows: Rows, groups: Groups, order: int, split: int | None, memory_budget: int) -> NearestSoFar:
@@ -103,13 +84,12 @@ def _search(rows: Rows, groups: Groups, order: int, split: int | None, memory_bu
     max_compared = (COMPARED_PER_ROW + 8 * order) * len(groups.first)
 
     def run(precision: Precision, projection: Projection | None) -> NearestSoFar:  # what it holds is freed if it fails
-        def operand(ids: Tensor) -> Operand:
-            return Operand(frame, groups, ids, projection, precision, memory_budget * 7 // 16)
-
-        nearest = NearestSoFar(groups, order)
-        one = operand(left)
-        other = one if split is None else operand(right)
+        memory = memory_budget * 7 // 16
+        one = other = Operand(frame, groups, left, projection, precision, memory)
+        if split is not None:
+            other = Operand(frame, groups, right, projection, precision, memory)
         most = math.inf if precision is FLOAT64 else max_compared
+        nearest = NearestSoFar(groups, order)
         return FilterRefine(frame, nearest, one, other, radius, memory_budget * 3 // 8, most).run()
 
     for precision, projection in _passes(frame, groups.first[left], groups.first[right], order, memory_budget):

@@ -22,7 +22,7 @@ from zoo_harness.compute.precision import autocast
 from zoo_harness.data.augmentation import Draws
 from zoo_harness.data.batches import ImageSource, KeptSource
 from zoo_harness.data.decoding import ImageData
-from zoo_harness.frozen.cache.activation_cache import ActivationCache, open_activation_cache
+from zoo_harness.frozen.cache.activation_cache import ActivationCache
 from zoo_harness.frozen.cache.key import CachedTensor, CacheKey, EntryTitle, StoredName
 from zoo_harness.frozen.cache.placement import CachePolicy
 from zoo_harness.frozen.cache.rows import cached_tensor
@@ -101,9 +101,7 @@ def _suffix(
         key = _key(planned, partition, frozen, views)
         title = EntryTitle(backbone=planned.request.backbone.name, dataset=data.record.title, split=views.record.split)
         left = policy.less(sum(store.memory_bytes for store in stores))
-        store = stack.enter_context(
-            open_activation_cache(key, title, left, planned.request.compute.device, say, progress)
-        )
+        store = stack.enter_context(ActivationCache(key, title, left, planned.request.compute.device, say, progress))
         stores.append(store)
         if store.place == "off":
             return "what its frozen part puts out cannot be kept"

@@ -1,9 +1,8 @@
 """Cache what the frozen part of a network puts out, so that every epoch, and every later run, trains the rest alone.
 
 The outputs are computed in one pass over the images and kept on the device, in host memory or in files
-(:mod:`zoo_harness.frozen.cache.placement` chooses). If they are in memory, a thread also writes them to files while
-training goes on. A later run with the same key (:mod:`zoo_harness.frozen.cache.key`) reads the files instead of
-computing. An interrupted pass resumes, and damaged chunks are recomputed (:mod:`zoo_harness.frozen.cache.chunk_files`).
+(:mod:`zoo_harness.frozen.cache.placement` chooses). A thread writes them to files, during training if they are in
+memory. A later run with the same key (:mod:`zoo_harness.frozen.cache.key`) reads the files instead of computing. An interrupted pass resumes, and damaged chunks are recomputed (:mod:`zoo_harness.frozen.cache.chunk_files`).
 If two processes need the same outputs, one computes and the other waits.
 """
 

@@ -1,9 +1,11 @@
-"""Features of many layers in one pass: the same numbers wherever they are kept, and nothing left behind."""
+"""Features of several layers in one pass: the same numbers wherever they are kept, and no files left behind."""
 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,13 +63,20 @@ def directly(network: nn.Module, data: ImageData, layer: FeatureLayer, *, pooled
     return pool_features(outputs[layer.path], layer) if pooled else outputs[layer.path].flatten(1)
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
 @pytest.mark.parametrize(
     ("pooled", "budget", "places"),
     [
-        (True, 2**30, {"memory"}),
-        (True, 15_000, {"memory", "disk"}),
-        (False, 2**30, {"memory"}),
-        (False, 60_000, {"memory", "disk"}),
+        (True, 2**31, {"memory"}),
+        (True, 30_000, {"memory", "disk"}),
+        (False, 2**31, {"memory"}),
+        (False, 120_000, {"memory", "disk"}),
         (False, 0, {"disk"}),
     ],
 )
@@ -75,62 +84,62 @@ def test_same_numbers_wherever_they_are_kept(
     network: nn.Module,
     layers: tuple[FeatureLayer, ...],
     data: ImageData,
-    tmp_path: Path,
+    folder: Path,
     pooled: bool,
     budget: int,
     places: set[str],
 ) -> None:
-    with layer_features(
-        network, layers, data, CPU, Silence(), pooled=pooled, memory_budget=budget, folder=tmp_path
-    ) as found:
+    scoring = Scoring(pooled=pooled, memory_budget=budget)
+    with layer_features(network, layers, data, CPU, scoring, Silence()) as found:
         assert {kept.kept_in for kept in found} == places
-        assert bool(list(tmp_path.iterdir())) == ("disk" in places)
+        assert bool(list(folder.iterdir())) == ("disk" in places)
         for kept, layer in zip(found, layers, strict=True):
             assert kept.layer == layer
             torch.testing.assert_close(kept.features, directly(network, data, layer, pooled=pooled))
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
     assert all(not module._forward_hooks for module in network.modules())
 
 
 def test_hooks_and_files_go_when_something_fails(
-    network: nn.Module, layers: tuple[FeatureLayer, ...], data: ImageData, tmp_path: Path
+    network: nn.Module, layers: tuple[FeatureLayer, ...], data: ImageData, folder: Path
 ) -> None:
-    wrong = (*layers, FeatureLayer("layer2", 7))
+    wrong, on_disk = (*layers, FeatureLayer("layer2", 7)), Scoring(memory_budget=0)
     with (
-        pytest.raises(DeclarationError, match="'layer2' is declared 7 wide"),
-        layer_features(network, wrong, data, CPU, Silence(), pooled=True, memory_budget=0, folder=tmp_path),
+        pytest.raises(DeclarationError, match="'layer2'"),
+        layer_features(network, wrong, data, CPU, replace(on_disk, pooled=True), Silence()),
     ):
         pass
-    with (
-        pytest.raises(KeyboardInterrupt),
-        layer_features(network, layers, data, CPU, Silence(), pooled=False, memory_budget=0, folder=tmp_path),
-    ):
+    with pytest.raises(KeyboardInterrupt), layer_features(network, layers, data, CPU, on_disk, Silence()):
         raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
     assert all(not module._forward_hooks for module in network.modules())
 
 
-def test_disk_without_room_is_told_before_anything_runs(
-    network: nn.Module,
-    layers: tuple[FeatureLayer, ...],
-    data: ImageData,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_layer_that_never_runs_is_an_error(data: ImageData, tiny_resnet: Backbone) -> None:
+    network = build_network("tiny", tiny_resnet.network)
+    network.idle = nn.Linear(2, 2)
+    unused = (FeatureLayer("idle", 2),)
+    with pytest.raises(DeclarationError) as raised, layer_features(network, unused, data, CPU, Scoring(), Silence()):
+        pass
+    assert (raised.value.code, raised.value.facts["layer"]) == ("layer-unused", "idle")
+
+
+def test_a_disk_without_room_is_an_error_before_anything_runs(
+    network: nn.Module, layers: tuple[FeatureLayer, ...], data: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")(10**9, 10**9 - 1000, 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
-    with (
-        pytest.raises(DataError, match=r"features need .* GiB beside the memory allowed.*--pool"),
-        layer_features(network, layers, data, CPU, Silence(), pooled=False, memory_budget=0, folder=tmp_path),
-    ):
+    on_disk = Scoring(memory_budget=0)
+    with pytest.raises(DataError) as raised, layer_features(network, layers, data, CPU, on_disk, Silence()):
         pass
+    assert (raised.value.code, raised.value.facts["free"]) == ("disk-full", 1000)
 
 
 @pytest.mark.parametrize("scoring", [Scoring(), Scoring(pooled=True), Scoring(order=3, memory_budget=200_000)])
 def test_scores_are_those_of_the_features(
-    network: nn.Module, layers: tuple[FeatureLayer, ...], data: ImageData, tmp_path: Path, scoring: Scoring
+    network: nn.Module, layers: tuple[FeatureLayer, ...], data: ImageData, scoring: Scoring
 ) -> None:
-    curve = score_layers(network, layers, data, CPU, scoring, Silence(), folder=tmp_path)
+    curve = score_layers(network, layers, data, CPU, scoring, Silence())
     assert [point.path for point in curve] == [RAW_PIXELS, *(layer.path for layer in layers)]
     pixels = zoo.separation(data.images.reshape(40, -1), data.labels, scoring.order)
     assert curve[0].separation.to_dict() == pixels.to_dict()

@@ -1,4 +1,4 @@
-"""Compiled steps: the compiler really runs, what it gives is tried first, and a step it gets wrong is not used."""
+"""Compiled steps: the compiler really runs, its steps are tried first, and wrong ones are not used."""
 
 from __future__ import annotations
 
@@ -94,18 +94,18 @@ def failing(_module: nn.Module) -> Callable[..., tuple[Tensor, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("compiler", "told"),
-    [(twice, "steps are not compiled: compiled, head 0 differs by up to "), (failing, "no C++ compiler found")],
+    ("compiler", "message"),
+    [(twice, "steps are not compiled: head 0 of compiled steps differs by up to "), (failing, "no C++ compiler found")],
 )
 def test_steps_that_are_not_the_network_s_are_not_used(
     compiler: Callable[[nn.Module], Callable[..., tuple[Tensor, ...]]],
-    told: str,
+    message: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(compiling, "_compiled", compiler)
     lines, found, used = trained(planned(compiled=True), "host")
     assert not used
-    assert told in lines[-1]
+    assert message in lines[-1]
     assert "\n" not in lines[-1]
     _lines, expected, _used = trained(planned(compiled=False), "host")
     assert all(torch.equal(found[name], value) for name, value in expected.items())

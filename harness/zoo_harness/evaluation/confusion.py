@@ -1,7 +1,4 @@
-"""Which classes a network takes for which: the confusion matrix of a run's headline split, and what stands out in it.
-
-The predictions of every image are kept while a split is evaluated, on the device, and are counted here at the end.
-"""
+"""Counts the confusion matrix of a run's headline split, and lists its largest errors."""
 
 from __future__ import annotations
 
@@ -17,11 +14,11 @@ from zoo_harness.util.atomic_files import write_text
 
 CONFUSION = "confusion.json"
 MOST_CLASSES = 1000  # more would be a matrix of many megabytes that is zero nearly everywhere
-_TOLD = 5
+_LISTED = 5
 
 
 class Confusion(Record):
-    """The content of ``confusion.json``: ``counts[i][j]`` images of class ``i`` were taken for class ``j``."""
+    """Hold the content of ``confusion.json``: ``counts[i][j]`` images of class ``i`` were predicted as class ``j``."""
 
     format: Literal["blockzoo confusion 1"] = "blockzoo confusion 1"
     split: str
@@ -34,7 +31,7 @@ class Confusion(Record):
 
 
 def count_confusion(labels: Tensor, predictions: Tensor, classes: tuple[str, ...], split: str) -> Confusion | None:
-    """The matrix of labels (N,) and predictions (N,), whole numbers; ``None`` for more than 1,000 classes.
+    """Count labels (N,) and predictions (N,), whole numbers; return ``None`` for more than 1,000 classes.
 
     >>> import torch
     >>> found = count_confusion(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), ("cat", "dog"), "test")
@@ -50,7 +47,7 @@ def count_confusion(labels: Tensor, predictions: Tensor, classes: tuple[str, ...
 
 
 def summarize(confusion: Confusion) -> ConfusionSummary:
-    """The pairs of classes that are confused most often, and the classes that are recognised worst; five of each.
+    """List the five most frequent confusions of two classes, and the five classes of the lowest accuracy.
 
     >>> found = summarize(Confusion(split="test", classes=("cat", "dog"), counts=((1, 1), (0, 1))))
     >>> found.pairs
@@ -61,17 +58,19 @@ def summarize(confusion: Confusion) -> ConfusionSummary:
     counts, names = np.array(confusion.counts), confusion.classes
     images = counts.sum(axis=1)
     wrong = counts - np.diag(np.diag(counts))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:_TOLD]
-    pairs = [(*divmod(int(place), len(names)),) for place in order if wrong.flat[place]]
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_LISTED]
+    pairs = [divmod(int(place), len(names)) for place in order if wrong.flat[place]]
     shares = [(counts[place, place] / images[place], place) for place in np.flatnonzero(images).tolist()]
     return ConfusionSummary(
         split=confusion.split,
         pairs=tuple(
-            ConfusedPair(true=names[true], predicted=names[taken], images=int(wrong[true, taken]), of=int(images[true]))
-            for true, taken in pairs
+            ConfusedPair(
+                true=names[true], predicted=names[predicted], images=int(wrong[true, predicted]), of=int(images[true])
+            )
+            for true, predicted in pairs
         ),
         worst=tuple(
             ClassAccuracy(name=names[place], accuracy=measure(float(share), int(images[place])))
-            for share, place in sorted(shares)[:_TOLD]
+            for share, place in sorted(shares)[:_LISTED]
         ),
     )

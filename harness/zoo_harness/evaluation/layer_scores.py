@@ -1,10 +1,9 @@
-"""The Separation Index family layer by layer: how well each layer of a network separates the classes."""
+"""Scores the Separation Index family layer by layer: how well each layer of a network separates the classes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -25,10 +24,10 @@ RAW_PIXELS = "raw pixels"
 
 @dataclass(frozen=True)
 class ScoredLayer:
-    """One point of a curve: a layer's path, or ``"raw pixels"``, the width of its features, and its scores.
+    """Hold one point of a curve: a layer's path, or ``"raw pixels"``, the width of its features, and its scores.
 
-    ``vector``: how its output was reduced to one vector: as declared (``average``, ``cls``, ...) or ``flatten``.
-    ``kept_in``: where the features were kept, in memory or in a file.
+    ``vector`` names the reduction of its output to one vector: as declared (``average``, ``cls``, ...) or ``flatten``.
+    ``kept_in`` is ``"memory"`` or ``"disk"``.
     """
 
     path: str
@@ -50,7 +49,6 @@ def score_layers(
     compute: ComputeContext,
     scoring: Scoring,
     progress: Progress,
-    folder: Path | None = None,
 ) -> list[ScoredLayer]:
     """Score the raw pixels and every layer, from one pass over the images.
 
@@ -59,33 +57,20 @@ def score_layers(
     pixels = data.raw_pixels
     scores = score_features(pixels, data.labels, compute, scoring)
     first = ScoredLayer(RAW_PIXELS, pixels.shape[1], "flatten", "memory", scores)
-    return [first, *score_outputs(network, layers, data, compute, scoring, progress, folder)]
+    return [first, *_score_outputs(network, layers, data, compute, scoring, progress)]
 
 
-def score_outputs(
+def _score_outputs(
     network: nn.Module,
     layers: Sequence[FeatureLayer],
     data: ImageData,
     compute: ComputeContext,
     scoring: Scoring,
     progress: Progress,
-    folder: Path | None = None,
     batch_size: int = 256,
 ) -> list[ScoredLayer]:
-    """Score every layer without the raw pixels; ``batch_size``: number of images that run at a time."""
-    half = scoring.memory_budget // 2
     curve = []
-    with layer_features(
-        network,
-        layers,
-        data,
-        compute,
-        progress,
-        pooled=scoring.pooled,
-        memory_budget=half,
-        folder=folder,
-        batch_size=batch_size,
-    ) as found:
+    with layer_features(network, layers, data, compute, scoring, progress, batch_size) as found:
         progress.stage("separation of the layers", 0)
         for kept in found:
             vector = kept.layer.pool if scoring.pooled else "flatten"
@@ -109,7 +94,7 @@ def run_curve(
     Raises :class:`~zoo.errors.ZooError` if a declared layer does not run or its features do not fit on the disk.
     """
     scoring = Scoring(order=min(DEFAULT_ORDER, len(images) - 1), pooled=True)
-    found = score_outputs(network, layers, images, compute, scoring, progress, batch_size=EVALUATION_BATCH_SIZE)
+    found = _score_outputs(network, layers, images, compute, scoring, progress, EVALUATION_BATCH_SIZE)
     scored = [
         LayerScores(path=layer.path, width=layer.width, vector=layer.vector, separation=recorded(layer.separation))
         for layer in found

@@ -1,4 +1,4 @@
-"""Evaluate."""
+"""Evaluates a network on a split in one pass: loss, accuracy, predictions and the features of a layer."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ EVALUATION_BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class SplitEvaluation:
-    """One pass over a split in inference mode: mean loss, accuracy, and the features ``(N, D)`` of a layer, if any.
+    """Hold the results of a pass in inference mode: mean loss, accuracy, and features ``(N, D)`` of a layer, if any.
 
-    ``predictions``: (N,) int64 on the device, the predicted class of each image. ``alternate_accuracy``: of two heads,
-    the accuracy of the mean where the first decides, and of the first where the mean does.
+    ``predictions``: (N,) int64 on the device, the predicted class of each image. ``alternate_accuracy``: accuracy of a
+    network with two heads by the other rule, which is the mean if the first head decides, and otherwise the first head.
     """
 
     loss: float
@@ -40,7 +40,7 @@ class SplitEvaluation:
 
     @property
     def collected(self) -> Tensor:
-        """The features, of a pass that was asked for them."""
+        """Return the features of a pass that collected them."""
         assert self.features is not None  # noqa: S101 - the caller has asked
         return self.features
 
@@ -48,13 +48,14 @@ class SplitEvaluation:
 def evaluate_split(
     trainable: TrainableModel, source: Source, compute: ComputeContext, layer: FeatureLayer | None, progress: Progress
 ) -> SplitEvaluation:
-    """Loss, accuracy and perhaps one layer's features of a split, in inference mode and in the order of the data.
+    """Evaluate a split in inference mode, in the order of the data, and collect the features of a layer, if given.
 
-    Of several processes the first has the features and predictions of all images.
+    If several processes run, the first gets the features and predictions of all images. Raises
+    :class:`~zoo.errors.ZooError` if the loss is not finite.
     """
     trainable.tuned.eval()
     total = torch.zeros((), dtype=torch.float64, device=compute.device)
-    correct, otherwise = torch.zeros(2, dtype=torch.int64, device=compute.device)
+    correct, alternate = torch.zeros(2, dtype=torch.int64, device=compute.device)
     other_rule: Literal["cls", "mean"] = "mean" if compute.predict == "cls" else "cls"
     processes = compute.processes
     share = len(processes.share(len(source)))
@@ -68,29 +69,28 @@ def evaluate_split(
             with capture(trainable.tuned.network, paths) as outputs:
                 logits = trainable.logits(inputs)
             total += summed_loss(logits, labels)
-            taken_for = prediction(logits, compute.predict).argmax(1)
-            predictions[done : done + len(labels)] = taken_for
-            correct += (taken_for == labels).sum()
+            predicted = prediction(logits, compute.predict).argmax(1)
+            predictions[done : done + len(labels)] = predicted
+            correct += (predicted == labels).sum()
             if two_heads:
-                otherwise += (prediction(logits, other_rule).argmax(1) == labels).sum()
+                alternate += (prediction(logits, other_rule).argmax(1) == labels).sum()
             if features is not None and layer is not None:
                 features[done : done + len(labels)] = pool_features(outputs[layer.path], layer).float().cpu()
             done += len(labels)
             progress.advance(len(labels) * processes.count)
-        processes.add(total, correct, otherwise)
+        processes.add(total, correct, alternate)
         predictions = processes.gather(predictions)
         features = None if features is None else processes.gather(features)
-    loss = float(total) / len(source)
+    n = len(source)
+    loss = float(total) / n
     if not math.isfinite(loss):
-        raise ZooError(f"evaluation: {not_finite_message(loss)}")
-    alternate_accuracy = measure(int(otherwise) / len(source), len(source)) if two_heads else None
-    return SplitEvaluation(
-        loss, measure(int(correct) / len(source), len(source)), features, predictions, alternate_accuracy
-    )
+        raise loss_not_finite("evaluation", loss)
+    alternate_accuracy = measure(int(alternate) / n, n) if two_heads else None
+    return SplitEvaluation(loss, measure(int(correct) / n, n), features, predictions, alternate_accuracy)
 
 
 def summed_loss(logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:
-    """Cross-entropy summed over the images and over the heads.
+    """Sum the cross-entropy over the images and over the heads.
 
     >>> float(summed_loss((torch.zeros(3, 2), torch.zeros(3, 2)), torch.tensor([0, 1, 1])) / 3)
     1.386...
@@ -100,7 +100,7 @@ def summed_loss(logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:
 
 
 def measure(value: float, n: int) -> Measurement:
-    """A proportion of ``n`` samples with its binomial standard error.
+    """Return a proportion of ``n`` samples with its binomial standard error.
 
     >>> measure(0.5, 100).standard_error
     0.05
@@ -108,6 +108,9 @@ def measure(value: float, n: int) -> Measurement:
     return Measurement(value=value, standard_error=math.sqrt(value * (1 - value) / n), n=n)
 
 
-def not_finite_message(loss: float) -> str:
-    """Say what to do about a loss that is not finite."""
-    return f"the loss is {loss}; lower --learning-rate, or check the weights and the data"
+def loss_not_finite(where: str, loss: float) -> ZooError:
+    """Return the error for a loss that is not finite; ``where`` names the pass."""
+    advice = "try a lower --learning-rate, or check the weights and the data"
+    return ZooError(
+        f"{where}: the loss is {loss}; expected a finite number; {advice}", code="loss-not-finite", loss=loss
+    )

@@ -1,4 +1,4 @@
-"""The scores that a run records for a split: those of order 2 of the whole Separation Index family, from one search."""
+"""Computes the scores that a run records for a split: the Separation Index family of order 2, from one search."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zoo_harness.separation.validation import Array, checked_features
 
 @dataclass(frozen=True)
 class Scoring:
-    """The options for scoring layers: see :func:`zoo.separation` and :mod:`zoo_harness.evaluation.layer_features`."""
+    """Hold the options of :func:`zoo.separation` for layers, and whether their outputs are pooled."""
 
     order: int = DEFAULT_ORDER
     pooled: bool = False

@@ -21,7 +21,7 @@ from zoo_harness.compute.precision import autocast
 from zoo_harness.data.augmentation import Draws
 from zoo_harness.data.batches import ImageSource, KeptSource
 from zoo_harness.data.decoding import ImageData
-from zoo_harness.frozen.cache.activation_cache import ActivationCache, open_activation_cache
+from zoo_harness.frozen.cache.activation_cache import ActivationCache
 from zoo_harness.frozen.cache.key import CachedTensor, CacheKey, EntryTitle, StoredName
 from zoo_harness.frozen.cache.placement import CachePolicy
 from zoo_harness.frozen.cache.rows import cached_tensor
@@ -101,7 +101,7 @@ def _suffix(
         )
         left = policy.less(sum(store.memory_bytes for store in stores))
         device = planned.request.compute.device
-        cache = open_activation_cache(key, title, left, device, say, progress)
+        cache = ActivationCache(key, title, left, device, say, progress)
         stores.append(stack.enter_context(cache))
         if stores[-1].place == "off":
             return _NO_ROOM

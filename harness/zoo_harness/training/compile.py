@@ -1,6 +1,6 @@
-"""Compiles what a training step runs with ``torch.compile``, and believes the result only after a trial.
+"""Compiles the training steps with ``torch.compile``, and uses the result only after a trial.
 
-Evaluation and whatever listens to layers run the network as it is: a compiled one does not call hooks.
+Evaluation, and code that hooks into layers, run the network as it is, because a compiled one does not call hooks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from zoo_harness.models.trainable_model import TrainableModel
 from zoo_harness.models.tuned_network import TunedNetwork
 
 Logits = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
-TOLERANCE = {"fp32": 1e-2, "bf16": 5e-2}  # of a gradient, relative to its largest value; fused sums round otherwise
+TOLERANCE = {"fp32": 1e-2, "bf16": 5e-2}  # of a gradient, relative to its largest value; fused sums round differently
 ROUNDING = 1e-6  # of the largest of all
 _SEED = 20_261_122
 
@@ -29,18 +29,14 @@ _SEED = 20_261_122
 def compiled(
     trainable: TrainableModel, partition: Partition | None, compute: ComputeContext, say: Callable[[str], None]
 ) -> TrainableModel:
-    """The trainable with compiled training steps, or as it was where they are not to be had; ``say`` gets which.
+    """Return the model with compiled training steps, or as it was if the trial fails; ``say`` gets the outcome.
 
-    ``partition`` is the one whose suffix the trainable trains, ``None`` for the whole network.
+    ``partition`` is the one whose suffix the model trains, ``None`` for the whole network.
     """
     started = time.perf_counter()
     inputs, _labels = next(iter(trainable.train.in_order(4)))
     try:
-        suffix = None if partition is None else partition.suffix_module
-        if partition is None or suffix is None:
-            faster = _of_whole(trainable.tuned)
-        else:
-            faster = _of_suffix(partition, suffix)
+        faster = _compiled_logits(trainable.tuned, partition)
         with preserve_state(trainable.tuned.network):
             fault = _fault(trainable, faster, inputs, compute)
     except Exception as error:  # whatever the compiler may raise
@@ -52,62 +48,50 @@ def compiled(
     return replace(trainable, logits_in_training=faster)
 
 
-def _of_suffix(partition: Partition, suffix: nn.Module) -> Logits:
-    module = _compiled(suffix)
-
-    def logits(kept: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        restored = (part.restore(values) for part, values in zip(partition.kept, kept, strict=True))
-        found: tuple[Tensor, ...] = module(*map(_of_any_number, restored))
-        return found
-
-    return logits
-
-
-def _of_whole(tuned: TunedNetwork) -> Logits:
-    module = _compiled(tuned.network)
+def _compiled_logits(tuned: TunedNetwork, partition: Partition | None) -> Logits:
+    suffix = None if partition is None else partition.suffix_module
+    module = _compiled(suffix or tuned.network)
 
     def logits(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        found = module(_of_any_number(inputs[0]))
+        if partition is not None and suffix is not None:
+            inputs = tuple(part.restore(values) for part, values in zip(partition.kept, inputs, strict=True))
+        for tensor in inputs:
+            torch._dynamo.maybe_mark_dynamic(tensor, 0)  # the last batch of an epoch is smaller
+        found = module(*inputs)
         return found if isinstance(found, tuple) else (found,)
 
     return logits
 
 
 def _compiled(module: nn.Module) -> Callable[..., Any]:
-    # Random numbers as the network draws them itself, so that a seed means the same.
+    # Random numbers as the network draws them itself, so that a seed gives the same ones.
     result: Callable[..., Any] = torch.compile(module, options={"fallback_random": True})
     return result
-
-
-def _of_any_number(tensor: Tensor) -> Tensor:
-    """The tensor, marked so that the last batch of an epoch, a smaller one, needs no compiling anew."""
-    torch._dynamo.maybe_mark_dynamic(tensor, 0)
-    return tensor
 
 
 def _fault(
     trainable: TrainableModel, faster: Logits, inputs: tuple[Tensor, ...], compute: ComputeContext
 ) -> str | None:
-    """What is wrong with the compiled step of these images, if anything."""
+    """Return the fault of the compiled step of these images, if any."""
     expected = _outcome(trainable.tuned, trainable.logits, inputs, compute)
     found = _outcome(trainable.tuned, faster, inputs, compute)
     if found.keys() != expected.keys():
         names = found.keys() ^ expected.keys()
-        return f"compiled it gives {len(found)} tensors, as it is {len(expected)}, e.g. {min(names)}"
+        return f"compiled steps have {len(found)} tensors, expected {len(expected)}: {min(names)}"
     reach = max(float(value.abs().amax()) for value in expected.values())
     for name, value in expected.items():
-        # Some gradients are sums of what cancels, as those of a bias before BatchNorm: nothing but rounding.
+        # Some gradients are rounding alone, because their summands cancel: those of a bias before BatchNorm.
         allowed = TOLERANCE[compute.precision] * float(value.abs().amax()) + ROUNDING * reach
         largest = float((found[name] - value).abs().amax())
         if not largest <= allowed:
-            return f"compiled, {name} differs by up to {largest:.2g}"
+            return f"{name} of compiled steps differs by up to {largest:.2g}"
     return None
 
 
 def _outcome(
     tuned: TunedNetwork, logits: Logits, inputs: tuple[Tensor, ...], compute: ComputeContext
 ) -> dict[str, Tensor]:
-    """Logits and gradients of one seeded step, by name."""
+    """Return logits and gradients of one seeded step, by name."""
     tuned.train()
     tuned.network.zero_grad(set_to_none=True)
     torch.manual_seed(_SEED)

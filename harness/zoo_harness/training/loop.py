@@ -1,8 +1,7 @@
-"""The training loop: the block that thaws and the head learn, the rest stands still.
+"""Trains the trained block and the head of a network epoch by epoch, and evaluates after each.
 
-``fine_tune`` takes a trainable, which says how a batch becomes logits: through the whole network, or, from what its
-frozen part gave, through the tail alone. Nothing in a step waits for the device: losses and counts stay there, and are
-looked at now and then.
+A trainable model computes logits of a batch with the whole network, or with the suffix alone from cached outputs of
+the frozen part. No step waits for the device: losses and counts stay there, and are checked every 64 steps.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zoo.backbone import FeatureLayer, Training
-from zoo.errors import UsageError, ZooError
+from zoo.errors import UsageError
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.compute.precision import autocast
 from zoo_harness.compute.sync_batch_norm import SharedBatchNorm
-from zoo_harness.evaluation.split_evaluation import SplitEvaluation, evaluate_split, not_finite_message
+from zoo_harness.evaluation.split_evaluation import SplitEvaluation, evaluate_split, loss_not_finite
 from zoo_harness.models.trainable_model import TrainableModel
 from zoo_harness.models.tuned_network import TunedNetwork, has_batch_statistics, prediction
 from zoo_harness.records.run import EpochRecord
@@ -30,15 +29,15 @@ from zoo_harness.training.optimizer import TrainingLoss, learning_rate, make_opt
 from zoo_harness.training.state import TrainingProgress, TrainingState
 from zoo_harness.util.progress import Progress
 
-STEPS_BETWEEN_CHECKS = 64  # steps between two looks at the losses, each of which waits for the device
+STEPS_BETWEEN_CHECKS = 64  # each check of the losses waits for the device
 
 
 @dataclass
 class Trainer:
-    """Training from wherever ``state`` stands to the last epoch, evaluating after each.
+    """Train from the epoch of ``state`` to the last one, and evaluate after each.
 
-    ``on_epoch`` gets each record as it is made; ``layer`` is the one whose features the last evaluation collects.
-    The order of the images depends on the seed and the epoch alone.
+    ``on_epoch`` gets each record and evaluation; ``layer`` is the one whose features the last evaluation collects. The
+    order of the images depends on the seed and the epoch alone.
     """
 
     trainable: TrainableModel
@@ -54,13 +53,16 @@ class Trainer:
 
     def __post_init__(self) -> None:
         if self.training.epochs and len(self.trainable.train) < 2:
-            raise UsageError(f"training needs at least 2 images, given {len(self.trainable.train)}")
+            images = len(self.trainable.train)
+            raise UsageError(
+                f"too few images to train: {images}; expected at least 2", code="too-few-images", images=images
+            )
         self._loss = TrainingLoss(self.training, self.trainable.train.labels, self.trainable.classes)
         self._parameters = tuple(self.trainable.tuned.trained_parameters().values())
         self._sharing_statistics = self.compute.processes.is_distributed and has_batch_statistics(self.trainable.tuned)
 
     def run(self) -> None:
-        """Train; raises :class:`~zoo.errors.ZooError` when the loss is no longer finite."""
+        """Train. Raises :class:`~zoo.errors.ZooError` if the loss is not finite."""
         while self.state.progress.epoch < self.training.epochs and not self._patience_is_over():
             epoch = self.state.progress.epoch + 1
             started = time.perf_counter()
@@ -90,7 +92,7 @@ class Trainer:
     def _train(self, epoch: int) -> tuple[float, float]:
         trainable, compute, count = self.trainable, self.compute, len(self.trainable.train)
         trainable.tuned.train()
-        # Dropout draws the same numbers whatever came before; several processes drop different ones.
+        # Dropout draws the same numbers whatever was drawn before, and other numbers in each process.
         torch.manual_seed(_mix(compute.seed, epoch, compute.processes.rank))
         plan = list(batches(count, self.training.batch_size, compute.seed, epoch))
         losses = torch.zeros(len(plan), dtype=torch.float64, device=compute.device)
@@ -98,18 +100,18 @@ class Trainer:
         last_checked = 0
         for step, (inputs, labels) in enumerate(trainable.train.epoch(epoch, plan)):
             rate = learning_rate(self.training, (epoch - 1) * len(plan) + step, len(plan))
-            losses[step], right = self._step(inputs, labels, len(plan[step]), rate)
-            correct += right
+            losses[step], count_correct = self._step(inputs, labels, len(plan[step]), rate)
+            correct += count_correct
             self.progress.advance(len(plan[step]))
             if step - last_checked == STEPS_BETWEEN_CHECKS - 1 or step == len(plan) - 1:
                 compute.processes.add(losses[last_checked : step + 1])
-                _refuse_infinite(losses[: step + 1], epoch)
+                _check_finite(losses[: step + 1], epoch)
                 last_checked = step + 1
         compute.processes.add(correct)
         return float(losses.sum()) / count, int(correct) / count
 
     def _step(self, inputs: tuple[Tensor, ...], labels: Tensor, images: int, rate: float) -> tuple[Tensor, Tensor]:
-        """One step on this process's part of a batch of so many images: its loss and right answers, summed."""
+        """Train on this process's part of a batch of a number of images; return its summed loss and correct count."""
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate
         self.state.optimizer.zero_grad(set_to_none=True)
@@ -126,15 +128,15 @@ class Trainer:
 
 
 def starting_state(tuned: TunedNetwork, training: Training) -> TrainingState:
-    """Where a run stands that has not begun."""
+    """Return the state of a run before its first epoch."""
     optimizer = make_optimizer(training, tuned.trained_parameters().values())
     return TrainingState(tuned, optimizer, TrainingProgress(), {})
 
 
 def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
-    """Indices of one epoch's batches, shuffled by seed and epoch.
+    """Yield the indices of one epoch's batches, shuffled by seed and epoch.
 
-    A single image left over joins the batch before it, since batch statistics of one image do not exist.
+    A single image left over joins the batch before it, because one image has no batch statistics.
 
     >>> [len(batch) for batch in batches(65, 32, seed=0, epoch=1)]
     [32, 33]
@@ -146,7 +148,7 @@ def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[NDAr
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """How many batches :func:`batches` makes of so many images.
+    """Return the number of batches that :func:`batches` yields.
 
     >>> steps_per_epoch(65, 32), steps_per_epoch(66, 32)
     (2, 3)
@@ -160,8 +162,8 @@ def _mix(seed: int, epoch: int, rank: int) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _refuse_infinite(losses: Tensor, epoch: int) -> None:
+def _check_finite(losses: Tensor, epoch: int) -> None:
     finite = losses.isfinite()
     if not bool(finite.all()):
         batch = int(finite.logical_not().nonzero()[0])
-        raise ZooError(f"training, epoch {epoch}, batch {batch + 1}: {not_finite_message(float(losses[batch]))}")
+        raise loss_not_finite(f"training, epoch {epoch}, batch {batch + 1}", float(losses[batch]))

@@ -1,7 +1,7 @@
-"""What moves the weights: the optimizer, its learning rate at every step, and the loss it minimises.
+"""Makes the optimizer, its learning rate at every step, and the loss that it minimises.
 
-All of it is a function of the settings and the number of steps done, so that a run that is resumed needs nothing but
-the optimizer's tensors.
+All of it is a function of the settings and the number of steps done, so that a resumed run needs only the optimizer's
+tensors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from zoo.backbone import Training
 
 
 def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer that the settings name, fused where its device has such a one.
+    """Make the optimizer of the settings, fused on a GPU.
 
     >>> make_optimizer(Training(optimizer="sgd", momentum=0.9), nn.Linear(2, 2).parameters()).defaults["momentum"]
     0.9
@@ -34,7 +34,7 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
 
 
 def learning_rate(training: Training, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of a step, counted from 0 over all epochs.
+    """Return the learning rate of a step, counted from 0 over all epochs.
 
     >>> slow = Training(epochs=4, learning_rate=1.0, schedule="cosine", warmup_epochs=1)
     >>> [round(learning_rate(slow, step, 2), 2) for step in range(8)]
@@ -58,9 +58,9 @@ def _share(training: Training, step: int, steps_per_epoch: int, warmup: float) -
 
 
 class TrainingLoss:
-    """The summed loss of a batch over its images and the network's heads: cross-entropy, smoothed and weighted.
+    """Sum the loss of a batch over its images and the network's heads: cross-entropy, smoothed and weighted.
 
-    ``labels``: (N,) int64 of the training split, from which balanced weights come.
+    ``labels``: (N,) int64 of the training split; balanced weights are computed from them.
 
     >>> loss = TrainingLoss(Training(), torch.tensor([0, 1, 1]), classes=2)
     >>> float(loss((torch.zeros(3, 2),), torch.tensor([0, 1, 1])) / 3)
@@ -75,7 +75,7 @@ class TrainingLoss:
             self._weights = len(labels) / (classes * images.to(torch.float32))
 
     def __call__(self, logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:
-        """The loss of logits (B, classes), one tensor a head, for labels (B,)."""
+        """Return the loss of logits (B, classes), one tensor a head, for labels (B,)."""
         if self._weights is not None and self._weights.device != labels.device:
             self._weights = self._weights.to(labels.device)
         return torch.stack([self._of_head(part, labels) for part in logits]).sum()

@@ -1,8 +1,8 @@
-"""Where a run stands after an epoch, so that it goes on after a kill as if nothing had happened.
+"""Saves the state of training after an epoch, so that a resumed run continues as if it had not been interrupted.
 
 The order of the images, dropout and augmentation depend on the seed and the epoch alone, and the learning rate on the
-step alone. So what a run needs besides its settings are the tensors that training changes, those of the optimizer, and
-the history. They are written after every epoch, all or nothing; what is frozen is not written again.
+step alone. Besides its settings a run needs only the tensors that training changes, those of the optimizer, and the
+history. They are written after every epoch, all or nothing; frozen tensors are not written again.
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ from zoo_harness.records.run import EpochRecord, Record
 
 STATE = "training_state.safetensors"
 _NOTE = "training"
+_OTHER_RUN = "the file is of another run; start again in a new folder"
 
 
 class TrainingProgress(Record):
-    """How far a run has come: its whole epochs, in order."""
+    """Hold the finished epochs of a run, in order."""
 
     history: tuple[EpochRecord, ...] = ()
 
     @property
     def epoch(self) -> int:
-        """How many epochs are done."""
+        """The number of finished epochs."""
         return len(self.history)
 
     @property
     def best(self) -> EpochRecord | None:
-        """The epoch of the best accuracy on the evaluation split, of equally good ones the first."""
+        """The first epoch of the highest accuracy on the evaluation split."""
         return max(self.history, key=lambda line: line.evaluation_accuracy, default=None)
 
 
 @dataclass
 class TrainingState:
-    """The tensors of a network that training changes, its optimizer, and a copy of those of the best epoch."""
+    """Hold a network, its optimizer, and a copy of the tensors that training changes, from the best epoch."""
 
     tuned: TunedNetwork
     optimizer: torch.optim.Optimizer
@@ -49,13 +50,13 @@ class TrainingState:
     best: dict[str, Tensor]
 
     def end_epoch(self, epoch: EpochRecord, *, keep_best: bool) -> None:
-        """Count an epoch, and keep a copy of its weights if it is the best so far."""
+        """Add an epoch, and copy its weights if it is the best so far."""
         self.progress = TrainingProgress(history=(*self.progress.history, epoch))
         if keep_best and self.progress.best is epoch:
             self.best = {name: tensor.clone() for name, tensor in mutable_tensors(self.tuned).items()}
 
     def restore_best_weights(self) -> None:
-        """Put the weights of the best epoch back into the network, where they were kept."""
+        """Copy the weights of the best epoch, if there are any, back into the network."""
         _copy(self.best, mutable_tensors(self.tuned))
 
     def save(self, directory: Path) -> None:
@@ -66,7 +67,7 @@ class TrainingState:
         write_tensors(directory / STATE, tensors, {_NOTE: self.progress.model_dump_json()})
 
     def load(self, directory: Path) -> None:
-        """Go back to where the run in this directory stood; nothing changes where it has not ended an epoch.
+        """Restore the state of the run in a directory; do nothing if it has not finished an epoch.
 
         Raises :class:`~zoo.errors.WeightsError` for a file that is damaged or of another network.
         """
@@ -76,40 +77,41 @@ class TrainingState:
         progress, tensors = _read(path)
         expected = mutable_tensors(self.tuned)
         network, best = _under("network.", tensors), _under("best.", tensors)
-        _check(network, expected, path)
-        if best:
-            _check(best, expected, path)
+        for found in (network, best or expected):
+            _check(found, expected, path)
         self.optimizer.load_state_dict(self._restored(_under("optimizer.", tensors), path))
         _copy(network, expected)
         self.best = {name: tensor.to(expected[name].device) for name, tensor in best.items()}
         self.progress = progress
 
-    def _names(self) -> list[str]:
-        return list(self.tuned.trained_parameters())
-
     def _of_optimizer(self) -> dict[str, Tensor]:
-        names = self._names()
+        names = list(self.tuned.trained_parameters())
         state: dict[int, dict[str, Any]] = self.optimizer.state_dict()["state"]
         return {
-            f"optimizer.{names[place]}.{key}": torch.as_tensor(value)
-            for place, values in state.items()
+            f"optimizer.{names[index]}.{key}": torch.as_tensor(value)
+            for index, values in state.items()
             for key, value in values.items()
             if value is not None
         }
 
     def _restored(self, tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
-        places = {name: place for place, name in enumerate(self._names())}
+        names = list(self.tuned.trained_parameters())
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             parameter, _, key = name.rpartition(".")
-            if parameter not in places:
-                raise WeightsError(f"{path}: the optimizer's tensor {name!r} belongs to nothing that this run trains")
-            state.setdefault(places[parameter], {})[key] = tensor
+            if parameter not in names:
+                raise WeightsError(
+                    f"{path}: optimizer tensor {name!r} is of no trained parameter; {_OTHER_RUN}",
+                    code="state-of-another-run",
+                    path=path,
+                    name=name,
+                )
+            state.setdefault(names.index(parameter), {})[key] = tensor
         return {**self.optimizer.state_dict(), "state": state}
 
 
 def mutable_tensors(tuned: TunedNetwork) -> dict[str, Tensor]:
-    """The tensors that training changes, by name: what has gradients, and the buffers of modules that train.
+    """Return the tensors that training changes, by name: trained parameters, and buffers of modules that train.
 
     >>> network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     >>> tuned = TunedNetwork(network, ("1",), ("1",), {"": True, "0": False, "1": True})
@@ -137,7 +139,9 @@ def _read(path: Path) -> tuple[TrainingProgress, dict[str, Tensor]]:
             return progress, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValidationError) as error:
         reason = str(error).splitlines()[0]
-        raise WeightsError(f"{path} cannot be read: {reason}; start again in a new folder") from error
+        raise WeightsError(
+            f"{path} cannot be read: {reason}; start again in a new folder", code="state-damaged", path=path
+        ) from error
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -151,7 +155,12 @@ def _check(found: dict[str, Tensor], expected: dict[str, Tensor], path: Path) ->
             for tensors in (found, expected)
         ]
         if kinds[0] != kinds[1]:
-            raise WeightsError(f"{path}: tensor {name!r} is {kinds[0]}, in this run {kinds[1]}; it is of another run")
+            raise WeightsError(
+                f"{path}: tensor {name!r} is {kinds[0]}; expected {kinds[1]}; {_OTHER_RUN}",
+                code="state-of-another-run",
+                path=path,
+                name=name,
+            )
 
 
 def _copy(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:

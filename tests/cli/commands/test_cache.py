@@ -38,15 +38,15 @@ def record_of(backbone: str, **changes: object) -> EntryRecord:
 
 def keep(folder: Path, record: EntryRecord, images: int, days_ago: float = 0) -> str:
     """Write outputs of a number of images and return the key of the entry."""
-    files = ChunkFiles(folder / record.key.digest, record)
+    files = ChunkFiles(folder / record.digest, record)
     assert files.acquire_write_lock()
-    for start in range(0, images, 512):
+    for number, start in enumerate(range(0, images, 512)):
         rows = bytearray(4096 * min(512, images - start))
-        files.write(start, [memoryview(rows)])
+        files.write(number, [memoryview(rows)])
     files.close()
     used = time.time() - days_ago * 24 * 3600
-    os.utime(folder / record.key.digest / "store.json", (used, used))
-    return record.key.digest
+    os.utime(folder / record.digest / "store.json", (used, used))
+    return record.digest
 
 
 @pytest.fixture

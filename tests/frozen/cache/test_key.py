@@ -1,4 +1,4 @@
-"""The key of cached outputs."""
+"""The key of cached outputs, and the record that names their folder."""
 
 from __future__ import annotations
 
@@ -8,24 +8,9 @@ import pytest
 import torch
 
 from zoo import Preprocessing
-from zoo_harness.frozen.cache.key import CachedTensor, CacheKey
+from zoo_harness.frozen.cache.key import CacheKey
 
-IMAGES = 1300
-KEPT = CachedTensor(name="block", shape=(16,), dtype="float32")
-
-
-def key_of(*kept: CachedTensor, images: int = IMAGES, **changes: Any) -> CacheKey:
-    given = {
-        "network": "test_resnet",
-        "weights": "a" * 64,
-        "kept": kept or (KEPT,),
-        "preprocessing": Preprocessing((32, 32)),
-        "images": images,
-        "fingerprint": "b" * 64,
-        "precision": "fp32",
-        "device": "cpu",
-    }
-    return CacheKey(**{**given, **changes})
+from .caches import IMAGES, KEPT, TITLE, digest_of, key_of
 
 
 @pytest.mark.parametrize(
@@ -47,15 +32,17 @@ def key_of(*kept: CachedTensor, images: int = IMAGES, **changes: Any) -> CacheKe
         {"software": {"torch": "0"}},
     ],
 )
-def test_whatever_determines_the_outputs_changes_the_key(change: dict[str, Any]) -> None:
-    assert key_of(**change).digest != key_of().digest
-    assert key_of().digest == CacheKey.model_validate_json(key_of().model_dump_json()).digest
+def test_whatever_determines_the_outputs_changes_the_digest(change: dict[str, Any]) -> None:
+    assert digest_of(key_of(**change)) != digest_of()
+    assert digest_of() == digest_of(CacheKey.model_validate_json(key_of().model_dump_json()))
 
 
-def test_the_format_of_the_files_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = key_of().digest
-    monkeypatch.setattr("zoo_harness.frozen.cache.key.FORMAT", "blockzoo features 3")
-    assert key_of().digest != before
+def test_the_split_and_the_format_change_the_digest_and_names_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digest_of()
+    assert digest_of(title=TITLE.model_copy(update={"backbone": "other", "dataset": "renamed"})) == before
+    assert digest_of(title=TITLE.model_copy(update={"split": "test"})) != before
+    monkeypatch.setattr("zoo_harness.frozen.cache.key.FORMAT", "blockzoo features 4")
+    assert digest_of() != before
 
 
 def test_the_key_names_the_software_that_computes() -> None:

@@ -1,7 +1,7 @@
 """List, clear and evict the entries of the cache folder.
 
-Each entry is a folder named by the digest of its key. A process that uses an entry holds its lock ``use`` together with
-others, and a process that clears it must hold that lock alone, so nothing is deleted under a run.
+Each entry is a folder named by the digest of its record. A process that uses an entry holds its lock ``use`` together
+with others, and a process that clears it must hold that lock alone, so nothing is deleted under a run.
 """
 
 from __future__ import annotations
@@ -19,19 +19,16 @@ from typing import Literal
 from pydantic import ValidationError
 
 from zoo_harness.frozen.cache.chunk_files import RECORD, USE_LOCK, stored_chunks
-from zoo_harness.frozen.cache.key import FORMAT, CacheKey, EntryRecord, installed_software
+from zoo_harness.frozen.cache.key import FORMAT, EntryRecord, installed_software
 from zoo_harness.util.byte_sizes import bytes_in_words, parse_bytes
 from zoo_harness.util.file_lock import FileLock
 
-LIMIT = 100 * 2**30
-_RESERVE = (0.02, 2**30)  # keep this share of the disk free, at most this number of bytes
 State = Literal["complete", "partial", "other version", "unreadable"]
 
 
 def cache_folder() -> Path:
     """Return ``$ZOO_CACHE_DIR`` or, if that is not set, ``blockzoo/features`` in the user's cache."""
-    named = os.environ.get("ZOO_CACHE_DIR")
-    if named:
+    if named := os.environ.get("ZOO_CACHE_DIR"):
         return Path(named).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "blockzoo" / "features"
 
@@ -41,8 +38,7 @@ def cache_limit() -> int:
 
     Raises :class:`~zoo.errors.UsageError` if the variable is not a size.
     """
-    given = os.environ.get("ZOO_CACHE_LIMIT")
-    return parse_bytes("ZOO_CACHE_LIMIT", given) if given else LIMIT
+    return parse_bytes("ZOO_CACHE_LIMIT", os.environ.get("ZOO_CACHE_LIMIT") or "100GiB")
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """The digest of its key, which is its folder's name."""
+        """The digest of its record, which is its folder's name."""
         return self.folder.name
 
     @property
@@ -85,15 +81,12 @@ class Entry:
 
 def entries(folder: Path) -> list[Entry]:
     """Return all entries of a cache folder, most recently used first; other files in it are ignored."""
-    try:
-        found = [path for path in folder.iterdir() if re.fullmatch(r"[0-9a-f]{32}", path.name) and path.is_dir()]
-    except FileNotFoundError:
-        return []
-    read = []
-    for path in found:
-        with contextlib.suppress(FileNotFoundError):  # another process clears or writes it now
-            read.append(_entry(path))
-    return sorted(read, key=lambda entry: entry.last_used, reverse=True)
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if re.fullmatch(r"[0-9a-f]{32}", path.name) and path.is_dir():
+            with contextlib.suppress(FileNotFoundError):  # another process clears or writes it now
+                found.append(_entry(path))
+    return sorted(found, key=lambda entry: entry.last_used, reverse=True)
 
 
 def clear(entry: Entry) -> bool:
@@ -119,74 +112,65 @@ def remove_leftovers(folder: Path) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
-def disk_shortage_reason(folder: Path, key: CacheKey, limit: int) -> str | None:
-    """Return why the outputs of a key cannot be kept in a cache folder, or ``None`` if they can."""
-    found = _entries_to_clear(folder, key, limit)
-    return found if isinstance(found, str) else None
+def make_room(folder: Path, record: EntryRecord, limit: int) -> Iterator[Entry]:
+    """Clear the least recently used entries until the outputs of a record fit; yield them.
 
-
-def make_room(folder: Path, key: CacheKey, limit: int) -> Iterator[Entry]:
-    """Clear entries until the outputs of a key fit, and yield them. Raises :class:`OSError` if they cannot fit."""
+    Raises :class:`OSError`, before it clears anything, if the outputs cannot fit.
+    """
     remove_leftovers(folder)
-    while found := _entries_to_clear(folder, key, limit):
-        if isinstance(found, str):
-            raise OSError(found)
-        yield from filter(clear, found)  # a process may have opened one since, so look again
+    while doomed := _entries_to_clear(folder, record, limit):
+        yield from filter(clear, doomed)  # a process may have opened one since, so look again
 
 
-def _entries_to_clear(folder: Path, key: CacheKey, limit: int) -> list[Entry] | str:
-    """Return the least recently used entries that must go for the outputs of a key, or why these cannot fit."""
-    found, digest = entries(folder), key.digest
-    needed = key.bytes - sum(entry.bytes for entry in found if entry.key == digest)
-    others = [entry for entry in found if entry.key != digest]
+def _entries_to_clear(folder: Path, record: EntryRecord, limit: int) -> list[Entry]:
+    found, size = entries(folder), record.key.bytes
+    needed = size - sum(entry.bytes for entry in found if entry.key == record.digest)
+    others = [entry for entry in found if entry.key != record.digest]
     used = [entry for entry in others if entry.in_use]
     idle = [entry for entry in others if entry not in used]
     # Processes that write take as much as their outputs need in the end.
     promised = sum(max(entry.bytes, entry.record.key.bytes if entry.record else 0) for entry in used)
     free = _free_bytes(folder) - promised + sum(entry.bytes for entry in used)
     allowed = limit - promised - sum(entry.bytes for entry in idle)
-    chosen = []
-    while needed > 0 and (needed > free or key.bytes > allowed):
-        if not idle or key.bytes > limit:
+    doomed = []
+    while needed > 0 and (needed > free or size > allowed):
+        if size > limit or not idle:
             if needed > free:
-                return f"{bytes_in_words(max(0, free))} free"
-            use = f", and running processes use {bytes_in_words(promised)}" if key.bytes <= limit else ""
-            return f"the cache may hold {bytes_in_words(limit)} (ZOO_CACHE_LIMIT){use}"
-        chosen.append(idle.pop())
-        free, allowed = free + chosen[-1].bytes, allowed + chosen[-1].bytes
-    return chosen
+                raise OSError(f"{bytes_in_words(max(0, free))} free")
+            use = f", and running processes use {bytes_in_words(promised)}" if size <= limit else ""
+            raise OSError(f"the cache may hold {bytes_in_words(limit)} (ZOO_CACHE_LIMIT){use}")
+        doomed.append(idle.pop())
+        free, allowed = free + doomed[-1].bytes, allowed + doomed[-1].bytes
+    return doomed
 
 
 def _free_bytes(folder: Path) -> int:
     """Return the bytes of the folder's disk that may be used; the folder itself need not exist yet."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     disk = shutil.disk_usage(existing)
-    return disk.free - min(int(_RESERVE[0] * disk.total), _RESERVE[1])
+    return disk.free - min(disk.total // 50, 2**30)  # some of the disk stays free
 
 
 def _entry(folder: Path) -> Entry:
-    size = 0
+    size, done = 0, 0
     for path in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):  # a writer has renamed it
             size += path.stat().st_blocks * 512
-    record, state = _read(folder / RECORD)
-    done = 0
+    path = folder / RECORD
+    record, state = _read(path)
     if record is not None:
         done = sum(len(record.key.chunk(number)) for number in stored_chunks(folder, record.key))
         if state == "complete" and done < record.key.images:
             state = "partial"
-    path = folder / RECORD
     return Entry(folder, state, record, size, done, (path if path.exists() else folder).stat().st_mtime)
 
 
 def _read(path: Path) -> tuple[EntryRecord | None, State]:
+    content = path.read_bytes() if path.exists() else b""
     try:
-        content = path.read_bytes()
         record = EntryRecord.model_validate_json(content)
-    except FileNotFoundError:
-        return None, "unreadable"
     except ValidationError:
         other = b'"blockzoo features ' in content and FORMAT.encode() not in content
         return None, "other version" if other else "unreadable"
-    same = record.key.software == installed_software() and record.key.digest == path.parent.name
+    same = record.key.software == installed_software() and record.digest == path.parent.name
     return record, "complete" if same else "other version"

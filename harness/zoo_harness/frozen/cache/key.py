@@ -17,7 +17,7 @@ from pydantic import Field
 from zoo.backbone import Preprocessing
 from zoo_harness.records.run import Record
 
-FORMAT: Final = "blockzoo features 2"
+FORMAT: Final = "blockzoo features 3"
 
 DtypeName = Literal[
     "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"
@@ -27,7 +27,7 @@ StoredName = Literal["float32", "float16", "bfloat16"]
 DTYPES: tuple[DtypeName, ...] = get_args(DtypeName)
 _ITEM_BYTES = dict(zip(DTYPES, (8, 4, 2, 2, 8, 4, 2, 1, 1, 1), strict=True))
 _SOFTWARE = ("blockzoo", "torch", "torchvision", "timm")
-_CHUNK_BYTES = 2**26
+_CHUNK_BYTES = 2**25
 _CHUNK_IMAGES = 512
 _CHUNK_STEP = 32  # a chunk holds a whole number of batches of the usual size
 Count = Annotated[int, Field(gt=0)]
@@ -91,12 +91,6 @@ class CacheKey(Record):
     software: dict[str, str] = Field(default_factory=installed_software)
 
     @property
-    def digest(self) -> str:
-        """32 hexadecimal digits that differ for every other key and for every other file format."""
-        content = json.dumps([FORMAT, self.model_dump(mode="json")], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:32]
-
-    @property
     def bytes(self) -> int:
         """The number of bytes that the outputs of all images take."""
         return self.images * sum(tensor.row_bytes for tensor in self.kept)
@@ -129,6 +123,15 @@ class EntryTitle(Record):
 class EntryRecord(Record):
     """Describe a cache entry in the file ``store.json`` beside its chunks."""
 
-    format: Literal["blockzoo features 2"] = FORMAT
+    format: Literal["blockzoo features 3"] = FORMAT
     title: EntryTitle
     key: CacheKey
+
+    @property
+    def digest(self) -> str:
+        """32 hexadecimal digits that differ for every other key, split and file format; they name the folder.
+
+        With the split, because a run has two entries open, and must not wait for itself if their images are the same.
+        """
+        content = json.dumps([FORMAT, self.title.split, self.key.model_dump(mode="json")], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:32]

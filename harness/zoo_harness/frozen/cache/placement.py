@@ -55,7 +55,12 @@ class CachePolicy:
         chosen = cast("Cache", check_choice("--cache", cache, CACHES))
         allowed = None if budget is None else parse_bytes("--cache-budget", budget)
         if allowed is not None and chosen in ("disk", "off"):
-            raise UsageError(f"--cache-budget limits memory, and --cache {chosen} uses none; leave one of them out")
+            raise UsageError(
+                f"--cache-budget {budget} limits memory, and --cache {chosen} uses none; leave one of them out",
+                code="option-unused",
+                option="--cache-budget",
+                given=budget,
+            )
         return cls(chosen, allowed)
 
     def places(self, device: str) -> tuple[Place, ...]:
@@ -91,6 +96,6 @@ class CachePolicy:
         share = _SHARES[place] if self.cache == "auto" and self.budget is None else 1.0
         share /= self.processes if place == "host" else 1
         if needed > free * share:
-            part = "" if share == 1 else f", of which the cache may use {share:.0%}"
+            part = "" if share == 1 else f", and the cache may use {share:.0%} of them"
             return f"{bytes_in_words(free)} free{part}"
         return None

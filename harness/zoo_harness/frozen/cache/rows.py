@@ -19,16 +19,16 @@ def cached_tensor(name: str, example: Tensor, stored: StoredName | None = None) 
     return CachedTensor(
         name=name,
         shape=tuple(example.shape[1:]),
-        dtype=dtype_name(example.dtype),
+        dtype=_dtype_name(example.dtype),
         stored=stored,
         channels_last=last and example.is_contiguous(memory_format=torch.channels_last),
     )
 
 
-def torch_dtype(spec: CachedTensor) -> torch.dtype:
-    """Return the dtype of stored rows."""
-    dtype: torch.dtype = getattr(torch, spec.stored_dtype)
-    return dtype
+def empty_rows(spec: CachedTensor, images: int, device: torch.device | None, *, pinned: bool = False) -> Tensor:
+    """Return uninitialised rows of stored values for a number of images."""
+    dtype = getattr(torch, spec.stored_dtype)
+    return torch.empty((images, *spec.row_shape), dtype=dtype, device=device, pin_memory=pinned)
 
 
 def as_rows(spec: CachedTensor, tensor: Tensor) -> Tensor:
@@ -40,17 +40,19 @@ def as_rows(spec: CachedTensor, tensor: Tensor) -> Tensor:
     >>> as_rows(CachedTensor(name="cls", shape=(2,), dtype="float32", stored="float16"), torch.ones(3, 2)).dtype
     torch.float16
     """
-    if tuple(tensor.shape[1:]) != spec.shape or dtype_name(tensor.dtype) != spec.dtype:
-        given = f"{dtype_name(tensor.dtype)} {tuple(tensor.shape)}"
+    if tuple(tensor.shape[1:]) != spec.shape or _dtype_name(tensor.dtype) != spec.dtype:
+        given = f"{tensor.dtype} {tuple(tensor.shape)}"
         raise ValueError(f"cached tensor {spec.name!r}: expected {spec.dtype} (B, *{spec.shape}), given {given}")
     values = tensor.detach().movedim(1, -1) if spec.channels_last else tensor.detach()
-    if spec.stored_dtype == spec.dtype:
-        return values
-    stored = values.to(torch_dtype(spec))
-    if (stored.isinf() & ~values.isinf()).any():
+    stored = values.to(getattr(torch, spec.stored_dtype))
+    if spec.stored and (stored.isinf() & ~values.isinf()).any():
         raise ZooError(
-            f"output {spec.name!r} reaches {float(values[values.isfinite()].abs().max()):.4g}, too large for "
-            f"{spec.stored_dtype}; take --cache-dtype bf16, or exact for {spec.dtype}"
+            f"output {spec.name!r} is too large for {spec.stored}: "
+            f"{float(values[values.isfinite()].abs().max()):.4g}; try --cache-dtype bf16, or exact for {spec.dtype}",
+            code="cache-overflow",
+            option="--cache-dtype",
+            name=spec.name,
+            dtype=spec.stored,
         )
     return stored
 
@@ -66,8 +68,7 @@ def bytes_of(rows: Tensor) -> memoryview:
     return rows.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def dtype_name(dtype: torch.dtype) -> DtypeName:
-    """Return the name of a dtype, which must be one that can be cached."""
+def _dtype_name(dtype: torch.dtype) -> DtypeName:
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise ValueError(f"tensors of {name} cannot be cached; expected one of {', '.join(DTYPES)}")

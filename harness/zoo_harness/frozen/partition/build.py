@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import fx, nn
 
-from zoo_harness.frozen.partition.cut import BatchSize, Cut, Mode, SameDevice
+from zoo_harness.frozen.partition.cut import BatchSize, Cut, Mode, SameDevice, substitute
 from zoo_harness.frozen.partition.side_effects import CannotPartitionError, storage
-from zoo_harness.frozen.partition.trace import Effects, Trace
+from zoo_harness.frozen.partition.trace import Trace
 from zoo_harness.models.tuned_network import TunedNetwork
 
 
@@ -29,16 +29,11 @@ def overwritten(modes: tuple[Mode, Mode], cut: Cut) -> set[int]:
     """Return the numbers of kept results that the suffix of either mode writes to."""
     found: set[int] = set()
     for mode in modes:
-        written: set[int] = set()
-        for node, number in mode.numbers.items():
-            if number in cut.suffix:
-                effects: Effects = node.meta["effects"]
-                written |= effects.writes
-        found |= {
-            number
-            for node, number in mode.numbers.items()
-            if number in cut.kept and storage(node.meta["value"]) in written
+        numbered = mode.numbers.items()
+        written = {
+            memory for node, number in numbered if number in cut.suffix for memory in node.meta["effects"].writes
         }
+        found |= {number for node, number in numbered if number in cut.kept and storage(node.meta["value"]) in written}
     return found
 
 
@@ -56,9 +51,7 @@ class SuffixBuilder:
     """
 
     def __init__(self, tuned: TunedNetwork, mode: Mode, cut: Cut, written: set[int]) -> None:
-        self._mode = mode
-        self._cut = cut
-        self._graph = fx.Graph()
+        self._mode, self._cut, self._graph = mode, cut, fx.Graph()
         self._inputs = {number: self._graph.placeholder(f"kept_{index}") for index, number in enumerate(cut.kept)}
         self._first = self._inputs[cut.kept[0]]
         for number in written:
@@ -110,7 +103,7 @@ class SuffixBuilder:
         number = self._cut.same_as.get(number, number)
         if number in self._inputs:
             return self._inputs[number]
-        value = self._cut.substitute(number)
+        value = substitute(*self._cut.steps[number].values)
         if value is None:
             raise CannotPartitionError(f"the output of {_name(node)!r} cannot be kept image by image")
         return self._literal(value)

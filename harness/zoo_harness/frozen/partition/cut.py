@@ -87,10 +87,6 @@ class Cut:
     steps: dict[int, Step]
     same_as: dict[int, int]
 
-    def substitute(self, number: int) -> Any:
-        """Return the suffix's replacement for a value of the prefix that is no tensor; see :func:`substitute`."""
-        return substitute(*self.steps[number].values)
-
 
 class Numbering:
     """Give the same number to the same step of several recordings."""
@@ -154,17 +150,18 @@ def substitute(small: Any, large: Any) -> Any:
     >>> substitute(128, 192), substitute(7, 7), substitute(torch.zeros(2), torch.zeros(3))
     (BatchSize(times=64), 7, None)
     """
-    if isinstance(small, torch.device):
-        return SameDevice()
-    if isinstance(small, (tuple, list)) and isinstance(large, (tuple, list)) and len(small) == len(large):
-        parts = tuple(map(substitute, small, large))
-        return None if None in parts else parts
-    if isinstance(small, (bool, str, float)):
-        return small if small == large else None
-    if not isinstance(small, int):
-        return None
-    times = large - small
-    return small if not times else BatchSize(times) if small == BATCHES[0] * times else None
+    match small:
+        case torch.device():
+            return SameDevice()
+        case tuple() | list() if isinstance(large, (tuple, list)) and len(small) == len(large):
+            parts = tuple(map(substitute, small, large))
+            return None if None in parts else parts
+        case bool() | str() | float():
+            return small if small == large else None
+        case int():
+            times = large - small
+            return small if not times else BatchSize(times) if small == BATCHES[0] * times else None
+    return None
 
 
 def memory_order(values: Tensor) -> tuple[int, ...] | None:
@@ -217,11 +214,10 @@ def _close(mode: Mode, steps: dict[int, Step], suffix: set[int]) -> None:
     """Add to the suffix the steps that follow it, and those that overwrite memory it has read."""
     read_by_suffix: set[int] = set()
     for node, number in mode.numbers.items():
-        effects: Effects = node.meta["effects"]
-        if steps[number].dependencies & suffix or effects.writes & read_by_suffix:
+        if steps[number].dependencies & suffix or node.meta["effects"].writes & read_by_suffix:
             suffix.add(number)
         if number in suffix:
-            read_by_suffix |= effects.reads
+            read_by_suffix |= node.meta["effects"].reads
 
 
 def _pull_back(modes: tuple[Mode, Mode], steps: dict[int, Step], suffix: set[int]) -> set[int]:
@@ -258,9 +254,7 @@ def _saves_nothing(number: int, steps: dict[int, Step], suffix: set[int]) -> boo
 def _should_move(number: int, steps: dict[int, Step], present: set[int], overwritten: set[int]) -> bool:
     """Tell whether the suffix should run a step of the frontier; the results ``present`` are there anyway."""
     step = steps[number]
-    if step.node.op == "placeholder":
-        return False
-    if substitute(*step.values) is not None:
+    if step.node.op == "placeholder" or substitute(*step.values) is not None:
         return False
     cost = _cost(step)
     if cost == math.inf or not step.depends_on_images:
@@ -276,20 +270,17 @@ def _overwritten_later(modes: tuple[Mode, Mode], suffix: set[int]) -> set[int]:
     for mode in modes:
         written: set[int] = set()
         for node in reversed(mode.trace.nodes):
-            effects: Effects = node.meta["effects"]
-            if effects.reads & written:
+            if node.meta["effects"].reads & written:
                 found.add(mode.numbers[node])
             if mode.numbers[node] not in suffix:
-                written |= effects.writes
+                written |= node.meta["effects"].writes
     return found
 
 
 def _cost(step: Step) -> float:
     """Return the bytes that its result takes for an image; infinite if it has not one row for each image."""
-    if substitute(*step.values) is not None:
-        return 0
     small, large = step.values
-    if not step.depends_on_images:
+    if not step.depends_on_images or substitute(small, large) is not None:
         return 0
     if not isinstance(small, Tensor) or (small.shape[:1], large.shape[:1]) != ((BATCHES[0],), (BATCHES[1],)):
         return math.inf

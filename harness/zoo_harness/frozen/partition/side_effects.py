@@ -24,10 +24,9 @@ def preserve_state(network: nn.Module) -> Iterator[None]:
     """Restore flags and other numbers, buffers, gradients and random states when the body ends."""
     flags = {module: module.training for module in network.modules()}
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    buffers_and_weights = [*network.buffers(), *network.parameters()]
     gradients = {parameter: parameter.grad for parameter in network.parameters()}
     attributes = [(module, {**vars(module)}) for module in network.modules()]
-    devices = {tensor.get_device() for tensor in buffers_and_weights} - {-1}
+    devices = {tensor.get_device() for tensor in (*network.buffers(), *network.parameters())} - {-1}
     try:
         with preserve_random_states(), torch.random.fork_rng(devices):
             yield
@@ -57,7 +56,8 @@ def preserve_attributes(network: nn.Module) -> Iterator[None]:
     finally:
         for held, originals in saved:
             counted += [name for name, value in originals.items() if _is_another_number(value, held.get(name))]
-            restore_dict(held, originals)
+            held.clear()
+            held.update(originals)
     if counted:
         raise CannotPartitionError(f"its forward method changes its own attribute {counted[0]!r}, which it may go by")
 
@@ -86,12 +86,6 @@ def write_buffers(network: nn.Module, saved: dict[str, Tensor]) -> None:
         for name, buffer in network.named_buffers():
             if name in saved and buffer.device.type != "meta":
                 buffer.copy_(saved[name])
-
-
-def restore_dict(held: dict[str, Any], originals: dict[str, Any]) -> None:
-    """Give a dictionary its original content, in place."""
-    held.clear()
-    held.update(originals)
 
 
 def tensors_in(value: object) -> list[Tensor]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -25,7 +26,6 @@ from zoo_harness.frozen.partition.side_effects import (
     preserve_attributes,
     preserve_random_states,
     random_states,
-    restore_dict,
     storage,
     tensors_in,
 )
@@ -100,26 +100,13 @@ def trace_network(network: nn.Module, images: Tensor, heads: set[nn.Module], opa
             return Trace(root, [node for node in graph.nodes if node.op != "output"], tracer.entered)
 
 
-@contextlib.contextmanager
-def on_meta(network: nn.Module) -> Iterator[None]:
+def on_meta(network: nn.Module) -> contextlib.AbstractContextManager[None]:
     """Replace the network's tensors by ones without values while the body runs: running it then costs nothing."""
-    replacements: dict[Tensor, Tensor] = {}
-
-    def replacement(tensor: Tensor) -> Tensor:
-        if tensor not in replacements:
-            empty = torch.empty_like(tensor, device="meta", requires_grad=False)
-            learns = isinstance(tensor, nn.Parameter)
-            replacements[tensor] = nn.Parameter(empty, requires_grad=tensor.requires_grad) if learns else empty
-        return replacements[tensor]
-
-    with contextlib.ExitStack() as originals:
-        for module in network.modules():
-            held: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-            for tensors in held:
-                originals.callback(restore_dict, tensors, dict(tensors))
-                for name, tensor in [*tensors.items()]:
-                    tensors[name] = None if tensor is None else replacement(tensor)
-        yield
+    tensors = {name: torch.empty_like(buffer, device="meta") for name, buffer in network.named_buffers()}
+    for name, parameter in network.named_parameters():
+        empty = torch.empty_like(parameter, device="meta", requires_grad=False)
+        tensors[name] = nn.Parameter(empty, parameter.requires_grad)
+    return _reparametrize_module(network, tensors, tie_weights=True)
 
 
 @contextlib.contextmanager
@@ -127,7 +114,6 @@ def _guard_compiled_code() -> Iterator[None]:
     """Refuse calls of compiled code, which takes a proxy for a tensor and crashes."""
     guarded = [(torch.autograd.Function, "apply"), (torch.jit.ScriptFunction, "__call__")]
     guarded.append((torch._C.ScriptMethod, "__call__"))
-    originals = [(kind, name, kind.__dict__[name]) for kind, name in guarded]
 
     def guard(original: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -137,14 +123,13 @@ def _guard_compiled_code() -> Iterator[None]:
 
         return call
 
-    try:
-        for kind, name, original in originals:
+    with contextlib.ExitStack() as originals:
+        for kind, name in guarded:
+            original = kind.__dict__[name]
+            originals.callback(setattr, kind, name, original)
             by_class = isinstance(original, classmethod)
             setattr(kind, name, classmethod(guard(original.__func__)) if by_class else guard(original))
         yield
-    finally:
-        for kind, name, original in originals:
-            setattr(kind, name, original)
 
 
 class _Tracer(fx.Tracer):

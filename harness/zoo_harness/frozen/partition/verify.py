@@ -85,17 +85,13 @@ def _outcome(partition: Partition, logits: Callable[[], tuple[Tensor, ...]]) -> 
     tuned.network.zero_grad(set_to_none=True)
     torch.manual_seed(SEED)
     parts = logits()
-    torch.stack([_loss(part) for part in parts]).sum().backward()
+    labels = torch.arange(len(parts[0]), device=parts[0].device) % parts[0].shape[1]
+    torch.stack([nn.functional.cross_entropy(part.float(), labels) for part in parts]).sum().backward()
     named |= {f"logits {index} in training": part.detach().clone() for index, part in enumerate(parts)}
     for name, parameter in tuned.network.named_parameters():
         if parameter.grad is not None:
             named[f"the gradient of {name}"] = parameter.grad
     return named | {f"the buffer {name}": buffer.clone() for name, buffer in tuned.network.named_buffers()}
-
-
-def _loss(logits: Tensor) -> Tensor:
-    labels = torch.arange(len(logits), device=logits.device) % logits.shape[1]
-    return nn.functional.cross_entropy(logits.float(), labels)
 
 
 def _check_rows(partition: Partition, images: Tensor, kept: tuple[Tensor, ...]) -> None:
@@ -104,7 +100,7 @@ def _check_rows(partition: Partition, images: Tensor, kept: tuple[Tensor, ...]) 
     for part, rows, fewer in zip(partition.kept, kept, partition.prefix(images[:half].clone()), strict=True):
         expected = (len(images), *part.shape)
         if rows.shape != expected or rows.dtype != part.dtype:
-            raise CannotPartitionError(f"{part.name!r} gives {tuple(rows.shape)}, expected {expected}")
+            raise CannotPartitionError(f"the output of {part.name!r} is {tuple(rows.shape)}; expected {expected}")
         if rows.is_floating_point():
             scale = float(rows.abs().amax()) or 1.0
             largest = float((rows[:half].float() - fewer.float()).abs().amax())

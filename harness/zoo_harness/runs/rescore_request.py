@@ -57,7 +57,7 @@ def rescore_checkpoint(
     from zoo_harness.checkpoints.load import load_folder
     from zoo_harness.compute.allocator import keep_freed_memory
     from zoo_harness.compute.device import choose_device
-    from zoo_harness.compute.isolation import isolated
+    from zoo_harness.compute.precision import isolated
     from zoo_harness.runs.rescore import load_scored_data, rescore
 
     keep_freed_memory()

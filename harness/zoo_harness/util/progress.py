@@ -6,20 +6,14 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """What is told of a long task: ``stage`` begins a part of so many images, ``advance`` counts them."""
+    """Receiver of progress: ``stage`` begins a part with a number of images, ``advance`` counts finished ones."""
 
     def stage(self, name: str, images: int) -> None:
         """Begin a part."""
 
     def advance(self, images: int) -> None:
-        """Count images that are done."""
+        """Count finished images."""
 
 
-class Silence:
-    """Progress that nobody watches."""
-
-    def stage(self, name: str, images: int) -> None:
-        """Do nothing."""
-
-    def advance(self, images: int) -> None:
-        """Do nothing."""
+class Silence(Progress):
+    """Ignore all progress."""

@@ -78,7 +78,8 @@ def in_memory(
             f"class {names[empty[0]]!r:.100} has no training image ({len(empty)} such class(es))", code="class-empty"
         )
     if test is not None:
-        tested = _Split(*(test if isinstance(test, tuple) and len(test) == 2 else (test, None)), "test ")
+        is_pair = isinstance(test, tuple) and len(test) == 2
+        tested = _Split(test[0], test[1], "test ") if is_pair else _Split(test, None, "test ")
         if classes is None and tested.classes not in (None, names):
             raise DataError(
                 f"classes of test are wrong: {shortened(tested.classes)}; expected {shortened(names)}",

@@ -15,5 +15,11 @@ class Progress(Protocol):
         """Count finished images."""
 
 
-class Silence(Progress):
+class Silence:
     """Ignore all progress."""
+
+    def stage(self, name: str, images: int) -> None:
+        """Do nothing."""
+
+    def advance(self, images: int) -> None:
+        """Do nothing."""

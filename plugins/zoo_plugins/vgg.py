@@ -57,7 +57,8 @@ def _convolutional_layers(name: str) -> tuple[FeatureLayer, ...]:
 
 def _convolutions(name: str) -> list[int]:
     """Return the indices of the convolutions in ``features``: a ReLU follows each, a max pool each block."""
-    indices, first = [], 0
+    indices: list[int] = []
+    first = 0
     for count in CONVOLUTIONS[name]:
         indices += range(first, first + 2 * count, 2)
         first += 2 * count + 1

@@ -128,13 +128,7 @@ def test_held_out_part_and_per_class_together() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"per_class": 5, "limit": 5},
-        {"per_class": 0},
-        {"limit": -1},
-        {"val_fraction": 1.0},
-        {"val_fraction": 0.0},
-    ],
+    [{"per_class": 5, "limit": 5}, {"per_class": 0}, {"limit": -1}, {"val_fraction": 1.0}, {"val_fraction": 0.0}],
 )
 def test_a_subset_that_cannot_exist(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(options)).replace("_", "-")):

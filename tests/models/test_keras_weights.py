@@ -300,11 +300,7 @@ def test_names_that_keras_never_writes(tmp_path: Path, names: Any, fault: str) -
 
 @pytest.mark.parametrize(
     "layer",
-    [
-        {"count": np.zeros(1)},
-        {"kernel": np.zeros((1, 2, 3))},
-        {"kernel": np.zeros((1, 1)), "gamma": np.zeros(1)},
-    ],
+    [{"count": np.zeros(1)}, {"kernel": np.zeros((1, 2, 3))}, {"kernel": np.zeros((1, 1)), "gamma": np.zeros(1)}],
     ids=["unknown variable", "3-D kernel", "two weights"],
 )
 def test_layer_of_an_unknown_kind(tmp_path: Path, layer: dict[str, Any]) -> None:

@@ -259,19 +259,19 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
         (small(Idle, features=(FeatureLayer("unused", 12), *FEATURES)), "feature layer 'unused' exists but never runs"),
         (
             small(features=(FeatureLayer("block1", 9), *FEATURES[1:])),
-            "feature layer 'block1' is declared 9 wide with pool 'average', but its output is 8 wide",
+            "feature layer 'block1' is declared 9 wide with pool 'average', but gives 8",
         ),
         (
             small(features=(FeatureLayer("block1", 8, pool="flatten"), *FEATURES[1:])),
-            "feature layer 'block1' is declared 8 wide with pool 'flatten', but its output is 392 wide",
+            "feature layer 'block1' is declared 8 wide with pool 'flatten', but gives 392",
         ),
         (
             small(features=(FeatureLayer("block1", 8, pool="cls"), *FEATURES[1:])),
-            "output of feature layer 'block1' has the wrong shape for pool 'cls': (2, 8, 7, 7)",
+            "shape of feature layer 'block1' does not fit pool 'cls': (2, 8, 7, 7)",
         ),
         (
             small(features=(FeatureLayer("block1", 8, pool="average_channels_last"), *FEATURES[1:])),
-            "feature layer 'block1' is declared 8 wide with pool 'average_channels_last', but its output is 7 wide",
+            "feature layer 'block1' is declared 8 wide with pool 'average_channels_last', but gives 7",
         ),
         (
             small(InTuple, features=(FeatureLayer("pair", 3), *FEATURES)),

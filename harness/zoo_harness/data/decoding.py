@@ -102,11 +102,7 @@ class _Selected:
 
 
 def decode_split(
-    split: ImageSplit,
-    indices: NDArray[np.int64],
-    classes: tuple[str, ...],
-    name: str,
-    transform: BatchTransform,
+    split: ImageSplit, indices: NDArray[np.int64], classes: tuple[str, ...], name: str, transform: BatchTransform
 ) -> tuple[ImageData, SplitRecord]:
     """Decode the images of a split at these indices; return them with their record."""
     selected = select_images(split, indices)

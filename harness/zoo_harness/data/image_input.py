@@ -40,15 +40,7 @@ def as_batches(images: Images) -> Iterator[Tensor]:
     if not images:
         raise UsageError(f"images: the list is empty; {_EXPECTED}", code="images-empty", image="images")
     for index, image in enumerate(images):
-        name = f"images[{index}]"
-        batch = _as_batch(image, name)
-        if not _is_one_image(image):
-            raise UsageError(
-                f"{name} is a batch: {tuple(batch.shape)}; expected one image per item of a list; pass the batch alone",
-                code="image-shape",
-                image=name,
-            )
-        yield batch
+        yield _as_one_image(image, f"images[{index}]")
 
 
 def one_image(given: object, name: str) -> NDArray[np.uint8]:
@@ -66,14 +58,7 @@ def one_image(given: object, name: str) -> NDArray[np.uint8]:
             given = _channels_last(_rounded(given, name))
         elif given.ndim == 3 and given.shape[2] != 3:
             given = _channels_last(given)
-    batch = _as_batch(given, name)
-    if not _is_one_image(given):
-        raise UsageError(
-            f"{name} is not one image: {tuple(batch.shape)}; expected (H, W) or (H, W, 3)",
-            code="image-shape",
-            image=name,
-        )
-    pixels: NDArray[np.uint8] = batch[0].numpy(force=True)
+    pixels: NDArray[np.uint8] = _as_one_image(given, name)[0].numpy(force=True)
     return pixels
 
 
@@ -99,6 +84,17 @@ def _channels_last(image: Tensor) -> Tensor:
     if image.ndim != 3 or image.shape[0] not in (1, 3):
         return image
     return image[0] if image.shape[0] == 1 else image.permute(1, 2, 0)
+
+
+def _as_one_image(given: object, name: str) -> Tensor:
+    batch = _as_batch(given, name)
+    if not _is_one_image(given):
+        raise UsageError(
+            f"{name} is a batch: {tuple(batch.shape)}; expected one image; pass the batch alone",
+            code="image-shape",
+            image=name,
+        )
+    return batch
 
 
 def _as_batch(given: object, name: str) -> Tensor:

@@ -325,7 +325,7 @@ def _read_labels(labels: Any, name: str, first: int = 0) -> list[Label]:
     for index, value in enumerate(values, first):
         if isinstance(value, list | tuple | np.ndarray | Tensor):
             raise DataError(
-                f"{name}: {value!r:.100} of image {index}; expected one label per image; try labels.argmax(1)",
+                f"label of image {index} is a {type(value).__name__}; expected one label; try labels.argmax(1)",
                 code="label-shape",
                 argument=name,
                 index=index,

@@ -134,7 +134,6 @@ def _load(dataset: Dataset, argument: str | None, data_dir: Path | None) -> Load
         raise DataError(
             f"{loaded.source}: class {empty[0]!r} has no training image ({len(empty)} such class(es))",
             code="class-empty",
-            name=empty[0],
         )
     return loaded
 

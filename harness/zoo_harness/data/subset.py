@@ -24,11 +24,8 @@ def hold_out(
         count = round(len(members) * fraction)
         if count in (0, len(members)):
             raise UsageError(
-                f"--val-fraction {fraction} leaves one side of class {name!r} empty: {len(members)} image(s); "
-                "expected at least one image of each class on both sides",
+                f"--val-fraction {fraction} leaves one side of class {name!r} empty: {len(members)} image(s)",
                 code="val-fraction-empty-class",
-                option="val_fraction",
-                given=fraction,
                 name=name,
             )
         held_out.append(members[:count])
@@ -56,8 +53,6 @@ def subset_indices(
             f"--per-class {subset.per_class}: class {name!r} has only {smallest} {must_have} images; {smallest} is the "
             "most that keeps the classes balanced",
             code="per-class-too-large",
-            option="per_class",
-            given=subset.per_class,
             name=name,
             largest=smallest,
         )

@@ -60,7 +60,6 @@ def _build_by_factory(name: str, function: str) -> nn.Module:
         raise DeclarationError(
             f"backbone {shortened(name)}: {function} returned {type(made).__name__}; expected a torch module",
             code="network-type",
-            name=name,
         )
     return made
 

@@ -25,16 +25,15 @@ def pool_features(output: Tensor, layer: FeatureLayer) -> Tensor:
     allowed = _DIMENSIONS.get(layer.pool)
     if allowed is not None and output.ndim not in allowed:
         raise DeclarationError(
-            f"output of feature layer {layer.path!r} has the wrong shape for pool {layer.pool!r}: "
-            f"{tuple(output.shape)}; expected {' or '.join(map(str, allowed))} dimensions",
+            f"shape of feature layer {layer.path!r} does not fit pool {layer.pool!r}: {tuple(output.shape)}",
             code="layer-shape",
             layer=layer.path,
         )
     vectors = _pool(output, layer)
     if vectors.shape[1] != layer.width:
         raise DeclarationError(
-            f"feature layer {layer.path!r} is declared {layer.width} wide with pool {layer.pool!r}, but its output is "
-            f"{vectors.shape[1]} wide",
+            f"feature layer {layer.path!r} is declared {layer.width} wide with pool {layer.pool!r}, "
+            f"but gives {vectors.shape[1]}",
             code="layer-width",
             layer=layer.path,
         )

@@ -36,9 +36,7 @@ def _configured(backbone: Backbone, network: nn.Module) -> Preprocessing:
     if isinstance(backbone.weights, TorchvisionWeights):
         return _of_torchvision(backbone.weights)
     raise DeclarationError(
-        f"preprocessing of backbone {backbone.name!r} is unknown; declare preprocessing in its record",
-        code="preprocessing-missing",
-        name=backbone.name,
+        f"preprocessing of backbone {backbone.name!r} is unknown; declare it", code="preprocessing-missing"
     )
 
 
@@ -48,9 +46,7 @@ def _of_timm(name: str, network: nn.Module) -> Preprocessing:
     config: dict[str, Any] = resolve_data_config({}, pretrained_cfg=network.pretrained_cfg)
     if config["crop_mode"] not in ("center", "squash"):
         raise DeclarationError(
-            f"crop mode of backbone {name!r} is not supported: {config['crop_mode']!r}; expected center or squash",
-            code="crop-mode",
-            name=name,
+            f"crop mode of backbone {name!r} is not supported: {config['crop_mode']!r}", code="crop-mode"
         )
     return Preprocessing(
         input_size=(config["input_size"][1], config["input_size"][2]),

@@ -31,11 +31,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix in KERAS_SUFFIXES:
         return read_keras_tensors(path)
     kinds = ", ".join((".safetensors", *PICKLE_SUFFIXES, ".h5"))
-    raise WeightsError(
-        f"{path}: expected a weight file that ends in one of {kinds}; convert it to safetensors",
-        code="file-kind",
-        path=str(path),
-    )
+    raise WeightsError(f"{path}: expected a weight file ({kinds}); convert it to safetensors", code="file-kind")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -79,10 +75,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         # torch's last error advises to disable its protection; the error before it describes the fault.
         reason = _reason(error.__context__ or error)
         raise WeightsError(
-            f"{path}: damaged, or holds more than tensors, which would run code ({reason}); "
-            "save the state dict as safetensors",
-            code="file-unsafe",
-            path=str(path),
+            f"{path}: damaged, or would run code ({reason}); save the state dict as safetensors", code="file-unsafe"
         ) from error
     except Exception as error:  # damaged files raise struct.error, IndexError, AssertionError and more
         raise WeightsError(

@@ -161,10 +161,7 @@ def _fitting(
     for name, tensor in given.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise WeightsError(
-                f"{where}: tensor {name!r} holds values that are not finite; the file is damaged",
-                code="weights-not-finite",
-                path=str(where),
-                name=name,
+                f"{where}: tensor {name!r} has values that are not finite", code="weights-not-finite", name=name
             )
     return {
         name: given[name] for name, tensor in expected.items() if name in given and given[name].shape == tensor.shape
@@ -207,8 +204,7 @@ def _named_as_network(path: Path, given: dict[str, Tensor], expected: Mapping[st
         whose = network_of(name.rpartition(".")[0] for name in given)
         held = f"the layers of {whose}" if whose else f"layers such as {', '.join(map(repr, list(given)[:2]))}"
         raise WeightsError(
-            f"{path} is an H5 file of Keras and holds {held}, none of which this network has; give a safetensors "
-            "or PyTorch file of the network itself",
+            f"{path} is an H5 file of Keras with {held}, none of which this network has; give a file of the network",
             code="weights-mismatch",
             path=str(path),
         )

@@ -13,7 +13,7 @@ def lazy_imports(module: str) -> tuple[Callable[[str], object], Callable[[], lis
     """Make ``__getattr__`` and ``__dir__`` of a module, and a dictionary of its lazy names with their homes.
 
     Type checkers read the imports under ``if TYPE_CHECKING``; this function reads the same lines from the module's
-    source. A name therefore stands in one place.
+    source. Each name is therefore written once.
 
     >>> lazy_imports("zoo")[2]["Backbone"]
     'zoo.backbone'

@@ -13,7 +13,7 @@ from zoo.fields import STRICT, FactoryPath
 
 @dataclass(frozen=True, config=STRICT)
 class TimmArchitecture:
-    """A network timm builds, named with its tag so that the preprocessing is that of those weights.
+    """A network of timm, named with its tag, which determines the preprocessing.
 
     >>> TimmArchitecture("tf_efficientnet_lite0.in1k").kind
     'timm'
@@ -25,7 +25,7 @@ class TimmArchitecture:
 
 @dataclass(frozen=True, config=STRICT)
 class TorchvisionArchitecture:
-    """A network ``torchvision.models.get_model`` builds.
+    """A network that ``torchvision.models.get_model`` builds.
 
     >>> TorchvisionArchitecture("efficientnet_v2_s").name
     'efficientnet_v2_s'

@@ -74,7 +74,7 @@ class Head:
     @model_validator(mode="after")
     def _width_is_known(self) -> Head:
         if self.bypass and self.in_features is None:
-            raise ValueError(f"without {self.bypass[0]!r} the old classifier's width is wrong: give in_features")
+            raise ValueError(f"bypassing {self.bypass[0]!r} changes the classifier's width; give in_features")
         return self
 
     @property
@@ -97,7 +97,7 @@ class DualHead:
     @model_validator(mode="after")
     def _two_of_them(self) -> DualHead:
         if self.cls.path == self.dist.path:
-            raise ValueError(f"cls and dist are two classifiers, both given as {self.cls.path!r}")
+            raise ValueError(f"cls and dist have the same path {self.cls.path!r}; expected two classifiers")
         return self
 
     @property
@@ -158,11 +158,11 @@ class Training:
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones {self.milestones} must be epochs in ascending order")
         if 0 < self.epochs < self.warmup_epochs:
-            raise ValueError(f"a warm-up of {self.warmup_epochs:g} epochs is longer than the run, {self.epochs}")
+            raise ValueError(f"warmup_epochs {self.warmup_epochs:g} is more than the {self.epochs} epochs of the run")
         if len(set(self.augment)) < len(self.augment):
             raise ValueError(f"augment {self.augment} names one twice")
         if self.views and not self.augment:
-            raise ValueError(f"{self.views} views are of changed images, and augment names no change")
+            raise ValueError(f"views {self.views} needs augment, which is empty")
         return self
 
 
@@ -267,7 +267,7 @@ class Backbone:
     @classmethod
     def _default_is_the_record(cls, recipes: dict[str, Recipe]) -> dict[str, Recipe]:
         if "default" in recipes:
-            raise ValueError("'default' is the backbone's own record; name the recipe otherwise")
+            raise ValueError("'default' is the backbone's own record; choose another name for the recipe")
         return recipes
 
     @field_validator("weights")
@@ -291,11 +291,11 @@ class Backbone:
     def network(self) -> TimmArchitecture | TorchvisionArchitecture | FactoryArchitecture:
         """The network to build: as declared, or as the weights imply."""
         network = self.architecture or self.weights.implied_network()
-        assert network is not None  # noqa: S101 - the validator above has made sure
+        assert network is not None  # noqa: S101 - checked by the validator above
         return network
 
     def tuning(self, recipe: str) -> Tuning:
-        """Return a recipe with the blanks filled in from this backbone; ``"default"`` is the record itself.
+        """Return a recipe, its missing fields filled in from this backbone; ``"default"`` is the record itself.
 
         Every backbone has a recipe ``"scratch"``: its own, or :data:`SCRATCH`.
         Raises :class:`~zoo.errors.UnknownNameError` if the recipe is not declared.
@@ -322,9 +322,9 @@ class Backbone:
 
 @dataclass(frozen=True, config=STRICT)
 class Tuning:
-    """A recipe with every blank filled in from its backbone.
+    """A recipe whose missing fields are filled in from its backbone.
 
-    ``input_size`` is ``None`` for that of the weights.
+    ``input_size``: ``None`` for the input size of the weights.
 
     >>> layers = (FeatureLayer("global_pool", 512, pool="flatten"),)
     >>> Tuning("default", ("layer4.1",), Head("fc"), Training(), layers).training.batch_size

@@ -1,6 +1,6 @@
-"""The record of a data set, and what its loader is given and gives back.
+"""The record of a data set, and the arguments and results of its loader.
 
-Nothing here imports numpy or torch: a loader does, when it is called.
+Nothing here imports numpy or torch; a loader imports them when it is called.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class DatasetRequest:
-    """What a loader is asked for: the text after the colon of ``name:argument``, and ``--data-dir``.
+    """The arguments of a loader: the text after the colon of ``name:argument``, and ``--data-dir``.
 
     >>> DatasetRequest(argument="someone/flowers").data_dir is None
     True
@@ -33,16 +33,16 @@ class DatasetRequest:
 
 
 class ImageFiles(Protocol):
-    """Images of any sizes, decoded when they are asked for.
+    """Images of any sizes, decoded on access.
 
-    A class of which several threads may ask for images at once says so with ``concurrent = True``.
+    A class that several threads may read at once sets ``concurrent = True``.
     """
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of images."""
 
     def __getitem__(self, index: int) -> Image:
-        """Decode one; raises :class:`~zoo.errors.DataError` with its path when that fails."""
+        """Decode one image; raises :class:`~zoo.errors.DataError`, which names its path, if that fails."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +62,10 @@ class ImageSplit:
 
 @dataclasses.dataclass(frozen=True)
 class LoadedDataset:
-    """What a loader returns: the class names in label order, the splits by name, and where they came from.
+    """The result of a loader: the class names in label order, the splits by name, and their source.
 
-    ``revision`` is the source's own version (a Hub commit, a package version), ``None`` where it has none. ``warnings``
-    are lines the user should read, such as of files that were left out.
+    ``revision`` is the version of the source (a Hub commit, a package version), or ``None``. ``warnings`` are lines for
+    the user, for example about files that were left out.
 
     >>> LoadedDataset(("cat", "dog"), {}, source="a folder").revision is None
     True
@@ -83,11 +83,11 @@ DatasetLoader = Callable[[DatasetRequest], LoadedDataset]
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Dataset:
-    """Everything the harness must know of one data set.
+    """Everything the harness must know about one data set.
 
     ``loader`` is a function that takes a :class:`DatasetRequest` and returns a :class:`LoadedDataset`, or its name
-    ``module:function``, which is imported when the data set is used. A data set that needs an argument, such as
-    ``imagefolder:PATH``, says in ``argument`` what it is. ``classes`` is ``None`` where only the loader can tell.
+    ``module:function``, which is imported when the data set is used. ``argument`` describes the argument of a data set
+    that needs one, such as ``imagefolder:PATH``. ``classes`` is ``None`` if only the loader knows them.
     ``evaluation_split`` is the split that a run validates on and reports; for CIFAR-10 that is the test split, as in
     the studies.
 
@@ -111,7 +111,7 @@ class Dataset:
     @classmethod
     def _classes_are_distinct(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if classes is not None and len(set(classes)) < max(2, len(classes)):
-            raise ValueError("expected at least 2 classes, each named once, or None where only the loader can tell")
+            raise ValueError("expected at least 2 classes, each named once, or None if only the loader knows them")
         return classes
 
     @model_validator(mode="after")
@@ -122,5 +122,5 @@ class Dataset:
 
     @property
     def call(self) -> str:
-        """How it is named on the command line."""
+        """The name on the command line, with the argument."""
         return f"{self.name}:{self.argument}" if self.argument else self.name

@@ -1,7 +1,7 @@
-"""What can go wrong, told so that the reader knows what was given, what was expected and what to do.
+"""Errors, whose messages name the fault, the given value, the expected value and a remedy.
 
-Every error a user can cause derives from :class:`ZooError`; the command line prints its text on one line and exits
-with :attr:`ZooError.exit_code`. Anything else that escapes is a bug of ours.
+Every error a user can cause derives from :class:`ZooError`; the command line prints its message on one line and exits
+with :attr:`ZooError.exit_code`. Any other exception is a bug in blockzoo.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Any
 class ZooError(Exception):
     """Base of every error that is not a bug in blockzoo.
 
-    ``code`` names the kind of mistake and ``facts`` holds what the message was made of: both stay when the wording
-    changes.
+    ``code`` names the kind of mistake and ``facts`` holds values of the message. Both stay when the wording changes.
 
     >>> error = UsageError("--epochs -1 must be at least 0", code="option-range", option="epochs")
     >>> error.code, error.facts["option"]
@@ -33,7 +32,7 @@ class ZooError(Exception):
         self.facts = facts
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Made again from its finished message, so that an error of a worker reaches the process that waits for it.
+        # Restored from the finished message, so that an error of a worker process can be pickled.
         return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
@@ -45,7 +44,7 @@ class UsageError(ZooError):
 
 
 class UnknownNameError(UsageError):
-    """A name that nobody declared, with the names that come near it.
+    """A name that is not declared, with near misses.
 
     >>> print(UnknownNameError("backbone", "cait_s42", ["cait_s24", "resnet18"]))
     unknown backbone 'cait_s42'; did you mean 'cait_s24'? (2 known: cait_s24, resnet18)
@@ -65,7 +64,7 @@ class UnknownNameError(UsageError):
 
 
 class DeclarationError(ZooError):
-    """A backbone's record does not fit the module it describes."""
+    """A backbone's record that does not fit its network."""
 
 
 class PluginError(ZooError):
@@ -77,7 +76,7 @@ class WeightsError(ZooError):
 
 
 class DataError(ZooError):
-    """A data set that cannot be what it says: unreadable image, label outside the classes, empty class."""
+    """Invalid or unreadable data: an unreadable image, a label outside the classes, an empty class."""
 
 
 class HubError(ZooError):
@@ -99,11 +98,11 @@ class HubError(ZooError):
 
 
 class DeviceMemoryError(ZooError):
-    """A device without the memory for the smallest pieces into which work can be cut."""
+    """A device without enough memory for the smallest possible pieces of work."""
 
 
 class UnreachableError(ZooError):
-    """Something that is neither on this machine nor reachable from it.
+    """A file or data set that is neither on this machine nor reachable from it.
 
     >>> print(UnreachableError("weights of 'x'", [("a.pth", "no such file")], "pass --weights PATH"))
     weights of 'x' not found; looked in: a.pth (no such file); pass --weights PATH
@@ -112,24 +111,24 @@ class UnreachableError(ZooError):
     def __init__(self, what: str, tried: Sequence[tuple[str, str]], advice: str) -> None:
         self.tried = tuple(tried)
         places = ", ".join(f"{place} ({reason})" for place, reason in tried)
-        super().__init__(f"{what} not found; looked in: {places}; {advice}")
+        super().__init__(f"{what} not found; looked in: {places}; {advice}", code="unreachable", what=what)
 
 
 def shortened(value: object, most: int = 100) -> str:
-    """The value as Python writes it, whole numbers with commas; of a long one only the beginning and how long it is.
+    """Return a value's ``repr``, whole numbers with commas; a long one is cut, and its length added.
 
     >>> shortened("abc"), shortened("x" * 200, most=5), shortened(10**400, most=5)
     ("'abc'", "'xxxx... (202 characters)", '10,00... (534 characters)')
     """
     try:
-        told = f"{value:,}" if isinstance(value, int) else repr(value)
-    except ValueError:  # of more digits than Python writes out
+        text = f"{value:,}" if isinstance(value, int) else repr(value)
+    except ValueError:  # Python limits the number of digits
         return "a number of more than 4,000 digits"
-    return told if len(told) <= most else f"{told[:most]}... ({len(told):,} characters)"
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
 def near_misses(given: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """The known names that a typing mistake could have turned into ``given``, nearest first.
+    """Return the known names that differ from ``given`` by a typing mistake, nearest first.
 
     >>> near_misses("fashion-mnist", ["fashion_mnist", "digits"])
     ['fashion_mnist']
@@ -139,7 +138,7 @@ def near_misses(given: str, known: Iterable[str], most: int = 3) -> list[str]:
 
 
 def check_choice(option: str, given: str, allowed: Sequence[str]) -> str:
-    """Return ``given`` if it is allowed, else raise a :class:`UsageError` that says what is.
+    """Return ``given`` if it is allowed, otherwise raise a :class:`UsageError` that lists the allowed values.
 
     >>> check_choice("--predict", "mean", ("cls", "mean"))
     'mean'

@@ -1,4 +1,4 @@
-"""How a PIL image of any kind becomes 8-bit grey or colour; loaders and predictions go by this one rule."""
+"""Convert PIL images of any mode to 8-bit grey or colour; loaders and predictions share these functions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ARRAY_BYTES = 2**30
 
 
 def upright_grey_or_colour(image: Image) -> Image:
-    """A copy in mode ``L`` or ``RGB``, turned as its EXIF orientation says; alpha is dropped.
+    """Return a copy in mode ``L`` or ``RGB``, rotated by its EXIF orientation; alpha is dropped.
 
-    Of 16 bits the upper 8 are kept. Raises :class:`ValueError` for modes ``I`` and ``F``, whose pixels have no fixed
+    Images of 16 bits keep the upper 8. Raises :class:`ValueError` for modes ``I`` and ``F``, whose pixels have no fixed
     range.
 
     >>> import PIL.Image
@@ -28,9 +28,9 @@ def upright_grey_or_colour(image: Image) -> Image:
     if upright.mode.startswith("I;16"):
         return _upper_bits(upright)
     if upright.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {upright.mode} have no fixed range, expected 8 or 16 bits per channel")
+        raise ValueError(f"pixels of mode {upright.mode} have no fixed range; expected 8 or 16 bits per channel")
     if upright.mode == "P" and "transparency" in upright.info:
-        upright = upright.convert("RGBA")  # straight to RGB, Pillow warns
+        upright = upright.convert("RGBA")  # Pillow warns of a direct conversion to RGB
     return upright if upright.mode in ("L", "RGB") else upright.convert("RGB")
 
 
@@ -38,7 +38,7 @@ def _upper_bits(image: Image) -> Image:
     import numpy as np
     import PIL.Image
 
-    # Pillow's own conversion saturates: all above 255 would turn white.
+    # Pillow's own conversion saturates: values above 255 would become white.
     return PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 

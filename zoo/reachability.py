@@ -1,4 +1,4 @@
-"""Whether a server can be asked at all, answered at once; plugins and harness both ask before they download."""
+"""Check at once whether a server may be reachable; plugins and harness call this before they download."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.request import getproxies
 
 
 def network_advice() -> str:
-    """What to do about a Hub out of reach: unset ``HF_HUB_OFFLINE`` where it is set, else connect.
+    """Return advice for an unreachable Hub: unset ``HF_HUB_OFFLINE`` if it is set, otherwise connect.
 
     >>> "HF_HUB_OFFLINE" in network_advice()
     True
@@ -21,11 +21,10 @@ def network_advice() -> str:
 
 
 def why_unreachable(url: str) -> str | None:
-    """Why the host of ``url`` is out of reach, or ``None`` if it may answer.
+    """Return the reason why the host of ``url`` is unreachable, or ``None`` if it may answer.
 
-    Only whether the host's name resolves is looked at, which takes no time: the Hub's client would retry for some
-    twenty seconds before it says the same. Behind a proxy names need not resolve on this machine, so nothing is
-    checked.
+    Only the host's name is resolved, which takes no time: the Hub's client would retry for some twenty seconds before
+    it fails. Behind a proxy nothing is checked, because names need not resolve on this machine.
 
     >>> why_unreachable("https://localhost/")
     """

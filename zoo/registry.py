@@ -1,8 +1,8 @@
-"""Finds plugins, resolves names and explains failures.
+"""Find plugins, resolve names and explain failures.
 
-Every entry point of the group ``zoo`` is loaded inside its own guard: one that cannot be imported, misspells a hook,
-declares a bad record or takes a name already taken is reported with its entry point and distribution, and costs
-nobody else anything. Set ``ZOO_RAISE_PLUGIN_ERRORS=1`` to have the first such error raised instead.
+A plugin (an entry point of the group ``zoo``) that cannot be imported, misspells a hook, declares a bad record or takes
+a name already taken is reported with its entry point and distribution, and does not affect the others. Set
+``ZOO_RAISE_PLUGIN_ERRORS=1`` to raise the first such error instead.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WRITTEN_NONE = ("license", "paper", "pretrained_on", "imagenet_top1", "citation
 
 @dataclass
 class Plugin:
-    """One entry point of the group, and what came of loading it.
+    """One entry point of the group, and the result of loading it.
 
     >>> Plugin("cait", "zoo_plugins.cait", "blockzoo", "0.1.0").built_in
     True
@@ -52,16 +52,16 @@ class Plugin:
 
     @property
     def built_in(self) -> bool:
-        """Whether blockzoo itself ships it; a built-in keeps its names."""
+        """Whether it is part of blockzoo; a built-in plugin keeps its names."""
         return self.distribution == BUILT_IN
 
     @property
     def origin(self) -> str:
-        """Entry point and distribution, as errors name them."""
+        """Entry point and distribution, for errors."""
         return f"entry point {self.entry_point!r} of distribution {self.distribution!r}"
 
     def names(self, kind: Kind) -> list[str]:
-        """The names it declares."""
+        """Return the names it declares."""
         return self.backbones if kind == "backbone" else self.datasets
 
 
@@ -92,10 +92,10 @@ class Registry:
         return [f"{plugin.origin}: {error}" for plugin in self.plugins for error in plugin.errors]
 
     def backbone(self, name: str) -> Backbone:
-        """The record of that name.
+        """Return the record of that name.
 
-        Raises :class:`~zoo.errors.UnknownNameError` with near misses, and :class:`~zoo.errors.PluginError` where two
-        plugins claim the name.
+        Raises :class:`~zoo.errors.UnknownNameError` with near misses, and :class:`~zoo.errors.PluginError` if two
+        plugins declare the name.
         """
         self._refuse_contested("backbone", name)
         if name not in self.backbones:
@@ -103,7 +103,7 @@ class Registry:
         return self.backbones[name]
 
     def dataset(self, text: str) -> tuple[Dataset, str | None]:
-        """The record and the argument that ``name`` or ``name:argument`` means.
+        """Return the record and the argument of ``name`` or ``name:argument``.
 
         >>> load_registry().dataset("imagefolder:/photos")[1]
         '/photos'
@@ -115,13 +115,17 @@ class Registry:
             raise UnknownNameError("dataset", name, calls, _broken_plugins(self.plugins))
         dataset = self.datasets[name]
         if dataset.argument and not argument:
-            raise UsageError(f"dataset {name!r} needs to know which: write {dataset.call}")
+            raise UsageError(
+                f"argument of dataset {name!r} is missing; write {dataset.call}", code="argument-missing", name=name
+            )
         if colon and not dataset.argument:
-            raise UsageError(f"dataset {name!r} takes no argument, given {argument!r}: write {name}")
+            raise UsageError(
+                f"dataset {name!r} takes no argument: {argument!r}; write {name}", code="argument-unused", name=name
+            )
         return dataset, argument or None
 
     def owner(self, kind: Kind, name: str) -> Plugin:
-        """The plugin that declared the ``"backbone"`` or ``"dataset"`` of that name."""
+        """Return the plugin that declares the ``"backbone"`` or ``"dataset"`` of that name."""
         return self._owners[kind, name]
 
     def _load(self, plugin: Plugin, entry_point: importlib.metadata.EntryPoint) -> None:
@@ -142,7 +146,7 @@ class Registry:
         implementation: object = entry_point.load()
         earlier = self._manager.get_name(implementation)
         if earlier is not None:
-            raise PluginError(f"{entry_point.value} is already loaded by {earlier}")
+            raise PluginError(f"{entry_point.value} is already loaded by {earlier}", code="plugin-loaded-twice")
         self._manager.register(implementation, name=plugin.origin)
         try:
             self._check_hooks()
@@ -153,7 +157,7 @@ class Registry:
         return implementation
 
     def _check_hooks(self) -> None:
-        """Pluggy accepts a misspelt hook in silence until it is asked, and then names no other."""
+        """Refuse misspelt hooks, which pluggy accepts silently until it is asked."""
         try:
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
@@ -162,17 +166,17 @@ class Registry:
                 raise
             near = near_misses(misspelt[1], HOOKS, 1)
             meant = f"did you mean {near[0]!r}?" if near else f"expected {' or '.join(HOOKS)}"
-            raise PluginError(f"unknown hook {misspelt[1]!r}; {meant}") from error
+            raise PluginError(f"unknown hook {misspelt[1]!r}; {meant}", code="hook-unknown") from error
 
     def _refuse_unmarked(self, implementation: object) -> None:
         for hook in HOOKS:
             if hasattr(implementation, hook) and not self._marked(implementation, hook):
-                raise PluginError(f"{hook} is not marked with @zoo.hookimpl")
+                raise PluginError(f"{hook} is not marked with @zoo.hookimpl", code="hook-unmarked")
         if not any(self._marked(implementation, hook) for hook in HOOKS):
-            raise PluginError(f"implements neither {' nor '.join(HOOKS)} with @zoo.hookimpl")
+            raise PluginError(f"implements neither {' nor '.join(HOOKS)} with @zoo.hookimpl", code="hook-missing")
 
     def _marked(self, implementation: object, hook: str) -> list[Callable[[], Any]]:
-        """What a plugin implements a hook with; seldom more than one function."""
+        """Return the functions with which a plugin implements a hook; seldom more than one."""
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
         return [found.function for found in caller.get_hookimpls() if found.plugin is implementation]
 
@@ -182,10 +186,12 @@ class Registry:
             given = function()
             if not isinstance(given, Iterable):
                 expected = f"zoo.{record.__name__} records, in a list or yielded one by one"
-                raise PluginError(f"{hook} gave {given!r:.80}, expected {expected}")
+                raise PluginError(f"{hook} returned {given!r:.80}; expected {expected}", code="hook-return")
             for item in given:
                 if not isinstance(item, record):
-                    raise PluginError(f"{hook} gave {item!r:.80}, expected a zoo.{record.__name__}")
+                    raise PluginError(
+                        f"{hook} returned {item!r:.80}; expected a zoo.{record.__name__}", code="hook-return"
+                    )
                 declared.append(item)
         return declared
 
@@ -193,29 +199,37 @@ class Registry:
         key = (kind, record.name)
         owner = self._owners.setdefault(key, plugin)
         if record.name in plugin.names(kind) or plugin in self._contested.get(key, []):
-            self._fail(plugin, PluginError(f"{kind} {record.name!r} is declared twice; the first counts"))
+            error = PluginError(
+                f"{kind} {record.name!r} is declared twice; the first counts", code="name-declared-twice"
+            )
+            self._fail(plugin, error)
         elif owner is plugin:
             self._named(kind)[record.name] = record
             plugin.names(kind).append(record.name)
         elif owner.built_in:
-            self._fail(plugin, PluginError(f"{kind} {record.name!r} is already declared by {owner.origin}"))
+            error = PluginError(f"{kind} {record.name!r} is already declared by {owner.origin}", code="name-taken")
+            self._fail(plugin, error)
         else:
             self._contested.setdefault(key, [owner]).append(plugin)
 
     def _withdraw_contested(self) -> None:
-        """Give a name that several plugins claim to none of them, and tell each of the others."""
+        """Withdraw each name that several plugins declare, and report it to all of them."""
         for (kind, name), rivals in self._contested.items():
             del self._named(kind)[name], self._owners[kind, name]
             rivals[0].names(kind).remove(name)
             for plugin in rivals:
                 others = " and ".join(rival.origin for rival in rivals if rival is not plugin)
-                self._fail(plugin, PluginError(f"{kind} {name!r} is also declared by {others}"))
+                self._fail(plugin, PluginError(f"{kind} {name!r} is also declared by {others}", code="name-contested"))
 
     def _refuse_contested(self, kind: Kind, name: str) -> None:
         rivals = self._contested.get((kind, name))
         if rivals:
             claimed = " and ".join(rival.origin for rival in rivals)
-            raise PluginError(f"{kind} {name!r} is declared by {claimed}; uninstall one or have it renamed")
+            raise PluginError(
+                f"{kind} {name!r} is declared by {claimed}; uninstall one or have it renamed",
+                code="name-contested",
+                name=name,
+            )
 
     def _named(self, kind: Kind) -> dict[str, Any]:
         return self.backbones if kind == "backbone" else self.datasets
@@ -223,8 +237,8 @@ class Registry:
     def _fail(self, plugin: Plugin, error: BaseException) -> None:
         message = explain(error)
         if os.environ.get("ZOO_RAISE_PLUGIN_ERRORS", "") not in ("", "0"):
-            if isinstance(error, SystemExit):  # it would end the program in silence
-                raise PluginError(f"{plugin.origin}: {message}") from error
+            if isinstance(error, SystemExit):  # it would end the program silently
+                raise PluginError(f"{plugin.origin}: {message}", code="plugin-exit") from error
             error.add_note(f"raised by {plugin.origin}")
             raise error
         plugin.errors.append(message)
@@ -232,7 +246,7 @@ class Registry:
 
 @functools.cache
 def load_registry() -> Registry:
-    """The registry of everything installed, found once per process.
+    """Return the registry of all installed plugins, made once per process.
 
     >>> load_registry() is load_registry()
     True
@@ -241,7 +255,7 @@ def load_registry() -> Registry:
 
 
 def explain(error: BaseException) -> str:
-    """One line for an error of a plugin; a rejected record is told field by field.
+    """Return one line for an error of a plugin; a rejected record is explained field by field.
 
     >>> explain(ImportError("No module named 'spam'"))
     "ImportError: No module named 'spam'"
@@ -251,7 +265,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, PluginError):
         return str(error)
     if isinstance(error, pluggy.PluginValidationError):
-        return " ".join(str(error).split())  # what is wrong comes last
+        return " ".join(str(error).split())  # the fault comes last
     first_line = (str(error).strip().splitlines() or ["(no message)"])[0]
     return f"{type(error).__name__}: {first_line}"
 
@@ -262,7 +276,7 @@ def _explain_fault(fault: ErrorDetails) -> str:
     if fault["type"] == "missing":
         return f"{where}: missing" + ("; write None if it is not known" if where in _WRITTEN_NONE else "")
     message = fault["msg"].removeprefix("Value error, ")
-    # A fault of no field is one of them all together: what was given is the whole record.
+    # A fault without a field concerns the whole record, which is too long to show.
     return f"{where}: {message} (given {fault['input']!r:.80})" if where else message
 
 

@@ -1,6 +1,6 @@
 """Find weight files on this machine by paths and environment variables alone.
 
-``zoo list`` asks this for every backbone, so nothing outside the standard library is imported here.
+``zoo list`` calls this for every backbone, so nothing outside the standard library is imported here.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ def find(place: Sequence[str | None]) -> Path | None:
 
 
 def hub_cache() -> Path:
-    """The folder that the Hub's client caches in, by the environment variables it reads."""
+    """Return the cache folder of the Hub's client, by the environment variables it reads."""
     home = os.environ.get("HF_HOME", f"{_cache_home()}/huggingface")
     older = os.environ.get("HUGGINGFACE_HUB_CACHE", f"{home}/hub")
     return Path(os.path.expandvars(os.environ.get("HF_HUB_CACHE", older))).expanduser()
 
 
 def torch_hub_folder() -> Path:
-    """The folder that torchvision downloads weights to, by the environment variables that torch reads."""
+    """Return the folder that torchvision downloads weights to, by the environment variables that torch reads."""
     return Path(os.environ.get("TORCH_HOME", f"{_cache_home()}/torch")).expanduser() / "hub" / "checkpoints"
 
 
 def keras_folder() -> Path:
-    """The folder that Keras downloads its applications' weights to, by the environment variable it reads."""
+    """Return the folder that Keras downloads its applications' weights to, by the environment variable it reads."""
     return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
 
 

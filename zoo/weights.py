@@ -31,9 +31,9 @@ _TIMM_FILENAME = "model.safetensors"
 
 @dataclass(frozen=True, config=STRICT)
 class LoadedWeights:
-    """What a source gives: torch tensors under the network's own names, and where they come from.
+    """The result of a source: torch tensors under the network's own names, and their origin.
 
-    ``tensors`` is ``None`` if the network is to keep the values that its constructor gave it. ``origin`` is a
+    ``tensors`` is ``None`` if the network keeps the values of its constructor. ``origin`` is a
     repository, a distribution, an address or a path. The record of a run has the name, size and SHA-256 of the file at
     ``path``.
     """
@@ -45,11 +45,11 @@ class LoadedWeights:
 
 
 class WeightReader(Protocol):
-    """What the harness offers to :meth:`WeightSource.read`; no method runs code of a file."""
+    """The argument of :meth:`WeightSource.read`, provided by the harness; no method runs code of a file."""
 
     @property
     def network(self) -> Mapping[str, Tensor]:
-        """The tensors of the network to fill, by name; not to be changed."""
+        """The tensors of the network to fill, by name; do not change them."""
 
     def from_hub(self, repository: str, filename: str, revision: str | None = None) -> Path:
         """Return a file of the Hub's cache, downloaded if it is missing."""
@@ -95,18 +95,18 @@ class WeightSource(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """Say where the weights come from, in one line."""
+        """Return the origin of the weights in one line."""
 
     def locate(self) -> Path | None:
-        """Return the file on this machine, ``None`` if it must be fetched; import nothing large, ask no server."""
+        """Return the file on this machine, or ``None``; import nothing large and contact no server."""
         place = self.standard_place()
         return find(place) if place else None
 
     @abstractmethod
     def read(self, reader: WeightReader) -> LoadedWeights:
-        """Return the tensors, fetched if they must be.
+        """Return the tensors; download them if necessary.
 
-        Raise ``reader.unreachable(...)`` if they cannot be had and :class:`~zoo.errors.WeightsError` if they are
+        Raise ``reader.unreachable(...)`` if they are unavailable and :class:`~zoo.errors.WeightsError` if they are
         damaged.
         """
 
@@ -118,13 +118,13 @@ class WeightSource(ABC):
         return None
 
     def implied_network(self) -> TimmArchitecture | TorchvisionArchitecture | FactoryArchitecture | None:
-        """Return the network of these weights, if they say which it is."""
+        """Return the network of these weights, if they determine it."""
         return None
 
 
 @dataclass(frozen=True, config=STRICT)
 class TimmWeights(WeightSource):
-    """Weights timm publishes on the Hub, as ``architecture.tag``: a bare architecture could mean several.
+    """Weights that timm publishes on the Hub, as ``architecture.tag``; one architecture may have several tags.
 
     >>> TimmWeights("cait_s24_224.fb_dist_in1k").repository
     'timm/cait_s24_224.fb_dist_in1k'
@@ -229,7 +229,7 @@ class HubWeights(WeightSource):
 
 @dataclass(frozen=True, config=STRICT)
 class KerasWeights(WeightSource):
-    """An H5 file that Keras applications publish, with the MD5 they publish for it; reading it takes ``[keras]``.
+    """An H5 file that Keras applications publish, with its published MD5; reading it needs ``[keras]``.
 
     Nothing maps its layers to the network's modules: a layer belongs to the module whose path, with ``_`` for every
     dot, is the layer's name, so ``conv5_block1_preact_bn`` to ``conv5.block1.preact_bn``.
@@ -246,7 +246,7 @@ class KerasWeights(WeightSource):
 
     @property
     def url(self) -> str:
-        """Where the file is published."""
+        """The address of the file."""
         return f"{self.folder}{self.filename}"
 
     def describe(self) -> str:
@@ -265,7 +265,7 @@ class KerasWeights(WeightSource):
 
 @dataclass(frozen=True, config=STRICT)
 class PackageWeights(WeightSource):
-    """A weight file that an installed package carries; ``path`` counts from the site-packages folder.
+    """A weight file of an installed package; ``path`` is relative to the site-packages folder.
 
     With ``by_order`` the tensors are matched by position, not by name: for a file made by another implementation of
     the same network.
@@ -342,7 +342,7 @@ class RandomWeights(WeightSource):
     kind: ClassVar[str] = "random"
 
     def describe(self) -> str:
-        """Say that there are none."""
+        """Return ``"random"``."""
         return "random"
 
     def read(self, reader: WeightReader) -> LoadedWeights:
@@ -358,7 +358,7 @@ def _commit(path: Path) -> str | None:
 
 
 def _renamed_by_timm(architecture: str, given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as timm's own loader renames and reshapes them; as they were, if it cannot read them either."""
+    """Return the tensors as timm's own loader renames and reshapes them; unchanged if it cannot read them."""
     import timm
 
     try:

@@ -1,1 +1,1 @@
-"""The built-in plugins, one module per family, found through the same entry-point group as anybody else's."""
+"""The built-in plugins, one module per family, found through the same entry-point group as all others."""

@@ -1,4 +1,4 @@
-"""Reads CIFAR's batch files, which are pickles, without running what a pickle may ask to run."""
+"""Read CIFAR's batch files, which are pickles, without running code of a pickle."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from zoo.errors import DataError
 
 
 def read_batch(path: Path) -> dict[str, Any]:
-    """The dictionary in a batch file, written by Python 2 or 3, with text keys.
+    """Read the dictionary in a batch file, written by Python 2 or 3, with text keys.
 
-    Raises :class:`~zoo.errors.DataError` that names the path where the file is missing, damaged or no
-    dictionary, or asks for anything but numpy arrays.
+    Raises :class:`~zoo.errors.DataError`, which names the path, if the file is missing, damaged or no dictionary, or
+    needs anything but numpy arrays.
     """
     try:
         with path.open("rb") as file:
@@ -23,14 +23,22 @@ def read_batch(path: Path) -> dict[str, Any]:
     except DataError:
         raise
     except Exception as error:  # a damaged pickle raises nearly anything, from EOFError to UnicodeDecodeError
-        raise DataError(f"{path} cannot be read as a CIFAR batch: {type(error).__name__}: {error}") from error
+        raise DataError(
+            f"{path} cannot be read as a CIFAR batch: {type(error).__name__}: {error}",
+            code="file-unreadable",
+            path=str(path),
+        ) from error
     if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}, expected the dictionary of a CIFAR batch")
+        raise DataError(
+            f"{path} holds a {type(content).__name__}; expected the dictionary of a CIFAR batch",
+            code="file-kind",
+            path=str(path),
+        )
     return {as_text(key): value for key, value in content.items()}
 
 
 def as_text(text: object) -> str:
-    """Text, whether it was written as text or, as in files that Python 2 wrote, as bytes.
+    """Return text that is stored as text or, in files of Python 2, as bytes.
 
     >>> as_text(b"frog")
     'frog'
@@ -63,7 +71,9 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             raise DataError(
-                f"{self._path} asks to load {module}.{name}, refused: a CIFAR batch needs numpy arrays alone;"
-                " the file is not CIFAR or was tampered with, fetch it anew"
+                f"{self._path} tries to load {module}.{name}, refused: a CIFAR batch needs only numpy arrays; the file "
+                "is not CIFAR or was tampered with; download it again",
+                code="file-unsafe",
+                path=str(self._path),
             )
         return _ALLOWED[module, name]

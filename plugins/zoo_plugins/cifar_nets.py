@@ -1,7 +1,7 @@
 """Networks for 32 x 32 images, trained from scratch: VGG-16 with BatchNorm, ResNet-18 and EfficientNet-B0.
 
-They are those of the 2023 report on ranking networks by the Separation Index. No weights are published, so they start
-at random and all of them trains; recipe ``scratch`` is the report's.
+They are the networks of the 2023 report on ranking networks by the Separation Index. No weights are published, so they
+start at random and the whole network trains; recipe ``scratch`` is the report's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from zoo import SCRATCH, Backbone, FactoryArchitecture, FeatureLayer, Head, Preprocessing, RandomWeights, hookimpl
 
-# Mean and standard deviation of the training set of CIFAR-100, as the report has them.
+# Mean and standard deviation of the training set of CIFAR-100, from the report.
 CIFAR100 = Preprocessing(input_size=(32, 32), mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
 
 VGG_POOLS = ((6, 64), (13, 128), (23, 256), (33, 512), (43, 512))
@@ -27,7 +27,7 @@ def zoo_backbones() -> Iterator[Backbone]:
         "VGG-16 with BatchNorm, for CIFAR",
         Head("classifier.6"),
         (
-            *(FeatureLayer(f"features.{place}", width) for place, width in VGG_POOLS),
+            *(FeatureLayer(f"features.{index}", width) for index, width in VGG_POOLS),
             FeatureLayer("classifier.2", 4096, pool="flatten"),
             FeatureLayer("classifier.5", 4096, pool="flatten"),
         ),

@@ -1,6 +1,6 @@
-"""The torch modules of the networks for 32 x 32 images: torchvision's, changed where small images ask for it.
+"""The torch modules of the networks for 32 x 32 images: torchvision's, adapted to small images.
 
-Each is made for 100 classes, as the 2023 report trained them.
+Each has 100 classes, as in the 2023 report.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torchvision.models.vgg import cfgs, make_layers
 CLASSES = 100
 HIDDEN = 4096
 
-# Of EfficientNet-B0: expansion, kernel, stride for 32 x 32 images, channels in and out, layers.
+# EfficientNet-B0: expansion, kernel, stride for 32 x 32 images, channels in and out, layers.
 EFFICIENTNET_STAGES = (
     (1, 3, 1, 32, 16, 1),
     (6, 3, 2, 16, 24, 2),
@@ -64,7 +64,7 @@ def resnet18() -> nn.Module:
     """
     network: nn.Module = imagenet_resnet18(weights=None, num_classes=CLASSES)
     stem = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
-    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")  # as torchvision starts the others
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")  # as torchvision initialises the others
     network.conv1 = stem
     network.maxpool = nn.Identity()
     return network

@@ -37,8 +37,8 @@ def zoo_backbones() -> Iterator[Backbone]:
 
 
 def _layers() -> Iterator[FeatureLayer]:
-    # Every stage has a class token of its own, but only the last one's reaches the classifier: where the token is
-    # thrown away, the mean of the tokens is what goes on.
+    # Every stage has its own class token, but only the last one's reaches the classifier. In the other stages the token
+    # is dropped, so the mean of the tokens represents the output.
     for stage, (blocks, width) in enumerate(zip(BLOCKS, STAGE_WIDTHS, strict=True), start=1):
         yield FeatureLayer(f"patch_embed{stage}", width)
         for block in range(blocks):

@@ -1,6 +1,6 @@
-"""The built-in data sets: what is true of each; the modules beside this one load them.
+"""The records of the built-in data sets; the other modules here load them.
 
-Nothing heavy is imported here: a loader's module is, when its data set is used.
+Nothing heavy is imported here: the module of a loader is imported when its data set is used.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def zoo_datasets() -> Iterator[Dataset]:
         license="mit",
         citation="Xiao, Rasul and Vollgraf 2017, https://arxiv.org/abs/1708.07747",
     )
-    # The studies' "validation set" of CIFAR is its test split.
+    # In the studies, "validation set" of CIFAR means its test split.
     yield Dataset(
         name="cifar10",
         title="CIFAR-10",

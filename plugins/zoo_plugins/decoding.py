@@ -1,4 +1,4 @@
-"""Decodes image files of any kind to upright 8-bit images."""
+"""Decode image files of any kind to upright 8-bit images."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from zoo.picture import upright_grey_or_colour
 
 
 def decode_image(file: IO[bytes], where: str) -> PIL.Image.Image:
-    """The image, turned as its EXIF orientation says, in mode ``L`` or ``RGB``.
+    """Decode the image, rotated by its EXIF orientation, to mode ``L`` or ``RGB``.
 
-    Raises :class:`~zoo.errors.DataError` that names ``where`` and the reason.
+    Raises :class:`~zoo.errors.DataError`, which names ``where`` and the reason.
     """
     try:
         with PIL.Image.open(file) as image:
             return upright_grey_or_colour(image)
-    except PIL.UnidentifiedImageError as error:  # its own words show the open file as an object
-        raise DataError(f"{where} cannot be decoded as an image (of no known format); replace or remove it") from error
-    except Exception as error:  # Pillow's decoders let OSError, SyntaxError, struct.error and more through
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
         reason = f"{type(error).__name__}: {error}"
-        raise DataError(f"{where} cannot be decoded as an image ({reason}); replace or remove it") from error
+        if isinstance(error, PIL.UnidentifiedImageError):  # whose message shows the open file as an object
+            reason = "unknown format"
+        raise DataError(
+            f"{where} cannot be decoded as an image ({reason}); replace or remove it",
+            code="image-undecodable",
+            image=where,
+        ) from error

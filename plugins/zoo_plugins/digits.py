@@ -17,7 +17,7 @@ _BRIGHTEST = 16
 
 
 def load(request: DatasetRequest) -> LoadedDataset:
-    """All scans, grey values 0..16 stretched to 0..255, ``(N, 8, 8)``.
+    """Load all scans, their grey values scaled from 0..16 to 0..255, ``(N, 8, 8)``.
 
     There is no official split, so every fifth scan of each class (the 5th, 10th, ... in the package's order)
     is a test image; the same writers appear in both splits.
@@ -26,7 +26,11 @@ def load(request: DatasetRequest) -> LoadedDataset:
     (1442, 8, 8)
     """
     if request.data_dir is not None:
-        raise UsageError(f"digits comes with scikit-learn; leave out --data-dir, given {request.data_dir}")
+        raise UsageError(
+            f"digits comes with scikit-learn; leave out --data-dir, given {request.data_dir}",
+            code="option-unused",
+            option="data_dir",
+        )
     scans = load_digits()
     images = np.rint(scans.images * (255 / _BRIGHTEST)).astype(np.uint8)
     is_test = every_fifth_of_each_class(scans.target)
@@ -43,7 +47,7 @@ def load(request: DatasetRequest) -> LoadedDataset:
 
 
 def every_fifth_of_each_class(labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A mask that is true for the 5th, 10th, ... occurrence of each label.
+    """Return a mask that is true for the 5th, 10th, ... occurrence of each label.
 
     >>> every_fifth_of_each_class(np.array([3, 3, 7, 3, 3, 3])).nonzero()[0]
     array([5])

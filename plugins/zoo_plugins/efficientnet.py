@@ -1,7 +1,7 @@
 """The EfficientNets (Tan and Le 2019, 2021) of timm and torchvision, and the embedded default among them.
 
-``efficientnet_lite0`` is also the worked example of a backbone whose weights come with an installed package: the file
-was made by another implementation of the same network, so its 296 tensors are matched by position.
+``efficientnet_lite0`` is also an example of a backbone whose weights come with an installed package. Another
+implementation of the network wrote the file, so its 296 tensors are matched by position.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _lite0() -> Backbone:
         license="apache-2.0",
         paper=FIRST_PAPER,
         pretrained_on="ImageNet-1k",
-        imagenet_top1=None,  # the package does not say, and another port's figure would be a guess
+        imagenet_top1=None,  # not stated by the package; another port's accuracy may differ
     )
 
 
@@ -79,7 +79,7 @@ def _v2_s() -> Backbone:
         title="EfficientNetV2-S",
         weights=TorchvisionWeights("efficientnet_v2_s", "IMAGENET1K_V1", "efficientnet_v2_s-dd5fe13b.pth"),
         unfreeze=("features.6.14", "features.7"),
-        head=Head("classifier.1"),  # behind its dropout of 0.2, as in the report of 2023
+        head=Head("classifier.1"),  # after its dropout of 0.2, as in the report of 2023
         features=(
             *(FeatureLayer(f"features.{stage}", width) for stage, width in enumerate(V2_S_STAGE_WIDTHS)),
             FeatureLayer("avgpool", WIDTH),
@@ -95,7 +95,7 @@ def _v2_l() -> Backbone:
     return Backbone(
         name="efficientnetv2_l",
         title="EfficientNetV2-L",
-        # The bare name means weights that saw ImageNet-21k, and the study's saw ImageNet-1k alone.
+        # The name without a tag means weights trained on ImageNet-21k; the study used weights of ImageNet-1k only.
         weights=TimmWeights("tf_efficientnetv2_l.in1k"),
         unfreeze=("blocks.6.6", "conv_head", "bn2"),
         head=Head("classifier"),

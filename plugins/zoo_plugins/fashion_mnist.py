@@ -1,4 +1,4 @@
-"""Fashion-MNIST from idx files on this machine, else from the Hub."""
+"""Fashion-MNIST from idx files on this machine, otherwise from the Hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo_plugins.datasets import FASHION_CLASSES, FASHION_HUB_ID
 from zoo_plugins.hub_dataset import HubCopy
 from zoo_plugins.idx_format import read_idx
 from zoo_plugins.labels import checked_split
-from zoo_plugins.places import NotHere, data_folder, first_found, reach_advice
+from zoo_plugins.locations import NotHere, data_folder, first_found, reach_advice
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DEBIAN_CHANGELOG = Path("/usr/share/doc/dataset-fashion-mnist/changelog.Debian.gz")
@@ -22,20 +22,19 @@ _SIDE = 28
 
 
 def load(request: DatasetRequest) -> LoadedDataset:
-    """Both splits, grey ``(N, 28, 28)``.
+    """Load both splits, grey ``(N, 28, 28)``.
 
-    With ``--data-dir`` nothing else is looked at: the folder itself, or torchvision's ``FashionMNIST/raw`` in
-    it. Else the order is: Debian's package ``dataset-fashion-mnist``, torchvision's layout in the zoo's data
-    folder, the Hub.
+    ``--data-dir`` is the folder itself, or has torchvision's ``FashionMNIST/raw`` in it. Without it the order is:
+    Debian's package ``dataset-fashion-mnist``, torchvision's layout in the zoo's data folder, the Hub.
     """
     if request.data_dir is not None:
         folder = request.data_dir.expanduser()
-        places = [lambda: _from_folder(folder)]
+        locations = [lambda: _from_folder(folder)]
     else:
         hub = HubCopy(FASHION_HUB_ID, classes=FASHION_CLASSES)
-        places = [_from_debian, lambda: _from_folder(data_folder()), hub.cached, hub.online]
+        locations = [_from_debian, lambda: _from_folder(data_folder()), hub.cached, hub.online]
     advice = "apt-get install dataset-fashion-mnist, or " + reach_advice("the idx files")
-    return first_found("data set fashion_mnist", places, advice)
+    return first_found("data set fashion_mnist", locations, advice)
 
 
 def _from_debian() -> LoadedDataset:
@@ -64,7 +63,11 @@ def _read_split(folder: Path, prefix: str) -> ImageSplit:
     path = _packed_or_not(folder / f"{prefix}-images-idx3-ubyte")
     images = read_idx(path, dimensions=3)
     if images.shape[1:] != (_SIDE, _SIDE):
-        raise DataError(f"{path} holds images of {images.shape[1:]} pixels, expected {(_SIDE, _SIDE)}")
+        raise DataError(
+            f"{path} holds images of {images.shape[1:]} pixels; expected {(_SIDE, _SIDE)}",
+            code="image-array",
+            path=str(path),
+        )
     labels = read_idx(_packed_or_not(folder / f"{prefix}-labels-idx1-ubyte"), dimensions=1)
     return checked_split(images, labels, FASHION_CLASSES, str(path))
 
@@ -72,5 +75,9 @@ def _read_split(folder: Path, prefix: str) -> ImageSplit:
 def _packed_or_not(path: Path) -> Path:
     packed = path.with_name(path.name + ".gz")
     if not path.is_file() and not packed.is_file():
-        raise DataError(f"{path.parent} has neither {path.name} nor {packed.name}; copy the missing file there")
+        raise DataError(
+            f"{path.parent} has neither {path.name} nor {packed.name}; copy the missing file there",
+            code="missing-file",
+            path=str(path),
+        )
     return path if path.is_file() else packed

@@ -1,7 +1,7 @@
 """Image-classification data sets of the Hugging Face Hub, read through the ``datasets`` library.
 
-What is cached is used before the network is asked. No code of a data set is ever run: ``datasets`` has had no
-way to since version 4.
+Cached data sets are used before the network. No code of a data set runs: ``datasets`` does not support it since
+version 4.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from zoo.picture import as_one_array
 from zoo.reachability import why_unreachable
 from zoo_plugins.decoding import decode_image
 from zoo_plugins.labels import checked_split
-from zoo_plugins.places import NotHere, first_found, reach_advice
+from zoo_plugins.locations import NotHere, first_found, reach_advice
 
 EVALUATION_SPLITS = ("test", "validation", "val", "valid")
 Columns = tuple[str, str]
 
 
 class RowImages:
-    """The images of one column, decoded when they are asked for, as RGB."""
+    """The images of one column, decoded on access, as RGB."""
 
     concurrent = True
 
@@ -50,30 +50,34 @@ class RowImages:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> PIL.Image.Image:
-        """Decode one; raises :class:`~zoo.errors.DataError` with its index when that fails."""
+        """Decode one image; raises :class:`~zoo.errors.DataError`, which names its index, if that fails."""
         return self.decode(index).convert("RGB")
 
     def decode(self, index: int) -> PIL.Image.Image:
-        """Decode one, in mode ``L`` or ``RGB``."""
+        """Decode one image, to mode ``L`` or ``RGB``."""
         value = self._rows[index][self._column] or {}
         content, path = value.get("bytes"), value.get("path")
         where = f"{self._where}, image {index}" + (f" ({path})" if path else "")
         if content is not None:
             return decode_image(io.BytesIO(content), where)
-        if not path or not Path(path).is_file():  # datasets itself would fetch an address that a row names
-            raise DataError(f"{where} holds neither an image nor the path of a file on this machine")
+        if not path or not Path(path).is_file():  # datasets itself would download an address in a row
+            raise DataError(
+                f"{where} holds neither an image nor the path of a file on this machine",
+                code="image-undecodable",
+                image=where,
+            )
         with Path(path).open("rb") as file:
             return decode_image(file, where)
 
 
 @dataclass(frozen=True)
 class HubCopy:
-    """A data set of the Hub, and the two ways to get it.
+    """A data set of the Hub, cached or online.
 
-    ``columns`` are the image and label columns, found by their types where not given. ``classes`` replaces
-    the class names of the copy, which must be as many: the Hub spells some oddly ("cra", "T - shirt / top").
+    ``columns``: the image and label columns, by default found by their types. ``classes`` replaces the class names of
+    the copy, which must have the same number: the Hub misspells some ("cra", "T - shirt / top").
 
-    >>> HubCopy("uoft-cs/cifar10").place
+    >>> HubCopy("uoft-cs/cifar10").location
     'Hugging Face Hub uoft-cs/cifar10'
     """
 
@@ -83,54 +87,60 @@ class HubCopy:
     classes: tuple[str, ...] | None = None
 
     @property
-    def place(self) -> str:
-        """How errors and run records name it."""
+    def location(self) -> str:
+        """The name in errors and run records."""
         return f"Hugging Face Hub {self.repo}" + (f"@{self.revision}" if self.revision else "")
 
     def cached(self) -> LoadedDataset:
-        """The copy that ``datasets`` made earlier on this machine, without asking the network."""
-        place = f"cache of {self.place} in {datasets.config.HF_DATASETS_CACHE}"
+        """Read the copy that ``datasets`` cached on this machine, without the network."""
+        location = f"cache of {self.location} in {datasets.config.HF_DATASETS_CACHE}"
         try:
             with _silenced_clients():
                 name = self.repo.split("/")[-1]
                 builder = Cache(repo_id=self.repo, dataset_name=name, version="auto", hash="auto")
         except (ValueError, OSError) as error:
-            raise NotHere(place, str(error).splitlines()[0]) from error
+            raise NotHere(location, str(error).splitlines()[0]) from error
         if self.revision not in (None, builder.hash):
-            raise NotHere(place, f"holds revision {builder.hash}, and revisions are compared in full")
+            raise NotHere(location, f"holds revision {builder.hash}, and revisions are compared in full")
         return self._read(builder)
 
     def online(self) -> LoadedDataset:
-        """The copy of today, downloaded."""
+        """Download the current copy and read it."""
         reason = why_unreachable(huggingface_hub.constants.ENDPOINT)
         if reason:
-            raise NotHere(self.place, reason)
+            raise NotHere(self.location, reason)
         if Path(self.repo).is_dir():  # datasets would read it in place of the Hub
-            raise UsageError(f"the folder {self.repo} here hides {self.place}; change folder, or pass --data-dir")
+            raise UsageError(
+                f"the folder {self.repo} here hides {self.location}; change folder, or pass --data-dir",
+                code="folder-hides-repository",
+                path=self.repo,
+            )
         try:
             with _silenced_clients():
                 builder = datasets.load_dataset_builder(self.repo, revision=self.revision)
                 builder.download_and_prepare()
         except DatasetNotFoundError as error:
-            raise NotHere(self.place, _first_line(error)) from error
+            raise NotHere(self.location, _first_line(error)) from error
         except (DatasetsError, EmptyDatasetError, ValueError) as error:
-            raise DataError(f"{self.place} cannot be read: {_first_line(error)}") from error
+            raise DataError(
+                f"{self.location} cannot be read: {_first_line(error)}", code="dataset-unreadable", repository=self.repo
+            ) from error
         except Exception as error:  # the clients raise errors of four libraries
-            raise NotHere(self.place, _first_line(error)) from error
-        if isinstance(builder, Cache):  # what datasets falls back to, whatever the revision that was asked for
-            raise NotHere(self.place, "it did not answer")
+            raise NotHere(self.location, _first_line(error)) from error
+        if isinstance(builder, Cache):  # the fallback of datasets, whatever the requested revision
+            raise NotHere(self.location, "it did not answer")
         return self._read(builder)
 
     def _read(self, builder: Any) -> LoadedDataset:
-        place = f"Hugging Face Hub {self.repo}, configuration {builder.config.name}"
-        return read_builder(builder, place, builder.hash, self.columns, self.classes)
+        location = f"Hugging Face Hub {self.repo}, configuration {builder.config.name}"
+        return read_builder(builder, location, builder.hash, self.columns, self.classes)
 
 
 def load(request: DatasetRequest) -> LoadedDataset:
-    """The data set ``OWNER/NAME`` or ``OWNER/NAME@REVISION``; with ``--data-dir`` a folder with its files.
+    """Load the data set ``OWNER/NAME`` or ``OWNER/NAME@REVISION``; ``--data-dir`` is a folder with its files.
 
-    Split ``test`` is read from the first of :data:`EVALUATION_SPLITS` that exists; without any there is only
-    ``train``. Images of one size become one array.
+    Split ``test`` is the first of :data:`EVALUATION_SPLITS` that exists; without any there is only ``train``. Images of
+    one size become one array.
     """
     repo, revision = parse_argument(request.argument or "")
     if request.data_dir is not None:
@@ -140,9 +150,9 @@ def load(request: DatasetRequest) -> LoadedDataset:
 
 
 def parse_argument(argument: str) -> tuple[str, str | None]:
-    """The repository and the revision in ``OWNER/NAME`` or ``OWNER/NAME@REVISION``.
+    """Parse ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` and return the repository and the revision.
 
-    Raises :class:`~zoo.errors.UsageError` where that cannot be the name of a repository.
+    Raises :class:`~zoo.errors.UsageError` for an invalid name of a repository.
 
     >>> parse_argument("someone/flowers@refs/pr/1")
     ('someone/flowers', 'refs/pr/1')
@@ -152,79 +162,108 @@ def parse_argument(argument: str) -> tuple[str, str | None]:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise UsageError(f"hf:{argument} names no data set of the Hub ({_first_line(error)}); {expected}") from error
+        raise UsageError(
+            f"hf:{argument} names no data set of the Hub ({_first_line(error)}); {expected}",
+            code="repository-name",
+            given=argument,
+        ) from error
     if repo.count("/") != 1:
-        raise UsageError(f"hf:{argument} names no owner; {expected}")
+        raise UsageError(f"hf:{argument} names no owner; {expected}", code="repository-name", given=argument)
     if at and (not re.fullmatch(r"\w[\w./-]*", revision) or ".." in revision):
-        raise UsageError(f"hf:{argument} has no usable revision after the @; {expected}")
+        raise UsageError(
+            f"hf:{argument} has no valid revision after the @; {expected}", code="repository-name", given=argument
+        )
     return repo, revision or None
 
 
 def read_builder(
-    builder: Any, place: str, revision: str | None, columns: Columns | None, classes: tuple[str, ...] | None
+    builder: Any, location: str, revision: str | None, columns: Columns | None, classes: tuple[str, ...] | None
 ) -> LoadedDataset:
     """Read a prepared ``datasets.DatasetBuilder``; arguments as in :class:`HubCopy`."""
     try:
         rows = builder.as_dataset()
-    except Exception as error:  # a damaged cache, in Arrow's or the library's own words
-        advice = f"delete {builder.cache_dir} to have it made anew"
-        raise DataError(f"{place} cannot be read: {_first_line(error)}; {advice}") from error
-    chosen = _choose_splits(rows, place)
+    except Exception as error:  # a damaged cache raises errors of Arrow or of datasets
+        raise DataError(
+            f"{location} cannot be read: {_first_line(error)}; delete {builder.cache_dir} to create it again",
+            code="dataset-unreadable",
+            path=str(builder.cache_dir),
+        ) from error
+    chosen = _choose_splits(rows, location)
     features = rows["train"].features
-    image_column, label_column = columns or _find_columns(features, place)
-    names = _class_names(features, label_column, place)
+    image_column, label_column = columns or _find_columns(features, location)
+    names = _class_names(features, label_column, location)
     if classes is not None and len(classes) != len(names):
-        raise DataError(f"{place}: {len(names)} classes in column {label_column!r}, expected {len(classes)}")
+        raise DataError(
+            f"{location}: {len(names)} classes in column {label_column!r}; expected {len(classes)}",
+            code="class-mismatch",
+        )
     classes = classes or names
     splits = {
-        ours: _read_split(rows[theirs], image_column, label_column, classes, f"{place}, split {theirs}")
+        ours: _read_split(rows[theirs], image_column, label_column, classes, f"{location}, split {theirs}")
         for ours, theirs in chosen.items()
     }
     renamed = "" if chosen.get("test", "test") == "test" else f" (split test is its split {chosen['test']})"
-    return LoadedDataset(classes, splits, source=place + renamed, revision=revision)
+    return LoadedDataset(classes, splits, source=location + renamed, revision=revision)
 
 
 def _load_folder(folder: Path, revision: str | None) -> LoadedDataset:
     if revision is not None:
-        raise UsageError(f"--data-dir {folder} has no revisions to choose from; leave out @{revision}")
+        raise UsageError(
+            f"--data-dir {folder} has no revisions to choose from; leave out @{revision}",
+            code="argument-unused",
+            given=revision,
+        )
     if not folder.is_dir():
-        raise UsageError(f"--data-dir {folder} is no folder; expected a copy of the repository, with its data files")
+        raise UsageError(
+            f"--data-dir {folder} is no folder; expected a copy of the repository, with its data files",
+            code="missing-folder",
+            path=str(folder),
+        )
     try:
         with _silenced_clients():
-            # In full, because datasets takes a bare name for one of its own builders.
+            # A full path, because datasets takes a bare name for one of its own builders.
             builder = datasets.load_dataset_builder(str(folder.resolve()))
             builder.download_and_prepare()
-    except Exception as error:  # whatever is wrong with the files, in the words of a dozen readers
-        raise DataError(f"{folder} cannot be read by the datasets library: {_first_line(error)}") from error
+    except Exception as error:  # the readers of a dozen formats raise errors of their own
+        raise DataError(
+            f"{folder} cannot be read by the datasets library: {_first_line(error)}",
+            code="dataset-unreadable",
+            path=str(folder),
+        ) from error
     return read_builder(builder, f"folder {folder.resolve()}", None, None, None)
 
 
-def _choose_splits(rows: Any, place: str) -> dict[str, str]:
+def _choose_splits(rows: Any, location: str) -> dict[str, str]:
     if "train" not in rows:
-        raise DataError(f"{place}: no split 'train'; it has {sorted(rows)}")
+        raise DataError(f"{location}: no split 'train'; it has {sorted(rows)}", code="split-missing", split="train")
     evaluation = next((name for name in EVALUATION_SPLITS if name in rows), None)
     return {"train": "train"} | ({"test": evaluation} if evaluation else {})
 
 
-def _find_columns(features: Any, place: str) -> Columns:
+def _find_columns(features: Any, location: str) -> Columns:
     return (
-        _only_column(features, datasets.Image, "image", place),
-        _only_column(features, datasets.ClassLabel, "label", place),
+        _only_column(features, datasets.Image, "image", location),
+        _only_column(features, datasets.ClassLabel, "label", location),
     )
 
 
-def _only_column(features: Any, kind: type[Any], word: str, place: str) -> str:
+def _only_column(features: Any, kind: type[Any], word: str, location: str) -> str:
     found: list[str] = [name for name, feature in features.items() if isinstance(feature, kind)]
     if len(found) == 1:
         return found[0]
     listing = ", ".join(f"{name}: {type(feature).__name__}" for name, feature in features.items())
     count = f"{len(found)} {word} columns" if found else f"no {word} column"
-    raise DataError(f"{place}: {count} of type {kind.__name__}, expected exactly one (columns: {listing})")
+    raise DataError(
+        f"{location}: {count} of type {kind.__name__}; expected exactly one (columns: {listing})",
+        code="dataset-columns",
+    )
 
 
-def _class_names(features: Any, column: str, place: str) -> tuple[str, ...]:
+def _class_names(features: Any, column: str, location: str) -> tuple[str, ...]:
     if not isinstance(features.get(column), datasets.ClassLabel):
-        raise DataError(f"{place}: no column {column!r} of type ClassLabel; it has {sorted(features)}")
+        raise DataError(
+            f"{location}: no column {column!r} of type ClassLabel; it has {sorted(features)}", code="dataset-columns"
+        )
     return tuple(features[column].names)
 
 
@@ -233,14 +272,14 @@ def _read_split(
 ) -> ImageSplit:
     images = RowImages(rows, image_column, where)
     labels = [-1 if label is None else label for label in rows[label_column][:]]
-    checked = checked_split(images, labels, classes, where)  # before the decoding, which takes longer
+    checked = checked_split(images, labels, classes, where)  # before decoding, which takes longer
     array = as_one_array(images)
     return checked if array is None else ImageSplit(images=array, labels=checked.labels)
 
 
 @contextlib.contextmanager
 def _silenced_clients() -> Iterator[None]:
-    # Both libraries log every retry and every use of the cache; what matters of it is in our errors.
+    # Both libraries log every retry and every use of the cache; our errors report failures.
     loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -253,7 +292,7 @@ def _silenced_clients() -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    if isinstance(error, DatasetGenerationError) and error.__cause__:  # which says only that it happened
+    if isinstance(error, DatasetGenerationError) and error.__cause__:  # whose own message has no reason
         error = error.__cause__
     first = (str(error).strip().splitlines() or ["no reason given"])[0]
     return f"{type(error).__name__}: {first}"

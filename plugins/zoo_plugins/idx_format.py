@@ -1,4 +1,4 @@
-"""Reads idx files, the format of MNIST and Fashion-MNIST (http://yann.lecun.com/exdb/mnist)."""
+"""Read idx files, the format of MNIST and Fashion-MNIST (http://yann.lecun.com/exdb/mnist)."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ _UNSIGNED_BYTE = 8
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray[Any, Any]:
-    """The uint8 array in an idx file of so many dimensions; a name that ends in ``.gz`` is unpacked.
+    """Read the uint8 array in an idx file with this number of dimensions; ``.gz`` files are decompressed.
 
-    Raises :class:`~zoo.errors.DataError` that names the path where the file is damaged, of another type or
-    number of dimensions, or longer or shorter than its header says.
+    Raises :class:`~zoo.errors.DataError`, which names the path, if the file is damaged, of another type or number of
+    dimensions, or longer or shorter than its header states.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return _parse(file, dimensions, path)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read as an idx file: {error}") from error
+        raise DataError(
+            f"{path} cannot be read as an idx file: {error}", code="file-unreadable", path=str(path)
+        ) from error
 
 
 def _parse(file: BufferedIOBase, dimensions: int, path: Path) -> np.ndarray[Any, Any]:
@@ -35,20 +37,30 @@ def _parse(file: BufferedIOBase, dimensions: int, path: Path) -> np.ndarray[Any,
     magic = file.read(4)
     if magic != expected_magic:
         raise DataError(
-            f"{path} starts with bytes {magic.hex(' ') or '(none)'}, expected {expected_magic.hex(' ')}:"
-            f" an idx file of unsigned bytes with {dimensions} dimension(s)"
+            f"{path} starts with bytes {magic.hex(' ') or '(none)'}; expected {expected_magic.hex(' ')}, an idx file "
+            f"of unsigned bytes with {dimensions} dimension(s)",
+            code="file-kind",
+            path=str(path),
         )
     header = file.read(4 * dimensions)
     if len(header) != 4 * dimensions:
-        raise DataError(f"{path} ends within its header: {4 + len(header)} bytes, expected {4 + 4 * dimensions}")
+        raise DataError(
+            f"{path} ends within its header: {4 + len(header)} bytes; expected {4 + 4 * dimensions}",
+            code="file-damaged",
+            path=str(path),
+        )
     shape = struct.unpack(f">{dimensions}I", header)
     return _read_body(file, shape, path)
 
 
 def _read_body(file: BufferedIOBase, shape: tuple[int, ...], path: Path) -> np.ndarray[Any, Any]:
     expected = math.prod(shape)
-    body = file.read(expected + 1)  # one more than needed shows that more follow, without reading them all
+    body = file.read(expected + 1)  # one more byte shows whether more follow
     if len(body) != expected:
         found = "more" if len(body) > expected else f"only {len(body)}"
-        raise DataError(f"{path} says it has {expected} bytes of data, shape {shape}, but holds {found}")
+        raise DataError(
+            f"{path} holds {found} bytes of data; expected {expected} for the shape {shape} in its header",
+            code="file-damaged",
+            path=str(path),
+        )
     return np.frombuffer(body, dtype=np.uint8).reshape(shape).copy()  # a copy, because the buffer is read-only

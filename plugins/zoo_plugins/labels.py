@@ -1,4 +1,4 @@
-"""The one check that every built-in loader's labels pass."""
+"""Check the labels of every built-in loader."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def checked_split(
     classes: Sequence[str],
     where: str,
 ) -> ImageSplit:
-    """A split with one label per image, each an index into ``classes``.
+    """Return a split with one label per image, each an index into ``classes``.
 
-    Raises :class:`~zoo.errors.DataError` that names ``where`` and the index of the first image at fault.
+    Raises :class:`~zoo.errors.DataError`, which names ``where`` and the index of the first wrong image.
 
     >>> checked_split(np.zeros((2, 4, 4), np.uint8), [0, 1], ["cat", "dog"], "example").labels
     array([0, 1])
@@ -27,17 +27,22 @@ def checked_split(
     try:
         indices = np.asarray(labels).astype(np.int64, casting="safe")
     except (TypeError, ValueError) as error:  # text, fractions, lists of uneven length
-        raise DataError(f"{where}: labels are not whole numbers, one for each image ({error})") from error
+        raise DataError(
+            f"{where}: labels are not whole numbers, one for each image ({error})", code="label-type"
+        ) from error
     if len(images) == 0 or indices.shape != (len(images),):
         raise DataError(
-            f"{where}: {len(images)} images and labels of shape {indices.shape};"
-            " expected at least one image, and one label for each"
+            f"{where}: {len(images)} images and labels of shape {indices.shape}; expected at least one image, and one "
+            "label for each",
+            code="label-count",
         )
     wrong = np.flatnonzero((indices < 0) | (indices >= len(classes)))
     if len(wrong):
         hidden = "; -1 usually marks hidden test labels" if indices[wrong[0]] == -1 else ""
         raise DataError(
-            f"{where}: image {wrong[0]} has label {indices[wrong[0]]}, expected 0 to {len(classes) - 1}"
-            f" ({len(wrong)} of {len(indices)} labels are outside{hidden})"
+            f"{where}: image {wrong[0]} has label {indices[wrong[0]]}; expected 0 to {len(classes) - 1} "
+            f"({len(wrong)} of {len(indices)} labels are outside{hidden})",
+            code="label-unknown",
+            index=int(wrong[0]),
         )
     return ImageSplit(images=images, labels=indices)

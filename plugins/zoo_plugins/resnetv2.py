@@ -23,8 +23,8 @@ def zoo_backbones() -> Iterator[Backbone]:
             "resnet152v2_weights_tf_dim_ordering_tf_kernels.h5",
             md5="a49b44d1979771252814e80f8ec446f9",
         ),
-        # keras/src/applications/imagenet_utils.py, mode "tf": value / 127.5 - 1. Of the geometry Keras states no more
-        # than that its figures are of single centre crops of 224 pixels: the resize to 256 before it is the usual one.
+        # keras/src/applications/imagenet_utils.py, mode "tf": value / 127.5 - 1. Keras evaluates single centre crops of
+        # 224 pixels and does not state the resize before them; 256 is the usual one.
         preprocessing=Preprocessing(
             input_size=(224, 224),
             mean=(0.5, 0.5, 0.5),
@@ -52,7 +52,7 @@ def zoo_backbones() -> Iterator[Backbone]:
             FeatureLayer("post_relu", 2048),
             FeatureLayer("avg_pool", 2048, pool="flatten"),
         ),
-        license=None,  # Keras' code is Apache-2.0; of these weights, unlike others of its own, its pages say nothing
+        license=None,  # Keras' code is Apache-2.0; its pages state no licence for these weights
         paper="https://arxiv.org/abs/1603.05027",
         pretrained_on="ImageNet-1k",
         imagenet_top1=78.0,  # https://keras.io/api/applications/, in per cent and to one decimal

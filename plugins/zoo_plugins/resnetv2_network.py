@@ -1,8 +1,7 @@
-"""ResNet V2 (He et al. 2016) as Keras applications build it, so that the files they publish fit it exactly.
+"""ResNet V2 (He et al. 2016) as Keras applications build it, so that their published files fit it exactly.
 
 Modules are named so that a path with ``_`` for every dot is the name of the Keras layer: ``conv5.block1.preact_bn`` is
-``conv5_block1_preact_bn``. No library for torch has this network: timm's and torchvision's stride, pad and normalise
-in other places.
+``conv5_block1_preact_bn``. The networks of timm and torchvision stride, pad and normalise in other places.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class ResNetV2(nn.Module):
     def __init__(self, blocks: Sequence[int], widths: Sequence[int] = (64, 128, 256, 512), classes: int = 1000) -> None:
         super().__init__()
         self.conv1 = _named(conv=nn.Conv2d(3, STEM_WIDTH, 7, stride=2, padding=3))
-        # Keras pads with zeros, torch's own padding of a max pool is minus infinity: 0.12 in the logits.
+        # Keras pads with zeros; torch's max pool pads with minus infinity, which changes the logits by 0.12.
         self.pool1 = _named(pad=nn.ZeroPad2d(1), pool=nn.MaxPool2d(3, stride=2))
         self.stages = [f"conv{number}" for number in range(2, 2 + len(blocks))]
         channels = STEM_WIDTH
@@ -54,7 +53,7 @@ class ResNetV2(nn.Module):
         self.apply(_initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits; Keras' own ``predictions`` goes on with a softmax."""
+        """Logits; Keras' own ``predictions`` applies a softmax to them."""
         values = self.pool1(self.conv1(images))
         for stage in self.stages:
             values = self.get_submodule(stage)(values)
@@ -86,7 +85,7 @@ class PreactivatedBlock(nn.Module):
             self.add_module(name, layer)
 
     def forward(self, values: Tensor) -> Tensor:
-        """The sum of the residual and the shortcut, not activated: the next block begins with that."""
+        """The sum of the residual and the shortcut, not activated: the next block begins with the activation."""
         layer = self.get_submodule
         active = relu(self.preact_bn(values))
         shortcut = layer("0_conv")(active) if self.convolved_shortcut else values[..., :: self.stride, :: self.stride]
@@ -96,7 +95,7 @@ class PreactivatedBlock(nn.Module):
 
 
 def _stage(channels: int, width: int, depth: int, stride: int) -> nn.Sequential:
-    """``block1`` to ``block<depth>``; the stride is in the last."""
+    """Make ``block1`` to ``block<depth>``; the last has the stride."""
     blocks: dict[str, nn.Module] = {}
     for number in range(1, depth + 1):
         blocks[f"block{number}"] = PreactivatedBlock(
@@ -107,7 +106,7 @@ def _stage(channels: int, width: int, depth: int, stride: int) -> nn.Sequential:
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
-    # Keras' epsilon, where torch's 1e-5 costs 8e-5 in the logits; and its momentum of 0.99, which torch counts from 1.
+    # Keras' epsilon (torch's 1e-5 changes the logits by 8e-5) and momentum (0.99, which is 1 - 0.99 in torch).
     return nn.BatchNorm2d(channels, eps=1.001e-5, momentum=0.01)
 
 

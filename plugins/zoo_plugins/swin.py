@@ -16,7 +16,7 @@ def zoo_backbones() -> Iterator[Backbone]:
     yield Backbone(
         name="swin_b",
         title="Swin-B",
-        # The bare name means weights that saw ImageNet-22k, and the study's saw ImageNet-1k alone.
+        # The name without a tag means weights trained on ImageNet-22k; the study used weights of ImageNet-1k only.
         weights=TimmWeights("swin_base_patch4_window7_224.ms_in1k"),
         unfreeze=("layers.3.blocks.1", "norm"),
         head=Head("head.fc"),

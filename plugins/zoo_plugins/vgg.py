@@ -15,7 +15,7 @@ HEAD_WIDTH = 4096
 def zoo_backbones() -> Iterator[Backbone]:
     """Declare the VGG family."""
     yield _vgg("vgg16", "VGG-16", imagenet_top1=71.592, recipes={})
-    # The paper's network is Keras' without its two 4096-wide layers: the pooled map goes to the classifier.
+    # The paper's network is Keras' without its two 4096-wide layers: the classifier gets the pooled map.
     pooled = FeatureLayer("head.global_pool", BLOCK_WIDTHS[-1], pool="flatten")
     paper = Recipe(
         "Malpure et al. 2021, Table 1",
@@ -50,15 +50,16 @@ def _vgg(name: str, title: str, imagenet_top1: float, recipes: dict[str, Recipe]
 def _convolutional_layers(name: str) -> tuple[FeatureLayer, ...]:
     """Every convolution after its ReLU, which works in place, and the last max pool."""
     widths = [width for width, count in zip(BLOCK_WIDTHS, CONVOLUTIONS[name], strict=True) for _ in range(count)]
-    places = _convolutions(name)
-    layers = (FeatureLayer(f"features.{place + 1}", width) for place, width in zip(places, widths, strict=True))
-    return (*layers, FeatureLayer(f"features.{places[-1] + 2}", BLOCK_WIDTHS[-1]))
+    indices = _convolutions(name)
+    layers = (FeatureLayer(f"features.{index + 1}", width) for index, width in zip(indices, widths, strict=True))
+    return (*layers, FeatureLayer(f"features.{indices[-1] + 2}", BLOCK_WIDTHS[-1]))
 
 
 def _convolutions(name: str) -> list[int]:
-    """Places of the convolutions in ``features``: each is followed by a ReLU, each block by a max pool."""
-    places, place = [], 0
+    """Return the indices of the convolutions in ``features``: a ReLU follows each, a max pool each block."""
+    indices: list[int] = []
+    first = 0
     for count in CONVOLUTIONS[name]:
-        places += [place + 2 * index for index in range(count)]
-        place += 2 * count + 1
-    return places
+        indices += range(first, first + 2 * count, 2)
+        first += 2 * count + 1
+    return indices

@@ -1,4 +1,4 @@
-"""Devices and precisions, on machines of every kind."""
+"""Devices, on machines of every kind, and the memory that glibc keeps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from zoo import UsageError
 from zoo_harness.compute.allocator import keep_freed_memory
 from zoo_harness.compute.device import choose_device
-from zoo_harness.compute.precision import autocast, check_precision
+from zoo_harness.compute.distributed import ALONE, Processes
 
 
 @pytest.fixture
@@ -40,45 +40,32 @@ def test_device_that_a_name_means(gpus: int, name: str, expected: str) -> None:
     "name", ["gpu", "cuda:N", "cuda:", "cuda:-1", "cuda:99999", "CPU", "mps", "cpu:0", "", "cuda:0 "]
 )
 def test_other_names_are_usage_errors(gpus: int, name: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError, match="--device"):
         choose_device(name)
-    assert str(caught.value) == f"--device {name!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, ..."
 
 
 @pytest.mark.parametrize(
-    ("gpus", "name", "reason"),
+    ("gpus", "name", "processes"),
     [
-        (0, "cuda", "this machine has no usable CUDA device; use --device cpu or auto"),
-        (0, "cuda:1", "this machine has no usable CUDA device; use --device cpu or auto"),
-        (2, "cuda:2", "this machine has 2 CUDA device(s), from cuda:0 on"),
+        (0, "cuda", ALONE),
+        (0, "cuda:1", ALONE),
+        (2, "cuda:2", ALONE),
+        (2, "cuda:0", Processes(count=2, local_count=2)),
+        (2, "cuda", Processes(count=3, local_count=3)),
     ],
     indirect=["gpus"],
 )
-def test_device_that_is_not_there(gpus: int, name: str, reason: str) -> None:
+def test_a_device_that_is_not_available(gpus: int, name: str, processes: Processes) -> None:
     with pytest.raises(UsageError) as caught:
-        choose_device(name)
-    assert str(caught.value) == f"--device {name!r}: {reason}"
+        choose_device(name, processes)
+    assert (caught.value.code, caught.value.facts["given"]) == ("device-unavailable", name)
 
 
-def test_bf16_is_for_cuda() -> None:
-    assert check_precision("bf16", torch.device("cuda", 0)) == "bf16"
-    assert check_precision("fp32", torch.device("cpu")) == "fp32"
-    with pytest.raises(UsageError, match="--precision bf16 needs a CUDA device, this run is on cpu; use fp32"):
-        check_precision("bf16", torch.device("cpu"))
-    with pytest.raises(UsageError, match="--precision 'fp16' is not one of fp32, bf16"):
-        check_precision("fp16", torch.device("cuda", 0))
-
-
-def test_fp32_computes_in_fp32() -> None:
-    values = torch.rand(2, 2)
-    with autocast("fp32", torch.device("cpu")):
-        assert (values @ values).dtype == torch.float32
-
-
-def test_bf16_computes_in_bf16() -> None:
-    values = torch.rand(2, 2)
-    with autocast("bf16", torch.device("cpu")):  # a CPU can, only slowly
-        assert (values @ values).dtype == torch.bfloat16
+@pytest.mark.parametrize("gpus", [2], indirect=True)
+@pytest.mark.parametrize(("name", "expected"), [("cpu", "cpu"), ("auto", "cuda:1"), ("cuda", "cuda:1")])
+def test_each_process_takes_its_own_gpu(gpus: int, name: str, expected: str) -> None:
+    processes = Processes(rank=1, count=2, local_rank=1, local_count=2)
+    assert choose_device(name, processes) == torch.device(expected)
 
 
 def test_memory_is_kept_only_where_there_is_a_glibc(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Data of a run: which images a subset takes, what is refused, and a digest of what was really read."""
+"""Data of a run: the images of a subset, splits that are refused, and the digest of the images that were read."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def chosen(run: RunData) -> list[bytes]:
 # Which images
 
 
-def test_all_images_unless_told_otherwise() -> None:
+def test_all_images_by_default() -> None:
     run = digits(Subset())
     assert (len(run.train), len(run.evaluation)) == (1442, 355)
     assert (run.record.train.split, run.record.evaluation.split) == ("train", "test")
@@ -73,8 +73,10 @@ def test_the_split_that_must_be_balanced_can_be_the_evaluation_split(load: Load)
     few = ImageSplit(np.zeros((3, 8, 8), np.uint8), np.array([0, 1, 1]))
     run = load({"train": few, "test": many}, Subset(per_class=3), balanced="evaluation")
     assert (run.record.train.per_class, run.record.evaluation.per_class) == ((1, 1), (3, 3))
-    with pytest.raises(UsageError, match="--per-class 2: class 'cat' has only 1 test images; 1 is the most"):
+    with pytest.raises(UsageError) as caught:
         load({"train": many, "test": few}, Subset(per_class=2), balanced="evaluation")
+    assert caught.value.code == "per-class-too-large"
+    assert (caught.value.facts["name"], caught.value.facts["largest"]) == ("cat", 1)
 
 
 def test_shape_of_raw_pixels_is_recorded(load: Load) -> None:
@@ -125,32 +127,23 @@ def test_held_out_part_and_per_class_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"per_class": 5, "limit": 5}, "--per-class and --limit exclude each other: give one"),
-        ({"per_class": 0}, "--per-class 0 must be at least 1"),
-        ({"limit": -1}, "--limit -1 must be at least 1"),
-        ({"val_fraction": 1.0}, "--val-fraction 1.0 must lie between 0 and 1, both excluded"),
-        ({"val_fraction": 0.0}, "--val-fraction 0.0 must lie between 0 and 1, both excluded"),
-    ],
+    "options",
+    [{"per_class": 5, "limit": 5}, {"per_class": 0}, {"limit": -1}, {"val_fraction": 1.0}, {"val_fraction": 0.0}],
 )
-def test_subset_that_cannot_be(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError) as caught:
+def test_a_subset_that_cannot_exist(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(options)).replace("_", "-")):
         Subset(**options)
-    assert str(caught.value) == message
 
 
-def test_too_many_per_class_names_the_class_and_the_most_possible() -> None:
-    fewest = min((count, name) for name, count in enumerate(digits(Subset()).record.train.per_class))
+def test_too_many_per_class_names_the_class_and_the_largest_number() -> None:
+    fewest = min((count, str(name)) for name, count in enumerate(digits(Subset()).record.train.per_class))
     with pytest.raises(UsageError) as caught:
         digits(Subset(per_class=150))
-    assert str(caught.value) == (
-        f"--per-class 150: class '{fewest[1]}' has only {fewest[0]} training images; "
-        f"{fewest[0]} is the most that keeps the classes balanced"
-    )
+    assert caught.value.code == "per-class-too-large"
+    assert (caught.value.facts["largest"], caught.value.facts["name"]) == fewest
 
 
-# What a loader may give
+# Splits of a loader
 
 Load = Callable[..., RunData]
 
@@ -183,78 +176,61 @@ GOOD = ImageSplit(images(6), [0, 0, 0, 1, 1, 1])
 
 
 @pytest.mark.parametrize(
-    ("split", "message"),
+    ("code", "split"),
     [
-        (
-            ImageSplit(images(3), [0, 1, 2]),
-            "split 'test' of third party: label 2 of image 2 is outside the 2 classes (0",
-        ),
-        (ImageSplit(images(3), [0, -1, -1]), "label -1 of image 1 is outside the 2 classes (0 to 1); 2 such label(s)"),
-        (ImageSplit(images(3), [0, 1]), "split 'test' of third party: 3 images but 2 labels"),
-        (ImageSplit(images(0), []), "split 'test' of third party is empty"),
-        (ImageSplit(images(2), [0.0, 1.0]), "expected one whole number per image as label, given float64 (2,)"),
-        (ImageSplit(images(2), [[0, 1], [1, 0]]), "whole number per image as label, given int64 (2, 2)"),
-        (ImageSplit(images(2), ["cat", "dog"]), "whole number per image as label, given <U3 (2,)"),
-        (
-            ImageSplit(images(2, dtype=float), [0, 1]),
-            "expected uint8 images (N, H, W) or (N, H, W, 3), given float64 (2, 8",
-        ),
-        (
-            ImageSplit(images(2, 8, 8, 4), [0, 1]),
-            "expected uint8 images (N, H, W) or (N, H, W, 3), given uint8 (2, 8, 8",
-        ),
-        (ImageSplit(images(2, 3, 8, 8), [0, 1]), "split 'test': expected uint8 images (N, H, W) or (N, H, W, 3)"),
+        ("label-unknown", ImageSplit(images(3), [0, 1, 2])),
+        ("label-unknown", ImageSplit(images(3), [0, -1, -1])),
+        ("label-count", ImageSplit(images(3), [0, 1])),
+        ("images-empty", ImageSplit(images(0), [])),
+        ("label-type", ImageSplit(images(2), [0.0, 1.0])),
+        ("label-type", ImageSplit(images(2), [[0, 1], [1, 0]])),
+        ("label-type", ImageSplit(images(2), ["cat", "dog"])),
+        ("image-array", ImageSplit(images(2, dtype=float), [0, 1])),
+        ("image-array", ImageSplit(images(2, 8, 8, 4), [0, 1])),
+        ("image-array", ImageSplit(images(2, 3, 8, 8), [0, 1])),
     ],
 )
-def test_bad_split_is_refused(load: Load, split: ImageSplit, message: str) -> None:
-    with pytest.raises(DataError) as caught:
+def test_bad_split_is_refused(load: Load, code: str, split: ImageSplit) -> None:
+    with pytest.raises(DataError, match="split 'test'") as caught:
         load({"train": GOOD, "test": split})
-    assert message in str(caught.value)
+    assert caught.value.code == code
 
 
-def test_class_without_training_images_is_refused(load: Load) -> None:
-    with pytest.raises(DataError, match=r"third party: class 'emu' has no training image \(1 such class\(es\)\)"):
-        load({"train": GOOD, "test": GOOD}, classes=("cat", "dog", "emu"))
+@pytest.mark.parametrize(
+    ("code", "options"),
+    [
+        ("class-empty", {"splits": {"train": GOOD, "test": GOOD}, "classes": ("cat", "dog", "emu")}),
+        ("class-count", {"splits": {"train": GOOD, "test": GOOD}, "classes": ("cat",)}),
+        ("split-missing", {"splits": {"test": GOOD}}),
+        ("split-missing", {"splits": {"train": GOOD}}),
+        ("val-fraction-empty-class", {"splits": {"train": GOOD}, "subset": Subset(val_fraction=0.1)}),
+    ],
+)
+def test_classes_and_splits_that_are_missing(load: Load, code: str, options: dict[str, Any]) -> None:
+    with pytest.raises((DataError, UsageError)) as caught:
+        load(**options)
+    assert caught.value.code == code
 
 
-def test_one_class_is_refused(load: Load) -> None:
-    with pytest.raises(DataError, match=r"dataset 'pets' has 1 class\(es\); at least 2 are needed"):
-        load({"train": GOOD, "test": GOOD}, classes=("cat",))
-
-
-def test_missing_splits_are_refused(load: Load) -> None:
-    with pytest.raises(DataError, match="third party has no split 'train', only test"):
-        load({"test": GOOD})
-    with pytest.raises(UsageError, match=r"has no 'test' split here, only train: .* --val-fraction 0\.2"):
-        load({"train": GOOD})
+def test_a_split_may_be_held_out(load: Load) -> None:
     assert load({"train": GOOD}, Subset(val_fraction=0.34)).record.evaluation.per_class == (1, 1)
 
 
-def test_missing_split_is_told_with_the_folder_that_was_given(tmp_path: Path) -> None:
+def test_a_missing_split_is_named_with_the_given_folder(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         PIL.Image.new("L", (5, 5)).save(tmp_path / name / "0.png")
-    with pytest.raises(UsageError, match=f"dataset 'imagefolder:{tmp_path}' has no 'test' split here"):
+    with pytest.raises(UsageError) as caught:
         load_data(*load_registry().dataset(f"imagefolder:{tmp_path}"), None, Subset(), TRANSFORM)
+    assert caught.value.facts == {"split": "test", "dataset": f"imagefolder:{tmp_path}"}
 
 
-def test_fraction_that_leaves_a_class_empty_names_it(load: Load) -> None:
-    with pytest.raises(
-        UsageError, match=r"--val-fraction 0\.1: class 'cat' has 3 image\(s\), which leaves none to one side"
-    ):
-        load({"train": GOOD}, Subset(val_fraction=0.1))
-
-
-def test_classes_of_the_data_must_be_the_declared_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classes_of_the_data_must_be_the_declared_ones() -> None:
     declared = load_registry().dataset("digits")[0]
     other = Dataset(**{**vars(declared), "classes": ("zero", "one")})
-    with pytest.raises(DataError, match="dataset 'digits': the data's classes are not the declared ones"):
+    with pytest.raises(DataError) as caught:
         load_data(other, None, None, Subset(), TRANSFORM)
-
-
-def test_data_folder_must_exist(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--data-dir .*nowhere': no such folder"):
-        load_data(load_registry().dataset("digits")[0], None, tmp_path / "nowhere", Subset(), TRANSFORM)
+    assert caught.value.code == "class-mismatch"
 
 
 # The digest
@@ -303,7 +279,7 @@ def test_batches_come_in_order_with_their_labels() -> None:
 
 
 class CountedFiles:
-    """Image files of many sizes that count how often each is decoded."""
+    """Image files of many sizes that count the times each is decoded."""
 
     def __init__(self, pictures: list[np.ndarray[Any, Any]]) -> None:
         self.pictures = pictures
@@ -377,15 +353,15 @@ def test_several_threads_decode_to_the_same(load: Load) -> None:
     assert threading.get_ident() not in several.threads
 
 
-def test_the_first_image_that_threads_cannot_decode_is_told(load: Load) -> None:
+def test_the_first_image_that_threads_cannot_decode_is_named(load: Load) -> None:
     files = ConcurrentFiles([images(1, 20, 30, 3)[0] for _number in range(40)])
     files.broken = (13, 9)
     with pytest.raises(DataError, match="image 9 cannot be decoded"):
         load({"train": ImageSplit(files, np.arange(40) % 2), "test": GOOD})
-    assert files.decoded.total() < 30  # it does not go on to the end
+    assert files.decoded.total() < 30  # the remaining images are not decoded
 
 
-def test_a_strip_is_told_before_it_fills_the_memory(tmp_path: Path) -> None:
+def test_a_strip_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
     for split in ("train", "test"):
         for name in ("cat", "dog"):
             (tmp_path / split / name).mkdir(parents=True)
@@ -393,9 +369,10 @@ def test_a_strip_is_told_before_it_fills_the_memory(tmp_path: Path) -> None:
     PIL.Image.new("RGB", (60_000, 1)).save(tmp_path / "train" / "dog" / "strip.png")
     dataset, argument = load_registry().dataset(f"imagefolder:{tmp_path}")
     large = BatchTransform(Preprocessing(input_size=(224, 224)))
-    told = r"train/dog/strip\.png: an image of 60,000 x 1 pixels is a strip: resized it would have 13,440,000 x 224"
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError) as caught:
         load_data(dataset, argument, None, Subset(), large)
+    assert caught.value.code == "image-strip"
+    assert caught.value.facts["image"] == str(tmp_path / "train" / "dog" / "strip.png")
 
 
 def test_image_folder(tmp_path: Path) -> None:
@@ -411,7 +388,7 @@ def test_image_folder(tmp_path: Path) -> None:
     assert run.train.images.shape == (4, 16, 16, 3)
 
 
-def test_many_decoded_images_go_to_a_file_that_nobody_has_to_remove(
+def test_many_decoded_images_are_stored_in_a_file_that_needs_no_removal(
     load: Load, files: CountedFiles, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     splits = {"train": ImageSplit(files, GOOD.labels), "test": GOOD}
@@ -428,13 +405,12 @@ def test_many_decoded_images_go_to_a_file_that_nobody_has_to_remove(
     gc.collect()
 
 
-def test_disk_that_is_too_small_says_how_much_is_needed(
-    load: Load, files: CountedFiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_is_too_small(load: Load, files: CountedFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_space(*_args: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(decoding, "_IN_MEMORY", 100)
     monkeypatch.setattr(os, "posix_fallocate", no_space)
-    with pytest.raises(ZooError, match=r"need 0\.0 GiB in .*: No space left on device; free some, set TMPDIR"):
+    with pytest.raises(ZooError, match="No space left on device") as caught:
         load({"train": ImageSplit(files, GOOD.labels), "test": GOOD})
+    assert caught.value.code == "disk-full"

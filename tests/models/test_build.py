@@ -1,4 +1,4 @@
-"""Networks by name: whatever does not exist is an error that names the backbone, and what comes near."""
+"""Networks by name: a network that does not exist is an error that names the backbone and near misses."""
 
 from __future__ import annotations
 
@@ -36,15 +36,11 @@ def test_network_comes_in_inference_mode(architecture: Architecture) -> None:
     assert {value.device.type for value in network.parameters()} == {"cpu"}
 
 
-def test_meta_device_takes_no_memory() -> None:
-    network = build_network("mine", TorchvisionArchitecture("vgg16"), "meta")
-    assert sum(value.numel() for value in network.parameters()) == 138_357_544
-    assert all(value.is_meta for value in network.parameters())
-
-
-def test_networks_that_compute_their_widths_go_onto_the_meta_device_too() -> None:
-    network = build_network("mine", TorchvisionArchitecture("regnet_y_400mf"), "meta")
-    assert sum(value.numel() for value in network.parameters()) == 4_344_144
+# RegNets compute their widths from tensors.
+@pytest.mark.parametrize(("name", "parameters"), [("vgg16", 138_357_544), ("regnet_y_400mf", 4_344_144)])
+def test_meta_device_takes_no_memory(name: str, parameters: int) -> None:
+    network = build_network("mine", TorchvisionArchitecture(name), "meta")
+    assert sum(value.numel() for value in network.parameters()) == parameters
     assert all(value.is_meta for value in network.state_dict().values())
 
 
@@ -58,20 +54,19 @@ def test_same_seed_same_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "message"),
+    ("architecture", "code", "near"),
     [
-        (TimmArchitecture("test_resnett"), r"timm \S+ has no 'test_resnett'; did you mean test_resnet"),
-        (
-            TimmArchitecture("test_resnet.r160_in2k"),
-            r"has no 'test_resnet\.r160_in2k'; did you mean test_resnet\.r160_in1k",
-        ),
-        (TorchvisionArchitecture("resnet17"), "torchvision has no 'resnet17'; did you mean resnet1"),
-        (FactoryArchitecture("no_such_module:make"), "'no_such_module:make' cannot be imported: No module named"),
-        (FactoryArchitecture("third_party:mke"), "'third_party:mke' cannot be imported: .* has no attribute 'mke'"),
-        (FactoryArchitecture("third_party:number"), "'third_party:number' is not callable"),
-        (FactoryArchitecture("third_party:text"), "third_party:text returned str, not a torch module"),
+        (TimmArchitecture("test_resnett"), "network-unknown", "test_resnet"),
+        (TimmArchitecture("test_resnet.r160_in2k"), "network-unknown", "test_resnet.r160_in1k"),
+        (TorchvisionArchitecture("resnet17"), "network-unknown", "resnet18"),
+        (FactoryArchitecture("no_such_module:make"), "import-failed", None),
+        (FactoryArchitecture("third_party:mke"), "import-failed", None),
+        (FactoryArchitecture("third_party:number"), "not-callable", None),
+        (FactoryArchitecture("third_party:text"), "network-type", None),
     ],
 )
-def test_architecture_that_does_not_exist(architecture: Architecture, message: str) -> None:
-    with pytest.raises(DeclarationError, match=f"^backbone 'mine': .*{message}"):
+def test_architecture_that_does_not_exist(architecture: Architecture, code: str, near: str | None) -> None:
+    with pytest.raises(DeclarationError, match=r"^backbone 'mine': ") as caught:
         build_network("mine", architecture)
+    assert caught.value.code == code
+    assert near is None or near in caught.value.facts["near"]

@@ -1,4 +1,4 @@
-"""Surgery: what is replaced, what trains, and that the frozen part stands still bit for bit."""
+"""Surgery: the replaced head, the trained part, and a frozen part that does not change by a bit."""
 
 from __future__ import annotations
 
@@ -96,10 +96,11 @@ def test_globs_reach_into_what_they_name(resnet: nn.Module) -> None:
         ("transformer.h.*", "; it has conv1, conv1.0, "),
     ],
 )
-def test_pattern_that_names_nothing_is_an_error_with_near_misses(resnet: nn.Module, pattern: str, hint: str) -> None:
+def test_a_pattern_without_a_match_is_an_error_with_near_misses(resnet: nn.Module, pattern: str, hint: str) -> None:
     with pytest.raises(DeclarationError) as caught:
         match_modules(resnet, ["layer4", pattern])
-    assert str(caught.value).startswith(f"no module of the network matches {pattern!r}{hint}")
+    assert (caught.value.code, caught.value.facts["path"]) == ("module-unknown", pattern)
+    assert hint in str(caught.value)
 
 
 def test_module_with_two_names_is_found_by_either() -> None:
@@ -139,7 +140,7 @@ def test_nested_head_and_dual_head() -> None:
 
 
 def test_head_that_bypasses_a_module_sees_what_that_saw() -> None:
-    network = nn.Sequential(OrderedDict(body=nn.Linear(4, 6), neck=nn.Linear(6, 9), fc=nn.Linear(9, 5)))
+    network = bypassing()
     head = Head("fc", hidden=7, bypass=("neck",), in_features=6)
     assert replace_head(network, head, 3) == ("fc",)
     assert isinstance(network.neck, nn.Identity)
@@ -148,28 +149,34 @@ def test_head_that_bypasses_a_module_sees_what_that_saw() -> None:
     assert [tuple(value.shape) for value in network.fc.parameters()] == [(7, 6), (7,), (3, 7), (3,)]
 
 
-def test_module_that_trains_and_is_bypassed_is_refused() -> None:
-    network = nn.Sequential(OrderedDict(body=nn.Linear(4, 6), neck=nn.Linear(6, 9), fc=nn.Linear(9, 5)))
-    head = Head("fc", bypass=("neck",), in_features=6)
-    with pytest.raises(DeclarationError, match="module 'neck' is to train, but the head bypasses it"):
-        prepare(network, tuning("neck", head=head), 3, torch.rand(2, 4))
+def bypassing() -> nn.Module:
+    return nn.Sequential(OrderedDict(body=nn.Linear(4, 6), neck=nn.Linear(6, 9), fc=nn.Linear(9, 5)))
 
 
-def test_wrong_width_of_a_head_is_told(resnet: nn.Module) -> None:
-    with pytest.raises(DeclarationError, match="head 'fc' has in_features=99, but gets 96"):
-        prepare(resnet, tuning("layer4", head=Head("fc", in_features=99)), 10, IMAGES)
-    assert all(not module._forward_pre_hooks for module in resnet.modules())
-
-
-def test_bypassed_module_must_exist(resnet: nn.Module) -> None:
-    with pytest.raises(DeclarationError, match="the network has no module 'neck'"):
-        replace_head(resnet, Head("fc", bypass=("neck",), in_features=96), 10)
+@pytest.mark.parametrize(
+    ("code", "unfreeze", "head"),
+    [
+        ("head-bypass", "neck", Head("fc", bypass=("neck",), in_features=6)),
+        ("head-width", "body", Head("fc", in_features=99)),
+        ("module-unknown", "body", Head("fc", bypass=("nick",), in_features=6)),
+        ("module-unknown", "body", Head("fx")),
+        ("head-type", "body", Head("neck.0")),
+    ],
+)
+def test_a_head_that_does_not_fit_the_network(code: str, unfreeze: str, head: Head) -> None:
+    network = bypassing()
+    if code == "head-type":
+        network.neck = nn.Sequential(nn.Tanh())
+    with pytest.raises(DeclarationError) as caught:
+        prepare(network, tuning(unfreeze, head=head), 3, torch.rand(2, 4))
+    assert caught.value.code == code
+    assert hooks_of(network) == 0
 
 
 def test_network_without_a_classifier_gets_one_of_the_declared_width() -> None:
     bare = build_network("vit", TimmArchitecture("test_vit.r160_in1k"))
     bare.reset_classifier(0)
-    with pytest.raises(DeclarationError, match="head 'head' is of type Identity; give in_features"):
+    with pytest.raises(DeclarationError, match="give in_features"):
         replace_head(bare, Head("head"), 3)
     replace_head(bare, Head("head", in_features=64), 3)
     assert bare(torch.rand(1, 3, 160, 160)).shape == (1, 3)
@@ -189,21 +196,8 @@ class TwoHeads(nn.Module):
         return (self.left(features) + self.right(features)) / 2
 
 
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [
-        ("layer4", "head 'layer4' is of type Sequential; expected the torch.nn.Linear that gives the logits"),
-        ("global_pol", "the network has no module 'global_pol'; did you mean 'global_pool' or 'global_pool.pool' or "),
-    ],
-)
-def test_head_that_cannot_be_replaced(resnet: nn.Module, path: str, message: str) -> None:
-    with pytest.raises(DeclarationError) as caught:
-        replace_head(resnet, Head(path), 10)
-    assert str(caught.value).startswith(message)
-
-
 def test_one_class_is_no_classifier(resnet: nn.Module) -> None:
-    with pytest.raises(UsageError, match="at least 2 classes, given 1"):
+    with pytest.raises(UsageError, match="at least 2"):
         prepare(resnet, tuning("layer4", head=Head("fc")), 1, IMAGES)
 
 
@@ -365,14 +359,16 @@ def test_head_that_never_runs_is_named() -> None:
     network = TwoHeads()
     network.idle = nn.Linear(8, 5)
     tuned = prepare(network, tuning("body", head=Head("idle")), 3, IMAGES)
-    with pytest.raises(DeclarationError, match="head 'idle' exists but never runs"):
+    with pytest.raises(DeclarationError) as caught:
         tuned.logits(IMAGES)
+    assert (caught.value.code, caught.value.facts["path"]) == ("head-unused", "idle")
 
 
-def test_layer_that_puts_out_more_than_a_tensor_is_named() -> None:
+def test_layer_whose_output_is_more_than_a_tensor_is_named() -> None:
     network = nn.Sequential(nn.LSTM(2, 2))
-    with pytest.raises(DeclarationError, match="layer '0' puts out a tuple, not one tensor"), capture(network, ["0"]):
+    with pytest.raises(DeclarationError) as caught, capture(network, ["0"]):
         network(torch.rand(1, 1, 2))
+    assert (caught.value.code, caught.value.facts["layer"]) == ("layer-type", "0")
     assert hooks_of(network) == 0
 
 
@@ -405,25 +401,25 @@ class Ending(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("end", "told"),
+    ("end", "warning"),
     [
         (lambda fc, rows: fc(rows), None),
         (lambda fc, rows: {"features": rows, "logits": fc(rows)}, None),
         (lambda fc, rows: fc(rows)[:, :, None, None], None),
-        (lambda fc, rows: fc(rows) / 10, "the network goes on after its head 'fc'"),
+        (lambda fc, rows: fc(rows) / 10, "the output of head 'fc' is used as logits"),
         (lambda fc, rows: fc(rows) + fc(rows * 2), "head 'fc' runs 2 times"),
     ],
 )
-def test_a_network_that_goes_on_after_its_head_is_told(
-    end: Callable[[nn.Module, Tensor], object], told: str | None
+def test_a_network_whose_output_differs_from_its_head_is_warned_of(
+    end: Callable[[nn.Module, Tensor], object], warning: str | None
 ) -> None:
-    tuned = TunedNetwork(Ending(end), ("fc",), ("fc",))
-    found = warn_if_output_differs_from_head(tuned, torch.rand(2, 4))
-    assert (found or "").startswith(told or "")
-    assert (found is None) == (told is None)
+    found = warn_if_output_differs_from_head(TunedNetwork(Ending(end), ("fc",), ("fc",)), torch.rand(2, 4))
+    assert (found or "").startswith(warning or "")
+    assert (found is None) == (warning is None)
 
 
 def test_a_head_that_sees_a_part_of_the_batch_is_refused() -> None:
     tuned = TunedNetwork(Ending(lambda fc, rows: fc(rows[:1])), ("fc",), ("fc",))
-    with pytest.raises(DeclarationError, match=r"head 'fc' gives 1 row\(s\) of logits for 2 images"):
+    with pytest.raises(DeclarationError) as caught:
         warn_if_output_differs_from_head(tuned, torch.rand(2, 4))
+    assert (caught.value.code, caught.value.facts["path"]) == ("head-rows", "fc")

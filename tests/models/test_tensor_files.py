@@ -1,4 +1,4 @@
-"""Weight files: whatever is wrong with one, the error is a single line that names it, and no code of it runs."""
+"""Weight files: every fault is an error of one line with the file's name, and no code of a file runs."""
 
 from __future__ import annotations
 
@@ -33,14 +33,13 @@ WRITERS: dict[str, Callable[[Any, Path], None]] = {
 }
 
 
-def refusal(path: Path) -> str:
-    """Why the file is refused, without its name."""
+def refusal(path: Path) -> WeightsError:
+    """Read a file that must be refused, and return its error."""
     with pytest.raises(WeightsError) as caught:
         read_tensors(path)
-    text = str(caught.value)
-    assert text.startswith(f"{path}: ")
-    assert text.isprintable(), f"an error is one line: {text!r}"
-    return text.removeprefix(f"{path}: ")
+    assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).isprintable(), f"an error is one line: {caught.value!r}"
+    return caught.value
 
 
 def saved(path: Path, content: object) -> Path:
@@ -89,58 +88,61 @@ def save_bare_pickle(content: object, path: Path) -> None:
 def test_code_in_a_pickle_does_not_run(tmp_path: Path, save: Callable[[object, Path], None]) -> None:
     trace = tmp_path / "was here"
     save({"a": Malicious(trace)}, tmp_path / "a.pth")
-    reason = refusal(tmp_path / "a.pth")
+    error = refusal(tmp_path / "a.pth")
     assert not trace.exists()
-    assert "would run code (UnpicklingError: Trying to load unsupported GLOBAL posix.mkdir" in reason
-    assert reason.endswith("save the state dict as safetensors")
-    assert "weights_only" not in reason, "no advice to switch the protection off"
+    assert error.code == "file-unsafe"
+    assert "UnpicklingError: Trying to load unsupported GLOBAL posix.mkdir" in str(error)
+    assert "weights_only" not in str(error), "no advice to disable the protection"
 
 
 def test_a_bare_pickle_of_today_is_refused_without_a_warning_before(tmp_path: Path) -> None:
     trace = tmp_path / "was here"
     (tmp_path / "a.pth").write_bytes(pickle.dumps({"a": Malicious(trace)}, protocol=4))
     # torch warns of that protocol, and here a warning would be an error.
-    assert "damaged, or holds more than tensors, which would run code" in refusal(tmp_path / "a.pth")
+    assert refusal(tmp_path / "a.pth").code == "file-unsafe"
     assert not trace.exists()
 
 
 def test_whole_module_is_refused_with_its_class(tmp_path: Path) -> None:
-    assert "torch.nn.modules.linear.Linear" in refusal(saved(tmp_path / "a.pth", torch.nn.Linear(2, 2)))
+    assert "torch.nn.modules.linear.Linear" in str(refusal(saved(tmp_path / "a.pth", torch.nn.Linear(2, 2))))
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"),
+    ("content", "found"),
     [
-        ([torch.ones(1)], "expected a state dict of named tensors, found one list"),
-        (torch.ones(1), "expected a state dict of named tensors, found one Tensor"),
-        ({}, "expected a state dict of named tensors, found an empty one"),
-        ({"state_dict": {}}, "expected a state dict of named tensors, found an empty one"),
-        ({"a": torch.ones(1), "epoch": 3}, "expected tensors alone, but 'epoch' is one int"),
-        ({"model": {"a": torch.ones(1), "note": "x"}}, "expected tensors alone, but 'note' is one str"),
+        ([torch.ones(1)], "list"),
+        (torch.ones(1), "Tensor"),
+        ({}, "dict without any"),
+        ({"state_dict": {}}, "dict without any"),
+        ({"a": torch.ones(1), "epoch": 3}, "'epoch' as int"),
+        ({"model": {"a": torch.ones(1), "note": "x"}}, "'note' as str"),
     ],
 )
-def test_other_contents_are_refused(tmp_path: Path, content: object, expected: str) -> None:
-    assert refusal(saved(tmp_path / "a.pth", content)) == expected
+def test_other_contents_are_refused(tmp_path: Path, content: object, found: str) -> None:
+    error = refusal(saved(tmp_path / "a.pth", content))
+    assert error.code == "file-kind"
+    assert f"found {found}" in str(error)
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.pt", "a.bin", "a.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"<!DOCTYPE html>\n<html>\n"], ids=["empty", "noise", "page"])
 def test_file_of_another_kind_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    assert "not a readable" in refusal(tmp_path / name) or "damaged" in refusal(tmp_path / name)
+    assert refusal(tmp_path / name).code in ("file-unreadable", "file-unsafe")
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
 def test_missing_file_and_folder_are_refused(tmp_path: Path, name: str) -> None:
-    assert "No such file" in refusal(tmp_path / name)
+    assert "No such file" in str(refusal(tmp_path / name))
     (tmp_path / name).mkdir()
-    assert "not a readable" in refusal(tmp_path / name)
+    assert refusal(tmp_path / name).code == "file-unreadable"
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.onnx", "safetensors", "h5"])
 def test_other_suffix_is_refused_with_the_known_ones(tmp_path: Path, name: str) -> None:
-    expected = "a weight file ends in one of .safetensors, .pth, .pt, .bin, .h5; convert it to safetensors"
-    assert refusal(tmp_path / name) == expected
+    error = refusal(tmp_path / name)
+    assert error.code == "file-kind"
+    assert ".safetensors, .pth, .pt, .bin, .h5" in str(error)
 
 
 # Torch warns of odd pickle protocols, and a flipped byte can be one.

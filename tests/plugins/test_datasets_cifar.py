@@ -133,56 +133,60 @@ def test_a_pickle_that_asks_for_more_than_arrays_is_refused(tmp_path: Path, func
     folder = write_cifar10(tmp_path / "cifar-10-batches-py")
     trap = tmp_path / "trap"
     write_as_python3(folder / "data_batch_3", {"data": Hostile(function, str(trap)), "labels": []})
-    with pytest.raises(DataError, match="refused") as caught:
+    with pytest.raises(DataError, match=rf"\.{function.__name__}") as caught:
         load_cifar10(DatasetRequest(data_dir=tmp_path))
     assert not trap.exists()
-    assert str(folder / "data_batch_3") in str(caught.value)
-    assert f".{function.__name__}" in str(caught.value)
+    assert caught.value.code == "file-unsafe"
+    assert caught.value.facts["path"] == str(folder / "data_batch_3")
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "code"),
     [
-        ([1, 2], "holds a list, expected the dictionary"),
-        ({"data": rows(0, 2)}, r"lacks \['labels'\]; it has \['data'\]"),
-        ({"data": "abc", "labels": [0]}, "holds data of str"),
-        ({"data": rows(0, 2).astype(float), "labels": [0, 1]}, r"data of float64 \(2, 3072\), expected uint8"),
-        ({"data": rows(0, 2)[:, :5], "labels": [0, 1]}, r"data of uint8 \(2, 5\)"),
-        ({"data": rows(0, 2), "labels": [0]}, "2 images and labels of shape"),
-        ({"data": rows(0, 2), "labels": [0, "cat"]}, "labels are not whole numbers, one for each image"),
-        ({"data": rows(0, 2), "labels": [0.0, 0.5]}, "labels are not whole numbers"),
-        ({"data": rows(0, 2), "labels": [0, 10]}, "image 1 has label 10, expected 0 to 9"),
+        ([1, 2], "file-kind"),
+        ({"data": rows(0, 2)}, "file-kind"),
+        ({"data": "abc", "labels": [0]}, "image-array"),
+        ({"data": rows(0, 2).astype(float), "labels": [0, 1]}, "image-array"),
+        ({"data": rows(0, 2)[:, :5], "labels": [0, 1]}, "image-array"),
+        ({"data": rows(0, 2), "labels": [0]}, "label-count"),
+        ({"data": rows(0, 2), "labels": [0, "cat"]}, "label-type"),
+        ({"data": rows(0, 2), "labels": [0.0, 0.5]}, "label-type"),
+        ({"data": rows(0, 2), "labels": [0, 10]}, "label-unknown"),
     ],
 )
-def test_a_batch_with_other_content_is_named(tmp_path: Path, content: object, told: str) -> None:
+def test_a_batch_with_other_content_is_named(tmp_path: Path, content: object, code: str) -> None:
     folder = write_cifar10(tmp_path / "cifar-10-batches-py")
     write_as_python3(folder / "data_batch_2", content)
-    with pytest.raises(DataError, match=f"data_batch_2.*{told}"):
+    with pytest.raises(DataError, match="data_batch_2") as caught:
         load_cifar10(DatasetRequest(data_dir=tmp_path))
+    assert caught.value.code == code
 
 
 def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
     folder = write_cifar10(tmp_path / "cifar-10-batches-py")
     whole = (folder / "data_batch_5").read_bytes()
-    for damaged in (b"", whole[: len(whole) // 2], b"\x80\x02" + b"}" * 9, b"<html>"):
-        (folder / "data_batch_5").write_bytes(damaged)
-        with pytest.raises(DataError, match=r"data_batch_5 (cannot be read|holds a)"):
+    for damaged in (b"", whole[: len(whole) // 2], b"\x80\x02" + b"}" * 9, b"<html>", None):
+        if damaged is None:
+            (folder / "data_batch_5").unlink()
+        else:
+            (folder / "data_batch_5").write_bytes(damaged)
+        with pytest.raises(DataError) as caught:
             load_cifar10(DatasetRequest(data_dir=tmp_path))
-    (folder / "data_batch_5").unlink()
-    with pytest.raises(DataError, match=r"data_batch_5.*No such file"):
-        load_cifar10(DatasetRequest(data_dir=tmp_path))
+        assert caught.value.code in ("file-unreadable", "file-kind")
+        assert caught.value.facts["path"] == str(folder / "data_batch_5")
 
 
 @pytest.mark.parametrize("meta", [{"label_names": ["cat", "dog"]}, {"label_names": 10}, {}])
 def test_other_class_names_are_refused(tmp_path: Path, meta: dict[str, Any]) -> None:
     folder = write_cifar10(tmp_path / "cifar-10-batches-py")
     write_as_python3(folder / "batches.meta", meta)
-    with pytest.raises(DataError, match=r"batches.meta names the classes .*, expected those of cifar10"):
+    with pytest.raises(DataError) as caught:
         load_cifar10(DatasetRequest(data_dir=tmp_path))
+    assert (caught.value.code, caught.value.facts["path"]) == ("class-mismatch", str(folder / "batches.meta"))
 
 
-def test_only_the_data_dir_is_looked_at(tmp_path: Path) -> None:
-    with pytest.raises(UnreachableError, match=r"neither cifar-10-batches-py nor batches.meta in it") as caught:
+def test_only_the_data_dir_is_searched(tmp_path: Path) -> None:
+    with pytest.raises(UnreachableError) as caught:
         load_cifar10(DatasetRequest(data_dir=tmp_path))
     assert len(caught.value.tried) == 1
 
@@ -199,7 +203,7 @@ def unreachable_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("unreachable_hub")
-def test_found_nowhere_every_place_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_lists_every_location(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.datasets.CIFAR100, "url", "https://home.invalid/cifar-100-python.tar.gz")
     with pytest.raises(UnreachableError, match=r"--data-dir FOLDER with cifar-100-python.*HF_HUB_OFFLINE") as caught:
         load_cifar100(DatasetRequest())

@@ -36,5 +36,5 @@ def test_the_split_is_fixed_and_a_fifth_of_each_class() -> None:
 
 
 def test_a_data_dir_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="leave out --data-dir"):
+    with pytest.raises(UsageError, match="--data-dir"):
         load(DatasetRequest(data_dir=tmp_path))

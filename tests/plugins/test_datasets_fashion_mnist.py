@@ -69,52 +69,54 @@ def test_the_zoos_data_folder_comes_before_the_hub(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "code"),
     [
-        (b"", r"starts with bytes \(none\), expected 00 00 08 01"),
-        (b"\x89PNG\r\n", "starts with bytes 89 50 4e 47"),
-        (idx_bytes(np.zeros((2, 2), np.uint8)), "starts with bytes 00 00 08 02.*1 dimension"),
-        (idx_bytes(np.zeros(3, np.uint8))[:6], "ends within its header"),
-        (idx_bytes(np.zeros(30, np.uint8))[:-1], r"30 bytes of data, shape \(30,\), but holds only 29"),
-        (idx_bytes(np.zeros(30, np.uint8)) + b"x", "30 bytes of data, .*holds more"),
-        (bytes((0, 0, 8, 1)) + b"\xff" * 4, "4294967295 bytes of data"),
+        (b"", "file-kind"),
+        (b"\x89PNG\r\n", "file-kind"),
+        (idx_bytes(np.zeros((2, 2), np.uint8)), "file-kind"),
+        (idx_bytes(np.zeros(3, np.uint8))[:6], "file-damaged"),
+        (idx_bytes(np.zeros(30, np.uint8))[:-1], "file-damaged"),
+        (idx_bytes(np.zeros(30, np.uint8)) + b"x", "file-damaged"),
+        (bytes((0, 0, 8, 1)) + b"\xff" * 4, "file-damaged"),
     ],
 )
-def test_a_damaged_idx_file_is_named_with_the_reason(tmp_path: Path, content: bytes, told: str) -> None:
+def test_a_damaged_idx_file_is_named(tmp_path: Path, content: bytes, code: str) -> None:
     for path, written in ((tmp_path / "labels", content), (tmp_path / "labels.gz", gzip.compress(content))):
         path.write_bytes(written)
-        with pytest.raises(DataError, match=told) as caught:
+        with pytest.raises(DataError) as caught:
             read_idx(path, dimensions=1)
-        assert str(path) in str(caught.value)
+        assert (caught.value.code, caught.value.facts["path"]) == (code, str(path))
+
+
+def refusal(folder: Path) -> DataError:
+    with pytest.raises(DataError) as caught:
+        fashion_mnist.load(DatasetRequest(data_dir=folder))
+    return caught.value
 
 
 def test_a_truncated_or_false_gz_file_is_named(small: Path) -> None:
     path = small / "train-images-idx3-ubyte.gz"
-    path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(DataError, match=f"{path} cannot be read.*end-of-stream"):
-        fashion_mnist.load(DatasetRequest(data_dir=small))
-    path.write_bytes(b"<html>")
-    with pytest.raises(DataError, match=f"{path} cannot be read.*gzip"):
-        fashion_mnist.load(DatasetRequest(data_dir=small))
+    for content in (path.read_bytes()[:500], b"<html>"):
+        path.write_bytes(content)
+        error = refusal(small)
+        assert (error.code, error.facts["path"]) == ("file-unreadable", str(path))
 
 
 def test_files_that_do_not_fit_together_are_named(small: Path) -> None:
     write_split(small / "other", "t10k", 7)
     (small / "other" / "t10k-labels-idx1-ubyte.gz").replace(small / "t10k-labels-idx1-ubyte.gz")
-    with pytest.raises(DataError, match=r"t10k-images.*10 images and labels of shape"):
-        fashion_mnist.load(DatasetRequest(data_dir=small))
+    assert refusal(small).code == "label-count"
     (small / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(DataError, match="neither t10k-labels-idx1-ubyte nor"):
-        fashion_mnist.load(DatasetRequest(data_dir=small))
+    assert refusal(small).code == "missing-file"
 
 
-def test_only_the_data_dir_is_looked_at(tmp_path: Path) -> None:
+def test_only_the_data_dir_is_searched(tmp_path: Path) -> None:
     with pytest.raises(UnreachableError, match="no idx files in it") as caught:
         fashion_mnist.load(DatasetRequest(data_dir=tmp_path))
     assert [place for place, _reason in caught.value.tried] == [f"folder {tmp_path}"]
 
 
-def test_found_nowhere_every_place_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_lists_every_location(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "no-package")
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "no-cache")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)

@@ -38,8 +38,8 @@ def test_train_and_evaluation_folders(tmp_path: Path, evaluation: str) -> None:
     assert loaded.classes == ("blue", "red")
     assert {name: len(split) for name, split in loaded.splits.items()} == {"train": 6, "test": 4}
     assert loaded.splits["train"].labels.tolist() == [0, 0, 0, 1, 1, 1]
-    told = "" if evaluation == "test" else f" (split test is its folder {evaluation})"
-    assert loaded.source == f"folder {tmp_path}{told}"
+    suffix = "" if evaluation == "test" else f" (split test is its folder {evaluation})"
+    assert loaded.source == f"folder {tmp_path}{suffix}"
 
 
 def test_the_evaluation_folder_named_first_is_taken(tmp_path: Path) -> None:
@@ -92,49 +92,56 @@ def test_an_unreadable_image_is_named_when_it_is_asked_for(tmp_path: Path, damag
     else:
         path.write_bytes(path.read_bytes()[:50] if isinstance(damage, str) else damage)
     images = load_folder(tmp_path).splits["train"].images
-    with pytest.raises(DataError, match="cannot be decoded as an image") as caught:
+    with pytest.raises(DataError) as caught:
         images[images.paths.index(path)]
-    assert str(path) in str(caught.value)
+    assert (caught.value.code, caught.value.facts["image"]) == ("image-undecodable", str(path))
     assert "<_io" not in str(caught.value)
 
 
 def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:
     images = load_folder(write_images(tmp_path)).splits["train"].images
     (tmp_path / "blue" / "0.png").unlink()
-    with pytest.raises(DataError, match=r"blue/0.png cannot be opened: No such file"):
+    with pytest.raises(DataError, match="No such file") as caught:
         images[0]
+    assert caught.value.code == "file-unreadable"
 
 
 @pytest.mark.parametrize("argument", [None, "", "/no/such/folder", __file__])
 def test_a_path_that_is_no_folder_is_a_usage_error(argument: str | None) -> None:
-    with pytest.raises(UsageError, match="needs a folder that exists; expected PATH/train/CLASS"):
+    with pytest.raises(UsageError) as caught:
         load(DatasetRequest(argument=argument))
+    assert caught.value.code == "missing-folder"
 
 
 def test_a_data_dir_beside_the_path_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="names its folder itself"):
+    with pytest.raises(UsageError) as caught:
         load(DatasetRequest(argument=str(tmp_path), data_dir=tmp_path))
+    assert caught.value.code == "option-unused"
+
+
+def refusal(folder: Path) -> DataError:
+    with pytest.raises(DataError) as caught:
+        load_folder(folder)
+    return caught.value
 
 
 def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
     write_images(tmp_path)
     (tmp_path / "green").mkdir()
     (tmp_path / "green" / "readme.txt").write_text("soon")
-    with pytest.raises(DataError, match=rf"class folder {tmp_path}/green has no image but 1 file\(s\) ending in \.txt"):
-        load_folder(tmp_path)
+    error = refusal(tmp_path)
+    assert (error.code, error.facts["name"]) == ("class-empty", "green")
+    assert "1 file(s) ending in .txt" in str(error)
 
 
 def test_folders_that_are_no_classes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no class folders .*none"):
-        load_folder(tmp_path)
+    assert refusal(tmp_path).code == "class-count"
     for name in ("train", "test"):
         (tmp_path / name).mkdir()
         PIL.Image.new("L", (5, 5)).save(tmp_path / name / "cat.1.png")
-    with pytest.raises(DataError, match=r"no class folders .*test, train"):
-        load_folder(tmp_path)
+    assert refusal(tmp_path).code == "class-count"
     (tmp_path / "test" / "cat").mkdir()
-    with pytest.raises(DataError, match="has test but no train"):
-        load_folder(tmp_path)
+    assert refusal(tmp_path).code == "split-missing"
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -145,19 +152,17 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 
 def test_a_single_class_is_refused(tmp_path: Path) -> None:
     write_images(tmp_path / "images")
-    with pytest.raises(DataError, match="only one class folder, 'images'"):
-        load_folder(tmp_path)
+    assert refusal(tmp_path).code == "class-count"
 
 
-@pytest.mark.parametrize(
-    ("changed", "told"), [("train", r"\['green'\] are in .*train"), ("test", r"\['green'\] .*test")]
-)
-def test_train_and_test_with_other_classes_are_refused(tmp_path: Path, changed: str, told: str) -> None:
+@pytest.mark.parametrize("changed", ["train", "test"])
+def test_train_and_test_with_other_classes_are_refused(tmp_path: Path, changed: str) -> None:
     write_images(tmp_path / "train")
     write_images(tmp_path / "test")
     (tmp_path / changed / "green").mkdir()
-    with pytest.raises(DataError, match=f"{told} but not in"):
-        load_folder(tmp_path)
+    error = refusal(tmp_path)
+    assert error.code == "class-mismatch"
+    assert f"['green'] are in {tmp_path / changed}" in str(error)
 
 
 def test_files_that_are_no_images_are_counted_and_named(tmp_path: Path) -> None:
@@ -166,11 +171,11 @@ def test_files_that_are_no_images_are_counted_and_named(tmp_path: Path) -> None:
     assert load_folder(tmp_path).warnings == ()
     for name in ("train/red/a.gif", "train/blue/b.GIF", "test/red/c.heic", "test/red/readme", "train/red/.hidden"):
         (tmp_path / name).write_bytes(b"")
-    (told,) = load_folder(tmp_path).warnings
-    assert told.startswith(
+    (warning,) = load_folder(tmp_path).warnings
+    assert warning.startswith(
         f"4 file(s) ending in .gif, .heic, no extension are left out, such as {tmp_path}/train/blue/b.GIF; "
     )
-    assert "images end in .jpg" in told
+    assert "images end in .jpg" in warning
 
 
 def test_links_to_files_and_classes_are_followed(tmp_path: Path) -> None:
@@ -185,12 +190,9 @@ def test_links_to_files_and_classes_are_followed(tmp_path: Path) -> None:
 def test_links_that_surprise_are_refused(tmp_path: Path) -> None:
     write_images(tmp_path / "train")
     (tmp_path / "test").symlink_to(tmp_path / "train")
-    with pytest.raises(DataError, match="one and the same folder"):
-        load_folder(tmp_path)
+    assert refusal(tmp_path).code == "same-folder"
     (tmp_path / "train" / "red" / "circle").symlink_to(tmp_path / "train")
-    with pytest.raises(DataError, match="circle links to a folder"):
-        load_folder(tmp_path / "train")
+    assert refusal(tmp_path / "train").code == "folder-link"
     (tmp_path / "train" / "red" / "circle").unlink()
     (tmp_path / "train" / "red" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(DataError, match=r"gone.png is a broken link"):
-        load_folder(tmp_path / "train")
+    assert refusal(tmp_path / "train").code == "not-a-file"

@@ -1,4 +1,4 @@
-"""Downloads: the file's name appears when the whole file is there and proven, and never before."""
+"""Downloads: the file appears when it is complete and its digest is verified, and never before."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 from torch import nn
 
@@ -24,7 +24,7 @@ MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
 
 
 class Shop(BaseHTTPRequestHandler):
-    """Gives the file whole, half, half without saying how long it is, not at all, or falls silent."""
+    """Sends the file whole, half, half without its length, not at all, or stops sending."""
 
     def do_GET(self) -> None:
         if self.path == "/missing.h5":
@@ -37,7 +37,7 @@ class Shop(BaseHTTPRequestHandler):
         self.wfile.write(CONTENT if self.path == "/whole.h5" else CONTENT[: len(CONTENT) // 2])
         if self.path == "/silent.h5":
             self.wfile.flush()
-            self.connection.recv(1)  # until the other side gives up
+            self.connection.recv(1)  # until the client gives up
 
     def log_message(self, *_args: object) -> None:
         """Say nothing."""
@@ -54,7 +54,7 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         http.shutdown()
 
 
-def test_whole_file_arrives_and_nothing_beside_it(shop: str, tmp_path: Path) -> None:
+def test_a_complete_file_arrives_and_nothing_else(shop: str, tmp_path: Path) -> None:
     target = tmp_path / "new folder" / "net.h5"
     fetch(f"{shop}/whole.h5", target, md5=MD5)
     assert target.read_bytes() == CONTENT
@@ -63,34 +63,30 @@ def test_whole_file_arrives_and_nothing_beside_it(shop: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "reason"),
     [
         ("half.h5", "the connection was cut after 2,560,000 of 5,120,000 bytes"),
         ("missing.h5", "HTTP Error 404: Not Found"),
         ("silent.h5", "timed out"),
     ],
 )
-def test_file_that_does_not_arrive_leaves_nothing(shop: str, tmp_path: Path, name: str, told: str) -> None:
-    with pytest.raises(OSError, match=told):
-        fetch(f"{shop}/{name}", tmp_path / "net.h5", md5=MD5, silence=0.3)
+def test_a_failed_download_leaves_nothing(shop: str, tmp_path: Path, name: str, reason: str) -> None:
+    with pytest.raises(OSError, match=reason):
+        fetch(f"{shop}/{name}", tmp_path / "net.h5", md5=MD5, timeout=0.3)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("name", "md5"), [("whole.h5", "0" * 32), ("unannounced.h5", MD5)])
-def test_other_file_than_the_published_one_is_not_kept(shop: str, tmp_path: Path, name: str, md5: str) -> None:
+def test_a_file_with_another_digest_is_not_kept(shop: str, tmp_path: Path, name: str, md5: str) -> None:
     earlier = tmp_path / "net.h5"
-    earlier.write_text("what was there")
+    earlier.write_text("the earlier file")
     with pytest.raises(WeightsError) as caught:
         fetch(f"{shop}/{name}", earlier, md5=md5)
-    half = CONTENT if name == "whole.h5" else CONTENT[: len(CONTENT) // 2]
-    found = hashlib.md5(half, usedforsecurity=False).hexdigest()
-    assert str(caught.value) == (
-        f"{shop}/{name}: the server gave another file, its MD5 is {found}, published is {md5}; nothing was kept"
-    )
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["what was there"]
+    assert (caught.value.code, caught.value.facts["url"]) == ("digest-mismatch", f"{shop}/{name}")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["the earlier file"]
 
 
-def test_answer_that_is_no_http_is_an_os_error(tmp_path: Path) -> None:
+def test_a_response_that_is_not_http_is_an_os_error(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:
@@ -123,12 +119,10 @@ def keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def unreachable(backbone: Backbone, source: KerasWeights) -> UnreachableError:
     with pytest.raises(UnreachableError) as caught:
         load_weights(nn.Identity(), backbone, source)
-    assert "weights of 'tiny_resnet' not found" in str(caught.value)
-    assert "--weights PATH" in str(caught.value)
     return caught.value
 
 
-def test_every_place_that_was_tried_is_told(tiny_resnet: Backbone, keras_home: Path, shop: str) -> None:
+def test_the_error_lists_every_place(tiny_resnet: Backbone, keras_home: Path, shop: str) -> None:
     source = published(int(shop.rpartition(":")[2]))  # which speaks no https
     (here, reason), (there, words) = unreachable(tiny_resnet, source).tried
     assert (here, reason) == (str(keras_home / "models" / "net.h5"), "no such file")
@@ -150,11 +144,11 @@ def test_offline_mode_asks_nobody(
     assert list(keras_home.iterdir()) == []
 
 
-def test_host_that_does_not_exist_is_told_at_once(tiny_resnet: Backbone, keras_home: Path, shop: str) -> None:
+def test_a_host_that_does_not_exist(tiny_resnet: Backbone, keras_home: Path, shop: str) -> None:
     source = KerasWeights("https://no-such-host.invalid/", "net.h5", md5=MD5)
     assert unreachable(tiny_resnet, source).tried[1][1].startswith("no network: host no-such-host.invalid does not")
 
 
-def test_folder_that_cannot_be_made_is_told(tiny_resnet: Backbone, keras_home: Path, shop: str) -> None:
+def test_a_folder_that_cannot_be_created(tiny_resnet: Backbone, keras_home: Path, shop: str) -> None:
     (keras_home / "models").write_text("a file where the folder should be")
     assert "File exists" in unreachable(tiny_resnet, published(int(shop.rpartition(":")[2]))).tried[1][1]

@@ -1,4 +1,4 @@
-"""Signals of this very process: heard in order, held back while files are written, and given back afterwards."""
+"""Signals of this process: handled in order, deferred while files are written, handlers restored afterwards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from zoo_harness.util.signals import Terminated, defer_signals, raise_on_sigterm
 
 
-def test_sigterm_raises_while_it_is_listened_to_and_the_former_handler_comes_back() -> None:
+def test_sigterm_raises_in_the_body_and_the_former_handler_is_restored() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt) as caught, raise_on_sigterm():
         signal.raise_signal(signal.SIGTERM)
@@ -20,7 +20,7 @@ def test_sigterm_raises_while_it_is_listened_to_and_the_former_handler_comes_bac
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_sigterm_that_is_ignored_stays_ignored() -> None:
+def test_an_ignored_sigterm_stays_ignored() -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with raise_on_sigterm():
@@ -30,7 +30,7 @@ def test_sigterm_that_is_ignored_stays_ignored() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_belongs_together_is_done_before_either_is_heard(number: signal.Signals) -> None:
+def test_a_deferred_signal_arrives_after_the_body(number: signal.Signals) -> None:
     done = []
 
     def write_all() -> None:
@@ -44,7 +44,7 @@ def test_what_belongs_together_is_done_before_either_is_heard(number: signal.Sig
     assert done == ["all of it"]
 
 
-def test_sigterm_that_nobody_listens_to_still_ends_the_process() -> None:
+def test_a_deferred_sigterm_without_a_handler_ends_the_process() -> None:
     program = (
         "import signal\nfrom zoo_harness.util.signals import defer_signals\n"
         "with defer_signals():\n    signal.raise_signal(signal.SIGTERM)\n    print('written', flush=True)\n"

@@ -73,8 +73,8 @@ def discover() -> Registry:
     return Registry(importlib.metadata.entry_points(group="zoo"))
 
 
-def told(registry: Registry, entry_point: str) -> str:
-    """The one problem of the one plugin, which must cost the others nothing."""
+def problem_of(registry: Registry, entry_point: str) -> str:
+    """Return the one problem of the one plugin, which must not affect the others."""
     assert registry.backbones.keys() >= BUILT_IN_BACKBONES
     (found,) = (plugin for plugin in registry.plugins if plugin.entry_point == entry_point)
     (error,) = found.errors
@@ -104,21 +104,21 @@ def test_a_third_party_plugin_is_found_beside_the_built_in_ones(install: Install
         ("raise ValueError", "ValueError: (no message)"),
     ],
 )
-def test_a_plugin_that_cannot_be_imported_is_told_on_one_line(install: Install, source: str, error: str) -> None:
+def test_a_plugin_that_cannot_be_imported_is_reported_on_one_line(install: Install, source: str, error: str) -> None:
     install("bad-plugin", source)
-    assert told(discover(), "bad_plugin").startswith(error)
+    assert problem_of(discover(), "bad_plugin").startswith(error)
 
 
 @pytest.mark.parametrize(
     "entry_points", ["bad = bad_plugin:nowhere", "bad = no_such_module:plugin", "bad = what is this?", "bad ="]
 )
-def test_an_entry_point_that_names_nothing_is_told(install: Install, entry_points: str) -> None:
+def test_an_entry_point_that_names_nothing_is_reported(install: Install, entry_points: str) -> None:
     install("bad-plugin", plugin(backbone()), entry_points=entry_points)
-    assert told(discover(), "bad")
+    assert problem_of(discover(), "bad")
 
 
 @pytest.mark.parametrize(
-    ("record", "told_of"),
+    ("record", "parts"),
     [
         (backbone(lisence="'mit'"), ["lisence", "'mit'"]),
         (backbone(unfreeze="'layer4'"), ["unfreeze", "tuple", "'layer4'"]),
@@ -133,19 +133,21 @@ def test_an_entry_point_that_names_nothing_is_told(install: Install, entry_point
         (backbone(weights="zoo.RandomWeights()"), ["'random'", "architecture"]),
     ],
 )
-def test_a_bad_record_is_told_field_by_field(install: Install, record: str, told_of: list[str]) -> None:
+def test_a_bad_record_is_explained_field_by_field(install: Install, record: str, parts: list[str]) -> None:
     install("bad-plugin", plugin(record))
-    error = told(discover(), "bad_plugin")
+    error = problem_of(discover(), "bad_plugin")
     assert error.startswith("bad ")
     assert " record: " in error
     assert "\n" not in error
-    for part in told_of:
+    for part in parts:
         assert part in error
 
 
-def test_a_missing_field_is_not_told_with_the_whole_call(install: Install) -> None:
+def test_a_missing_field_is_reported_without_the_whole_call(install: Install) -> None:
     install("bad-plugin", plugin(backbone(license=None)))
-    assert told(discover(), "bad_plugin") == "bad Backbone record: license: missing; write None if it is not known"
+    assert (
+        problem_of(discover(), "bad_plugin") == "bad Backbone record: license: missing; write None if it is not known"
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,25 +162,25 @@ def test_a_missing_field_is_not_told_with_the_whole_call(install: Install) -> No
         ("import zoo", "implements neither zoo_backbones nor zoo_datasets with @zoo.hookimpl"),
         ("def zoo_backbones():\n    return []", "zoo_backbones is not marked with @zoo.hookimpl"),
         (plugin(backbone()) + "def zoo_datasets():\n    return []", "zoo_datasets is not marked with @zoo.hookimpl"),
-        (plugin(dataset("mine")), "zoo_backbones gave Dataset(name='mine'"),
-        (plugin("'resnet18'"), "zoo_backbones gave 'resnet18', expected a zoo.Backbone"),
-        (plugin(backbone(), hook="zoo_datasets"), "zoo_datasets gave Backbone(name='tiny'"),
+        (plugin(dataset("mine")), "zoo_backbones returned Dataset(name='mine'"),
+        (plugin("'resnet18'"), "zoo_backbones returned 'resnet18'; expected a zoo.Backbone"),
+        (plugin(backbone(), hook="zoo_datasets"), "zoo_datasets returned Backbone(name='tiny'"),
         (
             "import zoo\n@zoo.hookimpl\ndef zoo_backbones():\n    pass",
-            "zoo_backbones gave None, expected zoo.Backbone records, in a list or yielded one by one",
+            "zoo_backbones returned None; expected zoo.Backbone records, in a list or yielded one by one",
         ),
         (
             f"import zoo\n@zoo.hookimpl\ndef zoo_datasets():\n    return {dataset('mine')}",
-            "zoo_datasets gave Dataset(name='mine'",
+            "zoo_datasets returned Dataset(name='mine'",
         ),
         (plugin(backbone(), "1 / 0"), "ZeroDivisionError: division by zero"),
     ],
 )
-def test_a_hook_that_breaks_the_contract_is_told(install: Install, source: str, error: str) -> None:
+def test_a_hook_that_breaks_the_contract_is_reported(install: Install, source: str, error: str) -> None:
     install("bad-plugin", source)
     install("good-plugin", plugin(backbone(name="'good'")))
     registry = discover()
-    assert error in told(registry, "bad_plugin")
+    assert error in problem_of(registry, "bad_plugin")
     assert "tiny" not in registry.backbones
     assert "mine" not in registry.datasets
     assert "good" in registry.backbones
@@ -210,7 +212,7 @@ def test_a_plugin_may_be_an_object_instead_of_a_module(install: Install) -> None
 def test_a_built_in_keeps_its_name(install: Install) -> None:
     install("aaa-first-of-all", plugin(backbone(name="'resnet18'"), backbone()))
     registry = discover()
-    assert told(registry, "aaa_first_of_all") == (
+    assert problem_of(registry, "aaa_first_of_all") == (
         "backbone 'resnet18' is already declared by entry point 'resnet' of distribution 'blockzoo'"
     )
     assert registry.owner("backbone", "resnet18").distribution == "blockzoo"
@@ -231,10 +233,11 @@ def test_a_name_two_plugins_claim_is_refused_with_both(install: Install, kind: s
     resolve = getattr(registry, kind)
     with pytest.raises(PluginError) as caught:
         resolve("tiny")
+    assert (caught.value.code, caught.value.facts["name"]) == ("name-contested", "tiny")
     for owner in ("one", "two", "three"):
         assert f"'rival-{owner}'" in str(caught.value)
         assert resolve(owner)
-    # Neither is listed as the owner of a name that cannot be used, and each is told.
+    # Neither is listed as the owner of a name that cannot be used, and it is reported to each.
     for found in registry.plugins:
         if not found.built_in:
             assert [*found.backbones, *found.datasets] == [found.entry_point.removeprefix("rival_")]
@@ -243,17 +246,20 @@ def test_a_name_two_plugins_claim_is_refused_with_both(install: Install, kind: s
             assert all(f"'rival-{other}'" in " ".join(found.errors) for other in others)
 
 
-def test_a_plugin_that_declares_a_name_twice_is_told_and_its_first_counts(install: Install) -> None:
+def test_a_plugin_that_declares_a_name_twice_is_reported_and_the_first_counts(install: Install) -> None:
     install("bad-plugin", plugin(backbone(title="'first'"), backbone(title="'second'")))
     registry = discover()
-    assert told(registry, "bad_plugin") == "backbone 'tiny' is declared twice; the first counts"
+    assert problem_of(registry, "bad_plugin") == "backbone 'tiny' is declared twice; the first counts"
     assert registry.backbone("tiny").title == "first"
 
 
-def test_one_module_under_two_entry_points_is_told_in_short(install: Install) -> None:
+def test_one_module_under_two_entry_points_is_reported(install: Install) -> None:
     install("bad-plugin", plugin(backbone()), entry_points="bad_a = bad_plugin\nbad_b = bad_plugin")
     registry = discover()
-    assert told(registry, "bad_b") == "bad_plugin is already loaded by entry point 'bad_a' of distribution 'bad-plugin'"
+    assert (
+        problem_of(registry, "bad_b")
+        == "bad_plugin is already loaded by entry point 'bad_a' of distribution 'bad-plugin'"
+    )
     assert registry.backbone("tiny")
 
 
@@ -271,7 +277,7 @@ def test_a_distribution_found_twice_on_the_path_counts_once(
     assert [plugin.entry_point for plugin in registry.plugins].count("good_plugin") == 1
 
 
-def test_what_a_broken_uninstall_leaves_behind_costs_nobody_anything(install: Install) -> None:
+def test_the_remains_of_a_broken_uninstall_affect_no_other_plugin(install: Install) -> None:
     for name in ("bad-one", "bad-two"):
         (install(name, "import no_such_module_anywhere", entry_points="bad = nowhere") / "METADATA").unlink()
     install("good-plugin", plugin(backbone()))
@@ -305,25 +311,26 @@ def test_data_sets_are_named_with_and_without_argument(text: str, name: str, arg
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "code", "advice"),
     [
-        ("imagefolder", "'imagefolder' needs to know which: write imagefolder:PATH"),
-        ("imagefolder:", "'imagefolder' needs to know which: write imagefolder:PATH"),
-        ("hf", "write hf:OWNER/NAME"),
-        ("digits:foo", "'digits' takes no argument, given 'foo': write digits"),
-        ("digits:", "'digits' takes no argument, given '': write digits"),
-        ("digit", "unknown dataset 'digit'; did you mean 'digits'?"),
-        ("fashion-mnist", "did you mean 'fashion_mnist'?"),
-        ("image_folder", "did you mean 'imagefolder:PATH'?"),
-        ("imagefoldr:/a/very/long/path/to/photos/of/flowers", "did you mean 'imagefolder:PATH'?"),
-        ("~/photos", "imagefolder:PATH"),
-        ("", "unknown dataset ''"),
+        ("imagefolder", "argument-missing", "write imagefolder:PATH"),
+        ("imagefolder:", "argument-missing", "write imagefolder:PATH"),
+        ("hf", "argument-missing", "write hf:OWNER/NAME"),
+        ("digits:foo", "argument-unused", "write digits"),
+        ("digits:", "argument-unused", "write digits"),
+        ("digit", "unknown-name", "did you mean 'digits'?"),
+        ("fashion-mnist", "unknown-name", "did you mean 'fashion_mnist'?"),
+        ("image_folder", "unknown-name", "did you mean 'imagefolder:PATH'?"),
+        ("imagefoldr:/a/very/long/path/to/photos/of/flowers", "unknown-name", "did you mean 'imagefolder:PATH'?"),
+        ("~/photos", "unknown-name", "imagefolder:PATH"),
+        ("", "unknown-name", "unknown dataset ''"),
     ],
 )
-def test_a_data_set_that_cannot_be_meant_is_told_how_to_write_it(text: str, message: str) -> None:
+def test_a_wrong_data_set_is_refused_with_the_way_to_write_it(text: str, code: str, advice: str) -> None:
     with pytest.raises(UsageError) as caught:
         discover().dataset(text)
-    assert message in str(caught.value)
+    assert caught.value.code == code
+    assert advice in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
         (small(head=Head("fc.weight")), "the network has no module 'fc.weight'"),
         (
             small(head=Head("block2")),
-            "head 'block2' is of type Sequential; expected the torch.nn.Linear that gives the logits",
+            "head 'block2' is of type Sequential; expected the torch.nn.Linear that returns the logits",
         ),
         (small(Idle, head=Head("auxiliary")), "head 'auxiliary' exists but never runs"),
         (
@@ -267,7 +267,7 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
         ),
         (
             small(features=(FeatureLayer("block1", 8, pool="cls"), *FEATURES[1:])),
-            "feature layer 'block1': pool 'cls' needs 3 dimensions, it puts out (2, 8, 7, 7)",
+            "shape of feature layer 'block1' does not fit pool 'cls': (2, 8, 7, 7)",
         ),
         (
             small(features=(FeatureLayer("block1", 8, pool="average_channels_last"), *FEATURES[1:])),
@@ -275,7 +275,7 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
         ),
         (
             small(InTuple, features=(FeatureLayer("pair", 3), *FEATURES)),
-            "layer 'pair' puts out a tuple, not one tensor",
+            "output of layer 'pair' is a tuple; expected one tensor",
         ),
         (
             small(features=(FEATURES[1], FEATURES[0], FEATURES[2])),
@@ -318,8 +318,8 @@ def test_every_recipe_is_checked_and_named() -> None:
         ({"architecture": FactoryArchitecture("no_such_module:make")}, "'no_such_module:make' cannot be imported"),
         ({"architecture": FactoryArchitecture(f"{__name__}:nothing")}, ":nothing' cannot be imported"),
         ({"architecture": FactoryArchitecture(f"{__name__}:FEATURES")}, ":FEATURES' is not callable"),
-        ({"architecture": FactoryArchitecture(f"{__name__}:not_a_network")}, "returned str, not a torch module"),
-        ({"architecture": FactoryArchitecture(f"{__name__}:Small")}, "nothing says how its images are prepared"),
+        ({"architecture": FactoryArchitecture(f"{__name__}:not_a_network")}, "returned str; expected a torch module"),
+        ({"architecture": FactoryArchitecture(f"{__name__}:Small")}, "preprocessing of backbone 'small' is unknown"),
     ],
 )
 def test_a_network_that_cannot_be_made_is_told(changes: dict[str, Any], message: str) -> None:
@@ -339,7 +339,7 @@ def test_a_network_that_cannot_be_made_is_told(changes: dict[str, Any], message:
         ),
         (
             {"head": Head("fc", in_features=99)},
-            "backbone 'small', recipe 'default': head 'fc' has in_features=99, but gets 12",
+            "backbone 'small', recipe 'default': in_features of head 'fc' is wrong: 99; expected 12",
         ),
         (
             {"head": Head("fc", bypass=("block2",), in_features=8)},

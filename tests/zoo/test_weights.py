@@ -143,7 +143,7 @@ READ = "return LoadedWeights(tensors, origin"
         ("arrays[name])", "arrays[name]).to('meta')", PluginError, "Error: "),
         ("{name: torch", "{'x' + name: torch", WeightsError, "net.npz does not fit the network: conv1.0.weight: miss"),
         ("arrays[name])", "arrays[name])[None]", WeightsError, "net.npz does not fit the network: conv1.0.weight: the"),
-        (READ, "reader.verify(path, sha256='0' * 64)\n        " + READ, WeightsError, "net.npz: SHA-256 is "),
+        (READ, "reader.verify(path, sha256='0' * 64)\n        " + READ, WeightsError, "net.npz is wrong: SHA-256"),
         (READ, "reader.from_url('http://a.b/c', path, md5='0')\n        " + READ, PluginError, "needs an https addres"),
         (READ, "reader.from_url('https://a.b/c', path)\n        " + READ, PluginError, "https address and a digest"),
     ],

@@ -1,4 +1,4 @@
-"""The device, precision and seed that a run computes with."""
+"""The device, precision and seed of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo_harness.records.option_checks import CacheDtype
 
 @dataclass(frozen=True)
 class ComputeContext:
-    """What a run computes with, apart from the training settings themselves."""
+    """Everything that determines the results of a run beside its data and training settings."""
 
     device: torch.device
     precision: str = "fp32"

@@ -1,4 +1,4 @@
-"""The device a run uses, and the precision it computes in."""
+"""The device of a run."""
 
 from __future__ import annotations
 
@@ -10,30 +10,27 @@ from zoo_harness.records.option_checks import check_device_name
 
 
 def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
-    """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means on this machine, a GPU for each process.
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` names; each process gets its own GPU.
 
-    Raises :class:`~zoo.errors.UsageError` for another name, and for a device that this machine has not.
+    Raises :class:`~zoo.errors.UsageError` for another name, and for a device that this machine does not have.
 
     >>> choose_device("cpu")
     device(type='cpu')
     """
     check_device_name(name)
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cpu":
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and not gpus):
         return torch.device("cpu")
-    if processes.is_distributed and name != "cuda":
-        raise UsageError(f"--device {name!r}: of several processes each takes a GPU of its own; use --device cuda")
-    if not torch.cuda.is_available():
-        raise UsageError(f"--device {name!r}: this machine has no usable CUDA device; use --device cpu or auto")
+    fault = None
+    if processes.is_distributed and name not in ("auto", "cuda"):
+        fault = "each process needs a GPU of its own; use --device cuda"
+    elif not gpus:
+        fault = "this machine has no usable CUDA device; use --device cpu or auto"
+    elif processes.local_count > gpus:
+        fault = f"{processes.local_count} processes need a GPU each, this machine has {gpus}; start {gpus}, or use cpu"
     index = int(name.partition(":")[2] or processes.local_rank)
-    if processes.local_count > torch.cuda.device_count():
-        raise UsageError(
-            f"{processes.local_count} processes, and this machine has {torch.cuda.device_count()} CUDA device(s); "
-            "start one process for each, or use --device cpu"
-        )
-    if index >= torch.cuda.device_count():
-        raise UsageError(
-            f"--device {name!r}: this machine has {torch.cuda.device_count()} CUDA device(s), from cuda:0 on"
-        )
+    if fault is None and index >= gpus:
+        fault = f"this machine has {gpus} CUDA device(s), numbered from cuda:0"
+    if fault:
+        raise UsageError(f"--device {name!r}: {fault}", code="device-unavailable", option="device", given=name)
     return torch.device("cuda", index)

@@ -1,10 +1,9 @@
-"""Several processes that train one network together, as ``torchrun`` starts them, one for each GPU.
+"""Several processes that train one network together; ``torchrun`` starts them, one for each GPU.
 
-Each holds the whole network and takes its share of the images; gradients and counts are summed over all, so that the
-result is that of one process to rounding. The first one, which leads, does all the writing and talking.
+Each process holds the whole network and gets a share of the images. Gradients and counts are summed over all, so the
+result equals that of one process up to rounding. The main process alone writes files and output.
 
-Nothing here imports torch before there is more than one process, so that an error that is told at once can ask who
-tells it.
+torch is imported only if there is more than one process, so that early errors can ask which process reports them.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# While the first one scores, the others wait. torchrun ends them all when one is lost, so there is no need to hurry.
+# The others wait while the main process scores. torchrun ends them all if one is lost, so a long wait does no harm.
 _LONGEST_WAIT = datetime.timedelta(days=2)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """All processes of a run as one of them sees them: its ``rank`` from 0 on, and how many there are.
+    """The processes of a run, as one of them sees them: its ``rank`` from 0 on, and their ``count``.
 
-    ``local_rank`` and ``local_count`` are the same among those on this machine.
+    ``local_rank`` and ``local_count`` are the same among the processes on this machine.
 
     >>> Processes(rank=1, count=3).share(8)
     range(2, 5)
@@ -46,36 +45,38 @@ class Processes:
 
     @classmethod
     def launched(cls) -> Processes:
-        """What ``torchrun`` says in the environment; one process where it says nothing.
+        """Read the environment variables of ``torchrun``; without them there is one process.
 
-        Raises :class:`~zoo.errors.UsageError` for what cannot be.
+        Raises :class:`~zoo.errors.UsageError` for values that are not whole numbers.
         """
         names = {"rank": "RANK", "count": "WORLD_SIZE", "local_rank": "LOCAL_RANK", "local_count": "LOCAL_WORLD_SIZE"}
         given = {field: os.environ[name] for field, name in names.items() if name in os.environ}
-        if given.keys() != names.keys():  # something else of these names
+        if given.keys() != names.keys():  # variables of another program
             return cls()
         if not all(value.isdecimal() for value in given.values()):
             raise UsageError(
-                f"the environment of torchrun has {given}, which are no whole numbers; start with torchrun"
+                f"environment of torchrun is wrong: {given}; expected whole numbers; start with torchrun",
+                code="torchrun-environment",
+                given=given,
             )
         return cls(**{field: int(value) for field, value in given.items()})
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that writes and talks."""
+        """Whether this is the process that writes files and output."""
         return self.rank == 0
 
     @property
     def is_distributed(self) -> bool:
-        """Whether there is more than one."""
+        """Whether there is more than one process."""
         return self.count > 1
 
     def share(self, items: int) -> range:
-        """Which of so many items are this process's: consecutive ones, about as many as everybody's."""
+        """Return the indices of this process's share of a number of items; shares are consecutive and even."""
         return range(items * self.rank // self.count, items * (self.rank + 1) // self.count)
 
     def add(self, *tensors: Tensor) -> None:
-        """Put the sum over all processes into each tensor, in all of them."""
+        """Replace each tensor by its sum over all processes, in all of them."""
         if not self.is_distributed:
             return
         import torch.distributed
@@ -84,26 +85,26 @@ class Processes:
             torch.distributed.all_reduce(tensor)
 
     def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Sum the gradients of parameters over all processes, in one piece."""
+        """Sum the gradients of parameters over all processes, in one transfer."""
         if not self.is_distributed:
             return
         import torch
 
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         together = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        torch.distributed.all_reduce(together)
+        self.add(together)
         for gradient, part in zip(gradients, together.split([each.numel() for each in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows (N, ...) of all processes, one's after the other's, on the CPU of the first; others keep theirs."""
+        """Return the rows (N, ...) of all processes in order, on the CPU of the main one; the others keep theirs."""
         if not self.is_distributed:
             return rows
         import torch
 
         lengths = torch.zeros(self.count, dtype=torch.int64)
         lengths[self.rank] = len(rows)
-        torch.distributed.all_reduce(lengths)
+        self.add(lengths)
         padded = torch.zeros(int(lengths.max()), *rows.shape[1:], dtype=rows.dtype)
         padded[: len(rows)] = rows
         parts = [torch.empty_like(padded) for _ in range(self.count)] if self.is_main else None
@@ -113,7 +114,7 @@ class Processes:
         return torch.cat([part[:length] for part, length in zip(parts, lengths.tolist(), strict=True)])
 
     def broadcast(self, value: T) -> T:
-        """What the first one says, in all of them; values that pickle."""
+        """Return the main process's value, which must pickle, in all processes."""
         if not self.is_distributed:
             return value
         import torch
@@ -123,17 +124,17 @@ class Processes:
         return values[0]
 
     def sum(self, number: int) -> int:
-        """The sum of everybody's number, in all of them."""
+        """Return the sum of a number over all processes, in all of them."""
         if not self.is_distributed:
             return number
         import torch
 
         total = torch.tensor(number, dtype=torch.int64)
-        torch.distributed.all_reduce(total)
+        self.add(total)
         return int(total)
 
     def any(self, true: bool) -> bool:
-        """Whether it is so in one of them at least."""
+        """Whether the value is true in at least one process."""
         return self.sum(int(true)) > 0
 
 
@@ -142,9 +143,9 @@ ALONE = Processes()
 
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """The processes of this run, connected while the body runs.
+    """Connect the processes of this run while the body runs.
 
-    Raises :class:`~zoo.errors.UsageError` where they cannot be.
+    Raises :class:`~zoo.errors.UsageError` if this build of torch cannot.
     """
     processes = Processes.launched()
     if not processes.is_distributed:
@@ -153,12 +154,14 @@ def joined() -> Iterator[Processes]:
     import torch
 
     if not torch.distributed.is_available():
-        raise UsageError("this build of torch cannot connect processes (torch.distributed); start without torchrun")
+        raise UsageError(
+            "this build of torch cannot connect processes (torch.distributed); start without torchrun",
+            code="torch-not-distributed",
+        )
     on_gpu = torch.cuda.is_available() and torch.cuda.device_count() >= processes.local_count
     if on_gpu:
-        torch.cuda.set_device(processes.local_rank)  # or each would also open the first one
-    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-    torch.distributed.init_process_group(backend, timeout=_LONGEST_WAIT)
+        torch.cuda.set_device(processes.local_rank)  # otherwise each would also use the first GPU
+    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_LONGEST_WAIT)
     try:
         yield processes
     finally:

@@ -1,7 +1,8 @@
-"""How much memory this process may still take, on the host and on a device."""
+"""Memory that this process can still allocate, on the host and on a device."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,37 +14,28 @@ _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 def free_host_memory() -> int:
-    """Bytes that can be had without swapping, by what the kernel says and the control group of a container allows."""
-    return min([_available(), *_left_in_control_groups()])
+    """Return the bytes available without swapping, by the kernel and by the limits of a container."""
+    memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return min([int(memory["MemAvailable"].split()[0]) * 2**10, *_left_in_control_groups()])
 
 
 def free_device_memory(device: torch.device) -> int:
-    """Bytes that can be had on a CUDA device, those that torch holds and does not use included."""
+    """Return the bytes available on a CUDA device, including unused ones that torch has reserved."""
     import torch
 
     free, _total = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
-def _available() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        name, _, amount = line.partition(":")
-        if name == "MemAvailable":
-            return int(amount.split()[0]) * 2**10
-    raise OSError("/proc/meminfo has no line MemAvailable")
-
-
 def _left_in_control_groups() -> list[int]:
-    """What each limit above this process leaves (cgroup v2); pages of files count as free, they can be dropped."""
+    """Return what each limit above this process leaves (cgroup v2); cached pages of files count as free."""
     left = []
     for group in _groups():
-        try:
+        with suppress(OSError):
             limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
             counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        except OSError:
-            continue
-        if limit != "max":
-            left.append(max(0, int(limit) - used + int(counts.get("inactive_file", 0))))
+            if limit != "max":
+                left.append(max(0, int(limit) - used + int(counts.get("inactive_file", 0))))
     return left
 
 

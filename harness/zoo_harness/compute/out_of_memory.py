@@ -1,4 +1,4 @@
-"""Work that is done in smaller pieces where a device runs out of memory."""
+"""Retry work in smaller pieces if a device runs out of memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from zoo.errors import DeviceMemoryError
 
 Result = TypeVar("Result")
 
+_ADVICE = "lower --batch-size, cache less on the device (--cache host or disk), or end other programs that use it"
+
 
 def within_device_memory(work: Callable[[int], Result], budget: int, least: int, what: str) -> Result:
-    """Return ``work(budget)``, with half the budget after each time that it ran out of the device's memory.
+    """Return ``work(budget)``; halve the budget each time that the device runs out of memory.
 
-    ``budget``: bytes. Below ``least`` the work can be cut no smaller: then :class:`DeviceMemoryError` says ``what``
-    there was no room for.
+    ``budget``: bytes. Raises :class:`DeviceMemoryError`, which names ``what``, if ``least`` bytes do not suffice.
 
     >>> within_device_memory(lambda budget: budget // 8, 4096, 1024, "a doctest")
     512
@@ -27,18 +28,26 @@ def within_device_memory(work: Callable[[int], Result], budget: int, least: int,
         try:
             return work(smallest)
         except torch.OutOfMemoryError as error:
-            reason = str(error)
-        # Only here, where the error is gone, and with it all that the work held.
-        torch.cuda.empty_cache()
+            reason = _first_line(error)
+        torch.cuda.empty_cache()  # not inside except, where the error still refers to the tensors of the work
         if smallest <= least:
-            raise DeviceMemoryError(_message(what, budget, smallest, reason))
+            break
         smallest = max(smallest // 2, least)
+    tried = f"{_mebibytes(smallest)} of the device's memory to work in, the minimum"
+    if smallest < budget:
+        tried += f" (memory_budget, or --memory, allowed {_mebibytes(budget)}, and smaller budgets were tried)"
+    raise DeviceMemoryError(
+        f"{what} ran out of memory with {tried}: {reason}; "
+        "free memory on the device, or move the features to the CPU (features.cpu())",
+        code="device-memory",
+        budget=budget,
+    )
 
 
 def in_batches_that_fit(work: Callable[[int, int], None], start: int, stop: int, size: int) -> int:
-    """Call ``work(first, last)`` for batches from ``start`` to ``stop``, half as large each time memory runs out.
+    """Call ``work(first, last)`` for batches from ``start`` to ``stop``; halve their size when memory runs out.
 
-    Returns the size that did. Raises :class:`DeviceMemoryError` where there is no room for one alone.
+    Returns the size that fits. Raises :class:`DeviceMemoryError` if a single image does not fit.
 
     >>> in_batches_that_fit(print, 0, 5, 2)
     0 2
@@ -51,42 +60,34 @@ def in_batches_that_fit(work: Callable[[int, int], None], start: int, stop: int,
         try:
             work(start, last)
         except torch.OutOfMemoryError as error:
-            reason = str(error)
+            reason = _first_line(error)
         else:
             start = last
             continue
-        torch.cuda.empty_cache()  # as above
+        torch.cuda.empty_cache()
         if size == 1:
-            raise DeviceMemoryError(f"no room on the device for one image: {_first_line(reason)}; {_ADVICE}")
+            raise DeviceMemoryError(
+                f"no room on the device for one image: {reason}; {_ADVICE}", code="device-memory", batch_size=1
+            )
         size = max(1, min(size, last - start) // 2)
     return size
 
 
 @contextmanager
 def out_of_memory_advice(batch_size: int) -> Iterator[None]:
-    """Say what to do where a run's batches of so many images need more memory than the device has."""
+    """Re-raise out-of-memory errors as :class:`DeviceMemoryError` with advice."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        told = f"the device's memory does not suffice for batches of {batch_size}: {_first_line(str(error))}; {_ADVICE}"
-        raise DeviceMemoryError(told) from error
+        raise DeviceMemoryError(
+            f"the device ran out of memory with batches of {batch_size}: {_first_line(error)}; {_ADVICE}",
+            code="device-memory",
+            batch_size=batch_size,
+        ) from error
 
 
-_ADVICE = "lower --batch-size, keep less there (--cache host or disk), or end what else uses the device"
-
-
-def _first_line(reason: str) -> str:
-    return reason.splitlines()[0] if reason else "no reason given"
-
-
-def _message(what: str, budget: int, smallest: int, reason: str) -> str:
-    tried = f"{_mebibytes(smallest)} of the device's memory to work in, the least it can do with"
-    if smallest < budget:
-        tried += f" (memory_budget, or --memory, allowed {_mebibytes(budget)}, and less was tried step by step)"
-    return (
-        f"{what} ran out of memory with {tried}: {_first_line(reason)}; "
-        "free memory on the device, or move the features to the CPU (features.cpu())"
-    )
+def _first_line(error: torch.OutOfMemoryError) -> str:
+    return next(iter(str(error).splitlines()), "no reason given")
 
 
 def _mebibytes(size: int) -> str:

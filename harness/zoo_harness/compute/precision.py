@@ -1,13 +1,14 @@
-"""Products in full precision, whatever the caller has set."""
+"""Set the global state of torch for a computation, and restore the caller's afterwards."""
 
 from __future__ import annotations
 
-import contextlib
 import os
+import random
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
+import numpy as np
 import torch
 
 from zoo.errors import UsageError, check_choice
@@ -15,48 +16,86 @@ from zoo_harness.records.option_checks import PRECISIONS
 
 
 def check_precision(precision: str, device: torch.device) -> str:
-    """The precision, if that device computes in it: ``bf16`` is for CUDA.
+    """Return the precision if the device supports it; ``bf16`` needs CUDA.
 
     >>> check_precision("fp32", torch.device("cpu"))
     'fp32'
     """
     check_choice("--precision", precision, PRECISIONS)
     if precision == "bf16" and device.type != "cuda":
-        raise UsageError(f"--precision bf16 needs a CUDA device, this run is on {device.type}; use fp32")
+        raise UsageError(
+            f"--precision bf16 needs a CUDA device, this run is on {device.type}; use fp32",
+            code="precision-device",
+            option="precision",
+        )
     return precision
 
 
-def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Automatic mixed precision for ``bf16``, nothing for ``fp32``."""
-    if precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return contextlib.nullcontext()
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Enable automatic mixed precision for ``bf16``; do nothing for ``fp32``."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-@contextlib.contextmanager
-def repeatable(wanted: bool) -> Iterator[None]:
-    """Have torch take only algorithms that give the same bits every time, if ``wanted``; its setting comes back.
-
-    It must be entered before anything runs on the GPU. benchmarks/gpu.py times what it costs there.
-    """
-    if not wanted:
-        yield
-        return
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+@contextmanager
+def _determinism_restored() -> Iterator[None]:
+    """Restore torch's deterministic switches and cuDNN's after the body."""
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
         torch.backends.cudnn.benchmark = benchmark
 
 
 @contextmanager
+def repeatable(wanted: bool) -> Iterator[None]:
+    """Restrict torch to deterministic algorithms in the body, if ``wanted``.
+
+    Enter it before anything runs on the GPU. benchmarks/gpu.py measures the cost.
+    """
+    with _determinism_restored():
+        if wanted:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
+            torch.use_deterministic_algorithms(True)
+            torch.backends.cudnn.benchmark = False
+        yield
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Run the body with torch's default dtype and gradients; restore the caller's global state afterwards.
+
+    The state is: the generators of torch, of every GPU, of numpy and of Python; torch's default dtype and gradient
+    mode; the deterministic switches and cuDNN's; the number of threads.
+
+    >>> before = torch.get_rng_state()
+    >>> with torch.no_grad(), isolated():
+    ...     _ = torch.manual_seed(1), torch.rand(1)
+    ...     torch.is_grad_enabled()
+    True
+    >>> torch.equal(before, torch.get_rng_state())
+    True
+    """
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    python, legacy = random.getstate(), np.random.get_state()
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    try:
+        with _determinism_restored(), torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
+            torch.set_default_dtype(torch.float32)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)
+        torch.set_default_dtype(dtype)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+
+
+@contextmanager
 def full_precision(device: torch.device, setting: str = "highest") -> Iterator[None]:
-    """Rule out TF32, bfloat16 and autocast inside the block; afterwards the settings are what they were.
+    """Disable TF32, bfloat16 and autocast in the body, and restore the settings afterwards.
 
     With the setting ``"medium"`` float32 products may be computed in bfloat16, for numbers that fit into it.
 
@@ -69,7 +108,7 @@ def full_precision(device: torch.device, setting: str = "highest") -> Iterator[N
     switches = (backends.cuda.matmul, backends.mkldnn.matmul) if hasattr(backends.mkldnn, "matmul") else ()
     before = [switch.fp32_precision for switch in switches]
     former = "highest"
-    with suppress(RuntimeError):  # raised where the user set a switch to something else than the setting
+    with suppress(RuntimeError):  # raised if the user set a switch to another value than the setting
         former = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision(setting)

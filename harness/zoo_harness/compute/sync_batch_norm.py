@@ -1,4 +1,4 @@
-"""Batch statistics of a batch that several processes share: BatchNorm as if one process had all of it."""
+"""BatchNorm over a batch that several processes share, with the statistics of the whole batch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from zoo_harness.compute.distributed import Processes
 class SharedBatchNorm(TorchFunctionMode):
     """While active, BatchNorm in training mode takes mean and variance over the batches of all processes.
 
-    Every process must run the same such layers in the same order. ``counted`` says whether this one's batch counts:
-    where a batch has fewer images than there are processes, some run one image for form's sake.
+    Every process must run the same such layers in the same order. ``counted`` is false if this process has no image of
+    the batch and runs another one only to keep step.
 
-    Not torch's ``SyncBatchNorm``: that takes the place of modules, and runs on GPUs alone.
+    Not torch's ``SyncBatchNorm``, which replaces modules and supports GPUs only.
     """
 
     def __init__(self, processes: Processes, *, counted: bool) -> None:
@@ -34,9 +34,9 @@ class SharedBatchNorm(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Do what the function does, BatchNorm in training mode apart."""
+        """Replace BatchNorm in training mode; call every other function unchanged."""
         if function is functional.batch_norm:
-            return self._batch_norm(*args, **(kwargs or {}))
+            function = self._batch_norm
         return function(*args, **(kwargs or {}))
 
     def _batch_norm(
@@ -65,7 +65,7 @@ class SharedBatchNorm(TorchFunctionMode):
         return result.to(input.dtype)
 
     def _statistics(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and variance (C,) of values (B, C, ...) over all processes, and of how many of each channel."""
+        """Return mean and variance (C,) of values (B, C, ...) over all processes, and the count per channel."""
         others = [dimension for dimension in range(values.ndim) if dimension != 1]
         counts = float(self._counted)
         of_channel = values.new_tensor([counts * values.numel() / values.shape[1]])
@@ -73,13 +73,13 @@ class SharedBatchNorm(TorchFunctionMode):
         count = summed[-1].detach()
         mean = summed[:-1] / count
         shape = [1, -1] + [1] * (values.ndim - 2)
-        # Around the mean of all, not from sums of squares: those lose the digits of what lies far from zero.
+        # Around the mean: sums of squares would lose digits if the values are far from zero.
         squares = (values - mean.view(shape)).square().sum(others) * counts
         return mean, _Sum.apply(squares, self._processes) / count, count
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; a gradient comes from each of them."""
+    """The sum over all processes; its gradient sums theirs."""
 
     @staticmethod
     def forward(context: Any, values: Tensor, processes: Processes) -> Tensor:
@@ -90,9 +90,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        total = gradients[0].clone()
-        context.processes.add(total)
-        return total, None
+        return _Sum.forward(context, gradients[0], context.processes), None
 
 
 @torch.no_grad()

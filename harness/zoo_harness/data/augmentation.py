@@ -1,7 +1,6 @@
 """Random changes of training images, on the device, drawn anew in every epoch.
 
-What is drawn depends on the seed, the epoch and the place of an image in the epoch alone: not on the device, the
-batch size or what was done before.
+The draws depend only on the seed, the epoch and the index of an image in the epoch: not on the device or batch size.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from torch.nn import functional
 
 from zoo.backbone import Augmentation
 
-PADDING = 1 / 8  # of the side, as in the crops of 32 pixels padded by 4
+PADDING = 1 / 8  # of the side, as in crops of 32 pixels padded by 4
 LARGEST_ANGLE = 15.0  # degrees
 
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """What happens to each image of an epoch: offsets (N, 2) in [0, 1), flips (N,) and angles (N,) in degrees."""
+    """Random changes of the images of an epoch: offsets (N, 2) in [0, 1), flips (N,) and angles (N,) in degrees."""
 
     offsets: Tensor
     flips: Tensor
@@ -32,7 +31,7 @@ class Draws:
 
     @classmethod
     def of(cls, chosen: tuple[Augmentation, ...], images: int, seed: int, epoch: int) -> Self:
-        """Draw for an epoch (or a stored view) of so many images.
+        """Draw for the images of an epoch (or of a cached view).
 
         >>> Draws.of(("flip",), 4, seed=0, epoch=1).flips.shape
         torch.Size([4])
@@ -43,21 +42,22 @@ class Draws:
         angles = generator.uniform(-LARGEST_ANGLE, LARGEST_ANGLE, images).astype(np.float32)
         return cls(torch.from_numpy(offsets), torch.from_numpy(flips), torch.from_numpy(angles), chosen)
 
-    def apply(self, planes: Tensor, places: slice) -> Tensor:
-        """uint8 images (B, 3, H, W), those at these places of the epoch, with everything that was drawn for them."""
-        device = planes.device
+    def apply(self, planes: Tensor, indices: slice) -> Tensor:
+        """Change uint8 images (B, 3, H, W), which are those at these indices of the epoch."""
+        offsets, flips, angles = (
+            drawn[indices].to(planes.device, non_blocking=True) for drawn in (self.offsets, self.flips, self.angles)
+        )
         if "crop" in self.chosen:
-            planes = _cropped(planes, self.offsets[places].to(device, non_blocking=True))
+            planes = _crop(planes, offsets)
         if "flip" in self.chosen:
-            flips = self.flips[places].to(device, non_blocking=True)
             planes = torch.where(flips[:, None, None, None], planes.flip(3), planes)
         if "rotate" in self.chosen:
-            planes = _rotated(planes, self.angles[places].to(device, non_blocking=True))
+            planes = _rotate(planes, angles)
         return planes
 
 
-def _cropped(planes: Tensor, offsets: Tensor) -> Tensor:
-    """Images of the same size, cut at random out of ones with a black border."""
+def _crop(planes: Tensor, offsets: Tensor) -> Tensor:
+    """Pad images with black and crop them to their own size."""
     height, width = planes.shape[-2:]
     border = (math.ceil(height * PADDING), math.ceil(width * PADDING))
     padded = functional.pad(planes, (border[1], border[1], border[0], border[0]))
@@ -69,13 +69,13 @@ def _cropped(planes: Tensor, offsets: Tensor) -> Tensor:
     return padded[image[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _rotated(planes: Tensor, angles: Tensor) -> Tensor:
-    """Images turned about their middle, black where nothing was; the nearest pixel, as torchvision's rotation takes."""
+def _rotate(planes: Tensor, angles: Tensor) -> Tensor:
+    """Rotate images about their centre, with black corners; nearest pixel, as in torchvision's rotation."""
     height, width = planes.shape[-2:]
     turn = angles * (math.pi / 180)
     cosine, sine = turn.cos(), turn.sin()
     zero = torch.zeros_like(turn)
-    # The grid counts from -1 to 1 along both sides, which may differ in length.
+    # The grid ranges from -1 to 1 along both sides, which may differ in length.
     rows = [
         torch.stack([cosine, -sine * (height / width), zero], 1),
         torch.stack([sine * (width / height), cosine, zero], 1),

@@ -1,8 +1,8 @@
-"""Where the batches of a run come from: images that go through the whole network, or what its frozen part gave.
+"""Batches of a run: images for the whole network, or cached outputs of its frozen part.
 
-A source serves one split. Training asks for batches by index, in the order of an epoch; evaluation asks for all of
-them, first to last. Of several processes each gets its own part of a batch. Where that is none, it gets one image
-without a label, so that the network runs in step with the others.
+A source serves one split. Training asks for batches by index, in the order of an epoch; evaluation asks for all
+images in order. Each of several processes gets its own part of a batch. If that part is empty, the process gets one
+image without a label, so that the network runs in step with the others.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from torch import Tensor
 from zoo.backbone import Augmentation
 from zoo_harness.compute.distributed import ALONE, Processes
 from zoo_harness.data.augmentation import Draws
-from zoo_harness.data.decoding import ImageData
+from zoo_harness.data.decoding import ImageData, index_batches
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
 
 
 class Source(Protocol):
-    """Batches of one split, on the device."""
+    """Batches of one split, on the device: inputs of the network, and labels (B,)."""
 
     @property
     def labels(self) -> Tensor:
         """The label of each image, (N,) int64, on the CPU."""
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Return the number of images."""
 
     def epoch(self, number: int, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
-        """What goes into the network, and labels (B,), of these images, as training epoch ``number`` sees them."""
+        """Yield this process's part of each batch of image indices, for training epoch ``number``."""
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """The same for this process's share of all images, first to last, as they are evaluated."""
+        """Yield this process's share of all images in order, without random changes."""
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Images for the whole network, resized, changed at random where asked and normalised on the device."""
+    """Images (B, 3, h, w) for the whole network: resized, augmented in training and normalised on the device."""
 
     data: ImageData
     device: torch.device
@@ -60,43 +60,38 @@ class ImageSource:
         return len(self.data)
 
     def epoch(self, number: int, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
-        """Batches of normalised images (B, 3, h, w)."""
-        shares = [self.processes.share(len(indices)) for indices in plan]
-        if not self.augment:
-            yield from self._batches(indices[own.start : own.stop] for indices, own in zip(plan, shares, strict=True))
-            return
-        draws = Draws.of(self.augment, sum(map(len, plan)), self.seed, number)
-        place = 0
-        for indices, share in zip(plan, shares, strict=True):
+        """Yield this process's part of each batch."""
+        draws = Draws.of(self.augment, sum(map(len, plan)), self.seed, number) if self.augment else None
+        first = 0
+        for indices in plan:
+            share = self.processes.share(len(indices))
             own = slice(share.start, share.stop) if share else slice(0, 1)
             planes, labels = self.data.planes(indices[own], self.device)
-            planes = draws.apply(planes, slice(place + own.start, place + own.stop))
-            place += len(indices)
+            if draws:
+                planes = draws.apply(planes, slice(first + own.start, first + own.stop))
+            first += len(indices)
             yield (self.data.transform.normalise(planes),), labels[: len(share)]
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """Batches of normalised images (B, 3, h, w)."""
-        return self._batches(in_turn(self.processes.share(len(self)), batch_size))
-
-    def _batches(self, plan: Iterable[NDArray[np.int64]]) -> Iterator[Batch]:
-        for indices in plan:
-            images, labels = self.data.batch(indices if len(indices) else _FIRST, self.device)
-            yield (images,), labels[: len(indices)]
+        """Yield this process's share of all images."""
+        for indices in index_batches(self.processes.share(len(self)), batch_size):
+            images, labels = self.data.batch(indices, self.device)
+            yield (images,), labels
 
 
 class Rows(Protocol):
-    """What a feature store offers to who reads it."""
+    """Reader of a cache of activations."""
 
     def batches(self, indices: Iterable[NDArray[np.int64]]) -> Iterator[tuple[Tensor, ...]]:
-        """The kept tensors of these images, batch by batch, fresh copies on the device."""
+        """Yield the cached tensors of these images, batch by batch, as fresh copies on the device."""
 
 
 @dataclass(frozen=True)
 class KeptSource:
-    """What the frozen part gave for each image, read from a store.
+    """Cached outputs of the frozen part for each image.
 
-    ``views`` changed views of all images lie behind the images as they are; epochs take the views in turn. ``labels``
-    are those of all images; the store has the rows of this process's share of them alone.
+    The cache holds this process's share of the images, then ``views`` augmented copies of all of them; epochs cycle
+    through the copies. ``labels`` are those of all images.
     """
 
     rows: Rows
@@ -109,35 +104,17 @@ class KeptSource:
         return len(self.labels)
 
     def epoch(self, number: int, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
-        """Batches of kept tensors (B, ...)."""
-        view = 1 + (number - 1) % self.views if self.views else 0
-        return self._batches(plan, view)
+        """Yield this process's part of each batch."""
+        return self._batches(plan, 1 + (number - 1) % self.views if self.views else 0)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """Batches of kept tensors (B, ...)."""
-        return self._batches(in_turn(self._share, batch_size), 0)
-
-    @property
-    def _share(self) -> range:
-        return self.processes.share(len(self))
+        """Yield this process's share of all images."""
+        return self._batches(index_batches(self.processes.share(len(self)), batch_size), 0)
 
     def _batches(self, plan: Iterable[NDArray[np.int64]], view: int) -> Iterator[Batch]:
-        share = self._share
+        share = self.processes.share(len(self))
         first = view * len(share) - share.start
         own = [indices[(indices >= share.start) & (indices < share.stop)] for indices in plan]
-        kept = self.rows.batches(first + indices if len(indices) else _FIRST for indices in own)
-        for indices, tensors in zip(own, kept, strict=True):
+        cached = self.rows.batches(first + indices if len(indices) else np.zeros(1, np.int64) for indices in own)
+        for indices, tensors in zip(own, cached, strict=True):
             yield tensors, self.labels[torch.from_numpy(indices)].to(self.device, non_blocking=True)
-
-
-_FIRST = np.zeros(1, np.int64)
-
-
-def in_turn(images: range, batch_size: int) -> list[NDArray[np.int64]]:
-    """Indices of these images in batches, first to last.
-
-    >>> [len(batch) for batch in in_turn(range(70), 32)]
-    [32, 32, 6]
-    """
-    starts = range(images.start, images.stop, batch_size)
-    return [np.arange(start, min(start + batch_size, images.stop)) for start in starts]

@@ -1,4 +1,4 @@
-"""Decoding."""
+"""Decode one split to uint8 images, once, before a run starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,14 @@ from zoo.errors import DataError, ZooError
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.records.run import SplitRecord
 
-_IN_MEMORY = 2**30  # bytes of decoded images; more goes to a memory-mapped file
+_IN_MEMORY = 2**30  # bytes; more decoded images are stored in a memory-mapped file
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """One split, decoded: uint8 images ``(N, H, W)`` or ``(N, H, W, 3)`` and int64 labels ``(N,)``.
+    """One decoded split: uint8 images ``(N, H, W)`` or ``(N, H, W, 3)`` and int64 labels ``(N,)``.
 
-    ``sized`` says whether the images already have the network's input size.
+    ``sized``: whether the images already have the network's input size.
     """
 
     images: NDArray[np.uint8]
@@ -44,24 +43,33 @@ class ImageData:
 
     @property
     def raw_pixels(self) -> NDArray[np.uint8]:
-        """The images as rows ``(N, H W)`` or ``(N, H W 3)``, without a copy where they lie in one piece."""
+        """The images as rows ``(N, H W)`` or ``(N, H W 3)``; a view if the array is contiguous."""
         return self.images.reshape(len(self), -1)
 
     def batch(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Network input and labels of these images, on the device."""
+        """Return the network input and labels of these images, on the device."""
         planes, labels = self.planes(indices, device)
         return self.transform.normalise(planes), labels
 
     def planes(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
-        """These images at the input size, uint8 (B, 3, h, w), and their labels, on the device."""
+        """Return these images at the input size, uint8 (B, 3, h, w), and their labels, on the device."""
         raw = torch.from_numpy(np.ascontiguousarray(self.images[indices])).to(device)
         labels = self.labels[torch.from_numpy(indices)].to(device)
         return raw.permute(0, 3, 1, 2) if self.sized else self.transform.resize_and_crop(raw), labels
 
     def in_order(self, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """All batches, first to last."""
-        for start in range(0, len(self), batch_size):
-            yield self.batch(np.arange(start, min(start + batch_size, len(self))), device)
+        """Yield all batches in order."""
+        return (self.batch(indices, device) for indices in index_batches(range(len(self)), batch_size))
+
+
+def index_batches(images: range, batch_size: int) -> list[NDArray[np.int64]]:
+    """Divide image indices into batches, in order.
+
+    >>> [len(batch) for batch in index_batches(range(70), 32)]
+    [32, 32, 6]
+    """
+    starts = range(images.start, images.stop, batch_size)
+    return [np.arange(start, min(start + batch_size, images.stop)) for start in starts]
 
 
 def select_images(split: ImageSplit, indices: NDArray[np.int64]) -> ImageSplit:
@@ -69,11 +77,11 @@ def select_images(split: ImageSplit, indices: NDArray[np.int64]) -> ImageSplit:
     labels = np.asarray(split.labels)[indices]
     if isinstance(split.images, np.ndarray):
         return ImageSplit(split.images[indices], labels)
-    return ImageSplit(_Chosen(split.images, indices), labels)
+    return ImageSplit(_Selected(split.images, indices), labels)
 
 
 @dataclass(frozen=True)
-class _Chosen:
+class _Selected:
     files: ImageFiles
     indices: NDArray[np.int64]
 
@@ -94,22 +102,25 @@ class _Chosen:
 
 
 def decode_split(
-    split: ImageSplit,
-    indices: NDArray[np.int64],
-    classes: tuple[str, ...],
-    name: str,
-    transform: BatchTransform,
+    split: ImageSplit, indices: NDArray[np.int64], classes: tuple[str, ...], name: str, transform: BatchTransform
 ) -> tuple[ImageData, SplitRecord]:
-    """Decode the chosen images of a split; return them with their record."""
-    chosen = select_images(split, indices)
-    labels = np.asarray(chosen.labels, dtype=np.int64)
+    """Decode the images of a split at these indices; return them with their record."""
+    selected = select_images(split, indices)
+    labels = np.asarray(selected.labels, dtype=np.int64)
     digest = hashlib.sha256(labels.tobytes())
-    if isinstance(chosen.images, np.ndarray):
-        images, sized = _check_array(chosen.images, name), False
+    if isinstance(selected.images, np.ndarray):
+        images, sized = selected.images, False
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
+            raise DataError(
+                f"images of split {name!r} are wrong: {images.dtype} {images.shape}; "
+                "expected uint8 (N, H, W) or (N, H, W, 3)",
+                code="image-array",
+                split=name,
+            )
         digest.update(f"{images.shape}".encode())
         digest.update(np.ascontiguousarray(images).data)
     else:
-        images, sized = _decode_files(chosen.images, transform, digest), True
+        images, sized = _decode_files(selected.images, transform, digest), True
     record = SplitRecord(
         split=name,
         images=len(labels),
@@ -121,21 +132,16 @@ def decode_split(
     return ImageData(images, torch.from_numpy(labels), sized, transform), record
 
 
-def _check_array(images: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
-        raise DataError(
-            f"split {name!r}: expected uint8 images (N, H, W) or (N, H, W, 3), given {images.dtype} {images.shape}"
-        )
-    return images
-
-
 def _decode_files(files: ImageFiles, transform: BatchTransform, digest: Any) -> NDArray[np.uint8]:
     images = _allocate((len(files), *transform.preprocessing.input_size, 3))
+    paths = getattr(files, "paths", None)
 
     def decode(index: int) -> NDArray[np.uint8]:
         pixels = np.array(files[index].convert("RGB"))
-        with _named(files, index):
-            images[index] = transform.resize_and_crop(torch.from_numpy(pixels)[None])[0].permute(1, 2, 0).numpy()
+        planes = transform.resize_and_crop(
+            torch.from_numpy(pixels)[None], str(paths[index]) if paths else f"image {index}"
+        )
+        images[index] = planes[0].permute(1, 2, 0).numpy()
         return pixels
 
     concurrent = getattr(files, "concurrent", False)
@@ -145,18 +151,8 @@ def _decode_files(files: ImageFiles, transform: BatchTransform, digest: Any) -> 
     return images
 
 
-@contextmanager
-def _named(files: ImageFiles, index: int) -> Iterator[None]:
-    """Say of which image an error is."""
-    try:
-        yield
-    except DataError as error:
-        paths = getattr(files, "paths", None)
-        raise DataError(f"{paths[index] if paths else f'image {index}'}: {error}; remove or cut it") from error
-
-
 def _in_threads(decode: Callable[[int], NDArray[np.uint8]], images: int) -> Iterator[NDArray[np.uint8]]:
-    """What ``decode`` gives for each, in order, a few ahead of who asks; Pillow lets other threads run meanwhile."""
+    """Yield the decoded images in order, a few of them ahead; Pillow lets other threads run meanwhile."""
     threads = os.cpu_count() or 1
     coming: deque[Future[NDArray[np.uint8]]] = deque()
     with ThreadPoolExecutor(threads) as executor:
@@ -177,12 +173,15 @@ def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     if size <= _IN_MEMORY:
         return np.empty(shape, np.uint8)
     try:
-        # The file has no name and goes with the process, however that ends.
+        # The file has no name, so it disappears with the process, however that ends.
         with tempfile.TemporaryFile() as file:
-            os.posix_fallocate(file.fileno(), 0, size)  # a disk that fills up later would kill the process
+            os.posix_fallocate(file.fileno(), 0, size)  # if the disk filled up later, the process would be killed
             return np.memmap(file, np.uint8, "w+", shape=shape)
     except OSError as error:
         raise ZooError(
-            f"the decoded images need {size / 2**30:.1f} GiB in {tempfile.gettempdir()}: {error.strerror or error}; "
-            "free some, set TMPDIR to another folder, or use fewer images with --per-class or --limit"
+            f"no room for the decoded images: {size / 2**30:.1f} GiB in {tempfile.gettempdir()} "
+            f"({error.strerror or error}); free disk space, set TMPDIR to another folder, or use fewer images with "
+            "--per-class or --limit",
+            code="disk-full",
+            path=tempfile.gettempdir(),
         ) from error

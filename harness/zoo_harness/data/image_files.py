@@ -1,4 +1,4 @@
-"""Finds and reads the image files a user names; nothing here imports torch."""
+"""Find and read the image files that a user names; nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -17,28 +17,23 @@ if TYPE_CHECKING:
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 LONGEST_ASPECT = 200
-
-"""Of an image's sides: resized by the shorter one, a longer strip would take gigabytes."""
+"""Largest ratio of an image's sides; a longer strip would need gigabytes when its shorter side is resized."""
 
 
 def image_paths(named: Iterable[str | Path]) -> list[Path]:
-    """The files that are named, and for a folder all image files in it by name, hidden ones and subfolders left out.
+    """Return the named files, and the image files in named folders, sorted, without hidden files and subfolders.
 
-    A file that is named itself need neither have an image's ending nor be there: reading it tells. Raises
+    A file that is named itself may have any ending and may be missing; reading it raises the error. Raises
     :class:`~zoo.errors.UsageError` for a folder without image files.
     """
     paths: list[Path] = []
-    for each in named:
-        path = _expanded(each)
-        paths += _images_in(path) if os.path.isdir(path) else [path]  # noqa: PTH112 - a name too long is no error here
+    for name in named:
+        try:
+            path = Path(name).expanduser()
+        except RuntimeError as error:
+            raise UsageError(f"{str(name)!r}: {error}", code="home-unknown", path=str(name)) from error
+        paths += _images_in(path) if os.path.isdir(path) else [path]  # noqa: PTH112 - Path.is_dir raises on long names
     return paths
-
-
-def _expanded(named: str | Path) -> Path:
-    try:
-        return Path(named).expanduser()
-    except RuntimeError as error:
-        raise UsageError(f"{str(named)!r}: {error}") from error
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -46,40 +41,42 @@ def _images_in(folder: Path) -> list[Path]:
     found = [path for path in visible if path.suffix.lower() in IMAGE_ENDINGS and not path.is_dir()]
     if not found:
         deeper = "; it has folders, which are not looked into" if any(path.is_dir() for path in visible) else ""
-        raise UsageError(f"folder {str(folder)!r} has no image file ({', '.join(IMAGE_ENDINGS)}){deeper}")
+        raise UsageError(
+            f"folder {str(folder)!r} has no image file ({', '.join(IMAGE_ENDINGS)}){deeper}",
+            code="no-image-file",
+            path=str(folder),
+        )
     return found
 
 
 def read_image(path: Path) -> Image:
-    """The image of a file, upright, in mode ``L`` or ``RGB``.
+    """Read the image of a file, upright, in mode ``L`` or ``RGB``.
 
-    Raises :class:`~zoo.errors.DataError` that names the file where it cannot be read, is no image or a long strip.
+    Raises :class:`~zoo.errors.DataError`, which names the file, if it cannot be read, is no image or a long strip.
     """
     import PIL.Image
 
     try:
         if path.exists() and not path.is_file():
-            raise DataError(f"{path} is not a regular file")
+            raise DataError(f"{path} is not a regular file", code="not-a-file", path=str(path))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, of metadata and of size: what cannot be used is an error
+            warnings.simplefilter("ignore")  # Pillow warns of metadata and size
             with PIL.Image.open(path) as image:
-                _refuse_strips(path, image.size)
+                width, height = image.size
+                if min(image.size) == 0 or max(image.size) > LONGEST_ASPECT * min(image.size):
+                    raise DataError(
+                        f"{path} is a strip of {width:,} x {height:,} pixels; expected sides that differ by a factor "
+                        f"of at most {LONGEST_ASPECT}",
+                        code="image-strip",
+                        path=str(path),
+                    )
                 return upright_grey_or_colour(image)
     except DataError:
         raise
-    except PIL.UnidentifiedImageError as error:
-        raise DataError(f"{path} is not an image of a known format") from error
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except Exception as error:  # Pillow's decoders let OSError, SyntaxError, struct.error and more through
-        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise DataError(f"{path} cannot be read as an image ({reason})") from error
-
-
-def _refuse_strips(path: Path, size: tuple[int, int]) -> None:
-    width, height = size
-    if min(size) == 0 or max(size) > LONGEST_ASPECT * min(size):
-        raise DataError(
-            f"{path} is a strip of {width:,} x {height:,} pixels; one side may have at most {LONGEST_ASPECT} times the "
-            "other's"
-        )
+        raise DataError(f"{path}: no such file", code="missing-file", path=str(path)) from error
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
+        fault = f"cannot be read as an image ({getattr(error, 'strerror', None) or f'{type(error).__name__}: {error}'})"
+        if isinstance(error, PIL.UnidentifiedImageError):
+            fault = "is not an image of a known format"
+        raise DataError(f"{path} {fault}", code="image-undecodable", path=str(path)) from error

@@ -1,7 +1,7 @@
-"""The images of a run: loaded, checked, subset by seed, decoded once to uint8.
+"""Load the images of a run: checked, reduced to a subset by seed, decoded once to uint8.
 
-Images of one size stay as they are and are resized batch by batch. Images of many sizes are resized and cropped once,
-when they are decoded, and only normalised after that.
+Images of one size keep it and are resized batch by batch. Images of several sizes are resized and cropped once, when
+they are decoded; their batches are only normalised.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from zoo_harness.util.entry_function import load_function
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run trains on and what it is evaluated on, with the record of both and what a user should be warned of.
+    """The splits of a run with their record, and warnings for the user.
 
-    ``test`` is looked at when all is done, ``None`` where nothing was kept for that.
+    ``test``: the split that is evaluated once, after training; ``None`` if there is none.
     """
 
     train: ImageData
@@ -48,24 +48,24 @@ def load_data(
 ) -> RunData:
     """Load a data set, check it, take the subset and decode it.
 
-    ``balanced``: the split that must have as many images of each class as the subset asks for; the other gives as many
-    as its smallest class has. ``with_test``: where the evaluation split is held out of the training split, load the
-    data set's own as well, to be looked at when all is done.
+    ``balanced``: the split that must have ``subset.per_class`` images of each class; the other split may have fewer,
+    as many as its smallest class. ``with_test``: if the evaluation split is held out of the training split, load the
+    data set's own evaluation split as ``test``.
 
     Raises :class:`~zoo.errors.DataError` for labels outside the classes, an empty class or an unreadable image, and
-    :class:`~zoo.errors.UsageError` for a subset that the data cannot give.
+    :class:`~zoo.errors.UsageError` for a subset that the data set cannot provide.
     """
     loaded = _load(dataset, argument, data_dir)
-    called = f"{dataset.name}:{argument}" if argument else dataset.name
-    train, evaluation, evaluation_name = _choose_splits(dataset, called, loaded, subset)
-    whole = {"train": "training", "evaluation": evaluation_name}
-    train_indices, evaluation_indices = (
-        subset_indices(part, loaded.classes, subset, whole[name] if name == balanced else None)
-        for name, part in (("train", train), ("evaluation", evaluation))
-    )
-    train_data, train_record = decode_split(train, train_indices, loaded.classes, "train", transform)
-    evaluation_data, evaluation_record = decode_split(
-        evaluation, evaluation_indices, loaded.classes, evaluation_name, transform
+    name = f"{dataset.name}:{argument}" if argument else dataset.name
+    train, evaluation, evaluation_name = _choose_splits(dataset, name, loaded, subset)
+
+    def decode(split: ImageSplit, called: str, must_have: str | None = None) -> tuple[ImageData, SplitRecord]:
+        indices = subset_indices(split, loaded.classes, subset, must_have)
+        return decode_split(split, indices, loaded.classes, called, transform)
+
+    train_data, train_record = decode(train, "train", "training" if balanced == "train" else None)
+    evaluation_data, evaluation_record = decode(
+        evaluation, evaluation_name, evaluation_name if balanced == "evaluation" else None
     )
     smallest = [
         ("training split", smallest_class(train_record)),
@@ -74,12 +74,14 @@ def load_data(
     test = test_record = None
     warnings = loaded.warnings
     if with_test and subset.val_fraction is not None:
-        found = _decode_test(dataset, loaded, subset, transform)
-        if found is None:
-            warnings += (_no_test_split(dataset, called, loaded),)
-        else:
-            test, test_record = found
+        if dataset.evaluation_split in loaded.splits:
+            test, test_record = decode(loaded.splits[dataset.evaluation_split], dataset.evaluation_split)
             smallest.append(("test split", smallest_class(test_record)))
+        else:
+            warnings += (
+                f"{_missing_split(dataset, name, loaded)}: nothing is kept for the end, and the accuracy is that of "
+                "the images which the best epoch is chosen by",
+            )
     record = DatasetRecord(
         name=dataset.name,
         title=_title(dataset, argument),
@@ -101,83 +103,83 @@ def load_data(
     return RunData(train_data, evaluation_data, record, warnings, test)
 
 
-def _decode_test(
-    dataset: Dataset, loaded: LoadedDataset, subset: Subset, transform: BatchTransform
-) -> tuple[ImageData, SplitRecord] | None:
-    split = loaded.splits.get(dataset.evaluation_split)
-    if split is None:
-        return None
-    indices = subset_indices(split, loaded.classes, subset, must_have=None)
-    return decode_split(split, indices, loaded.classes, dataset.evaluation_split, transform)
-
-
-def _no_test_split(dataset: Dataset, called: str, loaded: LoadedDataset) -> str:
-    return (
-        f"dataset {called!r} has no {dataset.evaluation_split!r} split here, only {', '.join(loaded.splits)}: nothing "
-        "is kept for the end, and the accuracy is that of the images which the best epoch is chosen by"
-    )
-
-
 def _title(dataset: Dataset, argument: str | None) -> str:
-    """The title for a card; of a path only the folder's own name, since cards are published."""
+    """Return the title for a card, with the name of a folder but not its path: cards are published."""
     if argument is None:
         return dataset.title
     return f"{dataset.title} {Path(argument).expanduser().resolve().name if dataset.argument == 'PATH' else argument}"
 
 
 def _load(dataset: Dataset, argument: str | None, data_dir: Path | None) -> LoadedDataset:
-    if data_dir is not None and not data_dir.is_dir():
-        raise UsageError(f"--data-dir {str(data_dir)!r}: no such folder")
     loader = dataset.loader
     if isinstance(loader, str):
         loader = load_function(loader, f"dataset {dataset.name!r}: loader")
     loaded: LoadedDataset = loader(DatasetRequest(argument, data_dir))
     if len(loaded.classes) < 2:
-        raise DataError(f"dataset {dataset.call!r} has {len(loaded.classes)} class(es); at least 2 are needed")
+        raise DataError(
+            f"dataset {dataset.call!r} has {len(loaded.classes)} class(es); expected at least 2", code="class-count"
+        )
     if dataset.classes is not None and tuple(loaded.classes) != dataset.classes:
-        raise DataError(f"dataset {dataset.name!r}: the data's classes are not the declared ones: {loaded.classes}")
+        raise DataError(
+            f"classes of dataset {dataset.name!r} are wrong: {loaded.classes}; expected the declared {dataset.classes}",
+            code="class-mismatch",
+        )
     if "train" not in loaded.splits:
-        raise DataError(f"{loaded.source} has no split 'train', only {', '.join(loaded.splits) or 'none'}")
+        found = ", ".join(loaded.splits) or "none"
+        raise DataError(f"{loaded.source} has no split 'train', only {found}", code="split-missing", split="train")
     for name, split in loaded.splits.items():
         _check_labels(split, loaded.classes, f"split {name!r} of {loaded.source}")
+    counts = np.bincount(np.asarray(loaded.splits["train"].labels), minlength=len(loaded.classes))
+    if empty := [loaded.classes[index] for index in np.flatnonzero(counts == 0)]:
+        raise DataError(
+            f"{loaded.source}: class {empty[0]!r} has no training image ({len(empty)} such class(es))",
+            code="class-empty",
+        )
     return loaded
 
 
 def _check_labels(split: ImageSplit, classes: tuple[str, ...], where: str) -> None:
     labels = np.asarray(split.labels)
     if labels.ndim != 1 or (labels.dtype.kind not in "iu" and len(labels)):
-        raise DataError(f"{where}: expected one whole number per image as label, given {labels.dtype} {labels.shape}")
+        raise DataError(
+            f"labels of {where} are wrong: {labels.dtype} {labels.shape}; expected one whole number per image",
+            code="label-type",
+        )
     if len(split.images) != len(labels):
-        raise DataError(f"{where}: {len(split.images)} images but {len(labels)} labels")
+        raise DataError(
+            f"number of labels of {where} is wrong: {len(labels)}; expected {len(split.images)}, one per image",
+            code="label-count",
+        )
     if len(labels) == 0:
-        raise DataError(f"{where} is empty")
+        raise DataError(f"{where} is empty", code="images-empty")
     outside = np.flatnonzero((labels < 0) | (labels >= len(classes)))
     if len(outside):
         first = int(outside[0])
         raise DataError(
-            f"{where}: label {int(labels[first])} of image {first} is outside the {len(classes)} classes "
-            f"(0 to {len(classes) - 1}); {len(outside)} such label(s)"
+            f"label of image {first} of {where} is wrong: {int(labels[first])}; expected 0 to {len(classes) - 1} "
+            f"({len(outside)} such label(s))",
+            code="label-unknown",
+            index=first,
         )
 
 
 def _choose_splits(
-    dataset: Dataset, called: str, loaded: LoadedDataset, subset: Subset
+    dataset: Dataset, name: str, loaded: LoadedDataset, subset: Subset
 ) -> tuple[ImageSplit, ImageSplit, str]:
+    """Return the training split, the evaluation split and the name of the latter."""
     train = loaded.splits["train"]
-    _refuse_empty_class(train, loaded)
     if subset.val_fraction is not None:
         kept, held_out = hold_out(np.asarray(train.labels), loaded.classes, subset.val_fraction, subset.seed)
         return select_images(train, kept), select_images(train, held_out), "held out of train"
     if dataset.evaluation_split not in loaded.splits:
         raise UsageError(
-            f"dataset {called!r} has no {dataset.evaluation_split!r} split here, only "
-            f"{', '.join(loaded.splits)}: hold out part of the training split with --val-fraction 0.2"
+            f"{_missing_split(dataset, name, loaded)}: hold out part of the training split with --val-fraction 0.2",
+            code="split-missing",
+            split=dataset.evaluation_split,
+            dataset=name,
         )
     return train, loaded.splits[dataset.evaluation_split], dataset.evaluation_split
 
 
-def _refuse_empty_class(train: ImageSplit, loaded: LoadedDataset) -> None:
-    counts = np.bincount(np.asarray(train.labels), minlength=len(loaded.classes))
-    empty = [loaded.classes[index] for index in np.flatnonzero(counts == 0)]
-    if empty:
-        raise DataError(f"{loaded.source}: class {empty[0]!r} has no training image ({len(empty)} such class(es))")
+def _missing_split(dataset: Dataset, name: str, loaded: LoadedDataset) -> str:
+    return f"dataset {name!r} has no {dataset.evaluation_split!r} split here, only {', '.join(loaded.splits)}"

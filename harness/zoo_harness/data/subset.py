@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain, zip_longest
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,9 @@ def hold_out(
         count = round(len(members) * fraction)
         if count in (0, len(members)):
             raise UsageError(
-                f"--val-fraction {fraction}: class {name!r} has {len(members)} image(s), which leaves none to one side"
+                f"--val-fraction {fraction} leaves one side of class {name!r} empty: {len(members)} image(s)",
+                code="val-fraction-empty-class",
+                name=name,
             )
         held_out.append(members[:count])
     chosen = np.sort(np.concatenate(held_out))
@@ -32,34 +36,34 @@ def hold_out(
 def subset_indices(
     split: ImageSplit, classes: tuple[str, ...], subset: Subset, must_have: str | None
 ) -> NDArray[np.int64]:
-    """Which images to take; ``must_have`` names the split if a class with too few is an error."""
+    """Return the indices of a subset's images; ``must_have`` names the split if too small a class is an error."""
     labels = np.asarray(split.labels)
     if subset.per_class is None and subset.limit is None:
         return np.arange(len(labels))
     members = _shuffled_classes(labels, len(classes), subset.seed)
-    if subset.limit is not None:
-        return np.sort(_in_turn(members)[: subset.limit])
-    smallest = min((len(group), index) for index, group in enumerate(members) if len(group))
-    if must_have is not None and smallest[0] < int(subset.per_class or 0):
+    if subset.per_class is None:
+        # One of each class in turn, so that any number of them is as balanced as possible.
+        in_turn = [index for index in chain.from_iterable(zip_longest(*members)) if index is not None]
+        return np.sort(np.array(in_turn[: subset.limit], dtype=np.int64))
+    name, smallest = min(
+        ((name, len(group)) for name, group in zip(classes, members, strict=True) if len(group)), key=itemgetter(1)
+    )
+    if must_have is not None and smallest < subset.per_class:
         raise UsageError(
-            f"--per-class {subset.per_class}: class {classes[smallest[1]]!r} has only {smallest[0]} {must_have} "
-            f"images; {smallest[0]} is the most that keeps the classes balanced"
+            f"--per-class {subset.per_class}: class {name!r} has only {smallest} {must_have} images; {smallest} is the "
+            "most that keeps the classes balanced",
+            code="per-class-too-large",
+            name=name,
+            largest=smallest,
         )
-    count = min(int(subset.per_class or 0), smallest[0])
-    return np.sort(np.concatenate([group[:count] for group in members]))
+    return np.sort(np.concatenate([group[: min(subset.per_class, smallest)] for group in members]))
 
 
 def smallest_class(split: SplitRecord) -> int:
-    """How many images the smallest class has of those that have any: all have so many in a balanced subset."""
+    """Return the number of images in the smallest class that has any; in a balanced subset all are equal."""
     return min(count for count in split.per_class if count)
 
 
 def _shuffled_classes(labels: NDArray[np.integer[Any]], classes: int, seed: int) -> list[NDArray[np.int64]]:
     generator = np.random.default_rng(seed)
     return [generator.permutation(np.flatnonzero(labels == index)) for index in range(classes)]
-
-
-def _in_turn(members: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """One of each class, then the next of each, so that any beginning is as balanced as it can be."""
-    rounds = [(turn, index) for group in members for turn, index in enumerate(group)]
-    return np.array([index for _turn, index in sorted(rounds, key=lambda item: item[0])], dtype=np.int64)

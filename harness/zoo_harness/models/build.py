@@ -1,6 +1,8 @@
-"""Build the network that a backbone's record names, initialised by its own constructor."""
+"""Build the network that a backbone declares, initialised by its own constructor."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -13,7 +15,7 @@ from zoo_harness.util.entry_function import load_function
 def build_network(name: str, architecture: Architecture, device: str = "cpu") -> nn.Module:
     """Build the whole network of backbone ``name`` with its original classifier, in evaluation mode.
 
-    On ``device="meta"`` it takes no memory and its weights cannot be read: enough to count and name parameters.
+    On ``device="meta"`` it takes no memory and has no weights: enough to count and name parameters.
     Raises :class:`~zoo.errors.DeclarationError` if the architecture does not exist.
     """
     with torch.device(device):
@@ -33,11 +35,8 @@ def _build_timm(name: str, architecture: str) -> nn.Module:
     bare, _, tag = architecture.partition(".")
     known = timm.list_models(bare) and (not tag or architecture in timm.list_pretrained(f"{bare}.*"))
     if not known:
-        near = near_misses(architecture, [*timm.list_models(), *timm.list_pretrained()])
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise DeclarationError(
-            f"backbone {shortened(name)}: timm {timm.__version__} has no {shortened(architecture)}{hint}"
-        )
+        known_names = [*timm.list_models(), *timm.list_pretrained()]
+        raise _unknown(name, f"timm {timm.__version__}", architecture, known_names)
     network: nn.Module = timm.create_model(architecture, pretrained=False)
     return network
 
@@ -51,11 +50,7 @@ def _build_torchvision(name: str, architecture: str) -> nn.Module:
         with torch.device("cpu"):
             network = models.get_model(architecture, weights=None).to("meta")
     except ValueError as error:
-        near = near_misses(architecture, models.list_models())
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise DeclarationError(
-            f"backbone {shortened(name)}: torchvision has no {shortened(architecture)}{hint}"
-        ) from error
+        raise _unknown(name, "torchvision", architecture, models.list_models()) from error
     return network
 
 
@@ -63,6 +58,14 @@ def _build_by_factory(name: str, function: str) -> nn.Module:
     made = load_function(function, f"backbone {shortened(name)}: architecture")()
     if not isinstance(made, nn.Module):
         raise DeclarationError(
-            f"backbone {shortened(name)}: {function} returned {type(made).__name__}, not a torch module"
+            f"backbone {shortened(name)}: {function} returned {type(made).__name__}; expected a torch module",
+            code="network-type",
         )
     return made
+
+
+def _unknown(name: str, library: str, architecture: str, known: Iterable[str]) -> DeclarationError:
+    near = near_misses(architecture, known)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    message = f"backbone {shortened(name)}: {library} has no {shortened(architecture)}{hint}"
+    return DeclarationError(message, code="network-unknown", name=name, architecture=architecture, near=near)

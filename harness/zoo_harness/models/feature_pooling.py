@@ -1,4 +1,4 @@
-"""Reads declared layers as one vector per image."""
+"""Read declared layers as one vector per image."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _DIMENSIONS = {"average": (3, 4), "average_channels_last": (4,), "cls": (3,), "d
 
 
 def pool_features(output: Tensor, layer: FeatureLayer) -> Tensor:
-    """Vectors ``(B, width)`` from what a layer puts out, as its record says.
+    """Pool a layer's output to vectors ``(B, width)``, as its record declares.
 
-    Raises :class:`~zoo.errors.DeclarationError` where the layer's output has not the declared form or width.
+    Raises :class:`~zoo.errors.DeclarationError` if the output does not have the declared form or width.
 
     >>> import torch
     >>> pool_features(torch.ones(2, 5, 7, 7), FeatureLayer("layer4", 5)).shape
@@ -25,14 +25,17 @@ def pool_features(output: Tensor, layer: FeatureLayer) -> Tensor:
     allowed = _DIMENSIONS.get(layer.pool)
     if allowed is not None and output.ndim not in allowed:
         raise DeclarationError(
-            f"feature layer {layer.path!r}: pool {layer.pool!r} needs {' or '.join(map(str, allowed))} dimensions, "
-            f"it puts out {tuple(output.shape)}"
+            f"shape of feature layer {layer.path!r} does not fit pool {layer.pool!r}: {tuple(output.shape)}",
+            code="layer-shape",
+            layer=layer.path,
         )
     vectors = _pool(output, layer)
     if vectors.shape[1] != layer.width:
         raise DeclarationError(
             f"feature layer {layer.path!r} is declared {layer.width} wide with pool {layer.pool!r}, "
-            f"but gives {vectors.shape[1]}"
+            f"but gives {vectors.shape[1]}",
+            code="layer-width",
+            layer=layer.path,
         )
     return vectors
 
@@ -52,13 +55,15 @@ def _pool(output: Tensor, layer: FeatureLayer) -> Tensor:
 
 
 def check_layer(tuned: TunedNetwork, layer: FeatureLayer, example: Tensor) -> None:
-    """Run the layer that is scored on one image, so that a wrong declaration is told before anything is written.
+    """Run the layer that is scored on one image, before a run writes anything.
 
-    Raises :class:`~zoo.errors.DeclarationError` where it does not run, or puts out something else than declared.
+    Raises :class:`~zoo.errors.DeclarationError` if it does not run, or its output is not as declared.
     """
     tuned.eval()
     with torch.no_grad(), capture(tuned.network, [layer.path]) as outputs:
         tuned.logits(example)
     if layer.path not in outputs:
-        raise DeclarationError(f"feature layer {layer.path!r} exists but never runs")
+        raise DeclarationError(
+            f"feature layer {layer.path!r} exists but never runs", code="layer-unused", layer=layer.path
+        )
     pool_features(outputs[layer.path], layer)

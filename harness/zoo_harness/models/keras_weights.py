@@ -1,7 +1,7 @@
 """Read tensors and their names from the H5 files of Keras applications, with h5py alone.
 
-A file may be hostile. Only plain datasets inside the file are read, after their size is checked; together they are
-never larger than the file. ``model_config`` is never read: it describes the network and could name code to run.
+A file may be hostile. Only plain datasets inside the file are read, after a check of their size; together they are
+never larger than the file. ``model_config`` is never read, because it could name code to run.
 
 The layout is Keras' legacy H5 format, which Keras 3 still writes for ``model.save("net.h5")``: the attribute
 ``layer_names`` names one group for each layer, and the attribute ``weight_names`` of each names its datasets. Source:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
-SAVE_AGAIN = "load it in Keras and write it with model.save('net.h5')"
+_SAVE_AGAIN = "load it in Keras and write it with model.save('net.h5')"
 
 _PARAMETERS = {
     "kernel": "weight",
@@ -41,7 +41,7 @@ _MOST_NAMES = 10_000  # in one attribute; the largest of Keras applications has 
 _LONGEST_NAME = 1_000
 _FLOATS = ("float16", "float32", "float64")
 
-# Each layer is in this network and in none that follows in the list.
+# Each layer is in this network and in none of the following ones.
 _TELLTALE_LAYERS = {
     "conv4_block36_preact_bn": "ResNet152V2",
     "conv4_block23_preact_bn": "ResNet101V2",
@@ -74,9 +74,8 @@ def read_keras_tensors(path: Path) -> dict[str, Tensor]:
     except WeightsError:
         raise
     except Exception as error:  # for damaged files h5py raises OSError, KeyError, RuntimeError, ValueError and more
-        reason = next(iter(str(error).strip().splitlines()), "")
-        message = f"{type(error).__name__}: {reason}".rstrip(": ")
-        raise WeightsError(f"{path}: damaged or cut short ({message}); fetch it again") from error
+        reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}".rstrip(": ")
+        raise _damaged(path, f"damaged or cut short ({reason}); download it again") from error
 
 
 def require_h5py(what: str) -> None:
@@ -84,8 +83,10 @@ def require_h5py(what: str) -> None:
     try:
         import h5py  # noqa: F401
     except ImportError as error:
-        advice = "pip install 'blockzoo[keras]'"
-        raise WeightsError(f"{what}: an H5 file of Keras needs h5py, which is not installed; {advice}") from error
+        raise WeightsError(
+            f"{what}: an H5 file of Keras needs h5py, which is not installed; pip install 'blockzoo[keras]'",
+            code="h5py-missing",
+        ) from error
 
 
 def named_as_in(network: Iterable[str], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -96,7 +97,10 @@ def named_as_in(network: Iterable[str], tensors: dict[str, Tensor]) -> dict[str,
     >>> list(named_as_in(["conv5.block1.1_bn.weight"], {"conv5_block1_1_bn.weight": torch.ones(2)}))
     ['conv5.block1.1_bn.weight']
     """
-    paths = {_joined(name): name for name in network}
+    paths = {}
+    for name in network:
+        path, _, parameter = name.rpartition(".")
+        paths[f"{path.replace('.', '_')}.{parameter}"] = name
     return {paths.get(name, name): tensor for name, tensor in tensors.items()}
 
 
@@ -110,21 +114,18 @@ def network_of(layers: Iterable[str]) -> str | None:
     return next((f"Keras' {name}" for layer, name in _TELLTALE_LAYERS.items() if layer in present), None)
 
 
-def _joined(name: str) -> str:
-    path, _, parameter = name.rpartition(".")
-    return f"{path.replace('.', '_')}.{parameter}"
-
-
 def _refuse_other_kinds(path: Path) -> None:
     try:
         with path.open("rb") as file:
             beginning = file.read(8)
     except OSError as error:
-        raise WeightsError(f"{path}: not a readable H5 file: {error}") from error
+        raise WeightsError(
+            f"{path}: not a readable H5 file: {error}", code="file-unreadable", path=str(path)
+        ) from error
     if beginning.startswith(b"PK"):
-        raise WeightsError(f"{path}: a zip archive, as Keras 3 writes for .keras; {SAVE_AGAIN}")
+        raise _of_other_kind(path, f"a zip archive, as Keras 3 writes for .keras; {_SAVE_AGAIN}")
     if beginning != b"\x89HDF\r\n\x1a\n":
-        raise WeightsError(f"{path}: not an H5 file, whatever its name says; it begins with {beginning!r}")
+        raise _of_other_kind(path, f"not an H5 file, despite its name; it begins with {beginning!r}")
 
 
 def _tensors(path: Path, file: h5py.File) -> Iterator[tuple[str, Tensor]]:
@@ -137,10 +138,10 @@ def _tensors(path: Path, file: h5py.File) -> Iterator[tuple[str, Tensor]]:
             dataset = _inside(path, group, name, "dataset")
             left -= _size_of_plain(path, name, dataset)
             if left < 0:
-                raise WeightsError(f"{path}: tensor {name!r} and those before it would be larger than the file itself")
+                raise _damaged(path, f"tensor {name!r} and those before it would be larger than the file itself")
             parameter = _parameter(path, layer, name)
             if parameter in seen:
-                raise WeightsError(f"{path}: layer {layer!r} has two tensors that would be {parameter!r}")
+                raise _damaged(path, f"layer {layer!r} has two tensors for {parameter!r}")
             seen.add(parameter)
             values = dataset[()]
             yield parameter, _laid_out(path, name, torch.from_numpy(values.astype(values.dtype.newbyteorder("="))))
@@ -149,12 +150,12 @@ def _tensors(path: Path, file: h5py.File) -> Iterator[tuple[str, Tensor]]:
 def _root(path: Path, file: h5py.File) -> Any:
     if "layer_names" in file.attrs or "layer_names0" in file.attrs:
         return file
-    if file.get("model_weights", getlink=True) is not None:  # a whole model was saved, not its weights alone
+    if file.get("model_weights", getlink=True) is not None:  # a whole model, not only its weights
         return _inside(path, file, "model_weights", "group")
     if "_layer_checkpoint_dependencies" in file or "layers" in file:
-        raise WeightsError(f"{path}: Keras 3 layout (.weights.h5), which names no layers; {SAVE_AGAIN}")
+        raise _of_other_kind(path, f"Keras 3 layout (.weights.h5), which names no layers; {_SAVE_AGAIN}")
     found = ", ".join(map(repr, list(file)[:3])) or "nothing"
-    raise WeightsError(f"{path}: no weights of a Keras model: it has no attribute 'layer_names'; it holds {found}")
+    raise _of_other_kind(path, f"no weights of a Keras model: it has no attribute 'layer_names'; it holds {found}")
 
 
 def _names(path: Path, group: Any, attribute: str) -> list[str]:
@@ -162,7 +163,7 @@ def _names(path: Path, group: Any, attribute: str) -> list[str]:
     numbered = (f"{attribute}{number}" for number in range(len(group.attrs)))
     parts = [attribute] if attribute in group.attrs else [part for part in numbered if part in group.attrs]
     if not parts:
-        raise WeightsError(f"{path}: {group.name!r} has no attribute {attribute!r}; the file is damaged")
+        raise _damaged(path, f"{group.name!r} has no attribute {attribute!r}")
     return [name for part in parts for name in _names_of_one(path, group, part)]
 
 
@@ -175,14 +176,12 @@ def _names_of_one(path: Path, group: Any, attribute: str) -> list[str]:
     kind = h5py.check_string_dtype(stored.dtype)
     too_many = len(stored.shape) != 1 or stored.shape[0] > _MOST_NAMES
     if kind is None or too_many or (kind.length or 0) > _LONGEST_NAME:
-        raise WeightsError(f"{path}: attribute {attribute!r} of {group.name!r} is no list of names as Keras writes it")
+        raise _damaged(path, f"attribute {attribute!r} of {group.name!r} is no list of names as Keras writes it")
     values = group.attrs[attribute].tolist()
     names = [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values]
     strange = next((name for name in names if not name.isprintable() or len(name) > _LONGEST_NAME), None)
     if strange is not None:
-        raise WeightsError(
-            f"{path}: attribute {attribute!r} of {group.name!r} lists {strange[:40]!r}, which is no name"
-        )
+        raise _damaged(path, f"attribute {attribute!r} of {group.name!r} lists {strange[:40]!r}, which is no name")
     return names
 
 
@@ -194,29 +193,25 @@ def _inside(path: Path, group: Any, name: str, kind: str) -> Any:
     for part in name.split("/"):
         link = found.get(part, getlink=True) if isinstance(found, h5py.Group) and part not in ("", ".") else None
         if link is None:
-            raise WeightsError(f"{path}: {kind} {name!r} of {group.name!r} is listed but missing; the file is damaged")
+            raise _damaged(path, f"{kind} {name!r} of {group.name!r} is listed but missing")
         if not isinstance(link, h5py.HardLink):
-            raise WeightsError(
-                f"{path}: {kind} {name!r} lies behind a link ({type(link).__name__}) that may lead out of the file"
-            )
+            raise _unsafe(path, f"{kind} {name!r} is a link ({type(link).__name__}) that may lead out of the file")
         found = found[part]
     if not isinstance(found, h5py.Group if kind == "group" else h5py.Dataset):
-        raise WeightsError(f"{path}: {name!r} of {group.name!r} is no {kind}; the file is damaged")
+        raise _damaged(path, f"{name!r} of {group.name!r} is no {kind}")
     return found
 
 
 def _size_of_plain(path: Path, name: str, dataset: Any) -> int:
     """Return the size in bytes of a dataset; refuse all but uncompressed floats stored in this file."""
     if dataset.is_virtual or dataset.external:
-        raise WeightsError(f"{path}: tensor {name!r} lies in another file, which is not read")
+        raise _unsafe(path, f"tensor {name!r} is stored in another file, which is not read")
     if dataset.dtype.name not in _FLOATS:
-        raise WeightsError(f"{path}: tensor {name!r} holds {dataset.dtype}, expected one of {', '.join(_FLOATS)}")
+        raise _damaged(path, f"tensor {name!r} holds {dataset.dtype}; expected one of {', '.join(_FLOATS)}")
     stored, whole = dataset.id.get_storage_size(), dataset.size * dataset.dtype.itemsize
     if stored != whole:
-        raise WeightsError(
-            f"{path}: tensor {name!r} of shape {dataset.shape} takes {whole} bytes, the file stores {stored}: it is "
-            f"compressed or not all there; {SAVE_AGAIN}"
-        )
+        sizes = f"of shape {dataset.shape} needs {whole} bytes, the file stores {stored}"
+        raise _damaged(path, f"tensor {name!r} {sizes}: it is compressed or incomplete; {_SAVE_AGAIN}")
     return int(whole)
 
 
@@ -224,7 +219,7 @@ def _parameter(path: Path, layer: str, name: str) -> str:
     """Return ``layer.weight`` for ``layer/kernel:0``."""
     variable = re.sub(r":\d+$", "", name.rpartition("/")[2])
     if variable not in _PARAMETERS:
-        raise WeightsError(f"{path}: layer {layer!r} has a {variable!r}; expected one of {', '.join(_PARAMETERS)}")
+        raise _damaged(path, f"layer {layer!r} has a {variable!r}; expected one of {', '.join(_PARAMETERS)}")
     return f"{layer}.{_PARAMETERS[variable]}"
 
 
@@ -234,9 +229,21 @@ def _laid_out(path: Path, name: str, values: Tensor) -> Tensor:
     if "kernel" not in variable:
         return values
     if values.ndim not in (2, 4):
-        raise WeightsError(f"{path}: kernel {name!r} is of shape {tuple(values.shape)}, expected 2 or 4 dimensions")
+        raise _damaged(path, f"kernel {name!r} is of shape {tuple(values.shape)}; expected 2 or 4 dimensions")
     if values.ndim == 2:
         return values.t().contiguous()
     if variable.startswith("depthwise"):  # (height, width, in, multiplier)
         return values.permute(2, 3, 0, 1).flatten(0, 1).unsqueeze(1).contiguous()
     return values.permute(3, 2, 0, 1).contiguous()
+
+
+def _damaged(path: Path, fault: str) -> WeightsError:
+    return WeightsError(f"{path}: {fault}", code="file-damaged", path=str(path))
+
+
+def _of_other_kind(path: Path, fault: str) -> WeightsError:
+    return WeightsError(f"{path}: {fault}", code="file-kind", path=str(path))
+
+
+def _unsafe(path: Path, fault: str) -> WeightsError:
+    return WeightsError(f"{path}: {fault}", code="file-unsafe", path=str(path))

@@ -1,4 +1,4 @@
-"""Modules."""
+"""Find the modules of a network by path, and capture their outputs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from zoo.errors import DeclarationError, near_misses
 
 
 def match_modules(network: nn.Module, patterns: Iterable[str]) -> tuple[str, ...]:
-    """Paths of the modules that exact paths or globs name, in the network's order, without repetition.
+    """Return the paths of the modules that exact paths or globs match, in the network's order.
 
-    Raises :class:`~zoo.errors.DeclarationError` with near misses for a pattern that names none.
+    Raises :class:`~zoo.errors.DeclarationError` with near misses for a pattern without a match.
 
     >>> match_modules(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)), ["[02]"])
     ('0', '2')
@@ -22,15 +22,19 @@ def match_modules(network: nn.Module, patterns: Iterable[str]) -> tuple[str, ...
     paths = [name for name, _module in network.named_modules(remove_duplicate=False) if name]
     chosen: set[str] = set()
     for pattern in patterns:
-        matches = {path for path in paths if path == pattern} or set(fnmatch.filter(paths, pattern))
+        matches = {pattern} & set(paths) or set(fnmatch.filter(paths, pattern))
         if not matches:
-            raise DeclarationError(f"no module of the network matches {pattern!r}{_nearest(pattern, paths)}")
+            raise DeclarationError(
+                f"no module of the network matches {pattern!r}{_nearest(pattern, paths)}",
+                code="module-unknown",
+                path=pattern,
+            )
         chosen |= matches
     return tuple(path for path in paths if path in chosen)
 
 
 def outermost(paths: Sequence[str]) -> list[str]:
-    """The paths that lie in none of the others.
+    """Return the paths that are not inside another one.
 
     >>> outermost(["features", "features.0", "fc"])
     ['features', 'fc']
@@ -39,29 +43,32 @@ def outermost(paths: Sequence[str]) -> list[str]:
 
 
 def find_module(network: nn.Module, path: str) -> nn.Module:
-    """The module at a path.
-
-    Raises :class:`~zoo.errors.DeclarationError` with near misses.
-    """
+    """Return the module at a path; raises :class:`~zoo.errors.DeclarationError` with near misses."""
     try:
         return network.get_submodule(path)
     except AttributeError as error:
         paths = [name for name, _module in network.named_modules() if name]
-        raise DeclarationError(f"the network has no module {path!r}{_nearest(path, paths)}") from error
+        raise DeclarationError(
+            f"the network has no module {path!r}{_nearest(path, paths)}", code="module-unknown", path=path
+        ) from error
 
 
 @contextlib.contextmanager
 def capture(network: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """Collect what the modules at these paths put out while the body runs; the hooks go whatever happens.
+    """Collect the outputs of the modules at these paths while the body runs.
 
-    A module that runs more than once leaves its last output. It is a copy: an activation that works in place may
-    follow.
+    A module that runs several times leaves its last output. Outputs are copied, because an activation that works in
+    place may follow.
     """
     outputs: dict[str, Tensor] = {}
 
     def keep(path: str, output: object) -> None:
         if not isinstance(output, Tensor):
-            raise DeclarationError(f"layer {path!r} puts out a {type(output).__name__}, not one tensor")
+            raise DeclarationError(
+                f"output of layer {path!r} is a {type(output).__name__}; expected one tensor",
+                code="layer-type",
+                layer=path,
+            )
         outputs[path] = output.clone()
 
     with contextlib.ExitStack() as hooks:

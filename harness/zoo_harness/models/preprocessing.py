@@ -1,8 +1,8 @@
-"""The weights' own preprocessing, resolved once and applied to batches of uint8 images.
+"""Resolve the preprocessing of a backbone's weights.
 
-Geometry (resize and crop) keeps to whole grey levels, as PIL does, and agrees with the usual PIL transforms to one
-level, on every device; then values become ``(value / 255 - mean) / std``. Pillow 13 begins with the height where that
-shrinks much more than the width, older ones never did: such a squash follows the older ones.
+Resize and crop keep whole grey levels, as PIL does, and agree with the usual PIL transforms to one level on every
+device; then values become ``(value / 255 - mean) / std``. Pillow 13 begins with the height where that shrinks much
+more than the width, older versions never did: such a squash follows the older versions.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from zoo.weights import TorchvisionWeights
 
 
 def resolve_preprocessing(backbone: Backbone, network: nn.Module, tuning: Tuning) -> Preprocessing:
-    """The preprocessing of a backbone: as its record says, else as timm or torchvision configure those weights.
+    """Return the preprocessing in a backbone's record, or that of its weights in timm or torchvision.
 
-    A recipe may ask for another input size, and for a resize to it without cropping (the recipes of the studies).
+    A recipe may change the input size, or resize to it without cropping (the recipes of the studies). Raises
+    :class:`~zoo.errors.DeclarationError` if neither the record nor the weights have a preprocessing.
     """
     own = backbone.preprocessing or _configured(backbone, network)
     if tuning.input_size is not None:
@@ -34,7 +35,9 @@ def _configured(backbone: Backbone, network: nn.Module) -> Preprocessing:
         return _of_timm(backbone.name, network)
     if isinstance(backbone.weights, TorchvisionWeights):
         return _of_torchvision(backbone.weights)
-    raise DeclarationError(f"backbone {backbone.name!r}: nothing says how its images are prepared: give preprocessing")
+    raise DeclarationError(
+        f"preprocessing of backbone {backbone.name!r} is unknown; declare it", code="preprocessing-missing"
+    )
 
 
 def _of_timm(name: str, network: nn.Module) -> Preprocessing:
@@ -42,7 +45,9 @@ def _of_timm(name: str, network: nn.Module) -> Preprocessing:
 
     config: dict[str, Any] = resolve_data_config({}, pretrained_cfg=network.pretrained_cfg)
     if config["crop_mode"] not in ("center", "squash"):
-        raise DeclarationError(f"backbone {name!r}: timm's crop mode {config['crop_mode']!r} is not supported")
+        raise DeclarationError(
+            f"crop mode of backbone {name!r} is not supported: {config['crop_mode']!r}", code="crop-mode"
+        )
     return Preprocessing(
         input_size=(config["input_size"][1], config["input_size"][2]),
         mean=tuple(config["mean"]),

@@ -1,7 +1,7 @@
-"""Turns a pretrained network into the one that is tuned: new head, one block that trains, everything else frozen.
+"""Turn a pretrained network into the one that is tuned: a new head, a trained part, everything else frozen.
 
-Frozen means frozen. A parameter that is not declared gets no gradient, and the module that holds it runs in inference
-mode while the rest trains, so its BatchNorm statistics stand still and its dropout does nothing, in every epoch.
+A frozen parameter gets no gradient, and the module that holds it runs in inference mode while the rest trains. Its
+BatchNorm statistics therefore do not change and its dropout does nothing, in every epoch.
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ from zoo_harness.records.option_checks import check_classes
 
 
 def prepare(network: nn.Module, tuning: Tuning, classes: int, example: Tensor | None) -> TunedNetwork:
-    """Replace the head and freeze what the recipe does not train, in place.
+    """Replace the head and freeze the modules that the recipe does not train, in place.
 
-    ``example`` is a batch ``(B, 3, H, W)`` that is run through once, to see which parts run before anything trains;
-    without it (a network on the meta device) the result can be inspected but not trained. Raises
-    :class:`~zoo.errors.DeclarationError` where a declared path does not exist.
+    ``example``: a batch ``(B, 3, H, W)`` that runs through the network once, to record the order of its modules.
+    Without it (for a network on the meta device) the result can be inspected but not trained. Raises
+    :class:`~zoo.errors.DeclarationError` if a declared path does not exist.
     """
     check_classes(classes)
     head_paths = replace_head(network, tuning.head, classes)
     unfrozen = match_modules(network, tuning.unfreeze)
-    _refuse_bypassed(tuning, unfrozen)
+    bypassed = {path for part in tuning.head.parts for path in part.bypass}
+    if both := [path for path in unfrozen if path in bypassed]:
+        raise DeclarationError(
+            f"module {both[0]!r} is to train, but the head bypasses it", code="head-bypass", path=both[0]
+        )
     trained_paths = (*(path for path in unfrozen if path not in head_paths), *head_paths)
     if "*" in tuning.unfreeze:
         trained_paths = ("", *trained_paths)  # the network itself may hold parameters, such as a class token
@@ -44,13 +48,19 @@ def prepare(network: nn.Module, tuning: Tuning, classes: int, example: Tensor | 
 
 
 def replace_head(network: nn.Module, head: Head | DualHead, classes: int) -> tuple[str, ...]:
-    """Put a fresh classifier for ``classes`` classes in place of each declared one; return their paths."""
+    """Put a new classifier for ``classes`` classes in place of each declared one; return their paths."""
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     for part in head.parts:
         width = _input_width(part, find_module(network, part.path))
-        _put(network, part.path, _new_head(width, part.hidden, classes, _device_of(network)))
+        with device:
+            if part.hidden is None:
+                network.set_submodule(part.path, nn.Linear(width, classes))
+            else:
+                layers = nn.Linear(width, part.hidden), nn.ReLU(), nn.Linear(part.hidden, classes)
+                network.set_submodule(part.path, nn.Sequential(*layers))
         for path in part.bypass:
             find_module(network, path)
-            _put(network, path, nn.Identity())
+            network.set_submodule(path, nn.Identity())
     if hasattr(network, "num_classes"):
         setattr(network, "num_classes", classes)  # noqa: B010 - timm writes it into a checkpoint's configuration
     return tuple(part.path for part in head.parts)
@@ -64,17 +74,21 @@ def freeze_all_but(network: nn.Module, trained_paths: Iterable[str]) -> None:
 
 
 def training_modes(network: nn.Module, trained_paths: Sequence[str], example: Tensor) -> dict[str, bool]:
-    """For every module, whether it is in training mode while the declared part trains.
+    """Return for every module whether it is in training mode while the declared part trains.
 
-    What trains is; what holds frozen tensors alone is not, and a container of both is, as its own flag steers only
-    what its children do not. A module without tensors (dropout, say) follows its place: it trains if it first runs
-    after the last frozen module before the declared part, so that dropout before the head stays random.
+    Modules of the trained part are; modules with frozen tensors alone are not. A container of both is, because its own
+    flag does not affect its children. A module without tensors, such as dropout, is in training mode if it first runs
+    after the last frozen module before the trained part, so that dropout before the head stays random.
     """
     trained = {module for path in trained_paths for module in network.get_submodule(path).modules()}
     mixed = {
         module for module in network.modules() if module not in trained and not trained.isdisjoint(module.modules())
     }
-    frozen = {module for module in network.modules() if module not in trained | mixed and _holds_tensors(module)}
+    frozen = {
+        module
+        for module in network.modules()
+        if module not in trained | mixed and any(True for _tensor in (*module.parameters(), *module.buffers()))
+    }
     inside_frozen = {part for module in frozen for part in module.modules()}
     order = _call_order(network, example)
     start = min((order[module] for module in trained if module in order), default=0)
@@ -106,44 +120,43 @@ def _call_order(network: nn.Module, example: Tensor) -> dict[nn.Module, int]:
 def _input_width(head: Head, old: nn.Module) -> int:
     if isinstance(old, nn.Linear):
         return head.in_features or old.in_features
-    absent = isinstance(old, nn.Identity)  # as in weights published without a classifier
+    absent = isinstance(old, nn.Identity)  # in weights that are published without a classifier
     if absent and head.in_features:
         return head.in_features
-    expected = "give in_features" if absent else "expected the torch.nn.Linear that gives the logits"
-    raise DeclarationError(f"head {head.path!r} is of type {type(old).__name__}; {expected}")
-
-
-def _refuse_bypassed(tuning: Tuning, unfrozen: Iterable[str]) -> None:
-    bypassed = {path for part in tuning.head.parts for path in part.bypass}
-    both = [path for path in unfrozen if path in bypassed]
-    if both:
-        raise DeclarationError(f"module {both[0]!r} is to train, but the head bypasses it: it is not in the network")
+    advice = "give in_features" if absent else "expected the torch.nn.Linear that returns the logits"
+    raise DeclarationError(
+        f"head {head.path!r} is of type {type(old).__name__}; {advice}", code="head-type", path=head.path
+    )
 
 
 def _check_head_inputs(network: nn.Module, tuning: Tuning, example: Tensor) -> None:
-    """Raise where ``in_features`` of a head is not the length of the vector it is given."""
+    """Raise if ``in_features`` of a head is not the length of its input vector."""
 
     def compare(head: Head, given: Tensor) -> None:
         if given.shape[-1] != head.in_features:
-            raise DeclarationError(f"head {head.path!r} has in_features={head.in_features}, but gets {given.shape[-1]}")
+            raise DeclarationError(
+                f"in_features of head {head.path!r} is wrong: {head.in_features}; expected {given.shape[-1]}",
+                code="head-width",
+                path=head.path,
+            )
 
-    with contextlib.ExitStack() as hooks:
-        for head in tuning.head.parts:
-            if head.in_features is not None:
-                module = network.get_submodule(head.path)
-                hook = module.register_forward_pre_hook(lambda _module, inputs, head=head: compare(head, inputs[0]))
-                hooks.callback(hook.remove)
-        if any(head.in_features for head in tuning.head.parts):
-            network.eval()
-            with torch.no_grad():
-                network(example)
+    declared = [head for head in tuning.head.parts if head.in_features is not None]
+    if not declared:
+        return
+    with contextlib.ExitStack() as hooks, torch.no_grad():
+        for head in declared:
+            module = network.get_submodule(head.path)
+            hook = module.register_forward_pre_hook(lambda _module, inputs, head=head: compare(head, inputs[0]))
+            hooks.callback(hook.remove)
+        network.eval()
+        network(example)
 
 
 def warn_if_output_differs_from_head(tuned: TunedNetwork, example: Tensor) -> str | None:
-    """In words, where a network puts out something else than its head gives, which is what trains and is scored.
+    """Return a warning if the network's output is not that of its head, whose output is trained and scored.
 
-    Of two heads the network may put out what it likes: the run's own rule joins them. Raises
-    :class:`~zoo.errors.DeclarationError` where a head does not give a row of logits for each image.
+    A network with two heads may combine them in any way. Raises :class:`~zoo.errors.DeclarationError` if a head does
+    not return one row of logits for each image.
     """
     given: dict[str, list[Tensor]] = {path: [] for path in tuned.head_paths}
     with contextlib.ExitStack() as hooks:
@@ -155,36 +168,20 @@ def warn_if_output_differs_from_head(tuned: TunedNetwork, example: Tensor) -> st
             result = tuned.network(example)
     for path, outputs in given.items():
         if outputs and len(outputs[-1]) != len(example):
-            raise DeclarationError(f"head {path!r} gives {len(outputs[-1])} row(s) of logits for {len(example)} images")
+            raise DeclarationError(
+                f"head {path!r} returns {len(outputs[-1])} row(s) of logits for {len(example)} images",
+                code="head-rows",
+                path=path,
+            )
         if len(outputs) > 1:
-            return f"head {path!r} runs {len(outputs)} times; what it gives last are the logits"
+            return f"head {path!r} runs {len(outputs)} times; its last output is used as logits"
     found = [part.reshape(-1) for part in pytree.tree_leaves(result) if isinstance(part, Tensor)]
     (path, outputs), *others = given.items()
     if others or not outputs or any(torch.equal(part, outputs[0].reshape(-1)) for part in found):
         return None
-    return f"the network goes on after its head {path!r}; what the head gives are the logits, and the rest is not seen"
+    return f"the output of head {path!r} is used as logits; modules after it are ignored"
 
 
 def _note_output(outputs: list[Tensor], _module: nn.Module, _inputs: object, output: object) -> None:
     if isinstance(output, Tensor):
         outputs.append(output.clone())
-
-
-def _new_head(width: int, hidden: int | None, classes: int, device: torch.device) -> nn.Module:
-    with device:
-        if hidden is None:
-            return nn.Linear(width, classes)
-        return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, classes))
-
-
-def _device_of(network: nn.Module) -> torch.device:
-    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-
-
-def _put(network: nn.Module, path: str, module: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(network.get_submodule(parent), name, module)
-
-
-def _holds_tensors(module: nn.Module) -> bool:
-    return any(True for _tensor in (*module.parameters(), *module.buffers()))

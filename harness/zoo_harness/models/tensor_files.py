@@ -1,4 +1,4 @@
-"""Writes safetensors; reads tensors without running code: safetensors, pickles with ``weights_only``, Keras' H5."""
+"""Write safetensors; read safetensors, pickles (``weights_only``) and Keras' H5 without running code."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ _WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a weight file by name, on the CPU, in the file's own order; of an H5 file by its layers' names.
+    """Return all tensors of a weight file by name, on the CPU, in the file's order; H5 files name them by layer.
 
-    Raises :class:`~zoo.errors.WeightsError` for a file that is damaged, is of another kind, or would need arbitrary
-    code to be read.
+    Raises :class:`~zoo.errors.WeightsError` for a file that is damaged, is of another kind, or would run code.
     """
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
@@ -32,13 +31,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix in KERAS_SUFFIXES:
         return read_keras_tensors(path)
     kinds = ", ".join((".safetensors", *PICKLE_SUFFIXES, ".h5"))
-    raise WeightsError(f"{path}: a weight file ends in one of {kinds}; convert it to safetensors")
+    raise WeightsError(f"{path}: expected a weight file ({kinds}); convert it to safetensors", code="file-kind")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file, all or nothing; tensors that share memory are written one by one.
+    """Write a safetensors file, all or nothing; tensors that share memory are written separately.
 
-    Raises :class:`~zoo.errors.ZooError` where the disk does not take it.
+    Raises :class:`~zoo.errors.ZooError` if the disk is full.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -46,11 +45,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     apart = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         temporary.touch()
-        mode = temporary.stat().st_mode  # safetensors makes its files readable by their owner alone
+        mode = temporary.stat().st_mode  # only the owner could read the files that safetensors creates
         try:
             save_file(apart, temporary, metadata=metadata)
-        except SafetensorError as error:  # what it makes of a full disk
-            raise ZooError(f"cannot write {path}: {error}") from error
+        except SafetensorError as error:  # raised if the disk is full
+            raise ZooError(f"cannot write {path}: {error}", code="disk-full", path=str(path)) from error
         temporary.chmod(mode)
 
 
@@ -61,26 +60,28 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: not a readable safetensors file: {error}") from error
+        raise WeightsError(
+            f"{path}: not a readable safetensors file: {error}", code="file-unreadable", path=str(path)
+        ) from error
     return tensors
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
-            # Of a bare pickle torch warns before it refuses it; the refusal says more.
-            warnings.simplefilter("ignore", UserWarning)
+            warnings.simplefilter("ignore", UserWarning)  # torch warns of a bare pickle before it refuses it
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # What torch raises last tells the reader to switch its protection off; the error before it has the fault.
+        # torch's last error advises to disable its protection; the error before it describes the fault.
         reason = _reason(error.__context__ or error)
         raise WeightsError(
-            f"{path}: damaged, or holds more than tensors, which would run code ({reason}); "
-            "save the state dict as safetensors"
+            f"{path}: damaged, or would run code ({reason}); save the state dict as safetensors", code="file-unsafe"
         ) from error
-    except Exception as error:  # damaged, it lets struct.error, IndexError, AssertionError and more through
-        raise WeightsError(f"{path}: not a readable PyTorch weight file: {_reason(error)}") from error
-    return _unwrap(path, content)
+    except Exception as error:  # damaged files raise struct.error, IndexError, AssertionError and more
+        raise WeightsError(
+            f"{path}: not a readable PyTorch weight file: {_reason(error)}", code="file-unreadable", path=str(path)
+        ) from error
+    return _state_dict(path, content)
 
 
 def _reason(error: BaseException) -> str:
@@ -89,15 +90,13 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_sentence}" if first_sentence else type(error).__name__
 
 
-def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:
-    for wrapper in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-            break
-    if not isinstance(content, dict) or not content:
-        found = "an empty one" if content == {} else f"one {type(content).__name__}"
-        raise WeightsError(f"{path}: expected a state dict of named tensors, found {found}")
-    for name, value in content.items():
-        if not isinstance(value, Tensor):
-            raise WeightsError(f"{path}: expected tensors alone, but {str(name)!r} is one {type(value).__name__}")
-    return {str(name): value for name, value in content.items()}
+def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
+    tensors = content if isinstance(content, dict) else {}
+    tensors = next((tensors[key] for key in _WRAPPERS if isinstance(tensors.get(key), dict)), tensors)
+    others = [f"{str(name)!r} as {type(it).__name__}" for name, it in tensors.items() if not isinstance(it, Tensor)]
+    if others or not tensors:
+        found = others[0] if others else f"{type(content).__name__} without any"
+        raise WeightsError(
+            f"{path}: expected a state dict of named tensors, found {found}", code="file-kind", path=str(path)
+        )
+    return {str(name): value for name, value in tensors.items()}

@@ -13,10 +13,10 @@ from zoo_harness.models.tuned_network import TunedNetwork
 
 @dataclass(frozen=True)
 class TrainableModel:
-    """A network that trains, the two splits it sees, and how their batches become logits, one tensor a head.
+    """A network, its training and evaluation split, and the function from a batch's inputs to logits, one per head.
 
-    ``reaches`` says of a module's path whether it runs when logits are computed so. ``logits_in_training`` is a faster
-    way for the steps of training alone, if there is one.
+    ``reaches`` returns whether ``logits`` runs the module at a path. ``logits_in_training``: a faster function for
+    training steps alone, if there is one.
     """
 
     tuned: TunedNetwork
@@ -29,5 +29,5 @@ class TrainableModel:
 
     @classmethod
     def whole(cls, tuned: TunedNetwork, train: Source, evaluation: Source, classes: int) -> TrainableModel:
-        """The trainable that pushes images through the whole network."""
+        """Make the model that runs the whole network on images."""
         return cls(tuned, train, evaluation, classes, lambda inputs: tuned.logits(inputs[0]))

@@ -1,4 +1,4 @@
-"""Counts what trains, with and without the head, and names it tensor by tensor."""
+"""A network with a new head and a frozen part, and the count of its parameters."""
 
 from __future__ import annotations
 
@@ -13,17 +13,11 @@ from zoo_harness.models.modules import capture
 from zoo_harness.records.run import ParametersRecord
 
 
-def has_batch_statistics(tuned: TunedNetwork) -> bool:
-    """Whether a module that trains normalises by the batch."""
-    named = tuned.network.named_modules()
-    return any(isinstance(module, nn.modules.batchnorm._NormBase) and tuned.modes[name] for name, module in named)
-
-
 @dataclass
 class TunedNetwork:
-    """A network with its new head and frozen part, and one way to call it: images in, one logits tensor a head out.
+    """A network with a new head and a frozen part.
 
-    ``modes`` says for every module whether it is in training mode while the network trains.
+    ``modes``: for every module, whether it is in training mode while the network trains.
     """
 
     network: nn.Module
@@ -32,7 +26,7 @@ class TunedNetwork:
     modes: dict[str, bool] = field(default_factory=dict)
 
     def train(self) -> None:
-        """Put the part that trains into training mode, and the frozen part into inference mode."""
+        """Put the trained part into training mode, and the frozen part into inference mode."""
         for name, module in self.network.named_modules():
             module.training = self.modes[name]
 
@@ -41,33 +35,36 @@ class TunedNetwork:
         self.network.eval()
 
     def logits(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Logits ``(B, classes)`` of every head, the one predicted from first."""
+        """Return logits ``(B, classes)`` of every head, the one predicted from first."""
         with capture(self.network, self.head_paths) as outputs:
             self.network(images)
-        silent = [path for path in self.head_paths if path not in outputs]
-        if silent:
-            raise DeclarationError(f"head {silent[0]!r} exists but never runs")
+        if silent := [path for path in self.head_paths if path not in outputs]:
+            raise DeclarationError(f"head {silent[0]!r} exists but never runs", code="head-unused", path=silent[0])
         return tuple(outputs[path] for path in self.head_paths)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters that receive gradients, by name."""
+        """Return the parameters that receive gradients, by name."""
         return {name: value for name, value in self.network.named_parameters() if value.requires_grad}
 
 
+def has_batch_statistics(tuned: TunedNetwork) -> bool:
+    """Whether a module that trains normalises by the batch."""
+    named = tuned.network.named_modules()
+    return any(isinstance(module, nn.modules.batchnorm._NormBase) and tuned.modes[name] for name, module in named)
+
+
 def count_parameters(tuned: TunedNetwork) -> ParametersRecord:
-    """Numbers and names of the parameters that train; works on the meta device."""
+    """Count and name the parameters that train; works on the meta device."""
     prefixes = tuple(f"{path}." for path in tuned.head_paths)
-    trained = tuned.trained_parameters()
+    trained = {name: parameter.numel() for name, parameter in tuned.trained_parameters().items()}
     return ParametersRecord(
         total=sum(parameter.numel() for parameter in tuned.network.parameters()),
-        trained=sum(parameter.numel() for parameter in trained.values()),
-        trained_without_head=sum(
-            parameter.numel() for name, parameter in trained.items() if not name.startswith(prefixes)
-        ),
+        trained=sum(trained.values()),
+        trained_without_head=sum(count for name, count in trained.items() if not name.startswith(prefixes)),
         trained_names=tuple(trained),
     )
 
 
 def prediction(logits: tuple[Tensor, ...], predict: Literal["cls", "mean"]) -> Tensor:
-    """The logits that decide: those of the first head, or with ``mean`` the mean over the heads."""
+    """Return the logits that decide: those of the first head, or with ``mean`` the mean over the heads."""
     return logits[0] if predict == "cls" else torch.stack(logits).mean(0)

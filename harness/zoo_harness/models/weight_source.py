@@ -1,4 +1,4 @@
-"""Ask weight sources of plugins, and report those that fail by their plugin; torch is not imported."""
+"""Ask weight sources of plugins, and name the plugin in their errors; torch is not imported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def find_local(backbone: Backbone) -> Path | None:
     with failures_by_plugin(backbone, backbone.weights):
         found: object = backbone.weights.locate()
         if found is not None and not isinstance(found, Path):
-            raise PluginError(f"locate() returned {found!r:.80}; expected a pathlib.Path or None")
+            raise PluginError(f"locate() returned {found!r:.80}; expected a pathlib.Path or None", code="plugin-return")
         return found
 
 
@@ -40,7 +40,10 @@ def failures_by_plugin(backbone: Backbone, source: WeightSource) -> Iterator[Non
             raise
         kind = WeightsError if isinstance(error, WeightsError) else PluginError
         message = str(error) if isinstance(error, ZooError) else explain(error)
-        raise kind(f"{_origin(backbone, source)}: {message}") from error
+        cause = error.code if isinstance(error, ZooError) else type(error).__name__
+        raise kind(
+            f"{_origin(backbone, source)}: {message}", code="plugin-weights", cause=cause, name=backbone.name
+        ) from error
 
 
 def _origin(backbone: Backbone, source: WeightSource) -> str:

@@ -1,4 +1,4 @@
-"""Read the weights of a source, prove that they are the network's, and put them into it."""
+"""Read the weights of a source, check that they fit the network, and load them into it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _ADVICE = "pass --weights PATH to a file you have, or --weights random"
 
 
 def load_weights(network: nn.Module, backbone: Backbone, source: WeightSource) -> WeightsRecord:
-    """Load a source into a network that still has its own classifier; return what was loaded.
+    """Load a source into a network that still has its own classifier; return the record of the weights.
 
-    A classifier for another number of classes is not loaded, because it is about to be replaced. Raises
+    A classifier for another number of classes is not loaded, because it will be replaced. Raises
     :class:`~zoo.errors.UnreachableError` if the file is neither here nor reachable, :class:`~zoo.errors.WeightsError`
     if it is damaged, has another digest or belongs to another network, and :class:`~zoo.errors.PluginError` if the
     source of a plugin fails.
@@ -38,7 +38,7 @@ def load_weights(network: nn.Module, backbone: Backbone, source: WeightSource) -
         with torch.random.fork_rng(devices=[]):
             loaded: object = source.read(reader)
         if not isinstance(loaded, LoadedWeights):
-            raise PluginError(f"read() returned {loaded!r:.80}; expected zoo.LoadedWeights")
+            raise PluginError(f"read() returned {loaded!r:.80}; expected zoo.LoadedWeights", code="plugin-return")
         if loaded.tensors is not None:
             heads = [part.path for part in backbone.head.parts]
             network.load_state_dict(_fitting(loaded, source, reader.network, heads), strict=False)
@@ -47,7 +47,7 @@ def load_weights(network: nn.Module, backbone: Backbone, source: WeightSource) -
 
 @dataclass(frozen=True)
 class Reader:
-    """What a source is given to read with; see :class:`zoo.weights.WeightReader`."""
+    """The harness's :class:`zoo.weights.WeightReader`."""
 
     backbone: str
     network: Mapping[str, Tensor]
@@ -75,7 +75,7 @@ class Reader:
         if not url.startswith("https://") or not (sha256 or md5):
             raise ValueError(f"from_url({url!r}) needs an https address and a digest")
         if target.suffix in KERAS_SUFFIXES:
-            require_h5py(f"weights of {self.backbone!r}")  # before some hundred megabytes are fetched
+            require_h5py(f"weights of {self.backbone!r}")  # before hundreds of megabytes are downloaded
         if target.is_file():
             return target
         obstacle = why_unreachable(url)
@@ -89,10 +89,16 @@ class Reader:
 
     def verify(self, path: Path, *, sha256: str | None = None, md5: str | None = None) -> None:
         """Raise :class:`~zoo.errors.WeightsError` if a file has another digest; a SHA-256 may be its beginning."""
-        published = sha256 or _digest_the_hub_published(path)
-        fault = digest_mismatch(path, sha256=published, md5=md5, found_sha256=self.sha256(path))
-        if fault:
-            raise WeightsError(f"{path}: {fault}; delete the file and fetch it again")
+        # The Hub's cache names the blob of a large file by its SHA-256, and links to it from the snapshot.
+        blob = path.resolve()
+        is_blob = blob.parent.name == "blobs" and len(blob.name) == 64
+        published = sha256 or (blob.name if is_blob else None)
+        if fault := digest_mismatch(path, sha256=published, md5=md5, found_sha256=self.sha256(path)):
+            raise WeightsError(
+                f"digest of {path} is wrong: {fault}; delete the file and download it again",
+                code="digest-mismatch",
+                path=str(path),
+            )
 
     def read_file(
         self, path: Path, *, sha256: str | None = None, md5: str | None = None, by_order: bool = False
@@ -133,27 +139,61 @@ def _record(loaded: LoadedWeights, backbone: Backbone, source: WeightSource, rea
 def _fitting(
     loaded: LoadedWeights, source: WeightSource, expected: Mapping[str, Tensor], heads: Iterable[str]
 ) -> dict[str, Tensor]:
-    """Return the tensors to load, once they are proven to be the network's."""
-    tensors = loaded.tensors or {}
-    strange = next((name for name, value in tensors.items() if not isinstance(value, Tensor)), None)
+    """Return the tensors to load, after checking that they fit the network.
+
+    Only the tensors of its classifiers ``heads`` may be missing or differ.
+    """
+    given = loaded.tensors or {}
+    strange = next((name for name, value in given.items() if not isinstance(value, Tensor)), None)
     if strange is not None:
-        raise PluginError(f"read() returned a {type(tensors[strange]).__name__} as {strange!r:.80}; expected tensors")
+        raise PluginError(
+            f"read() returned a {type(given[strange]).__name__} as {strange!r:.80}; expected tensors",
+            code="plugin-return",
+        )
     where = loaded.path or source.describe()
-    try:
-        return compatible_tensors(where, tensors, expected, heads)
-    except WeightsError as error:
-        raise WeightsError(f"{error}{_whose(loaded)}") from error
+    if faults := _differences(given, expected, tuple(f"{head}." for head in heads)):
+        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise WeightsError(
+            f"{where} does not fit the network: {'; '.join(faults[:3])}{more}{_whose(loaded)}",
+            code="weights-mismatch",
+            path=str(where),
+        )
+    for name, tensor in given.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise WeightsError(
+                f"{where}: tensor {name!r} has values that are not finite", code="weights-not-finite", name=name
+            )
+    return {
+        name: given[name] for name, tensor in expected.items() if name in given and given[name].shape == tensor.shape
+    }
+
+
+def _differences(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], heads: tuple[str, ...]) -> list[str]:
+    differing = [
+        f"{name}: the file has {_form(given[name])}, the network {_form(tensor)}"
+        for name, tensor in expected.items()
+        if name in given and not _fits(given[name], tensor, is_head=name.startswith(heads))
+    ]
+    missing = [
+        f"{name}: missing"
+        for name in expected
+        if name not in given and not name.startswith(heads) and not name.endswith("num_batches_tracked")
+    ]
+    unexpected = [
+        f"{name}: not in the network" for name in given if name not in expected and not name.startswith(heads)
+    ]
+    return [*differing, *missing, *unexpected]
 
 
 def _whose(loaded: LoadedWeights) -> str:
-    """Say which network a file is of, by its Keras layers or the ``config.json`` beside it; it ends an error."""
+    """Name the network of a file by its Keras layers or the ``config.json`` beside it, for the end of an error."""
     path = loaded.path
     if path is not None and path.suffix in KERAS_SUFFIXES:
         whose = network_of(name.rpartition(".")[0].replace(".", "_") for name in loaded.tensors or {})
         return f"; by its layers it is {whose}" if whose else ""
     try:
         made_by = json.loads((path.parent / "config.json").read_bytes())["zoo"] if path else {}
-        return f" (it is of a run of {made_by['backbone']!s:.64}, recipe {made_by['recipe']!s:.64})"
+        return f" (from a run of {made_by['backbone']!s:.64}, recipe {made_by['recipe']!s:.64})"
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
@@ -164,40 +204,11 @@ def _named_as_network(path: Path, given: dict[str, Tensor], expected: Mapping[st
         whose = network_of(name.rpartition(".")[0] for name in given)
         held = f"the layers of {whose}" if whose else f"layers such as {', '.join(map(repr, list(given)[:2]))}"
         raise WeightsError(
-            f"{path} is an H5 file of Keras and holds {held}, none of which this network has; give a safetensors "
-            "or PyTorch file of the network itself"
+            f"{path} is an H5 file of Keras with {held}, none of which this network has; give a file of the network",
+            code="weights-mismatch",
+            path=str(path),
         )
     return tensors
-
-
-def compatible_tensors(
-    where: Path | str, given: Mapping[str, Tensor], expected: Mapping[str, Tensor], heads: Iterable[str]
-) -> dict[str, Tensor]:
-    """Return the given tensors that fit the network; only those of its classifiers ``heads`` may be missing or differ.
-
-    Raises :class:`~zoo.errors.WeightsError` naming the file, the first tensors that differ and both shapes.
-    """
-    prefixes = tuple(f"{head}." for head in heads)
-    body = {name: tensor for name, tensor in expected.items() if not name.startswith(prefixes)}
-    missing = [name for name in body if name not in given and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in given if name not in expected and not name.startswith(prefixes)]
-    differing = [
-        f"{name}: the file has {_form(given[name])}, the network {_form(tensor)}"
-        for name, tensor in expected.items()
-        if name in given and not _fits(given[name], tensor, is_head=name not in body)
-    ]
-    faults = [
-        *differing,
-        *(f"{name}: missing" for name in missing),
-        *(f"{name}: not in the network" for name in unexpected),
-    ]
-    if faults:
-        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise WeightsError(f"{where} does not fit the network: {'; '.join(faults[:3])}{more}")
-    _refuse_not_finite(where, given)
-    return {
-        name: given[name] for name, tensor in expected.items() if name in given and given[name].shape == tensor.shape
-    }
 
 
 def _fits(given: Tensor, expected: Tensor, *, is_head: bool) -> bool:
@@ -208,28 +219,17 @@ def _fits(given: Tensor, expected: Tensor, *, is_head: bool) -> bool:
     return given.shape == expected.shape
 
 
-def _refuse_not_finite(where: Path | str, tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise WeightsError(f"{where}: tensor {name!r} holds values that are not finite; the file is damaged")
-
-
 def _match_by_order(path: Path, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    faults = [
+        f"tensor {given_name!r} is {_form(tensor)}, in its position the network has {name!r}, {_form(wanted)}"
+        for (given_name, tensor), (name, wanted) in zip(given.items(), expected.items(), strict=False)
+        if tensor.shape != wanted.shape
+    ]
     if len(given) != len(expected):
-        raise WeightsError(f"{path} does not fit the network: it has {len(given)} tensors, the network {len(expected)}")
-    for (given_name, tensor), (name, wanted) in zip(given.items(), expected.items(), strict=True):
-        if tensor.shape != wanted.shape:
-            raise WeightsError(
-                f"{path} does not fit the network: tensor {given_name!r} is {_form(tensor)}, "
-                f"in its place the network has {name!r}, {_form(wanted)}"
-            )
+        faults = [f"it has {len(given)} tensors, the network {len(expected)}"]
+    if faults:
+        raise WeightsError(f"{path} does not fit the network: {faults[0]}", code="weights-mismatch", path=str(path))
     return dict(zip(expected, given.values(), strict=True))
-
-
-def _digest_the_hub_published(path: Path) -> str | None:
-    # The Hub's cache names the blob of a large file by its SHA-256, and links to it from the snapshot.
-    blob = path.resolve()
-    return blob.name if blob.parent.name == "blobs" and len(blob.name) == 64 else None
 
 
 def _form(tensor: Tensor) -> str:

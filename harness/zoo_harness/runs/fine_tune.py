@@ -34,7 +34,7 @@ def fine_tune(call: RunCall, reporter: Reporter) -> Run:
     # From here on torch is imported, which takes seconds.
     from zoo_harness.compute.allocator import keep_freed_memory
     from zoo_harness.compute.distributed import joined
-    from zoo_harness.compute.isolation import isolated
+    from zoo_harness.compute.precision import isolated
     from zoo_harness.runs.plan import Request, prepare_run
     from zoo_harness.runs.run import open_run
     from zoo_harness.runs.session import execute_run

@@ -18,8 +18,7 @@ from zoo_harness.checkpoints.load import load_folder
 from zoo_harness.compute.allocator import keep_freed_memory
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.compute.device import choose_device
-from zoo_harness.compute.isolation import isolated
-from zoo_harness.compute.precision import check_precision
+from zoo_harness.compute.precision import check_precision, isolated
 from zoo_harness.data.loading import RunData
 from zoo_harness.data.subset import smallest_class
 from zoo_harness.evaluation.layer_scores import ScoredLayer, score_layers

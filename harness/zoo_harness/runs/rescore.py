@@ -26,8 +26,7 @@ from zoo_harness.checkpoints.loaded_model import LoadedModel
 from zoo_harness.compute.allocator import keep_freed_memory
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.compute.device import choose_device
-from zoo_harness.compute.isolation import isolated
-from zoo_harness.compute.precision import check_precision, repeatable
+from zoo_harness.compute.precision import check_precision, isolated, repeatable
 from zoo_harness.data.batches import ImageSource
 from zoo_harness.data.decoding import ImageData
 from zoo_harness.data.loading import RunData

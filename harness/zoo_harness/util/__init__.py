@@ -1,1 +1,1 @@
-"""Files, locks, digests, sizes, text, signals and the progress protocol; nothing of the domain, no torch."""
+"""Files, locks, digests, sizes, text, signals and the progress protocol; no torch."""

@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a run that is killed, never sees half of one."""
+"""Write files and folders so that no reader and no killed process leaves or sees a partial one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of ``path``; what is written there takes its place on success.
+    """Yield a temporary path in the folder of ``path``; on success the file there replaces ``path``.
 
-    The file is on the disk before it is renamed. When the block raises, ``path`` stays as it was and the
-    temporary file is removed.
+    The file is flushed to disk before it is renamed. If the body raises, ``path`` stays unchanged.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -24,8 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
     ...     [file.name for file in Path(folder).iterdir()]
     ['run.json']
     """
-    # Not tempfile.mkstemp: its files are readable by their owner alone, whatever the umask says.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _beside(path)
     try:
         yield temporary
         _flush(temporary)
@@ -47,24 +45,22 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def create_folder(to: Path, files: Mapping[str, Path]) -> None:
-    """Create a folder with copies of ``files``, all or nothing; an empty folder at ``to`` is replaced.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     create_folder(Path(folder, "deep", "copy"), {"a.py": Path(__file__)})
-    ...     [str(path.relative_to(folder)) for path in Path(folder).rglob("*.py")]
-    ['deep/copy/a.py']
-    """
+    """Create a folder with copies of ``files``, all or nothing; an empty folder at ``to`` is replaced."""
     to = to.absolute()
     to.parent.mkdir(parents=True, exist_ok=True)
-    temporary = to.with_name(f".{to.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _beside(to)
     try:
         temporary.mkdir()
         for name, path in files.items():
-            shutil.copyfile(path, temporary / name)  # the content of what a cache links to
+            shutil.copyfile(path, temporary / name)  # follows the symbolic links of a cache
         temporary.rename(to)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    # Not tempfile.mkstemp, whose files only their owner can read, whatever the umask.
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def _flush(path: Path) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def md5_of(path: Path) -> str:
-    """The MD5 of a file as 32 hexadecimal digits: against accidents and substitutes, as publishers give no other."""
+    """Return the MD5 of a file as 32 hexadecimal digits; for files whose publisher gives no other digest."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -21,12 +21,12 @@ def sha256_of(path: Path) -> str:
 def digest_mismatch(
     path: Path, *, sha256: str | None = None, md5: str | None = None, found_sha256: str | None = None
 ) -> str | None:
-    """Say which of the published digests differs from the file's, ``None`` if none does.
+    """Describe the published digest that the file does not have, or return ``None``.
 
-    ``sha256`` may be the beginning of the digest; ``found_sha256`` is that of the file, if it is known.
+    ``sha256`` may be the first digits only; ``found_sha256`` is the file's own, if it is known.
     """
     if sha256 and not (found := found_sha256 or sha256_of(path)).startswith(sha256):
-        return f"SHA-256 is {found}, published is {sha256}"
+        return f"SHA-256 is {found}; expected {sha256}"
     if md5 and (found := md5_of(path)) != md5:
-        return f"MD5 is {found}, published is {md5}"
+        return f"MD5 is {found}; expected {md5}"
     return None

@@ -1,4 +1,4 @@
-"""Fetches a published file whole or not at all, and proves by its digest that it is the published one."""
+"""Download a published file completely or not at all, and verify its digest."""
 
 from __future__ import annotations
 
@@ -11,35 +11,30 @@ from zoo.errors import WeightsError
 from zoo_harness.util.atomic_files import replacing
 from zoo_harness.util.digests import digest_mismatch
 
-SILENCE_SECONDS = 30.0
 
+def fetch(url: str, target: Path, *, sha256: str | None = None, md5: str | None = None, timeout: float = 30.0) -> None:
+    """Download ``url`` to ``target``; the file appears there only after its digest is verified.
 
-def fetch(
-    url: str, target: Path, *, sha256: str | None = None, md5: str | None = None, silence: float = SILENCE_SECONDS
-) -> None:
-    """Download ``url`` to ``target``, whose folder is made; the name appears only when the whole file is proven.
-
-    ``sha256`` may be the beginning of the digest. ``silence`` is how many seconds the server may say nothing. Raises
-    :class:`OSError` where the file cannot be had or stored, the connection is cut or the server answers with an error,
-    and :class:`~zoo.errors.WeightsError` where the server gives another file.
+    ``sha256`` may be the first digits only. ``timeout``: seconds without data from the server. Creates the folder of
+    ``target``. Raises :class:`OSError` if the download fails or cannot be stored, and
+    :class:`~zoo.errors.WeightsError` if the file has another digest.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as part:
-        _copy(url, part, silence)
-        fault = digest_mismatch(part, sha256=sha256, md5=md5)
-        if fault:
-            raise WeightsError(f"{url}: the server gave another file, its {fault}; nothing was kept")
+        _download(url, part, timeout)
+        if fault := digest_mismatch(part, sha256=sha256, md5=md5):
+            raise WeightsError(f"digest of {url} is wrong: {fault}; nothing was saved", code="digest-mismatch", url=url)
 
 
-def _copy(url: str, part: Path, silence: float) -> None:
+def _download(url: str, part: Path, timeout: float) -> None:
     request = Request(url, headers={"User-Agent": "blockzoo"})  # noqa: S310 - a record's URL is https
     try:
-        with urlopen(request, timeout=silence) as answer, part.open("wb") as file:  # noqa: S310
-            announced = answer.headers.get("Content-Length")
-            shutil.copyfileobj(answer, file, 2**20)
-            got = file.tell()
+        with urlopen(request, timeout=timeout) as response, part.open("wb") as file:  # noqa: S310
+            announced = response.headers.get("Content-Length")
+            shutil.copyfileobj(response, file, 2**20)
+            received = file.tell()
     except http.client.HTTPException as error:  # not a kind of OSError
         raise ConnectionError(f"{type(error).__name__}: {error}") from error
-    # Read in pieces, an answer that ends early is no error to http.client.
-    if announced is not None and got != int(announced):
-        raise ConnectionError(f"the connection was cut after {got:,} of {int(announced):,} bytes")
+    # http.client reports no error if a response that is read in pieces ends early.
+    if announced is not None and received != int(announced):
+        raise ConnectionError(f"the connection was cut after {received:,} of {int(announced):,} bytes")

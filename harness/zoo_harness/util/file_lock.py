@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
 class FileLock:
-    """Lock a file, shared or exclusively, without ever waiting; the file may be deleted meanwhile.
+    """Lock a file, shared or exclusively, without waiting; others may delete the file.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -38,9 +39,11 @@ class FileLock:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-                if self._names(descriptor):
-                    self._descriptor, descriptor = descriptor, -1
-                    return True
+                # A lock on a file that was deleted since would lock nobody out.
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), self.path.stat()):
+                        self._descriptor, descriptor = descriptor, -1
+                        return True
             except BlockingIOError:
                 return False
             finally:
@@ -48,14 +51,7 @@ class FileLock:
                     os.close(descriptor)
 
     def release(self) -> None:
-        """Release the lock; do nothing if it is not held."""
+        """Release the lock, if it is held."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-    def _names(self, descriptor: int) -> bool:
-        """Whether the path still names the open file; a lock on a deleted file locks nobody out."""
-        try:
-            return os.path.samestat(os.fstat(descriptor), self.path.stat())
-        except FileNotFoundError:
-            return False

@@ -1,4 +1,4 @@
-"""The command line that the program was started with, for the record of what it does."""
+"""The command line that this program was started with, for the record of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def current_command() -> tuple[str, ...] | None:
 
 @contextmanager
 def invoked_as(words: Sequence[str]) -> Iterator[None]:
-    """Let the body be recorded as this command line.
+    """Set the command line that runs in the body record.
 
     >>> with invoked_as(["zoo", "list"]):
     ...     current_command()

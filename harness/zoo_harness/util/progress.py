@@ -6,17 +6,17 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """What is told of a long task: ``stage`` begins a part of so many images, ``advance`` counts them."""
+    """Receiver of progress: ``stage`` begins a part with a number of images, ``advance`` counts finished ones."""
 
     def stage(self, name: str, images: int) -> None:
         """Begin a part."""
 
     def advance(self, images: int) -> None:
-        """Count images that are done."""
+        """Count finished images."""
 
 
 class Silence:
-    """Progress that nobody watches."""
+    """Ignore all progress."""
 
     def stage(self, name: str, images: int) -> None:
         """Do nothing."""

@@ -8,7 +8,7 @@ _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u20
 
 
 def one_line(value: object) -> str:
-    r"""The value without line breaks, control characters or anything that reverses the writing direction.
+    r"""Remove line breaks, control characters and changes of the writing direction from a value's text.
 
     >>> one_line("T-shirt\n---\n top\x1b")
     'T-shirt --- top'
@@ -17,8 +17,8 @@ def one_line(value: object) -> str:
 
 
 def breaks_line(char: str) -> bool:
-    """Whether a character ends a line, controls the terminal or turns the writing direction.
+    """Whether a character ends a line, controls the terminal or changes the writing direction.
 
-    Joiners do none of that: names in many scripts need them.
+    Joiners do not count: names in many scripts need them.
     """
     return unicodedata.category(char) in ("Cc", "Zl", "Zp") or char in _BIDI_CONTROLS

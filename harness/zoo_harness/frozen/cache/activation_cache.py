@@ -2,7 +2,8 @@
 
 The outputs are computed in one pass over the images and kept on the device, in host memory or in files
 (:mod:`zoo_harness.frozen.cache.placement` chooses). A thread writes them to files, during training if they are in
-memory. A later run with the same key (:mod:`zoo_harness.frozen.cache.key`) reads the files instead of computing. An interrupted pass resumes, and damaged chunks are recomputed (:mod:`zoo_harness.frozen.cache.chunk_files`).
+memory. A later run with the same key (:mod:`zoo_harness.frozen.cache.key`) reads the files instead of computing. An
+interrupted pass resumes, and damaged chunks are recomputed (:mod:`zoo_harness.frozen.cache.chunk_files`).
 If two processes need the same outputs, one computes and the other waits.
 """
 

@@ -1,4 +1,4 @@
-"""Where data may lie: the zoo's own data folder, the network, and looking in several places in turn."""
+"""The locations of data: the zoo's own data folder, the network, and a search of several in turn."""
 
 from __future__ import annotations
 
@@ -13,39 +13,38 @@ from zoo.reachability import network_advice
 Found = TypeVar("Found")
 
 
-class NotHere(Exception):  # noqa: N818 - nothing is wrong yet: another place may have it
-    """One place does not have the data; the user hears of it only when no other has either.
+class NotHere(Exception):  # noqa: N818 - not an error yet: another location may have it
+    """One location does not have the data; the user sees it only if no location has them.
 
-    >>> NotHere("folder /data", "no such folder").place
+    >>> NotHere("folder /data", "no such folder").location
     'folder /data'
     """
 
-    def __init__(self, place: str, reason: str) -> None:
-        self.place = place
+    def __init__(self, location: str, reason: str) -> None:
+        self.location = location
         self.reason = reason
-        super().__init__(f"{place}: {reason}")
+        super().__init__(f"{location}: {reason}")
 
 
-def first_found(what: str, places: Iterable[Callable[[], Found]], advice: str) -> Found:
-    """What the first place that has it gives.
+def first_found(what: str, locations: Iterable[Callable[[], Found]], advice: str) -> Found:
+    """Return the data of the first location that has them.
 
-    Raises :class:`~zoo.errors.UnreachableError` with every place and its reason when each raised
-    :class:`NotHere`.
+    Raises :class:`~zoo.errors.UnreachableError`, with every location and its reason, if each raises :class:`NotHere`.
 
     >>> first_found("a number", [lambda: 7], "count again")
     7
     """
     tried = []
-    for look in places:
+    for look in locations:
         try:
             return look()
         except NotHere as missing:
-            tried.append((missing.place, missing.reason))
+            tried.append((missing.location, missing.reason))
     raise UnreachableError(what, tried, advice)
 
 
 def reach_advice(contents: str) -> str:
-    """How to get at data that was found nowhere.
+    """Return advice for data that no location has.
 
     >>> reach_advice("the idx files").partition(", or ")[0]
     'pass --data-dir FOLDER with the idx files'
@@ -54,7 +53,7 @@ def reach_advice(contents: str) -> str:
 
 
 def data_folder() -> Path:
-    """Where the zoo keeps what it downloads: ``$ZOO_DATA_DIR``, else ``blockzoo/data`` in the user cache."""
+    """Return the folder for downloads: ``$ZOO_DATA_DIR``, or ``blockzoo/data`` in the user cache."""
     named = os.environ.get("ZOO_DATA_DIR")
     if named:
         return Path(named).expanduser()

@@ -55,7 +55,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     ],
     ids=["linear", "mlp", "two_heads", "vit", "efficientnet", "squashed", "torchvision"],
 )
-def test_what_zoo_wrote_passes(tiny_resnet: Backbone, tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_configurations_of_zoo_pass(tiny_resnet: Backbone, tmp_path: Path, changes: dict[str, Any]) -> None:
     zoo.load(published(replace(tiny_resnet, **changes), tmp_path))
 
 
@@ -85,7 +85,7 @@ def test_what_zoo_wrote_passes(tiny_resnet: Backbone, tmp_path: Path, changes: d
         (dict.clear, "and 2 more"),
     ],
 )
-def test_what_contradicts_the_record_is_refused(
+def test_a_contradiction_of_the_record_is_refused(
     tree: Path, change: Callable[[dict[str, Any]], object], told: str
 ) -> None:
     edit(tree, change)
@@ -97,7 +97,7 @@ def test_what_contradicts_the_record_is_refused(
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, "{", "[1]", "\udcff"])
-def test_what_is_no_configuration_is_refused(tree: Path, content: str) -> None:
+def test_a_file_that_is_no_configuration_is_refused(tree: Path, content: str) -> None:
     (tree / "config.json").write_bytes(content.encode(errors="surrogateescape"))
 
     with pytest.raises(WeightsError) as raised:

@@ -142,7 +142,7 @@ def test_tensors_of_another_form(tree: Path, edit: Callable[[dict[str, Tensor]],
 
 @pytest.mark.parametrize("name", [CHECKPOINT, "zoo.json"])
 @pytest.mark.parametrize("target", ["/dev/zero", "/nonexistent", "."])
-def test_links_to_what_is_no_file(tree: Path, name: str, target: str) -> None:
+def test_links_to_no_regular_file(tree: Path, name: str, target: str) -> None:
     (tree / name).unlink()
     (tree / name).symlink_to(target)
     refusal(tree, UsageError)
@@ -230,7 +230,7 @@ def test_networks_that_are_not_simply_known(tree: Path, kind: str, name: str, mo
         (lambda r: r.update(format="blockzoo run 2"), "format"),
     ],
 )
-def test_records_that_cannot_be(tree: Path, edit: Callable[[dict[str, Any]], object], told: str) -> None:
+def test_impossible_records(tree: Path, edit: Callable[[dict[str, Any]], object], told: str) -> None:
     edit_record(tree, edit)
     assert told in refusal(tree, ZooError)
 

@@ -264,7 +264,7 @@ def test_folder_that_is_no_run(tmp_path: Path) -> None:
         ("[" * 9999, "try timm or transformers"),
     ],
 )
-def test_folder_of_somebody_elses_says_what_it_seems_to_be(tmp_path: Path, config: str, told: str) -> None:
+def test_foreign_folder_is_described(tmp_path: Path, config: str, told: str) -> None:
     save_file({"a": torch.ones(1)}, tmp_path / CHECKPOINT)
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(UsageError, match=rf"\(it has config\.json, model\.safetensors\); .*{told}"):

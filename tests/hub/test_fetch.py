@@ -82,7 +82,7 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(hub: Hub) -> None:
     assert fetch("ada/net@v1").name == fetch(f"ada/net@{first}").name == fetch(f"ada/net@{first[:9]}").name == first
 
 
-def test_without_network_the_cache_is_used_and_said(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_network_the_cache_is_used_with_a_message(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.create("ada/net", TREE)
     online = fetch()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -228,7 +228,7 @@ def test_a_file_of_another_size_is_refused_and_forgotten(hub: Hub, method: str) 
         ("GET", "/content/*"),
     ],
 )
-def test_what_fails_for_a_moment_is_tried_again(hub: Hub, method: str, path: str, what: int | str) -> None:
+def test_a_transient_failure_is_retried(hub: Hub, method: str, path: str, what: int | str) -> None:
     hub.create("ada/net", TREE)
     hub.fail(method, path, what)
 
@@ -298,7 +298,7 @@ def test_a_commit_during_a_download_does_not_mix_two_versions(hub: Hub) -> None:
         {"id": "ada/net", "sha": "0" * 40, "siblings": [{"rfilename": "zoo.json"}]},
     ],
 )
-def test_what_answers_and_is_no_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, answer: object) -> None:
+def test_a_server_that_is_no_hub_is_reported(hub: Hub, monkeypatch: pytest.MonkeyPatch, answer: object) -> None:
     monkeypatch.setattr(hub, "work", lambda _call: Answer(answer))
 
     assert refusal().code == "not-a-hub"
@@ -306,7 +306,7 @@ def test_what_answers_and_is_no_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, a
 
 @pytest.mark.parametrize("path", ["/api/models/ada/net", "/api/models/ada/net/tree/*", "/ada/net/resolve/*/zoo.json"])
 @pytest.mark.parametrize("what", [500, 503])
-def test_attempts_do_not_multiply_and_the_status_is_told(hub: Hub, path: str, what: int) -> None:
+def test_attempts_do_not_multiply(hub: Hub, path: str, what: int) -> None:
     hub.create("ada/net", TREE)
     for method in ("GET", "HEAD"):
         hub.fail(method, path, what, times=999)
@@ -336,9 +336,7 @@ def test_a_connection_that_is_always_cut_is_given_up_soon(hub: Hub) -> None:
         ({"RateLimit": '"api";r=0;t=295'}, "asks to wait 5 minutes"),
     ],
 )
-def test_a_hub_that_asks_for_too_long_a_wait_is_told_at_once(
-    hub: Hub, path: str, headers: dict[str, str], told: str
-) -> None:
+def test_too_long_a_requested_wait_is_refused_at_once(hub: Hub, path: str, headers: dict[str, str], told: str) -> None:
     hub.create("ada/net", TREE)
     hub.fail("GET", path, 429, times=999, headers=headers)
 
@@ -348,7 +346,7 @@ def test_a_hub_that_asks_for_too_long_a_wait_is_told_at_once(
     assert hub.waits == []
 
 
-def test_a_wait_that_can_be_waited_is_said(hub: Hub) -> None:
+def test_a_short_requested_wait_is_honoured_and_logged(hub: Hub) -> None:
     hub.create("ada/net", TREE)
     hub.fail("GET", "/api/models/ada/net", 429, headers={"Retry-After": "30"})
     said: list[str] = []

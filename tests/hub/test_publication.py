@@ -152,7 +152,7 @@ def test_a_plot_that_is_no_picture_is_refused(run: Path, tmp_path: Path) -> None
     assert refusal(run, tmp_path, "not-png").facts["path"] == run / "loss.png"
 
 
-def test_what_a_person_wrote_into_the_card_stays(run: Path, tmp_path: Path) -> None:
+def test_a_persons_own_text_in_the_card_stays(run: Path, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     write_tree(run, tree)
     card = (tree / "README.md").read_text()

@@ -80,7 +80,7 @@ def loaders_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("loaders_alone")
-def test_a_configuration_that_lets_timm_make_a_random_head_is_told(tiny_resnet: Backbone, tmp_path: Path) -> None:
+def test_a_configuration_that_lets_timm_make_a_random_head_is_refused(tiny_resnet: Backbone, tmp_path: Path) -> None:
     tree, run = published(replace(tiny_resnet, head=Head("fc", hidden=16)), tmp_path)
     (tree / CONFIGURATION).write_text('{"architecture": "no_such_network", "num_classes": 3}')
 
@@ -128,7 +128,7 @@ def test_a_tree_that_loads_otherwise_than_the_run_is_refused(
     assert told in fault(tree, run, loader)
 
 
-def test_without_transformers_it_is_said_that_it_was_not_tried(
+def test_without_transformers_the_check_is_skipped_and_reported(
     tiny_resnet: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(round_trip, "find_spec", lambda _name: None)

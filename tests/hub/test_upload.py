@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import constants
 
 from zoo import HubError
-from zoo_harness.hub.fetch import fetch_snapshot
+from zoo_harness.hub.fetch import fetch_snapshot, list_commit
 from zoo_harness.hub.names import parse_reference
 from zoo_harness.hub.publication import compare
 from zoo_harness.hub.upload import RepositoryState, UploadResult, inspect_repository, require_token, send_tree
@@ -71,7 +71,7 @@ def refusal(tree: Path, text: str = "ada/net", **options: Any) -> HubError:
 
 
 def states(tree: Path) -> dict[str, str]:
-    return {change.path: change.state for change in compare(tree, inspect_repository(parse_reference("ada/net")).files)}
+    return {change.path: change.state for change in compare(tree, list_commit(parse_reference("ada/net")).files)}
 
 
 def use(monkeypatch: pytest.MonkeyPatch, token: str | None) -> None:
@@ -115,7 +115,7 @@ def test_the_same_again_changes_nothing(hub: Hub, tree: Path) -> None:
     assert hub.repositories["ada/net"].tags == {TAG: first.commit}
 
 
-def test_only_what_differs_is_sent(hub: Hub, tree: Path) -> None:
+def test_only_changed_files_are_sent(hub: Hub, tree: Path) -> None:
     first = send(tree)
     (tree / "README.md").write_text("---\nlicense: mit\n---\n\n# Another card\n")
     uploads = len(hub.seen("PUT"))
@@ -128,7 +128,7 @@ def test_only_what_differs_is_sent(hub: Hub, tree: Path) -> None:
     assert hub.repositories["ada/net"].tags == {TAG: first.commit}
 
 
-def test_what_an_earlier_run_left_goes_and_what_a_person_added_stays(hub: Hub, tree: Path) -> None:
+def test_stale_files_of_an_earlier_run_are_deleted_and_other_files_stay(hub: Hub, tree: Path) -> None:
     send(tree)
     hub.commit("ada/net", {"mine.png": b"\x89PNG", "notes.txt": b"mine", "more/loss.png": b"\x89PNG"})
     (tree / "zoo.json").write_text('{"plots": ["accuracy.png"]}\n')
@@ -149,7 +149,7 @@ def test_what_an_earlier_run_left_goes_and_what_a_person_added_stays(hub: Hub, t
     assert hub.files("ada/net") == {**content(tree), **kept}
 
 
-def test_the_card_that_is_there_is_what_was_looked_at(hub: Hub) -> None:
+def test_the_card_of_the_repository_is_read_byte_for_byte(hub: Hub) -> None:
     hub.create("ada/net", {"README.md": "# Größe\r\n".encode()})
 
     assert inspect_repository(parse_reference("ada/net")).card == "# Größe\r\n"
@@ -204,7 +204,7 @@ def test_a_pull_request_whose_answer_is_lost_is_not_made_twice(hub: Hub, tree: P
     ],
 )
 @pytest.mark.parametrize("what", ["cut", "lost", 503])
-def test_what_fails_for_a_moment_is_tried_again(hub: Hub, tree: Path, method: str, path: str, what: int | str) -> None:
+def test_a_transient_failure_is_retried(hub: Hub, tree: Path, method: str, path: str, what: int | str) -> None:
     hub.fail(method, path, what)
     sent = send(tree)
 
@@ -240,7 +240,7 @@ def test_the_seconds_that_the_hub_asks_for_are_waited(hub: Hub, tree: Path) -> N
     assert hub.waits == [7.0]
 
 
-def test_what_was_uploaded_before_a_break_is_not_uploaded_again(hub: Hub, tree: Path) -> None:
+def test_uploaded_files_are_not_uploaded_again_after_a_break(hub: Hub, tree: Path) -> None:
     hub.fail("POST", COMMIT, "cut", times=99)
     assert refusal(tree).code == "no-connection"
     assert hub.files("ada/net") == {}
@@ -260,7 +260,7 @@ def test_a_break_in_the_middle_of_an_upload_leaves_the_repository_as_it_was(hub:
 
 
 @pytest.mark.parametrize("what", [500, 429])
-def test_a_hub_that_stays_out_of_order_is_told(hub: Hub, tree: Path, what: int) -> None:
+def test_a_hub_that_stays_out_of_order_is_reported(hub: Hub, tree: Path, what: int) -> None:
     hub.fail("POST", COMMIT, what, times=99)
 
     error = refusal(tree)
@@ -279,7 +279,7 @@ def test_a_tag_that_cannot_be_made_says_that_the_files_are_there(hub: Hub, tree:
     assert hub.repositories["ada/net"].tags == {TAG: commit}
 
 
-def test_a_change_by_somebody_else_is_told_and_not_overwritten(hub: Hub, tree: Path) -> None:
+def test_a_change_by_somebody_else_is_not_overwritten(hub: Hub, tree: Path) -> None:
     hub.create("ada/net", {"README.md": b"before"})
     state = inspect_repository(parse_reference("ada/net"))
     hub.commit("ada/net", {"README.md": b"by another"})
@@ -297,7 +297,7 @@ def test_a_change_at_the_last_moment_is_not_overwritten_either(hub: Hub, tree: P
     assert hub.files("ada/net") == {"README.md": b"by another"}
 
 
-def test_a_card_that_the_hub_does_not_take_is_told_with_its_words(hub: Hub, tree: Path) -> None:
+def test_a_card_that_the_hub_refuses_is_reported_with_its_words(hub: Hub, tree: Path) -> None:
     (tree / "README.md").write_text("---\nlicense: [mit\n---\n")
 
     error = refusal(tree)
@@ -319,7 +319,7 @@ def test_a_card_that_the_hub_does_not_take_is_told_with_its_words(hub: Hub, tree
         ("not-even-of-that-form", "ada/net", "invalid-token"),
     ],
 )
-def test_who_may_not_write_is_told(
+def test_a_token_that_may_not_write_is_refused(
     hub: Hub, tree: Path, monkeypatch: pytest.MonkeyPatch, token: str, text: str, code: str
 ) -> None:
     use(monkeypatch, token)
@@ -337,7 +337,7 @@ def test_an_organisation_may_be_written_to_by_its_members(hub: Hub, tree: Path) 
     assert hub.files("lovelace-lab/net") == content(tree)
 
 
-def test_no_token_is_told_with_where_to_get_one(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_token_is_reported_before_any_request(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     require_token()
     use(monkeypatch, None)
 
@@ -356,7 +356,7 @@ def test_the_hubs_own_login_is_used(hub: Hub, tree: Path, monkeypatch: pytest.Mo
     assert send(tree).changed
 
 
-def test_what_was_public_is_not_filled_as_if_it_were_private(hub: Hub, tree: Path) -> None:
+def test_a_public_repository_is_not_filled_as_private(hub: Hub, tree: Path) -> None:
     hub.create("ada/net")
 
     assert refusal(tree, private=True).code == "public"

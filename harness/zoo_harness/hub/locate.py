@@ -47,7 +47,7 @@ def names_a_checkpoint(text: str) -> bool:
 
 
 def find_checkpoint(named: str | Path, say: Callable[[str], None] = lambda _line: None) -> CheckpointPlace:
-    """Return the folder of a checkpoint, fetched if necessary; ``say`` receives what is fetched.
+    """Return the folder of a checkpoint, fetched if necessary; ``say`` receives the progress.
 
     A string that names an existing folder is a path, any other is ``OWNER/NAME`` or ``OWNER/NAME@REVISION``. Raises
     :class:`~zoo.errors.UsageError` if it is neither, and a :class:`~zoo.errors.ZooError` if a repository cannot be

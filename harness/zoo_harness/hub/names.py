@@ -38,7 +38,7 @@ class RepositoryReference:
 
 
 def parse_reference(text: str) -> RepositoryReference:
-    """Read ``OWNER/NAME`` or ``OWNER/NAME@REVISION``; raise :class:`~zoo.errors.UsageError` for what the Hub forbids.
+    """Read ``OWNER/NAME`` or ``OWNER/NAME@REVISION``; raise :class:`~zoo.errors.UsageError` for other names.
 
     >>> parse_reference("ada/net@refs/pr/1")
     RepositoryReference(owner='ada', name='net', revision='refs/pr/1')

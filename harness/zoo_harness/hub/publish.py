@@ -100,7 +100,7 @@ def _to_hub(run: Path, tree: Path, reference: RepositoryReference, options: Publ
         require_token()
     state = _inspect(reference, say, tolerant=dry_run)
     checks = _build(run, tree, record, state.card, reference.id, options, say)
-    files, tag = tuple(compare(tree, state.files)), tag_of(record)
+    files, tag = tuple(compare(tree, state.listing.files if state.listing else {})), tag_of(record)
     if dry_run:
         details = {"repository": reference.id, "tag": None if create_pr else tag}
         return Publication(reference.id, True, False, files, checks, details)

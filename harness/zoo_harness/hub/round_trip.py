@@ -104,7 +104,7 @@ def _refused(loader: str, logits: Callable[[str], Tensor], *, by_name: bool) -> 
         if "zoo.load" in str(error):
             return Check(loader, "refuses it by name, as it must")
         raise _fault(loader, f"fails without naming zoo.load: {error}") from error
-    raise _fault(loader, "loads what it does not know, with a random head")
+    raise _fault(loader, "loads a network that it does not know, with a random head")
 
 
 def _logits(network: nn.Module, images: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from zoo.errors import HubError
 from zoo_harness.hub.errors import translate_hub_errors
-from zoo_harness.hub.fetch import MOST_OTHER_BYTES, CommitListing, ListedFile, Say, client, hub_operation, list_commit
+from zoo_harness.hub.fetch import MOST_OTHER_BYTES, CommitListing, Say, client, hub_operation, list_commit
 from zoo_harness.hub.names import RepositoryReference
 from zoo_harness.hub.publication import compare
 from zoo_harness.hub.retry import has_type, response_of, with_retries
@@ -31,11 +31,6 @@ class RepositoryState:
     reference: RepositoryReference
     listing: CommitListing | None = None
     card: str | None = None
-
-    @property
-    def files(self) -> dict[str, ListedFile]:
-        """The files of the last commit by path."""
-        return self.listing.files if self.listing else {}
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def test_json_has_what_the_model_gives(saved: Path, photos: Path, capsys: pytest
         assert sum(row["probability"] for row in each["classes"]) == pytest.approx(1)
 
 
-def test_what_cannot_be_read_costs_the_others_nothing(
+def test_an_unreadable_file_does_not_affect_the_others(
     saved: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (photos / "broken.png").write_bytes((photos / "c.png").read_bytes()[:3000])

@@ -100,7 +100,7 @@ def test_a_run_goes_to_the_hub_and_comes_back_byte_for_byte(
     assert len(hub.repositories["ada/net"].commits) == commits
 
 
-def test_what_was_published_loads_from_the_hub_in_timm_and_zoo(
+def test_a_published_run_loads_from_the_hub_in_timm_and_zoo(
     hub: Hub, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert publish(run, "ada/net", "--quiet") == 0
@@ -173,7 +173,7 @@ def test_a_pull_request_is_proposed(hub: Hub, run: Path, capsys: pytest.CaptureF
     assert repository.messages[repository.pulls["refs/pr/1"]] == "Mine is better"
 
 
-def test_what_a_person_wrote_into_the_card_there_stays(hub: Hub, run: Path) -> None:
+def test_a_persons_own_text_in_the_card_there_stays(hub: Hub, run: Path) -> None:
     publish(run, "ada/net")
     card = hub.files("ada/net")["README.md"].decode()
     edited = card.replace("---\n", "---\nlanguage: de\n", 1) + "\nMeine Worte.\n"
@@ -334,7 +334,7 @@ def test_a_token_that_may_not_publish_is_refused(
     assert hub.repositories == {}
 
 
-def test_a_broken_connection_is_told_and_the_next_try_goes_on(hub: Hub, run: Path, refused: Refused) -> None:
+def test_a_broken_connection_is_reported_and_the_next_try_resumes(hub: Hub, run: Path, refused: Refused) -> None:
     hub.fail("POST", "/api/models/*/commit/*", "cut", times=99)
     assert refused(run, "ada/net").code == "no-connection"
     assert hub.files("ada/net") == {}

@@ -1,6 +1,6 @@
 """A small Hub on loopback, in memory, for tests that drive the real huggingface_hub client over HTTP.
 
-It answers what that client asks for (whoami, create, preupload, LFS, commit, refs, tags, tree, info, resolve, delete)
+It answers what that client asks for (whoami, create, preupload, LFS, commit, refs, tags, tree, info, resolve)
 as the Hub does, keeps every request that came in, and fails where a test wants it to. Files that are binary go to its
 LFS store, whose addresses are on ``localhost`` while the Hub's own are on ``127.0.0.1``: to the client that is another
 host, which must never be given the token.
@@ -397,13 +397,6 @@ class Hub:
         self.create(name, private=asked.get("visibility") == "private")
         return Answer({"url": f"{self.url}/{name}", "name": name})
 
-    def _delete(self, call: _Call) -> Answer:
-        asked = call.json()
-        assert call.account is not None
-        name = f"{asked.get('organization') or call.account.name}/{asked['name']}"
-        del self.repositories[self._writable(call, name).id]
-        return Answer({})
-
     def _validate(self, call: _Call) -> Answer:
         content = call.json()["content"]
         fenced = re.match(r"---\r?\n(.*?)\r?\n---\s*?(\n|$)", content, re.DOTALL)
@@ -590,7 +583,6 @@ _ID = r"([^/]+/[^/]+?)"
 _ROUTES: list[tuple[str, str, Callable[..., Answer]]] = [
     ("GET", r"/api/whoami-v2", Hub._whoami),
     ("POST", r"/api/repos/create", Hub._create),
-    ("DELETE", r"/api/repos/delete", Hub._delete),
     ("POST", r"/api/validate-yaml", Hub._validate),
     ("POST", rf"/api/models/{_ID}/preupload/([^/]+)", Hub._preupload),
     ("POST", rf"/{_ID}\.git/info/lfs/objects/batch", Hub._batch),
@@ -651,7 +643,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._write(answer, half=what == "half")
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = _serve  # noqa: N815
 
     def _answer(self, call: _Call, failure: _Failure | None) -> Answer:
         if failure is not None and isinstance(failure.what, int):

@@ -377,6 +377,13 @@ def test_a_repository_that_somebody_makes_at_the_last_moment_is_looked_at_again(
     assert [one.status for one in hub.seen("POST", "/api/repos/create")] == [409]
 
 
+def test_a_card_that_somebody_writes_at_the_last_moment_is_not_overwritten(hub: Hub, tree: Path) -> None:
+    hub.meanwhile("POST", "/api/repos/create", lambda: hub.create("ada/net", {"README.md": b"# Mine"}))
+
+    assert refusal(tree).code == "changed"
+    assert hub.files("ada/net") == {"README.md": b"# Mine"}
+
+
 def test_without_network_nothing_can_be_published(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 

@@ -133,6 +133,9 @@ def _ensure_repository(state: RepositoryState, *, private: bool, create_pr: bool
         # private=None leaves the visibility to the owner's default, which may be private.
         with_retries(lambda: client().create_repo(name, private=private or None, exist_ok=True))
         listing = with_retries(lambda: list_commit(state.reference))
+        if CARD in listing.files:  # its text is not in the tree's card
+            message = f"{name} was made by somebody else meanwhile; run the same command again"
+            raise HubError(message, repository=name, code="changed")
         say(f"made the {'private ' if listing.private else ''}repository {name}")
     if private and listing.private is False:
         raise HubError(

@@ -81,15 +81,11 @@ def _parsed(content: object) -> StoredOptions:
     if not isinstance(content, dict):
         raise TypeError(f"{content!r:.100} is not a mapping of options")
     rest = dict(content)
-    name, dataset = (_text(rest.pop(key, None)) for key in ("name", "dataset"))
+    name, dataset = rest.pop("name", None), rest.pop("dataset", None)
+    if not all(value is None or isinstance(value, str) for value in (name, dataset)):
+        raise TypeError(f"name {name!r:.100} and dataset {dataset!r:.100} are not text")
     from_scratch, in_python = rest.pop("from_scratch", False) is True, tuple(rest.pop(IN_PYTHON, ()))
     return StoredOptions(name, dataset, checked(EvalOptions, rest), from_scratch, in_python)
-
-
-def _text(value: object) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"{value!r:.100} is not text")
-    return value
 
 
 def _anchored(dataset: str | None) -> str | None:

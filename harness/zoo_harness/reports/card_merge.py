@@ -109,9 +109,8 @@ def _parts(card: str) -> _Card:
     which = [marker["which"] for marker in markers]
     if which != ["begin", "end"]:
         raise UsageError(
-            f"the card has no clear part made by zoo: {len(which)} markers ({', '.join(which) or 'none'}); expected "
-            f"one line {BEGIN} before that part and one line {END} after it; add them, or move the card away to get a "
-            "new one",
+            f"the card has no part marked as made by zoo: its markers: {', '.join(which) or 'none'}; expected one line "
+            f"{BEGIN} before that part and one line {END} after it; add them, or move the card away to get a new one",
             code="card-markers",
             found=which,
         )

@@ -1,4 +1,4 @@
-"""Everything that ``zoo`` takes from the harness; each function imports what it needs when it is called."""
+"""The functions that ``zoo`` exports from the harness; each imports its own needs when it is called."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def evaluate(
 ) -> Run:
     """Fine-tune one block of a backbone on a data set, score it, and write checkpoint, card and plots.
 
-    ``backbone`` is a name, a record that need not be registered, or a run, whose checkpoint gives the initial weights;
-    the head is new. :func:`rescore` scores a run as it is.
-    ``dataset`` is a name such as ``"cifar10"`` or ``"imagefolder:photos"``, a :class:`~zoo.Dataset`, or what
-    :func:`zoo.in_memory` makes of images in memory. ``options`` are those of ``zoo eval``: the same names, types and
-    defaults. ``progress`` shows bars and epochs on standard error; it may also be a :class:`~zoo.Reporter`.
+    ``backbone`` is a name, a record that need not be registered, or a run, whose checkpoint provides the initial
+    weights under a new head; :func:`rescore` scores a run unchanged. ``dataset`` is a name such as ``"cifar10"`` or
+    ``"imagefolder:photos"``, or a :class:`~zoo.Dataset`, such as :func:`zoo.in_memory` returns. ``options`` are those
+    of ``zoo eval``: the same names, types and defaults. ``progress`` shows bars and epochs on standard error; it may
+    also be a :class:`~zoo.Reporter`.
 
     Nothing is printed otherwise; messages go to the logger ``zoo``. The caller's random generators, threads and signal
     handlers are the same afterwards. Raises a :class:`~zoo.ZooError` for every mistake. A ``KeyboardInterrupt`` leaves
@@ -103,7 +103,7 @@ def layers(
 ) -> LayerScoring:
     """Score every feature layer of backbones and runs, from the pixels to the classifier's input.
 
-    ``backbones`` holds names, records, runs, and paths of run directories; one may stand alone. ``options`` are those
+    ``backbones`` is a name, a record, a run, or the path of a run directory, or a sequence of these. ``options`` are those
     of ``zoo layers``.
     """
     from zoo_harness.runs.request import check_layers
@@ -127,10 +127,10 @@ def rescore(
     progress: bool | Reporter = False,
     **options: Unpack[RescoreOptions],
 ) -> RescoreRecord:
-    """Score a checkpoint again, and compare each figure of its record with what comes out here.
+    """Score a checkpoint again, and compare each figure with that of its record.
 
     ``checkpoint`` is a run, its path, or ``OWNER/NAME[@REV]`` on the Hub. Without ``dataset`` the data are those of
-    the record. ``options`` are those that ``zoo eval CHECKPOINT --epochs 0`` takes.
+    the record. ``options`` are those of ``zoo eval CHECKPOINT --epochs 0``.
     """
     from zoo_harness.runs.request import check_rescore
 
@@ -172,8 +172,8 @@ def publish(
 def pull(repository: str, to: str | Path | None = None, *, progress: bool | Reporter = False) -> Run:
     """Fetch a published checkpoint, ``OWNER/NAME`` or ``OWNER/NAME@REV``, and verify all of it.
 
-    It is copied to the folder ``to``, or stays in the Hub's cache. Raises a :class:`~zoo.ZooError` for whatever cannot
-    be fetched or is not what its record says.
+    It is copied to the folder ``to``, or stays in the Hub's cache. Raises a :class:`~zoo.ZooError` if it cannot
+    be fetched, or differs from its record.
     """
     from zoo_harness.hub.fetch import without_bars
     from zoo_harness.hub.locate import pull_checkpoint
@@ -185,13 +185,13 @@ def pull(repository: str, to: str | Path | None = None, *, progress: bool | Repo
 
 
 def load(path_or_repository: str | Path, device: str = "cpu") -> LoadedModel:
-    """The fine-tuned model of a run directory or of a published repository, in inference mode.
+    """Load the fine-tuned model of a run directory or of a published repository, in inference mode.
 
-    A string that names an existing folder is a path; else it is ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` on the Hub,
-    fetched once and then read from the Hub's cache. ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Nothing of
-    it is executed. Raises :class:`~zoo.errors.UsageError` where there is no finished checkpoint, and
-    :class:`~zoo.errors.WeightsError` where the file is not the one the run wrote, or not of the network it names, or
-    where a published ``config.json`` contradicts the record.
+    A string that names an existing folder is a path; any other is ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` on the Hub,
+    fetched once and then read from the Hub's cache. ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. No code of
+    the repository is executed. Raises :class:`~zoo.errors.UsageError` if there is no finished checkpoint, and
+    :class:`~zoo.errors.WeightsError` if the file is not the one that the run wrote, does not fit the network, or
+    contradicts the published ``config.json``.
     """
     from zoo_harness.checkpoints.load import load_folder
     from zoo_harness.compute.device import choose_device
@@ -227,12 +227,14 @@ def _from_run(run: Run, given: EvalOptions) -> tuple[str, EvalOptions]:
         raise UsageError(
             f"a run with --epochs 0 would get a new, untrained head: {directory}; try zoo.rescore(run)",
             code="run-needs-rescore",
+            path=directory,
         )
     if name not in load_registry().backbones:
         raise UsageError(
             f"the run's backbone is not registered: {name!r}; pass its record: zoo.evaluate(backbone, "
             f"weights={str(directory)!r})",
             code="run-needs-backbone",
+            name=name,
         )
     return name, {"weights": directory, **given}
 
@@ -271,7 +273,7 @@ def _reporter(progress: bool | Reporter) -> Iterator[Reporter]:
 
 
 def _command(function: str, arguments: Sequence[object], given: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the record says about how a run was started: the command line, or the call in Python."""
+    """Return the command that the record of a run shows: the command line, or the call in Python."""
     from zoo_harness.util.invocation import current_command
 
     shown = [*map(_shown, arguments), *(f"{name}={_shown(value)}" for name, value in given.items())]

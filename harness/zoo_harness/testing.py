@@ -28,13 +28,13 @@ def check_backbone(
 ) -> None:
     """Raise :class:`~zoo.errors.DeclarationError` unless everything the record declares is true of its network.
 
-    A reported count of trained parameters is that of the recipe, with or without the head. For the default recipe and
-    every other: each ``unfreeze`` pattern names something that can train; each head exists
-    and gives ``classes`` logits; the frozen part, BatchNorm buffers included, is bit for bit the same after a training
-    step, and so is what it puts out; everything that is to train receives a gradient; a checkpoint saved and loaded
-    gives the same logits. Every feature layer exists, in depth order, with its declared width, and the last is what
-    the classifier sees. Weights are random, so nothing is downloaded. ``input_size`` (height, width in pixels) is that
-    of the weights unless given: a convolutional network can be checked on smaller images in less time.
+    A reported number of trained parameters is that of the recipe, with or without the head. For every recipe: each
+    ``unfreeze`` pattern names a module with parameters; each head exists and returns ``classes`` logits; the frozen
+    part, BatchNorm buffers included, is bit for bit the same after a training step, and so is its output; every
+    trained tensor receives a gradient; a checkpoint saved and loaded returns the same logits. Every feature layer
+    exists, in depth order, with its declared width, and the output of the last one is the input of the classifier.
+    Weights are random, so nothing is downloaded. ``input_size`` (height, width in pixels) is that of the weights
+    unless given: a convolutional network can be checked on smaller images in less time.
 
     >>> from zoo import Backbone, FeatureLayer, Head, TimmWeights
     >>> check_backbone(Backbone(
@@ -59,13 +59,18 @@ def check_backbone(
             try:
                 _check_recipe(backbone, recipe, classes, input_size, *given)
             except DeclarationError as error:
-                raise DeclarationError(f"backbone {backbone.name!r}, recipe {recipe!r}: {error}") from error
+                error.args = (f"backbone {backbone.name!r}, recipe {recipe!r}: {error}",)
+                raise
 
 
 def _check_facts(backbone: Backbone) -> None:
     top1 = backbone.imagenet_top1
     if top1 is not None and top1 <= 1:
-        raise DeclarationError(f"backbone {backbone.name!r}: imagenet_top1={top1} is in percent: {100 * top1:g}?")
+        raise DeclarationError(
+            f"backbone {backbone.name!r}: imagenet_top1={top1} is in percent: {100 * top1:g}?",
+            code="top1-not-percent",
+            given=top1,
+        )
     for name, recipe in backbone.recipes.items():
         if recipe.reported_parameters is not None:
             _check_count(backbone, name, recipe.reported_parameters, recipe.reported_classes)
@@ -81,7 +86,10 @@ def _check_count(backbone: Backbone, recipe: str, reported: int, classes: int) -
     if reported not in (count.trained, count.trained_without_head):
         raise DeclarationError(
             f"backbone {backbone.name!r}, recipe {recipe!r}: reported_parameters is {reported:,}, but for {classes} "
-            f"classes {count.trained:,} train, {count.trained_without_head:,} without the head"
+            f"classes {count.trained:,} train, {count.trained_without_head:,} without the head",
+            code="reported-parameters",
+            recipe=recipe,
+            given=reported,
         )
 
 
@@ -120,7 +128,9 @@ def _check_unfreeze(network: nn.Module, tuning: Tuning) -> None:
         if not any(True for path in paths for _parameter in network.get_submodule(path).parameters()):
             kinds = {type(network.get_submodule(path)).__name__ for path in paths}
             raise DeclarationError(
-                f"{pattern!r} is to train but has no parameters: it is {' and '.join(sorted(kinds))}"
+                f"{pattern!r} is to train but has no parameters: it is {' and '.join(sorted(kinds))}",
+                code="nothing-to-train",
+                name=pattern,
             )
 
 
@@ -140,7 +150,12 @@ def _check_outputs(tuning: Tuning, tuned: TunedNetwork, images: Tensor, classes:
 def _check_logits(logits: dict[str, Tensor], expected: tuple[int, int]) -> None:
     for path, given in logits.items():
         if given.shape != expected:
-            raise DeclarationError(f"head {path!r} gives logits of {tuple(given.shape)}, expected {expected}")
+            raise DeclarationError(
+                f"head {path!r} gives logits of {tuple(given.shape)}, expected {expected}",
+                code="logits-shape",
+                name=path,
+                given=tuple(given.shape),
+            )
 
 
 def _check_features(features: tuple[FeatureLayer, ...], outputs: dict[str, Tensor], head: str, given: Tensor) -> None:
@@ -151,20 +166,26 @@ def _check_features(features: tuple[FeatureLayer, ...], outputs: dict[str, Tenso
     declared = [layer.path for layer in features]
     silent = [path for path in declared if path not in outputs]
     if silent:
-        raise DeclarationError(f"feature layer {silent[0]!r} exists but never runs")
+        raise DeclarationError(
+            f"feature layer {silent[0]!r} exists but never runs", code="layer-never-runs", name=silent[0]
+        )
     last = [pool_features(outputs[layer.path], layer) for layer in features][-1]
     if list(outputs) != declared:
-        raise DeclarationError(f"feature layers are not in depth order: they run in the order {list(outputs)}")
-    told = f"the last feature layer, {declared[-1]!r}, is not what the classifier {head!r} sees"
-    if last.shape != given.shape:
-        raise DeclarationError(f"{told}: {tuple(last.shape)} against {tuple(given.shape)}")
-    if not torch.allclose(last, given, rtol=1e-4, atol=1e-5):
-        raise DeclarationError(told)
+        message = f"feature layers are not in depth order: they run in the order {list(outputs)}"
+        raise DeclarationError(message, code="layers-not-in-order", given=declared)
+    same_shape = last.shape == given.shape
+    if not same_shape or not torch.allclose(last, given, rtol=1e-4, atol=1e-5):
+        shapes = "" if same_shape else f": {tuple(last.shape)} against {tuple(given.shape)}"
+        raise DeclarationError(
+            f"the last feature layer, {declared[-1]!r}, is not what the classifier {head!r} sees{shapes}",
+            code="last-layer",
+            name=declared[-1],
+        )
 
 
 @contextlib.contextmanager
 def _head_input(tuned: TunedNetwork) -> Iterator[list[Tensor]]:
-    """What the first head is given while the body runs."""
+    """Context manager that yields the inputs of the first head."""
     seen: list[Tensor] = []
     head = tuned.network.get_submodule(tuned.head_paths[0])
     handle = head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach()))
@@ -186,12 +207,14 @@ def _check_training_step(tuned: TunedNetwork, images: Tensor) -> None:
     summed_loss(tuned.logits(images), torch.tensor([0, 1])).backward()
     idle = [name for name, parameter in trained.items() if parameter.grad is None]
     if idle:
-        raise DeclarationError(f"{idle[0]!r} is to train but receives no gradient ({len(idle)} such tensor(s))")
+        message = f"{idle[0]!r} is to train but receives no gradient ({len(idle)} such tensor(s))"
+        raise DeclarationError(message, code="no-gradient", name=idle[0])
     optimizer.step()
     after = _frozen_tensors(tuned)
     moved = [name for name, tensor in before.items() if name not in after or not torch.equal(tensor, after[name])]
     if moved:
-        raise DeclarationError(f"frozen tensor {moved[0]!r} moved in a training step ({len(moved)} such tensor(s))")
+        message = f"frozen tensor {moved[0]!r} moved in a training step ({len(moved)} such tensor(s))"
+        raise DeclarationError(message, code="frozen-tensor-moved", name=moved[0])
 
 
 def _check_stillness(still: dict[str, Tensor], training: dict[str, Tensor]) -> None:
@@ -201,13 +224,15 @@ def _check_stillness(still: dict[str, Tensor], training: dict[str, Tensor]) -> N
     if stirred:
         raise DeclarationError(
             f"frozen module {stirred[0]!r} gives something else while the network trains: a forward method before it "
-            "drops or adds by asking self.training; make that a module of its own"
+            "drops or adds by asking self.training; make that a module of its own",
+            code="frozen-output-changed",
+            name=stirred[0],
         )
 
 
 @contextlib.contextmanager
 def _frozen_outputs(tuned: TunedNetwork) -> Iterator[dict[str, Tensor]]:
-    """A fingerprint of what each frozen module puts out, up to where the first module that trains runs."""
+    """Context manager that yields a fingerprint of each frozen module's output, before the first trained module runs."""
     import torch
 
     pattern = torch.cos(torch.arange(SAMPLED_VALUES, dtype=torch.float64))
@@ -233,7 +258,7 @@ def _frozen_outputs(tuned: TunedNetwork) -> Iterator[dict[str, Tensor]]:
 
 
 def _frozen_tensors(tuned: TunedNetwork) -> dict[str, Tensor]:
-    """Everything that must stand still, with the buffers that a checkpoint leaves out."""
+    """Return every tensor that must not change, with the buffers that a checkpoint leaves out."""
     trained = {module for path in tuned.trained_paths for module in tuned.network.get_submodule(path).modules()}
     buffers = {
         f"{path}.{name}".lstrip("."): buffer
@@ -258,10 +283,12 @@ def _check_round_trip(tuned: TunedNetwork, fresh: nn.Module, images: Tensor) -> 
         try:
             fresh.load_state_dict(read_tensors(Path(folder) / CHECKPOINT))
         except RuntimeError as error:
-            raise DeclarationError(f"a saved checkpoint does not load again: {error}") from error
+            message = f"a saved checkpoint does not load again: {error}"
+            raise DeclarationError(message, code="checkpoint-does-not-load") from error
     tuned.eval()
     with torch.no_grad():
         expected = tuned.logits(images)
         loaded = TunedNetwork(fresh, tuned.head_paths, tuned.trained_paths).logits(images)
     if not all(map(torch.equal, expected, loaded)):
-        raise DeclarationError("a saved checkpoint gives other logits when it is loaded again")
+        message = "a saved checkpoint gives other logits when it is loaded again"
+        raise DeclarationError(message, code="checkpoint-other-logits")

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from zoo import load_registry
+from zoo import UsageError, ZooError, load_registry
 from zoo_harness.cli.main import run
 
 ZOO = str(Path(sys.executable).with_name("zoo"))
@@ -43,27 +44,20 @@ def test_record_and_plot_are_written(curves: Path) -> None:
         assert picture.width > 800
 
 
-def test_table_has_a_row_for_each_layer(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("columns", [120, 80])
+def test_the_table_has_a_row_for_each_layer_and_fits_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "120")  # a terminal, or who runs the tests, may say otherwise
+    monkeypatch.setenv("COLUMNS", str(columns))
     assert run([*LAYERS, "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out.splitlines()
-    rows = [line for line in printed if line.endswith("|")]
+    rows = [line for line in printed if " ± " in line]
     assert rows[0].startswith("raw pixels")
     assert rows[-1].split()[:3] == ["global_pool", "1,280", "flatten"]
     assert len(rows) == 10
+    assert max(map(len, rows)) <= columns
+    assert all(line.endswith("|") for line in rows) == (columns == 120)  # bars need room
     assert printed[-1].endswith("layers.png")
-
-
-def test_the_table_fits_eighty_columns(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    assert run([*LAYERS, "--out", str(tmp_path / "out")]) == 0
-    rows = [line for line in capsys.readouterr().out.splitlines() if " ± " in line]
-    assert len(rows) == 10
-    assert max(map(len, rows)) <= 80
 
 
 @pytest.mark.slow
@@ -84,35 +78,38 @@ def test_a_run_stands_beside_its_backbone(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code"),
     [
-        (["layers"], "nothing to score: give a backbone, or a run with --run"),
-        (["layers", "--run", "nowhere", "--weights", "random"], "--weights 'random' is for backbones"),
-        (["layers", "resnet18", "resnet18"], "'resnet18' is given 2 times"),
-        (["layers", "efficientnet_lite"], "did you mean 'efficientnet_lite0'"),
-        ([*LAYERS, "--split", "testing"], "--split"),
-        ([*LAYERS, "--order", "0"], "--order 0 must be at least 1"),
-        ([*LAYERS, "--order", "30"], "order 30 needs more than 30 images, the test split has 30"),
-        ([*LAYERS, "--memory", "0"], "--memory 0 must be at least 1"),
-        ([*LAYERS, "--weights", "nowhere.pth"], "no such file 'nowhere.pth'"),
-        (["layers", "--run", "nowhere"], "nowhere is not a run directory"),
+        (["layers"], "missing-backbone"),
+        (["layers", "--run", "nowhere", "--weights", "random"], "option-unused"),
+        (["layers", "resnet18", "resnet18"], "repeated-subject"),
+        (["layers", "efficientnet_lite"], "unknown-name"),
+        ([*LAYERS, "--split", "testing"], None),
+        ([*LAYERS, "--order", "0"], "option-range"),
+        ([*LAYERS, "--order", "30"], "too-few-images"),
+        ([*LAYERS, "--memory", "0"], "option-range"),
+        ([*LAYERS, "--weights", "nowhere.pth"], None),
+        (["layers", "--run", "nowhere"], "not-a-run"),
+        ([*LAYERS, "--out", __file__], "out-is-a-file"),
+        ([*LAYERS, "--out", str(Path(__file__).parent)], "out-not-empty"),
     ],
 )
-def test_what_cannot_be_meant_is_told(
+def test_wrong_options_are_refused_before_anything_is_written(
     arguments: list[str],
-    message: str,
+    code: str | None,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    error_of: Callable[..., ZooError],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(arguments) == 2
-    assert message in capsys.readouterr().err
+    error = error_of(*arguments)
+    assert isinstance(error, UsageError)
+    assert code in (None, error.code)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_per_class_is_checked_against_the_split_that_is_scored(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], error_of: Callable[..., ZooError]
 ) -> None:
     for split, images in (("train", 5), ("test", 9)):
         for name, color in (("cat", 40), ("dog", 200)):
@@ -123,10 +120,10 @@ def test_per_class_is_checked_against_the_split_that_is_scored(
     photos = ("layers", "resnet18_cifar", "--dataset", f"imagefolder:{tmp_path}/photos", "--pool", "--quiet")
     assert run([*photos, "--per-class", "8", "--out", str(tmp_path / "out")]) == 0
     assert "16 images of imagefolder, 8 images per class, seed 0;" in capsys.readouterr().out
-    assert run([*photos, "--per-class", "10", "--out", str(tmp_path / "more")]) == 2
-    assert "class 'cat' has only 9 test images; 9 is the most" in capsys.readouterr().err
-    assert run([*photos, "--per-class", "8", "--split", "train", "--out", str(tmp_path / "more")]) == 2
-    assert "class 'cat' has only 5 training images" in capsys.readouterr().err
+    for given in (("--per-class", "10"), ("--per-class", "8", "--split", "train")):
+        error = error_of(*photos, *given, "--out", str(tmp_path / "more"))
+        assert isinstance(error, UsageError)
+        assert "has only 9 test images" in str(error) if "10" in given else "has only 5 training images" in str(error)
 
 
 def test_a_terminated_command_leaves_no_files_and_says_so_by_its_status(tmp_path: Path) -> None:
@@ -145,9 +142,3 @@ def test_a_terminated_command_leaves_no_files_and_says_so_by_its_status(tmp_path
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 143
     assert list(scratch.iterdir()) == []
-
-
-def test_a_folder_with_something_in_it_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "file").touch()
-    assert run([*LAYERS, "--out", str(tmp_path)]) == 2
-    assert "is not empty" in capsys.readouterr().err

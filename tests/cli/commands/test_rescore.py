@@ -1,4 +1,4 @@
-"""``zoo eval CHECKPOINT --epochs 0``: the figures of a record come out again, or it is said why they need not."""
+"""``zoo eval CHECKPOINT --epochs 0`` reproduces the figures of a record, or shows why they may differ."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from zoo import Backbone
+from zoo import Backbone, UnknownNameError, UsageError, ZooError
 from zoo_harness.cli.main import run
 from zoo_harness.records.file_names import CHECKPOINT
 from zoo_harness.records.run import Measurement, ScoreMeasurement, read_run
@@ -21,6 +21,7 @@ from zoo_harness.runs.rescore import RescoreRecord, compared
 from ...hub_server import Hub
 from ...saved_runs import CLASSES, edit_record, published_files, save_run
 
+Refused = Callable[..., ZooError]
 SORTED = tuple(sorted(CLASSES))
 
 
@@ -33,8 +34,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def rescored(capsys: pytest.CaptureFixture[str], status: int, *arguments: str) -> RescoreRecord:
-    assert run(["eval", *arguments, "--epochs", "0", "--json"]) == status
+def rescored(capsys: pytest.CaptureFixture[str], *arguments: str) -> RescoreRecord:
+    assert run(["eval", *arguments, "--epochs", "0", "--json"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     return RescoreRecord.model_validate_json(captured.out)
@@ -50,75 +51,56 @@ def test_a_published_checkpoint_gives_its_figures_again(
     assert (tmp_path / "pulled" / CHECKPOINT).read_bytes() == (finished / CHECKPOINT).read_bytes()
     capsys.readouterr()
     monkeypatch.chdir(tmp_path)
-    found = rescored(capsys, 0, "ada/digits", "--out", "again")
+    found = rescored(capsys, "ada/digits", "--out", "again")
     recorded = read_run(finished)
     assert (found.checkpoint, found.commit) == ("ada/digits", commit)
     assert found.checkpoint_sha256 == recorded.checkpoint_sha256
     assert found.same_data == {"evaluation": True}
     assert found.dataset == recorded.dataset
-    assert [each.name for each in found.figures] == [
-        "accuracy",
-        "SI",
-        "high-order SI",
-        "soft SI",
-        "anti SI",
-        "centre SI",
-    ]
+    names = ["accuracy", "SI", "high-order SI", "soft SI", "anti SI", "centre SI"]
+    assert [each.name for each in found.figures] == names
     for each in found.figures:
         assert (each.verdict, each.images_apart, each.errors_apart) == ("reproduced", 0, 0)
         assert each.found == each.recorded
     assert found.figures[0].found == recorded.results.accuracy
-    assert [path.name for path in tmp_path.iterdir() if path.name not in ("hf", "pulled")] == ["again"], (
-        "no run directory"
-    )
+    assert {path.name for path in tmp_path.iterdir()} - {"hf", "pulled"} == {"again"}  # no run directory
     assert RescoreRecord.model_validate_json((tmp_path / "again" / "rescore.json").read_text()) == found
 
 
-def test_a_table_has_a_verdict_for_each_figure(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["eval", str(finished), "--epochs", "0"]) == 0
-    captured = capsys.readouterr()
-    assert f"{finished} on scikit-learn digits: 40 held out of train images, 0.5 of the training split" in captured.err
-    lines = captured.out.splitlines()
-    assert lines[0].split() == ["split", "figure", "recorded", "here", "verdict"]
-    assert all(line.endswith("reproduced: the same count of 40 images") for line in lines[1:7])
-
-
 def test_other_images_are_not_compared(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = rescored(capsys, 0, str(finished), "--per-class", "6")
+    found = rescored(capsys, str(finished), "--per-class", "6")
     assert found.same_data == {"evaluation": False}
     assert {each.verdict for each in found.figures} == {"not comparable"}
     accuracy = found.figures[0]
     assert accuracy.recorded is not None
     assert accuracy.found.n == 60
-    assert accuracy.errors_apart == pytest.approx(
-        (accuracy.found.value - accuracy.recorded.value)
-        / np.hypot(accuracy.found.standard_error, accuracy.recorded.standard_error)
-    )
+    error = np.hypot(accuracy.found.standard_error, accuracy.recorded.standard_error)
+    assert accuracy.errors_apart == pytest.approx((accuracy.found.value - accuracy.recorded.value) / error)
     assert run(["eval", str(finished), "--epochs", "0", "--seed", "4"]) == 0
-    assert "not comparable: other data (fingerprint differs), " in (told := capsys.readouterr().out)
-    assert "a figure may differ though the checkpoint is the same" in told
+    assert "not comparable: other data (fingerprint differs), " in (printed := capsys.readouterr().out)
+    assert "a figure may differ though the checkpoint is the same" in printed
 
 
 def test_another_layer_has_no_recorded_si(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = rescored(capsys, 0, str(finished), "--layer", "blocks.5")
+    found = rescored(capsys, str(finished), "--layer", "blocks.5")
     assert found.layer == "blocks.5"
     verdicts = {each.name: each.verdict for each in found.figures}
     assert (verdicts["accuracy"], verdicts["SI"], verdicts["centre SI"]) == ("reproduced", *["not recorded"] * 2)
 
 
-def test_a_figure_that_was_made_up_is_told(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copytree(finished, tmp_path / "run")
-
-    def better(record: dict[str, Any]) -> None:
-        record["results"]["accuracy"]["value"] = 1.0
-        record["results"]["accuracy"]["standard_error"] = 0.0
-
-    edit_record(tmp_path / "run", better)
-    found = rescored(capsys, 1, str(tmp_path / "run"))
-    assert [each.verdict for each in found.figures] == ["not reproduced", *["reproduced"] * 5]
-    assert run(["eval", str(tmp_path / "run"), "--epochs", "0", "--quiet"]) == 1
-    assert "not reproduced: " in (told := capsys.readouterr().out)
-    assert " of 40 images fewer, -" in told
+def test_a_table_shows_which_figures_were_made_up(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made_up = Path(shutil.copytree(finished, tmp_path / "run"))
+    edit_record(made_up, lambda record: record["results"]["accuracy"].update(value=1.0, standard_error=0.0))
+    assert run(["eval", str(made_up), "--epochs", "0"]) == 1
+    captured = capsys.readouterr()
+    assert f"{made_up} on scikit-learn digits: 40 held out of train images, 0.5 of the training split" in captured.err
+    lines = captured.out.splitlines()
+    assert lines[0].split() == ["split", "figure", "recorded", "here", "verdict"]
+    assert "not reproduced: " in lines[1]
+    assert " of 40 images fewer, -" in lines[1]
+    assert all(line.endswith("  reproduced: the same count of 40 images") for line in lines[2:7])
 
 
 # Folders of images, and a split that was kept for the end
@@ -170,7 +152,7 @@ def checkpoint(tiny_resnet: Backbone, photos: Path, tmp_path: Path, capsys: pyte
     configuration = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**configuration, "label_names": SORTED}))
     data = ("--dataset", f"imagefolder:{photos}", "--val-fraction", "0.25")
-    found = rescored(capsys, 0, str(folder), *data)
+    found = rescored(capsys, str(folder), *data)
     assert {each.verdict for each in found.figures} == {"not recorded"}
     edit_record(folder, lambda record: described(record, found))
     edit_record(folder, lambda record: record["dataset"].update(argument="photos"))
@@ -181,7 +163,7 @@ def checkpoint(tiny_resnet: Backbone, photos: Path, tmp_path: Path, capsys: pyte
 def test_the_split_that_was_kept_for_the_end_is_scored_too(
     checkpoint: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = rescored(capsys, 0, str(checkpoint), "--dataset", f"imagefolder:{photos}")
+    found = rescored(capsys, str(checkpoint), "--dataset", f"imagefolder:{photos}")
     assert found.same_data == {"evaluation": True, "test": True}
     assert [each.split for each in found.figures] == ["evaluation"] * 6 + ["test"] * 6
     assert {each.verdict for each in found.figures} == {"reproduced"}
@@ -193,91 +175,82 @@ def test_one_changed_pixel_is_other_data(checkpoint: Path, photos: Path, capsys:
     pixels = np.array(PIL.Image.open(path))
     pixels[0, 0, 0] ^= 1
     PIL.Image.fromarray(pixels).save(path)
-    found = rescored(capsys, 0, str(checkpoint), "--dataset", f"imagefolder:{photos}")
+    found = rescored(capsys, str(checkpoint), "--dataset", f"imagefolder:{photos}")
     assert found.same_data == {"evaluation": True, "test": False}
 
 
-def test_a_folder_of_another_machine_must_be_given(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["eval", str(checkpoint), "--epochs", "0"]) == 2
-    assert "a folder of images" in (told := capsys.readouterr().err)
-    assert "give the folder with --dataset imagefolder:PATH" in told
+def test_a_folder_of_another_machine_must_be_given(checkpoint: Path, error_of: Refused) -> None:
+    assert error_of("eval", str(checkpoint), "--epochs", "0").code == "missing-dataset"
 
 
-def test_classes_in_another_order_are_refused(
-    tiny_resnet: Backbone, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("imagefolder:PHOTOS", "class 0 is 'cat' in the checkpoint and 'a \"quoted\", Größe' in the data"),
+        ("digits", "the checkpoint has 3 classes, scikit-learn digits has 10"),
+    ],
+)
+def test_other_classes_are_refused(
+    tiny_resnet: Backbone, photos: Path, tmp_path: Path, error_of: Refused, named: str, told: str
 ) -> None:
-    folder = tmp_path / "other"
-    folder.mkdir()
-    save_run(tiny_resnet, folder)
-    assert run(["eval", str(folder), "--dataset", f"imagefolder:{photos}", "--epochs", "0"]) == 2
-    assert "class 0 is 'cat' in the checkpoint and 'a \"quoted\", Größe' in the data" in capsys.readouterr().err
-    assert run(["eval", str(folder), "--dataset", "digits", "--epochs", "0"]) == 2
-    assert "the checkpoint has 3 classes, scikit-learn digits has 10" in capsys.readouterr().err
-
-
-def test_a_record_with_a_false_layer_fills_no_memory(
-    checkpoint: Path, photos: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    edit_record(checkpoint, lambda record: record["backbone"]["features"][-1].update(width=10**12))
-    assert run(["eval", str(checkpoint), "--dataset", f"imagefolder:{photos}", "--epochs", "0"]) == 1
-    assert "is declared 1000000000000 wide" in capsys.readouterr().err
+    save_run(tiny_resnet, tmp_path)
+    error = error_of("eval", str(tmp_path), "--dataset", named.replace("PHOTOS", str(photos)), "--epochs", "0")
+    assert error.code == "other-classes"
+    assert told in str(error)
 
 
 @pytest.mark.parametrize(
     ("edit", "told"),
     [
-        (lambda record: record["settings"].update(seed=-1), "--seed -1 must be 0 or more"),
-        (lambda record: record["dataset"].update(per_class=0), "--per-class 0 must be at least 1"),
-        (lambda record: record["dataset"].update(per_class=2, limit=2), "exclude each other"),
-        (lambda record: record["dataset"].update(val_fraction=7), "--val-fraction 7.0 must lie between 0 and 1"),
+        (lambda record: record["settings"].update(seed=-1), "--seed"),
+        (lambda record: record["dataset"].update(per_class=0), "--per-class"),
+        (lambda record: record["dataset"].update(per_class=2, limit=2), "--limit"),
+        (lambda record: record["dataset"].update(val_fraction=7), "--val-fraction"),
+        (lambda record: record["backbone"]["features"][-1].update(width=10**12), "1000000000000"),  # fills no memory
     ],
 )
-def test_a_record_with_a_false_subset(
-    checkpoint: Path,
-    photos: Path,
-    capsys: pytest.CaptureFixture[str],
-    edit: Callable[[dict[str, Any]], object],
-    told: str,
+def test_a_record_that_is_false_is_refused(
+    checkpoint: Path, photos: Path, error_of: Refused, edit: Callable[[dict[str, Any]], object], told: str
 ) -> None:
     edit_record(checkpoint, edit)
-    assert run(["eval", str(checkpoint), "--dataset", f"imagefolder:{photos}", "--epochs", "0"]) == 2
-    assert told in capsys.readouterr().err
+    error = error_of("eval", str(checkpoint), "--dataset", f"imagefolder:{photos}", "--epochs", "0")
+    assert told in str(error)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "code"),
     [
-        ([], "--epochs 0 scores it again, as it is; to train on from its weights, zoo eval BACKBONE --weights"),
-        (["--epochs", "3"], "--epochs 0 scores it again"),
-        (["--epochs", "0", "--recipe", "paper", "--learning-rate", "1"], "--learning-rate, --recipe: "),
-        (["--epochs", "0", "--tensorboard"], "--tensorboard: "),
-        (["--epochs", "0", "--layer", "fc9"], "unknown feature layer of the checkpoint 'fc9'"),
-        (["--epochs", "0", "--device", "gpu"], "--device 'gpu' is not one of"),
-        (["--epochs", "0", "--precision", "fp16"], "--precision 'fp16' is not one of"),
-        (
-            ["--epochs", "0", "--precision", "bf16", "--device", "cpu", "--dataset", "digits"],
-            "bf16 needs a CUDA device",
-        ),
-        (["--epochs", "0", "--per-class", "2", "--limit", "2"], "exclude each other"),
-        (["--epochs", "0", "--data-dir", "/nowhere"], "--data-dir '/nowhere': no such folder"),
-        (["--epochs", "0", "--dataset", "digitz"], "unknown dataset 'digitz'"),
+        ([], "checkpoint-needs-epochs-0"),
+        (["--epochs", "3"], "checkpoint-needs-epochs-0"),
+        (["--epochs", "0", "--recipe", "paper", "--learning-rate", "1"], "option-unused"),
+        (["--epochs", "0", "--tensorboard"], "option-unused"),
+        (["--epochs", "0", "--layer", "fc9"], "unknown-name"),
+        (["--epochs", "0", "--dataset", "digitz"], "unknown-name"),
+        (["--epochs", "0", "--dataset", "pets"], "unknown-name"),
+        (["--epochs", "0", "--precision", "fp16"], "option-choice"),
+        (["--epochs", "0", "--data-dir", "/nowhere"], "missing-folder"),
+        (["--epochs", "0", "--device", "gpu"], None),
+        (["--epochs", "0", "--precision", "bf16", "--device", "cpu", "--dataset", "digits"], None),
+        (["--epochs", "0", "--per-class", "2", "--limit", "2"], None),
     ],
 )
-def test_slips_of_the_pen(
-    tiny_resnet: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+def test_wrong_options_are_refused(
+    tiny_resnet: Backbone, tmp_path: Path, error_of: Refused, arguments: list[str], code: str | None
 ) -> None:
     save_run(tiny_resnet, tmp_path)
-    assert run(["eval", str(tmp_path), *arguments]) == 2
-    assert told in capsys.readouterr().err
+    error = error_of("eval", str(tmp_path), *arguments)
+    assert isinstance(error, UsageError)
+    assert code in (None, error.code)
 
 
 def test_a_data_set_that_no_plugin_declares_any_more(
-    hub: Hub, tiny_resnet: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    hub: Hub, tiny_resnet: Backbone, tmp_path: Path, error_of: Refused
 ) -> None:
     save_run(tiny_resnet, tmp_path)
     hub.create("ada/pets", published_files(tmp_path))
-    assert run(["eval", "ada/pets", "--epochs", "0"]) == 2
-    assert "unknown dataset 'pets'" in capsys.readouterr().err
+    error = error_of("eval", "ada/pets", "--epochs", "0")
+    assert isinstance(error, UnknownNameError)
+    assert error.given == "pets"
 
 
 # The verdict

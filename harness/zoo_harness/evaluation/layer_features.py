@@ -7,6 +7,7 @@ afterwards. Every number is kept as float32 either way, so that scores of them a
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -101,11 +102,9 @@ def _allocate(
 ) -> list[LayerFeatures]:
     """Allocate features of every layer, the narrowest first in memory, as far as the budget goes."""
     sizes = [4 * count * width for width in widths]
-    left, in_memory = memory_budget, set()
-    for place in sorted(range(len(sizes)), key=sizes.__getitem__):
-        left -= sizes[place]
-        if left >= 0:
-            in_memory.add(place)
+    narrowest_first = sorted(range(len(sizes)), key=sizes.__getitem__)
+    totals = itertools.accumulate(sizes[place] for place in narrowest_first)
+    in_memory = {place for place, total in zip(narrowest_first, totals, strict=True) if total <= memory_budget}
     spilt = sum(size for place, size in enumerate(sizes) if place not in in_memory)
     folder = _scratch_folder(spilt, stack) if spilt else Path()
     kept = []

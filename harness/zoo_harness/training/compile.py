@@ -64,7 +64,7 @@ def _compiled_logits(tuned: TunedNetwork, partition: Partition | None) -> Logits
 
 
 def _compiled(module: nn.Module) -> Callable[..., Any]:
-    # Random numbers as the network draws them itself, so that a seed gives the same ones.
+    # The network's own random numbers, so that a seed has the same effect.
     result: Callable[..., Any] = torch.compile(module, options={"fallback_random": True})
     return result
 

@@ -54,9 +54,8 @@ class Trainer:
     def __post_init__(self) -> None:
         if self.training.epochs and len(self.trainable.train) < 2:
             images = len(self.trainable.train)
-            raise UsageError(
-                f"too few images to train: {images}; expected at least 2", code="too-few-images", images=images
-            )
+            message = f"too few images to train: {images}; expected at least 2"
+            raise UsageError(message, code="too-few-images", images=images)
         self._loss = TrainingLoss(self.training, self.trainable.train.labels, self.trainable.classes)
         self._parameters = tuple(self.trainable.tuned.trained_parameters().values())
         self._sharing_statistics = self.compute.processes.is_distributed and has_batch_statistics(self.trainable.tuned)

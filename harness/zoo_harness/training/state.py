@@ -77,8 +77,8 @@ class TrainingState:
         progress, tensors = _read(path)
         expected = mutable_tensors(self.tuned)
         network, best = _under("network.", tensors), _under("best.", tensors)
-        for found in (network, best or expected):
-            _check(found, expected, path)
+        _check(network, expected, path)
+        _check(best or network, expected, path)
         self.optimizer.load_state_dict(self._restored(_under("optimizer.", tensors), path))
         _copy(network, expected)
         self.best = {name: tensor.to(expected[name].device) for name, tensor in best.items()}
@@ -100,12 +100,8 @@ class TrainingState:
         for name, tensor in tensors.items():
             parameter, _, key = name.rpartition(".")
             if parameter not in names:
-                raise WeightsError(
-                    f"{path}: optimizer tensor {name!r} is of no trained parameter; {_OTHER_RUN}",
-                    code="state-of-another-run",
-                    path=path,
-                    name=name,
-                )
+                message = f"{path}: optimizer tensor {name!r} is of no trained parameter; {_OTHER_RUN}"
+                raise WeightsError(message, code="state-of-another-run", path=path, name=name)
             state.setdefault(names.index(parameter), {})[key] = tensor
         return {**self.optimizer.state_dict(), "state": state}
 
@@ -138,10 +134,8 @@ def _read(path: Path) -> tuple[TrainingProgress, dict[str, Tensor]]:
             progress = TrainingProgress.model_validate_json((file.metadata() or {}).get(_NOTE, "{}"), strict=True)
             return progress, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(
-            f"{path} cannot be read: {reason}; start again in a new folder", code="state-damaged", path=path
-        ) from error
+        message = f"{path} cannot be read: {str(error).splitlines()[0]}; start again in a new folder"
+        raise WeightsError(message, code="state-damaged", path=path) from error
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -155,12 +149,8 @@ def _check(found: dict[str, Tensor], expected: dict[str, Tensor], path: Path) ->
             for tensors in (found, expected)
         ]
         if kinds[0] != kinds[1]:
-            raise WeightsError(
-                f"{path}: tensor {name!r} is {kinds[0]}; expected {kinds[1]}; {_OTHER_RUN}",
-                code="state-of-another-run",
-                path=path,
-                name=name,
-            )
+            message = f"{path}: tensor {name!r} is {kinds[0]}; expected {kinds[1]}; {_OTHER_RUN}"
+            raise WeightsError(message, code="state-of-another-run", path=path, name=name)
 
 
 def _copy(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""A partition: prefix and suffix do what the whole network does, bit for bit, or the whole network trains."""
+"""A partition: prefix and suffix compute the same as the whole network, bit for bit, or the whole network trains."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def waken(network: nn.Module) -> None:
 
 
 def trained(tuned: TunedNetwork, logits: Callable[[], tuple[Tensor, ...]], steps: int = 3) -> dict[str, Tensor]:
-    """Everything that some steps of training give: logits of each, last gradients, and all tensors of the network."""
+    """Return the results of some training steps: logits of each, last gradients, and all tensors of the network."""
     tuned.train()
     torch.manual_seed(1)
     random.seed(1)
@@ -119,7 +119,7 @@ def test_networks_of_timm_train_as_whole(name: str, unfreeze: str, head: str, ke
 
 
 class Net(nn.Module):
-    """Frozen stem and further frozen modules; ``block`` and ``fc`` train; ``flow`` is what forward does."""
+    """Frozen stem and further frozen modules; ``block`` and ``fc`` train; ``flow`` is the forward method."""
 
     def __init__(self, flow: Callable[[Net, Tensor], Tensor]) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class Net(nn.Module):
 
 
 class Pair(nn.Module):
-    """Puts out two tensors, after a look at the values of what it is given."""
+    """Reads the values of its input, and puts out two tensors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class Pair(nn.Module):
 
 
 class Sums(nn.Module):
-    """Works in the list it is given."""
+    """Writes to its input, a list."""
 
     def forward(self, values: list[Tensor]) -> Tensor:
         values[1] = values[1] * 2
@@ -178,7 +178,7 @@ class Counts(nn.Module):
 
 
 class Caches(nn.Module):
-    """Keeps what it has computed of its weights, as attention biases are by LeViT in inference."""
+    """Caches a function of its weights, as LeViT caches attention biases in inference."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -525,7 +525,7 @@ def partition() -> Partition:
     return partition_network(tuned, IMAGES)
 
 
-def test_layers_of_the_suffix_are_reached_with_what_the_whole_network_gives() -> None:
+def test_layers_of_the_suffix_are_reached_with_the_values_of_the_whole_network() -> None:
     network = timm.create_model("test_resnet")
     images = torch.rand(2, 3, 64, 64)
     tuned = tuned_network(network, images, "layer4.0.conv2", head=Head("fc"))
@@ -552,7 +552,7 @@ def test_the_suffix_trains_the_parameters_of_the_network_itself(partition: Parti
     assert partition.tuned.network.block[1].training, "modes are the tuned network's business"
 
 
-def test_what_is_kept_is_not_written_to() -> None:
+def test_kept_tensors_are_not_written_to() -> None:
     tuned = tuned_network(Net(suffix_writes_to_kept_tensors), IMAGES, "block", head=Head("fc"))
     partition = partition_network(tuned, IMAGES)
     (kept,) = partition.prefix(IMAGES)
@@ -562,7 +562,7 @@ def test_what_is_kept_is_not_written_to() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_what_is_kept_may_be_stored_in_fewer_bits(partition: Partition, dtype: torch.dtype) -> None:
+def test_kept_tensors_may_be_stored_in_fewer_bits(partition: Partition, dtype: torch.dtype) -> None:
     partition.tuned.eval()
     kept = partition.prefix(IMAGES)
     (logits,) = partition.suffix(tuple(values.to(dtype) for values in kept))
@@ -570,7 +570,7 @@ def test_what_is_kept_may_be_stored_in_fewer_bits(partition: Partition, dtype: t
     torch.testing.assert_close(logits, partition.tuned.logits(IMAGES)[0], rtol=0.02, atol=0.02)
 
 
-def test_memory_layout_comes_back_with_what_is_kept() -> None:
+def test_kept_tensors_get_their_memory_layout_back() -> None:
     network = timm.create_model("test_efficientnet").to(memory_format=torch.channels_last)
     images = torch.rand(4, 3, 64, 64)
     partition = partition_network(tuned_network(network, images, "blocks.3", head=Head("classifier")), images)
@@ -578,7 +578,7 @@ def test_memory_layout_comes_back_with_what_is_kept() -> None:
     assert_same_training(partition, images)
 
 
-def test_partition_under_autocast_keeps_what_autocast_gives() -> None:
+def test_partition_under_autocast_keeps_the_types_of_autocast() -> None:
     tuned = tuned_network(Net(straight), IMAGES, "block", head=Head("fc"))
     with torch.autocast("cpu", torch.bfloat16):
         partition = verify_partition(partition_network(tuned, IMAGES), IMAGES)
@@ -613,7 +613,7 @@ def test_cutting_and_trying_leave_no_trace() -> None:
     assert random.getstate() == state
 
 
-def test_suffix_that_does_something_else_is_found_out(partition: Partition) -> None:
+def test_suffix_that_computes_something_else_is_not_used(partition: Partition) -> None:
     assert verify_partition(partition, IMAGES) is partition
     with torch.no_grad():
         partition.tuned.network.frozen.weight += 1e-6  # the prefix of another network
@@ -624,7 +624,7 @@ def test_suffix_that_does_something_else_is_found_out(partition: Partition) -> N
 
 
 class _Fixed(nn.Module):
-    """Gives the same whatever it gets."""
+    """Puts out fixed values."""
 
     def __init__(self, values: tuple[Tensor, ...]) -> None:
         super().__init__()

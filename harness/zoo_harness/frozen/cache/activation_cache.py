@@ -1,10 +1,10 @@
-"""Cache what the frozen part of a network puts out, so that every epoch, and every later run, trains the rest alone.
+"""Caches outputs of the frozen part of a network, so that every epoch, and every later run, trains the rest alone.
 
 The outputs are computed in one pass over the images and kept on the device, in host memory or in files
 (:mod:`zoo_harness.frozen.cache.placement` chooses). A thread writes them to files, during training if they are in
 memory. A later run with the same key (:mod:`zoo_harness.frozen.cache.key`) reads the files instead of computing. An
-interrupted pass resumes, and damaged chunks are recomputed (:mod:`zoo_harness.frozen.cache.chunk_files`).
-If two processes need the same outputs, one computes and the other waits.
+interrupted pass resumes, and damaged chunks are recomputed (:mod:`zoo_harness.frozen.cache.chunk_files`). If two
+processes need the same outputs, one computes and the other waits.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class ActivationCache:
         return tuple(from_rows(spec, rows.to(self.device, non_blocking=True)) for spec, rows in pairs)
 
     def batches(self, indices: Iterable[Indices]) -> Iterator[tuple[Tensor, ...]]:
-        """Yield what :meth:`read` returns for each."""
+        """Yield the result of :meth:`read` for each."""
         return map(self.read, indices)
 
     def largest_difference(self, start: int, tensors: Sequence[Tensor]) -> float:
@@ -163,7 +163,7 @@ class ActivationCache:
     def forget(self) -> None:
         """Count every image as missing, so that the next pass computes all of them again."""
         self._end_writing(finish=False)
-        self._executor = ThreadPoolExecutor(1)
+        self._executor, self._writing = ThreadPoolExecutor(1), []
         self._finished, self._missing = False, set(range(self.key.chunks))
         if self._files is not None:
             try:

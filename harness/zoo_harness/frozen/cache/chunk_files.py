@@ -1,4 +1,4 @@
-"""Read and write the files of one cache entry: one checksummed file for each chunk of images.
+"""Reads and writes the files of one cache entry: one checksummed file for each chunk of images.
 
 A chunk file holds the rows of its images, tensor by tensor, and then the CRC-32 of them all. It is written under a
 temporary name and renamed when it is complete, so a pass that is killed leaves whole chunks only. Nothing is flushed:
@@ -120,12 +120,9 @@ class ChunkFiles:
                             _read(file.fileno(), data[place * width : (place + 1) * width], begin + offset * width)
                         begin += width * len(self.key.chunk(number))
         except (OSError, EOFError) as error:
-            raise ZooError(
-                f"cannot read cached outputs in {self.folder} any more: {error}; start again, and damaged chunks are "
-                "recomputed",
-                code="cache-unreadable",
-                path=self.folder,
-            ) from error
+            advice = "start again, and damaged chunks are recomputed"
+            message = f"cannot read cached outputs in {self.folder} any more: {error}; {advice}"
+            raise ZooError(message, code="cache-unreadable", path=self.folder) from error
 
     def _rows_bytes(self, number: int) -> int:
         return len(self.key.chunk(number)) * sum(self._widths)

@@ -1,4 +1,4 @@
-"""List, clear and evict the entries of the cache folder.
+"""Lists, clears and evicts the entries of the cache folder.
 
 Each entry is a folder named by the digest of its record. A process that uses an entry holds its lock ``use`` together
 with others, and a process that clears it must hold that lock alone, so nothing is deleted under a run.

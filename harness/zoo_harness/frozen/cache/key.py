@@ -1,4 +1,4 @@
-"""Describe cached outputs of a frozen part: the key of all that determines them, and the record beside them.
+"""Describes cached outputs of a frozen part: the key of all that determines them, and the record beside them.
 
 Two runs with equal keys may use the same outputs; whatever could change a bit of them belongs into the key. Nothing
 here imports torch, so that ``zoo cache list`` is instant.

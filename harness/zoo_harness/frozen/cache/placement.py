@@ -1,4 +1,4 @@
-"""Choose where to keep outputs of a frozen part: on the device, in host memory, in files, or nowhere.
+"""Chooses where to keep outputs of a frozen part: on the device, in host memory, in files, or nowhere.
 
 ``auto`` takes the first that has room, in that order. Nothing here imports torch, so that an invalid option fails at
 once.
@@ -31,7 +31,7 @@ ADVICE: dict[Place, str] = {
 
 @dataclass(frozen=True)
 class CachePolicy:
-    """Hold what the user allows: where to keep outputs, and how many bytes of memory they may take.
+    """Hold the user's options: the place of outputs, and the number of bytes of memory that they may take.
 
     ``budget`` is for device and host memory together, ``None`` for a share of the free memory. ``folder`` holds the
     files for later runs, which take at most ``limit`` bytes in all. ``processes`` share the host's memory.
@@ -55,12 +55,8 @@ class CachePolicy:
         chosen = cast("Cache", check_choice("--cache", cache, CACHES))
         allowed = None if budget is None else parse_bytes("--cache-budget", budget)
         if allowed is not None and chosen in ("disk", "off"):
-            raise UsageError(
-                f"--cache-budget {budget} limits memory, and --cache {chosen} uses none; leave one of them out",
-                code="option-unused",
-                option="--cache-budget",
-                given=budget,
-            )
+            message = f"--cache-budget {budget} limits memory, and --cache {chosen} uses none; leave one of them out"
+            raise UsageError(message, code="option-unused", option="--cache-budget", given=budget)
         return cls(chosen, allowed)
 
     def places(self, device: str) -> tuple[Place, ...]:

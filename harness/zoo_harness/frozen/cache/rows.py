@@ -1,4 +1,4 @@
-"""Convert tensors to the rows of bytes in a cache, one for each image, and back."""
+"""Converts tensors to the rows of bytes in a cache, one for each image, and back."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 from torch import fx, nn
@@ -25,7 +26,7 @@ def prefix_module(mode: Mode, cut: Cut) -> nn.Module:
     return _module(mode.trace, graph)
 
 
-def overwritten(modes: tuple[Mode, Mode], cut: Cut) -> set[int]:
+def overwritten(modes: Sequence[Mode], cut: Cut) -> set[int]:
     """Return the numbers of kept results that the suffix of either mode writes to."""
     found: set[int] = set()
     for mode in modes:

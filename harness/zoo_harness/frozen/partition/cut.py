@@ -17,7 +17,7 @@ The results that the suffix then reads from other steps are kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,43 +88,42 @@ class Cut:
     same_as: dict[int, int]
 
 
-class Numbering:
-    """Give the same number to the same step of several recordings."""
-
-    def __init__(self) -> None:
-        self.steps: dict[int, Step] = {}
-        self._numbers: dict[object, int] = {}
-
-    def add(self, traces: tuple[Trace, Trace]) -> Mode:
-        """Number the two recordings of one mode, which must have the same steps."""
-        small, large = (self._number(trace) for trace in traces)
+def number_steps(recordings: Sequence[tuple[Trace, Trace]]) -> tuple[list[Mode], dict[int, Step]]:
+    """Give the same number to the same step of all recordings: two for each mode, which must have the same steps."""
+    modes, steps, known = [], dict[int, Step](), dict[object, int]()
+    for traces in recordings:
+        small, large = (_numbered(trace, known) for trace in traces)
         if [number for _node, number, _key in small] != [number for _node, number, _key in large]:
             raise CannotPartitionError("its forward method depends on the number of images")
         for (node, number, (inputs, writers)), (other, _number, _key) in zip(small, large, strict=True):
-            if number not in self.steps:
-                trained, has_weights = _weights(traces[0], node)
+            if number not in steps:
                 values = (node.meta["value"], other.meta["value"])
-                self.steps[number] = Step(node, inputs, writers, values, trained, has_weights)
-        return Mode(traces[0], {node: number for node, number, _key in small})
-
-    def _number(self, trace: Trace) -> list[tuple[fx.Node, int, tuple[frozenset[int], frozenset[int]]]]:
-        numbers: dict[fx.Node, int] = {}
-        writers: dict[int, list[int]] = {}
-        numbered = []
-        for node in trace.nodes:
-            effects: Effects = node.meta["effects"]
-            inputs = frozenset(numbers[given] for given in node.all_input_nodes)
-            wrote = frozenset(writer for memory in effects.reads for writer in writers.get(memory, ()))
-            given = fx.map_arg((node.args, node.kwargs), lambda read: f"<step {numbers[read]}>")
-            key = (node.op, _target(node), repr(given), tuple(sorted(wrote)), effects.operations)
-            numbers[node] = self._numbers.setdefault(key, len(self._numbers))
-            for memory in effects.writes:
-                writers.setdefault(memory, []).append(numbers[node])
-            numbered.append((node, numbers[node], (inputs, wrote)))
-        return numbered
+                steps[number] = Step(node, inputs, writers, values, *_weights(traces[0], node))
+        modes.append(Mode(traces[0], {node: number for node, number, _key in small}))
+    return modes, steps
 
 
-def choose_cut(modes: tuple[Mode, Mode], steps: dict[int, Step]) -> Cut:
+def _numbered(
+    trace: Trace, known: dict[object, int]
+) -> list[tuple[fx.Node, int, tuple[frozenset[int], frozenset[int]]]]:
+    """Return each step of a recording, its number, and the numbers of its inputs and of earlier writers."""
+    numbers: dict[fx.Node, int] = {}
+    writers: dict[int, list[int]] = {}
+    numbered = []
+    for node in trace.nodes:
+        effects: Effects = node.meta["effects"]
+        inputs = frozenset(numbers[given] for given in node.all_input_nodes)
+        wrote = frozenset(writer for memory in effects.reads for writer in writers.get(memory, ()))
+        given = fx.map_arg((node.args, node.kwargs), lambda read: f"<step {numbers[read]}>")
+        key = (node.op, _target(node), repr(given), tuple(sorted(wrote)), effects.operations)
+        numbers[node] = known.setdefault(key, len(known))
+        for memory in effects.writes:
+            writers.setdefault(memory, []).append(numbers[node])
+        numbered.append((node, numbers[node], (inputs, wrote)))
+    return numbered
+
+
+def choose_cut(modes: Sequence[Mode], steps: dict[int, Step]) -> Cut:
     """Cut both modes at one place. Raises :class:`CannotPartitionError` if that saves nothing."""
     _mark_image_dependence(steps)
     suffix = _required_in_suffix(modes, steps)
@@ -195,7 +194,7 @@ def _mark_image_dependence(steps: dict[int, Step]) -> None:
         step.depends_on_images = (earlier or step.node.op == "placeholder") and bool(tensors_in(step.values[0]))
 
 
-def _required_in_suffix(modes: tuple[Mode, Mode], steps: dict[int, Step]) -> set[int]:
+def _required_in_suffix(modes: Sequence[Mode], steps: dict[int, Step]) -> set[int]:
     both = set(modes[0].numbers.values()) & set(modes[1].numbers.values())
     suffix = {
         number
@@ -220,7 +219,7 @@ def _close(mode: Mode, steps: dict[int, Step], suffix: set[int]) -> None:
             read_by_suffix |= node.meta["effects"].reads
 
 
-def _pull_back(modes: tuple[Mode, Mode], steps: dict[int, Step], suffix: set[int]) -> set[int]:
+def _pull_back(modes: Sequence[Mode], steps: dict[int, Step], suffix: set[int]) -> set[int]:
     """Move steps into the suffix if that costs no memory; return the numbers of its inputs."""
     overwritten = _overwritten_later(modes, suffix)
     required = set(suffix)
@@ -264,7 +263,7 @@ def _should_move(number: int, steps: dict[int, Step], present: set[int], overwri
     return sum(_cost(steps[given]) for given in step.inputs - present) <= cost
 
 
-def _overwritten_later(modes: tuple[Mode, Mode], suffix: set[int]) -> set[int]:
+def _overwritten_later(modes: Sequence[Mode], suffix: set[int]) -> set[int]:
     """Find steps that read memory which the prefix writes to later: in the suffix they would read the later values."""
     found: set[int] = set()
     for mode in modes:

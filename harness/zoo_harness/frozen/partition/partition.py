@@ -1,11 +1,11 @@
 """Partitions a prepared network where training starts: a frozen prefix that runs once an image, a suffix that trains.
 
 Nothing before the first trained parameter ever changes, so the outputs that the suffix reads from the prefix can be
-cached and the suffix trained alone. Together the two compute what the whole network computes, bit for bit: logits,
+cached and the suffix trained alone. Together the two compute the same as the whole network, bit for bit: logits,
 gradients, buffers, and the random numbers of dropout and stochastic depth, which stay in the suffix.
 
 1. :mod:`zoo_harness.frozen.partition.trace` records the network as steps: in training and in inference mode, because a
-   ``forward`` may read ``self.training``, and for two and three images, to find what depends on the batch size.
+   ``forward`` may read ``self.training``, and for two and three images, to find values that depend on the batch size.
 2. :mod:`zoo_harness.frozen.partition.cut` chooses the steps of the suffix, the same ones for both modes.
 3. :mod:`zoo_harness.frozen.partition.build` makes modules of the prefix and of one suffix for each mode. They call the
    modules of the network itself, so optimizer, checkpoint, hooks and :meth:`TunedNetwork.train` act on the suffix.
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo_harness.frozen.partition.build import SuffixBuilder, kept_names, overwritten, prefix_module
-from zoo_harness.frozen.partition.cut import BATCHES, Mode, Numbering, choose_cut, memory_order
+from zoo_harness.frozen.partition.cut import BATCHES, Mode, Step, choose_cut, memory_order, number_steps
 from zoo_harness.frozen.partition.side_effects import CannotPartitionError, one_line, preserve_state
 from zoo_harness.frozen.partition.trace import Trace, on_meta, trace_network
 from zoo_harness.models.modules import capture
@@ -181,8 +181,8 @@ def unpartitioned(tuned: TunedNetwork, example: Tensor, reason: str) -> Partitio
 def _partition(tuned: TunedNetwork, example: Tensor) -> Partition:
     if all(parameter.requires_grad for parameter in tuned.network.parameters()):
         raise CannotPartitionError(ALL_TRAINS)
-    modes, numbering = _record(tuned, example)
-    cut = choose_cut(modes, numbering.steps)
+    modes, steps = _record(tuned, example)
+    cut = choose_cut(modes, steps)
     written = overwritten(modes, cut)
     training, inference = (SuffixBuilder(tuned, mode, cut, written) for mode in modes)
     prefix = prefix_module(modes[1], cut)
@@ -199,7 +199,7 @@ def _partition(tuned: TunedNetwork, example: Tensor) -> Partition:
     )
 
 
-def _record(tuned: TunedNetwork, example: Tensor) -> tuple[tuple[Mode, Mode], Numbering]:
+def _record(tuned: TunedNetwork, example: Tensor) -> tuple[list[Mode], dict[int, Step]]:
     """Record on the meta device if the network runs there, otherwise on its own."""
     if example.device.type != "meta":
         with contextlib.suppress(Exception), on_meta(tuned.network):  # its code may read values
@@ -210,9 +210,7 @@ def _record(tuned: TunedNetwork, example: Tensor) -> tuple[tuple[Mode, Mode], Nu
         training = _record_mode(tuned, tuned.train, example, opaque)
         inference = _record_mode(tuned, tuned.eval, example, opaque)
         if len(opaque) == known:  # every recording has the same steps
-            break
-    numbering = Numbering()
-    return (numbering.add(training), numbering.add(inference)), numbering
+            return number_steps((training, inference))
 
 
 def _record_mode(

@@ -1,4 +1,4 @@
-"""Summarises where a recipe partitions a backbone, and what that saves, as plain data: for ``zoo show --partition``."""
+"""Summarises the partition of a backbone, and the work it saves, as plain data for ``zoo show --partition``."""
 
 from __future__ import annotations
 

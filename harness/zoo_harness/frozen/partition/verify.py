@@ -1,4 +1,4 @@
-"""Verifies a partition on real images before a run relies on it: it must do what the whole network does.
+"""Verifies a partition on real images before a run relies on it: it must compute the same as the whole network.
 
 It compares the logits in inference, and the logits, gradients and buffers of one seeded training step. They must be
 equal bit for bit. Some kernels of a GPU do not repeat their own results; there the partition may differ from the
@@ -22,7 +22,7 @@ SEED = 20_260_801
 
 
 def verify_partition(partition: Partition, images: Tensor) -> Partition:
-    """Return the partition if it does what the whole network does with these images, otherwise the whole network.
+    """Return the partition if it computes the same as the whole network for these images, otherwise that network.
 
     ``images``, ``(B, 3, H, W)``: 2 to 8 real ones are enough. It takes about the time of four training steps. The
     network, its gradients, its buffers and the random states stay as they were. Call it under the run's autocast.

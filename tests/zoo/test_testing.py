@@ -245,7 +245,7 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
         (small(head=Head("fc.weight")), "the network has no module 'fc.weight'"),
         (
             small(head=Head("block2")),
-            "head 'block2' is of type Sequential; expected the torch.nn.Linear that returns the logits",
+            "head 'block2' is of type Sequential; expected the torch.nn.Linear that gives the logits",
         ),
         (small(Idle, head=Head("auxiliary")), "head 'auxiliary' exists but never runs"),
         (

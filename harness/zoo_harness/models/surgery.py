@@ -123,7 +123,7 @@ def _input_width(head: Head, old: nn.Module) -> int:
     absent = isinstance(old, nn.Identity)  # in weights that are published without a classifier
     if absent and head.in_features:
         return head.in_features
-    advice = "give in_features" if absent else "expected the torch.nn.Linear that returns the logits"
+    advice = "give in_features" if absent else "expected the torch.nn.Linear that gives the logits"
     raise DeclarationError(
         f"head {head.path!r} is of type {type(old).__name__}; {advice}", code="head-type", path=head.path
     )

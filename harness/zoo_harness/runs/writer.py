@@ -19,6 +19,7 @@ from zoo.errors import UsageError
 from zoo_harness.checkpoints import save
 from zoo_harness.data.decoding import ImageData
 from zoo_harness.evaluation.confusion import Confusion
+from zoo_harness.records.file_names import PLOTS
 from zoo_harness.records.run import RUN, EpochRecord, LayerCurveRecord, RunRecord
 from zoo_harness.reports.card_merge import merged_card, read_card
 from zoo_harness.reports.plots.confusion import plot_confusion
@@ -29,7 +30,6 @@ from zoo_harness.runs.directory import RunDirectory
 from zoo_harness.training.state import TrainingState
 from zoo_harness.util.atomic_files import write_text
 
-PLOTS = ("loss.png", "accuracy.png", "learning_rate.png", "confusion.png", "layers.png", "samples.png")
 UNMERGED = "README.new.md"
 EVENTS = "tensorboard"
 

@@ -83,12 +83,12 @@ CLASSES = np.array([0, 1, 0, 1, 0, 1])
 AGAINST = {"references": FINE, "reference_labels": CLASSES}
 REFUSED = [
     ({"references": FINE}, UsageError, "missing-labels", {}),
-    ({"reference_labels": CLASSES}, UsageError, "missing-references", {}),
+    ({"reference_labels": CLASSES}, UsageError, "option-unused", {}),
     ({**AGAINST, "references": np.ones((6, 5))}, UsageError, "array-shape", {"array": "references", "shape": (6, 5)}),
     ({**AGAINST, "reference_labels": CLASSES[:3]}, UsageError, "array-shape", {"array": "reference_labels"}),
     ({**AGAINST, "reference_labels": -CLASSES}, DataError, "label-range", {"rows": [1, 3, 5]}),
     ({**AGAINST, "references": FINE * np.nan}, DataError, "not-finite", {"rows": list(range(6))}),
-    ({"references": FINE[:0], "reference_labels": CLASSES[:0]}, DataError, "too-few-samples", {"least": 1}),
+    ({"references": FINE[:0], "reference_labels": CLASSES[:0]}, DataError, "array-too-small", {"array": "references"}),
     ({"metric": "manhattan"}, UsageError, "option-choice", {"option": "metric", "given": "manhattan"}),
     ({"metric": None}, UsageError, "option-choice", {"option": "metric", "given": None}),
     ({**AGAINST, "metric": "cosine", "references": FINE * (FINE[:, :1] != 4)}, DataError, "zero-rows", {"rows": [2]}),

@@ -1,15 +1,9 @@
 """Forward ranking of features: at each step the one that raises the Separation Index most.
 
-Each step tries every remaining feature, so it needs the nearest neighbours of all samples once per feature. Because
-adding a feature can only increase squared distances, most of the work can be avoided. Take the K nearest neighbours by
-the features chosen so far, and let b be the distance of the next one after them. Once a feature is added, the nearest
-neighbour is among these K if the best of them is then nearer than b. Only rows for which that fails are compared with
-all samples.
-
-The squared distances by the chosen features are kept if N x N float64 numbers fit in half the memory budget. Otherwise
-they are summed again from the chosen columns in each step, which about doubles the time. For N samples and D features
-a step takes about N^2 + (D - step) N K operations, the first one N^2 D. Hundreds of features of some thousands of
-samples take minutes.
+Adding a feature can only increase squared distances. Take the K nearest neighbours by the features chosen so far, and
+let b be the distance of the next one after them. Once a feature is added, the nearest neighbour is among these K if the
+best of them is then nearer than b. Only rows for which that fails are compared with all samples. For N samples and D
+features a step takes about N^2 + (D - step) N K operations, the first one N^2 D.
 """
 
 from __future__ import annotations
@@ -88,7 +82,10 @@ def rank_features(
 
 
 class _Search:
-    """The columns chosen so far and, if they fit, the squared distances by them; infinite from a row to itself."""
+    """The columns chosen so far and the squared distances by them, infinite from a row to itself.
+
+    The distances are kept if N x N float64 numbers fit in half the memory budget, else summed again in each step.
+    """
 
     def __init__(self, features: Tensor, labels: Tensor, memory_budget: int) -> None:
         self.features, self.columns, self.labels = features, features.T.contiguous(), labels

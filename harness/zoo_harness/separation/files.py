@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.lib.format import open_memmap
+
 from zoo.errors import DataError, UnknownNameError, UsageError
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import SeparationOptions
@@ -37,9 +40,7 @@ def score_file(file: Path, given: SeparationOptions) -> Separation:
     if references is not None and labels_name is None and references.suffix == ".npy":
         raise _missing_labels(references, "reference_labels")
 
-    import numpy as np
-
-    from zoo_harness.separation.index import separation
+    from zoo_harness.separation.index import separation  # imports torch
 
     options = with_defaults(SeparationOptions, given)
     per_class = options["per_class"]
@@ -86,8 +87,6 @@ def read_features(path: Path, features: str | None = None, labels: str | None = 
 
 
 def _read_npy(path: Path, features: str | None, labels: str | None) -> Pair:
-    from numpy.lib.format import open_memmap
-
     if features is not None:
         message = f"--features is unused: {features!r}; {path} holds one array without a name"
         raise UsageError(message, code="option-unused", option="features")
@@ -106,8 +105,6 @@ def _missing_labels(path: Path, option: str) -> UsageError:
 
 
 def _read_npz(path: Path, features: str | None, labels: str | None) -> Pair:
-    import numpy as np
-
     with np.load(path, allow_pickle=False) as archive:
         known = archive.files
         return archive[_named(path, features, "features", known)], archive[_named(path, labels, "labels", known)]
@@ -125,7 +122,6 @@ def _read_safetensors(path: Path, features: str | None, labels: str | None) -> P
 
 
 def _read_parquet(path: Path, features: str | None, labels: str | None) -> Pair:
-    import numpy as np
     import pyarrow
     import pyarrow.parquet
 

@@ -64,11 +64,8 @@ class ScoringOptions:
             message = f"normalize is wrong: {self.normalize!r}; expected True or False"
             raise UsageError(message, code="option-value", option="normalize")
         if (self.references is None) != (self.reference_labels is None):
-            missing = "references" if self.references is None else "reference_labels"
-            raise UsageError(
-                f"{missing} are missing; expected both references and reference_labels, or neither",
-                code="missing-references" if self.references is None else "missing-labels",
-            )
+            code = "option-unused" if self.references is None else "missing-labels"
+            raise UsageError("references or reference_labels are missing; expected both or neither", code=code)
         if self.per_class is not None:
             self.per_class = checked_integer("per_class", self.per_class, 1)
         self.seed = checked_integer("seed", self.seed, 0, 2**63 - 1)

@@ -2,16 +2,14 @@
 
 Every score is a function of this table, so one search serves them all.
 
-A tie: several candidates lie at exactly the distance of the last neighbour counted, and only some of them are counted.
-The lowest indices are taken. Let ``inner`` neighbours be nearer, so that ``open_slots = order - inner`` are left for
-``tied`` candidates, ``tied_same_label`` of which have the sample's label. Because any choice among them is possible,
-the number of neighbours with the sample's label could be anything
+In a tie, ``tied`` candidates lie at the distance of the last neighbour counted, and those of lowest index count. Let
+``inner`` neighbours be nearer, so that ``open_slots = order - inner`` are left. With another choice, the number of
+neighbours that have the sample's label could be anything
 
     from  inner_same_label + max(0, open_slots - (tied - tied_same_label))
     to    inner_same_label + min(open_slots, tied_same_label).
 
-A score of a sample depends on the tie if it differs between these two ends. Ties among nearer neighbours change
-nothing.
+A score of a sample depends on the tie if it differs between these two ends.
 """
 
 from __future__ import annotations

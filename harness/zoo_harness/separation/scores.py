@@ -37,16 +37,6 @@ def share_of_same_label(neighbourhood: Neighbourhood) -> tuple[Tensor, int]:
     return neighbourhood.same_label, neighbourhood.order
 
 
-def all_of_same_label(neighbourhood: Neighbourhood) -> tuple[Tensor, int]:
-    """Count 1 for a sample whose neighbours all have its label."""
-    return neighbourhood.same_label == neighbourhood.order, 1
-
-
-def none_of_same_label(neighbourhood: Neighbourhood) -> tuple[Tensor, int]:
-    """Count 1 for a sample that has no neighbour of its label."""
-    return neighbourhood.same_label == 0, 1
-
-
 @dataclass(frozen=True)
 class ScoreDefinition:
     """One score: its names, definition and computation.
@@ -100,7 +90,7 @@ SCORES: list[ScoreDefinition] = [
         "high",
         "high-order SI",
         "fraction of {sample}s whose {order} nearest neighbours all have their label",
-        all_of_same_label,
+        lambda near: (near.same_label == near.order, 1),
         has_orders=True,
     ),
     ScoreDefinition(
@@ -114,7 +104,7 @@ SCORES: list[ScoreDefinition] = [
         "anti",
         "anti SI",
         "fraction of {sample}s whose {order} nearest neighbours all have other labels",
-        none_of_same_label,
+        lambda near: (near.same_label == 0, 1),
         has_orders=True,
         higher_is_better=False,
     ),

@@ -47,13 +47,10 @@ def checked_features(given: Array | Tensor, what: str = "features", *, least: in
         raise _wrong_dtype(what, features, "real numbers in a dense array")
     if features.ndim != 2:
         raise _wrong_shape(what, features, "(samples, features); try to pool or flatten")
-    if len(features) < least:
-        need = "at least 2, because each is compared with another" if least > 1 else "at least 1"
-        message = f"too few samples in {what}: {len(features)}; expected {need}"
-        raise DataError(message, code="too-few-samples", array=what, samples=len(features), least=least)
-    if features.shape[1] < 1:
-        message = f"{what} are empty: shape {tuple(features.shape)}; expected at least one number for each sample"
-        raise DataError(message, code="array-empty", array=what)
+    shape = tuple(features.shape)
+    if shape[0] < least or shape[1] < 1:
+        message = f"{what} are too few: shape {shape}; expected at least ({least}, 1)"
+        raise DataError(message, code="array-too-small", array=what, shape=shape)
     if features.device.type == "mps":  # no float64 there
         features = features.cpu()
     finite = features.new_empty(len(features), dtype=torch.bool)
@@ -63,9 +60,7 @@ def checked_features(given: Array | Tensor, what: str = "features", *, least: in
         return features
     exact = features.to(torch.float64)
     if not features.is_floating_point() and float(exact.abs().amax()) >= 2.0**53:
-        message = (
-            f"{what} hold integers too large for float64: 2^53 or more; expected smaller ones; try to scale them down"
-        )
+        message = f"{what} are too large for float64: integers of 2^53 or more; try to scale them down"
         raise DataError(message, code="integers-too-large", array=what)
     return exact
 

@@ -19,7 +19,7 @@ RANKS = (32, 64, 96, 128, 192, 256, 384)
 PROBES, TARGETS = 48, 8192
 ORDERING_RANK = 8  # components by which rows are ordered
 
-# Seconds, of which only the ratios matter: a pair in a tile, each number in its product, a pair that passes it.
+# Seconds (only their ratios matter): a pair in a tile, each number in its product, a pair that passes it.
 _PAIR_COST, _NUMBER_COST, _CANDIDATE_COST = 2.5e-9, 2e-11, 2e-6
 _FEW_CANDIDATES = 16.0  # of a row: fewer are not worth a longer projection
 

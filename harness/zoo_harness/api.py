@@ -103,8 +103,8 @@ def layers(
 ) -> LayerScoring:
     """Score every feature layer of backbones and runs, from the pixels to the classifier's input.
 
-    ``backbones`` is a name, a record, a run, or the path of a run directory, or a sequence of these. ``options`` are those
-    of ``zoo layers``.
+    ``backbones`` is a name, a record, a run, or the path of a run directory, or a sequence of these. ``options`` are
+    those of ``zoo layers``.
     """
     from zoo_harness.runs.request import check_layers
 

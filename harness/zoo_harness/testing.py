@@ -232,7 +232,7 @@ def _check_stillness(still: dict[str, Tensor], training: dict[str, Tensor]) -> N
 
 @contextlib.contextmanager
 def _frozen_outputs(tuned: TunedNetwork) -> Iterator[dict[str, Tensor]]:
-    """Context manager that yields a fingerprint of each frozen module's output, up to the first trained module."""
+    """Context manager that yields fingerprints of frozen modules' outputs, before the first trained module runs."""
     import torch
 
     pattern = torch.cos(torch.arange(SAMPLED_VALUES, dtype=torch.float64))

@@ -14,7 +14,7 @@ from zoo_harness.records.run import EpochRecord
 
 
 class _ImagesDone(ProgressColumn):
-    """How many images of how many; nothing where they are not counted."""
+    """The number of images done, and of all; nothing if they are not counted."""
 
     def render(self, task: Task) -> Text:
         """Render the column."""
@@ -22,7 +22,7 @@ class _ImagesDone(ProgressColumn):
 
 
 class _Speed(ProgressColumn):
-    """Images a second, of late."""
+    """The latest number of images per second."""
 
     def render(self, task: Task) -> Text:
         """Render the column."""
@@ -30,7 +30,7 @@ class _Speed(ProgressColumn):
 
 
 class _TimeLeft(TimeRemainingColumn):
-    """The time left; nothing where it cannot be known."""
+    """The time left; nothing if it is unknown."""
 
     def render(self, task: Task) -> Text:
         """Render the column."""
@@ -38,7 +38,7 @@ class _TimeLeft(TimeRemainingColumn):
 
 
 class ProgressDisplay:
-    """Show what a run is doing, on standard error; a context manager, so that the bar goes whatever happens."""
+    """Show the progress of a run on standard error; a context manager, which removes the bar at the end."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
@@ -69,7 +69,7 @@ class ProgressDisplay:
         self._bar.stop()
 
     def stage(self, name: str, images: int) -> None:
-        """Begin a part of the work, of so many images (0 where they are not counted)."""
+        """Begin a part of the work on a number of images; 0 if they are not counted."""
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task(name, total=images or None)
@@ -89,7 +89,7 @@ class ProgressDisplay:
         self._console.print(f"warning: {line}", soft_wrap=True)
 
     def on_epoch(self, epoch: EpochRecord) -> None:
-        """Print an epoch's figures, and the best accuracy so far where it is another epoch's."""
+        """Print an epoch's figures, and the best accuracy so far if another epoch has it."""
         if self._best is None or epoch.evaluation_accuracy > self._best.evaluation_accuracy:
             self._best = epoch
         best = f"   best {self._best.evaluation_accuracy:.2%} (epoch {self._best.epoch})"

@@ -32,7 +32,7 @@ from zoo_harness.util.progress import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class Request(RunSettings):
-    """The checked settings of a run, and what it computes with."""
+    """The checked settings of a run, and its device, precision and seed."""
 
     compute: ComputeContext
 

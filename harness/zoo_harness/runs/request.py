@@ -1,4 +1,4 @@
-"""Check what a caller asks for, before torch is imported and before anything is written or fetched."""
+"""Check a request before torch is imported and before anything is written or fetched."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Checkpoint:
 class RunCall:
     """A call of ``zoo.evaluate`` or ``zoo.train``: names or records, and the options that were given.
 
-    ``command`` is what the record of the run says about how it was started.
+    ``command`` is the command that the record of the run shows.
     """
 
     backbone: str | Backbone | None
@@ -117,7 +117,7 @@ class RunCall:
 
 @dataclass(frozen=True)
 class CheckedRun:
-    """The settings of a run, and where it goes; ``options`` are the given ones, or those of the run to resume."""
+    """The settings of a run, and its directory; ``options`` are the given ones, or those of the run to resume."""
 
     settings: RunSettings
     options: StoredOptions

@@ -82,7 +82,7 @@ def resumed(directory: Path, asked: StoredOptions) -> StoredOptions:
 
 
 def _is_the_recipes(name: str, given: object, directory: Path) -> bool:
-    """Whether a training setting is what the run has without having been given it."""
+    """Whether a training setting equals that of the run, which has it from its recipe."""
     if name not in _OF_RECIPES:
         return False
     try:

@@ -1,4 +1,4 @@
-"""One run to look at: its record, history, scores, plots and model."""
+"""Read one run: its record, history, scores, plots and model."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class RunSeparation(SplitSeparation):
 class Run:
     """One run, read from its folder; nothing here changes the folder.
 
-    ``record`` is what ``run.json`` said when the run was opened. Two of the same folder are equal.
+    ``record`` is the content of ``run.json`` when the run was opened. Two runs of one folder are equal.
     """
 
     directory: Path

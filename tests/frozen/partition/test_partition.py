@@ -594,7 +594,9 @@ def test_cut_is_the_same_on_the_meta_device(partition: Partition) -> None:
 
 
 def test_cutting_and_trying_leave_no_trace() -> None:
-    tuned = tuned_network(Net(network_counts), IMAGES, "block", head=Head("fc"))
+    network = Net(network_counts)
+    network.again = nn.Sequential(network.frozen)  # a module with two names
+    tuned = tuned_network(network, IMAGES, "block", head=Head("fc"))
     tuned.train()
     gradient = torch.ones_like(tuned.network.fc.bias)
     tuned.network.fc.bias.grad = gradient

@@ -56,8 +56,7 @@ def preserve_attributes(network: nn.Module) -> Iterator[None]:
     finally:
         for held, originals in saved:
             counted += [name for name, value in originals.items() if _is_another_number(value, held.get(name))]
-            held.clear()
-            held.update(originals)
+            restore_dict(held, originals)
     if counted:
         raise CannotPartitionError(f"its forward method changes its own attribute {counted[0]!r}, which it may go by")
 
@@ -86,6 +85,12 @@ def write_buffers(network: nn.Module, saved: dict[str, Tensor]) -> None:
         for name, buffer in network.named_buffers():
             if name in saved and buffer.device.type != "meta":
                 buffer.copy_(saved[name])
+
+
+def restore_dict(held: dict[str, Any], originals: dict[str, Any]) -> None:
+    """Give a dictionary its original content, in place."""
+    held.clear()
+    held.update(originals)
 
 
 def tensors_in(value: object) -> list[Tensor]:

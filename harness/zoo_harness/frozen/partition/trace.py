@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -26,6 +25,7 @@ from zoo_harness.frozen.partition.side_effects import (
     preserve_attributes,
     preserve_random_states,
     random_states,
+    restore_dict,
     storage,
     tensors_in,
 )
@@ -100,13 +100,27 @@ def trace_network(network: nn.Module, images: Tensor, heads: set[nn.Module], opa
             return Trace(root, [node for node in graph.nodes if node.op != "output"], tracer.entered)
 
 
-def on_meta(network: nn.Module) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def on_meta(network: nn.Module) -> Iterator[None]:
     """Replace the network's tensors by ones without values while the body runs: running it then costs nothing."""
-    tensors = {name: torch.empty_like(buffer, device="meta") for name, buffer in network.named_buffers()}
-    for name, parameter in network.named_parameters():
-        empty = torch.empty_like(parameter, device="meta", requires_grad=False)
-        tensors[name] = nn.Parameter(empty, parameter.requires_grad)
-    return _reparametrize_module(network, tensors, tie_weights=True)
+    # Not torch.func.functional_call: it restores a module that has two names wrongly.
+    replacements: dict[Tensor, Tensor] = {}
+
+    def replacement(tensor: Tensor) -> Tensor:
+        if tensor not in replacements:
+            empty = torch.empty_like(tensor, device="meta", requires_grad=False)
+            learns = isinstance(tensor, nn.Parameter)
+            replacements[tensor] = nn.Parameter(empty, requires_grad=tensor.requires_grad) if learns else empty
+        return replacements[tensor]
+
+    with contextlib.ExitStack() as originals:
+        for module in network.modules():
+            held: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+            for tensors in held:
+                originals.callback(restore_dict, tensors, dict(tensors))
+                for name, tensor in [*tensors.items()]:
+                    tensors[name] = None if tensor is None else replacement(tensor)
+        yield
 
 
 @contextlib.contextmanager

@@ -99,8 +99,12 @@ def decode_split(
     classes: tuple[str, ...],
     name: str,
     transform: BatchTransform,
+    unreadable: dict[int, DataError] | None = None,
 ) -> tuple[ImageData, SplitRecord]:
-    """Decode the chosen images of a split; return them with their record."""
+    """Decode the chosen images of a split; return them with their record.
+
+    ``unreadable``: takes the error of each image that cannot be read, by its position; without it, the first is raised.
+    """
     chosen = select_images(split, indices)
     labels = np.asarray(chosen.labels, dtype=np.int64)
     digest = hashlib.sha256(labels.tobytes())
@@ -109,7 +113,7 @@ def decode_split(
         digest.update(f"{images.shape}".encode())
         digest.update(np.ascontiguousarray(images).data)
     else:
-        images, sized = _decode_files(chosen.images, transform, digest), True
+        images, sized = _decode_files(chosen.images, transform, digest, unreadable), True
     record = SplitRecord(
         split=name,
         images=len(labels),
@@ -129,10 +133,21 @@ def _check_array(images: NDArray[Any], name: str) -> NDArray[np.uint8]:
     return images
 
 
-def _decode_files(files: ImageFiles, transform: BatchTransform, digest: Any) -> NDArray[np.uint8]:
+def _decode_files(
+    files: ImageFiles, transform: BatchTransform, digest: Any, unreadable: dict[int, DataError] | None
+) -> NDArray[np.uint8]:
     images = _allocate((len(files), *transform.preprocessing.input_size, 3))
 
     def decode(index: int) -> NDArray[np.uint8]:
+        try:
+            return decode_one(index)
+        except DataError as error:
+            if unreadable is None:
+                raise
+            unreadable[index] = error
+            return np.empty((0, 0, 3), np.uint8)
+
+    def decode_one(index: int) -> NDArray[np.uint8]:
         pixels = np.array(files[index].convert("RGB"))
         with _named(files, index):
             images[index] = transform.resize_and_crop(torch.from_numpy(pixels)[None])[0].permute(1, 2, 0).numpy()

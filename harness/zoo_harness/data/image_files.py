@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError, UsageError
+from zoo.image_kinds import is_readable_image, readable_endings, remedy
 from zoo.picture import upright_grey_or_colour
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 LONGEST_ASPECT = 200
 
 """Of an image's sides: resized by the shorter one, a longer strip would take gigabytes."""
@@ -43,10 +43,15 @@ def _expanded(named: str | Path) -> Path:
 
 def _images_in(folder: Path) -> list[Path]:
     visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    found = [path for path in visible if path.suffix.lower() in IMAGE_ENDINGS and not path.is_dir()]
+    # Images of a kind that cannot be read here are tried too: the error says what to install.
+    found = [path for path in visible if (is_readable_image(path) or remedy(path)) and not path.is_dir()]
     if not found:
         deeper = "; it has folders, which are not looked into" if any(path.is_dir() for path in visible) else ""
-        raise UsageError(f"folder {str(folder)!r} has no image file ({', '.join(IMAGE_ENDINGS)}){deeper}")
+        raise UsageError(
+            f"folder {str(folder)!r} has no image file ({', '.join(readable_endings())}){deeper}",
+            code="no-image-file",
+            path=str(folder),
+        )
     return found
 
 
@@ -57,6 +62,7 @@ def read_image(path: Path) -> Image:
     """
     import PIL.Image
 
+    readable_endings()  # registers the installed plugins of Pillow
     try:
         if path.exists() and not path.is_file():
             raise DataError(f"{path} is not a regular file")
@@ -68,7 +74,12 @@ def read_image(path: Path) -> Image:
     except DataError:
         raise
     except PIL.UnidentifiedImageError as error:
-        raise DataError(f"{path} is not an image of a known format") from error
+        advice = remedy(path)
+        raise DataError(
+            f"{path} is not an image of a known format" + (f"; {advice}" if advice else ""),
+            code="image-undecodable",
+            path=str(path),
+        ) from error
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except Exception as error:  # Pillow's decoders let OSError, SyntaxError, struct.error and more through

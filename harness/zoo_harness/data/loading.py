@@ -6,15 +6,17 @@ when they are decoded, and only normalised after that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from zoo.dataset import Dataset, DatasetRequest, ImageSplit, LoadedDataset
+from zoo.dataset import AS_FOUND, Dataset, DatasetRequest, ImageSplit, LoadedDataset, ReadOptions
 from zoo.errors import DataError, UsageError
-from zoo_harness.data.decoding import ImageData, decode_split, select_images
+from zoo_harness.data.decoding import ImageData, select_images
+from zoo_harness.data.readable import UNREADABLE, check_columns, check_names, decode_readable, warnings_of
 from zoo_harness.data.subset import hold_out, smallest_class, subset_indices
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.records.run import DatasetRecord, SplitRecord
@@ -45,17 +47,18 @@ def load_data(
     balanced: Literal["train", "evaluation"] = "train",
     *,
     with_test: bool = False,
+    options: ReadOptions = AS_FOUND,
 ) -> RunData:
     """Load a data set, check it, take the subset and decode it.
 
     ``balanced``: the split that must have as many images of each class as the subset asks for; the other gives as many
     as its smallest class has. ``with_test``: where the evaluation split is held out of the training split, load the
-    data set's own as well, to be looked at when all is done.
+    data set's own as well, to be looked at when all is done. ``options``: how the loader reads.
 
     Raises :class:`~zoo.errors.DataError` for labels outside the classes, an empty class or an unreadable image, and
     :class:`~zoo.errors.UsageError` for a subset that the data cannot give.
     """
-    loaded = _load(dataset, argument, data_dir)
+    loaded = _load(dataset, argument, data_dir, options)
     called = f"{dataset.name}:{argument}" if argument else dataset.name
     train, evaluation, evaluation_name = _choose_splits(dataset, called, loaded, subset)
     whole = {"train": "training", "evaluation": evaluation_name}
@@ -63,10 +66,16 @@ def load_data(
         subset_indices(part, loaded.classes, subset, whole[name] if name == balanced else None)
         for name, part in (("train", train), ("evaluation", evaluation))
     )
-    train_data, train_record = decode_split(train, train_indices, loaded.classes, "train", transform)
-    evaluation_data, evaluation_record = decode_split(
-        evaluation, evaluation_indices, loaded.classes, evaluation_name, transform
-    )
+    skip, skipped = options.skip_unreadable, 0
+
+    def decode(split: ImageSplit, indices: NDArray[np.int64], called: str) -> tuple[ImageData, SplitRecord]:
+        nonlocal skipped
+        data, record, unreadable = decode_readable(split, indices, loaded.classes, called, transform, skip=skip)
+        skipped += unreadable
+        return data, record
+
+    train_data, train_record = decode(train, train_indices, "train")
+    evaluation_data, evaluation_record = decode(evaluation, evaluation_indices, evaluation_name)
     smallest = [
         ("training split", smallest_class(train_record)),
         ("evaluation split", smallest_class(evaluation_record)),
@@ -74,12 +83,15 @@ def load_data(
     test = test_record = None
     warnings = loaded.warnings
     if with_test and subset.val_fraction is not None:
-        found = _decode_test(dataset, loaded, subset, transform)
-        if found is None:
+        test_split = loaded.splits.get(dataset.evaluation_split)
+        if test_split is None:
             warnings += (_no_test_split(dataset, called, loaded),)
         else:
-            test, test_record = found
+            indices = subset_indices(test_split, loaded.classes, subset, must_have=None)
+            test, test_record = decode(test_split, indices, dataset.evaluation_split)
             smallest.append(("test split", smallest_class(test_record)))
+    warnings += warnings_of(loaded, skipped)
+    counts = {**loaded.skipped, UNREADABLE: loaded.skipped.get(UNREADABLE, 0) + skipped}
     record = DatasetRecord(
         name=dataset.name,
         title=_title(dataset, argument),
@@ -93,22 +105,14 @@ def load_data(
         train=train_record,
         evaluation=evaluation_record,
         test=test_record,
+        reading=loaded.reading,
+        skipped={kind: count for kind, count in counts.items() if count},
         per_class=subset.per_class,
         limit=subset.limit,
         val_fraction=subset.val_fraction,
         subset=subset.in_words(*smallest),
     )
     return RunData(train_data, evaluation_data, record, warnings, test)
-
-
-def _decode_test(
-    dataset: Dataset, loaded: LoadedDataset, subset: Subset, transform: BatchTransform
-) -> tuple[ImageData, SplitRecord] | None:
-    split = loaded.splits.get(dataset.evaluation_split)
-    if split is None:
-        return None
-    indices = subset_indices(split, loaded.classes, subset, must_have=None)
-    return decode_split(split, indices, loaded.classes, dataset.evaluation_split, transform)
 
 
 def _no_test_split(dataset: Dataset, called: str, loaded: LoadedDataset) -> str:
@@ -125,13 +129,14 @@ def _title(dataset: Dataset, argument: str | None) -> str:
     return f"{dataset.title} {Path(argument).expanduser().resolve().name if dataset.argument == 'PATH' else argument}"
 
 
-def _load(dataset: Dataset, argument: str | None, data_dir: Path | None) -> LoadedDataset:
-    if data_dir is not None and not data_dir.is_dir():
+def _load(dataset: Dataset, argument: str | None, data_dir: Path | None, options: ReadOptions) -> LoadedDataset:
+    if data_dir is not None and not data_dir.exists():
         raise UsageError(f"--data-dir {str(data_dir)!r}: no such folder")
+    check_columns(dataset, options)
     loader = dataset.loader
     if isinstance(loader, str):
         loader = load_function(loader, f"dataset {dataset.name!r}: loader")
-    loaded: LoadedDataset = loader(DatasetRequest(argument, data_dir))
+    loaded: LoadedDataset = loader(DatasetRequest(argument, data_dir, options))
     if len(loaded.classes) < 2:
         raise DataError(f"dataset {dataset.call!r} has {len(loaded.classes)} class(es); at least 2 are needed")
     if dataset.classes is not None and tuple(loaded.classes) != dataset.classes:
@@ -140,7 +145,8 @@ def _load(dataset: Dataset, argument: str | None, data_dir: Path | None) -> Load
         raise DataError(f"{loaded.source} has no split 'train', only {', '.join(loaded.splits) or 'none'}")
     for name, split in loaded.splits.items():
         _check_labels(split, loaded.classes, f"split {name!r} of {loaded.source}")
-    return loaded
+    classes, warnings = check_names(loaded)
+    return replace(loaded, classes=classes, warnings=loaded.warnings + warnings)
 
 
 def _check_labels(split: ImageSplit, classes: tuple[str, ...], where: str) -> None:

@@ -95,7 +95,7 @@ def check_device_name(name: str) -> str:
 
 def check_folders(dataset: Dataset, argument: str | None, data_dir: Path | None) -> None:
     """Raise :class:`~zoo.errors.UsageError` where a data set's files are looked for in a folder that is not there."""
-    if data_dir is not None and not data_dir.is_dir():
-        raise UsageError(f"--data-dir {str(data_dir)!r}: no such folder")
+    if data_dir is not None and not data_dir.is_dir() and not (dataset.data_file and data_dir.is_file()):
+        raise UsageError(f"--data-dir {str(data_dir)!r}: no such folder", code="missing-folder", path=str(data_dir))
     if dataset.argument == "PATH" and argument and not Path(argument).expanduser().exists():
-        raise UsageError(f"dataset {dataset.name}:{argument}: no such folder {argument!r}")
+        raise UsageError(f"dataset {dataset.name}:{argument}: no such file or folder {argument!r}")

@@ -94,7 +94,8 @@ class DatasetRecord(Record):
     """The data, down to the digest of what was really read; ``subset`` says in words what was left out.
 
     ``test`` is the data set's own test split where a part of the training split is the evaluation split, and the test
-    split was kept for the end.
+    split was kept for the end. ``reading`` says how the files were read, such as which folder is which split;
+    ``skipped`` counts what was left out, by kind.
     """
 
     name: str
@@ -109,6 +110,8 @@ class DatasetRecord(Record):
     train: SplitRecord
     evaluation: SplitRecord
     test: SplitRecord | None = None
+    reading: tuple[str, ...] = ()
+    skipped: dict[str, int] = {}
     per_class: int | None
     limit: int | None
     val_fraction: float | None

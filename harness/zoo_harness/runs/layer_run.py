@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from zoo.backbone import Backbone, FeatureLayer, Preprocessing
+from zoo.dataset import ReadOptions
 from zoo.errors import UsageError
 from zoo.weights import WeightSource
 from zoo_harness.checkpoints.load import load_folder
@@ -32,6 +33,7 @@ from zoo_harness.records.subset import Subset
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
 from zoo_harness.runs.layer_request import LayerRequest
+from zoo_harness.runs.reporter import Reporter
 from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.progress import Progress
 
@@ -122,7 +124,7 @@ class LayerScoring:
         return self.record
 
 
-def score_all_layers(request: LayerRequest, progress: Progress) -> LayerScoring:
+def score_all_layers(request: LayerRequest, progress: Reporter) -> LayerScoring:
     """Score every layer of every subject, and write ``layers.json`` and ``layers.png``."""
     options = request.options
     keep_freed_memory()
@@ -144,7 +146,7 @@ def score_all_layers(request: LayerRequest, progress: Progress) -> LayerScoring:
 
 
 def _curves(
-    subjects: Sequence[Subject], request: LayerRequest, compute: ComputeContext, scoring: Scoring, progress: Progress
+    subjects: Sequence[Subject], request: LayerRequest, compute: ComputeContext, scoring: Scoring, progress: Reporter
 ) -> Iterator[Curve]:
     """The curve of every subject on every split that is wanted, one after the other."""
     splits, subset = request.options["split"], request.subset
@@ -152,7 +154,20 @@ def _curves(
         progress.stage(f"loading {request.dataset.title}", 0)
         balanced: Literal["train", "evaluation"] = "evaluation" if splits == "test" else "train"
         transform = BatchTransform(subject.preprocessing)
-        data = load_data(request.dataset, request.argument, request.data_dir, subset, transform, balanced)
+        data = load_data(
+            request.dataset,
+            request.argument,
+            request.data_dir,
+            subset,
+            transform,
+            balanced,
+            options=ReadOptions.of(request.options),
+        )
+        if subject is subjects[0]:
+            for line in data.record.reading:
+                progress.log(line)
+            for line in data.warnings:
+                progress.warn(line)
         subject.network.to(compute.device)
         subject.network.to(memory_format=torch.channels_last)
         for split in ("train", "test") if splits == "both" else (splits,):

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from zoo.backbone import Backbone, FeatureLayer, Preprocessing, Training, Tuning
-from zoo.dataset import Dataset
+from zoo.dataset import AS_FOUND, Dataset, ReadOptions
 from zoo.errors import DeclarationError, UsageError
 from zoo.weights import WeightSource
 from zoo_harness.compute.context import ComputeContext
@@ -56,6 +56,7 @@ class Request:
     command: tuple[str, ...]
     with_test: bool = False
     layer_curve: bool = True
+    options: ReadOptions = AS_FOUND
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
         request.subset,
         BatchTransform(preprocessing),
         with_test=request.with_test,
+        options=request.options,
     )
     if request.training.epochs and len(data.train) < 2:
         raise UsageError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.backbone import Backbone, FeatureLayer, Training, Tuning
-from zoo.dataset import Dataset
+from zoo.dataset import Dataset, ReadOptions
 from zoo.errors import UsageError
 from zoo.registry import load_registry
 from zoo.weights import WeightSource
@@ -106,6 +106,7 @@ class CheckedRun:
             command=self.command,
             with_test=self.options.from_scratch,
             layer_curve=values["layer_curve"],
+            options=ReadOptions.of(values),
         )
 
 

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 
 from zoo.backbone import FeatureLayer
-from zoo.dataset import Dataset
+from zoo.dataset import AS_FOUND, Dataset, ReadOptions
 from zoo.errors import UsageError
 from zoo_harness.checkpoints.loaded_model import LoadedModel
 from zoo_harness.compute.context import ComputeContext
@@ -67,6 +67,7 @@ class RescoreRequest:
     subset: Subset
     layer: FeatureLayer
     compute: ComputeContext
+    options: ReadOptions = AS_FOUND
 
 
 class Figure(Record):
@@ -133,6 +134,7 @@ def load_scored_data(request: RescoreRequest, progress: Progress) -> RunData:
         request.subset,
         BatchTransform(record.settings.preprocessing),
         with_test=record.dataset.test is not None,
+        options=request.options,
     )
     _check_classes(record.dataset.classes, data.record)
     return data

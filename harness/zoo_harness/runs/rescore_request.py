@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.backbone import FeatureLayer
-from zoo.dataset import Dataset
+from zoo.dataset import Dataset, ReadOptions
 from zoo.errors import UnknownNameError, UsageError
 from zoo.registry import load_registry
 from zoo_harness.records import option_checks
 from zoo_harness.records.file_names import RECORD
-from zoo_harness.records.options import RescoreOptions
+from zoo_harness.records.options import EvalOptions, RescoreOptions
 from zoo_harness.records.run import RunRecord, read_run, record_file
 from zoo_harness.records.stored_options import OPTIONS, read_options
 from zoo_harness.records.subset import Subset
@@ -41,7 +41,7 @@ def check_rescore(given: RescoreOptions) -> None:
     option_checks.check_seed(given.get("seed") or 0)
     option_checks.check_device_name(given.get("device", "auto"))
     data_dir, out = given.get("data_dir"), given.get("out")
-    if data_dir is not None and not data_dir.expanduser().is_dir():
+    if data_dir is not None and not data_dir.expanduser().exists():
         raise UsageError(f"--data-dir {str(data_dir)!r}: no such folder", code="missing-folder")
     if out is not None:
         RunDirectory(out.expanduser()).check()
@@ -66,6 +66,8 @@ def rescore_checkpoint(
         model = load_folder(checkpoint.folder, choose_device(given.get("device", "auto")))
         request = _request(checkpoint, model, layer, dataset, given, reporter)
         data = load_scored_data(request, reporter)
+        for line in data.record.reading:
+            reporter.log(line)
         for warning in data.warnings:
             reporter.warn(warning)
         evaluation = data.record.evaluation
@@ -104,6 +106,7 @@ def _request(
     record, data_dir = model.record, given.get("data_dir")
     data_dir = data_dir.expanduser() if data_dir else None
     argument: str | None = None
+    options = ReadOptions.of({**_recorded_options(checkpoint, named=dataset), **given})
     if not isinstance(dataset, Dataset):
         named, data_dir = _data(checkpoint, record, dataset, data_dir)
         dataset, argument = load_registry().dataset(named)
@@ -126,7 +129,14 @@ def _request(
             seed=record.settings.seed if seed is None else seed,
             deterministic=given.get("deterministic", False),
         ),
+        options=options,
     )
+
+
+def _recorded_options(checkpoint: Checkpoint, named: object) -> EvalOptions:
+    """Return the options of a run on this machine, if its own data set is read again."""
+    kept = record_file(checkpoint.folder).name != RECORD and (checkpoint.folder / OPTIONS).is_file()
+    return read_options(checkpoint.folder).given if kept and named is None else {}
 
 
 def _data(checkpoint: Checkpoint, record: RunRecord, named: str | None, folder: Path | None) -> tuple[str, Path | None]:

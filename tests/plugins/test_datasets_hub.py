@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -23,7 +25,7 @@ import PIL.Image
 import pyarrow.parquet
 import pytest
 
-from zoo import DataError, DatasetRequest, UnreachableError, UsageError, picture
+from zoo import DataError, DatasetRequest, UnreachableError, UsageError, picture, reachability
 from zoo.dataset import ReadOptions
 from zoo.reachability import why_unreachable
 from zoo_plugins.hub_dataset import HubCopy, load
@@ -329,12 +331,33 @@ def test_an_unreachable_hub_is_told_at_once_and_quietly(capfd: pytest.CaptureFix
 @pytest.mark.usefixtures("no_hub")
 def test_what_keeps_the_network_from_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "does not resolve" in (why_unreachable("https://hub.invalid") or "")
-    assert why_unreachable("http://127.0.0.1:9") is None
+    assert "127.0.0.1 does not answer" in (why_unreachable("http://127.0.0.1:9") or "")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"127.0.0.1:{server.getsockname()[1]}"
+        assert why_unreachable(f"http://{place}/path") is None
+        monkeypatch.setenv("https_proxy", f"http://{place}")
+        assert why_unreachable("https://hub.invalid") is None, "the proxy resolves the name"
     monkeypatch.setenv("https_proxy", "http://proxy.invalid:3128")
-    assert why_unreachable("https://hub.invalid") is None
+    assert "proxy proxy.invalid does not resolve" in (why_unreachable("https://hub.invalid") or "")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert why_unreachable("https://hub.invalid") == "HF_HUB_OFFLINE is set"
     assert reach_advice("files") == "pass --data-dir FOLDER with files, or unset HF_HUB_OFFLINE to have it fetched"
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_a_server_that_says_nothing_is_given_up_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reachability, "PATIENCE", 0.3)
+    with socket.socket() as server, contextlib.ExitStack() as waiting:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(8):  # as many as it lets wait; the system then drops further connections
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        start = time.monotonic()
+        reason = why_unreachable(f"http://127.0.0.1:{server.getsockname()[1]}")
+    assert "does not answer" in (reason or "")
+    assert time.monotonic() - start < 3
 
 
 @pytest.mark.usefixtures("no_hub")

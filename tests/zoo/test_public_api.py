@@ -17,7 +17,7 @@ HEAVY = {
     "safetensors", "transformers", "jinja2",
 }  # fmt: skip
 SUBMODULES = (
-    "architecture", "backbone", "dataset", "errors", "fields", "hookspecs", "reachability", "registry", "testing",
+    "architecture", "backbone", "class_names", "dataset", "errors", "fields", "hookspecs", "image_kinds", "reachability", "registry", "testing",
     "weight_paths", "weights",
 )  # fmt: skip
 

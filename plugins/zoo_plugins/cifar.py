@@ -90,12 +90,12 @@ _CIFAR100 = _Edition(
 
 
 def load_cifar10(request: DatasetRequest) -> LoadedDataset:
-    """Both splits, colour ``(N, 32, 32, 3)``; with ``--data-dir`` from there alone: a folder or an archive."""
+    """Both splits, colour ``(N, 32, 32, 3)``; with ``--data-dir`` from that folder or archive alone."""
     return _load(_CIFAR10, request)
 
 
 def load_cifar100(request: DatasetRequest) -> LoadedDataset:
-    """Both splits, fine labels, colour ``(N, 32, 32, 3)``; with ``--data-dir`` from there alone: a folder or an archive."""
+    """Both splits, fine labels, colour ``(N, 32, 32, 3)``; with ``--data-dir`` from that folder or archive alone."""
     return _load(_CIFAR100, request)
 
 

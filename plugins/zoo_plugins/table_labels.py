@@ -45,7 +45,8 @@ def read_labels(table: Table, column: str, rows: Sequence[int]) -> TableLabels:
     numbers = _numbers(values)
     if numbers is None:
         names = [normalised(str(value)) for value in values]
-        classes, warnings = sorted(set(names)), ()
+        warnings: tuple[str, ...] = ()
+        classes = sorted(set(names))
     else:
         _refuse_fractions(table, rows, numbers, where)
         names, warnings = _numbered_names(values, where)

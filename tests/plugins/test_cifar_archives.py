@@ -129,7 +129,7 @@ def test_paths_and_links_in_an_archive_lead_nowhere(tmp_path: Path) -> None:
     archive = hostile(
         tmp_path / "a.tar.gz",
         (member("../../escaped"), b"out"),
-        (member("/tmp/escaped"), b"out"),
+        (member("/escaped"), b"out"),
         (member("cifar-10-batches-bin/batches.meta.txt", tarfile.SYMTYPE, str(secret)), b""),
         (member("cifar-10-batches-bin/data_batch_1.bin", tarfile.FIFOTYPE), b""),
     )

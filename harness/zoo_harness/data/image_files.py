@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError, UsageError
-from zoo.image_kinds import is_readable_image, readable_endings, remedy
+from zoo.image_kinds import has_pages, is_readable_image, readable_endings, remedy
 from zoo.picture import upright_grey_or_colour
 
 if TYPE_CHECKING:
@@ -55,10 +55,11 @@ def _images_in(folder: Path) -> list[Path]:
     return found
 
 
-def read_image(path: Path) -> Image:
+def read_image(path: Path, on_pages: Callable[[], object] | None = None) -> Image:
     """The image of a file, upright, in mode ``L`` or ``RGB``.
 
-    Raises :class:`~zoo.errors.DataError` that names the file where it cannot be read, is no image or a long strip.
+    ``on_pages`` is called for a file of several pages or frames, of which this is the first. Raises
+    :class:`~zoo.errors.DataError` that names the file where it cannot be read, is no image or a long strip.
     """
     import PIL.Image
 
@@ -70,6 +71,8 @@ def read_image(path: Path) -> Image:
             warnings.simplefilter("ignore")  # Pillow's, of metadata and of size: what cannot be used is an error
             with PIL.Image.open(path) as image:
                 _refuse_strips(path, image.size)
+                if on_pages is not None and has_pages(image):
+                    on_pages()
                 return upright_grey_or_colour(image)
     except DataError:
         raise

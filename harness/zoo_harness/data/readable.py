@@ -78,9 +78,10 @@ def check_columns(dataset: Dataset, options: ReadOptions) -> None:
     """Raise :class:`~zoo.errors.UsageError` for a column that is named for a data set without columns to name."""
     for name in options.given:
         if name != "skip_unreadable" and name not in dataset.options:  # unreadable files occur in any data set
-            takes = ", ".join(f"--{each.replace('_', '-')}" for each in dataset.options) or "no such option"
+            takes = ", ".join(f"--{each.replace('_', '-')}" for each in dataset.options)
             raise UsageError(
-                f"--{name.replace('_', '-')} is not for dataset {dataset.name!r}; expected {takes}; leave it out",
+                f"--{name.replace('_', '-')} is not for dataset {dataset.name!r}, which "
+                f"{f'takes {takes}' if takes else 'has no columns to name'}; leave it out",
                 code="option-unused",
                 option=name,
             )

@@ -6,9 +6,9 @@ Nothing here imports numpy or torch; a loader imports them when it is called.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic.dataclasses import dataclass
@@ -21,8 +21,40 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReadOptions:
+    """How a loader reads images and labels; a data set names in :attr:`Dataset.options` the columns that it takes.
+
+    ``image_column``, ``label_column`` and ``split_column`` name columns of a table. ``skip_unreadable``: continue
+    without the images that cannot be read, and count them.
+
+    >>> ReadOptions.of({"label_column": "kind", "seed": 1}).given
+    {'label_column': 'kind'}
+    """
+
+    image_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    skip_unreadable: bool = False
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> ReadOptions:
+        """Take the fields of this class out of options; those that are missing or ``None`` keep their defaults."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: values[name] for name in names if values.get(name) is not None})
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that differ from their defaults."""
+        values = {field.name: (getattr(self, field.name), field.default) for field in dataclasses.fields(self)}
+        return {name: value for name, (value, default) in values.items() if value != default}
+
+
+AS_FOUND = ReadOptions()
+
+
+@dataclasses.dataclass(frozen=True)
 class DatasetRequest:
-    """The arguments of a loader: the text after the colon of ``name:argument``, and ``--data-dir``.
+    """The arguments of a loader: the text after the colon of ``name:argument``, ``--data-dir``, and how to read.
 
     >>> DatasetRequest(argument="someone/flowers").data_dir is None
     True
@@ -30,12 +62,15 @@ class DatasetRequest:
 
     argument: str | None = None
     data_dir: Path | None = None
+    options: ReadOptions = AS_FOUND
 
 
 class ImageFiles(Protocol):
     """Images of any sizes, decoded on access.
 
-    A class that several threads may read at once sets ``concurrent = True``.
+    A class that several threads may read at once sets ``concurrent = True``. A class that may hold files of several
+    pages or frames keeps the indices of those it decoded in a set ``multi_page``; zoo warns that only the first page
+    was used.
     """
 
     def __len__(self) -> int:
@@ -65,7 +100,9 @@ class LoadedDataset:
     """The result of a loader: the class names in label order, the splits by name, and their source.
 
     ``revision`` is the version of the source (a Hub commit, a package version), or ``None``. ``warnings`` are lines for
-    the user, for example about files that were left out.
+    the user, for example about files that were left out. ``reading`` are lines that say how the data were read, such as
+    which folder is which split; ``skipped`` counts the files that were left out, by kind. Both are recorded, and
+    records are published, so they name no folder outside of the data set.
 
     >>> LoadedDataset(("cat", "dog"), {}, source="a folder").revision is None
     True
@@ -76,6 +113,8 @@ class LoadedDataset:
     source: str
     revision: str | None = None
     warnings: tuple[str, ...] = ()
+    reading: tuple[str, ...] = ()
+    skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 DatasetLoader = Callable[[DatasetRequest], LoadedDataset]
@@ -89,7 +128,8 @@ class Dataset:
     ``module:function``, which is imported when the data set is used. ``argument`` describes the argument of a data set
     that needs one, such as ``imagefolder:PATH``. ``classes`` is ``None`` if only the loader knows them.
     ``evaluation_split`` is the split that a run validates on and reports; for CIFAR-10 that is the test split, as in
-    the studies.
+    the studies. ``options`` names the columns of :class:`ReadOptions` that the loader takes; others are refused.
+    ``data_file``: ``--data-dir`` may also be a file, such as an archive.
 
     >>> Dataset(name="blobs", title="Blobs", loader="my_package.data:load", classes=None,
     ...         license=None, citation=None).call
@@ -106,6 +146,8 @@ class Dataset:
     hub_id: HubId | None = None
     sizes: dict[Text, Annotated[int, Field(gt=0)]] | None = None
     evaluation_split: Text = "test"
+    options: tuple[Literal["image_column", "label_column", "split_column"], ...] = ()
+    data_file: bool = False
 
     @field_validator("classes")
     @classmethod

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import socket
+import threading
 from urllib.parse import urlsplit
-from urllib.request import getproxies
+from urllib.request import getproxies, proxy_bypass
+
+PATIENCE = 5.0
+"""Seconds to wait for a server before it counts as out of reach."""
 
 
 def network_advice() -> str:
@@ -23,20 +27,52 @@ def network_advice() -> str:
 def why_unreachable(url: str) -> str | None:
     """Return the reason why the host of ``url`` is unreachable, or ``None`` if it may answer.
 
-    Only the host's name is resolved, which takes no time: the Hub's client would retry for some twenty seconds before
-    it fails. Behind a proxy nothing is checked, because names need not resolve on this machine.
+    This takes at most :data:`PATIENCE` seconds. It resolves the host's name, and opens and closes a connection; behind
+    a proxy, to the proxy. The Hub's client would retry for up to a minute before it fails.
 
-    >>> why_unreachable("https://localhost/")
+    >>> why_unreachable("https://localhost.invalid/").partition(",")[0]
+    'no network: host localhost.invalid does not resolve'
     """
     from huggingface_hub import is_offline_mode
 
     if is_offline_mode():
         return "HF_HUB_OFFLINE is set"
-    host = urlsplit(url).hostname
-    if host is None or {"http", "https", "all"} & getproxies().keys():
+    parts = urlsplit(url)
+    if parts.hostname is None:
         return None
-    try:
-        socket.getaddrinfo(host, None)
-    except OSError as error:
-        return f"no network: host {host} does not resolve, {error.strerror or error}"
-    return None
+    proxies = {} if proxy_bypass(parts.hostname) else getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    asked = urlsplit(proxy if "//" in proxy else f"//{proxy}") if proxy else parts
+    kind = "proxy" if proxy else "host"
+    return _ask(kind, asked.hostname, asked.port or (443 if asked.scheme == "https" else 80))
+
+
+def _ask(kind: str, host: str | None, port: int) -> str | None:
+    """Try to connect; a resolver that does not answer cannot be stopped, so it is left to a thread."""
+    reasons: list[str | None] = []
+
+    def connect() -> None:
+        try:
+            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            reasons.append(f"{kind} {host} does not resolve, {getattr(error, 'strerror', None) or error}")
+            return
+        try:
+            for index, (family, *_rest, address) in enumerate(addresses[:4]):
+                with socket.socket(family, socket.SOCK_STREAM) as connection:
+                    connection.settimeout(PATIENCE)
+                    try:
+                        connection.connect(address)
+                        break
+                    except OSError:
+                        if index + 1 == len(addresses[:4]):
+                            raise
+            reasons.append(None)
+        except OSError as error:
+            reasons.append(f"{kind} {host} does not answer, {error.strerror or error}")
+
+    asking = threading.Thread(target=connect, daemon=True)
+    asking.start()
+    asking.join(PATIENCE)
+    reason = reasons[0] if reasons else f"{kind} {host} does not answer within {PATIENCE:g} seconds"
+    return f"no network: {reason}" if reason else None

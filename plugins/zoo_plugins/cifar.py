@@ -19,6 +19,8 @@ from zoo.dataset import DatasetRequest, ImageSplit, LoadedDataset
 from zoo.errors import DataError
 from zoo.reachability import why_unreachable
 from zoo_plugins.cifar_batches import as_text, read_batch
+from zoo_plugins.cifar_binary import read_binary_batch, read_class_names
+from zoo_plugins.cifar_files import CifarFiles, check_md5, read_archive
 from zoo_plugins.datasets import CIFAR10_CLASSES, CIFAR10_HUB_ID, CIFAR100_CLASSES, CIFAR100_HUB_ID
 from zoo_plugins.hub_dataset import HubCopy
 from zoo_plugins.labels import checked_split
@@ -34,6 +36,21 @@ class _Edition:
     labels_key: str
     classes: tuple[str, ...]
     hub: HubCopy
+    binary: _Binary
+    most: int  # bytes of the largest file, twice over
+
+
+@dataclasses.dataclass(frozen=True)
+class _Binary:
+    """The binary version, which torchvision does not know."""
+
+    folder: str
+    train: tuple[str, ...]
+    test: str
+    names: str
+    labels: int  # bytes before the pixels of a record
+    archive: str
+    md5: str
 
 
 _CIFAR10 = _Edition(
@@ -42,6 +59,16 @@ _CIFAR10 = _Edition(
     labels_key="labels",
     classes=CIFAR10_CLASSES,
     hub=HubCopy(CIFAR10_HUB_ID, columns=("img", "label"), classes=CIFAR10_CLASSES),
+    binary=_Binary(
+        folder="cifar-10-batches-bin",
+        train=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
+        test="test_batch.bin",
+        names="batches.meta.txt",
+        labels=1,
+        archive="cifar-10-binary.tar.gz",
+        md5="c32a1d4ab5d03f1284b67883e8d87530",
+    ),
+    most=64 * 2**20,
 )
 _CIFAR100 = _Edition(
     name="cifar100",
@@ -49,16 +76,26 @@ _CIFAR100 = _Edition(
     labels_key="fine_labels",
     classes=CIFAR100_CLASSES,
     hub=HubCopy(CIFAR100_HUB_ID, columns=("img", "fine_label"), classes=CIFAR100_CLASSES),
+    binary=_Binary(
+        folder="cifar-100-binary",
+        train=("train.bin",),
+        test="test.bin",
+        names="fine_label_names.txt",
+        labels=2,
+        archive="cifar-100-binary.tar.gz",
+        md5="03b5dce01913d631647c71ecec9e9cb8",
+    ),
+    most=320 * 2**20,
 )
 
 
 def load_cifar10(request: DatasetRequest) -> LoadedDataset:
-    """Load both splits, colour ``(N, 32, 32, 3)``; with ``--data-dir`` only from there."""
+    """Load both splits, colour ``(N, 32, 32, 3)``; with ``--data-dir`` only from that folder or archive."""
     return _load(_CIFAR10, request)
 
 
 def load_cifar100(request: DatasetRequest) -> LoadedDataset:
-    """Load both splits, fine labels, colour ``(N, 32, 32, 3)``; with ``--data-dir`` only from there."""
+    """Load both splits as :func:`load_cifar10` does, with the fine labels."""
     return _load(_CIFAR100, request)
 
 
@@ -74,17 +111,38 @@ def _load(edition: _Edition, request: DatasetRequest) -> LoadedDataset:
             edition.hub.online,
             lambda: _from_home_server(edition),
         ]
-    advice = reach_advice(f"{edition.layout.base_folder} in it, as torchvision unpacks it")
+    advice = reach_advice(f"{edition.layout.base_folder} in it, or the archive {edition.layout.filename}")
     return first_found(f"data set {edition.name}", locations, advice)
 
 
 def _from_folder(edition: _Edition, root: Path) -> LoadedDataset:
-    meta_file = edition.layout.meta["filename"]
-    for folder in (root / edition.layout.base_folder, root):
-        if (folder / meta_file).is_file():
-            return _read_folder(edition, folder)
-    reason = f"neither {edition.layout.base_folder} nor {meta_file} in it" if root.is_dir() else "no such folder"
-    raise NotHere(f"folder {root}", reason)
+    """Read the unpacked files in a folder or below, or an archive: either version, the python version first."""
+    layout, binary = edition.layout, edition.binary
+    if root.is_file():
+        return _from_archive(edition, root)
+    for folder in (root / layout.base_folder, root):
+        if (folder / layout.meta["filename"]).is_file():
+            published = [*layout.train_list, *layout.test_list]
+            return _read_python(edition, CifarFiles(folder, warnings=check_md5(folder, published)))
+    for folder in (root / binary.folder, root):
+        if (folder / binary.train[0]).is_file():
+            return _read_binary(edition, CifarFiles(folder))
+    for archive in (root / layout.filename, root / binary.archive):
+        if archive.is_file():
+            return _from_archive(edition, archive)
+    sought = f"neither {layout.base_folder} nor {layout.meta['filename']} in it, nor {binary.folder} or an archive"
+    raise NotHere(f"folder {root}", sought if root.is_dir() else "no such folder")
+
+
+def _from_archive(edition: _Edition, path: Path) -> LoadedDataset:
+    layout, binary = edition.layout, edition.binary
+    python = [layout.meta["filename"], *(name for name, _digest in (*layout.train_list, *layout.test_list))]
+    wanted = [*python, *binary.train, binary.test, binary.names]
+    published = {layout.meta["filename"]: layout.tgz_md5, binary.train[0]: binary.md5}
+    files = read_archive(path, wanted, edition.most, published)
+    if layout.meta["filename"] in files.contents:
+        return _read_python(edition, files)
+    return _read_binary(edition, files)
 
 
 def _from_home_server(edition: _Edition) -> LoadedDataset:
@@ -105,34 +163,51 @@ def _from_home_server(edition: _Edition) -> LoadedDataset:
     return dataclasses.replace(found, source=url)
 
 
-def _read_folder(edition: _Edition, folder: Path) -> LoadedDataset:
-    _check_classes(edition, folder / edition.layout.meta["filename"])
-    files = {"train": edition.layout.train_list, "test": edition.layout.test_list}
+def _read_python(edition: _Edition, files: CifarFiles) -> LoadedDataset:
+    meta = edition.layout.meta
+    names = _batch(edition, files, meta["filename"]).get(meta["key"])
+    if not isinstance(names, list):
+        names = [str(names)]
+    _check_classes(edition, tuple(map(as_text, names)), files.called(meta["filename"]), meta["key"])
+    lists = {"train": edition.layout.train_list, "test": edition.layout.test_list}
     splits = {
-        split: _read_split(edition, [folder / name for name, _digest in listed]) for split, listed in files.items()
+        split: _joined(_read_part(edition, files, name) for name, _digest in listed) for split, listed in lists.items()
     }
-    return LoadedDataset(edition.classes, splits, source=f"folder {folder.resolve()}")
+    return LoadedDataset(edition.classes, splits, source=files.source, warnings=files.warnings)
 
 
-def _check_classes(edition: _Edition, path: Path) -> None:
-    key = edition.layout.meta["key"]
-    names = read_batch(path).get(key)
-    if not isinstance(names, list) or tuple(map(as_text, names)) != edition.classes:
+def _read_binary(edition: _Edition, files: CifarFiles) -> LoadedDataset:
+    binary = edition.binary
+    names = read_class_names(files, binary.names)
+    _check_classes(edition, names, files.called(binary.names), "its lines")
+    splits = {
+        split: _joined(read_binary_batch(files, name, binary.labels, edition.classes, edition.most) for name in listed)
+        for split, listed in (("train", binary.train), ("test", (binary.test,)))
+    }
+    return LoadedDataset(edition.classes, splits, source=files.source, warnings=files.warnings)
+
+
+def _check_classes(edition: _Edition, names: tuple[str, ...], where: str, key: str) -> None:
+    if names != edition.classes:
         raise DataError(
-            f"{path} names the classes {names} under {key!r}; expected those of {edition.name}",
+            f"{where} names the classes {list(names)} under {key!r}; expected those of {edition.name}",
             code="class-mismatch",
-            path=str(path),
+            path=where,
         )
 
 
-def _read_split(edition: _Edition, paths: Iterable[Path]) -> ImageSplit:
-    parts = [_read_part(edition, path) for path in paths]
+def _batch(edition: _Edition, files: CifarFiles, name: str) -> dict[str, Any]:
+    return read_batch(Path(files.called(name)), files.read(name, edition.most))
+
+
+def _joined(parts: Iterable[ImageSplit]) -> ImageSplit:
+    parts = list(parts)
     images = np.concatenate([part.images for part in parts])
     return ImageSplit(images=images, labels=np.concatenate([part.labels for part in parts]))
 
 
-def _read_part(edition: _Edition, path: Path) -> ImageSplit:
-    batch = read_batch(path)
+def _read_part(edition: _Edition, files: CifarFiles, name: str) -> ImageSplit:
+    path, batch = files.called(name), _batch(edition, files, name)
     missing = {"data", edition.labels_key} - batch.keys()
     if missing:
         raise DataError(
@@ -147,4 +222,4 @@ def _read_part(edition: _Edition, path: Path) -> ImageSplit:
             f"{path} holds data of {found}; expected uint8 (N, {np.prod(_SHAPE)})", code="image-array", path=str(path)
         )
     images = np.ascontiguousarray(rows.reshape(-1, *_SHAPE).transpose(0, 2, 3, 1))
-    return checked_split(images, batch[edition.labels_key], edition.classes, str(path))
+    return checked_split(images, batch[edition.labels_key], edition.classes, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,15 @@ import numpy as np
 from zoo.errors import DataError
 
 
-def read_batch(path: Path) -> dict[str, Any]:
-    """Read the dictionary in a batch file, written by Python 2 or 3, with text keys.
+def read_batch(path: Path, content: bytes | None = None) -> dict[str, Any]:
+    """Read the dictionary in a batch file, or in its content, written by Python 2 or 3, with text keys.
 
     Raises :class:`~zoo.errors.DataError`, which names the path, if the file is missing, damaged or no dictionary, or
     needs anything but numpy arrays.
     """
     try:
-        with path.open("rb") as file:
-            content = _ArraysOnly(file, path).load()
+        with path.open("rb") if content is None else io.BytesIO(content) as file:
+            loaded = _ArraysOnly(file, path).load()
     except DataError:
         raise
     except Exception as error:  # a damaged pickle raises nearly anything, from EOFError to UnicodeDecodeError
@@ -28,13 +29,13 @@ def read_batch(path: Path) -> dict[str, Any]:
             code="file-unreadable",
             path=str(path),
         ) from error
-    if not isinstance(content, dict):
+    if not isinstance(loaded, dict):
         raise DataError(
-            f"{path} holds a {type(content).__name__}; expected the dictionary of a CIFAR batch",
+            f"{path} holds a {type(loaded).__name__}; expected the dictionary of a CIFAR batch",
             code="file-kind",
             path=str(path),
         )
-    return {as_text(key): value for key, value in content.items()}
+    return {as_text(key): value for key, value in loaded.items()}
 
 
 def as_text(text: object) -> str:

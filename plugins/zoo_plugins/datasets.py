@@ -67,6 +67,7 @@ def zoo_datasets() -> Iterator[Dataset]:
         loader="zoo_plugins.cifar:load_cifar10",
         classes=CIFAR10_CLASSES,
         hub_id=CIFAR10_HUB_ID,
+        data_file=True,
         sizes={"train": 50_000, "test": 10_000},
         license=None,
         citation=_KRIZHEVSKY,
@@ -77,6 +78,7 @@ def zoo_datasets() -> Iterator[Dataset]:
         loader="zoo_plugins.cifar:load_cifar100",
         classes=CIFAR100_CLASSES,
         hub_id=CIFAR100_HUB_ID,
+        data_file=True,
         sizes={"train": 50_000, "test": 10_000},
         license=None,
         citation=_KRIZHEVSKY,
@@ -91,10 +93,21 @@ def zoo_datasets() -> Iterator[Dataset]:
         citation=None,
     )
     yield Dataset(
+        name="table",
+        title="Table",
+        loader="zoo_plugins.table:load",
+        argument="PATH",
+        options=("image_column", "label_column", "split_column"),
+        classes=None,
+        license=None,
+        citation=None,
+    )
+    yield Dataset(
         name="hf",
         title="Hub data set",
         loader="zoo_plugins.hub_dataset:load",
         argument="OWNER/NAME",
+        options=("image_column", "label_column"),
         classes=None,
         license=None,
         citation=None,

@@ -10,27 +10,31 @@ import contextlib
 import io
 import logging
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import datasets
 import huggingface_hub.constants
+import numpy as np
 import PIL.Image
 from datasets.data_files import EmptyDatasetError
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError, DatasetsError
 from datasets.packaged_modules.cache.cache import Cache
+from datasets.utils.file_utils import cached_path
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # re-exported without "as"
 
-from zoo.dataset import DatasetRequest, ImageSplit, LoadedDataset
-from zoo.errors import DataError, UsageError
-from zoo.picture import as_one_array
+from zoo.dataset import DatasetRequest, LoadedDataset, ReadOptions
+from zoo.errors import DataError, UnknownNameError, UsageError
+from zoo.image_kinds import pages_warning
 from zoo.reachability import why_unreachable
 from zoo_plugins.decoding import decode_image
+from zoo_plugins.hub_class_names import LabelFile, labels_by_name, read_label_file
 from zoo_plugins.labels import checked_split
 from zoo_plugins.locations import NotHere, first_found, reach_advice
+from zoo_plugins.readable_rows import readable_array
 
 EVALUATION_SPLITS = ("test", "validation", "val", "valid")
 Columns = tuple[str, str]
@@ -45,6 +49,7 @@ class RowImages:
         self._rows = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
         self._column = column
         self._where = where
+        self.multi_page: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -58,8 +63,12 @@ class RowImages:
         value = self._rows[index][self._column] or {}
         content, path = value.get("bytes"), value.get("path")
         where = f"{self._where}, image {index}" + (f" ({path})" if path else "")
+
+        def on_pages() -> None:
+            self.multi_page.add(index)
+
         if content is not None:
-            return decode_image(io.BytesIO(content), where)
+            return decode_image(io.BytesIO(content), where, on_pages)
         if not path or not Path(path).is_file():  # datasets itself would download an address in a row
             raise DataError(
                 f"{where} holds neither an image nor the path of a file on this machine",
@@ -67,15 +76,16 @@ class RowImages:
                 image=where,
             )
         with Path(path).open("rb") as file:
-            return decode_image(file, where)
+            return decode_image(file, where, on_pages)
 
 
 @dataclass(frozen=True)
 class HubCopy:
     """A data set of the Hub, cached or online.
 
-    ``columns``: the image and label columns, by default found by their types. ``classes`` replaces the class names of
-    the copy, which must have the same number: the Hub misspells some ("cra", "T - shirt / top").
+    ``columns``: the image and label columns, by default found by their types; ``options`` may name them instead.
+    ``classes`` replaces the class names of the copy, which must have the same number: the Hub misspells some ("cra",
+    "T - shirt / top").
 
     >>> HubCopy("uoft-cs/cifar10").location
     'Hugging Face Hub uoft-cs/cifar10'
@@ -85,6 +95,7 @@ class HubCopy:
     revision: str | None = None
     columns: Columns | None = None
     classes: tuple[str, ...] | None = None
+    options: ReadOptions = field(default_factory=ReadOptions)
 
     @property
     def location(self) -> str:
@@ -133,7 +144,7 @@ class HubCopy:
 
     def _read(self, builder: Any) -> LoadedDataset:
         location = f"Hugging Face Hub {self.repo}, configuration {builder.config.name}"
-        return read_builder(builder, location, builder.hash, self.columns, self.classes)
+        return read_builder(builder, location, builder.hash, self.columns, self.classes, self.options)
 
 
 def load(request: DatasetRequest) -> LoadedDataset:
@@ -144,8 +155,8 @@ def load(request: DatasetRequest) -> LoadedDataset:
     """
     repo, revision = parse_argument(request.argument or "")
     if request.data_dir is not None:
-        return _load_folder(request.data_dir.expanduser(), revision)
-    hub = HubCopy(repo, revision)
+        return _load_folder(request.data_dir.expanduser(), revision, request.options)
+    hub = HubCopy(repo, revision, options=request.options)
     return first_found(f"data set hf:{request.argument}", [hub.cached, hub.online], reach_advice("a copy of its files"))
 
 
@@ -177,7 +188,12 @@ def parse_argument(argument: str) -> tuple[str, str | None]:
 
 
 def read_builder(
-    builder: Any, location: str, revision: str | None, columns: Columns | None, classes: tuple[str, ...] | None
+    builder: Any,
+    location: str,
+    revision: str | None,
+    columns: Columns | None,
+    classes: tuple[str, ...] | None,
+    options: ReadOptions,
 ) -> LoadedDataset:
     """Read a prepared ``datasets.DatasetBuilder``; arguments as in :class:`HubCopy`."""
     try:
@@ -190,7 +206,7 @@ def read_builder(
         ) from error
     chosen = _choose_splits(rows, location)
     features = rows["train"].features
-    image_column, label_column = columns or _find_columns(features, location)
+    image_column, label_column = columns or _find_columns(features, location, options)
     names = _class_names(features, label_column, location)
     if classes is not None and len(classes) != len(names):
         raise DataError(
@@ -198,15 +214,39 @@ def read_builder(
             code="class-mismatch",
         )
     classes = classes or names
-    splits = {
-        ours: _read_split(rows[theirs], image_column, label_column, classes, f"{location}, split {theirs}")
-        for ours, theirs in chosen.items()
-    }
+    labels, reading = labels_by_name(
+        {theirs: _labels(rows[theirs], label_column) for theirs in chosen.values()},
+        _label_files(builder, label_column),
+        names,
+        location,
+    )
+    splits, warnings, skipped = {}, [], 0
+    for ours, theirs in chosen.items():
+        where = f"{location}, split {theirs}"
+        images = RowImages(rows[theirs], image_column, where)
+        checked = checked_split(images, labels[theirs], classes, where)  # before decoding, which takes longer
+        splits[ours], left_out = readable_array(images, checked, skip=options.skip_unreadable)
+        skipped += left_out
+        if left_out:
+            warnings.append(f"skipped {left_out:,} images of split {theirs!r} that cannot be read (--skip-unreadable)")
+        if images.multi_page and splits[ours].images is not images:
+            warnings.append(pages_warning(ours, sorted(images.multi_page)))
     renamed = "" if chosen.get("test", "test") == "test" else f" (split test is its split {chosen['test']})"
-    return LoadedDataset(classes, splits, source=location + renamed, revision=revision)
+    unread = [name for name in rows if name not in chosen.values()]
+    if unread:
+        reading += (f"splits that are not read: {', '.join(unread)}",)
+    return LoadedDataset(
+        classes,
+        splits,
+        source=location + renamed,
+        revision=revision,
+        warnings=tuple(warnings),
+        reading=reading,
+        skipped={"unreadable images": skipped} if skipped else {},
+    )
 
 
-def _load_folder(folder: Path, revision: str | None) -> LoadedDataset:
+def _load_folder(folder: Path, revision: str | None, options: ReadOptions) -> LoadedDataset:
     if revision is not None:
         raise UsageError(
             f"--data-dir {folder} has no revisions to choose from; leave out @{revision}",
@@ -230,7 +270,7 @@ def _load_folder(folder: Path, revision: str | None) -> LoadedDataset:
             code="dataset-unreadable",
             path=str(folder),
         ) from error
-    return read_builder(builder, f"folder {folder.resolve()}", None, None, None)
+    return read_builder(builder, f"folder {folder.resolve()}", None, None, None, options)
 
 
 def _choose_splits(rows: Any, location: str) -> dict[str, str]:
@@ -240,10 +280,13 @@ def _choose_splits(rows: Any, location: str) -> dict[str, str]:
     return {"train": "train"} | ({"test": evaluation} if evaluation else {})
 
 
-def _find_columns(features: Any, location: str) -> Columns:
+def _find_columns(features: Any, location: str, options: ReadOptions) -> Columns:
+    for name in (options.image_column, options.label_column):
+        if name is not None and name not in features:
+            raise UnknownNameError(f"column of {location}", name, features)
     return (
-        _only_column(features, datasets.Image, "image", location),
-        _only_column(features, datasets.ClassLabel, "label", location),
+        options.image_column or _only_column(features, datasets.Image, "image", location),
+        options.label_column or _only_column(features, datasets.ClassLabel, "label", location),
     )
 
 
@@ -253,8 +296,9 @@ def _only_column(features: Any, kind: type[Any], word: str, location: str) -> st
         return found[0]
     listing = ", ".join(f"{name}: {type(feature).__name__}" for name, feature in features.items())
     count = f"{len(found)} {word} columns" if found else f"no {word} column"
+    advice = f"; try --{word}-column NAME" if found else ""
     raise DataError(
-        f"{location}: {count} of type {kind.__name__}; expected exactly one (columns: {listing})",
+        f"{location}: {count} of type {kind.__name__}; expected exactly one (columns: {listing}){advice}",
         code="dataset-columns",
     )
 
@@ -267,14 +311,27 @@ def _class_names(features: Any, column: str, location: str) -> tuple[str, ...]:
     return tuple(features[column].names)
 
 
-def _read_split(
-    rows: datasets.Dataset, image_column: str, label_column: str, classes: Sequence[str], where: str
-) -> ImageSplit:
-    images = RowImages(rows, image_column, where)
-    labels = [-1 if label is None else label for label in rows[label_column][:]]
-    checked = checked_split(images, labels, classes, where)  # before decoding, which takes longer
-    array = as_one_array(images)
-    return checked if array is None else ImageSplit(images=array, labels=checked.labels)
+def _labels(rows: datasets.Dataset, column: str) -> np.ndarray[Any, Any]:
+    return np.array([-1 if label is None else label for label in rows[column][:]], dtype=np.int64)
+
+
+def _label_files(builder: Any, column: str) -> dict[str, list[LabelFile]]:
+    """Return the parquet files of each split, as far as they are on this machine; for other formats nothing."""
+    try:
+        with _silenced_clients():
+            if isinstance(builder, Cache):  # which knows the files no more: those of the Hub's own cache are tried
+                builder = _builder_of_files(builder)
+            files = builder.config.data_files or {}
+            paths = {str(split): [Path(cached_path(str(name))) for name in named] for split, named in files.items()}
+            return {split: [read_label_file(path, column) for path in named] for split, named in paths.items()}
+    except Exception:  # another format, or files that are gone: the labels are as datasets reads them
+        return {}
+
+
+def _builder_of_files(builder: Any) -> Any:
+    repo = builder.repo_id.replace("/", "--")
+    snapshot = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"datasets--{repo}" / "snapshots" / builder.hash
+    return datasets.load_dataset_builder(str(snapshot), name=builder.config.name)
 
 
 @contextlib.contextmanager

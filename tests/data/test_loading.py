@@ -21,6 +21,7 @@ import pytest
 import torch
 
 from zoo import DataError, Dataset, ImageSplit, LoadedDataset, Preprocessing, UsageError, ZooError, load_registry
+from zoo.dataset import AS_FOUND, ReadOptions
 from zoo_harness.data import decoding
 from zoo_harness.data.loading import RunData, load_data
 from zoo_harness.data.transform import BatchTransform
@@ -158,12 +159,13 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
         classes: tuple[str, ...] = ("cat", "dog"),
         transform: BatchTransform = TRANSFORM,
         balanced: Literal["train", "evaluation"] = "train",
+        options: ReadOptions = AS_FOUND,
     ) -> RunData:
         module = types.ModuleType("third_party")
         module.load = lambda _request: LoadedDataset(classes, splits, source="third party")
         monkeypatch.setitem(sys.modules, "third_party", module)
         pets = Dataset(name="pets", title="Pets", loader="third_party:load", classes=None, license=None, citation=None)
-        return load_data(pets, None, None, subset or Subset(), transform, balanced)
+        return load_data(pets, None, None, subset or Subset(), transform, balanced, options=options)
 
     return load_splits
 
@@ -338,7 +340,7 @@ class ConcurrentFiles(CountedFiles):
         self.threads.add(threading.get_ident())
         time.sleep(0.002 if index % 3 else 0.01)  # later ones are done earlier
         if index in self.broken:
-            raise DataError(f"image {index} cannot be decoded")
+            raise DataError(f"image {index} cannot be decoded", code="image-broken")
         return super().__getitem__(index)
 
 
@@ -353,12 +355,78 @@ def test_several_threads_decode_to_the_same(load: Load) -> None:
     assert threading.get_ident() not in several.threads
 
 
-def test_the_first_image_that_threads_cannot_decode_is_named(load: Load) -> None:
+def test_one_image_that_cannot_be_decoded_keeps_its_error(load: Load) -> None:
+    files = ConcurrentFiles([images(1, 20, 30, 3)[0] for _number in range(20)])
+    files.broken = (9,)
+    with pytest.raises(DataError, match="image 9 cannot be decoded") as caught:
+        load({"train": ImageSplit(files, np.arange(20) % 2), "test": GOOD})
+    assert caught.value.code == "image-broken"
+    assert "--skip-unreadable" in str(caught.value)
+
+
+def test_all_images_that_cannot_be_decoded_are_listed_at_once(load: Load) -> None:
     files = ConcurrentFiles([images(1, 20, 30, 3)[0] for _number in range(40)])
-    files.broken = (13, 9)
-    with pytest.raises(DataError, match="image 9 cannot be decoded"):
+    files.broken = tuple(range(2, 26, 2))
+    with pytest.raises(DataError, match=r"12 of 40 images cannot be read: image 2 .*image 20 .*and 2 more") as caught:
         load({"train": ImageSplit(files, np.arange(40) % 2), "test": GOOD})
-    assert files.decoded.total() < 30  # the remaining images are not decoded
+    assert (caught.value.code, caught.value.facts["count"]) == ("images-unreadable", 12)
+    assert "image 22" not in str(caught.value)
+
+
+def test_unreadable_images_can_be_skipped(load: Load) -> None:
+    pictures = [images(1, 20 + number % 3, 30, 3)[0] for number in range(20)]
+    files, whole = ConcurrentFiles(pictures), ConcurrentFiles(pictures[1:4] + pictures[5:])
+    files.broken = (0, 4)
+    labels = np.arange(20) % 2
+    skip = ReadOptions(skip_unreadable=True)
+    run = load({"train": ImageSplit(files, labels), "test": GOOD}, options=skip)
+    expected = load({"train": ImageSplit(whole, np.delete(labels, (0, 4))), "test": GOOD})
+    assert run.record.skipped == {"unreadable images": 2}
+    assert expected.record.skipped == {}
+    assert run.record.train == expected.record.train, "the same as without these files, by its digest too"
+    assert np.array_equal(run.train.images, expected.train.images)
+    assert torch.equal(run.train.labels, expected.train.labels)
+    assert any("skipped 2 images" in line for line in run.warnings)
+
+
+def test_a_class_is_not_skipped_whole(load: Load) -> None:
+    files = ConcurrentFiles([images(1, 20, 30, 3)[0] for _number in range(10)])
+    files.broken = tuple(range(0, 10, 2))
+    with pytest.raises(DataError) as caught:
+        load({"train": ImageSplit(files, np.arange(10) % 2), "test": GOOD}, options=ReadOptions(skip_unreadable=True))
+    assert (caught.value.code, caught.value.facts["name"]) == ("class-unreadable", "cat")
+
+
+def test_a_column_is_refused_where_there_is_none() -> None:
+    with pytest.raises(UsageError) as caught:
+        load_data(
+            load_registry().dataset("digits")[0],
+            None,
+            None,
+            Subset(),
+            TRANSFORM,
+            options=ReadOptions(label_column="kind"),
+        )
+    assert (caught.value.code, caught.value.facts["option"]) == ("option-unused", "label_column")
+
+
+def test_a_class_that_the_evaluation_split_lacks_is_named(load: Load) -> None:
+    run = load({"train": GOOD, "test": ImageSplit(GOOD.images[:1], GOOD.labels[:1])})
+    lacking = "dog" if GOOD.labels[0] == 0 else "cat"
+    assert [line for line in run.warnings if f"no image of 1 of 2 classes ('{lacking}')" in line]
+    assert 0 in run.record.evaluation.per_class
+
+
+@pytest.mark.parametrize(("classes", "told"), [(("cat", "Cat"), "differ only in case"), (("cat", "cat "), "spaces")])
+def test_class_names_that_look_alike_are_told(load: Load, classes: tuple[str, ...], told: str) -> None:
+    assert any(told in line for line in load({"train": GOOD, "test": GOOD}, classes=classes).warnings)
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J", "a\u202eb", "", " ", "a\nb"])
+def test_class_names_of_any_data_set_are_checked_when_it_is_read(load: Load, name: str) -> None:
+    with pytest.raises(DataError) as caught:
+        load({"train": GOOD, "test": GOOD}, classes=("cat", name))
+    assert caught.value.code == "class-name"
 
 
 def test_a_strip_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:

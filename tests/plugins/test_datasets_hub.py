@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -23,7 +25,8 @@ import PIL.Image
 import pyarrow.parquet
 import pytest
 
-from zoo import DatasetRequest, UnreachableError, UsageError, ZooError, picture
+from zoo import DataError, DatasetRequest, UnreachableError, UsageError, ZooError, picture, reachability
+from zoo.dataset import ReadOptions
 from zoo.reachability import why_unreachable
 from zoo_plugins.hub_dataset import HubCopy, load
 from zoo_plugins.locations import reach_advice
@@ -147,6 +150,142 @@ def test_an_unreadable_image_is_named(tmp_path: Path, picture: Any) -> None:
     assert "split train, image 1" in str(error.facts["image"])
 
 
+# Files that number the classes differently
+
+
+def write_shard(folder: Path, name: str, classes: list[str], kinds: list[str], *, metadata: bool = True) -> None:
+    """Write a parquet file with class names of its own, or without any; each image is as bright as its class."""
+    known = sorted(set(classes))
+    rows = {
+        "picture": [PIL.Image.new("L", (4, 4), known.index(kind)) for kind in kinds],
+        "kind": [classes.index(kind) for kind in kinds],
+    }
+    features = datasets.Features({"picture": datasets.Image(), "kind": datasets.ClassLabel(names=classes)})
+    path = folder / "data" / f"{name}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
+    if not metadata:
+        table = pyarrow.parquet.read_table(path)
+        pyarrow.parquet.write_table(table.replace_schema_metadata(None), path)
+
+
+def kinds(loaded: Any, split: str) -> list[tuple[int, str]]:
+    """Brightness of each image, which is the place of its true class, and the class that its label names."""
+    images, labels = loaded.splits[split].images, loaded.splits[split].labels
+    return [(int(image[0, 0]), loaded.classes[label]) for image, label in zip(images, labels, strict=True)]
+
+
+def test_labels_of_splits_that_number_classes_differently_are_mapped_by_name(tmp_path: Path) -> None:
+    write_shard(tmp_path, "train", ["bread", "candy", "soup"], ["bread", "candy", "soup", "soup"])
+    write_shard(tmp_path, "test", ["soup", "candy", "bread"], ["bread", "soup", "candy"])
+    loaded = load_copy(tmp_path)
+    assert loaded.classes == ("bread", "candy", "soup")
+    assert kinds(loaded, "test") == [(0, "bread"), (2, "soup"), (1, "candy")]
+    assert kinds(loaded, "train") == [(0, "bread"), (1, "candy"), (2, "soup"), (2, "soup")]
+    assert loaded.reading[0].startswith("class numbers mapped by name in split test:")
+
+
+def test_files_of_one_split_may_number_classes_differently_too(tmp_path: Path) -> None:
+    write_shard(tmp_path, "train-00000-of-00002", ["bread", "candy"], ["candy", "bread", "bread"])
+    write_shard(tmp_path, "train-00001-of-00002", ["candy", "bread"], ["candy", "candy", "bread"])
+    names = ["bread", "candy"]
+    expected = [(index, names[index]) for index in (1, 0, 0, 1, 1, 0)]
+    assert kinds(load_copy(tmp_path), "train") == expected
+
+
+def test_files_that_number_classes_alike_are_not_touched(tmp_path: Path) -> None:
+    write_shard(tmp_path, "train", ["bread", "candy"], ["candy", "bread"])
+    write_shard(tmp_path, "test", ["bread", "candy"], ["candy"])
+    loaded = load_copy(tmp_path)
+    assert (loaded.reading, kinds(loaded, "test")) == ((), [(1, "candy")])
+
+
+@pytest.mark.parametrize("other", [["bread", "soup"], ["bread"], ["bread", "candy", "soup"], ["Bread", "candy"]])
+def test_class_names_that_only_one_split_has_are_refused(tmp_path: Path, other: list[str]) -> None:
+    write_shard(tmp_path, "train", ["bread", "candy"], ["candy", "bread"])
+    write_shard(tmp_path, "test", other, [other[0]])
+    with pytest.raises(DataError) as caught:
+        load_copy(tmp_path)
+    assert caught.value.code == "class-mismatch"
+    assert caught.value.facts["files"] == ["train.parquet", "test.parquet"]
+
+
+def test_a_file_without_class_names_beside_others_that_differ_is_refused(tmp_path: Path) -> None:
+    write_shard(tmp_path, "train-00000-of-00001", ["bread", "candy"], ["candy", "bread"])
+    write_shard(tmp_path, "test-00000-of-00002", ["candy", "bread"], ["candy"])
+    write_shard(tmp_path, "test-00001-of-00002", ["candy", "bread"], ["candy"], metadata=False)
+    with pytest.raises(DataError) as caught:
+        load_copy(tmp_path)
+    assert caught.value.code == "class-names-unknown"
+
+
+CARD = """---
+dataset_info:
+  features:
+  - name: picture
+    dtype: image
+  - name: kind
+    dtype:
+      class_label:
+        names:
+          '0': {first}
+          '1': {second}
+---
+"""
+
+
+@pytest.mark.parametrize(("first", "second"), [("candy", "bread"), ("Sweets", "Loaf")])
+def test_the_names_of_the_card_are_compared_too(tmp_path: Path, first: str, second: str) -> None:
+    write_shard(tmp_path, "train", ["bread", "candy"], ["candy", "bread", "bread"])
+    (tmp_path / "README.md").write_text(CARD.format(first=first, second=second))
+    loaded = load_copy(tmp_path)
+    names = ["bread", "candy"] if first == "candy" else ["Sweets", "Loaf"]
+    assert kinds(loaded, "train") == [(1, names[1]), (0, names[0]), (0, names[0])]
+    assert len(loaded.reading) == 1
+
+
+def test_columns_can_be_named(tmp_path: Path) -> None:
+    features = {**FEATURES, "group": datasets.ClassLabel(names=["old", "new"])}
+    write_parquet(tmp_path, "train", make_rows(group=[1] * 3 + [0] * 3), features)
+    request = DatasetRequest("someone/flowers", tmp_path, ReadOptions(label_column="group"))
+    assert load(request).classes == ("old", "new")
+    with pytest.raises(UsageError) as caught:
+        load(DatasetRequest("someone/flowers", tmp_path, ReadOptions(label_column="gruop")))
+    assert (caught.value.code, caught.value.facts["near"]) == ("unknown-name", ["group"])
+
+
+@pytest.mark.parametrize("one_size", [True, False])
+def test_unreadable_images_are_listed_or_skipped(tmp_path: Path, one_size: bool) -> None:
+    def encoded(index: int) -> bytes:
+        file = io.BytesIO()
+        PIL.Image.new("L", (3, 3 if one_size else 3 + index)).save(file, "png")
+        return file.getvalue()
+
+    pictures = [{"bytes": b"broken" if index in (0, 2) else encoded(index), "path": None} for index in range(6)]
+    table = datasets.Dataset.from_dict(make_rows(6, picture=pictures), features=datasets.Features(FEATURES))
+    copy = tmp_path / "copy"  # beside the cache of the tests
+    copy.mkdir()
+    pyarrow.parquet.write_table(table.with_format("arrow")[:], copy / "train.parquet")
+    with pytest.raises(DataError, match=r"2 of 6 images cannot be read: .*image 0 .*image 2 ") as caught:
+        load_copy(copy)
+    assert (caught.value.code, caught.value.facts["count"]) == ("images-unreadable", 2)
+    loaded = load(DatasetRequest("someone/flowers", copy, ReadOptions(skip_unreadable=True)))
+    assert loaded.splits["train"].labels.tolist() == [1, 1, 0, 1]
+    assert isinstance(loaded.splits["train"].images, np.ndarray) == one_size
+    assert loaded.skipped == {"unreadable images": 2}
+
+
+def test_animations_among_the_rows_are_told(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    frames = [PIL.Image.new("L", (3, 3), level) for level in (9, 200)]
+    frames[0].save(file, "gif", save_all=True, append_images=frames[1:])
+    pictures = [{"bytes": file.getvalue(), "path": None}] * 2
+    table = datasets.Dataset.from_dict(make_rows(2, picture=pictures), features=datasets.Features(FEATURES))
+    pyarrow.parquet.write_table(table.with_format("arrow")[:], tmp_path / "train.parquet")
+    (told,) = load_copy(tmp_path).warnings
+    assert told.startswith("2 file(s) of split 'train' have several pages or frames")
+
+
 def test_a_folder_that_is_no_copy(tmp_path: Path) -> None:
     assert refusal(lambda: load_copy(tmp_path / "none")).code == "missing-folder"
     with_revision = DatasetRequest(argument="someone/flowers@main", data_dir=tmp_path)
@@ -194,12 +333,33 @@ def test_an_unreachable_hub_is_an_error_at_once_and_quietly(capfd: pytest.Captur
 @pytest.mark.usefixtures("no_hub")
 def test_reasons_not_to_use_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "does not resolve" in (why_unreachable("https://hub.invalid") or "")
-    assert why_unreachable("http://127.0.0.1:9") is None
+    assert "127.0.0.1 does not answer" in (why_unreachable("http://127.0.0.1:9") or "")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"127.0.0.1:{server.getsockname()[1]}"
+        assert why_unreachable(f"http://{place}/path") is None
+        monkeypatch.setenv("https_proxy", f"http://{place}")
+        assert why_unreachable("https://hub.invalid") is None, "the proxy resolves the name"
     monkeypatch.setenv("https_proxy", "http://proxy.invalid:3128")
-    assert why_unreachable("https://hub.invalid") is None
+    assert "proxy proxy.invalid does not resolve" in (why_unreachable("https://hub.invalid") or "")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert why_unreachable("https://hub.invalid") == "HF_HUB_OFFLINE is set"
     assert reach_advice("files") == "pass --data-dir FOLDER with files, or unset HF_HUB_OFFLINE to have it fetched"
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_a_server_that_says_nothing_is_given_up_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reachability, "PATIENCE", 0.3)
+    with socket.socket() as server, contextlib.ExitStack() as waiting:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(8):  # as many as it lets wait; the system then drops further connections
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        start = time.monotonic()
+        reason = why_unreachable(f"http://127.0.0.1:{server.getsockname()[1]}")
+    assert "does not answer" in (reason or "")
+    assert time.monotonic() - start < 3
 
 
 @pytest.mark.usefixtures("no_hub")
@@ -315,11 +475,13 @@ for argument in sys.argv[1:]:
 """
 
 
-def load_in_a_fresh_process(hub: FakeHub, home: Path, *arguments: str, **environment: str) -> list[Any]:
+def load_in_a_fresh_process(
+    hub: FakeHub, home: Path, *arguments: str, script: str = LOAD_EACH, **environment: str
+) -> list[Any]:
     kept = {name: value for name, value in os.environ.items() if name not in PROXIES and not name.startswith("HF_")}
     own = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(home)}
     result = subprocess.run(
-        [sys.executable, "-W", "error::ResourceWarning", "-c", LOAD_EACH, *arguments],
+        [sys.executable, "-W", "error::ResourceWarning", "-c", script, *arguments],
         env=kept | own | environment,
         cwd=home.parent,
         capture_output=True,
@@ -342,3 +504,15 @@ def test_downloaded_once_then_cached(fake_hub: FakeHub, tmp_path: Path) -> None:
     assert f"holds revision {COMMIT}" in other
     assert "HF_HUB_OFFLINE is set" in other
     assert fake_hub.requests == []
+
+
+def test_class_numbers_of_a_downloaded_copy_are_mapped_also_without_network(fake_hub: FakeHub, tmp_path: Path) -> None:
+    write_shard(tmp_path / "made", "train", ["bread", "candy"], ["candy", "bread", "bread"])
+    write_shard(tmp_path / "made", "test", ["candy", "bread"], ["candy", "candy", "bread"])
+    fake_hub.files = {f"data/{path.name}": path.read_bytes() for path in (tmp_path / "made" / "data").iterdir()}
+    script = LOAD_EACH.replace('loaded.splits["train"].images.shape', 'loaded.splits["test"].labels.tolist()')
+    for offline in ("0", "1"):
+        (found,) = load_in_a_fresh_process(
+            fake_hub, tmp_path / "home", "someone/Flowers", script=script, HF_HUB_OFFLINE=offline
+        )
+        assert found[1:] == [COMMIT, [1, 1, 0]]

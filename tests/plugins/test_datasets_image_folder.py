@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 import torchvision.datasets
 
 from zoo import DataError, DatasetRequest, UsageError
-from zoo.dataset import LoadedDataset
+from zoo.dataset import LoadedDataset, ReadOptions
+from zoo.image_kinds import readable_endings
 from zoo_plugins.image_folder import load
 
 COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}
@@ -24,6 +26,13 @@ def write_images(root: Path, *, count: int = 2) -> Path:
             suffix = "JPG" if number % 2 else "png"
             PIL.Image.new("RGB", (20 + number, 10), colour).save(root / name / f"{number}.{suffix}")
     return root
+
+
+def refused(path: Path, code: str) -> DataError:
+    with pytest.raises(DataError) as caught:
+        load_folder(path)
+    assert caught.value.code == code
+    return caught.value
 
 
 def load_folder(path: Path) -> LoadedDataset:
@@ -119,29 +128,23 @@ def test_a_data_dir_beside_the_path_is_a_usage_error(tmp_path: Path) -> None:
     assert caught.value.code == "option-unused"
 
 
-def refusal(folder: Path) -> DataError:
-    with pytest.raises(DataError) as caught:
-        load_folder(folder)
-    return caught.value
-
-
 def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
     write_images(tmp_path)
     (tmp_path / "green").mkdir()
     (tmp_path / "green" / "readme.txt").write_text("soon")
-    error = refusal(tmp_path)
-    assert (error.code, error.facts["name"]) == ("class-empty", "green")
+    error = refused(tmp_path, "class-empty")
+    assert error.facts["name"] == "green"
     assert "1 file(s) ending in .txt" in str(error)
 
 
 def test_folders_that_are_no_classes_are_refused(tmp_path: Path) -> None:
-    assert refusal(tmp_path).code == "class-count"
+    refused(tmp_path, "class-count")
     for name in ("train", "test"):
         (tmp_path / name).mkdir()
         PIL.Image.new("L", (5, 5)).save(tmp_path / name / "cat.1.png")
-    assert refusal(tmp_path).code == "class-count"
+    refused(tmp_path, "classes-look-like-splits")
     (tmp_path / "test" / "cat").mkdir()
-    assert refusal(tmp_path).code == "split-missing"
+    refused(tmp_path, "split-missing")
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -152,30 +155,242 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 
 def test_a_single_class_is_refused(tmp_path: Path) -> None:
     write_images(tmp_path / "images")
-    assert refusal(tmp_path).code == "class-count"
+    refused(tmp_path, "class-count")
 
 
-@pytest.mark.parametrize("changed", ["train", "test"])
-def test_train_and_test_with_other_classes_are_refused(tmp_path: Path, changed: str) -> None:
+def test_a_class_without_training_images_is_refused(tmp_path: Path) -> None:
     write_images(tmp_path / "train")
     write_images(tmp_path / "test")
-    (tmp_path / changed / "green").mkdir()
-    error = refusal(tmp_path)
-    assert error.code == "class-mismatch"
-    assert f"['green'] are in {tmp_path / changed}" in str(error)
+    (tmp_path / "test" / "green").mkdir()
+    assert refused(tmp_path, "class-mismatch").facts["names"] == ["green"]
+    (tmp_path / "train" / "green").mkdir()
+    refused(tmp_path, "class-empty")
 
 
 def test_files_that_are_no_images_are_counted_and_named(tmp_path: Path) -> None:
     write_images(tmp_path / "train")
     write_images(tmp_path / "test")
     assert load_folder(tmp_path).warnings == ()
-    for name in ("train/red/a.gif", "train/blue/b.GIF", "test/red/c.heic", "test/red/readme", "train/red/.hidden"):
+    for name in ("train/red/a.txt", "train/blue/b.TXT", "test/red/c.mov", "test/red/readme", "train/red/.hidden"):
         (tmp_path / name).write_bytes(b"")
-    (warning,) = load_folder(tmp_path).warnings
-    assert warning.startswith(
-        f"4 file(s) ending in .gif, .heic, no extension are left out, such as {tmp_path}/train/blue/b.GIF; "
+    loaded = load_folder(tmp_path)
+    (told,) = loaded.warnings
+    assert told.startswith(
+        f"4 file(s) ending in .txt, .mov, no extension are left out, such as {tmp_path}/train/blue/b.TXT; "
     )
-    assert "images end in .jpg" in warning
+    assert "images end in .jpg" in told
+    assert loaded.skipped == {"files of systems": 1, "files that are no images": 4}
+
+
+# Which folder is which split
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Train", "Test"),
+        ("training", "testing"),
+        ("TRAINING", "val"),
+        ("train", "valid"),
+        ("Training_Set", "Test_Set"),
+        ("train", "Dev"),
+        ("train", "eval"),
+        ("train-images", "Evaluation"),
+        ("train", "VALIDATION"),
+    ],
+)
+def test_usual_names_of_splits_in_any_case(tmp_path: Path, train: str, test: str) -> None:
+    write_images(tmp_path / train, count=3)
+    write_images(tmp_path / test)
+    loaded = load_folder(tmp_path)
+    assert loaded.classes == ("blue", "red")
+    assert {name: len(split) for name, split in loaded.splits.items()} == {"train": 6, "test": 4}
+    assert loaded.reading == (f"split train is folder {train}", f"split test is folder {test}")
+
+
+def test_folders_that_are_not_read_are_named(tmp_path: Path) -> None:
+    for name in ("train", "test", "val", "unlabelled"):
+        write_images(tmp_path / name)
+    (told,) = load_folder(tmp_path).warnings
+    assert told.startswith("2 folder(s) beside the splits are not read: 'unlabelled', 'val'")
+
+
+@pytest.mark.parametrize("names", [("train", "Train", "test"), ("train", "training"), ("train", "test", "TEST")])
+def test_two_folders_for_one_split_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        write_images(tmp_path / name)
+    assert len(refused(tmp_path, "split-ambiguous").facts["folders"]) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("names", [("seg_train", "seg_test"), ("train2017", "val2017"), ("Train", "Test")])
+@pytest.mark.parametrize("inner", ["", "blue"])
+def test_class_folders_that_look_like_splits_are_refused(tmp_path: Path, names: tuple[str, ...], inner: str) -> None:
+    if inner and names == ("Train", "Test"):
+        return  # these are splits
+    for name in names:
+        write_images(tmp_path / "made" / name)
+        (tmp_path / name).mkdir()
+        (tmp_path / "made" / name / "blue").rename(tmp_path / name / inner)
+    shutil.rmtree(tmp_path / "made")
+    error = refused(tmp_path, "classes-look-like-splits")
+    assert error.facts["folders"] == sorted(names)
+    assert "name the folders" in str(error) if inner else "one folder per class" in str(error)
+
+
+def test_classes_that_only_sound_like_splits_are_classes(tmp_path: Path) -> None:
+    for name in ("test tube", "train", "trainer"):
+        (tmp_path / name).mkdir()
+        PIL.Image.new("L", (5, 5)).save(tmp_path / name / "a.png")
+    assert load_folder(tmp_path).classes == ("test tube", "train", "trainer")
+
+
+def test_splits_further_down_get_a_hint(tmp_path: Path) -> None:
+    write_images(tmp_path / "data" / "images" / "train")
+    write_images(tmp_path / "data" / "images" / "val")
+    (tmp_path / "data" / "docs").mkdir()
+    for root in (tmp_path, tmp_path / "data"):
+        assert refused(root, "layout-nested").facts["try_path"] == str(tmp_path / "data" / "images")
+
+
+def test_splits_inside_of_classes_are_refused(tmp_path: Path) -> None:
+    for colour in COLOURS:
+        for split in ("train", "test"):
+            (tmp_path / colour / split).mkdir(parents=True)
+            PIL.Image.new("L", (5, 5)).save(tmp_path / colour / split / "a.png")
+    refused(tmp_path, "layout-splits-in-classes")
+
+
+# What systems leave behind
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("@eaDir", "#recycle", "lost+found", "$RECYCLE.BIN", "System Volume Information"),
+        *(".ipynb_checkpoints", "__MACOSX", ".thumbnails", "@Recycle"),
+    ],
+)
+def test_folders_of_systems_are_skipped_and_counted(tmp_path: Path, name: str) -> None:
+    write_images(tmp_path / "train", count=3)
+    for folder in (tmp_path, tmp_path / "train", tmp_path / "train" / "red", tmp_path / "train" / "blue"):
+        (folder / name).mkdir()
+        PIL.Image.new("L", (5, 5)).save(folder / name / "thumb.jpg")
+    loaded = load_folder(tmp_path)
+    assert (loaded.classes, len(loaded.splits["train"])) == (("blue", "red"), 6)
+    assert loaded.skipped == {"files of systems": 4}
+    assert f"skipped 4 files or folders made by systems or hidden: {name} (4)" in loaded.reading
+
+
+def test_files_of_systems_are_skipped_and_counted(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    for name in (".DS_Store", "Thumbs.db", "._0.png", "._1.JPG", "desktop.ini", "Icon\r"):
+        (tmp_path / "red" / name).write_bytes(b"\0\5\x16\7")
+    loaded = load_folder(tmp_path)
+    assert (len(loaded.splits["train"]), loaded.warnings) == (4, ())
+    assert loaded.skipped == {"files of systems": 6}
+    assert any("._* (2)" in line and "\r" not in line for line in loaded.reading)
+
+
+def test_images_of_no_class_are_named(tmp_path: Path) -> None:
+    write_images(tmp_path / "train")
+    PIL.Image.new("L", (5, 5)).save(tmp_path / "train" / "lost.png")
+    loaded = load_folder(tmp_path)
+    assert "1 image file(s) outside of the class folders are left out" in loaded.warnings[0]
+    assert loaded.skipped == {"images outside of class folders": 1}
+
+
+# Names of classes
+
+
+def test_class_names_are_compared_in_nfc(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    for split, name in (("train", composed), ("test", decomposed)):
+        write_images(tmp_path / split)
+        (tmp_path / split / "red").rename(tmp_path / split / name)
+    loaded = load_folder(tmp_path)
+    assert loaded.classes == ("blue", composed)
+    assert loaded.splits["test"].labels.tolist() == [0, 0, 1, 1]
+    (tmp_path / "train" / decomposed).mkdir()
+    refused(tmp_path, "class-twice")
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb", "\x1b[31mred", "left\u202eright", "a\u2066b", "\u200bspace", "bell\x07", "caf\udce9", "mark\u200f"]
+)
+def test_class_names_that_deceive_are_refused(tmp_path: Path, name: str) -> None:
+    write_images(tmp_path)
+    (tmp_path / "red").rename(tmp_path / name)
+    error = refused(tmp_path, "class-name")
+    assert str(error).isprintable()
+    str(error).encode()
+
+
+@pytest.mark.parametrize(
+    "name", ["\u732b", "\u0646\u0645\u06cc\u200c\u0634\u0648\u062f", "\U0001f469\u200d\U0001f33e", "caf\u00e9 noir"]
+)
+def test_names_of_any_script_are_classes(tmp_path: Path, name: str) -> None:
+    write_images(tmp_path)
+    (tmp_path / "red").rename(tmp_path / name)
+    assert name in load_folder(tmp_path).classes
+
+
+# Kinds of image files
+
+
+@pytest.mark.parametrize("ending", ["gif", "jfif", "jpe", "avif", "webp", "jp2", "tga", "qoi", "pbm"])
+def test_what_pillow_reads_is_read(tmp_path: Path, ending: str) -> None:
+    write_images(tmp_path)
+    image = PIL.Image.new("1" if ending == "pbm" else "RGB", (8, 8))
+    image.save(tmp_path / "red" / f"a.{ending}", "jpeg" if ending in ("jfif", "jpe") else None)
+    loaded = load_folder(tmp_path)
+    assert loaded.warnings == ()
+    images = loaded.splits["train"].images
+    assert images[[path.suffix for path in images.paths].index(f".{ending}")].size == (8, 8)
+
+
+@pytest.mark.parametrize(("ending", "told"), [("heic", "pillow-heif"), ("jxl", "pillow-jxl"), ("nef", "convert it")])
+def test_kinds_that_cannot_be_read_are_named_with_the_remedy(tmp_path: Path, ending: str, told: str) -> None:
+    if f".{ending}" in readable_endings():
+        pytest.skip(f"this machine reads {ending}")
+    write_images(tmp_path)
+    for number in range(12):
+        (tmp_path / "red" / f"photo{number:02}.{ending.upper()}").write_bytes(b"data")
+    error = refused(tmp_path, "image-kind")
+    assert told in str(error.facts["remedy"])
+    assert error.facts["count"] == 12
+    assert "photo09" in str(error)
+    assert "photo10" not in str(error)
+    loaded = load(DatasetRequest(argument=str(tmp_path), options=ReadOptions(skip_unreadable=True)))
+    assert (len(loaded.splits["train"]), loaded.skipped) == (4, {"unreadable images": 12})
+    assert told in loaded.warnings[0]
+
+
+@pytest.mark.parametrize("ending", ["gif", "tiff", "webp", "png", "avif"])
+def test_files_of_several_pages_are_noted_when_decoded(tmp_path: Path, ending: str) -> None:
+    write_images(tmp_path)
+    frames = [PIL.Image.new("RGB", (8, 8), colour) for colour in ("red", "lime")]
+    frames[0].save(tmp_path / "red" / f"pages.{ending}", save_all=True, append_images=frames[1:])
+    images = load_folder(tmp_path).splits["train"].images
+    decoded = [images[index] for index in range(len(images))]
+    (index,) = images.multi_page
+    assert images.paths[index].name == f"pages.{ending}"
+    red, green, _blue = decoded[index].getpixel((4, 4))
+    assert red > 200 > 50 > green
+
+
+# Classes that the test split lacks
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_test_split_may_lack_a_class(tmp_path: Path, empty: bool) -> None:
+    write_images(tmp_path / "train")
+    write_images(tmp_path / "test")
+    shutil.rmtree(tmp_path / "test" / "red")
+    if empty:
+        (tmp_path / "test" / "red").mkdir()
+    loaded = load_folder(tmp_path)
+    assert loaded.classes == ("blue", "red")
+    assert loaded.splits["test"].labels.tolist() == [0, 0]
 
 
 def test_links_to_files_and_classes_are_followed(tmp_path: Path) -> None:
@@ -190,9 +405,9 @@ def test_links_to_files_and_classes_are_followed(tmp_path: Path) -> None:
 def test_links_that_surprise_are_refused(tmp_path: Path) -> None:
     write_images(tmp_path / "train")
     (tmp_path / "test").symlink_to(tmp_path / "train")
-    assert refusal(tmp_path).code == "same-folder"
+    refused(tmp_path, "same-folder")
     (tmp_path / "train" / "red" / "circle").symlink_to(tmp_path / "train")
-    assert refusal(tmp_path / "train").code == "folder-link"
+    refused(tmp_path / "train", "folder-link")
     (tmp_path / "train" / "red" / "circle").unlink()
     (tmp_path / "train" / "red" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    assert refusal(tmp_path / "train").code == "not-a-file"
+    refused(tmp_path / "train", "not-a-file")

@@ -17,8 +17,8 @@ HEAVY = {
     "safetensors", "transformers", "jinja2",
 }  # fmt: skip
 SUBMODULES = (
-    "architecture", "backbone", "dataset", "errors", "fields", "hookspecs", "reachability", "registry", "testing",
-    "weight_paths", "weights",
+    "architecture", "backbone", "class_names", "dataset", "errors", "fields", "hookspecs", "image_kinds",
+    "reachability", "registry", "testing", "weight_paths", "weights",
 )  # fmt: skip
 
 

@@ -93,11 +93,15 @@ class LoadedModel(nn.Module):
 
 @dataclass(frozen=True)
 class FilePrediction:
-    """The likeliest classes of a file with their probabilities, likeliest first; or the reason it was not read."""
+    """The likeliest classes of a file with their probabilities, likeliest first; or the reason it was not read.
+
+    ``first_of_many``: whether the file has several pages or frames, of which only the first was read.
+    """
 
     path: Path
     classes: tuple[tuple[str, float], ...] = ()
     error: str | None = None
+    first_of_many: bool = False
 
 
 def predict_files(
@@ -115,17 +119,20 @@ def predict_files(
 
 @torch.inference_mode()
 def _predict(model: LoadedModel, paths: Sequence[Path], k: int) -> list[FilePrediction]:
-    read = [_prepared(model, path) for path in paths]
+    many: set[Path] = set()
+    read = [_prepared(model, path, many) for path in paths]
     inputs = [part for part in read if isinstance(part, Tensor)]
     rows = iter(model.likeliest(model(torch.cat(inputs)), k) if inputs else [])
     return [
-        FilePrediction(path, tuple(next(rows))) if isinstance(part, Tensor) else FilePrediction(path, error=part)
+        FilePrediction(path, tuple(next(rows)), first_of_many=path in many)
+        if isinstance(part, Tensor)
+        else FilePrediction(path, error=part)
         for path, part in zip(paths, read, strict=True)
     ]
 
 
-def _prepared(model: LoadedModel, path: Path) -> Tensor | str:
+def _prepared(model: LoadedModel, path: Path, many: set[Path]) -> Tensor | str:
     try:
-        return model.preprocess(read_image(path))
+        return model.preprocess(read_image(path, lambda: many.add(path)))
     except DataError as error:
         return str(error)

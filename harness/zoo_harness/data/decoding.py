@@ -102,9 +102,18 @@ class _Selected:
 
 
 def decode_split(
-    split: ImageSplit, indices: NDArray[np.int64], classes: tuple[str, ...], name: str, transform: BatchTransform
+    split: ImageSplit,
+    indices: NDArray[np.int64],
+    classes: tuple[str, ...],
+    name: str,
+    transform: BatchTransform,
+    unreadable: dict[int, DataError] | None = None,
 ) -> tuple[ImageData, SplitRecord]:
-    """Decode the images of a split at these indices; return them with their record."""
+    """Decode the images of a split at these indices; return them with their record.
+
+    ``unreadable`` collects the error of each image that cannot be read, by its position; without it, the first error is
+    raised.
+    """
     selected = select_images(split, indices)
     labels = np.asarray(selected.labels, dtype=np.int64)
     digest = hashlib.sha256(labels.tobytes())
@@ -120,7 +129,7 @@ def decode_split(
         digest.update(f"{images.shape}".encode())
         digest.update(np.ascontiguousarray(images).data)
     else:
-        images, sized = _decode_files(selected.images, transform, digest), True
+        images, sized = _decode_files(selected.images, transform, digest, unreadable), True
     record = SplitRecord(
         split=name,
         images=len(labels),
@@ -132,11 +141,22 @@ def decode_split(
     return ImageData(images, torch.from_numpy(labels), sized, transform), record
 
 
-def _decode_files(files: ImageFiles, transform: BatchTransform, digest: Any) -> NDArray[np.uint8]:
+def _decode_files(
+    files: ImageFiles, transform: BatchTransform, digest: Any, unreadable: dict[int, DataError] | None
+) -> NDArray[np.uint8]:
     images = _allocate((len(files), *transform.preprocessing.input_size, 3))
     paths = getattr(files, "paths", None)
 
     def decode(index: int) -> NDArray[np.uint8]:
+        try:
+            return decode_one(index)
+        except DataError as error:
+            if unreadable is None:
+                raise
+            unreadable[index] = error
+            return np.empty((0, 0, 3), np.uint8)
+
+    def decode_one(index: int) -> NDArray[np.uint8]:
         pixels = np.array(files[index].convert("RGB"))
         planes = transform.resize_and_crop(
             torch.from_numpy(pixels)[None], str(paths[index]) if paths else f"image {index}"

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError, UsageError
+from zoo.image_kinds import has_pages, is_readable_image, readable_endings, remedy
 from zoo.picture import upright_grey_or_colour
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 LONGEST_ASPECT = 200
 """Largest ratio of an image's sides; a longer strip would need gigabytes when its shorter side is resized."""
 
@@ -38,24 +38,27 @@ def image_paths(named: Iterable[str | Path]) -> list[Path]:
 
 def _images_in(folder: Path) -> list[Path]:
     visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    found = [path for path in visible if path.suffix.lower() in IMAGE_ENDINGS and not path.is_dir()]
+    # Images of a kind that cannot be read here are tried too: the error says what to install.
+    found = [path for path in visible if (is_readable_image(path) or remedy(path)) and not path.is_dir()]
     if not found:
         deeper = "; it has folders, which are not looked into" if any(path.is_dir() for path in visible) else ""
         raise UsageError(
-            f"folder {str(folder)!r} has no image file ({', '.join(IMAGE_ENDINGS)}){deeper}",
+            f"folder {str(folder)!r} has no image file ({', '.join(readable_endings())}){deeper}",
             code="no-image-file",
             path=str(folder),
         )
     return found
 
 
-def read_image(path: Path) -> Image:
+def read_image(path: Path, on_pages: Callable[[], object] | None = None) -> Image:
     """Read the image of a file, upright, in mode ``L`` or ``RGB``.
 
-    Raises :class:`~zoo.errors.DataError`, which names the file, if it cannot be read, is no image or a long strip.
+    ``on_pages`` is called for a file of several pages or frames; the image is the first of them. Raises
+    :class:`~zoo.errors.DataError`, which names the file, if it cannot be read, is no image or a long strip.
     """
     import PIL.Image
 
+    readable_endings()  # registers the installed plugins of Pillow
     try:
         if path.exists() and not path.is_file():
             raise DataError(f"{path} is not a regular file", code="not-a-file", path=str(path))
@@ -70,6 +73,8 @@ def read_image(path: Path) -> Image:
                         code="image-strip",
                         path=str(path),
                     )
+                if on_pages is not None and has_pages(image):
+                    on_pages()
                 return upright_grey_or_colour(image)
     except DataError:
         raise
@@ -78,5 +83,5 @@ def read_image(path: Path) -> Image:
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
         fault = f"cannot be read as an image ({getattr(error, 'strerror', None) or f'{type(error).__name__}: {error}'})"
         if isinstance(error, PIL.UnidentifiedImageError):
-            fault = "is not an image of a known format"
+            fault = "; ".join(filter(None, ("is not an image of a known format", remedy(path))))
         raise DataError(f"{path} {fault}", code="image-undecodable", path=str(path)) from error

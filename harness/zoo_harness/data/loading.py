@@ -6,15 +6,16 @@ they are decoded; their batches are only normalised.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from zoo.dataset import Dataset, DatasetRequest, ImageSplit, LoadedDataset
+from zoo.dataset import AS_FOUND, Dataset, DatasetRequest, ImageSplit, LoadedDataset, ReadOptions
 from zoo.errors import DataError, UsageError
-from zoo_harness.data.decoding import ImageData, decode_split, select_images
+from zoo_harness.data.decoding import ImageData, select_images
+from zoo_harness.data.readable import UNREADABLE, check_columns, check_names, decode_readable, warnings_of
 from zoo_harness.data.subset import hold_out, smallest_class, subset_indices
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.records.run import DatasetRecord, SplitRecord
@@ -45,23 +46,30 @@ def load_data(
     balanced: Literal["train", "evaluation"] = "train",
     *,
     with_test: bool = False,
+    options: ReadOptions = AS_FOUND,
 ) -> RunData:
     """Load a data set, check it, take the subset and decode it.
 
     ``balanced``: the split that must have ``subset.per_class`` images of each class; the other split may have fewer,
     as many as its smallest class. ``with_test``: if the evaluation split is held out of the training split, load the
-    data set's own evaluation split as ``test``.
+    data set's own evaluation split as ``test``. ``options``: how the loader reads.
 
     Raises :class:`~zoo.errors.DataError` for labels outside the classes, an empty class or an unreadable image, and
     :class:`~zoo.errors.UsageError` for a subset that the data set cannot provide.
     """
-    loaded = _load(dataset, argument, data_dir)
+    loaded = _load(dataset, argument, data_dir, options)
     name = f"{dataset.name}:{argument}" if argument else dataset.name
     train, evaluation, evaluation_name = _choose_splits(dataset, name, loaded, subset)
+    skipped = 0
 
     def decode(split: ImageSplit, called: str, must_have: str | None = None) -> tuple[ImageData, SplitRecord]:
+        nonlocal skipped
         indices = subset_indices(split, loaded.classes, subset, must_have)
-        return decode_split(split, indices, loaded.classes, called, transform)
+        data, record, unreadable = decode_readable(
+            split, indices, loaded.classes, called, transform, skip=options.skip_unreadable
+        )
+        skipped += unreadable
+        return data, record
 
     train_data, train_record = decode(train, "train", "training" if balanced == "train" else None)
     evaluation_data, evaluation_record = decode(
@@ -82,6 +90,8 @@ def load_data(
                 f"{_missing_split(dataset, name, loaded)}: nothing is kept for the end, and the accuracy is that of "
                 "the images which the best epoch is chosen by",
             )
+    warnings += warnings_of(loaded, skipped)
+    counts = {**loaded.skipped, UNREADABLE: loaded.skipped.get(UNREADABLE, 0) + skipped}
     record = DatasetRecord(
         name=dataset.name,
         title=_title(dataset, argument),
@@ -95,6 +105,8 @@ def load_data(
         train=train_record,
         evaluation=evaluation_record,
         test=test_record,
+        reading=loaded.reading,
+        skipped={kind: count for kind, count in counts.items() if count},
         per_class=subset.per_class,
         limit=subset.limit,
         val_fraction=subset.val_fraction,
@@ -110,11 +122,12 @@ def _title(dataset: Dataset, argument: str | None) -> str:
     return f"{dataset.title} {Path(argument).expanduser().resolve().name if dataset.argument == 'PATH' else argument}"
 
 
-def _load(dataset: Dataset, argument: str | None, data_dir: Path | None) -> LoadedDataset:
+def _load(dataset: Dataset, argument: str | None, data_dir: Path | None, options: ReadOptions) -> LoadedDataset:
+    check_columns(dataset, options)
     loader = dataset.loader
     if isinstance(loader, str):
         loader = load_function(loader, f"dataset {dataset.name!r}: loader")
-    loaded: LoadedDataset = loader(DatasetRequest(argument, data_dir))
+    loaded: LoadedDataset = loader(DatasetRequest(argument, data_dir, options))
     if len(loaded.classes) < 2:
         raise DataError(
             f"dataset {dataset.call!r} has {len(loaded.classes)} class(es); expected at least 2", code="class-count"
@@ -135,7 +148,8 @@ def _load(dataset: Dataset, argument: str | None, data_dir: Path | None) -> Load
             f"{loaded.source}: class {empty[0]!r} has no training image ({len(empty)} such class(es))",
             code="class-empty",
         )
-    return loaded
+    classes, warnings = check_names(loaded)
+    return replace(loaded, classes=classes, warnings=loaded.warnings + warnings)
 
 
 def _check_labels(split: ImageSplit, classes: tuple[str, ...], where: str) -> None:

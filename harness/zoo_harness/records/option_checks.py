@@ -94,9 +94,9 @@ def check_device_name(name: str) -> str:
 
 
 def check_folders(dataset: Dataset, argument: str | None, data_dir: Path | None) -> None:
-    """Raise :class:`~zoo.errors.UsageError` if the folder of a data set's files is missing."""
-    if data_dir is not None and not data_dir.is_dir():
+    """Raise :class:`~zoo.errors.UsageError` if the folder of a data set's files, or their archive, is missing."""
+    if data_dir is not None and not data_dir.is_dir() and not (dataset.data_file and data_dir.is_file()):
         raise UsageError(f"--data-dir {str(data_dir)!r}: no such folder", code="missing-folder", path=data_dir)
     if dataset.argument == "PATH" and argument and not Path(argument).expanduser().exists():
-        message = f"dataset {dataset.name}:{argument}: no such folder {argument!r}"
+        message = f"dataset {dataset.name}:{argument}: no such file or folder {argument!r}"
         raise UsageError(message, code="missing-folder", path=argument)

@@ -25,9 +25,15 @@ OutputFolder = Annotated[Path | None, Option("Folder for the results (default: o
 class DataOptions(TypedDict, total=False):
     """Which images are used."""
 
-    data_dir: Annotated[Path | None, Option("Folder that holds the data set's files.")]
+    data_dir: Annotated[Path | None, Option("Folder that holds the data set's files, or their archive.")]
     per_class: Annotated[int | None, Option("Use this many images of each class, chosen by --seed.", minimum=1)]
     limit: Annotated[int | None, Option("Use at most this many images of each split.", minimum=1)]
+    image_column: Annotated[str | None, Option("Column of a table that holds the images or their paths.")]
+    label_column: Annotated[str | None, Option("Column of a table that holds the labels.")]
+    split_column: Annotated[str | None, Option("Column of a table that names the split of each image.")]
+    skip_unreadable: Annotated[
+        bool, Option("Continue without the images that cannot be read.", False, "--skip-unreadable")
+    ]
 
 
 class HeldOutOption(TypedDict, total=False):

@@ -91,6 +91,8 @@ class DatasetRecord(Record):
     """The data, down to the digest of the images that were read; ``subset`` describes the part that was used.
 
     ``test`` is the test split that was kept for the end, if the evaluation split was held out of the training split.
+    ``reading`` says how the files were read, such as which folder is which split; ``skipped`` counts the files that
+    were left out, by kind.
     """
 
     name: str
@@ -105,6 +107,8 @@ class DatasetRecord(Record):
     train: SplitRecord
     evaluation: SplitRecord
     test: SplitRecord | None = None
+    reading: tuple[str, ...] = ()
+    skipped: dict[str, int] = {}
     per_class: int | None
     limit: int | None
     val_fraction: float | None

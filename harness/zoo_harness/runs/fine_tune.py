@@ -88,6 +88,8 @@ def _announce(planned: RunPlan, reporter: Reporter) -> None:
     from zoo_harness.models.modules import outermost
 
     parameters, data, processes = planned.record.parameters, planned.record.dataset, planned.request.compute.processes
+    for line in data.reading:
+        reporter.log(line)
     for warning in planned.warnings:
         reporter.warn(warning)
     together = f", {processes.count} processes" if processes.is_distributed else ""

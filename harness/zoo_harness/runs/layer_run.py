@@ -29,6 +29,7 @@ from zoo_harness.models.weights import load_weights
 from zoo_harness.reports.plots.layers import plot_layers
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
+from zoo_harness.runs.reporter import Reporter
 from zoo_harness.runs.request import LayerRequest
 from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.progress import Progress
@@ -89,7 +90,7 @@ class LayerScoring:
         return self.record
 
 
-def score_all_layers(request: LayerRequest, progress: Progress) -> LayerScoring:
+def score_all_layers(request: LayerRequest, progress: Reporter) -> LayerScoring:
     """Score every layer of every subject, and write ``layers.json`` and ``layers.png``."""
     options = request.options
     keep_freed_memory()
@@ -129,12 +130,17 @@ def _of_runs(directories: Sequence[Path]) -> Iterator[Subject]:
 
 
 def _curves(
-    subjects: Sequence[Subject], request: LayerRequest, compute: ComputeContext, scoring: Scoring, progress: Progress
+    subjects: Sequence[Subject], request: LayerRequest, compute: ComputeContext, scoring: Scoring, progress: Reporter
 ) -> Iterator[Curve]:
     splits = request.options["split"]
     balanced: Literal["train", "evaluation"] = "evaluation" if splits == "test" else "train"
     for subject in subjects:
         data = request.load(subject.preprocessing, progress, balanced)
+        if subject is subjects[0]:
+            for line in data.record.reading:
+                progress.log(line)
+            for line in data.warnings:
+                progress.warn(line)
         subject.network.to(compute.device)
         subject.network.to(memory_format=torch.channels_last)
         for split in ("train", "test") if splits == "both" else (splits,):

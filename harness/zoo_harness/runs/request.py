@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.backbone import Backbone, FeatureLayer, Preprocessing, Training, Tuning
-from zoo.dataset import Dataset
+from zoo.dataset import AS_FOUND, Dataset, ReadOptions
 from zoo.errors import UsageError
 from zoo.registry import load_registry
 from zoo.weights import WeightSource
@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DataRequest:
-    """A data set, and the part of it to load."""
+    """A data set, the part of it to load, and how to read it."""
 
     dataset: Dataset
     argument: str | None
     data_dir: Path | None
     subset: Subset
+    reading: ReadOptions = AS_FOUND
 
     def load(
         self,
@@ -52,7 +53,7 @@ class DataRequest:
 
         progress.stage(f"loading {self.dataset.title}", 0)
         where = self.dataset, self.argument, self.data_dir, self.subset
-        return load_data(*where, BatchTransform(preprocessing), balanced, with_test=with_test)
+        return load_data(*where, BatchTransform(preprocessing), balanced, with_test=with_test, options=self.reading)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +206,7 @@ def check_rescore(dataset: str | Dataset | None, given: RescoreOptions) -> None:
     _subset({**options, "seed": options["seed"] or 0})
     option_checks.check_device_name(options["device"])
     data_dir = _expanded(options["data_dir"])
-    if data_dir is not None and not data_dir.is_dir():
+    if data_dir is not None and not data_dir.exists():
         raise UsageError(f"--data-dir {str(data_dir)!r}: no such folder", code="missing-folder", path=data_dir)
     check_out(_expanded(options["out"]))
 
@@ -215,7 +216,8 @@ def choose_data(dataset: str | Dataset, values: Mapping[str, Any]) -> DataReques
     found, argument = (dataset, None) if isinstance(dataset, Dataset) else load_registry().dataset(dataset)
     data_dir = _expanded(values["data_dir"])
     option_checks.check_folders(found, argument, data_dir)
-    return DataRequest(dataset=found, argument=argument, data_dir=data_dir, subset=_subset(values))
+    reading = ReadOptions.of(values)
+    return DataRequest(dataset=found, argument=argument, data_dir=data_dir, subset=_subset(values), reading=reading)
 
 
 def _subset(values: Mapping[str, Any]) -> Subset:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 from pydantic import Field
 
 from zoo.backbone import FeatureLayer
-from zoo.dataset import Dataset
+from zoo.dataset import Dataset, ReadOptions
 from zoo.errors import UnknownNameError, UsageError
 from zoo.registry import load_registry
 from zoo_harness.checkpoints.load import load_folder
@@ -37,7 +36,7 @@ from zoo_harness.models.trainable_model import TrainableModel
 from zoo_harness.models.tuned_network import TunedNetwork
 from zoo_harness.records.file_names import RECORD
 from zoo_harness.records.option import with_defaults
-from zoo_harness.records.options import RescoreOptions
+from zoo_harness.records.options import EvalOptions, RescoreOptions
 from zoo_harness.records.run import (
     DatasetRecord,
     HostRecord,
@@ -130,6 +129,8 @@ def rescore_checkpoint(
             model.record.settings.preprocessing, reporter, with_test=model.record.dataset.test is not None
         )
         _check_classes(model.record.dataset.classes, data.record)
+        for line in data.record.reading:
+            reporter.log(line)
         for warning in data.warnings:
             reporter.warn(warning)
         evaluation = data.record.evaluation
@@ -173,25 +174,27 @@ def _data_request(
 ) -> DataRequest:
     """Return the recorded part of the recorded data set with the given options in place; else the given part."""
     own, chosen = record.dataset, with_defaults(RescoreOptions, given)
+    kept: EvalOptions = {}
     if dataset is None:
-        dataset, data_dir = _recorded_data(checkpoint, record)
-        chosen["data_dir"] = chosen["data_dir"] or data_dir
+        dataset, kept = _recorded_data(checkpoint, record)
+        chosen["data_dir"] = chosen["data_dir"] or kept.get("data_dir")
     named, argument = (dataset, None) if isinstance(dataset, Dataset) else load_registry().dataset(dataset)
     recorded: dict[str, Any] = {"seed": 0}
     if named.name == own.name and (argument == own.argument or named.argument == "PATH"):
         recorded = {"seed": record.settings.seed, "val_fraction": own.val_fraction}
         if not {"per_class", "limit"} & given.keys():
             recorded |= {"per_class": own.per_class, "limit": own.limit}
-    return choose_data(dataset, {**chosen, **recorded, **given, "data_dir": chosen["data_dir"]})
+    reading = ReadOptions.of(kept).given
+    return choose_data(dataset, {**chosen, **recorded, **reading, **given, "data_dir": chosen["data_dir"]})
 
 
-def _recorded_data(checkpoint: Checkpoint, record: RunRecord) -> tuple[str, Path | None]:
-    """Return the data set's name and the folder of its files: those of the run's options, else the recorded ones."""
+def _recorded_data(checkpoint: Checkpoint, record: RunRecord) -> tuple[str, EvalOptions]:
+    """Return the data set's name, and the options that it was read with: those of the run, else the recorded name."""
     recorded = record.dataset
     if record_file(checkpoint.folder).name != RECORD and (checkpoint.folder / OPTIONS).is_file():
         kept = read_options(checkpoint.folder)
         if "dataset" not in kept.in_python:
-            return kept.dataset or recorded.name, kept.given.get("data_dir")
+            return kept.dataset or recorded.name, kept.given
     declared = load_registry().datasets.get(recorded.name)
     if declared is not None and declared.argument == "PATH":
         raise UsageError(
@@ -199,7 +202,7 @@ def _recorded_data(checkpoint: Checkpoint, record: RunRecord) -> tuple[str, Path
             f"the folder; give it with --dataset {recorded.name}:PATH, or give another data set",
             code="missing-dataset",
         )
-    return (f"{recorded.name}:{recorded.argument}" if recorded.argument else recorded.name), None
+    return (f"{recorded.name}:{recorded.argument}" if recorded.argument else recorded.name), {}
 
 
 def _check_classes(classes: tuple[str, ...], data: DatasetRecord) -> None:

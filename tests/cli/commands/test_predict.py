@@ -46,6 +46,24 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
+def test_what_pillow_reads_is_predicted_and_the_rest_is_named_with_the_remedy(
+    saved: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = [PIL.Image.new("RGB", (30, 30), colour) for colour in ("red", "lime")]
+    frames[0].save(photos / "moving.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(photos / "still.avif")
+    frames[0].save(photos / "old.jfif", "jpeg")
+    (photos / "raw.NEF").write_bytes(b"raw")
+    assert run(["predict", str(saved), str(photos), "--json"]) == 1
+    captured = capsys.readouterr()
+    found = {Path(each["image"]).name: each.get("error") for each in json.loads(captured.out)}
+    assert [name for name, error in found.items() if error is None] == [
+        *("a.JPG", "b.png", "c.png", "moving.gif", "old.jfif", "still.avif")
+    ]
+    assert "camera raw: convert it" in found["raw.NEF"]
+    assert "1 of 7 files have several pages or frames" in captured.err
+
+
 def test_a_table_has_the_likeliest_classes_of_each_image(
     saved: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

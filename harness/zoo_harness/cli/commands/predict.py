@@ -57,6 +57,9 @@ def predict(
         print_json([_plain(each) for each in found])
     else:
         _print_predictions(found)
+    many = sum(each.first_of_many for each in found)
+    if many:
+        tell(f"warning: {many} of {len(found)} files have several pages or frames; only the first of each is used")
     failed = sum(each.error is not None for each in found)
     if failed:
         tell(f"{failed} of {len(found)} images could not be read")

@@ -1,0 +1,123 @@
+"""Decode the readable images of a split; list the unreadable ones, or skip and count them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.class_names import check_class_names, look_alikes
+from zoo.dataset import Dataset, ImageSplit, LoadedDataset, ReadOptions
+from zoo.errors import DataError, UsageError
+from zoo.image_kinds import pages_warning
+from zoo_harness.data.decoding import ImageData, decode_split
+from zoo_harness.data.transform import BatchTransform
+from zoo_harness.records.run import SplitRecord
+
+UNREADABLE = "unreadable images"
+"""The key of skipped images in ``DatasetRecord.skipped``."""
+_SHOWN = 10
+
+
+def decode_readable(
+    split: ImageSplit,
+    indices: NDArray[np.int64],
+    classes: tuple[str, ...],
+    name: str,
+    transform: BatchTransform,
+    *,
+    skip: bool,
+) -> tuple[ImageData, SplitRecord, int]:
+    """Decode the images of a split at these indices; return them, their record and the number of skipped images.
+
+    With ``skip`` the result equals that of a data set without the unreadable images. Raises
+    :class:`~zoo.errors.DataError` that lists them otherwise, and if a class has no other image.
+    """
+    unreadable: dict[int, DataError] = {}
+    data, record = decode_split(split, indices, classes, name, transform, unreadable)
+    if not unreadable:
+        return data, record, 0
+    if not skip:
+        raise _listed(unreadable, len(indices))
+    kept = np.delete(indices, sorted(unreadable))
+    labels = np.asarray(split.labels)
+    lost = sorted(set(labels[indices].tolist()) - set(labels[kept].tolist()))
+    if lost:
+        raise DataError(
+            f"--skip-unreadable leaves class {classes[lost[0]]!r} without an image in split {name!r} "
+            f"({len(lost)} such class(es)); first unreadable image: {next(iter(unreadable.values()))}",
+            code="class-unreadable",
+            name=classes[lost[0]],
+            split=name,
+        )
+    data, record = decode_split(split, kept, classes, name, transform)  # again: the digest begins with the labels
+    return data, record, len(unreadable)
+
+
+def _listed(unreadable: Mapping[int, DataError], images: int) -> DataError:
+    errors = [unreadable[index] for index in sorted(unreadable)]
+    if len(errors) == 1:
+        return DataError(f"{errors[0]}; try --skip-unreadable", code=errors[0].code, **{**errors[0].facts, "count": 1})
+    shown = "; ".join(_without_advice(error) for error in errors[:_SHOWN])
+    rest = "" if len(errors) <= _SHOWN else f"; and {len(errors) - _SHOWN:,} more"
+    return DataError(
+        f"{len(errors):,} of {images:,} images cannot be read: {shown}{rest}; replace or remove them, "
+        "or try --skip-unreadable",
+        code="images-unreadable",
+        count=len(errors),
+        examples=[str(error) for error in errors[:_SHOWN]],
+    )
+
+
+def _without_advice(error: DataError) -> str:
+    return str(error).removesuffix("; replace or remove it").removesuffix("; remove or cut it")
+
+
+def check_columns(dataset: Dataset, options: ReadOptions) -> None:
+    """Raise :class:`~zoo.errors.UsageError` for a column that is named for a data set without columns to name."""
+    for name in options.given:
+        if name != "skip_unreadable" and name not in dataset.options:  # unreadable files occur in any data set
+            takes = ", ".join(f"--{each.replace('_', '-')}" for each in dataset.options)
+            raise UsageError(
+                f"--{name.replace('_', '-')} is not for dataset {dataset.name!r}, which "
+                f"{f'takes {takes}' if takes else 'has no columns to name'}; leave it out",
+                code="option-unused",
+                option=name,
+            )
+
+
+def check_names(loaded: LoadedDataset) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the class names in Unicode form NFC, and warnings about names that look alike."""
+    classes = check_class_names(loaded.classes, loaded.source)
+    return classes, tuple(
+        f"class names {', '.join(map(repr, group))} differ only in case or spaces; they count as {len(group)} classes"
+        for group in look_alikes(classes)
+    )
+
+
+def warnings_of(loaded: LoadedDataset, skipped: int) -> tuple[str, ...]:
+    """Return warnings about the splits of a data set, once its images are decoded."""
+    lines = [line for name, split in loaded.splits.items() for line in _split_warnings(name, split, loaded.classes)]
+    if skipped:
+        lines.append(f"skipped {skipped:,} images that cannot be read (--skip-unreadable); the record counts them")
+    return tuple(lines)
+
+
+def _split_warnings(name: str, split: ImageSplit, classes: tuple[str, ...]) -> list[str]:
+    lines = []
+    counts = np.bincount(np.asarray(split.labels), minlength=len(classes))
+    lacking = [classes[index] for index in np.flatnonzero(counts == 0)]
+    if lacking:
+        lines.append(
+            f"split {name!r} has no image of {len(lacking)} of {len(classes)} classes ({_first(lacking)}); "
+            "its scores say nothing about them"
+        )
+    pages = sorted(getattr(split.images, "multi_page", ()))
+    if pages:
+        lines.append(pages_warning(name, pages, getattr(split.images, "paths", None)))
+    return lines
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")

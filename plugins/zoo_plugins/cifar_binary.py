@@ -1,0 +1,39 @@
+"""Read the binary version of CIFAR: records of one or two labels and 3,072 pixels, and the class names as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from zoo.dataset import ImageSplit
+from zoo.errors import DataError
+from zoo_plugins.cifar_files import CifarFiles
+from zoo_plugins.labels import checked_split
+
+_SHAPE = (3, 32, 32)
+_PIXELS = 3 * 32 * 32
+
+
+def read_binary_batch(files: CifarFiles, name: str, labels: int, classes: Sequence[str], most: int) -> ImageSplit:
+    """Read a batch, such as ``data_batch_1.bin``; of ``labels`` bytes the last is the label (CIFAR-100 has two).
+
+    Raises :class:`~zoo.errors.DataError` for a file that is no whole number of records, and for labels outside of the
+    classes.
+    """
+    content = files.read(name, most)
+    record = labels + _PIXELS
+    if not content or len(content) % record:
+        raise DataError(
+            f"{files.called(name)} has {len(content):,} bytes; expected a multiple of {record:,}, the size of a record",
+            code="batch-damaged",
+        )
+    rows = np.frombuffer(content, np.uint8).reshape(-1, record)
+    images = np.ascontiguousarray(rows[:, labels:].reshape(-1, *_SHAPE).transpose(0, 2, 3, 1))
+    return checked_split(images, rows[:, labels - 1], classes, files.called(name))
+
+
+def read_class_names(files: CifarFiles, name: str) -> tuple[str, ...]:
+    """Read the class names, one a line."""
+    text = files.read(name, 2**16).decode("utf-8", errors="replace")
+    return tuple(line.strip() for line in text.splitlines() if line.strip())

@@ -1,0 +1,86 @@
+"""Read images of one size into one array; without the unreadable ones if these are to be skipped."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import PIL.Image
+
+from zoo.dataset import ImageSplit
+from zoo.errors import DataError
+from zoo.picture import as_one_array
+
+
+class DecodableRows(Protocol):
+    """Images that are decoded by index; ``decode`` keeps grey images grey."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def __getitem__(self, index: int) -> PIL.Image.Image:
+        """Decode one image to RGB."""
+
+    def decode(self, index: int) -> PIL.Image.Image:
+        """Decode one image to mode ``L`` or ``RGB``; raises :class:`~zoo.errors.DataError` if it cannot be read."""
+
+
+class ChosenRows:
+    """Some of the images of a column."""
+
+    concurrent = True
+
+    def __init__(self, images: DecodableRows, indices: np.ndarray[Any, Any]) -> None:
+        self._images = images
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> PIL.Image.Image:
+        return self._images[int(self._indices[index])]
+
+    def decode(self, index: int) -> PIL.Image.Image:
+        """Decode one image to mode ``L`` or ``RGB``."""
+        return self._images.decode(int(self._indices[index]))
+
+
+def readable_array(images: DecodableRows, split: ImageSplit, *, skip: bool) -> tuple[ImageSplit, int]:
+    """Return the split with its images in one array if they have one size; and the number of skipped images.
+
+    Raises :class:`~zoo.errors.DataError` that lists the unreadable images, ten at most, unless ``skip``.
+    """
+    try:
+        return _in_one_array(images, split), 0
+    except DataError:
+        faults = _faults(images)
+    if not skip or len(faults) == len(images):
+        errors = list(faults.values())
+        if len(errors) == 1:
+            facts = {**errors[0].facts, "count": 1}
+            raise DataError(f"{errors[0]}; try --skip-unreadable", code=errors[0].code, **facts)
+        shown = "; ".join(str(error) for error in errors[:10])
+        rest = f"; and {len(errors) - 10:,} more" if len(errors) > 10 else ""
+        raise DataError(
+            f"{len(errors):,} of {len(images):,} images cannot be read: {shown}{rest}; try --skip-unreadable",
+            code="images-unreadable",
+            count=len(errors),
+        )
+    kept = np.setdiff1d(np.arange(len(images)), list(faults))
+    chosen = ChosenRows(images, kept)
+    return _in_one_array(chosen, ImageSplit(chosen, np.asarray(split.labels)[kept])), len(faults)
+
+
+def _in_one_array(images: DecodableRows, split: ImageSplit) -> ImageSplit:
+    array = as_one_array(images)
+    return split if array is None else ImageSplit(array, split.labels)
+
+
+def _faults(images: DecodableRows) -> dict[int, DataError]:
+    faults = {}
+    for index in range(len(images)):
+        try:
+            images.decode(index)
+        except DataError as error:
+            faults[index] = error
+    return faults

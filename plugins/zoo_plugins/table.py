@@ -1,0 +1,166 @@
+"""Images whose labels stand in a table: ``table:FILE.csv``, ``.tsv`` or ``.parquet``, or a folder with its metadata."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from zoo.dataset import DatasetRequest, ImageSplit, LoadedDataset, ReadOptions
+from zoo.errors import DataError, UsageError
+from zoo.image_kinds import pages_warning
+from zoo_plugins.folder_layout import EVALUATION, is_training, split_word
+from zoo_plugins.image_folder import ImagePaths
+from zoo_plugins.labels import checked_split
+from zoo_plugins.readable_rows import readable_array
+from zoo_plugins.table_columns import TableColumns, choose_columns
+from zoo_plugins.table_file import Table, read_table
+from zoo_plugins.table_images import HeldImages, find_files, holds_images
+from zoo_plugins.table_labels import TableLabels, conflicting, read_labels
+
+METADATA = ("metadata.csv", "metadata.tsv", "metadata.parquet")
+"""Names of the table in a folder of images, as the ``datasets`` library has them."""
+
+
+def load(request: DatasetRequest) -> LoadedDataset:
+    """Read the table that the argument names, or ``metadata.csv`` in a folder: ``train`` and, if it has one, ``test``.
+
+    Paths are relative to the table. ``--image-column``, ``--label-column`` and ``--split-column`` name the columns;
+    without them, columns of usual names are used.
+    """
+    if request.data_dir is not None:
+        raise UsageError(
+            f"table:FILE names its file itself; leave out --data-dir, given {request.data_dir}", code="option-unused"
+        )
+    table = read_table(_table_path(request.argument))
+    columns = choose_columns(table, request.options)
+    splits, unread = _rows_of_splits(table, columns)
+    rows = [row for split in splits.values() for row in split]
+    if holds_images(table, columns.image):
+        return _load_held(table, columns, splits, unread, request.options)
+    files = find_files(table, columns.image, rows, skip_missing=request.options.skip_unreadable)
+    kept = [row for row in rows if row in files.paths]
+    labels = read_labels(table, columns.label, kept)
+    index_of = dict(zip(kept, labels.indices, strict=True))
+    found = {}
+    for name, members in splits.items():
+        present = [row for row in members if row in files.paths]
+        images = ImagePaths([files.paths[row] for row in present])
+        where = f"{table.path}, split {name}"
+        found[name] = checked_split(images, [index_of[row] for row in present], labels.classes, where)
+    warnings = [*labels.warnings, *unread, *_repeated(table, found)]
+    if files.missing:
+        warnings.append(f"skipped {len(files.missing):,} rows whose files are missing (--skip-unreadable)")
+    return _loaded(table, columns, labels, found, warnings, files.notes, {"missing files": len(files.missing)})
+
+
+def _table_path(argument: str | None) -> Path:
+    path = Path(argument or "").expanduser()
+    if path.is_dir() and argument:
+        found = [path / name for name in METADATA if (path / name).is_file()]
+        if len(found) == 1:
+            return found[0]
+        tables = sorted(each.name for each in path.iterdir() if each.suffix.lower() in (".csv", ".tsv", ".parquet"))
+        advice = f"try table:{path / tables[0]}" if tables else "name a .csv, .tsv or .parquet file"
+        raise UsageError(
+            f"folder {path} has {len(found) or 'no'} {METADATA[0]}; expected one; {advice}",
+            code="table-missing",
+            path=str(path),
+            tables=tables,
+        )
+    if not argument or not path.is_file():
+        raise UsageError(
+            f"table:{argument or 'PATH'}: no such file; expected a .csv, .tsv or .parquet file, or a folder with "
+            f"{METADATA[0]}",
+            code="missing-file",
+            path=str(path),
+        )
+    return path
+
+
+def _rows_of_splits(table: Table, columns: TableColumns) -> tuple[dict[str, list[int]], list[str]]:
+    """Return the rows of each split, and warnings about the rows that belong to none."""
+    if columns.split is None:
+        return {"train": list(range(table.rows))}, []
+    written = ["" if value is None else str(value) for value in table.columns[columns.split]]
+    words = [split_word(value) for value in written]
+    evaluation = next((word for word in EVALUATION if word in words), None)
+    chosen = {
+        "train": [row for row, word in enumerate(words) if is_training(word)],
+        "test": [row for row, word in enumerate(words) if word is not None and word == evaluation],
+    }
+    if not chosen["train"]:
+        raise DataError(
+            f"column {columns.split!r} of {table.path} names no training split; it has "
+            f"{', '.join(map(repr, sorted(set(written))[:8]))}; expected 'train' and 'test'",
+            code="split-missing",
+            split="train",
+        )
+    left_out = Counter(
+        value for value, word in zip(written, words, strict=True) if not is_training(word) and word != evaluation
+    )
+    warnings = [
+        f"{sum(left_out.values()):,} rows of other splits are not read: "
+        + ", ".join(f"{value or '(empty)'!r} ({count:,})" for value, count in left_out.most_common(8))
+    ] * bool(left_out)
+    return {name: rows for name, rows in chosen.items() if rows}, warnings
+
+
+def _load_held(
+    table: Table, columns: TableColumns, rows: Mapping[str, Sequence[int]], unread: list[str], options: ReadOptions
+) -> LoadedDataset:
+    """Read images that are in the table itself; those of one size become one array, as those of the Hub do."""
+    every = [row for members in rows.values() for row in members]
+    labels = read_labels(table, columns.label, every)
+    index_of = dict(zip(every, labels.indices, strict=True))
+    found, warnings, skipped = {}, [*labels.warnings, *unread], 0
+    for name, members in rows.items():
+        images = HeldImages(table, columns.image, members)
+        split = checked_split(images, [index_of[row] for row in members], labels.classes, f"{table.path}, split {name}")
+        found[name], left_out = readable_array(images, split, skip=options.skip_unreadable)
+        skipped += left_out
+        if left_out:
+            warnings.append(f"skipped {left_out:,} images of split {name!r} that cannot be read (--skip-unreadable)")
+        if images.multi_page and found[name].images is not images:
+            warnings.append(pages_warning(name, sorted(images.multi_page)))
+    return _loaded(table, columns, labels, found, warnings, (), {"unreadable images": skipped})
+
+
+def _repeated(table: Table, splits: Mapping[str, ImageSplit]) -> list[str]:
+    """Refuse images with two labels; return warnings about images that several rows name."""
+    names = {name: [path.resolve() for path in split.images.paths] for name, split in splits.items()}  # type: ignore[union-attr]
+    keys = [path for paths in names.values() for path in paths]
+    conflicts, repeated = conflicting(
+        keys, np.concatenate([np.asarray(split.labels) for split in splits.values()]).tolist()
+    )
+    if conflicts:
+        raise DataError(
+            f"{table.path} gives {len(conflicts):,} images several labels, such as {conflicts[0].name}; expected one "
+            "label per image; remove the other rows",
+            code="label-conflict",
+            names=[path.name for path in conflicts[:10]],
+        )
+    shared = set(names.get("train", ())) & set(names.get("test", ()))
+    lines = [f"{repeated:,} images are named by more than one row; each counts as often"] * bool(repeated)
+    return lines + [f"{len(shared):,} images are in both splits, train and test"] * bool(shared)
+
+
+def _loaded(
+    table: Table,
+    columns: TableColumns,
+    labels: TableLabels,
+    splits: dict[str, ImageSplit],
+    warnings: Sequence[str],
+    notes: Sequence[str],
+    skipped: Mapping[str, int],
+) -> LoadedDataset:
+    return LoadedDataset(
+        labels.classes,
+        splits,
+        source=f"table {table.path.resolve()}",
+        warnings=tuple(warnings),
+        reading=(columns.line(table), *table.notes, *notes),
+        skipped={kind: count for kind, count in skipped.items() if count},
+    )

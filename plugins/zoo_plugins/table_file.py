@@ -1,0 +1,184 @@
+"""Read a table of a CSV, TSV or parquet file: its columns as lists, without pandas."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from zoo.errors import DataError, UsageError
+from zoo_plugins.hub_class_names import names_in_schema
+
+TEXT_ENDINGS = (".csv", ".tsv", ".txt")
+PARQUET_ENDINGS = (".parquet", ".pq")
+_SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+
+
+@dataclass(frozen=True)
+class Table:
+    """The columns of a table file; ``notes`` say how it was read.
+
+    ``first_line``: number of the line of the first row in a text file, for messages. ``class_names``: of label columns
+    whose numbers the metadata of a parquet file names.
+    """
+
+    path: Path
+    columns: dict[str, list[Any]]
+    notes: tuple[str, ...] = ()
+    first_line: int | None = None
+    class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.columns.values()), ()))
+
+    def row_name(self, index: int) -> str:
+        """Return what messages call a row.
+
+        >>> Table(Path("a.csv"), {}, first_line=2).row_name(0)
+        'line 2'
+        """
+        return f"row {index + 1}" if self.first_line is None else f"line {index + self.first_line}"
+
+    def some_rows(self, indices: Sequence[int]) -> str:
+        """Name the first ten of some rows."""
+        return ", ".join(self.row_name(index) for index in indices[:10]) + (", ..." if len(indices) > 10 else "")
+
+
+def read_table(path: Path) -> Table:
+    """Read the table in a file; the ending of its name says which format it has.
+
+    Raises :class:`~zoo.errors.DataError` for a damaged file, rows of uneven length, a missing header and repeated
+    column names, and :class:`~zoo.errors.UsageError` for another format.
+    """
+    ending = path.suffix.lower()
+    if ending in PARQUET_ENDINGS:
+        table = _read_parquet(path)
+    elif ending in TEXT_ENDINGS:
+        table = _read_text(path)
+    else:
+        advice = "save it as CSV first" if ending in _SPREADSHEETS else "give the table itself"
+        raise UsageError(
+            f"format of {path} is unknown: {ending or 'no ending'}; expected .csv, .tsv or .parquet; {advice}",
+            code="table-format",
+            path=str(path),
+        )
+    if not table.rows:
+        raise DataError(f"{path} has no rows below its header", code="table-empty", path=str(path))
+    return table
+
+
+def _read_parquet(path: Path) -> Table:
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path} cannot be read as a parquet file: {reason}", code="table-damaged") from error
+    _check_header(path, table.column_names)
+    names = {name: names_in_schema(table.schema, name) for name in table.column_names}
+    # Encoded images stay in Arrow's memory until they are decoded.
+    columns = {name: _values(table.column(name)) for name in table.column_names}
+    return Table(path, columns, class_names={name: found for name, found in names.items() if found})
+
+
+def _values(column: Any) -> Any:
+    kind = column.type
+    is_image = pyarrow.types.is_struct(kind) or pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
+    return ArrowColumn(column) if is_image else column.to_pylist()
+
+
+class ArrowColumn(Sequence[Any]):
+    """A column of Arrow values, which are converted when they are asked for."""
+
+    def __init__(self, column: Any) -> None:
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._column[index].as_py()
+
+
+def _read_text(path: Path) -> Table:
+    text = _decoded(path)
+    delimiter, notes = _delimiter(path, text)
+    try:
+        lines = [
+            (number, row) for number, row in _numbered(csv.reader(io.StringIO(text), delimiter=delimiter, strict=True))
+        ]
+    except csv.Error as error:
+        raise DataError(f"{path} cannot be read as a table: {error}", code="table-damaged", path=str(path)) from error
+    if not lines:
+        raise DataError(f"{path} is empty; expected a header and rows", code="table-empty", path=str(path))
+    (_first, header), rows = lines[0], lines[1:]
+    header = [name.strip() for name in header]
+    _check_header(path, header)
+    uneven = [number for number, row in rows if len(row) != len(header)]
+    if uneven:
+        shown = ", ".join(f"line {number}" for number in uneven[:10]) + (", ..." if len(uneven) > 10 else "")
+        raise DataError(
+            f"{path}: {len(uneven):,} rows have another number of cells than the header, {len(header)}: {shown}; "
+            "quote cells that hold the separator",
+            code="table-uneven",
+            lines=uneven[:10],
+        )
+    columns = {name: [row[place].strip() for _number, row in rows] for place, name in enumerate(header)}
+    return Table(path, columns, notes, first_line=rows[0][0] if rows else 2)
+
+
+def _numbered(reader: Any) -> list[tuple[int, list[str]]]:
+    """Return the rows that are not empty, each with the number of the line that it begins on."""
+    rows, begin = [], 1
+    for row in reader:
+        if any(cell.strip() for cell in row):
+            rows.append((begin, row))
+        begin = reader.line_num + 1
+    return rows
+
+
+def _decoded(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}", code="file-unreadable") from error
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"  # Excel writes both marks
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path} is not UTF-8 text: byte {content[error.start]:#04x} in line {line}; save it as UTF-8",
+            code="table-encoding",
+            path=str(path),
+            line=line,
+        ) from error
+
+
+def _delimiter(path: Path, text: str) -> tuple[str, tuple[str, ...]]:
+    """Return the separator of the cells; another than the ending's is told."""
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    header = text.lstrip("\r\n").partition("\n")[0]
+    if usual in header:
+        return usual, ()
+    names = {",": "commas", ";": "semicolons", "\t": "tabs"}
+    counts = {each: header.count(each) for each in names if each != usual}
+    found = max(counts, key=lambda each: counts[each])
+    return (found, (f"cells are separated by {names[found]}",)) if counts[found] else (usual, ())
+
+
+def _check_header(path: Path, names: Sequence[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DataError(
+            f"{path} has {names.count(repeated[0])} columns named {repeated[0]!r}; rename them",
+            code="table-header",
+            name=repeated[0],
+        )

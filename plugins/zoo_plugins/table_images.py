@@ -1,0 +1,122 @@
+"""Find the images that a table names or holds, and decode them."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+
+from zoo.errors import DataError
+from zoo.image_kinds import readable_endings
+from zoo_plugins.decoding import decode_image
+from zoo_plugins.system_files import is_system_name
+from zoo_plugins.table_file import ArrowColumn, Table
+
+
+class HeldImages:
+    """Encoded images in a column of a table, decoded when they are asked for, as RGB."""
+
+    concurrent = True
+
+    def __init__(self, table: Table, column: str, rows: Sequence[int]) -> None:
+        self._table = table
+        self._values = table.columns[column]
+        self._rows = rows
+        self.multi_page: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> PIL.Image.Image:
+        """Decode one; raises :class:`~zoo.errors.DataError` with its row when that fails."""
+        return self.decode(index).convert("RGB")
+
+    def decode(self, index: int) -> PIL.Image.Image:
+        """Decode one, in mode ``L`` or ``RGB``."""
+        row = self._rows[index]
+        value = self._values[row]
+        content = value.get("bytes") if isinstance(value, dict) else value
+        where = f"{self._table.path}, {self._table.row_name(row)}"
+        if not isinstance(content, bytes):
+            raise DataError(f"{where} holds no encoded image", code="image-missing")
+        return decode_image(io.BytesIO(content), where, lambda: self.multi_page.add(index))
+
+
+@dataclass(frozen=True)
+class NamedFiles:
+    """The file of each row that has one, by row; and the rows whose files are missing, with what they name."""
+
+    paths: dict[int, Path]
+    missing: dict[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def holds_images(table: Table, column: str) -> bool:
+    """Whether a column holds encoded images rather than names of files."""
+    values = table.columns[column]
+    if not isinstance(values, ArrowColumn):
+        return False
+    value: Any = values[0]
+    return isinstance(value, bytes) or (isinstance(value, dict) and value.get("bytes") is not None)
+
+
+def find_files(table: Table, column: str, rows: Sequence[int], *, skip_missing: bool) -> NamedFiles:
+    r"""Return the files that rows of a table name, relative to the folder of the table.
+
+    Backslashes of Windows are read as slashes if the name as written is no file. Raises
+    :class:`~zoo.errors.DataError` that lists missing files, ten at most, unless ``skip_missing``.
+    """
+    folder, paths, missing, turned = table.path.parent, {}, {}, 0
+    for row in rows:
+        value: Any = table.columns[column][row]
+        name = (value.get("path") if isinstance(value, dict) else value) or ""
+        written = folder / str(name)
+        path = folder / str(name).replace("\\", "/") if "\\" in str(name) and not _is_file(written) else written
+        turned += path != written and _is_file(path)
+        if name and _is_file(path):
+            paths[row] = path
+        else:
+            missing[row] = str(name)
+    if missing and (not skip_missing or not paths):
+        raise _missing_files(table, column, missing, len(rows))
+    notes = (f"{turned:,} names with backslashes are read as paths",) if turned else ()
+    return NamedFiles(paths, missing, notes)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises on names that are too long
+    except ValueError:  # a null character
+        return False
+
+
+def _missing_files(table: Table, column: str, missing: dict[int, str], rows: int) -> DataError:
+    shown = ", ".join(f"{name or '(empty)'} ({table.row_name(row)})" for row, name in list(missing.items())[:10])
+    rest = ", ..." if len(missing) > 10 else ""
+    return DataError(
+        f"{len(missing):,} of {rows:,} images that column {column!r} of {table.path} names are missing: {shown}{rest}; "
+        f"{_advice(table.path.parent, next(iter(missing.values())))}; or try --skip-unreadable",
+        code="files-missing",
+        count=len(missing),
+        names=list(missing.values())[:10],
+    )
+
+
+def _advice(folder: Path, name: str) -> str:
+    """Say where the file of the first missing name seems to be."""
+    if "://" in name:
+        return "addresses are not fetched: download the images first"
+    endings = [ending for ending in readable_endings() if name and _is_file(folder / (name + ending))]
+    if endings:
+        return f"the files end in {endings[0]}: write it into the column"
+    deeper = [each for each in sorted(folder.iterdir()) if each.is_dir() and not is_system_name(each.name)]
+    for inner in deeper:
+        for ending in ("", *readable_endings()):
+            if name and _is_file(inner / (name + ending)):
+                return f"there is {inner.name}/{name}{ending}: write the paths relative to the folder of the table"
+    return f"paths are relative to {folder}"

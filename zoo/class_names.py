@@ -1,0 +1,75 @@
+"""Check the names of classes when data are read: comparable, printable, and different from each other."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from zoo.errors import DataError, shortened
+
+_JOINERS = "\u200c\u200d"  # needed by Persian, Indic scripts and emoji
+
+
+def normalised(name: str) -> str:
+    r"""Return the name in Unicode form NFC, in which names are compared.
+
+    >>> normalised("cafe\u0301") == "caf\u00e9"
+    True
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+def check_class_names(names: Iterable[str], where: str) -> tuple[str, ...]:
+    r"""Return the names in form NFC.
+
+    Raises :class:`~zoo.errors.DataError` for a name that is empty, that occurs twice, or that holds line breaks,
+    control characters, terminal escapes, invisible marks or bytes that are not UTF-8.
+
+    >>> check_class_names(["cat", "cafe\u0301"], "example")
+    ('cat', 'caf\xe9')
+    """
+    found = tuple(normalised(name) for name in names)
+    for index, name in enumerate(found):
+        fault = _fault(name)
+        if fault:
+            raise DataError(
+                f"{where}: the name of class {index}, {shortened(name)}, {fault}; rename the class",
+                code="class-name",
+                index=index,
+                name=ascii(name),
+            )
+    twice = sorted({name for name in found if found.count(name) > 1}) if len(set(found)) < len(found) else []
+    if twice:
+        raise DataError(
+            f"{where}: {found.count(twice[0])} classes are named {twice[0]!r} (names are compared in Unicode form NFC, "
+            "in which different spellings of the same letters are equal); rename or merge them",
+            code="class-twice",
+            name=twice[0],
+        )
+    return found
+
+
+def look_alikes(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return groups of names that differ only in case or in spaces.
+
+    >>> look_alikes(["Cat", "dog", "cat "])
+    [('Cat', 'cat ')]
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(" ".join(name.casefold().split()), []).append(name)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def _fault(name: str) -> str | None:
+    if not name.strip():
+        return "is empty"
+    for char in name:
+        category = unicodedata.category(char)
+        if category == "Cs":
+            return "holds bytes that are not UTF-8"
+        if category in ("Cc", "Zl", "Zp"):
+            return f"holds the control character U+{ord(char):04X}"
+        if category == "Cf" and char not in _JOINERS:
+            return f"holds the invisible mark U+{ord(char):04X} ({unicodedata.name(char, 'no name').lower()})"
+    return None

@@ -61,9 +61,7 @@ def test_columns_are_those_of_the_run_when_it_is_scored_again(
 ) -> None:
     table = f"table:{photos / 'table.csv'}"
     options = {"label_column": "size", "skip_unreadable": True}
-    run = zoo.evaluate(
-        tiny_resnet, table, weights="random", epochs=0, layer_curve=False, out=photos / "run", **options
-    )
+    run = zoo.evaluate(tiny_resnet, table, weights="random", epochs=0, layer_curve=False, out=photos / "run", **options)
     assert run.record.dataset.classes == ("0", "1", "2")
     again = zoo.rescore(run)
     assert again.dataset == run.record.dataset

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -411,3 +414,9 @@ def test_links_that_surprise_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train" / "red" / "circle").unlink()
     (tmp_path / "train" / "red" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     refused(tmp_path / "train", "not-a-file")
+
+
+def test_usual_formats_are_tried_first(tmp_path: Path) -> None:
+    program = "import zoo.image_kinds as kinds; kinds.readable_endings(); import PIL.Image; print(PIL.Image.ID[:6])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert {"JPEG", "PNG"} <= set(ast.literal_eval(found)), "each other format costs time for each image"

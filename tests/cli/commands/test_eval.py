@@ -445,7 +445,7 @@ def test_no_network_and_nothing_cached(tmp_path: Path) -> None:
     error = ended.stderr.splitlines()[-1]
     for part in ("resnet18", "timm/resnet18.tv_in1k", str(tmp_path), "--weights", "HF_HUB_OFFLINE"):
         assert part in error
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     assert not (tmp_path / "run").exists()
 
 

@@ -175,7 +175,7 @@ def pull(repository: str, to: str | Path | None = None, *, progress: bool | Repo
     It is copied to the folder ``to``, or stays in the Hub's cache. Raises a :class:`~zoo.ZooError` if it cannot
     be fetched, or differs from its record.
     """
-    from zoo_harness.hub.fetch import without_bars
+    from zoo_harness.hub.client import without_bars
     from zoo_harness.hub.locate import pull_checkpoint
     from zoo_harness.runs.run import open_run
 

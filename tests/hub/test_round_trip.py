@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from zoo import Backbone, DualHead, Head, WeightsError
 from zoo.architecture import TimmArchitecture
 from zoo_harness.hub import round_trip
-from zoo_harness.hub.publication import write_tree
+from zoo_harness.hub.publication import publishable, write_tree
 from zoo_harness.hub.round_trip import verify_tree
 from zoo_harness.records.file_names import CHECKPOINT, CONFIGURATION
 from zoo_harness.util.digests import sha256_of
@@ -28,7 +28,7 @@ def published(backbone: Backbone, folder: Path, **settings: Any) -> tuple[Path, 
     run, tree = folder / "run", folder / "tree"
     run.mkdir()
     save_run(backbone, run, **settings)
-    write_tree(run, tree)
+    write_tree(run, publishable(run), tree)
     return tree, run
 
 

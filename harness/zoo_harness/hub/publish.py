@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import UsageError, ZooError
-from zoo_harness.hub.fetch import without_bars
+from zoo_harness.hub.client import Say, without_bars
 from zoo_harness.hub.names import RepositoryReference, means_a_path, parse_reference
 from zoo_harness.hub.publication import (
     Change,
@@ -31,8 +30,6 @@ from zoo_harness.records.run import RunRecord
 from zoo_harness.reports.card_merge import read_card
 from zoo_harness.reports.wording import percent
 from zoo_harness.util.text import one_line
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -86,10 +83,11 @@ def _check_options(to: str, options: PublishOptions, *, to_folder: bool) -> None
 
 def _to_folder(run: Path, tree: Path, to: Path, options: PublishOptions, say: Say) -> Publication:
     check_folder(to)
-    record = publishable(run)
-    checks = _build(run, tree, record, read_card(to), None, options, say)
-    dry_run = options["dry_run"]
-    files = compare_with_folder(tree, to) if dry_run else publish_to_folder(tree, to)
+    record, dry_run = publishable(run), options["dry_run"]
+    checks = _build(run, record, tree, read_card(to), None, options["samples"], say)
+    files = compare_with_folder(tree, to)
+    if not dry_run:
+        publish_to_folder(tree, to, files)
     changed = not dry_run and any(change.state != "same" for change in files)
     return Publication(str(to), dry_run, changed, tuple(files), checks, {"folder": str(to)})
 
@@ -99,7 +97,7 @@ def _to_hub(run: Path, tree: Path, reference: RepositoryReference, options: Publ
     if not dry_run:
         require_token()
     state = _inspect(reference, say, tolerant=dry_run)
-    checks = _build(run, tree, record, state.card, reference.id, options, say)
+    checks = _build(run, record, tree, state.card, reference.id, options["samples"], say)
     files, tag = tuple(compare(tree, state.listing.files if state.listing else {})), tag_of(record)
     if dry_run:
         details = {"repository": reference.id, "tag": None if create_pr else tag}
@@ -125,19 +123,12 @@ def _inspect(reference: RepositoryReference, say: Say, *, tolerant: bool) -> Rep
 
 
 def _build(
-    run: Path,
-    tree: Path,
-    record: RunRecord,
-    card: str | None,
-    repository: str | None,
-    options: PublishOptions,
-    say: Say,
+    run: Path, record: RunRecord, tree: Path, card: str | None, repository: str | None, samples: bool | None, say: Say
 ) -> tuple[Check, ...]:
     """Write the tree of a run, and check that each library loads it."""
-    samples = options["samples"]
     if samples is None and of_own_images(record) and SAMPLES in record.plots:
         say(f"{SAMPLES} is not published, because it shows images of your own; --samples publishes it")
-    write_tree(run, tree, card, repository, samples=samples, link=True)
+    write_tree(run, record, tree, card, repository, samples=samples)
     checks = verify_tree(tree, run)
     for check in checks:
         say(f"{check.loader}: {check.result}")

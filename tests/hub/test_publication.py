@@ -14,8 +14,7 @@ import pytest
 import zoo
 from zoo import Backbone, DualHead, Head, UsageError, WeightsError, ZooError
 from zoo.architecture import TimmArchitecture
-from zoo_harness.hub.publication import check_folder, compare_with_folder, publishable, publish_to_folder
-from zoo_harness.hub.publication import write_tree as write_tree_of
+from zoo_harness.hub import publication
 from zoo_harness.records.file_names import CHECKPOINT
 from zoo_harness.records.run import FrozenPartRecord, RunRecord, read_run
 from zoo_harness.util.digests import sha256_of
@@ -46,7 +45,7 @@ def run(saved: Path, tmp_path: Path) -> Path:
 
 
 def write_tree(run: Path, to: Path, *options: Any, **named: Any) -> RunRecord:
-    return write_tree_of(run, publishable(run), to, *options, **named)
+    return publication.write_tree(run, publication.publishable(run), to, *options, **named)
 
 
 def names(folder: Path) -> list[str]:
@@ -176,10 +175,10 @@ def test_a_persons_own_text_in_the_card_stays(run: Path, tmp_path: Path) -> None
 
 def published(run: Path, to: Path) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as tree:
-        check_folder(to)
+        publication.check_folder(to)
         write_tree(run, Path(tree))
-        changes = compare_with_folder(Path(tree), to)
-        publish_to_folder(Path(tree), to, changes)
+        changes = publication.compare_with_folder(Path(tree), to)
+        publication.publish_to_folder(Path(tree), to, changes)
         return {change.path: change.state for change in changes}
 
 

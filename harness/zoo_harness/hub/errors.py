@@ -11,7 +11,7 @@ import os
 import re
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -136,12 +136,10 @@ def _own_token() -> str:
     # Not huggingface_hub.get_token, which may request a new one over the network.
     from huggingface_hub import constants
 
-    if given := os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN"):
-        return given.strip()
-    try:
-        return Path(constants.HF_TOKEN_PATH).read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
+    token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or ""
+    with suppress(OSError, UnicodeDecodeError):
+        token = token or Path(constants.HF_TOKEN_PATH).read_text()
+    return token.strip()
 
 
 def _without_response(error: Exception) -> tuple[str, str] | None:

@@ -6,7 +6,6 @@ number and sizes must be plausible. Size and digest of each download must be tho
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from zoo.errors import HubError, UnreachableError, WeightsError
 from zoo.reachability import why_unreachable
-from zoo_harness.checkpoints.foreign import describe_foreign
+from zoo_harness.checkpoints.foreign import LARGEST_CONFIGURATION, describe_foreign
 from zoo_harness.hub.client import Retries, Say, client, hub_operation
 from zoo_harness.hub.errors import NotAHubError, first_line, is_transient
 from zoo_harness.hub.names import RepositoryReference
@@ -48,11 +47,12 @@ class ListedFile:
 
 @dataclass(frozen=True)
 class CommitListing:
-    """A commit of a repository, as 40 hexadecimal digits, and its files by path."""
+    """A commit of a repository, as 40 hexadecimal digits, its files by path, and the text of its card if known."""
 
     commit: str
     files: dict[str, ListedFile]
     private: bool | None
+    card: str | None = None
 
 
 def list_commit(reference: RepositoryReference, revision: str | None = None) -> CommitListing:
@@ -157,10 +157,9 @@ def check_size(reference: RepositoryReference, name: str, file: ListedFile) -> N
 
 def _not_published(reference: RepositoryReference, missing: list[str], listing: CommitListing) -> str:
     configuration, file = None, listing.files.get(CONFIGURATION)
-    if file and file.size <= 2**20 and any(name.endswith(".safetensors") for name in listing.files):
-        with suppress(OSError, ValueError, RecursionError):  # it is but a hint
-            path = client().hf_hub_download(reference.id, CONFIGURATION, revision=listing.commit)
-            configuration = json.loads(Path(path).read_bytes())
+    if file and file.size <= LARGEST_CONFIGURATION and any(name.endswith(".safetensors") for name in listing.files):
+        with suppress(OSError, ValueError):  # it is but a hint
+            configuration = Path(client().hf_hub_download(reference.id, CONFIGURATION, revision=listing.commit))
     return (
         f"{reference} is not a run that zoo published: it has no {' and no '.join(missing)} "
         f"{describe_foreign(reference.id, listing.files, configuration)}"

@@ -14,20 +14,11 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel
 
-from zoo.errors import UsageError, WeightsError
+from zoo.errors import UsageError
 from zoo_harness.checkpoints.load import how_to_finish
+from zoo_harness.checkpoints.tensor_checks import check_digest
 from zoo_harness.hub.fetch import ListedFile
-from zoo_harness.records.file_names import (
-    CARD,
-    CHECKPOINT,
-    CONFIGURATION,
-    CONFUSION,
-    HISTORY,
-    PLOTS,
-    RECORD,
-    SAMPLES,
-    is_published,
-)
+from zoo_harness.records.file_names import CARD, CHECKPOINT, CONFIGURATION, CONFUSION, HISTORY, PLOTS, RECORD, SAMPLES
 from zoo_harness.records.run import RunRecord, read_run
 from zoo_harness.reports.card_merge import merged_card, read_card
 from zoo_harness.reports.wording import command_without_folders, without_folders
@@ -105,13 +96,7 @@ def publishable(run: Path) -> RunRecord:
     for name in record.plots:
         if (run / name).is_file() and not (run / name).read_bytes().startswith(_PNG):
             raise UsageError(f"{run / name} is not a PNG image; it is not published", code="not-png", path=run / name)
-    if (found := sha256_of(run / CHECKPOINT)) != record.checkpoint_sha256:
-        raise WeightsError(
-            f"{run / CHECKPOINT}: SHA-256 is {found}, the run wrote {record.checkpoint_sha256}; "
-            "it was changed after the run and is not published",
-            code="checkpoint-changed",
-            path=run / CHECKPOINT,
-        )
+    check_digest(run / CHECKPOINT, record.checkpoint_sha256)
     return record
 
 
@@ -164,7 +149,8 @@ def compare(tree: Path, there: Mapping[str, ListedFile]) -> list[Change]:
 
 def compare_with_folder(tree: Path, to: Path) -> list[Change]:
     """Compare a tree with a folder that :func:`check_folder` accepts."""
-    files = [path for path in to.iterdir() if path.is_file() and is_published(path.name)] if to.is_dir() else []
+    names = {*_OPTIONAL, *(path.name for path in tree.iterdir())}
+    files = [to / name for name in names if (to / name).is_file()]
     return compare(tree, {path.name: ListedFile(path.stat().st_size, sha256_of(path)) for path in files})
 
 

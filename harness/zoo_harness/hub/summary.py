@@ -97,8 +97,6 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
 
 def _headline_si(record: RunRecord) -> ScoreMeasurement | None:
     separation = record.results.separation_after
-    if separation is None:
-        return None
-    with_test = record.results.test_accuracy is not None and record.dataset.test is not None
-    split = separation.test if with_test else separation.evaluation
+    of_test = record.headline[1] is record.dataset.test
+    split = separation and (separation.test if of_test else separation.evaluation)
     return split.si if split else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo.errors import HubError
@@ -25,15 +25,6 @@ _MAX_PULL_REQUESTS = 5
 
 
 @dataclass(frozen=True)
-class RepositoryState:
-    """A repository as it was inspected: its last commit, ``None`` if it is missing, and the text of its card."""
-
-    reference: RepositoryReference
-    listing: CommitListing | None = None
-    card: str | None = None
-
-
-@dataclass(frozen=True)
 class UploadResult:
     """The outcome of a publication; ``commit`` is the repository's last one if nothing had to change."""
 
@@ -45,10 +36,10 @@ class UploadResult:
     changed: bool
 
 
-def inspect_repository(reference: RepositoryReference, say: Say = lambda _line: None) -> RepositoryState:
-    """Return the present state of a repository, and change nothing; ``say`` receives a line for each retry.
+def inspect_repository(reference: RepositoryReference, say: Say = lambda _line: None) -> CommitListing | None:
+    """Return the last commit of a repository with its card, ``None`` if there is no such repository; change nothing.
 
-    Raises :class:`~zoo.errors.HubError` if the Hub refuses or cannot be reached.
+    ``say`` receives a line for each retry. Raises :class:`~zoo.errors.HubError` if the Hub refuses or is out of reach.
     """
     from huggingface_hub import get_token
 
@@ -59,13 +50,13 @@ def inspect_repository(reference: RepositoryReference, say: Say = lambda _line: 
             # Without a token the Hub gives the same answer for private repositories.
             missing = has_type(error, "RepositoryNotFoundError") and response_of(error).status_code in (401, 404)
             if missing and get_token():
-                return RepositoryState(reference)
+                return None
             raise
         if CARD not in listing.files:
-            return RepositoryState(reference, listing)
+            return listing
         check_size(reference, CARD, listing.files[CARD])
         card = retried(lambda: client().hf_hub_download(reference.id, CARD, revision=listing.commit))
-        return RepositoryState(reference, listing, Path(card).read_bytes().decode())
+        return replace(listing, card=Path(card).read_bytes().decode())
 
 
 def require_token() -> None:
@@ -88,7 +79,8 @@ def tag_of(record: RunRecord) -> str:
 
 def send_tree(
     tree: Path,
-    state: RepositoryState,
+    reference: RepositoryReference,
+    inspected: CommitListing | None,
     *,
     tag: str,
     message: str,
@@ -98,12 +90,20 @@ def send_tree(
 ) -> UploadResult:
     """Bring a repository to the content of ``tree`` in one commit, and tag it; create it first if it is missing.
 
-    With ``create_pr`` the commit becomes a pull request, without a tag. Raises :class:`~zoo.errors.HubError` if the
-    Hub refuses, or if somebody else has changed the repository since it was inspected.
+    ``inspected`` is the result of :func:`inspect_repository`. With ``create_pr`` the commit becomes a pull request,
+    without a tag. Raises :class:`~zoo.errors.HubError` if the Hub refuses, or if somebody else has changed the
+    repository since it was inspected.
     """
-    reference, url = state.reference, f"{client().endpoint}/{state.reference.id}"
+    url = f"{client().endpoint}/{reference.id}"
     with hub_operation("publish to", reference, say) as retried:
-        before = _ensure_repository(state, retried, private=private, create_pr=create_pr)
+        before = inspected or _create_repository(reference, retried, private=private, create_pr=create_pr)
+        if private and before.private is False:
+            raise HubError(
+                f"{reference.id} exists already and is public, so --private cannot hold; make it private in its "
+                "settings on the Hub, or leave --private out",
+                repository=reference.id,
+                code="public",
+            )
         commit, pull, made = retried(lambda: _commit_once(tree, reference, before, message, create_pr=create_pr))
         if create_pr:
             pull_request = pull and f"{url}/discussions/{_number(pull)}"
@@ -113,26 +113,20 @@ def send_tree(
         return UploadResult(reference.id, url, commit, tag, None, commit != before.commit)
 
 
-def _ensure_repository(state: RepositoryState, retried: Retries, *, private: bool, create_pr: bool) -> CommitListing:
-    name, listing = state.reference.id, state.listing
-    if listing is None:
-        if create_pr:
-            message = f"no such repository for a pull request: {name}; leave --create-pr out to have it made"
-            raise HubError(message, repository=name, code="not-found")
-        # private=None leaves the visibility to the owner's default, which may be private.
-        retried(lambda: client().create_repo(name, private=private or None, exist_ok=True))
-        listing = retried(lambda: list_commit(state.reference))
-        if CARD in listing.files:  # its text is not in the tree's card
-            message = f"{name} was made by somebody else meanwhile; run the same command again"
-            raise HubError(message, repository=name, code="changed")
-        retried.log(f"made the {'private ' if listing.private else ''}repository {name}")
-    if private and listing.private is False:
-        raise HubError(
-            f"{name} exists already and is public, so --private cannot hold; make it private in its settings on the "
-            "Hub, or leave --private out",
-            repository=name,
-            code="public",
-        )
+def _create_repository(
+    reference: RepositoryReference, retried: Retries, *, private: bool, create_pr: bool
+) -> CommitListing:
+    name = reference.id
+    if create_pr:
+        message = f"no such repository for a pull request: {name}; leave --create-pr out to have it made"
+        raise HubError(message, repository=name, code="not-found")
+    # private=None leaves the visibility to the owner's default, which may be private.
+    retried(lambda: client().create_repo(name, private=private or None, exist_ok=True))
+    listing = retried(lambda: list_commit(reference))
+    if CARD in listing.files:  # its text is not in the tree's card
+        message = f"{name} was made by somebody else meanwhile; run the same command again"
+        raise HubError(message, repository=name, code="changed")
+    retried.log(f"made the {'private ' if listing.private else ''}repository {name}")
     return listing
 
 

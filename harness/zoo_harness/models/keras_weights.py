@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import WeightsError
+from zoo.registry import explain
 
 if TYPE_CHECKING:
     import h5py
@@ -74,8 +75,7 @@ def read_keras_tensors(path: Path) -> dict[str, Tensor]:
     except WeightsError:
         raise
     except Exception as error:  # for damaged files h5py raises OSError, KeyError, RuntimeError, ValueError and more
-        reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}".rstrip(": ")
-        raise _damaged(path, f"damaged or cut short ({reason}); download it again") from error
+        raise _damaged(path, f"damaged or cut short ({explain(error)}); download it again") from error
 
 
 def require_h5py(what: str) -> None:

@@ -180,8 +180,8 @@ def pull(repository: str, to: str | Path | None = None, *, progress: bool | Repo
     from zoo_harness.runs.run import open_run
 
     with _reporter(progress) as reporter, without_bars() if progress is False else nullcontext():
-        _record, _place, folder = pull_checkpoint(repository, to, reporter.log)
-    return open_run(folder)
+        _record, place = pull_checkpoint(repository, to, reporter.log)
+    return open_run(place.path)
 
 
 def load(path_or_repository: str | Path, device: str = "cpu") -> LoadedModel:

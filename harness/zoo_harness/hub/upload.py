@@ -2,7 +2,7 @@
 
 Because the commit names its parent, the Hub refuses it if somebody else has changed the repository meanwhile. The
 client uploads no file that the Hub has already, so an interrupted upload resumes, and publishing a run again changes
-nothing. ``upload_folder`` is not used, because it splits an upload into several commits.
+nothing. ``upload_folder`` is not used, because with ``hf_xet`` it splits an upload into several commits.
 """
 
 from __future__ import annotations

@@ -96,19 +96,16 @@ def fetch_snapshot(reference: RepositoryReference, say: Say) -> Path:
 
 
 def _find_in_cache(reference: RepositoryReference, reason: str, say: Say) -> Path:
-    from huggingface_hub import constants
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import constants, try_to_load_from_cache
 
-    def cached(name: str) -> Path:
-        return Path(client().hf_hub_download(reference.id, name, revision=reference.revision, local_files_only=True))
-
-    try:
-        folder = cached(RECORD).parent
-        cached(CHECKPOINT)
-    except LocalEntryNotFoundError:
+    needed = (RECORD, CHECKPOINT)
+    found = [try_to_load_from_cache(reference.id, name, revision=reference.revision) for name in needed]
+    paths = [Path(path) for path in found if isinstance(path, str)]
+    if len(paths) < len(needed):
         tried = [("Hub", reason), (f"Hub cache {constants.HF_HUB_CACHE}", "not there")]
         advice = "connect to the network, and unset HF_HUB_OFFLINE, or try again later"
-        raise UnreachableError(str(reference), tried, advice) from None
+        raise UnreachableError(str(reference), tried, advice)
+    folder = paths[0].parent
     say(f"{reference}: commit {folder.name}, from the Hub's cache ({reason})")
     return folder
 

@@ -184,13 +184,13 @@ def pull(repository: str, to: str | Path | None = None, *, progress: bool | Repo
     It is copied to the folder ``to``, or stays in the Hub's cache. Raises a :class:`~zoo.ZooError` if it cannot
     be fetched, or differs from its record.
     """
-    from zoo_harness.hub.fetch import without_bars
+    from zoo_harness.hub.client import without_bars
     from zoo_harness.hub.locate import pull_checkpoint
     from zoo_harness.runs.run import open_run
 
     with _reporter(progress) as reporter, without_bars() if progress is False else nullcontext():
-        _record, _place, folder = pull_checkpoint(repository, to, reporter.log)
-    return open_run(folder)
+        _record, place = pull_checkpoint(repository, to, reporter.log)
+    return open_run(place.path)
 
 
 def load(path_or_repository: str | Path, device: str = "cpu") -> LoadedModel:

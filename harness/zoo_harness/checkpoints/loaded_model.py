@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -119,20 +120,14 @@ def predict_files(
 
 @torch.inference_mode()
 def _predict(model: LoadedModel, paths: Sequence[Path], k: int) -> list[FilePrediction]:
-    many: set[Path] = set()
-    read = [_prepared(model, path, many) for path in paths]
-    inputs = [part for part in read if isinstance(part, Tensor)]
+    inputs: list[Tensor] = []
+    found: list[FilePrediction] = []
+    for path in paths:
+        several: list[Path] = []
+        try:
+            inputs.append(model.preprocess(read_image(path, partial(several.append, path))))
+            found.append(FilePrediction(path, first_of_many=bool(several)))
+        except DataError as error:
+            found.append(FilePrediction(path, error=str(error)))
     rows = iter(model.likeliest(model(torch.cat(inputs)), k) if inputs else [])
-    return [
-        FilePrediction(path, tuple(next(rows)), first_of_many=path in many)
-        if isinstance(part, Tensor)
-        else FilePrediction(path, error=part)
-        for path, part in zip(paths, read, strict=True)
-    ]
-
-
-def _prepared(model: LoadedModel, path: Path, many: set[Path]) -> Tensor | str:
-    try:
-        return model.preprocess(read_image(path, lambda: many.add(path)))
-    except DataError as error:
-        return str(error)
+    return [one if one.error is not None else replace(one, classes=tuple(next(rows))) for one in found]

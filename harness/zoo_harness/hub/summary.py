@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from zoo_harness.hub.locate import CheckpointPlace
@@ -21,9 +20,9 @@ from zoo_harness.util.text import one_line
 _SHOWN_CLASSES = 10
 
 
-def summary(record: RunRecord, place: CheckpointPlace, folder: Path) -> dict[str, Any]:
-    """Return plain data about a checkpoint in ``folder``, for ``--json``."""
-    accuracy, split = record.headline
+def summary(record: RunRecord, place: CheckpointPlace) -> dict[str, Any]:
+    """Return plain data about a checkpoint, for ``--json``."""
+    folder, (accuracy, split) = place.path, record.headline
     separation, score = record.results.separation_after, _headline_si(record)
     return {
         "repository": place.reference.id if place.reference else None,
@@ -50,9 +49,10 @@ def summary(record: RunRecord, place: CheckpointPlace, folder: Path) -> dict[str
     }
 
 
-def summary_lines(record: RunRecord, place: CheckpointPlace, folder: Path) -> list[str]:
+def summary_lines(record: RunRecord, place: CheckpointPlace) -> list[str]:
     """Describe a checkpoint and its use in lines of text."""
-    named = str(place.reference) if place.reference and folder == place.path else str(folder)
+    folder = place.path
+    named = str(place.reference if folder.name == place.commit else folder)
     typed = shlex.quote(named)
     size = bytes_in_words((folder / CHECKPOINT).stat().st_size)
     facts = [
@@ -97,8 +97,6 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
 
 def _headline_si(record: RunRecord) -> ScoreMeasurement | None:
     separation = record.results.separation_after
-    if separation is None:
-        return None
-    with_test = record.results.test_accuracy is not None and record.dataset.test is not None
-    split = separation.test if with_test else separation.evaluation
+    of_test = record.headline[1] is record.dataset.test
+    split = separation and (separation.test if of_test else separation.evaluation)
     return split.si if split else None

@@ -26,13 +26,13 @@ def pull(
     """Fetch a published checkpoint, verify all of it, and say what it is and how to use it."""
     from zoo_harness.hub.locate import pull_checkpoint
 
-    record, place, folder = pull_checkpoint(repository, to, (lambda _line: None) if quiet or as_json else tell)
+    record, place = pull_checkpoint(repository, to, (lambda _line: None) if quiet or as_json else tell)
 
     from zoo_harness.hub.summary import summary, summary_lines
 
     if as_json:
-        print_json(summary(record, place, folder))
+        print_json(summary(record, place))
     elif quiet:
-        print_lines(str(folder))
+        print_lines(str(place.path))
     else:
-        print_lines(*summary_lines(record, place, folder))
+        print_lines(*summary_lines(record, place))

@@ -274,10 +274,10 @@ def _reporter(progress: bool | Reporter) -> Iterator[Reporter]:
 
 def _command(function: str, arguments: Sequence[object], given: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the command that the record of a run shows: the command line, or the call in Python."""
-    from zoo_harness.util.invocation import current_command
+    from zoo_harness.util.invocation import COMMAND
 
     shown = [*map(_shown, arguments), *(f"{name}={_shown(value)}" for name, value in given.items())]
-    return current_command() or (f"zoo.{function}({', '.join(shown)})",)
+    return COMMAND.get() or (f"zoo.{function}({', '.join(shown)})",)
 
 
 def _shown(value: object) -> str:

@@ -17,8 +17,7 @@ from zoo.weights import WeightSource
 from zoo_harness.checkpoints.load import load_folder
 from zoo_harness.compute.allocator import keep_freed_memory
 from zoo_harness.compute.context import ComputeContext
-from zoo_harness.compute.device import choose_device
-from zoo_harness.compute.precision import check_precision, isolated
+from zoo_harness.compute.precision import isolated
 from zoo_harness.data.loading import RunData
 from zoo_harness.data.subset import smallest_class
 from zoo_harness.evaluation.layer_scores import ScoredLayer, score_layers
@@ -29,7 +28,8 @@ from zoo_harness.models.weights import load_weights
 from zoo_harness.reports.plots.layers import plot_layers
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
-from zoo_harness.runs.reporter import Reporter
+from zoo_harness.runs.plan import compute_context
+from zoo_harness.runs.reporter import Reporter, report_reading
 from zoo_harness.runs.request import LayerRequest
 from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.progress import Progress
@@ -94,8 +94,7 @@ def score_all_layers(request: LayerRequest, progress: Reporter) -> LayerScoring:
     """Score every layer of every subject, and write ``layers.json`` and ``layers.png``."""
     options = request.options
     keep_freed_memory()
-    device = choose_device(options["device"])
-    compute = ComputeContext(device, precision=check_precision(options["precision"], device), seed=options["seed"])
+    compute = compute_context(options)
     scoring = Scoring(
         options["order"], options["pool"], options["normalize"], options["metric"], options["memory"] * 2**20
     )
@@ -137,10 +136,7 @@ def _curves(
     for subject in subjects:
         data = request.load(subject.preprocessing, progress, balanced)
         if subject is subjects[0]:
-            for line in data.record.reading:
-                progress.log(line)
-            for line in data.warnings:
-                progress.warn(line)
+            report_reading(data.record.reading, data.warnings, progress)
         subject.network.to(compute.device)
         subject.network.to(memory_format=torch.channels_last)
         for split in ("train", "test") if splits == "both" else (splits,):

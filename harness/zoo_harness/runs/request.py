@@ -17,7 +17,6 @@ from zoo_harness.compute.distributed import Processes
 from zoo_harness.records import option_checks
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import EvalOptions, LayersOptions, RescoreOptions
-from zoo_harness.records.overrides import apply_overrides, training_overrides
 from zoo_harness.records.stored_options import StoredOptions
 from zoo_harness.records.subset import Subset
 from zoo_harness.runs.directory import check_out
@@ -137,7 +136,7 @@ def check_run(call: RunCall) -> CheckedRun:
     backbone = call.backbone if isinstance(call.backbone, Backbone) else _named_backbone(options)
     data = choose_data(call.dataset if isinstance(call.dataset, Dataset) else _dataset_name(options), values)
     tuning = backbone.tuning(values["recipe"])
-    option_checks.choose_prediction(values["predict"], tuning, load_registry().backbones.values())
+    option_checks.check_prediction(values["predict"], tuning, load_registry().backbones.values())
     option_checks.check_device_name(values["device"])
     _check_run_directory(out, resume)
     if given.get("tensorboard") and importlib.util.find_spec("tensorboard") is None:
@@ -149,9 +148,9 @@ def check_run(call: RunCall) -> CheckedRun:
         backbone=backbone,
         tuning=tuning,
         unfreeze=tuple(values["unfreeze"]) if values["unfreeze"] else None,
-        layer=option_checks.choose_layer(backbone.name, tuning, values["layer"]),
+        layer=option_checks.choose_layer(backbone.name, tuning.features, values["layer"]),
         weights=option_checks.choose_source(backbone, values["weights"]),
-        training=apply_overrides(tuning.training, training_overrides(values)),
+        training=option_checks.apply_overrides(tuning.training, values),
         command=call.command,
         with_test=options.from_scratch,
         layer_curve=values["layer_curve"],
@@ -200,14 +199,14 @@ def check_layers(
 
 def check_rescore(dataset: str | Dataset | None, given: RescoreOptions) -> None:
     """Check the options of ``zoo.rescore``, as far as that is possible without the checkpoint's record."""
-    if isinstance(dataset, str):
-        load_registry().dataset(dataset)
     options = with_defaults(RescoreOptions, given)
-    _subset({**options, "seed": options["seed"] or 0})
+    values = {**options, "seed": options["seed"] or 0}
+    if dataset is None:
+        _subset(values)
+        option_checks.check_folders(None, None, _expanded(options["data_dir"]))
+    else:
+        choose_data(dataset, values)
     option_checks.check_device_name(options["device"])
-    data_dir = _expanded(options["data_dir"])
-    if data_dir is not None and not data_dir.exists():
-        raise UsageError(f"--data-dir {str(data_dir)!r}: no such folder", code="missing-folder", path=data_dir)
     check_out(_expanded(options["out"]))
 
 

@@ -612,9 +612,9 @@ def test_too_few_images_are_refused_before_anything_is_written(
 def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     claimed = [claim_directory(None, "net", "data") for _run in range(5)]
-    assert len({directory.path for directory in claimed}) == 5
+    assert len(set(claimed)) == 5
     with pytest.raises(zoo.UsageError, match="taken by another run"):
-        claim_directory(claimed[0].path, "net", "data")
+        claim_directory(claimed[0], "net", "data")
 
 
 def test_a_terminal_that_knows_only_ascii() -> None:

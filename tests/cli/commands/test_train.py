@@ -206,7 +206,7 @@ def test_the_test_split_is_looked_at_when_all_else_is_done(tmp_path: Path) -> No
     Watched.looks.clear()
     seen = replace(data, **{name: watched(getattr(data, name), name) for name in ("train", "evaluation", "test")})
     directory = claim_directory(tmp_path / "run", "net", "digits")
-    execute_run(replace(planned, data=seen), RunWriter(directory.path), CachePolicy(), LoggingReporter())
+    execute_run(replace(planned, data=seen), RunWriter(directory), CachePolicy(), LoggingReporter())
     names = [name for name, _indices in Watched.looks]
     first = names.index("test")
     assert {"train", "evaluation", "train as raw pixels"} <= set(names[:first])

@@ -21,14 +21,14 @@ def run(arguments: Sequence[str]) -> int:
 
     from zoo.errors import ZooError
     from zoo_harness.cli.app import command
-    from zoo_harness.util.invocation import COMMAND
+    from zoo_harness.util.invocation import invoked_as
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an ASCII terminal gets question marks, no traceback
-    started = COMMAND.set(("zoo", *arguments))
     try:
-        status = command()(args=list(arguments), prog_name="zoo", standalone_mode=False)
+        with invoked_as(("zoo", *arguments)):
+            status = command()(args=list(arguments), prog_name="zoo", standalone_mode=False)
     except BrokenPipeError:
         # The reader (head, less) has ended; Python's last flush needs a sink.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -38,8 +38,6 @@ def run(arguments: Sequence[str]) -> int:
             raise
         _report(error, as_json="--json" in arguments)
         return error.exit_code if isinstance(error, ZooError | TyperException) else 1
-    finally:
-        COMMAND.reset(started)
     return status if isinstance(status, int) else 0
 
 

@@ -74,11 +74,13 @@ class RunSeparation(SplitSeparation):
 class Run:
     """One run, read from its folder; nothing here changes the folder.
 
-    ``record`` is the content of ``run.json`` when the run was opened. Two runs of one folder are equal.
+    ``record`` is the content of ``run.json`` when the run was opened; ``commit`` is that of the repository from which
+    :func:`zoo.pull` fetched the folder. Two runs of one folder are equal.
     """
 
     directory: Path
     record: RunRecord
+    commit: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "directory", self.directory.absolute())  # it stays valid in another working directory

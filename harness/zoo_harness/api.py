@@ -227,18 +227,14 @@ def _from_run(run: Run, given: EvalOptions) -> tuple[str, EvalOptions]:
 
     directory, name = _directory(run), run.record.backbone.name
     if given.get("epochs") == 0:
-        raise UsageError(
-            f"a run with --epochs 0 would get a new, untrained head: {directory}; try zoo.rescore(run)",
-            code="run-needs-rescore",
-            path=directory,
-        )
+        message = f"a run with --epochs 0 would get a new, untrained head: {directory}; try zoo.rescore(run)"
+        raise UsageError(message, code="run-needs-rescore", path=directory)
     if name not in load_registry().backbones:
-        raise UsageError(
+        message = (
             f"the run's backbone is not registered: {name!r}; pass its record: zoo.evaluate(backbone, "
-            f"weights={str(directory)!r})",
-            code="run-needs-backbone",
-            name=name,
+            f"weights={str(directory)!r})"
         )
+        raise UsageError(message, code="run-needs-backbone", name=name)
     return name, {"weights": directory, **given}
 
 

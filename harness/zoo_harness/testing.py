@@ -193,12 +193,11 @@ def _check_stillness(still: dict[str, Tensor], training: dict[str, Tensor]) -> N
 
     stirred = [name for name, value in still.items() if not torch.allclose(value, training[name], atol=1e-3)]
     if stirred:
-        raise DeclarationError(
+        message = (
             f"frozen module {stirred[0]!r} gives something else while the network trains: a forward method before it "
-            "drops or adds by asking self.training; make that a module of its own",
-            code="frozen-output-changed",
-            name=stirred[0],
+            "drops or adds by asking self.training; make that a module of its own"
         )
+        raise DeclarationError(message, code="frozen-output-changed", name=stirred[0])
 
 
 @contextlib.contextmanager

@@ -101,12 +101,11 @@ def check_prediction(rule: Literal["cls", "mean"], tuning: Tuning, backbones: It
     if rule == "cls" or isinstance(tuning.head, DualHead):
         return
     two = ", ".join(sorted(backbone.name for backbone in backbones if isinstance(backbone.head, DualHead)))
-    raise UsageError(
+    message = (
         f"--predict mean needs two heads: the backbone has one, {tuning.head.path!r}; leave the option out (backbones "
-        f"with two heads: {two or 'none'})",
-        code="option-unused",
-        option="predict",
+        f"with two heads: {two or 'none'})"
     )
+    raise UsageError(message, code="option-unused", option="predict")
 
 
 def check_device_name(name: str) -> str:

@@ -46,7 +46,7 @@ class StoredOptions:
         known = declared(EvalOptions)
         given: dict[str, Any] = {name: value for name, value in self.given.items() if known[name][1].stored}
         if "data_dir" in given:
-            given["data_dir"] = _absolute(given["data_dir"])
+            given["data_dir"] = given["data_dir"].absolute()
         if given.get("weights", "random") not in ("pretrained", "random"):
             given["weights"] = str(_absolute(given["weights"]))
         name, colon, argument = (self.dataset or "").partition(":")

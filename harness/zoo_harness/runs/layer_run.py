@@ -155,12 +155,8 @@ def _curve(
 ) -> Curve:
     images, record = (data.train, data.record.train) if split == "train" else (data.evaluation, data.record.evaluation)
     if len(images) <= scoring.order:
-        raise UsageError(
-            f"order {scoring.order} needs more than {scoring.order} images, the {split} split has {len(images)}",
-            code="too-few-images",
-            split=split,
-            given=len(images),
-        )
+        message = f"order {scoring.order} needs more than {scoring.order} images, the {split} split has {len(images)}"
+        raise UsageError(message, code="too-few-images", split=split, given=len(images))
     progress.stage(f"{subject.name}: layers on the {split} split", len(images))
     layers = score_layers(subject.network, subject.layers, images, compute, scoring, progress)
     subset = request.subset.in_words((f"{split} split", smallest_class(record)))
@@ -176,8 +172,8 @@ def _written(curves: tuple[Curve, ...], scoring: Scoring, request: LayerRequest)
         "scoring": vars(scoring),
         "curves": [curve.to_dict() for curve in curves],
     }
-    first, data, out = curves[0].subject.name.split()[0], curves[0].data, request.options["out"]
-    folder = claim_folder(out and out.expanduser(), f"layers-{first}-{request.dataset.name}")
+    first, data = curves[0].subject.name.split()[0], curves[0].data
+    folder = claim_folder(request.options["out"], f"layers-{first}-{request.dataset.name}")
     path, plot = folder / "layers.json", folder / "layers.png"
     about = f"{data['dataset']}, {data['images']:,} images a curve; {scoring.in_words()}"
     plot_layers([(curve.title, curve.layers) for curve in curves], about, plot)

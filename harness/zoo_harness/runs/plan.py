@@ -108,19 +108,12 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
 def _check_sizes(data: RunData, request: Request) -> None:
     processes, images = request.compute.processes.count, len(data.train)
     if request.training.epochs and images < 2:
-        raise UsageError(
-            f"training needs at least 2 images, given {images}; --epochs 0 scores without training",
-            code="too-few-images",
-            given=images,
-        )
+        message = f"training needs at least 2 images, given {images}; --epochs 0 scores without training"
+        raise UsageError(message, code="too-few-images", given=images)
     for split, number in (("training", images), (data.record.evaluation.split, len(data.evaluation))):
         if number < processes:
-            raise UsageError(
-                f"{processes} processes cannot share the {number} {split} image(s); start fewer",
-                code="too-many-processes",
-                split=split,
-                given=number,
-            )
+            message = f"{processes} processes cannot share the {number} {split} image(s); start fewer"
+            raise UsageError(message, code="too-many-processes", split=split, given=number)
 
 
 def _check_modules(network: nn.Module, patterns: tuple[str, ...]) -> None:

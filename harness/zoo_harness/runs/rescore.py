@@ -139,7 +139,7 @@ def rescore_checkpoint(
         )
         found = _rescored(checkpoint, model, data, layer, compute, reporter)
     if options["out"] is not None:
-        write_text(claim_folder(options["out"].expanduser(), "rescore") / RESCORE, found.to_json())
+        write_text(claim_folder(options["out"], "rescore") / RESCORE, found.to_json())
     return found
 
 

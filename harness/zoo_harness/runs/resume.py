@@ -24,11 +24,8 @@ def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[
         after["backbone"]["source_sha256"] = None
     changed = [line for part in _DECISIVE for line in _differences(part, before[part], after[part])]
     if changed:
-        raise UsageError(
-            f"--resume {directory}: these differ from what the run began with: {'; '.join(changed[:5])}",
-            code="resume-other-run",
-            differing=tuple(line.partition(" ")[0] for line in changed),
-        )
+        message = f"--resume {directory}: these differ from what the run began with: {'; '.join(changed[:5])}"
+        raise UsageError(message, code="resume-other-run", differing=tuple(line.partition(" ")[0] for line in changed))
     other = [line for part in ("versions", "host") for line in _differences(part, before[part], after[part])]
     if not other:
         return []
@@ -63,12 +60,11 @@ def resumed(directory: Path, asked: StoredOptions) -> StoredOptions:
         if value is not None and value != had[name] and not _is_the_recipes(name, value, directory)
     }
     if differing:
-        raise UsageError(
+        message = (
             f"--resume {directory}: options differ from those of the run: {', '.join(differing.values())}; leave them "
-            "out, or start a new run",
-            code="resume-other-options",
-            differing=tuple(differing),
+            "out, or start a new run"
         )
+        raise UsageError(message, code="resume-other-options", differing=tuple(differing))
     return kept
 
 

@@ -65,11 +65,7 @@ def execute_run(
     :class:`~zoo.errors.UsageError` if it is finished, is still running, or began with other data, weights or settings.
     """
     request = planned.request
-    with (
-        out_of_memory_advice(request.training.batch_size),
-        writer.locked(),
-        repeatable(request.compute.deterministic),
-    ):
+    with out_of_memory_advice(request.training.batch_size), writer.locked(), repeatable(request.compute.deterministic):
         session = _Session(_continued(planned, writer.path, reporter) if resume else planned, writer, reporter)
         try:
             session.run(policy, tensorboard=tensorboard)

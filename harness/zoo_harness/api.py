@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,15 +148,22 @@ def rescore(
         return rescore_checkpoint(found, dataset, given, reporter)
 
 
-def score_features(file: str | Path, **options: Unpack[SeparationOptions]) -> Separation:
+def score_features(
+    file: str | Path, *, progress: bool | Reporter = False, **options: Unpack[SeparationOptions]
+) -> Separation:
     """Score how well the features in a file separate the classes.
 
-    ``file`` is an ``.npz``, ``.npy``, ``.safetensors`` or ``.parquet`` file. ``options`` are those of ``zoo si``; for
-    arrays in memory there is :func:`zoo.separation`.
+    ``file`` is an ``.npz``, ``.npy``, ``.safetensors``, ``.parquet``, ``.arrow``, ``.feather``, ``.csv`` or ``.tsv``
+    file. ``options`` are those of ``zoo si``; for arrays in memory there is :func:`zoo.separation`. Columns that may be
+    row numbers cause a warning.
     """
     from zoo_harness.separation.files import score_file
 
-    return score_file(Path(file).expanduser(), checked(SeparationOptions, options))
+    given = checked(SeparationOptions, options)
+    with _reporter(progress) as reporter:
+        # The logger is silent by default, but a column of row numbers makes the scores wrong.
+        warn = partial(warnings.warn, stacklevel=4) if progress is False else reporter.warn
+        return score_file(Path(file), given, reporter.log, warn)
 
 
 def publish(

@@ -230,7 +230,7 @@ TESTED_THROUGH = {
     "runs.request": "runs/test_fine_tune.py",
     "runs.rescore": "cli/commands/test_rescore.py",
     "runs.session": "runs/test_resume.py",
-    "separation.files": "cli/commands/test_si.py",
+    "separation.bookkeeping": "separation/test_tables.py",
     "separation.knn.filter_refine": "separation/knn/test_search.py",
     "separation.knn.neighbours": "separation/knn/test_search.py",
     "separation.label_agreement": "separation/test_scores.py",

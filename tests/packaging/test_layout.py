@@ -213,7 +213,6 @@ TESTED_THROUGH = {
     "models.weight_source": "zoo/test_weights.py",
     "records.file_names": "hub/test_publication.py",
     "records.option_checks": "cli/commands/test_eval.py",
-    "records.overrides": "training/test_optimizer.py",
     "records.subset": "data/test_loading.py",
     "records.untrusted": "checkpoints/test_load.py",
     "reports.backbone_summary": "cli/test_app.py",

@@ -62,7 +62,10 @@ def test_a_killed_run_ends_with_the_same_checkpoint(backbone: Backbone, tmp_path
     killed = subprocess.run([sys.executable, "-c", PROGRAM, asked, out], env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert (read_run(out).status, read_run(out).results.epochs_done) == ("running", 3)
-    assert not (out / "model.safetensors").exists()
+    names = {file.name for file in out.iterdir() if not file.name.endswith(".tmp")}
+    assert names == {"history.jsonl", "options.json", "run.json", "samples.png", "training_state.safetensors"}
+    with pytest.raises(UsageError, match=rf"still runs, or was killed, after 3 of 6.*--resume {out}"):
+        zoo.load(out)
     with pytest.raises(KeyboardInterrupt):
         zoo.evaluate(backbone, resume=out, progress=InterruptingReporter(epoch=5))
     assert read_run(out).status == "interrupted"

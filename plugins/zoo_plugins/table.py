@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.dataset import DatasetRequest, ImageSplit, LoadedDataset, ReadOptions
+from zoo.dataset import DatasetRequest, ImageSplit, LoadedDataset
 from zoo.errors import DataError, UsageError
-from zoo.image_kinds import pages_warning
 from zoo_plugins.folder_layout import EVALUATION, is_training, split_word
 from zoo_plugins.image_folder import ImagePaths
 from zoo_plugins.labels import checked_split
@@ -39,7 +38,7 @@ def load(request: DatasetRequest) -> LoadedDataset:
     splits, unread = _rows_of_splits(table, columns)
     rows = [row for split in splits.values() for row in split]
     if holds_images(table, columns.image):
-        return _load_held(table, columns, splits, unread, request.options)
+        return _load_held(table, columns, splits, unread, request)
     files = find_files(table, columns.image, rows, skip_missing=request.options.skip_unreadable)
     kept = [row for row in rows if row in files.paths]
     labels = read_labels(table, columns.label, kept)
@@ -47,7 +46,7 @@ def load(request: DatasetRequest) -> LoadedDataset:
     found = {}
     for name, members in splits.items():
         present = [row for row in members if row in files.paths]
-        images = ImagePaths([files.paths[row] for row in present])
+        images = ImagePaths([files.paths[row] for row in present], request.reader)
         where = f"{table.path}, split {name}"
         found[name] = checked_split(images, [index_of[row] for row in present], labels.classes, where)
     warnings = [*labels.warnings, *unread, *_repeated(table, found)]
@@ -109,7 +108,7 @@ def _rows_of_splits(table: Table, columns: TableColumns) -> tuple[dict[str, list
 
 
 def _load_held(
-    table: Table, columns: TableColumns, rows: Mapping[str, Sequence[int]], unread: list[str], options: ReadOptions
+    table: Table, columns: TableColumns, rows: Mapping[str, Sequence[int]], unread: list[str], request: DatasetRequest
 ) -> LoadedDataset:
     """Read images that are in the table itself; those of one size become one array, as those of the Hub do."""
     every = [row for members in rows.values() for row in members]
@@ -117,14 +116,12 @@ def _load_held(
     index_of = dict(zip(every, labels.indices, strict=True))
     found, warnings, skipped = {}, [*labels.warnings, *unread], 0
     for name, members in rows.items():
-        images = HeldImages(table, columns.image, members)
+        images = HeldImages(table, columns.image, members, request.reader)
         split = checked_split(images, [index_of[row] for row in members], labels.classes, f"{table.path}, split {name}")
-        found[name], left_out = readable_array(images, split, skip=options.skip_unreadable)
+        found[name], left_out = readable_array(images, split, request.reader, skip=request.options.skip_unreadable)
         skipped += left_out
         if left_out:
             warnings.append(f"skipped {left_out:,} images of split {name!r} that cannot be read (--skip-unreadable)")
-        if images.multi_page and found[name].images is not images:
-            warnings.append(pages_warning(name, sorted(images.multi_page)))
     return _loaded(table, columns, labels, found, warnings, (), {"unreadable images": skipped})
 
 

@@ -13,6 +13,7 @@ import PIL.Image
 
 from zoo.errors import DataError
 from zoo.image_kinds import readable_endings
+from zoo.image_reader import ImageReader
 from zoo_plugins.decoding import decode_image
 from zoo_plugins.system_files import is_system_name
 from zoo_plugins.table_file import ArrowColumn, Table
@@ -23,11 +24,11 @@ class HeldImages:
 
     concurrent = True
 
-    def __init__(self, table: Table, column: str, rows: Sequence[int]) -> None:
+    def __init__(self, table: Table, column: str, rows: Sequence[int], reader: ImageReader) -> None:
         self._table = table
         self._values = table.columns[column]
         self._rows = rows
-        self.multi_page: set[int] = set()
+        self._reader = reader
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -44,7 +45,7 @@ class HeldImages:
         where = f"{self._table.path}, {self._table.row_name(row)}"
         if not isinstance(content, bytes):
             raise DataError(f"{where} holds no encoded image", code="image-missing")
-        return decode_image(io.BytesIO(content), where, lambda: self.multi_page.add(index))
+        return decode_image(io.BytesIO(content), where, self._reader)
 
 
 @dataclass(frozen=True)

@@ -282,8 +282,9 @@ def test_animations_among_the_rows_are_told(tmp_path: Path) -> None:
     pictures = [{"bytes": file.getvalue(), "path": None}] * 2
     table = datasets.Dataset.from_dict(make_rows(2, picture=pictures), features=datasets.Features(FEATURES))
     pyarrow.parquet.write_table(table.with_format("arrow")[:], tmp_path / "train.parquet")
-    (told,) = load_copy(tmp_path).warnings
-    assert told.startswith("2 file(s) of split 'train' have several pages or frames")
+    request = DatasetRequest(argument="someone/flowers", data_dir=tmp_path)
+    load(request)
+    assert request.reader.warnings()[0].startswith("2 file(s) have several pages or frames")
 
 
 def test_a_folder_that_is_no_copy(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError
 
 from zoo.backbone import DualHead, FeatureLayers, Head, Preprocessing, Training
 from zoo.errors import UsageError
 from zoo.fields import Digest
+from zoo.value_range import ValueRange
 from zoo_harness.records.file_names import HISTORY, RECORD
 from zoo_harness.util.text import one_line
 
@@ -87,12 +88,19 @@ class SplitRecord(Record):
     fingerprint: str
 
 
+def _check_rising(values: tuple[float, float]) -> tuple[float, float]:
+    if not values[0] < values[1]:
+        raise ValueError(f"{values} does not rise")
+    return values
+
+
 class DatasetRecord(Record):
     """The data, down to the digest of the images that were read; ``subset`` describes the part that was used.
 
     ``test`` is the test split that was kept for the end, if the evaluation split was held out of the training split.
     ``reading`` says how the files were read, such as which folder is which split; ``skipped`` counts the files that
-    were left out, by kind.
+    were left out, by kind. ``value_range``: the lowest and highest value that images of more than 8 bits per channel
+    were scaled by; ``None`` if there were none.
     """
 
     name: str
@@ -109,10 +117,16 @@ class DatasetRecord(Record):
     test: SplitRecord | None = None
     reading: tuple[str, ...] = ()
     skipped: dict[str, int] = {}
+    value_range: Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_check_rising)] | None = None
     per_class: int | None
     limit: int | None
     val_fraction: float | None
     subset: str
+
+    @property
+    def read_range(self) -> ValueRange | None:
+        """The range that images of more than 8 bits were scaled by."""
+        return ValueRange(*self.value_range) if self.value_range else None
 
     @property
     def in_memory(self) -> bool:

@@ -17,6 +17,7 @@ import torch
 from pydantic import Field
 
 from zoo.backbone import FeatureLayer
+from zoo.class_names import normalised
 from zoo.dataset import Dataset, ReadOptions
 from zoo.errors import UnknownNameError, UsageError
 from zoo.registry import load_registry
@@ -125,10 +126,14 @@ def rescore_checkpoint(
         model = load_folder(checkpoint.folder, choose_device(options["device"]))
         compute = _compute_context(model, options, reporter)
         request = _data_request(checkpoint, model.record, dataset, given)
+        own = model.record.dataset
         data = request.load(
-            model.record.settings.preprocessing, reporter, with_test=model.record.dataset.test is not None
+            model.record.settings.preprocessing,
+            reporter,
+            with_test=own.test is not None,
+            value_range=own.read_range,
         )
-        _check_classes(model.record.dataset.classes, data.record)
+        _check_classes(own.classes, data.record)
         for line in data.record.reading:
             reporter.log(line)
         for warning in data.warnings:
@@ -206,7 +211,7 @@ def _recorded_data(checkpoint: Checkpoint, record: RunRecord) -> tuple[str, Eval
 
 
 def _check_classes(classes: tuple[str, ...], data: DatasetRecord) -> None:
-    if data.classes == classes:
+    if [*map(normalised, data.classes)] == [*map(normalised, classes)]:  # earlier records are not normalised
         return
     message = f"the checkpoint has {len(classes)} classes, {data.title} has {len(data.classes)}"
     for number, (one, other) in enumerate(zip(classes, data.classes, strict=False)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -16,6 +17,11 @@ from zoo_harness.records.run import RUN, RunRecord, read_run
 from zoo_harness.records.stored_options import StoredOptions, read_options
 
 _DECISIVE = ("backbone", "weights", "dataset", "settings", "parameters")
+# They depend on how a path was typed, on where files lie, or on the version that wrote them; digests say what was read.
+_DESCRIPTIONS = [
+    ("dataset", name)
+    for name in ("argument", "title", "source", "reading", "skipped", "license", "citation", "hub_id", "subset")
+]
 
 
 def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[str]:
@@ -24,6 +30,11 @@ def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[
     Raises :class:`~zoo.errors.UsageError` with the data, weights and settings that differ.
     """
     before, after = earlier.model_dump(mode="json"), now.model_dump(mode="json")
+    for content in (before, after):
+        for part, name in _DESCRIPTIONS:
+            del content[part][name]
+    if before["weights"]["sha256"] == after["weights"]["sha256"] is not None:  # the same file under another path
+        after["weights"]["source"] = before["weights"]["source"]
     if earlier.backbone.source_sha256 is None:  # written before records had it
         after["backbone"]["source_sha256"] = None
     changed = [line for part in _DECISIVE for line in _differences(part, before[part], after[part])]
@@ -69,7 +80,7 @@ def resumed(directory: Path, asked: StoredOptions) -> StoredOptions:
     differing = {
         name: f"{_as_given(name, given)} (the run has {_as_kept(name, had)})"
         for name, (given, absolute, had) in pairs.items()
-        if given is not None and absolute != had and not _is_the_recipes(name, given, directory)
+        if given is not None and not _same_place(absolute, had) and not _is_the_recipes(name, given, directory)
     }
     if differing:
         raise UsageError(
@@ -79,6 +90,17 @@ def resumed(directory: Path, asked: StoredOptions) -> StoredOptions:
             differing=tuple(differing),
         )
     return kept
+
+
+def _same_place(one: object, other: object) -> bool:
+    """Whether two values are equal, or name the same place, such as a folder and a link to it."""
+    if not isinstance(one, str | Path) or not isinstance(other, str | Path):
+        return one == other
+    (kind, _colon, path), (other_kind, _mark, other_path) = (str(each).rpartition(":") for each in (one, other))
+    both_absolute = path.startswith("/") and other_path.startswith("/")
+    return one == other or (
+        both_absolute and kind == other_kind and os.path.realpath(path) == os.path.realpath(other_path)
+    )
 
 
 def _is_the_recipes(name: str, given: object, directory: Path) -> bool:

@@ -16,6 +16,17 @@ def one_line(value: object) -> str:
     return " ".join("".join(" " if breaks_line(char) else char for char in str(value)).split())
 
 
+def escaped(text: str) -> str:
+    r"""Escape control characters and changes of the writing direction as JSON does; line breaks and tabs stay.
+
+    >>> escaped("a\x1b[31mb")
+    'a\\u001b[31mb'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(f"\\u{ord(char):04x}" if char not in "\n\t" and breaks_line(char) else char for char in text)
+
+
 def breaks_line(char: str) -> bool:
     """Whether a character ends a line, controls the terminal or changes the writing direction.
 

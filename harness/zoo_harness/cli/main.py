@@ -49,15 +49,21 @@ def run(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _quiet_libraries(*, all_of_them: bool) -> Iterator[None]:
-    """Silence what other libraries print: with ``all_of_them`` warnings and progress bars, else warnings for nobody."""
+    """Keep other libraries from printing: all their warnings and progress bars, or Pillow's of large images alone."""
+    bars = {f"HF_{library}_DISABLE_PROGRESS_BARS": "1" for library in ("DATASETS", "HUB")}  # read at their import
+    before = {name: os.environ.get(name) for name in bars}
     with warnings.catch_warnings():
         if all_of_them:
             warnings.simplefilter("ignore")
-            for library in ("DATASETS", "HUB"):  # read when they are imported, which takes too long here
-                os.environ[f"HF_{library}_DISABLE_PROGRESS_BARS"] = "1"
+            os.environ.update(bars)
         else:  # zoo reads images of any size
             warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
-        yield
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
 
 
 def _report(error: Exception, *, as_json: bool) -> None:

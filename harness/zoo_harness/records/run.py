@@ -11,14 +11,14 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError, field_validator
 
 from zoo.backbone import DualHead, FeatureLayers, Head, Preprocessing, Training
 from zoo.errors import UsageError
 from zoo.fields import Digest
 from zoo.value_range import ValueRange
 from zoo_harness.records.file_names import HISTORY, RECORD
-from zoo_harness.util.text import one_line
+from zoo_harness.util.text import encodable, one_line
 
 RUN = "run.json"
 LARGEST_RECORD = 32 * 2**20  # bytes; that of a run on 21,000 classes has about two million
@@ -34,6 +34,14 @@ class Record(BaseModel):
     """Base of all parts: unknown keys are errors, values do not change once made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _escape_bytes_of_paths(cls, value: object) -> object:
+        """Escape what no file can hold as UTF-8, such as paths with other bytes."""
+        if isinstance(value, tuple) and value and isinstance(value[0], str):
+            return tuple(map(encodable, value))
+        return encodable(value) if isinstance(value, str) else value
 
 
 class WeightsRecord(Record):

@@ -11,7 +11,16 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 
 from zoo.backbone import DualHead, FeatureLayers, Head, Preprocessing, Training
 from zoo.errors import UsageError
@@ -332,7 +341,8 @@ class Results(Record):
 
     ``confusion`` and ``layer_curve`` describe the headline's split of a finished run; runs of more than 1,000 classes
     or with ``--no-layer-curve`` lack them. ``accuracy_by_other_rule``, on that split, is the accuracy of the prediction
-    rule that was not chosen, ``mean`` or ``cls``, of a network with two heads.
+    rule that was not chosen, ``mean`` or ``cls``, of a network with two heads. ``diverged`` describes a training whose
+    last epoch was far worse than guessing.
     """
 
     epochs_done: int
@@ -348,6 +358,7 @@ class Results(Record):
     confusion: ConfusionSummary | None = None
     layer_curve: LayerCurveRecord | None = None
     frozen_part: FrozenPartRecord | None
+    diverged: str | None = None
     mean_train_seconds: float | None
     mean_evaluation_seconds: float | None
     total_seconds: float | None

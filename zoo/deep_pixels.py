@@ -56,37 +56,48 @@ class DeepPixels:
 
 
 def deep_pixels(image: Image) -> DeepPixels | None:
-    """Return the pixels of an open image of more than 8 bits per channel; ``None`` for any other image."""
+    """Return the pixels of an open image of more than 8 bits per channel; ``None`` for any other image.
+
+    Raises :class:`ValueError` for a TIFF whose colours Pillow cannot decode.
+    """
     import numpy as np
     import PIL.ImageOps
 
-    stated, white_is_zero = _stated_range(image), _white_is_zero(image)
+    grey = image.mode.startswith("I;16") or image.mode in ("I", "F")
+    if not grey and _colour_order(image) is None:
+        return None
+    stated, white_is_zero = _stated_range(image), _white_is_zero(image)  # before the file is read and closed
+    if not grey:
+        return DeepPixels(_wide_colours(image), stated, white_is_zero)
     if image.mode in ("I", "F"):
         _expect_native_order(image)
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return DeepPixels(np.asarray(PIL.ImageOps.exif_transpose(image)), stated, white_is_zero)
-    colours = _wide_colours(image)
-    return None if colours is None else DeepPixels(colours, stated, white_is_zero)
+    return DeepPixels(np.asarray(PIL.ImageOps.exif_transpose(image)), stated, white_is_zero)
 
 
-def _wide_colours(image: Image) -> np.ndarray[Any, Any] | None:
+def _colour_order(image: Image) -> str | None:
+    """Return the order of bytes in which Pillow unpacks 16 bits per colour; ``None`` for other images."""
+    if _has_separate_planes(image):  # Pillow 13 decodes garbage
+        raise ValueError("a TIFF of 16 bits with separate planes of colour; save it with contiguous colours")
+    mode, _semicolon, order = _raw_mode(image).partition(";")
+    return order if mode in ("LA", "RGB", "RGBA", "RGBX") and order in _LOWER_BYTES else None
+
+
+def _wide_colours(image: Image) -> np.ndarray[Any, Any]:
     """Return the 16 bits of each colour of a PNG or TIFF file, without alpha.
 
     Pillow unpacks the upper byte of each value alone. Unpacked in the other order of bytes, it is the lower one.
     """
     import numpy as np
 
-    if _has_separate_planes(image):  # Pillow 13 decodes garbage
-        raise ValueError("a TIFF of 16 bits with separate planes of colour; save it with contiguous colours")
     raw_mode = _raw_mode(image)
-    if raw_mode == "LA;16B":  # four bytes of a pixel: grey and alpha, two each
-        pixels = _unpacked(image, raw_mode, "RGBA").astype(np.uint16)
-        return np.repeat((pixels[..., :1] << 8) + pixels[..., 1:2], 3, axis=2)
     mode, _semicolon, order = raw_mode.partition(";")
-    if mode not in ("RGB", "RGBA", "RGBX") or order not in _LOWER_BYTES:
-        return None
+    if mode == "LA":  # four bytes of a pixel: grey and alpha, two each, the upper one first
+        grey = _unpacked(image, raw_mode, "RGBA").astype(np.uint16)
+        return np.repeat((grey[..., :1] << 8) + grey[..., 1:2], 3, axis=2)
     upper = _unpacked(image, raw_mode, raw_mode)[..., :3].astype(np.uint16)
-    return (upper << 8) + _unpacked(image, raw_mode, f"{mode};{_LOWER_BYTES[order]}")[..., :3]
+    lower = _unpacked(image, raw_mode, f"{mode};{_LOWER_BYTES[order]}")[..., :3]
+    colours: np.ndarray[Any, Any] = (upper << 8) + lower
+    return colours
 
 
 def _expect_native_order(image: Image) -> None:

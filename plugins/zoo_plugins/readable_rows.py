@@ -80,9 +80,8 @@ def _in_one_array(images: DecodableRows, split: ImageSplit, reader: ImageReader)
     if array is None:
         reader.notes = notes  # the run reads the images again, perhaps only some of them
         return split
-    if reader.settle():
-        array = as_one_array(images)
-    return ImageSplit(array, split.labels)
+    again = as_one_array(images) if reader.settle() else None
+    return ImageSplit(array if again is None else again, split.labels)
 
 
 def _faults(images: DecodableRows) -> dict[int, DataError]:

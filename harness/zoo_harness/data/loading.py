@@ -12,10 +12,20 @@ from typing import Literal
 
 import numpy as np
 
+from zoo.class_names import normalised
 from zoo.dataset import AS_FOUND, Dataset, DatasetRequest, ImageSplit, LoadedDataset, ReadOptions
 from zoo.errors import DataError, UsageError
+from zoo.image_reader import ImageReader
+from zoo.value_range import ValueRange
 from zoo_harness.data.decoding import ImageData, select_images
-from zoo_harness.data.readable import UNREADABLE, check_columns, check_names, decode_readable, warnings_of
+from zoo_harness.data.readable import (
+    UNREADABLE,
+    check_columns,
+    check_names,
+    contrast_warning,
+    decode_readable,
+    warnings_of,
+)
 from zoo_harness.data.subset import hold_out, smallest_class, subset_indices
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.records.run import DatasetRecord, SplitRecord
@@ -47,28 +57,33 @@ def load_data(
     *,
     with_test: bool = False,
     options: ReadOptions = AS_FOUND,
+    value_range: ValueRange | None = None,
 ) -> RunData:
     """Load a data set, check it, take the subset and decode it.
 
     ``balanced``: the split that must have ``subset.per_class`` images of each class; the other split may have fewer,
     as many as its smallest class. ``with_test``: if the evaluation split is held out of the training split, load the
-    data set's own evaluation split as ``test``. ``options``: how the loader reads.
+    data set's own evaluation split as ``test``. ``options``: how the loader reads. ``value_range`` scales images of
+    more than 8 bits; by default it is chosen by the images of the training split.
 
     Raises :class:`~zoo.errors.DataError` for labels outside the classes, an empty class or an unreadable image, and
     :class:`~zoo.errors.UsageError` for a subset that the data set cannot provide.
     """
-    loaded = _load(dataset, argument, data_dir, options)
+    reader = ImageReader(value_range)
+    loaded = _load(dataset, DatasetRequest(argument, data_dir, options, reader))
     name = f"{dataset.name}:{argument}" if argument else dataset.name
     train, evaluation, evaluation_name = _choose_splits(dataset, name, loaded, subset)
     skipped = 0
+    flat: tuple[str, ...] = ()
 
     def decode(split: ImageSplit, called: str, must_have: str | None = None) -> tuple[ImageData, SplitRecord]:
-        nonlocal skipped
+        nonlocal skipped, flat
         indices = subset_indices(split, loaded.classes, subset, must_have)
         data, record, unreadable = decode_readable(
-            split, indices, loaded.classes, called, transform, skip=options.skip_unreadable
+            split, indices, loaded.classes, called, transform, reader, skip=options.skip_unreadable
         )
         skipped += unreadable
+        flat += contrast_warning(called, data.images)
         return data, record
 
     train_data, train_record = decode(train, "train", "training" if balanced == "train" else None)
@@ -90,7 +105,8 @@ def load_data(
                 f"{_missing_split(dataset, name, loaded)}: nothing is kept for the end, and the accuracy is that of "
                 "the images which the best epoch is chosen by",
             )
-    warnings += warnings_of(loaded, skipped)
+    warnings += (*warnings_of(loaded, skipped), *reader.warnings(), *flat)
+    settled = reader.value_range if reader.notes.deep else None
     counts = {**loaded.skipped, UNREADABLE: loaded.skipped.get(UNREADABLE, 0) + skipped}
     record = DatasetRecord(
         name=dataset.name,
@@ -105,7 +121,8 @@ def load_data(
         train=train_record,
         evaluation=evaluation_record,
         test=test_record,
-        reading=loaded.reading,
+        reading=(*loaded.reading, *reader.lines()),
+        value_range=settled and (settled.low, settled.high),
         skipped={kind: count for kind, count in counts.items() if count},
         per_class=subset.per_class,
         limit=subset.limit,
@@ -122,17 +139,17 @@ def _title(dataset: Dataset, argument: str | None) -> str:
     return f"{dataset.title} {Path(argument).expanduser().resolve().name if dataset.argument == 'PATH' else argument}"
 
 
-def _load(dataset: Dataset, argument: str | None, data_dir: Path | None, options: ReadOptions) -> LoadedDataset:
-    check_columns(dataset, options)
+def _load(dataset: Dataset, request: DatasetRequest) -> LoadedDataset:
+    check_columns(dataset, request.options)
     loader = dataset.loader
     if isinstance(loader, str):
         loader = load_function(loader, f"dataset {dataset.name!r}: loader")
-    loaded: LoadedDataset = loader(DatasetRequest(argument, data_dir, options))
+    loaded: LoadedDataset = loader(request)
     if len(loaded.classes) < 2:
         raise DataError(
             f"dataset {dataset.call!r} has {len(loaded.classes)} class(es); expected at least 2", code="class-count"
         )
-    if dataset.classes is not None and tuple(loaded.classes) != dataset.classes:
+    if dataset.classes is not None and [*map(normalised, loaded.classes)] != [*map(normalised, dataset.classes)]:
         raise DataError(
             f"classes of dataset {dataset.name!r} are wrong: {loaded.classes}; expected the declared {dataset.classes}",
             code="class-mismatch",

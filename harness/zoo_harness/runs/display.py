@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from zoo_harness.records.run import EpochRecord
+from zoo_harness.util.text import escaped
 
 
 class _Images(ProgressColumn):
@@ -54,7 +55,7 @@ class ProgressDisplay:
         """Begin a part of the work on a number of images; 0 if they are not counted."""
         for earlier in self._bar.task_ids:
             self._bar.remove_task(earlier)
-        self._bar.add_task(name, total=images or None)
+        self._bar.add_task(escaped(name), total=images or None)
 
     def advance(self, images: int) -> None:
         """Count images that are done."""
@@ -64,11 +65,11 @@ class ProgressDisplay:
     def log(self, line: str) -> None:
         """Print a message above the bar."""
         if not self._quiet:
-            self._console.print(line, soft_wrap=True)
+            self._console.print(escaped(line), soft_wrap=True)
 
     def warn(self, line: str) -> None:
         """Print a warning above the bar, also in quiet mode."""
-        self._console.print(f"warning: {line}", soft_wrap=True)
+        self._console.print(f"warning: {escaped(line)}", soft_wrap=True)
 
     def on_epoch(self, epoch: EpochRecord) -> None:
         """Print an epoch's figures, and the best accuracy so far if another epoch has it."""

@@ -23,6 +23,7 @@ from zoo_harness.runs.directory import check_out
 from zoo_harness.runs.resume import refuse_finished, resumed
 
 if TYPE_CHECKING:
+    from zoo.value_range import ValueRange
     from zoo_harness.data.loading import RunData
     from zoo_harness.frozen.cache.placement import CachePolicy
     from zoo_harness.util.progress import Progress
@@ -45,6 +46,7 @@ class DataRequest:
         balanced: Literal["train", "evaluation"] = "train",
         *,
         with_test: bool = False,
+        value_range: ValueRange | None = None,
     ) -> RunData:
         """Load and decode the images; see :func:`zoo_harness.data.loading.load_data`."""
         from zoo_harness.data.loading import load_data
@@ -52,7 +54,8 @@ class DataRequest:
 
         progress.stage(f"loading {self.dataset.title}", 0)
         where = self.dataset, self.argument, self.data_dir, self.subset
-        return load_data(*where, BatchTransform(preprocessing), balanced, with_test=with_test, options=self.reading)
+        how = BatchTransform(preprocessing), balanced
+        return load_data(*where, *how, with_test=with_test, options=self.reading, value_range=value_range)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ import torch
 from pydantic import Field
 
 from zoo.backbone import FeatureLayer
+from zoo.class_names import normalised
 from zoo.dataset import Dataset, ReadOptions
 from zoo.errors import UsageError
 from zoo.registry import load_registry
@@ -129,7 +130,12 @@ def rescore_checkpoint(
         record, settings = model.record, model.record.settings
         compute = _compute_context(settings, options, reporter)
         request = _data_request(checkpoint, record, dataset, given)
-        data = request.load(settings.preprocessing, reporter, with_test=record.dataset.test is not None)
+        data = request.load(
+            settings.preprocessing,
+            reporter,
+            with_test=record.dataset.test is not None,
+            value_range=record.dataset.read_range,
+        )
         _check_classes(record.dataset.classes, data.record)
         report_reading(data.record.reading, data.warnings, reporter)
         evaluation = data.record.evaluation
@@ -200,7 +206,7 @@ def _recorded_data(checkpoint: Checkpoint, record: RunRecord) -> tuple[str, Eval
 
 
 def _check_classes(classes: tuple[str, ...], data: DatasetRecord) -> None:
-    if data.classes == classes:
+    if [*map(normalised, data.classes)] == [*map(normalised, classes)]:  # earlier records are not normalised
         return
     message = f"the checkpoint has {len(classes)} classes, {data.title} has {len(data.classes)}"
     for number, (one, other) in enumerate(zip(classes, data.classes, strict=False)):

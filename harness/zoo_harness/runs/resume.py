@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,11 @@ from zoo_harness.records.run import RUN, RunRecord, read_run
 from zoo_harness.records.stored_options import StoredOptions, read_options
 
 _DECISIVE = ("backbone", "weights", "dataset", "settings", "parameters")
+# They depend on how a path was typed, on where files lie, or on the version that wrote them; digests say what was read.
+_DESCRIPTIONS = [
+    ("dataset", name)
+    for name in ("argument", "title", "source", "reading", "skipped", "license", "citation", "hub_id", "subset")
+]
 
 
 def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[str]:
@@ -20,6 +26,11 @@ def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[
     Raises :class:`~zoo.errors.UsageError` with the data, weights and settings that differ.
     """
     before, after = earlier.model_dump(mode="json"), now.model_dump(mode="json")
+    for content in (before, after):
+        for part, name in _DESCRIPTIONS:
+            del content[part][name]
+    if before["weights"]["sha256"] == after["weights"]["sha256"] is not None:  # the same file under another path
+        after["weights"]["source"] = before["weights"]["source"]
     if earlier.backbone.source_sha256 is None:  # written before records had it
         after["backbone"]["source_sha256"] = None
     changed = [line for part in _DECISIVE for line in _differences(part, before[part], after[part])]
@@ -57,7 +68,7 @@ def resumed(directory: Path, asked: StoredOptions) -> StoredOptions:
     differing = {
         name: f"{_as_given(name, value)} (the run has {_as_kept(name, had[name])})"
         for name, value in given.items()
-        if value is not None and value != had[name] and not _is_the_recipes(name, value, directory)
+        if value is not None and not _same_place(value, had[name]) and not _is_the_recipes(name, value, directory)
     }
     if differing:
         message = (
@@ -66,6 +77,17 @@ def resumed(directory: Path, asked: StoredOptions) -> StoredOptions:
         )
         raise UsageError(message, code="resume-other-options", differing=tuple(differing))
     return kept
+
+
+def _same_place(one: object, other: object) -> bool:
+    """Whether two values are equal, or name the same place, such as a folder and a link to it."""
+    if not isinstance(one, str | Path) or not isinstance(other, str | Path):
+        return one == other
+    (kind, _colon, path), (other_kind, _mark, other_path) = (str(each).rpartition(":") for each in (one, other))
+    both_absolute = path.startswith("/") and other_path.startswith("/")
+    return one == other or (
+        both_absolute and kind == other_kind and os.path.realpath(path) == os.path.realpath(other_path)
+    )
 
 
 def _is_the_recipes(name: str, given: object, directory: Path) -> bool:

@@ -7,6 +7,7 @@ when the run ends; a killed run has none until it is resumed.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -43,7 +44,7 @@ from zoo_harness.runs.reporter import Reporter
 from zoo_harness.runs.resume import refuse_changes, refuse_finished
 from zoo_harness.runs.writer import RunWriter
 from zoo_harness.separation.validation import Array
-from zoo_harness.training.loop import Trainer, starting_state, steps_per_epoch
+from zoo_harness.training.loop import Trainer, divergence, starting_state, steps_per_epoch
 from zoo_harness.util.signals import defer_signals
 
 Ending = Literal["finished", "interrupted", "failed"]
@@ -152,9 +153,18 @@ class _Session:
             layer = self._layer if self._trainable.reaches(self._layer.path) else None
             settings = training, self._compute
             Trainer(self._trainable, *settings, self._state, layer, self._after_epoch, self.reporter).run()
+            self._warn_if_diverged()
         if training.keep == "best":
             self._state.restore_best_weights()
             self._last = None
+
+    def _warn_if_diverged(self) -> None:
+        heads = len(self.record.settings.head.parts)  # whose losses are summed
+        guessing = heads * math.log(len(self.record.dataset.classes))
+        diverged = divergence(self._state.progress.history, guessing)
+        if diverged is not None:
+            self._update(diverged=diverged)
+            self.reporter.warn(diverged)
 
     def score_after(self) -> None:
         """Score accuracy and separation; the last epoch may have scored the evaluation split already."""

@@ -64,7 +64,8 @@ def test_a_killed_run_ends_with_the_same_checkpoint(backbone: Backbone, tmp_path
     assert killed.returncode == -signal.SIGKILL
     assert (read_run(out).status, read_run(out).results.epochs_done) == ("running", 3)
     names = {file.name for file in out.iterdir() if not file.name.endswith(".tmp")}
-    assert names == {"history.jsonl", "options.json", "run.json", "samples.png", "training_state.safetensors"}
+    states = {"training_state.safetensors", "training_state.previous.safetensors"}
+    assert names == {"history.jsonl", "options.json", "run.json", "samples.png"} | states
     with pytest.raises(UsageError, match=rf"still runs, or was killed, after 3 of 6.*--resume {out}"):
         zoo.load(out)
     with pytest.raises(KeyboardInterrupt):
@@ -261,4 +262,35 @@ def test_a_damaged_state_is_reported(interrupted: Path, backbone: Backbone, digi
     state.write_bytes(state.read_bytes()[:-100])
     with pytest.raises(WeightsError, match=r"training_state\.safetensors cannot be read"):
         zoo.evaluate(backbone, digits, resume=interrupted)
-    assert read_run(interrupted).status == "failed"
+    assert read_run(interrupted).status == "interrupted"  # nothing was written
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_files_of_another_run_are_refused_and_stay(
+    interrupted: Path, backbone: Backbone, digits: Dataset, tmp_path: Path
+) -> None:
+    """The other run has another seed alone: every tensor has the same shape."""
+    other, state = tmp_path / "other", "training_state.safetensors"
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 16, "seed": 1, "out": other}
+    with pytest.raises(KeyboardInterrupt):
+        zoo.evaluate(backbone, digits, progress=InterruptingReporter(epoch=1), **options)
+    line = (interrupted / "history.jsonl").read_text()
+    long = "".join(json.dumps(json.loads(line) | {"epoch": number}) + "\n" for number in range(1, 301))
+    for name, replaced, code in (
+        (state, (other / state).read_bytes(), "state-of-another-run"),
+        ("history.jsonl", (other / "history.jsonl").read_bytes(), "history-of-another-run"),
+        ("history.jsonl", long.encode(), "history-of-another-run"),
+        ("options.json", (other / "options.json").read_bytes(), "resume-other-run"),
+        (state, None, "history-of-another-run"),
+    ):
+        folder = tmp_path / f"{name}-{code}"
+        shutil.copytree(interrupted, folder, dirs_exist_ok=True)
+        (folder / name).write_bytes(replaced) if replaced else (folder / name).unlink()
+        before = content(folder)
+        with pytest.raises(zoo.ZooError) as refused:
+            zoo.evaluate(backbone, digits, resume=folder)
+        assert refused.value.code == code
+        assert content(folder) == before

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
+import os
 
 import pytest
 import torch
 from torch import nn
 
 from zoo.backbone import Training
-from zoo.errors import WeightsError
+from zoo.errors import WeightsError, ZooError
+from zoo_harness.models.tensor_files import write_tensors
 from zoo_harness.models.tuned_network import TunedNetwork
 from zoo_harness.records.run import EpochRecord
 from zoo_harness.training.loop import starting_state
-from zoo_harness.training.state import STATE, TrainingProgress, mutable_tensors
+from zoo_harness.training.state import PREVIOUS, STATE, TrainingProgress, mutable_tensors
 
 
 def network(seed=0, width=6):
@@ -112,3 +114,72 @@ def test_a_damaged_state(tmp_path, size):
     with pytest.raises(WeightsError) as raised:
         starting_state(network(), Training()).load(tmp_path)
     assert (raised.value.code, raised.value.facts["path"]) == ("state-damaged", path)
+
+
+def saved(folder, epochs=2, run="one"):
+    """A state of some epochs in a folder, with the one before it."""
+    state = starting_state(network(), Training(), run)
+    for number in range(1, epochs + 1):
+        train(state, 1, start=number)
+        state.end_epoch(epoch(number, 0.5), keep_best=False)
+        state.save(folder)
+    return state
+
+
+def refused(folder, run="one"):
+    with pytest.raises(ZooError) as raised:
+        starting_state(network(), Training(), run).load(folder)
+    return raised.value.code
+
+
+def test_a_damaged_newest_state_gives_way_to_the_one_before(tmp_path):
+    saved(tmp_path)
+    content = (tmp_path / STATE).read_bytes()
+    (tmp_path / STATE).write_bytes(content[:-50] + bytes([content[-50] ^ 1]) + content[-49:])
+    state = starting_state(network(), Training(), "one")
+    assert len(state.load(tmp_path)) == 1
+    assert state.progress.epoch == 1
+    previous = (tmp_path / PREVIOUS).read_bytes()
+    state.end_epoch(epoch(2, 0.5), keep_best=False)
+    state.save(tmp_path)
+    assert (tmp_path / PREVIOUS).read_bytes() == previous  # the damaged one does not replace it
+    state.save(tmp_path)
+    assert (tmp_path / PREVIOUS).read_bytes() != previous
+    assert starting_state(network(), Training(), "one").load(tmp_path) == []
+
+
+def test_a_kill_between_two_renames_loses_one_epoch(tmp_path):
+    saved(tmp_path)
+    (tmp_path / STATE).unlink()
+    state = starting_state(network(), Training(), "one")
+    assert (state.load(tmp_path), state.progress.epoch) == ([], 1)
+
+
+def test_the_state_of_a_like_network_in_another_run_is_refused(tmp_path):
+    saved(tmp_path)
+    assert refused(tmp_path, "two") == "state-of-another-run"
+
+
+def test_a_state_without_identity_is_taken_with_a_warning(tmp_path):
+    expected = saved(tmp_path)
+    tensors = {f"network.{name}": tensor for name, tensor in mutable_tensors(expected.tuned).items()}
+    history = {"training": expected.progress.model_dump_json()}
+    write_tensors(tmp_path / STATE, tensors, history)
+    state = starting_state(network(), Training(), "one")
+    (warning,) = state.load(tmp_path)
+    assert "no identity" in warning
+    assert state.progress == expected.progress
+    write_tensors(tmp_path / STATE, tensors, {**history, "other": ""})
+    (tmp_path / PREVIOUS).unlink()
+    assert refused(tmp_path) == "state-damaged"
+
+
+@pytest.mark.timeout(20)
+def test_links_and_pipes_are_no_states(tmp_path):
+    saved(tmp_path)
+    (tmp_path / STATE).rename(tmp_path / "elsewhere")
+    (tmp_path / STATE).symlink_to("elsewhere")
+    assert refused(tmp_path) == "file-is-a-link"
+    (tmp_path / STATE).unlink()
+    os.mkfifo(tmp_path / STATE)
+    assert refused(tmp_path) == "not-a-regular-file"

@@ -35,16 +35,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     raise WeightsError(f"{path}: expected a weight file ({kinds}); convert it to safetensors", code="file-kind")
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str], *, keep: Path | None = None
+) -> None:
     """Write a safetensors file, all or nothing; tensors that share memory are written separately.
 
-    Raises :class:`~zoo.errors.ZooError` if the disk is full.
+    The file that was there is moved to ``keep``, if that is given. Raises :class:`~zoo.errors.ZooError` if the disk is
+    full.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     apart = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
+    with replacing(path, keep=keep) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode  # only the owner could read the files that safetensors creates
         try:

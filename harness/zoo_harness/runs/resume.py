@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UsageError
+from zoo_harness.records.file_names import HISTORY
 from zoo_harness.records.option_checks import TRAINING_OPTIONS, apply_overrides
-from zoo_harness.records.run import RUN, RunRecord, read_run
+from zoo_harness.records.run import RUN, EpochRecord, RunRecord, read_history, read_run
 from zoo_harness.records.stored_options import StoredOptions, read_options
+
+if TYPE_CHECKING:
+    from zoo_harness.runs.request import RunSettings
 
 _DECISIVE = ("backbone", "weights", "dataset", "settings", "parameters")
 # They depend on how a path was typed, on where files lie, or on the version that wrote them; digests say what was read.
@@ -25,10 +31,10 @@ def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[
 
     Raises :class:`~zoo.errors.UsageError` with the data, weights and settings that differ.
     """
-    before, after = earlier.model_dump(mode="json"), now.model_dump(mode="json")
-    for content in (before, after):
-        for part, name in _DESCRIPTIONS:
-            del content[part][name]
+    before, after = (
+        _without_descriptions(earlier.model_dump(mode="json")),
+        _without_descriptions(now.model_dump(mode="json")),
+    )
     if before["weights"]["sha256"] == after["weights"]["sha256"] is not None:  # the same file under another path
         after["weights"]["source"] = before["weights"]["source"]
     if earlier.backbone.source_sha256 is None:  # written before records had it
@@ -43,10 +49,51 @@ def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[
     return [f"results may not be bit-identical to an uninterrupted run: {'; '.join(other[:5])}"]
 
 
+def run_identity(record: RunRecord, settings: RunSettings) -> str:
+    """Return the SHA-256 of everything that determines a run: its options, data, weights and network.
+
+    A key that a later version adds does not change it, because defaults do not count.
+    """
+    content = _without_descriptions(record.model_dump(mode="json", exclude_defaults=True))
+    if record.weights.sha256:  # the same file may lie elsewhere
+        del content["weights"]["source"]
+    scored = {"layer": settings.layer.path, "layer_curve": settings.layer_curve, "with_test": settings.with_test}
+    decisive = [*(content[part] for part in _DECISIVE), scored]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def refuse_other_history(directory: Path, history: tuple[EpochRecord, ...], epochs: int) -> None:
+    """Raise :class:`~zoo.errors.UsageError` if ``history.jsonl`` is not that of a state with this ``history``.
+
+    The state is written before its line in the file, so the file may lack lines. It may have one line more, if the
+    newest state is damaged.
+    """
+    path, lines = directory / HISTORY, read_history(directory)
+    common = min(len(lines), len(history))
+    fault = ""
+    if len(history) > epochs or len(lines) > epochs:
+        fault = f"it has {max(len(history), len(lines))} epochs; the run has {epochs}"
+    elif lines[:common] != history[:common]:
+        fault = "its figures are not those of the run's training state"
+    elif len(lines) > len(history) + 1 or (lines and not history):
+        fault = f"it has {len(lines)} epochs; the run's training state has {len(history)}"
+    if fault:
+        message = f"--resume {directory}: {path.name} is of another run: {fault}; start again in a new folder"
+        raise UsageError(message, code="history-of-another-run", path=path)
+
+
 def refuse_finished(directory: Path) -> None:
     """Raise :class:`~zoo.errors.UsageError` if the run in this directory is finished."""
     if (directory / RUN).is_file() and read_run(directory).status == "finished":
         raise UsageError(f"--resume {directory}: the run is finished", code="resume-finished", path=directory)
+
+
+def _without_descriptions(content: dict[str, Any]) -> dict[str, Any]:
+    for part, name in _DESCRIPTIONS:
+        content[part].pop(name, None)
+    settings = content["settings"]  # of several processes each has its own GPU
+    settings["device"] = settings["device"].partition(":")[0]
+    return content
 
 
 def _differences(path: str, before: Any, after: Any) -> Iterator[str]:

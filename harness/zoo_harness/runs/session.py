@@ -41,7 +41,7 @@ from zoo_harness.runs import provenance
 from zoo_harness.runs.frozen_features import open_trainable_model, whole_network
 from zoo_harness.runs.plan import RunPlan
 from zoo_harness.runs.reporter import Reporter
-from zoo_harness.runs.resume import refuse_changes, refuse_finished
+from zoo_harness.runs.resume import refuse_changes, refuse_finished, refuse_other_history, run_identity
 from zoo_harness.runs.writer import RunWriter
 from zoo_harness.separation.validation import Array
 from zoo_harness.training.loop import Trainer, divergence, starting_state, steps_per_epoch
@@ -63,11 +63,13 @@ def execute_run(
 
     A run that is interrupted or fails leaves its history, the checkpoint of its last whole epoch, and a record that
     says so. With ``resume`` the run in the directory continues after its last whole epoch, to the same result; raises
-    :class:`~zoo.errors.UsageError` if it is finished, is still running, or began with other data, weights or settings.
+    :class:`~zoo.errors.UsageError` if it is finished, is still running, or began with other data, weights or settings,
+    and :class:`~zoo.errors.ZooError` if the files in it are damaged or of another run. Its files stay unchanged then.
     """
     request = planned.request
     with out_of_memory_advice(request.training.batch_size), writer.locked(), repeatable(request.compute.deterministic):
         session = _Session(_continued(planned, writer.path, reporter) if resume else planned, writer, reporter)
+        session.check_state()
         try:
             session.run(policy, tensorboard=tensorboard)
             session.close("finished")
@@ -105,7 +107,14 @@ class _Session:
         self._last: SplitEvaluation | None = None
         self._of_test: SplitEvaluation | None = None
         self._trainable = self._whole = whole_network(planned)
-        self._state = starting_state(planned.tuned, planned.request.training)
+        identity = run_identity(planned.record, planned.request)
+        self._state = starting_state(planned.tuned, planned.request.training, identity)
+
+    def check_state(self) -> None:
+        """Raise an error, before anything is written, if the state or the history in the folder is of another run."""
+        found = self._state.find(self.writer.path)
+        progress = found.progress if found else self._state.progress
+        refuse_other_history(self.writer.path, progress.history, self.planned.request.training.epochs)
 
     def run(self, policy: CachePolicy, *, tensorboard: bool) -> None:
         """Score, train and score again."""
@@ -140,7 +149,8 @@ class _Session:
 
     def restore_state(self) -> None:
         """Restore the state after the last whole epoch, if an earlier process has left one."""
-        self._state.load(self.writer.path)
+        for warning in self._state.load(self.writer.path):
+            self.reporter.warn(warning)
         if self._state.progress.epoch:
             self.writer.history(self._state.progress.history)
             self._update(**_means(self._state.progress.history))  # the record too may be an epoch behind

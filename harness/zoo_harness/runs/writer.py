@@ -26,8 +26,8 @@ from zoo_harness.reports.plots.confusion import plot_confusion
 from zoo_harness.reports.plots.layers import plot_run_curve
 from zoo_harness.reports.plots.run import plot_history, plot_learning_rate, plot_samples
 from zoo_harness.reports.run_card import render_card
-from zoo_harness.training.state import TrainingState
-from zoo_harness.util.atomic_files import write_text
+from zoo_harness.training.state import PREVIOUS, TrainingState
+from zoo_harness.util.atomic_files import remove_leftovers, write_text
 
 UNMERGED = "README.new.md"
 EVENTS = "tensorboard"
@@ -42,7 +42,7 @@ class RunWriter:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from running in this folder while the body runs.
+        """Keep other processes from running in this folder while the body runs; remove what killed ones left.
 
         Raises :class:`~zoo.errors.UsageError` if another process does.
         """
@@ -53,6 +53,7 @@ class RunWriter:
             except BlockingIOError as error:
                 message = f"{self.path}: the run is still running, in another process"
                 raise UsageError(message, code="run-is-running", path=self.path) from error
+            remove_leftovers(self.path)
             yield
         finally:
             os.close(descriptor)
@@ -127,6 +128,8 @@ class RunWriter:
             write_text(self.path / UNMERGED, card)
             fault = f"{self.path / 'README.md'} is unchanged, the new card is {self.path / UNMERGED}: {error}"
         self.record(record)
+        if record.status == "finished":
+            (self.path / PREVIOUS).unlink(missing_ok=True)
         return record, fault
 
 

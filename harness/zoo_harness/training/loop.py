@@ -126,10 +126,10 @@ class Trainer:
         return loss.detach(), (prediction(logits, self.compute.predict).argmax(1) == labels).sum()
 
 
-def starting_state(tuned: TunedNetwork, training: Training) -> TrainingState:
-    """Return the state of a run before its first epoch."""
+def starting_state(tuned: TunedNetwork, training: Training, run: str = "") -> TrainingState:
+    """Return the state before the first epoch of a run with the identity ``run``."""
     optimizer = make_optimizer(training, tuned.trained_parameters().values())
-    return TrainingState(tuned, optimizer, TrainingProgress(), {})
+    return TrainingState(tuned, optimizer, TrainingProgress(), {}, run)
 
 
 def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:

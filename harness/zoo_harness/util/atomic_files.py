@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from zoo_harness.util.text import encodable
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)
+
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; on success the file there replaces ``path``.
 
-    The file is flushed to disk before it is renamed. If the body raises, ``path`` stays unchanged.
+    The file is flushed to disk before it is renamed. If the body raises, ``path`` stays unchanged. The file that was
+    there is moved to ``keep``, if that is given; a kill between the two renames leaves it there alone.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -29,6 +33,9 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _flush(temporary)
+        if keep is not None:
+            with suppress(FileNotFoundError):
+                path.replace(keep)
         temporary.replace(path)
         _flush(path.parent)
     finally:
@@ -58,6 +65,23 @@ def create_folder(to: Path, files: Mapping[str, Path]) -> None:
         temporary.rename(to)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of killed processes from a folder that no other process writes into now.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in (".run.json.01234567.tmp", ".mine.tmp"):
+    ...         Path(folder, name).touch()
+    ...     remove_leftovers(Path(folder))
+    ...     [file.name for file in Path(folder).iterdir()]
+    ['.mine.tmp']
+    """
+    for path in folder.iterdir():
+        if _TEMPORARY.fullmatch(path.name) and not path.is_dir():
+            with suppress(OSError):  # such as a file of another user
+                path.unlink()
 
 
 def _beside(path: Path) -> Path:

@@ -14,7 +14,18 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass, is_pydantic_dataclass
 
 from zoo.architecture import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
-from zoo.fields import STRICT, Finite, ModulePath, ModulePattern, Name, Pixels, Positive, Text
+from zoo.fields import (
+    LARGEST_COUNT,
+    MOST_EPOCHS,
+    STRICT,
+    Finite,
+    ModulePath,
+    ModulePattern,
+    Name,
+    Pixels,
+    Positive,
+    Text,
+)
 from zoo.weights import WeightSource
 
 Augmentation = Literal["crop", "flip", "rotate"]
@@ -127,22 +138,22 @@ class Training:
     (60, 120, 160)
     """
 
-    epochs: Annotated[int, Field(ge=0)] = 20
+    epochs: Annotated[int, Field(ge=0, le=MOST_EPOCHS)] = 20
     learning_rate: Positive = 1e-4
-    batch_size: Annotated[int, Field(gt=0)] = 32
+    batch_size: Annotated[int, Field(gt=0, le=LARGEST_COUNT)] = 32
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     nesterov: bool = False
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     schedule: Literal["constant", "multistep", "cosine"] = "constant"
-    milestones: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    milestones: tuple[Annotated[int, Field(gt=0, le=MOST_EPOCHS)], ...] = ()
     decay: Annotated[float, Field(gt=0, le=1)] = 0.1
     warmup_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     class_weights: Literal["none", "balanced"] = "none"
     augment: tuple[Augmentation, ...] = ()
-    views: Annotated[int, Field(gt=0)] | None = None
-    patience: Annotated[int, Field(gt=0)] | None = None
+    views: Annotated[int, Field(gt=0, le=MOST_EPOCHS)] | None = None
+    patience: Annotated[int, Field(gt=0, le=MOST_EPOCHS)] | None = None
     keep: Literal["last", "best"] = "last"
 
     @model_validator(mode="after")

@@ -22,6 +22,9 @@ HttpsFolder = Annotated[
 ]
 FactoryPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
+LARGEST_COUNT = 10**15  # of images, parameters or bytes; readers that hold numbers as doubles read it exactly
+MOST_EPOCHS = 10**9
+
 Pixels = Annotated[int, Field(gt=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -17,8 +17,11 @@ from typing import Any
 
 from zoo import weight_paths
 from zoo._version import __version__
+from zoo.errors import ZooError
+from zoo_harness.util.safe_files import read_regular
 
 Catalogue = dict[str, Any]
+_MOST_BYTES = 2**26
 
 
 def read_catalogue() -> Catalogue:
@@ -97,10 +100,10 @@ def _describe_dataset(name: str) -> dict[str, Any]:
 
 def _read_cache(path: Path) -> Catalogue | None:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path, _MOST_BYTES))
         fresh = all(_stamp(file) == stamp for file, stamp in content["stamps"].items())
         catalogue: Catalogue = content["catalogue"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ZooError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return catalogue if fresh else None
 

@@ -20,13 +20,15 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from zoo.backbone import DualHead, FeatureLayers, Head, Preprocessing, Training
-from zoo.errors import UsageError
-from zoo.fields import Digest
+from zoo.errors import UsageError, ZooError
+from zoo.fields import LARGEST_COUNT, MOST_EPOCHS, Digest
 from zoo.value_range import ValueRange
 from zoo_harness.records.file_names import HISTORY, RECORD
+from zoo_harness.util.safe_files import read_regular
 from zoo_harness.util.text import encodable, one_line
 
 RUN = "run.json"
@@ -35,8 +37,14 @@ IN_MEMORY = "memory"  # source of a data set of zoo.in_memory; a space and the c
 
 PlotName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.png$")]
 Proportion = Annotated[float, Field(ge=0, le=1)]
-StandardError = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+StandardError = NotNegative
+Seconds = NotNegative
+Loss = NotNegative
+Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+Number = Annotated[int, Field(gt=0, le=LARGEST_COUNT)]
+Epochs = Annotated[int, Field(ge=0, le=MOST_EPOCHS)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Record(BaseModel):
@@ -64,8 +72,8 @@ class WeightsRecord(Record):
     source: str
     filename: str | None
     revision: str | None
-    sha256: str | None
-    bytes: int | None
+    sha256: Digest | None
+    bytes: Count | None
     license: str | None
 
 
@@ -85,7 +93,7 @@ class BackboneRecord(Record):
     version: str
     paper: str | None
     pretrained_on: str | None
-    imagenet_top1: float | None
+    imagenet_top1: Annotated[float, Field(ge=0, le=100)] | None
     features: FeatureLayers
     source_sha256: Digest | None = None
 
@@ -98,9 +106,9 @@ class SplitRecord(Record):
     """
 
     split: str
-    images: int
-    per_class: tuple[int, ...]
-    pixels: tuple[int, ...]
+    images: Count
+    per_class: tuple[Count, ...]
+    pixels: tuple[Number, ...]
     resized: bool
     fingerprint: str
 
@@ -133,11 +141,11 @@ class DatasetRecord(Record):
     evaluation: SplitRecord
     test: SplitRecord | None = None
     reading: tuple[str, ...] = ()
-    skipped: dict[str, int] = {}
+    skipped: dict[str, Count] = {}
     value_range: Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_check_rising)] | None = None
-    per_class: int | None
-    limit: int | None
-    val_fraction: float | None
+    per_class: Number | None
+    limit: Number | None
+    val_fraction: Proportion | None
     subset: str
 
     @property
@@ -154,9 +162,9 @@ class DatasetRecord(Record):
 class ParametersRecord(Record):
     """Numbers of parameters; ``trained_names`` are the tensors that received gradients."""
 
-    total: int
-    trained: int
-    trained_without_head: int
+    total: Count
+    trained: Count
+    trained_without_head: Count
     trained_names: tuple[str, ...]
 
 
@@ -170,13 +178,13 @@ class SettingsRecord(Record):
     training: Training
     preprocessing: Preprocessing
     predict: Literal["cls", "mean"]
-    seed: int
+    seed: Seed
     device: str
     precision: Literal["fp32", "bf16"]
     deterministic: bool
     compiled: bool = False
     kept_as: Literal["exact", "fp16", "bf16"] = "exact"
-    evaluation_batch_size: int
+    evaluation_batch_size: Number
 
 
 class HostRecord(Record):
@@ -184,10 +192,10 @@ class HostRecord(Record):
 
     platform: str
     processor: str
-    cores: int
-    memory_gib: float
+    cores: Count
+    memory_gib: NotNegative
     accelerator: str | None
-    processes: int = 1
+    processes: Number = 1
 
 
 class Measurement(Record):
@@ -195,7 +203,7 @@ class Measurement(Record):
 
     value: Proportion
     standard_error: StandardError
-    n: Annotated[int, Field(gt=0)]
+    n: Number
 
 
 class ScoreMeasurement(Measurement):
@@ -238,8 +246,8 @@ class SplitSeparation(Record):
     soft: Fraction | None
     anti: Fraction | None
     centre: Fraction
-    duplicates: int
-    duplicates_unlike: int
+    duplicates: Count
+    duplicates_unlike: Count
 
     @property
     def scores(self) -> dict[str, ScoreMeasurement]:
@@ -263,13 +271,13 @@ class SeparationRecord(Record):
 class EpochRecord(Record):
     """One line of ``history.jsonl``; accuracies in [0, 1], losses as means per image, wall-clock seconds."""
 
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    evaluation_loss: float
-    evaluation_accuracy: float
-    train_seconds: float
-    evaluation_seconds: float
+    epoch: Annotated[int, Field(gt=0, le=MOST_EPOCHS)]
+    train_loss: Loss
+    train_accuracy: Proportion
+    evaluation_loss: Loss
+    evaluation_accuracy: Proportion
+    train_seconds: Seconds
+    evaluation_seconds: Seconds
 
 
 class FrozenPartRecord(Record):
@@ -283,11 +291,11 @@ class FrozenPartRecord(Record):
 
     reason: str | None
     kept: tuple[str, ...] = ()
-    bytes_per_image: int | None = None
+    bytes_per_image: Count | None = None
     place: str | None = None
     replayed: bool = False
-    computed: int | None = None
-    seconds: float | None = None
+    computed: Count | None = None
+    seconds: Seconds | None = None
 
 
 class ConfusedPair(Record):
@@ -295,8 +303,8 @@ class ConfusedPair(Record):
 
     true: str
     predicted: str
-    images: int
-    of: int
+    images: Count
+    of: Count
 
 
 class ClassAccuracy(Record):
@@ -318,7 +326,7 @@ class LayerScores(Record):
     """Scores of one layer's features, or of ``"raw pixels"``; ``vector``: how its output became ``width`` numbers."""
 
     path: str
-    width: int
+    width: Count
     vector: str
     separation: SplitSeparation
 
@@ -345,11 +353,11 @@ class Results(Record):
     last epoch was far worse than guessing.
     """
 
-    epochs_done: int
-    evaluation_loss: float | None
+    epochs_done: Epochs
+    evaluation_loss: Loss | None
     accuracy: Measurement | None
     train_accuracy: Measurement | None
-    test_loss: float | None = None
+    test_loss: Loss | None = None
     test_accuracy: Measurement | None = None
     accuracy_by_other_rule: Measurement | None = None
     separation_raw_pixels: SeparationRecord | None
@@ -359,10 +367,10 @@ class Results(Record):
     layer_curve: LayerCurveRecord | None = None
     frozen_part: FrozenPartRecord | None
     diverged: str | None = None
-    mean_train_seconds: float | None
-    mean_evaluation_seconds: float | None
-    total_seconds: float | None
-    peak_memory_gib: float | None
+    mean_train_seconds: Seconds | None
+    mean_evaluation_seconds: Seconds | None
+    total_seconds: Seconds | None
+    peak_memory_gib: NotNegative | None
 
 
 class RunRecord(Record):
@@ -387,6 +395,13 @@ class RunRecord(Record):
     results: Results
     checkpoint_sha256: Digest | None
     plots: tuple[PlotName, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_epochs(self) -> RunRecord:
+        done, epochs = self.results.epochs_done, self.settings.training.epochs
+        if done > epochs:
+            raise ValueError(f"results.epochs_done is {done:,}; settings.training.epochs is {epochs:,}")
+        return self
 
     @property
     def loads_in_timm(self) -> bool:
@@ -483,11 +498,11 @@ def record_file(directory: Path) -> Path:
 
 
 def _content(path: Path, kind: str) -> bytes:
-    """Read a file, but no device, nor more bytes than a record can have."""
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is not a {kind}: it is not a regular file", code="not-a-file", path=path)
-    size = path.stat().st_size
-    if size > LARGEST_RECORD:
-        message = f"{path} is not a {kind}: it has {size:,} bytes, a {kind.split()[-1]} at most {LARGEST_RECORD:,}"
-        raise UsageError(message, code="too-large", path=path)
-    return path.read_bytes()
+    """Read a file, but no device, nor more bytes than a record can have; links are followed, as in the Hub's cache."""
+    try:
+        return read_regular(path, LARGEST_RECORD, follow_links=True)
+    except ZooError as error:
+        if error.code == "file-too-large":
+            message = f"{path} is not a {kind}: it has more bytes than a {kind.split()[-1]}: {LARGEST_RECORD:,}"
+            raise UsageError(message, code="too-large", path=path) from error
+        raise UsageError(f"{path} is not a {kind}: {error}", code="not-a-file", path=path) from error

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import UsageError
+from zoo.errors import UsageError, ZooError
 from zoo_harness.records.option import checked, declared, with_defaults
 from zoo_harness.records.options import EvalOptions, TrainOptions
 from zoo_harness.util.atomic_files import write_text
+from zoo_harness.util.safe_files import read_regular
 
 OPTIONS = "options.json"
+_MOST_BYTES = 2**20
 IN_PYTHON = "given_in_python"
 
 
@@ -67,12 +69,13 @@ def read_options(directory: Path) -> StoredOptions:
     """Read the options of the run in a directory; raise :class:`~zoo.errors.UsageError` if there are none."""
     path = directory / OPTIONS
     try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        message = f"{directory} is not a run that can be resumed: {path}: {error.strerror}"
+        content = json.loads(read_regular(path, _MOST_BYTES))
+    except (OSError, ZooError) as error:
+        reason = f"{path}: {error.strerror}" if isinstance(error, OSError) else error
+        message = f"{directory} is not a run that can be resumed: {reason}"
         raise UsageError(message, code="resume-no-options") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is damaged: {error}; start the run anew", code="resume-damaged") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is damaged: {error!s:.200}; start the run anew", code="resume-damaged") from error
     try:
         return _parsed(content)
     except (UsageError, TypeError, AttributeError) as error:

@@ -10,11 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import UsageError, shortened
-from zoo_harness.records.file_names import RECORD
+from zoo.errors import UsageError, ZooError, shortened
+from zoo_harness.records.file_names import HISTORY, RECORD
 from zoo_harness.records.run import RUN, EpochRecord, Measurement, RunRecord, SplitSeparation, read_history, read_run
 from zoo_harness.reports.separation_tables import with_error
 from zoo_harness.reports.wording import number, percent
+from zoo_harness.util.safe_files import read_regular
 from zoo_harness.util.text import one_line
 
 if TYPE_CHECKING:
@@ -86,7 +87,13 @@ class Run:
     @cached_property
     def history(self) -> History:
         """The epochs so far, first to last; ``run.history.to_pandas()`` makes a DataFrame."""
-        return History(read_history(self.directory))
+        lines, epochs = read_history(self.directory), self.record.settings.training.epochs
+        if len(lines) > epochs:
+            message = (
+                f"{self.directory / HISTORY} is of another run: it has {len(lines):,} epochs; the run has {epochs:,}"
+            )
+            raise UsageError(message, code="history-of-another-run", path=self.directory / HISTORY)
+        return History(lines)
 
     @property
     def accuracy(self) -> Measurement | None:
@@ -196,11 +203,10 @@ def _table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def _picture(name: str, path: Path) -> str:
     """An HTML image that holds a PNG file; nothing for a file that is large or no PNG."""
     try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST_CURVE + 1)
-    except OSError:
+        content = read_regular(path, _LARGEST_CURVE, follow_links=True)  # as in the Hub's cache
+    except (OSError, ZooError):
         return ""
-    if len(content) > _LARGEST_CURVE or not content.startswith(_PNG):
+    if not content.startswith(_PNG):
         return ""
     data = base64.b64encode(content).decode()
     return f'<img alt="{name} of each epoch" style="max-width: 49%" src="data:image/png;base64,{data}">'

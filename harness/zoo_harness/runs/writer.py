@@ -15,22 +15,24 @@ from typing import Any
 
 from torch import nn
 
-from zoo.errors import UsageError
+from zoo.errors import UsageError, ZooError
 from zoo_harness.checkpoints import save
 from zoo_harness.data.decoding import ImageData
 from zoo_harness.evaluation.confusion import Confusion
-from zoo_harness.records.file_names import HISTORY, PLOTS
+from zoo_harness.records.file_names import CARD, CHECKPOINT, CONFIGURATION, CONFUSION, HISTORY, PLOTS
 from zoo_harness.records.run import RUN, EpochRecord, LayerCurveRecord, RunRecord
+from zoo_harness.records.stored_options import OPTIONS
 from zoo_harness.reports.card_merge import merged_card, read_card
 from zoo_harness.reports.plots.confusion import plot_confusion
 from zoo_harness.reports.plots.layers import plot_run_curve
 from zoo_harness.reports.plots.run import plot_history, plot_learning_rate, plot_samples
 from zoo_harness.reports.run_card import render_card
-from zoo_harness.training.state import PREVIOUS, TrainingState
-from zoo_harness.util.atomic_files import remove_leftovers, write_text
+from zoo_harness.training.state import PREVIOUS, STATE, TrainingState
+from zoo_harness.util.atomic_files import remove_temporaries, write_text
 
 UNMERGED = "README.new.md"
 EVENTS = "tensorboard"
+_FILES = (RUN, OPTIONS, HISTORY, STATE, CHECKPOINT, CONFIGURATION, CONFUSION, CARD, UNMERGED, *PLOTS)
 
 
 class RunWriter:
@@ -53,7 +55,7 @@ class RunWriter:
             except BlockingIOError as error:
                 message = f"{self.path}: the run is still running, in another process"
                 raise UsageError(message, code="run-is-running", path=self.path) from error
-            remove_leftovers(self.path)
+            remove_temporaries(self.path, _FILES)
             yield
         finally:
             os.close(descriptor)
@@ -123,8 +125,8 @@ class RunWriter:
         record = record.model_copy(update={"plots": plots, "checkpoint_sha256": save.digest(self.path)})
         fault, card = None, render_card(record)
         try:
-            write_text(self.path / "README.md", merged_card(read_card(self.path), card))
-        except UsageError as error:
+            write_text(self.path / CARD, merged_card(read_card(self.path), card))
+        except ZooError as error:
             write_text(self.path / UNMERGED, card)
             fault = f"{self.path / 'README.md'} is unchanged, the new card is {self.path / UNMERGED}: {error}"
         self.record(record)

@@ -6,13 +6,11 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from zoo_harness.util.text import encodable
-
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
 @contextmanager
@@ -67,21 +65,17 @@ def create_folder(to: Path, files: Mapping[str, Path]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of killed processes from a folder that no other process writes into now.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name in (".run.json.01234567.tmp", ".mine.tmp"):
-    ...         Path(folder, name).touch()
-    ...     remove_leftovers(Path(folder))
-    ...     [file.name for file in Path(folder).iterdir()]
-    ['.mine.tmp']
-    """
-    for path in folder.iterdir():
-        if _TEMPORARY.fullmatch(path.name) and not path.is_dir():
-            with suppress(OSError):  # such as a file of another user
+def remove_temporaries(folder: Path, names: Iterable[str]) -> None:
+    """Remove what killed processes left of :func:`replacing` files of these names; the caller alone writes there."""
+    for name in names:
+        for path in _matching(folder, f".{name}."):
+            with suppress(OSError):
                 path.unlink()
+
+
+def _matching(folder: Path, prefix: str) -> list[Path]:
+    name = re.compile(re.escape(prefix) + r"[0-9a-f]{8}\.tmp")
+    return [Path(entry.path) for entry in os.scandir(folder) if name.fullmatch(entry.name)]
 
 
 def _beside(path: Path) -> Path:

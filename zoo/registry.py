@@ -23,6 +23,7 @@ from zoo import hookspecs
 from zoo.backbone import Backbone
 from zoo.dataset import Dataset
 from zoo.errors import PluginError, UnknownNameError, UsageError, near_misses
+from zoo.plugin_guard import guarded_import, one_line
 
 GROUP = "zoo"
 BUILT_IN = "blockzoo"
@@ -130,13 +131,16 @@ class Registry:
 
     def _load(self, plugin: Plugin, entry_point: importlib.metadata.EntryPoint) -> None:
         self.plugins.append(plugin)
-        try:
-            implementation = self._register(plugin, entry_point)
-            backbones = self._call(implementation, "zoo_backbones", Backbone)
-            datasets = self._call(implementation, "zoo_datasets", Dataset)
-        except (Exception, SystemExit) as error:
-            self._fail(plugin, error)
-            return
+        with guarded_import(plugin.origin) as guard:
+            try:
+                implementation = self._register(plugin, entry_point)
+                backbones = self._call(implementation, "zoo_backbones", Backbone)
+                datasets = self._call(implementation, "zoo_datasets", Dataset)
+            except BaseException as error:
+                if guard.interrupted:
+                    raise
+                self._fail(plugin, error)
+                return
         for backbone in backbones:
             self._add("backbone", backbone, plugin)
         for dataset in datasets:
@@ -237,7 +241,7 @@ class Registry:
     def _fail(self, plugin: Plugin, error: BaseException) -> None:
         message = explain(error)
         if os.environ.get("ZOO_RAISE_PLUGIN_ERRORS", "") not in ("", "0"):
-            if isinstance(error, SystemExit):  # it would end the program silently
+            if not isinstance(error, Exception):  # it would end the program silently
                 raise PluginError(f"{plugin.origin}: {message}", code="plugin-exit") from error
             error.add_note(f"raised by {plugin.origin}")
             raise error
@@ -255,17 +259,22 @@ def load_registry() -> Registry:
 
 
 def explain(error: BaseException) -> str:
-    """Return one line for an error of a plugin; a rejected record is explained field by field.
+    """Return one printable line for an error of a plugin; a rejected record is explained field by field.
 
     >>> explain(ImportError("No module named 'spam'"))
     "ImportError: No module named 'spam'"
     """
+    try:
+        return one_line(_explained(error))
+    except Exception as another:  # the error's own __str__ failed
+        return f"{type(error).__name__}: (its text cannot be read: {type(another).__name__})"
+
+
+def _explained(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         return f"bad {error.title} record: {'; '.join(map(_explain_fault, error.errors(include_url=False)))}"
-    if isinstance(error, PluginError):
+    if isinstance(error, PluginError | pluggy.PluginValidationError):
         return str(error)
-    if isinstance(error, pluggy.PluginValidationError):
-        return " ".join(str(error).split())  # the fault comes last
     first_line = (str(error).strip().splitlines() or ["(no message)"])[0]
     return f"{type(error).__name__}: {first_line}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo import PluginError, Registry, UnknownNameError, UsageError, ZooError
+from zoo import PluginError, Registry, UnknownNameError, UsageError, ZooError, plugin_guard
 from zoo.registry import Plugin
 
 Install = Callable[..., Path]
@@ -100,6 +101,13 @@ def test_a_third_party_plugin_is_found_beside_the_built_in_ones(install: Install
         ("from zoo import NoSuchName", "ImportError: cannot import name 'NoSuchName' from 'zoo'"),
         ("def broken(:\n    pass", "SyntaxError: invalid syntax (bad_plugin.py, line 1)"),
         ("raise SystemExit(3)", "SystemExit: 3"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt: (no message)"),
+        ("raise GeneratorExit('x')", "GeneratorExit: x"),
+        ("class Mine(BaseException): pass\nraise Mine", "Mine: (no message)"),
+        ("import os\nos._exit(0)", "os._exit(0) would end the process"),
+        ("import os\nos.abort()", "os.abort() would end the process"),
+        ("raise OSError('\\x1b[31mred\\u202e')", "OSError: [31mred"),
+        ("class Mine(Exception):\n    def __str__(self): return 1 / 0\nraise Mine", "Mine: (its text cannot be read"),
         ("raise RuntimeError('first line\\nsecond line')", "RuntimeError: first line"),
         ("raise ValueError", "ValueError: (no message)"),
     ],
@@ -338,6 +346,7 @@ def test_a_wrong_data_set_is_refused_with_the_way_to_write_it(text: str, code: s
     [
         ("import no_such_module_anywhere", ModuleNotFoundError, "no_such_module_anywhere"),
         ("raise SystemExit(0)", PluginError, "SystemExit: 0"),
+        ("raise KeyboardInterrupt", PluginError, "KeyboardInterrupt"),
         (plugin(backbone(lisence="'mit'")), ValueError, "lisence"),
         (plugin(backbone(name="'resnet18'")), PluginError, "'resnet18' is already declared by"),
     ],
@@ -367,6 +376,47 @@ def test_the_command_line_works_beside_broken_plugins(install: Install, tmp_path
     assert "license" in plugins["bad_record"]["errors"][0]
     assert plugins["good_plugin"]["backbones"] == ["tiny"]
     assert plugins["good_plugin"]["errors"] == []
+
+
+PRINTING = """
+import logging, os, subprocess, sys
+print("printed \x1b[31m")
+sys.stdout.buffer.write(b"bytes")
+logging.basicConfig(stream=sys.stdout, level="INFO")
+os.write(1, b"by descriptor\\n")
+subprocess.run(["echo", "by a child"])
+"""
+
+
+def test_what_a_plugin_prints_goes_to_stderr_with_its_name(install: Install, tmp_path: Path) -> None:
+    install("good-plugin", plugin(backbone(), before=PRINTING))
+    listing = run_zoo("list", "--json", path=tmp_path)
+    assert "tiny" in {row["name"] for row in json.loads(listing.stdout)}
+    origin = "entry point 'good_plugin' of distribution 'good-plugin' prints:"
+    assert {line.removeprefix(origin).strip() for line in listing.stderr.splitlines()} == {
+        "printed [31m",
+        "bytes",
+        "by descriptor",
+        "by a child",
+    }
+
+
+def test_a_plugin_that_holds_up_the_process_is_named(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("bad-plugin", "import time\ntime.sleep(1)")
+    monkeypatch.setattr(plugin_guard, "SECONDS_BEFORE_NOTICE", 0.3)
+    discover()
+    error = capsys.readouterr().err
+    assert "waiting for entry point 'bad_plugin' of distribution 'bad-plugin'" in error
+
+
+def test_ctrl_c_during_an_import_ends_the_command(install: Install) -> None:
+    install("bad-plugin", "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: pass")
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        discover()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def run_zoo(*arguments: str, path: Path) -> subprocess.CompletedProcess[str]:

@@ -16,6 +16,7 @@ from zoo.class_names import normalised
 from zoo.dataset import AS_FOUND, Dataset, DatasetRequest, ImageSplit, LoadedDataset, ReadOptions
 from zoo.errors import DataError, UsageError
 from zoo.image_reader import ImageReader
+from zoo.plugin_guard import guarded_call
 from zoo.value_range import ValueRange
 from zoo_harness.data.decoding import ImageData, select_images
 from zoo_harness.data.readable import (
@@ -144,7 +145,8 @@ def _load(dataset: Dataset, request: DatasetRequest) -> LoadedDataset:
     loader = dataset.loader
     if isinstance(loader, str):
         loader = load_function(loader, f"dataset {dataset.name!r}: loader")
-    loaded: LoadedDataset = loader(request)
+    with guarded_call(f"loader of dataset {dataset.name!r}"):
+        loaded: LoadedDataset = loader(request)
     if len(loaded.classes) < 2:
         raise DataError(
             f"dataset {dataset.call!r} has {len(loaded.classes)} class(es); expected at least 2", code="class-count"

@@ -9,6 +9,7 @@ from torch import nn
 
 from zoo.architecture import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
 from zoo.errors import DeclarationError, near_misses, shortened
+from zoo.plugin_guard import guarded_call
 from zoo_harness.util.entry_function import load_function
 
 
@@ -55,7 +56,8 @@ def _build_torchvision(name: str, architecture: str) -> nn.Module:
 
 
 def _build_by_factory(name: str, function: str) -> nn.Module:
-    made = load_function(function, f"backbone {shortened(name)}: architecture")()
+    with guarded_call(f"{function} of backbone {shortened(name)}"):
+        made = load_function(function, f"backbone {shortened(name)}: architecture")()
     if not isinstance(made, nn.Module):
         raise DeclarationError(
             f"backbone {shortened(name)}: {function} returned {type(made).__name__}; expected a torch module",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from zoo import weights
 from zoo.backbone import Backbone
 from zoo.errors import PluginError, UnreachableError, WeightsError, ZooError
+from zoo.plugin_guard import printing_to_stderr
 from zoo.registry import explain, load_registry
 from zoo.weights import WeightSource
 
@@ -25,18 +26,20 @@ def find_local(backbone: Backbone) -> Path | None:
         return found
 
 
-@contextlib.contextmanager
+@contextmanager
 def failures_by_plugin(backbone: Backbone, source: WeightSource) -> Iterator[None]:
     """Name plugin, backbone and source in errors of the body; those of built-in sources pass unchanged.
 
     Raises :class:`~zoo.errors.WeightsError` for one of these, and :class:`~zoo.errors.PluginError` for all others.
     """
+    is_ours = type(source).__module__ == weights.__name__
     try:
-        yield
+        with nullcontext() if is_ours else printing_to_stderr(_origin(backbone, source)):
+            yield
     except (UnreachableError, MemoryError):
         raise
-    except (Exception, SystemExit) as error:
-        if type(source).__module__ == weights.__name__:
+    except (Exception, SystemExit, GeneratorExit) as error:
+        if is_ours:
             raise
         kind = WeightsError if isinstance(error, WeightsError) else PluginError
         message = str(error) if isinstance(error, ZooError) else explain(error)

@@ -1,0 +1,232 @@
+"""Run the code of plugins, and name the plugin if it prints, ends the process or takes long.
+
+What a plugin prints goes to stderr, because stdout is for the results of commands. A crash of the interpreter, or a
+signal that cannot be caught, still ends the process without a word.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, NoReturn, TextIO
+
+from zoo.errors import PluginError
+
+SECONDS_BEFORE_NOTICE = 5.0
+_IMPORTS = threading.RLock()  # two threads may load the plugins at once
+
+
+@dataclass
+class Guard:
+    """What happened to the process while a plugin's code ran; ``interrupted``: Ctrl-C or SIGTERM came from outside."""
+
+    interrupted: bool = False
+
+
+@contextmanager
+def guarded_import(origin: str) -> Iterator[Guard]:
+    """Run the import and the hooks of a plugin; ``origin`` names the plugin.
+
+    Everything that is printed goes to stderr, each line after ``origin``. After some seconds a line on stderr says
+    that zoo waits for the plugin. ``os._exit`` and ``os.abort`` raise :class:`~zoo.errors.PluginError`.
+    """
+    guard = Guard()
+    output = _collecting_output_of_files(origin), printing_to_stderr(origin)
+    with _IMPORTS, output[0], output[1], _notice(origin), _without_exits(), _noting_signals(guard):
+        yield guard
+
+
+@contextmanager
+def guarded_call(origin: str) -> Iterator[None]:
+    """Run a function of a plugin that may take long; what it prints goes to stderr, as :func:`printing_to_stderr` does.
+
+    Raises :class:`~zoo.errors.PluginError` if it tries to end the process.
+
+    >>> with guarded_call("loader of dataset 'blobs'"):
+    ...     sys.exit(0)
+    Traceback (most recent call last):
+    zoo.errors.PluginError: loader of dataset 'blobs': SystemExit: 0
+    """
+    try:
+        with printing_to_stderr(origin):
+            yield
+    except (SystemExit, GeneratorExit) as error:
+        message = f"{origin}: {type(error).__name__}: {one_line(error)}"
+        raise PluginError(message, code="plugin-exit") from error
+
+
+@contextmanager
+def printing_to_stderr(origin: str) -> Iterator[None]:
+    """Send what this thread prints to stderr while the body runs, each line after ``origin``."""
+    before = _STDOUT.enter(origin)
+    try:
+        yield
+    finally:
+        _STDOUT.leave(before)
+
+
+class _Redirection:
+    """Replaces ``sys.stdout`` as long as the code of a plugin runs in any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = threading.local()
+        self._users = 0
+        self._stream: TextIO | None = None
+        self._stdout: TextIO = sys.stdout
+
+    def enter(self, origin: str) -> str | None:
+        """Label the output of this thread from now on, and return the label that it had."""
+        before: str | None = getattr(self._threads, "origin", None)
+        self._threads.origin = origin
+        with self._lock:
+            if not self._users:
+                raw = io.BufferedWriter(_Labelled(self, origin))
+                self._stream = io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
+                self._stdout, sys.stdout = sys.stdout, self._stream
+            self._users += 1
+        return before
+
+    def leave(self, before: str | None) -> None:
+        """Label the output of this thread as before; put ``sys.stdout`` back after the last thread."""
+        with self._lock:
+            if self._stream is not None:
+                with suppress(ValueError):  # the plugin closed it
+                    self._stream.flush()
+            self._threads.origin = before
+            self._users -= 1
+            if not self._users:
+                if sys.stdout is self._stream:
+                    sys.stdout = self._stdout
+                self._stream = None
+
+    def write(self, content: str, origin: str) -> None:
+        """Write lines to stderr, or to stdout if they come from a thread that runs no plugin."""
+        own: str | None = getattr(self._threads, "origin", None)
+        if own is None and self._users:
+            self._stdout.write(content)
+            return
+        for line in content.splitlines():
+            _say(f"{own or origin} prints: {line}")
+
+
+class _Labelled(io.RawIOBase):
+    """A file of a plugin's output; a plugin may keep it after its import, for example in a handler of logging."""
+
+    def __init__(self, redirection: _Redirection, origin: str) -> None:
+        self._redirection = redirection
+        self._origin = origin
+
+    def writable(self) -> bool:
+        """Return true."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Write some lines."""
+        content = bytes(data)
+        self._redirection.write(content.decode("utf-8", "backslashreplace"), self._origin)
+        return len(content)
+
+
+_STDOUT = _Redirection()
+
+
+@contextmanager
+def _collecting_output_of_files(origin: str) -> Iterator[None]:
+    """Collect what C code and subprocesses write to the file of stdout, and write it to stderr afterwards."""
+    import tempfile
+
+    try:
+        sys.stdout.flush()
+        collected, kept = tempfile.TemporaryFile(), os.dup(1)  # noqa: SIM115 - closed below
+    except (OSError, ValueError, AttributeError):  # stdout is closed, or there is no disk
+        yield
+        return
+    try:
+        os.dup2(collected.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        with collected:
+            collected.seek(0)
+            for line in collected.read(2**20).decode("utf-8", "backslashreplace").splitlines():
+                _say(f"{origin} prints: {line}")
+
+
+@contextmanager
+def _notice(origin: str) -> Iterator[None]:
+    message = f"waiting for {origin}, whose import takes long; Ctrl-C ends the command"
+    timer = threading.Timer(SECONDS_BEFORE_NOTICE, _say, [message])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def _without_exits() -> Iterator[None]:
+    """Let functions that end the process at once raise an error; in a child process they work as ever."""
+    process, originals = os.getpid(), {name: getattr(os, name) for name in ("_exit", "abort")}
+
+    def refusing(name: str) -> Any:
+        def refuse(*given: int) -> NoReturn:
+            if os.getpid() != process:
+                originals[name](*given)
+            raise PluginError(f"os.{name}({', '.join(map(str, given))}) would end the process", code="plugin-exit")
+
+        return refuse
+
+    for name in originals:
+        setattr(os, name, refusing(name))
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(os, name, original)
+
+
+@contextmanager
+def _noting_signals(guard: Guard) -> Iterator[None]:
+    """Note Ctrl-C and SIGTERM, which raise the same exceptions as a plugin may."""
+    if threading.current_thread() is not threading.main_thread():  # only that thread gets signals
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
+
+    def note(number: int, frame: Any) -> None:
+        guard.interrupted = True
+        handlers[signal.Signals(number)](number, frame)
+
+    for number in handlers:
+        signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is note:
+                signal.signal(number, handler)
+
+
+def _say(line: str) -> None:
+    with suppress(OSError, ValueError, AttributeError):  # stderr is closed
+        sys.stderr.write(f"{one_line(line)}\n")
+        sys.stderr.flush()
+
+
+def one_line(value: object) -> str:
+    r"""Return a value's text without line breaks and what else is not printable, such as escape sequences.
+
+    >>> one_line("\x1b[31mred\nand \u202ereversed")
+    '[31mred and reversed'
+    """
+    return " ".join("".join(char if char.isprintable() else " " for char in str(value)).split())

@@ -255,6 +255,11 @@ def test_json_that_is_no_record(tree: Path, text: str) -> None:
     refusal(tree, UsageError, "record-invalid")
 
 
+def test_a_record_without_a_digest_is_named_as_that(tree: Path) -> None:
+    edit_record(tree, lambda record: record.update(checkpoint_sha256=None))
+    refusal(tree, UsageError, "no-digest")
+
+
 def test_record_of_gigabytes_is_not_read(tree: Path) -> None:
     os.truncate(tree / "zoo.json", 2**33)
     assert f"{LARGEST_RECORD:,}" in refusal(tree, UsageError)

@@ -88,3 +88,12 @@ def test_a_damaged_memory_is_made_anew(site: Site) -> None:
 def test_a_cache_that_cannot_be_written_costs_nothing(site: Site) -> None:
     (site.folder.parent / "cache").write_text("a file where the folder would be")
     assert "\ndigits " in site.datasets().stdout
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_place_of_the_cache_is_ignored(site: Site) -> None:
+    site.datasets()
+    (path,) = (site.folder.parent / "cache" / "blockzoo").glob("catalogue-*.json")
+    path.unlink()
+    os.mkfifo(path)
+    assert "imagefolder" in site.datasets().stdout

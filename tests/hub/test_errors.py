@@ -50,3 +50,12 @@ def test_the_words_of_the_hub_are_quoted_without_the_token(hub: Hub) -> None:
 
     with pytest.raises(HubError, match=r"\(the Hub says: no tea for \(a token\)"):
         inspect_repository(parse_reference("ada/net"))
+
+
+def test_a_token_that_is_not_ascii_is_named_as_that(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.create("ada/net")
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh1234567ä")
+    with pytest.raises(HubError, match="not ASCII") as raised:
+        inspect_repository(parse_reference("ada/net"))
+    assert raised.value.code == "invalid-token"
+    assert "hf_abc" not in str(raised.value)

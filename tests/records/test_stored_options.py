@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,8 @@ def test_what_is_written_is_read_again_with_whole_paths(tmp_path: Path, monkeypa
         ('{"name": "net", "learning_rat": 1}', "resume-other-version"),
         ('{"name": "net", "epochs": "many"}', "resume-other-version"),
         ("[]", "resume-other-version"),
+        ("[" * 100_000, "resume-damaged"),
+        ("1" * 5_000, "resume-damaged"),
     ],
 )
 def test_wrong_files_are_refused(content: str, code: str, tmp_path: Path) -> None:
@@ -76,6 +79,19 @@ def test_wrong_files_are_refused(content: str, code: str, tmp_path: Path) -> Non
 
 
 def test_a_folder_without_options_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as refused:
+        read_options(tmp_path)
+    assert refused.value.code == "resume-no-options"
+
+
+@pytest.mark.timeout(20)
+def test_links_and_pipes_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / OPTIONS)
+    with pytest.raises(UsageError) as refused:
+        read_options(tmp_path)
+    assert refused.value.code == "resume-no-options"
+    (tmp_path / OPTIONS).unlink()
+    (tmp_path / OPTIONS).symlink_to(EARLIER / "options_eval.json")
     with pytest.raises(UsageError) as refused:
         read_options(tmp_path)
     assert refused.value.code == "resume-no-options"

@@ -20,6 +20,7 @@ from zoo_harness.hub.errors import (
     TRANSIENT_STATUSES,
     TransientResponseError,
     is_transient,
+    refuse_unusable_token,
     requested_wait,
     response_of,
     translate_hub_errors,
@@ -80,6 +81,7 @@ def hub_operation(action: str, reference: RepositoryReference, say: Say) -> Iter
 
     verbosity = get_verbosity()
     bars = nullcontext() if sys.stderr.isatty() else without_bars()
+    refuse_unusable_token(action, reference)
     with translate_hub_errors(action, reference), bars:
         set_verbosity(logging.ERROR if verbosity == logging.WARNING else verbosity)
         try:

@@ -132,6 +132,15 @@ def _lost_connection(error: BaseException) -> bool:
     return lost and not has_type(error, "OfflineModeIsEnabled")
 
 
+def refuse_unusable_token(action: str, reference: RepositoryReference) -> None:
+    """Raise :class:`~zoo.errors.HubError` if the user's token has characters that no request can carry."""
+    if not _own_token().isascii():
+        message = (
+            f"cannot {action} {reference}: the token has characters that are not ASCII; copy it again, or {_LOGIN}"
+        )
+        raise HubError(message, repository=reference.id, status=None, code="invalid-token")
+
+
 def _own_token() -> str:
     # Not huggingface_hub.get_token, which may request a new one over the network.
     from huggingface_hub import constants

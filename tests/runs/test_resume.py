@@ -11,19 +11,26 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import PIL.Image
 import pytest
 import torch
+from hypothesis import HealthCheck, given as drawn, settings, strategies as st
 
 import zoo
-from zoo import Backbone, Dataset, UsageError, WeightsError
+from zoo import Backbone, Dataset, UsageError, WeightsError, ZooError
 from zoo_harness.records.run import read_run
 from zoo_harness.reports.run_card import render_card
+from zoo_harness.runs.plan import Request, RunPlan, compute_context, prepare_run
+from zoo_harness.runs.reporter import LoggingReporter
+from zoo_harness.runs.request import RunCall, check_run
 from zoo_harness.runs.resume import refuse_changes
+from zoo_harness.runs.session import _continued, _Session
 from zoo_harness.runs.writer import RunWriter
+from zoo_harness.training.state import TrainingState
 from zoo_harness.util.digests import sha256_of
+from zoo_harness.util.progress import Silence
 
 from ..saved_runs import edit_record
 from .conftest import InterruptingReporter
@@ -192,7 +199,7 @@ def test_a_resumed_run_needs_its_options_and_its_own_folder(
     ("part", "change", "differing"),
     [
         (("dataset", "train"), {"fingerprint": "0"}, "dataset.train.fingerprint"),
-        (("weights",), {"sha256": "0"}, "weights.sha256"),
+        (("weights",), {"sha256": "0" * 64}, "weights.sha256"),
         (("settings",), {"seed": 5}, "settings.seed"),
         (("backbone",), {"source_sha256": "0" * 64}, "backbone.source_sha256"),
     ],
@@ -290,7 +297,92 @@ def test_files_of_another_run_are_refused_and_stay(
         shutil.copytree(interrupted, folder, dirs_exist_ok=True)
         (folder / name).write_bytes(replaced) if replaced else (folder / name).unlink()
         before = content(folder)
-        with pytest.raises(zoo.ZooError) as refused:
+        with pytest.raises(ZooError) as refused:
             zoo.evaluate(backbone, digits, resume=folder)
         assert refused.value.code == code
         assert content(folder) == before
+
+
+Result = TypeVar("Result")
+FILES = ("run.json", "options.json", "history.jsonl", "training_state.safetensors")
+
+
+def mutated(content: bytes, kind: str, place: float, piece: bytes) -> bytes:
+    """Change some bytes: ``place`` in [0, 1) is where."""
+    start = int(place * len(content))
+    if kind == "flip":
+        return content[:start] + bytes([content[start] ^ (1 << start % 8)]) + content[start + 1 :]
+    if kind == "cut":
+        return content[:start]
+    if kind == "insert":
+        return content[:start] + piece + content[start:]
+    line = content.splitlines(keepends=True)[int(place * len(content.splitlines()))]
+    return content.replace(line, b"" if kind == "drop" else line + line)
+
+
+def taken_up(folder: Path, backbone: Backbone, digits: Dataset, plan: RunPlan) -> TrainingState:
+    """Resume a run as far as its first step: everything is read and checked, and the state is restored."""
+    checked = check_run(RunCall(backbone, digits, {"resume": folder}, plan.record.command))
+    request = Request(**vars(checked.settings), compute=compute_context(checked.options.values))
+    planned = plan if request == plan.request else prepare_run(request, Silence())
+    writer = RunWriter(folder)
+    with writer.locked():
+        session = _Session(_continued(planned, folder, LoggingReporter()), writer, LoggingReporter())
+        session.check_state()
+        session.restore_state()
+    return session._state
+
+
+def attempted(function: Callable[[], Result]) -> Result | ZooError:
+    try:
+        return function()
+    except ZooError as error:
+        return error
+
+
+@pytest.fixture(scope="module")
+def unbroken(
+    interrupted_run: Path, backbone: Backbone, digits: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunPlan, Path, dict[str, torch.Tensor]]:
+    """The plan of the interrupted run, its folder, and the tensors that it goes on with."""
+    folder = Path(shutil.copytree(interrupted_run, tmp_path_factory.mktemp("unbroken") / "run"))
+    checked = check_run(RunCall(backbone, digits, {"resume": folder}, ("zoo",)))
+    plan = prepare_run(Request(**vars(checked.settings), compute=compute_context(checked.options.values)), Silence())
+    found = taken_up(folder, backbone, digits, plan)
+    return plan, folder, {name: tensor.clone() for name, tensor in found.tuned.network.state_dict().items()}
+
+
+@pytest.mark.timeout(300)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@drawn(
+    name=st.sampled_from(FILES),
+    kind=st.sampled_from(["flip", "cut", "insert", "drop", "double"]),
+    place=st.floats(0, 1, exclude_max=True),
+    piece=st.sampled_from([b"0", b"-", b"e999", b"[" * 5000, b"\0", b'"', b"\n{}\n", b"\x1b[31m"]),
+)
+def test_a_mutated_run_is_refused_or_resumed_as_before(
+    unbroken: tuple[RunPlan, Path, dict[str, torch.Tensor]],
+    backbone: Backbone,
+    digits: Dataset,
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+    kind: str,
+    place: float,
+    piece: bytes,
+) -> None:
+    plan, whole, expected = unbroken
+    folder = Path(shutil.copytree(whole, tmp_path_factory.mktemp("mutated") / "run"))
+    outside = {path.name for path in folder.parent.iterdir()}
+    (folder / name).write_bytes(mutated((folder / name).read_bytes(), kind, place, piece))
+    state = attempted(lambda: taken_up(folder, backbone, digits, plan))
+    if isinstance(state, ZooError):
+        assert state.code != "failed"
+        assert str(state).isprintable()
+    else:
+        found = state.tuned.network.state_dict()
+        assert all(torch.equal(value, found[key]) for key, value in expected.items())
+        assert state.progress.epoch == 1
+    run = attempted(lambda: zoo.open_run(folder))
+    history = run if isinstance(run, ZooError) else attempted(lambda: run.history)
+    assert history.code != "failed" if isinstance(history, ZooError) else len(history) <= 2
+    assert {path.name for path in folder.parent.iterdir()} == outside

@@ -66,11 +66,11 @@ def _not_a_run(directory: Path) -> UsageError:
 
 def _no_checkpoint(record: RunRecord, directory: Path, *, published: bool) -> UsageError:
     path = directory / CHECKPOINT
-    if published and record.checkpoint_sha256 is None:
+    if record.checkpoint_sha256 is None and (published or record.status == "finished"):
         message = (
-            f"{directory / RECORD} has no checkpoint_sha256, so {path.name} cannot be checked; fetch all of it anew"
+            f"{record_file(directory)} has no checkpoint_sha256, so {path.name} cannot be checked; fetch all of it anew"
         )
-        return UsageError(message, code="no-digest", path=directory / RECORD)
+        return UsageError(message, code="no-digest", path=record_file(directory))
     if published:
         fault = "not a regular file" if os.path.lexists(path) else "missing"
         return UsageError(f"{path} is {fault}; fetch all of it anew", code="no-checkpoint", path=path)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zoo.errors import UsageError
 from zoo_harness.records.file_names import HISTORY
 from zoo_harness.records.option_checks import TRAINING_OPTIONS, apply_overrides
 from zoo_harness.records.run import RUN, EpochRecord, RunRecord, read_history, read_run
 from zoo_harness.records.stored_options import StoredOptions, read_options
-
-if TYPE_CHECKING:
-    from zoo_harness.runs.request import RunSettings
 
 _DECISIVE = ("backbone", "weights", "dataset", "settings", "parameters")
 # They depend on how a path was typed, on where files lie, or on the version that wrote them; digests say what was read.
@@ -49,16 +46,18 @@ def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[
     return [f"results may not be bit-identical to an uninterrupted run: {'; '.join(other[:5])}"]
 
 
-def run_identity(record: RunRecord, settings: RunSettings) -> str:
+def run_identity(record: RunRecord, scored: Mapping[str, object]) -> str:
     """Return the SHA-256 of everything that determines a run: its options, data, weights and network.
 
-    A key that a later version adds does not change it, because defaults do not count.
+    ``scored``: the options that choose what is scored, which the record lacks. The scores before training count too, because a resumed run takes them from its record. A key that a later version
+    adds does not change the digest, because defaults do not count.
     """
     content = _without_descriptions(record.model_dump(mode="json", exclude_defaults=True))
     if record.weights.sha256:  # the same file may lie elsewhere
         del content["weights"]["source"]
-    scored = {"layer": settings.layer.path, "layer_curve": settings.layer_curve, "with_test": settings.with_test}
-    decisive = [*(content[part] for part in _DECISIVE), scored]
+    begun = record.results.separation_raw_pixels, record.results.separation_before
+    scores = [score and score.model_dump(mode="json", exclude={"test"}) for score in begun]  # it comes at the end
+    decisive = [*(content[part] for part in _DECISIVE), dict(scored), scores]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

@@ -107,8 +107,8 @@ class _Session:
         self._last: SplitEvaluation | None = None
         self._of_test: SplitEvaluation | None = None
         self._trainable = self._whole = whole_network(planned)
-        identity = run_identity(planned.record, planned.request)
-        self._state = starting_state(planned.tuned, planned.request.training, identity)
+        self._state = starting_state(planned.tuned, planned.request.training)
+        self._identify()
 
     def check_state(self) -> None:
         """Raise an error, before anything is written, if the state or the history in the folder is of another run."""
@@ -149,6 +149,7 @@ class _Session:
 
     def restore_state(self) -> None:
         """Restore the state after the last whole epoch, if an earlier process has left one."""
+        self._identify()
         for warning in self._state.load(self.writer.path):
             self.reporter.warn(warning)
         if self._state.progress.epoch:
@@ -255,6 +256,11 @@ class _Session:
             self.record, fault = self.writer.finish(ended)
             if fault is not None:
                 self.reporter.warn(fault)
+
+    def _identify(self) -> None:
+        asked = self.planned.request
+        scored = {"layer": asked.layer.path, "layer_curve": asked.layer_curve, "with_test": asked.with_test}
+        self._state.run = run_identity(self.record, scored)
 
     def _headline(self) -> tuple[SplitRecord, ImageData]:
         """Return the split whose accuracy stands for the run, and its images."""

@@ -49,8 +49,9 @@ def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[
 def run_identity(record: RunRecord, scored: Mapping[str, object]) -> str:
     """Return the SHA-256 of everything that determines a run: its options, data, weights and network.
 
-    ``scored``: the options that choose what is scored, which the record lacks. The scores before training count too, because a resumed run takes them from its record. A key that a later version
-    adds does not change the digest, because defaults do not count.
+    ``scored``: the options that choose what is scored, which the record lacks. The scores before training count too,
+    because a resumed run takes them from its record. A key that a later version adds does not change the digest,
+    because defaults do not count.
     """
     content = _without_descriptions(record.model_dump(mode="json", exclude_defaults=True))
     if record.weights.sha256:  # the same file may lie elsewhere

@@ -424,10 +424,17 @@ def read_run(directory: Path) -> RunRecord:
     """
     path = record_file(directory)
     try:
-        return RunRecord.model_validate_json(_content(path, "run record"))
+        content = _content(path, "run record")
     except OSError as error:
         message = f"{directory} is not a run directory: {path.name}: {error.strerror or error}"
         raise UsageError(message, code="not-a-run", path=path) from error
+    return parse_run(content, path)
+
+
+def parse_run(content: bytes, path: Path) -> RunRecord:
+    """Return the record that the bytes hold; ``path`` is their file, for :class:`~zoo.errors.UsageError`."""
+    try:
+        return RunRecord.model_validate_json(content)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = one_line(".".join(map(str, fault["loc"]))) or "the file"
@@ -441,14 +448,21 @@ def read_history(directory: Path) -> tuple[EpochRecord, ...]:
     A last line without an end is ignored: the run is writing it, or was killed. Raises
     :class:`~zoo.errors.UsageError` for a file that is not a history, such as one whose epochs are not 1, 2, 3, ...
     """
-    path, epochs = directory / HISTORY, []
+    path = directory / HISTORY
     try:
-        *lines, _unfinished = _content(path, "history").split(b"\n")
+        content = _content(path, "history")
     except FileNotFoundError:
         return ()
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or error}"
         raise UsageError(message, code="history-unreadable", path=path) from error
+    return parse_history(content, path)
+
+
+def parse_history(content: bytes, path: Path) -> tuple[EpochRecord, ...]:
+    """Return the epochs that the bytes hold, as :func:`read_history` does; ``path`` is their file, for errors."""
+    *lines, _unfinished = content.split(b"\n")
+    epochs: list[EpochRecord] = []
     for number, line in enumerate(lines, 1):
         try:
             epochs.append(EpochRecord.model_validate_json(line))

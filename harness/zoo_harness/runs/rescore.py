@@ -29,6 +29,8 @@ from zoo_harness.compute.precision import check_precision, isolated, repeatable
 from zoo_harness.data.batches import ImageSource
 from zoo_harness.data.decoding import ImageData
 from zoo_harness.data.loading import RunData
+from zoo_harness.data.subset import smallest_class
+from zoo_harness.evaluation.accuracy_details import accuracy_details
 from zoo_harness.evaluation.split_evaluation import SplitEvaluation, evaluate_split
 from zoo_harness.evaluation.split_scores import split_separation
 from zoo_harness.models.feature_pooling import check_layer
@@ -38,6 +40,7 @@ from zoo_harness.records.file_names import RECORD
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import EvalOptions, RescoreOptions
 from zoo_harness.records.run import (
+    AccuracyDetails,
     DatasetRecord,
     HostRecord,
     Measurement,
@@ -239,6 +242,8 @@ def _rescored(
         reporter.stage(f"separation of the {split} split, {len(images):,} images", 0)
         separation = split_separation(found.collected, images.labels, compute)
         figures += _figures(record, layer, compute, split, found, separation, same_data=same_data[split])
+        details = accuracy_details(images.labels, found.predictions, data.record.classes, data.shared[here.split])
+        figures += _detail_figures(record, compute, split, details, here, same_data=same_data[split])
     return RescoreRecord(
         time=now(),
         checkpoint=checkpoint.called,
@@ -283,7 +288,7 @@ def _figures(
     *,
     same_data: bool,
 ) -> Iterator[Figure]:
-    per_rounded = min(IMAGES_PER_ROUNDED[precision] for precision in (record.settings.precision, compute.precision))
+    per_rounded = _images_per_rounded(record, compute)
     accuracy = record.results.accuracy if split == "evaluation" else record.results.test_accuracy
     yield compared("accuracy", split, accuracy, found.accuracy, same_data=same_data, per_rounded=per_rounded)
     after = record.results.separation_after
@@ -295,6 +300,46 @@ def _figures(
             yield compared(each.title, split, before, here[each.key], same_data=same_data, per_rounded=per_rounded)
 
 
+def _images_per_rounded(record: RunRecord, compute: ComputeContext) -> int:
+    return min(IMAGES_PER_ROUNDED[precision] for precision in (record.settings.precision, compute.precision))
+
+
+def _detail_figures(
+    record: RunRecord,
+    compute: ComputeContext,
+    split: SplitName,
+    found: AccuracyDetails,
+    here: SplitRecord,
+    *,
+    same_data: bool,
+) -> Iterator[Figure]:
+    """Compare the accuracy without shared images, and the means over classes if the split lacks some."""
+    results, per_rounded = record.results, _images_per_rounded(record, compute)
+    earlier = results.accuracy_details if split == "evaluation" else results.test_accuracy_details
+    if found.unshared is not None and found.shared:
+        recorded = earlier.unshared if earlier else None
+        name = f"accuracy without {found.shared:,} images also in train"
+        yield compared(name, split, recorded, found.unshared, same_data=same_data, per_rounded=per_rounded)
+    if not found.absent:
+        return
+    classes, smallest = len(here.per_class), smallest_class(here)
+    present = classes - len(found.absent)
+    before = (earlier.per_class, earlier.per_class_of_all) if earlier else (None, None)
+    for name, averaged, recorded, measured in (
+        (f"{present:,} classes present", present, before[0], found.per_class),
+        (f"all {classes:,} classes", classes, before[1], found.per_class_of_all),
+    ):
+        yield compared(
+            f"mean per-class accuracy, {name}",
+            split,
+            recorded,
+            measured,
+            same_data=same_data,
+            per_rounded=per_rounded,
+            images=averaged * smallest,
+        )
+
+
 def compared(
     name: str,
     split: SplitName,
@@ -303,8 +348,11 @@ def compared(
     *,
     same_data: bool,
     per_rounded: int = IMAGES_PER_ROUNDED["fp32"],
+    images: int | None = None,
 ) -> Figure:
     """Compare a figure with its record; one image in ``per_rounded``, and at least one, may differ by rounding.
+
+    One image changes the value by 1 / ``images`` at most, by default by 1 / n.
 
     >>> recorded, found = (Measurement(value=v, standard_error=0.02, n=500) for v in (0.8, 0.798))
     >>> compared("accuracy", "evaluation", recorded, found, same_data=True).verdict
@@ -317,7 +365,7 @@ def compared(
     if recorded is not None and (not same_data or recorded.n != found.n):
         verdict = "not comparable"
     elif recorded is not None:
-        apart = round(abs(found.value - recorded.value) * found.n, 3)
+        apart = round(abs(found.value - recorded.value) * (images or found.n), 3)
         verdict = "reproduced" if apart <= max(1, found.n // per_rounded) else "not reproduced"
     if recorded is not None and (error := math.hypot(error_of(recorded), error_of(found))):
         errors_apart = (found.value - recorded.value) / error

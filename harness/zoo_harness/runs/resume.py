@@ -26,6 +26,7 @@ def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[
     before, after = earlier.model_dump(mode="json"), now.model_dump(mode="json")
     if earlier.backbone.source_sha256 is None:  # written before records had it
         after["backbone"]["source_sha256"] = None
+    after["dataset"]["duplicates"] = before["dataset"]["duplicates"]  # they follow from the digests of the images
     changed = [line for part in _DECISIVE for line in _differences(part, before[part], after[part])]
     if changed:
         raise UsageError(

@@ -53,7 +53,8 @@ def layers(network: nn.Module) -> tuple[FeatureLayer, ...]:
 def data() -> ImageData:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
-    return ImageData(images, torch.arange(40) % 4, sized=False, transform=BatchTransform(Preprocessing((32, 32))))
+    labels, order = torch.arange(40) % 4, np.arange(40)
+    return ImageData(images, labels, False, BatchTransform(Preprocessing((32, 32))), order, order.astype(np.uint64))
 
 
 def directly(network: nn.Module, data: ImageData, layer: FeatureLayer, *, pooled: bool) -> Tensor:

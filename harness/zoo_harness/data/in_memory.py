@@ -18,6 +18,7 @@ from zoo.dataset import Dataset, DatasetRequest, ImageFiles, ImageSplit, LoadedD
 from zoo.errors import DataError, UsageError, near_misses, shortened
 from zoo.picture import as_one_array
 from zoo.registry import load_registry
+from zoo_harness.data.class_coverage import check_training_classes, classes_not_in_train
 from zoo_harness.data.image_input import Pixels, advice_for_shape, check_uint8, one_image
 from zoo_harness.records.run import IN_MEMORY
 
@@ -72,11 +73,6 @@ def in_memory(
     given = train.classes if classes is None else classes
     names, indices = _classes_of(train.labels) if given is None else _named_classes(given)
     splits = {"train": (train, train.encoded(indices))}
-    empty = np.flatnonzero(np.bincount(splits["train"][1], minlength=len(names)) == 0)
-    if len(empty):
-        raise DataError(
-            f"class {names[empty[0]]!r:.100} has no training image ({len(empty)} such class(es))", code="class-empty"
-        )
     if test is not None:
         is_pair = isinstance(test, tuple) and len(test) == 2
         tested = _Split(test[0], test[1], "test ") if is_pair else _Split(test, None, "test ")
@@ -85,7 +81,10 @@ def in_memory(
                 f"classes of test are wrong: {shortened(tested.classes)}; expected {shortened(names)}",
                 code="class-mismatch",
             )
+        if given is None:
+            _refuse_untrained(tested.labels, train.labels)
         splits["test"] = (tested, tested.encoded(indices))
+    check_training_classes({split: encoded for split, (_found, encoded) in splits.items()}, names, train.source)
 
     def load(request: DatasetRequest) -> LoadedDataset:
         if request.data_dir is not None:
@@ -353,6 +352,14 @@ def _classes_of(labels: Sequence[Label]) -> tuple[tuple[str, ...], dict[Label, i
         raise DataError(f"label of image {index} is negative: {values[0]}", code="label-unknown", index=index)
     names, _indices = _named_classes([str(value) for value in values])
     return names, {value: index for index, value in enumerate(values)}
+
+
+def _refuse_untrained(tested: Sequence[Label], trained: Sequence[Label]) -> None:
+    """Refuse test labels that training does not have, where the training labels are the classes."""
+    known = set(trained)
+    new = [label for label in set(tested) - known if type(label) is type(trained[0]) and label != -1]
+    if new:
+        raise classes_not_in_train(sorted(map(str, new)), sorted(map(str, known)), "test", IN_MEMORY)
 
 
 def _named_classes(classes: Sequence[str]) -> tuple[tuple[str, ...], dict[Label, int]]:

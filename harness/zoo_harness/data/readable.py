@@ -103,24 +103,10 @@ def check_names(loaded: LoadedDataset) -> tuple[tuple[str, ...], tuple[str, ...]
     )
 
 
-def warnings_of(loaded: LoadedDataset, skipped: int) -> tuple[str, ...]:
-    """Return warnings about the splits of a data set, once its images are decoded."""
-    lines = [line for name, split in loaded.splits.items() for line in _split_warnings(name, split, loaded.classes)]
-    if skipped:
-        lines.append(f"skipped {skipped:,} images that cannot be read (--skip-unreadable); the record counts them")
-    return tuple(lines)
-
-
-def _split_warnings(name: str, split: ImageSplit, classes: tuple[str, ...]) -> list[str]:
-    lines = []
-    counts = np.bincount(np.asarray(split.labels), minlength=len(classes))
-    lacking = [classes[index] for index in np.flatnonzero(counts == 0)]
-    if lacking:
-        lines.append(
-            f"split {name!r} has no image of {len(lacking)} of {len(classes)} classes ({_first(lacking)}); "
-            "its scores say nothing about them"
-        )
-    return lines
+def skipped_warning(skipped: int) -> tuple[str, ...]:
+    """Return a warning about unreadable images that were skipped, if there are any."""
+    line = f"skipped {skipped:,} images that cannot be read (--skip-unreadable); the record counts them"
+    return (line,) if skipped else ()
 
 
 def contrast_warning(name: str, images: NDArray[np.uint8]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import jinja2
 from zoo.backbone import DualHead
 from zoo_harness.records.file_names import RECORD
 from zoo_harness.records.run import RUN, Measurement, RunRecord
-from zoo_harness.reports import markdown, published_results, separation_tables, wording
+from zoo_harness.reports import accuracy_tables, markdown, published_results, separation_tables, wording
 from zoo_harness.reports.card_merge import marked
 from zoo_harness.reports.front_matter import front_matter, hub_dataset
 from zoo_harness.reports.separation_tables import score_definitions
@@ -72,6 +72,9 @@ def _context(record: RunRecord, repository: str | None, *, in_tree: bool) -> dic
         "balanced": len(set(split.per_class)) == 1,
         "settings_table": _settings_table(record),
         "results_table": _results_table(record),
+        "accuracy_details": accuracy_tables.detail_rows(record),
+        "accuracy_notes": accuracy_tables.accuracy_notes(record),
+        "headline_details": accuracy_tables.details_of(record, split),
         "separation_scores": [(title[0].upper() + title[1:], text) for title, text in score_definitions()],
         "separation_tables": separation_tables.separation_tables(record),
         "separation_notes": separation_tables.separation_notes(record),
@@ -150,6 +153,7 @@ def _results_table(record: RunRecord) -> list[tuple[str, ...]]:
 def _measurements(record: RunRecord) -> list[Measurement]:
     results = record.results
     worst = [each.accuracy for each in results.confusion.worst] if results.confusion else []
+    worst += [measured for _name, measured in accuracy_tables.detail_rows(record) if measured is not None]
     accuracies = (results.accuracy, results.train_accuracy, results.test_accuracy, *worst)
     separations = (results.separation_raw_pixels, results.separation_before, results.separation_after)
     scores = (score for found in separations for score in separation_tables.measurements(found))

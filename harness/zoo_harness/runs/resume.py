@@ -19,7 +19,18 @@ _DECISIVE = ("backbone", "weights", "dataset", "settings", "parameters")
 # They depend on how a path was typed, on where files lie, or on the version that wrote them; digests say what was read.
 _DESCRIPTIONS = [
     ("dataset", name)
-    for name in ("argument", "title", "source", "reading", "skipped", "license", "citation", "hub_id", "subset")
+    for name in (
+        "argument",
+        "title",
+        "source",
+        "reading",
+        "skipped",
+        "license",
+        "citation",
+        "hub_id",
+        "subset",
+        "duplicates",
+    )
 ]
 
 

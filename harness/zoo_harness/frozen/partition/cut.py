@@ -17,52 +17,54 @@ The results that the suffix then reads from other steps are kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, nn
+from torch.fx.node import map_aggregate
 
-from zoo_harness.frozen.partition.side_effects import CannotPartitionError, storage, tensors_in
-from zoo_harness.frozen.partition.trace import Effects, Trace
+from zoo_harness.frozen.partition.side_effects import CannotPartitionError, storage
+from zoo_harness.frozen.partition.trace import Arguments, Result, Step, Trace
 
 BATCHES = (2, 3)  # images in the two recordings of each mode: differences depend on the batch size
+BATCH_DEPENDENT = "its forward method depends on the number of images"
 
 
 @dataclass(frozen=True)
 class BatchSize:
-    """Stand for an integer that is ``times`` the number of images."""
+    """Stand for an integer: ``times`` the number of images, and ``plus``."""
 
     times: int
+    plus: int
 
 
 @dataclass(frozen=True)
 class SameDevice:
-    """Stand for the device of the kept tensors."""
+    """Stand for the device of the images."""
 
 
 @dataclass
-class Step:
-    """Hold one numbered step: the numbers of its inputs, and its result for each of the two batches."""
+class NumberedStep:
+    """Hold one step of all recordings, whose arguments refer to numbers, and its result for each of the two batches.
 
-    node: fx.Node
+    ``inputs`` are the numbers of the steps whose result it reads, ``writers`` of those that wrote to the memory it
+    reads.
+    """
+
+    step: Step
+    arguments: Arguments
     inputs: frozenset[int]
     writers: frozenset[int]
     values: tuple[Any, Any]
     trained: bool
     has_weights: bool
-    depends_on_images: bool = False
-
-    @property
-    def effects(self) -> Effects:
-        """Return its side effects."""
-        effects: Effects = self.node.meta["effects"]
-        return effects
+    depends_on_images: bool
 
     @property
     def dependencies(self) -> frozenset[int]:
-        """Return the steps whose result it reads, and those that wrote to the memory it reads."""
+        """Return the numbers of ``inputs`` and ``writers``."""
         return self.inputs | self.writers
 
 
@@ -71,7 +73,11 @@ class Mode:
     """Hold the first recording of one mode, and the numbers of its steps in order."""
 
     trace: Trace
-    numbers: dict[fx.Node, int]
+    numbers: list[int]
+
+    def __iter__(self) -> Iterator[tuple[int, Step]]:
+        """Yield the number and the recording of each step."""
+        return zip(self.numbers, self.trace.steps, strict=True)
 
 
 @dataclass
@@ -84,53 +90,94 @@ class Cut:
     kept: list[int]
     prefix: set[int]
     suffix: set[int]
-    steps: dict[int, Step]
+    steps: dict[int, NumberedStep]
     same_as: dict[int, int]
 
 
-def number_steps(recordings: Sequence[tuple[Trace, Trace]]) -> tuple[list[Mode], dict[int, Step]]:
-    """Give the same number to the same step of all recordings: two for each mode, which must have the same steps."""
-    modes, steps, known = [], dict[int, Step](), dict[object, int]()
-    for traces in recordings:
-        small, large = (_numbered(trace, known) for trace in traces)
-        if [number for _node, number, _key in small] != [number for _node, number, _key in large]:
-            raise CannotPartitionError("its forward method depends on the number of images")
-        for (node, number, (inputs, writers)), (other, _number, _key) in zip(small, large, strict=True):
-            if number not in steps:
-                values = (node.meta["value"], other.meta["value"])
-                steps[number] = Step(node, inputs, writers, values, *_weights(traces[0], node))
-        modes.append(Mode(traces[0], {node: number for node, number, _key in small}))
-    return modes, steps
+class Numbering:
+    """Give the same number to the same step of all recordings, larger than those of its inputs."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.steps: dict[int, NumberedStep] = {}
+        self._network = network
+        self._known: dict[object, int] = {}
+
+    def mode(self, small: Trace, large: Trace) -> Mode:
+        """Number the steps of the two recordings of a mode, which must be the same."""
+        numbers: list[int] = []
+        writers: dict[int, list[int]] = {}
+        if [_operation(step) for step in small.steps] != [_operation(step) for step in large.steps]:
+            raise CannotPartitionError(BATCH_DEPENDENT)
+        for step, other in zip(small.steps, large.steps, strict=True):
+            inputs: set[int] = set()
+
+            def numbered(leaf: Any, inputs: set[int] = inputs) -> Any:
+                if isinstance(leaf, Result):
+                    inputs.add(numbers[leaf.step])
+                    return Result(numbers[leaf.step])
+                return leaf
+
+            arguments = map_aggregate(common_arguments(step.arguments, other.arguments), numbered)
+            wrote = frozenset(writer for memory in step.reads for writer in writers.get(memory, ()))
+            key = (_operation(step), repr(arguments), wrote)
+            number = self._known.setdefault(key, len(self._known))
+            if number not in self.steps:
+                values = (step.value, other.value)
+                depends = not numbers or any(self.steps[given].depends_on_images for given in inputs | wrote)
+                weights = self._weights(step, inputs)
+                self.steps[number] = NumberedStep(step, arguments, frozenset(inputs), wrote, values, *weights, depends)
+            numbers.append(number)
+            for memory in step.writes:
+                writers.setdefault(memory, []).append(number)
+        return Mode(small, numbers)
+
+    def _weights(self, step: Step, inputs: set[int]) -> tuple[bool, bool]:
+        """Tell whether a step reads a trained parameter itself, and whether it reads any weights."""
+        if step.kind == "get_attr":
+            return step.value.requires_grad, False
+        if step.kind != "call_module":
+            return False, any(self.steps[given].step.kind == "get_attr" for given in inputs)
+        module = self._network.get_submodule(step.target)
+        trained = any(parameter.requires_grad for parameter in module.parameters())
+        return trained, any(True for _tensor in (*module.parameters(), *module.buffers()))
 
 
-def _numbered(
-    trace: Trace, known: dict[object, int]
-) -> list[tuple[fx.Node, int, tuple[frozenset[int], frozenset[int]]]]:
-    """Return each step of a recording, its number, and the numbers of its inputs and of earlier writers."""
-    numbers: dict[fx.Node, int] = {}
-    writers: dict[int, list[int]] = {}
-    numbered = []
-    for node in trace.nodes:
-        effects: Effects = node.meta["effects"]
-        inputs = frozenset(numbers[given] for given in node.all_input_nodes)
-        wrote = frozenset(writer for memory in effects.reads for writer in writers.get(memory, ()))
-        given = fx.map_arg((node.args, node.kwargs), lambda read: f"<step {numbers[read]}>")
-        key = (node.op, _target(node), repr(given), tuple(sorted(wrote)), effects.operations)
-        numbers[node] = known.setdefault(key, len(known))
-        for memory in effects.writes:
-            writers.setdefault(memory, []).append(numbers[node])
-        numbered.append((node, numbers[node], (inputs, wrote)))
-    return numbered
+def common_arguments(small: Arguments, large: Arguments) -> Arguments:
+    """Return the arguments of a step for any batch, given those for batches of 2 and 3.
+
+    >>> common_arguments(((2, 196, 384, 127), {}), ((3, 196, 576, 191), {}))
+    ((BatchSize(times=1, plus=0), 196, BatchSize(times=192, plus=0), BatchSize(times=64, plus=-1)), {})
+    """
+    others: list[Any] = []
+    map_aggregate(large, others.append)
+    remaining = iter(others)
+    common: Arguments = map_aggregate(small, lambda leaf: _common(leaf, next(remaining, None)))
+    if list(remaining):
+        raise CannotPartitionError(BATCH_DEPENDENT)
+    return common
 
 
-def choose_cut(modes: Sequence[Mode], steps: dict[int, Step]) -> Cut:
+def _common(small: Any, large: Any) -> Any:
+    if isinstance(small, torch.device):
+        return SameDevice()
+    if small == large:
+        return small
+    if type(small) is type(large) is int:
+        times = large - small
+        return BatchSize(times, small - BATCHES[0] * times)
+    raise CannotPartitionError(BATCH_DEPENDENT)
+
+
+def _operation(step: Step) -> object:
+    return step.kind, step.target, step.operations
+
+
+def choose_cut(modes: Sequence[Mode], steps: dict[int, NumberedStep]) -> Cut:
     """Cut both modes at one place. Raises :class:`CannotPartitionError` if that saves nothing."""
-    _mark_image_dependence(steps)
     suffix = _required_in_suffix(modes, steps)
     if not suffix:
         raise CannotPartitionError("nothing that trains runs")
-    frontier = _pull_back(modes, steps, suffix)
-    kept = sorted(number for number in frontier if substitute(*steps[number].values) is None)
+    kept = sorted(_pull_back(modes, steps, suffix))
     writers = {writer for number in suffix for writer in steps[number].writers}
     prefix = _with_dependencies({*kept, *(writers - suffix)}, steps)
     if not any(steps[number].has_weights for number in prefix):
@@ -139,28 +186,6 @@ def choose_cut(modes: Sequence[Mode], steps: dict[int, Step]) -> Cut:
         raise CannotPartitionError("the part that trains does not depend on the images")
     same_as = _aliases(kept, steps)
     return Cut([number for number in kept if number not in same_as], prefix, suffix, steps, same_as)
-
-
-def substitute(small: Any, large: Any) -> Any:
-    """Return the suffix's replacement for a value, given those for batches of 2 and 3; ``None`` if it must be kept.
-
-    >>> substitute(torch.Size([2, 196, 384]), torch.Size([3, 196, 384]))
-    (BatchSize(times=1), 196, 384)
-    >>> substitute(128, 192), substitute(7, 7), substitute(torch.zeros(2), torch.zeros(3))
-    (BatchSize(times=64), 7, None)
-    """
-    match small:
-        case torch.device():
-            return SameDevice()
-        case tuple() | list() if isinstance(large, (tuple, list)) and len(small) == len(large):
-            parts = tuple(map(substitute, small, large))
-            return None if None in parts else parts
-        case bool() | str() | float():
-            return small if small == large else None
-        case int():
-            times = large - small
-            return small if not times else BatchSize(times) if small == BATCHES[0] * times else None
-    return None
 
 
 def memory_order(values: Tensor) -> tuple[int, ...] | None:
@@ -175,31 +200,12 @@ def memory_order(values: Tensor) -> tuple[int, ...] | None:
     return tuple(order) if values.permute(order).is_contiguous() else None
 
 
-def _weights(trace: Trace, node: fx.Node) -> tuple[bool, bool]:
-    """Tell whether a step reads a trained parameter itself, and whether it reads any weights."""
-    if node.op == "get_attr":
-        value = node.meta["value"]
-        return isinstance(value, Tensor) and value.requires_grad, False
-    if node.op != "call_module":
-        return False, any(given.op == "get_attr" for given in node.all_input_nodes)
-    module = trace.module(node)
-    trained = any(parameter.requires_grad for parameter in module.parameters())
-    return trained, any(True for _tensor in (*module.parameters(), *module.buffers()))
-
-
-def _mark_image_dependence(steps: dict[int, Step]) -> None:
-    for number in sorted(steps):  # a step's number is larger than those of its inputs
-        step = steps[number]
-        earlier = any(steps[given].depends_on_images for given in step.dependencies)
-        step.depends_on_images = (earlier or step.node.op == "placeholder") and bool(tensors_in(step.values[0]))
-
-
-def _required_in_suffix(modes: Sequence[Mode], steps: dict[int, Step]) -> set[int]:
-    both = set(modes[0].numbers.values()) & set(modes[1].numbers.values())
+def _required_in_suffix(modes: Sequence[Mode], steps: dict[int, NumberedStep]) -> set[int]:
+    both = set(modes[0].numbers) & set(modes[1].numbers)
     suffix = {
         number
         for number, step in steps.items()
-        if number not in both or step.trained or step.effects.draws or step.effects.changes_buffers
+        if number not in both or step.trained or step.step.draws or step.step.changes_buffers
     }
     while True:
         before = len(suffix)
@@ -209,17 +215,17 @@ def _required_in_suffix(modes: Sequence[Mode], steps: dict[int, Step]) -> set[in
             return suffix
 
 
-def _close(mode: Mode, steps: dict[int, Step], suffix: set[int]) -> None:
+def _close(mode: Mode, steps: dict[int, NumberedStep], suffix: set[int]) -> None:
     """Add to the suffix the steps that follow it, and those that overwrite memory it has read."""
     read_by_suffix: set[int] = set()
-    for node, number in mode.numbers.items():
-        if steps[number].dependencies & suffix or node.meta["effects"].writes & read_by_suffix:
+    for number, step in mode:
+        if steps[number].dependencies & suffix or step.writes & read_by_suffix:
             suffix.add(number)
         if number in suffix:
-            read_by_suffix |= node.meta["effects"].reads
+            read_by_suffix |= step.reads
 
 
-def _pull_back(modes: Sequence[Mode], steps: dict[int, Step], suffix: set[int]) -> set[int]:
+def _pull_back(modes: Sequence[Mode], steps: dict[int, NumberedStep], suffix: set[int]) -> set[int]:
     """Move steps into the suffix if that costs no memory; return the numbers of its inputs."""
     overwritten = _overwritten_later(modes, suffix)
     required = set(suffix)
@@ -237,11 +243,11 @@ def _pull_back(modes: Sequence[Mode], steps: dict[int, Step], suffix: set[int]) 
     return _frontier(steps, suffix)
 
 
-def _frontier(steps: dict[int, Step], suffix: set[int]) -> set[int]:
+def _frontier(steps: dict[int, NumberedStep], suffix: set[int]) -> set[int]:
     return {given for number in suffix for given in steps[number].inputs} - suffix
 
 
-def _saves_nothing(number: int, steps: dict[int, Step], suffix: set[int]) -> bool:
+def _saves_nothing(number: int, steps: dict[int, NumberedStep], suffix: set[int]) -> bool:
     """Tell whether the result of a moved step could be kept as well: nothing else in the suffix reads its inputs."""
     step = steps[number]
     elsewhere = {given for other in suffix - {number} for given in steps[other].inputs}
@@ -250,15 +256,15 @@ def _saves_nothing(number: int, steps: dict[int, Step], suffix: set[int]) -> boo
     return unread and _cost(step) <= sum(_cost(steps[n]) for n in read)
 
 
-def _should_move(number: int, steps: dict[int, Step], present: set[int], overwritten: set[int]) -> bool:
+def _should_move(number: int, steps: dict[int, NumberedStep], present: set[int], overwritten: set[int]) -> bool:
     """Tell whether the suffix should run a step of the frontier; the results ``present`` are there anyway."""
     step = steps[number]
-    if step.node.op == "placeholder" or substitute(*step.values) is not None:
+    if step.step.kind == "placeholder":
         return False
     cost = _cost(step)
     if cost == math.inf or not step.depends_on_images:
         return True
-    if step.has_weights or step.effects.writes or number in overwritten:
+    if step.has_weights or step.step.writes or number in overwritten:
         return False
     return sum(_cost(steps[given]) for given in step.inputs - present) <= cost
 
@@ -268,18 +274,18 @@ def _overwritten_later(modes: Sequence[Mode], suffix: set[int]) -> set[int]:
     found: set[int] = set()
     for mode in modes:
         written: set[int] = set()
-        for node in reversed(mode.trace.nodes):
-            if node.meta["effects"].reads & written:
-                found.add(mode.numbers[node])
-            if mode.numbers[node] not in suffix:
-                written |= node.meta["effects"].writes
+        for number, step in reversed(list(mode)):
+            if step.reads & written:
+                found.add(number)
+            if number not in suffix:
+                written |= step.writes
     return found
 
 
-def _cost(step: Step) -> float:
+def _cost(step: NumberedStep) -> float:
     """Return the bytes that its result takes for an image; infinite if it has not one row for each image."""
     small, large = step.values
-    if not step.depends_on_images or substitute(small, large) is not None:
+    if not step.depends_on_images:
         return 0
     if not isinstance(small, Tensor) or (small.shape[:1], large.shape[:1]) != ((BATCHES[0],), (BATCHES[1],)):
         return math.inf
@@ -288,7 +294,7 @@ def _cost(step: Step) -> float:
     return small[0].numel() * small.element_size()
 
 
-def _with_dependencies(wanted: Iterable[int], steps: dict[int, Step]) -> set[int]:
+def _with_dependencies(wanted: Iterable[int], steps: dict[int, NumberedStep]) -> set[int]:
     found: set[int] = set()
     waiting = list(wanted)
     while waiting:
@@ -299,7 +305,7 @@ def _with_dependencies(wanted: Iterable[int], steps: dict[int, Step]) -> set[int
     return found
 
 
-def _aliases(kept: list[int], steps: dict[int, Step]) -> dict[int, int]:
+def _aliases(kept: list[int], steps: dict[int, NumberedStep]) -> dict[int, int]:
     """Map kept results that are one piece of memory to the first of them."""
     first: dict[object, int] = {}
     same_as = {}
@@ -309,7 +315,3 @@ def _aliases(kept: list[int], steps: dict[int, Step]) -> dict[int, int]:
         if first.setdefault(memory, number) != number:
             same_as[number] = first[memory]
     return same_as
-
-
-def _target(node: fx.Node) -> object:
-    return node.target if isinstance(node.target, str) else (getattr(node.target, "__name__", ""), id(node.target))

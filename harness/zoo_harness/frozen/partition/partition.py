@@ -19,14 +19,13 @@ A network that cannot be partitioned is no error: its prefix returns the images,
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from zoo_harness.frozen.partition.build import SuffixBuilder, kept_names, overwritten, prefix_module
-from zoo_harness.frozen.partition.cut import BATCHES, Mode, Step, choose_cut, memory_order, number_steps
+from zoo_harness.frozen.partition.cut import BATCHES, Numbering, choose_cut, memory_order
 from zoo_harness.frozen.partition.side_effects import CannotPartitionError, one_line, preserve_state
 from zoo_harness.frozen.partition.trace import Trace, on_meta, trace_network
 from zoo_harness.models.modules import capture
@@ -181,43 +180,39 @@ def unpartitioned(tuned: TunedNetwork, example: Tensor, reason: str) -> Partitio
 def _partition(tuned: TunedNetwork, example: Tensor) -> Partition:
     if all(parameter.requires_grad for parameter in tuned.network.parameters()):
         raise CannotPartitionError(ALL_TRAINS)
-    modes, steps = _record(tuned, example)
-    cut = choose_cut(modes, steps)
+    numbering = Numbering(tuned.network)
+    traces = _traces(tuned, example)
+    modes = (numbering.mode(*traces[:2]), numbering.mode(*traces[2:]))
+    cut = choose_cut(modes, numbering.steps)
     written = overwritten(modes, cut)
     training, inference = (SuffixBuilder(tuned, mode, cut, written) for mode in modes)
-    prefix = prefix_module(modes[1], cut)
+    prefix = prefix_module(tuned.network, cut)
     tuned.eval()
     with torch.no_grad():
-        kept = tuple(map(TensorSpec.of, kept_names(modes[1], cut), prefix(example.clone())))
+        kept = tuple(map(TensorSpec.of, kept_names(cut), prefix(example.clone())))
     return Partition(
         tuned=tuned,
         kept=kept,
         prefix_module=prefix,
-        suffix_module=Suffix(tuned.network, training.module, inference.module),
+        suffix_module=Suffix(tuned.network, training.suffix, inference.suffix),
         hidden_heads=inference.hidden_heads,
         reached=inference.reached,
     )
 
 
-def _record(tuned: TunedNetwork, example: Tensor) -> tuple[list[Mode], dict[int, Step]]:
-    """Record on the meta device if the network runs there, otherwise on its own."""
+def _traces(tuned: TunedNetwork, example: Tensor) -> list[Trace]:
+    """Record both modes for two batches, on the meta device if the network runs there, otherwise on its own."""
     if example.device.type != "meta":
         with contextlib.suppress(Exception), on_meta(tuned.network):  # its code may read values
-            return _record(tuned, example.to("meta"))
+            return _traces(tuned, example.to("meta"))
+    heads = {tuned.network.get_submodule(path) for path in tuned.head_paths}
     opaque: set[nn.Module] = set()
     while True:
-        known = len(opaque)
-        training = _record_mode(tuned, tuned.train, example, opaque)
-        inference = _record_mode(tuned, tuned.eval, example, opaque)
+        known, traces = len(opaque), []
+        for set_mode in (tuned.train, tuned.eval):
+            set_mode()
+            for count in BATCHES:
+                images = example[torch.arange(count, device=example.device) % len(example)]
+                traces.append(trace_network(tuned.network, images, heads, opaque))
         if len(opaque) == known:  # every recording has the same steps
-            return number_steps((training, inference))
-
-
-def _record_mode(
-    tuned: TunedNetwork, set_mode: Callable[[], None], example: Tensor, opaque: set[nn.Module]
-) -> tuple[Trace, Trace]:
-    set_mode()
-    heads = {tuned.network.get_submodule(path) for path in tuned.head_paths}
-    rows = [torch.arange(count, device=example.device) % len(example) for count in BATCHES]
-    first, second = (trace_network(tuned.network, example[index], heads, opaque) for index in rows)
-    return first, second
+            return traces

@@ -22,10 +22,9 @@ from zoo_harness.data.augmentation import Draws
 from zoo_harness.data.batches import ImageSource, KeptSource
 from zoo_harness.data.decoding import ImageData
 from zoo_harness.frozen.cache.activation_cache import ActivationCache
-from zoo_harness.frozen.cache.key import CachedTensor, CacheKey, EntryTitle, StoredName
+from zoo_harness.frozen.cache.key import CacheKey, EntryTitle, StoredName, TensorSpec
 from zoo_harness.frozen.cache.placement import CachePolicy
-from zoo_harness.frozen.cache.rows import cached_tensor
-from zoo_harness.frozen.partition.partition import Partition, TensorSpec, partition_network
+from zoo_harness.frozen.partition.partition import Partition, partition_network
 from zoo_harness.frozen.partition.verify import verify_partition
 from zoo_harness.models.fingerprints import digest_of_tensors
 from zoo_harness.models.trainable_model import TrainableModel
@@ -113,7 +112,7 @@ def _suffix(
     made = FrozenPartRecord(
         reason=None,
         kept=tuple(map(_in_short, stores[0].key.kept)),
-        bytes_per_image=sum(part.row_bytes for part in stores[0].key.kept),
+        bytes_per_image=sum(part.bytes for part in stores[0].key.kept),
         place=stores[0].place,
         computed=computed,
         seconds=time.perf_counter() - started,
@@ -216,11 +215,10 @@ class _FrozenPart:
     def key(self, views: _Views, digest: str) -> CacheKey:
         """Return the key of the outputs: everything that they depend on."""
         compute, whole = self.planned.request.compute, self.planned.record.backbone
-        example = self.outputs(views, 0, 2)
         return CacheKey(
             network=f"{whole.network_kind}:{whole.network}",
             weights=digest,
-            kept=tuple(map(self._kept, self.partition.kept, example)),
+            kept=tuple(map(self._kept, self.partition.kept)),
             preprocessing=self.planned.record.settings.preprocessing,
             images=len(views),
             fingerprint=views.fingerprint,
@@ -229,10 +227,10 @@ class _FrozenPart:
             code=whole.source_sha256 or "",
         )
 
-    def _kept(self, part: TensorSpec, tensor: Tensor) -> CachedTensor:
+    def _kept(self, part: TensorSpec) -> TensorSpec:
         """Return how a tensor is kept; one that is computed in 16 bits already is kept as it is."""
-        wide = tensor.dtype in (torch.float32, torch.float64)
-        return cached_tensor(part.name, tensor, _STORED[self.planned.request.compute.cache_dtype] if wide else None)
+        stored = _STORED[self.planned.request.compute.cache_dtype]
+        return part.model_copy(update={"stored": stored}) if part.dtype in ("float32", "float64") else part
 
     def fill(self, store: ActivationCache, views: _Views) -> int:
         """Compute the missing outputs, or all of them if the kept ones are outdated; return their number."""
@@ -305,7 +303,7 @@ def _compiled_if_wanted(
     return compiled(trainable, partition, compute, say)
 
 
-def _in_short(kept: CachedTensor) -> str:
+def _in_short(kept: TensorSpec) -> str:
     stored = f" as {kept.stored}" if kept.stored else ""
     return f"{kept.name} {'x'.join(map(str, kept.shape)) or 'scalar'}{stored}"
 

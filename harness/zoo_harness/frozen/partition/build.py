@@ -9,18 +9,18 @@ from typing import Any
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
-from zoo_harness.frozen.partition.cut import BatchSize, Cut, Mode, NumberedStep, SameDevice
+from zoo_harness.frozen.partition.cut import BatchSize, Cut, SameDevice
 from zoo_harness.frozen.partition.side_effects import CannotPartitionError, storage
-from zoo_harness.frozen.partition.trace import EnteredModule, Result
+from zoo_harness.frozen.partition.trace import EnteredModule, Result, Step, Trace
 from zoo_harness.models.tuned_network import TunedNetwork
 
 
-def overwritten(modes: Sequence[Mode], cut: Cut) -> set[int]:
+def overwritten(modes: Sequence[Trace], cut: Cut) -> set[int]:
     """Return the numbers of kept results that the suffix of either mode writes to."""
     found: set[int] = set()
     for mode in modes:
-        written = {memory for number, step in mode if number in cut.suffix for memory in step.writes}
-        found |= {number for number, step in mode if number in cut.kept and storage(step.value) in written}
+        written = {memory for step in mode.steps if step.number in cut.suffix for memory in step.writes}
+        found |= {step.number for step in mode.steps if step.number in cut.kept and storage(step.value) in written}
     return found
 
 
@@ -40,15 +40,14 @@ class _Builder:
 
     def add(self, number: int) -> None:
         """Add a step."""
-        step = self.cut.steps[number].step
+        step = self.cut.steps[number]
         if step.kind in ("call_module", "get_attr"):
             self.objects[step.target] = operator.attrgetter(step.target)(self._network)
-        args, kwargs = map_aggregate(self.cut.steps[number].arguments, self._argument)
+        args, kwargs = map_aggregate(step.arguments, self._argument)
         self.results[number] = self.graph.create_node(step.kind, step.target, args, kwargs)
 
     def result(self, number: int) -> fx.Node:
         """Return the node of an earlier step's result."""
-        number = self.cut.same_as.get(number, number)
         if number not in self.results:
             raise CannotPartitionError(f"the output of {_name(self.cut.steps[number])!r} cannot be kept image by image")
         return self.results[number]
@@ -86,7 +85,7 @@ class SuffixBuilder(_Builder):
     of heads inside a module that is one step.
     """
 
-    def __init__(self, tuned: TunedNetwork, mode: Mode, cut: Cut, written: set[int]) -> None:
+    def __init__(self, tuned: TunedNetwork, mode: Trace, cut: Cut, written: set[int]) -> None:
         super().__init__(tuned.network, cut)
         for index, number in enumerate(cut.kept):
             self.results[number] = self.graph.placeholder(f"kept_{index}")
@@ -95,29 +94,28 @@ class SuffixBuilder(_Builder):
         self._mode = mode
         self._logits: dict[str, fx.Node] = {}
         self._last_call: dict[nn.Module, bool] = {}  # of each module, whether it is in the suffix
-        for index, (number, step) in enumerate(mode):
-            if number in cut.suffix:
-                self.add(number)
+        for index, step in enumerate(mode.steps):
+            if step.number in cut.suffix:
+                self.add(step.number)
             if step.kind == "call_module":
-                self._note_call(number, step.target, is_head=step.target in tuned.head_paths)
-            for entered in mode.trace.entered:
+                self._note_call(step, is_head=step.target in tuned.head_paths)
+            for entered in mode.entered:
                 if entered.last == index:
                     self._call_hooks(entered)
         self.suffix = self.module([self._logits[path] for path in tuned.head_paths if path in self._logits])
         self.hidden_heads = tuple(path for path in tuned.head_paths if path not in self._logits)
         self.reached = frozenset(module for module, in_suffix in self._last_call.items() if in_suffix)
 
-    def _note_call(self, number: int, path: str, *, is_head: bool) -> None:
-        in_suffix = number in self.cut.suffix
-        self._last_call |= dict.fromkeys(self._network.get_submodule(path).modules(), in_suffix)
+    def _note_call(self, step: Step, *, is_head: bool) -> None:
+        in_suffix = step.number in self.cut.suffix
+        self._last_call |= dict.fromkeys(self._network.get_submodule(step.target).modules(), in_suffix)
         if is_head and in_suffix:
             # A copy: an activation that works in place may follow.
-            self._logits[path] = self.graph.call_method("clone", (self.results[number],))
+            self._logits[step.target] = self.graph.call_method("clone", (self.results[step.number],))
 
     def _call_hooks(self, entered: EnteredModule) -> None:
         """Call a module that shares the hooks of one which the recorder entered, because nothing calls that one."""
-        number = self._mode.numbers[entered.result]
-        number = self.cut.same_as.get(number, number)
+        number = self._mode.steps[entered.result].number
         self._last_call[entered.module] = number in self.results
         if number in self.results:
             carrier = nn.Identity()
@@ -127,7 +125,7 @@ class SuffixBuilder(_Builder):
             self.graph.call_module(name, (self.results[number],))
 
 
-def _name(numbered: NumberedStep) -> str:
+def _name(step: Step) -> str:
     """Return the path of a module, or the name of an operation."""
-    target = numbered.step.target
+    target = step.target
     return target if isinstance(target, str) else str(getattr(target, "__name__", target))

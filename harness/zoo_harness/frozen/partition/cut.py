@@ -17,15 +17,17 @@ The results that the suffix then reads from other steps are kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx.node import map_aggregate
 
-from zoo_harness.frozen.partition.side_effects import CannotPartitionError, storage
+from zoo_harness.frozen.cache.rows import memory_order
+from zoo_harness.frozen.partition.side_effects import CannotPartitionError
 from zoo_harness.frozen.partition.trace import Arguments, Result, Step, Trace
 
 BATCHES = (2, 3)  # images in the two recordings of each mode: differences depend on the batch size
@@ -46,118 +48,62 @@ class SameDevice:
 
 
 @dataclass
-class NumberedStep:
-    """Hold one step of all recordings, whose arguments refer to numbers, and its result for each of the two batches.
-
-    ``inputs`` are the numbers of the steps whose result it reads, ``writers`` of those that wrote to the memory it
-    reads.
-    """
-
-    step: Step
-    arguments: Arguments
-    inputs: frozenset[int]
-    writers: frozenset[int]
-    values: tuple[Any, Any]
-    trained: bool
-    has_weights: bool
-    depends_on_images: bool
-
-    @property
-    def dependencies(self) -> frozenset[int]:
-        """Return the numbers of ``inputs`` and ``writers``."""
-        return self.inputs | self.writers
-
-
-@dataclass
-class Mode:
-    """Hold the first recording of one mode, and the numbers of its steps in order."""
-
-    trace: Trace
-    numbers: list[int]
-
-    def __iter__(self) -> Iterator[tuple[int, Step]]:
-        """Yield the number and the recording of each step."""
-        return zip(self.numbers, self.trace.steps, strict=True)
-
-
-@dataclass
 class Cut:
-    """Hold the numbers of the steps whose results are kept, of those that compute them, and of the suffix.
-
-    ``same_as`` maps a kept result to an earlier one that is the same memory.
-    """
+    """Hold the numbers of the steps whose results are kept, of those that compute them, and of the suffix."""
 
     kept: list[int]
     prefix: set[int]
     suffix: set[int]
-    steps: dict[int, NumberedStep]
-    same_as: dict[int, int]
+    steps: dict[int, Step]
 
 
-class Numbering:
-    """Give the same number to the same step of all recordings, larger than those of its inputs."""
+def number_steps(recordings: Sequence[tuple[Trace, Trace]]) -> dict[int, Step]:
+    """Number the steps of the first of the two recordings of each mode, which must have the same steps.
 
-    def __init__(self, network: nn.Module) -> None:
-        self.steps: dict[int, NumberedStep] = {}
-        self._network = network
-        self._known: dict[object, int] = {}
-
-    def mode(self, small: Trace, large: Trace) -> Mode:
-        """Number the steps of the two recordings of a mode, which must be the same."""
-        numbers: list[int] = []
-        writers: dict[int, list[int]] = {}
-        if [_operation(step) for step in small.steps] != [_operation(step) for step in large.steps]:
-            raise CannotPartitionError(BATCH_DEPENDENT)
-        for step, other in zip(small.steps, large.steps, strict=True):
-            inputs: set[int] = set()
-
-            def numbered(leaf: Any, inputs: set[int] = inputs) -> Any:
-                if isinstance(leaf, Result):
-                    inputs.add(numbers[leaf.step])
-                    return Result(numbers[leaf.step])
-                return leaf
-
-            arguments = map_aggregate(common_arguments(step.arguments, other.arguments), numbered)
-            wrote = frozenset(writer for memory in step.reads for writer in writers.get(memory, ()))
-            key = (_operation(step), repr(arguments), wrote)
-            number = self._known.setdefault(key, len(self._known))
-            if number not in self.steps:
-                values = (step.value, other.value)
-                depends = not numbers or any(self.steps[given].depends_on_images for given in inputs | wrote)
-                weights = self._weights(step, inputs)
-                self.steps[number] = NumberedStep(step, arguments, frozenset(inputs), wrote, values, *weights, depends)
-            numbers.append(number)
-            for memory in step.writes:
-                writers.setdefault(memory, []).append(number)
-        return Mode(small, numbers)
-
-    def _weights(self, step: Step, inputs: set[int]) -> tuple[bool, bool]:
-        """Tell whether a step reads a trained parameter itself, and whether it reads any weights."""
-        if step.kind == "get_attr":
-            return step.value.requires_grad, False
-        if step.kind != "call_module":
-            return False, any(self.steps[given].step.kind == "get_attr" for given in inputs)
-        module = self._network.get_submodule(step.target)
-        trained = any(parameter.requires_grad for parameter in module.parameters())
-        return trained, any(True for _tensor in (*module.parameters(), *module.buffers()))
-
-
-def common_arguments(small: Arguments, large: Arguments) -> Arguments:
-    """Return the arguments of a step for any batch, given those for batches of 2 and 3.
-
-    >>> common_arguments(((2, 196, 384, 127), {}), ((3, 196, 576, 191), {}))
-    ((BatchSize(times=1, plus=0), 196, BatchSize(times=192, plus=0), BatchSize(times=64, plus=-1)), {})
+    Returns the first step of each number. A number is larger than those of the step's inputs.
     """
-    others: list[Any] = []
-    map_aggregate(large, others.append)
-    remaining = iter(others)
-    common: Arguments = map_aggregate(small, lambda leaf: _common(leaf, next(remaining, None)))
-    if list(remaining):
+    steps, known = dict[int, Step](), dict[object, int]()
+    for small, large in recordings:
+        if [step.operation for step in small.steps] != [step.operation for step in large.steps]:
+            raise CannotPartitionError(BATCH_DEPENDENT)
+        writers: dict[int, set[int]] = defaultdict(set)
+        for step, other in zip(small.steps, large.steps, strict=True):
+            step.arguments, step.inputs = _numbered(step.arguments, other.arguments, small.steps)
+            step.writers = frozenset(writer for memory in step.reads for writer in writers[memory])
+            step.number = known.setdefault((step.operation, repr(step.arguments), step.writers), len(known))
+            step.value_of_more = other.value
+            step.depends_on_images = not step.number or any(steps[n].depends_on_images for n in step.dependencies)
+            steps.setdefault(step.number, step)
+            for memory in step.writes:
+                writers[memory].add(step.number)
+    return steps
+
+
+def _numbered(small: Arguments, large: Arguments, steps: list[Step]) -> tuple[Arguments, frozenset[int]]:
+    """Return the arguments of a step for any batch, given those for two, and the numbers of its inputs."""
+    leaves: list[Any] = []
+    map_aggregate(large, leaves.append)
+    others, inputs = iter(leaves), set[int]()
+
+    def numbered(leaf: Any) -> Any:
+        common = for_any_batch(leaf, next(others, None))
+        if isinstance(common, Result):
+            inputs.add(steps[common.step].number)
+            return Result(steps[common.step].number)
+        return common
+
+    arguments: Arguments = map_aggregate(small, numbered)
+    if list(others):
         raise CannotPartitionError(BATCH_DEPENDENT)
-    return common
+    return arguments, frozenset(inputs)
 
 
-def _common(small: Any, large: Any) -> Any:
+def for_any_batch(small: Any, large: Any) -> Any:
+    """Return an argument for any batch, given those for batches of 2 and 3.
+
+    >>> for_any_batch(196, 196), for_any_batch(127, 191)
+    (196, BatchSize(times=64, plus=-1))
+    """
     if isinstance(small, torch.device):
         return SameDevice()
     if small == large:
@@ -168,11 +114,7 @@ def _common(small: Any, large: Any) -> Any:
     raise CannotPartitionError(BATCH_DEPENDENT)
 
 
-def _operation(step: Step) -> object:
-    return step.kind, step.target, step.operations
-
-
-def choose_cut(modes: Sequence[Mode], steps: dict[int, NumberedStep]) -> Cut:
+def choose_cut(modes: Sequence[Trace], steps: dict[int, Step]) -> Cut:
     """Cut both modes at one place. Raises :class:`CannotPartitionError` if that saves nothing."""
     suffix = _required_in_suffix(modes, steps)
     if not suffix:
@@ -184,48 +126,31 @@ def choose_cut(modes: Sequence[Mode], steps: dict[int, NumberedStep]) -> Cut:
         raise CannotPartitionError("no frozen part runs before the part that trains")
     if not kept:
         raise CannotPartitionError("the part that trains does not depend on the images")
-    same_as = _aliases(kept, steps)
-    return Cut([number for number in kept if number not in same_as], prefix, suffix, steps, same_as)
+    return Cut(kept, prefix, suffix, steps)
 
 
-def memory_order(values: Tensor) -> tuple[int, ...] | None:
-    """Sort dimensions from the outermost in memory to the innermost; ``None`` for a part of a larger piece of memory.
-
-    >>> images = torch.zeros(2, 3, 5, 5).to(memory_format=torch.channels_last)
-    >>> memory_order(images), memory_order(images[:, 1:])
-    ((0, 2, 3, 1), None)
-    """
-    strides = values.stride()
-    order = sorted(range(values.dim()), key=lambda dimension: (-strides[dimension], dimension))
-    return tuple(order) if values.permute(order).is_contiguous() else None
-
-
-def _required_in_suffix(modes: Sequence[Mode], steps: dict[int, NumberedStep]) -> set[int]:
-    both = set(modes[0].numbers) & set(modes[1].numbers)
-    suffix = {
-        number
-        for number, step in steps.items()
-        if number not in both or step.trained or step.step.draws or step.step.changes_buffers
-    }
+def _required_in_suffix(modes: Sequence[Trace], steps: dict[int, Step]) -> set[int]:
+    training, inference = ({step.number for step in mode.steps} for mode in modes)
+    suffix = {number for number, step in steps.items() if step.trains} | (training ^ inference)
     while True:
         before = len(suffix)
         for mode in modes:
-            _close(mode, steps, suffix)
+            _close(mode, suffix)
         if len(suffix) == before:
             return suffix
 
 
-def _close(mode: Mode, steps: dict[int, NumberedStep], suffix: set[int]) -> None:
+def _close(mode: Trace, suffix: set[int]) -> None:
     """Add to the suffix the steps that follow it, and those that overwrite memory it has read."""
     read_by_suffix: set[int] = set()
-    for number, step in mode:
-        if steps[number].dependencies & suffix or step.writes & read_by_suffix:
-            suffix.add(number)
-        if number in suffix:
+    for step in mode.steps:
+        if step.dependencies & suffix or step.writes & read_by_suffix:
+            suffix.add(step.number)
+        if step.number in suffix:
             read_by_suffix |= step.reads
 
 
-def _pull_back(modes: Sequence[Mode], steps: dict[int, NumberedStep], suffix: set[int]) -> set[int]:
+def _pull_back(modes: Sequence[Trace], steps: dict[int, Step], suffix: set[int]) -> set[int]:
     """Move steps into the suffix if that costs no memory; return the numbers of its inputs."""
     overwritten = _overwritten_later(modes, suffix)
     required = set(suffix)
@@ -243,11 +168,11 @@ def _pull_back(modes: Sequence[Mode], steps: dict[int, NumberedStep], suffix: se
     return _frontier(steps, suffix)
 
 
-def _frontier(steps: dict[int, NumberedStep], suffix: set[int]) -> set[int]:
+def _frontier(steps: dict[int, Step], suffix: set[int]) -> set[int]:
     return {given for number in suffix for given in steps[number].inputs} - suffix
 
 
-def _saves_nothing(number: int, steps: dict[int, NumberedStep], suffix: set[int]) -> bool:
+def _saves_nothing(number: int, steps: dict[int, Step], suffix: set[int]) -> bool:
     """Tell whether the result of a moved step could be kept as well: nothing else in the suffix reads its inputs."""
     step = steps[number]
     elsewhere = {given for other in suffix - {number} for given in steps[other].inputs}
@@ -256,35 +181,35 @@ def _saves_nothing(number: int, steps: dict[int, NumberedStep], suffix: set[int]
     return unread and _cost(step) <= sum(_cost(steps[n]) for n in read)
 
 
-def _should_move(number: int, steps: dict[int, NumberedStep], present: set[int], overwritten: set[int]) -> bool:
+def _should_move(number: int, steps: dict[int, Step], present: set[int], overwritten: set[int]) -> bool:
     """Tell whether the suffix should run a step of the frontier; the results ``present`` are there anyway."""
     step = steps[number]
-    if step.step.kind == "placeholder":
+    if step.kind == "placeholder":
         return False
     cost = _cost(step)
     if cost == math.inf or not step.depends_on_images:
         return True
-    if step.has_weights or step.step.writes or number in overwritten:
+    if step.has_weights or step.writes or number in overwritten:
         return False
     return sum(_cost(steps[given]) for given in step.inputs - present) <= cost
 
 
-def _overwritten_later(modes: Sequence[Mode], suffix: set[int]) -> set[int]:
+def _overwritten_later(modes: Sequence[Trace], suffix: set[int]) -> set[int]:
     """Find steps that read memory which the prefix writes to later: in the suffix they would read the later values."""
     found: set[int] = set()
     for mode in modes:
         written: set[int] = set()
-        for number, step in reversed(list(mode)):
+        for step in reversed(mode.steps):
             if step.reads & written:
-                found.add(number)
-            if number not in suffix:
+                found.add(step.number)
+            if step.number not in suffix:
                 written |= step.writes
     return found
 
 
-def _cost(step: NumberedStep) -> float:
+def _cost(step: Step) -> float:
     """Return the bytes that its result takes for an image; infinite if it has not one row for each image."""
-    small, large = step.values
+    small, large = step.value, step.value_of_more
     if not step.depends_on_images:
         return 0
     if not isinstance(small, Tensor) or (small.shape[:1], large.shape[:1]) != ((BATCHES[0],), (BATCHES[1],)):
@@ -294,7 +219,7 @@ def _cost(step: NumberedStep) -> float:
     return small[0].numel() * small.element_size()
 
 
-def _with_dependencies(wanted: Iterable[int], steps: dict[int, NumberedStep]) -> set[int]:
+def _with_dependencies(wanted: Iterable[int], steps: dict[int, Step]) -> set[int]:
     found: set[int] = set()
     waiting = list(wanted)
     while waiting:
@@ -303,15 +228,3 @@ def _with_dependencies(wanted: Iterable[int], steps: dict[int, NumberedStep]) ->
             found.add(number)
             waiting += steps[number].dependencies
     return found
-
-
-def _aliases(kept: list[int], steps: dict[int, NumberedStep]) -> dict[int, int]:
-    """Map kept results that are one piece of memory to the first of them."""
-    first: dict[object, int] = {}
-    same_as = {}
-    for number in kept:
-        value = steps[number].values[0]
-        memory = (storage(value), value.storage_offset(), value.shape, value.stride())
-        if first.setdefault(memory, number) != number:
-            same_as[number] = first[memory]
-    return same_as

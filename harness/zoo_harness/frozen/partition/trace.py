@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +46,10 @@ class Result:
 class Step:
     """Hold one step: an operation in the terms of :meth:`torch.fx.Graph.create_node`, its result and side effects.
 
-    ``reads`` and ``writes`` identify memory: tensors that share it are one.
+    ``reads`` and ``writes`` identify memory: tensors that share it are one. ``trains``: it reads a trained parameter,
+    draws random numbers or changes its own buffers. The other fields come with the numbers
+    (:func:`zoo_harness.frozen.partition.cut.number_steps`): ``inputs`` are the steps whose result it reads,
+    ``writers`` those that wrote to the memory it reads, ``value_of_more`` its result for the larger batch.
     """
 
     kind: str
@@ -56,8 +59,23 @@ class Step:
     reads: set[int] = field(default_factory=set)
     writes: set[int] = field(default_factory=set)
     operations: tuple[str, ...] = ()
-    draws: bool = False
-    changes_buffers: bool = False
+    has_weights: bool = False
+    trains: bool = False
+    number: int = 0
+    inputs: frozenset[int] = frozenset()
+    writers: frozenset[int] = frozenset()
+    value_of_more: Any = None
+    depends_on_images: bool = False
+
+    @property
+    def operation(self) -> tuple[str, Any, tuple[str, ...]]:
+        """What it does, to compare it with a step of another recording."""
+        return self.kind, self.target, self.operations
+
+    @property
+    def dependencies(self) -> frozenset[int]:
+        """Return the numbers of ``inputs`` and ``writers``."""
+        return self.inputs | self.writers
 
 
 @dataclass
@@ -92,7 +110,7 @@ def trace_network(network: nn.Module, images: Tensor, heads: set[nn.Module], opa
                 if counters := changed_numbers():  # code that counts may do something else next time
                     raise CannotPartitionError(f"its forward method changes its own attribute {counters[0]!r}")
         except Exception as error:  # whatever the code of a network may raise
-            if recorder.culprit in (None, network, *opaque):
+            if recorder.culprit is None or recorder.culprit in (network, *opaque):
                 if isinstance(error, CannotPartitionError):
                     raise
                 raise CannotPartitionError(f"its forward method cannot be recorded: {one_line(error)}") from error
@@ -127,12 +145,17 @@ def on_meta(network: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def _calls_go_to(recorder: _Recorder) -> Iterator[None]:
     """Let the recorder handle the calls of modules."""
-    call = nn.Module.__call__
-    nn.Module.__call__ = lambda module, *args, **kwargs: recorder.call_module(module, call, args, kwargs)
+    module_class: Any = nn.Module
+    call = module_class.__call__
+    module_class.__call__ = lambda module, *args, **kwargs: recorder.call_module(module, call, args, kwargs)
     try:
         yield
     finally:
-        nn.Module.__call__ = call
+        module_class.__call__ = call
+
+
+_READ_VALUES = ("tolist", "numpy", "__array__")  # they execute no operation
+_NO_MODULE = nn.Module()
 
 
 class _Recorder(TorchFunctionMode):
@@ -167,8 +190,7 @@ class _Recorder(TorchFunctionMode):
         if self._running:
             return call(module, *args, **kwargs)
         if module in self._one_step:
-            buffers = list(module.buffers())
-            return self._record("call_module", self._one_step[module], module, args, kwargs, buffers)
+            return self._record("call_module", self._one_step[module], module, args, kwargs, module)
         before = python_random_states()
         try:
             result = call(module, *args, **kwargs)
@@ -182,27 +204,27 @@ class _Recorder(TorchFunctionMode):
         return result
 
     def _record(
-        self, kind: str, target: Any, run: Callable[..., Any], args: Any, kwargs: Any, buffers: Sequence[Tensor] = ()
+        self, kind: str, target: Any, run: Callable[..., Any], args: Any, kwargs: Any, module: nn.Module = _NO_MODULE
     ) -> Any:
         """Run a step, append it with its side effects, and return its result."""
         self._running = True
         try:
             arguments = map_aggregate((args, kwargs), self._reference)
-            given = tensors_in((args, kwargs))
-            versions = [tensor._version for tensor in (*given, *buffers)]
+            given, parameters, buffers = tensors_in((args, kwargs)), [*module.parameters()], [*module.buffers()]
+            versions = [(tensor, tensor._version) for tensor in (*given, *buffers)]
             with preserve_random_states():
                 before = random_states()
                 with _OperationRecorder() as recorder:
                     value = run(*args, **kwargs)
                 draws = recorder.draws or random_states() != before
-            changed = [old != tensor._version for tensor, old in zip((*given, *buffers), versions, strict=True)]
-            written = [tensor for tensor, change in zip((*given, *buffers), changed, strict=True) if change]
-            step = Step(kind, target, arguments, value, draws=draws, operations=tuple(recorder.operations))
-            step.reads, step.writes = set(map(storage, given)), set(map(storage, written))
-            step.changes_buffers = not step.writes.isdisjoint(self._memory)
-            if written or draws or tensors_in(value):
-                self._append(step)
-            elif step.operations or target in _READ_VALUES:
+            reads = set(map(storage, given))
+            writes = {storage(tensor) for tensor, version in versions if tensor._version != version}
+            if writes or draws or tensors_in(value):
+                weights = any(tensor in self._owned for tensor in (*given, *parameters, *buffers))
+                trains = draws or not writes.isdisjoint(self._memory) or any(each.requires_grad for each in parameters)
+                operations = tuple(recorder.operations)
+                self._append(Step(kind, target, arguments, value, reads, writes, operations, weights, trains))
+            elif recorder.operations or target in _READ_VALUES:
                 raise CannotPartitionError("its forward method branches on the values of a tensor")
             return value
         finally:
@@ -222,9 +244,8 @@ class _Recorder(TorchFunctionMode):
             parts = enumerate(value)
         for key, part in parts:
             if tensors := tensors_in(part):
-                item = Step("call_function", operator.getitem, ((Result(index), key), {}), part)
-                item.reads = set(map(storage, tensors))
-                self._append(item)
+                reads = set(map(storage, tensors))
+                self._append(Step("call_function", operator.getitem, ((Result(index), key), {}), part, reads))
 
     def _reference(self, given: Any) -> Any:
         """Return an argument as it is recorded."""
@@ -235,11 +256,8 @@ class _Recorder(TorchFunctionMode):
         if given not in self._known:
             if given not in self._owned:
                 raise CannotPartitionError("its forward method uses a tensor that no recorded step computes")
-            self._append(Step("get_attr", self._owned[given], value=given))
+            self._append(Step("get_attr", self._owned[given], value=given, trains=given.requires_grad))
         return Result(self._known[given])
-
-
-_READ_VALUES = ("tolist", "numpy", "__array__")  # they execute no operation
 
 
 def _is_whole(module: nn.Module, heads: set[nn.Module]) -> bool:

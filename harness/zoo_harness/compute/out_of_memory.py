@@ -64,8 +64,9 @@ def in_batches_that_fit(work: Callable[[int, int], None], start: int, stop: int,
             continue
         torch.cuda.empty_cache()
         if last - start == 1:
-            message = f"no room on the device for one image: {reason}; {_ADVICE}"
-            raise DeviceMemoryError(message, code="device-memory", batch_size=1)
+            raise DeviceMemoryError(
+                f"no room on the device for one image: {reason}; {_ADVICE}", code="device-memory", batch_size=1
+            )
         size = (last - start) // 2
     return size
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -103,19 +103,21 @@ class ChunkFiles:
         except (OSError, EOFError):
             return False
 
-    def gather(self, indices: NDArray[np.int64], rows: memoryview) -> None:
-        """Read the rows of these images to memory of that size, without checks.
+    def gather(self, indices: NDArray[np.int64], columns: Sequence[memoryview]) -> None:
+        """Read the rows of these images, column by column, to memory of that size, without checks.
 
         Raises :class:`~zoo.errors.ZooError` if a file is gone or too short.
         """
         numbers, offsets = np.divmod(indices, self.key.chunk_images)
-        width = self.key.row_bytes
+        begins = offsets * self.key.row_bytes
         try:
             for number in np.unique(numbers).tolist():
-                places = np.flatnonzero(numbers == number)
+                places = np.flatnonzero(numbers == number).tolist()
                 with _chunk_path(self.folder, number).open("rb", buffering=0) as file:
-                    for place, offset in zip(places.tolist(), offsets[places].tolist(), strict=True):
-                        _read(file.fileno(), rows[place * width : (place + 1) * width], offset * width)
+                    for column, data in zip(self.key.columns, columns, strict=True):
+                        width = column.stop - column.start
+                        for place, begin in zip(places, begins[places].tolist(), strict=True):
+                            _read(file.fileno(), data[place * width : (place + 1) * width], begin + column.start)
         except (OSError, EOFError) as error:
             advice = "start again, and damaged chunks are recomputed"
             message = f"cannot read cached outputs in {self.folder} any more: {error}; {advice}"

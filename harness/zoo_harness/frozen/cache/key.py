@@ -88,14 +88,14 @@ class CacheKey(Record):
 
     @property
     def columns(self) -> list[slice]:
-        """The bytes of each tensor in the row of an image; each begins at a multiple of 8, as its dtype needs."""
-        ends = itertools.accumulate((_aligned(tensor.bytes) for tensor in self.kept), initial=0)
-        return [slice(start, start + tensor.bytes) for start, tensor in zip(ends, self.kept, strict=False)]
+        """The bytes of each tensor in the row of an image: multiples of 8, so that any dtype may begin there."""
+        ends = [0, *itertools.accumulate(-(-tensor.bytes // 8) * 8 for tensor in self.kept)]
+        return [slice(start, stop) for start, stop in itertools.pairwise(ends)]
 
     @property
     def row_bytes(self) -> int:
         """The number of bytes that the outputs of one image take."""
-        return sum(_aligned(tensor.bytes) for tensor in self.kept)
+        return int(self.columns[-1].stop)
 
     @property
     def bytes(self) -> int:
@@ -142,7 +142,3 @@ class EntryRecord(Record):
         """
         content = json.dumps([FORMAT, self.title.split, self.key.model_dump(mode="json")], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:32]
-
-
-def _aligned(size: int) -> int:
-    return -(-size // 8) * 8

@@ -57,10 +57,10 @@ def as_rows(spec: TensorSpec, tensor: Tensor) -> Tensor:
 
 
 def from_rows(spec: TensorSpec, rows: Tensor) -> Tensor:
-    """Convert bytes ``(B, bytes)`` to the tensor ``(B, ...)`` that the network computed."""
+    """Convert bytes ``(B, bytes or more)`` to the tensor ``(B, ...)`` that the network computed."""
     order = _row_order(spec)
     shape = [(len(rows), *spec.shape)[dimension] for dimension in order]
-    values = rows.contiguous().view(getattr(torch, spec.stored_dtype)).view(shape)
+    values = rows[:, : spec.bytes].contiguous().view(getattr(torch, spec.stored_dtype)).view(shape)
     return _permuted_back(values.to(getattr(torch, spec.dtype)), order)
 
 

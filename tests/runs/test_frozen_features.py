@@ -31,7 +31,7 @@ from zoo_harness.frozen.cache.placement import CachePolicy
 from zoo_harness.frozen.partition.partition import Partition
 from zoo_harness.records.run import FrozenPartRecord
 from zoo_harness.records.subset import Subset
-from zoo_harness.runs.frozen_features import BATCH_SIZES, open_trainable_model
+from zoo_harness.runs.frozen_features import _FrozenSplit, open_trainable_model
 from zoo_harness.runs.plan import Request, RunPlan, _check_sizes, prepare_run
 from zoo_harness.training.loop import Trainer, starting_state
 from zoo_harness.util.progress import Silence
@@ -186,15 +186,17 @@ def with_room_for(images_at_once: int, monkeypatch: pytest.MonkeyPatch) -> list[
     """Have the pass over the images run out of memory with more of them, and return the sizes that were tried."""
     prefix, tried = Partition.prefix, list[int]()
 
+    def filling(*_arguments: object) -> int:
+        monkeypatch.setattr(Partition, "prefix", limited)
+        return 32
+
     def limited(self: Partition, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         tried.append(len(images))
         if len(images) > images_at_once:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7.00 GiB.")
         return prefix(self, images)
 
-    monkeypatch.setattr(Partition, "prefix", limited)
-    monkeypatch.setattr("zoo_harness.runs.frozen_features.verify_partition", lambda partition, _images: partition)
-    monkeypatch.setitem(BATCH_SIZES, "cpu", BATCH_SIZES["cuda"])
+    monkeypatch.setattr(_FrozenSplit, "_batch_size", filling)
     return tried
 
 

@@ -38,7 +38,8 @@ from zoo_harness.util.byte_sizes import bytes_in_words
 from zoo_harness.util.progress import Progress
 
 VERIFIED_IMAGES = 4
-BATCH_SIZES = {"cpu": 32, "cuda": 1024}  # halved when memory runs out
+BATCH_SIZE = 32  # fits every device; larger ones are tried on a GPU
+LARGEST_BATCH = 1024
 ROUNDING, ROUNDING_OF_HALVES = 1e-3, 5e-2  # relative to the largest value; batches of other sizes round otherwise
 Say = Callable[[str], None]
 _NO_ROOM = "the outputs of its frozen part cannot be kept"
@@ -216,7 +217,7 @@ class _FrozenSplit:
 
     def _compute_missing(self, cache: ActivationCache) -> None:
         self.progress.stage(f"frozen part: {self.record.split} split", cache.missing_images)
-        size = BATCH_SIZES[self.planned.request.compute.device.type]
+        size = self._batch_size() if cache.missing_images else BATCH_SIZE
 
         def write_rows(start: int, stop: int) -> None:
             cache.write(start, self._outputs(start, stop))
@@ -248,6 +249,22 @@ class _FrozenSplit:
             parts.append(self.images.transform.normalise(planes))
             start += last - first
         return torch.cat(parts)
+
+    def _batch_size(self) -> int:
+        """Return the largest batch that fits the device with room to spare, found by doubling; fixed without a GPU."""
+        device, size = self.planned.request.compute.device, BATCH_SIZE
+        while device.type == "cuda" and size < min(LARGEST_BATCH, len(self)):
+            try:
+                torch.cuda.reset_peak_memory_stats(device)
+                self._outputs(0, 2 * size)
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                break
+            size *= 2
+            free, total = torch.cuda.mem_get_info(device)
+            if torch.cuda.max_memory_allocated(device) * 2 > 0.8 * total or free < 0.2 * total:
+                break
+        return size
 
 
 def _stored(part: TensorSpec, cache_dtype: CacheDtype) -> TensorSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,6 +164,21 @@ def test_outputs_of_code_that_was_changed_since_are_not_used(tmp_path: Path, mon
     made, lines, result = trained(planned(), policy)  # no file tells, but the outputs do
     assert made.computed == 48
     assert lines[0] == "outputs kept of the train split are not what the network gives now: computed again"
+    assert (result.loss, result.accuracy) == (expected.loss, expected.accuracy)
+
+
+def test_rows_that_were_forged_with_a_right_checksum_are_not_used(tmp_path: Path) -> None:
+    policy = CachePolicy("disk", folder=tmp_path)
+    made, _lines, expected = trained(planned(), policy)
+    assert made.computed == 48
+    for path in tmp_path.glob("*/*.chunk"):  # all but the first two images, which were once the only ones compared
+        content = path.read_bytes()[:-4]
+        width = len(content) // 24
+        forged = content[: 2 * width] + content[2 * width : 3 * width] * 22
+        path.write_bytes(forged + zlib.crc32(forged).to_bytes(4, "little"))
+    made, lines, result = trained(planned(), policy)
+    assert made.computed == 48
+    assert sum("are not what the network gives now" in line for line in lines) == 2
     assert (result.loss, result.accuracy) == (expected.loss, expected.accuracy)
 
 

@@ -38,6 +38,7 @@ from zoo_harness.util.byte_sizes import bytes_in_words
 from zoo_harness.util.progress import Progress
 
 VERIFIED_IMAGES = 4
+SAMPLED_IMAGES = 8  # whose cached outputs are compared with those computed now
 BATCH_SIZE = 32  # fits every device; larger ones are tried on a GPU
 LARGEST_BATCH = 1024
 ROUNDING, ROUNDING_OF_HALVES = 1e-3, 5e-2  # relative to the largest value; batches of other sizes round otherwise
@@ -200,20 +201,21 @@ class _FrozenSplit:
 
     def fill(self, cache: ActivationCache) -> int:
         """Compute the missing outputs, or all of them if the kept ones are outdated; return their number."""
-        missing = cache.missing_images
+        missing, sample = cache.missing_images, cache.sample_of_loaded(SAMPLED_IMAGES)
         self._compute_missing(cache)
-        if missing == len(cache) or cache.place == "off" or self._agrees(cache):
+        if not sample or cache.place == "off" or self._agrees(cache, sample):
             return missing
         self.say(f"outputs kept of the {self.record.split} split are not what the network gives now: computed again")
         cache.forget()
         self._compute_missing(cache)
         return len(cache)
 
-    def _agrees(self, cache: ActivationCache) -> bool:
-        """Whether the first kept outputs equal those computed now, to rounding; the key does not cover all code."""
+    def _agrees(self, cache: ActivationCache, sample: list[int]) -> bool:
+        """Whether these kept outputs equal those computed now, to rounding; the key does not cover all code."""
         compute = self.planned.request.compute
         exact = compute.precision == "fp32" and compute.cache_dtype == "exact"
-        return cache.largest_difference(0, self._outputs(0, 2)) <= (ROUNDING if exact else ROUNDING_OF_HALVES)
+        inputs = torch.cat([self._inputs(row, row + 1, compute.device) for row in sample])
+        return cache.largest_difference(sample, self._run(inputs)) <= (ROUNDING if exact else ROUNDING_OF_HALVES)
 
     def _compute_missing(self, cache: ActivationCache) -> None:
         self.progress.stage(f"frozen part: {self.record.split} split", cache.missing_images)
@@ -230,11 +232,13 @@ class _FrozenSplit:
 
     def _outputs(self, start: int, stop: int) -> tuple[Tensor, ...]:
         """Compute the outputs of the frozen part for these rows."""
+        return self._run(self._inputs(start, min(stop, len(self)), self.planned.request.compute.device))
+
+    def _run(self, inputs: Tensor) -> tuple[Tensor, ...]:
         compute = self.planned.request.compute
         self.planned.tuned.eval()
-        batch = self._inputs(start, min(stop, len(self)), compute.device)
         with autocast(compute.precision, compute.device):
-            return self.partition.prefix(batch)
+            return self.partition.prefix(inputs)
 
     def _inputs(self, start: int, stop: int, device: torch.device) -> Tensor:
         """Return the network's input for these rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from contextlib import suppress
@@ -30,13 +31,14 @@ class FileLock:
     def acquire(self, *, exclusive: bool) -> bool:
         """Acquire the lock and return true, or return false if another process has it; create a missing file.
 
-        Raises :class:`FileNotFoundError` if the folder is missing, and :class:`OSError` if the file system has no
-        locks.
+        A shared lock needs no more than a file that can be read, such as one on a read-only disk. Raises
+        :class:`FileNotFoundError` if the folder is missing, and :class:`OSError` if the file is a link or the file
+        system has no locks.
         """
         if self.held:
             raise RuntimeError(f"{self.path}: this lock is held already")
         while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = self._open(readable=not exclusive)
             try:
                 fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
                 # A lock on a file that was deleted since would lock nobody out.
@@ -49,6 +51,16 @@ class FileLock:
             finally:
                 if descriptor >= 0:
                     os.close(descriptor)
+
+    def _open(self, *, readable: bool) -> int:
+        flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | flags, 0o600)
+        except OSError as error:
+            if readable and error.errno in (errno.EROFS, errno.EACCES):
+                with suppress(FileNotFoundError):
+                    return os.open(self.path, os.O_RDONLY | flags)
+            raise
 
     def release(self) -> None:
         """Release the lock, if it is held."""

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -99,7 +101,7 @@ def test_a_real_networks_outputs_of_two_layers(tmp_path: Path, tiny_resnet: Back
         fill(cache, prefix, 2)
         read = cache.read([4, 5])
         assert all(torch.equal(*pair) for pair in zip(read, prefix(4, 6), strict=True))
-        assert cache.largest_difference(2, prefix(2, 4)) == 0
+        assert cache.largest_difference(range(2, 4), prefix(2, 4)) == 0
         read[1].requires_grad_().sum().backward()  # not an inference tensor, though the network put out one
 
 
@@ -252,8 +254,8 @@ def test_a_change_of_the_code_shows_and_all_is_recomputed(written: Path) -> None
     for cache in ("host", "disk"):
         with opened(written, cache) as filled:
             fill(filled)
-            assert filled.largest_difference(5, outputs(5, 9)) == 0
-            assert filled.largest_difference(5, (outputs(5, 9)[0] * 1.5,)) > 0.3
+            assert filled.largest_difference(range(5, 9), outputs(5, 9)) == 0
+            assert filled.largest_difference(range(5, 9), (outputs(5, 9)[0] * 1.5,)) > 0.3
             filled.forget()
             assert filled.missing_images == IMAGES
             assert entries(written)[0].images_done == 0  # a pass that is cut short leaves no chunk of before
@@ -427,6 +429,35 @@ def test_an_entry_that_cannot_be_locked_for_writing(tmp_path: Path) -> None:
         fill(cache)
         assert is_right(cache)
     assert said[0].endswith(f"are cached in memory only, not for later runs: {tmp_path}: Is a directory")
+
+
+READ_ONLY = """
+import sys
+from pathlib import Path
+from tests.frozen.cache.caches import fill, is_right, opened
+
+folder = Path(sys.argv[1])
+try:
+    (folder / "probe").touch()
+except OSError:
+    with opened(folder, sys.argv[2]) as cache:
+        missing = cache.missing_images
+        fill(cache)
+        print(missing, is_right(cache))
+"""
+
+
+@pytest.mark.parametrize("cache", ["host", "disk"])
+def test_a_complete_entry_on_a_read_only_disk_is_used(written: Path, cache: str) -> None:
+    mounting = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" || exit 77; exec "$3" -c "$4" "$1" "$2"'
+    arguments = [written, cache, sys.executable, READ_ONLY]
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounting, "sh", *arguments]
+    root = Path(__file__).parents[3]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root, env=environment)
+    if done.returncode in (1, 77, 127) and "Traceback" not in done.stderr:
+        pytest.skip(f"no read-only mount here: {done.stderr}")
+    assert (done.stdout, done.stderr) == ("0 True\n", "")
 
 
 MEMORY = """

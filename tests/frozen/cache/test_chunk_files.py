@@ -12,6 +12,7 @@ import pytest
 
 from zoo import ZooError
 from zoo_harness.frozen.cache.chunk_files import ChunkFiles, stored_chunks
+from zoo_harness.frozen.cache.entries import entries
 from zoo_harness.frozen.cache.key import EntryRecord, TensorSpec
 from zoo_harness.util.file_lock import FileLock
 
@@ -98,3 +99,68 @@ def test_an_entry_that_is_cleared_while_a_process_opens_it_is_made_again(files: 
     thread.join(20)
     assert stored_chunks(again[0].folder, KEY) == []
     again[0].close()
+
+
+def test_no_link_is_followed_and_leftovers_are_removed(written: Path, tmp_path: Path) -> None:
+    folder, outside = written / digest_of(), tmp_path / "outside"
+    outside.write_bytes(b"mine")
+    chunk_file(written, 1).unlink()
+    chunk_file(written, 1).symlink_to(outside)
+    for name in ("000001.tmp", "000002.tmp"):
+        (folder / name).symlink_to(outside)
+    (folder / ".store.json.01234567.tmp").touch()
+    os.utime(folder / ".store.json.01234567.tmp", (0, 0))
+    (folder / "store.json").unlink()
+    (folder / "store.json").symlink_to(outside)
+    with opened(written) as cache:
+        assert cache.missing_images == 512
+        for start, stop in cache.missing(100):
+            cache.write(start, outputs(start, stop))
+        cache.finish()
+    assert outside.read_bytes() == b"mine"
+    assert [path for path in folder.iterdir() if path.is_symlink() or path.suffix == ".tmp"] == []
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["000000.chunk", "store.json", "use", "write"])
+def test_a_pipe_in_an_entry_holds_up_nothing(written: Path, name: str) -> None:
+    path = written / digest_of() / name
+    path.unlink()
+    os.mkfifo(path)
+    with opened(written, "host") as cache:
+        assert cache.missing_images == (512 if name == "000000.chunk" else 0)
+    entries(written)
+
+
+@pytest.mark.parametrize("name", ["use", "write"])
+def test_a_lock_that_is_a_link_creates_no_file_elsewhere(written: Path, tmp_path: Path, name: str) -> None:
+    (written / digest_of() / name).unlink()
+    (written / digest_of() / name).symlink_to(tmp_path / "made")
+    chunk_file(written, 0).unlink()
+    with opened(written, "host"):
+        pass
+    assert not (tmp_path / "made").exists()
+
+
+def test_folders_that_others_may_write_or_own_are_refused_with_a_remedy(written: Path, tmp_path: Path) -> None:
+    entry = written / digest_of()
+    for folder in (written, entry):
+        folder.chmod(0o770)
+        with pytest.raises(ZooError, match=f"chmod go-w {folder}") as refused, opened(written):
+            pass
+        assert refused.value.code == "cache-no-room"
+        folder.chmod(0o700)
+    entry.rename(tmp_path / "moved")
+    entry.symlink_to(tmp_path / "moved")
+    with pytest.raises(ZooError, match="a link to one"), opened(written):
+        pass
+    if os.geteuid() == 0:
+        entry.unlink()
+        (tmp_path / "moved").rename(entry)
+        os.chown(entry, 12345, 12345)
+        with pytest.raises(ZooError, match="another user owns"), opened(written):
+            pass
+        os.chown(entry, 0, 0)
+        os.chown(chunk_file(written, 0), 12345, 12345)
+        with opened(written) as cache:
+            assert cache.missing_images == 512

@@ -154,13 +154,20 @@ class ActivationCache:
         """Yield the result of :meth:`read` for each."""
         return map(self.read, indices)
 
-    def largest_difference(self, start: int, tensors: Sequence[Tensor]) -> float:
-        """Compare outputs computed now with the cached ones, relative to the largest magnitude of each tensor.
+    def sample_of_loaded(self, count: int) -> list[int]:
+        """Return this many images, or all, of those whose outputs an earlier run has left, drawn anew every time."""
+        chunks = [self.key.chunk(number) for number in range(self.key.chunks) if number not in self._missing]
+        images = np.concatenate([np.arange(chunk.start, chunk.stop) for chunk in chunks] or [np.arange(0)])
+        drawn = np.random.default_rng().permutation(images)[:count]  # not by the seed: what is drawn cannot be known
+        return sorted(drawn.tolist())
+
+    def largest_difference(self, images: Sequence[int], tensors: Sequence[Tensor]) -> float:
+        """Compare outputs of images computed now with cached ones, relative to the largest magnitude of each tensor.
 
         A difference far beyond rounding means that the network's code has changed: call :meth:`forget` then.
         """
         differences = []
-        for cached, computed in zip(self.read(range(start, start + len(tensors[0]))), tensors, strict=True):
+        for cached, computed in zip(self.read(images), tensors, strict=True):
             scale = float(computed.double().abs().max())
             differences.append(float((cached.double() - computed.double()).abs().max()) / (scale or 1.0))
         return max(differences)
@@ -223,9 +230,11 @@ class ActivationCache:
     def _open_files(self) -> None:
         record = EntryRecord(title=self.title, key=self.key)
         try:
-            for gone in make_room(self.policy.folder, record, self.policy.limit):
-                self._say(f"cleared cached outputs of {gone.name} ({bytes_in_words(gone.bytes)}) to make room")
-            files = self._files = ChunkFiles(self.policy.folder / record.digest, record)
+            folder = self.policy.folder / record.digest
+            if len(stored_chunks(folder, self.key)) < self.key.chunks:  # a whole entry may be on a read-only disk
+                for gone in make_room(self.policy.folder, record, self.policy.limit):
+                    self._say(f"cleared cached outputs of {gone.name} ({bytes_in_words(gone.bytes)}) to make room")
+            files = self._files = ChunkFiles(folder, record)
             if len(stored_chunks(files.folder, self.key)) < self.key.chunks:
                 self._acquire_write_lock(files)  # after a process that writes now, or to write
             self._load(files)

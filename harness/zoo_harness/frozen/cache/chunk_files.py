@@ -8,15 +8,21 @@ Rows are read, not mapped into memory: a page fault of a map can cost more than 
 under a map ends the process with SIGBUS.
 
 Every process that uses an entry shares its lock ``use``. The process that writes holds its lock ``write`` alone.
+
+No link is followed, and a folder that another user owns or may write is refused: its rows could be anything.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
+import stat
 import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +32,13 @@ from zoo.errors import ZooError
 from zoo_harness.frozen.cache.key import CacheKey, EntryRecord
 from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.file_lock import FileLock
+from zoo_harness.util.safe_files import read_regular
 
 RECORD = "store.json"
 USE_LOCK = "use"
 RETRY_SECONDS = 0.2
+MOST_RECORD_BYTES = 2**20
+_SECONDS_TO_WRITE_A_RECORD = 60.0
 _PIECE = 2**20  # bytes that are still in the processor's cache when their checksum is computed
 
 
@@ -41,7 +50,7 @@ def stored_chunks(folder: Path, key: CacheKey) -> list[int]:
 class ChunkFiles:
     """Read and write the chunks of one entry, which stays locked against deletion until :meth:`close`.
 
-    Raises :class:`OSError` if the folder cannot be created, written or locked.
+    Raises :class:`OSError` if the folder cannot be created, written or locked, or belongs to others.
     """
 
     def __init__(self, folder: Path, record: EntryRecord) -> None:
@@ -56,7 +65,11 @@ class ChunkFiles:
 
     def acquire_write_lock(self) -> bool:
         """Become the one process that writes; return false while another process is."""
-        return self._write.held or self._write.acquire(exclusive=True)
+        if not self._write.held:
+            if not self._write.acquire(exclusive=True):
+                return False
+            self._remove_leftovers()
+        return True
 
     def release_write_lock(self) -> None:
         """Let other processes write."""
@@ -75,9 +88,9 @@ class ChunkFiles:
     def write(self, number: int, rows: memoryview) -> None:
         """Write the rows of a chunk, all or nothing; only for the process that holds the write lock."""
         path, checksum = _chunk_path(self.folder, number), 0
-        temporary = path.with_suffix(".tmp")  # a killed process may have left it
+        temporary = path.with_suffix(".tmp")
         try:
-            with temporary.open("wb") as file:
+            with temporary.open("xb") as file:
                 # A full disk fails here, and writes are faster.
                 os.posix_fallocate(file.fileno(), 0, len(rows) + 4)
                 for piece in _pieces(rows):
@@ -94,7 +107,9 @@ class ChunkFiles:
         scratch = memoryview(bytearray(_PIECE))
         pieces = _pieces(rows) if rows is not None else (scratch[: size - start] for start in range(0, size, _PIECE))
         try:
-            with _chunk_path(self.folder, number).open("rb", buffering=0) as file:
+            with _opened(_chunk_path(self.folder, number)) as file:
+                if not _is_own_file(os.fstat(file.fileno())):
+                    return False
                 position = 0
                 for piece in pieces:
                     position = _read(file.fileno(), piece, position)
@@ -113,7 +128,7 @@ class ChunkFiles:
         try:
             for number in np.unique(numbers).tolist():
                 places = np.flatnonzero(numbers == number).tolist()
-                with _chunk_path(self.folder, number).open("rb", buffering=0) as file:
+                with _opened(_chunk_path(self.folder, number)) as file:
                     for column, data in zip(self.key.columns, columns, strict=True):
                         width = column.stop - column.start
                         for place, begin in zip(places, begins[places].tolist(), strict=True):
@@ -123,10 +138,20 @@ class ChunkFiles:
             message = f"cannot read cached outputs in {self.folder} any more: {error}; {advice}"
             raise ZooError(message, code="cache-unreadable", path=self.folder) from error
 
+    def _remove_leftovers(self) -> None:
+        """Remove what killed processes left; a record that is new may be that of a process which opens the entry."""
+        for path in self.folder.glob("*.tmp"):
+            with suppress(OSError):
+                if not path.name.startswith(".") or time.time() - path.lstat().st_mtime > _SECONDS_TO_WRITE_A_RECORD:
+                    path.unlink()
+
     def _acquire_use_lock(self) -> None:
         while True:
             self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_private(self.folder.parent, follow_links=True)  # the user named it
             self.folder.mkdir(mode=0o700, exist_ok=True)
+            with suppress(FileNotFoundError):
+                _check_private(self.folder, follow_links=False)
             with suppress(FileNotFoundError):  # another process cleared the entry in between
                 if self._use.acquire(exclusive=False):
                     return
@@ -135,15 +160,41 @@ class ChunkFiles:
     def _write_record(self, record: EntryRecord) -> None:
         """Write the record, or note the time of use in its time stamp."""
         path = self.folder / RECORD
-        with suppress(FileNotFoundError, ValueError):
-            if EntryRecord.model_validate_json(path.read_bytes()).key == record.key:
-                os.utime(path)
+        with suppress(FileNotFoundError, ValueError, ZooError):
+            if EntryRecord.model_validate_json(read_regular(path, MOST_RECORD_BYTES)).key == record.key:
+                with suppress(OSError):  # a read-only disk
+                    os.utime(path)
                 return
         write_text(path, record.model_dump_json(indent=2) + "\n")
 
 
 def _chunk_path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.chunk"
+
+
+def _opened(path: Path) -> FileIO:
+    """Open a file for reading without following a link, and without waiting if it is a pipe."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return FileIO(os.open(path, flags))
+
+
+def _is_own_file(status: os.stat_result) -> bool:
+    return stat.S_ISREG(status.st_mode) and status.st_uid in (os.geteuid(), 0)
+
+
+def _check_private(folder: Path, *, follow_links: bool) -> None:
+    """Raise :class:`OSError`, with a remedy, if another user than root owns or may write a folder."""
+    status, elsewhere = folder.stat(follow_symlinks=follow_links), "export ZOO_CACHE_DIR=FOLDER, with one of your own"
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, f"{folder} is no folder, or a link to one; remove it", str(folder))
+    if status.st_uid not in (os.geteuid(), 0):
+        fault, remedy = "another user owns", elsewhere
+    elif status.st_mode & 0o022:
+        is_own = status.st_uid == os.geteuid()
+        fault, remedy = "other users may write", f"chmod go-w {shlex.quote(str(folder))}" if is_own else elsewhere
+    else:
+        return
+    raise PermissionError(errno.EPERM, f"{fault} {folder}, and could forge outputs; try: {remedy}", str(folder))
 
 
 def _pieces(rows: memoryview) -> Iterator[memoryview]:

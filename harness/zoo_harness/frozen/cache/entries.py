@@ -18,10 +18,12 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from zoo_harness.frozen.cache.chunk_files import RECORD, USE_LOCK, stored_chunks
+from zoo.errors import ZooError
+from zoo_harness.frozen.cache.chunk_files import MOST_RECORD_BYTES, RECORD, USE_LOCK, stored_chunks
 from zoo_harness.frozen.cache.key import FORMAT, EntryRecord, installed_software
 from zoo_harness.util.byte_sizes import bytes_in_words, parse_bytes
 from zoo_harness.util.file_lock import FileLock
+from zoo_harness.util.safe_files import read_regular
 
 State = Literal["complete", "partial", "other version", "unreadable"]
 
@@ -83,7 +85,7 @@ def entries(folder: Path) -> list[Entry]:
     """Return all entries of a cache folder, most recently used first; other files in it are ignored."""
     found = []
     for path in folder.iterdir() if folder.is_dir() else ():
-        if re.fullmatch(r"[0-9a-f]{32}", path.name) and path.is_dir():
+        if re.fullmatch(r"[0-9a-f]{32}", path.name) and path.is_dir() and not path.is_symlink():
             with contextlib.suppress(FileNotFoundError):  # another process clears or writes it now
                 found.append(_entry(path))
     return sorted(found, key=lambda entry: entry.last_used, reverse=True)
@@ -155,18 +157,21 @@ def _entry(folder: Path) -> Entry:
     size, done = 0, 0
     for path in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):  # a writer has renamed it
-            size += path.stat().st_blocks * 512
+            size += path.lstat().st_blocks * 512
     path = folder / RECORD
     record, state = _read(path)
     if record is not None:
         done = sum(len(record.key.chunk(number)) for number in stored_chunks(folder, record.key))
         if state == "complete" and done < record.key.images:
             state = "partial"
-    return Entry(folder, state, record, size, done, (path if path.exists() else folder).stat().st_mtime)
+    return Entry(folder, state, record, size, done, (path if os.path.lexists(path) else folder).lstat().st_mtime)
 
 
 def _read(path: Path) -> tuple[EntryRecord | None, State]:
-    content = path.read_bytes() if path.exists() else b""
+    try:
+        content = read_regular(path, MOST_RECORD_BYTES)
+    except (FileNotFoundError, ZooError):
+        return None, "unreadable"
     try:
         record = EntryRecord.model_validate_json(content)
     except ValidationError:

@@ -232,7 +232,6 @@ TESTED_THROUGH = {
     "runs.rescore": "cli/commands/test_rescore.py",
     "runs.session": "runs/test_resume.py",
     "separation.files": "cli/commands/test_si.py",
-    "separation.knn.filter_refine": "separation/knn/test_search.py",
     "separation.knn.neighbours": "separation/knn/test_search.py",
     "separation.label_agreement": "separation/test_scores.py",
     "testing": "zoo/test_testing.py",

@@ -13,8 +13,7 @@ from zoo_harness.compute.precision import full_precision
 from zoo_harness.separation.knn.candidate_pairs import BFLOAT16, FLOAT32, FLOAT64, SMALLEST_TILE, Operand, TiledProducts
 from zoo_harness.separation.knn.duplicates import Groups
 from zoo_harness.separation.knn.exact_distances import Rows
-from zoo_harness.separation.knn.lower_bounds import Frame
-from zoo_harness.separation.knn.projection import Projection, principal_components
+from zoo_harness.separation.knn.lower_bounds import Projection, principal_components
 from zoo_harness.separation.knn.search import MEMORY_BUDGET
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -38,20 +37,16 @@ def operands(precision, symmetric, rank=None, offset=0.0):
     rng = np.random.default_rng(0)
     centres = 3 * rng.normal(size=(5, 70))
     values = centres[rng.integers(0, 5, 150)] + rng.normal(size=(150, 70)) + offset
-    rows = Rows.of(torch.from_numpy(values).to(DEVICE), MEMORY_BUDGET)
+    rows = Rows(torch.from_numpy(values).to(DEVICE), MEMORY_BUDGET)
     groups = Groups(rows, torch.zeros(150, dtype=torch.int64, device=DEVICE), None)
-    frame = Frame(rows, groups.first)
-    projection = Projection.of(principal_components(frame, groups.first, rank)) if rank else None
+    projection = Projection(principal_components(rows, groups.first, rank), rank) if rank else None
     ids = torch.arange(150, device=DEVICE)
-    points = frame.centred(groups.first)
+    points = rows.centred(groups.first)
     radius = torch.cdist(points, points).fill_diagonal_(torch.inf).amin(1) * (1 + 1e-9)
     radius[::11] = -torch.inf
-    left = Operand(frame, groups, ids if symmetric else ids[:47], projection, precision, MEMORY_BUDGET)
+    left = Operand(rows, groups, ids if symmetric else ids[:47], projection, precision, MEMORY_BUDGET)
     left.set_thresholds(radius)
-    right = left
-    if not symmetric:
-        right = Operand(frame, groups, ids[47:], projection, precision, MEMORY_BUDGET)
-        right.threshold.fill_(-torch.inf)
+    right = left if symmetric else Operand(rows, groups, ids[47:], projection, precision, MEMORY_BUDGET)
     return Operands(left, right, radius, points)
 
 
@@ -129,20 +124,16 @@ def test_products_are_lower_bounds(precision, rank, spread, outlier):
     clusters = spread * rng.normal(size=(4, 100))[rng.integers(0, 4, 80)]
     features = torch.from_numpy(clusters + rng.normal(size=(80, 100)))
     features[7, 3] += outlier
-    rows = Rows.of(features.to(DEVICE), MEMORY_BUDGET)
+    rows = Rows(features.to(DEVICE), MEMORY_BUDGET)
     groups = Groups(rows, torch.zeros(80, dtype=torch.int64, device=DEVICE), None)
-    frame = Frame(rows, groups.first)
-    projection = Projection.of(principal_components(frame, groups.first, rank)) if rank else None
+    projection = Projection(principal_components(rows, groups.first, rank), rank) if rank else None
     count = len(groups.first)  # with the largest spread, rows of a cluster become equal
     ids = torch.arange(count, device=DEVICE)
-    operand = Operand(frame, groups, ids, projection, precision, MEMORY_BUDGET)
-    width = operand.coarse.width + 2 * precision.norm_columns
-    left, right = (torch.empty(count, width, dtype=precision.products, device=DEVICE) for _ in range(2))
-    operand.fill(left, slice(None), left=True)
-    operand.fill(right, slice(None), left=False)
+    operand = Operand(rows, groups, ids, projection, precision, MEMORY_BUDGET)
     with full_precision(DEVICE, precision.matmul_precision):
-        lower = (left @ right.T).cpu().numpy().astype(np.longdouble)
-    u = frame.centred(groups.first[operand.ids]).cpu().numpy().astype(np.longdouble)
+        lower = TiledProducts(operand, operand, MEMORY_BUDGET).lower_bounds(slice(0, count), slice(0, count))
+    lower = lower.cpu().numpy().astype(np.longdouble)
+    u = rows.centred(groups.first[operand.ids]).cpu().numpy().astype(np.longdouble)
     squared = ((u[:, None] - u[None, :]) ** 2).sum(2)
     others = ~np.eye(count, dtype=bool)
     assert (lower <= (1 + precision.slack) / 2 * squared)[others].all()

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from zoo_harness.separation.knn import candidate_pairs, duplicates, search as knn_search
 from zoo_harness.separation.knn.candidate_pairs import BFLOAT16, FLOAT64
 from zoo_harness.separation.knn.exact_distances import EXACT_DTYPES, Rows
-from zoo_harness.separation.knn.projection import Projection, make_non_expansive, principal_components
+from zoo_harness.separation.knn.lower_bounds import Projection, make_non_expansive, principal_components
 from zoo_harness.separation.knn.search import COMPARED_PER_ROW, MEMORY_BUDGET, nearest_neighbours
 
 BUDGETS = (1, 100_000, MEMORY_BUDGET)
@@ -355,8 +355,8 @@ def nearest_of_many(many):
 def projected(monkeypatch):
     """Have the search use a coarse and a fine projection, whether or not they save time."""
 
-    def chosen(frame, _queries, references, _order, _budget):
-        return Projection.of(*(principal_components(frame, references, rank) for rank in (24, 80)))
+    def chosen(rows, _queries, references, _order, _budget):
+        return Projection(principal_components(rows, references, 80), 24, 80)
 
     monkeypatch.setattr(knn_search, "choose_projection", chosen)
 
@@ -409,7 +409,7 @@ def test_bad_projections_cost_time_and_nothing_else(many, nearest_of_many, monke
         basis[:, 1:] = basis[:, :1]
     if found == "nothing":
         basis.zero_()
-    bad = Projection.of(make_non_expansive(basis))
+    bad = Projection(make_non_expansive(basis), 16)
     monkeypatch.setattr(knn_search, "choose_projection", lambda *_arguments: bad)
     assert torch.equal(nearest_neighbours(features, labels).indices, nearest_of_many[0][:, :1])
 
@@ -447,8 +447,8 @@ def brute_force(features, order, references=None):
 def path(request, monkeypatch):
     """Have the search begin with these vectors, whether or not they save time."""
 
-    def chosen(frame, _queries, references, _order, _budget):
-        return Projection.of(*(principal_components(frame, references, rank) for rank in (8, 24)))
+    def chosen(rows, _queries, references, _order, _budget):
+        return Projection(principal_components(rows, references, 24), 8, 24)
 
     if request.param == "projected rows":
         monkeypatch.setattr(knn_search, "choose_projection", chosen)

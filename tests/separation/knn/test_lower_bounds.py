@@ -26,8 +26,8 @@ def test_distances_of_vectors_are_lower_bounds(dtype, scale, rank):
     ids = torch.arange(90)
     rows = Rows(features, MEMORY_BUDGET)
     basis = None if rank is None else principal_components(rows, ids, rank)
-    projected = ProjectedRows(rows, ids, basis, dtype, keep=True)
-    w, h = projected.vectors.double().numpy().astype(np.longdouble), projected.error.numpy()
+    projected = ProjectedRows(rows, ids, basis, dtype, MEMORY_BUDGET)
+    w, h = projected.kept.double().numpy().astype(np.longdouble), projected.error.numpy()
     u = rows.centred(ids).numpy().astype(np.longdouble)
     bound = np.sqrt(((w[:, None] - w[None]) ** 2).sum(2)) - h[:, None] - h[None]
     assert (bound <= np.sqrt(((u[:, None] - u[None]) ** 2).sum(2))).all()
@@ -38,8 +38,9 @@ def test_vectors_that_are_not_kept_are_computed_again():
     rows, ids = Rows(features, 2**20), torch.arange(50)
     rows.step = 7
     basis = principal_components(rows, ids, 3)
-    kept, computed = (ProjectedRows(rows, ids, basis, torch.float32, keep=keep) for keep in (True, False))
-    assert computed.vectors is None
+    kept, computed = (ProjectedRows(rows, ids, basis, torch.float32, memory) for memory in (800, 799))
+    assert kept.kept is not None
+    assert computed.kept is None
     assert torch.equal(kept.of(slice(3, 48)), computed.of(slice(3, 48)))
     assert torch.equal(kept.norms, computed.norms)
 
@@ -51,10 +52,10 @@ def test_a_projection_is_chosen_only_if_it_saves_time():
     ids = torch.arange(5000)
     found = choose_projection(flat, ids, ids, 1, MEMORY_BUDGET)
     assert found is not None
-    assert (found.coarse, found.fine) == (32, 0)
+    assert found.rank == 32
     whole = choose_projection(Rows(noise, MEMORY_BUDGET), ids, ids, 1, MEMORY_BUDGET)
     assert whole is not None
-    assert (whole.coarse, whole.fine) == (0, 0)
+    assert whole.rank == 0
     assert choose_projection(flat, ids[:100], ids, 1, MEMORY_BUDGET) is None
     assert choose_projection(flat, ids, ids, 1, 2**20) is None  # no room for a sample
 

@@ -353,10 +353,10 @@ def nearest_of_many(many):
 
 @pytest.fixture
 def projected(monkeypatch):
-    """Have the search use a coarse and a fine projection, whether or not they save time."""
+    """Have the search use a projection, whether or not it saves time."""
 
     def chosen(rows, _queries, references, _order, _budget):
-        return Projection(principal_components(rows, references, 80), 24, 80)
+        return Projection(principal_components(rows, references, 24), 24)
 
     monkeypatch.setattr(knn_search, "choose_projection", chosen)
 
@@ -448,7 +448,7 @@ def path(request, monkeypatch):
     """Have the search begin with these vectors, whether or not they save time."""
 
     def chosen(rows, _queries, references, _order, _budget):
-        return Projection(principal_components(rows, references, 24), 8, 24)
+        return Projection(principal_components(rows, references, 24), 8)
 
     if request.param == "projected rows":
         monkeypatch.setattr(knn_search, "choose_projection", chosen)

@@ -42,34 +42,21 @@ FLOAT64 = Precision(torch.float64, torch.float64, 2.0**-10, "highest")
 class Operand:
     """Groups on one side of the products, ordered so that groups near each other share a tile.
 
-    ``ids``: (G,), the groups. ``coarse``: their vectors for all pairs, kept if they fit in ``memory`` bytes. ``fine``:
-    longer vectors for the pairs that pass, or ``None``. ``half_norms``: (G,), c of the proof, about half the squared
-    norm. ``threshold``: (G,), the largest product at which a pair of the group is kept; at first none is.
+    ``ids``: (G,), the groups. ``vectors``: theirs, kept if they fit in ``memory`` bytes. ``half_norms``: (G,), c of the
+    proof, about half the squared norm, in the dtype of the products.
     """
 
     def __init__(
         self, rows: Rows, groups: Groups, ids: Tensor, projection: Projection | None, precision: Precision, memory: int
     ) -> None:
-        basis, coarse, fine = projection or (None, 0, 0)
+        basis = None
         if projection is not None:
             ids = ids[projection.arrange(rows, groups.first[ids], LARGEST_TILE)]
-        first = groups.first[ids]
-        room = memory // len(ids)  # bytes of a row that may be kept
-        size = (coarse + 1 if coarse else rows.width) * precision.vectors.itemsize
-        self.ids, self.precision, self.fine = ids, precision, None
-        in_use = basis[:, :coarse] if coarse and basis is not None else None
-        self.coarse = ProjectedRows(rows, first, in_use, precision.vectors, keep=size <= room)
-        fine = min(fine, (room - size) // 4 - 1)  # a part of a non-expansive basis is one too
-        if basis is not None and fine > coarse:
-            self.fine = ProjectedRows(rows, first, basis[:, :fine], torch.float32, keep=True)
-        self.half_norms = _half_norms(self.coarse, precision)
-        self.threshold = torch.full_like(self.half_norms, -math.inf)
-
-    def set_thresholds(self, radius: Tensor) -> None:
-        """Compute the thresholds from the radii of all groups, float64; a negative radius excludes every pair."""
-        exact = radius[self.ids].square().mul_((1 + self.precision.slack) / 2)
-        self.threshold = exact.to(self.threshold.dtype).nextafter(self.threshold.new_tensor(math.inf))
-        self.threshold[radius[self.ids] < 0] = -math.inf
+            if projection.rank:  # a part of a non-expansive basis is one too
+                basis = projection.basis[:, : projection.rank]
+        self.ids, self.precision = ids, precision
+        self.vectors = ProjectedRows(rows, groups.first[ids], basis, precision.vectors, memory)
+        self.half_norms = _half_norms(self.vectors, precision)
 
     def tiles(self, size: int) -> list[slice]:
         """Return the rows of each tile."""
@@ -77,48 +64,41 @@ class Operand:
         return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-class CandidatePairs(NamedTuple):
-    """Candidate pairs: their positions in the left and the right operand, (P,) int64, and their products, (P,)."""
-
-    rows: Tensor
-    columns: Tensor
-    products: Tensor
-
-
 class TiledProducts:
     """Products of all pairs of two operands, a tile at a time, in ``memory`` bytes for a tile and a list of pairs.
 
-    If the operands are one, only pairs above the diagonal are computed.
+    If the operands are one, only pairs above the diagonal are computed. ``radius``: (G,) float64, of all groups. A pair
+    is a candidate if its distance may be at most the radius of its left group, or, if the operands are one, of either
+    group. A negative radius excludes every pair.
     """
 
-    def __init__(self, left: Operand, right: Operand, memory: int) -> None:
-        self.left, self.right, self._memory = left, right, memory
+    def __init__(self, left: Operand, right: Operand, radius: Tensor, memory: int) -> None:
+        self.left, self.right, self.radius, self._memory = left, right, radius, memory
         self.symmetric = left is right
-        width, item = min(left.coarse.width, PIECE), left.half_norms.itemsize
+        width, item = min(left.vectors.width, PIECE), left.half_norms.itemsize
         self.tile = LARGEST_TILE
         while self.tile > SMALLEST_TILE and self.tile * width * 2 * item + self.tile**2 * (item + 34) > memory:
             self.tile //= 2
         self._products = left.half_norms.new_empty(min(self.tile, len(left.ids)) * min(self.tile, len(right.ids)))
 
-    def candidates(self) -> Iterator[CandidatePairs]:
-        """Yield the pairs whose product is at most the threshold of either group, each once, in bounded lists.
+    def candidates(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield the candidate pairs, each once, in lists of bounded length: left groups, right groups and products.
 
-        The next list overwrites a list. Thresholds that the caller lowers in between count from then on.
+        The next list overwrites a list. Radii that the caller lowers in between count from then on.
         """
         full = max(min(self._memory // 128, len(self.left.ids) * len(self.right.ids)), 1)
         room = full + len(self._products)
-        rows, columns = (torch.empty(room, dtype=torch.int64, device=self._products.device) for _ in range(2))
-        buffer = CandidatePairs(rows, columns, self._products.new_empty(room))
+        buffer = [part.new_empty(room) for part in (self.left.ids, self.right.ids, self._products)]
         count = 0
         for tile in self._nearest_first():
             found = self._of_tile(*tile)
             for part, values in zip(buffer, found, strict=True):
                 part[count : count + len(values)] = values
-            count += len(found.rows)
+            count += len(found[0])
             if count > full:
-                yield CandidatePairs(*(part[:count] for part in buffer))
+                yield buffer[0][:count], buffer[1][:count], buffer[2][:count]
                 count = 0
-        yield CandidatePairs(*(part[:count] for part in buffer))
+        yield buffer[0][:count], buffer[1][:count], buffer[2][:count]
 
     def nearest_tiles(self) -> Iterator[tuple[slice, slice]]:
         """Yield each tile's rows with the columns of the tile that is nearest to these."""
@@ -130,25 +110,32 @@ class TiledProducts:
         height, width = rows.stop - rows.start, columns.stop - columns.start
         products = self._products[: height * width].view(height, width)
         torch.add(self.left.half_norms[rows, None], self.right.half_norms[columns], out=products)
-        for start in range(0, self.left.coarse.width, PIECE):
+        for start in range(0, self.left.vectors.width, PIECE):
             piece = slice(start, start + PIECE)
-            one, other = self.left.coarse.of(rows, piece), self.right.coarse.of(columns, piece)
+            one, other = self.left.vectors.of(rows, piece), self.right.vectors.of(columns, piece)
             products.addmm_(one.to(products.dtype), other.to(products.dtype).T, alpha=-1)
         return products
 
-    def _of_tile(self, rows: slice, columns: slice) -> CandidatePairs:
+    def _of_tile(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor, Tensor]:
         """Return the candidate pairs of a tile."""
-        of_rows, of_columns = self.left.threshold[rows], self.right.threshold[columns]
-        if max(float(of_rows.max()), float(of_columns.max())) == -math.inf:
-            return CandidatePairs(self.left.ids[:0], self.right.ids[:0], self._products[:0])
+        left, right = self.left.ids[rows], self.right.ids[columns]
+        reach = torch.cat([left, right]) if self.symmetric else left
+        if float(self.radius[reach].max()) < 0:
+            return left[:0], right[:0], self._products[:0]
         products = self.lower_bounds(rows, columns)
-        kept = products <= of_rows[:, None]
+        kept = products <= self._thresholds(left)[:, None]
         if self.symmetric:
-            kept |= products <= of_columns
+            kept |= products <= self._thresholds(right)
             if rows == columns:
                 kept.triu_(1)
         row, column = kept.nonzero(as_tuple=True)
-        return CandidatePairs(row + rows.start, column + columns.start, products[row, column])
+        return left[row], right[column], products[row, column]
+
+    def _thresholds(self, ids: Tensor) -> Tensor:
+        """Return the largest product at which a pair of each group is a candidate, rounded upwards."""
+        radius = self.radius[ids]
+        exact = radius.square().mul_((1 + self.left.precision.slack) / 2).to(self._products.dtype)
+        return exact.nextafter(exact.new_tensor(math.inf)).masked_fill_(radius < 0, -math.inf)
 
     def _nearest_first(self) -> Iterator[tuple[slice, slice]]:
         """Yield every tile, those with rows and columns near each other first."""
@@ -162,7 +149,7 @@ class TiledProducts:
         """Return the rows and the columns of the tiles, and the distances between the means of their vectors."""
         rows, columns = self.left.tiles(self.tile), self.right.tiles(self.tile)
         one, other = (
-            torch.stack([operand.coarse.of(tile, slice(PIECE)).to(torch.float64).mean(0) for tile in tiles])
+            torch.stack([operand.vectors.of(tile, slice(PIECE)).to(torch.float64).mean(0) for tile in tiles])
             for operand, tiles in ((self.left, rows), (self.right, columns))
         )
         return rows, columns, torch.cdist(one, other)

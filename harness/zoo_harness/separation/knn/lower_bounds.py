@@ -24,30 +24,30 @@ ORDERING_RANK = 8  # components by which rows are ordered
 
 # Seconds (only their ratios matter): a pair in a tile, each number in its product, a pair that passes it.
 _PAIR_COST, _NUMBER_COST, _CANDIDATE_COST = 2.5e-9, 2e-11, 2e-6
-_FEW_CANDIDATES = 16.0  # of a row: fewer are not worth a longer projection
 
 
 class ProjectedRows:
     """The vectors w of some rows, each with a bound h of its error.
 
     ``basis``: (D, P) float64, non-expansive: w is the projection of u and the length of the remainder, P + 1 numbers.
-    With ``basis`` ``None``, w is u itself. ``keep``: store the vectors instead of computing them at each use.
+    With ``basis`` ``None``, w is u itself. Vectors that do not fit in ``memory`` bytes are computed at each use.
 
-    ``vectors``: (G, width), or ``None`` if not kept. ``error``: (G,) float64, h. ``norms``: (G,) float64, |w|^2.
+    ``kept``: (G, width), or ``None`` if they do not fit. ``error``: (G,) float64, h. ``norms``: (G,) float64, |w|^2.
     """
 
-    def __init__(self, rows: Rows, chosen: Tensor, basis: Tensor | None, dtype: torch.dtype, *, keep: bool) -> None:
+    def __init__(self, rows: Rows, chosen: Tensor, basis: Tensor | None, dtype: torch.dtype, memory: int) -> None:
         self._rows, self._chosen, self._basis, self.dtype = rows, chosen, basis, dtype
         self.width = rows.width if basis is None else basis.shape[1] + 1
         self.error = torch.empty(len(chosen), dtype=torch.float64, device=chosen.device)
         self.norms = torch.empty_like(self.error)
-        self.vectors = torch.empty(len(chosen), self.width, dtype=dtype, device=chosen.device) if keep else None
+        fits = len(chosen) * self.width * dtype.itemsize <= memory
+        self.kept = torch.empty(len(chosen), self.width, dtype=dtype, device=chosen.device) if fits else None
         for start in range(0, len(chosen), rows.step):
             part = slice(start, start + rows.step)
             projected, earlier = self._projected(chosen[part])
             rounded = projected.to(dtype)
-            if self.vectors is not None:
-                self.vectors[part] = rounded
+            if self.kept is not None:
+                self.kept[part] = rounded
             back = rounded.to(torch.float64)
             moved = (projected - back).square_().sum(1).sqrt_()
             self.norms[part] = back.square_().sum(1)
@@ -55,25 +55,13 @@ class ProjectedRows:
 
     def of(self, part: slice, columns: slice = slice(None)) -> Tensor:
         """Return the vectors w of these rows, or some columns of them."""
-        if self.vectors is not None:
-            return self.vectors[part, columns]
+        if self.kept is not None:
+            return self.kept[part, columns]
         chosen = self._chosen[part]
         if self._basis is None:
             return self._rows.centred(chosen, columns).to(self.dtype)
         result = torch.empty(len(chosen), self.width, dtype=self.dtype, device=chosen.device)
         return by_parts(lambda index: self._projected(index)[0], self._rows.step, result, chosen)[:, columns]
-
-    def distance_bounds(self, other: ProjectedRows, left: Tensor, right: Tensor) -> Tensor:
-        """Return lower bounds of the true distances, (P,) float64, of pairs of these rows and the other ones."""
-        left_vectors, right_vectors = self.of(slice(None)), other.of(slice(None))
-        shrink = 1 - (self.width + 8) * torch.finfo(self.dtype).eps
-
-        def bound(left: Tensor, right: Tensor) -> Tensor:
-            apart = (left_vectors[left] - right_vectors[right]).square_().sum(1).to(torch.float64).sqrt_()
-            return apart.mul_(shrink).sub_(self.error[left]).sub_(other.error[right])
-
-        bounds = torch.empty(len(left), dtype=torch.float64, device=left.device)
-        return by_parts(bound, max(1, 2**19 // self.width), bounds, left, right)
 
     def _projected(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return f(u) in float64, and a bound of its error."""
@@ -91,16 +79,13 @@ class ProjectedRows:
 
 
 class Projection(NamedTuple):
-    """Principal components, and how many of them a pass uses.
+    """Principal components, (D, P), non-expansive, of most variance first, and the number of them in a vector.
 
-    ``basis``: (D, P), non-expansive, directions of most variance first; rows are ordered by the first ones. ``coarse``:
-    number of components for all pairs; 0 for whole rows. ``fine``: the larger number for the pairs that pass the coarse
-    bound; 0 if there is no second bound.
+    Rows are ordered by the first components. If ``rank`` is 0, vectors are whole rows.
     """
 
     basis: Tensor
-    coarse: int = 0
-    fine: int = 0
+    rank: int = 0
 
     def arrange(self, rows: Rows, chosen: Tensor, leaf: int) -> Tensor:
         """Return an order of these rows in which each run of ``leaf`` holds rows near each other."""
@@ -126,11 +111,8 @@ def choose_projection(
     def cost(rank: int) -> float:
         return len(references) / 2 * (_PAIR_COST + _NUMBER_COST * rank) + _CANDIDATE_COST * candidates[rank]
 
-    coarse = min(candidates, key=cost)
-    if coarse == rows.width:
-        return Projection(basis)
-    fine = next((rank for rank in ranks if candidates[rank] <= _FEW_CANDIDATES), ranks[-1])
-    return Projection(basis, coarse, fine if fine > coarse else 0)
+    rank = min(candidates, key=cost)
+    return Projection(basis, 0 if rank == rows.width else rank)
 
 
 def principal_components(rows: Rows, chosen: Tensor, rank: int, sample: int = SAMPLE) -> Tensor:

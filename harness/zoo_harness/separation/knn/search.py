@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,7 +20,6 @@ from zoo_harness.separation.knn.candidate_pairs import (
     FLOAT32,
     FLOAT64,
     SMALLEST_TILE,
-    CandidatePairs,
     Operand,
     Precision,
     TiledProducts,
@@ -96,7 +94,8 @@ def _search(rows: Rows, groups: Groups, order: int, split: int | None, memory_bu
         if split is not None:
             other = Operand(rows, groups, right, projection, precision, memory)
         most = math.inf if precision is FLOAT64 else max_compared
-        return FilterRefine(rows, NearestSoFar(groups, order), one, other, radius, memory_budget * 3 // 8, most).run()
+        products = TiledProducts(one, other, radius, memory_budget * 3 // 8)
+        return FilterRefine(rows, NearestSoFar(groups, order), products, most).run()
 
     for precision, projection in _passes(rows, groups.first[left], groups.first[right], order, memory_budget):
         with suppress(TooManyCandidates), full_precision(rows.features.device, precision.matmul_precision):
@@ -112,7 +111,7 @@ def _passes(
         projection = choose_projection(rows, queries, references, order, memory_budget)
         if projection is not None:
             yield BFLOAT16, projection
-            if projection.coarse:
+            if projection.rank:
                 yield BFLOAT16, Projection(projection.basis)
         yield FLOAT32, None
     yield FLOAT64, None
@@ -122,32 +121,26 @@ class TooManyCandidates(Exception):  # noqa: N818 - no error: it ends a pass
     """The pass compared more pairs in float64 than it was allowed."""
 
 
-@dataclass(eq=False)
 class FilterRefine:
-    """A pass over all pairs of ``left`` and ``right``; if these are one, each pair serves both of its groups.
+    """A pass over all pairs of the operands of ``products``; if these are one, each pair serves both of its groups.
 
-    ``nearest``: empty; the pass fills it. ``radius``: (G,) float64, at least the distance of each group's last
-    neighbour, negative for a group without queries; the pass lowers it. ``memory``: bytes for products.
-    ``remaining``: most pairs to compare in float64.
+    ``nearest``: empty; the pass fills it. The radius of ``products`` is at least the distance of each group's last
+    neighbour, negative for a group without queries; the pass lowers it. ``max_compared``: most pairs to compare in
+    float64.
     """
 
-    rows: Rows
-    nearest: NearestSoFar
-    left: Operand
-    right: Operand
-    radius: Tensor
-    memory: int
-    remaining: float
+    def __init__(self, rows: Rows, nearest: NearestSoFar, products: TiledProducts, max_compared: float) -> None:
+        self.rows, self.nearest, self.products, self.remaining = rows, nearest, products, max_compared
 
     def run(self) -> NearestSoFar:
         """Return the nearest groups of each group on the left, or raise :class:`TooManyCandidates`."""
-        self.left.set_thresholds(self.radius)
-        products = TiledProducts(self.left, self.right, self.memory)
+        products = self.products
         for rows, columns in products.nearest_tiles():
-            self._set_first_radius(self.left.ids[rows], self.right.ids[columns], products.lower_bounds(rows, columns))
-        self.left.set_thresholds(self.radius)
-        for pairs in products.candidates():
-            self._refine(pairs)
+            self._set_first_radius(
+                products.left.ids[rows], products.right.ids[columns], products.lower_bounds(rows, columns)
+            )
+        for left, right, found in products.candidates():
+            self._refine(left, right, found)
         return self.nearest
 
     def _set_first_radius(self, left: Tensor, right: Tensor, lower: Tensor) -> None:
@@ -163,20 +156,15 @@ class FilterRefine:
 
     def _lower_radius(self, ids: Tensor, squared: Tensor) -> None:
         found = self.rows.centred_distances(squared).mul_(1 + 2.0**-40).add_(2.0**-500)
-        self.radius[ids] = torch.minimum(self.radius[ids], found)
+        self.products.radius[ids] = torch.minimum(self.products.radius[ids], found)
 
-    def _refine(self, pairs: CandidatePairs) -> None:
+    def _refine(self, left: Tensor, right: Tensor, products: Tensor) -> None:
         """Compare the pairs that may still hold a neighbour in float64, nearest first."""
-        rows, columns, products = pairs
-        kept = products <= torch.maximum(self.left.threshold[rows], self.right.threshold[columns])
-        kept &= self.left.ids[rows] != self.right.ids[columns]
+        slack = self.products.left.precision.slack
+        bound = products.to(torch.float64).clamp_(min=0).mul_(2 / (1 + slack)).sqrt_()
+        kept = (bound <= self._radius_of(left, right)) & (left != right)
         index = kept.nonzero()[:, 0]  # once: each call waits for the device
-        rows, columns = rows[index], columns[index]
-        left, right = self.left.ids[rows], self.right.ids[columns]
-        if self.left.fine and self.right.fine:
-            bound = self.left.fine.distance_bounds(self.right.fine, rows, columns)
-        else:
-            bound = products[index].to(torch.float64).clamp_(min=0).mul_(2 / (1 + self.left.precision.slack)).sqrt_()
+        left, right, bound = left[index], right[index], bound[index]
         # Nearest first, relative to the radius: pairs compared early lower the radius and exclude later ones.
         for part in (bound / self._radius_of(left, right)).argsort().tensor_split(4):
             one, other = left[part], right[part]
@@ -184,12 +172,12 @@ class FilterRefine:
             self._compare(one[near], other[near])
 
     def _radius_of(self, left: Tensor, right: Tensor) -> Tensor:
-        return torch.maximum(self.radius[left], self.radius[right])
+        return torch.maximum(self.products.radius[left], self.products.radius[right])
 
     def _compare(self, left: Tensor, right: Tensor) -> None:
         self.remaining -= len(left)
         if self.remaining < 0:
             raise TooManyCandidates
-        self.nearest.compare(self.rows, left, right, both=self.left is self.right)
-        self._lower_radius(self.left.ids, self.nearest.distance[self.left.ids, -1])
-        self.left.set_thresholds(self.radius)
+        self.nearest.compare(self.rows, left, right, both=self.products.symmetric)
+        ids = self.products.left.ids
+        self._lower_radius(ids, self.nearest.distance[ids, -1])

@@ -45,7 +45,7 @@ def test_groups_are_the_equal_rows(references):
         assert groups.members[begin : begin + size].tolist() == members
         label_counts = Counter(labels[members].tolist())
         every_label = torch.arange(len(names), device=DEVICE)
-        counted = groups.count_label(torch.full_like(every_label, group), every_label)
+        counted = groups.member_labels.rows(torch.full_like(every_label, group), every_label)
         assert counted.tolist() == [label_counts[name] for name in names]
         asked = {names.index(labels[row]) for row in rows if row in queries}
         pairs, entry = groups.query_labels.expand(torch.tensor([group], device=DEVICE))

@@ -60,15 +60,13 @@ def nearest_neighbours(
     """
 
     def find(budget: int) -> Neighbours:
-        given, every_label, split = features, labels, None
+        given, every_label = features, labels
         if references is not None and reference_labels is not None:
-            split = len(references)
             given, every_label = torch.cat([references, features]), torch.cat([reference_labels, labels])
         rows = Rows(given, budget)
-        groups = Groups(rows, every_label, split)
+        groups = Groups(rows, every_label, None if references is None else len(references))
         with full_precision(features.device):
-            nearest = _search(rows, groups, order, split, budget)
-        return nearest.expand(rows, split)
+            return _search(rows, groups, order, budget).expand(rows)
 
     count, width = len(features) + (0 if references is None else len(references)), features.shape[1]
     least = 2 * (2 * SMALLEST_TILE * width * 8 + SMALLEST_TILE**2 * 42)  # tiles are smallest; no less memory is used
@@ -77,21 +75,21 @@ def nearest_neighbours(
     return within_device_memory(find, memory_budget, least, what)
 
 
-def _search(rows: Rows, groups: Groups, order: int, split: int | None, memory_budget: int) -> NearestSoFar:
+def _search(rows: Rows, groups: Groups, order: int, memory_budget: int) -> NearestSoFar:
     """Return the nearest groups of each group: try the passes in turn, each with the radii of those before."""
     # A sample with ``order`` or more equal references has all its neighbours at distance 0.
-    searched = (groups.query_labels.count > 0) & (groups.size - int(split is None) < order)
+    searched = (groups.query_labels.count > 0) & (groups.size - groups.itself < order)
     if not searched.any():
         return NearestSoFar(groups, order)
     radius = torch.where(searched, math.inf, -math.inf).to(torch.float64)
     right = (groups.size > 0).nonzero()[:, 0]
-    left = right if split is None else searched.nonzero()[:, 0]
+    left = right if groups.itself else searched.nonzero()[:, 0]
     max_compared = (COMPARED_PER_ROW + 8 * order) * len(groups.first)
 
     def run(precision: Precision, projection: Projection | None) -> NearestSoFar:  # what it holds is freed if it fails
         memory = memory_budget * 7 // 16
         one = other = Operand(rows, groups, left, projection, precision, memory)
-        if split is not None:
+        if not groups.itself:
             other = Operand(rows, groups, right, projection, precision, memory)
         most = math.inf if precision is FLOAT64 else max_compared
         products = TiledProducts(one, other, radius, memory_budget * 3 // 8)

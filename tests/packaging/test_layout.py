@@ -197,7 +197,6 @@ TESTED_THROUGH = {
     "data.image_files": "cli/commands/test_predict.py",
     "data.subset": "data/test_loading.py",
     "data.transform": "models/test_preprocessing.py",
-    "evaluation.layer_scores": "cli/commands/test_layers.py",
     "frozen.partition.build": "frozen/partition/test_partition.py",
     "frozen.partition.cut": "frozen/partition/test_partition.py",
     "frozen.partition.side_effects": "frozen/partition/test_partition.py",

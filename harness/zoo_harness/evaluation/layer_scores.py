@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,12 +146,11 @@ def layer_features(
         batch = max(1, min(len(data), batch_size, BATCH_BYTES // (4 * sum(widths))))
         rows = slice(0, 0)
 
-        def keep(features: Tensor, layer: FeatureLayer, output: Tensor) -> None:
+        def keep(layer: FeatureLayer, features: Tensor, _module: nn.Module, _inputs: object, output: Tensor) -> None:
             features[rows] = _vectors(output, layer, pooled=scoring.pooled).float().to("cpu")
 
         for layer, (features, _kept_in) in zip(layers, kept, strict=True):
-            module = find_module(network, layer.path)
-            hook = module.register_forward_hook(lambda _module, _inputs, out, to=(features, layer): keep(*to, out))
+            hook = find_module(network, layer.path).register_forward_hook(partial(keep, layer, features))
             stack.callback(hook.remove)
         with torch.inference_mode(), autocast(compute.precision, compute.device):
             for images, labels in data.in_order(batch, compute.device):

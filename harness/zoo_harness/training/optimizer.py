@@ -27,7 +27,7 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
     common: dict[str, Any] = {"lr": training.learning_rate, "weight_decay": training.weight_decay, "fused": fused}
     if training.optimizer == "sgd":
         return torch.optim.SGD(trained, momentum=training.momentum, nesterov=training.nesterov, **common)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer](trained, **common)
+    return (torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam)(trained, **common)
 
 
 def learning_rate(training: Training, step: int, steps_per_epoch: int) -> float:

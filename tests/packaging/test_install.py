@@ -47,7 +47,7 @@ class Installation:
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel and the sdist, built from a copy so that nothing is left in this one."""
+    """A folder with the sdist and the wheel that is built from it; a copy is built, so that nothing is left here."""
     source, built = tmp_path_factory.mktemp("source") / "blockzoo", tmp_path_factory.mktemp("dist")
     shutil.copytree(ROOT, source, ignore=_left_behind)
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", built, source, cwd=source, home=built)
@@ -79,21 +79,18 @@ def dependencies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["wheel", "sdist"])
-def installation(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, dependencies: Path
-) -> Iterator[Installation]:
-    """A fresh environment with blockzoo from the wheel or the sdist, and the example plugin from its folder."""
-    archive: Path = request.getfixturevalue(request.param)
-    home = tmp_path_factory.mktemp(f"from_{request.param}")
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory, dependencies: Path, wheel: Path) -> Iterator[Installation]:
+    """A fresh environment with blockzoo from the wheel, and the example plugin from its folder."""
+    home = tmp_path_factory.mktemp("installation")
     made = Installation(home / "environment", home)
-    run(sys.executable, "-m", "venv", made.environment, cwd=home, home=home)
+    run(sys.executable, "-m", "venv", "--without-pip", made.environment, cwd=home, home=home)
     plugin = home / "example"
     shutil.copytree(EXAMPLE, plugin, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     (site,) = made.environment.glob("lib/python*/site-packages")
     (site / "dependencies.pth").write_text(f"{dependencies}\n")
     pip_install = ("python", "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation")
-    made.run(*pip_install, archive)
+    made.run(*pip_install, wheel)
     made.run("zoo", "list")  # whatever zoo remembers of the plugins, it must notice the next one
     made.run(*pip_install, plugin)
     yield made

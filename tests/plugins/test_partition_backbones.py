@@ -59,8 +59,8 @@ def test_backbones_of_the_paper_are_cut_where_training_starts(
 
 def test_classifier_alone_keeps_the_vector_before_its_dropout() -> None:
     backbone = REGISTRY.backbone("efficientnet_v2_s")
-    network = build_network(backbone.name, backbone.network, device="meta")
-    images = torch.empty(2, 3, 128, 128, device="meta")
+    with torch.device("meta"):
+        network, images = shallow_network(backbone), torch.empty(2, 3, 64, 64)
     tuning = replace(backbone.tuning("default"), unfreeze=())
     partition = partition_network(prepare(network, tuning, 10, images), images)
     assert [part.shape for part in partition.kept] == [(1280,)]

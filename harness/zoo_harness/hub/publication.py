@@ -125,14 +125,16 @@ def _files_named_in_card(record: RunRecord) -> list[str]:
 def without_local_folders(record: RunRecord) -> RunRecord:
     """Return the record with each path of this machine reduced to its last part."""
     # Not in all texts: a class may have a name such as "/m/01g317".
-    results = record.results
+    results, reading = record.results, tuple(map(without_folders, record.dataset.reading))
     if results.frozen_part is not None:
         results = results.model_copy(update={"frozen_part": _freed(results.frozen_part, "reason", "place")})
     return record.model_copy(
         update={
             "command": command_without_folders(record.command),
             "weights": _freed(record.weights, "source", "filename"),
-            "dataset": _freed(record.dataset, "argument", "source", "title", "subset"),
+            "dataset": _freed(record.dataset, "argument", "source", "title", "subset").model_copy(
+                update={"reading": reading}
+            ),
             "results": results,
         }
     )

@@ -50,6 +50,7 @@ def markdown_template(name: str) -> jinja2.Template:
         "folderless": wording.without_folders,
         "bootstrap": separation_tables.with_error,
         "number": number,
+        "left_out": wording.left_out,
         "per_class": wording.per_class,
         "join_words": shlex.join,
         "zip": zip,

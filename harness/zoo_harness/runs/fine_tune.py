@@ -86,9 +86,10 @@ def _writer(checked: CheckedRun, processes: Processes) -> RunWriter:
 
 def _announce(planned: RunPlan, reporter: Reporter) -> None:
     from zoo_harness.models.modules import outermost
+    from zoo_harness.reports.wording import data_lines
 
     parameters, data, processes = planned.record.parameters, planned.record.dataset, planned.request.compute.processes
-    for line in data.reading:
+    for line in data_lines(data):
         reporter.log(line)
     for warning in planned.warnings:
         reporter.warn(warning)

@@ -27,6 +27,7 @@ from zoo_harness.models.build import build_network
 from zoo_harness.models.preprocessing import resolve_preprocessing
 from zoo_harness.models.weights import load_weights
 from zoo_harness.reports.plots.layers import plot_layers
+from zoo_harness.reports.wording import data_lines
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
 from zoo_harness.runs.reporter import Reporter
@@ -137,7 +138,7 @@ def _curves(
     for subject in subjects:
         data = request.load(subject.preprocessing, progress, balanced)
         if subject is subjects[0]:
-            for line in data.record.reading:
+            for line in data_lines(data.record):
                 progress.log(line)
             for line in data.warnings:
                 progress.warn(line)

@@ -51,6 +51,7 @@ from zoo_harness.records.run import (
     record_file,
 )
 from zoo_harness.records.stored_options import OPTIONS, read_options
+from zoo_harness.reports.wording import data_lines
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
 from zoo_harness.runs.reporter import Reporter
@@ -129,7 +130,7 @@ def rescore_checkpoint(
             model.record.settings.preprocessing, reporter, with_test=model.record.dataset.test is not None
         )
         _check_classes(model.record.dataset.classes, data.record)
-        for line in data.record.reading:
+        for line in data_lines(data.record):
             reporter.log(line)
         for warning in data.warnings:
             reporter.warn(warning)

@@ -35,6 +35,7 @@ from zoo_harness.records.run import (
     now,
     read_run,
 )
+from zoo_harness.reports.plots.names import missing_font_note
 from zoo_harness.runs import provenance
 from zoo_harness.runs.frozen_features import open_trainable_model, whole_network
 from zoo_harness.runs.plan import RunPlan
@@ -134,6 +135,8 @@ class _Session:
             return
         data = self.planned.data
         self.writer.samples(data.evaluation, data.record.classes)
+        if note := missing_font_note(data.record.classes):
+            self.reporter.log(note)
         separation = self._separation(RAW_PIXELS, data.train.raw_pixels, data.evaluation.raw_pixels, RAW_PIXELS)
         self._update(separation_raw_pixels=separation)
 

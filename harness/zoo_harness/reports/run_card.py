@@ -95,6 +95,6 @@ def _measurements(record: RunRecord) -> list[Measurement]:
     results = record.results
     worst = [each.accuracy for each in results.confusion.worst] if results.confusion else []
     accuracies = (results.accuracy, results.train_accuracy, results.test_accuracy, *worst)
-    separations = (results.separation_raw_pixels, results.separation_before, results.separation_after)
-    scores = (score for found in separations for score in separation_tables.measurements(found))
-    return [*filter(None, accuracies), *scores]
+    tables = separation_tables.separation_tables(record)
+    scores = (score for table in tables for row in table.rows for score in row.scores)
+    return [*filter(None, accuracies), *filter(None, scores)]

@@ -85,15 +85,14 @@ def _print_separation(record: RunRecord) -> None:
         score_definitions,
         scored_layer,
         separation_notes,
-        separation_rows,
-        splits_scored,
+        separation_tables,
     )
     from zoo_harness.separation.scores import SCORES
 
     columns = ["split", "features", *(each.heading for each in SCORES)]
     rows = []
-    for title, split, _images in splits_scored(record):
-        for index, row in enumerate(separation_rows(record, split)):
+    for title, _images, split in separation_tables(record):
+        for index, row in enumerate(split):
             first, *others = row.scores
             cells = [_fraction(first), *(f"{score.value:.4f}" if score else "-" for score in others)]
             rows.append(["" if index else title.removesuffix(" split").lower(), row.name, *cells])

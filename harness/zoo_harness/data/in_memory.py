@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -94,20 +94,9 @@ def in_memory(
         read = {split: ImageSplit(found.images.read(), encoded) for split, (found, encoded) in splits.items()}
         return LoadedDataset(names, read, source=train.source)
 
-    return _declared(name, title, license, names, load)
-
-
-def _declared(
-    name: str,
-    title: str | None,
-    license: str | None,  # noqa: A002
-    classes: tuple[str, ...],
-    load: Callable[[DatasetRequest], LoadedDataset],
-) -> Dataset:
-    if title is None:
-        title = "Images in memory" if name == "in_memory" else name
+    title = title if title is not None else "Images in memory" if name == "in_memory" else name
     try:
-        dataset = Dataset(name=name, title=title, loader=load, classes=classes, license=license, citation=None)
+        dataset = Dataset(name=name, title=title, loader=load, classes=names, license=license, citation=None)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         argument = str(fault["loc"][0])
@@ -210,7 +199,7 @@ class _Items:
             )
         # A list is copied, so that the caller may change it.
         self._items = tuple(images) if isinstance(images, list | np.ndarray) else images
-        self._expected = self._listed(images) or [self._read(index)[1] for index in range(len(self))]
+        self._expected = self._values()
 
     def __len__(self) -> int:
         return len(self._items)
@@ -235,10 +224,9 @@ class _Items:
         pixels = one_image(self._items[index], f"{self._name}[{index}]")
         return pixels, _checksum(pixels)
 
-    def _listed(self, images: Any) -> list[Label] | None:
-        """Return the values of all images, if they are known without reading the images."""
-        del images
-        return None
+    def _values(self) -> list[Label]:
+        """Return the values of all images."""
+        return [self._read(index)[1] for index in range(len(self))]
 
 
 class _Pairs(_Items):
@@ -265,8 +253,8 @@ class _Pairs(_Items):
             )
         return one_image(item[0], name), _read_labels([item[1]], self._labels_name, index)[0]
 
-    def _listed(self, images: Any) -> list[Label] | None:
-        listed = _listed_labels(images)
+    def _values(self) -> list[Label]:
+        listed = _listed_labels(self._items)
         for index in sorted({*np.linspace(0, len(self) - 1, _READ_TWICE).astype(int).tolist()}):
             (once, label), (again, _label) = self._read(index), self._read(index)
             if not np.array_equal(once, again):
@@ -277,7 +265,7 @@ class _Pairs(_Items):
                 )
             if listed and label != listed[index]:
                 listed = None
-        return listed
+        return listed or super()._values()
 
 
 def _checksum(pixels: NDArray[np.uint8]) -> int:

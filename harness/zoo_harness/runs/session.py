@@ -38,6 +38,7 @@ from zoo_harness.records.run import (
     now,
     read_run,
 )
+from zoo_harness.reports.plots.names import missing_font_note
 from zoo_harness.runs import provenance
 from zoo_harness.runs.frozen_features import open_trainable_model, whole_network
 from zoo_harness.runs.plan import RunPlan
@@ -140,6 +141,8 @@ class _Session:
             return
         train, evaluation = self._data.train, self._data.evaluation
         self.writer.samples(evaluation, self._data.record.classes)
+        if note := missing_font_note(self._data.record.classes):
+            self.reporter.log(note)
         separation = self._separation(RAW_PIXELS, train.raw_pixels, evaluation.raw_pixels, RAW_PIXELS)
         self._update(separation_raw_pixels=separation)
 

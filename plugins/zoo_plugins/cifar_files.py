@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import stat
 import tarfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -41,7 +42,10 @@ class CifarFiles:
             return self.contents[name]
         path = self.place / name
         try:
-            size = path.stat().st_size
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+                raise OSError(f"{path.name} is not a regular file")
+            size = status.st_size
             if size > most:
                 raise _too_large(path, size, most)
             return path.read_bytes()

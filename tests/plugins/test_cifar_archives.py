@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torchvision.datasets
 from zoo import DataError, DatasetRequest
 from zoo.dataset import LoadedDataset
 from zoo_plugins.cifar import load_cifar10, load_cifar100
+from zoo_plugins.cifar_files import CifarFiles
 from zoo_plugins.datasets import CIFAR10_CLASSES, CIFAR100_CLASSES
 
 from .test_datasets_cifar import rows, write_cifar10, write_cifar100
@@ -169,3 +171,11 @@ def test_an_archive_of_the_other_cifar_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load_cifar10(DatasetRequest(data_dir=archive))
     assert caught.value.code == "archive-other"
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_place_of_a_batch_holds_up_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "data_batch_1")
+    with pytest.raises(DataError) as raised:
+        CifarFiles(tmp_path).read("data_batch_1", 100)
+    assert raised.value.code == "file-unreadable"

@@ -17,6 +17,7 @@ from zoo_harness.reports.run_card import render_card
 from zoo_harness.runs.directory import check_out, claim_directory, claim_folder
 from zoo_harness.runs.session import execute_run
 from zoo_harness.runs.writer import NoWriter, RunWriter
+from zoo_harness.training.state import PREVIOUS
 from zoo_harness.util.progress import Silence
 
 from ..reports.test_run_card import FINISHED, INTERRUPTED
@@ -46,6 +47,22 @@ def test_a_second_writer_of_a_running_run_is_refused(tmp_path: Path) -> None:
     with RunWriter(tmp_path).locked(), pytest.raises(UsageError) as refused, RunWriter(tmp_path).locked():
         pass
     assert refused.value.code == "run-is-running"
+
+
+def test_what_a_killed_process_left_is_removed_and_files_of_the_user_stay(tmp_path: Path) -> None:
+    names = [".training_state.safetensors.01234567.tmp", ".run.json.89abcdef.tmp", ".loss.png.00000000.tmp"]
+    for name in (*names, ".mine.tmp", ".notes.md.01234567.tmp"):
+        (tmp_path / name).touch()
+    with RunWriter(tmp_path).locked():
+        assert {path.name for path in tmp_path.iterdir()} == {".mine.tmp", ".notes.md.01234567.tmp"}
+
+
+def test_the_state_before_the_last_is_removed_when_the_run_is_finished(tmp_path: Path) -> None:
+    (tmp_path / PREVIOUS).touch()
+    RunWriter(tmp_path).finish(INTERRUPTED)
+    assert (tmp_path / PREVIOUS).exists()
+    RunWriter(tmp_path).finish(FINISHED)
+    assert not (tmp_path / PREVIOUS).exists()
 
 
 def test_a_process_that_does_not_write_leaves_no_file(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ identity of its run and a checksum, and the file of the epoch before stays, in c
 from __future__ import annotations
 
 import hashlib
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ import torch
 from torch import Tensor
 
 from zoo.errors import WeightsError
-from zoo_harness.models.fingerprints import digest_of_tensors
 from zoo_harness.models.tensor_files import write_tensors
 from zoo_harness.models.tuned_network import TunedNetwork
 from zoo_harness.records.run import EpochRecord, Record
@@ -25,7 +25,11 @@ from zoo_harness.util.safe_files import open_regular
 
 STATE = "training_state.safetensors"
 PREVIOUS = "training_state.previous.safetensors"
-_HISTORY, _RUN, _CHECKSUM = "training", "run", "sha256"  # keys of the file's metadata; earlier versions wrote the first
+_HISTORY, _RUN, _CHECKSUM = (
+    "training",
+    "run",
+    "checksum",
+)  # keys of the file's metadata; earlier versions wrote the first
 _LARGEST_HEADER = 2**27  # bytes; safetensors itself allows 100 MB
 _MOST_COPIES = 8  # of the tensors that training changes, in one file: their values, the best ones, the optimizer's
 _OTHER_RUN = "the file is of another run; start again in a new folder"
@@ -85,7 +89,7 @@ class TrainingState:
         """Write the state into a run directory, all or nothing; the one that was there becomes the previous one."""
         named = {f"network.{name}": tensor for name, tensor in mutable_tensors(self.tuned).items()}
         named |= {f"best.{name}": tensor for name, tensor in self.best.items()}
-        tensors = {name: tensor.detach().cpu() for name, tensor in (named | self._of_optimizer()).items()}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in (named | self._of_optimizer()).items()}
         history = self.progress.model_dump_json()
         metadata = {_HISTORY: history, _RUN: self.run, _CHECKSUM: _checksum(tensors, history, self.run)}
         keep = directory / PREVIOUS if self._newest_is_whole else None
@@ -207,8 +211,12 @@ def _read(path: Path, most: int) -> StoredState:
 
 
 def _checksum(tensors: dict[str, Tensor], history: str, run: str) -> str:
-    content = "\0".join([digest_of_tensors(tensors.items()), history, run])
-    return hashlib.sha256(content.encode()).hexdigest()
+    """Return a digest of everything in a state file; of tensors by their CRC-32, which is fast and finds any damage."""
+    values = [
+        f"{name} {tensor.dtype} {tuple(tensor.shape)} {zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data)}"
+        for name, tensor in sorted(tensors.items())
+    ]
+    return hashlib.sha256("\0".join([*values, history, run]).encode()).hexdigest()
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

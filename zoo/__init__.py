@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         WeightsError as WeightsError,
         ZooError as ZooError,
     )
+    from zoo.family import BackboneFamily as BackboneFamily
     from zoo.hookspecs import hookimpl as hookimpl
     from zoo.registry import (
         Registry as Registry,

@@ -7,6 +7,7 @@ here imports torch.
 
 from __future__ import annotations
 
+import re
 from dataclasses import field
 from typing import Annotated, Literal
 
@@ -14,7 +15,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass, is_pydantic_dataclass
 
 from zoo.architecture import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
-from zoo.fields import STRICT, Finite, ModulePath, ModulePattern, Name, Pixels, Positive, Text
+from zoo.fields import STRICT, BackboneName, Finite, ModulePath, ModulePattern, Name, Pixels, Positive, Text
 from zoo.weights import WeightSource
 
 Augmentation = Literal["crop", "flip", "rotate"]
@@ -37,7 +38,8 @@ class FeatureLayer:
 
     ``pool`` is one of these: ``flatten`` keeps every value; ``average`` is the mean over the positions of a
     ``(B, C, H, W)`` map or over the tokens of ``(B, N, C)``; ``average_channels_last`` the mean over a ``(B, H, W, C)``
-    map; ``cls`` and ``dist`` are tokens 0 and 1 of ``(B, N, C)``. ``width`` is the length of the vector.
+    map; ``cls`` and ``dist`` are tokens 0 and 1 of ``(B, N, C)``. ``width`` is the length of the vector. ``skip`` is the
+    number of tokens at the start, such as class and register tokens, that the mean of ``(B, N, C)`` leaves out.
 
     >>> FeatureLayer("norm", 384, pool="cls").width
     384
@@ -46,6 +48,13 @@ class FeatureLayer:
     path: ModulePath
     width: Annotated[int, Field(gt=0)]
     pool: Pool = "average"
+    skip: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _only_a_mean_skips(self) -> FeatureLayer:
+        if self.skip and self.pool != "average":
+            raise ValueError(f"skip {self.skip} is for pool 'average', not for {self.pool!r}")
+        return self
 
 
 FeatureLayers = Annotated[tuple[FeatureLayer, ...], AfterValidator(_check_distinct)]
@@ -237,7 +246,8 @@ class Backbone:
     ``unfreeze`` names the modules that train (exact paths or globs, ``*`` for all of the network); ``head`` the
     classifier that is replaced; ``features`` the hookable layers in depth order, the last being the
     classifier's input. ``architecture`` and ``preprocessing`` may be left out if the weights imply them.
-    ``imagenet_top1`` is the accuracy of these weights, in percent.
+    ``imagenet_top1`` is the accuracy of these weights, in percent. ``derived_from`` names the library whose network the
+    record was derived from, if nobody declared it by hand; its name then has the prefix of its family.
 
     >>> from zoo import TimmWeights
     >>> backbone = Backbone(
@@ -249,7 +259,7 @@ class Backbone:
     True
     """
 
-    name: Name
+    name: BackboneName
     weights: WeightSource
     unfreeze: tuple[ModulePattern, ...]
     head: Head | DualHead
@@ -262,6 +272,7 @@ class Backbone:
     architecture: Architecture | None = None
     preprocessing: Preprocessing | None = None
     recipes: dict[Name, Recipe] = field(default_factory=dict)
+    derived_from: Text | None = None
 
     @field_validator("recipes")
     @classmethod
@@ -280,6 +291,12 @@ class Backbone:
         if not isinstance(words, str) or not words or not words.isprintable():
             raise ValueError(f"{made.__name__}.describe() returned {words!r:.80}; expected one line of text")
         return weights
+
+    @model_validator(mode="after")
+    def _only_derived_names_have_a_prefix(self) -> Backbone:
+        if self.derived_from is None and not re.fullmatch(r"[a-z0-9_]{1,64}", self.name):
+            raise ValueError(f"name {self.name!r} must be at most 64 of a-z, 0-9 and _")
+        return self
 
     @model_validator(mode="after")
     def _architecture_is_known(self) -> Backbone:

@@ -188,7 +188,7 @@ def _head_input(tuned: TunedNetwork) -> Iterator[list[Tensor]]:
     """Context manager that yields the inputs of the first head."""
     seen: list[Tensor] = []
     head = tuned.network.get_submodule(tuned.head_paths[0])
-    handle = head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach()))
+    handle = head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach().flatten(1)))
     try:
         yield seen
     finally:

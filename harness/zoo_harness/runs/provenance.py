@@ -48,9 +48,7 @@ def backbone_record(backbone: Backbone, tuning: Tuning, built: nn.Module) -> Bac
 
     If no plugin declares it, ``UNREGISTERED`` replaces the plugin's names.
     """
-    registry = load_registry()
-    registered = registry.backbones.get(backbone.name) == backbone
-    plugin = registry.owner("backbone", backbone.name) if registered else None
+    plugin = load_registry().declares(backbone)
     network = backbone.network
     made_by = network.name if network.kind == "factory" else ""
     return BackboneRecord(

@@ -38,8 +38,8 @@ class FeatureLayer:
 
     ``pool`` is one of these: ``flatten`` keeps every value; ``average`` is the mean over the positions of a
     ``(B, C, H, W)`` map or over the tokens of ``(B, N, C)``; ``average_channels_last`` the mean over a ``(B, H, W, C)``
-    map; ``cls`` and ``dist`` are tokens 0 and 1 of ``(B, N, C)``. ``width`` is the length of the vector. ``skip`` is the
-    number of tokens at the start, such as class and register tokens, that the mean of ``(B, N, C)`` leaves out.
+    map; ``cls`` and ``dist`` are tokens 0 and 1 of ``(B, N, C)``. ``width`` is the length of the vector. ``skip`` is
+    the number of tokens at the start, such as class and register tokens, that the mean over tokens leaves out.
 
     >>> FeatureLayer("norm", 384, pool="cls").width
     384

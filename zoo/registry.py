@@ -246,9 +246,7 @@ class Registry:
         key = (kind, name)
         owner = self._owners.setdefault(key, plugin)
         if name in plugin.names(kind) or plugin in self._contested.get(key, []):
-            error = PluginError(
-                f"{kind} {name!r} is declared twice; the first counts", code="name-declared-twice"
-            )
+            error = PluginError(f"{kind} {name!r} is declared twice; the first counts", code="name-declared-twice")
             self._fail(plugin, error)
         elif owner is plugin:
             self._named(kind)[name] = record

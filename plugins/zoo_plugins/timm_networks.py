@@ -90,7 +90,7 @@ def derive(name: str) -> Backbone:
     return Backbone(
         name=f"timm:{name}",
         title=f"timm {name}",
-        weights=_weights(name, config),
+        weights=_weights(config),
         architecture=TimmArchitecture(name),
         unfreeze=_unfrozen(name, network, before),
         head=made[0] if len(made) == 1 else DualHead(cls=made[0], dist=made[1]),
@@ -247,7 +247,7 @@ def _holds_layers(module: nn.Module) -> bool:
     return len(layers) > 1 and not isinstance(module, nn.ModuleList)
 
 
-def _weights(name: str, config: Any) -> WeightSource:
+def _weights(config: Any) -> WeightSource:
     """Return the weights that timm has for the name: in its own repository, or in that of the authors."""
     if config is None or not config.has_weights:
         return RandomWeights()

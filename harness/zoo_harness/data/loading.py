@@ -6,17 +6,21 @@ they are decoded; their batches are only normalised.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
+from zoo.backbone import Preprocessing
 from zoo.dataset import AS_FOUND, Dataset, DatasetRequest, ImageSplit, LoadedDataset, ReadOptions
 from zoo.errors import DataError, UsageError
 from zoo_harness.data.decoding import ImageData, select_images
 from zoo_harness.data.readable import UNREADABLE, check_columns, check_names, decode_readable, warnings_of
-from zoo_harness.data.subset import hold_out, smallest_class, subset_indices
+from zoo_harness.data.subset import balanced_order, hold_out, smallest_class, subset_indices
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.records.run import DatasetRecord, SplitRecord
 from zoo_harness.records.subset import Subset
@@ -197,3 +201,64 @@ def _choose_splits(
 
 def _missing_split(dataset: Dataset, name: str, loaded: LoadedDataset) -> str:
     return f"dataset {name!r} has no {dataset.evaluation_split!r} split here, only {', '.join(loaded.splits)}"
+
+
+@dataclass(frozen=True)
+class TrainingSplit:
+    """The training split alone, its images in an order of which every beginning is as balanced as possible.
+
+    ``labels``: (N,) class indices in that order. No other split is decoded.
+    """
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+    fingerprint: str
+    reading: tuple[str, ...]
+    warnings: tuple[str, ...]
+    _split: ImageSplit
+    _order: NDArray[np.int64]
+    _skip_unreadable: bool
+
+    def decode(self, start: int, stop: int, transform: BatchTransform) -> ImageData:
+        """Decode the images from ``start`` to ``stop`` of the order."""
+        chosen = self._order[start:stop]
+        data, _record, skipped = decode_readable(
+            self._split, chosen, self.classes, "train", transform, skip=self._skip_unreadable
+        )
+        if skipped:
+            raise DataError("images became unreadable during the ranking", code="images-unreadable", count=skipped)
+        return data
+
+    def small_pixels(self, start: int, stop: int, side: int = 32) -> NDArray[np.float32]:
+        """Return images as rows of pixels in [0, 255], (N, side * side * 3), each resized to a square."""
+        transform = BatchTransform(Preprocessing(input_size=(side, side), crop_mode="squash"))
+        data = self.decode(start, stop, transform)
+        planes, _labels = data.planes(np.arange(len(data)), torch.device("cpu"))
+        return planes.flatten(1).float().numpy()
+
+
+def load_training_split(
+    dataset: Dataset, argument: str | None, data_dir: Path | None, subset: Subset, options: ReadOptions = AS_FOUND
+) -> TrainingSplit:
+    """Load the training split of a data set without decoding it; its own evaluation split is not needed.
+
+    Unreadable images are found at the first decoding.
+    """
+    loaded = _load(dataset, argument, data_dir, options)
+    split = loaded.splits["train"]
+    order = balanced_order(split, loaded.classes, subset)
+    labels = np.asarray(split.labels)[order].astype(np.int64)
+    return TrainingSplit(
+        name=f"{dataset.name}:{argument}" if argument else dataset.name,
+        title=_title(dataset, argument),
+        classes=loaded.classes,
+        labels=labels,
+        fingerprint=hashlib.sha256(order.tobytes() + labels.tobytes()).hexdigest(),
+        reading=loaded.reading,
+        warnings=loaded.warnings,
+        _split=split,
+        _order=order,
+        _skip_unreadable=options.skip_unreadable,
+    )

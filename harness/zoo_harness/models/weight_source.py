@@ -48,4 +48,6 @@ def failures_by_plugin(backbone: Backbone, source: WeightSource) -> Iterator[Non
 
 def _origin(backbone: Backbone, source: WeightSource) -> str:
     plugin, made = load_registry().declares(backbone), type(source)
-    return f"{plugin.origin if plugin else f'module {made.__module__!r}'}: weights of {backbone.name!r}, {made.__name__}"
+    return (
+        f"{plugin.origin if plugin else f'module {made.__module__!r}'}: weights of {backbone.name!r}, {made.__name__}"
+    )

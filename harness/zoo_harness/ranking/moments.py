@@ -39,7 +39,8 @@ class Moments:
     """Float64 sums of ``z = x * scale - origin`` over N features x of width D with C classes.
 
     ``features``: (N, D), as given. ``labels``: (N,), class indices from 0 without gaps. ``sizes``: (C,). ``sums`` and
-    ``squares``: (C, D), sums of z and z^2 by class. ``gram``: (D, D), the sum of z z'; empty if N < D. ``fourth``: the sum of ``|z|^4``. ``weighted``: (D,), the sum of ``|z|^2 z``.
+    ``squares``: (C, D), sums of z and z^2 by class. ``gram``: (D, D), the sum of z z'; empty if N < D. ``fourth``: the
+    sum of ``|z|^4``. ``weighted``: (D,), the sum of ``|z|^2 z``.
     """
 
     features: Array
@@ -146,12 +147,7 @@ class Moments:
         quadratic = float(shift @ self.gram @ shift)
         cross = float(shift @ self.weighted)
         return (
-            self.fourth
-            + 4 * quadratic
-            + self.count * length**2
-            - 4 * cross
-            + 2 * length * trace
-            - 4 * length * along
+            self.fourth + 4 * quadratic + self.count * length**2 - 4 * cross + 2 * length * trace - 4 * length * along
         )
 
     def _decompose(self, shift: Array) -> Spectrum:

@@ -170,6 +170,39 @@ class LayersOptions(DataOptions, HeldOutOption, total=False):
     out: OutputFolder
 
 
+class RankOptions(TypedDict, total=False):
+    """The options of ``zoo rank`` and :func:`zoo.rank`."""
+
+    scores: Annotated[
+        str | Sequence[str] | None, Option("Scores, or all (default: those that need no seed).", metavar="A,A")
+    ]
+    sort: Annotated[str, Option("Score that orders the table and makes the tiers: si, knn or ridge.", "si")]
+    weights: Annotated[Literal["pretrained", "random"], Option("pretrained, or random for all of them.", "pretrained")]
+    per_class: Annotated[int | None, Option("Use this many training images of each class.", minimum=1)]
+    images: Annotated[int | None, Option("Use at most this many training images, classes in turn.", minimum=1)]
+    license: Annotated[
+        Sequence[str] | None, Option("Only backbones of this licence; globs; repeatable.", metavar="LICENSE")
+    ]
+    max_parameters: Annotated[
+        str | None, Option("Only backbones with at most this many parameters, such as 30M.", metavar="N")
+    ]
+    halving: Annotated[
+        bool | None,
+        Option("Drop backbones early that are worse for certain (default: above 8).", flag="--halving/--no-halving"),
+    ]
+    data_dir: Annotated[Path | None, Option("Folder that holds the data set's files, or their archive.")]
+    image_column: Annotated[str | None, Option("Column of a table that holds the images or their paths.")]
+    label_column: Annotated[str | None, Option("Column of a table that holds the labels.")]
+    split_column: Annotated[str | None, Option("Column of a table that names the split of each image.")]
+    skip_unreadable: Annotated[
+        bool, Option("Continue without the images that cannot be read.", False, "--skip-unreadable")
+    ]
+    seed: Annotated[int, Option("Seed of the subset and of random weights.", 0)]
+    device: Device
+    precision: Precision
+    out: OutputFolder
+
+
 class SeparationOptions(TypedDict, total=False):
     """The options of ``zoo si`` and :func:`zoo.score_features`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ class RankRequest(DataRequest):
 
     backbones: tuple[Backbone, ...]
     controls: bool
+    max_parameters: int | None
     scores: tuple[RankDefinition, ...]
     options: RankOptions
     command: tuple[str, ...]
@@ -54,8 +56,32 @@ def check_rank(
     if not found:
         raise UsageError("no backbone is left to rank; check --license", code="nothing-to-rank")
     return RankRequest(
-        **vars(data), backbones=found, controls=not backbones, scores=scores, options=options, command=command
+        **vars(data),
+        backbones=found,
+        max_parameters=_number(options["max_parameters"]),
+        controls=not backbones,
+        scores=scores,
+        options=options,
+        command=command,
     )
+
+
+def _number(text: str | None) -> int | None:
+    """Return the number that text such as ``30M`` means.
+
+    >>> _number("30M"), _number("1.5B"), _number("400000")
+    (30000000, 1500000000, 400000)
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kKmMbBgG]?)", str(text).strip())
+    if found is None or not float(found[1]):
+        raise UsageError(
+            f"--max-parameters is wrong: {text!r:.80}; expected a number such as 30M",
+            code="option-value",
+            option="max_parameters",
+        )
+    return round(float(found[1]) * {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}[found[2].lower()])
 
 
 def _resolved(backbones: Sequence[str | Backbone]) -> list[Backbone]:

@@ -24,6 +24,7 @@ from zoo_harness.data.loading import TrainingSplit, load_training_split
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.models.build import build_network
 from zoo_harness.models.preprocessing import resolve_preprocessing
+from zoo_harness.models.weight_source import find_local
 from zoo_harness.models.weights import load_weights
 from zoo_harness.ranking.halving import rounds_of, worse_for_certain
 from zoo_harness.ranking.hit_bits import pack_hits, unpack_hits
@@ -38,6 +39,7 @@ from zoo_harness.runs.directory import claim_folder
 from zoo_harness.runs.rank_request import RankRequest
 from zoo_harness.runs.reporter import Reporter
 from zoo_harness.util.atomic_files import write_text
+from zoo_harness.util.byte_sizes import bytes_in_words
 from zoo_harness.util.text import one_line
 
 RAW_PIXELS, RANDOM = "raw pixels", "random weights"
@@ -145,6 +147,7 @@ class _Field:
 
     def run(self) -> None:
         """Read and score the candidates in rounds."""
+        self._announce()
         seen = 0
         for images in self.rounds:
             for candidate in self._alive():
@@ -185,6 +188,30 @@ class _Field:
             failures=tuple(self.failures),
             seconds=round(seconds, 3),
         )
+
+    def _announce(self) -> None:
+        """Leave out networks that are too large, and say what must be fetched, before anything is."""
+        most = self.request.max_parameters
+        missing: list[tuple[Backbone, int]] = []
+        for candidate in list(self.candidates):
+            if candidate.backbone is None or candidate.control:
+                continue
+            absent = candidate.source.kind != "random" and find_local(candidate.backbone) is None
+            if most is None and not absent:
+                continue
+            with self._left_out_on_error(candidate):
+                network = build_network(candidate.name, candidate.backbone.network, device="meta")
+                count = sum(parameter.numel() for parameter in network.parameters())
+                if most is not None and count > most:
+                    self.candidates.remove(candidate)
+                elif absent:
+                    missing.append((candidate.backbone, count))
+        if missing:
+            licences = sorted({backbone.license or "unknown" for backbone, _count in missing})
+            size = bytes_in_words(4 * sum(count for _backbone, count in missing))
+            self.progress.log(
+                f"weights of {len(missing)} backbones are not on this machine: about {size}, under {', '.join(licences)}"
+            )
 
     def _alive(self) -> list[Candidate]:
         failed = {failure.name for failure in self.failures}

@@ -307,7 +307,7 @@ class Hub:
         clock = types.SimpleNamespace(**{**vars(time), "sleep": self.waits.append})
         patch.setattr(_http, "time", clock)
         patch.setattr(file_download, "time", clock)
-        patch.setattr("zoo_harness.hub.retry.sleep", self.waits.append)
+        patch.setattr("zoo_harness.hub.client.sleep", self.waits.append)
         huggingface_hub.close_session()  # it may know a proxy, or connections that are gone
 
     def _settings(self) -> dict[str, str]:

@@ -277,7 +277,12 @@ class Registry:
             )
 
     def _named(self, kind: Kind) -> dict[str, Any]:
-        return {"backbone": self.backbones, "dataset": self.datasets, "backbone family": self.families}[kind]
+        records: dict[Kind, dict[str, Any]] = {
+            "backbone": self.backbones,
+            "dataset": self.datasets,
+            "backbone family": self.families,
+        }
+        return records[kind]
 
     def _fail(self, plugin: Plugin, error: BaseException) -> None:
         message = explain(error)

@@ -111,12 +111,13 @@ def _watched(name: str) -> tuple[list[Call], nn.Module]:
     """Run the network with a classifier of ``CLASSES`` classes; return the calls of its modules in order of return."""
     import timm
     import torch
+    from timm.data.config import resolve_data_config
 
     with torch.device("meta"):
         network: nn.Module = timm.create_model(name, pretrained=False, num_classes=CLASSES).eval()
     if not hasattr(network, "get_classifier") or not hasattr(network, "head_hidden_size"):
         raise _refused(name, "it is an encoder without a classifier")
-    size = timm.data.resolve_model_data_config(network)["input_size"]
+    size = resolve_data_config({}, pretrained_cfg=network.pretrained_cfg)["input_size"]
     calls: list[Call] = []
     hooks = [
         module.register_forward_hook(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,11 +38,16 @@ README = Path(__file__).parents[2] / "README.md"
 TWO_HEADS = DualHead(cls=Head("head"), dist=Head("head_dist"))
 
 
-@pytest.fixture
-def distilled(tiny_resnet: Backbone) -> Backbone:
-    """DeiT-Ti: two heads."""
+@pytest.fixture(scope="module")
+def saved(tiny_resnet: Backbone, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[nn.Module, Path]]:
+    """Networks and their saved runs: one head, and the two heads of DeiT-Ti, whose mean predicts."""
     architecture = TimmArchitecture("deit_tiny_distilled_patch16_224.fb_in1k")
-    return replace(tiny_resnet, name="distilled", architecture=architecture, head=TWO_HEADS, unfreeze=("norm",))
+    distilled = replace(tiny_resnet, name="distilled", architecture=architecture, head=TWO_HEADS, unfreeze=("norm",))
+    found = {}
+    for backbone in (tiny_resnet, distilled):
+        folder = tmp_path_factory.mktemp(backbone.name)
+        found[backbone.name] = save_run(backbone, folder, predict="mean"), folder
+    return found
 
 
 @pytest.fixture
@@ -64,29 +70,28 @@ def logits(network: nn.Module, images: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", ["tiny_resnet", "distilled"])
-def test_timm_transformers_and_zoo_give_the_same_logits(
-    request: pytest.FixtureRequest, tmp_path: Path, kind: str
-) -> None:
+def test_timm_transformers_and_zoo_give_the_same_logits(saved: dict[str, tuple[nn.Module, Path]], kind: str) -> None:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-    backbone = request.getfixturevalue(kind)
-    network = save_run(backbone, tmp_path, predict="mean")
-    images = images_for(tmp_path)
+    network, folder = saved[kind]
+    images = images_for(folder)
     expected = logits(network, images)
     assert expected.shape == (2, 3)
-    assert torch.equal(logits(timm.create_model(f"local-dir:{tmp_path}", pretrained=True), images), expected)
-    theirs = AutoModelForImageClassification.from_pretrained(tmp_path)
+    assert torch.equal(logits(timm.create_model(f"local-dir:{folder}", pretrained=True), images), expected)
+    theirs = AutoModelForImageClassification.from_pretrained(folder)
     assert torch.equal(logits(theirs, images).logits, expected)
     assert theirs.config.id2label == dict(enumerate(CLASSES))
-    ours = zoo.load(tmp_path)
+    ours = zoo.load(folder)
     torch.testing.assert_close(logits(ours, images), expected, rtol=0, atol=1e-6)
-    processed = AutoImageProcessor.from_pretrained(tmp_path)(PIL.Image.fromarray(skimage.data.cat()))["pixel_values"]
+    processed = AutoImageProcessor.from_pretrained(folder)(PIL.Image.fromarray(skimage.data.cat()))["pixel_values"]
     own = ours.preprocess(torch.from_numpy(skimage.data.cat())[None])
     assert float((processed - own).abs().max()) < 1.01 / 255 / min(ours.record.settings.preprocessing.std)
 
 
-def test_two_heads_predict_by_the_runs_own_rule(distilled: Backbone, tmp_path: Path) -> None:
-    network = save_run(distilled, tmp_path, predict="cls")
+def test_two_heads_predict_by_the_runs_own_rule(saved: dict[str, tuple[nn.Module, Path]], tmp_path: Path) -> None:
+    network, folder = saved["distilled"]
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    edit_record(tmp_path, lambda record: record["settings"].update(predict="cls"))
     images = images_for(tmp_path)
     with capture(network, ["head"]) as outputs:
         mean = logits(network, images)
@@ -146,9 +151,9 @@ def test_what_the_readme_says_loads_it_does(tiny_resnet: Backbone, in_folder_wit
 
 @pytest.mark.parametrize("kind", ["tiny_resnet", "distilled"])
 def test_what_the_card_says_loads_it_does(
-    request: pytest.FixtureRequest, in_folder_with_image: Path, kind: str
+    saved: dict[str, tuple[nn.Module, Path]], in_folder_with_image: Path, kind: str
 ) -> None:
-    save_run(request.getfixturevalue(kind), in_folder_with_image, predict="mean")
+    shutil.copytree(saved[kind][1], in_folder_with_image, dirs_exist_ok=True)
     card = render_card(read_run(in_folder_with_image))
     with PIL.Image.open("image.jpg") as image:
         expected = zoo.load(in_folder_with_image).predict(image)

@@ -217,7 +217,7 @@ def test_a_file_of_another_size_is_refused_and_forgotten(hub: Hub, method: str) 
     assert content(fetch()) == TREE
 
 
-@pytest.mark.parametrize("what", ["cut", "half", 503, 429])
+@pytest.mark.parametrize("what", ["cut", "half", 503])
 @pytest.mark.parametrize(
     ("method", "path"),
     [

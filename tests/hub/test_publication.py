@@ -14,9 +14,9 @@ import pytest
 import zoo
 from zoo import Backbone, DualHead, Head, UsageError, WeightsError, ZooError
 from zoo.architecture import TimmArchitecture
-from zoo_harness.hub.publication import publish_to_folder, write_tree
+from zoo_harness.hub import publication
 from zoo_harness.records.file_names import CHECKPOINT
-from zoo_harness.records.run import FrozenPartRecord, read_run
+from zoo_harness.records.run import FrozenPartRecord, RunRecord, read_run
 from zoo_harness.util.digests import sha256_of
 
 from ..saved_runs import edit_record, save_run
@@ -42,6 +42,10 @@ def saved(tiny_resnet: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture
 def run(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "runs" / "pets"))
+
+
+def write_tree(run: Path, to: Path, *options: Any, **named: Any) -> RunRecord:
+    return publication.write_tree(run, publication.publishable(run), to, *options, **named)
 
 
 def names(folder: Path) -> list[str]:
@@ -164,8 +168,6 @@ def test_a_persons_own_text_in_the_card_stays(run: Path, tmp_path: Path) -> None
     assert (tmp_path / "theirs" / "README.md").read_text() == card + "\nWords of theirs.\n"
     with pytest.raises(UsageError, match="card in the folder: the card has no part marked as made by zoo"):
         write_tree(run, tmp_path / "unmarked", "# All mine\n")
-    write_tree(run, tmp_path / "linked", link=True)
-    assert (tmp_path / "linked" / CHECKPOINT).samefile(run / CHECKPOINT)
 
 
 # Into a folder
@@ -173,8 +175,11 @@ def test_a_persons_own_text_in_the_card_stays(run: Path, tmp_path: Path) -> None
 
 def published(run: Path, to: Path) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as tree:
-        write_tree(run, Path(tree), link=True)
-        return {change.path: change.state for change in publish_to_folder(Path(tree), to)}
+        publication.check_folder(to)
+        write_tree(run, Path(tree))
+        changes = publication.compare_with_folder(Path(tree), to)
+        publication.publish_to_folder(Path(tree), to, changes)
+        return {change.path: change.state for change in changes}
 
 
 def test_a_new_folder_appears_whole_with_copies(run: Path, tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def truncated(whole: bytes) -> list[bytes]:
 def with_flipped_bytes(whole: bytes) -> list[bytes]:
     generator = np.random.default_rng(0)
     damaged = []
-    for _case in range(200):
+    for _case in range(100):
         copy = np.frombuffer(whole, np.uint8).copy()
         copy[generator.integers(len(copy))] = generator.integers(256)
         damaged.append(copy.tobytes())

@@ -47,6 +47,12 @@ def test_batches_count_as_one_set(cloud):
     assert computed(metric) == expected(*cloud, order=3, metric="cosine", normalize=True)
 
 
+def test_labels_may_be_whole_floats_in_one_column(cloud):
+    metric = SeparationMetric()
+    metric.update(cloud[0], cloud[1][:, None].bfloat16())
+    assert computed(metric) == expected(*cloud)
+
+
 def test_reset_forgets(cloud):
     features, labels = cloud
     metric = SeparationMetric()

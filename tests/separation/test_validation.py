@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -36,9 +37,14 @@ FEATURES = [
 ]
 LABELS = [
     (np.zeros(4, dtype=int), UsageError, "array-shape", {"shape": (4,)}),
-    (np.zeros((3, 1), dtype=int), UsageError, "array-shape", {"shape": (3, 1)}),
-    (np.zeros(3), UsageError, "array-dtype", {}),
-    (np.zeros(3, dtype=bool), UsageError, "array-dtype", {}),
+    (np.zeros((1, 3), dtype=int), UsageError, "array-shape", {"shape": (1, 3)}),
+    (np.zeros((3, 2), dtype=int), UsageError, "array-shape", {"shape": (3, 2)}),
+    (np.zeros(3, dtype=complex), UsageError, "array-dtype", {}),
+    (np.array([0.0, 0.5, np.nan]), DataError, "label-fraction", {"rows": [1, 2]}),
+    (np.array([0.0, np.inf, -1.0]), DataError, "label-range", {"rows": [1]}),
+    (np.array([0.0, -1.0, 1.0]), DataError, "label-range", {"rows": [1]}),
+    (torch.tensor([255.0, 256, 0]).bfloat16(), DataError, "label-range", {"rows": [1]}),
+    (torch.tensor([2047.0, 2048, 0]).half(), DataError, "label-range", {"rows": [1]}),
     (np.array(["a", "b", "c"]), UsageError, "array-dtype", {}),
     ([0, 1, 2], UsageError, "array-type", {}),
     (np.array([0, -1, -2]), DataError, "label-range", {"rows": [1, 2]}),
@@ -58,6 +64,24 @@ def test_features_and_labels_are_refused(function, features, labels, error, code
     assert caught.value.code == code
     assert facts.items() <= caught.value.facts.items()
     assert array in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+@pytest.mark.parametrize("kind", ["?", "u1", "<i4", ">i8", "f2", "f4", "f8", "bfloat16", "float8_e4m3fn"])
+def test_labels_are_whole_numbers_of_any_type(kind, shape):
+    features, numbers = np.random.default_rng(0).normal(size=(40, 2)), np.arange(40) % 2
+    converted = torch.from_numpy(numbers).to(getattr(torch, kind)) if "float" in kind else numbers.astype(kind)
+    result = separation(features, converted.reshape(shape), references=features[:9], reference_labels=converted[:9])
+    expected = separation(features, numbers, references=features[:9], reference_labels=numbers[:9])
+    assert result.to_dict() == expected.to_dict()
+
+
+def test_a_data_frame_is_refused_with_the_way_to_its_feature_columns():
+    with pytest.raises(
+        UsageError, match=r"no array: DataFrame.*to_numpy\(\) of the columns that are features"
+    ) as caught:
+        separation(pandas.DataFrame({"x": [0.0, 1.0]}), np.arange(2))
+    assert caught.value.code == "array-type"
 
 
 def test_the_first_bad_rows_are_listed():

@@ -73,7 +73,7 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]
         elif key == "model_args":
             # timm builds the network of the record by its own default too, if an argument is missing.
             given = found.get(key, {})
-            if not isinstance(given, dict) or any(name not in value or given[name] != value[name] for name in given):
+            if not isinstance(given, dict) or not given.items() <= value.items():
                 yield _difference(key, given, value)
         elif key == "model_type" and key not in found:
             continue  # without it, as the first runs wrote it, transformers refuses the network in other words

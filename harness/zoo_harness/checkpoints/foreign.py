@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from zoo_harness.records.file_names import CHECKPOINT, RECORD, pickles
 from zoo_harness.util.text import one_line
 
+LARGEST_CONFIGURATION = 2**20  # bytes
 
-def describe_foreign(identifier: str, names: Collection[str], configuration: object, *, local: bool = False) -> str:
+
+def describe_foreign(
+    identifier: str, names: Collection[str], configuration: Path | None, *, local: bool = False
+) -> str:
     """Describe the files of a repository, or with ``local`` of a folder, and how to load them.
 
-    ``configuration`` is the content of its ``config.json``, ``None`` if it is not known.
+    ``configuration`` is the path of its ``config.json``, which may be missing or anything.
 
     >>> describe_foreign("ada/net", ["net.pth"], None)
     '(it has net.pth); its weights are in net.pth alone, a pickle, which can run any code and is never loaded'
     """
     listed = sorted(names)
     there = ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")
-    return one_line(f"(it has {there or 'nothing'}); {_advice(identifier, listed, configuration, local=local)}")
+    return one_line(f"(it has {there or 'nothing'}); {_advice(identifier, listed, _read(configuration), local=local)}")
 
 
-def _advice(identifier: str, names: list[str], configuration: object, *, local: bool) -> str:
-    known: dict[str, Any] = configuration if isinstance(configuration, dict) else {}
+def _read(path: Path | None) -> dict[str, Any]:
+    with suppress(OSError, ValueError, RecursionError):  # it is but a hint
+        if path and path.is_file() and path.stat().st_size <= LARGEST_CONFIGURATION:
+            content = json.loads(path.read_bytes())
+            return content if isinstance(content, dict) else {}
+    return {}
+
+
+def _advice(identifier: str, names: list[str], known: dict[str, Any], *, local: bool) -> str:
     if (RECORD in names and CHECKPOINT not in names) or isinstance(known.get("zoo"), dict):
         return "it seems to be half of a published run: have it published again, or fetch all of it with zoo pull"
     if (pickled := pickles(names)) and not any(name.endswith(".safetensors") for name in names):

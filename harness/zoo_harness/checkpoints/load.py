@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
-from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -14,15 +11,16 @@ from pydantic import ValidationError
 from torch import nn
 
 from zoo.architecture import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
-from zoo.errors import UsageError, WeightsError, near_misses
+from zoo.errors import UsageError, WeightsError
 from zoo.registry import load_registry
 from zoo_harness.checkpoints.config_checks import check_configuration
 from zoo_harness.checkpoints.foreign import describe_foreign
 from zoo_harness.checkpoints.loaded_model import LoadedModel
 from zoo_harness.checkpoints.save import timm_config_of
-from zoo_harness.checkpoints.tensor_checks import check_digest, check_forms, declared_forms, finite_tensors, forms_of
-from zoo_harness.models.build import build_network
+from zoo_harness.checkpoints.tensor_checks import check_digest, check_forms
+from zoo_harness.models.build import build_network, unknown_network
 from zoo_harness.models.surgery import replace_head
+from zoo_harness.models.tensor_files import check_finite, read_tensors
 from zoo_harness.records.file_names import CHECKPOINT, CONFIGURATION, RECORD
 from zoo_harness.records.run import RUN, RunRecord, read_run, record_file
 from zoo_harness.records.untrusted import check_record
@@ -39,11 +37,12 @@ def load_folder(directory: Path, device: torch.device | str = "cpu") -> LoadedMo
     check_record(record, str(found_in), checkpoint.stat().st_size, published=published)
     check_digest(checkpoint, record.checkpoint_sha256)
     empty = rebuild(record, "meta")
-    check_forms(checkpoint, declared_forms(checkpoint), forms_of(empty.state_dict()))
+    check_forms(checkpoint, empty.state_dict())
     if published:
         check_configuration(directory / CONFIGURATION, timm_config_of(empty, record))
-    network = rebuild(record)
-    network.load_state_dict(finite_tensors(checkpoint))
+    network, tensors = rebuild(record), read_tensors(checkpoint)
+    check_finite(checkpoint, tensors)
+    network.load_state_dict(tensors)
     return LoadedModel(network, record).to(device).eval()
 
 
@@ -56,13 +55,10 @@ def how_to_finish(record: RunRecord, directory: Path) -> tuple[str, str]:
 
 
 def _not_a_run(directory: Path) -> UsageError:
-    names, configuration, path = [file.name for file in directory.iterdir()], None, directory / CONFIGURATION
-    with suppress(OSError, ValueError, RecursionError):  # it is but a hint
-        if path.is_file() and path.stat().st_size < 2**20:
-            configuration = json.loads(path.read_bytes())
+    names = [file.name for file in directory.iterdir()]
     return UsageError(
         f"{directory} is not a run directory and no published checkpoint: it has neither {RUN} nor {RECORD} "
-        f"{describe_foreign(str(directory), names, configuration, local=True)}",
+        f"{describe_foreign(str(directory), names, directory / CONFIGURATION, local=True)}",
         code="not-a-run",
         path=directory,
     )
@@ -88,29 +84,22 @@ def rebuild(record: RunRecord, device: str = "cpu") -> nn.Module:
 def _architecture(record: RunRecord) -> Architecture:
     # A record is data. timm would fetch or read from "hf-hub:..." or "local-dir:...", torchvision's detectors fetch a
     # backbone, and a factory is code: only a name that is registered here, and is nothing but a name, is accepted.
+    from torchvision import models
+
     name, kind = record.backbone.network, record.backbone.network_kind
     try:
         match kind:
             case "timm":
                 return TimmArchitecture(name)
             case "torchvision":
-                return _classifier_of_torchvision(name)
+                if name not in (known := models.list_models(module=models)):  # classifiers alone
+                    raise unknown_network(record.backbone.name, "torchvision", name, known)
+                return TorchvisionArchitecture(name)
             case "factory":
                 return _declared_factory(record, FactoryArchitecture(name))
     except ValidationError as error:
         message = f"the record names a network {name!r:.80} of kind {kind}, which is no such name"
         raise WeightsError(message, code="network-name", given=name) from error
-
-
-def _classifier_of_torchvision(name: str) -> TorchvisionArchitecture:
-    from torchvision import models
-
-    if name not in (known := models.list_models(module=models)):
-        near = near_misses(name, known)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        message = f"torchvision {version('torchvision')} has no classifier {name!r:.80}{hint}"
-        raise WeightsError(message, code="network-unknown", given=name, near=near)
-    return TorchvisionArchitecture(name)
 
 
 def _declared_factory(record: RunRecord, wanted: FactoryArchitecture) -> FactoryArchitecture:

@@ -1,4 +1,4 @@
-"""Print tables and JSON on stdout: ruled tables at a terminal, plain columns in a pipe."""
+"""Print tables and JSON on stdout: ruled tables at a terminal, plain columns in a pipe; control characters escaped."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from zoo_harness.util.text import escaped
+
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
     """Print rows under column names; the columns named in ``right`` are aligned to the right."""
+    rows = [[escaped(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _print_ruled(columns, rows, right)
     else:
@@ -21,17 +24,17 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
 
 def print_json(value: object) -> None:
     """Print a value as indented JSON."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    print_lines(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_lines(*lines: str) -> None:
     """Print lines on stdout."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.write("".join(f"{escaped(line)}\n" for line in lines))
 
 
 def tell(*lines: str) -> None:
     """Print lines on stderr."""
-    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    sys.stderr.write("".join(f"{escaped(line)}\n" for line in lines))
 
 
 def warn_of(problems: Sequence[str]) -> None:

@@ -38,13 +38,11 @@ def ended_in_order() -> Iterator[None]:
         raise
 
 
-@contextmanager
-def display_for(*, quiet: bool) -> Iterator[ProgressDisplay]:
-    """Show progress; of several processes only the first one does."""
+def display_for(*, quiet: bool) -> ProgressDisplay:
+    """Return a display of progress; of several processes only the first one shows it."""
     from zoo_harness.runs.display import ProgressDisplay
 
-    with ProgressDisplay(quiet=quiet or not Processes.launched().is_main) as display:
-        yield display
+    return ProgressDisplay(quiet=quiet or not Processes.launched().is_main)
 
 
 def print_run(run: Run, *, as_json: bool, quiet: bool) -> None:

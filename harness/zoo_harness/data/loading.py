@@ -6,7 +6,6 @@ they are decoded; their batches are only normalised.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,15 +15,27 @@ import torch
 from numpy.typing import NDArray
 
 from zoo.backbone import Preprocessing
+from zoo.class_names import normalised
 from zoo.dataset import AS_FOUND, Dataset, DatasetRequest, ImageSplit, LoadedDataset, ReadOptions
 from zoo.errors import DataError, UsageError
+from zoo.image_reader import ImageReader
+from zoo.value_range import ValueRange
 from zoo_harness.data.decoding import ImageData, select_images
-from zoo_harness.data.readable import UNREADABLE, check_columns, check_names, decode_readable, warnings_of
+from zoo_harness.data.readable import (
+    UNREADABLE,
+    check_columns,
+    check_names,
+    contrast_warning,
+    decode_readable,
+    warnings_of,
+)
 from zoo_harness.data.subset import balanced_order, hold_out, smallest_class, subset_indices
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.records.run import DatasetRecord, SplitRecord
 from zoo_harness.records.subset import Subset
 from zoo_harness.util.entry_function import load_function
+
+SMALL_SIDE = 32  # pixels
 
 
 @dataclass(frozen=True)
@@ -51,28 +62,33 @@ def load_data(
     *,
     with_test: bool = False,
     options: ReadOptions = AS_FOUND,
+    value_range: ValueRange | None = None,
 ) -> RunData:
     """Load a data set, check it, take the subset and decode it.
 
     ``balanced``: the split that must have ``subset.per_class`` images of each class; the other split may have fewer,
     as many as its smallest class. ``with_test``: if the evaluation split is held out of the training split, load the
-    data set's own evaluation split as ``test``. ``options``: how the loader reads.
+    data set's own evaluation split as ``test``. ``options``: how the loader reads. ``value_range`` scales images of
+    more than 8 bits; by default it is chosen by the images of the training split.
 
     Raises :class:`~zoo.errors.DataError` for labels outside the classes, an empty class or an unreadable image, and
     :class:`~zoo.errors.UsageError` for a subset that the data set cannot provide.
     """
-    loaded = _load(dataset, argument, data_dir, options)
+    reader = ImageReader(value_range)
+    loaded = _load(dataset, DatasetRequest(argument, data_dir, options, reader))
     name = f"{dataset.name}:{argument}" if argument else dataset.name
     train, evaluation, evaluation_name = _choose_splits(dataset, name, loaded, subset)
     skipped = 0
+    flat: tuple[str, ...] = ()
 
     def decode(split: ImageSplit, called: str, must_have: str | None = None) -> tuple[ImageData, SplitRecord]:
-        nonlocal skipped
+        nonlocal skipped, flat
         indices = subset_indices(split, loaded.classes, subset, must_have)
-        data, record, unreadable = decode_readable(
-            split, indices, loaded.classes, called, transform, skip=options.skip_unreadable
+        data, record, kept = decode_readable(
+            split, indices, loaded.classes, called, transform, reader, skip=options.skip_unreadable
         )
-        skipped += unreadable
+        skipped += len(indices) - len(kept)
+        flat += contrast_warning(called, data.images)
         return data, record
 
     train_data, train_record = decode(train, "train", "training" if balanced == "train" else None)
@@ -94,7 +110,8 @@ def load_data(
                 f"{_missing_split(dataset, name, loaded)}: nothing is kept for the end, and the accuracy is that of "
                 "the images which the best epoch is chosen by",
             )
-    warnings += warnings_of(loaded, skipped)
+    warnings += (*warnings_of(loaded, skipped), *reader.warnings(), *flat)
+    settled = reader.value_range if reader.notes.deep else None
     counts = {**loaded.skipped, UNREADABLE: loaded.skipped.get(UNREADABLE, 0) + skipped}
     record = DatasetRecord(
         name=dataset.name,
@@ -109,7 +126,8 @@ def load_data(
         train=train_record,
         evaluation=evaluation_record,
         test=test_record,
-        reading=loaded.reading,
+        reading=(*loaded.reading, *reader.lines()),
+        value_range=settled and (settled.low, settled.high),
         skipped={kind: count for kind, count in counts.items() if count},
         per_class=subset.per_class,
         limit=subset.limit,
@@ -126,17 +144,17 @@ def _title(dataset: Dataset, argument: str | None) -> str:
     return f"{dataset.title} {Path(argument).expanduser().resolve().name if dataset.argument == 'PATH' else argument}"
 
 
-def _load(dataset: Dataset, argument: str | None, data_dir: Path | None, options: ReadOptions) -> LoadedDataset:
-    check_columns(dataset, options)
+def _load(dataset: Dataset, request: DatasetRequest) -> LoadedDataset:
+    check_columns(dataset, request.options)
     loader = dataset.loader
     if isinstance(loader, str):
         loader = load_function(loader, f"dataset {dataset.name!r}: loader")
-    loaded: LoadedDataset = loader(DatasetRequest(argument, data_dir, options))
+    loaded: LoadedDataset = loader(request)
     if len(loaded.classes) < 2:
         raise DataError(
             f"dataset {dataset.call!r} has {len(loaded.classes)} class(es); expected at least 2", code="class-count"
         )
-    if dataset.classes is not None and tuple(loaded.classes) != dataset.classes:
+    if dataset.classes is not None and [*map(normalised, loaded.classes)] != [*map(normalised, dataset.classes)]:
         raise DataError(
             f"classes of dataset {dataset.name!r} are wrong: {loaded.classes}; expected the declared {dataset.classes}",
             code="class-mismatch",
@@ -207,58 +225,63 @@ def _missing_split(dataset: Dataset, name: str, loaded: LoadedDataset) -> str:
 class TrainingSplit:
     """The training split alone, its images in an order of which every beginning is as balanced as possible.
 
-    ``labels``: (N,) class indices in that order. No other split is decoded.
+    ``small``: the images as squares of :data:`SMALL_SIDE` pixels. ``record``: of these. ``warnings``: for the user, as
+    ``reading`` is; no other split is decoded.
     """
 
     name: str
     title: str
     classes: tuple[str, ...]
-    labels: NDArray[np.int64]
-    fingerprint: str
+    small: ImageData
+    record: SplitRecord
     reading: tuple[str, ...]
     warnings: tuple[str, ...]
     _split: ImageSplit
     _order: NDArray[np.int64]
-    _skip_unreadable: bool
+    _reader: ImageReader
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The class of each image, (N,)."""
+        labels: NDArray[np.int64] = self.small.labels.numpy()
+        return labels
 
     def decode(self, start: int, stop: int, transform: BatchTransform) -> ImageData:
         """Decode the images from ``start`` to ``stop`` of the order."""
         chosen = self._order[start:stop]
-        data, _record, skipped = decode_readable(
-            self._split, chosen, self.classes, "train", transform, skip=self._skip_unreadable
-        )
-        if skipped:
-            raise DataError("images became unreadable during the ranking", code="images-unreadable", count=skipped)
-        return data
+        return decode_readable(self._split, chosen, self.classes, "train", transform, self._reader, skip=False)[0]
 
-    def small_pixels(self, start: int, stop: int, side: int = 32) -> NDArray[np.float32]:
-        """Return images as rows of pixels in [0, 255], (N, side * side * 3), each resized to a square."""
-        transform = BatchTransform(Preprocessing(input_size=(side, side), crop_mode="squash"))
-        data = self.decode(start, stop, transform)
-        planes, _labels = data.planes(np.arange(len(data)), torch.device("cpu"))
+    def small_pixels(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Return images as rows of pixels in [0, 255], (N, 3 * SMALL_SIDE ** 2), each resized to a square."""
+        planes, _labels = self.small.planes(np.arange(start, stop), torch.device("cpu"))
         return planes.flatten(1).float().numpy()
 
 
 def load_training_split(
     dataset: Dataset, argument: str | None, data_dir: Path | None, subset: Subset, options: ReadOptions = AS_FOUND
 ) -> TrainingSplit:
-    """Load the training split of a data set without decoding it; its own evaluation split is not needed.
+    """Load the training split of a data set; it need not have another one.
 
-    Unreadable images are found at the first decoding.
+    All images are decoded once at a small size, which finds the unreadable ones and chooses the range of values.
     """
-    loaded = _load(dataset, argument, data_dir, options)
+    reader = ImageReader(None)
+    loaded = _load(dataset, DatasetRequest(argument, data_dir, options, reader))
     split = loaded.splits["train"]
     order = balanced_order(split, loaded.classes, subset)
-    labels = np.asarray(split.labels)[order].astype(np.int64)
+    transform = BatchTransform(Preprocessing(input_size=(SMALL_SIDE, SMALL_SIDE), crop_mode="squash"))
+    small, record, kept = decode_readable(
+        split, order, loaded.classes, "train", transform, reader, skip=options.skip_unreadable
+    )
+    flat = contrast_warning("train", small.images)
     return TrainingSplit(
         name=f"{dataset.name}:{argument}" if argument else dataset.name,
         title=_title(dataset, argument),
         classes=loaded.classes,
-        labels=labels,
-        fingerprint=hashlib.sha256(order.tobytes() + labels.tobytes()).hexdigest(),
-        reading=loaded.reading,
-        warnings=loaded.warnings,
+        small=small,
+        record=record,
+        reading=(*loaded.reading, *reader.lines()),
+        warnings=(*loaded.warnings, *warnings_of(loaded, len(order) - len(kept)), *reader.warnings(), *flat),
         _split=split,
-        _order=order,
-        _skip_unreadable=options.skip_unreadable,
+        _order=kept,
+        _reader=reader,
     )

@@ -11,17 +11,20 @@ import os
 import re
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import HubError, ZooError
 from zoo_harness.hub.names import RepositoryReference
-from zoo_harness.hub.retry import TransientResponseError, causes, has_type, lost_connection, requested_wait, response_of
+
+TRANSIENT_STATUSES = (408, 429, 500, 502, 503, 504)
 
 _LOGIN = "set HF_TOKEN to a token of yours, or log in with: hf auth login"
 _MIN_TOKEN_LENGTH = 8  # a shorter text is no token, and would match in the middle of words
 _TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{8,}|(?i:bearer\s+)\S+")
+_RATE_LIMIT = re.compile(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,12})")
 
 # Code and explanation of statuses that mean the same whatever was requested.
 _BY_STATUS = {
@@ -35,6 +38,17 @@ _BY_STATUS = {
 
 class NotAHubError(Exception):
     """A response that no Hub sends: from a login page, a proxy or another server."""
+
+
+class TransientResponseError(Exception):
+    """A response with a status that a later attempt may not get."""
+
+    def __init__(self, response: Any) -> None:
+        wait = requested_wait(response)
+        asked = "" if wait is None else f" and asks to wait {ceil(wait / 60):,} minutes"
+        super().__init__(f"the Hub answered with status {response.status_code}{asked}")
+        self.response = response
+        self.server_message = response.headers.get("X-Error-Message")  # named as in the client's own errors
 
 
 @contextmanager
@@ -74,21 +88,58 @@ def without_tokens(text: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of the original cause of an error, without tokens."""
-    *_, first = causes(error)
+    *_, first = _causes(error)
     lines = (line.strip() for line in str(first).splitlines() if line.strip())
     return without_tokens(next(lines, type(first).__name__))[:300]
+
+
+def requested_wait(response: Any) -> float | None:
+    """Return the seconds that a response requests to wait, by ``RateLimit`` or ``Retry-After``."""
+    limit = _RATE_LIMIT.search(response.headers.get("RateLimit", ""))
+    limit = limit or re.match(r"(\d{1,12})", response.headers.get("Retry-After", ""))
+    return float(limit[1]) if limit else None
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether a later attempt may succeed: rate limit, server fault, or no response (connection lost, timeout)."""
+    response = response_of(error)
+    return _lost_connection(error) if response is None else response.status_code in TRANSIENT_STATUSES
+
+
+def response_of(error: BaseException) -> Any:
+    """Return the HTTP response that caused an error, ``None`` if there is none."""
+    responses = (getattr(one, "response", None) for one in _causes(error))
+    return next((response for response in responses if response is not None), None)
+
+
+def has_type(error: BaseException, *names: str) -> bool:
+    """Whether an error or one of its causes has a class of one of these names.
+
+    Names, because the client's HTTP library was renamed between releases, and its error classes kept their names.
+    """
+    return any(kind.__name__ in names for one in _causes(error) for kind in type(one).__mro__)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Iterate over an error and its explicit causes, latest first."""
+    while error is not None:
+        yield error
+        error = error.__cause__  # not __context__, which may be an earlier attempt
+
+
+def _lost_connection(error: BaseException) -> bool:
+    lost = has_type(error, "TransportError", "ConnectionError", "TimeoutError")
+    return lost and not has_type(error, "OfflineModeIsEnabled")
 
 
 def _own_token() -> str:
     # Not huggingface_hub.get_token, which may request a new one over the network.
     from huggingface_hub import constants
 
-    if given := os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN"):
-        return given.strip()
-    try:
-        return Path(constants.HF_TOKEN_PATH).read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
+    token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or ""
+    with suppress(OSError, UnicodeDecodeError):
+        token = token or Path(constants.HF_TOKEN_PATH).read_text()
+    return token.strip()
 
 
 def _without_response(error: Exception) -> tuple[str, str] | None:
@@ -97,7 +148,7 @@ def _without_response(error: Exception) -> tuple[str, str] | None:
 
     if has_type(error, "OfflineModeIsEnabled"):
         return "offline", "HF_HUB_OFFLINE is set; unset HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE)"
-    if lost_connection(error):
+    if _lost_connection(error):
         advice = "check the network and HF_ENDPOINT, and try again; uploaded files are not uploaded again"
         return "no-connection", f"no connection to the Hub ({first_line(error)}); {advice}"
     if has_type(error, "NotAHubError", "JSONDecodeError", "FileMetadataError"):
@@ -134,6 +185,6 @@ def _refusal(action: str, reference: RepositoryReference, response: Any, error: 
 
 
 def _server_message(error: BaseException) -> str:
-    messages = (getattr(one, "server_message", None) for one in causes(error))
+    messages = (getattr(one, "server_message", None) for one in _causes(error))
     words = next((message for message in messages if isinstance(message, str)), "").split()
     return f" (the Hub says: {without_tokens(' '.join(words))[:300]})" if words else ""

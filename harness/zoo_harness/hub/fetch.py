@@ -6,35 +6,25 @@ number and sizes must be plausible. Size and digest of each download must be tho
 
 from __future__ import annotations
 
-import json
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from zoo.errors import HubError, UnreachableError, WeightsError
 from zoo.reachability import why_unreachable
-from zoo_harness.checkpoints.foreign import describe_foreign
-from zoo_harness.hub.errors import NotAHubError, first_line, translate_hub_errors
+from zoo_harness.checkpoints.foreign import LARGEST_CONFIGURATION, describe_foreign
+from zoo_harness.hub.client import Retries, Say, client, hub_operation
+from zoo_harness.hub.errors import NotAHubError, first_line, is_transient
 from zoo_harness.hub.names import RepositoryReference
-from zoo_harness.hub.retry import is_transient, retry_budget, with_retries
 from zoo_harness.records.file_names import CHECKPOINT, CONFIGURATION, RECORD, is_published
 from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.byte_sizes import bytes_in_words
 from zoo_harness.util.digests import sha256_of
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
-
-Say = Callable[[str], None]
 MOST_FILES = 1_000  # that a repository may list
 MOST_CHECKPOINT_BYTES = 32 * 2**30  # the largest checkpoint of a built-in backbone has under 2
 MOST_OTHER_BYTES = 64 * 2**20  # of any other file: records, histories and plots have kilobytes
-_MOST_CONFIGURATION_BYTES = 2**20
 _REQUEST_SECONDS = 15.0
 
 
@@ -57,43 +47,12 @@ class ListedFile:
 
 @dataclass(frozen=True)
 class CommitListing:
-    """A commit of a repository, as 40 hexadecimal digits, and its files by path."""
+    """A commit of a repository, as 40 hexadecimal digits, its files by path, and the text of its card if known."""
 
     commit: str
     files: dict[str, ListedFile]
     private: bool | None
-
-
-@contextmanager
-def hub_operation(action: str, reference: RepositoryReference, say: Say) -> Iterator[None]:
-    """Context manager for requests to the Hub: bounded retries, progress bars on a terminal, plain errors."""
-    bars = nullcontext() if sys.stderr.isatty() else without_bars()
-    with translate_hub_errors(action, reference), retry_budget(say), bars:
-        yield
-
-
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """Context manager that hides the progress bars of the Hub's client."""
-    from huggingface_hub import utils
-
-    were_on = not utils.are_progress_bars_disabled()  # type: ignore[attr-defined]  # re-exported without "as"
-    if were_on:
-        utils.disable_progress_bars()  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        if were_on:
-            utils.enable_progress_bars()  # type: ignore[attr-defined]
-
-
-def client() -> HfApi:
-    """Return the Hub's client; it finds the token itself (``HF_TOKEN`` or the Hub's login)."""
-    from huggingface_hub import HfApi
-
-    from zoo._version import __version__
-
-    return HfApi(library_name="blockzoo", library_version=__version__)
+    card: str | None = None
 
 
 def list_commit(reference: RepositoryReference, revision: str | None = None) -> CommitListing:
@@ -125,47 +84,42 @@ def fetch_snapshot(reference: RepositoryReference, say: Say) -> Path:
 
     if obstacle := why_unreachable(constants.ENDPOINT):
         return _find_in_cache(reference, obstacle, say)
-    with hub_operation("fetch", reference, say):
+    with hub_operation("fetch", reference, say) as retried:
         try:
-            listing = with_retries(lambda: list_commit(reference, reference.revision))
+            listing = retried(lambda: list_commit(reference, reference.revision))
         except Exception as error:
             # A missing or refused repository must not silently become an older copy of it.
             if not is_transient(error):
                 raise
             return _find_in_cache(reference, first_line(error), say)
-        return _fetch(reference, listing, say)
+        return _fetch(reference, listing, retried, say)
 
 
 def _find_in_cache(reference: RepositoryReference, reason: str, say: Say) -> Path:
-    from huggingface_hub import constants
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import constants, try_to_load_from_cache
 
-    def cached(name: str) -> Path:
-        return Path(client().hf_hub_download(reference.id, name, revision=reference.revision, local_files_only=True))
-
-    try:
-        folder = cached(RECORD).parent
-        cached(CHECKPOINT)
-    except LocalEntryNotFoundError:
+    needed = (RECORD, CHECKPOINT)
+    found = [try_to_load_from_cache(reference.id, name, revision=reference.revision) for name in needed]
+    paths = [Path(path) for path in found if isinstance(path, str)]
+    if len(paths) < len(needed):
         tried = [("Hub", reason), (f"Hub cache {constants.HF_HUB_CACHE}", "not there")]
         advice = "connect to the network, and unset HF_HUB_OFFLINE, or try again later"
-        raise UnreachableError(str(reference), tried, advice) from None
+        raise UnreachableError(str(reference), tried, advice)
+    folder = paths[0].parent
     say(f"{reference}: commit {folder.name}, from the Hub's cache ({reason})")
     return folder
 
 
-def _fetch(reference: RepositoryReference, listing: CommitListing, say: Say) -> Path:
+def _fetch(reference: RepositoryReference, listing: CommitListing, retried: Retries, say: Say) -> Path:
     from huggingface_hub import try_to_load_from_cache
 
     commit, wanted = listing.commit, _published_files(reference, listing)
     new = [name for name in wanted if not isinstance(try_to_load_from_cache(reference.id, name, revision=commit), str)]
     size = bytes_in_words(sum(wanted[name].size for name in new))
-    say(
-        f"{reference}: commit {commit}, "
-        + (f"fetching {len(new)} files, {size}" if new else "in the Hub's cache already")
-    )
+    download = f"fetching {len(new)} files, {size}" if new else "in the Hub's cache already"
+    say(f"{reference}: commit {commit}, {download}")
     folder = Path(
-        with_retries(lambda: client().snapshot_download(reference.id, revision=commit, allow_patterns=list(wanted)))
+        retried(lambda: client().snapshot_download(reference.id, revision=commit, allow_patterns=list(wanted)))
     )
     for name in new:
         _verify(reference, folder / name, wanted[name])
@@ -185,20 +139,24 @@ def _published_files(reference: RepositoryReference, listing: CommitListing) -> 
     if missing := [name for name in (RECORD, CHECKPOINT) if name not in wanted]:
         raise HubError(_not_published(reference, missing, listing), repository=reference.id, code="not-published")
     for name, file in wanted.items():
-        most = MOST_CHECKPOINT_BYTES if name == CHECKPOINT else MOST_OTHER_BYTES
-        if file.size > most:
-            size, limit = bytes_in_words(file.size), bytes_in_words(most)
-            message = f"{reference} declares {name} of {size}; expected at most {limit}"
-            raise HubError(message, repository=reference.id, code="file-too-large")
+        check_size(reference, name, file)
     return wanted
+
+
+def check_size(reference: RepositoryReference, name: str, file: ListedFile) -> None:
+    """Raise :class:`~zoo.errors.HubError` for a file that is too large to be one of a published run."""
+    most = MOST_CHECKPOINT_BYTES if name == CHECKPOINT else MOST_OTHER_BYTES
+    if file.size > most:
+        size, limit = bytes_in_words(file.size), bytes_in_words(most)
+        message = f"{reference} declares {name} of {size}; expected at most {limit}"
+        raise HubError(message, repository=reference.id, code="file-too-large")
 
 
 def _not_published(reference: RepositoryReference, missing: list[str], listing: CommitListing) -> str:
     configuration, file = None, listing.files.get(CONFIGURATION)
-    if file and file.size <= _MOST_CONFIGURATION_BYTES and any(name.endswith(".safetensors") for name in listing.files):
-        with suppress(OSError, ValueError, RecursionError):  # it is but a hint
-            path = client().hf_hub_download(reference.id, CONFIGURATION, revision=listing.commit)
-            configuration = json.loads(Path(path).read_bytes())
+    if file and file.size <= LARGEST_CONFIGURATION and any(name.endswith(".safetensors") for name in listing.files):
+        with suppress(OSError, ValueError):  # it is but a hint
+            configuration = Path(client().hf_hub_download(reference.id, CONFIGURATION, revision=listing.commit))
     return (
         f"{reference} is not a run that zoo published: it has no {' and no '.join(missing)} "
         f"{describe_foreign(reference.id, listing.files, configuration)}"

@@ -9,26 +9,18 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from zoo.errors import UsageError, ZooError
 from zoo_harness.hub.names import RepositoryReference, parse_reference
 
-if TYPE_CHECKING:
-    from zoo_harness.records.run import RunRecord
-
 
 @dataclass(frozen=True)
 class CheckpointPlace:
-    """The folder of a checkpoint, and the repository it was fetched from, ``None`` for a local folder."""
+    """The folder of a checkpoint; the repository and the commit that it was fetched from, ``None`` if it is local."""
 
     path: Path
     reference: RepositoryReference | None = None
-
-    @property
-    def commit(self) -> str | None:
-        """The commit that the folder holds, ``None`` for a local folder."""
-        return None if self.reference is None else self.path.name
+    commit: str | None = None
 
 
 def names_a_checkpoint(text: str) -> bool:
@@ -69,16 +61,15 @@ def find_checkpoint(named: str | Path, say: Callable[[str], None] = lambda _line
         from zoo_harness.hub.fetch import fetch_snapshot
 
         reference = parse_reference(named)
-        return CheckpointPlace(fetch_snapshot(reference, say), reference)
+        snapshot = fetch_snapshot(reference, say)
+        return CheckpointPlace(snapshot, reference, snapshot.name)
     except ZooError as error:  # the name may be a misspelt folder
         error.args = (f"there is no folder {named!r} here; {error}",)
         raise
 
 
-def pull_checkpoint(
-    repository: str, to: str | Path | None, say: Callable[[str], None]
-) -> tuple[RunRecord, CheckpointPlace, Path]:
-    """Fetch a checkpoint, load it, run it once, and copy it to ``to``; return its record, place and folder.
+def pull_checkpoint(repository: str, to: str | Path | None, say: Callable[[str], None]) -> tuple[Path, str | None]:
+    """Fetch a checkpoint, load it, run it once, and copy it to ``to``; return its folder and the commit.
 
     ``to`` must not exist or be empty; it appears whole after all checks, or not at all. Raises a
     :class:`~zoo.errors.ZooError` if the repository cannot be fetched, and :class:`~zoo.errors.WeightsError` if the
@@ -94,16 +85,16 @@ def pull_checkpoint(
     from zoo_harness.records.file_names import CHECKPOINT, is_published
     from zoo_harness.util.atomic_files import create_folder
 
-    place = CheckpointPlace(fetch_snapshot(reference, say), reference)
-    model = load_folder(place.path)
+    snapshot = fetch_snapshot(reference, say)
+    model = load_folder(snapshot)
     model.check_that_it_runs()
     say(f"{reference}: digest, names, types and shapes of all tensors are those of its record, and it runs")
     if target is not None:
         with translate_hub_errors("fetch", reference):
-            create_folder(target, {file.name: file for file in place.path.iterdir() if is_published(file.name)})
+            create_folder(target, {file.name: file for file in snapshot.iterdir() if is_published(file.name)})
         assert model.record.checkpoint_sha256 is not None  # noqa: S101 - it has been loaded
         check_digest(target / CHECKPOINT, model.record.checkpoint_sha256)
-    return model.record, place, target or place.path
+    return target or snapshot, snapshot.name
 
 
 def _check_target(to: Path) -> None:

@@ -7,27 +7,18 @@ plots. The record is the run's own, without the folders of this machine. The tra
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel
 
-from zoo.errors import UsageError, WeightsError
+from zoo.errors import UsageError
 from zoo_harness.checkpoints.load import how_to_finish
+from zoo_harness.checkpoints.tensor_checks import check_digest
 from zoo_harness.hub.fetch import ListedFile
-from zoo_harness.records.file_names import (
-    CARD,
-    CHECKPOINT,
-    CONFIGURATION,
-    CONFUSION,
-    HISTORY,
-    PLOTS,
-    RECORD,
-    SAMPLES,
-    is_published,
-)
+from zoo_harness.records.file_names import CARD, CHECKPOINT, CONFIGURATION, CONFUSION, HISTORY, PLOTS, RECORD, SAMPLES
 from zoo_harness.records.run import RunRecord, read_run
 from zoo_harness.reports.card_merge import merged_card, read_card
 from zoo_harness.reports.wording import command_without_folders, without_folders
@@ -52,31 +43,25 @@ class Change:
 
 def write_tree(
     run: Path,
+    record: RunRecord,
     to: Path,
     old_card: str | None = None,
     repository: str | None = None,
     *,
     samples: bool | None = None,
-    link: bool = False,
 ) -> RunRecord:
-    """Write the published files of a finished run into an empty folder, and return the published record.
+    """Write the published files of a :func:`publishable` run into an empty folder, and return the published record.
 
-    ``old_card`` is the card at the destination; a person's text in it is preserved, or that in the run's card if it is
-    ``None``. ``repository`` is the destination, for the code in the card. ``samples`` includes the grid of images;
-    ``None`` includes it unless the images are the user's own. ``link`` links to the checkpoint instead of copying it.
-
-    Raises :class:`~zoo.errors.UsageError` for an unfinished run, :class:`~zoo.errors.WeightsError` for a checkpoint
-    that was changed after the run.
+    The checkpoint becomes a link. ``old_card`` is the card at the destination; a person's text in it is preserved, or
+    that in the run's card if it is ``None``. ``repository`` is the destination, for the code in the card. ``samples``
+    includes the grid of images; ``None`` includes it unless the images are the user's own. Raises
+    :class:`~zoo.errors.UsageError` for a card that cannot be merged.
     """
-    record = publishable(run)
     hidden = samples is False or (samples is None and of_own_images(record))
     plots = tuple(name for name in record.plots if (run / name).is_file() and not (hidden and name == SAMPLES))
-    record = without_local_folders(record.model_copy(update={"plots": plots}))
+    record = _without_local_folders(record.model_copy(update={"plots": plots}))
     to.mkdir(parents=True, exist_ok=True)
-    if link:
-        (to / CHECKPOINT).symlink_to((run / CHECKPOINT).resolve())
-    else:
-        shutil.copyfile(run / CHECKPOINT, to / CHECKPOINT)
+    (to / CHECKPOINT).symlink_to((run / CHECKPOINT).resolve())
     for name in (CONFIGURATION, HISTORY, *_files_named_in_card(record), *plots):
         if (run / name).is_file() and (run / name).stat().st_size:
             shutil.copyfile(run / name, to / name)
@@ -92,7 +77,11 @@ def of_own_images(record: RunRecord) -> bool:
 
 
 def publishable(run: Path) -> RunRecord:
-    """Return the record of a run that can be published; raise the errors of :func:`write_tree`."""
+    """Return the record of a run that can be published.
+
+    Raises :class:`~zoo.errors.UsageError` for an unfinished run, :class:`~zoo.errors.WeightsError` for a checkpoint
+    that was changed after the run.
+    """
     record = read_run(run)
     if record.status != "finished":
         progress, resume = how_to_finish(record, run)
@@ -107,13 +96,7 @@ def publishable(run: Path) -> RunRecord:
     for name in record.plots:
         if (run / name).is_file() and not (run / name).read_bytes().startswith(_PNG):
             raise UsageError(f"{run / name} is not a PNG image; it is not published", code="not-png", path=run / name)
-    if (found := sha256_of(run / CHECKPOINT)) != record.checkpoint_sha256:
-        raise WeightsError(
-            f"{run / CHECKPOINT}: SHA-256 is {found}, the run wrote {record.checkpoint_sha256}; "
-            "it was changed after the run and is not published",
-            code="checkpoint-changed",
-            path=run / CHECKPOINT,
-        )
+    check_digest(run / CHECKPOINT, record.checkpoint_sha256)
     return record
 
 
@@ -122,25 +105,22 @@ def _files_named_in_card(record: RunRecord) -> list[str]:
     return [*history, *([CONFUSION] if record.results.confusion is not None else [])]
 
 
-def without_local_folders(record: RunRecord) -> RunRecord:
+def _without_local_folders(record: RunRecord) -> RunRecord:
     """Return the record with each path of this machine reduced to its last part."""
+
+    def shortened(part: _Model, *names: str) -> _Model:
+        texts = {name: getattr(part, name) for name in names}
+        return part.model_copy(update={name: text and without_folders(text) for name, text in texts.items()})
+
     # Not in all texts: a class may have a name such as "/m/01g317".
-    results = record.results
-    if results.frozen_part is not None:
-        results = results.model_copy(update={"frozen_part": _freed(results.frozen_part, "reason", "place")})
-    return record.model_copy(
-        update={
-            "command": command_without_folders(record.command),
-            "weights": _freed(record.weights, "source", "filename"),
-            "dataset": _freed(record.dataset, "argument", "source", "title", "subset"),
-            "results": results,
-        }
-    )
-
-
-def _freed(part: _Model, *names: str) -> _Model:
-    texts = {name: getattr(part, name) for name in names}
-    return part.model_copy(update={name: text and without_folders(text) for name, text in texts.items()})
+    results, frozen = record.results, record.results.frozen_part
+    parts = {
+        "command": command_without_folders(record.command),
+        "weights": shortened(record.weights, "source", "filename"),
+        "dataset": shortened(record.dataset, "argument", "source", "title", "subset"),
+        "results": results.model_copy(update={"frozen_part": frozen and shortened(frozen, "reason", "place")}),
+    }
+    return record.model_copy(update=parts)
 
 
 def _card(run: Path, record: RunRecord, old: str | None, repository: str | None) -> str:
@@ -158,25 +138,19 @@ def _card(run: Path, record: RunRecord, old: str | None, repository: str | None)
 
 def compare(tree: Path, there: Mapping[str, ListedFile]) -> list[Change]:
     """Compare a tree with a destination: each file of the tree, then the stale files of an earlier run."""
-    names = sorted(path.name for path in tree.iterdir())
-    stale = sorted(name for name in there if name in _OPTIONAL and name not in names)
-    changes = [_change(tree / name, there.get(name)) for name in names]
+    changes = []
+    for path in sorted(tree.iterdir()):
+        listed, sha256 = there.get(path.name), sha256_of(path)
+        state: State = "new" if listed is None else "same" if listed.matches(path, sha256) else "changed"
+        changes.append(Change(path.name, path.stat().st_size, sha256, state))
+    stale = sorted(name for name in there if name in _OPTIONAL and not (tree / name).exists())
     return [*changes, *(Change(name, None, None, "deleted") for name in stale)]
 
 
-def _change(path: Path, listed: ListedFile | None) -> Change:
-    size, sha256 = path.stat().st_size, sha256_of(path)
-    state: State = "new" if listed is None else "same" if listed.matches(path, sha256) else "changed"
-    return Change(path.name, size, sha256, state)
-
-
 def compare_with_folder(tree: Path, to: Path) -> list[Change]:
-    """Compare a tree with a folder.
-
-    Raises :class:`~zoo.errors.UsageError` for a folder with other content than a published run.
-    """
-    check_folder(to)
-    files = [path for path in to.iterdir() if path.is_file() and is_published(path.name)] if to.is_dir() else []
+    """Compare a tree with a folder that :func:`check_folder` accepts."""
+    names = {*_OPTIONAL, *(path.name for path in tree.iterdir())}
+    files = [to / name for name in names if (to / name).is_file()]
     return compare(tree, {path.name: ListedFile(path.stat().st_size, sha256_of(path)) for path in files})
 
 
@@ -190,16 +164,14 @@ def check_folder(to: Path) -> None:
         raise UsageError(message, code="not-a-folder", option="to", path=to)
 
 
-def publish_to_folder(tree: Path, to: Path) -> list[Change]:
-    """Copy ``tree`` to a folder and return the changes; files that are not of a run stay.
+def publish_to_folder(tree: Path, to: Path, changes: Iterable[Change]) -> None:
+    """Bring a folder to the content of ``tree``; files that are not of a run stay.
 
-    A new folder appears whole; in an existing one each file is replaced whole, the record last. Raises the errors of
-    :func:`compare_with_folder`.
+    A new folder appears whole; in an existing one each file is replaced whole, the record last.
     """
-    changes = compare_with_folder(tree, to)
     if not to.exists() or not any(to.iterdir()):
-        create_folder(to, {change.path: tree / change.path for change in changes})
-        return changes
+        create_folder(to, {path.name: path for path in tree.iterdir()})
+        return
     # The record last, because it promises the other files.
     for change in sorted(changes, key=lambda change: change.path == RECORD):
         if change.state == "deleted":
@@ -207,4 +179,3 @@ def publish_to_folder(tree: Path, to: Path) -> list[Change]:
         elif change.state != "same":
             with replacing(to / change.path) as temporary:
                 shutil.copyfile(tree / change.path, temporary)
-    return changes

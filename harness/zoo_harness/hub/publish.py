@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import UsageError, ZooError
-from zoo_harness.hub.fetch import without_bars
+from zoo_harness.hub import publication
+from zoo_harness.hub.client import Say, without_bars
+from zoo_harness.hub.fetch import CommitListing
 from zoo_harness.hub.names import RepositoryReference, means_a_path, parse_reference
-from zoo_harness.hub.publication import (
-    Change,
-    check_folder,
-    compare,
-    compare_with_folder,
-    of_own_images,
-    publish_to_folder,
-    publishable,
-    write_tree,
-)
 from zoo_harness.hub.round_trip import Check, verify_tree
-from zoo_harness.hub.upload import RepositoryState, inspect_repository, require_token, send_tree, tag_of
+from zoo_harness.hub.upload import inspect_repository, require_token, send_tree, tag_of
 from zoo_harness.records.file_names import SAMPLES
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import PublishOptions
@@ -31,8 +22,6 @@ from zoo_harness.records.run import RunRecord
 from zoo_harness.reports.card_merge import read_card
 from zoo_harness.reports.wording import percent
 from zoo_harness.util.text import one_line
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -46,7 +35,7 @@ class Publication:
     place: str
     dry_run: bool
     changed: bool
-    files: tuple[Change, ...]
+    files: tuple[publication.Change, ...]
     checks: tuple[Check, ...]
     details: dict[str, str | None]
 
@@ -85,59 +74,53 @@ def _check_options(to: str, options: PublishOptions, *, to_folder: bool) -> None
 
 
 def _to_folder(run: Path, tree: Path, to: Path, options: PublishOptions, say: Say) -> Publication:
-    check_folder(to)
-    record = publishable(run)
-    checks = _build(run, tree, record, read_card(to), None, options, say)
-    dry_run = options["dry_run"]
-    files = compare_with_folder(tree, to) if dry_run else publish_to_folder(tree, to)
+    publication.check_folder(to)
+    record, dry_run = publication.publishable(run), options["dry_run"]
+    checks = _build(run, record, tree, read_card(to), None, options["samples"], say)
+    files = publication.compare_with_folder(tree, to)
+    if not dry_run:
+        publication.publish_to_folder(tree, to, files)
     changed = not dry_run and any(change.state != "same" for change in files)
     return Publication(str(to), dry_run, changed, tuple(files), checks, {"folder": str(to)})
 
 
 def _to_hub(run: Path, tree: Path, reference: RepositoryReference, options: PublishOptions, say: Say) -> Publication:
-    record, dry_run, create_pr = publishable(run), options["dry_run"], options["create_pr"]
+    record, dry_run, create_pr = publication.publishable(run), options["dry_run"], options["create_pr"]
     if not dry_run:
         require_token()
-    state = _inspect(reference, say, tolerant=dry_run)
-    checks = _build(run, tree, record, state.card, reference.id, options, say)
-    files, tag = tuple(compare(tree, state.listing.files if state.listing else {})), tag_of(record)
+    there = _inspect(reference, say, tolerant=dry_run)
+    card = there.card if there else None
+    checks = _build(run, record, tree, card, reference.id, options["samples"], say)
+    files, tag = tuple(publication.compare(tree, there.files if there else {})), tag_of(record)
     if dry_run:
         details = {"repository": reference.id, "tag": None if create_pr else tag}
         return Publication(reference.id, True, False, files, checks, details)
     message, private = options["message"] or _message(record), options["private"]
-    sent = send_tree(tree, state, tag=tag, message=message, private=private, create_pr=create_pr, say=say)
+    sent = send_tree(tree, reference, there, tag=tag, message=message, private=private, create_pr=create_pr, say=say)
     details = {name: value for name, value in asdict(sent).items() if name != "changed"}
     return Publication(sent.pull_request or sent.url, False, sent.changed, files, checks, details)
 
 
-def _inspect(reference: RepositoryReference, say: Say, *, tolerant: bool) -> RepositoryState:
+def _inspect(reference: RepositoryReference, say: Say, *, tolerant: bool) -> CommitListing | None:
     try:
-        state = inspect_repository(reference, say)
+        found = inspect_repository(reference, say)
     except ZooError as error:
         if not tolerant:
             raise
         say(f"not compared with the repository: {error}")
-        return RepositoryState(reference)
-    found = state.listing
+        return None
     kind = "private" if found and found.private else "public"
     say(f"{reference}: {f'{kind}, at commit {found.commit}' if found else 'not there yet'}")
-    return state
+    return found
 
 
 def _build(
-    run: Path,
-    tree: Path,
-    record: RunRecord,
-    card: str | None,
-    repository: str | None,
-    options: PublishOptions,
-    say: Say,
+    run: Path, record: RunRecord, tree: Path, card: str | None, repository: str | None, samples: bool | None, say: Say
 ) -> tuple[Check, ...]:
     """Write the tree of a run, and check that each library loads it."""
-    samples = options["samples"]
-    if samples is None and of_own_images(record) and SAMPLES in record.plots:
+    if samples is None and publication.of_own_images(record) and SAMPLES in record.plots:
         say(f"{SAMPLES} is not published, because it shows images of your own; --samples publishes it")
-    write_tree(run, tree, card, repository, samples=samples, link=True)
+    publication.write_tree(run, record, tree, card, repository, samples=samples)
     checks = verify_tree(tree, run)
     for check in checks:
         say(f"{check.loader}: {check.result}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.errors import WeightsError, ZooError
 from zoo_harness.checkpoints.load import load_folder
@@ -25,7 +25,7 @@ from zoo_harness.checkpoints.loaded_model import LoadedModel
 from zoo_harness.records.file_names import CONFIGURATION
 
 # Differences by rounding, if another library computes the same steps in another order.
-_RELATIVE, _ABSOLUTE = 1e-4, 1e-4
+_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -48,26 +48,24 @@ def verify_tree(tree: Path, run: Path) -> list[Check]:
     if loaded.classes != own.classes:
         raise _fault("zoo.load", "gives other classes than the run")
     images = own.preprocess(photographs)
-    checks = [_same("zoo.load", _logits(own, images), _logits(loaded, images))]
+    checks = [Check("zoo.load", _compare("zoo.load", _logits(own, images), _logits(loaded, images)))]
     # The other loaders average the logits of two heads, whatever the run's own rule.
     expected = _logits(own.network, images)
     loaders: dict[str, Callable[[str], Tensor]] = {
         "timm": lambda _loader: _by_timm(tree, images),
         "transformers": lambda loader: _by_transformers(tree, own, images, photographs, loader),
     }
-    for name, logits in loaders.items():
+    for name, load in loaders.items():
         if find_spec(name) is None:
             checks.append(Check(name, "not installed, so not tried"))
             continue
         loader = f"{name} {version(name)}"
         if own.record.loads_in_timm:
-            with _loading_with(loader):
-                found = logits(loader)
-            checks.append(_same(loader, expected, found))
+            checks.append(Check(loader, _compare(loader, expected, _load(loader, load))))
         else:
             # The configuration of an earlier run has no message for transformers.
-            named = name == "timm" or "model_type" in json.loads((tree / CONFIGURATION).read_bytes())
-            checks.append(_refused(loader, logits, by_name=named))
+            by_name = name == "timm" or "model_type" in json.loads((tree / CONFIGURATION).read_bytes())
+            checks.append(Check(loader, _refuse(loader, load, by_name=by_name)))
     return checks
 
 
@@ -90,53 +88,49 @@ def _by_transformers(tree: Path, own: LoadedModel, images: Tensor, photographs: 
     level = 1.01 / 255 / min(own.record.settings.preprocessing.std)
     if processed.shape != images.shape or float((processed - images.cpu()).abs().max()) > level:
         raise _fault(loader, "prepares images otherwise than the run did")
-    with torch.inference_mode():
-        logits: Tensor = loaded(images).logits
-    return logits
+    return _logits(lambda batch: loaded(batch).logits, images)
 
 
-def _refused(loader: str, logits: Callable[[str], Tensor], *, by_name: bool) -> Check:
+@torch.inference_mode()
+def _logits(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    return network(images)
+
+
+def _load(loader: str, load: Callable[[str], Tensor]) -> Tensor:
     try:
-        logits(loader)
-    except (RuntimeError, ValueError) as error:
-        if not by_name:
-            return Check(loader, "refuses it, as a network that it does not know")
-        if "zoo.load" in str(error):
-            return Check(loader, "refuses it by name, as it must")
-        raise _fault(loader, f"fails without naming zoo.load: {error}") from error
-    raise _fault(loader, "loads a network that it does not know, with a random head")
-
-
-def _logits(network: nn.Module, images: Tensor) -> Tensor:
-    with torch.inference_mode():
-        result: Tensor = network(images)
-    return result
-
-
-def _same(loader: str, expected: Tensor, found: Tensor) -> Check:
-    if found.shape != expected.shape:
-        raise _fault(loader, f"gives logits of shape {tuple(found.shape)} instead of {tuple(expected.shape)}")
-    if torch.equal(found, expected):
-        return Check(loader, "same logits, bit for bit")
-    largest = float((found - expected).abs().max())
-    if not torch.allclose(found, expected, rtol=_RELATIVE, atol=_ABSOLUTE):
-        raise _fault(loader, f"gives other logits than the run's network, by up to {largest:.3g}")
-    return Check(loader, f"same logits within {largest:.1e}")
-
-
-def _fault(loader: str, fault: str) -> WeightsError:
-    return WeightsError(f"{loader} {fault}; nothing was published", code="round-trip", loader=loader, fault=fault)
-
-
-@contextlib.contextmanager
-def _loading_with(loader: str) -> Iterator[None]:
-    try:
-        yield
+        return load(loader)
     except ZooError:
         raise
     except Exception as error:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise _fault(loader, f"cannot load the tree: {first:.300}") from error
+
+
+def _refuse(loader: str, load: Callable[[str], Tensor], *, by_name: bool) -> str:
+    try:
+        load(loader)
+    except (RuntimeError, ValueError) as error:
+        if not by_name:
+            return "refuses it, as a network that it does not know"
+        if "zoo.load" in str(error):
+            return "refuses it by name, as it must"
+        raise _fault(loader, f"fails without naming zoo.load: {error}") from error
+    raise _fault(loader, "loads a network that it does not know, with a random head")
+
+
+def _compare(loader: str, expected: Tensor, found: Tensor) -> str:
+    if found.shape != expected.shape:
+        raise _fault(loader, f"gives logits of shape {tuple(found.shape)} instead of {tuple(expected.shape)}")
+    if torch.equal(found, expected):
+        return "same logits, bit for bit"
+    largest = float((found - expected).abs().max())
+    if not torch.allclose(found, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
+        raise _fault(loader, f"gives other logits than the run's network, by up to {largest:.3g}")
+    return f"same logits within {largest:.1e}"
+
+
+def _fault(loader: str, fault: str) -> WeightsError:
+    return WeightsError(f"{loader} {fault}; nothing was published", code="round-trip", loader=loader, fault=fault)
 
 
 @contextlib.contextmanager

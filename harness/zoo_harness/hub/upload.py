@@ -2,35 +2,26 @@
 
 Because the commit names its parent, the Hub refuses it if somebody else has changed the repository meanwhile. The
 client uploads no file that the Hub has already, so an interrupted upload resumes, and publishing a run again changes
-nothing. ``upload_folder`` is not used, because it splits an upload into several commits.
+nothing. ``upload_folder`` is not used, because with ``hf_xet`` it splits an upload into several commits.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo.errors import HubError
-from zoo_harness.hub.errors import translate_hub_errors
-from zoo_harness.hub.fetch import MOST_OTHER_BYTES, CommitListing, Say, client, hub_operation, list_commit
+from zoo_harness.hub.client import Retries, Say, client, hub_operation
+from zoo_harness.hub.errors import has_type, response_of, translate_hub_errors
+from zoo_harness.hub.fetch import CommitListing, check_size, list_commit
 from zoo_harness.hub.names import RepositoryReference
 from zoo_harness.hub.publication import compare
-from zoo_harness.hub.retry import has_type, response_of, with_retries
 from zoo_harness.records.file_names import CARD
 from zoo_harness.records.run import RunRecord
 
 _MAX_PULL_REQUESTS = 5
-
-
-@dataclass(frozen=True)
-class RepositoryState:
-    """A repository as it was inspected: its last commit, ``None`` if it is missing, and the text of its card."""
-
-    reference: RepositoryReference
-    listing: CommitListing | None = None
-    card: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,13 +36,27 @@ class UploadResult:
     changed: bool
 
 
-def inspect_repository(reference: RepositoryReference, say: Say = lambda _line: None) -> RepositoryState:
-    """Return the present state of a repository, and change nothing; ``say`` receives a line for each retry.
+def inspect_repository(reference: RepositoryReference, say: Say = lambda _line: None) -> CommitListing | None:
+    """Return the last commit of a repository with its card, ``None`` if there is no such repository; change nothing.
 
-    Raises :class:`~zoo.errors.HubError` if the Hub refuses or cannot be reached.
+    ``say`` receives a line for each retry. Raises :class:`~zoo.errors.HubError` if the Hub refuses or is out of reach.
     """
-    with hub_operation("inspect", reference, say):
-        return _inspect(reference)
+    from huggingface_hub import get_token
+
+    with hub_operation("inspect", reference, say) as retried:
+        try:
+            listing = retried(lambda: list_commit(reference))
+        except Exception as error:
+            # Without a token the Hub gives the same answer for private repositories.
+            missing = has_type(error, "RepositoryNotFoundError") and response_of(error).status_code in (401, 404)
+            if missing and get_token():
+                return None
+            raise
+        if CARD not in listing.files:
+            return listing
+        check_size(reference, CARD, listing.files[CARD])
+        card = retried(lambda: client().hf_hub_download(reference.id, CARD, revision=listing.commit))
+        return replace(listing, card=Path(card).read_bytes().decode())
 
 
 def require_token() -> None:
@@ -74,7 +79,8 @@ def tag_of(record: RunRecord) -> str:
 
 def send_tree(
     tree: Path,
-    state: RepositoryState,
+    reference: RepositoryReference,
+    inspected: CommitListing | None,
     *,
     tag: str,
     message: str,
@@ -84,66 +90,43 @@ def send_tree(
 ) -> UploadResult:
     """Bring a repository to the content of ``tree`` in one commit, and tag it; create it first if it is missing.
 
-    With ``create_pr`` the commit becomes a pull request, without a tag. Raises :class:`~zoo.errors.HubError` if the
-    Hub refuses, or if somebody else has changed the repository since it was inspected.
+    ``inspected`` is the result of :func:`inspect_repository`. With ``create_pr`` the commit becomes a pull request,
+    without a tag. Raises :class:`~zoo.errors.HubError` if the Hub refuses, or if somebody else has changed the
+    repository since it was inspected.
     """
-    reference = state.reference
-    with hub_operation("publish to", reference, say):
-        before = _ensure_repository(state, private=private, create_pr=create_pr, say=say)
-        url = f"{client().endpoint}/{reference.id}"
-        commit, pull, made = with_retries(lambda: _commit_once(tree, reference, before, message, create_pr=create_pr))
+    url = f"{client().endpoint}/{reference.id}"
+    with hub_operation("publish to", reference, say) as retried:
+        before = inspected or _create_repository(reference, retried, private=private, create_pr=create_pr)
+        if private and before.private is False:
+            raise HubError(
+                f"{reference.id} exists already and is public, so --private cannot hold; make it private in its "
+                "settings on the Hub, or leave --private out",
+                repository=reference.id,
+                code="public",
+            )
+        commit, pull, made = retried(lambda: _commit_once(tree, reference, before, message, create_pr=create_pr))
         if create_pr:
             pull_request = pull and f"{url}/discussions/{_number(pull)}"
             return UploadResult(reference.id, url, commit, None, pull_request, made)
         with translate_hub_errors(f"tag commit {commit} of", reference):
-            with_retries(lambda: client().create_tag(reference.id, tag=tag, revision=commit, exist_ok=True))
+            retried(lambda: client().create_tag(reference.id, tag=tag, revision=commit, exist_ok=True))
         return UploadResult(reference.id, url, commit, tag, None, commit != before.commit)
 
 
-def _inspect(reference: RepositoryReference) -> RepositoryState:
-    from huggingface_hub import get_token
-
-    try:
-        listing = with_retries(lambda: list_commit(reference))
-    except Exception as error:
-        # Without a token the Hub gives the same answer for private repositories.
-        if has_type(error, "RepositoryNotFoundError") and response_of(error).status_code in (401, 404) and get_token():
-            return RepositoryState(reference)
-        raise
-    return RepositoryState(reference, listing, _card_of(reference, listing))
-
-
-def _card_of(reference: RepositoryReference, listing: CommitListing) -> str | None:
-    listed = listing.files.get(CARD)
-    if listed is None:
-        return None
-    if listed.size > MOST_OTHER_BYTES:
-        message = f"{reference} has a {CARD} of {listed.size:,} bytes; expected at most {MOST_OTHER_BYTES:,}"
-        raise HubError(message, repository=reference.id, code="file-too-large")
-    path = with_retries(lambda: client().hf_hub_download(reference.id, CARD, revision=listing.commit))
-    return Path(path).read_bytes().decode()
-
-
-def _ensure_repository(state: RepositoryState, *, private: bool, create_pr: bool, say: Say) -> CommitListing:
-    name, listing = state.reference.id, state.listing
-    if listing is None:
-        if create_pr:
-            message = f"no such repository for a pull request: {name}; leave --create-pr out to have it made"
-            raise HubError(message, repository=name, code="not-found")
-        # private=None leaves the visibility to the owner's default, which may be private.
-        with_retries(lambda: client().create_repo(name, private=private or None, exist_ok=True))
-        listing = with_retries(lambda: list_commit(state.reference))
-        if CARD in listing.files:  # its text is not in the tree's card
-            message = f"{name} was made by somebody else meanwhile; run the same command again"
-            raise HubError(message, repository=name, code="changed")
-        say(f"made the {'private ' if listing.private else ''}repository {name}")
-    if private and listing.private is False:
-        raise HubError(
-            f"{name} exists already and is public, so --private cannot hold; make it private in its settings on the "
-            "Hub, or leave --private out",
-            repository=name,
-            code="public",
-        )
+def _create_repository(
+    reference: RepositoryReference, retried: Retries, *, private: bool, create_pr: bool
+) -> CommitListing:
+    name = reference.id
+    if create_pr:
+        message = f"no such repository for a pull request: {name}; leave --create-pr out to have it made"
+        raise HubError(message, repository=name, code="not-found")
+    # private=None leaves the visibility to the owner's default, which may be private.
+    retried(lambda: client().create_repo(name, private=private or None, exist_ok=True))
+    listing = retried(lambda: list_commit(reference))
+    if CARD in listing.files:  # its text is not in the tree's card
+        message = f"{name} was made by somebody else meanwhile; run the same command again"
+        raise HubError(message, repository=name, code="changed")
+    retried.log(f"made the {'private ' if listing.private else ''}repository {name}")
     return listing
 
 

@@ -36,7 +36,7 @@ def _build_timm(name: str, architecture: str) -> nn.Module:
     known = timm.list_models(bare) and (not tag or architecture in timm.list_pretrained(f"{bare}.*"))
     if not known:
         known_names = [*timm.list_models(), *timm.list_pretrained()]
-        raise _unknown(name, f"timm {timm.__version__}", architecture, known_names)
+        raise unknown_network(name, f"timm {timm.__version__}", architecture, known_names)
     network: nn.Module = timm.create_model(architecture, pretrained=False)
     return network
 
@@ -50,7 +50,7 @@ def _build_torchvision(name: str, architecture: str) -> nn.Module:
         with torch.device("cpu"):
             network = models.get_model(architecture, weights=None).to("meta")
     except ValueError as error:
-        raise _unknown(name, "torchvision", architecture, models.list_models()) from error
+        raise unknown_network(name, "torchvision", architecture, models.list_models()) from error
     return network
 
 
@@ -64,7 +64,8 @@ def _build_by_factory(name: str, function: str) -> nn.Module:
     return made
 
 
-def _unknown(name: str, library: str, architecture: str, known: Iterable[str]) -> DeclarationError:
+def unknown_network(name: str, library: str, architecture: str, known: Iterable[str]) -> DeclarationError:
+    """Make the error that a library has no network of this name, with near misses."""
     near = near_misses(architecture, known)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     message = f"backbone {shortened(name)}: {library} has no {shortened(architecture)}{hint}"

@@ -11,7 +11,7 @@ The layout is Keras' legacy H5 format, which Keras 3 still writes for ``model.sa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import WeightsError
+from zoo.registry import explain
 
 if TYPE_CHECKING:
     import h5py
@@ -70,12 +71,11 @@ def read_keras_tensors(path: Path) -> dict[str, Tensor]:
     _refuse_other_kinds(path)
     try:
         with h5py.File(path, "r") as file:
-            return dict(_tensors(path, file))
+            return _tensors(path, file)
     except WeightsError:
         raise
     except Exception as error:  # for damaged files h5py raises OSError, KeyError, RuntimeError, ValueError and more
-        reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}".rstrip(": ")
-        raise _damaged(path, f"damaged or cut short ({reason}); download it again") from error
+        raise _damaged(path, f"damaged or cut short ({explain(error)}); download it again") from error
 
 
 def require_h5py(what: str) -> None:
@@ -119,19 +119,17 @@ def _refuse_other_kinds(path: Path) -> None:
         with path.open("rb") as file:
             beginning = file.read(8)
     except OSError as error:
-        raise WeightsError(
-            f"{path}: not a readable H5 file: {error}", code="file-unreadable", path=str(path)
-        ) from error
+        message = f"{path}: not a readable H5 file: {error}"
+        raise WeightsError(message, code="file-unreadable", path=str(path)) from error
     if beginning.startswith(b"PK"):
         raise _of_other_kind(path, f"a zip archive, as Keras 3 writes for .keras; {_SAVE_AGAIN}")
     if beginning != b"\x89HDF\r\n\x1a\n":
         raise _of_other_kind(path, f"not an H5 file, despite its name; it begins with {beginning!r}")
 
 
-def _tensors(path: Path, file: h5py.File) -> Iterator[tuple[str, Tensor]]:
-    root = _root(path, file)
-    left = path.stat().st_size
-    seen: set[str] = set()
+def _tensors(path: Path, file: h5py.File) -> dict[str, Tensor]:
+    root, left = _root(path, file), path.stat().st_size
+    tensors: dict[str, Tensor] = {}
     for layer in _names(path, root, "layer_names"):
         group = _inside(path, root, layer, "group")
         for name in _names(path, group, "weight_names"):
@@ -140,11 +138,12 @@ def _tensors(path: Path, file: h5py.File) -> Iterator[tuple[str, Tensor]]:
             if left < 0:
                 raise _damaged(path, f"tensor {name!r} and those before it would be larger than the file itself")
             parameter = _parameter(path, layer, name)
-            if parameter in seen:
+            if parameter in tensors:
                 raise _damaged(path, f"layer {layer!r} has two tensors for {parameter!r}")
-            seen.add(parameter)
             values = dataset[()]
-            yield parameter, _laid_out(path, name, torch.from_numpy(values.astype(values.dtype.newbyteorder("="))))
+            native = torch.from_numpy(values.astype(values.dtype.newbyteorder("=")))
+            tensors[parameter] = _laid_out(path, name, native)
+    return tensors
 
 
 def _root(path: Path, file: h5py.File) -> Any:

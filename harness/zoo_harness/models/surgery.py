@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +42,8 @@ def prepare(network: nn.Module, tuning: Tuning, classes: int, example: Tensor | 
     freeze_all_but(network, trained_paths)
     tuned = TunedNetwork(network, head_paths, trained_paths)
     if example is not None:
-        _check_head_inputs(network, tuning, example)
-        tuned.modes = training_modes(network, trained_paths, example)
+        with _check_head_inputs(network, tuning.head):
+            tuned.modes = training_modes(network, trained_paths, example)
     return tuned
 
 
@@ -142,27 +142,24 @@ def _input_width(head: Head, old: nn.Module) -> int:
     )
 
 
-def _check_head_inputs(network: nn.Module, tuning: Tuning, example: Tensor) -> None:
-    """Raise if ``in_features`` of a head is not the length of its input vector."""
+@contextlib.contextmanager
+def _check_head_inputs(network: nn.Module, head: Head | DualHead) -> Iterator[None]:
+    """Raise in the body's forward pass if ``in_features`` of a head is not the length of its input vector."""
 
-    def compare(head: Head, given: Tensor) -> None:
-        if given.flatten(1).shape[1] != head.in_features:
+    def compare(part: Head, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        width = inputs[0].flatten(1).shape[1]
+        if part.in_features not in (None, width):
             raise DeclarationError(
-                f"in_features of head {head.path!r} is wrong: {head.in_features}; expected {given.flatten(1).shape[1]}",
+                f"in_features of head {part.path!r} is wrong: {part.in_features}; expected {width}",
                 code="head-width",
-                path=head.path,
+                path=part.path,
             )
 
-    declared = [head for head in tuning.head.parts if head.in_features is not None]
-    if not declared:
-        return
-    with contextlib.ExitStack() as hooks, torch.no_grad():
-        for head in declared:
-            module = network.get_submodule(head.path)
-            hook = module.register_forward_pre_hook(lambda _module, inputs, head=head: compare(head, inputs[0]))
-            hooks.callback(hook.remove)
-        network.eval()
-        network(example)
+    with contextlib.ExitStack() as hooks:
+        for part in head.parts:
+            module = network.get_submodule(part.path)
+            hooks.callback(module.register_forward_pre_hook(functools.partial(compare, part)).remove)
+        yield
 
 
 def warn_if_output_differs_from_head(tuned: TunedNetwork, example: Tensor) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import WeightsError, ZooError
+from zoo.registry import explain
 from zoo_harness.models.keras_weights import KERAS_SUFFIXES, read_keras_tensors
 from zoo_harness.util.atomic_files import replacing
 
@@ -53,6 +54,28 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         temporary.chmod(mode)
 
 
+def check_finite(where: object, tensors: Mapping[str, Tensor]) -> None:
+    """Raise :class:`~zoo.errors.WeightsError`, beginning with ``where``, if a value is not finite."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            message = f"{where}: tensor {name!r:.80} holds values that are not finite; such a network cannot predict"
+            raise WeightsError(message, code="not-finite", name=name)
+
+
+def form_of(tensor: Tensor) -> str:
+    """Return type and shape of a tensor in words.
+
+    >>> form_of(torch.ones(3, 4))
+    'float32 (3, 4)'
+    """
+    return form(str(tensor.dtype).removeprefix("torch."), tensor.shape)
+
+
+def form(dtype: str, shape: Iterable[int]) -> str:
+    """Return a type and a shape in words."""
+    return f"{dtype} ({', '.join(map(str, shape))})"
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -60,9 +83,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"{path}: not a readable safetensors file: {error}", code="file-unreadable", path=str(path)
-        ) from error
+        message = f"{path}: not a readable safetensors file: {error}"
+        raise WeightsError(message, code="file-unreadable", path=str(path)) from error
     return tensors
 
 
@@ -73,21 +95,18 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's last error advises to disable its protection; the error before it describes the fault.
-        reason = _reason(error.__context__ or error)
+        reason = _first_sentence(error.__context__ or error)
         raise WeightsError(
             f"{path}: damaged, or would run code ({reason}); save the state dict as safetensors", code="file-unsafe"
         ) from error
     except Exception as error:  # damaged files raise struct.error, IndexError, AssertionError and more
-        raise WeightsError(
-            f"{path}: not a readable PyTorch weight file: {_reason(error)}", code="file-unreadable", path=str(path)
-        ) from error
+        message = f"{path}: not a readable PyTorch weight file: {_first_sentence(error)}"
+        raise WeightsError(message, code="file-unreadable", path=str(path)) from error
     return _state_dict(path, content)
 
 
-def _reason(error: BaseException) -> str:
-    first_line = next(iter(str(error).strip().splitlines()), "")
-    first_sentence = first_line.partition(". ")[0].rstrip(".")
-    return f"{type(error).__name__}: {first_sentence}" if first_sentence else type(error).__name__
+def _first_sentence(error: BaseException) -> str:
+    return explain(error).partition(". ")[0].rstrip(".")
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
@@ -96,7 +115,6 @@ def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
     others = [f"{str(name)!r} as {type(it).__name__}" for name, it in tensors.items() if not isinstance(it, Tensor)]
     if others or not tensors:
         found = others[0] if others else f"{type(content).__name__} without any"
-        raise WeightsError(
-            f"{path}: expected a state dict of named tensors, found {found}", code="file-kind", path=str(path)
-        )
+        message = f"{path}: expected a state dict of named tensors, found {found}"
+        raise WeightsError(message, code="file-kind", path=str(path))
     return {str(name): value for name, value in tensors.items()}

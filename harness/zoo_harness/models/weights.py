@@ -16,7 +16,7 @@ from zoo.reachability import network_advice, why_unreachable
 from zoo.weight_paths import hub_cache
 from zoo.weights import LoadedWeights, WeightSource
 from zoo_harness.models.keras_weights import KERAS_SUFFIXES, named_as_in, network_of, require_h5py
-from zoo_harness.models.tensor_files import read_tensors
+from zoo_harness.models.tensor_files import check_finite, form_of, read_tensors
 from zoo_harness.models.weight_source import failures_by_plugin
 from zoo_harness.records.run import WeightsRecord
 from zoo_harness.util.digests import digest_mismatch, sha256_of
@@ -33,7 +33,7 @@ def load_weights(network: nn.Module, backbone: Backbone, source: WeightSource) -
     if it is damaged, has another digest or belongs to another network, and :class:`~zoo.errors.PluginError` if the
     source of a plugin fails.
     """
-    reader = Reader(backbone.name, network.state_dict())
+    reader = _Reader(backbone.name, network.state_dict())
     with failures_by_plugin(backbone, source):
         with torch.random.fork_rng(devices=[]):
             loaded: object = source.read(reader)
@@ -46,15 +46,14 @@ def load_weights(network: nn.Module, backbone: Backbone, source: WeightSource) -
 
 
 @dataclass(frozen=True)
-class Reader:
-    """The harness's :class:`zoo.weights.WeightReader`."""
+class _Reader:
+    """The harness's :class:`zoo.weights.WeightReader`, which says what the methods do."""
 
     backbone: str
     network: Mapping[str, Tensor]
     _sha256: dict[Path, str] = field(default_factory=dict)
 
     def from_hub(self, repository: str, filename: str, revision: str | None = None) -> Path:
-        """Return a file of the Hub's cache, downloaded if it is missing."""
         from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -71,7 +70,6 @@ class Reader:
         raise self.unreachable([in_cache, ("Hub", obstacle)], network_advice())
 
     def from_url(self, url: str, target: Path, *, sha256: str | None = None, md5: str | None = None) -> Path:
-        """Return ``target``, downloaded from an https address if it is missing; one digest is required."""
         if not url.startswith("https://") or not (sha256 or md5):
             raise ValueError(f"from_url({url!r}) needs an https address and a digest")
         if target.suffix in KERAS_SUFFIXES:
@@ -88,7 +86,6 @@ class Reader:
         raise self.unreachable([(str(target), "no such file"), (url, obstacle)])
 
     def verify(self, path: Path, *, sha256: str | None = None, md5: str | None = None) -> None:
-        """Raise :class:`~zoo.errors.WeightsError` if a file has another digest; a SHA-256 may be its beginning."""
         # The Hub's cache names the blob of a large file by its SHA-256, and links to it from the snapshot.
         blob = path.resolve()
         is_blob = blob.parent.name == "blobs" and len(blob.name) == 64
@@ -103,26 +100,23 @@ class Reader:
     def read_file(
         self, path: Path, *, sha256: str | None = None, md5: str | None = None, by_order: bool = False
     ) -> dict[str, Tensor]:
-        """Return the tensors of a file, once its digest is verified; of a Keras file under the network's names."""
         self.verify(path, sha256=sha256, md5=md5)
         tensors = read_tensors(path)
         if by_order:
             return _match_by_order(path, tensors, self.network)
-        return _named_as_network(path, tensors, self.network) if path.suffix in KERAS_SUFFIXES else tensors
+        return named_as_in(self.network, tensors) if path.suffix in KERAS_SUFFIXES else tensors
 
     def sha256(self, path: Path) -> str:
-        """Return the SHA-256 of a file; it is computed once."""
         if path not in self._sha256:
             self._sha256[path] = sha256_of(path)
         return self._sha256[path]
 
     def unreachable(self, tried: Sequence[tuple[str, str]], advice: str = "") -> UnreachableError:
-        """Make the error that the weights are neither here nor reachable."""
         advice = f"{advice}, or {_ADVICE}" if advice else _ADVICE
         return UnreachableError(f"weights of {self.backbone!r}", tried, advice)
 
 
-def _record(loaded: LoadedWeights, backbone: Backbone, source: WeightSource, reader: Reader) -> WeightsRecord:
+def _record(loaded: LoadedWeights, backbone: Backbone, source: WeightSource, reader: _Reader) -> WeightsRecord:
     declared, path = source == backbone.weights, loaded.path
     return WeightsRecord(
         kind=source.kind,
@@ -144,12 +138,10 @@ def _fitting(
     Only the tensors of its classifiers ``heads`` may be missing or differ.
     """
     given = loaded.tensors or {}
-    strange = next((name for name, value in given.items() if not isinstance(value, Tensor)), None)
-    if strange is not None:
-        raise PluginError(
-            f"read() returned a {type(given[strange]).__name__} as {strange!r:.80}; expected tensors",
-            code="plugin-return",
-        )
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            message = f"read() returned a {type(value).__name__} as {name!r:.80}; expected tensors"
+            raise PluginError(message, code="plugin-return")
     where = loaded.path or source.describe()
     if faults := _differences(given, expected, tuple(f"{head}." for head in heads)):
         more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
@@ -158,11 +150,7 @@ def _fitting(
             code="weights-mismatch",
             path=str(where),
         )
-    for name, tensor in given.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise WeightsError(
-                f"{where}: tensor {name!r} has values that are not finite", code="weights-not-finite", name=name
-            )
+    check_finite(where, given)
     return {
         name: given[name] for name, tensor in expected.items() if name in given and given[name].shape == tensor.shape
     }
@@ -170,7 +158,7 @@ def _fitting(
 
 def _differences(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], heads: tuple[str, ...]) -> list[str]:
     differing = [
-        f"{name}: the file has {_form(given[name])}, the network {_form(tensor)}"
+        f"{name}: the file has {form_of(given[name])}, the network {form_of(tensor)}"
         for name, tensor in expected.items()
         if name in given and not _fits(given[name], tensor, is_head=name.startswith(heads))
     ]
@@ -198,19 +186,6 @@ def _whose(loaded: LoadedWeights) -> str:
         return ""
 
 
-def _named_as_network(path: Path, given: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    tensors = named_as_in(expected, given)
-    if tensors.keys().isdisjoint(expected):
-        whose = network_of(name.rpartition(".")[0] for name in given)
-        held = f"the layers of {whose}" if whose else f"layers such as {', '.join(map(repr, list(given)[:2]))}"
-        raise WeightsError(
-            f"{path} is an H5 file of Keras with {held}, none of which this network has; give a file of the network",
-            code="weights-mismatch",
-            path=str(path),
-        )
-    return tensors
-
-
 def _fits(given: Tensor, expected: Tensor, *, is_head: bool) -> bool:
     if expected.is_floating_point() and not given.is_floating_point():  # such as quantised weights
         return False
@@ -221,7 +196,7 @@ def _fits(given: Tensor, expected: Tensor, *, is_head: bool) -> bool:
 
 def _match_by_order(path: Path, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     faults = [
-        f"tensor {given_name!r} is {_form(tensor)}, in its position the network has {name!r}, {_form(wanted)}"
+        f"tensor {given_name!r} is {form_of(tensor)}, in its position the network has {name!r}, {form_of(wanted)}"
         for (given_name, tensor), (name, wanted) in zip(given.items(), expected.items(), strict=False)
         if tensor.shape != wanted.shape
     ]
@@ -230,7 +205,3 @@ def _match_by_order(path: Path, given: Mapping[str, Tensor], expected: Mapping[s
     if faults:
         raise WeightsError(f"{path} does not fit the network: {faults[0]}", code="weights-mismatch", path=str(path))
     return dict(zip(expected, given.values(), strict=True))
-
-
-def _form(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} ({', '.join(map(str, tensor.shape))})"

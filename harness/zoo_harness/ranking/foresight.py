@@ -49,16 +49,16 @@ def foresight(scores: Sequence[float], accuracies: Sequence[float], seed: int = 
     from scipy.stats import kendalltau, weightedtau
 
     given, reached = np.asarray(scores, np.float64), np.asarray(accuracies, np.float64)
-    regrets = [_regret(given, reached, most) for most in (1, 3)]
+    first, third = (_regret(given, reached, most) for most in (1, 3))
     reason = _why_none(given, reached)
     if reason:
-        return Foresight(len(given), None, None, None, *regrets, reason)
+        return Foresight(len(given), None, None, None, first, third, reason)
     tau = float(weightedtau(given, reached).statistic)
     random = np.random.default_rng(seed)
     draws = [float(weightedtau(given, random.permutation(reached)).statistic) for _ in range(DRAWS)]
     # The observed order is one of the permutations, so that p is never 0.
     p = (1 + sum(draw >= tau - 1e-12 for draw in draws)) / (1 + DRAWS)
-    return Foresight(len(given), tau, float(kendalltau(given, reached).statistic), p, *regrets)
+    return Foresight(len(given), tau, float(kendalltau(given, reached).statistic), p, first, third)
 
 
 def _regret(scores: Any, accuracies: Any, most: int) -> float:

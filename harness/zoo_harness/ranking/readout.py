@@ -53,7 +53,8 @@ def read_out(
     head = (backbone.head.cls if isinstance(backbone.head, DualHead) else backbone.head).path
     has_classifier = trained and not isinstance(find_module(network, head), nn.Identity)
     paths = [layer.path, head] if has_classifier else [layer.path]
-    network.eval().to(compute.device, memory_format=torch.channels_last)
+    network.eval().to(compute.device)
+    network.to(memory_format=torch.channels_last)
     features: list[Tensor] = []
     logits: list[Tensor] = []
     with capture(network, paths) as outputs, torch.inference_mode(), autocast(compute.precision, compute.device):

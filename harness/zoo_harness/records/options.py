@@ -206,7 +206,8 @@ class RankOptions(TypedDict, total=False):
 class SeparationOptions(TypedDict, total=False):
     """The options of ``zoo si`` and :func:`zoo.score_features`."""
 
-    features: Annotated[str | None, Option("Name of the features; of a table, columns with commas.", metavar="NAME")]
+    features: Annotated[str | None, Option("Name of the features; of a table, columns: 'x,f*'.", metavar="NAME")]
+    exclude: Annotated[str | None, Option("Columns of a table that are no features: 'id,meta*'.", metavar="NAMES")]
     labels: Annotated[str | None, Option("Name of the labels; of an .npy file, their file.", metavar="NAME|FILE")]
     references: Annotated[Path | None, Option("Compare with the samples of this file.", metavar="FILE")]
     reference_labels: Annotated[str | None, Option("As --labels, for the references.", metavar="NAME|FILE")]

@@ -10,7 +10,6 @@ from zoo.backbone import Preprocessing
 from zoo_harness.records.run import Count, Record, WeightsRecord
 
 RANK = "rank.json"
-FORMAT = "blockzoo rank 1"
 
 
 class ScoreRecord(Record):
@@ -75,7 +74,7 @@ class Failure(Record):
 class RankRecord(Record):
     """A ranking of backbones on the training split of a data set; ``backbones`` are in the order of the table."""
 
-    format: Literal["blockzoo rank 1"] = FORMAT
+    format: Literal["blockzoo rank 1"] = "blockzoo rank 1"
     command: tuple[str, ...]
     versions: dict[str, str]
     dataset: str

@@ -11,13 +11,23 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 
 from zoo.backbone import DualHead, FeatureLayers, Head, Preprocessing, Training
 from zoo.errors import UsageError
 from zoo.fields import Digest
+from zoo.value_range import ValueRange
 from zoo_harness.records.file_names import HISTORY, RECORD
-from zoo_harness.util.text import one_line
+from zoo_harness.util.text import encodable, one_line
 
 RUN = "run.json"
 LARGEST_RECORD = 32 * 2**20  # bytes; that of a run on 21,000 classes has about two million
@@ -33,6 +43,14 @@ class Record(BaseModel):
     """Base of all parts: unknown keys are errors, values do not change once made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _escape_bytes_of_paths(cls, value: object) -> object:
+        """Escape what no file can hold as UTF-8, such as paths with other bytes."""
+        if isinstance(value, tuple) and value and isinstance(value[0], str):
+            return tuple(map(encodable, value))
+        return encodable(value) if isinstance(value, str) else value
 
 
 class WeightsRecord(Record):
@@ -87,12 +105,19 @@ class SplitRecord(Record):
     fingerprint: str
 
 
+def _check_rising(values: tuple[float, float]) -> tuple[float, float]:
+    if not values[0] < values[1]:
+        raise ValueError(f"{values} does not rise")
+    return values
+
+
 class DatasetRecord(Record):
     """The data, down to the digest of the images that were read; ``subset`` describes the part that was used.
 
     ``test`` is the test split that was kept for the end, if the evaluation split was held out of the training split.
     ``reading`` says how the files were read, such as which folder is which split; ``skipped`` counts the files that
-    were left out, by kind.
+    were left out, by kind. ``value_range``: the lowest and highest value that images of more than 8 bits per channel
+    were scaled by; ``None`` if there were none.
     """
 
     name: str
@@ -109,10 +134,16 @@ class DatasetRecord(Record):
     test: SplitRecord | None = None
     reading: tuple[str, ...] = ()
     skipped: dict[str, int] = {}
+    value_range: Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_check_rising)] | None = None
     per_class: int | None
     limit: int | None
     val_fraction: float | None
     subset: str
+
+    @property
+    def read_range(self) -> ValueRange | None:
+        """The range that images of more than 8 bits were scaled by."""
+        return ValueRange(*self.value_range) if self.value_range else None
 
     @property
     def in_memory(self) -> bool:
@@ -310,7 +341,8 @@ class Results(Record):
 
     ``confusion`` and ``layer_curve`` describe the headline's split of a finished run; runs of more than 1,000 classes
     or with ``--no-layer-curve`` lack them. ``accuracy_by_other_rule``, on that split, is the accuracy of the prediction
-    rule that was not chosen, ``mean`` or ``cls``, of a network with two heads.
+    rule that was not chosen, ``mean`` or ``cls``, of a network with two heads. ``diverged`` describes a training whose
+    last epoch was far worse than guessing.
     """
 
     epochs_done: int
@@ -326,6 +358,7 @@ class Results(Record):
     confusion: ConfusionSummary | None = None
     layer_curve: LayerCurveRecord | None = None
     frozen_part: FrozenPartRecord | None
+    diverged: str | None = None
     mean_train_seconds: float | None
     mean_evaluation_seconds: float | None
     total_seconds: float | None
@@ -391,10 +424,17 @@ def read_run(directory: Path) -> RunRecord:
     """
     path = record_file(directory)
     try:
-        return RunRecord.model_validate_json(_content(path, "run record"))
+        content = _content(path, "run record")
     except OSError as error:
         message = f"{directory} is not a run directory: {path.name}: {error.strerror or error}"
         raise UsageError(message, code="not-a-run", path=path) from error
+    return parse_run(content, path)
+
+
+def parse_run(content: bytes, path: Path) -> RunRecord:
+    """Return the record that the bytes hold; ``path`` is their file, for :class:`~zoo.errors.UsageError`."""
+    try:
+        return RunRecord.model_validate_json(content)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = one_line(".".join(map(str, fault["loc"]))) or "the file"
@@ -408,14 +448,21 @@ def read_history(directory: Path) -> tuple[EpochRecord, ...]:
     A last line without an end is ignored: the run is writing it, or was killed. Raises
     :class:`~zoo.errors.UsageError` for a file that is not a history, such as one whose epochs are not 1, 2, 3, ...
     """
-    path, epochs = directory / HISTORY, []
+    path = directory / HISTORY
     try:
-        *lines, _unfinished = _content(path, "history").split(b"\n")
+        content = _content(path, "history")
     except FileNotFoundError:
         return ()
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or error}"
         raise UsageError(message, code="history-unreadable", path=path) from error
+    return parse_history(content, path)
+
+
+def parse_history(content: bytes, path: Path) -> tuple[EpochRecord, ...]:
+    """Return the epochs that the bytes hold, as :func:`read_history` does; ``path`` is their file, for errors."""
+    *lines, _unfinished = content.split(b"\n")
+    epochs: list[EpochRecord] = []
     for number, line in enumerate(lines, 1):
         try:
             epochs.append(EpochRecord.model_validate_json(line))

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from zoo.backbone import Backbone
@@ -21,6 +20,7 @@ from zoo_harness.compute.context import ComputeContext
 from zoo_harness.compute.device import choose_device
 from zoo_harness.compute.precision import check_precision, isolated
 from zoo_harness.data.loading import TrainingSplit, load_training_split
+from zoo_harness.data.subset import smallest_class
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.models.build import build_network
 from zoo_harness.models.preprocessing import resolve_preprocessing
@@ -178,9 +178,9 @@ class _Field:
             title=split.title,
             classes=split.classes,
             images=len(split.labels),
-            per_class=tuple(np.bincount(split.labels, minlength=len(split.classes)).tolist()),
-            subset=self.request.subset.in_words(("training split", int(np.bincount(split.labels).min()))),
-            fingerprint=split.fingerprint,
+            per_class=split.record.per_class,
+            subset=self.request.subset.in_words(("training split", smallest_class(split.record))),
+            fingerprint=split.record.fingerprint,
             seed=options["seed"],
             sort=sort,
             rounds=self.rounds,
@@ -209,9 +209,8 @@ class _Field:
         if missing:
             licences = sorted({backbone.license or "unknown" for backbone, _count in missing})
             size = bytes_in_words(4 * sum(count for _backbone, count in missing))
-            self.progress.log(
-                f"weights of {len(missing)} backbones are not on this machine: about {size}, under {', '.join(licences)}"
-            )
+            count = len(missing)
+            self.progress.log(f"weights to fetch: {count} backbones, about {size}, under {', '.join(licences)}")
 
     def _alive(self) -> list[Candidate]:
         failed = {failure.name for failure in self.failures}

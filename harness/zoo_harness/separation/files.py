@@ -1,63 +1,89 @@
 """Score features and labels from array files and tables; nothing in them is unpickled or executed.
 
-``.npz`` and ``.safetensors`` hold both arrays by name; ``.npy`` holds one array. ``.parquet`` has a column of labels,
-by default ``label`` or ``labels``. Its features are one column of lists, by default ``features``, or numeric columns,
-by default all other columns.
+The first bytes of a file decide how it is read, because its ending may be wrong. ``.npz`` and ``.safetensors`` hold
+both arrays by name; ``.npy`` holds one array; :mod:`zoo_harness.separation.tables` reads the others.
 """
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from zoo.errors import DataError, UnknownNameError, UsageError
+from zoo.errors import DataError, UnknownNameError, UsageError, ZooError
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import SeparationOptions
+from zoo_harness.separation import tables
+from zoo_harness.separation.bookkeeping import by_reason, row_numbers, short_list
+from zoo_harness.separation.index import separation
+from zoo_harness.separation.validation import Array, checked_features, checked_labels
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from zoo_harness.separation.result import Separation
-    from zoo_harness.separation.validation import Array
 
-    Pair = tuple[Array | Tensor, Array | Tensor]
+    Writer = Callable[[str], object]
+
+_FIRST_BYTES = {
+    b"\x93NUMPY": ".npy",
+    b"PK\x03\x04": ".npz",
+    b"PAR1": ".parquet",
+    b"ARROW1": ".arrow",
+    b"\xff\xff\xff\xff": ".arrow",
+}
+_ENDINGS = {
+    ".npz": (".npz",),
+    ".npy": (".npy",),
+    ".safetensors": (".safetensors",),
+    ".parquet": (".parquet", ".pq"),
+    ".arrow": (".arrow", ".feather", ".ipc"),
+    ".csv": (".csv", ".tsv", ".txt"),
+}
+_TABLES = {".parquet": tables.read_parquet, ".arrow": tables.read_arrow, ".csv": tables.read_text}
 
 
-def score_file(file: Path, given: SeparationOptions) -> Separation:
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Features (N, D) and labels (N,) of a file; its kind, such as ".npz"; and the columns of features of a table."""
+
+    features: Tensor
+    labels: Tensor
+    kind: str
+    columns: Sequence[str] = ()
+
+
+def score_file(file: Path, given: SeparationOptions, log: Writer, warn: Writer) -> Separation:
     """Score the features of a file, against each other or against the references of another file.
 
-    Without an order it is 2, or 1 if each sample has a single neighbour.
+    Without an order it is 2, or 1 if each sample has a single neighbour. ``log`` and ``warn`` take the lines that say
+    which columns of a table are the features, and which features may be row numbers.
     """
     references, labels_name = given.get("references"), given.get("reference_labels")
     if labels_name is not None and references is None:
         message = f"--reference-labels is unused: {labels_name!r}; expected --references FILE with it"
         raise UsageError(message, code="option-unused", option="reference_labels")
-    if references is not None and labels_name is None and references.suffix == ".npy":
-        raise _missing_labels(references, "reference_labels")
 
-    from zoo_harness.separation.index import separation  # imports torch
-
-    options = with_defaults(SeparationOptions, given)
+    file, options = _expanded(file), with_defaults(SeparationOptions, given)
     per_class = options["per_class"]
-    features, labels = read_features(file, options["features"], options["labels"])
-    candidates = (len(labels) if per_class is None else per_class * len(np.unique(labels))) - 1
-    reference_features = reference_labels = None
+    samples = read_samples(file, options["features"], options["labels"], options["exclude"], log=log)
+    _warn_of_row_numbers(file, samples, warn)
+    candidates = (len(samples.labels) if per_class is None else per_class * len(samples.labels.unique())) - 1
+    compared = None
     if references is not None:
-        reference_features, reference_labels = read_features(
-            references.expanduser(), options["features"], labels_name or options["labels"]
-        )
-        candidates = len(reference_labels)
+        compared = _read_references(_expanded(references), labels_name, samples, options, log)
+        candidates = len(compared.labels)
     return separation(
-        features,
-        labels,
+        samples.features,
+        samples.labels,
         options["order"] or max(1, min(2, candidates)),
-        references=reference_features,
-        reference_labels=reference_labels,
+        references=None if compared is None else compared.features,
+        reference_labels=None if compared is None else compared.labels,
         metric=options["metric"],
         normalize=options["normalize"],
         per_class=per_class,
@@ -66,37 +92,110 @@ def score_file(file: Path, given: SeparationOptions) -> Separation:
     )
 
 
-def read_features(path: Path, features: str | None = None, labels: str | None = None) -> Pair:
-    """Read the features ``(N, D)`` and labels ``(N,)`` of a file, unchanged.
+def read_samples(
+    path: Path,
+    features: str | None = None,
+    labels: str | None = None,
+    exclude: str | None = None,
+    *,
+    log: Writer,
+    least: int = 2,
+    columns: Sequence[str] = (),
+) -> Samples:
+    """Read and check the features and labels of a file.
 
-    ``features`` and ``labels``: their names in the file; see the module for the defaults. For ``.npy``, ``labels`` is
-    another ``.npy`` file. Raises :class:`~zoo.errors.UsageError` for a missing file or name,
-    :class:`~zoo.errors.DataError` for a damaged file or other content.
+    ``features`` and ``labels``: their names in the file, by default "features" and "labels"; for a table, and for
+    ``exclude``, see :func:`~zoo_harness.separation.tables.columns_of`. For ``.npy``, ``labels`` is another ``.npy``
+    file. ``least``: the smallest number of samples accepted. ``columns``: the columns of features to read of a table.
+    Raises a :class:`~zoo.errors.ZooError` whose ``facts["path"]`` is the file at fault.
     """
-    reader = _READERS.get(path.suffix.lower())
-    if not path.is_file() or reader is None:
-        fault = "a folder" if path.is_dir() else "no features file" if path.exists() else "no such file"
-        raise UsageError(
-            f"{str(path)!r} is wrong: {fault}; expected one of {', '.join(_READERS)}", code="not-a-file", path=path
-        )
-    try:
-        return reader(path, features, labels)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} cannot be read: {reason:.200}", code="file-unreadable", path=path) from error
+    given: Array | Tensor
+    given_labels: Array | Tensor
+    with _blaming(path):
+        kind = kind_of(path)
+        if path.suffix.lower() not in _ENDINGS[kind]:
+            log(f"{path} is read as {kind} because of its content")
+        if kind in _TABLES:
+            given, given_labels, columns = _read_table(path, kind, columns or features, labels, exclude, log)
+        elif exclude is None:
+            given, given_labels = _ARRAYS[kind](path, features, labels)
+            columns = ()
+        else:
+            message = f"--exclude is unused: {exclude!r}; expected a table, because only tables have columns with names"
+            raise UsageError(message, code="option-unused", option="exclude")
+        checked = checked_features(given, least=least)
+        with _blaming(_expanded(Path(labels)) if kind == ".npy" and labels else path):
+            return Samples(checked, checked_labels(given_labels, checked), kind, columns)
 
 
-def _read_npy(path: Path, features: str | None, labels: str | None) -> Pair:
+def kind_of(path: Path) -> str:
+    """Return the usual ending of a file with this content."""
+    with _blaming(path):
+        if not path.is_file():
+            fault = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+            message = f"it cannot be read: {fault}; expected one of {', '.join(_ENDINGS)}"
+            raise UsageError(message, code="not-a-file")
+        with path.open("rb") as file:
+            start = file.read(4096)
+        for first_bytes, kind in _FIRST_BYTES.items():
+            if start.startswith(first_bytes):
+                return kind
+        if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:  # the header's length
+            return ".safetensors"
+        if start and b"\0" not in start and path.suffix.lower() in _ENDINGS[".csv"]:
+            return ".csv"
+        fault = f"it starts with {start[:16]!r}" if start else "it is empty"
+        message = f"the content is unknown: {fault}; expected one of {', '.join(_ENDINGS)}"
+        raise DataError(message, code="file-unreadable")
+
+
+def _read_references(
+    path: Path, labels: str | None, samples: Samples, options: SeparationOptions, log: Writer
+) -> Samples:
+    """Read the references; of a table, the columns that the samples have, because their order may differ."""
+    kind = kind_of(path)
+    if labels is None and kind == ".npy":
+        raise _missing_labels(path, "reference_labels")
+    if labels is None and samples.kind != ".npy":
+        labels = options["labels"]
+    return read_samples(path, options["features"], labels, log=log, least=1, columns=samples.columns)
+
+
+def _warn_of_row_numbers(path: Path, samples: Samples, warn: Writer) -> None:
+    """Warn of features that may be row numbers; those of arrays and lists have an index instead of a name."""
+    named = len(samples.columns) == samples.features.shape[1]
+    found = [samples.columns[index] if named else str(index) for index in row_numbers(samples.features)]
+    if found:
+        fault = "their whole numbers all differ and are in order or without gaps"
+        option = f" with --exclude {','.join(found)}" if named else ""
+        warn(f"columns of {path} may be row numbers: {short_list(found)}; {fault}; try to leave them out{option}")
+
+
+def _read_table(
+    path: Path, kind: str, features: str | Sequence[str] | None, labels: str | None, exclude: str | None, log: Writer
+) -> tuple[Array, Tensor, Sequence[str]]:
+    with path.open("rb") as file:
+        table = _TABLES[kind](file)
+    found, found_labels, columns, left_out = tables.columns_of(table, features, labels, exclude)
+    log(f"features of {path}: {short_list(columns)}")
+    if left_out:
+        log(f"left out of {path}: {by_reason(left_out)}")
+    return found, found_labels, columns
+
+
+def _read_npy(path: Path, features: str | None, labels: str | None) -> tuple[Array, Array]:
     if features is not None:
-        message = f"--features is unused: {features!r}; {path} holds one array without a name"
+        message = f"--features is unused: {features!r}; an .npy file holds one array without a name"
         raise UsageError(message, code="option-unused", option="features")
     if labels is None:
         raise _missing_labels(path, "labels")
-    other = Path(labels).expanduser()
-    if not other.is_file():
-        message = f"--labels is wrong: no such file {labels!r}; expected an .npy file, because the features are one"
-        raise UsageError(message, code="not-a-file", path=other)
-    return open_memmap(path, mode="r"), open_memmap(other, mode="r")
+    array = open_memmap(path, mode="r")
+    other = _expanded(Path(labels))
+    with _blaming(other):
+        if kind_of(other) != ".npy":
+            message = f"the file of labels has the content of {kind_of(other)}; expected .npy, as for the features"
+            raise UsageError(message, code="labels-not-npy")
+        return array, open_memmap(other, mode="r")
 
 
 def _missing_labels(path: Path, option: str) -> UsageError:
@@ -104,85 +203,53 @@ def _missing_labels(path: Path, option: str) -> UsageError:
     return UsageError(f"{path} holds no labels; try {flag} FILE.npy", code="missing-labels", path=path, option=option)
 
 
-def _read_npz(path: Path, features: str | None, labels: str | None) -> Pair:
-    with np.load(path, allow_pickle=False) as archive:
-        known = archive.files
-        return archive[_named(path, features, "features", known)], archive[_named(path, labels, "labels", known)]
+def _read_npz(path: Path, features: str | None, labels: str | None) -> tuple[Array, Array]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:  # numpy leaves damaged files open
+        names = _names(features, labels, archive.files)
+        return archive[names[0]], archive[names[1]]
 
 
-def _read_safetensors(path: Path, features: str | None, labels: str | None) -> Pair:
-    from safetensors import SafetensorError, safe_open
+def _read_safetensors(path: Path, features: str | None, labels: str | None) -> tuple[Tensor, Tensor]:
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = _named(path, features, "features", file.keys()), _named(path, labels, "labels", file.keys())
-            return file.get_tensor(names[0]), file.get_tensor(names[1])
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
+    with safe_open(path, framework="pt") as file:
+        names = _names(features, labels, file.keys())
+        return file.get_tensor(names[0]), file.get_tensor(names[1])
 
 
-def _read_parquet(path: Path, features: str | None, labels: str | None) -> Pair:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowException as error:
-        raise ValueError(str(error)) from error
-    names = table.column_names
-    if labels is None:
-        found = [name for name in names if name in ("labels", "label")]
-        if len(found) != 1:
-            message = f"{path} has {len(found)} columns named label or labels; expected one; try --labels NAME"
-            raise UsageError(message, code="missing-labels", path=path, option="labels")
-        labels = found[0]
-    label_array = table.column(_named(path, labels, "labels", names)).to_numpy()
-    if features is None and "features" in names:
-        features = "features"
-    wanted = [name for name in names if name != labels] if features is None else features.split(",")
-    columns = [table.column(_named(path, name, "features", names)) for name in wanted]
-    others = [name for name, column in zip(wanted, columns, strict=True) if not _is_number(column.type)]
-    if len(wanted) == len(others) == 1:
-        return _from_lists(columns[0].combine_chunks()), label_array
-    if others or not wanted:
-        fault = f"column {others[0]!r} holds no numbers" if others else "there is no column besides the labels"
-        raise UsageError(
-            f"{path} has no features: {fault}; try --features x0,x1", code="missing-features", path=path, columns=others
-        )
-    return np.stack([column.to_numpy() for column in columns], axis=1), label_array
+def _names(features: str | None, labels: str | None, known: Sequence[str]) -> tuple[str, str]:
+    names = features or "features", labels or "labels"
+    for name, option in zip(names, ("--features", "--labels"), strict=True):
+        if name not in known:
+            raise UnknownNameError("array", name, known, f"name it with {option}")
+    if names[0] == names[1]:
+        message = f"--features and --labels name the same array: {names[0]!r}; expected two arrays"
+        raise UsageError(message, code="option-value", option="features")
+    return names
 
 
-def _is_number(kind: Any) -> bool:
-    import pyarrow
-
-    return bool(pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind))
-
-
-def _from_lists(column: Any) -> Array:
-    import pyarrow
-
-    kind = column.type
-    nested = (pyarrow.types.is_list, pyarrow.types.is_large_list, pyarrow.types.is_fixed_size_list)
-    if not any(is_kind(kind) for is_kind in nested) or column.null_count:
-        raise ValueError(f"the column of features holds {kind}; expected lists of numbers without nulls")
-    lengths = {len(row) for row in column}
-    if len(lengths) > 1:
-        raise ValueError(f"lists of features have lengths from {min(lengths)} to {max(lengths)}; expected one length")
-    rows: Array = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), max(lengths, default=0))
-    return rows
-
-
-def _named(path: Path, given: str | None, default: str, names: Iterable[str]) -> str:
-    wanted = given or default
-    known = list(names)
-    if wanted not in known:
-        raise UnknownNameError(f"array of {path.name}", wanted, known, f"name it with --{default}")
-    return wanted
-
-
-_READERS: dict[str, Callable[[Path, str | None, str | None], Pair]] = {
+_ARRAYS: dict[str, Callable[[Path, str | None, str | None], tuple[Array | Tensor, Array | Tensor]]] = {
     ".npz": _read_npz,
     ".npy": _read_npy,
     ".safetensors": _read_safetensors,
-    ".parquet": _read_parquet,
 }
+
+
+def _expanded(path: Path) -> Path:
+    with _blaming(path):
+        return path.expanduser()
+
+
+@contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """Name the file in every error; turn what a reader raises on damaged bytes, of any class, into a DataError."""
+    try:
+        yield
+    except ZooError as error:
+        if "path" not in error.facts:
+            error.args = (f"{path}: {error}",)
+            error.facts["path"] = path
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} cannot be read: {reason:.200}", code="file-unreadable", path=path) from error

@@ -11,7 +11,7 @@ from zoo.errors import UsageError
 from zoo_harness.separation.index import separation
 from zoo_harness.separation.inputs import Options, ScoringOptions
 from zoo_harness.separation.scores import DEFAULT_ORDER, SCORES
-from zoo_harness.separation.validation import Array, checked_integer
+from zoo_harness.separation.validation import Array, checked_integer, one_dimensional
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -60,8 +60,8 @@ class SeparationMetric(Metric):
         self.add_state("labels", default=[], dist_reduce_fx="cat")
 
     def update(self, features: Array | Tensor, labels: Array | Tensor) -> None:
-        """Add a batch: features (N, D) and labels (N,); ``compute`` checks the values."""
-        features, labels = torch.as_tensor(features), torch.as_tensor(labels)
+        """Add a batch: features (N, D) and labels (N,) or (N, 1); ``compute`` checks the values."""
+        features, labels = torch.as_tensor(features), one_dimensional(torch.as_tensor(labels))
         width = self.features[0].shape[1] if len(self.features) else "D"
         if features.ndim != 2 or labels.shape != features.shape[:1] or width not in ("D", features.shape[1]):
             shapes = tuple(features.shape), tuple(labels.shape)

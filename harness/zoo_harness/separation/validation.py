@@ -84,20 +84,39 @@ def checked_references(given: Array | Tensor, features: Tensor) -> tuple[Tensor,
 def checked_labels(given: Array | Tensor, features: Tensor, what: str = "labels") -> Tensor:
     """Return the labels, (N,) int64, on the device of the features.
 
-    >>> checked_labels(np.array([3, 0], dtype=np.uint8), torch.zeros(2, 1))
+    They are integers, bools, or floats that are whole numbers; the shape is (N,) or (N, 1).
+
+    >>> checked_labels(np.array([[3.0], [0.0]]), torch.zeros(2, 1))
     tensor([3, 0])
     """
     labels = _as_tensor(given, what)
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+    if labels.is_complex() or labels.layout is not torch.strided:
         raise _wrong_dtype(what, labels, "integers, the class of each sample")
+    labels = one_dimensional(labels)
     if labels.shape != features.shape[:1]:
         raise _wrong_shape(what, labels, f"({len(features)},), one for each sample")
+    if labels.is_floating_point():
+        _refuse_fractions(labels, what)
     unsigned = labels.dtype == torch.uint64
     labels = labels.to(device=features.device, dtype=torch.int64)
     fault = "2^63 or more" if unsigned else "negative"
     expected = "classes counted from 0; try to leave unlabelled samples out"
     refuse_rows(labels < 0, f"{what} are out of range: {fault}", expected, "label-range")
     return labels
+
+
+def one_dimensional(labels: Tensor) -> Tensor:
+    """Return labels of shape (N, 1) as (N,), and others as they are."""
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+
+
+def _refuse_fractions(labels: Tensor, what: str) -> None:
+    dtype = str(labels.dtype).removeprefix("torch.")
+    limit = int(2 / torch.finfo(labels.dtype).eps)  # from here on the dtype rounds whole numbers, which merges classes
+    numbers = labels.to(device="cpu", dtype=torch.float64)
+    expected = "whole numbers, the class of each sample"
+    refuse_rows(numbers != numbers.round(), f"{what} have fractions or are NaN", expected, "label-fraction")
+    refuse_rows(numbers.abs() >= limit, f"{what} may be rounded: {dtype} of {limit} or more", "integers", "label-range")
 
 
 def refuse_rows(bad: Tensor, fault: str, expected: str, code: str) -> None:
@@ -114,7 +133,8 @@ def _as_tensor(given: Array | Tensor, what: str) -> Tensor:
     if isinstance(given, Tensor):
         return given.detach()
     if not isinstance(given, np.ndarray):
-        message = f"{what} are no array: {type(given).__name__}; expected a numpy array or a torch tensor"
+        advice = f"; try the to_numpy() of the columns that are {what}" if hasattr(given, "to_numpy") else ""
+        message = f"{what} are no array: {type(given).__name__}; expected a numpy array or a torch tensor{advice}"
         raise UsageError(message, code="array-type", array=what)
     if given.dtype.kind not in "biufc" or given.dtype.itemsize > 16 or given.dtype == np.longdouble:
         advice = "; try numpy.unique(labels, return_inverse=True)[1]" if what.endswith("labels") else ""

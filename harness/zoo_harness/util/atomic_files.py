@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from zoo_harness.util.text import encodable
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -34,8 +36,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, all or nothing."""
-    write_bytes(path, text.encode())
+    """Write ``text`` as UTF-8, all or nothing; bytes of paths that are not UTF-8 are escaped."""
+    write_bytes(path, encodable(text).encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:

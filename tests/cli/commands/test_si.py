@@ -118,14 +118,29 @@ def test_columns_of_a_table_can_be_named(
     columns |= {"id": np.arange(len(LABELS)), "name": ["an image"] * len(LABELS), "label": LABELS}
     path = tmp_path / "table.parquet"
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
-    error = error_of("si", str(path))
-    assert (error.code, error.facts["columns"]) == ("missing-features", ["name"])
+    assert run(["si", str(path), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["si"] == zoo.separation(FEATURES, LABELS).si.to_dict()
+    assert captured.err == (
+        f"features of {path}: x0 … x63 (64)\nleft out of {path}: id (row number or id); name (text)\n"
+    )
     assert run(["si", str(path), "--features", "x10,x20,x30", "--json"]) == 0
     given = json.loads(capsys.readouterr().out)
     assert given["si"] == zoo.separation(FEATURES[:, [10, 20, 30]], LABELS).si.to_dict()
     error = error_of("si", str(path), "--features", "x10,y20")
     assert isinstance(error, UnknownNameError)
-    assert (error.kind, error.given) == ("array of table.parquet", "y20")
+    assert (error.kind, error.given, error.facts["path"]) == ("feature column", "y20", path)
+    error = error_of("si", str(path), "--features", "x10,name")
+    assert (error.code, error.facts["columns"]) == ("missing-features", ["name"])
+
+
+def test_row_numbers_cause_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    columns = {"x": FEATURES[:, 20], "counter": np.arange(400), "label": LABELS}
+    arguments = ["si", *parquet(tmp_path, **columns)]
+    assert run(arguments) == 0
+    assert "warning: columns of" in capsys.readouterr().err
+    assert run([*arguments, "--exclude", "counter"]) == 0
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_scores_of_each_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,7 +188,8 @@ NEAR = {"near": ["features"]}
     ("write", "error", "code", "facts"),
     [
         (lambda folder: [f"{folder}/none.npz"], UsageError, "not-a-file", {}),
-        (lambda folder: broken(folder, "f.csv", b"1,2"), UsageError, "not-a-file", {}),
+        (lambda folder: broken(folder, "f.csv", b"1,2\n3,4\n"), UsageError, "missing-labels", {}),
+        (lambda folder: broken(folder, "f.json", b"{}"), DataError, "file-unreadable", {}),
         (lambda folder: [str(folder)], UsageError, "not-a-file", {}),
         (lambda folder: [*npy(folder)[:1], "--labels", "none.npy"], UsageError, "not-a-file", {}),
         (lambda folder: broken(folder, "f.npz", b"PK"), DataError, "file-unreadable", {}),
@@ -181,9 +197,9 @@ NEAR = {"near": ["features"]}
         (lambda folder: broken(folder, "f.parquet", b"PAR1"), DataError, "file-unreadable", {}),
         (lambda folder: broken(folder, "f.safetensors", b"12345678"), DataError, "file-unreadable", {}),
         (of_objects, DataError, "file-unreadable", {}),
-        (of_several_arrays, DataError, "file-unreadable", {}),
+        (of_several_arrays, UnknownNameError, "unknown-name", {}),
         (lambda folder: parquet(folder, features=[[1.0], [1.0, 2.0]], label=[0, 1]), DataError, "file-unreadable", {}),
-        (lambda folder: parquet(folder, features=["a", "b"], label=[0, 1]), DataError, "file-unreadable", {}),
+        (lambda folder: parquet(folder, features=["a", "b"], label=[0, 1]), UsageError, "missing-features", {}),
         (lambda folder: parquet(folder, label=[0, 1]), UsageError, "missing-features", {"columns": []}),
         (lambda folder: parquet(folder, x=[0.0, 1.0]), UsageError, "missing-labels", {"option": "labels"}),
         (lambda folder: parquet(folder, label=[0], labels=[0], x=[1.0]), UsageError, "missing-labels", {}),

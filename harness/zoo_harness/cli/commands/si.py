@@ -10,6 +10,7 @@ import typer
 from zoo_harness.cli.command import Given, command
 from zoo_harness.cli.options import AsJson
 from zoo_harness.cli.output import print_json, print_lines, print_table, tell
+from zoo_harness.cli.run_output import display_for
 from zoo_harness.records.options import SeparationOptions
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def _si(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="An .npz, .npy, .safetensors or .parquet file.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="An .npz, .npy, .safetensors, .parquet, .arrow or .csv file.")
+    ],
     *,
     given: Given,
     classes: Annotated[bool, typer.Option("--classes", help="Print the scores of each class too.")] = False,
@@ -26,7 +29,8 @@ def _si(
     """Score how well features separate classes: SI, high-order, soft, anti and centre SI, with errors."""
     from zoo_harness.api import score_features
 
-    result = score_features(file, **given)
+    with display_for(quiet=False) as display:
+        result = score_features(file, progress=display, **given)
     if "order" not in given and result.order == 1:
         tell("note: each sample has one neighbour, so scores are of order 1 instead of 2")
     if as_json:

@@ -1,0 +1,129 @@
+"""Tell the feature columns of a table from its bookkeeping: indexes, ids, paths, splits and copies of the labels."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo_harness.separation.validation import Array
+from zoo_harness.util.text import one_line
+
+_THING = r"(image|img|sample|row|file|line|record|item|example|instance|object|obs|observation|frame|patient|subject)"
+# Names in lower case, with "_" for other characters: "Unnamed: 0" is "unnamed_0".
+_KNOWN_NAMES = {
+    "stored index": rf"|index|index_level_\d+|unnamed(_\d+)*|{_THING}_?(index|names?)|null_dask_index",
+    "row number or id": rf"row|pk|fid|oid|(.*_)?(id|ids|idx|uid|uuid|guid)|{_THING}_?(id|idx|nr|no|num|number)",
+    "split or fold": r"(.*_)?(split|splits|fold|folds|kfold|subset|partition)|(is_)?(train|training|test|testing|val|"
+    r"valid|validation|dev|holdout)|set",
+    "path or file name": r"(.*_)?(path|paths|file|files|filename|filenames|filepath|url|uri)|(file|image)_names?",
+    "time": r"(.*_)?(timestamp|datetime|date)",
+    "other labels": r"(.*_)?(label|labels|class|target|targets|pred|prediction|predicted)|ground_?truth|gt|"
+    r"(class|label|target)_(index|no|nr|num|number|name|encoded)",
+}
+EQUALS_LABELS = "equals the labels"
+_SERIES = 8  # this many columns that differ in the last number are a vector, and other columns are not part of it
+_FEWEST_ROWS = 5  # in fewer rows numbers often rise by chance
+
+
+def known_bookkeeping(name: str) -> str | None:
+    """Return what a column's name says it is, if that is no feature.
+
+    >>> [known_bookkeeping(name) for name in ("Unnamed: 0", "imageId", "cv-fold", "width", "f0")]
+    ['stored index', 'row number or id', 'split or fold', None, None]
+    """
+    separated = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold()
+    plain = re.sub(r"[\W_]+", "_", separated).strip("_") or name.strip()
+    return next((reason for reason, pattern in _KNOWN_NAMES.items() if re.fullmatch(pattern, plain)), None)
+
+
+def outside_series(names: Sequence[str]) -> list[str]:
+    """Return the names that do not belong to a long numbered series, such as f0 to f511, if there is one.
+
+    >>> outside_series([*(f"f{number}" for number in range(512)), "width"])
+    ['width']
+    """
+    sizes = Counter(map(_stem, names))
+    longest = max((size for stem, size in sizes.items() if stem is not None), default=0)
+    return [name for name in names if _stem(name) is None or sizes[_stem(name)] < _SERIES] if longest >= _SERIES else []
+
+
+def short_list(names: Iterable[str], most: int = 12) -> str:
+    """Return names with commas, numbered series in short form, and the number of names beyond ``most``.
+
+    >>> short_list([*(f"f{number}" for number in range(512)), "width"])
+    'f0 … f511 (512), width'
+    """
+    parts: list[str] = []
+    for _series, group in groupby(enumerate(names), lambda item: _stem_and_start(*item)):
+        run = [one_line(name) or "''" for _index, name in group]
+        parts += run if len(run) < 4 else [f"{run[0]} … {run[-1]} ({len(run):,})"]
+    more = [f"and {len(parts) - most:,} more"] if len(parts) > most else []
+    return ", ".join([*parts[:most], *more])
+
+
+def by_reason(reasons: Mapping[str, str]) -> str:
+    """Return the names of each reason in short form.
+
+    >>> by_reason({"id": "row number or id", "row": "row number or id", "fold": "split or fold"})
+    'id, row (row number or id); fold (split or fold)'
+    """
+    groups: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        groups.setdefault(reason, []).append(name)
+    return "; ".join(f"{short_list(names)} ({reason})" for reason, names in groups.items())
+
+
+def copy_finder(labels: Array) -> Callable[[Array], str | None]:
+    """Return a function that says whether a column, (N,), equals the labels, (N,), or has one value for each class.
+
+    >>> copied = copy_finder(np.array([0, 0, 1, 1]))
+    >>> copied(np.array([0.0, 0.0, 1.0, 1.0])), copied(np.array([7, 7, 3, 3])), copied(np.array([0, 1, 1, 1]))
+    ('equals the labels', 'one value per class', None)
+    """
+    classes, first, of_sample = np.unique(labels, return_index=True, return_inverse=True)
+
+    def compare(column: Array) -> str | None:
+        values = column[first]
+        if len(classes) == len(labels) or (values == values[:1]).all() or not (column == values[of_sample]).all():
+            return None
+        return EQUALS_LABELS if (values == classes).all() else "one value per class"
+
+    return compare
+
+
+def row_numbers(features: Tensor) -> Iterator[int]:
+    """Yield the columns of features, (N, D), that may number the rows.
+
+    Their values are whole numbers that all differ, and rise, fall or leave no gap.
+
+    >>> list(row_numbers(torch.tensor([[0, 4], [3, 1], [4, 4], [7, 5], [9, 0]])))
+    [0]
+    """
+    if len(features) < _FEWEST_ROWS:
+        return
+    start = features[:64].to(torch.float64).diff(dim=0).sign()
+    lowest, highest = (bound.to(torch.float64) for bound in features.aminmax(dim=0))
+    without_gap = highest - lowest == len(features) - 1
+    for index in (((start == start[0]) & (start != 0)).all(0) | without_gap).nonzero()[:, 0].tolist():
+        column = features[:, index].to(torch.float64)
+        signs = column.diff().sign()
+        in_order = bool((signs == signs[0]).all())
+        if (column == column.round()).all() and (in_order or len(column.unique()) == len(column)):
+            yield index
+
+
+def _stem(name: str) -> str | None:
+    """Return a name without the number at its end, or nothing if there is none."""
+    return name.rstrip("0123456789") if name[-1:].isdecimal() else None
+
+
+def _stem_and_start(index: int, name: str) -> tuple[str, int]:
+    """Return a key that successive names with successive numbers share, and no others."""
+    stem = name.rstrip("0123456789")
+    return stem, int(name[len(stem) :] or -index) - index

@@ -92,7 +92,7 @@ def derive(name: str) -> Backbone:
         title=f"timm {name}",
         weights=_weights(config),
         architecture=TimmArchitecture(name),
-        unfreeze=_unfrozen(name, network, before),
+        unfreeze=_unfrozen(name, network, before, heads),
         head=made[0] if len(made) == 1 else DualHead(cls=made[0], dist=made[1]),
         features=layers,
         license=config.license if config else None,
@@ -203,16 +203,19 @@ def _layer(path: str, output: Any, width: int | None, skip: int, *, by_token: bo
     return None
 
 
-def _unfrozen(name: str, network: nn.Module, before: list[Call]) -> tuple[str, ...]:
+def _unfrozen(name: str, network: nn.Module, before: list[Call], heads: list[Call]) -> tuple[str, ...]:
     """Return the last block and the modules with parameters that run after it, before the classifier."""
     weighted = [call.path for call in before if any(True for _ in call.module.parameters(recurse=False))]
     if not weighted:
         raise _refused(name, "it has no layer with weights before its classifier")
     listed = {info["module"] for info in getattr(network, "feature_info", [])}
     blocks = [_block_around(network, path, listed) for path in weighted]
+    blocks = ["" if any(head.path.startswith(f"{block}.") for head in heads) else block for block in blocks]
     known = [index for index, block in enumerate(blocks) if block]
     # Without repeated units, as in VGG, it is the last module of the network itself that holds layers.
     block = blocks[known[-1]] if known else weighted[-1].partition(".")[0]
+    inside = [each for each in blocks if each.startswith(f"{block}.")]  # a stage may end in a norm of its own
+    block = inside[-1] if inside else block
     end = max(index for index, path in enumerate(weighted) if f"{path}.".startswith(f"{block}."))
     return (block, *dict.fromkeys(weighted[end + 1 :]))
 
@@ -229,15 +232,24 @@ def _block_around(network: nn.Module, path: str, listed: set[str]) -> str:
     units = [
         f"{parent}.{part}".lstrip(".")
         for parent, part in zip(parents, parts, strict=True)
-        if isinstance(network.get_submodule(parent), nn.Sequential | nn.ModuleList | nn.ModuleDict)
+        if _is_container(network.get_submodule(parent), stage=parent in listed)
     ]
     units = [unit for unit in units if _holds_layers(network.get_submodule(unit))]
     chosen = ""
     for unit in units:
         chosen = unit
-        if unit not in listed and not isinstance(network.get_submodule(unit), nn.Sequential):
+        if unit not in listed and not isinstance(network.get_submodule(unit), nn.Sequential | nn.ModuleDict):
             break
     return chosen
+
+
+def _is_container(module: nn.Module, *, stage: bool) -> bool:
+    """Whether the children of a module are units of one kind: a container, or a stage with blocks as its children."""
+    from torch import nn
+
+    children = list(module.children())
+    same = len(children) > 1 and len({type(child) for child in children}) == 1 and _holds_layers(children[0])
+    return isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) or (stage and same)
 
 
 def _holds_layers(module: nn.Module) -> bool:

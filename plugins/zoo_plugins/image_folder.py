@@ -101,16 +101,8 @@ def _same_classes(layout: FolderLayout) -> tuple[tuple[str, ...], dict[str, dict
         found = class_folders(folder) if split == "train" else sorted(visible_folders(folder))
         names = check_class_names([child.name for child in found], str(folder))
         folders[split] = dict(zip(names, found, strict=True))
-    classes = tuple(folders["train"])
-    extra = sorted(folders.get("test", {}).keys() - set(classes))
-    if extra:
-        raise DataError(
-            f"classes {extra} are in {layout.splits['test']} but not in {layout.splits['train']}; "
-            "every class needs training images",
-            code="class-mismatch",
-            names=extra,
-        )
-    return classes, folders
+    untrained = sorted(folders.get("test", {}).keys() - folders["train"].keys())
+    return (*folders["train"], *untrained), folders  # zoo refuses classes that training lacks, in any data set
 
 
 def _read_split(

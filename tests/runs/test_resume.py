@@ -212,6 +212,13 @@ def test_other_data_weights_or_settings_are_refused(
     assert (refused.value.code, refused.value.facts["differing"]) == ("resume-other-run", (differing,))
 
 
+def test_a_record_from_before_duplicates_were_counted_is_resumed(interrupted: Path) -> None:
+    now = read_run(interrupted)
+    edit_record(interrupted, lambda record: record["dataset"].pop("duplicates"))
+    assert read_run(interrupted).dataset.duplicates is None
+    assert refuse_changes(read_run(interrupted), now, interrupted) == []
+
+
 def test_other_images_are_refused(interrupted: Path, backbone: Backbone, scans: Callable[..., Dataset]) -> None:
     with pytest.raises(UsageError) as refused:
         zoo.evaluate(backbone, scans(1), resume=interrupted)

@@ -6,7 +6,8 @@ they are decoded; their batches are only normalised.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,14 +21,16 @@ from zoo.dataset import AS_FOUND, Dataset, DatasetRequest, ImageSplit, LoadedDat
 from zoo.errors import DataError, UsageError
 from zoo.image_reader import ImageReader
 from zoo.value_range import ValueRange
+from zoo_harness.data.class_coverage import absence_warnings, check_training_classes
 from zoo_harness.data.decoding import ImageData, select_images
+from zoo_harness.data.duplicates import Origin, find_duplicates
 from zoo_harness.data.readable import (
     UNREADABLE,
     check_columns,
     check_names,
     contrast_warning,
     decode_readable,
-    warnings_of,
+    skipped_warning,
 )
 from zoo_harness.data.subset import balanced_order, hold_out, smallest_class, subset_indices
 from zoo_harness.data.transform import BatchTransform
@@ -35,14 +38,17 @@ from zoo_harness.records.run import DatasetRecord, SplitRecord
 from zoo_harness.records.subset import Subset
 from zoo_harness.util.entry_function import load_function
 
-SMALL_SIDE = 32  # pixels
+SMALL_SIDE = 32  # pixels, of the images that a ranking keeps
+HELD_OUT = "held out of train"
+"""The name of the evaluation split that ``--val-fraction`` makes."""
 
 
 @dataclass(frozen=True)
 class RunData:
     """The splits of a run with their record, and warnings for the user.
 
-    ``test``: the split that is evaluated once, after training; ``None`` if there is none.
+    ``test``: the split that is evaluated once, after training; ``None`` if there is none. ``shared``: by the
+    name of a split, which of its images (N,) are also in an earlier split.
     """
 
     train: ImageData
@@ -50,6 +56,7 @@ class RunData:
     record: DatasetRecord
     warnings: tuple[str, ...] = ()
     test: ImageData | None = None
+    shared: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
 def load_data(
@@ -77,17 +84,17 @@ def load_data(
     reader = ImageReader(value_range)
     loaded = _load(dataset, DatasetRequest(argument, data_dir, options, reader))
     name = f"{dataset.name}:{argument}" if argument else dataset.name
-    train, evaluation, evaluation_name = _choose_splits(dataset, name, loaded, subset)
+    train, evaluation, evaluation_name, origins = _choose_splits(dataset, name, loaded, subset)
     skipped = 0
     flat: tuple[str, ...] = ()
 
     def decode(split: ImageSplit, called: str, must_have: str | None = None) -> tuple[ImageData, SplitRecord]:
         nonlocal skipped, flat
         indices = subset_indices(split, loaded.classes, subset, must_have)
-        data, record, kept = decode_readable(
+        data, record, unreadable = decode_readable(
             split, indices, loaded.classes, called, transform, reader, skip=options.skip_unreadable
         )
-        skipped += len(indices) - len(kept)
+        skipped += unreadable
         flat += contrast_warning(called, data.images)
         return data, record
 
@@ -99,18 +106,24 @@ def load_data(
         ("training split", smallest_class(train_record)),
         ("evaluation split", smallest_class(evaluation_record)),
     ]
+    decoded = {"train": train_data, evaluation_name: evaluation_data}
     test = test_record = None
     warnings = loaded.warnings
     if with_test and subset.val_fraction is not None:
         if dataset.evaluation_split in loaded.splits:
             test, test_record = decode(loaded.splits[dataset.evaluation_split], dataset.evaluation_split)
             smallest.append(("test split", smallest_class(test_record)))
+            decoded[dataset.evaluation_split] = test
         else:
             warnings += (
                 f"{_missing_split(dataset, name, loaded)}: nothing is kept for the end, and the accuracy is that of "
                 "the images which the best epoch is chosen by",
             )
-    warnings += (*warnings_of(loaded, skipped), *reader.warnings(), *flat)
+    warnings += (*skipped_warning(skipped), *reader.warnings(), *flat)
+    duplicates = find_duplicates(decoded, origins, loaded.classes)
+    others = (evaluation_record,) if test_record is None else (evaluation_record, test_record)
+    warnings += absence_warnings(train_record, others, loaded.classes)
+    warnings += tuple(each.in_words() for each in duplicates.records)
     settled = reader.value_range if reader.notes.deep else None
     counts = {**loaded.skipped, UNREADABLE: loaded.skipped.get(UNREADABLE, 0) + skipped}
     record = DatasetRecord(
@@ -129,12 +142,13 @@ def load_data(
         reading=(*loaded.reading, *reader.lines()),
         value_range=settled and (settled.low, settled.high),
         skipped={kind: count for kind, count in counts.items() if count},
+        duplicates=duplicates.records,
         per_class=subset.per_class,
         limit=subset.limit,
         val_fraction=subset.val_fraction,
         subset=subset.in_words(*smallest),
     )
-    return RunData(train_data, evaluation_data, record, warnings, test)
+    return RunData(train_data, evaluation_data, record, warnings, test, duplicates.shared)
 
 
 def _title(dataset: Dataset, argument: str | None) -> str:
@@ -164,12 +178,7 @@ def _load(dataset: Dataset, request: DatasetRequest) -> LoadedDataset:
         raise DataError(f"{loaded.source} has no split 'train', only {found}", code="split-missing", split="train")
     for name, split in loaded.splits.items():
         _check_labels(split, loaded.classes, f"split {name!r} of {loaded.source}")
-    counts = np.bincount(np.asarray(loaded.splits["train"].labels), minlength=len(loaded.classes))
-    if empty := [loaded.classes[index] for index in np.flatnonzero(counts == 0)]:
-        raise DataError(
-            f"{loaded.source}: class {empty[0]!r} has no training image ({len(empty)} such class(es))",
-            code="class-empty",
-        )
+    check_training_classes({name: split.labels for name, split in loaded.splits.items()}, loaded.classes, loaded.source)
     classes, warnings = check_names(loaded)
     return replace(loaded, classes=classes, warnings=loaded.warnings + warnings)
 
@@ -201,12 +210,14 @@ def _check_labels(split: ImageSplit, classes: tuple[str, ...], where: str) -> No
 
 def _choose_splits(
     dataset: Dataset, name: str, loaded: LoadedDataset, subset: Subset
-) -> tuple[ImageSplit, ImageSplit, str]:
-    """Return the training split, the evaluation split and the name of the latter."""
+) -> tuple[ImageSplit, ImageSplit, str, dict[str, Origin]]:
+    """Return the training split, the evaluation split, the name of the latter, and where images come from."""
     train = loaded.splits["train"]
+    origins = {split: Origin(split, images) for split, images in loaded.splits.items()}
     if subset.val_fraction is not None:
         kept, held_out = hold_out(np.asarray(train.labels), loaded.classes, subset.val_fraction, subset.seed)
-        return select_images(train, kept), select_images(train, held_out), "held out of train"
+        origins |= {"train": Origin("train", train, kept), HELD_OUT: Origin("train", train, held_out)}
+        return select_images(train, kept), select_images(train, held_out), HELD_OUT, origins
     if dataset.evaluation_split not in loaded.splits:
         raise UsageError(
             f"{_missing_split(dataset, name, loaded)}: hold out part of the training split with --val-fraction 0.2",
@@ -214,7 +225,7 @@ def _choose_splits(
             split=dataset.evaluation_split,
             dataset=name,
         )
-    return train, loaded.splits[dataset.evaluation_split], dataset.evaluation_split
+    return train, loaded.splits[dataset.evaluation_split], dataset.evaluation_split, origins
 
 
 def _missing_split(dataset: Dataset, name: str, loaded: LoadedDataset) -> str:
@@ -269,7 +280,7 @@ def load_training_split(
     split = loaded.splits["train"]
     order = balanced_order(split, loaded.classes, subset)
     transform = BatchTransform(Preprocessing(input_size=(SMALL_SIDE, SMALL_SIDE), crop_mode="squash"))
-    small, record, kept = decode_readable(
+    small, record, skipped = decode_readable(
         split, order, loaded.classes, "train", transform, reader, skip=options.skip_unreadable
     )
     flat = contrast_warning("train", small.images)
@@ -280,8 +291,8 @@ def load_training_split(
         small=small,
         record=record,
         reading=(*loaded.reading, *reader.lines()),
-        warnings=(*loaded.warnings, *warnings_of(loaded, len(order) - len(kept)), *reader.warnings(), *flat),
+        warnings=(*loaded.warnings, *skipped_warning(skipped), *reader.warnings(), *flat),
         _split=split,
-        _order=kept,
+        _order=small.indices,
         _reader=reader,
     )

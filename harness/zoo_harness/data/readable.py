@@ -31,8 +31,8 @@ def decode_readable(
     reader: ImageReader,
     *,
     skip: bool,
-) -> tuple[ImageData, SplitRecord, NDArray[np.int64]]:
-    """Decode the images of a split at these indices; return them, their record and the indices without skipped ones.
+) -> tuple[ImageData, SplitRecord, int]:
+    """Decode the images of a split at these indices; return them, their record and the number of skipped images.
 
     Images of more than 8 bits are decoded twice if ``reader`` has to choose their range first.
 
@@ -44,7 +44,7 @@ def decode_readable(
     if reader.settle():
         data, record = decode_split(split, indices, classes, name, transform, unreadable)
     if not unreadable:
-        return data, record, indices
+        return data, record, 0
     if not skip:
         raise _listed(unreadable, len(indices))
     kept = np.delete(indices, sorted(unreadable))
@@ -59,7 +59,7 @@ def decode_readable(
             split=name,
         )
     data, record = decode_split(split, kept, classes, name, transform)  # again: the digest begins with the labels
-    return data, record, kept
+    return data, record, len(unreadable)
 
 
 def _listed(unreadable: Mapping[int, DataError], images: int) -> DataError:
@@ -103,24 +103,10 @@ def check_names(loaded: LoadedDataset) -> tuple[tuple[str, ...], tuple[str, ...]
     )
 
 
-def warnings_of(loaded: LoadedDataset, skipped: int) -> tuple[str, ...]:
-    """Return warnings about the splits of a data set, once its images are decoded."""
-    lines = [line for name, split in loaded.splits.items() for line in _split_warnings(name, split, loaded.classes)]
-    if skipped:
-        lines.append(f"skipped {skipped:,} images that cannot be read (--skip-unreadable); the record counts them")
-    return tuple(lines)
-
-
-def _split_warnings(name: str, split: ImageSplit, classes: tuple[str, ...]) -> list[str]:
-    lines = []
-    counts = np.bincount(np.asarray(split.labels), minlength=len(classes))
-    lacking = [classes[index] for index in np.flatnonzero(counts == 0)]
-    if lacking:
-        lines.append(
-            f"split {name!r} has no image of {len(lacking)} of {len(classes)} classes ({_first(lacking)}); "
-            "its scores say nothing about them"
-        )
-    return lines
+def skipped_warning(skipped: int) -> tuple[str, ...]:
+    """Return a warning about unreadable images that were skipped, if there are any."""
+    line = f"skipped {skipped:,} images that cannot be read (--skip-unreadable); the record counts them"
+    return (line,) if skipped else ()
 
 
 def contrast_warning(name: str, images: NDArray[np.uint8]) -> tuple[str, ...]:

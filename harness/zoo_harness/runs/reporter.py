@@ -11,6 +11,7 @@ from zoo_harness.util.progress import Progress, Silence
 
 LOGGER = logging.getLogger("zoo")
 LOGGER.addHandler(logging.NullHandler())
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of its caches, which no run depends on
 
 
 class Reporter(Progress, Protocol):

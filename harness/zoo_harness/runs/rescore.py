@@ -30,6 +30,8 @@ from zoo_harness.compute.precision import isolated, repeatable
 from zoo_harness.data.batches import ImageSource
 from zoo_harness.data.decoding import ImageData
 from zoo_harness.data.loading import RunData
+from zoo_harness.data.subset import smallest_class
+from zoo_harness.evaluation.accuracy_details import accuracy_details
 from zoo_harness.evaluation.split_evaluation import evaluate_split
 from zoo_harness.evaluation.split_scores import split_separation
 from zoo_harness.models.feature_pooling import check_layer
@@ -40,6 +42,7 @@ from zoo_harness.records.option import with_defaults
 from zoo_harness.records.option_checks import choose_layer
 from zoo_harness.records.options import EvalOptions, RescoreOptions
 from zoo_harness.records.run import (
+    AccuracyDetails,
     DatasetRecord,
     HostRecord,
     Measurement,
@@ -54,6 +57,7 @@ from zoo_harness.records.run import (
     record_file,
 )
 from zoo_harness.records.stored_options import OPTIONS, read_options
+from zoo_harness.reports.wording import data_lines
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
 from zoo_harness.runs.plan import compute_context
@@ -137,7 +141,7 @@ def rescore_checkpoint(
             value_range=record.dataset.read_range,
         )
         _check_classes(record.dataset.classes, data.record)
-        report_reading(data.record.reading, data.warnings, reporter)
+        report_reading(data_lines(data.record), data.warnings, reporter)
         evaluation = data.record.evaluation
         reporter.log(
             f"{checkpoint.called} on {data.record.title}: {evaluation.images:,} {evaluation.split} images, "
@@ -243,6 +247,8 @@ def _rescored(
         before = _recorded_figures(record, layer, split)
         for name, value in found.items():
             figures.append(compared(name, split, before.get(name), value, same_data=same, per_rounded=per_rounded))
+        details = accuracy_details(images.labels, scored.predictions, data.record.classes, data.shared[here.split])
+        figures += _detail_figures(record, split, details, here, same_data=same, per_rounded=per_rounded)
     return RescoreRecord(
         time=now(),
         checkpoint=checkpoint.called,
@@ -290,6 +296,42 @@ def _figures(accuracy: Measurement | None, separation: SplitSeparation | None) -
     return figures | {each.title: scores[each.key] for each in SCORES if each.key in scores}
 
 
+def _detail_figures(
+    record: RunRecord,
+    split: SplitName,
+    found: AccuracyDetails,
+    here: SplitRecord,
+    *,
+    same_data: bool,
+    per_rounded: int,
+) -> Iterator[Figure]:
+    """Compare the accuracy without shared images, and the means over classes if the split lacks some."""
+    results = record.results
+    earlier = results.accuracy_details if split == "evaluation" else results.test_accuracy_details
+    if found.unshared is not None and found.shared:
+        recorded = earlier.unshared if earlier else None
+        name = f"accuracy without {found.shared:,} images also in train"
+        yield compared(name, split, recorded, found.unshared, same_data=same_data, per_rounded=per_rounded)
+    if not found.absent:
+        return
+    classes, smallest = len(here.per_class), smallest_class(here)
+    present = classes - len(found.absent)
+    before = (earlier.per_class, earlier.per_class_of_all) if earlier else (None, None)
+    for name, averaged, recorded, measured in (
+        (f"{present:,} classes present", present, before[0], found.per_class),
+        (f"all {classes:,} classes", classes, before[1], found.per_class_of_all),
+    ):
+        yield compared(
+            f"mean per-class accuracy, {name}",
+            split,
+            recorded,
+            measured,
+            same_data=same_data,
+            per_rounded=per_rounded,
+            images=averaged * smallest,
+        )
+
+
 def compared(
     name: str,
     split: SplitName,
@@ -298,8 +340,11 @@ def compared(
     *,
     same_data: bool,
     per_rounded: int = IMAGES_PER_ROUNDED["fp32"],
+    images: int | None = None,
 ) -> Figure:
     """Compare a figure with its record; one image in ``per_rounded``, and at least one, may differ by rounding.
+
+    One image changes the value by 1 / ``images`` at most, by default by 1 / n.
 
     >>> recorded, found = (Measurement(value=v, standard_error=0.02, n=500) for v in (0.8, 0.798))
     >>> compared("accuracy", "evaluation", recorded, found, same_data=True).verdict
@@ -315,7 +360,7 @@ def compared(
         if not same_data or recorded.n != found.n:
             verdict = "not comparable"
         else:
-            images_apart = round(abs(difference) * found.n, 3)
+            images_apart = round(abs(difference) * (images or found.n), 3)
             verdict = "reproduced" if images_apart <= max(1, found.n // per_rounded) else "not reproduced"
     measured = {"recorded": recorded, "found": found, "images_apart": images_apart, "errors_apart": errors_apart}
     return Figure(name=name, split=split, verdict=verdict, **measured)

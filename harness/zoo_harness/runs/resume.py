@@ -33,6 +33,7 @@ def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[
         after["weights"]["source"] = before["weights"]["source"]
     if earlier.backbone.source_sha256 is None:  # written before records had it
         after["backbone"]["source_sha256"] = None
+    after["dataset"]["duplicates"] = before["dataset"]["duplicates"]  # they follow from the digests of the images
     changed = [line for part in _DECISIVE for line in _differences(part, before[part], after[part])]
     if changed:
         message = f"--resume {directory}: these differ from what the run began with: {'; '.join(changed[:5])}"

@@ -23,6 +23,7 @@ from zoo_harness.compute.out_of_memory import out_of_memory_advice
 from zoo_harness.compute.precision import repeatable
 from zoo_harness.data.batches import ImageSource
 from zoo_harness.data.decoding import ImageData
+from zoo_harness.evaluation.accuracy_details import accuracy_details
 from zoo_harness.evaluation.confusion import count_confusion, summarize
 from zoo_harness.evaluation.layer_scores import RAW_PIXELS, run_curve
 from zoo_harness.evaluation.split_evaluation import SplitEvaluation, evaluate_split
@@ -37,6 +38,7 @@ from zoo_harness.records.run import (
     now,
     read_run,
 )
+from zoo_harness.reports.plots.names import missing_font_note
 from zoo_harness.runs import provenance
 from zoo_harness.runs.frozen_features import open_trainable_model, whole_network
 from zoo_harness.runs.plan import RunPlan
@@ -120,6 +122,7 @@ class _Session:
             self.train()
             self.score_after()
             self.score_test()
+            self.detail_accuracies()
             self.count_confusion()
             self.score_layers()
 
@@ -129,6 +132,8 @@ class _Session:
             return
         train, evaluation = self._data.train, self._data.evaluation
         self.writer.samples(evaluation, self._data.record.classes)
+        if note := missing_font_note(self._data.record.classes):
+            self.reporter.log(note)
         separation = self._separation(RAW_PIXELS, train.raw_pixels, evaluation.raw_pixels, RAW_PIXELS)
         self._update(separation_raw_pixels=separation)
 
@@ -194,6 +199,19 @@ class _Session:
             separation_raw_pixels=_with_test(pixels, split_separation(test.raw_pixels, test.labels, compute)),
             separation_after=_with_test(after, split_separation(found.collected, test.labels, compute)),
         )
+
+    def detail_accuracies(self) -> None:
+        """Average the predictions by class, and without the images that are also in an earlier split."""
+        data = self.planned.data
+        scored = {
+            "accuracy_details": (self._last, data.evaluation, data.record.evaluation),
+            "test_accuracy_details": (self._of_test, data.test, data.record.test),
+        }
+        for name, (found, images, split) in scored.items():
+            if self._is_main and found is not None and images is not None and split is not None:
+                shared = data.shared[split.split]
+                details = accuracy_details(images.labels, found.predictions, data.record.classes, shared)
+                self._update(**{name: details})
 
     def count_confusion(self) -> None:
         """Count the confused classes of the headline's split, and score the other rule of two heads."""

@@ -84,15 +84,15 @@ class Trainer:
             self.on_epoch(record, result)
 
     def _patience_is_over(self) -> bool:
-        progress, patience = self.state.progress, self.training.patience
-        best = progress.best
-        return patience is not None and best is not None and progress.epoch - best.epoch >= patience
+        best, patience = self.state.progress.best, self.training.patience
+        return patience is not None and best is not None and self.state.progress.epoch - best.epoch >= patience
 
     def _train(self, epoch: int) -> tuple[float, float]:
         trainable, compute, count = self.trainable, self.compute, len(self.trainable.train)
         trainable.tuned.train()
         # Dropout draws the same numbers whatever was drawn before, and other numbers in each process.
-        torch.manual_seed(_mix(compute.seed, epoch, compute.processes.rank))
+        entropy = (compute.seed, epoch, compute.processes.rank) if compute.processes.rank else (compute.seed, epoch)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
         plan = list(batches(count, self.training.batch_size, compute.seed, epoch))
         losses = torch.zeros(len(plan), dtype=torch.float64, device=compute.device)
         correct = torch.zeros((), dtype=torch.int64, device=compute.device)
@@ -180,11 +180,6 @@ def divergence(history: Sequence[EpochRecord], guessing: float) -> str | None:
         return None
     losses = ", ".join(f"the {name} loss of epoch {last.epoch} is {loss:.3g}" for name, loss in faults)
     return f"the training diverged: {losses}; guessing has {guessing:.2g}; try a lower --learning-rate"
-
-
-def _mix(seed: int, epoch: int, rank: int) -> int:
-    entropy = (seed, epoch, rank) if rank else (seed, epoch)
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _check_finite(losses: Tensor, epoch: int) -> None:

@@ -7,7 +7,6 @@ here imports torch.
 
 from __future__ import annotations
 
-import re
 from dataclasses import field
 from typing import Annotated, Literal
 
@@ -294,8 +293,8 @@ class Backbone:
 
     @model_validator(mode="after")
     def _only_derived_names_have_a_prefix(self) -> Backbone:
-        if self.derived_from is None and not re.fullmatch(r"[a-z0-9_]{1,64}", self.name):
-            raise ValueError(f"name {self.name!r} must be at most 64 of a-z, 0-9 and _")
+        if self.derived_from is None and ":" in self.name:
+            raise ValueError(f"name {self.name!r} has the prefix of a family, whose records are derived")
         return self
 
     @model_validator(mode="after")

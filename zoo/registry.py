@@ -128,6 +128,10 @@ class Registry:
             raise UnknownNameError("backbone", pattern, [f"{prefix}:{name}" if family else name for name in known])
         return [f"{prefix}:{name}" if family else name for name in found]
 
+    def knows(self, name: str) -> bool:
+        """Return whether :meth:`backbone` has a record of that name, or may derive one."""
+        return name in self.backbones or (":" in name and name.partition(":")[0] in self.families)
+
     def declares(self, backbone: Backbone) -> Plugin | None:
         """Return the plugin that declares exactly this record, or whose family it is derived from."""
         if self.backbones.get(backbone.name) == backbone:

@@ -265,7 +265,7 @@ def _from_run(run: Run, given: EvalOptions) -> tuple[str, EvalOptions]:
     if given.get("epochs") == 0:
         message = f"a run with --epochs 0 would get a new, untrained head: {directory}; try zoo.rescore(run)"
         raise UsageError(message, code="run-needs-rescore", path=directory)
-    if name not in load_registry().backbones:
+    if not load_registry().knows(name):
         message = (
             f"the run's backbone is not registered: {name!r}; pass its record: zoo.evaluate(backbone, "
             f"weights={str(directory)!r})"

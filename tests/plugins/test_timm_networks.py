@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import zoo
 from zoo import DeclarationError, DualHead, UnknownNameError, load_registry
 from zoo.testing import check_backbone
 from zoo_plugins.timm_networks import derive
@@ -69,6 +72,18 @@ def test_a_network_that_is_not_understood_is_refused_by_name(name: str, reason: 
     assert caught.value.code == "not-derivable"
     assert caught.value.facts["name"] == name
     assert reason in str(caught.value)
+
+
+def test_a_run_of_a_derived_backbone_says_so_and_loads(tmp_path: Path) -> None:
+    options = {"weights": "random", "per_class": 3, "epochs": 1, "layer_curve": False}
+    run = zoo.evaluate("timm:test_resnet", "digits", out=tmp_path / "run", **options)
+    assert run.record.backbone.name == "timm:test_resnet"
+    assert run.record.backbone.derived_from is not None
+    card = (run.directory / "README.md").read_text()
+    assert f"Derived from {run.record.backbone.derived_from}" in card
+    assert len(zoo.load(run.directory).classes) == 10
+    again = zoo.evaluate(run, "digits", out=tmp_path / "again", **{**options, "weights": run.directory})
+    assert again.record.weights.sha256 == run.record.checkpoint_sha256
 
 
 def test_globs_and_near_misses() -> None:

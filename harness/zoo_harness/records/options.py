@@ -22,18 +22,23 @@ Deterministic = Annotated[bool, Option("Use deterministic algorithms only; slowe
 OutputFolder = Annotated[Path | None, Option("Folder for the results (default: one in runs/).", stored=False)]
 
 
-class DataOptions(TypedDict, total=False):
-    """Which images are used."""
+class ReadingOptions(TypedDict, total=False):
+    """How images are read."""
 
     data_dir: Annotated[Path | None, Option("Folder that holds the data set's files, or their archive.")]
-    per_class: Annotated[int | None, Option("Use this many images of each class, chosen by --seed.", minimum=1)]
-    limit: Annotated[int | None, Option("Use at most this many images of each split.", minimum=1)]
     image_column: Annotated[str | None, Option("Column of a table that holds the images or their paths.")]
     label_column: Annotated[str | None, Option("Column of a table that holds the labels.")]
     split_column: Annotated[str | None, Option("Column of a table that names the split of each image.")]
     skip_unreadable: Annotated[
         bool, Option("Continue without the images that cannot be read.", False, "--skip-unreadable")
     ]
+
+
+class DataOptions(ReadingOptions, total=False):
+    """Which images are used."""
+
+    per_class: Annotated[int | None, Option("Use this many images of each class, chosen by --seed.", minimum=1)]
+    limit: Annotated[int | None, Option("Use at most this many images of each split.", minimum=1)]
 
 
 class HeldOutOption(TypedDict, total=False):
@@ -170,7 +175,7 @@ class LayersOptions(DataOptions, HeldOutOption, total=False):
     out: OutputFolder
 
 
-class RankOptions(TypedDict, total=False):
+class RankOptions(ReadingOptions, total=False):
     """The options of ``zoo rank`` and :func:`zoo.rank`."""
 
     scores: Annotated[
@@ -189,13 +194,6 @@ class RankOptions(TypedDict, total=False):
     halving: Annotated[
         bool | None,
         Option("Drop backbones early that are worse for certain (default: above 8).", flag="--halving/--no-halving"),
-    ]
-    data_dir: Annotated[Path | None, Option("Folder that holds the data set's files, or their archive.")]
-    image_column: Annotated[str | None, Option("Column of a table that holds the images or their paths.")]
-    label_column: Annotated[str | None, Option("Column of a table that holds the labels.")]
-    split_column: Annotated[str | None, Option("Column of a table that names the split of each image.")]
-    skip_unreadable: Annotated[
-        bool, Option("Continue without the images that cannot be read.", False, "--skip-unreadable")
     ]
     seed: Annotated[int, Option("Seed of the subset and of random weights.", 0)]
     device: Device

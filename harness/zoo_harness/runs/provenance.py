@@ -64,6 +64,7 @@ def backbone_record(backbone: Backbone, tuning: Tuning, built: nn.Module) -> Bac
         imagenet_top1=backbone.imagenet_top1,
         features=tuning.features,
         source_sha256=digest_of_source(built, made_by) or None,
+        derived_from=backbone.derived_from,
     )
 
 

@@ -24,7 +24,7 @@ from ..hub_server import WRITER, Hub
         (413, None, "other", "status 413"),
         (429, None, "rate-limit", "wait some minutes"),
         (500, None, "server-error", "try again later"),
-        (501, None, "server-error", "try again later"),
+        (501, None, "not-supported", "leave --create-pr out"),
         (511, None, "login-page", "open any page in a browser"),
     ],
 )

@@ -19,9 +19,9 @@ from zoo_harness.records.file_names import CHECKPOINT
 from zoo_harness.records.run import FrozenPartRecord, RunRecord, read_run
 from zoo_harness.util.digests import sha256_of
 
-from ..saved_runs import edit_record, save_run
+from ..saved_runs import EPOCH, edit_record, png, save_run
 
-PNG = b"\x89PNG\r\n\x1a\nrest"
+PNG = png()
 HOME = ["README.md", "config.json", "history.jsonl", "loss.png", "model.safetensors", "zoo.json"]
 
 
@@ -30,12 +30,13 @@ def saved(tiny_resnet: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A finished run with all that a run directory may hold."""
     folder = tmp_path_factory.mktemp("saved")
     save_run(tiny_resnet, folder)
-    (folder / "history.jsonl").write_text('{"epoch": 1}\n')
+    (folder / "history.jsonl").write_text(EPOCH)
     (folder / "loss.png").write_bytes(PNG)
     (folder / "options.json").write_text("{}")
     (folder / "training_state.safetensors").write_bytes(b"state")
     (folder / "tensorboard").mkdir()
     edit_record(folder, lambda record: record.update(plots=["loss.png", "gone.png"]))
+    edit_record(folder, lambda record: record["results"].update(epochs_done=1))
     return folder
 
 
@@ -45,7 +46,7 @@ def run(saved: Path, tmp_path: Path) -> Path:
 
 
 def write_tree(run: Path, to: Path, *options: Any, **named: Any) -> RunRecord:
-    return publication.write_tree(run, publication.publishable(run), to, *options, **named)
+    return publication.write_tree(publication.publishable(run), to, *options, **named)
 
 
 def names(folder: Path) -> list[str]:
@@ -71,7 +72,7 @@ def test_the_tree_has_what_is_published_and_nothing_else(run: Path, tmp_path: Pa
 def test_a_grid_of_a_persons_own_images_is_not_sent_unasked(
     run: Path, tmp_path: Path, argument: str | None, samples: bool | None, sent: bool
 ) -> None:
-    (run / "samples.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (run / "samples.png").write_bytes(PNG)
     edit_record(run, lambda record: record.update(plots=["samples.png"]))
     edit_record(run, lambda record: record["dataset"].update(argument=argument, hub_id=None))
     record = write_tree(run, tmp_path / "tree", samples=samples)
@@ -204,6 +205,7 @@ def test_another_run_takes_the_place_of_the_first_and_leaves_what_is_a_persons(r
     (tmp_path / "net" / "mine.png").write_bytes(PNG)
     (tmp_path / "net" / "notes.txt").write_text("mine")
     edit_record(run, lambda record: record.update(plots=[], started="2026-11-23T09:30:00+00:00"))
+    edit_record(run, lambda record: record["results"].update(epochs_done=0))
     (run / "history.jsonl").unlink()
 
     assert published(run, tmp_path / "net") == {
@@ -235,8 +237,9 @@ def test_a_disk_that_fills_up_leaves_no_folder(run: Path, tmp_path: Path, monkey
         return whole(source, target)
 
     monkeypatch.setattr(shutil, "copyfile", until_full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ZooError) as raised:
         published(run, tmp_path / "deep" / "net")
+    assert (raised.value.code, raised.value.facts["path"]) == ("disk-full", tmp_path / "deep" / "net")
     assert names(tmp_path / "deep") == []
 
 

@@ -1,4 +1,7 @@
-"""Print tables and JSON on stdout: ruled tables at a terminal, plain columns in a pipe."""
+"""Print tables and JSON on stdout: ruled tables at a terminal, plain columns in a pipe.
+
+Whatever is printed may quote a stranger's file or a plugin, so all of it is cleaned of what controls a terminal.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from zoo_harness.util.text import escaped, printable
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
@@ -21,17 +26,17 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
 
 def print_json(value: object) -> None:
     """Print a value as indented JSON."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(escaped(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
 
 
 def print_lines(*lines: str) -> None:
     """Print lines on stdout."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
 
 
 def tell(*lines: str) -> None:
     """Print lines on stderr."""
-    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
 
 
 def warn_of(problems: Sequence[str]) -> None:
@@ -51,7 +56,7 @@ def _print_ruled(columns: Sequence[str], rows: Sequence[Sequence[str]], right: S
         justify: JustifyMethod = "right" if column in right else "left"
         table.add_column(column, justify=justify, overflow="fold", no_wrap=column == columns[0])
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: brackets in a cell are no markup
+        table.add_row(*(Text(printable(cell)) for cell in row))  # Text: brackets in a cell are no markup
     Console().print(table)
 
 

@@ -9,19 +9,26 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import HubError
 from zoo_harness.hub.client import Retries, Say, client, hub_operation
-from zoo_harness.hub.errors import has_type, response_of, translate_hub_errors
+from zoo_harness.hub.errors import has_type, response_of, translate_hub_errors, xet_status
 from zoo_harness.hub.fetch import CommitListing, check_size, list_commit
 from zoo_harness.hub.names import RepositoryReference
 from zoo_harness.hub.publication import compare
 from zoo_harness.records.file_names import CARD
 from zoo_harness.records.run import RunRecord
 
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
+
 _MAX_PULL_REQUESTS = 5
+_NO_XET = (404, 405, 410, 501)  # answers of a Hub that has no Xet storage
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,9 @@ def send_tree(
                 repository=reference.id,
                 code="public",
             )
-        commit, pull, made = retried(lambda: _commit_once(tree, reference, before, message, create_pr=create_pr))
+        commit, pull, made = retried(
+            lambda: _commit_once(tree, reference, before, message, create_pr=create_pr, say=say)
+        )
         if create_pr:
             pull_request = pull and f"{url}/discussions/{_number(pull)}"
             return UploadResult(reference.id, url, commit, None, pull_request, made)
@@ -131,17 +140,20 @@ def _create_repository(
 
 
 def _commit_once(
-    tree: Path, reference: RepositoryReference, before: CommitListing, message: str, *, create_pr: bool
+    tree: Path, reference: RepositoryReference, before: CommitListing, message: str, *, create_pr: bool, say: Say
 ) -> tuple[str, str | None, bool]:
     """Commit the tree, unless the Hub has it already: of an earlier attempt perhaps only the response was lost.
 
     Return the commit, the reference of its pull request, and whether it was made now.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    from huggingface_hub.constants import REGEX_COMMIT_OID
 
-    pulls = _newest_pull_requests(reference) if create_pr else []
-    for revision in (None, *pulls):
-        listing = list_commit(reference, revision)
+    current = list_commit(reference)
+    listings = [(current, None)]
+    if create_pr:
+        listings += [(list_commit(reference, pull), pull) for pull in _newest_pull_requests(reference)]
+    for listing, revision in listings:
         if all(change.state == "same" for change in compare(tree, listing.files)):
             return listing.commit, revision, False
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
@@ -150,12 +162,44 @@ def _commit_once(
         else CommitOperationAdd(change.path, tree / change.path)
         for change in compare(tree, before.files)
     ]
+    options = {"commit_message": message, "create_pr": create_pr}
+    if REGEX_COMMIT_OID.fullmatch(before.commit):
+        options["parent_commit"] = before.commit
+    elif current.commit != before.commit and not create_pr:
+        # The client takes no id of 64 digits for a parent, so the Hub is not asked to refuse another one.
+        text = f"somebody else has changed {reference.id} meanwhile, and nothing was overwritten; try again"
+        raise HubError(text, repository=reference.id, code="changed")
+    made = _create_commit(reference, operations, options, say)
+    return made.oid, made.pr_revision, True
+
+
+def _create_commit(
+    reference: RepositoryReference, operations: list[Any], options: dict[str, Any], say: Say
+) -> CommitInfo:
+    """Create a commit; upload by plain HTTP if the Hub has no Xet storage, which ``hf_xet`` uses without asking."""
     # Users need neither the Hub's opinion of the front matter, nor the client's of its HTTP library.
     with warnings.catch_warnings(action="ignore"):
-        made = client().create_commit(
-            reference.id, operations, commit_message=message, parent_commit=before.commit, create_pr=create_pr
-        )
-    return made.oid, made.pr_revision, True
+        try:
+            return client().create_commit(reference.id, operations, **options)
+        except Exception as error:
+            if xet_status(error) not in _NO_XET:
+                raise
+            say("the Hub has no Xet storage; uploading by plain HTTP")
+        with _without_xet():
+            return client().create_commit(reference.id, operations, **options)
+
+
+@contextmanager
+def _without_xet() -> Iterator[None]:
+    """Context manager that does what HF_HUB_DISABLE_XET=1 does; the client reads the variable only once."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_DISABLE_XET
+    constants.HF_HUB_DISABLE_XET = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_XET = before
 
 
 def _newest_pull_requests(reference: RepositoryReference) -> list[str]:

@@ -150,7 +150,7 @@ def _commit_once(
     from huggingface_hub.constants import REGEX_COMMIT_OID
 
     current = list_commit(reference)
-    listings = [(current, None)]
+    listings: list[tuple[CommitListing, str | None]] = [(current, None)]
     if create_pr:
         listings += [(list_commit(reference, pull), pull) for pull in _newest_pull_requests(reference)]
     for listing, revision in listings:
@@ -177,16 +177,18 @@ def _create_commit(
     reference: RepositoryReference, operations: list[Any], options: dict[str, Any], say: Say
 ) -> CommitInfo:
     """Create a commit; upload by plain HTTP if the Hub has no Xet storage, which ``hf_xet`` uses without asking."""
+    made: CommitInfo
     # Users need neither the Hub's opinion of the front matter, nor the client's of its HTTP library.
     with warnings.catch_warnings(action="ignore"):
         try:
-            return client().create_commit(reference.id, operations, **options)
+            made = client().create_commit(reference.id, operations, **options)
         except Exception as error:
             if xet_status(error) not in _NO_XET:
                 raise
             say("the Hub has no Xet storage; uploading by plain HTTP")
-        with _without_xet():
-            return client().create_commit(reference.id, operations, **options)
+            with _without_xet():
+                made = client().create_commit(reference.id, operations, **options)
+    return made
 
 
 @contextmanager

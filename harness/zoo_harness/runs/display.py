@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from zoo_harness.records.run import EpochRecord
+from zoo_harness.util.text import printable
 
 
 class _ImagesDone(ProgressColumn):
@@ -82,11 +83,11 @@ class ProgressDisplay:
     def log(self, line: str) -> None:
         """Print a message above the bar."""
         if not self._quiet:
-            self._console.print(line, soft_wrap=True)
+            self._console.print(printable(line), soft_wrap=True)
 
     def warn(self, line: str) -> None:
         """Print a warning above the bar, also in quiet mode."""
-        self._console.print(f"warning: {line}", soft_wrap=True)
+        self._console.print(f"warning: {printable(line)}", soft_wrap=True)
 
     def on_epoch(self, epoch: EpochRecord) -> None:
         """Print an epoch's figures, and the best accuracy so far if another epoch has it."""

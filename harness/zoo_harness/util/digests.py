@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 
 def md5_of(path: Path) -> str:
@@ -19,7 +19,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def copy_with_sha256(file: BinaryIO, to: Path | None) -> str:
+def copy_with_sha256(file: BufferedReader, to: Path | None) -> str:
     """Copy the rest of an open file to ``to``, or nowhere, and return the SHA-256 of the bytes that were copied."""
     if to is None:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,10 +17,11 @@ from zoo_harness.hub.names import parse_reference
 from zoo_harness.hub.publication import compare
 from zoo_harness.hub.upload import UploadResult, inspect_repository, require_token, send_tree
 
-from ..hub_server import READER, STRANGER, WRITER, Hub, Repository
+from ..hub_server import READER, STRANGER, WRITER, Answer, Hub, Repository
 
 TAG = "run-20261122-093000-0123abcd"
 COMMIT = "/api/models/*/commit/*"
+XET_PATH = "/api/models/*/xet-write-token/*"
 
 
 @pytest.fixture
@@ -205,23 +206,30 @@ def xet(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
     return hub
 
 
-def test_a_hub_without_xet_gets_the_files_by_plain_http(xet: Hub, tree: Path) -> None:
-    said: list[str] = []
+@pytest.mark.parametrize("answer", [404, 403, 501, b"<!doctype html>", {}, []])
+def test_a_hub_without_xet_gets_the_files_by_plain_http(
+    xet: Hub, tree: Path, monkeypatch: pytest.MonkeyPatch, answer: object
+) -> None:
+    work, said = xet.work, list[str]()
+    if isinstance(answer, int):
+        xet.fail("GET", XET_PATH, answer, times=99)
+    monkeypatch.setattr(xet, "work", lambda call: Answer(answer) if "xet-write" in call.path else work(call))
 
     assert send(tree, said=said).changed
     assert xet.files("ada/net") == content(tree)
-    assert "the Hub has no Xet storage; uploading by plain HTTP" in said
-    assert xet.waits == []
+    assert "the Hub offers no Xet storage; uploading by plain HTTP" in said
+    assert len(xet.seen("GET", XET_PATH)) == 1
+    assert xet.leaks() == xet.waits == []
     assert not constants.HF_HUB_DISABLE_XET
 
 
-def test_xet_storage_that_refuses_is_named_at_once(xet: Hub, tree: Path) -> None:
-    xet.fail("GET", "/api/models/*/xet-write-token/*", 403, times=99)
+@pytest.mark.parametrize(("what", "code"), [(503, "server-error"), ("cut", "no-connection")])
+def test_a_hub_whose_xet_storage_is_out_of_order_is_given_up_soon(xet: Hub, tree: Path, what: Any, code: str) -> None:
+    xet.fail("GET", XET_PATH, what, times=99)
 
-    error = refusal(tree)
-    assert error.code == "xet"
-    assert "HF_HUB_DISABLE_XET=1" in str(error)
-    assert len(xet.seen("GET", "/api/models/*/xet-write-token/*")) == 1
+    assert refusal(tree).code == code
+    assert len(xet.seen("GET", XET_PATH)) == 5
+    assert sum(xet.waits) < 60
 
 
 def test_commits_of_64_digits_are_taken(hub: Hub, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

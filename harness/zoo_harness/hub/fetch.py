@@ -26,7 +26,7 @@ from zoo_harness.util.digests import sha256_of
 MOST_FILES = 1_000  # that a repository may list
 MOST_CHECKPOINT_BYTES = 32 * 2**30  # the largest checkpoint of a built-in backbone has under 2
 MOST_OTHER_BYTES = 64 * 2**20  # of any other file: records, histories and plots have kilobytes
-_REQUEST_SECONDS = 15.0
+REQUEST_SECONDS = 15.0
 _COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")  # git's 40 digits, 64 of other Hubs, or any folder's name
 
 
@@ -60,7 +60,7 @@ class CommitListing:
 def list_commit(reference: RepositoryReference, revision: str | None = None) -> CommitListing:
     """List the commit that a revision points to now, with one request; raise the client's own errors."""
     try:
-        info = client().model_info(reference.id, revision=revision, files_metadata=True, timeout=_REQUEST_SECONDS)
+        info = client().model_info(reference.id, revision=revision, files_metadata=True, timeout=REQUEST_SECONDS)
         files = {
             file.rfilename: ListedFile(int(file.size), file.lfs.sha256 if file.lfs else None, file.blob_id)  # type: ignore[arg-type]
             for file in info.siblings  # type: ignore[union-attr]

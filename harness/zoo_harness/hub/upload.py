@@ -10,15 +10,16 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import HubError
 from zoo_harness.hub.client import Retries, Say, client, hub_operation
-from zoo_harness.hub.errors import has_type, response_of, translate_hub_errors, xet_status
-from zoo_harness.hub.fetch import CommitListing, check_size, list_commit
+from zoo_harness.hub.errors import has_type, response_of, translate_hub_errors
+from zoo_harness.hub.fetch import REQUEST_SECONDS, CommitListing, check_size, list_commit
 from zoo_harness.hub.names import RepositoryReference
 from zoo_harness.hub.publication import compare
 from zoo_harness.records.file_names import CARD
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
 _MAX_PULL_REQUESTS = 5
-_NO_XET = (404, 405, 410, 501)  # answers of a Hub that has no Xet storage
 
 
 @dataclass(frozen=True)
@@ -176,19 +176,37 @@ def _commit_once(
 def _create_commit(
     reference: RepositoryReference, operations: list[Any], options: dict[str, Any], say: Say
 ) -> CommitInfo:
-    """Create a commit; upload by plain HTTP if the Hub has no Xet storage, which ``hf_xet`` uses without asking."""
-    made: CommitInfo
+    """Create a commit; upload by plain HTTP if the Hub has no Xet storage, for which ``hf_xet`` would wait long."""
+    from huggingface_hub import constants
+
+    xet: AbstractContextManager[None] = nullcontext()
+    if (
+        find_spec("hf_xet")
+        and not constants.HF_HUB_DISABLE_XET
+        and not _has_xet(reference, create_pr=options["create_pr"])
+    ):
+        say("the Hub offers no Xet storage; uploading by plain HTTP")
+        xet = _without_xet()
     # Users need neither the Hub's opinion of the front matter, nor the client's of its HTTP library.
-    with warnings.catch_warnings(action="ignore"):
-        try:
-            made = client().create_commit(reference.id, operations, **options)
-        except Exception as error:
-            if xet_status(error) not in _NO_XET:
-                raise
-            say("the Hub has no Xet storage; uploading by plain HTTP")
-            with _without_xet():
-                made = client().create_commit(reference.id, operations, **options)
+    with warnings.catch_warnings(action="ignore"), xet:
+        made: CommitInfo = client().create_commit(reference.id, operations, **options)
     return made
+
+
+def _has_xet(reference: RepositoryReference, *, create_pr: bool) -> bool:
+    """Whether the Hub answers a request for the address of its Xet storage with one."""
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # re-exported without "as"
+
+    url = f"{client().endpoint}/api/models/{reference.id}/xet-write-token/main"
+    query = {"create_pr": "1"} if create_pr else {}
+    response = get_session().get(url, params=query, headers=build_hf_headers(), timeout=REQUEST_SECONDS)
+    if response.status_code != 200:
+        return False
+    try:
+        return "X-Xet-Cas-Url" in response.headers or "casUrl" in response.json()
+    except (ValueError, TypeError):  # a page for people
+        return False
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from zoo.architecture import TimmArchitecture
 from zoo_harness.hub import publication
 from zoo_harness.records.file_names import CHECKPOINT
 from zoo_harness.records.run import FrozenPartRecord, RunRecord, read_run
+from zoo_harness.util.atomic_files import folder_lock
 from zoo_harness.util.digests import sha256_of
 
 from ..saved_runs import EPOCH, edit_record, png, save_run
@@ -226,6 +227,28 @@ def test_a_folder_of_something_else_is_left_alone(run: Path, tmp_path: Path) -> 
             published(run, to)
         assert raised.value.code == code
     assert "zoo.json" not in names(run)
+
+
+def test_a_folder_whose_files_are_links_is_left_alone(run: Path, tmp_path: Path) -> None:
+    published(run, tmp_path / "net")
+    (tmp_path / "mine").write_bytes(b"mine")
+    (tmp_path / "net" / "config.json").unlink()
+    (tmp_path / "net" / "config.json").symlink_to(tmp_path / "mine")
+
+    with pytest.raises(ZooError) as raised:
+        published(run, tmp_path / "net")
+    assert (raised.value.code, raised.value.facts["path"]) == ("file-is-a-link", tmp_path / "net" / "config.json")
+    assert (tmp_path / "mine").read_bytes() == b"mine"
+
+
+def test_two_processes_do_not_publish_to_one_folder_at_once(run: Path, tmp_path: Path) -> None:
+    published(run, tmp_path / "net")
+    (tmp_path / "net" / ".zoo.json.0123abcd.tmp").write_text("of a killed process")
+    with folder_lock(tmp_path / "net"), pytest.raises(UsageError) as raised:
+        published(run, tmp_path / "net")
+    assert raised.value.code == "folder-locked"
+    published(run, tmp_path / "net")
+    assert names(tmp_path / "net") == HOME
 
 
 def test_a_disk_that_fills_up_leaves_no_folder(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

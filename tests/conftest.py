@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
-import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -24,23 +21,6 @@ def pytest_configure() -> None:
     """Beside other processes of pytest one thread each, in what a test starts too; torch reads it when imported."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ["OMP_NUM_THREADS"] = "1"
-
-
-@pytest.fixture
-def large_in_turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Collect a test's networks; of those marked slow, run one at a time whatever the process, and give memory back.
-
-    It is for networks of gigabytes, of which several copies are held.
-    """
-    if request.node.get_closest_marker("slow") is None:
-        yield
-        gc.collect()  # modules refer to each other in circles
-        return
-    with (tmp_path_factory.getbasetemp().parent / "large.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-        gc.collect()
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what keep_freed_memory has kept
 
 
 @pytest.fixture(scope="session")

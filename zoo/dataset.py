@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
 from zoo.fields import STRICT, FactoryPath, HubId, Name, Text
+from zoo.image_reader import ImageReader
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +57,9 @@ AS_FOUND = ReadOptions()
 class DatasetRequest:
     """The arguments of a loader: the text after the colon of ``name:argument``, ``--data-dir``, and how to read.
 
+    ``reader`` converts the images; a loader passes every opened image file to :meth:`ImageReader.upright`, so that
+    images of more than 8 bits are scaled alike, and that zoo can say so.
+
     >>> DatasetRequest(argument="someone/flowers").data_dir is None
     True
     """
@@ -63,14 +67,13 @@ class DatasetRequest:
     argument: str | None = None
     data_dir: Path | None = None
     options: ReadOptions = AS_FOUND
+    reader: ImageReader = dataclasses.field(default_factory=ImageReader, compare=False)
 
 
 class ImageFiles(Protocol):
     """Images of any sizes, decoded on access.
 
-    A class that several threads may read at once sets ``concurrent = True``. A class that may hold files of several
-    pages or frames keeps the indices of those it decoded in a set ``multi_page``; zoo warns that only the first page
-    was used.
+    A class that several threads may read at once sets ``concurrent = True``.
     """
 
     def __len__(self) -> int:

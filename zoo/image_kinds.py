@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -53,8 +53,26 @@ def readable_endings() -> tuple[str, ...]:
             if name == "pillow_heif":  # the others register themselves
                 plugin.register_heif_opener()
     PIL.Image.init()
+    _accept_more_tiffs()
     known = PIL.Image.registered_extensions()
     return tuple(ending for ending in (*_USUAL, *_OTHERS) if known.get(ending) in PIL.Image.OPEN)
+
+
+def _accept_more_tiffs() -> None:
+    """Let Pillow open grey TIFFs whose likes it opens in the other order of bytes, and 64-bit floating point."""
+    from PIL.TiffImagePlugin import II, MM, OPEN_INFO
+
+    for order, white in ((II, 0), (II, 1), (MM, 0), (MM, 1)):
+        swapped = "B" if order == MM else ""
+        for sample, bits, mode, raw_mode in (
+            (1, 16, f"I;16{swapped}", f"I;16{swapped}"),
+            (2, 16, "I", f"I;16{swapped}S"),
+            (1, 32, "I", f"I;32{swapped}"),
+            (2, 32, "I", f"I;32{swapped}S"),
+            (3, 32, "F", f"F;32{swapped}F"),
+            (3, 64, "F", f"F;64{swapped}F"),
+        ):
+            OPEN_INFO.setdefault((order, white, (sample,), 1, (bits,), ()), (mode, raw_mode))
 
 
 def has_pages(image: Image) -> bool:
@@ -63,19 +81,6 @@ def has_pages(image: Image) -> bool:
     Phones write a photo and its preview as one MPO file; that is one picture.
     """
     return image.format != "MPO" and bool(getattr(image, "is_animated", False))
-
-
-def pages_warning(split: str, indices: Sequence[int], names: Sequence[PurePath] | None = None) -> str:
-    """Return the warning about the files of a split that have several pages.
-
-    >>> pages_warning("train", [3])
-    "1 file(s) of split 'train' have several pages or frames (such as image 3); only the first of each is used"
-    """
-    example = names[indices[0]].name if names else f"image {indices[0]}"
-    return (
-        f"{len(indices):,} file(s) of split {split!r} have several pages or frames (such as {example}); "
-        "only the first of each is used"
-    )
 
 
 def is_readable_image(path: PurePath) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from zoo_harness.hub.publish import Publication as Publication
     from zoo_harness.runs.layer_run import LayerScoring as LayerScoring
     from zoo_harness.runs.reporter import Reporter as Reporter
-    from zoo_harness.runs.request import Checkpoint
     from zoo_harness.runs.rescore import RescoreRecord as RescoreRecord
     from zoo_harness.runs.run import Run as Run, open_run as open_run
     from zoo_harness.separation.feature_ranking import FeatureRanking as FeatureRanking, rank_features as rank_features
@@ -134,12 +133,15 @@ def rescore(
     ``checkpoint`` is a run, its path, or ``OWNER/NAME[@REV]`` on the Hub. Without ``dataset`` the data are those of
     the record. ``options`` are those of ``zoo eval CHECKPOINT --epochs 0``.
     """
-    from zoo_harness.runs.request import check_rescore
+    from zoo_harness.hub.locate import find_checkpoint
+    from zoo_harness.runs.request import Checkpoint, check_rescore
 
     given = checked(RescoreOptions, options)
     check_rescore(dataset, given)
     with _reporter(progress) as reporter:
-        found = _checkpoint(checkpoint, reporter)
+        named = checkpoint if isinstance(checkpoint, str | Path) else checkpoint.directory
+        place = find_checkpoint(named, reporter.log)
+        found = Checkpoint(place.path, str(place.reference or place.path), place.commit)
 
         from zoo_harness.runs.rescore import rescore_checkpoint  # and with it torch, which takes seconds
 
@@ -181,16 +183,17 @@ def publish(
 def pull(repository: str, to: str | Path | None = None, *, progress: bool | Reporter = False) -> Run:
     """Fetch a published checkpoint, ``OWNER/NAME`` or ``OWNER/NAME@REV``, and verify all of it.
 
-    It is copied to the folder ``to``, or stays in the Hub's cache. Raises a :class:`~zoo.ZooError` if it cannot
-    be fetched, or differs from its record.
+    It is copied to the folder ``to``, or stays in the Hub's cache; ``run.commit`` says which commit it is. Raises a
+    :class:`~zoo.ZooError` if it cannot be fetched, or differs from its record.
     """
     from zoo_harness.hub.client import without_bars
     from zoo_harness.hub.locate import pull_checkpoint
-    from zoo_harness.runs.run import open_run
+    from zoo_harness.records.run import read_run
+    from zoo_harness.runs.run import Run
 
     with _reporter(progress) as reporter, without_bars() if progress is False else nullcontext():
-        _record, place = pull_checkpoint(repository, to, reporter.log)
-    return open_run(place.path)
+        folder, commit = pull_checkpoint(repository, to, reporter.log)
+    return Run(folder, read_run(folder), commit)
 
 
 def load(path_or_repository: str | Path, device: str = "cpu") -> LoadedModel:
@@ -233,27 +236,15 @@ def _from_run(run: Run, given: EvalOptions) -> tuple[str, EvalOptions]:
 
     directory, name = _directory(run), run.record.backbone.name
     if given.get("epochs") == 0:
-        raise UsageError(
-            f"a run with --epochs 0 would get a new, untrained head: {directory}; try zoo.rescore(run)",
-            code="run-needs-rescore",
-            path=directory,
-        )
+        message = f"a run with --epochs 0 would get a new, untrained head: {directory}; try zoo.rescore(run)"
+        raise UsageError(message, code="run-needs-rescore", path=directory)
     if name not in load_registry().backbones:
-        raise UsageError(
+        message = (
             f"the run's backbone is not registered: {name!r}; pass its record: zoo.evaluate(backbone, "
-            f"weights={str(directory)!r})",
-            code="run-needs-backbone",
-            name=name,
+            f"weights={str(directory)!r})"
         )
+        raise UsageError(message, code="run-needs-backbone", name=name)
     return name, {"weights": directory, **given}
-
-
-def _checkpoint(named: str | Path | Run, reporter: Reporter) -> Checkpoint:
-    from zoo_harness.hub.locate import find_checkpoint
-    from zoo_harness.runs.request import Checkpoint
-
-    place = find_checkpoint(named if isinstance(named, str | Path) else named.directory, reporter.log)
-    return Checkpoint(place.path, str(place.reference or place.path), place.commit)
 
 
 def _directory(run: object) -> Path:
@@ -266,27 +257,24 @@ def _directory(run: object) -> Path:
     return directory
 
 
-@contextmanager
-def _reporter(progress: bool | Reporter) -> Iterator[Reporter]:
+def _reporter(progress: bool | Reporter) -> AbstractContextManager[Reporter]:
     from zoo_harness.runs.reporter import LoggingReporter
 
     if not isinstance(progress, bool):
-        yield progress
-    elif progress:
-        from zoo_harness.runs.display import ProgressDisplay
+        return nullcontext(progress)
+    if not progress:
+        return nullcontext(LoggingReporter())
+    from zoo_harness.runs.display import ProgressDisplay
 
-        with ProgressDisplay() as display:
-            yield display
-    else:
-        yield LoggingReporter()
+    return ProgressDisplay()
 
 
 def _command(function: str, arguments: Sequence[object], given: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the command that the record of a run shows: the command line, or the call in Python."""
-    from zoo_harness.util.invocation import current_command
+    from zoo_harness.util.invocation import COMMAND
 
     shown = [*map(_shown, arguments), *(f"{name}={_shown(value)}" for name, value in given.items())]
-    return current_command() or (f"zoo.{function}({', '.join(shown)})",)
+    return COMMAND.get() or (f"zoo.{function}({', '.join(shown)})",)
 
 
 def _shown(value: object) -> str:

@@ -66,11 +66,8 @@ def check_backbone(
 def _check_facts(backbone: Backbone) -> None:
     top1 = backbone.imagenet_top1
     if top1 is not None and top1 <= 1:
-        raise DeclarationError(
-            f"backbone {backbone.name!r}: imagenet_top1={top1} is in percent: {100 * top1:g}?",
-            code="top1-not-percent",
-            given=top1,
-        )
+        message = f"backbone {backbone.name!r}: imagenet_top1={top1} is in percent: {100 * top1:g}?"
+        raise DeclarationError(message, code="top1-not-percent", given=top1)
     for name, recipe in backbone.recipes.items():
         if recipe.reported_parameters is not None:
             _check_count(backbone, name, recipe.reported_parameters, recipe.reported_classes)
@@ -84,13 +81,11 @@ def _check_count(backbone: Backbone, recipe: str, reported: int, classes: int) -
     network = build_network(backbone.name, backbone.network, device="meta")
     count = count_parameters(prepare(network, backbone.tuning(recipe), classes, example=None))
     if reported not in (count.trained, count.trained_without_head):
-        raise DeclarationError(
+        message = (
             f"backbone {backbone.name!r}, recipe {recipe!r}: reported_parameters is {reported:,}, but for {classes} "
-            f"classes {count.trained:,} train, {count.trained_without_head:,} without the head",
-            code="reported-parameters",
-            recipe=recipe,
-            given=reported,
+            f"classes {count.trained:,} train, {count.trained_without_head:,} without the head"
         )
+        raise DeclarationError(message, code="reported-parameters", recipe=recipe, given=reported)
 
 
 def _check_recipe(
@@ -127,11 +122,8 @@ def _check_unfreeze(network: nn.Module, tuning: Tuning) -> None:
         paths = match_modules(network, [pattern])
         if not any(True for path in paths for _parameter in network.get_submodule(path).parameters()):
             kinds = {type(network.get_submodule(path)).__name__ for path in paths}
-            raise DeclarationError(
-                f"{pattern!r} is to train but has no parameters: it is {' and '.join(sorted(kinds))}",
-                code="nothing-to-train",
-                name=pattern,
-            )
+            message = f"{pattern!r} is to train but has no parameters: it is {' and '.join(sorted(kinds))}"
+            raise DeclarationError(message, code="nothing-to-train", name=pattern)
 
 
 def _check_outputs(tuning: Tuning, tuned: TunedNetwork, images: Tensor, classes: int) -> None:
@@ -140,22 +132,17 @@ def _check_outputs(tuning: Tuning, tuned: TunedNetwork, images: Tensor, classes:
     from zoo_harness.models.modules import capture
 
     tuned.eval()
-    declared = [layer.path for layer in tuning.features]
-    with torch.no_grad(), capture(tuned.network, declared) as outputs, _head_input(tuned) as seen:
-        logits = dict(zip(tuned.head_paths, tuned.logits(images), strict=True))
-    _check_logits(logits, (len(images), classes))
+    seen: list[Tensor] = []  # by the first head
+    head = tuned.network.get_submodule(tuned.head_paths[0])
+    hook = head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach()))
+    with torch.no_grad(), capture(tuned.network, [layer.path for layer in tuning.features]) as outputs, hook:
+        logits = tuned.logits(images)
+    for path, given in zip(tuned.head_paths, logits, strict=True):
+        shape, expected = tuple(given.shape), (len(images), classes)
+        if shape != expected:
+            message = f"head {path!r} gives logits of {shape}, expected {expected}"
+            raise DeclarationError(message, code="logits-shape", name=path, given=shape)
     _check_features(tuning.features, outputs, tuned.head_paths[0], seen[0])
-
-
-def _check_logits(logits: dict[str, Tensor], expected: tuple[int, int]) -> None:
-    for path, given in logits.items():
-        if given.shape != expected:
-            raise DeclarationError(
-                f"head {path!r} gives logits of {tuple(given.shape)}, expected {expected}",
-                code="logits-shape",
-                name=path,
-                given=tuple(given.shape),
-            )
 
 
 def _check_features(features: tuple[FeatureLayer, ...], outputs: dict[str, Tensor], head: str, given: Tensor) -> None:
@@ -166,9 +153,8 @@ def _check_features(features: tuple[FeatureLayer, ...], outputs: dict[str, Tenso
     declared = [layer.path for layer in features]
     silent = [path for path in declared if path not in outputs]
     if silent:
-        raise DeclarationError(
-            f"feature layer {silent[0]!r} exists but never runs", code="layer-never-runs", name=silent[0]
-        )
+        message = f"feature layer {silent[0]!r} exists but never runs"
+        raise DeclarationError(message, code="layer-never-runs", name=silent[0])
     last = [pool_features(outputs[layer.path], layer) for layer in features][-1]
     if list(outputs) != declared:
         message = f"feature layers are not in depth order: they run in the order {list(outputs)}"
@@ -176,23 +162,8 @@ def _check_features(features: tuple[FeatureLayer, ...], outputs: dict[str, Tenso
     same_shape = last.shape == given.shape
     if not same_shape or not torch.allclose(last, given, rtol=1e-4, atol=1e-5):
         shapes = "" if same_shape else f": {tuple(last.shape)} against {tuple(given.shape)}"
-        raise DeclarationError(
-            f"the last feature layer, {declared[-1]!r}, is not what the classifier {head!r} sees{shapes}",
-            code="last-layer",
-            name=declared[-1],
-        )
-
-
-@contextlib.contextmanager
-def _head_input(tuned: TunedNetwork) -> Iterator[list[Tensor]]:
-    """Context manager that yields the inputs of the first head."""
-    seen: list[Tensor] = []
-    head = tuned.network.get_submodule(tuned.head_paths[0])
-    handle = head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach()))
-    try:
-        yield seen
-    finally:
-        handle.remove()
+        message = f"the last feature layer, {declared[-1]!r}, is not what the classifier {head!r} sees{shapes}"
+        raise DeclarationError(message, code="last-layer", name=declared[-1])
 
 
 def _check_training_step(tuned: TunedNetwork, images: Tensor) -> None:
@@ -222,12 +193,11 @@ def _check_stillness(still: dict[str, Tensor], training: dict[str, Tensor]) -> N
 
     stirred = [name for name, value in still.items() if not torch.allclose(value, training[name], atol=1e-3)]
     if stirred:
-        raise DeclarationError(
+        message = (
             f"frozen module {stirred[0]!r} gives something else while the network trains: a forward method before it "
-            "drops or adds by asking self.training; make that a module of its own",
-            code="frozen-output-changed",
-            name=stirred[0],
+            "drops or adds by asking self.training; make that a module of its own"
         )
+        raise DeclarationError(message, code="frozen-output-changed", name=stirred[0])
 
 
 @contextlib.contextmanager
@@ -249,11 +219,11 @@ def _frozen_outputs(tuned: TunedNetwork) -> Iterator[dict[str, Tensor]]:
     with contextlib.ExitStack() as hooks:
         for path in tuned.trained_paths:
             module = tuned.network.get_submodule(path)
-            hooks.callback(module.register_forward_pre_hook(lambda called, _inputs: begun.append(called)).remove)
+            hooks.enter_context(module.register_forward_pre_hook(lambda called, _inputs: begun.append(called)))
         for name, module in tuned.network.named_modules():
             if not tuned.modes[name] and any(True for _parameter in module.parameters()):
                 hook = module.register_forward_hook(lambda _module, _inputs, out, name=name: note(name, out))
-                hooks.callback(hook.remove)
+                hooks.enter_context(hook)
         yield fingerprints
 
 

@@ -137,6 +137,8 @@ def _refuse_flat_splits(root: Path, folders: Sequence[Path]) -> None:
     names = ", ".join(folder.name for folder in alike)
     if any(has_folders(folder) for folder in alike):
         advice = f"name the folders {', '.join(map(repr, _TRAINING))} and {', '.join(map(repr, EVALUATION))}"
+    elif tables := [table for folder in alike for table in _tables_in(folder)]:
+        advice = f"if {tables[0].relative_to(root)} holds the labels, try table:{root}"
     else:
         advice = "sort the images into one folder per class inside of each, or name the labels with table:FILE.csv"
     raise DataError(
@@ -210,8 +212,12 @@ def class_folders(folder: Path) -> list[Path]:
 
 def _hint(folder: Path) -> str:
     """Point to a table of labels beside the images."""
-    tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".csv", ".tsv", ".parquet"))
+    tables = _tables_in(folder)
     return f"; if {tables[0].name} holds the labels, try table:{tables[0]}" if tables else ""
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet"))
 
 
 def _inner_hint(folder: Path) -> str:

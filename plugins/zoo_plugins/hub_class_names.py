@@ -45,8 +45,16 @@ def names_in_schema(schema: pyarrow.Schema, column: str) -> Names | None:
 
 
 def read_label_file(path: Path, column: str) -> LabelFile:
-    """Read the footer of a parquet file."""
-    metadata = pyarrow.parquet.read_metadata(path)
+    """Read the footer of a parquet file; raises :class:`~zoo.errors.DataError` for a damaged one."""
+    try:
+        metadata = pyarrow.parquet.read_metadata(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(
+            f"{path} cannot be read as a parquet file ({str(error).splitlines()[0]}), so its class names are unknown; "
+            "fetch it anew",
+            code="table-damaged",
+            path=str(path),
+        ) from error
     return LabelFile(path, metadata.num_rows, names_in_schema(metadata.schema.to_arrow_schema(), column))
 
 

@@ -28,7 +28,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from zoo.dataset import DatasetRequest, LoadedDataset, ReadOptions
 from zoo.errors import DataError, UnknownNameError, UsageError
-from zoo.image_kinds import pages_warning
+from zoo.image_reader import ImageReader
 from zoo.reachability import why_unreachable
 from zoo_plugins.decoding import decode_image
 from zoo_plugins.hub_class_names import LabelFile, labels_by_name, read_label_file
@@ -45,11 +45,11 @@ class RowImages:
 
     concurrent = True
 
-    def __init__(self, rows: datasets.Dataset, column: str, where: str) -> None:
+    def __init__(self, rows: datasets.Dataset, column: str, where: str, reader: ImageReader) -> None:
         self._rows = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
         self._column = column
         self._where = where
-        self.multi_page: set[int] = set()
+        self._reader = reader
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -64,11 +64,8 @@ class RowImages:
         content, path = value.get("bytes"), value.get("path")
         where = f"{self._where}, image {index}" + (f" ({path})" if path else "")
 
-        def on_pages() -> None:
-            self.multi_page.add(index)
-
         if content is not None:
-            return decode_image(io.BytesIO(content), where, on_pages)
+            return decode_image(io.BytesIO(content), where, self._reader)
         if not path or not Path(path).is_file():  # datasets itself would download an address in a row
             raise DataError(
                 f"{where} holds neither an image nor the path of a file on this machine",
@@ -76,14 +73,14 @@ class RowImages:
                 image=where,
             )
         with Path(path).open("rb") as file:
-            return decode_image(file, where, on_pages)
+            return decode_image(file, where, self._reader)
 
 
 @dataclass(frozen=True)
 class HubCopy:
     """A data set of the Hub, cached or online.
 
-    ``columns``: the image and label columns, by default found by their types; ``options`` may name them instead.
+    ``columns``: the image and label columns, by default found by their types; ``request`` may name them instead.
     ``classes`` replaces the class names of the copy, which must have the same number: the Hub misspells some ("cra",
     "T - shirt / top").
 
@@ -95,7 +92,7 @@ class HubCopy:
     revision: str | None = None
     columns: Columns | None = None
     classes: tuple[str, ...] | None = None
-    options: ReadOptions = field(default_factory=ReadOptions)
+    request: DatasetRequest = field(default_factory=DatasetRequest)
 
     @property
     def location(self) -> str:
@@ -144,7 +141,7 @@ class HubCopy:
 
     def _read(self, builder: Any) -> LoadedDataset:
         location = f"Hugging Face Hub {self.repo}, configuration {builder.config.name}"
-        return read_builder(builder, location, builder.hash, self.columns, self.classes, self.options)
+        return read_builder(builder, location, builder.hash, self.columns, self.classes, self.request)
 
 
 def load(request: DatasetRequest) -> LoadedDataset:
@@ -155,8 +152,8 @@ def load(request: DatasetRequest) -> LoadedDataset:
     """
     repo, revision = parse_argument(request.argument or "")
     if request.data_dir is not None:
-        return _load_folder(request.data_dir.expanduser(), revision, request.options)
-    hub = HubCopy(repo, revision, options=request.options)
+        return _load_folder(request.data_dir.expanduser(), revision, request)
+    hub = HubCopy(repo, revision, request=request)
     return first_found(f"data set hf:{request.argument}", [hub.cached, hub.online], reach_advice("a copy of its files"))
 
 
@@ -193,7 +190,7 @@ def read_builder(
     revision: str | None,
     columns: Columns | None,
     classes: tuple[str, ...] | None,
-    options: ReadOptions,
+    request: DatasetRequest,
 ) -> LoadedDataset:
     """Read a prepared ``datasets.DatasetBuilder``; arguments as in :class:`HubCopy`."""
     try:
@@ -206,7 +203,7 @@ def read_builder(
         ) from error
     chosen = _choose_splits(rows, location)
     features = rows["train"].features
-    image_column, label_column = columns or _find_columns(features, location, options)
+    image_column, label_column = columns or _find_columns(features, location, request.options)
     names = _class_names(features, label_column, location)
     if classes is not None and len(classes) != len(names):
         raise DataError(
@@ -214,23 +211,20 @@ def read_builder(
             code="class-mismatch",
         )
     classes = classes or names
+    files, notes = _label_files(builder, label_column)
     labels, reading = labels_by_name(
-        {theirs: _labels(rows[theirs], label_column) for theirs in chosen.values()},
-        _label_files(builder, label_column),
-        names,
-        location,
+        {theirs: _labels(rows[theirs], label_column) for theirs in chosen.values()}, files, names, location
     )
+    reading += notes
     splits, warnings, skipped = {}, [], 0
     for ours, theirs in chosen.items():
         where = f"{location}, split {theirs}"
-        images = RowImages(rows[theirs], image_column, where)
+        images = RowImages(rows[theirs], image_column, where, request.reader)
         checked = checked_split(images, labels[theirs], classes, where)  # before decoding, which takes longer
-        splits[ours], left_out = readable_array(images, checked, skip=options.skip_unreadable)
+        splits[ours], left_out = readable_array(images, checked, request.reader, skip=request.options.skip_unreadable)
         skipped += left_out
         if left_out:
             warnings.append(f"skipped {left_out:,} images of split {theirs!r} that cannot be read (--skip-unreadable)")
-        if images.multi_page and splits[ours].images is not images:
-            warnings.append(pages_warning(ours, sorted(images.multi_page)))
     renamed = "" if chosen.get("test", "test") == "test" else f" (split test is its split {chosen['test']})"
     unread = [name for name in rows if name not in chosen.values()]
     if unread:
@@ -246,7 +240,7 @@ def read_builder(
     )
 
 
-def _load_folder(folder: Path, revision: str | None, options: ReadOptions) -> LoadedDataset:
+def _load_folder(folder: Path, revision: str | None, request: DatasetRequest) -> LoadedDataset:
     if revision is not None:
         raise UsageError(
             f"--data-dir {folder} has no revisions to choose from; leave out @{revision}",
@@ -270,7 +264,7 @@ def _load_folder(folder: Path, revision: str | None, options: ReadOptions) -> Lo
             code="dataset-unreadable",
             path=str(folder),
         ) from error
-    return read_builder(builder, f"folder {folder.resolve()}", None, None, None, options)
+    return read_builder(builder, f"folder {folder.resolve()}", None, None, None, request)
 
 
 def _choose_splits(rows: Any, location: str) -> dict[str, str]:
@@ -315,17 +309,27 @@ def _labels(rows: datasets.Dataset, column: str) -> np.ndarray[Any, Any]:
     return np.array([-1 if label is None else label for label in rows[column][:]], dtype=np.int64)
 
 
-def _label_files(builder: Any, column: str) -> dict[str, list[LabelFile]]:
-    """Return the parquet files of each split, as far as they are on this machine; for other formats nothing."""
+def _label_files(builder: Any, column: str) -> tuple[dict[str, list[LabelFile]], tuple[str, ...]]:
+    """Return the parquet files of each split, none for other formats; and a line if they are not on this machine.
+
+    Raises :class:`~zoo.errors.DataError` for a file whose footer cannot be read.
+    """
     try:
         with _silenced_clients():
             if isinstance(builder, Cache):  # which knows the files no more: those of the Hub's own cache are tried
                 builder = _builder_of_files(builder)
-            files = builder.config.data_files or {}
-            paths = {str(split): [Path(cached_path(str(name))) for name in named] for split, named in files.items()}
-            return {split: [read_label_file(path, column) for path in named] for split, named in paths.items()}
-    except Exception:  # another format, or files that are gone: the labels are as datasets reads them
-        return {}
+            files = getattr(builder.config, "data_files", None) or {}
+            paths = {
+                str(split): [Path(cached_path(str(name))) for name in named]
+                for split, named in files.items()
+                if all(str(name).endswith(".parquet") for name in named)
+            }
+    except Exception:  # files that are gone, or a Hub that is not reached: the clients raise errors of four libraries
+        return {}, (
+            "class numbers are those of the copy that the datasets library cached; its files are not on this machine, "
+            "so the class names in them are not compared",
+        )
+    return {split: [read_label_file(path, column) for path in named] for split, named in paths.items()}, ()
 
 
 def _builder_of_files(builder: Any) -> Any:

@@ -7,8 +7,9 @@ from pathlib import Path
 import PIL.Image
 
 from zoo.class_names import check_class_names
-from zoo.dataset import DatasetRequest, ImageSplit, LoadedDataset, ReadOptions
+from zoo.dataset import DatasetRequest, ImageSplit, LoadedDataset
 from zoo.errors import DataError, UsageError
+from zoo.image_reader import ImageReader
 from zoo_plugins.decoding import decode_image
 from zoo_plugins.folder_layout import LAYOUT, FolderLayout, class_folders, find_layout, visible_folders
 from zoo_plugins.found_files import FoundFiles
@@ -20,9 +21,9 @@ class ImagePaths:
 
     concurrent = True
 
-    def __init__(self, paths: list[Path]) -> None:
+    def __init__(self, paths: list[Path], reader: ImageReader) -> None:
         self.paths = paths
-        self.multi_page: set[int] = set()
+        self._reader = reader
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -32,7 +33,7 @@ class ImagePaths:
         path = self.paths[index]
         try:
             with path.open("rb") as file:
-                return decode_image(file, str(path), lambda: self.multi_page.add(index)).convert("RGB")
+                return decode_image(file, str(path), self._reader).convert("RGB")
         except OSError as error:
             raise DataError(
                 f"{path} cannot be opened: {error.strerror or error}", code="file-unreadable", path=str(path)
@@ -60,7 +61,7 @@ def load(request: DatasetRequest) -> LoadedDataset:
             path=request.argument,
         )
     try:
-        return _load_folder(root, request.options)
+        return _load_folder(root, request)
     except OSError as error:
         raise DataError(
             f"{error.filename or root} cannot be read: {error.strerror or error}",
@@ -69,20 +70,20 @@ def load(request: DatasetRequest) -> LoadedDataset:
         ) from error
 
 
-def _load_folder(root: Path, options: ReadOptions) -> LoadedDataset:
+def _load_folder(root: Path, request: DatasetRequest) -> LoadedDataset:
     layout = find_layout(root)
     names, folders = _same_classes(layout)
     files = FoundFiles()
     for folder in dict.fromkeys((root, *layout.splits.values())):
         files.note_beside_classes(folder)
     splits = {
-        split: _read_split(folders[split], names, str(folder), files, needed=split == "train")
+        split: _read_split(folders[split], names, str(folder), files, request.reader, needed=split == "train")
         for split, folder in layout.splits.items()
     }
     source = f"folder {root.resolve()}"
     if "test" in splits and layout.splits["test"].name != "test":
         source += f" (split test is its folder {layout.splits['test'].name})"
-    files.refuse_other_kinds(skip=options.skip_unreadable)
+    files.refuse_other_kinds(skip=request.options.skip_unreadable)
     return LoadedDataset(
         names,
         splits,
@@ -100,20 +101,18 @@ def _same_classes(layout: FolderLayout) -> tuple[tuple[str, ...], dict[str, dict
         found = class_folders(folder) if split == "train" else sorted(visible_folders(folder))
         names = check_class_names([child.name for child in found], str(folder))
         folders[split] = dict(zip(names, found, strict=True))
-    classes = tuple(folders["train"])
-    extra = sorted(folders.get("test", {}).keys() - set(classes))
-    if extra:
-        raise DataError(
-            f"classes {extra} are in {layout.splits['test']} but not in {layout.splits['train']}; "
-            "every class needs training images",
-            code="class-mismatch",
-            names=extra,
-        )
-    return classes, folders
+    untrained = sorted(folders.get("test", {}).keys() - folders["train"].keys())
+    return (*folders["train"], *untrained), folders  # zoo refuses classes that training lacks, in any data set
 
 
 def _read_split(
-    folders: dict[str, Path], classes: tuple[str, ...], where: str, files: FoundFiles, *, needed: bool
+    folders: dict[str, Path],
+    classes: tuple[str, ...],
+    where: str,
+    files: FoundFiles,
+    reader: ImageReader,
+    *,
+    needed: bool,
 ) -> ImageSplit:
     paths: list[Path] = []
     labels: list[int] = []
@@ -130,4 +129,4 @@ def _read_split(
                 )
         paths += found
         labels += [label] * len(found)
-    return checked_split(ImagePaths(paths), labels, classes, where)
+    return checked_split(ImagePaths(paths, reader), labels, classes, where)

@@ -9,6 +9,7 @@ import PIL.Image
 
 from zoo.dataset import ImageSplit
 from zoo.errors import DataError
+from zoo.image_reader import ImageReader
 from zoo.picture import as_one_array
 
 
@@ -45,13 +46,15 @@ class ChosenRows:
         return self._images.decode(int(self._indices[index]))
 
 
-def readable_array(images: DecodableRows, split: ImageSplit, *, skip: bool) -> tuple[ImageSplit, int]:
+def readable_array(
+    images: DecodableRows, split: ImageSplit, reader: ImageReader, *, skip: bool
+) -> tuple[ImageSplit, int]:
     """Return the split with its images in one array if they have one size; and the number of skipped images.
 
     Raises :class:`~zoo.errors.DataError` that lists the unreadable images, ten at most, unless ``skip``.
     """
     try:
-        return _in_one_array(images, split), 0
+        return _in_one_array(images, split, reader), 0
     except DataError:
         faults = _faults(images)
     if not skip or len(faults) == len(images):
@@ -68,12 +71,17 @@ def readable_array(images: DecodableRows, split: ImageSplit, *, skip: bool) -> t
         )
     kept = np.setdiff1d(np.arange(len(images)), list(faults))
     chosen = ChosenRows(images, kept)
-    return _in_one_array(chosen, ImageSplit(chosen, np.asarray(split.labels)[kept])), len(faults)
+    return _in_one_array(chosen, ImageSplit(chosen, np.asarray(split.labels)[kept]), reader), len(faults)
 
 
-def _in_one_array(images: DecodableRows, split: ImageSplit) -> ImageSplit:
+def _in_one_array(images: DecodableRows, split: ImageSplit, reader: ImageReader) -> ImageSplit:
+    notes = reader.copy_of_notes()
     array = as_one_array(images)
-    return split if array is None else ImageSplit(array, split.labels)
+    if array is None:
+        reader.notes = notes  # the run reads the images again, perhaps only some of them
+        return split
+    again = as_one_array(images) if reader.settle() else None
+    return ImageSplit(array if again is None else again, split.labels)
 
 
 def _faults(images: DecodableRows) -> dict[int, DataError]:

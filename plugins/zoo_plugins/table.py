@@ -1,4 +1,4 @@
-"""Images whose labels stand in a table: ``table:FILE.csv``, ``.tsv`` or ``.parquet``, or a folder with its metadata."""
+"""Images whose labels stand in a table, or in the metadata file of a folder: ``table:FILE`` or ``table:FOLDER``."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.dataset import DatasetRequest, ImageSplit, LoadedDataset, ReadOptions
+from zoo.dataset import DatasetRequest, ImageSplit, LoadedDataset
 from zoo.errors import DataError, UsageError
-from zoo.image_kinds import pages_warning
-from zoo_plugins.folder_layout import EVALUATION, is_training, split_word
+from zoo_plugins.folder_layout import EVALUATION, is_training, split_word, visible_folders
 from zoo_plugins.image_folder import ImagePaths
 from zoo_plugins.labels import checked_split
 from zoo_plugins.readable_rows import readable_array
 from zoo_plugins.table_columns import TableColumns, choose_columns
-from zoo_plugins.table_file import Table, read_table
+from zoo_plugins.table_file import ENDINGS, Table, joined, read_table
 from zoo_plugins.table_images import HeldImages, find_files, holds_images
 from zoo_plugins.table_labels import TableLabels, conflicting, read_labels
 
-METADATA = ("metadata.csv", "metadata.tsv", "metadata.parquet")
+METADATA = tuple(f"metadata{ending}" for ending in ENDINGS)
 """Names of the table in a folder of images, as the ``datasets`` library has them."""
 
 
 def load(request: DatasetRequest) -> LoadedDataset:
-    """Read the table that the argument names, or ``metadata.csv`` in a folder: ``train`` and, if it has one, ``test``.
+    """Read the table that the argument names: ``train`` and, if it has one, ``test``.
 
-    Paths are relative to the table. ``--image-column``, ``--label-column`` and ``--split-column`` name the columns;
-    without them, columns of usual names are used.
+    A folder stands for the ``metadata.csv`` in it, or for those in its folders of splits, such as ``train``. Paths are
+    relative to the table. ``--image-column``, ``--label-column`` and ``--split-column`` name the columns; without them,
+    columns of usual names are used.
     """
     if request.data_dir is not None:
         raise UsageError(
             f"table:FILE names its file itself; leave out --data-dir, given {request.data_dir}", code="option-unused"
         )
-    table = read_table(_table_path(request.argument))
+    table = _named_table(request.argument)
     columns = choose_columns(table, request.options)
     splits, unread = _rows_of_splits(table, columns)
     rows = [row for split in splits.values() for row in split]
     if holds_images(table, columns.image):
-        return _load_held(table, columns, splits, unread, request.options)
+        return _load_held(table, columns, splits, unread, request)
     files = find_files(table, columns.image, rows, skip_missing=request.options.skip_unreadable)
     kept = [row for row in rows if row in files.paths]
     labels = read_labels(table, columns.label, kept)
@@ -47,7 +47,7 @@ def load(request: DatasetRequest) -> LoadedDataset:
     found = {}
     for name, members in splits.items():
         present = [row for row in members if row in files.paths]
-        images = ImagePaths([files.paths[row] for row in present])
+        images = ImagePaths([files.paths[row] for row in present], request.reader)
         where = f"{table.path}, split {name}"
         found[name] = checked_split(images, [index_of[row] for row in present], labels.classes, where)
     warnings = [*labels.warnings, *unread, *_repeated(table, found)]
@@ -56,14 +56,17 @@ def load(request: DatasetRequest) -> LoadedDataset:
     return _loaded(table, columns, labels, found, warnings, files.notes, {"missing files": len(files.missing)})
 
 
-def _table_path(argument: str | None) -> Path:
+def _named_table(argument: str | None) -> Table:
     path = Path(argument or "").expanduser()
     if path.is_dir() and argument:
-        found = [path / name for name in METADATA if (path / name).is_file()]
+        found = metadata_in(path)
         if len(found) == 1:
-            return found[0]
-        tables = sorted(each.name for each in path.iterdir() if each.suffix.lower() in (".csv", ".tsv", ".parquet"))
-        advice = f"try table:{path / tables[0]}" if tables else "name a .csv, .tsv or .parquet file"
+            return read_table(found[0])
+        of_splits = [] if found else _metadata_of_splits(path)
+        if of_splits:
+            return joined(path, [read_table(each) for each in of_splits])
+        tables = sorted(each.name for each in path.iterdir() if each.suffix.lower() in ENDINGS)
+        advice = f"try table:{path / tables[0]}" if tables else f"name a file that ends in {', '.join(ENDINGS)}"
         raise UsageError(
             f"folder {path} has {len(found) or 'no'} {METADATA[0]}; expected one; {advice}",
             code="table-missing",
@@ -72,12 +75,33 @@ def _table_path(argument: str | None) -> Path:
         )
     if not argument or not path.is_file():
         raise UsageError(
-            f"table:{argument or 'PATH'}: no such file; expected a .csv, .tsv or .parquet file, or a folder with "
-            f"{METADATA[0]}",
+            f"table:{argument or 'PATH'}: no such file; expected {', '.join(ENDINGS)}, or a folder with {METADATA[0]}",
             code="missing-file",
             path=str(path),
         )
-    return path
+    return read_table(path)
+
+
+def _metadata_of_splits(root: Path) -> list[Path]:
+    """Return the one metadata file of each folder of a split, if there is one of the training split."""
+    folders = [folder for folder in sorted(visible_folders(root)) if split_word(folder.name)]
+    found = {folder: files for folder in folders if (files := metadata_in(folder))}
+    training = [folder.name for folder in found if is_training(split_word(folder.name))]
+    many = next((files for files in found.values() if len(files) > 1), None)
+    if many or len(training) > 1:
+        names = [file.name for file in many] if many else training
+        raise DataError(
+            f"{many[0].parent if many else root} has {len(names)} tables of one split: {', '.join(names)}; "
+            "expected one; move the others",
+            code="split-ambiguous",
+            names=names,
+        )
+    return [files[0] for files in found.values()] if training else []
+
+
+def metadata_in(folder: Path) -> list[Path]:
+    """Return the metadata files in a folder of images."""
+    return [folder / name for name in METADATA if (folder / name).is_file()]
 
 
 def _rows_of_splits(table: Table, columns: TableColumns) -> tuple[dict[str, list[int]], list[str]]:
@@ -109,7 +133,7 @@ def _rows_of_splits(table: Table, columns: TableColumns) -> tuple[dict[str, list
 
 
 def _load_held(
-    table: Table, columns: TableColumns, rows: Mapping[str, Sequence[int]], unread: list[str], options: ReadOptions
+    table: Table, columns: TableColumns, rows: Mapping[str, Sequence[int]], unread: list[str], request: DatasetRequest
 ) -> LoadedDataset:
     """Read images that are in the table itself; those of one size become one array, as those of the Hub do."""
     every = [row for members in rows.values() for row in members]
@@ -117,14 +141,12 @@ def _load_held(
     index_of = dict(zip(every, labels.indices, strict=True))
     found, warnings, skipped = {}, [*labels.warnings, *unread], 0
     for name, members in rows.items():
-        images = HeldImages(table, columns.image, members)
+        images = HeldImages(table, columns.image, members, request.reader)
         split = checked_split(images, [index_of[row] for row in members], labels.classes, f"{table.path}, split {name}")
-        found[name], left_out = readable_array(images, split, skip=options.skip_unreadable)
+        found[name], left_out = readable_array(images, split, request.reader, skip=request.options.skip_unreadable)
         skipped += left_out
         if left_out:
             warnings.append(f"skipped {left_out:,} images of split {name!r} that cannot be read (--skip-unreadable)")
-        if images.multi_page and found[name].images is not images:
-            warnings.append(pages_warning(name, sorted(images.multi_page)))
     return _loaded(table, columns, labels, found, warnings, (), {"unreadable images": skipped})
 
 

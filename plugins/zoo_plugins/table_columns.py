@@ -12,7 +12,7 @@ from zoo.dataset import ReadOptions
 from zoo.errors import DataError, UsageError, near_misses
 from zoo.image_kinds import is_readable_image, remedy
 from zoo_plugins.folder_layout import is_training, split_word
-from zoo_plugins.table_file import ArrowColumn, Table
+from zoo_plugins.table_file import SPLIT_FOLDER, ArrowColumn, Table
 
 _IMAGE = (
     *("image", "image_path", "img", "img_path", "path", "file", "file_name", "filename", "file_path", "filepath"),
@@ -59,7 +59,7 @@ def choose_columns(table: Table, options: ReadOptions) -> TableColumns:
             _refuse_unknown(table, kind, name)
     if len({name for name in named.values() if name}) < sum(name is not None for name in named.values()):
         raise UsageError(f"one column is named twice: {', '.join(filter(None, named.values()))}", code="option-value")
-    split = named["split"] or _split_column(table, named)
+    split = named["split"] or (SPLIT_FOLDER if table.parts else _split_column(table, named))
     taken = [name for name in (*named.values(), split) if name]
     image = named["image"] or _only(table, "image", _IMAGE, taken, lambda name: _holds_images(table.columns[name]))
     label = named["label"] or _label_column(table, [*taken, image])

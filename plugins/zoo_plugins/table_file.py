@@ -1,9 +1,10 @@
-"""Read a table of a CSV, TSV or parquet file: its columns as lists, without pandas."""
+"""Read a table of a CSV, TSV, JSON Lines or parquet file: its columns as lists, without pandas."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,12 @@ from zoo.errors import DataError, UsageError
 from zoo_plugins.hub_class_names import names_in_schema
 
 TEXT_ENDINGS = (".csv", ".tsv", ".txt")
+JSON_ENDINGS = (".jsonl", ".ndjson")
 PARQUET_ENDINGS = (".parquet", ".pq")
+ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
+"""The usual endings of tables."""
+SPLIT_FOLDER = "split folder"
+"""The column that :func:`joined` adds."""
 _SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 
 
@@ -25,7 +31,7 @@ class Table:
     """The columns of a table file; ``notes`` say how it was read.
 
     ``first_line``: number of the line of the first row in a text file, for messages. ``class_names``: of label columns
-    whose numbers the metadata of a parquet file names.
+    whose numbers the metadata of a parquet file names. ``parts``: the tables that :func:`joined` made it of.
     """
 
     path: Path
@@ -33,6 +39,7 @@ class Table:
     notes: tuple[str, ...] = ()
     first_line: int | None = None
     class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    parts: tuple[Table, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -45,7 +52,22 @@ class Table:
         >>> Table(Path("a.csv"), {}, first_line=2).row_name(0)
         'line 2'
         """
+        if self.parts:
+            part, inner = self._part_of(index)
+            return f"{part.path.parent.name}/{part.path.name}, {part.row_name(inner)}"
         return f"row {index + 1}" if self.first_line is None else f"line {index + self.first_line}"
+
+    def folder_of(self, index: int) -> Path:
+        """Return the folder that the paths in a row are relative to."""
+        return (self._part_of(index)[0] if self.parts else self).path.parent
+
+    def _part_of(self, index: int) -> tuple[Table, int]:
+        """Return the table that a row came from, and its number there."""
+        for part in self.parts:
+            if index < part.rows:
+                return part, index
+            index -= part.rows
+        raise IndexError(index)
 
     def some_rows(self, indices: Sequence[int]) -> str:
         """Name the first ten of some rows."""
@@ -61,18 +83,67 @@ def read_table(path: Path) -> Table:
     ending = path.suffix.lower()
     if ending in PARQUET_ENDINGS:
         table = _read_parquet(path)
+    elif ending in JSON_ENDINGS:
+        table = _read_json_lines(path)
     elif ending in TEXT_ENDINGS:
         table = _read_text(path)
     else:
         advice = "save it as CSV first" if ending in _SPREADSHEETS else "give the table itself"
         raise UsageError(
-            f"format of {path} is unknown: {ending or 'no ending'}; expected .csv, .tsv or .parquet; {advice}",
+            f"format of {path} is unknown: {ending or 'no ending'}; expected {', '.join(ENDINGS)}; {advice}",
             code="table-format",
             path=str(path),
         )
     if not table.rows:
         raise DataError(f"{path} has no rows below its header", code="table-empty", path=str(path))
     return table
+
+
+def joined(root: Path, tables: Sequence[Table]) -> Table:
+    """Join the tables of split folders: the columns that all have, and the folder's name as :data:`SPLIT_FOLDER`.
+
+    Raises :class:`~zoo.errors.DataError` if their metadata number the classes differently.
+    """
+    first = tables[0]
+    if any(table.class_names != first.class_names for table in tables):
+        raise DataError(
+            f"tables in {root} number the classes differently: {', '.join(str(table.path) for table in tables)}; "
+            "expected the same class names in all",
+            code="class-mismatch",
+            path=str(root),
+        )
+    common = [name for name in first.columns if all(name in table.columns for table in tables)]
+    columns = {name: [value for table in tables for value in table.columns[name]] for name in common}
+    columns[SPLIT_FOLDER] = [table.path.parent.name for table in tables for _row in range(table.rows)]
+    notes = dict.fromkeys(note for table in tables for note in table.notes)
+    dropped = sorted({name for table in tables for name in table.columns} - set(common))
+    if dropped:
+        notes[f"columns that only some tables have are not read: {', '.join(map(repr, dropped[:12]))}"] = None
+    return Table(root, columns, tuple(notes), class_names=first.class_names, parts=tuple(tables))
+
+
+def _read_json_lines(path: Path) -> Table:
+    rows, first = [], None
+    for number, line in enumerate(_decoded(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f"{path}, line {number} is not JSON: {error}", code="table-damaged", path=str(path), line=number
+            ) from error
+        if not isinstance(row, dict):
+            raise DataError(
+                f"{path}, line {number} is {type(row).__name__}; expected an object in each line",
+                code="table-damaged",
+                path=str(path),
+                line=number,
+            )
+        first = first or number
+        rows.append(row)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return Table(path, {name: [row.get(name) for row in rows] for name in names}, first_line=first)
 
 
 def _read_parquet(path: Path) -> Table:

@@ -13,6 +13,7 @@ import PIL.Image
 
 from zoo.errors import DataError
 from zoo.image_kinds import readable_endings
+from zoo.image_reader import ImageReader
 from zoo_plugins.decoding import decode_image
 from zoo_plugins.system_files import is_system_name
 from zoo_plugins.table_file import ArrowColumn, Table
@@ -23,11 +24,11 @@ class HeldImages:
 
     concurrent = True
 
-    def __init__(self, table: Table, column: str, rows: Sequence[int]) -> None:
+    def __init__(self, table: Table, column: str, rows: Sequence[int], reader: ImageReader) -> None:
         self._table = table
         self._values = table.columns[column]
         self._rows = rows
-        self.multi_page: set[int] = set()
+        self._reader = reader
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -44,7 +45,7 @@ class HeldImages:
         where = f"{self._table.path}, {self._table.row_name(row)}"
         if not isinstance(content, bytes):
             raise DataError(f"{where} holds no encoded image", code="image-missing")
-        return decode_image(io.BytesIO(content), where, lambda: self.multi_page.add(index))
+        return decode_image(io.BytesIO(content), where, self._reader)
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ def find_files(table: Table, column: str, rows: Sequence[int], *, skip_missing: 
     Backslashes of Windows are read as slashes if the name as written is no file. Raises
     :class:`~zoo.errors.DataError` that lists missing files, ten at most, unless ``skip_missing``.
     """
-    folder, paths, missing, turned = table.path.parent, {}, {}, 0
+    paths, missing, turned = {}, {}, 0
     for row in rows:
+        folder = table.folder_of(row)
         value: Any = table.columns[column][row]
         name = (value.get("path") if isinstance(value, dict) else value) or ""
         written = folder / str(name)
@@ -98,9 +100,10 @@ def _is_file(path: Path) -> bool:
 def _missing_files(table: Table, column: str, missing: dict[int, str], rows: int) -> DataError:
     shown = ", ".join(f"{name or '(empty)'} ({table.row_name(row)})" for row, name in list(missing.items())[:10])
     rest = ", ..." if len(missing) > 10 else ""
+    first = next(iter(missing))
     return DataError(
         f"{len(missing):,} of {rows:,} images that column {column!r} of {table.path} names are missing: {shown}{rest}; "
-        f"{_advice(table.path.parent, next(iter(missing.values())))}; or try --skip-unreadable",
+        f"{_advice(table.folder_of(first), missing[first])}; or try --skip-unreadable",
         code="files-missing",
         count=len(missing),
         names=list(missing.values())[:10],

@@ -7,7 +7,7 @@ import torch
 
 from zoo import DeviceMemoryError, separation
 from zoo_harness.compute.out_of_memory import in_batches_that_fit, out_of_memory_advice
-from zoo_harness.separation.knn import filter_refine
+from zoo_harness.separation.knn import search
 from zoo_harness.separation.knn.candidate_pairs import SMALLEST_TILE, TiledProducts
 from zoo_harness.separation.knn.search import nearest_neighbours
 
@@ -31,7 +31,7 @@ def full_device(monkeypatch, largest_tile):
                 raise torch.OutOfMemoryError(REASON)
             return super().candidates()
 
-    monkeypatch.setattr(filter_refine, "TiledProducts", Products)
+    monkeypatch.setattr(search, "TiledProducts", Products)
     return tried
 
 
@@ -99,6 +99,6 @@ def test_other_errors_pass(data, monkeypatch):
         def lower_bounds(self, rows, columns):
             raise RuntimeError(f"something else, at {rows} and {columns}")
 
-    monkeypatch.setattr(filter_refine, "TiledProducts", Products)
+    monkeypatch.setattr(search, "TiledProducts", Products)
     with pytest.raises(RuntimeError, match="something else"):
         nearest_neighbours(*data)

@@ -98,6 +98,7 @@ def test_no_folder_of_this_machine_is_in_the_tree(run: Path, tmp_path: Path) -> 
         record["command"] = ["zoo", "eval", "x", "--dataset", f"imagefolder:{place}", "--weights", str(place / "w.pth")]
         record["weights"] |= {"kind": "file", "source": str(place / "w.pth"), "filename": str(place / "w.pth")}
         record["dataset"] |= {"argument": str(place), "source": f"folder {place} (split test is its folder val)"}
+        record["dataset"]["reading"] = [f"split train is folder {place}"]
         frozen = FrozenPartRecord(reason=None, place=f"files in {place}").model_dump(mode="json")
         record["results"]["frozen_part"] = frozen
         record["dataset"]["classes"] = ["/m/01g317", "/srv/cat", "dog"]

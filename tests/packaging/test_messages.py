@@ -25,12 +25,22 @@ CODE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*|<.+>")
 
 
 def raised() -> Iterator[tuple[str, ast.Call]]:
-    """Every place where one of our errors is made."""
+    """Every place where one of our errors is made, with its message in place of a variable that holds it."""
     for source in SOURCES:
         for path in sorted((ROOT / source).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
+            nodes = list(ast.walk(ast.parse(path.read_text())))
+            assigned = [node for node in nodes if isinstance(node, ast.Assign)]
+            for node in nodes:
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS:
+                    if node.args and ast.unparse(node.args[0]) == "message":
+                        node.args[0] = last_message(assigned, node.lineno) or node.args[0]
                     yield f"{path.relative_to(ROOT)}:{node.lineno}", node
+
+
+def last_message(assigned: list[ast.Assign], line: int) -> ast.expr | None:
+    """The value that ``message`` was given last before a line."""
+    found = [node for node in assigned if ast.unparse(node.targets[0]) == "message" and node.lineno < line]
+    return max(found, key=lambda node: node.lineno).value if found else None
 
 
 def code_of(call: ast.Call) -> str:

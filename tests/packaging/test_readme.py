@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
 import tomllib
 import zipfile
 from pathlib import Path
+
+import pytest
+
+import zoo
+from zoo.testing import check_backbone
+from zoo_harness.cli.app import command
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -20,7 +25,9 @@ def block(language: str, beginning: str) -> str:
     return next(found for found in blocks if found.startswith(beginning))
 
 
-def test_the_backbone_of_the_readme_is_found_and_true(tmp_path: Path) -> None:
+def test_the_backbone_of_the_readme_is_found_and_true(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     project = tomllib.loads(block("toml", "# pyproject.toml"))
     (tmp_path / "my_backbones.py").write_text(block("python", "# my_backbones.py"))
     information = tmp_path / "my_backbones-0.1.0.dist-info"
@@ -28,20 +35,16 @@ def test_the_backbone_of_the_readme_is_found_and_true(tmp_path: Path) -> None:
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: my-backbones\nVersion: 0.1.0\n")
     lines = [f"{name} = {value}" for name, value in project["project"]["entry-points"]["zoo"].items()]
     (information / "entry_points.txt").write_text("[zoo]\n" + "\n".join(lines) + "\n")
-    program = (
-        "import zoo; from zoo.testing import check_backbone; from zoo_harness.cli.main import run\n"
-        "check_backbone(zoo.load_registry().backbone('tiny_resnet'))\n"
-        "raise SystemExit(run(['show', 'tiny_resnet', '--json']))"
-    )
-    shown = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert shown.returncode == 0, shown.stderr
-    assert json.loads(shown.stdout)["plugin"] == "entry point 'my_backbones' of distribution 'my-backbones'"
+    monkeypatch.syspath_prepend(tmp_path)
+    zoo.load_registry.cache_clear()
+    try:
+        check_backbone(zoo.load_registry().backbone("tiny_resnet"))
+        command()(args=["show", "tiny_resnet", "--json"], prog_name="zoo", standalone_mode=False)
+    finally:
+        zoo.load_registry.cache_clear()
+        sys.modules.pop("my_backbones", None)
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["plugin"] == "entry point 'my_backbones' of distribution 'my-backbones'"
 
 
 def test_the_package_of_the_readme_builds_with_what_it_says_it_needs(tmp_path: Path) -> None:
@@ -64,10 +67,9 @@ def test_the_package_of_the_readme_builds_with_what_it_says_it_needs(tmp_path: P
     assert "pip install hatchling" in README
 
 
-def test_the_scores_of_the_readme_are_what_is_printed() -> None:
-    program = block("python", "from sklearn.datasets import load_digits")
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == block("text", "SI ")
+def test_the_scores_of_the_readme_are_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(block("python", "from sklearn.datasets import load_digits"), {})  # noqa: S102
+    assert capsys.readouterr().out == block("text", "SI ")
 
 
 def test_every_option_the_readme_names_exists() -> None:

@@ -1,9 +1,10 @@
 """Run by tests in a process of its own: real Keras builds a network, writes its files and says what it puts out.
 
-``python keras_reference.py small|resnet152v2 FOLDER``. In the folder then lie ``reference.npz`` (the images, the logits
-and the outputs of layers by name, in float64) and ``legacy.h5`` (laid out as TF-Keras does it, and so as the published
-files are); of the small network also ``legacy_notop.h5`` (without its classifier), ``chunked.h5`` (with its attributes
-cut up) and what Keras 3 itself saves: ``whole_model.h5``, ``keras3.weights.h5`` and ``keras3.keras``.
+``python keras_reference.py FOLDER``. In the folder then lie ``reference.npz`` (images, logits and the outputs of
+layers by name, in float64) and ``legacy.h5`` (laid out as TF-Keras does it, and so as the published files are), both of
+a small network; also ``legacy_notop.h5`` (without its classifier), ``chunked.h5`` (with its attributes cut up) and what
+Keras 3 itself saves: ``whole_model.h5``, ``keras3.weights.h5`` and ``keras3.keras``. ``resnet152v2.h5`` has the layout
+of the real network, with zeros for values, which take no room on the disk.
 
 Keras writes to stderr and settles things for the whole process, so no test imports this.
 """
@@ -11,36 +12,37 @@ Keras writes to stderr and settles things for the whole process, so no test impo
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-STAGES = {"small": (2, 3, 2, 2), "resnet152v2": (3, 8, 36, 3)}
-# Odd and even, so that an edge padded wrongly shows.
-SIZE = {"small": (75, 62), "resnet152v2": (96, 80)}
-IMAGES = {"small": 3, "resnet152v2": 1}
+STAGES = (2, 3, 2, 2)
+SIZE = (75, 62)  # odd and even, so that an edge padded wrongly shows
 
 
-def main(which: str, folder: Path) -> None:
+def main(folder: Path) -> None:
     import keras
     import numpy as np
 
     compute_in_float64()
     keras.utils.set_random_seed(3)
-    model = build(which)
+    model = build()
     randomise(model)
-    layers = [f"conv{stage}_block{depth}_out" for stage, depth in enumerate(STAGES[which], 2)]
+    layers = [f"conv{stage}_block{depth}_out" for stage, depth in enumerate(STAGES, 2)]
     layers += ["pool1_pool", "post_relu", "avg_pool", "predictions"]
-    images = np.random.default_rng(4).uniform(-1, 1, (IMAGES[which], *SIZE[which], 3))
+    images = np.random.default_rng(4).uniform(-1, 1, (3, *SIZE, 3))
     outputs = keras.Model(model.inputs[0], [model.get_layer(name).output for name in layers])(images)
     values = {name: keras.ops.convert_to_numpy(output) for name, output in zip(layers, outputs, strict=True)}
     np.savez(folder / "reference.npz", images=images, **values)
-    save_legacy(model.layers, folder / "legacy.h5", chunks=1)
-    if which == "small":
-        save_legacy(model.layers, folder / "chunked.h5", chunks=3)
-        save_legacy(model.layers[:-2], folder / "legacy_notop.h5", chunks=1)
-        model.save(folder / "whole_model.h5")
-        model.save_weights(folder / "keras3.weights.h5")
-        model.save(folder / "keras3.keras")
+    save_legacy(model.layers, folder / "legacy.h5")
+    save_legacy(model.layers, folder / "chunked.h5", chunks=3)
+    save_legacy(model.layers[:-2], folder / "legacy_notop.h5")
+    model.save(folder / "whole_model.h5")
+    model.save_weights(folder / "keras3.weights.h5")
+    model.save(folder / "keras3.keras")
+    with keras.device("meta"):
+        real = keras.applications.ResNet152V2(weights=None, classifier_activation=None)
+    save_legacy(real.layers, folder / "resnet152v2.h5", put=put_zeros)
 
 
 def compute_in_float64() -> None:
@@ -58,22 +60,18 @@ def compute_in_float64() -> None:
     backend.result_type = dtypes.result_type = at_least_as_given
 
 
-def build(which: str) -> Any:
-    import keras
+def build() -> Any:
     from keras.src.applications import resnet
-
-    if which == "resnet152v2":
-        return keras.applications.ResNet152V2(weights=None, input_shape=(*SIZE[which], 3), classifier_activation=None)
 
     def stages(values: Any) -> Any:
         widths = (4, 6, 8, 10)
-        for stage, (depth, width) in enumerate(zip(STAGES[which], widths, strict=True), 2):
+        for stage, (depth, width) in enumerate(zip(STAGES, widths, strict=True), 2):
             stride = 1 if stage == 5 else 2
             values = resnet.stack_residual_blocks_v2(values, width, depth, stride1=stride, name=f"conv{stage}")
         return values
 
     return resnet.ResNet(
-        stages, True, True, weights=None, input_shape=(*SIZE[which], 3), classes=7, classifier_activation=None
+        stages, True, True, weights=None, input_shape=(*SIZE, 3), classes=7, classifier_activation=None
     )
 
 
@@ -89,9 +87,21 @@ def randomise(model: Any) -> None:
             variable.assign(random.normal(0, 0.1, variable.shape))
 
 
-def save_legacy(layers: list[Any], path: Path, chunks: int) -> None:
-    import h5py
+def put_values(group: Any, name: str, variable: Any) -> None:
     import keras
+
+    group[name] = keras.ops.convert_to_numpy(variable.value)
+
+
+def put_zeros(group: Any, name: str, variable: Any) -> None:
+    """Let the file have the size of the values, and nothing but a hole in their place."""
+    group.create_dataset(name, variable.shape, "float32", fill_time="never")[(0,) * len(variable.shape)] = 0
+
+
+def save_legacy(
+    layers: list[Any], path: Path, chunks: int = 1, put: Callable[[Any, str, Any], None] = put_values
+) -> None:
+    import h5py
     import numpy as np
 
     def put_names(group: Any, attribute: str, names: list[str]) -> None:
@@ -108,8 +118,8 @@ def save_legacy(layers: list[Any], path: Path, chunks: int) -> None:
             group = file.create_group(layer.name)
             put_names(group, "weight_names", [f"{layer.name}/{variable.name}:0" for variable in layer.weights])
             for variable in layer.weights:
-                group[f"{layer.name}/{variable.name}:0"] = keras.ops.convert_to_numpy(variable.value)
+                put(group, f"{layer.name}/{variable.name}:0", variable)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

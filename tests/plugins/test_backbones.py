@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from zoo import Backbone, load_registry
@@ -12,24 +14,18 @@ from zoo_harness.models.surgery import prepare
 from zoo_harness.models.tuned_network import count_parameters
 from zoo_harness.records.run import ParametersRecord
 
+from .shallow_networks import image_size, shallow
+
 REGISTRY = load_registry()
 BUILT_IN = [record for name, record in REGISTRY.backbones.items() if REGISTRY.owner("backbone", name).built_in]
 STUDIED = [(record, name) for record in BUILT_IN for name in record.recipes]
 REPORTED = [(record, name) for record, name in STUDIED if record.recipes[name].reported_parameters]
 
-# Convolutional networks are as true on smaller images, and take a fraction of the time.
-SMALLER = {
-    "densenet201": (128, 128),
-    "efficientnet_v2_s": (128, 128),
-    "efficientnetv2_l": (128, 128),
-    "nfnet_f6": (128, 128),
-    "resnet152v2": (128, 128),
-}
-LARGE = {"nfnet_f6", "vit_l32"}  # of 438 and 305 million parameters, several copies of which are held
 
-
-def counted(backbone: Backbone, recipe: str, classes: int = 10) -> ParametersRecord:
-    network = build_network(backbone.name, backbone.network, device="meta")
+@functools.cache
+def counted(name: str, recipe: str, classes: int = 10) -> ParametersRecord:
+    backbone = REGISTRY.backbone(name)
+    network = build_network(name, backbone.network, device="meta")
     return count_parameters(prepare(network, backbone.tuning(recipe), classes, example=None))
 
 
@@ -37,16 +33,9 @@ def test_none_of_the_built_in_plugins_has_a_problem() -> None:
     assert [plugin.errors for plugin in REGISTRY.plugins if plugin.built_in and plugin.errors] == []
 
 
-@pytest.mark.usefixtures("large_in_turn")
-@pytest.mark.parametrize(
-    "backbone",
-    [
-        pytest.param(record, id=record.name, marks=[pytest.mark.slow] if record.name in LARGE else [])
-        for record in BUILT_IN
-    ],
-)
+@pytest.mark.parametrize("backbone", BUILT_IN, ids=lambda backbone: backbone.name)
 def test_what_a_record_declares_is_true_of_its_network(backbone: Backbone) -> None:
-    check_backbone(backbone, input_size=SMALLER.get(backbone.name))
+    check_backbone(shallow(backbone), input_size=image_size(backbone))
 
 
 # The design's table: weights, and what trains with and without the head for 10 classes.
@@ -70,7 +59,7 @@ def test_as_many_parameters_train_as_the_paper_printed(
 ) -> None:
     backbone = REGISTRY.backbone(name)
     assert weights in (getattr(backbone.weights, "name", None), getattr(backbone.weights, "filename", None))
-    count = counted(backbone, "paper")
+    count = counted(backbone.name, "paper")
     assert (count.trained, count.trained_without_head) == (trained, trained_without_head)
 
 
@@ -83,7 +72,7 @@ def test_as_many_parameters_train_as_the_paper_printed(
     ],
 )
 def test_as_many_parameters_train_as_the_report_printed(name: str, trained: int, trained_without_head: int) -> None:
-    count = counted(REGISTRY.backbone(name), "report")
+    count = counted(name, "report")
     assert (count.trained, count.trained_without_head) == (trained, trained_without_head)
 
 
@@ -92,14 +81,14 @@ def test_as_many_parameters_train_as_the_report_printed(name: str, trained: int,
     [("vgg16_bn_cifar", 34_015_396), ("resnet18_cifar", 11_220_132), ("efficientnet_b0_cifar", 4_135_648)],
 )
 def test_networks_for_cifar_train_whole_and_have_the_reported_size(name: str, total: int) -> None:
-    count = counted(REGISTRY.backbone(name), "default", classes=100)
+    count = counted(name, "default", classes=100)
     assert (count.total, count.trained) == (total, total)
 
 
 @pytest.mark.parametrize(("backbone", "recipe"), REPORTED, ids=lambda value: getattr(value, "name", value))
 def test_a_reported_count_is_ours_with_or_without_the_head(backbone: Backbone, recipe: str) -> None:
     declared = backbone.recipes[recipe]
-    count = counted(backbone, recipe, declared.reported_classes)
+    count = counted(backbone.name, recipe, declared.reported_classes)
     assert declared.reported_parameters in (count.trained, count.trained_without_head)
 
 
@@ -109,7 +98,7 @@ def test_a_reported_count_is_ours_with_or_without_the_head(backbone: Backbone, r
     ids=lambda backbone: backbone.name,
 )
 def test_the_default_recipe_trains_a_small_part(backbone: Backbone) -> None:
-    count = counted(backbone, "default")
+    count = counted(backbone.name, "default")
     assert 0 < count.trained_without_head < count.trained < count.total / 2
 
 

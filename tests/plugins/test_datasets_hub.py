@@ -28,6 +28,8 @@ import pytest
 from zoo import DataError, DatasetRequest, UnreachableError, UsageError, ZooError, picture, reachability
 from zoo.dataset import ReadOptions
 from zoo.reachability import why_unreachable
+from zoo.value_range import ValueRange
+from zoo_plugins.hub_class_names import read_label_file
 from zoo_plugins.hub_dataset import HubCopy, load
 from zoo_plugins.locations import reach_advice
 
@@ -282,8 +284,9 @@ def test_animations_among_the_rows_are_told(tmp_path: Path) -> None:
     pictures = [{"bytes": file.getvalue(), "path": None}] * 2
     table = datasets.Dataset.from_dict(make_rows(2, picture=pictures), features=datasets.Features(FEATURES))
     pyarrow.parquet.write_table(table.with_format("arrow")[:], tmp_path / "train.parquet")
-    (told,) = load_copy(tmp_path).warnings
-    assert told.startswith("2 file(s) of split 'train' have several pages or frames")
+    request = DatasetRequest(argument="someone/flowers", data_dir=tmp_path)
+    load(request)
+    assert request.reader.warnings()[0].startswith("2 file(s) have several pages or frames")
 
 
 def test_a_folder_that_is_no_copy(tmp_path: Path) -> None:
@@ -372,6 +375,36 @@ def test_built_in_class_names_replace_as_many_of_the_hub(own_cache: Path, tmp_pa
     three_classes = HubCopy("someone/flowers", classes=("a", "b", "c"))
     assert refusal(three_classes.cached).code == "class-mismatch"
     assert refusal(HubCopy("someone/flowers", columns=("picture", "label")).cached).code == "dataset-columns"
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_class_names_that_cannot_be_compared_are_told(own_cache: Path, tmp_path: Path) -> None:
+    """A cached copy whose files are gone says so; files whose footers are damaged are refused."""
+    write_parquet(tmp_path / "flowers", "train", make_rows())
+    assert load_copy(tmp_path / "flowers").reading == ()
+    (own_cache / "flowers").rename(own_cache / "someone___flowers")
+    assert "class names in them are not compared" in HubCopy("someone/flowers").cached().reading[0]
+    (own_cache / "someone___flowers").rename(own_cache / "flowers")
+    path = tmp_path / "damaged.parquet"
+    path.write_bytes(b"PAR1 no footer")
+    with pytest.raises(DataError) as caught:
+        read_label_file(path, "kind")
+    assert (caught.value.code, caught.value.facts["path"]) == ("table-damaged", str(path))
+
+
+def test_images_of_12_bits_become_one_array_in_one_range(tmp_path: Path) -> None:
+    bright, dark = (PIL.Image.new("I;16", (4, 4), value) for value in (4095, 240))
+    for split in ("train", "test"):
+        file = [io.BytesIO(), io.BytesIO()]
+        for image, each in zip((dark, bright) if split == "train" else (dark, dark), file, strict=True):
+            image.save(each, "PNG")
+        pictures = [{"bytes": each.getvalue(), "path": None} for each in file]
+        write_parquet(tmp_path, split, make_rows(2, picture=pictures))
+    request = DatasetRequest(argument="someone/flowers", data_dir=tmp_path)
+    loaded = load(request)
+    assert loaded.splits["train"].images[:, 0, 0].tolist() == [15, 255]
+    assert loaded.splits["test"].images[:, 0, 0].tolist() == [15, 15]
+    assert request.reader.value_range == ValueRange(0, 4095)
 
 
 @pytest.mark.usefixtures("no_hub")

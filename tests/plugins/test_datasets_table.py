@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from zoo import DatasetRequest, UsageError, ZooError
+from zoo import DataError, DatasetRequest, UsageError, ZooError
 from zoo.dataset import LoadedDataset, ReadOptions
+from zoo_plugins.image_folder import load as load_images
 from zoo_plugins.table import load
 
 KINDS = ["cat", "dog", "cat", "dog", "cat", "dog"]
@@ -121,6 +123,36 @@ def test_metadata_beside_images(tmp_path: Path) -> None:
     assert refused(tmp_path, "table-missing").facts["tables"] == ["other.csv"]
 
 
+def test_json_lines(tmp_path: Path) -> None:
+    rows = [json.dumps({"file_name": f"{number}.png", "label": kind}) for number, kind in enumerate(KINDS)]
+    path = make(tmp_path, *rows[:3], "", *rows[3:], name="metadata.jsonl")
+    assert content(read(tmp_path)) == content(read(path)) == list(enumerate(KINDS))
+    make(tmp_path, *rows[:5], '{"file_name": "5.png"}', name="metadata.jsonl")
+    assert refused(path, "label-missing").facts["rows"] == ["line 6"]
+
+
+def test_metadata_in_the_folders_of_splits(tmp_path: Path) -> None:
+    for split, name, last in (
+        ("Train", "metadata.csv", "train"),
+        ("val", "metadata.jsonl", "val"),
+        ("extra", "a.csv", ""),
+    ):
+        rows = [{"file_name": f"{number}.png", "label": kind, last: "x"} for number, kind in enumerate(KINDS)]
+        lines = [",".join(row.values()) for row in rows] if name.endswith("csv") else map(json.dumps, rows)
+        make(tmp_path / split, *([",".join(rows[0])] if name.endswith("csv") else []), *lines, name=name)
+    loaded = read(tmp_path)
+    assert content(loaded) == content(loaded, "test") == list(enumerate(KINDS))
+    assert "'split folder' (splits)" in loaded.reading[0]
+    assert "'train', 'val'" in loaded.reading[1]
+    with pytest.raises(DataError, match="try table:") as images_refused:
+        load_images(DatasetRequest(str(tmp_path)))
+    assert images_refused.value.code == "classes-look-like-splits"
+    (tmp_path / "val" / "3.png").unlink()
+    assert "val/metadata.jsonl, line 4" in str(refused(tmp_path, "files-missing"))
+    usual(tmp_path / "Train", name="metadata.tsv")
+    assert refused(tmp_path, "split-ambiguous").facts["names"] == ["metadata.csv", "metadata.tsv"]
+
+
 @pytest.mark.parametrize(
     ("name", "written", "code"),
     [
@@ -134,6 +166,9 @@ def test_metadata_beside_images(tmp_path: Path) -> None:
         ("labels.csv", b"image,label\n0.png,cat\n1.png\n", "table-uneven"),
         ("labels.csv", b"image,label\n0.png,cat\n1.png,dog, brown\n", "table-uneven"),
         ("labels.csv", b'image,label\n0.png,"cat\n', "table-damaged"),
+        ("labels.jsonl", b'{"image": "0.png", "label": "cat"}\n{"image"', "table-damaged"),
+        ("labels.jsonl", b"[1, 2]\n", "table-damaged"),
+        ("labels.jsonl", b"\n", "table-empty"),
         ("labels.parquet", b"PAR1 no", "table-damaged"),
         ("labels.parquet", b"version https://git-lfs.github.com/spec/v1\n", "table-damaged"),
     ],

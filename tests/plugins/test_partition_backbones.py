@@ -6,24 +6,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from zoo import Backbone, load_registry
 from zoo_harness.frozen.partition.partition import partition_network
-from zoo_harness.frozen.partition.summary import describe_partition
+from zoo_harness.frozen.partition.summary import count_flops
 from zoo_harness.frozen.partition.verify import verify_partition
 from zoo_harness.models.build import build_network
 from zoo_harness.models.preprocessing import resolve_preprocessing
 from zoo_harness.models.surgery import prepare
 
+from .shallow_networks import image_size, shallow_network
+
 REGISTRY = load_registry()
 BUILT_IN = [record for name, record in REGISTRY.backbones.items() if REGISTRY.owner("backbone", name).built_in]
-
-# Convolutional networks are cut at the same place on smaller images, and take a fraction of the time.
-SMALLER = {
-    "densenet201", "efficientnet_b0", "efficientnet_lite0", "efficientnet_v2_s", "efficientnetv2_l", "nfnet_f6",
-    "resnet152v2", "resnet18",
-}  # fmt: skip
-LARGE = {"nfnet_f6", "vit_l32"}  # of 438 and 305 million parameters
 
 
 # The design's measurements: shapes, and GFLOP of a forward pass before and after the cut.
@@ -45,36 +41,38 @@ LARGE = {"nfnet_f6", "vit_l32"}  # of 438 and 305 million parameters
 def test_backbones_of_the_paper_are_cut_where_training_starts(
     name: str, shapes: list[list[int]], before: float, after: float
 ) -> None:
-    cut = describe_partition(REGISTRY.backbone(name), "paper", 10)
-    assert [part["shape"] for part in cut["kept"]] == shapes
-    assert cut["bytes_per_image"] == 4 * sum(torch.Size(shape).numel() for shape in shapes)
-    assert (cut["flops"] - cut["suffix_flops"]) / 1e9 == pytest.approx(before, abs=0.06)
-    assert cut["suffix_flops"] / 1e9 == pytest.approx(after, abs=0.006)
+    backbone = REGISTRY.backbone(name)
+    tuning = backbone.tuning("paper")
+    real = build_network(backbone.name, backbone.network, device="meta")
+    with torch.device("meta"):
+        shallow = shallow_network(backbone, small_images=False)
+        images = torch.empty(2, 3, *resolve_preprocessing(backbone, real, tuning).input_size)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        prepare(real, tuning, 10, example=None).logits(images[:1])
+    partition = partition_network(prepare(shallow, tuning, 10, images), images)  # nothing of the suffix is left out
+    _prefix, suffix = count_flops(partition, images[:1])
+    assert [list(part.shape) for part in partition.kept] == shapes
+    assert partition.bytes_per_image == 4 * sum(torch.Size(shape).numel() for shape in shapes)
+    assert (counter.get_total_flops() - suffix) / 1e9 == pytest.approx(before, abs=0.06)
+    assert suffix / 1e9 == pytest.approx(after, abs=0.006)
 
 
 def test_classifier_alone_keeps_the_vector_before_its_dropout() -> None:
     backbone = REGISTRY.backbone("efficientnet_v2_s")
-    network = build_network(backbone.name, backbone.network, device="meta")
-    images = torch.empty(2, 3, 128, 128, device="meta")
+    with torch.device("meta"):
+        network, images = shallow_network(backbone), torch.empty(2, 3, 64, 64)
     tuning = replace(backbone.tuning("default"), unfreeze=())
     partition = partition_network(prepare(network, tuning, 10, images), images)
     assert [part.shape for part in partition.kept] == [(1280,)]
 
 
-@pytest.mark.usefixtures("large_in_turn")
-@pytest.mark.parametrize(
-    "backbone",
-    [
-        pytest.param(record, id=record.name, marks=[pytest.mark.slow] if record.name in LARGE else [])
-        for record in BUILT_IN
-    ],
-)
+@pytest.mark.parametrize("backbone", BUILT_IN, ids=lambda backbone: backbone.name)
 def test_parts_of_a_backbone_are_the_whole(backbone: Backbone) -> None:
     torch.manual_seed(0)
     tuning = backbone.tuning("default")
-    network = build_network(backbone.name, backbone.network)
-    own_size = resolve_preprocessing(backbone, network, tuning).input_size
-    images = torch.rand(2, 3, *((128, 128) if backbone.name in SMALLER else own_size)) * 2 - 1
+    network = shallow_network(backbone)
+    size = image_size(backbone) or resolve_preprocessing(backbone, network, tuning).input_size
+    images = torch.rand(2, 3, *size) * 2 - 1
     tuned = prepare(network, tuning, 10, images)
     partition = verify_partition(partition_network(tuned, images), images)
     assert partition.reason == ("all of it trains" if backbone.name.endswith("_cifar") else None)

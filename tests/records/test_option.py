@@ -19,7 +19,7 @@ from zoo_harness.records.options import EvalOptions
         ({"epochs": "3"}, {"epochs": 3}),
         ({"seed": np.int64(4)}, {"seed": 4}),
         ({"learning_rate": 1}, {"learning_rate": 1.0}),
-        ({"data_dir": "photos"}, {"data_dir": Path("photos")}),
+        ({"data_dir": "photos", "out": "~/run"}, {"data_dir": Path("photos"), "out": Path.home() / "run"}),
         ({"unfreeze": ("a", "b")}, {"unfreeze": ("a", "b")}),
         ({"milestones": "1,2"}, {"milestones": "1,2"}),
         ({"layer": None}, {}),

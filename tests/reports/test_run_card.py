@@ -255,6 +255,8 @@ HOME_MADE = changed(
             resized=False,
             fingerprint="ef" * 32,
         ),
+        "reading": ("split train is folder /data/flowers/Train", "split test is folder Test"),
+        "skipped": {"files of systems": 1200, "unreadable images": 3},
         "per_class": None,
         "val_fraction": 0.2,
         "subset": "0.2 of the training split held out for evaluation",
@@ -736,6 +738,8 @@ def hostile_record(text: str) -> RunRecord:
             "license": text,
             "citation": text,
             "subset": text,
+            "reading": (text, text),
+            "skipped": {text: 1},
             "classes": (text, *CIFAR10[1:]),
         },
         results={

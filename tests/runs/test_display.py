@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 
 import nbformat
@@ -20,25 +19,18 @@ with ProgressDisplay() as progress:
 """
 
 
-def shown(name: str, images: int) -> str:
-    """Return what a terminal gets of a stage."""
-    ours, theirs = os.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
-    program = PROGRAM.format(name=name, images=images)
-    subprocess.run([sys.executable, "-c", program], stderr=theirs, env=environment, check=True)
-    os.close(theirs)
-    drawn = b""
-    while True:
-        try:
-            drawn += os.read(ours, 65536)
-        except OSError:  # all is read
-            os.close(ours)
-            return drawn.decode()
-
-
 @pytest.mark.parametrize("images", [1200, 0])
-def test_a_bar_in_a_terminal_counts_images_if_their_number_is_known(images: int) -> None:
-    drawn = shown("features", images)
+def test_a_bar_in_a_terminal_counts_images_if_their_number_is_known(
+    images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = os.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        exec(PROGRAM.format(name="features", images=images), {})  # noqa: S102 - our own
+        drawn = os.read(ours, 65536).decode()
+    os.close(ours)
     assert "features" in drawn
     assert ("3/1,200 images" in drawn) == bool(images)
     assert "?" not in drawn.replace("\x1b[?25", "")

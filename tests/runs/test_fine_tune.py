@@ -182,3 +182,13 @@ def test_a_run_is_scored_again_and_its_layers_too(finished: zoo.Run, digits: Dat
     assert found.plot.is_file()
     with pytest.raises(DataError):
         zoo.rescore(finished, zoo.in_memory(np.zeros((2, 8, 8), np.uint8), [0, 0], name="one_class"))
+
+
+def test_a_diverged_training_is_warned_of_and_recorded(
+    backbone: Backbone, digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = zoo.evaluate(backbone, digits, epochs=1, learning_rate=1e3, layer_curve=False, out=tmp_path / "run")
+    told = run.record.results.diverged
+    assert told in caplog.messages
+    assert told.startswith("the training diverged: ")
+    assert f"**Do not use this checkpoint without a check:** {told.partition(';')[0]}" in run.card

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 import torch
 
@@ -62,7 +63,10 @@ def test_a_killed_run_ends_with_the_same_checkpoint(backbone: Backbone, tmp_path
     killed = subprocess.run([sys.executable, "-c", PROGRAM, asked, out], env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert (read_run(out).status, read_run(out).results.epochs_done) == ("running", 3)
-    assert not (out / "model.safetensors").exists()
+    names = {file.name for file in out.iterdir() if not file.name.endswith(".tmp")}
+    assert names == {"history.jsonl", "options.json", "run.json", "samples.png", "training_state.safetensors"}
+    with pytest.raises(UsageError, match=rf"still runs, or was killed, after 3 of 6.*--resume {out}"):
+        zoo.load(out)
     with pytest.raises(KeyboardInterrupt):
         zoo.evaluate(backbone, resume=out, progress=InterruptingReporter(epoch=5))
     assert read_run(out).status == "interrupted"
@@ -208,11 +212,55 @@ def test_other_data_weights_or_settings_are_refused(
     assert (refused.value.code, refused.value.facts["differing"]) == ("resume-other-run", (differing,))
 
 
+def test_a_record_from_before_duplicates_were_counted_is_resumed(interrupted: Path) -> None:
+    now = read_run(interrupted)
+    edit_record(interrupted, lambda record: record["dataset"].pop("duplicates"))
+    assert read_run(interrupted).dataset.duplicates is None
+    assert refuse_changes(read_run(interrupted), now, interrupted) == []
+
+
 def test_other_images_are_refused(interrupted: Path, backbone: Backbone, scans: Callable[..., Dataset]) -> None:
     with pytest.raises(UsageError) as refused:
         zoo.evaluate(backbone, scans(1), resume=interrupted)
     assert refused.value.code == "resume-other-run"
     assert "dataset.train.fingerprint" in refused.value.facts["differing"]
+
+
+def test_a_relative_folder_of_images_may_be_given_again_and_from_another_place(
+    tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        for split in ("train", "test"):
+            path = tmp_path / "images" / split / ("a", "b")[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            PIL.Image.effect_noise((16, 16), 20 + 60 * (number % 2)).save(path)
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, Any] = {"epochs": 2, "layer_curve": False}
+    with pytest.raises(KeyboardInterrupt):
+        zoo.evaluate(backbone, "imagefolder:images", out="run", progress=InterruptingReporter(epoch=1), **options)
+    for number, (given, place) in enumerate(
+        [("imagefolder:images", "."), ("imagefolder:../link", "elsewhere"), (None, "elsewhere")]
+    ):
+        copy = shutil.copytree(tmp_path / "run", tmp_path / f"run{number}")
+        monkeypatch.chdir(tmp_path / place)
+        assert zoo.evaluate(backbone, given, resume=copy).record.results.epochs_done == 2
+    with pytest.raises(UsageError) as refused:
+        zoo.evaluate(backbone, f"imagefolder:{tmp_path / 'elsewhere'}", resume=tmp_path / "run")
+    assert refused.value.facts["differing"] == ("dataset",)
+
+
+def test_what_only_describes_the_data_is_no_difference(interrupted: Path) -> None:
+    """Records of earlier versions lack some of it, and paths depend on where a command was typed."""
+    now = read_run(interrupted)
+
+    def earlier(record: dict[str, Any]) -> None:
+        record["dataset"] |= {"argument": "images", "source": "folder /elsewhere", "title": "Images", "license": "x"}
+        record["dataset"] |= {"reading": ["split train is folder train"], "skipped": {"missing files": 1}}
+
+    edit_record(interrupted, earlier)
+    assert refuse_changes(read_run(interrupted), now, interrupted) == []
 
 
 def test_a_damaged_state_is_reported(interrupted: Path, backbone: Backbone, digits: Dataset) -> None:

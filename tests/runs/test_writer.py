@@ -15,9 +15,9 @@ from zoo_harness.frozen.cache.placement import CachePolicy
 from zoo_harness.records.run import EpochRecord, RunRecord, read_run
 from zoo_harness.reports.run_card import render_card
 from zoo_harness.runs.directory import check_out, claim_directory, claim_folder
-from zoo_harness.runs.reporter import SilentReporter
 from zoo_harness.runs.session import execute_run
 from zoo_harness.runs.writer import NoWriter, RunWriter
+from zoo_harness.util.progress import Silence
 
 from ..reports.test_run_card import FINISHED, INTERRUPTED
 from .test_frozen_features import planned
@@ -88,7 +88,7 @@ class InterruptedWriter(RunWriter):
 
 def test_an_interrupt_while_a_finished_run_is_written_leaves_it_finished(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        execute_run(planned(), InterruptedWriter(tmp_path), CachePolicy("off"), SilentReporter())
+        execute_run(planned(), InterruptedWriter(tmp_path), CachePolicy("off"), Silence())
     record = read_run(tmp_path)
     assert (record.status, record.results.epochs_done) == ("finished", 2)
     assert record.checkpoint_sha256 is not None

@@ -69,9 +69,9 @@ def test_most_of_the_work_is_spared(monkeypatch):
     rows = []
     compare = feature_ranking._Search._count_doubtful
 
-    def counted(search, column, doubtful, *rest):
+    def counted(search, column, doubtful, distances):
         rows.append((len(search.chosen), len(doubtful)))
-        return compare(search, column, doubtful, *rest)
+        return compare(search, column, doubtful, distances)
 
     monkeypatch.setattr(feature_ranking._Search, "_count_doubtful", counted)
     rng = np.random.default_rng(3)

@@ -25,7 +25,7 @@ def scores(nearest, labels, of_neighbours):
     return same_label[:, 0].mean(), same_label.mean()
 
 
-def spread_and_errors(cross: bool, classes: int, sets: int = 300, scored: int = 30, n: int = 200):
+def spread_and_errors(cross: bool, classes: int, sets: int = 200, scored: int = 15, n: int = 200):
     """For SI and soft SI of order 2: the spread over data sets, the mean standard and bootstrap errors.
 
     The errors hardly differ between sets, so those of some are enough. For the spread scikit-learn finds neighbours.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import os
+import multiprocessing
 import pickle
-import subprocess
 import sys
 
 import numpy as np
@@ -106,33 +105,24 @@ def test_computing_needs_a_batch_with_enough_samples(cloud):
     assert (caught.value.code, caught.value.facts["most"]) == ("option-range", 1)
 
 
-TWO_PROCESSES = """
-import sys, torch, torch.distributed as dist
-from zoo import SeparationMetric
-rank = int(sys.argv[1])
-dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
-features, labels = torch.load(sys.argv[3])
-metric = SeparationMetric()
-part = slice(0, 25) if rank == 0 else slice(25, None)  # of different length
-metric.update(features[part][:10], labels[part][:10])
-metric.update(features[part][10:], labels[part][10:])
-print({name: float(value) for name, value in metric.compute().items()})
-dist.destroy_process_group()
-"""
+def computed_in_process(rank, features, labels, rendezvous):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    metric = SeparationMetric()
+    part = slice(0, 25) if rank == 0 else slice(25, None)  # of different length
+    metric.update(features[part][:10], labels[part][:10])
+    metric.update(features[part][10:], labels[part][10:])
+    found = computed(metric)
+    torch.distributed.destroy_process_group()
+    return found
 
 
-@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # importing torchmetrics anew takes seconds
 def test_two_processes_compute_the_scores_of_both_their_batches(cloud, tmp_path):
-    torch.save(cloud, tmp_path / "cloud.pt")
-    command = [sys.executable, "-c", TWO_PROCESSES]
-    files = [str(tmp_path / "rendezvous"), str(tmp_path / "cloud.pt")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    runs = [
-        subprocess.Popen([*command, str(rank), *files], stdout=subprocess.PIPE, text=True, env=environment)
-        for rank in range(2)
-    ]
-    said = [run.communicate(timeout=300)[0].strip() for run in runs]
-    assert said == [str(expected(*cloud))] * 2
+    arrays = (given.numpy() for given in cloud)
+    given = *arrays, str(tmp_path / "rendezvous")
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        found = pool.starmap_async(computed_in_process, [(rank, *given) for rank in range(2)], chunksize=1).get(120)
+    assert found == [expected(*cloud)] * 2
 
 
 def test_without_torchmetrics_using_it_raises(monkeypatch):

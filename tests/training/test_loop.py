@@ -20,7 +20,7 @@ from zoo_harness.evaluation.split_evaluation import SplitEvaluation
 from zoo_harness.models.trainable_model import TrainableModel
 from zoo_harness.models.tuned_network import TunedNetwork
 from zoo_harness.records.run import EpochRecord
-from zoo_harness.training.loop import Trainer, batches, starting_state
+from zoo_harness.training.loop import Trainer, batches, divergence, starting_state
 from zoo_harness.util.progress import Silence
 
 from ..two_heads import BOTH, LAYER, TRAINING, load_digits, tiny
@@ -235,3 +235,29 @@ def test_order_depends_on_seed_and_epoch() -> None:
     orders = {tuple(np.concatenate(list(batches(50, 8, seed, epoch)))) for seed in (0, 1) for epoch in (1, 2)}
     assert len(orders) == 4
     assert tuple(np.concatenate(list(batches(50, 7, 0, 1)))) in orders, "but not on the size of the batches"
+
+
+@pytest.mark.parametrize(
+    ("train", "evaluation", "diverged"),
+    [
+        ([2.4, 1.9], [2.3, 2.0], False),
+        ([40.0, 9.0], [30.0, 8.0], False),  # a bad start that gets better
+        ([2.4, 2.3], [2.4, 30.0], False),  # overfits
+        ([2.4, 11.6], [2.4, 11.6], True),
+        ([2.4, 1e16], [2.4, 1e16], True),
+        ([0.7, 2.9], [0.7, 2.9], True),  # far above the first epoch, and above guessing
+        ([0.2, 1.0], [0.2, 1.0], False),
+        ([2.4, 1.0], [2.4, 1e9], True),
+    ],
+)
+def test_a_diverged_training_is_told_from_a_bad_one(
+    train: list[float], evaluation: list[float], diverged: bool
+) -> None:
+    history = [
+        EpochRecord(epoch=epoch, train_loss=losses[0], train_accuracy=0.1, evaluation_loss=losses[1],
+                    evaluation_accuracy=0.1, train_seconds=1, evaluation_seconds=1)
+        for epoch, losses in enumerate(zip(train, evaluation, strict=True), 1)
+    ]  # fmt: skip
+    told = divergence(history, math.log(10))
+    assert (told is not None) == diverged
+    assert not diverged or "epoch 2" in str(told)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from zoo.errors import DataError, UsageError, WeightsError, shortened
+from zoo.image_reader import ImageReader
 from zoo_harness.data.image_files import read_image
 from zoo_harness.data.image_input import Images, as_batches
 from zoo_harness.data.transform import BatchTransform
@@ -33,6 +33,10 @@ class LoadedModel(nn.Module):
         self.classes = record.dataset.classes
         self._transform = BatchTransform(record.settings.preprocessing)
 
+    def reader(self) -> ImageReader:
+        """Return a reader that converts images as those of the run were."""
+        return ImageReader(self.record.dataset.read_range, gather=False)
+
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(B, classes)`` for preprocessed images, by the run's own rule if there are two heads."""
         heads = tuple(head.path for head in self.record.settings.head.parts)
@@ -41,14 +45,15 @@ class LoadedModel(nn.Module):
     def preprocess(self, images: Images) -> Tensor:
         """Return network input ``(B, 3, h, w)`` in float32, on the model's device, for one image or many.
 
-        ``images`` is a PIL image of any mode of 8 or 16 bits, or a list of them, of any sizes; or a uint8 numpy array
-        or torch tensor, one image ``(H, W)`` or ``(H, W, 3)`` or a batch ``(B, H, W)`` or ``(B, H, W, 3)``. A 3-D array
-        is one RGB image if its last axis has size 3, otherwise a batch of grayscale images. Raises
+        ``images`` is a PIL image of 8 or 16 bits, or of the type that the run read, or a list of them, of any sizes; or
+        a uint8 numpy array or torch tensor, one image ``(H, W)`` or ``(H, W, 3)`` or a batch ``(B, H, W)`` or
+        ``(B, H, W, 3)``. A 3-D array is one RGB image if its last axis has size 3, otherwise a batch of grayscale
+        images. Raises
         :class:`~zoo.errors.UsageError` for anything else, :class:`~zoo.errors.DataError` for an image that cannot be
         decoded.
         """
         device = next(self.network.parameters()).device
-        sized = [self._transform.resize_and_crop(batch.to(device)) for batch in as_batches(images)]
+        sized = [self._transform.resize_and_crop(batch.to(device)) for batch in as_batches(images, self.reader())]
         return self._transform.normalise(torch.cat(sized))
 
     @torch.inference_mode()
@@ -120,14 +125,20 @@ def predict_files(
 
 @torch.inference_mode()
 def _predict(model: LoadedModel, paths: Sequence[Path], k: int) -> list[FilePrediction]:
-    inputs: list[Tensor] = []
-    found: list[FilePrediction] = []
-    for path in paths:
-        several: list[Path] = []
-        try:
-            inputs.append(model.preprocess(read_image(path, partial(several.append, path))))
-            found.append(FilePrediction(path, first_of_many=bool(several)))
-        except DataError as error:
-            found.append(FilePrediction(path, error=str(error)))
+    reader = model.reader()
+    read = [_prepared(model, path, reader) for path in paths]
+    inputs = [part for part in read if isinstance(part, Tensor)]
     rows = iter(model.likeliest(model(torch.cat(inputs)), k) if inputs else [])
-    return [one if one.error is not None else replace(one, classes=tuple(next(rows))) for one in found]
+    return [
+        FilePrediction(path, tuple(next(rows)), first_of_many=str(path) in reader.notes.paged)
+        if isinstance(part, Tensor)
+        else FilePrediction(path, error=part)
+        for path, part in zip(paths, read, strict=True)
+    ]
+
+
+def _prepared(model: LoadedModel, path: Path, reader: ImageReader) -> Tensor | str:
+    try:
+        return model.preprocess(read_image(path, reader))
+    except DataError as error:
+        return str(error)

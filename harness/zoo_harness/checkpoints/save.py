@@ -43,6 +43,8 @@ def timm_config_of(network: nn.Module, record: RunRecord) -> dict[str, Any]:
     content = _timm_configuration(network, record) if record.loads_in_timm else _refusal(record)
     content["label_names"] = list(record.dataset.classes)
     content["zoo"] = {"backbone": record.backbone.name, "recipe": record.settings.recipe}
+    if record.dataset.value_range:  # other loaders scale images of more than 8 bits as they like
+        content["zoo"]["value_range"] = list(record.dataset.value_range)
     return content
 
 

@@ -44,7 +44,7 @@ app.command("layers")(layering.layers_command)
 app.command("si")(separating.si_command)
 app.command("card")(cards.card)
 app.command("publish")(publishing.publish_command)
-app.command("pull")(pulling.pull)
+app.command("pull")(pulling.pull_command)
 app.command("predict")(predicting.predict)
 app.add_typer(caching.cache, name="cache")
 

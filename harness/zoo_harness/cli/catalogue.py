@@ -1,8 +1,8 @@
-"""List the declarations of the installed plugins as plain data, cached between commands.
+"""List the declarations of the installed plugins and describe backbones as plain data, cached between commands.
 
-The cache saves most of the time of ``zoo list`` and of completing a name. It is valid until a folder on the path or a
-source file of a plugin changes. Nothing is cached if a plugin has a problem. Commands that act on a backbone never read
-the cache.
+The cache saves most of the time of ``zoo list``, of ``zoo show`` and of completing a name. It is valid until a folder
+on the path or a source file of a plugin changes. The list is not cached if a plugin has a problem. Commands that act on
+a backbone never read the cache.
 """
 
 from __future__ import annotations
@@ -10,13 +10,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
+import sysconfig
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo import weight_paths
 from zoo._version import __version__
+
+if TYPE_CHECKING:
+    from zoo.backbone import Backbone
 
 Catalogue = dict[str, Any]
 
@@ -27,9 +33,35 @@ def read_catalogue() -> Catalogue:
     >>> [backbone["name"] for backbone in read_catalogue()["backbones"]][:2]
     ['cait_s24', 'coat_lite_small']
     """
-    path = _path()
-    cached = None if "ZOO_RAISE_PLUGIN_ERRORS" in os.environ else _read_cache(path)
+    path = _path("catalogue")
+    cached = _read_cache(path)
     return cached if cached is not None else _load(path)
+
+
+def read_description(backbone: Backbone, recipe: str, classes: int) -> dict[str, Any]:
+    """Describe a backbone as :func:`~zoo_harness.reports.backbone_summary.describe_backbone` does.
+
+    To count parameters, the network is built, which imports torch and timm; a cached description needs neither. It is
+    void if the declaration, the source files of its network, or the version of torch, torchvision or timm change.
+
+    >>> from zoo.registry import load_registry
+    >>> read_description(load_registry().backbone("cait_s24"), "paper", 10)["parameters"]["trained"]
+    1877130
+    """
+    from zoo_harness.frozen.cache.key import installed_software
+
+    declaration = re.sub(r" at 0x[0-9a-f]+", "", repr(backbone))
+    about = [recipe, classes, declaration, installed_software()]
+    path = _path("show", backbone.name, recipe, str(classes))
+    cached = _read_cache(path)
+    if cached is not None and cached["about"] == about:
+        description: dict[str, Any] = cached["description"]
+        return description
+    from zoo_harness.reports.backbone_summary import describe_backbone
+
+    description = describe_backbone(backbone, recipe, classes)
+    _write_cache(path, {"about": about, "description": description}, {*_plugin_files(), *_loose_files()})
+    return description
 
 
 def weights_are_here(row: Catalogue) -> bool:
@@ -57,7 +89,7 @@ def _load(path: Path) -> Catalogue:
         "problems": registry.problems,
     }
     if not registry.problems:
-        _write_cache(path, catalogue)
+        _write_cache(path, catalogue, _plugin_files())
     return catalogue
 
 
@@ -96,22 +128,24 @@ def _describe_dataset(name: str) -> dict[str, Any]:
 
 
 def _read_cache(path: Path) -> Catalogue | None:
+    if "ZOO_RAISE_PLUGIN_ERRORS" in os.environ:
+        return None
     try:
         content = json.loads(path.read_bytes())
         fresh = all(_stamp(file) == stamp for file, stamp in content["stamps"].items())
-        catalogue: Catalogue = content["catalogue"]
+        cached: Catalogue = content["cached"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return catalogue if fresh else None
+    return cached if fresh else None
 
 
-def _write_cache(path: Path, catalogue: Catalogue) -> None:
+def _write_cache(path: Path, content: Catalogue, files: Iterable[str]) -> None:
     from zoo_harness.util.atomic_files import write_text
 
-    stamps = {file: _stamp(file) for file in [*filter(None, sys.path), *_plugin_files()]}
+    stamps = {file: _stamp(file) for file in [*filter(None, sys.path), *files]}
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time and nothing else
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({"stamps": stamps, "catalogue": catalogue}))
+        write_text(path, json.dumps({"stamps": stamps, "cached": content}))
 
 
 def _plugin_files() -> list[str]:
@@ -124,6 +158,20 @@ def _plugin_files() -> list[str]:
     return [file for module in loaded if (file := getattr(module, "__file__", None))]
 
 
+def _loose_files() -> list[str]:
+    """Return the files of all loaded modules that are neither Python's own nor installed.
+
+    Installed ones change with a folder on the path.
+    """
+    installed = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    return [
+        file
+        for file in files
+        if file and not file.startswith(installed) and not re.search(r"[/\\](site|dist)-packages[/\\]", file)
+    ]
+
+
 def _stamp(file: str) -> list[int] | None:
     try:
         status = Path(file).stat()
@@ -132,8 +180,8 @@ def _stamp(file: str) -> list[int] | None:
     return [status.st_mtime_ns, status.st_size]
 
 
-def _path() -> Path:
+def _path(kind: str, *about: str) -> Path:
     # One file for each environment and version, so that they do not overwrite each other.
-    key = zlib.crc32("\0".join([__version__, sys.version, sys.prefix, *sys.path]).encode())
+    key = zlib.crc32("\0".join([__version__, sys.version, sys.prefix, *sys.path, *about]).encode())
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "blockzoo" / f"catalogue-{key:08x}.json"
+    return Path(home).expanduser() / "blockzoo" / f"{kind}-{key:08x}.json"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``zoo`` and exit with 0 done, 1 failed, 2 wrong usage, 130 interrupted or 143 terminated."""
+    from zoo_harness.cli.streams import guard_streams
+
+    guard_streams()
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
 
@@ -21,24 +25,45 @@ def run(arguments: Sequence[str]) -> int:
 
     from zoo.errors import ZooError
     from zoo_harness.cli.app import command
+    from zoo_harness.cli.streams import discard_output, print_any_character
     from zoo_harness.util.invocation import invoked_as
 
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # an ASCII terminal gets question marks, no traceback
+    print_any_character()
+    quiet = bool({"--quiet", "-q"} & set(arguments))
     try:
-        with invoked_as(("zoo", *arguments)):
+        with invoked_as(("zoo", *arguments)), _quiet_libraries(all_of_them=quiet):
             status = command()(args=list(arguments), prog_name="zoo", standalone_mode=False)
-    except BrokenPipeError:
-        # The reader (head, less) has ended; Python's last flush needs a sink.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (head, less) has ended; Python's last flush needs a sink
+        discard_output()
         return 1
     except (ZooError, TyperException, OSError, MemoryError) as error:
+        if isinstance(error, OSError):  # perhaps of stdout, and its last flush would fail again
+            discard_output()
         if "--debug" in arguments:
             raise
         _report(error, as_json="--json" in arguments)
         return error.exit_code if isinstance(error, ZooError | TyperException) else 1
     return status if isinstance(status, int) else 0
+
+
+@contextmanager
+def _quiet_libraries(*, all_of_them: bool) -> Iterator[None]:
+    """Keep other libraries from printing: all their warnings and progress bars, or Pillow's of large images alone."""
+    bars = {f"HF_{library}_DISABLE_PROGRESS_BARS": "1" for library in ("DATASETS", "HUB")}  # read at their import
+    before = {name: os.environ.get(name) for name in bars}
+    with warnings.catch_warnings():
+        if all_of_them:
+            warnings.simplefilter("ignore")
+            os.environ.update(bars)
+        else:  # zoo reads images of any size
+            warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
 
 
 def _report(error: Exception, *, as_json: bool) -> None:

@@ -1,7 +1,4 @@
-"""Print tables and JSON on stdout: ruled tables at a terminal, plain columns in a pipe.
-
-Whatever is printed may quote a stranger's file or a plugin, so all of it is cleaned of what controls a terminal.
-"""
+"""Print tables and JSON on stdout: ruled tables at a terminal, plain columns in a pipe; control characters escaped."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from zoo_harness.util.text import escaped, printable
+from zoo_harness.util.text import escaped
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
@@ -18,6 +15,7 @@ if TYPE_CHECKING:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
     """Print rows under column names; the columns named in ``right`` are aligned to the right."""
+    rows = [[escaped(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _print_ruled(columns, rows, right)
     else:
@@ -26,17 +24,17 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
 
 def print_json(value: object) -> None:
     """Print a value as indented JSON."""
-    sys.stdout.write(escaped(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
+    print_lines(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_lines(*lines: str) -> None:
     """Print lines on stdout."""
-    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
+    sys.stdout.write("".join(f"{escaped(line)}\n" for line in lines))
 
 
 def tell(*lines: str) -> None:
     """Print lines on stderr."""
-    sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
+    sys.stderr.write("".join(f"{escaped(line)}\n" for line in lines))
 
 
 def warn_of(problems: Sequence[str]) -> None:
@@ -56,7 +54,7 @@ def _print_ruled(columns: Sequence[str], rows: Sequence[Sequence[str]], right: S
         justify: JustifyMethod = "right" if column in right else "left"
         table.add_column(column, justify=justify, overflow="fold", no_wrap=column == columns[0])
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))  # Text: brackets in a cell are no markup
+        table.add_row(*(Text(cell) for cell in row))  # Text: brackets in a cell are no markup
     Console().print(table)
 
 

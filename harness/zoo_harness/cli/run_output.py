@@ -38,13 +38,11 @@ def ended_in_order() -> Iterator[None]:
         raise
 
 
-@contextmanager
-def display_for(*, quiet: bool) -> Iterator[ProgressDisplay]:
-    """Show progress; of several processes only the first one does."""
+def display_for(*, quiet: bool) -> ProgressDisplay:
+    """Return a display of progress; of several processes only the first one shows it."""
     from zoo_harness.runs.display import ProgressDisplay
 
-    with ProgressDisplay(quiet=quiet or not Processes.launched().is_main) as display:
-        yield display
+    return ProgressDisplay(quiet=quiet or not Processes.launched().is_main)
 
 
 def print_run(run: Run, *, as_json: bool, quiet: bool) -> None:
@@ -72,29 +70,29 @@ def print_run(run: Run, *, as_json: bool, quiet: bool) -> None:
 
 
 def _print_accuracy(record: RunRecord) -> None:
-    results = record.results
-    measured = [("evaluation accuracy", results.accuracy), ("training accuracy", results.train_accuracy)]
-    if record.dataset.test is not None:
-        measured.insert(0, ("test accuracy", results.test_accuracy))
-    rows = [[name, _percent(accuracy), f"{accuracy.n:,}" if accuracy else "-"] for name, accuracy in measured]
+    from zoo_harness.reports.accuracy_tables import accuracy_rows
+
+    rows = [
+        [name, _percent(accuracy), f"{accuracy.n:,}" if accuracy else "-"] for name, accuracy in accuracy_rows(record)
+    ]
     print_table(["measure", "value", "images"], rows, right=["value", "images"])
 
 
 def _print_separation(record: RunRecord) -> None:
+    from zoo_harness.reports.accuracy_tables import accuracy_notes
     from zoo_harness.reports.separation_tables import (
         pixels_in_words,
         score_definitions,
         scored_layer,
         separation_notes,
-        separation_rows,
-        splits_scored,
+        separation_tables,
     )
     from zoo_harness.separation.scores import SCORES
 
     columns = ["split", "features", *(each.heading for each in SCORES)]
     rows = []
-    for title, split, _images in splits_scored(record):
-        for index, row in enumerate(separation_rows(record, split)):
+    for title, _images, split in separation_tables(record):
+        for index, row in enumerate(split):
             first, *others = row.scores
             cells = [_fraction(first), *(f"{score.value:.4f}" if score else "-" for score in others)]
             rows.append(["" if index else title.removesuffix(" split").lower(), row.name, *cells])
@@ -105,6 +103,7 @@ def _print_separation(record: RunRecord) -> None:
         *(f"{title}: {definition}" for title, definition in score_definitions()),
         "± is one standard error, of SI by bootstrap; the card has all errors.",
         *separation_notes(record),
+        *accuracy_notes(record),
     ]
     print_lines("", *(line for note in notes for line in textwrap.wrap(note, _WIDTH, subsequent_indent="  ")))
 

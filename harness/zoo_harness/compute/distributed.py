@@ -102,40 +102,31 @@ class Processes:
             return rows
         import torch
 
-        lengths = torch.zeros(self.count, dtype=torch.int64)
-        lengths[self.rank] = len(rows)
-        self.add(lengths)
-        padded = torch.zeros(int(lengths.max()), *rows.shape[1:], dtype=rows.dtype)
-        padded[: len(rows)] = rows
-        parts = [torch.empty_like(padded) for _ in range(self.count)] if self.is_main else None
-        torch.distributed.gather(padded, parts)
-        if parts is None:
-            return rows
-        return torch.cat([part[:length] for part, length in zip(parts, lengths.tolist(), strict=True)])
+        parts = [rows] * self.count if self.is_main else None
+        torch.distributed.gather_object(rows, parts)
+        return rows if parts is None else torch.cat(parts)
+
+    def values(self, own: T) -> list[T]:
+        """Return the value of every process, which must pickle, in all of them."""
+        if not self.is_distributed:
+            return [own]
+        import torch
+
+        values = [own] * self.count
+        torch.distributed.all_gather_object(values, own)
+        return values
 
     def broadcast(self, value: T) -> T:
         """Return the main process's value, which must pickle, in all processes."""
-        if not self.is_distributed:
-            return value
-        import torch
-
-        values = [value]
-        torch.distributed.broadcast_object_list(values)
-        return values[0]
+        return self.values(value)[0]
 
     def sum(self, number: int) -> int:
         """Return the sum of a number over all processes, in all of them."""
-        if not self.is_distributed:
-            return number
-        import torch
-
-        total = torch.tensor(number, dtype=torch.int64)
-        self.add(total)
-        return int(total)
+        return sum(self.values(number))
 
     def any(self, true: bool) -> bool:
         """Whether the value is true in at least one process."""
-        return self.sum(int(true)) > 0
+        return any(self.values(true))
 
 
 ALONE = Processes()

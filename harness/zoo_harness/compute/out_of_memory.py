@@ -23,21 +23,19 @@ def within_device_memory(work: Callable[[int], Result], budget: int, least: int,
     >>> within_device_memory(lambda budget: budget // 8, 4096, 1024, "a doctest")
     512
     """
-    smallest = budget
+    size = budget
     while True:
         try:
-            return work(smallest)
+            return work(size)
         except torch.OutOfMemoryError as error:
             reason = _first_line(error)
         torch.cuda.empty_cache()  # not inside except, where the error still refers to the tensors of the work
-        if smallest <= least:
+        if size <= least:
             break
-        smallest = max(smallest // 2, least)
-    tried = f"{_mebibytes(smallest)} of the device's memory to work in, the minimum"
-    if smallest < budget:
-        tried += f" (memory_budget, or --memory, allowed {_mebibytes(budget)}, and smaller budgets were tried)"
+        size = max(size // 2, least)
     raise DeviceMemoryError(
-        f"{what} ran out of memory with {tried}: {reason}; "
+        f"{what} ran out of memory with {_mebibytes(size)} of the device's memory to work in, the minimum"
+        f" (memory_budget, or --memory, allows {_mebibytes(budget)}): {reason}; "
         "free memory on the device, or move the features to the CPU (features.cpu())",
         code="device-memory",
         budget=budget,
@@ -65,11 +63,11 @@ def in_batches_that_fit(work: Callable[[int, int], None], start: int, stop: int,
             start = last
             continue
         torch.cuda.empty_cache()
-        if size == 1:
+        if last - start == 1:
             raise DeviceMemoryError(
                 f"no room on the device for one image: {reason}; {_ADVICE}", code="device-memory", batch_size=1
             )
-        size = max(1, min(size, last - start) // 2)
+        size = (last - start) // 2
     return size
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError, UsageError
-from zoo.image_kinds import has_pages, is_readable_image, readable_endings, remedy
-from zoo.picture import upright_grey_or_colour
+from zoo.image_kinds import is_readable_image, readable_endings, remedy
+from zoo.image_reader import ImageReader
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,11 +50,10 @@ def _images_in(folder: Path) -> list[Path]:
     return found
 
 
-def read_image(path: Path, on_pages: Callable[[], object] | None = None) -> Image:
+def read_image(path: Path, reader: ImageReader) -> Image:
     """Read the image of a file, upright, in mode ``L`` or ``RGB``.
 
-    ``on_pages`` is called for a file of several pages or frames; the image is the first of them. Raises
-    :class:`~zoo.errors.DataError`, which names the file, if it cannot be read, is no image or a long strip.
+    Raises :class:`~zoo.errors.DataError`, which names the file, if it cannot be read, is no image or a long strip.
     """
     import PIL.Image
 
@@ -64,7 +63,8 @@ def read_image(path: Path, on_pages: Callable[[], object] | None = None) -> Imag
             raise DataError(f"{path} is not a regular file", code="not-a-file", path=str(path))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of metadata and size
-            with PIL.Image.open(path) as image:
+            # Opened here: Pillow 13 maps a TIFF that it opens itself, and then turns it wrongly.
+            with path.open("rb") as file, PIL.Image.open(file) as image:
                 width, height = image.size
                 if min(image.size) == 0 or max(image.size) > LONGEST_ASPECT * min(image.size):
                     raise DataError(
@@ -73,9 +73,7 @@ def read_image(path: Path, on_pages: Callable[[], object] | None = None) -> Imag
                         code="image-strip",
                         path=str(path),
                     )
-                if on_pages is not None and has_pages(image):
-                    on_pages()
-                return upright_grey_or_colour(image)
+                return reader.upright(image, str(path))
     except DataError:
         raise
     except FileNotFoundError as error:

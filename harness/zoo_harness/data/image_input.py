@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.errors import DataError, UsageError
-from zoo.picture import upright_grey_or_colour
+from zoo.image_reader import ImageReader
 
 Pixels: TypeAlias = "PIL.Image.Image | NDArray[Any] | Tensor"
 Images: TypeAlias = "Pixels | Sequence[Pixels]"
@@ -23,24 +23,25 @@ _EXPECTED = (
 )
 
 
-def as_batches(images: Images) -> Iterator[Tensor]:
+def as_batches(images: Images, reader: ImageReader | None = None) -> Iterator[Tensor]:
     """Yield uint8 batches ``(B, H, W)`` or ``(B, H, W, 3)``, together all the images in order.
 
     A 2-D array is one grayscale image. A 3-D array is one RGB image if its last axis has size 3, otherwise a batch of
     grayscale images, even if its first axis has size 3. A 4-D array is a batch of RGB images. Each item of a list is
-    one image; sizes may differ. Raises :class:`~zoo.errors.UsageError` for anything else, and
-    :class:`~zoo.errors.DataError` for a PIL image that cannot be decoded.
+    one image; sizes may differ. ``reader`` converts PIL images. Raises :class:`~zoo.errors.UsageError` for anything
+    else, and :class:`~zoo.errors.DataError` for a PIL image that cannot be decoded.
 
     >>> [tuple(batch.shape) for batch in as_batches([PIL.Image.new("RGB", (5, 4)), np.zeros((2, 2), np.uint8)])]
     [(1, 4, 5, 3), (1, 2, 2)]
     """
+    reader = reader or ImageReader(gather=False)
     if not isinstance(images, list | tuple):
-        yield _as_batch(images, "images")
+        yield _as_batch(images, "images", reader)
         return
     if not images:
         raise UsageError(f"images: the list is empty; {_EXPECTED}", code="images-empty", image="images")
     for index, image in enumerate(images):
-        yield _as_one_image(image, f"images[{index}]")
+        yield _as_one_image(image, f"images[{index}]", reader)
 
 
 def one_image(given: object, name: str) -> NDArray[np.uint8]:
@@ -58,7 +59,7 @@ def one_image(given: object, name: str) -> NDArray[np.uint8]:
             given = _channels_last(_rounded(given, name))
         elif given.ndim == 3 and given.shape[2] != 3:
             given = _channels_last(given)
-    pixels: NDArray[np.uint8] = _as_one_image(given, name)[0].numpy(force=True)
+    pixels: NDArray[np.uint8] = _as_one_image(given, name, ImageReader(gather=False))[0].numpy(force=True)
     return pixels
 
 
@@ -86,8 +87,8 @@ def _channels_last(image: Tensor) -> Tensor:
     return image[0] if image.shape[0] == 1 else image.permute(1, 2, 0)
 
 
-def _as_one_image(given: object, name: str) -> Tensor:
-    batch = _as_batch(given, name)
+def _as_one_image(given: object, name: str, reader: ImageReader) -> Tensor:
+    batch = _as_batch(given, name, reader)
     if not _is_one_image(given):
         raise UsageError(
             f"{name} is a batch: {tuple(batch.shape)}; expected one image; pass the batch alone",
@@ -97,10 +98,10 @@ def _as_one_image(given: object, name: str) -> Tensor:
     return batch
 
 
-def _as_batch(given: object, name: str) -> Tensor:
+def _as_batch(given: object, name: str, reader: ImageReader) -> Tensor:
     if isinstance(given, PIL.Image.Image):
         try:
-            return torch.from_numpy(np.array(upright_grey_or_colour(given)))[None]
+            return torch.from_numpy(np.array(reader.upright(given, name)))[None]
         except Exception as error:  # Pillow decodes files late, and its decoders raise errors of many kinds
             raise DataError(
                 f"{name}: this PIL image cannot be decoded ({type(error).__name__}: {error})",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -18,6 +18,7 @@ from zoo.dataset import Dataset, DatasetRequest, ImageFiles, ImageSplit, LoadedD
 from zoo.errors import DataError, UsageError, near_misses, shortened
 from zoo.picture import as_one_array
 from zoo.registry import load_registry
+from zoo_harness.data.class_coverage import check_training_classes, classes_not_in_train
 from zoo_harness.data.image_input import Pixels, advice_for_shape, check_uint8, one_image
 from zoo_harness.records.run import IN_MEMORY
 
@@ -72,11 +73,6 @@ def in_memory(
     given = train.classes if classes is None else classes
     names, indices = _classes_of(train.labels) if given is None else _named_classes(given)
     splits = {"train": (train, train.encoded(indices))}
-    empty = np.flatnonzero(np.bincount(splits["train"][1], minlength=len(names)) == 0)
-    if len(empty):
-        raise DataError(
-            f"class {names[empty[0]]!r:.100} has no training image ({len(empty)} such class(es))", code="class-empty"
-        )
     if test is not None:
         is_pair = isinstance(test, tuple) and len(test) == 2
         tested = _Split(test[0], test[1], "test ") if is_pair else _Split(test, None, "test ")
@@ -85,7 +81,10 @@ def in_memory(
                 f"classes of test are wrong: {shortened(tested.classes)}; expected {shortened(names)}",
                 code="class-mismatch",
             )
+        if given is None:
+            _refuse_untrained(tested.labels, train.labels)
         splits["test"] = (tested, tested.encoded(indices))
+    check_training_classes({split: encoded for split, (_found, encoded) in splits.items()}, names, train.source)
 
     def load(request: DatasetRequest) -> LoadedDataset:
         if request.data_dir is not None:
@@ -95,20 +94,9 @@ def in_memory(
         read = {split: ImageSplit(found.images.read(), encoded) for split, (found, encoded) in splits.items()}
         return LoadedDataset(names, read, source=train.source)
 
-    return _declared(name, title, license, names, load)
-
-
-def _declared(
-    name: str,
-    title: str | None,
-    license: str | None,  # noqa: A002
-    classes: tuple[str, ...],
-    load: Callable[[DatasetRequest], LoadedDataset],
-) -> Dataset:
-    if title is None:
-        title = "Images in memory" if name == "in_memory" else name
+    title = title if title is not None else "Images in memory" if name == "in_memory" else name
     try:
-        dataset = Dataset(name=name, title=title, loader=load, classes=classes, license=license, citation=None)
+        dataset = Dataset(name=name, title=title, loader=load, classes=names, license=license, citation=None)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         argument = str(fault["loc"][0])
@@ -211,7 +199,7 @@ class _Items:
             )
         # A list is copied, so that the caller may change it.
         self._items = tuple(images) if isinstance(images, list | np.ndarray) else images
-        self._expected = self._listed(images) or [self._read(index)[1] for index in range(len(self))]
+        self._expected = self._values()
 
     def __len__(self) -> int:
         return len(self._items)
@@ -236,10 +224,9 @@ class _Items:
         pixels = one_image(self._items[index], f"{self._name}[{index}]")
         return pixels, _checksum(pixels)
 
-    def _listed(self, images: Any) -> list[Label] | None:
-        """Return the values of all images, if they are known without reading the images."""
-        del images
-        return None
+    def _values(self) -> list[Label]:
+        """Return the values of all images."""
+        return [self._read(index)[1] for index in range(len(self))]
 
 
 class _Pairs(_Items):
@@ -266,8 +253,8 @@ class _Pairs(_Items):
             )
         return one_image(item[0], name), _read_labels([item[1]], self._labels_name, index)[0]
 
-    def _listed(self, images: Any) -> list[Label] | None:
-        listed = _listed_labels(images)
+    def _values(self) -> list[Label]:
+        listed = _listed_labels(self._items)
         for index in sorted({*np.linspace(0, len(self) - 1, _READ_TWICE).astype(int).tolist()}):
             (once, label), (again, _label) = self._read(index), self._read(index)
             if not np.array_equal(once, again):
@@ -278,7 +265,7 @@ class _Pairs(_Items):
                 )
             if listed and label != listed[index]:
                 listed = None
-        return listed
+        return listed or super()._values()
 
 
 def _checksum(pixels: NDArray[np.uint8]) -> int:
@@ -353,6 +340,14 @@ def _classes_of(labels: Sequence[Label]) -> tuple[tuple[str, ...], dict[Label, i
         raise DataError(f"label of image {index} is negative: {values[0]}", code="label-unknown", index=index)
     names, _indices = _named_classes([str(value) for value in values])
     return names, {value: index for index, value in enumerate(values)}
+
+
+def _refuse_untrained(tested: Sequence[Label], trained: Sequence[Label]) -> None:
+    """Refuse test labels that training does not have, where the training labels are the classes."""
+    known = set(trained)
+    new = [label for label in set(tested) - known if type(label) is type(trained[0]) and label != -1]
+    if new:
+        raise classes_not_in_train(sorted(map(str, new)), sorted(map(str, known)), "test", IN_MEMORY)
 
 
 def _named_classes(classes: Sequence[str]) -> tuple[tuple[str, ...], dict[Label, int]]:

@@ -6,28 +6,46 @@ they are decoded; their batches are only normalised.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from zoo.class_names import normalised
 from zoo.dataset import AS_FOUND, Dataset, DatasetRequest, ImageSplit, LoadedDataset, ReadOptions
 from zoo.errors import DataError, UsageError
+from zoo.image_reader import ImageReader
+from zoo.value_range import ValueRange
+from zoo_harness.data.class_coverage import absence_warnings, check_training_classes
 from zoo_harness.data.decoding import ImageData, select_images
-from zoo_harness.data.readable import UNREADABLE, check_columns, check_names, decode_readable, warnings_of
+from zoo_harness.data.duplicates import Origin, find_duplicates
+from zoo_harness.data.readable import (
+    UNREADABLE,
+    check_columns,
+    check_names,
+    contrast_warning,
+    decode_readable,
+    skipped_warning,
+)
 from zoo_harness.data.subset import hold_out, smallest_class, subset_indices
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.records.run import DatasetRecord, SplitRecord
 from zoo_harness.records.subset import Subset
 from zoo_harness.util.entry_function import load_function
 
+HELD_OUT = "held out of train"
+"""The name of the evaluation split that ``--val-fraction`` makes."""
+
 
 @dataclass(frozen=True)
 class RunData:
     """The splits of a run with their record, and warnings for the user.
 
-    ``test``: the split that is evaluated once, after training; ``None`` if there is none.
+    ``test``: the split that is evaluated once, after training; ``None`` if there is none. ``shared``: by the
+    name of a split, which of its images (N,) are also in an earlier split.
     """
 
     train: ImageData
@@ -35,6 +53,7 @@ class RunData:
     record: DatasetRecord
     warnings: tuple[str, ...] = ()
     test: ImageData | None = None
+    shared: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
 def load_data(
@@ -47,28 +66,33 @@ def load_data(
     *,
     with_test: bool = False,
     options: ReadOptions = AS_FOUND,
+    value_range: ValueRange | None = None,
 ) -> RunData:
     """Load a data set, check it, take the subset and decode it.
 
     ``balanced``: the split that must have ``subset.per_class`` images of each class; the other split may have fewer,
     as many as its smallest class. ``with_test``: if the evaluation split is held out of the training split, load the
-    data set's own evaluation split as ``test``. ``options``: how the loader reads.
+    data set's own evaluation split as ``test``. ``options``: how the loader reads. ``value_range`` scales images of
+    more than 8 bits; by default it is chosen by the images of the training split.
 
     Raises :class:`~zoo.errors.DataError` for labels outside the classes, an empty class or an unreadable image, and
     :class:`~zoo.errors.UsageError` for a subset that the data set cannot provide.
     """
-    loaded = _load(dataset, argument, data_dir, options)
+    reader = ImageReader(value_range)
+    loaded = _load(dataset, DatasetRequest(argument, data_dir, options, reader))
     name = f"{dataset.name}:{argument}" if argument else dataset.name
-    train, evaluation, evaluation_name = _choose_splits(dataset, name, loaded, subset)
+    train, evaluation, evaluation_name, origins = _choose_splits(dataset, name, loaded, subset)
     skipped = 0
+    flat: tuple[str, ...] = ()
 
     def decode(split: ImageSplit, called: str, must_have: str | None = None) -> tuple[ImageData, SplitRecord]:
-        nonlocal skipped
+        nonlocal skipped, flat
         indices = subset_indices(split, loaded.classes, subset, must_have)
         data, record, unreadable = decode_readable(
-            split, indices, loaded.classes, called, transform, skip=options.skip_unreadable
+            split, indices, loaded.classes, called, transform, reader, skip=options.skip_unreadable
         )
         skipped += unreadable
+        flat += contrast_warning(called, data.images)
         return data, record
 
     train_data, train_record = decode(train, "train", "training" if balanced == "train" else None)
@@ -79,18 +103,25 @@ def load_data(
         ("training split", smallest_class(train_record)),
         ("evaluation split", smallest_class(evaluation_record)),
     ]
+    decoded = {"train": train_data, evaluation_name: evaluation_data}
     test = test_record = None
     warnings = loaded.warnings
     if with_test and subset.val_fraction is not None:
         if dataset.evaluation_split in loaded.splits:
             test, test_record = decode(loaded.splits[dataset.evaluation_split], dataset.evaluation_split)
             smallest.append(("test split", smallest_class(test_record)))
+            decoded[dataset.evaluation_split] = test
         else:
             warnings += (
                 f"{_missing_split(dataset, name, loaded)}: nothing is kept for the end, and the accuracy is that of "
                 "the images which the best epoch is chosen by",
             )
-    warnings += warnings_of(loaded, skipped)
+    warnings += (*skipped_warning(skipped), *reader.warnings(), *flat)
+    duplicates = find_duplicates(decoded, origins, loaded.classes)
+    others = (evaluation_record,) if test_record is None else (evaluation_record, test_record)
+    warnings += absence_warnings(train_record, others, loaded.classes)
+    warnings += tuple(each.in_words() for each in duplicates.records)
+    settled = reader.value_range if reader.notes.deep else None
     counts = {**loaded.skipped, UNREADABLE: loaded.skipped.get(UNREADABLE, 0) + skipped}
     record = DatasetRecord(
         name=dataset.name,
@@ -105,14 +136,16 @@ def load_data(
         train=train_record,
         evaluation=evaluation_record,
         test=test_record,
-        reading=loaded.reading,
+        reading=(*loaded.reading, *reader.lines()),
+        value_range=settled and (settled.low, settled.high),
         skipped={kind: count for kind, count in counts.items() if count},
+        duplicates=duplicates.records,
         per_class=subset.per_class,
         limit=subset.limit,
         val_fraction=subset.val_fraction,
         subset=subset.in_words(*smallest),
     )
-    return RunData(train_data, evaluation_data, record, warnings, test)
+    return RunData(train_data, evaluation_data, record, warnings, test, duplicates.shared)
 
 
 def _title(dataset: Dataset, argument: str | None) -> str:
@@ -122,17 +155,17 @@ def _title(dataset: Dataset, argument: str | None) -> str:
     return f"{dataset.title} {Path(argument).expanduser().resolve().name if dataset.argument == 'PATH' else argument}"
 
 
-def _load(dataset: Dataset, argument: str | None, data_dir: Path | None, options: ReadOptions) -> LoadedDataset:
-    check_columns(dataset, options)
+def _load(dataset: Dataset, request: DatasetRequest) -> LoadedDataset:
+    check_columns(dataset, request.options)
     loader = dataset.loader
     if isinstance(loader, str):
         loader = load_function(loader, f"dataset {dataset.name!r}: loader")
-    loaded: LoadedDataset = loader(DatasetRequest(argument, data_dir, options))
+    loaded: LoadedDataset = loader(request)
     if len(loaded.classes) < 2:
         raise DataError(
             f"dataset {dataset.call!r} has {len(loaded.classes)} class(es); expected at least 2", code="class-count"
         )
-    if dataset.classes is not None and tuple(loaded.classes) != dataset.classes:
+    if dataset.classes is not None and [*map(normalised, loaded.classes)] != [*map(normalised, dataset.classes)]:
         raise DataError(
             f"classes of dataset {dataset.name!r} are wrong: {loaded.classes}; expected the declared {dataset.classes}",
             code="class-mismatch",
@@ -142,12 +175,7 @@ def _load(dataset: Dataset, argument: str | None, data_dir: Path | None, options
         raise DataError(f"{loaded.source} has no split 'train', only {found}", code="split-missing", split="train")
     for name, split in loaded.splits.items():
         _check_labels(split, loaded.classes, f"split {name!r} of {loaded.source}")
-    counts = np.bincount(np.asarray(loaded.splits["train"].labels), minlength=len(loaded.classes))
-    if empty := [loaded.classes[index] for index in np.flatnonzero(counts == 0)]:
-        raise DataError(
-            f"{loaded.source}: class {empty[0]!r} has no training image ({len(empty)} such class(es))",
-            code="class-empty",
-        )
+    check_training_classes({name: split.labels for name, split in loaded.splits.items()}, loaded.classes, loaded.source)
     classes, warnings = check_names(loaded)
     return replace(loaded, classes=classes, warnings=loaded.warnings + warnings)
 
@@ -179,12 +207,14 @@ def _check_labels(split: ImageSplit, classes: tuple[str, ...], where: str) -> No
 
 def _choose_splits(
     dataset: Dataset, name: str, loaded: LoadedDataset, subset: Subset
-) -> tuple[ImageSplit, ImageSplit, str]:
-    """Return the training split, the evaluation split and the name of the latter."""
+) -> tuple[ImageSplit, ImageSplit, str, dict[str, Origin]]:
+    """Return the training split, the evaluation split, the name of the latter, and where images come from."""
     train = loaded.splits["train"]
+    origins = {split: Origin(split, images) for split, images in loaded.splits.items()}
     if subset.val_fraction is not None:
         kept, held_out = hold_out(np.asarray(train.labels), loaded.classes, subset.val_fraction, subset.seed)
-        return select_images(train, kept), select_images(train, held_out), "held out of train"
+        origins |= {"train": Origin("train", train, kept), HELD_OUT: Origin("train", train, held_out)}
+        return select_images(train, kept), select_images(train, held_out), HELD_OUT, origins
     if dataset.evaluation_split not in loaded.splits:
         raise UsageError(
             f"{_missing_split(dataset, name, loaded)}: hold out part of the training split with --val-fraction 0.2",
@@ -192,7 +222,7 @@ def _choose_splits(
             split=dataset.evaluation_split,
             dataset=name,
         )
-    return train, loaded.splits[dataset.evaluation_split], dataset.evaluation_split
+    return train, loaded.splits[dataset.evaluation_split], dataset.evaluation_split, origins
 
 
 def _missing_split(dataset: Dataset, name: str, loaded: LoadedDataset) -> str:

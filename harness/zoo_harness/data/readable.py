@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from zoo.class_names import check_class_names, look_alikes
 from zoo.dataset import Dataset, ImageSplit, LoadedDataset, ReadOptions
 from zoo.errors import DataError, UsageError
-from zoo.image_kinds import pages_warning
+from zoo.image_reader import ImageReader
 from zoo_harness.data.decoding import ImageData, decode_split
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.records.run import SplitRecord
@@ -18,6 +18,8 @@ from zoo_harness.records.run import SplitRecord
 UNREADABLE = "unreadable images"
 """The key of skipped images in ``DatasetRecord.skipped``."""
 _SHOWN = 10
+_LOOKED_AT = 64
+_LEAST_CONTRAST = 16  # levels; values of 12 bits that are read as 16 have 16 levels
 
 
 def decode_readable(
@@ -26,16 +28,21 @@ def decode_readable(
     classes: tuple[str, ...],
     name: str,
     transform: BatchTransform,
+    reader: ImageReader,
     *,
     skip: bool,
 ) -> tuple[ImageData, SplitRecord, int]:
     """Decode the images of a split at these indices; return them, their record and the number of skipped images.
+
+    Images of more than 8 bits are decoded twice if ``reader`` has to choose their range first.
 
     With ``skip`` the result equals that of a data set without the unreadable images. Raises
     :class:`~zoo.errors.DataError` that lists them otherwise, and if a class has no other image.
     """
     unreadable: dict[int, DataError] = {}
     data, record = decode_split(split, indices, classes, name, transform, unreadable)
+    if reader.settle():
+        data, record = decode_split(split, indices, classes, name, transform, unreadable)
     if not unreadable:
         return data, record, 0
     if not skip:
@@ -96,27 +103,28 @@ def check_names(loaded: LoadedDataset) -> tuple[tuple[str, ...], tuple[str, ...]
     )
 
 
-def warnings_of(loaded: LoadedDataset, skipped: int) -> tuple[str, ...]:
-    """Return warnings about the splits of a data set, once its images are decoded."""
-    lines = [line for name, split in loaded.splits.items() for line in _split_warnings(name, split, loaded.classes)]
-    if skipped:
-        lines.append(f"skipped {skipped:,} images that cannot be read (--skip-unreadable); the record counts them")
-    return tuple(lines)
+def skipped_warning(skipped: int) -> tuple[str, ...]:
+    """Return a warning about unreadable images that were skipped, if there are any."""
+    line = f"skipped {skipped:,} images that cannot be read (--skip-unreadable); the record counts them"
+    return (line,) if skipped else ()
 
 
-def _split_warnings(name: str, split: ImageSplit, classes: tuple[str, ...]) -> list[str]:
-    lines = []
-    counts = np.bincount(np.asarray(split.labels), minlength=len(classes))
-    lacking = [classes[index] for index in np.flatnonzero(counts == 0)]
-    if lacking:
-        lines.append(
-            f"split {name!r} has no image of {len(lacking)} of {len(classes)} classes ({_first(lacking)}); "
-            "its scores say nothing about them"
-        )
-    pages = sorted(getattr(split.images, "multi_page", ()))
-    if pages:
-        lines.append(pages_warning(name, pages, getattr(split.images, "paths", None)))
-    return lines
+def contrast_warning(name: str, images: NDArray[np.uint8]) -> tuple[str, ...]:
+    """Return a warning if nearly all pixel values of a split lie close together; at most 64 images are looked at.
+
+    >>> contrast_warning("test", np.full((3, 4, 4), 7, np.uint8))[0].partition(";")[0]
+    "images of split 'test' are nearly constant: 99.9 % of the values are 7 to 7 of 0 to 255"
+    """
+    chosen = np.unique(np.linspace(0, len(images) - 1, _LOOKED_AT).astype(int))
+    counts = sum(np.bincount(images[index].ravel(), minlength=256) for index in chosen)
+    shares = np.cumsum(counts) / np.sum(counts)
+    low, high = (int(np.searchsorted(shares, share)) for share in (0.0005, 0.9995))
+    if high - low >= _LEAST_CONTRAST:
+        return ()
+    return (
+        f"images of split {name!r} are nearly constant: 99.9 % of the values are {low} to {high} of 0 to 255; "
+        "check that they are read as they should be",
+    )
 
 
 def _first(names: list[str]) -> str:

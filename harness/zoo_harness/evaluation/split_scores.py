@@ -8,9 +8,9 @@ from typing import Literal
 from torch import Tensor
 
 from zoo_harness.compute.context import ComputeContext
-from zoo_harness.records.run import ScoreMeasurement, SplitSeparation
+from zoo_harness.records.run import SplitSeparation
 from zoo_harness.separation.index import separation
-from zoo_harness.separation.result import Score, Separation
+from zoo_harness.separation.result import Separation
 from zoo_harness.separation.scores import DEFAULT_ORDER, SCORES
 from zoo_harness.separation.validation import Array, checked_features
 
@@ -74,25 +74,13 @@ def split_separation(features: Array | Tensor, labels: Tensor, compute: ComputeC
 
 def recorded(found: Separation) -> SplitSeparation:
     """Return scores of order 1 or 2 as the record of a run has them."""
-    whole = found.order == DEFAULT_ORDER
+    figures = ("value", "standard_error", "bootstrap_error", "tied")
     scores = {
-        each.key: _measurement(found.score(each), found.n) if whole or not each.has_orders else None for each in SCORES
+        each.key: {"n": found.n, **{name: getattr(found.score(each), name) for name in figures}}
+        for each in SCORES
+        if found.order == DEFAULT_ORDER or not each.has_orders
     }
+    counts = {"duplicates": found.duplicates, "duplicates_unlike": found.duplicates_unlike}
     return SplitSeparation.model_validate(
-        {
-            "order": found.order,
-            **scores,
-            "duplicates": found.duplicates,
-            "duplicates_unlike": found.duplicates_unlike,
-        }
-    )
-
-
-def _measurement(score: Score, n: int) -> ScoreMeasurement:
-    return ScoreMeasurement(
-        value=score.value,
-        standard_error=score.standard_error,
-        n=n,
-        bootstrap_error=score.bootstrap_error,
-        tied=score.tied,
+        {**{each.key: None for each in SCORES}, **scores, "order": found.order, **counts}
     )

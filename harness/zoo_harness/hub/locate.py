@@ -9,13 +9,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from zoo.errors import UsageError, ZooError
 from zoo_harness.hub.names import RepositoryReference, parse_reference
-
-if TYPE_CHECKING:
-    from zoo_harness.records.run import RunRecord
 
 
 @dataclass(frozen=True)
@@ -72,10 +68,8 @@ def find_checkpoint(named: str | Path, say: Callable[[str], None] = lambda _line
         raise
 
 
-def pull_checkpoint(
-    repository: str, to: str | Path | None, say: Callable[[str], None]
-) -> tuple[RunRecord, CheckpointPlace]:
-    """Fetch a checkpoint, load it, run it once, and copy it to ``to``; return its record and place.
+def pull_checkpoint(repository: str, to: str | Path | None, say: Callable[[str], None]) -> tuple[Path, str | None]:
+    """Fetch a checkpoint, load it, run it once, and copy it to ``to``; return its folder and the commit.
 
     ``to`` must not exist or be empty; it appears whole after all checks, or not at all. Raises a
     :class:`~zoo.errors.ZooError` if the repository cannot be fetched, and :class:`~zoo.errors.WeightsError` if the
@@ -100,7 +94,7 @@ def pull_checkpoint(
             create_folder(target, {file.name: file for file in snapshot.iterdir() if is_published(file.name)})
         assert model.record.checkpoint_sha256 is not None  # noqa: S101 - it has been loaded
         check_digest(target / CHECKPOINT, model.record.checkpoint_sha256)
-    return model.record, CheckpointPlace(target or snapshot, reference, snapshot.name)
+    return target or snapshot, snapshot.name
 
 
 def _check_target(to: Path) -> None:

@@ -179,10 +179,13 @@ def _without_local_folders(record: RunRecord) -> RunRecord:
 
     # Not in all texts: a class may have a name such as "/m/01g317".
     results, frozen = record.results, record.results.frozen_part
+    reading = tuple(map(without_folders, record.dataset.reading))
     parts = {
         "command": command_without_folders(record.command),
         "weights": shortened(record.weights, "source", "filename"),
-        "dataset": shortened(record.dataset, "argument", "source", "title", "subset"),
+        "dataset": shortened(record.dataset, "argument", "source", "title", "subset").model_copy(
+            update={"reading": reading}
+        ),
         "results": results.model_copy(update={"frozen_part": frozen and shortened(frozen, "reason", "place")}),
     }
     return record.model_copy(update=parts)

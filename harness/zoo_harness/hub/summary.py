@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from zoo_harness.hub.locate import CheckpointPlace
+from zoo_harness.hub.names import parse_reference
 from zoo_harness.records.file_names import CARD, CHECKPOINT
 from zoo_harness.records.run import RunRecord, ScoreMeasurement
 from zoo_harness.reports.separation_tables import with_error
@@ -20,14 +21,15 @@ from zoo_harness.util.text import one_line
 _SHOWN_CLASSES = 10
 
 
-def summary(record: RunRecord, place: CheckpointPlace) -> dict[str, Any]:
-    """Return plain data about a checkpoint, for ``--json``."""
-    folder, (accuracy, split) = place.path, record.headline
+def summary(record: RunRecord, folder: Path, repository: str, commit: str | None) -> dict[str, Any]:
+    """Return plain data about a checkpoint of ``OWNER/NAME[@REV]`` in ``folder``, for ``--json``."""
+    reference = parse_reference(repository)
+    accuracy, split = record.headline
     separation, score = record.results.separation_after, _headline_si(record)
     return {
-        "repository": place.reference.id if place.reference else None,
-        "revision": place.reference.revision if place.reference else None,
-        "commit": place.commit,
+        "repository": reference.id,
+        "revision": reference.revision,
+        "commit": commit,
         "folder": str(folder),
         "checkpoint": str(folder / CHECKPOINT),
         "sha256": record.checkpoint_sha256,
@@ -49,14 +51,13 @@ def summary(record: RunRecord, place: CheckpointPlace) -> dict[str, Any]:
     }
 
 
-def summary_lines(record: RunRecord, place: CheckpointPlace) -> list[str]:
+def summary_lines(record: RunRecord, folder: Path, repository: str, commit: str | None) -> list[str]:
     """Describe a checkpoint and its use in lines of text."""
-    folder = place.path
-    named = str(place.reference if folder.name == place.commit else folder)
+    named = repository if folder.name == commit else str(folder)  # a folder of the Hub's cache has the commit's name
     typed = shlex.quote(named)
     size = bytes_in_words((folder / CHECKPOINT).stat().st_size)
     facts = [
-        ("repository", f"{place.reference}, commit {place.commit}"),
+        ("repository", f"{repository}, commit {commit}"),
         ("folder", str(folder)),
         ("card", str(folder / CARD)),
         ("checkpoint", f"{CHECKPOINT}, {size}, SHA-256 {record.checkpoint_sha256}"),
@@ -97,6 +98,8 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
 
 def _headline_si(record: RunRecord) -> ScoreMeasurement | None:
     separation = record.results.separation_after
-    of_test = record.headline[1] is record.dataset.test
-    split = separation and (separation.test if of_test else separation.evaluation)
+    if separation is None:
+        return None
+    with_test = record.results.test_accuracy is not None and record.dataset.test is not None
+    split = separation.test if with_test else separation.evaluation
     return split.si if split else None

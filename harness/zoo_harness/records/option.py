@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -85,7 +86,7 @@ def _value(name: str, value: Any, kind: Any, option: Option) -> Any:
         raise UsageError(message, code="option-value", option=name) from error
     if option.minimum is not None and found is not None and found < option.minimum:
         raise UsageError(f"{spelled} {value} must be at least {option.minimum}", code="option-range", option=name)
-    return found
+    return found.expanduser() if isinstance(found, Path) else found
 
 
 def choices_of(kind: Any) -> tuple[str, ...]:

@@ -3,17 +3,52 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Literal
 
-from zoo.backbone import Backbone, DualHead, FeatureLayer, Tuning
+from pydantic import TypeAdapter, ValidationError
+
+from zoo.backbone import Backbone, DualHead, FeatureLayer, Training, Tuning
 from zoo.dataset import Dataset
-from zoo.errors import UnknownNameError, UsageError, check_choice
+from zoo.errors import UnknownNameError, UsageError
 from zoo.weights import FileWeights, RandomWeights, WeightSource
 
 PRECISIONS = ("fp32", "bf16")
 CacheDtype = Literal["exact", "fp16", "bf16"]
+TRAINING_OPTIONS = frozenset(field.name for field in fields(Training))
+
+
+def apply_overrides(training: Training, given: Mapping[str, object]) -> Training:
+    """Return the recipe's training settings, replaced by those of the given options that are training settings.
+
+    Raises :class:`~zoo.errors.UsageError` for a value that is not allowed, alone or together with the others.
+
+    >>> apply_overrides(Training(), {"epochs": 3, "augment": "crop,flip", "momentum": None, "seed": 1}).augment
+    ('crop', 'flip')
+    """
+    given = {name: value for name, value in given.items() if name in TRAINING_OPTIONS and value is not None}
+    changes = {name: _parts(value) if name in ("augment", "milestones") else value for name, value in given.items()}
+    try:
+        if changes.get("schedule", "multistep") != "multistep":
+            changes.setdefault("milestones", ())  # without those of the recipe's own schedule
+        return TypeAdapter(Training).validate_python({**asdict(training), **changes}, strict=False)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        name, message = str(fault["loc"][0]) if fault["loc"] else "", fault["msg"].removeprefix("Value error, ")
+        if name:
+            hint = " (0 scores without training)" if name == "epochs" else ""
+            message = f"{message[0].lower()}{message[1:]}{hint}"
+        named = {name: given.get(name)} if name else given  # several options may contradict each other
+        options = " ".join(f"--{option.replace('_', '-')} {value}" for option, value in named.items())
+        raise UsageError(f"{options}: {message}", code="option-value", option=name) from error
+
+
+def _parts(given: object) -> tuple[object, ...]:
+    if isinstance(given, str):
+        return tuple(part.strip() for part in given.split(",") if part.strip())
+    return tuple(given) if isinstance(given, Sequence) else (given,)
 
 
 def choose_source(backbone: Backbone, option: str | Path | None) -> WeightSource:
@@ -34,14 +69,12 @@ def choose_source(backbone: Backbone, option: str | Path | None) -> WeightSource
     return FileWeights(str(path))
 
 
-def choose_layer(name: str, tuning: Tuning, path: str | None) -> FeatureLayer:
-    """Return the declared feature layer of backbone ``name`` at a path; without a path the classifier's input."""
-    if path is None:
-        return tuning.features[-1]
-    layers = {layer.path: layer for layer in tuning.features}
-    if path not in layers:
-        raise UnknownNameError(f"feature layer of {name}", path, layers)
-    return layers[path]
+def choose_layer(owner: str, features: Sequence[FeatureLayer], path: str | None) -> FeatureLayer:
+    """Return the declared feature layer at a path, or without a path the last one, the classifier's input."""
+    layers = {layer.path: layer for layer in features}
+    if path is not None and path not in layers:
+        raise UnknownNameError(f"feature layer of {owner}", path, layers)
+    return layers[path] if path is not None else features[-1]
 
 
 def check_classes(classes: int) -> int:
@@ -63,22 +96,16 @@ def check_seed(seed: int) -> int:
     return seed
 
 
-def choose_prediction(option: str, tuning: Tuning, backbones: Iterable[Backbone]) -> Literal["cls", "mean"]:
-    """Return the rule that ``--predict`` names: ``cls``, or with two heads ``mean``.
-
-    Raises :class:`~zoo.errors.UsageError` for ``mean`` of a single head; it names the ``backbones`` with two heads.
-    """
-    if check_choice("--predict", option, ("cls", "mean")) == "cls":
-        return "cls"
-    if isinstance(tuning.head, DualHead):
-        return "mean"
+def check_prediction(rule: Literal["cls", "mean"], tuning: Tuning, backbones: Iterable[Backbone]) -> None:
+    """Raise :class:`~zoo.errors.UsageError` for ``mean`` of a single head; it names the ``backbones`` with two."""
+    if rule == "cls" or isinstance(tuning.head, DualHead):
+        return
     two = ", ".join(sorted(backbone.name for backbone in backbones if isinstance(backbone.head, DualHead)))
-    raise UsageError(
+    message = (
         f"--predict mean needs two heads: the backbone has one, {tuning.head.path!r}; leave the option out (backbones "
-        f"with two heads: {two or 'none'})",
-        code="option-unused",
-        option="predict",
+        f"with two heads: {two or 'none'})"
     )
+    raise UsageError(message, code="option-unused", option="predict")
 
 
 def check_device_name(name: str) -> str:
@@ -93,10 +120,14 @@ def check_device_name(name: str) -> str:
     return name
 
 
-def check_folders(dataset: Dataset, argument: str | None, data_dir: Path | None) -> None:
-    """Raise :class:`~zoo.errors.UsageError` if the folder of a data set's files, or their archive, is missing."""
-    if data_dir is not None and not data_dir.is_dir() and not (dataset.data_file and data_dir.is_file()):
+def check_folders(dataset: Dataset | None, argument: str | None, data_dir: Path | None) -> None:
+    """Raise :class:`~zoo.errors.UsageError` if the folder of a data set's files, or their archive, is missing.
+
+    ``dataset`` is ``None`` if it is not known yet.
+    """
+    may_be_file = dataset is None or dataset.data_file
+    if data_dir is not None and not (data_dir.is_dir() or (may_be_file and data_dir.is_file())):
         raise UsageError(f"--data-dir {str(data_dir)!r}: no such folder", code="missing-folder", path=data_dir)
-    if dataset.argument == "PATH" and argument and not Path(argument).expanduser().exists():
+    if dataset and dataset.argument == "PATH" and argument and not Path(argument).expanduser().exists():
         message = f"dataset {dataset.name}:{argument}: no such file or folder {argument!r}"
         raise UsageError(message, code="missing-folder", path=argument)

@@ -11,13 +11,23 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 
 from zoo.backbone import DualHead, FeatureLayers, Head, Preprocessing, Training
 from zoo.errors import UsageError
 from zoo.fields import Digest
+from zoo.value_range import ValueRange
 from zoo_harness.records.file_names import HISTORY, RECORD
-from zoo_harness.util.text import one_line
+from zoo_harness.util.text import encodable, one_line
 
 RUN = "run.json"
 LARGEST_RECORD = 32 * 2**20  # bytes; that of a run on 21,000 classes has about two million
@@ -33,6 +43,14 @@ class Record(BaseModel):
     """Base of all parts: unknown keys are errors, values do not change once made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _escape_bytes_of_paths(cls, value: object) -> object:
+        """Escape what no file can hold as UTF-8, such as paths with other bytes."""
+        if isinstance(value, tuple) and value and isinstance(value[0], str):
+            return tuple(map(encodable, value))
+        return encodable(value) if isinstance(value, str) else value
 
 
 class WeightsRecord(Record):
@@ -87,12 +105,50 @@ class SplitRecord(Record):
     fingerprint: str
 
 
+def _check_rising(values: tuple[float, float]) -> tuple[float, float]:
+    if not values[0] < values[1]:
+        raise ValueError(f"{values} does not rise")
+    return values
+
+
+class DuplicatesRecord(Record):
+    """The images of ``split`` that equal one of ``other``, pixel by pixel; within one split, another image of it.
+
+    ``images`` counts these images of ``split``, which has ``of``; ``other_label``: those for which such an image has
+    another label. The examples are the first pairs, by file name, or else by place in the split as it was read.
+    """
+
+    split: str
+    other: str
+    images: Annotated[int, Field(gt=0)]
+    of: int
+    other_label: Count
+    example: tuple[str, str]
+    example_other_label: tuple[str, str] | None = None
+
+    def in_words(self) -> str:
+        """Return the counts and the examples, on one line.
+
+        >>> counts = {"images": 2, "of": 9, "other_label": 0}
+        >>> DuplicatesRecord(split="test", other="train", example=("b/1", "a/1"), **counts).in_words()
+        "2 of 9 images of split 'test' are also in split 'train', such as b/1 = a/1"
+        """
+        where = f"are also in split {self.other!r}" if self.split != self.other else "occur in it more than once"
+        line = f"{self.images:,} of {self.of:,} images of split {self.split!r} {where}"
+        line += f", such as {' = '.join(self.example)}"
+        if self.example_other_label is not None:
+            line += f"; {self.other_label:,} with another label, such as {' = '.join(self.example_other_label)}"
+        return line
+
+
 class DatasetRecord(Record):
     """The data, down to the digest of the images that were read; ``subset`` describes the part that was used.
 
     ``test`` is the test split that was kept for the end, if the evaluation split was held out of the training split.
     ``reading`` says how the files were read, such as which folder is which split; ``skipped`` counts the files that
-    were left out, by kind.
+    were left out, by kind. ``value_range``: the lowest and highest value that images of more than 8 bits per channel
+    were scaled by; ``None`` if there were none.
+    ``duplicates``: equal images within and between the splits; ``None`` in records from before they were counted.
     """
 
     name: str
@@ -109,10 +165,17 @@ class DatasetRecord(Record):
     test: SplitRecord | None = None
     reading: tuple[str, ...] = ()
     skipped: dict[str, int] = {}
+    value_range: Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_check_rising)] | None = None
+    duplicates: tuple[DuplicatesRecord, ...] | None = None
     per_class: int | None
     limit: int | None
     val_fraction: float | None
     subset: str
+
+    @property
+    def read_range(self) -> ValueRange | None:
+        """The range that images of more than 8 bits were scaled by."""
+        return ValueRange(*self.value_range) if self.value_range else None
 
     @property
     def in_memory(self) -> bool:
@@ -229,6 +292,23 @@ class SeparationRecord(Record):
     test: SplitSeparation | None = None
 
 
+class AccuracyDetails(Record):
+    """Other averages of the predictions on a split, beside its accuracy.
+
+    ``per_class``: mean of the accuracies of the classes (mean per-class recall, balanced accuracy), over the classes
+    that have images in the split; ``per_class_of_all``: over all classes, where a class without images counts as 0.
+    They differ if some classes are ``absent``. ``shared``: number of images that are also in an earlier split (the
+    evaluation split: in the training split; the test split: in either); ``unshared``: the accuracy without them,
+    ``None`` if no image is left.
+    """
+
+    per_class: Measurement
+    per_class_of_all: Measurement
+    absent: tuple[str, ...] = ()
+    shared: Count = 0
+    unshared: Measurement | None = None
+
+
 class EpochRecord(Record):
     """One line of ``history.jsonl``; accuracies in [0, 1], losses as means per image, wall-clock seconds."""
 
@@ -310,7 +390,9 @@ class Results(Record):
 
     ``confusion`` and ``layer_curve`` describe the headline's split of a finished run; runs of more than 1,000 classes
     or with ``--no-layer-curve`` lack them. ``accuracy_by_other_rule``, on that split, is the accuracy of the prediction
-    rule that was not chosen, ``mean`` or ``cls``, of a network with two heads.
+    rule that was not chosen, ``mean`` or ``cls``, of a network with two heads. ``diverged`` describes a training whose
+    last epoch was far worse than guessing. ``accuracy_details`` and ``test_accuracy_details`` belong to ``accuracy``
+    and ``test_accuracy`` of a finished run.
     """
 
     epochs_done: int
@@ -320,12 +402,15 @@ class Results(Record):
     test_loss: float | None = None
     test_accuracy: Measurement | None = None
     accuracy_by_other_rule: Measurement | None = None
+    accuracy_details: AccuracyDetails | None = None
+    test_accuracy_details: AccuracyDetails | None = None
     separation_raw_pixels: SeparationRecord | None
     separation_before: SeparationRecord | None
     separation_after: SeparationRecord | None
     confusion: ConfusionSummary | None = None
     layer_curve: LayerCurveRecord | None = None
     frozen_part: FrozenPartRecord | None
+    diverged: str | None = None
     mean_train_seconds: float | None
     mean_evaluation_seconds: float | None
     total_seconds: float | None

@@ -21,7 +21,7 @@ IN_PYTHON = "given_in_python"
 
 @dataclass(frozen=True)
 class StoredOptions:
-    """The options that can change the result of a run.
+    """The options of a run.
 
     ``name`` and ``dataset`` are names on the command line. ``given`` holds the options that were given, as ``zoo eval``
     declares them. ``in_python``: which of ``backbone`` and ``dataset`` were Python objects, which a resumed run needs
@@ -41,23 +41,25 @@ class StoredOptions:
         fixed = {**own, "recipe": "scratch"} if self.from_scratch else {}
         return with_defaults(EvalOptions, {**fixed, **self.given})
 
-    def anchored(self) -> StoredOptions:
-        """Return the same options with absolute paths, so that they mean the same in another working directory."""
-        given: dict[str, Any] = dict(self.given)
-        if given.get("data_dir") is not None:
-            given["data_dir"] = given["data_dir"].expanduser().absolute()
+    def to_keep(self) -> StoredOptions:
+        """Return the options that can change the result, with paths that are valid in any working directory."""
+        known = declared(EvalOptions)
+        given: dict[str, Any] = {name: value for name, value in self.given.items() if known[name][1].stored}
+        if "data_dir" in given:
+            given["data_dir"] = given["data_dir"].absolute()
         if given.get("weights", "random") not in ("pretrained", "random"):
-            given["weights"] = str(Path(given["weights"]).expanduser().absolute())
-        return replace(self, dataset=_anchored(self.dataset), given=given)  # type: ignore[arg-type]
+            given["weights"] = str(_absolute(given["weights"]))
+        name, colon, argument = (self.dataset or "").partition(":")
+        has_path = colon and Path(argument).expanduser().exists()
+        dataset = f"{name}:{_absolute(argument)}" if has_path else self.dataset
+        return replace(self, dataset=dataset, given=given)  # type: ignore[arg-type]
 
     def write(self, directory: Path) -> None:
-        """Write the options into a run directory."""
-        options = self.anchored()
-        known = declared(EvalOptions)
-        stored = {name: value for name, value in options.given.items() if known[name][1].stored}
+        """Write the options to keep into a run directory."""
+        kept = self.to_keep()
         content: dict[str, object] = {"from_scratch": True} if self.from_scratch else {}
-        content |= {"name": options.name, "dataset": options.dataset, **stored}
-        content |= {IN_PYTHON: list(self.in_python)} if self.in_python else {}
+        content |= {"name": kept.name, "dataset": kept.dataset, **kept.given}
+        content |= {IN_PYTHON: self.in_python} if self.in_python else {}
         write_text(directory / OPTIONS, json.dumps(content, indent=2, default=_plain) + "\n")
 
 
@@ -88,11 +90,8 @@ def _parsed(content: object) -> StoredOptions:
     return StoredOptions(name, dataset, checked(EvalOptions, rest), from_scratch, in_python)
 
 
-def _anchored(dataset: str | None) -> str | None:
-    name, colon, argument = (dataset or "").partition(":")
-    if colon and Path(argument).expanduser().exists():
-        return f"{name}:{Path(argument).expanduser().absolute()}"
-    return dataset
+def _absolute(path: str | Path) -> Path:
+    return Path(path).expanduser().absolute()
 
 
 def _plain(value: object) -> object:

@@ -36,10 +36,8 @@ def check_record(record: RunRecord, where: str, checkpoint_bytes: int, *, publis
     if published:
         _check_names(classes, where)
         if filename is not None and ("/" in filename or "\\" in filename):
-            raise WeightsError(
-                f"{where}: the record's weights.filename {filename!r:.80} is more than the name of a file",
-                code="record-file-name",
-            )
+            message = f"{where}: the record's weights.filename {filename!r:.80} is more than the name of a file"
+            raise WeightsError(message, code="record-file-name")
     _check_sizes(record.settings.preprocessing, where)
     for head in record.settings.head.parts:
         numbers = (head.hidden or head.in_features or 1) * len(classes)

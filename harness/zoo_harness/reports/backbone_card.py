@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from zoo.backbone import Backbone, DualHead, Head
+from zoo.backbone import Backbone
 from zoo.registry import load_registry
-from zoo_harness.reports import markdown
 from zoo_harness.reports.backbone_summary import describe_backbone
 from zoo_harness.reports.published_results import Published, published_figures, published_separation
 from zoo_harness.reports.run_card import markdown_template
-from zoo_harness.reports.wording import head_in_words, number
 
 CLASSES = 10
-Rows = list[tuple[str, str]]
 
 
 def render_backbone_card(backbone: Backbone) -> str:
@@ -28,50 +25,18 @@ def render_backbone_card(backbone: Backbone) -> str:
     """
     owner = load_registry().owner("backbone", backbone.name)
     recipes = [describe_backbone(backbone, recipe, CLASSES) for recipe in ("default", *backbone.recipes)]
-    by_name = {recipe["recipe"]: recipe for recipe in recipes}
     card = markdown_template("backbone_card.md.j2").render(
+        backbone=backbone,
         shown=recipes[0],
         built_in=owner.built_in,
         owner=owner.distribution,
         random=backbone.weights.kind == "random",
-        facts=_facts(backbone, recipes[0]),
         recipes=recipes,
-        tables={name: _recipe_table(recipe, backbone.tuning(name).head) for name, recipe in by_name.items()},
         figures=[(figure, _ours(figure, backbone)) for figure in published_figures(backbone.name)],
         separation=published_separation(backbone.name),
         layer_tables=_layer_tables(recipes),
     )
     return card.rstrip() + "\n"
-
-
-def _facts(backbone: Backbone, shown: dict[str, Any]) -> Rows:
-    top1 = shown["imagenet_top1"]
-    data = "nothing" if backbone.weights.kind == "random" else "unknown"
-    return [
-        ("name", shown["name"]),
-        ("network", shown["network"]),
-        ("weights", shown["weights"]),
-        ("license of the weights", shown["license"] or data.replace("nothing", "none needed")),
-        ("paper", markdown.link(shown["paper"]) if shown["paper"] else "unknown"),
-        ("pretrained on", shown["pretrained_on"] or data),
-        ("ImageNet-1k top-1, as published", data.replace("nothing", "none") if top1 is None else f"{top1:g} %"),
-        ("parameters, as published", number(shown["parameters_as_published"])),
-        ("plugin", shown["plugin"]),
-    ]
-
-
-def _recipe_table(shown: dict[str, Any], head: Head | DualHead) -> Rows:
-    counts = shown["parameters"]
-    width = shown["features"][-1]["width"]
-    return [
-        ("trained modules", "all" if shown["unfreeze"] == ["*"] else ", ".join(shown["unfreeze"])),
-        ("new classifier", head_in_words(head, width, CLASSES)),
-        (f"trained parameters, {CLASSES} classes", number(counts["trained"])),
-        ("trained parameters without the classifier", number(counts["trained_without_head"])),
-        ("parameters", number(counts["total"])),
-        ("training", shown["training_in_words"]),
-        ("images", shown["images"]),
-    ]
 
 
 def _ours(figure: Published, backbone: Backbone) -> str:

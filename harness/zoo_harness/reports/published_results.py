@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import cache
 from importlib import resources
@@ -10,7 +11,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from zoo.backbone import SCRATCH, Training
-from zoo_harness.records.run import Proportion, Record, RunRecord
+from zoo_harness.records.run import Record, RunRecord
 from zoo_harness.reports.wording import learning_rate_in_words, optimizer_in_words, pretrained_on, training_rows
 
 # Each file of zoo_cards, and the recipe that reproduces its setting.
@@ -168,22 +169,6 @@ def _content(name: str) -> bytes:
 _SCRATCH = {"vgg16_bn_cifar": "vgg16", "resnet18_cifar": "resnet18", "efficientnet_b0_cifar": "efficientnet_b0"}
 
 
-class _Layerwise(Record):
-    layers: str
-    train: tuple[Proportion, ...]
-    test: tuple[Proportion, ...]
-
-
-class _Report(Record):
-    source: str
-    columns: tuple[str, ...]
-    orders: str
-    latest_full_data: dict[str, tuple[Proportion, ...]]
-    trained_from_scratch: dict[str, tuple[Proportion, ...]]
-    imagenet_pretrained_not_fine_tuned: dict[str, tuple[Proportion, ...]]
-    layerwise_si_efficientnet_v2_s_cifar100: _Layerwise
-
-
 class PublishedSeparation(NamedTuple):
     """The report's separation scores of one backbone on CIFAR-100.
 
@@ -192,9 +177,9 @@ class PublishedSeparation(NamedTuple):
 
     source: str
     setting: str
-    columns: tuple[str, ...]
-    scores: dict[str, tuple[float, ...]]
-    layers: dict[str, tuple[float, ...]]
+    columns: list[str]
+    scores: dict[str, list[float]]
+    layers: dict[str, list[float]]
 
 
 def published_separation(backbone: str) -> PublishedSeparation | None:
@@ -203,14 +188,16 @@ def published_separation(backbone: str) -> PublishedSeparation | None:
     >>> published_separation("resnet18_cifar").scores["test"][0]
     0.599
     """
-    report = _Report.model_validate_json(_content("si2023_results.json"))
+    report = json.loads(_content("si2023_results.json"))
+    source, columns = report["source"], report["columns"]
     if backbone == "efficientnet_v2_s":
-        layerwise = report.layerwise_si_efficientnet_v2_s_cifar100
-        layers = {"train": layerwise.train, "test": layerwise.test}
-        return PublishedSeparation(report.source, layerwise.layers, report.columns, {}, layers)
-    setting, table = "as pretrained on ImageNet", report.imagenet_pretrained_not_fine_tuned
-    if backbone in _SCRATCH:
-        setting, table = "trained from scratch", report.trained_from_scratch
+        layers = report["layerwise_si_efficientnet_v2_s_cifar100"]
+        setting = layers.pop("layers")
+        return PublishedSeparation(source, setting, columns, {}, layers)
     network = _SCRATCH.get(backbone, backbone)
-    scores = {split: table[key] for split in ("train", "test") if (key := f"{network}_{split}") in table}
-    return PublishedSeparation(report.source, setting, report.columns, scores, {}) if scores else None
+    key, setting = "imagenet_pretrained_not_fine_tuned", "as pretrained on ImageNet"
+    if backbone in _SCRATCH:
+        key, setting = "trained_from_scratch", "trained from scratch"
+    names = {split: f"{network}_{split}" for split in ("train", "test")}
+    scores = {split: report[key][name] for split, name in names.items() if name in report[key]}
+    return PublishedSeparation(source, setting, columns, scores, {}) if scores else None

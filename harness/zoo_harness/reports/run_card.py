@@ -7,10 +7,9 @@ from importlib import resources
 
 import jinja2
 
-from zoo.backbone import DualHead
 from zoo_harness.records.file_names import RECORD
 from zoo_harness.records.run import RUN, Measurement, RunRecord
-from zoo_harness.reports import markdown, published_results, separation_tables, wording
+from zoo_harness.reports import accuracy_tables, markdown, published_results, separation_tables, wording
 from zoo_harness.reports.card_merge import marked
 from zoo_harness.reports.front_matter import front_matter, hub_dataset
 from zoo_harness.reports.separation_tables import score_definitions
@@ -50,10 +49,10 @@ def markdown_template(name: str) -> jinja2.Template:
         "folderless": wording.without_folders,
         "bootstrap": separation_tables.with_error,
         "number": number,
-        "per_class": wording.per_class,
         "join_words": shlex.join,
         "zip": zip,
     }
+    environment.globals |= {"wording": wording, "separation": separation_tables}
     text = resources.files("zoo_cards").joinpath("templates", name).read_text(encoding="utf-8")
     return environment.from_string(text)
 
@@ -68,14 +67,11 @@ def _context(record: RunRecord, repository: str | None, *, in_tree: bool) -> dic
         "record_file": RECORD if in_tree else RUN,
         "headline": headline,
         "headline_split": split,
-        "largest_class": f"{max(split.per_class) / split.images:.2%}".replace("%", " %"),
         "balanced": len(set(split.per_class)) == 1,
-        "settings_table": _settings_table(record),
-        "results_table": _results_table(record),
+        "accuracy_details": accuracy_tables.detail_rows(record),
+        "accuracy_notes": accuracy_tables.accuracy_notes(record),
+        "headline_details": accuracy_tables.details_of(record, split),
         "separation_scores": [(title[0].upper() + title[1:], text) for title, text in score_definitions()],
-        "separation_tables": separation_tables.separation_tables(record),
-        "separation_notes": separation_tables.separation_notes(record),
-        "raw_pixels": separation_tables.pixels_in_words(record),
         "extreme": any(measured.value in (0, 1) for measured in _measurements(record)),
         "published": [
             (figure, published_results.differences(record, figure))
@@ -83,7 +79,6 @@ def _context(record: RunRecord, repository: str | None, *, in_tree: bool) -> dic
         ],
         "command": wording.command_without_folders(record.command),
         "data_of_their_own": dataset.argument is not None and hub_dataset(record) is None,
-        "layer": separation_tables.scored_layer(record),
     }
 
 
@@ -99,58 +94,11 @@ def _commands(record: RunRecord, repository: str | None) -> str:
     return "\n".join(lines)
 
 
-def _settings_table(record: RunRecord) -> list[tuple[str, str]]:
-    settings, parameters = record.settings, record.parameters
-    training, preprocessing = settings.training, settings.preprocessing
-    width, classes = record.backbone.features[-1].width, len(record.dataset.classes)
-    loss, frozen = [("loss", "cross-entropy")], []
-    if isinstance(settings.head, DualHead):
-        decisive = "the first classifier" if settings.predict == "cls" else "the mean of both classifiers"
-        loss = [("loss", "cross-entropy, summed over both classifiers"), ("prediction from", decisive)]
-    if parameters.trained != parameters.total:
-        frozen = [("frozen part", wording.frozen_part_in_words(record.results.frozen_part))]
-    return [
-        ("recipe", settings.recipe + (f" ({settings.recipe_source})" if settings.recipe_source else "")),
-        ("trained modules", "all" if "*" in settings.unfreeze else ", ".join(settings.unfreeze)),
-        ("new classifier", wording.head_in_words(settings.head, width, classes)),
-        ("parameters", number(parameters.total)),
-        ("trained parameters", number(parameters.trained)),
-        ("trained parameters without the classifier", number(parameters.trained_without_head)),
-        ("epochs", f"{record.results.epochs_done} of {training.epochs}"),
-        ("optimizer", wording.optimizer_in_words(training)),
-        ("learning rate", wording.learning_rate_in_words(training)),
-        ("batch size", str(training.batch_size)),
-        *loss,
-        *wording.training_rows(training),
-        *frozen,
-        ("preprocessing", wording.preprocessing_in_words(preprocessing)),
-        ("mean", " ".join(f"{value:g}" for value in preprocessing.mean)),
-        ("standard deviation", " ".join(f"{value:g}" for value in preprocessing.std)),
-        ("seed", str(settings.seed)),
-        ("device, precision", f"{settings.device}, {settings.precision}"),
-    ]
-
-
-def _results_table(record: RunRecord) -> list[tuple[str, ...]]:
-    """Return rows of name, training split and evaluation split, and test split if one was kept for the end."""
-    results, dataset = record.results, record.dataset
-    train, evaluation, test = percent(results.train_accuracy), percent(results.accuracy), percent(results.test_accuracy)
-    losses = [number(loss, digits=4) for loss in (results.evaluation_loss, results.test_loss)]
-    seconds = [number(taken) for taken in (results.mean_train_seconds, results.mean_evaluation_seconds)]
-    columns = [
-        ("images", "accuracy", "loss", "seconds per epoch"),
-        (number(dataset.train.images), train, "-", seconds[0]),
-        (number(dataset.evaluation.images), evaluation, losses[0], seconds[1]),
-    ]
-    if dataset.test is not None:
-        columns.append((number(dataset.test.images), test, losses[1], "-"))
-    return list(zip(*columns, strict=True))
-
-
 def _measurements(record: RunRecord) -> list[Measurement]:
     results = record.results
     worst = [each.accuracy for each in results.confusion.worst] if results.confusion else []
+    worst += [measured for _name, measured in accuracy_tables.detail_rows(record) if measured is not None]
     accuracies = (results.accuracy, results.train_accuracy, results.test_accuracy, *worst)
-    separations = (results.separation_raw_pixels, results.separation_before, results.separation_after)
-    scores = (score for found in separations for score in separation_tables.measurements(found))
-    return [*filter(None, accuracies), *scores]
+    tables = separation_tables.separation_tables(record)
+    scores = (score for table in tables for row in table.rows for score in row.scores)
+    return [*filter(None, accuracies), *filter(None, scores)]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from zoo_harness.records.run import RunRecord, ScoreMeasurement, SeparationRecord, SplitRecord, SplitSeparation
+from zoo_harness.records.run import RunRecord, ScoreMeasurement, SplitRecord, SplitSeparation
 from zoo_harness.reports.wording import NOT_MEASURED
 from zoo_harness.separation.scores import DEFAULT_ORDER, SCORES
 
-Split = Literal["train", "evaluation", "test"]
-
 
 class Row(NamedTuple):
-    """One row of the table: the name of the features, and their scores; ``None`` if not measured."""
+    """One row of a table: the name of the features, and their scores; ``None`` if not measured."""
 
     name: str
     found: SplitSeparation | None
@@ -24,36 +22,37 @@ class Row(NamedTuple):
         return [found.get(each.key) for each in SCORES]
 
 
-def separation_rows(record: RunRecord, split: Split) -> list[Row]:
-    """Return the rows of a split: raw pixels, and the layer before training (not on a test split) and after it."""
-    results = record.results
-    measured = [
-        ("raw pixels", results.separation_raw_pixels),
-        ("before", results.separation_before),
-        ("after", results.separation_after),
+class Table(NamedTuple):
+    """The rows of a split: raw pixels, and the layer before training (not on a test split) and after it."""
+
+    title: str
+    images: int
+    rows: list[Row]
+
+
+def separation_tables(record: RunRecord) -> list[Table]:
+    """Return a table for each split that is scored."""
+    results, dataset = record.results, record.dataset
+    measured = {
+        "raw pixels": results.separation_raw_pixels,
+        "before": results.separation_before,
+        "after": results.separation_after,
+    }
+    splits = {"test": dataset.test, "evaluation": dataset.evaluation, "train": dataset.train}
+    titles = {"test": "Test split", "evaluation": "Evaluation split", "train": "Training split"}
+    return [
+        Table(
+            titles[split],
+            images.images,
+            [
+                Row(name, getattr(found, split) if found else None)
+                for name, found in measured.items()
+                if (split, name) != ("test", "before")
+            ],
+        )
+        for split, images in splits.items()
+        if images
     ]
-    if split == "test":
-        del measured[1]
-    return [Row(name, getattr(found, split) if found else None) for name, found in measured]
-
-
-def splits_scored(record: RunRecord) -> list[tuple[str, Split, SplitRecord]]:
-    """Return the title, key and record of each scored split, in the order of the tables."""
-    dataset = record.dataset
-    splits: list[tuple[str, Split, SplitRecord]] = [
-        ("Evaluation split", "evaluation", dataset.evaluation),
-        ("Training split", "train", dataset.train),
-    ]
-    return splits if dataset.test is None else [("Test split", "test", dataset.test), *splits]
-
-
-def separation_tables(record: RunRecord) -> list[tuple[str, list[list[str]]]]:
-    """Return a title and rows of cells for each split."""
-    tables = []
-    for title, split, images in splits_scored(record):
-        rows = [[row.name, *map(with_error, row.scores)] for row in separation_rows(record, split)]
-        tables.append((f"{title}, {images.images:,} images", rows))
-    return tables
 
 
 def scored_layer(record: RunRecord) -> str:
@@ -72,12 +71,12 @@ def pixels_in_words(record: RunRecord) -> str:
 def separation_notes(record: RunRecord) -> list[str]:
     """Return a sentence for each limit of the reliability of the scores: few images, ties, equal images."""
     notes = []
-    for title, split, images in splits_scored(record):
-        if images.images == 1:
+    for title, images, rows in separation_tables(record):
+        if images == 1:
             notes.append(f"{title}: no scores, because one image has no neighbour.")
-        elif images.images <= DEFAULT_ORDER:
+        elif images <= DEFAULT_ORDER:
             notes.append(f"{title}: no score of order {DEFAULT_ORDER}, because each image has one neighbour.")
-        for row in separation_rows(record, split):
+        for row in rows:
             if row.found:
                 notes += _notes(f"{title}, {row.name}", row.found)
     return notes
@@ -90,12 +89,6 @@ def score_definitions() -> list[tuple[str, str]]:
     ('SI', 'fraction of images whose nearest neighbour has their label')
     """
     return [(each.title, each.explain(DEFAULT_ORDER, "image")) for each in SCORES]
-
-
-def measurements(separation: SeparationRecord | None) -> list[ScoreMeasurement]:
-    """Return all measured scores."""
-    splits = (separation.train, separation.evaluation, separation.test) if separation else ()
-    return [score for split in splits if split for score in split.scores.values()]
 
 
 def with_error(score: ScoreMeasurement | None) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from zoo.backbone import DualHead, Head, Preprocessing, Training
-from zoo_harness.records.run import FrozenPartRecord, Measurement, RunRecord, SplitRecord
+from zoo_harness.records.run import DatasetRecord, FrozenPartRecord, Measurement, RunRecord, SplitRecord
 
 NOT_MEASURED = "not measured"
 
@@ -73,6 +73,20 @@ def per_class(split: SplitRecord) -> str:
     """
     fewest, most = min(split.per_class), max(split.per_class)
     return f"{most:,} of each class" if fewest == most else f"{fewest:,} to {most:,} of a class"
+
+
+def left_out(dataset: DatasetRecord) -> str:
+    """List the files of a data set that were left out, with their numbers.
+
+    >>> left_out(DatasetRecord.model_construct(skipped={"files of systems": 1200, "unreadable images": 3}))
+    '1,200 files of systems, 3 unreadable images'
+    """
+    return ", ".join(f"{count:,} {kind}" for kind, count in dataset.skipped.items())
+
+
+def data_lines(dataset: DatasetRecord) -> list[str]:
+    """Return a line for each statement about how the data were read, and one for all that was left out."""
+    return [*dataset.reading, *([f"left out: {left_out(dataset)}"] if dataset.skipped else [])]
 
 
 def head_in_words(head: Head | DualHead, width: int, classes: int) -> str:

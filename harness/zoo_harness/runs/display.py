@@ -4,38 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from zoo_harness.records.run import EpochRecord
-from zoo_harness.util.text import printable
+from zoo_harness.util.text import escaped
 
 
-class _ImagesDone(ProgressColumn):
-    """The number of images done, and of all; nothing if they are not counted."""
-
-    def render(self, task: Task) -> Text:
-        """Render the column."""
-        return Text("" if task.total is None else f"{task.completed:,.0f}/{task.total:,.0f} images")
-
-
-class _Speed(ProgressColumn):
-    """The latest number of images per second."""
+class _Images(ProgressColumn):
+    """The number of images done, of all, and of each second; nothing if they are not counted."""
 
     def render(self, task: Task) -> Text:
         """Render the column."""
-        return Text(f"{task.speed:,.0f} images/s" if task.total and task.speed else "")
-
-
-class _TimeLeft(TimeRemainingColumn):
-    """The time left; nothing if it is unknown."""
-
-    def render(self, task: Task) -> Text:
-        """Render the column."""
-        return Text("") if task.total is None else super().render(task)
+        if task.total is None:
+            return Text("")
+        speed = f"  {task.speed:,.0f} images/s" if task.speed else ""
+        return Text(f"{task.completed:,.0f}/{task.total:,.0f} images{speed}")
 
 
 class ProgressDisplay:
@@ -50,44 +36,40 @@ class ProgressDisplay:
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            _ImagesDone(),
-            _Speed(),
-            _TimeLeft(),
+            _Images(),
+            TimeRemainingColumn(),
             console=self._console,
             transient=True,
             disable=quiet or not drawable,
         )
-        self._task: TaskID | None = None
         self._best: EpochRecord | None = None
 
     def __enter__(self) -> ProgressDisplay:
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._bar.stop()
 
     def stage(self, name: str, images: int) -> None:
         """Begin a part of the work on a number of images; 0 if they are not counted."""
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(name, total=images or None)
+        for earlier in self._bar.task_ids:
+            self._bar.remove_task(earlier)
+        self._bar.add_task(escaped(name), total=images or None)
 
     def advance(self, images: int) -> None:
         """Count images that are done."""
-        if self._task is not None:
-            self._bar.advance(self._task, images)
+        for task in self._bar.task_ids:
+            self._bar.advance(task, images)
 
     def log(self, line: str) -> None:
         """Print a message above the bar."""
         if not self._quiet:
-            self._console.print(printable(line), soft_wrap=True)
+            self._console.print(escaped(line), soft_wrap=True)
 
     def warn(self, line: str) -> None:
         """Print a warning above the bar, also in quiet mode."""
-        self._console.print(f"warning: {printable(line)}", soft_wrap=True)
+        self._console.print(f"warning: {escaped(line)}", soft_wrap=True)
 
     def on_epoch(self, epoch: EpochRecord) -> None:
         """Print an epoch's figures, and the best accuracy so far if another epoch has it."""

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from zoo.errors import UsageError
 from zoo_harness.records.run import RunRecord, read_run
-from zoo_harness.runs.reporter import SilentReporter
+from zoo_harness.runs.reporter import report_reading
 from zoo_harness.runs.request import CheckedRun, RunCall, check_run
+from zoo_harness.util.progress import Silence
 
 if TYPE_CHECKING:
-    from zoo_harness.compute.context import ComputeContext
     from zoo_harness.compute.distributed import Processes
-    from zoo_harness.records.options import EvalOptions
     from zoo_harness.runs.plan import RunPlan
     from zoo_harness.runs.reporter import Reporter
     from zoo_harness.runs.run import Run
@@ -35,15 +34,15 @@ def fine_tune(call: RunCall, reporter: Reporter) -> Run:
     from zoo_harness.compute.allocator import keep_freed_memory
     from zoo_harness.compute.distributed import joined
     from zoo_harness.compute.precision import isolated
-    from zoo_harness.runs.plan import Request, prepare_run
+    from zoo_harness.runs.plan import Request, compute_context, prepare_run
     from zoo_harness.runs.run import open_run
     from zoo_harness.runs.session import execute_run
 
     keep_freed_memory()
     with isolated(), joined() as processes:
         if not processes.is_main:
-            reporter = SilentReporter()
-        request = Request(**vars(checked.settings), compute=_compute_context(checked.options.values, processes))
+            reporter = Silence()
+        request = Request(**vars(checked.settings), compute=compute_context(checked.options.values, processes))
         planned = prepare_run(request, reporter)
         _announce(planned, reporter)
         writer = _writer(checked, processes)
@@ -53,24 +52,6 @@ def fine_tune(call: RunCall, reporter: Reporter) -> Run:
     return open_run(writer.path)
 
 
-def _compute_context(values: EvalOptions, processes: Processes) -> ComputeContext:
-    from zoo_harness.compute.context import ComputeContext
-    from zoo_harness.compute.device import choose_device
-    from zoo_harness.compute.precision import check_precision
-
-    device = choose_device(values["device"], processes)
-    return ComputeContext(
-        device=device,
-        precision=check_precision(values["precision"], device),
-        predict=values["predict"],
-        seed=values["seed"],
-        deterministic=values["deterministic"],
-        compiled=values["compile"],
-        cache_dtype=values["cache_dtype"],
-        processes=processes,
-    )
-
-
 def _writer(checked: CheckedRun, processes: Processes) -> RunWriter:
     """Return the writer of this process; the first one makes the directory of a new run, and broadcasts its path."""
     from zoo_harness.runs.directory import claim_directory
@@ -78,7 +59,7 @@ def _writer(checked: CheckedRun, processes: Processes) -> RunWriter:
 
     path = checked.resume
     if path is None and processes.is_main:
-        path = claim_directory(checked.out, checked.settings.backbone.name, checked.settings.dataset.name).path
+        path = claim_directory(checked.out, checked.settings.backbone.name, checked.settings.dataset.name)
         checked.options.write(path)
     path = processes.broadcast(path or Path())
     return RunWriter(path) if processes.is_main else NoWriter(path)
@@ -86,12 +67,10 @@ def _writer(checked: CheckedRun, processes: Processes) -> RunWriter:
 
 def _announce(planned: RunPlan, reporter: Reporter) -> None:
     from zoo_harness.models.modules import outermost
+    from zoo_harness.reports.wording import data_lines
 
     parameters, data, processes = planned.record.parameters, planned.record.dataset, planned.request.compute.processes
-    for line in data.reading:
-        reporter.log(line)
-    for warning in planned.warnings:
-        reporter.warn(warning)
+    report_reading(data_lines(data), planned.warnings, reporter)
     together = f", {processes.count} processes" if processes.is_distributed else ""
     reporter.log(
         f"{planned.request.backbone.name} on {data.title}: {data.train.images:,} training and "

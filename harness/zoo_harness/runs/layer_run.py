@@ -17,8 +17,7 @@ from zoo.weights import WeightSource
 from zoo_harness.checkpoints.load import load_folder
 from zoo_harness.compute.allocator import keep_freed_memory
 from zoo_harness.compute.context import ComputeContext
-from zoo_harness.compute.device import choose_device
-from zoo_harness.compute.precision import check_precision, isolated
+from zoo_harness.compute.precision import isolated
 from zoo_harness.data.loading import RunData
 from zoo_harness.data.subset import smallest_class
 from zoo_harness.evaluation.layer_scores import ScoredLayer, score_layers
@@ -27,9 +26,11 @@ from zoo_harness.models.build import build_network
 from zoo_harness.models.preprocessing import resolve_preprocessing
 from zoo_harness.models.weights import load_weights
 from zoo_harness.reports.plots.layers import plot_layers
+from zoo_harness.reports.wording import data_lines
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
-from zoo_harness.runs.reporter import Reporter
+from zoo_harness.runs.plan import compute_context
+from zoo_harness.runs.reporter import Reporter, report_reading
 from zoo_harness.runs.request import LayerRequest
 from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.progress import Progress
@@ -94,8 +95,7 @@ def score_all_layers(request: LayerRequest, progress: Reporter) -> LayerScoring:
     """Score every layer of every subject, and write ``layers.json`` and ``layers.png``."""
     options = request.options
     keep_freed_memory()
-    device = choose_device(options["device"])
-    compute = ComputeContext(device, precision=check_precision(options["precision"], device), seed=options["seed"])
+    compute = compute_context(options)
     scoring = Scoring(
         options["order"], options["pool"], options["normalize"], options["metric"], options["memory"] * 2**20
     )
@@ -137,10 +137,7 @@ def _curves(
     for subject in subjects:
         data = request.load(subject.preprocessing, progress, balanced)
         if subject is subjects[0]:
-            for line in data.record.reading:
-                progress.log(line)
-            for line in data.warnings:
-                progress.warn(line)
+            report_reading(data_lines(data.record), data.warnings, progress)
         subject.network.to(compute.device)
         subject.network.to(memory_format=torch.channels_last)
         for split in ("train", "test") if splits == "both" else (splits,):
@@ -159,12 +156,8 @@ def _curve(
 ) -> Curve:
     images, record = (data.train, data.record.train) if split == "train" else (data.evaluation, data.record.evaluation)
     if len(images) <= scoring.order:
-        raise UsageError(
-            f"order {scoring.order} needs more than {scoring.order} images, the {split} split has {len(images)}",
-            code="too-few-images",
-            split=split,
-            given=len(images),
-        )
+        message = f"order {scoring.order} needs more than {scoring.order} images, the {split} split has {len(images)}"
+        raise UsageError(message, code="too-few-images", split=split, given=len(images))
     progress.stage(f"{subject.name}: layers on the {split} split", len(images))
     layers = score_layers(subject.network, subject.layers, images, compute, scoring, progress)
     subset = request.subset.in_words((f"{split} split", smallest_class(record)))
@@ -180,8 +173,8 @@ def _written(curves: tuple[Curve, ...], scoring: Scoring, request: LayerRequest)
         "scoring": vars(scoring),
         "curves": [curve.to_dict() for curve in curves],
     }
-    first, data, out = curves[0].subject.name.split()[0], curves[0].data, request.options["out"]
-    folder = claim_folder(out and out.expanduser(), f"layers-{first}-{request.dataset.name}")
+    first, data = curves[0].subject.name.split()[0], curves[0].data
+    folder = claim_folder(request.options["out"], f"layers-{first}-{request.dataset.name}")
     path, plot = folder / "layers.json", folder / "layers.png"
     about = f"{data['dataset']}, {data['images']:,} images a curve; {scoring.in_words()}"
     plot_layers([(curve.title, curve.layers) for curve in curves], about, plot)

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,9 @@ from torch import nn
 from zoo.backbone import Preprocessing, Tuning
 from zoo.errors import DeclarationError, UsageError
 from zoo_harness.compute.context import ComputeContext
+from zoo_harness.compute.device import choose_device
+from zoo_harness.compute.distributed import ALONE, Processes
+from zoo_harness.compute.precision import check_precision
 from zoo_harness.data.loading import RunData
 from zoo_harness.evaluation.split_evaluation import EVALUATION_BATCH_SIZE
 from zoo_harness.models.build import build_network
@@ -46,6 +51,21 @@ class RunPlan:
     data: RunData
     record: RunRecord
     warnings: tuple[str, ...] = ()
+
+
+def compute_context(values: Mapping[str, Any], processes: Processes = ALONE) -> ComputeContext:
+    """Return the device, precision and seed that the options of a command choose, all checked."""
+    device = choose_device(values["device"], processes)
+    return ComputeContext(
+        device=device,
+        precision=check_precision(values["precision"], device),
+        predict=values.get("predict", "cls"),
+        seed=values["seed"],
+        deterministic=values.get("deterministic", False),
+        compiled=values.get("compile", False),
+        cache_dtype=values.get("cache_dtype", "exact"),
+        processes=processes,
+    )
 
 
 def prepare_run(request: Request, progress: Progress) -> RunPlan:
@@ -88,19 +108,12 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
 def _check_sizes(data: RunData, request: Request) -> None:
     processes, images = request.compute.processes.count, len(data.train)
     if request.training.epochs and images < 2:
-        raise UsageError(
-            f"training needs at least 2 images, given {images}; --epochs 0 scores without training",
-            code="too-few-images",
-            given=images,
-        )
+        message = f"training needs at least 2 images, given {images}; --epochs 0 scores without training"
+        raise UsageError(message, code="too-few-images", given=images)
     for split, number in (("training", images), (data.record.evaluation.split, len(data.evaluation))):
         if number < processes:
-            raise UsageError(
-                f"{processes} processes cannot share the {number} {split} image(s); start fewer",
-                code="too-many-processes",
-                split=split,
-                given=number,
-            )
+            message = f"{processes} processes cannot share the {number} {split} image(s); start fewer"
+            raise UsageError(message, code="too-many-processes", split=split, given=number)
 
 
 def _check_modules(network: nn.Module, patterns: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Protocol
 
 from zoo_harness.records.run import EpochRecord
@@ -10,6 +11,7 @@ from zoo_harness.util.progress import Progress, Silence
 
 LOGGER = logging.getLogger("zoo")
 LOGGER.addHandler(logging.NullHandler())
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of its caches, which no run depends on
 
 
 class Reporter(Progress, Protocol):
@@ -25,15 +27,12 @@ class Reporter(Progress, Protocol):
         """Take the record of an epoch that has ended."""
 
 
-class LoggingReporter:
+class LoggingReporter(Silence):
     """Passes messages and warnings to the logger ``zoo``, which is silent unless the program configures it."""
 
     def stage(self, name: str, images: int) -> None:
         """Log a stage at level DEBUG."""
         LOGGER.debug("%s (%d images)" if images else "%s", *((name, images) if images else (name,)))
-
-    def advance(self, images: int) -> None:
-        """Do nothing."""
 
     def log(self, line: str) -> None:
         """Log a message at level INFO."""
@@ -48,14 +47,9 @@ class LoggingReporter:
         LOGGER.info("epoch %d: evaluation accuracy %.4f", epoch.epoch, epoch.evaluation_accuracy)
 
 
-class SilentReporter(Silence):
-    """Passes nothing on; for every process but the first."""
-
-    def log(self, line: str) -> None:
-        """Do nothing."""
-
-    def warn(self, line: str) -> None:
-        """Do nothing."""
-
-    def on_epoch(self, epoch: EpochRecord) -> None:
-        """Do nothing."""
+def report_reading(lines: Iterable[str], warnings: Iterable[str], reporter: Reporter) -> None:
+    """Report how the files of a data set were read, and the warnings about it."""
+    for line in lines:
+        reporter.log(line)
+    for warning in warnings:
+        reporter.warn(warning)

@@ -17,13 +17,13 @@ from zoo_harness.compute.distributed import Processes
 from zoo_harness.records import option_checks
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import EvalOptions, LayersOptions, RescoreOptions
-from zoo_harness.records.overrides import apply_overrides, training_overrides
 from zoo_harness.records.stored_options import StoredOptions
 from zoo_harness.records.subset import Subset
 from zoo_harness.runs.directory import check_out
 from zoo_harness.runs.resume import refuse_finished, resumed
 
 if TYPE_CHECKING:
+    from zoo.value_range import ValueRange
     from zoo_harness.data.loading import RunData
     from zoo_harness.frozen.cache.placement import CachePolicy
     from zoo_harness.util.progress import Progress
@@ -46,6 +46,7 @@ class DataRequest:
         balanced: Literal["train", "evaluation"] = "train",
         *,
         with_test: bool = False,
+        value_range: ValueRange | None = None,
     ) -> RunData:
         """Load and decode the images; see :func:`zoo_harness.data.loading.load_data`."""
         from zoo_harness.data.loading import load_data
@@ -53,7 +54,8 @@ class DataRequest:
 
         progress.stage(f"loading {self.dataset.title}", 0)
         where = self.dataset, self.argument, self.data_dir, self.subset
-        return load_data(*where, BatchTransform(preprocessing), balanced, with_test=with_test, options=self.reading)
+        how = BatchTransform(preprocessing), balanced
+        return load_data(*where, *how, with_test=with_test, options=self.reading, value_range=value_range)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +133,13 @@ class CheckedRun:
 def check_run(call: RunCall) -> CheckedRun:
     """Resolve names and check options; raises a :class:`~zoo.errors.ZooError` for any mistake in them."""
     given = call.given
-    out, resume = _expanded(given.get("out")), _expanded(given.get("resume"))
+    out, resume = given.get("out"), given.get("resume")
     options = call.stored if resume is None else resumed(resume, call.stored)
     values = options.values
     backbone = call.backbone if isinstance(call.backbone, Backbone) else _named_backbone(options)
     data = choose_data(call.dataset if isinstance(call.dataset, Dataset) else _dataset_name(options), values)
     tuning = backbone.tuning(values["recipe"])
-    option_checks.choose_prediction(values["predict"], tuning, load_registry().backbones.values())
+    option_checks.check_prediction(values["predict"], tuning, load_registry().backbones.values())
     option_checks.check_device_name(values["device"])
     _check_run_directory(out, resume)
     if given.get("tensorboard") and importlib.util.find_spec("tensorboard") is None:
@@ -149,9 +151,9 @@ def check_run(call: RunCall) -> CheckedRun:
         backbone=backbone,
         tuning=tuning,
         unfreeze=tuple(values["unfreeze"]) if values["unfreeze"] else None,
-        layer=option_checks.choose_layer(backbone.name, tuning, values["layer"]),
+        layer=option_checks.choose_layer(backbone.name, tuning.features, values["layer"]),
         weights=option_checks.choose_source(backbone, values["weights"]),
-        training=apply_overrides(tuning.training, training_overrides(values)),
+        training=option_checks.apply_overrides(tuning.training, values),
         command=call.command,
         with_test=options.from_scratch,
         layer_curve=values["layer_curve"],
@@ -173,22 +175,16 @@ def check_layers(
     if not found and not folders:
         raise UsageError("nothing to score; give a backbone, or a run with --run", code="missing-backbone")
     if weights is not None and not found:
-        raise UsageError(
-            f"--weights {weights!r} is for backbones; a run has weights of its own",
-            code="option-unused",
-            option="weights",
-        )
+        message = f"--weights {weights!r} is for backbones; a run has weights of its own"
+        raise UsageError(message, code="option-unused", option="weights")
     subjects = [*(backbone.name for backbone in found), *(str(run.resolve()) for run in folders)]
     for subject in subjects:
         if subjects.count(subject) > 1:
-            raise UsageError(
-                f"{subject!r} is given {subjects.count(subject)} times; give it once",
-                code="repeated-subject",
-                name=subject,
-            )
+            message = f"{subject!r} is given {subjects.count(subject)} times; give it once"
+            raise UsageError(message, code="repeated-subject", name=subject)
     option_checks.check_device_name(options["device"])
     data = choose_data(dataset, options)
-    check_out(_expanded(options["out"]))
+    check_out(options["out"])
     return LayerRequest(
         **vars(data),
         backbones=tuple((backbone, option_checks.choose_source(backbone, weights)) for backbone in found),
@@ -200,33 +196,28 @@ def check_layers(
 
 def check_rescore(dataset: str | Dataset | None, given: RescoreOptions) -> None:
     """Check the options of ``zoo.rescore``, as far as that is possible without the checkpoint's record."""
-    if isinstance(dataset, str):
-        load_registry().dataset(dataset)
     options = with_defaults(RescoreOptions, given)
-    _subset({**options, "seed": options["seed"] or 0})
+    values = {**options, "seed": options["seed"] or 0}
+    if dataset is None:
+        _subset(values)
+        option_checks.check_folders(None, None, options["data_dir"])
+    else:
+        choose_data(dataset, values)
     option_checks.check_device_name(options["device"])
-    data_dir = _expanded(options["data_dir"])
-    if data_dir is not None and not data_dir.exists():
-        raise UsageError(f"--data-dir {str(data_dir)!r}: no such folder", code="missing-folder", path=data_dir)
-    check_out(_expanded(options["out"]))
+    check_out(options["out"])
 
 
 def choose_data(dataset: str | Dataset, values: Mapping[str, Any]) -> DataRequest:
     """Resolve a data set, and check the options that choose a part of it."""
     found, argument = (dataset, None) if isinstance(dataset, Dataset) else load_registry().dataset(dataset)
-    data_dir = _expanded(values["data_dir"])
+    data_dir, reading = values["data_dir"], ReadOptions.of(values)
     option_checks.check_folders(found, argument, data_dir)
-    reading = ReadOptions.of(values)
     return DataRequest(dataset=found, argument=argument, data_dir=data_dir, subset=_subset(values), reading=reading)
 
 
 def _subset(values: Mapping[str, Any]) -> Subset:
     seed = option_checks.check_seed(values["seed"])
     return Subset(values["per_class"], values["limit"], values["val_fraction"], seed)
-
-
-def _expanded(path: Path | None) -> Path | None:
-    return path and path.expanduser()
 
 
 def _check_run_directory(out: Path | None, resume: Path | None) -> None:
@@ -241,12 +232,11 @@ def _check_run_directory(out: Path | None, resume: Path | None) -> None:
 
 def _named_backbone(options: StoredOptions) -> Backbone:
     if "backbone" in options.in_python:
-        raise UsageError(
+        message = (
             f"the run's backbone {options.name!r} was a zoo.Backbone given in Python; resume it from Python, with the "
-            "record: zoo.evaluate(backbone, resume=RUN)",
-            code="resume-needs-backbone",
-            name=options.name,
+            "record: zoo.evaluate(backbone, resume=RUN)"
         )
+        raise UsageError(message, code="resume-needs-backbone", name=options.name)
     if options.name is None:
         raise UsageError(
             "missing backbone; run 'zoo list' to list the backbones, or give --resume RUN", code="missing-backbone"
@@ -256,12 +246,11 @@ def _named_backbone(options: StoredOptions) -> Backbone:
 
 def _dataset_name(options: StoredOptions) -> str:
     if "dataset" in options.in_python:
-        raise UsageError(
+        message = (
             f"the run's data set {options.dataset!r} was a zoo.Dataset given in Python; resume it from Python, with "
-            "the data set: zoo.evaluate(dataset=dataset, resume=RUN)",
-            code="resume-needs-dataset",
-            name=options.dataset,
+            "the data set: zoo.evaluate(dataset=dataset, resume=RUN)"
         )
+        raise UsageError(message, code="resume-needs-dataset", name=options.dataset)
     if options.dataset is None:
         raise UsageError(
             f"missing --dataset for {options.name}; run 'zoo datasets' to list the data sets", code="missing-dataset"
@@ -274,8 +263,6 @@ def _cache_policy(given: EvalOptions, values: EvalOptions) -> CachePolicy:
 
     policy = CachePolicy.of(given.get("cache", "auto"), given.get("cache_budget"))
     if policy.cache == "off" and values["cache_dtype"] != "exact":
-        raise UsageError(
-            f"--cache-dtype {values['cache_dtype']} needs a cache; leave it out with --cache off",
-            code="cache-dtype-without-cache",
-        )
+        message = f"--cache-dtype {values['cache_dtype']} needs a cache; leave it out with --cache off"
+        raise UsageError(message, code="cache-dtype-without-cache")
     return policy

@@ -17,33 +17,39 @@ import torch
 from pydantic import Field
 
 from zoo.backbone import FeatureLayer
+from zoo.class_names import normalised
 from zoo.dataset import Dataset, ReadOptions
-from zoo.errors import UnknownNameError, UsageError
+from zoo.errors import UsageError
 from zoo.registry import load_registry
 from zoo_harness.checkpoints.load import load_folder
 from zoo_harness.checkpoints.loaded_model import LoadedModel
 from zoo_harness.compute.allocator import keep_freed_memory
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.compute.device import choose_device
-from zoo_harness.compute.precision import check_precision, isolated, repeatable
+from zoo_harness.compute.precision import isolated, repeatable
 from zoo_harness.data.batches import ImageSource
 from zoo_harness.data.decoding import ImageData
 from zoo_harness.data.loading import RunData
-from zoo_harness.evaluation.split_evaluation import SplitEvaluation, evaluate_split
+from zoo_harness.data.subset import smallest_class
+from zoo_harness.evaluation.accuracy_details import accuracy_details
+from zoo_harness.evaluation.split_evaluation import evaluate_split
 from zoo_harness.evaluation.split_scores import split_separation
 from zoo_harness.models.feature_pooling import check_layer
 from zoo_harness.models.trainable_model import TrainableModel
 from zoo_harness.models.tuned_network import TunedNetwork
 from zoo_harness.records.file_names import RECORD
 from zoo_harness.records.option import with_defaults
+from zoo_harness.records.option_checks import choose_layer
 from zoo_harness.records.options import EvalOptions, RescoreOptions
 from zoo_harness.records.run import (
+    AccuracyDetails,
     DatasetRecord,
     HostRecord,
     Measurement,
     Record,
     RunRecord,
     ScoreMeasurement,
+    SettingsRecord,
     SplitRecord,
     SplitSeparation,
     now,
@@ -51,9 +57,11 @@ from zoo_harness.records.run import (
     record_file,
 )
 from zoo_harness.records.stored_options import OPTIONS, read_options
+from zoo_harness.reports.wording import data_lines
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
-from zoo_harness.runs.reporter import Reporter
+from zoo_harness.runs.plan import compute_context
+from zoo_harness.runs.reporter import Reporter, report_reading
 from zoo_harness.runs.request import Checkpoint, DataRequest, choose_data
 from zoo_harness.separation.scores import SCORES
 from zoo_harness.util.atomic_files import write_text
@@ -119,20 +127,21 @@ def rescore_checkpoint(
     """
     keep_freed_memory()
     options = with_defaults(RescoreOptions, given)
-    layer = _layer(read_run(checkpoint.folder), options["layer"])
+    layer = _layer(read_run(checkpoint.folder), options["layer"])  # before torch reads the checkpoint
     with isolated(), repeatable(options["deterministic"]):
         reporter.stage("loading the checkpoint", 0)
         model = load_folder(checkpoint.folder, choose_device(options["device"]))
-        compute = _compute_context(model, options, reporter)
-        request = _data_request(checkpoint, model.record, dataset, given)
+        record, settings = model.record, model.record.settings
+        compute = _compute_context(settings, options, reporter)
+        request = _data_request(checkpoint, record, dataset, given)
         data = request.load(
-            model.record.settings.preprocessing, reporter, with_test=model.record.dataset.test is not None
+            settings.preprocessing,
+            reporter,
+            with_test=record.dataset.test is not None,
+            value_range=record.dataset.read_range,
         )
-        _check_classes(model.record.dataset.classes, data.record)
-        for line in data.record.reading:
-            reporter.log(line)
-        for warning in data.warnings:
-            reporter.warn(warning)
+        _check_classes(record.dataset.classes, data.record)
+        report_reading(data_lines(data.record), data.warnings, reporter)
         evaluation = data.record.evaluation
         reporter.log(
             f"{checkpoint.called} on {data.record.title}: {evaluation.images:,} {evaluation.split} images, "
@@ -140,33 +149,28 @@ def rescore_checkpoint(
         )
         found = _rescored(checkpoint, model, data, layer, compute, reporter)
     if options["out"] is not None:
-        write_text(claim_folder(options["out"].expanduser(), "rescore") / RESCORE, found.to_json())
+        write_text(claim_folder(options["out"], "rescore") / RESCORE, found.to_json())
     return found
 
 
 def _layer(record: RunRecord, path: str | None) -> FeatureLayer:
-    layers = {layer.path: layer for layer in record.backbone.features}
-    if path is not None:
-        if path not in layers:
-            raise UnknownNameError("feature layer of the checkpoint", path, layers)
-        return layers[path]
-    scored = record.results.separation_after
-    return layers.get(scored.layer if scored else "", record.backbone.features[-1])
+    features, scored = record.backbone.features, record.results.separation_after
+    if path is None and scored is not None and any(layer.path == scored.layer for layer in features):
+        path = scored.layer
+    return choose_layer("the checkpoint", features, path)
 
 
-def _compute_context(model: LoadedModel, options: RescoreOptions, reporter: Reporter) -> ComputeContext:
-    settings, device = model.record.settings, next(model.parameters()).device
-    precision = options["precision"] or settings.precision
-    if options["precision"] is None and precision == "bf16" and device.type != "cuda":
-        reporter.log("the run computed in bf16, which needs a CUDA device; this scoring computes in fp32")
-        precision = "fp32"
-    return ComputeContext(
-        device=device,
-        precision=check_precision(precision, device),
-        predict=settings.predict,
-        seed=settings.seed if options["seed"] is None else options["seed"],
-        deterministic=options["deterministic"],
-    )
+def _compute_context(settings: SettingsRecord, options: RescoreOptions, reporter: Reporter) -> ComputeContext:
+    """Return how the run computed, with the given options in place."""
+    values = {**options, "predict": settings.predict}
+    if options["seed"] is None:
+        values["seed"] = settings.seed
+    if options["precision"] is None:
+        values["precision"] = settings.precision
+        if settings.precision == "bf16" and choose_device(options["device"]).type != "cuda":
+            reporter.log("the run computed in bf16, which needs a CUDA device; this scoring computes in fp32")
+            values["precision"] = "fp32"
+    return compute_context(values)
 
 
 def _data_request(
@@ -206,7 +210,7 @@ def _recorded_data(checkpoint: Checkpoint, record: RunRecord) -> tuple[str, Eval
 
 
 def _check_classes(classes: tuple[str, ...], data: DatasetRecord) -> None:
-    if data.classes == classes:
+    if [*map(normalised, data.classes)] == [*map(normalised, classes)]:  # earlier records are not normalised
         return
     message = f"the checkpoint has {len(classes)} classes, {data.title} has {len(data.classes)}"
     for number, (one, other) in enumerate(zip(classes, data.classes, strict=False)):
@@ -228,17 +232,23 @@ def _rescored(
     reporter: Reporter,
 ) -> RescoreRecord:
     record, tuned = model.record, _tuned(model, data, layer, compute)
+    precisions = record.settings.precision, compute.precision
+    per_rounded = min(IMAGES_PER_ROUNDED[precision] for precision in precisions)
     figures: list[Figure] = []
     same_data: dict[SplitName, bool] = {}
     for split, images, here, recorded in _splits(data, record):
-        same_data[split] = here.fingerprint == recorded.fingerprint
+        same_data[split] = same = here.fingerprint == recorded.fingerprint
         reporter.stage(f"scoring the {split} split", len(images))
         source = ImageSource(images, compute.device)
         trainable = TrainableModel.whole(tuned, source, source, len(record.dataset.classes))
-        found = evaluate_split(trainable, source, compute, layer, reporter)
+        scored = evaluate_split(trainable, source, compute, layer, reporter)
         reporter.stage(f"separation of the {split} split, {len(images):,} images", 0)
-        separation = split_separation(found.collected, images.labels, compute)
-        figures += _figures(record, layer, compute, split, found, separation, same_data=same_data[split])
+        found = _figures(scored.accuracy, split_separation(scored.collected, images.labels, compute))
+        before = _recorded_figures(record, layer, split)
+        for name, value in found.items():
+            figures.append(compared(name, split, before.get(name), value, same_data=same, per_rounded=per_rounded))
+        details = accuracy_details(images.labels, scored.predictions, data.record.classes, data.shared[here.split])
+        figures += _detail_figures(record, split, details, here, same_data=same, per_rounded=per_rounded)
     return RescoreRecord(
         time=now(),
         checkpoint=checkpoint.called,
@@ -273,26 +283,53 @@ def _splits(data: RunData, record: RunRecord) -> Iterator[tuple[SplitName, Image
         yield "test", data.test, data.record.test, record.dataset.test
 
 
-def _figures(
+def _recorded_figures(record: RunRecord, layer: FeatureLayer, split: SplitName) -> dict[str, Measurement]:
+    results, after = record.results, record.results.separation_after
+    accuracy = results.accuracy if split == "evaluation" else results.test_accuracy
+    return _figures(accuracy, getattr(after, split) if after is not None and after.layer == layer.path else None)
+
+
+def _figures(accuracy: Measurement | None, separation: SplitSeparation | None) -> dict[str, Measurement]:
+    """Return the measured figures of a split by name."""
+    figures: dict[str, Measurement] = {} if accuracy is None else {"accuracy": accuracy}
+    scores = {} if separation is None else separation.scores
+    return figures | {each.title: scores[each.key] for each in SCORES if each.key in scores}
+
+
+def _detail_figures(
     record: RunRecord,
-    layer: FeatureLayer,
-    compute: ComputeContext,
     split: SplitName,
-    found: SplitEvaluation,
-    separation: SplitSeparation | None,
+    found: AccuracyDetails,
+    here: SplitRecord,
     *,
     same_data: bool,
+    per_rounded: int,
 ) -> Iterator[Figure]:
-    per_rounded = min(IMAGES_PER_ROUNDED[precision] for precision in (record.settings.precision, compute.precision))
-    accuracy = record.results.accuracy if split == "evaluation" else record.results.test_accuracy
-    yield compared("accuracy", split, accuracy, found.accuracy, same_data=same_data, per_rounded=per_rounded)
-    after = record.results.separation_after
-    recorded = getattr(after, split) if after is not None and after.layer == layer.path else None
-    earlier, here = (scores.scores if scores is not None else {} for scores in (recorded, separation))
-    for each in SCORES:
-        if each.key in here:
-            before = earlier.get(each.key)
-            yield compared(each.title, split, before, here[each.key], same_data=same_data, per_rounded=per_rounded)
+    """Compare the accuracy without shared images, and the means over classes if the split lacks some."""
+    results = record.results
+    earlier = results.accuracy_details if split == "evaluation" else results.test_accuracy_details
+    if found.unshared is not None and found.shared:
+        recorded = earlier.unshared if earlier else None
+        name = f"accuracy without {found.shared:,} images also in train"
+        yield compared(name, split, recorded, found.unshared, same_data=same_data, per_rounded=per_rounded)
+    if not found.absent:
+        return
+    classes, smallest = len(here.per_class), smallest_class(here)
+    present = classes - len(found.absent)
+    before = (earlier.per_class, earlier.per_class_of_all) if earlier else (None, None)
+    for name, averaged, recorded, measured in (
+        (f"{present:,} classes present", present, before[0], found.per_class),
+        (f"all {classes:,} classes", classes, before[1], found.per_class_of_all),
+    ):
+        yield compared(
+            f"mean per-class accuracy, {name}",
+            split,
+            recorded,
+            measured,
+            same_data=same_data,
+            per_rounded=per_rounded,
+            images=averaged * smallest,
+        )
 
 
 def compared(
@@ -303,8 +340,11 @@ def compared(
     *,
     same_data: bool,
     per_rounded: int = IMAGES_PER_ROUNDED["fp32"],
+    images: int | None = None,
 ) -> Figure:
     """Compare a figure with its record; one image in ``per_rounded``, and at least one, may differ by rounding.
+
+    One image changes the value by 1 / ``images`` at most, by default by 1 / n.
 
     >>> recorded, found = (Measurement(value=v, standard_error=0.02, n=500) for v in (0.8, 0.798))
     >>> compared("accuracy", "evaluation", recorded, found, same_data=True).verdict
@@ -312,24 +352,18 @@ def compared(
     >>> round(compared("accuracy", "evaluation", recorded, found, same_data=False).errors_apart, 2)
     -0.07
     """
-    apart, errors_apart = None, None
+    images_apart, errors_apart = None, None
     verdict: Verdict = "not recorded"
-    if recorded is not None and (not same_data or recorded.n != found.n):
-        verdict = "not comparable"
-    elif recorded is not None:
-        apart = round(abs(found.value - recorded.value) * found.n, 3)
-        verdict = "reproduced" if apart <= max(1, found.n // per_rounded) else "not reproduced"
-    if recorded is not None and (error := math.hypot(error_of(recorded), error_of(found))):
-        errors_apart = (found.value - recorded.value) / error
-    return Figure(
-        name=name,
-        split=split,
-        recorded=recorded,
-        found=found,
-        images_apart=apart,
-        errors_apart=errors_apart,
-        verdict=verdict,
-    )
+    if recorded is not None:
+        difference, error = found.value - recorded.value, math.hypot(error_of(recorded), error_of(found))
+        errors_apart = difference / error if error else None
+        if not same_data or recorded.n != found.n:
+            verdict = "not comparable"
+        else:
+            images_apart = round(abs(difference) * (images or found.n), 3)
+            verdict = "reproduced" if images_apart <= max(1, found.n // per_rounded) else "not reproduced"
+    measured = {"recorded": recorded, "found": found, "images_apart": images_apart, "errors_apart": errors_apart}
+    return Figure(name=name, split=split, verdict=verdict, **measured)
 
 
 def error_of(measurement: Measurement) -> float:

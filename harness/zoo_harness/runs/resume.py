@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from zoo.backbone import Training
 from zoo.errors import UsageError
-from zoo_harness.records.option import declared
-from zoo_harness.records.options import EvalOptions
-from zoo_harness.records.overrides import apply_overrides
+from zoo_harness.records.option_checks import TRAINING_OPTIONS, apply_overrides
 from zoo_harness.records.run import RUN, RunRecord, read_run
 from zoo_harness.records.stored_options import StoredOptions, read_options
 
 _DECISIVE = ("backbone", "weights", "dataset", "settings", "parameters")
+# They depend on how a path was typed, on where files lie, or on the version that wrote them; digests say what was read.
+_DESCRIPTIONS = [
+    ("dataset", name)
+    for name in ("argument", "title", "source", "reading", "skipped", "license", "citation", "hub_id", "subset")
+]
 
 
 def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[str]:
@@ -24,15 +26,18 @@ def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[
     Raises :class:`~zoo.errors.UsageError` with the data, weights and settings that differ.
     """
     before, after = earlier.model_dump(mode="json"), now.model_dump(mode="json")
+    for content in (before, after):
+        for part, name in _DESCRIPTIONS:
+            del content[part][name]
+    if before["weights"]["sha256"] == after["weights"]["sha256"] is not None:  # the same file under another path
+        after["weights"]["source"] = before["weights"]["source"]
     if earlier.backbone.source_sha256 is None:  # written before records had it
         after["backbone"]["source_sha256"] = None
+    after["dataset"]["duplicates"] = before["dataset"]["duplicates"]  # they follow from the digests of the images
     changed = [line for part in _DECISIVE for line in _differences(part, before[part], after[part])]
     if changed:
-        raise UsageError(
-            f"--resume {directory}: these differ from what the run began with: {'; '.join(changed[:5])}",
-            code="resume-other-run",
-            differing=tuple(line.partition(" ")[0] for line in changed),
-        )
+        message = f"--resume {directory}: these differ from what the run began with: {'; '.join(changed[:5])}"
+        raise UsageError(message, code="resume-other-run", differing=tuple(line.partition(" ")[0] for line in changed))
     other = [line for part in ("versions", "host") for line in _differences(part, before[part], after[part])]
     if not other:
         return []
@@ -58,32 +63,37 @@ def resumed(directory: Path, asked: StoredOptions) -> StoredOptions:
 
     Raises :class:`~zoo.errors.UsageError` that names every option that differs.
     """
-    kept, whole = read_options(directory), asked.anchored()
-    kept_values, known = kept.values, declared(EvalOptions)
-    pairs: dict[str, tuple[Any, ...]] = {
-        name: tuple(getattr(options, name) for options in (asked, whole, kept)) for name in ("name", "dataset")
-    }
-    for name, value in asked.given.items():
-        if known[name][1].stored:
-            pairs[name] = value, whole.given.get(name), kept_values.get(name)
+    kept, asked = read_options(directory), asked.to_keep()
+    had = {"name": kept.name, "dataset": kept.dataset, **kept.values}
+    given = {"name": asked.name, "dataset": asked.dataset, **asked.given}
     differing = {
-        name: f"{_as_given(name, given)} (the run has {_as_kept(name, had)})"
-        for name, (given, absolute, had) in pairs.items()
-        if given is not None and absolute != had and not _is_the_recipes(name, given, directory)
+        name: f"{_as_given(name, value)} (the run has {_as_kept(name, had[name])})"
+        for name, value in given.items()
+        if value is not None and not _same_place(value, had[name]) and not _is_the_recipes(name, value, directory)
     }
     if differing:
-        raise UsageError(
+        message = (
             f"--resume {directory}: options differ from those of the run: {', '.join(differing.values())}; leave them "
-            "out, or start a new run",
-            code="resume-other-options",
-            differing=tuple(differing),
+            "out, or start a new run"
         )
+        raise UsageError(message, code="resume-other-options", differing=tuple(differing))
     return kept
+
+
+def _same_place(one: object, other: object) -> bool:
+    """Whether two values are equal, or name the same place, such as a folder and a link to it."""
+    if not isinstance(one, str | Path) or not isinstance(other, str | Path):
+        return one == other
+    (kind, _colon, path), (other_kind, _mark, other_path) = (str(each).rpartition(":") for each in (one, other))
+    both_absolute = path.startswith("/") and other_path.startswith("/")
+    return one == other or (
+        both_absolute and kind == other_kind and os.path.realpath(path) == os.path.realpath(other_path)
+    )
 
 
 def _is_the_recipes(name: str, given: object, directory: Path) -> bool:
     """Whether a training setting equals that of the run, which has it from its recipe."""
-    if name not in _OF_RECIPES:
+    if name not in TRAINING_OPTIONS:
         return False
     try:
         has = read_run(directory).settings.training
@@ -102,7 +112,4 @@ def _as_given(name: str, value: object) -> str:
 
 
 def _as_kept(name: str, value: object) -> str:
-    return "the recipe's" if value is None and name in _OF_RECIPES else str(value)
-
-
-_OF_RECIPES = frozenset(field.name for field in fields(Training))
+    return "the recipe's" if value is None and name in TRAINING_OPTIONS else str(value)

@@ -12,16 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UsageError, shortened
 from zoo_harness.records.file_names import RECORD
-from zoo_harness.records.run import (
-    RUN,
-    EpochRecord,
-    Measurement,
-    RunRecord,
-    SplitSeparation,
-    read_history,
-    read_run,
-)
-from zoo_harness.reports.wording import NOT_MEASURED, number, percent
+from zoo_harness.records.run import RUN, EpochRecord, Measurement, RunRecord, SplitSeparation, read_history, read_run
+from zoo_harness.reports.separation_tables import with_error
+from zoo_harness.reports.wording import number, percent
 from zoo_harness.util.text import one_line
 
 if TYPE_CHECKING:
@@ -74,11 +67,13 @@ class RunSeparation(SplitSeparation):
 class Run:
     """One run, read from its folder; nothing here changes the folder.
 
-    ``record`` is the content of ``run.json`` when the run was opened. Two runs of one folder are equal.
+    ``record`` is the content of ``run.json`` when the run was opened; ``commit`` is that of the repository from which
+    :func:`zoo.pull` fetched the folder. Two runs of one folder are equal.
     """
 
     directory: Path
     record: RunRecord
+    commit: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "directory", self.directory.absolute())  # it stays valid in another working directory
@@ -150,14 +145,15 @@ class Run:
 
     def _repr_html_(self) -> str:
         record, separation = self.record, self.separation
+        before = separation.before if separation else None
         split, epochs = record.headline[1], f"{record.results.epochs_done} of {record.settings.training.epochs}"
         rows = [
             ["backbone", record.backbone.title],
             ["data set", record.dataset.title],
             ["status", f"{self.status}, {epochs} epochs"],
             ["accuracy", f"{percent(self.accuracy)} ({split.images:,} images of the split {split.split})"],
-            ["SI before training", _score(separation and separation.before)],
-            ["SI after training", _score(separation)],
+            ["SI before training", with_error(before.si if before else None)],
+            ["SI after training", with_error(separation.si if separation else None)],
             ["time", number(record.results.total_seconds, "s")],
             ["folder", str(self.directory)],
         ]
@@ -188,10 +184,6 @@ def open_run(path: str | Path) -> Run:
 
 def _not_a_run(message: str, path: object) -> UsageError:
     return UsageError(message, code="not-a-run", path=path)
-
-
-def _score(found: SplitSeparation | None) -> str:
-    return NOT_MEASURED if found is None else f"{found.si.value:.4f} ± {found.si.bootstrap_error:.4f}"
 
 
 def _table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -7,11 +7,13 @@ when the run ends; a killed run has none until it is resumed.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 from torch import Tensor
@@ -21,6 +23,7 @@ from zoo_harness.compute.out_of_memory import out_of_memory_advice
 from zoo_harness.compute.precision import repeatable
 from zoo_harness.data.batches import ImageSource
 from zoo_harness.data.decoding import ImageData
+from zoo_harness.evaluation.accuracy_details import accuracy_details
 from zoo_harness.evaluation.confusion import count_confusion, summarize
 from zoo_harness.evaluation.layer_scores import RAW_PIXELS, run_curve
 from zoo_harness.evaluation.split_evaluation import SplitEvaluation, evaluate_split
@@ -35,6 +38,7 @@ from zoo_harness.records.run import (
     now,
     read_run,
 )
+from zoo_harness.reports.plots.names import missing_font_note
 from zoo_harness.runs import provenance
 from zoo_harness.runs.frozen_features import open_trainable_model, whole_network
 from zoo_harness.runs.plan import RunPlan
@@ -42,7 +46,7 @@ from zoo_harness.runs.reporter import Reporter
 from zoo_harness.runs.resume import refuse_changes, refuse_finished
 from zoo_harness.runs.writer import RunWriter
 from zoo_harness.separation.validation import Array
-from zoo_harness.training.loop import Trainer, starting_state, steps_per_epoch
+from zoo_harness.training.loop import Trainer, divergence, starting_state, steps_per_epoch
 from zoo_harness.util.signals import defer_signals
 
 Ending = Literal["finished", "interrupted", "failed"]
@@ -64,22 +68,15 @@ def execute_run(
     :class:`~zoo.errors.UsageError` if it is finished, is still running, or began with other data, weights or settings.
     """
     request = planned.request
-    with (
-        out_of_memory_advice(request.training.batch_size),
-        writer.locked(),
-        repeatable(request.compute.deterministic),
-    ):
+    with out_of_memory_advice(request.training.batch_size), writer.locked(), repeatable(request.compute.deterministic):
         session = _Session(_continued(planned, writer.path, reporter) if resume else planned, writer, reporter)
         try:
             session.run(policy, tensorboard=tensorboard)
             session.close("finished")
-        except KeyboardInterrupt:
+        except BaseException as error:
             if session.record.status == "running":  # else the signal waited until the finished run was written
-                session.close("interrupted")
-            raise
-        except BaseException:
-            with suppress(OSError):  # such as a full disk: the first error is the one to report
-                session.close("failed")
+                with suppress(OSError):  # such as a full disk: the first error is the one to report
+                    session.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
     return session.record
 
@@ -105,8 +102,8 @@ class _Session:
         self.reporter = reporter
         self.add_events: Callable[[EpochRecord], None] = lambda _epoch: None
         self._started = time.perf_counter()
-        self._layer = planned.request.layer
-        self._is_main = planned.request.compute.processes.is_main  # the process that scores; the others only train
+        self._data, self._compute, self._layer = planned.data, planned.request.compute, planned.request.layer
+        self._is_main = self._compute.processes.is_main  # the process that scores; the others only train
         self._last: SplitEvaluation | None = None
         self._of_test: SplitEvaluation | None = None
         self._trainable = self._whole = whole_network(planned)
@@ -125,6 +122,7 @@ class _Session:
             self.train()
             self.score_after()
             self.score_test()
+            self.detail_accuracies()
             self.count_confusion()
             self.score_layers()
 
@@ -132,19 +130,18 @@ class _Session:
         """Score the separation of the images themselves, and draw some of them."""
         if self.record.results.separation_raw_pixels is not None or not self._is_main:
             return
-        data = self.planned.data
-        self.writer.samples(data.evaluation, data.record.classes)
-        separation = self._separation(RAW_PIXELS, data.train.raw_pixels, data.evaluation.raw_pixels, RAW_PIXELS)
+        train, evaluation = self._data.train, self._data.evaluation
+        self.writer.samples(evaluation, self._data.record.classes)
+        if note := missing_font_note(self._data.record.classes):
+            self.reporter.log(note)
+        separation = self._separation(RAW_PIXELS, train.raw_pixels, evaluation.raw_pixels, RAW_PIXELS)
         self._update(separation_raw_pixels=separation)
 
     def score_before(self) -> None:
         """Score the separation of the features before training."""
         if self.record.results.separation_before is not None:
             return
-        train = self._evaluate("train", "before")
-        self._last = self._evaluate("evaluation", "before")
-        separation = self._separation(self._layer.path, train.collected, self._last.collected, "features, before")
-        self._update(separation_before=separation)
+        self._update(separation_before=self._scored("before")[2])
 
     def restore_state(self) -> None:
         """Restore the state after the last whole epoch, if an earlier process has left one."""
@@ -156,31 +153,37 @@ class _Session:
 
     def train(self) -> None:
         """Fine-tune, keeping history and state up to date after every epoch."""
-        request = self.planned.request
-        if request.training.epochs:
+        training = self.planned.request.training
+        if training.epochs:
             layer = self._layer if self._trainable.reaches(self._layer.path) else None
-            settings = request.training, request.compute
+            settings = training, self._compute
             Trainer(self._trainable, *settings, self._state, layer, self._after_epoch, self.reporter).run()
-        if request.training.keep == "best":
+            self._warn_if_diverged()
+        if training.keep == "best":
             self._state.restore_best_weights()
             self._last = None
 
+    def _warn_if_diverged(self) -> None:
+        heads = len(self.record.settings.head.parts)  # whose losses are summed
+        guessing = heads * math.log(len(self.record.dataset.classes))
+        diverged = divergence(self._state.progress.history, guessing)
+        if diverged is not None:
+            self._update(diverged=diverged)
+            self.reporter.warn(diverged)
+
     def score_after(self) -> None:
         """Score accuracy and separation; the last epoch may have scored the evaluation split already."""
-        train = self._evaluate("train", "after")
-        if self._last is None or self._last.features is None:
-            self._last = self._evaluate("evaluation", "after")
-        separation = self._separation(self._layer.path, train.collected, self._last.collected, "features, after")
+        train, evaluation, separation = self._scored("after")
         self._update(
-            evaluation_loss=self._last.loss,
-            accuracy=self._last.accuracy,
+            evaluation_loss=evaluation.loss,
+            accuracy=evaluation.accuracy,
             train_accuracy=train.accuracy,
             separation_after=separation,
         )
 
     def score_test(self) -> None:
         """Score accuracy and separation of the test split, once, if it was kept for the end."""
-        test, compute, results = self.planned.data.test, self.planned.request.compute, self.record.results
+        test, compute, results = self._data.test, self._compute, self.record.results
         if test is None:
             return
         source = ImageSource(test, compute.device, processes=compute.processes)
@@ -196,6 +199,19 @@ class _Session:
             separation_raw_pixels=_with_test(pixels, split_separation(test.raw_pixels, test.labels, compute)),
             separation_after=_with_test(after, split_separation(found.collected, test.labels, compute)),
         )
+
+    def detail_accuracies(self) -> None:
+        """Average the predictions by class, and without the images that are also in an earlier split."""
+        data = self.planned.data
+        scored = {
+            "accuracy_details": (self._last, data.evaluation, data.record.evaluation),
+            "test_accuracy_details": (self._of_test, data.test, data.record.test),
+        }
+        for name, (found, images, split) in scored.items():
+            if self._is_main and found is not None and images is not None and split is not None:
+                shared = data.shared[split.split]
+                details = accuracy_details(images.labels, found.predictions, data.record.classes, shared)
+                self._update(**{name: details})
 
     def count_confusion(self) -> None:
         """Count the confused classes of the headline's split, and score the other rule of two heads."""
@@ -217,13 +233,9 @@ class _Session:
         self.reporter.stage(f"layers of the trained network on the {split.split} split", len(images))
         pixels = self.record.results.separation_raw_pixels
         scored = None if pixels is None else pixels.test if self._of_test else pixels.evaluation
-        network, layers, compute = (
-            self.planned.tuned.network,
-            self.record.backbone.features,
-            self.planned.request.compute,
-        )
+        subject = self.planned.tuned.network, self.record.backbone.features, images, split.split
         try:
-            curve = run_curve(network, layers, images, split.split, compute, self.reporter, raw_pixels=scored)
+            curve = run_curve(*subject, self._compute, self.reporter, raw_pixels=scored)
         except ZooError as error:  # the run is finished all the same
             self.reporter.warn(f"no separation of the layers: {error}")
             return
@@ -245,7 +257,7 @@ class _Session:
                     self._state.load(self.writer.path)
                     if self._state.progress.epoch:
                         self.writer.checkpoint(self.planned.tuned.network, self.record)
-            steps = steps_per_epoch(len(self.planned.data.train), self.record.settings.training.batch_size)
+            steps = steps_per_epoch(len(self._data.train), self.record.settings.training.batch_size)
             self.writer.curves(self._state.progress.history, self.record, steps)
             ended = self.record.model_copy(update={"status": status, "ended": now()})
             self.record, fault = self.writer.finish(ended)
@@ -254,7 +266,7 @@ class _Session:
 
     def _headline(self) -> tuple[SplitRecord, ImageData]:
         """Return the split whose accuracy stands for the run, and its images."""
-        data = self.planned.data
+        data = self._data
         if data.test is None or data.record.test is None:
             return data.record.evaluation, data.evaluation
         return data.record.test, data.test
@@ -272,18 +284,25 @@ class _Session:
         trainable = self._trainable if self._trainable.reaches(self._layer.path) else self._whole
         source = trainable.train if split == "train" else trainable.evaluation
         self.reporter.stage(f"features of the {split} split, {when}", len(source))
-        return evaluate_split(trainable, source, self.planned.request.compute, self._layer, self.reporter)
+        return evaluate_split(trainable, source, self._compute, self._layer, self.reporter)
+
+    def _scored(self, when: str) -> tuple[SplitEvaluation, SplitEvaluation, SeparationRecord]:
+        """Evaluate both splits, the evaluation split only if its last evaluation is outdated, and score the layer."""
+        train = self._evaluate("train", when)
+        if self._last is None or self._last.features is None:
+            self._last = self._evaluate("evaluation", when)
+        found = train.collected, self._last.collected
+        return train, self._last, self._separation(self._layer.path, *found, f"features, {when}")
 
     def _separation(
         self, layer: str, train: Array | Tensor, evaluation: Array | Tensor, called: str
     ) -> SeparationRecord:
-        data, compute = self.planned.data, self.planned.request.compute
         if not self._is_main:
             return SeparationRecord(layer=layer, train=None, evaluation=None)
-        scores = {}
-        for split, features, images in (("train", train, data.train), ("evaluation", evaluation, data.evaluation)):
+        scores, splits = {}, (("train", train, self._data.train), ("evaluation", evaluation, self._data.evaluation))
+        for split, features, images in splits:
             self.reporter.stage(f"separation of {called}: {split} split, {len(images):,} images", 0)
-            scores[split] = split_separation(features, images.labels, compute)
+            scores[split] = split_separation(features, images.labels, self._compute)
         return SeparationRecord(layer=layer, **scores)
 
     def _update(self, **results: object) -> None:
@@ -300,6 +319,6 @@ def _means(history: tuple[EpochRecord, ...]) -> dict[str, float]:
     """Return the results that sum up a history."""
     return {
         "epochs_done": len(history),
-        "mean_train_seconds": sum(line.train_seconds for line in history) / len(history),
-        "mean_evaluation_seconds": sum(line.evaluation_seconds for line in history) / len(history),
+        "mean_train_seconds": fmean(line.train_seconds for line in history),
+        "mean_evaluation_seconds": fmean(line.evaluation_seconds for line in history),
     }

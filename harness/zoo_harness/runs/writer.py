@@ -19,14 +19,13 @@ from zoo.errors import UsageError
 from zoo_harness.checkpoints import save
 from zoo_harness.data.decoding import ImageData
 from zoo_harness.evaluation.confusion import Confusion
-from zoo_harness.records.file_names import PLOTS
+from zoo_harness.records.file_names import HISTORY, PLOTS
 from zoo_harness.records.run import RUN, EpochRecord, LayerCurveRecord, RunRecord
 from zoo_harness.reports.card_merge import merged_card, read_card
 from zoo_harness.reports.plots.confusion import plot_confusion
 from zoo_harness.reports.plots.layers import plot_run_curve
 from zoo_harness.reports.plots.run import plot_history, plot_learning_rate, plot_samples
 from zoo_harness.reports.run_card import render_card
-from zoo_harness.runs.directory import RunDirectory
 from zoo_harness.training.state import TrainingState
 from zoo_harness.util.atomic_files import write_text
 
@@ -39,7 +38,7 @@ class RunWriter:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory
-        self._history = RunDirectory(directory).history
+        self._history = directory / HISTORY
 
     @contextmanager
     def locked(self) -> Iterator[None]:

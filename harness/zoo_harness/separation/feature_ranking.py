@@ -9,7 +9,6 @@ features a step takes about N^2 + (D - step) N K operations, the first one N^2 D
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -88,50 +87,41 @@ class _Search:
     """
 
     def __init__(self, features: Tensor, labels: Tensor, memory_budget: int) -> None:
-        self.features, self.columns, self.labels = features, features.T.contiguous(), labels
+        self.columns, self.labels = features.T.contiguous(), labels
         self.chosen: list[int] = []
         self.left = list(range(features.shape[1]))
         n = len(features)
-        self.rows = max(1, min(CHUNK, memory_budget // 64) // n)
-        self.kept = self._fresh(slice(0, n)) if 8 * n * n <= memory_budget // 2 else None
+        self.blocks = torch.arange(n, device=features.device).split(max(1, min(CHUNK, memory_budget // 64) // n))
+        self.keep = 8 * n * n <= memory_budget // 2
+        self.kept: dict[int, tuple[Tensor, int]] = {}
 
     def step(self) -> int:
         """Choose the best remaining column; return the number of samples whose nearest neighbour has their label."""
-        left = torch.tensor(self.left, device=self.features.device)
+        left = torch.tensor(self.left, device=self.columns.device)
         agreeing = torch.zeros_like(left)
-        for rows, distances in self._blocks():
-            agreeing += self._count_agreeing(rows, distances, left)
+        for block, rows in enumerate(self.blocks):
+            agreeing += self._count_agreeing(rows, self._distances(block, rows), left)
         best = int(agreeing.argmax())  # the first of several
-        column = self.left.pop(best)
-        self.chosen.append(column)
-        if self.kept is not None:
-            for rows, distances in self._blocks():
-                distances += self._squares(column, rows)
+        self.chosen.append(self.left.pop(best))
         return int(agreeing[best])
 
-    def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        for start in range(0, len(self.features), self.rows):
-            rows = slice(start, min(start + self.rows, len(self.features)))
-            if self.kept is not None:
-                yield rows, self.kept[rows]
-                continue
-            distances = self._fresh(rows)
-            for column in self.chosen:
-                distances += self._squares(column, rows)
-            yield rows, distances
+    def _distances(self, block: int, rows: Tensor) -> Tensor:
+        """Return the squared distances of these rows to all by the chosen columns, (rows, N)."""
+        distances, summed = self.kept.get(block, (None, 0))
+        if distances is None:
+            distances = self.columns.new_zeros(len(rows), len(self.labels)).scatter_(1, rows[:, None], math.inf)
+        for column in self.chosen[summed:]:
+            distances += self._squares(column, rows)
+        if self.keep:
+            self.kept[block] = distances, len(self.chosen)
+        return distances
 
-    def _fresh(self, rows: slice) -> Tensor:
-        zeros = self.features.new_zeros(rows.stop - rows.start, len(self.features))
-        zeros.diagonal(rows.start).fill_(math.inf)
-        return zeros
-
-    def _squares(self, column: int, rows: slice | Tensor) -> Tensor:
+    def _squares(self, column: int, rows: Tensor) -> Tensor:
         values = self.columns[column]
         return (values[rows, None] - values).square_()
 
-    def _count_agreeing(self, rows: slice, distances: Tensor, left: Tensor) -> Tensor:
+    def _count_agreeing(self, rows: Tensor, distances: Tensor, left: Tensor) -> Tensor:
         """Return, for each column in ``left``, the number of rows that agree with their nearest once it is added."""
-        own = self.labels[rows]
         known = min(NEAREST if len(self.chosen) < 4 else NEAREST_LATER, distances.shape[1] - 1)
         nearest, others = distances.topk(known + 1, largest=False)
         bound, nearest, others = nearest[:, known], nearest[:, :known], others[:, :known]
@@ -141,20 +131,16 @@ class _Search:
             columns = self.columns[left[start : start + step]]
             added = (columns[:, rows, None] - columns[:, others]).square_().add_(nearest)
             least = added.amin(2)
-            first = torch.where(added == least[:, :, None], others, len(self.features)).amin(2)
+            first = torch.where(added == least[:, :, None], others, len(self.labels)).amin(2)
             sure = least < bound
-            agreeing[start : start + step] = (sure & (self.labels[first] == own)).sum(1)
-            for number, doubtful in enumerate(~sure):
-                agreeing[start + number] += self._count_doubtful(
-                    int(left[start + number]), doubtful.nonzero()[:, 0], rows, distances
-                )
+            agreeing[start : start + step] = (sure & (self.labels[first] == self.labels[rows])).sum(1)
+            for number, doubtful in enumerate(~sure, start):
+                if doubtful.any():
+                    agreeing[number] += self._count_doubtful(int(left[number]), rows[doubtful], distances[doubtful])
         return agreeing
 
-    def _count_doubtful(self, column: int, doubtful: Tensor, rows: slice, distances: Tensor) -> Tensor:
+    def _count_doubtful(self, column: int, rows: Tensor, distances: Tensor) -> Tensor:
         """Return the number of agreeing rows among those that have to be compared with all samples."""
-        if len(doubtful) == 0:
-            return doubtful.new_zeros(())
-        samples = doubtful + rows.start
         # argmin returns the first of several minima; min with a dimension does not guarantee that.
-        first = self._squares(column, samples).add_(distances[doubtful]).argmin(1)
-        return (self.labels[first] == self.labels[samples]).sum()
+        first = self._squares(column, rows).add_(distances).argmin(1)
+        return (self.labels[first] == self.labels[rows]).sum()

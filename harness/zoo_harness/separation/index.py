@@ -100,14 +100,14 @@ def separation_index(
     0.8
     """
     agreement = agreement_with_neighbours(prepare_inputs(features, labels, memory_budget=memory_budget), 1)
-    n = len(agreement.same_label)
-    value = int(agreement.same_label.sum()) / n
+    hits, fewest, most = agreement.counts[:, :, 0].unbind(1)
+    value = int(hits.sum()) / len(hits)
     return SeparationIndex(
         value=value,
-        standard_error=math.sqrt(value * (1 - value) / n),
-        n=n,
+        standard_error=math.sqrt(value * (1 - value) / len(hits)),
+        n=len(hits),
         ties=agreement.ties,
-        tied_disagreements=agreement.tied["si"][0],
+        tied_disagreements=int((fewest != most).sum()),
         nearest=agreement.nearest[:, 0],
     )
 
@@ -172,7 +172,7 @@ def _single_score(key: str, order: int, inputs: ScoringInputs) -> Score:
 
 
 def _score(definition: ScoreDefinition, order: int, agreement: LabelAgreement, inputs: ScoringInputs) -> Score:
-    counts, max_count = definition.function(agreement.neighbourhood(order))
+    (counts, max_count), (fewest, _), (most, _) = map(definition.function, agreement.neighbourhoods(order))
     numbers = counts.to(torch.float64 if counts.is_floating_point() else torch.int64)
     classes, of_sample = inputs.classes
     sums = numbers.new_zeros(len(classes)).index_add_(0, of_sample, numbers).tolist()
@@ -184,7 +184,7 @@ def _score(definition: ScoreDefinition, order: int, agreement: LabelAgreement, i
         value=numbers.sum().item() / (max_count * len(numbers)),
         standard_error=standard_error,
         bootstrap_error=bootstrap_error,
-        tied=agreement.tied[definition.key][order - 1],
+        tied=int((fewest != most).sum()),
         per_class={label: total / (max_count * classes[label]) for label, total in zip(classes, sums, strict=True)},
         counts=counts,
         max_count=max_count,

@@ -1,15 +1,6 @@
-"""Which of the nearest neighbours of each sample have its label, and for how many samples a tie decides a score.
+"""How many of the nearest neighbours of each sample have its label, and how many could have it if a tie fell otherwise.
 
-Every score is a function of this table, so one search serves them all.
-
-In a tie, ``tied`` candidates lie at the distance of the last neighbour counted, and those of lowest index count. Let
-``inner`` neighbours be nearer, so that ``open_slots = order - inner`` are left. With another choice, the number of
-neighbours that have the sample's label could be anything
-
-    from  inner_same_label + max(0, open_slots - (tied - tied_same_label))
-    to    inner_same_label + min(open_slots, tied_same_label).
-
-A score of a sample depends on the tie if it differs between these two ends.
+Every score is a function of these numbers, so one search serves them all.
 """
 
 from __future__ import annotations
@@ -20,36 +11,37 @@ import torch
 from torch import Tensor
 
 from zoo_harness.separation.inputs import ScoringInputs
-from zoo_harness.separation.knn.exact_distances import chunk_rows
+from zoo_harness.separation.knn.exact_distances import by_parts, chunk_rows
 from zoo_harness.separation.knn.neighbours import Neighbours
 from zoo_harness.separation.knn.search import nearest_neighbours
-from zoo_harness.separation.scores import SCORES, Neighbourhood
+from zoo_harness.separation.scores import Neighbourhood
 
 
 @dataclass(frozen=True, eq=False)
 class LabelAgreement:
-    """The nearest neighbours of N samples and whether they have the sample's label.
+    """The nearest neighbours of N samples and how many of them have the sample's label.
 
-    ``nearest``: (N, order) int64, indices of the neighbours. ``same_label``: (N, order) bool. ``partners``: (N,), the
-    nearest sample of each sample; ``None`` if neighbours are references or class means. ``tied``: by key of a score,
-    the number of samples whose score depends on a tie, for each order from 1. ``ties``: number of samples that have
-    several neighbours at the smallest distance. ``duplicates``: number of samples at distance 0 from a neighbour;
-    ``duplicates_other_label``: number of those for which one such neighbour has another label. ``chance``: probability
-    that a random neighbour of a random sample has its label.
+    ``nearest``: (N, order) int64, indices of the neighbours. ``counts``: (N, 3, order) int32, for each order the number
+    of neighbours that have the sample's label: of those counted, and the fewest and the most for any choice among
+    equally distant ones. ``partners``: (N,), the nearest sample of each sample; ``None`` if neighbours are references
+    or class means. ``ties``: number of samples that have several neighbours at the smallest distance. ``duplicates``:
+    number of samples at distance 0 from a neighbour; ``duplicates_other_label``: number of those for which one such
+    neighbour has another label. ``chance``: probability that a random neighbour of a random sample has its label.
     """
 
     nearest: Tensor
-    same_label: Tensor
+    counts: Tensor
     partners: Tensor | None
-    tied: dict[str, list[int]]
     ties: int
     duplicates: int
     duplicates_other_label: int
     chance: float
 
-    def neighbourhood(self, order: int) -> Neighbourhood:
-        """Return the labels among the ``order`` nearest neighbours of each sample."""
-        return Neighbourhood(self.same_label[:, :order].sum(1, dtype=torch.int32), order, self.chance)
+    def neighbourhoods(self, order: int) -> tuple[Neighbourhood, ...]:
+        """Return the labels among the ``order`` nearest of each sample: as counted, the fewest and the most."""
+        # Copies: a view would keep the whole table as long as a score.
+        columns = (column.clone() for column in self.counts[:, :, order - 1].unbind(1))
+        return tuple(Neighbourhood(column, order, self.chance) for column in columns)
 
 
 def agreement_with_neighbours(inputs: ScoringInputs, order: int) -> LabelAgreement:
@@ -57,10 +49,8 @@ def agreement_with_neighbours(inputs: ScoringInputs, order: int) -> LabelAgreeme
 
     >>> from zoo_harness.separation.inputs import prepare_inputs
     >>> inputs = prepare_inputs(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0, 0, 1]))
-    >>> agreement_with_neighbours(inputs, 2).same_label
-    tensor([[ True, False],
-            [ True, False],
-            [False, False]])
+    >>> agreement_with_neighbours(inputs, 2).neighbourhoods(2)[0].same_label.tolist()
+    [1, 1, 0]
     """
     found = nearest_neighbours(
         inputs.features,
@@ -70,8 +60,7 @@ def agreement_with_neighbours(inputs: ScoringInputs, order: int) -> LabelAgreeme
         reference_labels=inputs.reference_labels,
         memory_budget=inputs.options.memory_budget,
     )
-    candidate_labels = inputs.labels if inputs.reference_labels is None else inputs.reference_labels
-    return _agreement("samples", found, inputs, candidate_labels, among_themselves=inputs.references is None)
+    return _agreement(found, inputs, inputs.reference_labels)
 
 
 def agreement_with_centres(inputs: ScoringInputs) -> LabelAgreement:
@@ -105,8 +94,7 @@ def agreement_with_centres(inputs: ScoringInputs) -> LabelAgreement:
         )
         for part, of_part in zip(inputs.features.split(step), inputs.labels.split(step), strict=True)
     ]
-    joined = Neighbours(*map(torch.cat, zip(*found, strict=True)))
-    return _agreement("centres", joined, inputs, names, among_themselves=False)
+    return _agreement(Neighbours(*map(torch.cat, zip(*found, strict=True))), inputs, names)
 
 
 def _typical_row(rows: Tensor, memory_budget: int) -> Tensor:
@@ -120,49 +108,39 @@ def _typical_row(rows: Tensor, memory_budget: int) -> Tensor:
     return some[(some - some.median(0).values).abs().amax(1).argmin()]
 
 
-def _agreement(
-    kind: str, found: Neighbours, inputs: ScoringInputs, candidate_labels: Tensor, *, among_themselves: bool
-) -> LabelAgreement:
+def _agreement(found: Neighbours, inputs: ScoringInputs, candidate_labels: Tensor | None) -> LabelAgreement:
+    """Count labels; ``candidate_labels``: of the neighbours, ``None`` if samples are neighbours of each other."""
     n, order = found.indices.shape
-    labels = inputs.labels
-    definitions = [each for each in SCORES if each.neighbours == kind]
-    chance = _chance(labels, candidate_labels, among_themselves=among_themselves)
-    same_label = torch.empty_like(found.indices, dtype=torch.bool)
-    decided = {each.key: labels.new_zeros(len(each.orders(order))) for each in definitions}
-    first = labels.new_zeros(3)
+    others = inputs.labels if candidate_labels is None else candidate_labels
+
+    def count(indices: Tensor, distances: Tensor, last_tied: Tensor, last_same: Tensor, labels: Tensor) -> Tensor:
+        same_label = torch.nn.functional.pad((others[indices] == labels[:, None]).cumsum(1), (1, 0))
+        nearer, through = (torch.searchsorted(distances, distances, right=right) for right in (False, True))
+        nearer_same = same_label.gather(1, nearer)
+        # At the last distance there may be more candidates than the neighbours found; at smaller ones there are not.
+        last = through == order
+        tied = torch.where(last, last_tied[:, None], through - nearer)
+        tied_same = torch.where(last, last_same[:, None], same_label.gather(1, through) - nearer_same)
+        # The tied candidates fill the places that nearer neighbours leave; each choice of them is possible.
+        places = torch.arange(1, order + 1, device=tied.device) - nearer
+        fewest = nearer_same + (places - (tied - tied_same)).clamp(min=0)
+        return torch.stack([same_label[:, 1:], fewest, nearer_same + torch.minimum(places, tied_same)], 1)
+
     step = max(1, inputs.options.memory_budget // (128 * order))
-    for start in range(0, n, step):
-        rows = slice(start, start + step)
-        same_label[rows] = candidate_labels[found.indices[rows]] == labels[rows, None]
-        tied, tied_same, fewest, most = _ties(found, same_label, rows)
-        for each in definitions:
-            for number in each.orders(order):
-                ends = (Neighbourhood(end[:, number - 1], number, chance) for end in (fewest, most))
-                one, other = (each.function(end)[0] for end in ends)
-                decided[each.key][number - 1] += (one != other).sum()
-        equal = found.squared_distances[rows, 0] == 0
-        first += torch.stack([tied[:, 0] > 1, equal, equal & (tied_same[:, 0] < tied[:, 0])]).sum(1)
-    partners = found.indices[:, 0] if among_themselves else None
-    tied_samples = {key: numbers.tolist() for key, numbers in decided.items()}
-    ties, duplicates, other_label = first.tolist()
-    return LabelAgreement(found.indices, same_label, partners, tied_samples, ties, duplicates, other_label, chance)
-
-
-def _ties(found: Neighbours, same_label: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return ``tied``, ``tied_same_label`` and both ends of the range (see the module), each (rows, order)."""
-    distances = found.squared_distances[rows].contiguous()
-    order = distances.shape[1]
-    inner = torch.searchsorted(distances, distances)
-    through = torch.searchsorted(distances, distances, right=True)
-    same_before = torch.nn.functional.pad(same_label[rows].cumsum(1), (1, 0))
-    inner_same = same_before.gather(1, inner)
-    # At the last distance there may be more candidates than the neighbours found; at smaller ones there are not.
-    last = through == order
-    tied = torch.where(last, found.last_tied[rows, None], through - inner)
-    tied_same = torch.where(last, found.last_tied_same_label[rows, None], same_before.gather(1, through) - inner_same)
-    open_slots = torch.arange(1, order + 1, device=tied.device) - inner
-    fewest = (open_slots - (tied - tied_same)).clamp(min=0)
-    return tied, tied_same, inner_same + fewest, inner_same + torch.minimum(open_slots, tied_same)
+    table = torch.empty(n, 3, order, dtype=torch.int32, device=found.indices.device)
+    counts = by_parts(count, step, table, *found, inputs.labels)
+    nearest = found.squared_distances[:, 0]
+    several = found.last_tied > 1 if order == 1 else nearest == found.squared_distances[:, 1]
+    other_label = (nearest == 0) & (counts[:, 1, 0] == 0)
+    return LabelAgreement(
+        nearest=found.indices,
+        counts=counts,
+        partners=found.indices[:, 0] if candidate_labels is None else None,
+        ties=int(several.sum()),
+        duplicates=int((nearest == 0).sum()),
+        duplicates_other_label=int(other_label.sum()),
+        chance=_chance(inputs.labels, others, among_themselves=candidate_labels is None),
+    )
 
 
 def _chance(labels: Tensor, candidate_labels: Tensor, *, among_themselves: bool) -> float:

@@ -51,9 +51,10 @@ class Score:
         >>> Score("soft SI", 2, 0.5, 0.1, 0.1, 0, {3: 0.5}, torch.empty(0)).to_dict()["per_class"]
         {'3': 0.5}
         """
-        plain = ("order", "value", "standard_error", "bootstrap_error", "tied")
-        per_class = {str(label): value for label, value in self.per_class.items()}
-        return {**{name: getattr(self, name) for name in plain}, "per_class": per_class}
+        return {
+            **_named(self, "order", "value", "standard_error", "bootstrap_error", "tied"),
+            "per_class": {str(label): value for label, value in self.per_class.items()},
+        }
 
     def __str__(self) -> str:
         return f"{self.value:.4f} ± {self.bootstrap_error:.4f}"
@@ -128,27 +129,46 @@ class Separation:
         tensor([ 1,  1, -2,  1])
         """
         # All of the r nearest agree up to this order and not beyond; the same holds for none.
-        levels = torch.zeros(self.n, dtype=torch.int64, device=self.nearest.device)
-        for order in range(1, self.order + 1):
-            levels += self.high[order].counts.to(torch.int64) - self.anti[order].counts.to(torch.int64)
-        return levels
+        agree, differ = (torch.stack([score.counts for score in of.values()]).sum(0) for of in (self.high, self.anti))
+        return agree - differ
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the values of single samples, for JSON; orders and labels become strings."""
-        plain = ("n", "references", "order", "metric", "normalize", "per_class", "seed")
-        counts = ("ties", "duplicates", "duplicates_unlike")
-        scores = {
+        scores: dict[str, Any] = {
             key: {str(r): score.to_dict() for r, score in by_order.items()} for key, by_order in self.scores.items()
         }
         return {
-            **{name: getattr(self, name) for name in plain},
+            **_named(self, "n", "references", "order", "metric", "normalize", "per_class", "seed"),
             "classes": {str(label): size for label, size in self.classes.items()},
             **{each.key: scores[each.key] if each.has_orders else scores[each.key]["1"] for each in SCORES},
-            **{name: getattr(self, name) for name in counts},
+            **_named(self, "ties", "duplicates", "duplicates_unlike"),
         }
 
     def __str__(self) -> str:
-        return _table(self)
+        """Return the samples compared, one line per order and per score without orders, and a note; no line end."""
+        headline, *others = SCORES
+        columns = [each for each in others if each.has_orders]
+        lines = [["order", *(each.title for each in columns), "decided by a tie"]]
+        for order in range(1, self.order + 1):
+            scores = [self.scores[each.key][order] for each in columns]
+            lines.append([str(order), *map(str, scores), f"{max(score.tied for score in scores):,}"])
+        for each in others:
+            if not each.has_orders:
+                score = self.score(each)
+                lines.append([each.heading, str(score), *[""] * (len(columns) - 1), f"{score.tied:,}"])
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+        against, candidate = "each other", "another sample"
+        if self.references is not None:
+            against, candidate = _count(self.references, "reference"), "a reference"
+        compared = f"{_count(self.n, 'sample')} of {_count(len(self.classes), 'class', 'classes')} against {against}"
+        scaled = f"{self.metric} distance{', z-scored' if self.normalize else ''}"
+        note = f"No sample equals {candidate}."
+        if self.duplicates:
+            other = f"{self.duplicates_unlike:,} of them one of another class"
+            note = f"{_count(self.duplicates, 'sample')} equal {candidate}, {other}."
+        first = f"{headline.title} {self.score(headline)}  ({compared}, {scaled})"
+        return "\n".join([first, "", *table, "", f"± is one bootstrap standard error. {note}"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,30 +189,8 @@ class SeparationIndex:
     nearest: Tensor
 
 
-def _table(result: Separation) -> str:
-    """Return the samples compared, one line per order and per score without orders, and a note; no line end."""
-    headline, *others = SCORES
-    columns = [each for each in others if each.has_orders]
-    lines = [["order", *(each.title for each in columns), "decided by a tie"]]
-    for order in range(1, result.order + 1):
-        scores = [result.scores[each.key][order] for each in columns]
-        lines.append([str(order), *map(str, scores), f"{max(score.tied for score in scores):,}"])
-    for each in others:
-        if not each.has_orders:
-            score = result.score(each)
-            lines.append([each.heading, str(score), *[""] * (len(columns) - 1), f"{score.tied:,}"])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    against = "each other" if result.references is None else _count(result.references, "reference")
-    samples, classes = _count(result.n, "sample"), _count(len(result.classes), "class", "classes")
-    compared = f"{samples} of {classes} against {against}, {result.metric} distance"
-    first = f"{headline.title} {result.score(headline)}  ({compared}{', z-scored' if result.normalize else ''})"
-    candidate = "another sample" if result.references is None else "a reference"
-    note = f"No sample equals {candidate}."
-    if result.duplicates:
-        other = f"{result.duplicates_unlike:,} of them one of another class"
-        note = f"{_count(result.duplicates, 'sample')} equal {candidate}, {other}."
-    return "\n".join([first, "", *table, "", f"± is one bootstrap standard error. {note}"])
+def _named(result: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(result, name) for name in names}
 
 
 def _count(number: int, singular: str, plural: str = "") -> str:

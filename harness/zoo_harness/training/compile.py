@@ -54,7 +54,7 @@ def _compiled_logits(tuned: TunedNetwork, partition: Partition | None) -> Logits
 
     def logits(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if partition is not None and suffix is not None:
-            inputs = tuple(part.restore(values) for part, values in zip(partition.kept, inputs, strict=True))
+            inputs = partition.restored(inputs)
         for tensor in inputs:
             torch._dynamo.maybe_mark_dynamic(tensor, 0)  # the last batch of an epoch is smaller
         found = module(*inputs)

@@ -7,7 +7,7 @@ the frozen part. No step waits for the device: losses and counts stay there, and
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -84,15 +84,15 @@ class Trainer:
             self.on_epoch(record, result)
 
     def _patience_is_over(self) -> bool:
-        progress, patience = self.state.progress, self.training.patience
-        best = progress.best
-        return patience is not None and best is not None and progress.epoch - best.epoch >= patience
+        best, patience = self.state.progress.best, self.training.patience
+        return patience is not None and best is not None and self.state.progress.epoch - best.epoch >= patience
 
     def _train(self, epoch: int) -> tuple[float, float]:
         trainable, compute, count = self.trainable, self.compute, len(self.trainable.train)
         trainable.tuned.train()
         # Dropout draws the same numbers whatever was drawn before, and other numbers in each process.
-        torch.manual_seed(_mix(compute.seed, epoch, compute.processes.rank))
+        entropy = (compute.seed, epoch, compute.processes.rank) if compute.processes.rank else (compute.seed, epoch)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
         plan = list(batches(count, self.training.batch_size, compute.seed, epoch))
         losses = torch.zeros(len(plan), dtype=torch.float64, device=compute.device)
         correct = torch.zeros((), dtype=torch.int64, device=compute.device)
@@ -156,9 +156,30 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return max(1, whole + (rest > 1)) if count else 0
 
 
-def _mix(seed: int, epoch: int, rank: int) -> int:
-    entropy = (seed, epoch, rank) if rank else (seed, epoch)
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+def divergence(history: Sequence[EpochRecord], guessing: float) -> str | None:
+    """Describe a training whose last epoch is far worse than guessing, whose loss is ``guessing``; else ``None``.
+
+    Far worse is a training loss of five times that of guessing, or above it and three times that of the first epoch; or
+    an evaluation loss of a hundred times that of guessing, which a network that only overfits does not reach.
+
+    >>> last = EpochRecord.model_construct(epoch=2, train_loss=1e16, evaluation_loss=2)
+    >>> divergence([last], 2.3)
+    'the training diverged: the training loss of epoch 2 is 1e+16; guessing has 2.3; try a lower --learning-rate'
+    >>> divergence([], 2.3) is None
+    True
+    """
+    if not history:
+        return None
+    first, last = history[0], history[-1]
+    faults = []
+    if last.train_loss > 5 * guessing or last.train_loss > max(guessing, 3 * first.train_loss):
+        faults.append(("training", last.train_loss))
+    if last.evaluation_loss > 100 * guessing:
+        faults.append(("evaluation", last.evaluation_loss))
+    if not faults:
+        return None
+    losses = ", ".join(f"the {name} loss of epoch {last.epoch} is {loss:.3g}" for name, loss in faults)
+    return f"the training diverged: {losses}; guessing has {guessing:.2g}; try a lower --learning-rate"
 
 
 def _check_finite(losses: Tensor, epoch: int) -> None:

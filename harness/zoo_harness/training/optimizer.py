@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +24,10 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
     """
     trained = list(parameters)
     fused = all(parameter.device.type == "cuda" for parameter in trained)
-    common = {"lr": training.learning_rate, "weight_decay": training.weight_decay, "fused": fused}
-    match training.optimizer:
-        case "adam":
-            return torch.optim.Adam(trained, **common)  # type: ignore[arg-type]
-        case "adamw":
-            return torch.optim.AdamW(trained, **common)  # type: ignore[arg-type]
-        case "sgd":
-            return torch.optim.SGD(trained, momentum=training.momentum, nesterov=training.nesterov, **common)  # type: ignore[arg-type]
+    common: dict[str, Any] = {"lr": training.learning_rate, "weight_decay": training.weight_decay, "fused": fused}
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(trained, momentum=training.momentum, nesterov=training.nesterov, **common)
+    return (torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam)(trained, **common)
 
 
 def learning_rate(training: Training, step: int, steps_per_epoch: int) -> float:
@@ -43,18 +40,13 @@ def learning_rate(training: Training, step: int, steps_per_epoch: int) -> float:
     warmup = training.warmup_epochs * steps_per_epoch
     if step < warmup:
         return training.learning_rate * min(1.0, (step + 1) / warmup)
-    return training.learning_rate * _share(training, step, steps_per_epoch, warmup)
-
-
-def _share(training: Training, step: int, steps_per_epoch: int, warmup: float) -> float:
-    match training.schedule:
-        case "constant":
-            return 1.0
-        case "multistep":
-            return training.decay ** sum(step >= epoch * steps_per_epoch for epoch in training.milestones)
-        case "cosine":
-            rest = training.epochs * steps_per_epoch - warmup
-            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / rest))
+    share = 1.0
+    if training.schedule == "multistep":
+        share = training.decay ** sum(step >= epoch * steps_per_epoch for epoch in training.milestones)
+    elif training.schedule == "cosine":
+        rest = training.epochs * steps_per_epoch - warmup
+        share = 0.5 * (1 + math.cos(math.pi * (step - warmup) / rest))
+    return training.learning_rate * share
 
 
 class TrainingLoss:
@@ -76,7 +68,7 @@ class TrainingLoss:
 
     def __call__(self, logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:
         """Return the loss of logits (B, classes), one tensor a head, for labels (B,)."""
-        if self._weights is not None and self._weights.device != labels.device:
+        if self._weights is not None:
             self._weights = self._weights.to(labels.device)
         return torch.stack([self._of_head(part, labels) for part in logits]).sum()
 

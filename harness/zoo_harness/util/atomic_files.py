@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from zoo.errors import ZooError
+from zoo_harness.util.text import encodable
 
 
 @contextmanager
@@ -40,8 +41,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, all or nothing."""
-    write_bytes(path, text.encode())
+    """Write ``text`` as UTF-8, all or nothing; bytes of paths that are not UTF-8 are escaped."""
+    write_bytes(path, encodable(text).encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from typing import Any
 
 from zoo.errors import DeclarationError, shortened
@@ -13,15 +13,12 @@ def load_function(path: str, what: str) -> Any:
 
     Raises :class:`~zoo.errors.DeclarationError` if it cannot be imported or called.
     """
-    module_name, _, function_name = path.partition(":")
+    named = f"{what} {shortened(path)}"
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise DeclarationError(
-            f"{what} {shortened(path)} cannot be imported: {error}", code="import-failed", path=path
-        ) from error
+        function = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise DeclarationError(f"{named} cannot be imported: {error}", code="import-failed", path=path) from error
     if not callable(function):
-        raise DeclarationError(
-            f"{what} {shortened(path)} is not callable: {type(function).__name__}", code="not-callable", path=path
-        )
+        message = f"{named} is not callable: {type(function).__name__}"
+        raise DeclarationError(message, code="not-callable", path=path)
     return function

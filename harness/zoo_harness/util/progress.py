@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Progress(Protocol):
@@ -16,10 +16,9 @@ class Progress(Protocol):
 
 
 class Silence:
-    """Ignore all progress."""
+    """Ignore all progress, and everything else that a :class:`~zoo.Reporter` receives."""
 
-    def stage(self, name: str, images: int) -> None:
-        """Do nothing."""
+    def _ignore(self, *_given: Any, **_named: Any) -> None:
+        pass
 
-    def advance(self, images: int) -> None:
-        """Do nothing."""
+    stage = advance = log = warn = on_epoch = _ignore

@@ -17,15 +17,16 @@ class Terminated(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def raise_on_sigterm() -> Iterator[None]:
-    """Have SIGTERM raise :class:`Terminated` in the body, unless the process ignores SIGTERM.
+    """Have SIGTERM raise :class:`Terminated` in the body, unless the process ignores SIGTERM."""
 
-    >>> with raise_on_sigterm():
-    ...     "ends in order"
-    'ends in order'
-    """
-    ignored = signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
-    with _handling(_terminate, *(() if ignored else (signal.SIGTERM,))):
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        raise Terminated
+
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
         yield
+    else:
+        with _handling(terminate, signal.SIGTERM):
+            yield
 
 
 @contextlib.contextmanager
@@ -46,18 +47,11 @@ def defer_signals() -> Iterator[None]:
 @contextlib.contextmanager
 def _handling(handler: Callable[[int, FrameType | None], None], *signals: signal.Signals) -> Iterator[None]:
     """Install a handler while the body runs; do nothing outside the main thread, which alone receives signals."""
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        # A handler that Python did not install reads as None and could not be restored.
-        before = {number: former for number in signals if (former := signal.getsignal(number)) is not None}
-    for number in before:
-        signal.signal(number, handler)
-    try:
+    with contextlib.ExitStack() as formers:
+        if threading.current_thread() is threading.main_thread():
+            for number in signals:
+                # A handler that Python did not install reads as None and could not be restored.
+                if (former := signal.getsignal(number)) is not None:
+                    formers.callback(signal.signal, number, former)
+                    signal.signal(number, handler)
         yield
-    finally:
-        for number, former in before.items():
-            signal.signal(number, former)
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise Terminated

@@ -7,7 +7,7 @@ import unicodedata
 
 _BIDI_OVERRIDES = "\u202a-\u202e\u2066-\u2069"
 # Control characters (escape sequences begin with one), separators of lines, changes of the writing direction, and
-# halves of characters, which no terminal can be sent.
+# lone surrogates, which no terminal can be sent.
 _UNSAFE = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f{_BIDI_OVERRIDES}\ud800-\udfff]")
 
 
@@ -17,25 +17,27 @@ def one_line(value: object) -> str:
     >>> one_line("T-shirt\n---\n top\x1b")
     'T-shirt --- top'
     """
-    return " ".join(_UNSAFE.sub(" ", str(value)).split())
-
-
-def printable(text: str) -> str:
-    r"""Replace the same characters in a text of several lines by one space each; its line breaks and tabs stay.
-
-    >>> printable("a\x1b[2Jb\n\tc\u202e")
-    'a [2Jb\n\tc '
-    """
-    return _UNSAFE.sub(lambda found: found[0] if found[0] in "\n\t" else " ", text)
+    return " ".join(_UNSAFE.sub(" ", encodable(str(value))).split())
 
 
 def escaped(text: str) -> str:
-    r"""Write the same characters as JSON's escapes, line breaks and tabs excepted; for text that is JSON.
+    r"""Escape what changes the output itself, as JSON does; line breaks and tabs stay.
 
-    >>> escaped('["\x9b\u202e"]')
-    '["\\u009b\\u202e"]'
+    That are control characters, changes of the writing direction, and bytes of paths that are not UTF-8.
+
+    >>> escaped("a\x1b[31mb")
+    'a\\u001b[31mb'
     """
     return _UNSAFE.sub(lambda found: found[0] if found[0] in "\n\t" else f"\\u{ord(found[0]):04x}", text)
+
+
+def encodable(text: str) -> str:
+    r"""Escape the bytes of a path that are not UTF-8, which Python holds as lone surrogates.
+
+    >>> print(encodable("caf\udce9"))
+    caf\udce9
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def breaks_line(char: str) -> bool:
@@ -43,4 +45,4 @@ def breaks_line(char: str) -> bool:
 
     Joiners and marks of direction do not count: names in many scripts need them.
     """
-    return unicodedata.category(char) in ("Cc", "Zl", "Zp", "Cs") or bool(re.match(f"[{_BIDI_OVERRIDES}]", char))
+    return unicodedata.category(char) in ("Cc", "Zl", "Zp") or bool(re.match(f"[{_BIDI_OVERRIDES}]", char))

@@ -15,10 +15,10 @@ import pytest
 from zoo import Preprocessing, ZooError
 from zoo_harness.cli.main import run
 from zoo_harness.frozen.cache.chunk_files import ChunkFiles
-from zoo_harness.frozen.cache.key import CachedTensor, CacheKey, EntryRecord, EntryTitle
+from zoo_harness.frozen.cache.key import CacheKey, EntryRecord, EntryTitle, TensorSpec
 
 ZOO = str(Path(sys.executable).with_name("zoo"))
-KEPT = CachedTensor(name="block", shape=(1024,), dtype="float32")
+KEPT = TensorSpec(name="block", shape=(1024,), dtype="float32", order=(0, 1))
 
 
 def record_of(backbone: str, **changes: object) -> EntryRecord:
@@ -42,7 +42,7 @@ def keep(folder: Path, record: EntryRecord, images: int, days_ago: float = 0) ->
     assert files.acquire_write_lock()
     for number, start in enumerate(range(0, images, 512)):
         rows = bytearray(4096 * min(512, images - start))
-        files.write(number, [memoryview(rows)])
+        files.write(number, memoryview(rows))
     files.close()
     used = time.time() - days_ago * 24 * 3600
     os.utime(folder / record.digest / "store.json", (used, used))

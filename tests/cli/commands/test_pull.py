@@ -49,6 +49,7 @@ def test_a_folder_is_what_was_published_byte_for_byte(
     assert f"zoo predict {to} IMAGE..." in captured.out
     assert "digest, names, types and shapes of all tensors are those of its record" in captured.err
     assert zoo.load(to).classes == zoo.load("ada/pets").classes
+    assert zoo.pull("ada/pets", tmp_path / "again").commit == commit
     assert hub.leaks() == []
 
 

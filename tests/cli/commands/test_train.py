@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import time
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +38,8 @@ from zoo_harness.training.optimizer import learning_rate
 from zoo_harness.util.digests import sha256_of
 from zoo_harness.util.progress import Silence
 
-ZOO = str(Path(sys.executable).with_name("zoo"))
+from ...runs.conftest import InterruptingReporter
+
 SETTINGS = ("--limit", "20", "--epochs", "3", "--batch-size", "10", "--learning-rate", "0.01", "--seed", "3")
 TRAIN = ("train", "resnet18_cifar", "--dataset", "digits", *SETTINGS)
 REGISTRY = zoo.load_registry()
@@ -48,11 +47,12 @@ REGISTRY = zoo.load_registry()
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nobody disturbs, in a process of its own: the number of threads may bear on the last bits."""
+    """A run that nobody disturbs, with what it prints."""
     out = tmp_path_factory.mktemp("straight") / "run"
-    done = subprocess.run([ZOO, *TRAIN, "--out", str(out)], check=True, capture_output=True, text=True)
-    (out / "printed").write_text(done.stdout)
-    (out / "told").write_text(done.stderr)
+    with redirect_stdout(StringIO()) as printed, redirect_stderr(StringIO()) as told:
+        assert run([*TRAIN, "--out", str(out)]) == 0
+    (out / "printed").write_text(printed.getvalue())
+    (out / "told").write_text(told.getvalue())
     return out
 
 
@@ -142,18 +142,13 @@ def test_a_finished_run_is_not_resumed(straight: Path, capsys: pytest.CaptureFix
     assert "the run is finished" in capsys.readouterr().err
 
 
-def test_killed_it_ends_with_the_same_checkpoint(straight: Path, tmp_path: Path) -> None:
+def test_interrupted_it_ends_with_the_same_checkpoint(straight: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = subprocess.Popen([ZOO, *TRAIN, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not ((out / "history.jsonl").is_file() and (out / "history.jsonl").stat().st_size):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
+    settings = {"limit": 20, "epochs": 3, "batch_size": 10, "learning_rate": 0.01, "seed": 3}
+    with pytest.raises(KeyboardInterrupt):
+        zoo.train("resnet18_cifar", "digits", out=out, progress=InterruptingReporter(epoch=1), **settings)
     assert read_run(out).results.test_accuracy is None
-    subprocess.run([ZOO, "train", "--resume", str(out), "--quiet"], check=True, capture_output=True)
+    assert run(["train", "--resume", str(out), "--quiet"]) == 0
     assert sha256_of(out / "model.safetensors") == sha256_of(straight / "model.safetensors")
     assert read_run(out).results.test_loss == read_run(straight).results.test_loss
     assert [line.train_loss for line in history(out)] == [line.train_loss for line in history(straight)]
@@ -206,7 +201,7 @@ def test_the_test_split_is_looked_at_when_all_else_is_done(tmp_path: Path) -> No
     Watched.looks.clear()
     seen = replace(data, **{name: watched(getattr(data, name), name) for name in ("train", "evaluation", "test")})
     directory = claim_directory(tmp_path / "run", "net", "digits")
-    execute_run(replace(planned, data=seen), RunWriter(directory.path), CachePolicy(), LoggingReporter())
+    execute_run(replace(planned, data=seen), RunWriter(directory), CachePolicy(), LoggingReporter())
     names = [name for name, _indices in Watched.looks]
     first = names.index("test")
     assert {"train", "evaluation", "train as raw pixels"} <= set(names[:first])

@@ -13,17 +13,17 @@ from torch import Tensor
 
 from zoo import Preprocessing
 from zoo_harness.frozen.cache.activation_cache import ActivationCache
-from zoo_harness.frozen.cache.key import CachedTensor, CacheKey, EntryRecord, EntryTitle
+from zoo_harness.frozen.cache.key import CacheKey, EntryRecord, EntryTitle, TensorSpec
 from zoo_harness.frozen.cache.placement import CachePolicy
 
 IMAGES = 1300  # three chunks, the last one shorter
 WIDTH = 16
 ROW_BYTES = 4 * WIDTH
 TITLE = EntryTitle(backbone="tiny", dataset="made up", split="train")
-KEPT = CachedTensor(name="block", shape=(WIDTH,), dtype="float32")
+KEPT = TensorSpec(name="block", shape=(WIDTH,), dtype="float32", order=(0, 1))
 
 
-def key_of(*kept: CachedTensor, images: int = IMAGES, **changes: Any) -> CacheKey:
+def key_of(*kept: TensorSpec, images: int = IMAGES, **changes: Any) -> CacheKey:
     given = {
         "network": "test_resnet",
         "weights": "a" * 64,

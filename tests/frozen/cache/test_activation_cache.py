@@ -20,9 +20,9 @@ from zoo import Backbone, ZooError
 from zoo_harness.frozen.cache import activation_cache
 from zoo_harness.frozen.cache.activation_cache import ActivationCache
 from zoo_harness.frozen.cache.entries import entries
-from zoo_harness.frozen.cache.key import CachedTensor
+from zoo_harness.frozen.cache.key import TensorSpec
 from zoo_harness.frozen.cache.placement import CachePolicy
-from zoo_harness.frozen.cache.rows import cached_tensor
+from zoo_harness.frozen.cache.rows import spec_of
 from zoo_harness.models.build import build_network
 
 from .caches import (
@@ -54,8 +54,8 @@ def test_outputs_are_the_same_bits_in_every_dtype_and_place_and_in_the_next_run(
     dtypes = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
     tensors = [some_values(dtype, 3, 2) for dtype in dtypes] + [some_values(torch.float32)]
     tensors.append(some_values(torch.float32, 3, 5, 4).contiguous(memory_format=torch.channels_last))
-    kept = [cached_tensor(f"{place}", tensor) for place, tensor in enumerate(tensors)]
-    kept += [cached_tensor(stored, tensors[1], stored) for stored in ("float16", "bfloat16")]
+    kept = [spec_of(f"{place}", tensor) for place, tensor in enumerate(tensors)]
+    kept += [kept[1].model_copy(update={"stored": stored}) for stored in ("float16", "bfloat16")]
     tensors += [tensors[1]] * 2
     expected = [tensor.to(getattr(torch, spec.stored_dtype)) for tensor, spec in zip(tensors, kept, strict=True)]
     indices = torch.tensor([39, 0, 7, 8, 7, 12])
@@ -94,7 +94,7 @@ def test_a_real_networks_outputs_of_two_layers(tmp_path: Path, tiny_resnet: Back
             values = network.get_submodule(name)(values)
         return values, network.get_submodule("layer1")(values)
 
-    kept = [cached_tensor(name, tensor) for name, tensor in zip(("stem", "layer1"), prefix(0, 2), strict=True)]
+    kept = [spec_of(name, tensor) for name, tensor in zip(("stem", "layer1"), prefix(0, 2), strict=True)]
     with opened(tmp_path, key=key_of(*kept, images=6)) as cache:
         fill(cache, prefix, 2)
         read = cache.read([4, 5])
@@ -398,7 +398,7 @@ def test_a_disk_that_fills_up_during_the_pass(tmp_path: Path, cache: str) -> Non
         assert "File too large; try zoo cache clear" in str(error)
     elif cache == "auto":
         (line,) = said
-        assert "are not cached, so every epoch runs the whole network: files: " in line
+        assert "are not cached, so every epoch runs the whole network: host memory: " in line
         assert line.endswith("File too large")
     else:
         assert said == ["outputs of the frozen part are not all saved for later runs: File too large"]
@@ -458,7 +458,7 @@ for _run in range(2):
 
 
 def test_outputs_on_the_disk_take_the_memory_of_two_chunks(tmp_path: Path) -> None:
-    key = key_of(CachedTensor(name="block", shape=(64, 1024), dtype="float32"), images=512)
+    key = key_of(TensorSpec(name="block", shape=(64, 1024), dtype="float32", order=(0, 1, 2)), images=512)
     assert key.bytes == 128 * 2**20
     names = {"folder": tmp_path, "key": key.model_dump_json()}
     process = multiprocessing.get_context("forkserver").Process(target=exec, args=(MEMORY, names))

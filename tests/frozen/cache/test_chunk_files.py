@@ -12,13 +12,19 @@ import pytest
 
 from zoo import ZooError
 from zoo_harness.frozen.cache.chunk_files import ChunkFiles, stored_chunks
-from zoo_harness.frozen.cache.key import CachedTensor, EntryRecord
+from zoo_harness.frozen.cache.key import EntryRecord, TensorSpec
 from zoo_harness.util.file_lock import FileLock
 
 from .caches import ROW_BYTES, TITLE, chunk_file, digest_of, key_of, opened, outputs
 
-KEY = key_of(*(CachedTensor(name=f"{width}", shape=(width,), dtype="uint8") for width in (3, 2**13)), images=600)
-ROWS = [np.random.default_rng(0).integers(0, 256, (600, *spec.shape), np.uint8) for spec in KEY.kept]
+SIZES = (3, 2**13)
+KEY = key_of(*(TensorSpec(name=f"{n}", shape=(n,), dtype="uint8", order=(0, 1)) for n in SIZES), images=600)
+ROWS = np.random.default_rng(0).integers(0, 256, (600, KEY.row_bytes), np.uint8)
+
+
+def test_every_tensor_of_a_row_begins_where_any_dtype_may() -> None:
+    assert KEY.columns == [slice(0, 8), slice(8, 8 + 2**13)]
+    assert KEY.row_bytes == 8 + 2**13
 
 
 @pytest.fixture
@@ -28,19 +34,19 @@ def files(tmp_path: Path) -> ChunkFiles:
     assert files.acquire_write_lock()
     for number in (0, 1):
         chunk = KEY.chunk(number)
-        files.write(number, [memoryview(rows[chunk.start : chunk.stop]).cast("B") for rows in ROWS])
+        files.write(number, memoryview(ROWS[chunk.start : chunk.stop]).cast("B"))
     return files
 
 
 def test_chunks_are_read_whole_and_row_by_row(files: ChunkFiles) -> None:
     assert stored_chunks(files.folder, KEY) == [0, 1]
-    read = [np.empty_like(rows[512:]) for rows in ROWS]
-    assert files.read(1, [memoryview(rows).cast("B") for rows in read])
-    assert all(np.array_equal(rows[512:], part) for rows, part in zip(ROWS, read, strict=True))
+    read = np.empty_like(ROWS[512:])
+    assert files.read(1, memoryview(read).cast("B"))
+    assert np.array_equal(ROWS[512:], read)
     wanted = np.array([599, 0, 511, 512, 511])
-    gathered = [np.empty_like(rows[:5]) for rows in ROWS]
-    files.gather(wanted, [memoryview(rows).cast("B") for rows in gathered])
-    assert all(np.array_equal(rows[wanted], part) for rows, part in zip(ROWS, gathered, strict=True))
+    gathered = [np.empty((5, column.stop - column.start), np.uint8) for column in KEY.columns]
+    files.gather(wanted, [memoryview(part).cast("B") for part in gathered])
+    assert np.array_equal(ROWS[wanted], np.concatenate(gathered, 1))
     assert sorted(path.name for path in files.folder.iterdir()) == [
         "000000.chunk", "000001.chunk", "store.json", "use", "write",
     ]  # fmt: skip
@@ -54,7 +60,7 @@ def test_damage_is_found_by_a_check_and_by_a_read(files: ChunkFiles) -> None:
     for damaged in (flipped, content[:-1], content[:1000], b"", content + b"x", bytes(len(content)), None):
         path.write_bytes(damaged) if damaged is not None else path.unlink()
         assert not files.read(0)
-        assert not files.read(0, [memoryview(bytearray(512 * width)) for width in (3, 2**13)])
+        assert not files.read(0, memoryview(bytearray(512 * KEY.row_bytes)))
         assert files.read(1)
 
 

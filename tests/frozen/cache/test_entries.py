@@ -72,7 +72,7 @@ def test_entries_of_another_format_or_software_are_left_alone_and_listed(written
     older, software = written / ("0" * 32), key_of(software={"torch": "1.0"})
     (written / digest_of()).rename(older)
     record = older / "store.json"
-    record.write_text(record.read_text().replace("blockzoo features 3", "blockzoo features 1"))
+    record.write_text(record.read_text().replace("blockzoo features 4", "blockzoo features 1"))
     (older / "0.rows").write_bytes(bytes(1000))
     (older / "journal").write_text("0 00000000\n")
     with opened(written, key=software) as cache:

@@ -41,7 +41,7 @@ def test_the_split_and_the_format_change_the_digest_and_names_do_not(monkeypatch
     before = digest_of()
     assert digest_of(title=TITLE.model_copy(update={"backbone": "other", "dataset": "renamed"})) == before
     assert digest_of(title=TITLE.model_copy(update={"split": "test"})) != before
-    monkeypatch.setattr("zoo_harness.frozen.cache.key.FORMAT", "blockzoo features 4")
+    monkeypatch.setattr("zoo_harness.frozen.cache.key.FORMAT", "blockzoo features 5")
     assert digest_of() != before
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zoo import ZooError
-from zoo_harness.frozen.cache.rows import as_rows, bytes_of, from_rows
+from zoo_harness.frozen.cache.rows import as_rows, bytes_of, from_rows, restore, spec_of
 
 from .caches import KEPT, WIDTH
 
@@ -28,7 +28,16 @@ def test_tensors_that_are_not_the_described_ones() -> None:
             as_rows(KEPT, given)
 
 
-def test_bytes_are_those_of_the_rows_in_order() -> None:
-    rows = torch.arange(12, dtype=torch.int16).view(3, 4)
-    assert bytes_of(rows[1:]).tobytes() == rows[1:].numpy().tobytes()
-    assert bytes_of(rows[:, ::2]).tobytes() == rows[:, ::2].contiguous().numpy().tobytes()
+def test_bytes_are_those_of_the_values_image_by_image() -> None:
+    rows = as_rows(KEPT, torch.arange(3.0 * WIDTH).view(3, WIDTH))
+    assert bytes_of(rows[1:]).tobytes() == torch.arange(float(WIDTH), 3 * WIDTH).numpy().tobytes()
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1), (3, 0, 1, 2)])
+def test_the_layout_in_memory_comes_back(order: tuple[int, ...]) -> None:
+    given = torch.rand(2, 3, 4, 5).permute(order).contiguous().permute([order.index(place) for place in range(4)])
+    spec = spec_of("block", given)
+    assert (spec.order, spec.shape) == (order, (3, 4, 5))
+    read = from_rows(spec, as_rows(spec, given))
+    assert torch.equal(read, given)
+    assert restore(spec, read).stride() == restore(spec, given.contiguous()).stride() == given.stride()

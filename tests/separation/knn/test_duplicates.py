@@ -30,7 +30,7 @@ def test_groups_are_the_equal_rows(references):
     features = rng.integers(-2, 3, (200, 3)).astype(np.float32)
     labels = 10 * rng.integers(0, 4, 200)
     given = torch.from_numpy(features).to(DEVICE)
-    groups = Groups(Rows.of(given, 2**20), torch.from_numpy(labels).to(DEVICE), references)
+    groups = Groups(Rows(given, 2**20), torch.from_numpy(labels).to(DEVICE), references)
     rows_of = defaultdict(list)
     for row, values in enumerate(map(tuple, features.tolist())):
         rows_of[values].append(row)
@@ -45,7 +45,7 @@ def test_groups_are_the_equal_rows(references):
         assert groups.members[begin : begin + size].tolist() == members
         label_counts = Counter(labels[members].tolist())
         every_label = torch.arange(len(names), device=DEVICE)
-        counted = groups.count_label(torch.full_like(every_label, group), every_label)
+        counted = groups.member_labels.rows(torch.full_like(every_label, group), every_label)
         assert counted.tolist() == [label_counts[name] for name in names]
         asked = {names.index(labels[row]) for row in rows if row in queries}
         pairs, entry = groups.query_labels.expand(torch.tensor([group], device=DEVICE))
@@ -55,5 +55,5 @@ def test_groups_are_the_equal_rows(references):
 
 
 def test_minus_zero_and_zero_are_equal_rows():
-    groups = Groups(Rows.of(torch.tensor([[0.0], [-0.0], [1.0]]), 2**20), torch.tensor([0, 0, 0]), None)
+    groups = Groups(Rows(torch.tensor([[0.0], [-0.0], [1.0]]), 2**20), torch.tensor([0, 0, 0]), None)
     assert groups.of_row[0] == groups.of_row[1] != groups.of_row[2]

@@ -32,14 +32,15 @@ def test_distances_are_the_sum_by_halves_bit_for_bit(dtype, width):
     values = features.double().tolist()
     expected = [by_halves(values[i], values[j]) for i, j in zip(left.tolist(), right.tolist(), strict=True)]
     for given, step in ((on_device, 1), (on_device, 100), (wide, 5)):
-        rows = Rows(given, Rows.of(given, 2**20).exponent, step)
+        rows = Rows(given, 2**20)
+        rows.step = step
         found = rows.squared_distances(left.to(DEVICE), right.to(DEVICE))
         assert [math.ldexp(value, -2 * rows.exponent) for value in found.tolist()] == expected
 
 
 @pytest.mark.parametrize("largest", [2.0**-1074, 1e-300, 1.0, 1e300])
 def test_the_scale_keeps_squares_in_range(largest):
-    rows = Rows.of(torch.tensor([[largest], [-largest]], dtype=torch.float64), 2**20)
+    rows = Rows(torch.tensor([[largest], [-largest]], dtype=torch.float64), 2**20)
     (squared,) = rows.squared_distances(torch.tensor([0]), torch.tensor([1])).tolist()
     assert 0 < squared < math.inf
     assert math.frexp(squared)[0] == math.frexp(math.frexp(largest)[0] ** 2)[0]

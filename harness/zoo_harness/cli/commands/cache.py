@@ -19,9 +19,7 @@ _DAY = 24 * 60 * 60
 _SHOWN = 12  # digits of a key
 
 cache = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="List or clear the cached outputs of frozen layers.",
+    no_args_is_help=True, rich_markup_mode=None, help="List or clear the cached outputs of frozen layers."
 )
 
 

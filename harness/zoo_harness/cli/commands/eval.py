@@ -22,12 +22,7 @@ Name = Annotated[
 
 
 def _eval(
-    name: Name = None,
-    dataset: DatasetName = None,
-    *,
-    given: Given,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    name: Name = None, dataset: DatasetName = None, *, given: Given, as_json: AsJson = False, quiet: Quiet = False
 ) -> None:
     """Fine-tune one block of a backbone on a data set, score it, and write checkpoint, card and plots.
 

@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from zoo_harness.cli.options import AsJson, Debug, Quiet
-from zoo_harness.cli.output import print_json, print_lines, tell
+from zoo_harness.cli.output import print_json, print_lines
+from zoo_harness.cli.run_output import display_for
 
 
-def pull(
+def pull_command(
     repository: Annotated[
         str, typer.Argument(metavar="OWNER/NAME[@REV]", help="A repository of the Hub that zoo publish made.")
     ],
@@ -24,15 +25,14 @@ def pull(
     _debug: Debug = False,
 ) -> None:
     """Fetch a published checkpoint, verify all of it, and say what it is and how to use it."""
-    from zoo_harness.hub.locate import pull_checkpoint
-
-    record, place = pull_checkpoint(repository, to, (lambda _line: None) if quiet or as_json else tell)
-
+    from zoo_harness.api import pull
     from zoo_harness.hub.summary import summary, summary_lines
 
+    with display_for(quiet=quiet or as_json) as display:
+        run = pull(repository, to, progress=False if quiet or as_json else display)
     if as_json:
-        print_json(summary(record, place))
+        print_json(summary(run.record, run.directory, repository, run.commit))
     elif quiet:
-        print_lines(str(place.path))
+        print_lines(str(run.directory))
     else:
-        print_lines(*summary_lines(record, place))
+        print_lines(*summary_lines(run.record, run.directory, repository, run.commit))

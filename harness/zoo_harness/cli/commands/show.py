@@ -31,13 +31,12 @@ def show(
     backbone.tuning(recipe)
     check_classes(classes)
 
-    # These import torch, which takes seconds; everything above is checked without it.
+    from zoo_harness.cli.catalogue import read_description
     from zoo_harness.models.weight_source import find_local
-    from zoo_harness.reports.backbone_summary import describe_backbone
 
     local = find_local(backbone)
-    description = {**describe_backbone(backbone, recipe, classes), "weights_file": str(local) if local else None}
-    if partition:
+    description = {**read_description(backbone, recipe, classes), "weights_file": str(local) if local else None}
+    if partition:  # which imports torch, and that takes seconds
         from zoo_harness.frozen.partition.summary import describe_partition
 
         description["partition"] = describe_partition(backbone, recipe, classes)

@@ -25,13 +25,14 @@ from zoo_harness.frozen.cache.chunk_files import RETRY_SECONDS, ChunkFiles, stor
 from zoo_harness.frozen.cache.entries import make_room
 from zoo_harness.frozen.cache.key import CacheKey, EntryRecord, EntryTitle
 from zoo_harness.frozen.cache.placement import ADVICE, NAMES, CachePolicy, Place
-from zoo_harness.frozen.cache.rows import as_rows, bytes_of, empty_rows, from_rows
+from zoo_harness.frozen.cache.rows import as_rows, bytes_of, from_rows
 from zoo_harness.util.byte_sizes import bytes_in_words
 from zoo_harness.util.progress import Progress, Silence
 
 Indices = Tensor | NDArray[np.int64] | Sequence[int]
 _READERS = 4
 _CPU = torch.device("cpu")
+_NO_ROWS = torch.empty(0, dtype=torch.uint8)
 
 
 class ActivationCache:
@@ -64,10 +65,13 @@ class ActivationCache:
         self.place: Place = "off"
         self._say, self._progress = say, progress or Silence()
         self._files: ChunkFiles | None = None
-        self._rows: list[Tensor] = []  # of each tensor (N, ...), as stored; on the disk those of two chunks
-        self._second = False  # which of these two is filled; the other one is written meanwhile
+        self._rows = torch.empty(
+            0, dtype=torch.uint8
+        )  # (N, row_bytes) of uint8; on the disk those of the chunk that is computed
+        self._other_rows = self._rows  # of the chunk that is written to the disk meanwhile
         self._missing = set(range(key.chunks))
         self._next = 0  # the image to write, unless a chunk begins
+        self._reasons: dict[Place, str] = {}  # against the places that were tried
         self._finished = False
         self._executor = ThreadPoolExecutor(1)  # writes chunks to files
         self._writing: list[Future[None]] = []
@@ -115,8 +119,9 @@ class ActivationCache:
         equal = all(len(part) == len(parts[0]) for part in parts)
         if not equal or (offset and start != self._next) or stop > chunk.stop:
             raise ValueError(f"outputs of images {start} to {stop - 1} are not the next ones of {chunk}")
-        for rows, part in zip(self._chunk_rows(number), parts, strict=True):
-            rows[offset : offset + len(part)].copy_(part)
+        rows = self._chunk_rows(number)[offset : offset + len(parts[0])]
+        for column, part in zip(self.key.columns, parts, strict=True):
+            rows[:, column.start : column.start + part.shape[1]].copy_(part)
         self._next = stop
         if stop == chunk.stop:
             self._missing.discard(number)
@@ -173,16 +178,15 @@ class ActivationCache:
                 self._continue_without_files(error)
 
     def __enter__(self) -> ActivationCache:
-        reasons: dict[Place, str] = {}
         try:
             for place in self.policy.places(self.device.type):
                 reason = self._allocate(place)
                 if reason is None:
                     self.place = place
-                    self._open_files(reasons)
+                    self._open_files()
                     return self
-                reasons[place] = reason
-            self._disable(reasons)
+                self._reasons[place] = reason
+            self._disable()
         except BaseException:
             self._close_files()
             raise
@@ -199,25 +203,24 @@ class ActivationCache:
         except OSError as error:
             self._say(f"outputs of the frozen part are not all saved for later runs: {_reason(error)}")
         finally:
-            self._rows, self._finished = [], False
+            self._rows, self._finished = _NO_ROWS, False
             self._close_files()
 
     def _allocate(self, place: Place) -> str | None:
         """Allocate the memory of a place, or return why there is none."""
-        if place != "disk":
-            free = free_device_memory(self.device) if place == "device" else free_host_memory()
-            if reason := self.policy.memory_shortage_reason(place, self.key.bytes, free):
-                return reason
-        images = 2 * self.key.chunk_images if place == "disk" else len(self)
-        device = self.device if place == "device" else _CPU
+        if place == "disk":
+            self._rows, self._other_rows = (self._empty_rows(self.key.chunk_images, _CPU) for _ in range(2))
+            return None
+        free = free_device_memory(self.device) if place == "device" else free_host_memory()
+        if reason := self.policy.memory_shortage_reason(place, self.key.bytes, free):
+            return reason
         try:
-            self._rows = [empty_rows(spec, images, device) for spec in self.key.kept]
+            self._rows = self._empty_rows(len(self), self.device if place == "device" else _CPU)
         except (RuntimeError, MemoryError) as error:  # torch raises RuntimeError on the host too
             return str(error).partition("\n")[0]
         return None
 
-    def _open_files(self, reasons: dict[Place, str]) -> None:
-        """Load the files; ``reasons`` are those against the places that were tried before."""
+    def _open_files(self) -> None:
         record = EntryRecord(title=self.title, key=self.key)
         try:
             for gone in make_room(self.policy.folder, record, self.policy.limit):
@@ -231,7 +234,7 @@ class ActivationCache:
             else:
                 files.release_write_lock()
         except OSError as error:
-            self._continue_without_files(error, reasons)
+            self._continue_without_files(error)
 
     def _acquire_write_lock(self, files: ChunkFiles) -> None:
         if not files.acquire_write_lock():
@@ -262,36 +265,36 @@ class ActivationCache:
         if self.place == "disk":
             return files.read(number)
         rows = self._chunk_rows(number)
-        staged = self._host_rows(len(rows[0])) if self.place == "device" else rows
-        sound = files.read(number, [bytes_of(part) for part in staged])
+        staged = self._empty_rows(len(rows), _CPU) if self.place == "device" else rows
+        sound = files.read(number, bytes_of(staged))
         if sound and self.place == "device":
-            for target, part in zip(rows, staged, strict=True):
-                target.copy_(part)
+            rows.copy_(staged)
         return sound
 
-    def _chunk_rows(self, number: int) -> list[Tensor]:
-        """Return the part of the rows in memory that a chunk takes."""
+    def _chunk_rows(self, number: int) -> Tensor:
+        """Return the rows in memory of a chunk."""
         chunk = self.key.chunk(number)
-        start = self._second * self.key.chunk_images if self.place == "disk" else chunk.start
-        return [rows[start : start + len(chunk)] for rows in self._rows]
+        return self._rows[: len(chunk)] if self.place == "disk" else self._rows[chunk.start : chunk.stop]
 
-    def _host_rows(self, images: int) -> list[Tensor]:
-        """Return uninitialised rows to copy to the device."""
-        # Pinned, so that the copy to a GPU is asynchronous; torch reuses such memory only after the copy.
-        return [empty_rows(spec, images, _CPU, pinned=self.device.type == "cuda") for spec in self.key.kept]
+    def _empty_rows(self, images: int, device: torch.device) -> Tensor:
+        return torch.empty((images, self.key.row_bytes), dtype=torch.uint8, device=device)
 
     def _gathered(self, wanted: Tensor) -> list[Tensor]:
-        """Return rows as stored: on the device if they are cached there, else on the host."""
+        """Return the columns of the rows of these images: on the device if they are cached there, else on the host."""
+        words = self._rows.view(torch.int64)  # copied faster than bytes
+        columns = [slice(column.start // 8, column.stop // 8) for column in self.key.columns]
         if self.place == "device":
             wanted = wanted.to(self.device)
-            return [rows.index_select(0, wanted) for rows in self._rows]
-        gathered = self._host_rows(len(wanted))
+            return [words[:, column].index_select(0, wanted).view(torch.uint8) for column in columns]
+        # Pinned, so that the copy to a GPU is asynchronous; torch reuses such memory only after the copy.
+        shapes, pinned = [(len(wanted), column.stop - column.start) for column in columns], self.device.type == "cuda"
+        gathered = [torch.empty(shape, dtype=torch.int64, pin_memory=pinned) for shape in shapes]
         if self._files is not None and self.place == "disk":
             self._files.gather(wanted.numpy(), [bytes_of(part) for part in gathered])
         else:
-            for rows, part in zip(self._rows, gathered, strict=True):
-                torch.index_select(rows, 0, wanted, out=part)
-        return gathered
+            for column, part in zip(columns, gathered, strict=True):
+                torch.index_select(words[:, column], 0, wanted, out=part)
+        return [part.view(torch.uint8) for part in gathered]
 
     def _save(self, number: int) -> None:
         """Write a chunk to its file in the background."""
@@ -299,7 +302,8 @@ class ActivationCache:
         if self._files is not None:
             rows = self._chunk_rows(number)
             self._writing.append(self._executor.submit(self._write_chunk, self._files, number, rows))
-            self._second = not self._second
+        if self.place == "disk":
+            self._rows, self._other_rows = self._other_rows, self._rows
 
     def _await_disk(self) -> None:
         """If the files are the cache itself, wait for the chunk that is written, so that its memory can be reused."""
@@ -309,8 +313,8 @@ class ActivationCache:
             except OSError as error:
                 self._continue_without_files(error)
 
-    def _write_chunk(self, files: ChunkFiles, number: int, rows: list[Tensor]) -> None:
-        files.write(number, [bytes_of(part.cpu()) for part in rows])
+    def _write_chunk(self, files: ChunkFiles, number: int, rows: Tensor) -> None:
+        files.write(number, bytes_of(rows.cpu()))
 
     def _end_writing(self, *, finish: bool) -> None:
         """Wait for the thread, without ``finish`` for its current task alone."""
@@ -324,26 +328,27 @@ class ActivationCache:
             self._files.close()
             self._files = None
 
-    def _continue_without_files(self, error: OSError, reasons: dict[Place, str] | None = None) -> None:
+    def _continue_without_files(self, error: OSError) -> None:
         """Go on in memory alone or, if the files were the cache itself, without a cache."""
         self._close_files()
         reason = f"{self.policy.folder}: {_reason(error)}"
         if self.place == "disk":
-            self._disable({**(reasons or {}), "disk": reason})
+            self._reasons["disk"] = reason
+            self._disable()
         else:
             outputs = f"outputs of the frozen part ({bytes_in_words(self.key.bytes)} of the {self.title.split} split)"
             self._say(f"{outputs} are cached in memory only, not for later runs: {reason}")
 
-    def _disable(self, reasons: dict[Place, str]) -> None:
+    def _disable(self) -> None:
         """Cache nothing. Raises :class:`~zoo.errors.ZooError` if the user named the place."""
-        self.place, self._rows = "off", []
+        self.place, self._rows = "off", _NO_ROWS
         outputs = f"outputs of the frozen part ({bytes_in_words(self.key.bytes)})"
-        reason = "; ".join(f"{NAMES[place]}: {reason}" for place, reason in reasons.items())
+        reason = "; ".join(f"{NAMES[place]}: {reason}" for place, reason in self._reasons.items())
         if self.policy.cache == "auto":
             self._say(f"{outputs} are not cached, so every epoch runs the whole network: {reason}")
-        elif reasons:
-            (place,) = reasons
-            facts = {"place": place, "needed": self.key.bytes, "reason": reasons[place]}
+        elif self._reasons:
+            (place,) = self._reasons
+            facts = {"place": place, "needed": self.key.bytes, "reason": self._reasons[place]}
             raise ZooError(f"cannot keep {outputs} in {reason}; try {ADVICE[place]}", code="cache-no-room", **facts)
 
 

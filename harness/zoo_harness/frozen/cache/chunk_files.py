@@ -1,6 +1,6 @@
 """Reads and writes the files of one cache entry: one checksummed file for each chunk of images.
 
-A chunk file holds the rows of its images, tensor by tensor, and then the CRC-32 of them all. It is written under a
+A chunk file holds the rows of its images and then the CRC-32 of them all. It is written under a
 temporary name and renamed when it is complete, so a pass that is killed leaves whole chunks only. Nothing is flushed:
 a reader checks every chunk when it opens the entry, and a chunk that a power failure has damaged counts as missing.
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,7 +46,6 @@ class ChunkFiles:
 
     def __init__(self, folder: Path, record: EntryRecord) -> None:
         self.folder, self.key = folder, record.key
-        self._widths = [tensor.row_bytes for tensor in self.key.kept]
         self._use, self._write = FileLock(folder / USE_LOCK), FileLock(folder / "write")
         self._acquire_use_lock()
         try:
@@ -73,14 +72,14 @@ class ChunkFiles:
         for path in self.folder.glob("*.chunk"):
             path.unlink()
 
-    def write(self, number: int, rows: Sequence[memoryview]) -> None:
-        """Write the rows of a chunk, of each tensor, all or nothing; only for the process that holds the write lock."""
+    def write(self, number: int, rows: memoryview) -> None:
+        """Write the rows of a chunk, all or nothing; only for the process that holds the write lock."""
         path, checksum = _chunk_path(self.folder, number), 0
         temporary = path.with_suffix(".tmp")  # a killed process may have left it
         try:
             with temporary.open("wb") as file:
                 # A full disk fails here, and writes are faster.
-                os.posix_fallocate(file.fileno(), 0, self._rows_bytes(number) + 4)
+                os.posix_fallocate(file.fileno(), 0, len(rows) + 4)
                 for piece in _pieces(rows):
                     file.write(piece)
                     checksum = zlib.crc32(piece, checksum)
@@ -89,11 +88,11 @@ class ChunkFiles:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def read(self, number: int, rows: Sequence[memoryview] = ()) -> bool:
+    def read(self, number: int, rows: memoryview | None = None) -> bool:
         """Read a whole chunk to ``rows``, or only check it, and return whether it matches its checksum."""
-        size, checksum = self._rows_bytes(number), 0
+        size, checksum = len(self.key.chunk(number)) * self.key.row_bytes, 0
         scratch = memoryview(bytearray(_PIECE))
-        pieces = _pieces(rows) if rows else (scratch[: size - start] for start in range(0, size, _PIECE))
+        pieces = _pieces(rows) if rows is not None else (scratch[: size - start] for start in range(0, size, _PIECE))
         try:
             with _chunk_path(self.folder, number).open("rb", buffering=0) as file:
                 position = 0
@@ -104,28 +103,25 @@ class ChunkFiles:
         except (OSError, EOFError):
             return False
 
-    def gather(self, indices: NDArray[np.int64], rows: Sequence[memoryview]) -> None:
-        """Read the rows of these images, of each tensor, to memory of that size, without checks.
+    def gather(self, indices: NDArray[np.int64], columns: Sequence[memoryview]) -> None:
+        """Read the rows of these images, column by column, to memory of that size, without checks.
 
         Raises :class:`~zoo.errors.ZooError` if a file is gone or too short.
         """
         numbers, offsets = np.divmod(indices, self.key.chunk_images)
+        begins = offsets * self.key.row_bytes
         try:
             for number in np.unique(numbers).tolist():
-                places = np.flatnonzero(numbers == number)
-                begin = 0
+                places = np.flatnonzero(numbers == number).tolist()
                 with _chunk_path(self.folder, number).open("rb", buffering=0) as file:
-                    for width, data in zip(self._widths, rows, strict=True):
-                        for place, offset in zip(places.tolist(), offsets[places].tolist(), strict=True):
-                            _read(file.fileno(), data[place * width : (place + 1) * width], begin + offset * width)
-                        begin += width * len(self.key.chunk(number))
+                    for column, data in zip(self.key.columns, columns, strict=True):
+                        width = column.stop - column.start
+                        for place, begin in zip(places, begins[places].tolist(), strict=True):
+                            _read(file.fileno(), data[place * width : (place + 1) * width], begin + column.start)
         except (OSError, EOFError) as error:
             advice = "start again, and damaged chunks are recomputed"
             message = f"cannot read cached outputs in {self.folder} any more: {error}; {advice}"
             raise ZooError(message, code="cache-unreadable", path=self.folder) from error
-
-    def _rows_bytes(self, number: int) -> int:
-        return len(self.key.chunk(number)) * sum(self._widths)
 
     def _acquire_use_lock(self) -> None:
         while True:
@@ -150,9 +146,8 @@ def _chunk_path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.chunk"
 
 
-def _pieces(rows: Iterable[memoryview]) -> Iterator[memoryview]:
-    for view in rows:
-        yield from (view[start : start + _PIECE] for start in range(0, len(view), _PIECE))
+def _pieces(rows: memoryview) -> Iterator[memoryview]:
+    return (rows[start : start + _PIECE] for start in range(0, len(rows), _PIECE))
 
 
 def _read(descriptor: int, data: memoryview, position: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import math
 from typing import Annotated, Final, Literal, get_args
@@ -17,7 +18,7 @@ from pydantic import Field
 from zoo.backbone import Preprocessing
 from zoo_harness.records.run import Record
 
-FORMAT: Final = "blockzoo features 3"
+FORMAT: Final = "blockzoo features 4"
 
 DtypeName = Literal[
     "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"
@@ -33,21 +34,21 @@ _CHUNK_STEP = 32  # a chunk holds a whole number of batches of the usual size
 Count = Annotated[int, Field(gt=0)]
 
 
-class CachedTensor(Record):
-    """Describe a tensor that is cached for each image: its shape without the batch, and the dtype it is computed in.
+class TensorSpec(Record):
+    """Describe a tensor that is kept for each image: its shape without the batch, and the dtype it is computed in.
 
-    ``stored`` is the dtype in the cache, if it differs. ``channels_last`` tensors are stored, and returned, with their
-    channels last in memory.
+    ``order`` lists the dimensions of a batch from the outermost in memory to the innermost. ``stored`` is the dtype in
+    the cache, if it differs.
 
-    >>> CachedTensor(name="layer3", shape=(512, 14, 14), dtype="float32", stored="bfloat16").row_bytes
+    >>> TensorSpec(name="layer3", shape=(512, 14, 14), dtype="float32", order=(0, 1, 2, 3), stored="bfloat16").bytes
     200704
     """
 
     name: str
     shape: tuple[Count, ...]
     dtype: DtypeName
+    order: tuple[int, ...]
     stored: StoredName | None = None
-    channels_last: bool = False
 
     @property
     def stored_dtype(self) -> DtypeName:
@@ -55,14 +56,9 @@ class CachedTensor(Record):
         return self.stored or self.dtype
 
     @property
-    def row_bytes(self) -> int:
+    def bytes(self) -> int:
         """The number of bytes that one image takes in the cache."""
         return math.prod(self.shape) * _ITEM_BYTES[self.stored_dtype]
-
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        """The shape of one image in the cache; with ``channels_last`` the channels come last."""
-        return (*self.shape[1:], self.shape[0]) if self.channels_last else self.shape
 
 
 def installed_software() -> dict[str, str]:
@@ -81,7 +77,7 @@ class CacheKey(Record):
 
     network: str
     weights: str
-    kept: Annotated[tuple[CachedTensor, ...], Field(min_length=1)]
+    kept: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
     preprocessing: Preprocessing
     images: Count
     fingerprint: str
@@ -91,14 +87,25 @@ class CacheKey(Record):
     software: dict[str, str] = Field(default_factory=installed_software)
 
     @property
+    def columns(self) -> list[slice]:
+        """The bytes of each tensor in the row of an image: multiples of 8, so that any dtype may begin there."""
+        ends = [0, *itertools.accumulate(-(-tensor.bytes // 8) * 8 for tensor in self.kept)]
+        return [slice(start, stop) for start, stop in itertools.pairwise(ends)]
+
+    @property
+    def row_bytes(self) -> int:
+        """The number of bytes that the outputs of one image take."""
+        return int(self.columns[-1].stop)
+
+    @property
     def bytes(self) -> int:
         """The number of bytes that the outputs of all images take."""
-        return self.images * sum(tensor.row_bytes for tensor in self.kept)
+        return self.images * self.row_bytes
 
     @property
     def chunk_images(self) -> int:
         """The number of images of a chunk, which is written, checked and, if damaged, recomputed as a whole."""
-        most = min(_CHUNK_IMAGES, _CHUNK_BYTES * self.images // self.bytes)
+        most = min(_CHUNK_IMAGES, _CHUNK_BYTES // self.row_bytes)
         return max(_CHUNK_STEP, most // _CHUNK_STEP * _CHUNK_STEP)
 
     @property
@@ -123,7 +130,7 @@ class EntryTitle(Record):
 class EntryRecord(Record):
     """Describe a cache entry in the file ``store.json`` beside its chunks."""
 
-    format: Literal["blockzoo features 3"] = FORMAT
+    format: Literal["blockzoo features 4"] = FORMAT
     title: EntryTitle
     key: CacheKey
 

@@ -2,48 +2,47 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo_harness.frozen.cache.key import DTYPES, CachedTensor, DtypeName, StoredName
+from zoo_harness.frozen.cache.key import DTYPES, DtypeName, TensorSpec
 
 
-def cached_tensor(name: str, example: Tensor, stored: StoredName | None = None) -> CachedTensor:
-    """Describe tensors like the example ``(B, ...)`` by shape, dtype and memory format.
+def spec_of(name: str, example: Tensor) -> TensorSpec:
+    """Describe tensors like the example ``(B, ...)`` by shape, dtype and layout in memory.
 
-    >>> cached_tensor("layer3", torch.ones(2, 512, 14, 14), "bfloat16").row_bytes
-    200704
+    >>> spec_of("layer3", torch.ones(2, 512, 14, 14).to(memory_format=torch.channels_last)).order
+    (0, 2, 3, 1)
     """
-    last = example.ndim == 4 and not example.is_contiguous()
-    return CachedTensor(
-        name=name,
-        shape=tuple(example.shape[1:]),
-        dtype=_dtype_name(example.dtype),
-        stored=stored,
-        channels_last=last and example.is_contiguous(memory_format=torch.channels_last),
-    )
+    order = memory_order(example) or tuple(range(example.dim()))
+    return TensorSpec(name=name, shape=tuple(example.shape[1:]), dtype=_dtype_name(example.dtype), order=order)
 
 
-def empty_rows(spec: CachedTensor, images: int, device: torch.device | None, *, pinned: bool = False) -> Tensor:
-    """Return uninitialised rows of stored values for a number of images."""
-    dtype = getattr(torch, spec.stored_dtype)
-    return torch.empty((images, *spec.row_shape), dtype=dtype, device=device, pin_memory=pinned)
+def memory_order(values: Tensor) -> tuple[int, ...] | None:
+    """Sort dimensions from the outermost in memory to the innermost; ``None`` for a part of a larger piece of memory.
+
+    >>> memory_order(torch.zeros(2, 3, 5).transpose(1, 2)), memory_order(torch.zeros(2, 3, 5)[:, 1:])
+    ((0, 2, 1), None)
+    """
+    strides = values.stride()
+    order = sorted(range(values.dim()), key=lambda dimension: (-strides[dimension], dimension))
+    return tuple(order) if values.permute(order).is_contiguous() else None
 
 
-def as_rows(spec: CachedTensor, tensor: Tensor) -> Tensor:
-    """Convert a tensor ``(B, ...)`` to the dtype and memory format of the cache.
+def as_rows(spec: TensorSpec, tensor: Tensor) -> Tensor:
+    """Convert a tensor ``(B, ...)`` to bytes, ``(B, bytes)`` of uint8, in the dtype and layout of the cache.
 
     Raises :class:`ValueError` for a tensor of another shape or dtype, and :class:`~zoo.errors.ZooError` if a finite
     value becomes infinite.
-
-    >>> as_rows(CachedTensor(name="cls", shape=(2,), dtype="float32", stored="float16"), torch.ones(3, 2)).dtype
-    torch.float16
     """
     if tuple(tensor.shape[1:]) != spec.shape or _dtype_name(tensor.dtype) != spec.dtype:
         given = f"{tensor.dtype} {tuple(tensor.shape)}"
         raise ValueError(f"cached tensor {spec.name!r}: expected {spec.dtype} (B, *{spec.shape}), given {given}")
-    values = tensor.detach().movedim(1, -1) if spec.channels_last else tensor.detach()
+    values = tensor.detach().permute(_row_order(spec))
     stored = values.to(getattr(torch, spec.stored_dtype))
     if spec.stored and (stored.isinf() & ~values.isinf()).any():
         raise ZooError(
@@ -54,18 +53,34 @@ def as_rows(spec: CachedTensor, tensor: Tensor) -> Tensor:
             name=spec.name,
             dtype=spec.stored,
         )
-    return stored
+    return stored.reshape(len(stored), math.prod(spec.shape)).view(torch.uint8)
 
 
-def from_rows(spec: CachedTensor, rows: Tensor) -> Tensor:
-    """Convert stored rows to the dtype and memory format that the network computed."""
-    values = rows.to(getattr(torch, spec.dtype))
-    return values.movedim(-1, 1) if spec.channels_last else values
+def from_rows(spec: TensorSpec, rows: Tensor) -> Tensor:
+    """Convert bytes ``(B, bytes or more)`` to the tensor ``(B, ...)`` that the network computed."""
+    order = _row_order(spec)
+    shape = [(len(rows), *spec.shape)[dimension] for dimension in order]
+    values = rows[:, : spec.bytes].contiguous().view(getattr(torch, spec.stored_dtype)).view(shape)
+    return _permuted_back(values.to(getattr(torch, spec.dtype)), order)
+
+
+def restore(spec: TensorSpec, values: Tensor) -> Tensor:
+    """Convert values to the dtype and memory layout that the network computed: rounding depends on both."""
+    permuted = values.to(getattr(torch, spec.dtype)).permute(spec.order).contiguous()
+    return _permuted_back(permuted, spec.order)
 
 
 def bytes_of(rows: Tensor) -> memoryview:
-    """Return the memory of a host tensor; one that is not contiguous is copied."""
-    return rows.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    """Return the memory of a contiguous host tensor."""
+    return rows.view(-1).view(torch.uint8).numpy().data
+
+
+def _row_order(spec: TensorSpec) -> list[int]:
+    return [0, *(dimension for dimension in spec.order if dimension)]
+
+
+def _permuted_back(values: Tensor, order: Sequence[int]) -> Tensor:
+    return values.permute([order.index(dimension) for dimension in range(len(order))])
 
 
 def _dtype_name(dtype: torch.dtype) -> DtypeName:

@@ -7,129 +7,125 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import fx, nn
+from torch.fx.node import map_aggregate
 
-from zoo_harness.frozen.partition.cut import BatchSize, Cut, Mode, SameDevice, substitute
+from zoo_harness.frozen.partition.cut import BatchSize, Cut, SameDevice
 from zoo_harness.frozen.partition.side_effects import CannotPartitionError, storage
-from zoo_harness.frozen.partition.trace import Trace
+from zoo_harness.frozen.partition.trace import EnteredModule, Result, Step, Trace
 from zoo_harness.models.tuned_network import TunedNetwork
 
 
-def prefix_module(mode: Mode, cut: Cut) -> nn.Module:
-    """Make the prefix of a mode: images in, a tuple of the kept tensors out."""
-    graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    by_number: dict[int, fx.Node] = {}
-    for node, number in mode.numbers.items():
-        if number in cut.prefix or node.op == "placeholder":
-            copies[node] = by_number[number] = graph.node_copy(node, copies.__getitem__)
-    graph.output(tuple(by_number[number] for number in cut.kept))
-    return _module(mode.trace, graph)
-
-
-def overwritten(modes: Sequence[Mode], cut: Cut) -> set[int]:
+def overwritten(modes: Sequence[Trace], cut: Cut) -> set[int]:
     """Return the numbers of kept results that the suffix of either mode writes to."""
     found: set[int] = set()
     for mode in modes:
-        numbered = mode.numbers.items()
-        written = {
-            memory for node, number in numbered if number in cut.suffix for memory in node.meta["effects"].writes
-        }
-        found |= {number for node, number in numbered if number in cut.kept and storage(node.meta["value"]) in written}
+        written = {memory for step in mode.steps if step.number in cut.suffix for memory in step.writes}
+        found |= {step.number for step in mode.steps if step.number in cut.kept and storage(step.value) in written}
     return found
 
 
-def kept_names(mode: Mode, cut: Cut) -> list[str]:
+def kept_names(cut: Cut) -> list[str]:
     """Name the source of each kept tensor: the path of a module, or the name of an operation."""
-    nodes = {number: node for node, number in mode.numbers.items()}
-    return [_name(nodes[number]) for number in cut.kept]
+    return [_name(cut.steps[number]) for number in cut.kept]
 
 
-class SuffixBuilder:
+class _Builder:
+    """Make a module of numbered steps."""
+
+    def __init__(self, network: nn.Module, cut: Cut) -> None:
+        self.cut, self.graph = cut, fx.Graph()
+        self.results: dict[int, fx.Node] = {}
+        self.objects: dict[str, Any] = {}  # the modules and tensors that the graph refers to
+        self._network = network
+
+    def add(self, number: int) -> None:
+        """Add a step."""
+        step = self.cut.steps[number]
+        if step.kind in ("call_module", "get_attr"):
+            self.objects[step.target] = operator.attrgetter(step.target)(self._network)
+        args, kwargs = map_aggregate(step.arguments, self._argument)
+        self.results[number] = self.graph.create_node(step.kind, step.target, args, kwargs)
+
+    def result(self, number: int) -> fx.Node:
+        """Return the node of an earlier step's result."""
+        if number not in self.results:
+            raise CannotPartitionError(f"the output of {_name(self.cut.steps[number])!r} cannot be kept image by image")
+        return self.results[number]
+
+    def module(self, outputs: Sequence[fx.Node]) -> fx.GraphModule:
+        """Return the finished module."""
+        self.graph.output(tuple(outputs))
+        return fx.GraphModule(self.objects, self.graph)
+
+    def _argument(self, leaf: Any) -> Any:
+        if isinstance(leaf, Result):
+            return self.result(leaf.step)
+        first = next(iter(self.results.values()))  # the images, or a kept tensor
+        if isinstance(leaf, SameDevice):
+            return self.graph.call_function(getattr, (first, "device"))
+        if isinstance(leaf, BatchSize):
+            size = self.graph.call_method("size", (first, 0))
+            times = size if leaf.times == 1 else self.graph.call_function(operator.mul, (size, leaf.times))
+            return self.graph.call_function(operator.add, (times, leaf.plus)) if leaf.plus else times
+        return leaf
+
+
+def prefix_module(network: nn.Module, cut: Cut) -> nn.Module:
+    """Make the prefix: images in, a tuple of the kept tensors out."""
+    builder = _Builder(network, cut)
+    for number in sorted({0, *cut.prefix}):  # 0 are the images
+        builder.add(number)
+    return builder.module([builder.results[number] for number in cut.kept])
+
+
+class SuffixBuilder(_Builder):
     """Make the suffix of one mode: kept tensors in, the logits of every head that is one of its steps out.
 
     ``reached`` holds the modules whose hooks it calls with the values of the whole network, ``hidden_heads`` the paths
     of heads inside a module that is one step.
     """
 
-    def __init__(self, tuned: TunedNetwork, mode: Mode, cut: Cut, written: set[int]) -> None:
-        self._mode, self._cut, self._graph = mode, cut, fx.Graph()
-        self._inputs = {number: self._graph.placeholder(f"kept_{index}") for index, number in enumerate(cut.kept)}
-        self._first = self._inputs[cut.kept[0]]
+    def __init__(self, tuned: TunedNetwork, mode: Trace, cut: Cut, written: set[int]) -> None:
+        super().__init__(tuned.network, cut)
+        for index, number in enumerate(cut.kept):
+            self.results[number] = self.graph.placeholder(f"kept_{index}")
         for number in written:
-            self._inputs[number] = self._graph.call_method("clone", (self._inputs[number],))
-        self._copies: dict[fx.Node, fx.Node] = {}
-        self._heads = {tuned.network.get_submodule(path): path for path in tuned.head_paths}
+            self.results[number] = self.graph.call_method("clone", (self.results[number],))
+        self._mode = mode
         self._logits: dict[str, fx.Node] = {}
-        self._carriers: dict[str, nn.Module] = {}
-        self._last_call: dict[nn.Module, bool] = {}
-        self.module = self._build()
+        self._last_call: dict[nn.Module, bool] = {}  # of each module, whether it is in the suffix
+        for index, step in enumerate(mode.steps):
+            if step.number in cut.suffix:
+                self.add(step.number)
+            if step.kind == "call_module":
+                self._note_call(step, is_head=step.target in tuned.head_paths)
+            for entered in mode.entered:
+                if entered.last == index:
+                    self._call_hooks(entered)
+        self.suffix = self.module([self._logits[path] for path in tuned.head_paths if path in self._logits])
         self.hidden_heads = tuple(path for path in tuned.head_paths if path not in self._logits)
         self.reached = frozenset(module for module, in_suffix in self._last_call.items() if in_suffix)
 
-    def _build(self) -> nn.Module:
-        for node, number in self._mode.numbers.items():
-            if number in self._cut.suffix:
-                self._copies[node] = self._graph.node_copy(node, self._node_of)
-            if node.op == "call_module":
-                self._note_call(node)
-            for entered in self._mode.trace.entered:
-                if entered.last is node:
-                    self._call_hooks(entered.module, entered.result)
-        self._graph.output(tuple(self._logits[path] for path in self._heads.values() if path in self._logits))
-        return _module(self._mode.trace, self._graph, self._carriers)
-
-    def _note_call(self, node: fx.Node) -> None:
-        called = self._mode.trace.module(node)
-        self._last_call |= dict.fromkeys(called.modules(), node in self._copies)
-        if called in self._heads and node in self._copies:
+    def _note_call(self, step: Step, *, is_head: bool) -> None:
+        in_suffix = step.number in self.cut.suffix
+        self._last_call |= dict.fromkeys(self._network.get_submodule(step.target).modules(), in_suffix)
+        if is_head and in_suffix:
             # A copy: an activation that works in place may follow.
-            self._logits[self._heads[called]] = self._graph.call_method("clone", (self._copies[node],))
+            self._logits[step.target] = self.graph.call_method("clone", (self.results[step.number],))
 
-    def _call_hooks(self, module: nn.Module, result: fx.Node) -> None:
-        """Call a module that shares the hooks of one which the tracer went into, because nothing calls that one."""
-        reached = result in self._copies or self._cut.same_as.get(n := self._mode.numbers[result], n) in self._inputs
-        self._last_call[module] = reached
-        if reached:
+    def _call_hooks(self, entered: EnteredModule) -> None:
+        """Call a module that shares the hooks of one which the recorder entered, because nothing calls that one."""
+        number = self._mode.steps[entered.result].number
+        self._last_call[entered.module] = number in self.results
+        if number in self.results:
             carrier = nn.Identity()
-            carrier._forward_hooks = module._forward_hooks
-            name = f"hooks_{len(self._carriers)}"
-            self._carriers[name] = carrier
-            self._graph.call_module(name, (self._node_of(result),))
-
-    def _node_of(self, node: fx.Node) -> Any:
-        """Return the suffix's own node for the result of a step."""
-        if node in self._copies:
-            return self._copies[node]
-        number = self._mode.numbers[node]
-        number = self._cut.same_as.get(number, number)
-        if number in self._inputs:
-            return self._inputs[number]
-        value = substitute(*self._cut.steps[number].values)
-        if value is None:
-            raise CannotPartitionError(f"the output of {_name(node)!r} cannot be kept image by image")
-        return self._literal(value)
-
-    def _literal(self, value: Any) -> Any:
-        match value:
-            case tuple():
-                return tuple(map(self._literal, value))
-            case SameDevice():
-                return self._graph.call_function(getattr, (self._first, "device"))
-            case BatchSize(times):
-                size = self._graph.call_method("size", (self._first, 0))
-                return size if times == 1 else self._graph.call_function(operator.mul, (size, times))
-        return value
+            carrier._forward_hooks = entered.module._forward_hooks
+            name = f"hooks_{len(self.objects)}"
+            self.objects[name] = carrier
+            self.graph.call_module(name, (self.results[number],))
 
 
-def _module(trace: Trace, graph: fx.Graph, carriers: dict[str, nn.Module] | None = None) -> fx.GraphModule:
-    for name, carrier in (carriers or {}).items():
-        trace.root.add_module(name, carrier)
-    for node in graph.nodes:
-        node.meta.clear()  # copies of the recording would keep its values alive
-    return fx.GraphModule(trace.root, graph)
-
-
-def _name(node: fx.Node) -> str:
-    if node.op == "placeholder":
-        return "images"
-    return str(node.target).removeprefix("network.") if node.op == "call_module" else node.name
+def _name(step: Step) -> str:
+    """Return the path of a module, or the name of an operation."""
+    target = step.target
+    return target if isinstance(target, str) else str(getattr(target, "__name__", target))

@@ -19,52 +19,21 @@ A network that cannot be partitioned is no error: its prefix returns the images,
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from zoo_harness.frozen.cache.key import TensorSpec
+from zoo_harness.frozen.cache.rows import restore, spec_of
 from zoo_harness.frozen.partition.build import SuffixBuilder, kept_names, overwritten, prefix_module
-from zoo_harness.frozen.partition.cut import BATCHES, Mode, Step, choose_cut, memory_order, number_steps
+from zoo_harness.frozen.partition.cut import BATCHES, choose_cut, number_steps
 from zoo_harness.frozen.partition.side_effects import CannotPartitionError, one_line, preserve_state
 from zoo_harness.frozen.partition.trace import Trace, on_meta, trace_network
 from zoo_harness.models.modules import capture
 from zoo_harness.models.tuned_network import TunedNetwork
 
 ALL_TRAINS = "all of it trains"
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Describe one tensor that is kept for each image: the module or operation it comes from, its shape for an image.
-
-    ``order`` lists the dimensions of a batch from the outermost in memory to the innermost.
-
-    >>> TensorSpec("blocks.10", (198, 768), torch.bfloat16, (0, 1, 2)).bytes
-    304128
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    order: tuple[int, ...]
-
-    @classmethod
-    def of(cls, name: str, values: Tensor) -> TensorSpec:
-        """Describe a batch ``(B, *shape)``."""
-        order = memory_order(values) or tuple(range(values.dim()))
-        return cls(name, tuple(values.shape[1:]), values.dtype, order)
-
-    @property
-    def bytes(self) -> int:
-        """Return the bytes for one image."""
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
-
-    def restore(self, values: Tensor) -> Tensor:
-        """Convert stored values to the dtype and memory layout of the prefix's output: rounding depends on both."""
-        permuted = values.to(self.dtype).permute(self.order).contiguous()
-        return permuted.permute([self.order.index(dimension) for dimension in range(len(self.order))])
 
 
 class Suffix(nn.Module):
@@ -127,7 +96,7 @@ class Partition:
         """
         if self.suffix_module is None:
             return self.tuned.logits(*kept)
-        restored = [part.restore(values) for part, values in zip(self.kept, kept, strict=True)]
+        restored = self.restored(kept)
         if not self.hidden_heads:
             logits: tuple[Tensor, ...] = self.suffix_module(*restored)
             return logits
@@ -135,6 +104,10 @@ class Partition:
             logits = self.suffix_module(*restored)
         returned = dict(zip([path for path in self.tuned.head_paths if path not in outputs], logits, strict=True))
         return tuple((outputs | returned)[path] for path in self.tuned.head_paths)
+
+    def restored(self, kept: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Convert kept tensors to the dtype and memory layout of :meth:`prefix`."""
+        return tuple(map(restore, self.kept, kept))
 
     def reaches(self, path: str) -> bool:
         """Tell whether :meth:`suffix` calls the hooks of this module with the values of the whole network.
@@ -175,49 +148,44 @@ def partition_network(tuned: TunedNetwork, example: Tensor) -> Partition:
 
 def unpartitioned(tuned: TunedNetwork, example: Tensor, reason: str) -> Partition:
     """Return the network as one part, whose kept tensors are the images."""
-    return Partition(tuned, (TensorSpec.of("images", example),), reason)
+    return Partition(tuned, (spec_of("images", example),), reason)
 
 
 def _partition(tuned: TunedNetwork, example: Tensor) -> Partition:
     if all(parameter.requires_grad for parameter in tuned.network.parameters()):
         raise CannotPartitionError(ALL_TRAINS)
-    modes, steps = _record(tuned, example)
-    cut = choose_cut(modes, steps)
+    recordings = _recordings(tuned, example)
+    modes = [small for small, _large in recordings]
+    cut = choose_cut(modes, number_steps(recordings))
     written = overwritten(modes, cut)
     training, inference = (SuffixBuilder(tuned, mode, cut, written) for mode in modes)
-    prefix = prefix_module(modes[1], cut)
+    prefix = prefix_module(tuned.network, cut)
     tuned.eval()
     with torch.no_grad():
-        kept = tuple(map(TensorSpec.of, kept_names(modes[1], cut), prefix(example.clone())))
+        kept = tuple(map(spec_of, kept_names(cut), prefix(example.clone())))
     return Partition(
         tuned=tuned,
         kept=kept,
         prefix_module=prefix,
-        suffix_module=Suffix(tuned.network, training.module, inference.module),
+        suffix_module=Suffix(tuned.network, training.suffix, inference.suffix),
         hidden_heads=inference.hidden_heads,
         reached=inference.reached,
     )
 
 
-def _record(tuned: TunedNetwork, example: Tensor) -> tuple[list[Mode], dict[int, Step]]:
-    """Record on the meta device if the network runs there, otherwise on its own."""
+def _recordings(tuned: TunedNetwork, example: Tensor) -> list[tuple[Trace, Trace]]:
+    """Record both modes for two batches, on the meta device if the network runs there, otherwise on its own."""
     if example.device.type != "meta":
         with contextlib.suppress(Exception), on_meta(tuned.network):  # its code may read values
-            return _record(tuned, example.to("meta"))
+            return _recordings(tuned, example.to("meta"))
+    heads = {tuned.network.get_submodule(path) for path in tuned.head_paths}
+    batches = [example[torch.arange(count, device=example.device) % len(example)] for count in BATCHES]
     opaque: set[nn.Module] = set()
     while True:
-        known = len(opaque)
-        training = _record_mode(tuned, tuned.train, example, opaque)
-        inference = _record_mode(tuned, tuned.eval, example, opaque)
+        known, recordings = len(opaque), list[tuple[Trace, Trace]]()
+        for set_mode in (tuned.train, tuned.eval):
+            set_mode()
+            small, large = (trace_network(tuned.network, images, heads, opaque) for images in batches)
+            recordings.append((small, large))
         if len(opaque) == known:  # every recording has the same steps
-            return number_steps((training, inference))
-
-
-def _record_mode(
-    tuned: TunedNetwork, set_mode: Callable[[], None], example: Tensor, opaque: set[nn.Module]
-) -> tuple[Trace, Trace]:
-    set_mode()
-    heads = {tuned.network.get_submodule(path) for path in tuned.head_paths}
-    rows = [torch.arange(count, device=example.device) % len(example) for count in BATCHES]
-    first, second = (trace_network(tuned.network, example[index], heads, opaque) for index in rows)
-    return first, second
+            return recordings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-_NUMBERS = (bool, int, float)
+_NUMBERS = {bool, int, float}
 
 
 class CannotPartitionError(Exception):
@@ -21,44 +21,38 @@ class CannotPartitionError(Exception):
 
 @contextlib.contextmanager
 def preserve_state(network: nn.Module) -> Iterator[None]:
-    """Restore flags and other numbers, buffers, gradients and random states when the body ends."""
-    flags = {module: module.training for module in network.modules()}
+    """Restore attributes, buffers, gradients and random states when the body ends."""
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     gradients = {parameter: parameter.grad for parameter in network.parameters()}
-    attributes = [(module, {**vars(module)}) for module in network.modules()]
     devices = {tensor.get_device() for tensor in (*network.buffers(), *network.parameters())} - {-1}
     try:
-        with preserve_random_states(), torch.random.fork_rng(devices):
+        with preserve_attributes(network), preserve_random_states(), torch.random.fork_rng(devices):
             yield
     finally:
-        for module, before in attributes:
-            vars(module).update((name, value) for name, value in before.items() if type(value) in _NUMBERS)
-        for module, training in flags.items():
-            module.training = training
         write_buffers(network, buffers)
         for parameter, gradient in gradients.items():
             parameter.grad = gradient
 
 
 @contextlib.contextmanager
-def preserve_attributes(network: nn.Module) -> Iterator[None]:
-    """Restore the attributes of all modules, because a ``forward`` that is recorded writes placeholders to them.
+def preserve_attributes(network: nn.Module) -> Iterator[Callable[[], list[str]]]:
+    """Restore the attributes of all modules, and the dictionaries among them, in which networks cache tensors.
 
-    Dictionaries are attributes too: networks cache tensors in them. Raises :class:`CannotPartitionError` if a number
-    changed, because code that counts may do something else next time.
+    Yields a function that returns the names of the numbers which have changed.
     """
     attributes = [vars(module) for module in network.modules()]
     inside = [value for held in attributes for value in held.values() if type(value) is dict]
     saved = [(held, dict(held)) for held in (*attributes, *inside)]
-    counted: list[str] = []
+
+    def changed_numbers() -> list[str]:
+        pairs = [(name, value, held.get(name)) for held, before in saved for name, value in before.items()]
+        return [name for name, *values in pairs if set(map(type, values)) <= _NUMBERS and values[0] != values[1]]
+
     try:
-        yield
+        yield changed_numbers
     finally:
-        for held, originals in saved:
-            counted += [name for name, value in originals.items() if _is_another_number(value, held.get(name))]
-            restore_dict(held, originals)
-    if counted:
-        raise CannotPartitionError(f"its forward method changes its own attribute {counted[0]!r}, which it may go by")
+        for held, before in saved:
+            restore_dict(held, before)
 
 
 @contextlib.contextmanager
@@ -73,10 +67,15 @@ def preserve_random_states() -> Iterator[None]:
         np.random.set_state(numpy)
 
 
-def random_states() -> tuple[object, ...]:
-    """Return the states of the generators of Python, numpy and torch, in this order, to compare."""
+def python_random_states() -> tuple[object, ...]:
+    """Return the states of the generators of Python and numpy to compare."""
     numpy: Any = np.random.get_state()
-    return random.getstate(), numpy[1].tobytes(), *numpy[2:], torch.get_rng_state().numpy().tobytes()
+    return random.getstate(), numpy[1].tobytes(), *numpy[2:]
+
+
+def random_states() -> tuple[object, ...]:
+    """Return the states of the generators of Python, numpy and torch to compare."""
+    return *python_random_states(), torch.get_rng_state().numpy().tobytes()
 
 
 def write_buffers(network: nn.Module, saved: dict[str, Tensor]) -> None:
@@ -88,7 +87,7 @@ def write_buffers(network: nn.Module, saved: dict[str, Tensor]) -> None:
 
 
 def restore_dict(held: dict[str, Any], originals: dict[str, Any]) -> None:
-    """Give a dictionary its original content, in place."""
+    """Restore the content of a dictionary in place."""
     held.clear()
     held.update(originals)
 
@@ -110,7 +109,3 @@ def one_line(error: Exception) -> str:
     'ValueError: not square: 3 x 4'
     """
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".removesuffix(": ")
-
-
-def _is_another_number(before: object, after: object) -> bool:
-    return type(before) in _NUMBERS and type(after) in _NUMBERS and before != after

@@ -15,6 +15,8 @@ from zoo_harness.models.build import build_network
 from zoo_harness.models.preprocessing import resolve_preprocessing
 from zoo_harness.models.surgery import prepare
 
+_SHOWN = {"name", "shape", "dtype"}
+
 
 def describe_partition(backbone: Backbone, recipe: str, classes: int) -> dict[str, Any]:
     """Describe the tensors kept for an image, in float32, and the floating-point operations of each part.
@@ -41,15 +43,7 @@ def describe_partition(backbone: Backbone, recipe: str, classes: int) -> dict[st
         partition, images = _partition(backbone, tuning, classes, "cpu")
     prefix_flops, suffix_flops = count_flops(partition, images[:1])
     return {
-        "kept": [
-            {
-                "name": part.name,
-                "shape": list(part.shape),
-                "dtype": str(part.dtype).removeprefix("torch."),
-                "bytes": part.bytes,
-            }
-            for part in partition.kept
-        ],
+        "kept": [part.model_dump(mode="json", include=_SHOWN) | {"bytes": part.bytes} for part in partition.kept],
         "bytes_per_image": partition.bytes_per_image,
         "flops": prefix_flops + suffix_flops,
         "suffix_flops": suffix_flops,

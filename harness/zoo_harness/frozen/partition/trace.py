@@ -1,8 +1,8 @@
-"""Records a run of a network as a torch.fx graph of coarse steps.
+"""Records a run of a network as a list of coarse steps.
 
-The tracer enters only modules that hold both frozen and trained parameters, or a head; every other module is one step.
-Each step is also run as it is recorded, on the meta device (tensors with shapes and without values) if the network
-allows. So code that reads a shape gets one, and the side effects of a step are known: the tensors it overwrites,
+The network runs, and every call of a torch function or of a module that the recorder does not enter becomes a step. It
+enters only modules that hold both frozen and trained parameters, or a head. The run is on the meta device (tensors with
+shapes and without values) if the network allows. The side effects of a step are known too: the tensors it overwrites,
 whether it draws random numbers, and the operations it executes in this mode.
 """
 
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
+from torch import Tensor, nn
+from torch.fx.node import base_types, map_aggregate
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo_harness.frozen.partition.side_effects import (
@@ -24,59 +25,74 @@ from zoo_harness.frozen.partition.side_effects import (
     one_line,
     preserve_attributes,
     preserve_random_states,
+    python_random_states,
     random_states,
     restore_dict,
     storage,
     tensors_in,
 )
 
-# Torch.fx misses calls of these whose size is several integers, one of them a proxy.
-FACTORIES = (torch.arange, torch.empty, torch.full, torch.ones, torch.rand, torch.randint, torch.randn, torch.zeros)
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-class ImagesOnly(nn.Module):
-    """Call the network with the images alone: a traced ``forward`` would take its optional arguments for inputs."""
+@dataclass(frozen=True)
+class Result:
+    """Stand for the result of a step in the arguments of a later one."""
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
+    step: int
 
-    def forward(self, images: Tensor) -> Any:
-        """Return the output of the network."""
-        return self.network(images)
+
+@dataclass
+class Step:
+    """Hold one step: an operation in the terms of :meth:`torch.fx.Graph.create_node`, its result and side effects.
+
+    ``reads`` and ``writes`` identify memory: tensors that share it are one. ``trains``: it reads a trained parameter,
+    draws random numbers or changes its own buffers. The other fields come with the numbers
+    (:func:`zoo_harness.frozen.partition.cut.number_steps`): ``inputs`` are the steps whose result it reads,
+    ``writers`` those that wrote to the memory it reads, ``value_of_more`` its result for the larger batch.
+    """
+
+    kind: str
+    target: Any
+    arguments: Arguments = ((), {})
+    value: Any = None
+    reads: set[int] = field(default_factory=set)
+    writes: set[int] = field(default_factory=set)
+    operations: tuple[str, ...] = ()
+    has_weights: bool = False
+    trains: bool = False
+    number: int = 0
+    inputs: frozenset[int] = frozenset()
+    writers: frozenset[int] = frozenset()
+    value_of_more: Any = None
+    depends_on_images: bool = False
+
+    @property
+    def operation(self) -> tuple[str, Any, tuple[str, ...]]:
+        """What it does, to compare it with a step of another recording."""
+        return self.kind, self.target, self.operations
+
+    @property
+    def dependencies(self) -> frozenset[int]:
+        """Return the numbers of ``inputs`` and ``writers``."""
+        return self.inputs | self.writers
 
 
 @dataclass
 class EnteredModule:
-    """Hold a module that the tracer went into, the step whose result it returned, and the last step before that."""
+    """Hold a module that the recorder entered, the step whose result it returned, and the last step before that."""
 
     module: nn.Module
-    result: fx.Node
-    last: fx.Node
+    result: int
+    last: int
 
 
 @dataclass
 class Trace:
-    """Hold the steps of one run, in order; ``node.meta`` has the ``effects`` and the ``value`` of each."""
+    """Hold the steps of one run, in order."""
 
-    root: ImagesOnly
-    nodes: list[fx.Node]
+    steps: list[Step]
     entered: list[EnteredModule]
-
-    def module(self, node: fx.Node) -> nn.Module:
-        """Return the module that a ``call_module`` step runs."""
-        return self.root.get_submodule(str(node.target))
-
-
-@dataclass(frozen=True)
-class Effects:
-    """Hold the side effects of a step; tensors that share memory are one storage."""
-
-    reads: set[int]
-    writes: set[int]
-    operations: tuple[str, ...]
-    draws: bool
-    changes_buffers: bool
 
 
 def trace_network(network: nn.Module, images: Tensor, heads: set[nn.Module], opaque: set[nn.Module]) -> Trace:
@@ -86,18 +102,21 @@ def trace_network(network: nn.Module, images: Tensor, heads: set[nn.Module], opa
     :class:`CannotPartitionError` if that is the network itself.
     """
     while True:
-        tracer = _Tracer(images, heads, opaque)
-        root = ImagesOnly(network)
+        recorder = _Recorder(network, images, heads, opaque)
         try:
-            with torch.no_grad(), preserve_attributes(network), _guard_compiled_code():
-                graph = tracer.trace(root)
+            with torch.no_grad(), preserve_attributes(network) as changed_numbers:
+                with _calls_go_to(recorder), recorder:
+                    network(images)
+                if counters := changed_numbers():  # code that counts may do something else next time
+                    raise CannotPartitionError(f"its forward method changes its own attribute {counters[0]!r}")
         except Exception as error:  # whatever the code of a network may raise
-            culprit = tracer.culprit
-            if culprit is None or culprit is network or culprit in opaque:
-                raise CannotPartitionError(_reason(error)) from error
-            opaque.add(culprit)
+            if recorder.culprit is None or recorder.culprit in (network, *opaque):
+                if isinstance(error, CannotPartitionError):
+                    raise
+                raise CannotPartitionError(f"its forward method cannot be recorded: {one_line(error)}") from error
+            opaque.add(recorder.culprit)
         else:
-            return Trace(root, [node for node in graph.nodes if node.op != "output"], tracer.entered)
+            return Trace(recorder.steps, recorder.entered)
 
 
 @contextlib.contextmanager
@@ -124,196 +143,140 @@ def on_meta(network: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _guard_compiled_code() -> Iterator[None]:
-    """Refuse calls of compiled code, which takes a proxy for a tensor and crashes."""
-    guarded = [(torch.autograd.Function, "apply"), (torch.jit.ScriptFunction, "__call__")]
-    guarded.append((torch._C.ScriptMethod, "__call__"))
-
-    def guard(original: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if any(type(part) is _Proxy for part in pytree.tree_leaves((args, kwargs))):
-                raise CannotPartitionError("it calls compiled code, which takes only tensors")
-            return original(*args, **kwargs)
-
-        return call
-
-    with contextlib.ExitStack() as originals:
-        for kind, name in guarded:
-            original = kind.__dict__[name]
-            originals.callback(setattr, kind, name, original)
-            by_class = isinstance(original, classmethod)
-            setattr(kind, name, classmethod(guard(original.__func__)) if by_class else guard(original))
+def _calls_go_to(recorder: _Recorder) -> Iterator[None]:
+    """Let the recorder handle the calls of modules."""
+    module_class: Any = nn.Module
+    call = module_class.__call__
+    module_class.__call__ = lambda module, *args, **kwargs: recorder.call_module(module, call, args, kwargs)
+    try:
         yield
+    finally:
+        module_class.__call__ = call
 
 
-class _Tracer(fx.Tracer):
-    proxy_buffer_attributes = True  # otherwise a buffer that is written to changes while the network is traced
+_READ_VALUES = ("tolist", "numpy", "__array__")  # they execute no operation
+_NO_MODULE = nn.Module()
 
-    def __init__(self, images: Tensor, heads: set[nn.Module], opaque: set[nn.Module]) -> None:
-        super().__init__(autowrap_functions=FACTORIES)
-        self._autowrap_search.append(torch)
+
+class _Recorder(TorchFunctionMode):
+    """Record the calls in the body as steps. ``culprit`` is the innermost entered module whose code failed."""
+
+    def __init__(self, network: nn.Module, images: Tensor, heads: set[nn.Module], opaque: set[nn.Module]) -> None:
+        super().__init__()
+        self.steps = [Step("placeholder", "images", value=images)]
         self.entered: list[EnteredModule] = []
-        self.culprit: nn.Module | None = None  # the innermost module whose code failed
-        self._images = images
-        self._heads = heads
-        self._undivided = opaque
-        self._running_step = False
-        self._last: fx.Node | None = None
+        self.culprit: nn.Module | None = None
+        named = {module: path for path, module in network.named_modules()}
+        self._one_step = {
+            module: path for module, path in named.items() if module in opaque or _is_whole(module, heads)
+        }
+        self._owned = _tensors_of_modules(network)
+        self._memory = set(map(storage, self._owned))
+        self._known = {images: 0}  # the step that has a tensor for its result
+        self._running = False  # whether a step runs, whose own calls are not recorded
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002
-        if m in self._undivided or isinstance(m, fx.GraphModule):
-            return True
-        trained = {parameter.requires_grad for parameter in m.parameters()}
-        if trained == {True, False}:
-            return False
-        return self._heads.isdisjoint(part for part in m.modules() if part is not m)
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._running:
+            return func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        if name == "__get__":  # of an attribute, such as x.shape
+            return self._record("call_function", getattr, getattr, (args[0], func.__self__.__name__), {})
+        is_method = func is getattr(Tensor, name, None)
+        kind, target = ("call_method", name) if is_method else ("call_function", func)
+        return self._record(kind, target, func, args, kwargs or {})
 
-    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        if self._running_step:
-            return forward(*args, **kwargs)
-        if self.is_leaf_module(m, ""):
-            return super().call_module(m, forward, args, kwargs)
-        before = random_states()
+    def call_module(self, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Record the call of a module as one step, or the steps inside it."""
+        if self._running:
+            return call(module, *args, **kwargs)
+        if module in self._one_step:
+            return self._record("call_module", self._one_step[module], module, args, kwargs, module)
+        before = python_random_states()
         try:
-            result = super().call_module(m, forward, args, kwargs)
-            if random_states() != before:
-                raise CannotPartitionError("it draws random numbers, which a recording would repeat")
+            result = call(module, *args, **kwargs)
+            if python_random_states() != before:
+                raise CannotPartitionError("its forward method draws random numbers, which a recording would repeat")
         except Exception:
-            self.culprit = self.culprit or m
+            self.culprit = self.culprit or module
             raise
-        if isinstance(result, fx.Proxy) and self._last is not None:
-            self.entered.append(EnteredModule(m, result.node, self._last))
+        if isinstance(result, Tensor) and result in self._known:
+            self.entered.append(EnteredModule(module, self._known[result], len(self.steps) - 1))
         return result
 
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        return attr_val if self._running_step else super().getattr(attr, attr_val, parameter_proxy_cache)
+    def _record(
+        self, kind: str, target: Any, run: Callable[..., Any], args: Any, kwargs: Any, module: nn.Module = _NO_MODULE
+    ) -> Any:
+        """Run a step, append it with its side effects, and return its result."""
+        self._running = True
+        try:
+            arguments = map_aggregate((args, kwargs), self._reference)
+            given, parameters, buffers = tensors_in((args, kwargs)), [*module.parameters()], [*module.buffers()]
+            versions = [(tensor, tensor._version) for tensor in (*given, *buffers)]
+            with preserve_random_states():
+                before = random_states()
+                with _OperationRecorder() as recorder:
+                    value = run(*args, **kwargs)
+                draws = recorder.draws or random_states() != before
+            reads = set(map(storage, given))
+            writes = {storage(tensor) for tensor, version in versions if tensor._version != version}
+            if writes or draws or tensors_in(value):
+                weights = any(tensor in self._owned for tensor in (*given, *parameters, *buffers))
+                trains = draws or not writes.isdisjoint(self._memory) or any(each.requires_grad for each in parameters)
+                operations = tuple(recorder.operations)
+                self._append(Step(kind, target, arguments, value, reads, writes, operations, weights, trains))
+            elif recorder.operations or target in _READ_VALUES:
+                raise CannotPartitionError("its forward method branches on the values of a tensor")
+            return value
+        finally:
+            self._running = False
 
-    def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
-        node = super().create_node(kind, *args, **kwargs)
-        if kind != "output":
-            self._running_step = True
-            try:
-                self._run_step(node)
-            finally:
-                self._running_step = False
-            self._last = node
-        return node
-
-    def create_arg(self, a: Any) -> Any:
-        return a.node if issubclass(type(a), fx.Proxy) else super().create_arg(a)
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Proxy(node, self)
-
-    def to_bool(self, obj: fx.Proxy) -> bool:
-        value = obj.node.meta["value"]
-        return bool(super().to_bool(obj) if isinstance(value, Tensor) else value)
-
-    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
-        value = obj.node.meta["value"]
-        if isinstance(value, (tuple, list)):
-            return iter([operator.getitem(obj, index) for index in range(len(value))])
-        return iter(super().iter(obj))
-
-    def _run_step(self, node: fx.Node) -> None:
-        args, kwargs = _argument_value((node.args, node.kwargs))
-        watched = {tensor: tensor._version for tensor in tensors_in((args, kwargs))}
-        module = self.root.get_submodule(str(node.target)) if node.op == "call_module" else None
-        held = {buffer: buffer._version for buffer in module.buffers()} if module else {}
-        with preserve_random_states():
-            before = random_states()
-            with OperationRecorder() as recorder:
-                node.meta["value"] = self._result(node, args, kwargs)
-            draws = recorder.draws or random_states() != before
-        writes = {storage(tensor) for tensor, version in watched.items() if tensor._version != version}
-        own = {storage(read.meta["value"]) for read in node.all_input_nodes if _is_tensor_of_a_module(read)}
-        node.meta["effects"] = Effects(
-            reads={storage(tensor) for tensor in watched},
-            writes=writes,
-            operations=tuple(recorder.operations),
-            draws=draws,
-            changes_buffers=bool(own & writes) or any(buffer._version != version for buffer, version in held.items()),
-        )
-
-    def _result(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
-        match node.op:
-            case "placeholder":
-                return self._images
-            case "get_attr":
-                value: Any = self.root
-                for name in str(node.target).split("."):
-                    value = getattr(value, name)
-                return value
-            case "call_module":
-                return self.root.get_submodule(str(node.target))(*args, **kwargs)
-            case "call_method":
-                return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        assert callable(node.target)  # noqa: S101 - all that is left is call_function
-        return node.target(*args, **kwargs)
-
-
-def _argument_value(argument: Any) -> Any:
-    """Return the value of a step's argument; a module may write to lists, so they are lists again."""
-    if isinstance(argument, fx.Node):
-        return argument.meta["value"]
-    if isinstance(argument, list):
-        return [_argument_value(part) for part in argument]
-    if isinstance(argument, dict):
-        return {key: _argument_value(part) for key, part in argument.items()}
-    if type(argument) is tuple:
-        return tuple(map(_argument_value, argument))
-    return fx.map_arg(argument, lambda given: given.meta["value"])  # slices, named tuples
-
-
-class _Proxy(fx.Proxy):
-    """Stand for a value: pass for a tensor or a number if it is one, and change in place.
-
-    If Python itself needs a length or a number, the number enters the recording; the recording for another number of
-    images shows whether it stays the same.
-    """
-
-    _is_param = _is_buffer = False  # read by isinstance(..., nn.Parameter) and the like
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> type:
-        return Tensor if isinstance(self.node.meta["value"], Tensor) else _Proxy
-
-    def __len__(self) -> int:
-        return len(self.node.meta["value"])
-
-    def __index__(self) -> int:
-        return operator.index(self._number())
-
-    def __int__(self) -> int:
-        return int(self._number())
-
-    def __float__(self) -> float:
-        return float(self._number())
-
-    def _number(self) -> Any:
-        value = self.node.meta["value"]
+    def _append(self, step: Step) -> None:
+        """Append a step, and one more for each part of its result."""
+        self.steps.append(step)
+        index, value = len(self.steps) - 1, step.value
+        parts: Iterable[tuple[Any, Any]] = ()
         if isinstance(value, Tensor):
-            raise fx.proxy.TraceError("its forward method reads the value of a tensor")
-        return value
+            if value not in self._known or storage(value) in step.writes:
+                self._known[value] = index  # otherwise it is the unchanged result of an earlier step
+        elif isinstance(value, dict):
+            parts = value.items()
+        elif isinstance(value, (tuple, list)):
+            parts = enumerate(value)
+        for key, part in parts:
+            if tensors := tensors_in(part):
+                reads = set(map(storage, tensors))
+                self._append(Step("call_function", operator.getitem, ((Result(index), key), {}), part, reads))
 
-    def __setitem__(self, index: Any, value: Any) -> None:
-        self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
+    def _reference(self, given: Any) -> Any:
+        """Return an argument as it is recorded."""
+        if not isinstance(given, Tensor):
+            if not isinstance(given, (*base_types, type(None), type(...))):
+                raise CannotPartitionError(f"its forward method passes on an object of type {type(given).__name__}")
+            return given
+        if given not in self._known:
+            if given not in self._owned:
+                raise CannotPartitionError("its forward method uses a tensor that no recorded step computes")
+            self._append(Step("get_attr", self._owned[given], value=given, trains=given.requires_grad))
+        return Result(self._known[given])
 
 
-def _in_place(name: str) -> Any:
-    """Record ``x += y`` as it is: torch.fx makes it ``x = x + y``, which tensors that share the memory of x miss."""
-
-    def method(self: _Proxy, other: Any) -> fx.Proxy:
-        return self.tracer.create_proxy("call_function", getattr(operator, name), (self, other), {})
-
-    return method
+def _is_whole(module: nn.Module, heads: set[nn.Module]) -> bool:
+    """Tell whether all of a module trains or is frozen, and it holds no head."""
+    mixed = {parameter.requires_grad for parameter in module.parameters()} == {True, False}
+    return not mixed and heads.isdisjoint(part for part in module.modules() if part is not module)
 
 
-for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor", "imatmul"):
-    setattr(_Proxy, f"__{_name}__", _in_place(_name))
+def _tensors_of_modules(network: nn.Module) -> dict[Tensor, str]:
+    """Return the paths of parameters, buffers and other tensors that are attributes of modules."""
+    paths: dict[Tensor, str] = {}
+    for path, module in network.named_modules():
+        for name, value in {**vars(module), **module._parameters, **module._buffers}.items():
+            if isinstance(value, Tensor):
+                paths.setdefault(value, f"{path}.{name}".removeprefix("."))
+    return paths
 
 
-class OperationRecorder(TorchDispatchMode):
+class _OperationRecorder(TorchDispatchMode):
     """Record the operations that a step executes, and whether any draws random numbers."""
 
     def __init__(self) -> None:
@@ -337,14 +300,3 @@ def _draws_random_numbers(func: Any, given: dict[str, Any]) -> bool:
     if given.get("train", given.get("training", True)) is False:
         return False
     return bool(given.get("dropout_p", given.get("dropout", True)))
-
-
-def _is_tensor_of_a_module(node: fx.Node) -> bool:
-    return node.op == "get_attr" and isinstance(node.meta["value"], Tensor)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, fx.proxy.TraceError):
-        return "its forward method branches on the values of a tensor"
-    cause = str(error) if isinstance(error, CannotPartitionError) else one_line(error)
-    return f"its forward method cannot be recorded: {cause}"

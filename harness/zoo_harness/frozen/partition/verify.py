@@ -99,7 +99,7 @@ def _check_rows(partition: Partition, images: Tensor, kept: tuple[Tensor, ...]) 
     half = (len(images) + 1) // 2
     for part, rows, fewer in zip(partition.kept, kept, partition.prefix(images[:half].clone()), strict=True):
         expected = (len(images), *part.shape)
-        if rows.shape != expected or rows.dtype != part.dtype:
+        if rows.shape != expected or str(rows.dtype) != f"torch.{part.dtype}":
             raise CannotPartitionError(f"the output of {part.name!r} is {tuple(rows.shape)}; expected {expected}")
         if rows.is_floating_point():
             scale = float(rows.abs().amax()) or 1.0

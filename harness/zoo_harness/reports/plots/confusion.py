@@ -18,7 +18,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from zoo_harness.evaluation.confusion import Confusion
-from zoo_harness.reports.plots.run import DOTS_PER_INCH, INK, save_figure, shown_name
+from zoo_harness.reports.plots.names import columns, font_families, shown_classes, shown_name
+from zoo_harness.reports.plots.run import DOTS_PER_INCH, INK, save_figure
 
 _MOST_NUMBERS, _MOST_NAMES = 25, 60
 _WIDEST = 9.0  # inches of the matrix
@@ -43,7 +44,7 @@ def plot_confusion(confusion: Confusion, path: Path) -> None:
     if classes <= _MOST_NUMBERS:
         _write_counts(axes, counts, shares, colours, norm)
     about = f"{counts.sum():,} images, split {shown_name(confusion.split, '?')}"
-    axes.set_title(about, fontsize=9, color=INK, parse_math=False)
+    axes.set_title(about, fontsize=9, color=INK, parse_math=False, family=font_families(about))
     save_figure(figure, path, tight=True)
 
 
@@ -58,12 +59,13 @@ def _name_classes(axes: Axes, classes: tuple[str, ...], room: float) -> None:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10], integer=True))
         return
-    names = [shown_name(name, f"class {label}") for label, name in enumerate(classes)]
-    size = 8 if len(classes) <= _MOST_NUMBERS else 6
-    upright = max(map(len, names)) * 0.08 > room
+    names = shown_classes(enumerate(classes))
+    upright = max(map(columns, names)) * 0.08 > room
     # Not mathematics: a name may contain dollar signs.
-    axes.set_xticks(range(len(names)), names, fontsize=size, rotation=90 if upright else 0, parse_math=False)
-    axes.set_yticks(range(len(names)), names, fontsize=size, parse_math=False)
+    style: dict[str, Any] = {"family": font_families(names), "parse_math": False}
+    style["fontsize"] = 8 if len(classes) <= _MOST_NUMBERS else 6
+    axes.set_xticks(range(len(names)), names, rotation=90 if upright else 0, **style)
+    axes.set_yticks(range(len(names)), names, **style)
 
 
 def _write_counts(

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from zoo_harness.evaluation.layer_scores import ScoredLayer
 from zoo_harness.records.run import LayerCurveRecord, LayerScores
-from zoo_harness.reports.plots.run import DOTS_PER_INCH, INK, QUIET, save_figure, shown_name
+from zoo_harness.reports.plots.names import font_families, shown_name
+from zoo_harness.reports.plots.run import DOTS_PER_INCH, INK, QUIET, save_figure
 
 
 def plot_run_curve(curve: LayerCurveRecord, backbone: str, path: Path) -> None:
@@ -42,8 +43,9 @@ def plot_layers(curves: Sequence[Curve], about: str, path: Path) -> None:
     for place, (title, layers) in enumerate(curves):
         _draw(axes, place, title, layers, by_name=same)
     _prepare(axes, names, by_name=same)
-    axes.set_title(about, fontsize=8, color=INK, parse_math=False)
-    figure.legend(loc="outside upper center", ncols=min(2, len(curves)), frameon=False)
+    axes.set_title(about, fontsize=8, color=INK, parse_math=False, family=font_families(about))
+    font = {"family": font_families(title for title, _layers in curves)}
+    figure.legend(loc="outside upper center", ncols=min(2, len(curves)), frameon=False, prop=font)
     save_figure(figure, path)
 
 

@@ -6,8 +6,8 @@ Figures have canvases of their own and never use pyplot, which keeps every figur
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from zoo.backbone import Training
 from zoo_harness.records.run import EpochRecord
+from zoo_harness.reports.plots.names import font_families, shown_classes
 from zoo_harness.training.optimizer import learning_rate
 from zoo_harness.util.atomic_files import replacing
-from zoo_harness.util.text import one_line
 
 DOTS_PER_INCH = 150
 INK, QUIET = "#222222", "#d9d9d9"
@@ -34,8 +34,6 @@ _MOST_STEPS = 4000
 _MOST_CLASSES, _IMAGES_OF_A_CLASS = 10, 10
 _TILE, _GAP = 1.0, 0.08  # of one image
 _TILE_INCHES = 0.58
-_LONGEST_NAME = 24
-_NAME_FONT = FontProperties(size=9)
 
 
 def plot_history(history: Sequence[EpochRecord], directory: Path) -> tuple[Path, ...]:
@@ -84,11 +82,12 @@ def plot_samples(images: NDArray[np.uint8], labels: ArrayLike, classes: Sequence
     labels = np.asarray(labels)
     present = np.unique(labels)[:_MOST_CLASSES].tolist()
     chosen = {label: np.flatnonzero(labels == label)[:_IMAGES_OF_A_CLASS].tolist() for label in present}
-    names = [shown_name(classes[label], f"class {label}") for label in chosen]
-    figure, axes = _sample_canvas(names, max(map(len, chosen.values()), default=1))
+    names = shown_classes((label, classes[label]) for label in chosen)
+    font = FontProperties(family=font_families(names), size=9)
+    figure, axes = _sample_canvas(names, font, max(map(len, chosen.values()), default=1))
     for row, (name, indices) in enumerate(zip(names, chosen.values(), strict=True)):
         # Not mathematics: a name may contain dollar signs.
-        axes.text(-0.15, row + 0.5, name, ha="right", va="center", color=INK, font=_NAME_FONT, parse_math=False)
+        axes.text(-0.15, row + 0.5, name, ha="right", va="center", color=INK, font=font, parse_math=False)
         for column, index in enumerate(indices):
             _draw_tile(axes, images[index], column, row)
     save_figure(figure, path)
@@ -143,10 +142,10 @@ def _prepare_axes(axes: Axes, quantity: str, epochs: list[int]) -> None:
     axes.tick_params(color="#888888", labelcolor=INK)
 
 
-def _sample_canvas(names: list[str], columns: int) -> tuple[Figure, Axes]:
+def _sample_canvas(names: list[str], font: FontProperties, columns: int) -> tuple[Figure, Axes]:
     """Return a figure whose axes have a square of side 1 for each image, and room for the names on the left."""
     rows = max(len(names), 1)
-    margin = 0.3 + max(map(_width_in_inches, names), default=0.0) / _TILE_INCHES
+    margin = 0.3 + max((_width_in_inches(name, font) for name in names), default=0.0) / _TILE_INCHES
     inches = ((margin + columns + 0.1) * _TILE_INCHES, (rows + 0.1) * _TILE_INCHES)
     figure = Figure(figsize=inches, dpi=DOTS_PER_INCH, facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
@@ -156,10 +155,10 @@ def _sample_canvas(names: list[str], columns: int) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _width_in_inches(name: str) -> float:
+def _width_in_inches(name: str, font: FontProperties) -> float:
     figure = Figure(dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)
-    text = figure.text(0, 0, name, font=_NAME_FONT, parse_math=False)
+    text = figure.text(0, 0, name, font=font, parse_math=False)
     return text.get_window_extent().width / DOTS_PER_INCH
 
 
@@ -180,23 +179,11 @@ def _draw_tile(axes: Axes, pixels: NDArray[Any], column: int, row: int) -> None:
     )
 
 
-def shown_name(name: str, otherwise: str) -> str:
-    """Return the name on one line and shortened; ``otherwise`` if the font lacks a character of it."""
-    line = one_line(name)
-    if not line or any(ord(char) not in _writable() for char in line):
-        return otherwise
-    return line if len(line) <= _LONGEST_NAME else line[: _LONGEST_NAME - 1].rstrip() + "\u2026"
-
-
-@cache
-def _writable() -> frozenset[int]:
-    return frozenset(get_font(findfont(_NAME_FONT)).get_charmap())
-
-
 def save_figure(figure: Figure, path: Path, *, tight: bool = False) -> None:
     """Write a figure as a PNG, whole or not at all; ``tight`` crops it to its content."""
     FigureCanvasAgg(figure)
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, warnings.catch_warnings():
         # Without the version of matplotlib, the same data give the same bytes.
         inches = "tight" if tight else None
+        warnings.simplefilter("ignore", UserWarning)  # of characters that no font has: boxes show that
         figure.savefig(temporary, format="png", metadata={"Software": None}, bbox_inches=inches)

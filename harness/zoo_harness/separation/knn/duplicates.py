@@ -14,47 +14,49 @@ from zoo_harness.separation.knn.exact_distances import Rows, by_parts
 class Groups:
     """Groups of equal rows; the first ``references`` rows are reference samples, the others are queries.
 
-    Without ``references`` each row is both. ``of_row``: (T,), the group of each row. ``first``: (G,), its lowest row.
+    Without ``references`` each row is both, and ``itself`` is 1, else 0. ``queries``: their rows. ``of_row``: (T,), the
+    group of each row. ``first``: (G,), its lowest row.
     ``members``: the reference rows, group by group, lowest first. ``begin``, ``size``: (G,), the position of
     each group's first member in ``members``, and the number of its members. ``labels``: (T,) int64, counted from 0
-    without gaps. ``query_labels``: the labels of the queries in each group.
+    without gaps. ``member_labels``, ``query_labels``: those of the members and of the queries in each group.
     """
 
     def __init__(self, rows: Rows, labels: Tensor, references: int | None) -> None:
         order, starts = _equal_runs(rows)
-        begin = starts.nonzero()[:, 0]
-        self.first = order[begin]
+        self.first = order[starts]
         self.of_row = torch.empty_like(order)
         self.of_row[order] = starts.cumsum(0) - 1
         self.members = order if references is None else order[order < references]
-        of_member = self.of_row[self.members]
-        self.size = torch.bincount(of_member, minlength=len(begin))
+        self.size = torch.bincount(self.of_row[self.members], minlength=len(self.first))
         self.begin = self.size.cumsum(0) - self.size
         names, self.labels = labels.unique(return_inverse=True)
-        self._classes = len(names)
-        self._keys, self._counts = (of_member * len(names) + self.labels[self.members]).unique(return_counts=True)
-        queries = slice(references or 0, None)
-        self.query_labels = QueryLabels(self.of_row[queries], self.labels[queries], len(begin), len(names))
-
-    def count_label(self, group: Tensor, label: Tensor) -> Tensor:
-        """Return the number of reference samples in each group that have the label."""
-        key = group * self._classes + label
-        index = torch.searchsorted(self._keys, key).clamp_(max=len(self._keys) - 1)
-        return torch.where(self._keys[index] == key, self._counts[index], 0)
+        self.itself = int(references is None)
+        self.queries = torch.arange(references or 0, len(order), device=order.device)
+        self.member_labels, self.query_labels = (
+            LabelsOfGroups(self.of_row[some], self.labels[some], len(self.first), len(names))
+            for some in (self.members, self.queries)
+        )
 
 
-class QueryLabels:
-    """The distinct pairs of group and label among the queries: a tie may agree with one label and not with another.
+class LabelsOfGroups:
+    """The distinct pairs of group and label among some rows: a tie may agree with one label and not with another.
 
-    ``group``, ``label``: (U,), of each pair. ``of_query``: the pair of each query. ``begin``, ``count``: (G,), the
-    first pair of each group and the number of its pairs, 0 for a group without queries.
+    ``group``, ``label``: (U,), of each pair. ``of_row``: the pair of each row. ``begin``, ``count``: (G,), the first
+    pair of each group and the number of its pairs, 0 for a group without such rows.
     """
 
     def __init__(self, group: Tensor, label: Tensor, groups: int, classes: int) -> None:
-        keys, self.of_query = (group * classes + label).unique(return_inverse=True)
-        self.group, self.label = keys.div(classes, rounding_mode="floor"), keys % classes
+        self._classes, keys = classes, group * classes + label
+        self._keys, self.of_row, self._rows = keys.unique(return_inverse=True, return_counts=True)
+        self.group, self.label = self._keys.div(classes, rounding_mode="floor"), self._keys % classes
         self.count = torch.bincount(self.group, minlength=groups)
         self.begin = self.count.cumsum(0) - self.count
+
+    def rows(self, group: Tensor, label: Tensor) -> Tensor:
+        """Return the number of rows in each group that have the label."""
+        key = group * self._classes + label
+        index = torch.searchsorted(self._keys, key).clamp_(max=len(self._keys) - 1)
+        return torch.where(self._keys[index] == key, self._rows[index], 0)
 
     def expand(self, group: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pairs of each of these groups, one after the other, and for each the position of its group."""

@@ -1,11 +1,13 @@
 """Compute short vectors of rows, and error bounds, such that distances of the vectors bound true distances from below.
 
-For any two rows, true distance >= |w_i - w_j| - h_i - h_j. docs/exact-neighbours.md has the proof.
+For any two rows, true distance >= |w_i - w_j| - h_i - h_j. docs/exact-neighbours.md has the proof. It holds for any
+non-expansive projection, so the choice of one changes the time of a search and never its result.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,87 +16,56 @@ from zoo_harness.separation.knn.exact_distances import Rows, by_parts
 
 UNDERFLOW = 2.0**-505  # no float64 square that matters is lost above it
 
+SAMPLE = 4096  # rows from which principal components are computed
+MIN_ROWS = 4096  # below, whole rows are as fast
+RANKS = (32, 64, 96, 128, 192, 256, 384)
+PROBES, TARGETS = 48, 8192
+ORDERING_RANK = 8  # components by which rows are ordered
 
-class Frame:
-    """Coordinates u = s (x - m) of rows x: m is a median, s a power of two, each coordinate of u at most 1.
-
-    ``chosen``: indices of the rows that are searched.
-    """
-
-    def __init__(self, rows: Rows, chosen: Tensor) -> None:
-        self.rows = rows
-        parts = chosen.split(rows.step)
-        # The median of a sample: enough against a common offset, and an outlier hardly moves it.
-        sample = chosen[:: max(1, len(chosen) // rows.step)][: rows.step]
-        median = rows.exact(sample).median(0).values
-        largest = float(torch.stack([(rows.exact(part) - median).abs().amax() for part in parts]).amax())
-        # At least 300: a larger scale would raise the underflow of the exact squares above our bound on underflow.
-        self.exponent = max(math.frexp(largest)[1], 300)
-        self._shift = median * -math.ldexp(1.0, -self.exponent)
-        self._factor = math.ldexp(1.0, rows.exponent - self.exponent)
-
-    @property
-    def width(self) -> int:
-        """The number of features, D."""
-        return self.rows.features.shape[1]
-
-    def centred(self, index: Tensor, columns: slice = slice(None)) -> Tensor:
-        """Return the coordinates u of these rows, (len(index), D) float64, or some columns of them."""
-        given = self.rows.features[:, columns][index].to(torch.float64)
-        return torch.add(self._shift[columns], given, alpha=self._factor)
-
-    def scaled(self, squared: Tensor) -> Tensor:
-        """Return squared distances of :class:`Rows` in the units of u."""
-        scale = math.ldexp(1.0, -self.exponent)
-        return squared * scale * scale
+# Seconds (only their ratios matter): a pair in a tile, each number in its product, a pair that passes it.
+_PAIR_COST, _NUMBER_COST, _CANDIDATE_COST = 2.5e-9, 2e-11, 2e-6
 
 
 class ProjectedRows:
     """The vectors w of some rows, each with a bound h of its error.
 
     ``basis``: (D, P) float64, non-expansive: w is the projection of u and the length of the remainder, P + 1 numbers.
-    With ``basis`` ``None``, w is u itself. ``keep``: store the vectors instead of computing them at each use.
+    With ``basis`` ``None``, w is u itself. Vectors that do not fit in ``memory`` bytes are computed at each use.
 
-    ``vectors``: (G, width), or ``None`` if not kept. ``error``: (G,) float64, h. ``norms``: (G,) float64, |w|^2.
+    ``kept``: (G, width), or ``None`` if they do not fit. ``error``: (G,) float64, h. ``norms``: (G,) float64, |w|^2.
     """
 
-    def __init__(self, frame: Frame, chosen: Tensor, basis: Tensor | None, dtype: torch.dtype, *, keep: bool) -> None:
-        self._frame, self._chosen, self._basis, self.dtype = frame, chosen, basis, dtype
-        self.width = frame.width if basis is None else basis.shape[1] + 1
+    def __init__(self, rows: Rows, chosen: Tensor, basis: Tensor | None, dtype: torch.dtype, memory: int) -> None:
+        self._rows, self._chosen, self._basis, self.dtype = rows, chosen, basis, dtype
+        self.width = rows.width if basis is None else basis.shape[1] + 1
         self.error = torch.empty(len(chosen), dtype=torch.float64, device=chosen.device)
         self.norms = torch.empty_like(self.error)
-        self.vectors = torch.empty(len(chosen), self.width, dtype=dtype, device=chosen.device) if keep else None
-        step = frame.rows.step
-        for rows in (slice(start, start + step) for start in range(0, len(chosen), step)):
-            projected, earlier = self._projected(chosen[rows])
+        fits = len(chosen) * self.width * dtype.itemsize <= memory
+        self.kept = torch.empty(len(chosen), self.width, dtype=dtype, device=chosen.device) if fits else None
+        for start in range(0, len(chosen), rows.step):
+            part = slice(start, start + rows.step)
+            projected, earlier = self._projected(chosen[part])
             rounded = projected.to(dtype)
-            if self.vectors is not None:
-                self.vectors[rows] = rounded
+            if self.kept is not None:
+                self.kept[part] = rounded
             back = rounded.to(torch.float64)
             moved = (projected - back).square_().sum(1).sqrt_()
-            self.norms[rows] = back.square_().sum(1)
-            self.error[rows] = (moved + earlier) * (1 + 2.0**-30) + UNDERFLOW
+            self.norms[part] = back.square_().sum(1)
+            self.error[part] = (moved + earlier) * (1 + 2.0**-30) + UNDERFLOW
 
-    def of(self, rows: slice) -> Tensor:
-        """Return the vectors w of these rows."""
-        if self.vectors is not None:
-            return self.vectors[rows]
-        part = self._chosen[rows]
-        result = torch.empty(len(part), self.width, dtype=self.dtype, device=part.device)
-        return by_parts(lambda index: self._projected(index)[0], self._frame.rows.step, result, part)
-
-    @property
-    def in_pieces(self) -> bool:
-        """Whether these are whole rows that are not kept: then :meth:`piece` gives a few columns at a time."""
-        return self.vectors is None and self._basis is None
-
-    def piece(self, rows: slice, columns: slice) -> Tensor:
-        """Return some columns of the vectors w of these rows."""
-        return self._frame.centred(self._chosen[rows], columns).to(self.dtype)
+    def of(self, part: slice, columns: slice = slice(None)) -> Tensor:
+        """Return the vectors w of these rows, or some columns of them."""
+        if self.kept is not None:
+            return self.kept[part, columns]
+        chosen = self._chosen[part]
+        if self._basis is None:
+            return self._rows.centred(chosen, columns).to(self.dtype)
+        result = torch.empty(len(chosen), self.width, dtype=self.dtype, device=chosen.device)
+        return by_parts(lambda index: self._projected(index)[0], self._rows.step, result, chosen)[:, columns]
 
     def _projected(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return f(u) in float64, and a bound of its error."""
-        centred = self._frame.centred(index)
+        centred = self._rows.centred(index)
         squares = centred.square().sum(1)
         if self._basis is None:
             return centred, squares.sqrt() * 2.0**-51
@@ -105,3 +76,112 @@ class ProjectedRows:
         of_rest = torch.minimum(error.sqrt(), error / rest.clamp(min=UNDERFLOW))
         of_along = squares.sqrt() * ((depth * math.sqrt(rank) + 2) * 2.0**-52)
         return torch.cat([along, rest[:, None]], 1), of_rest + of_along
+
+
+class Projection(NamedTuple):
+    """Principal components, (D, P), non-expansive, of most variance first, and the number of them in a vector.
+
+    Rows are ordered by the first components. If ``rank`` is 0, vectors are whole rows.
+    """
+
+    basis: Tensor
+    rank: int = 0
+
+    def arrange(self, rows: Rows, chosen: Tensor, leaf: int) -> Tensor:
+        """Return an order of these rows in which each run of ``leaf`` holds rows near each other."""
+        axes = self.basis[:, :ORDERING_RANK]
+        points = torch.cat([rows.centred(part) @ axes for part in chosen.split(rows.step)])
+        return torch.cat(_split_at_medians(points, torch.arange(len(chosen), device=chosen.device), leaf))
+
+
+def choose_projection(
+    rows: Rows, queries: Tensor, references: Tensor, order: int, memory_budget: int
+) -> Projection | None:
+    """Return the projection that is fastest for a search of ``queries`` among ``references``, if it is worth computing.
+
+    The sample and the components take at most a part of the budget, so very wide rows have fewer ranks to choose from.
+    """
+    room = memory_budget // (32 * rows.width)
+    ranks = [rank for rank in RANKS if rank <= min(rows.width // 2, room // 4)]  # from a sample of `room` rows
+    if not ranks or min(len(queries), len(references)) < MIN_ROWS:
+        return None
+    basis = principal_components(rows, references, ranks[-1], sample=room)
+    candidates = {rows.width: 2.0 * order, **_estimate_candidates(rows, queries, references, basis, ranks, order)}
+
+    def cost(rank: int) -> float:
+        return len(references) / 2 * (_PAIR_COST + _NUMBER_COST * rank) + _CANDIDATE_COST * candidates[rank]
+
+    rank = min(candidates, key=cost)
+    return Projection(basis, 0 if rank == rows.width else rank)
+
+
+def principal_components(rows: Rows, chosen: Tensor, rank: int, sample: int = SAMPLE) -> Tensor:
+    """Return a non-expansive (D, rank) float64 matrix whose columns are the directions of most variance.
+
+    They are computed by subspace iteration from at most ``sample`` of the rows, and at most 4,096.
+    """
+    sample = min(sample, SAMPLE)
+    chosen = chosen[:: max(1, len(chosen) // sample)][:sample]
+    centred = torch.cat([rows.centred(part).to(torch.float32) for part in chosen.split(rows.step)])
+    centred -= centred.mean(0)
+    generator = torch.Generator("cpu").manual_seed(0)
+    start = torch.randn(rows.width, rank, generator=generator, dtype=torch.float32, device="cpu").to(centred.device)
+    basis = torch.linalg.qr(start).Q
+    for _ in range(3):
+        basis = torch.linalg.qr(centred.T @ (centred @ basis)).Q
+    order = (centred @ basis).square().sum(0).argsort(descending=True)
+    return make_non_expansive(basis[:, order].to(torch.float64))
+
+
+def make_non_expansive(basis: Tensor) -> Tensor:
+    """Divide an orthonormal basis by a bound of its largest singular value, so that it lengthens no vector.
+
+    Columns that are not orthonormal are made so first.
+
+    >>> bool(torch.linalg.matrix_norm(make_non_expansive(torch.ones(3, 2, dtype=torch.float64)), ord=2) <= 1)
+    True
+    """
+    depth, rank = basis.shape
+    basis = torch.linalg.qr(basis).Q if depth >= rank else basis
+    defect = basis.T @ basis - torch.eye(rank, dtype=basis.dtype, device=basis.device)
+    largest = 1 + float(defect.norm()) + depth * rank * 2.0**-52
+    return basis / (math.sqrt(largest) * (1 + 2.0**-40))
+
+
+def _estimate_candidates(
+    rows: Rows, queries: Tensor, references: Tensor, basis: Tensor, ranks: list[int], order: int
+) -> dict[int, float]:
+    """Estimate from a few rows, for each rank, the number of pairs of a row that its bound would not exclude."""
+    probes = rows.centred(queries[:: max(1, len(queries) // PROBES)][:PROBES]).float()
+    distances = torch.cat([torch.cdist(probes, rows.centred(p).float()) for p in references.split(rows.step)], 1)
+    # A probe may be one of the references: a distance of almost nothing is its own.
+    distances[distances < 1e-3 * distances.median()] = torch.inf
+    radius = distances.topk(min(order, distances.shape[1]), largest=False).values[:, -1:]
+    targets = references[:: max(1, len(references) // TARGETS)]
+    counts = torch.zeros(len(ranks), dtype=torch.float64, device=probes.device)
+    components = basis.float()
+    of_probes = probes @ components
+    for part in targets.split(rows.step):
+        centred = rows.centred(part).float()
+        along = centred @ components
+        for index, rank in enumerate(ranks):
+            bound = torch.cdist(_with_rest(of_probes, probes, rank), _with_rest(along, centred, rank))
+            counts[index] += (bound <= radius).sum()
+    of_a_row = counts * (len(references) / len(targets) / len(probes))
+    return dict(zip(ranks, of_a_row.tolist(), strict=True))
+
+
+def _with_rest(along: Tensor, whole: Tensor, rank: int) -> Tensor:
+    kept = along[:, :rank]
+    rest = (whole.square().sum(1) - kept.square().sum(1)).clamp(min=0).sqrt()
+    return torch.cat([kept, rest[:, None]], 1)
+
+
+def _split_at_medians(points: Tensor, rows: Tensor, leaf: int) -> list[Tensor]:
+    """Split rows at the median of the coordinate of most variance until no part has more than ``leaf``."""
+    if len(rows) <= leaf:
+        return [rows]
+    inside = points[rows]
+    order = inside[:, int(inside.var(0).argmax())].argsort()
+    half = -(-len(rows) // leaf) // 2 * leaf
+    return _split_at_medians(points, rows[order[:half]], leaf) + _split_at_medians(points, rows[order[half:]], leaf)

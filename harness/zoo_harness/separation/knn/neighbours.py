@@ -77,7 +77,7 @@ class NearestSoFar:
         group, other = group[tied], other[tied]
         self.tied.index_add_(0, group, self.groups.size[other])
         pair, entry = labels.expand(group)
-        self.tied_same_label.index_add_(0, pair, self.groups.count_label(other[entry], labels.label[pair]))
+        self.tied_same_label.index_add_(0, pair, self.groups.member_labels.rows(other[entry], labels.label[pair]))
 
     def _keep_nearest(self, group: Tensor, other: Tensor, distance: Tensor) -> None:
         order = self.groups.first[other].argsort()
@@ -89,53 +89,44 @@ class NearestSoFar:
         self.group[group[kept], rank[kept]] = other[kept]
         self.distance[group[kept], rank[kept]] = distance[kept]
 
-    def expand(self, rows: Rows, split: int | None) -> Neighbours:
-        """Return the neighbours of each sample, or with ``split`` of each row from that index on."""
-        of_row, itself = self.groups.of_row, int(split is None)
-        queries = torch.arange(split or 0, len(of_row), device=of_row.device)
-        indices = queries.new_empty(len(queries), self.order)
-        distances = self.distance.new_empty(len(queries), self.order)
-        tied, same_label = torch.empty_like(queries), torch.empty_like(queries)
+    def expand(self, rows: Rows) -> Neighbours:
+        """Return the neighbours of each query."""
         step = max(1, 2**20 // (self.order + 1) ** 2)
-        for start in range(0, len(queries), step):
-            part = slice(start, start + step)
-            query, pair = queries[part], self.groups.query_labels.of_query[part]
-            indices[part], distances[part] = self._nearest_members(query, itself)
-            tied[part], same_label[part] = self._count_tied(query, pair, distances[part, -1], itself)
+        parts = [self._of_queries(query) for query in self.groups.queries.split(step)]
+        indices, distances, tied, same_label = map(torch.cat, zip(*parts, strict=True))
         back = math.ldexp(1.0, -rows.exponent)
         return Neighbours(indices, distances * back * back, tied, same_label)
 
-    def _nearest_members(self, query: Tensor, itself: int) -> tuple[Tensor, Tensor]:
-        """Return the nearest samples among the lowest members of the query's own group and of the nearest others."""
-        groups, own = self.groups, self.groups.of_row[query]
+    def _of_queries(self, query: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        own = self.groups.of_row[query]
         group = torch.cat([own[:, None], self.group[own]], 1)
-        distance = torch.cat([torch.zeros_like(self.distance[own, :1]), self.distance[own]], 1)
-        rank = torch.arange(self.order + itself, device=query.device)
-        exists = rank < groups.size[group][:, :, None]
-        exists &= (distance < math.inf)[:, :, None]
+        distance = torch.nn.functional.pad(self.distance[own], (1, 0))  # of the own group: 0
+        indices, distances = self._nearest_members(query, group, distance)
+        return indices, distances, *self._count_tied(query, group, distance, distances[:, -1])
+
+    def _nearest_members(self, query: Tensor, group: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the nearest samples among the lowest members of these groups."""
+        groups = self.groups
+        rank = torch.arange(self.order + groups.itself, device=query.device)
+        exists = (rank < groups.size[group][:, :, None]) & (distance < math.inf)[:, :, None]
         index = (groups.begin[group][:, :, None] + rank).clamp_(max=len(groups.members) - 1)
         member = groups.members[index]
-        if itself:
+        if groups.itself:
             exists &= member != query[:, None, None]
         apart = torch.where(exists, distance[:, :, None], math.inf).flatten(1)
-        member = member.flatten(1)
-        by_index = member.argsort(1)
-        apart, member = apart.gather(1, by_index), member.gather(1, by_index)
-        by_distance = apart.argsort(dim=1, stable=True)[:, : self.order]
-        return member.gather(1, by_distance), apart.gather(1, by_distance)
+        member, by_index = member.flatten(1).sort(1)
+        apart, by_distance = apart.gather(1, by_index).sort(dim=1, stable=True)
+        return member.gather(1, by_distance[:, : self.order]), apart[:, : self.order]
 
-    def _count_tied(self, query: Tensor, pair: Tensor, last: Tensor, itself: int) -> tuple[Tensor, Tensor]:
+    def _count_tied(self, query: Tensor, group: Tensor, distance: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
         """Return the number of samples at the last distance, and of those with the label of the query."""
-        groups, own, label = self.groups, self.groups.of_row[query], self.groups.labels[query]
-        equal = last == 0
-        tied = torch.where(equal, groups.size[own] - itself, 0)
-        same_label = torch.where(equal, groups.count_label(own, label) - itself, 0)
+        groups, own, label = self.groups, group[:, 0], self.groups.labels[query]
         # The ties are counted for the last group found; if members of nearer groups fill the order, those are listed.
-        counted = self.distance[own, -1] == last
-        listed = (self.distance[own] == last[:, None]) & ~counted[:, None]
-        others = self.group[own]
-        tied += torch.where(listed, groups.size[others], 0).sum(1)
-        tied += torch.where(counted, self.tied[own], 0)
-        same_label += torch.where(listed, groups.count_label(others, label[:, None]), 0).sum(1)
-        same_label += torch.where(counted, self.tied_same_label[pair], 0)
-        return tied, same_label
+        counted = distance[:, -1] == last
+        listed = distance == last[:, None]
+        listed[:, 1:] &= ~counted[:, None]
+        itself = torch.where(last == 0, groups.itself, 0)
+        tied = torch.where(listed, groups.size[group], 0).sum(1) - itself
+        same_label = torch.where(listed, groups.member_labels.rows(group, label[:, None]), 0).sum(1) - itself
+        counted_same = self.tied_same_label[groups.query_labels.of_row[query - groups.queries[0]]]
+        return tied + torch.where(counted, self.tied[own], 0), same_label + torch.where(counted, counted_same, 0)

@@ -18,8 +18,7 @@ from zoo import Backbone, DataError, DeclarationError, FeatureLayer, Preprocessi
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.data.decoding import ImageData
 from zoo_harness.data.transform import BatchTransform
-from zoo_harness.evaluation.layer_features import layer_features
-from zoo_harness.evaluation.layer_scores import RAW_PIXELS, score_layers
+from zoo_harness.evaluation.layer_scores import RAW_PIXELS, layer_features, score_layers
 from zoo_harness.evaluation.split_scores import Scoring
 from zoo_harness.models.build import build_network
 from zoo_harness.models.feature_pooling import pool_features
@@ -53,7 +52,8 @@ def layers(network: nn.Module) -> tuple[FeatureLayer, ...]:
 def data() -> ImageData:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
-    return ImageData(images, torch.arange(40) % 4, sized=False, transform=BatchTransform(Preprocessing((32, 32))))
+    labels, order = torch.arange(40) % 4, np.arange(40)
+    return ImageData(images, labels, False, BatchTransform(Preprocessing((32, 32))), order, order.astype(np.uint64))
 
 
 def directly(network: nn.Module, data: ImageData, layer: FeatureLayer, *, pooled: bool) -> Tensor:
@@ -91,11 +91,10 @@ def test_same_numbers_wherever_they_are_kept(
 ) -> None:
     scoring = Scoring(pooled=pooled, memory_budget=budget)
     with layer_features(network, layers, data, CPU, scoring, Silence()) as found:
-        assert {kept.kept_in for kept in found} == places
+        assert {kept_in for _features, kept_in in found} == places
         assert bool(list(folder.iterdir())) == ("disk" in places)
-        for kept, layer in zip(found, layers, strict=True):
-            assert kept.layer == layer
-            torch.testing.assert_close(kept.features, directly(network, data, layer, pooled=pooled))
+        for (features, _kept_in), layer in zip(found, layers, strict=True):
+            torch.testing.assert_close(features, directly(network, data, layer, pooled=pooled))
     assert list(folder.iterdir()) == []
     assert all(not module._forward_hooks for module in network.modules())
 

@@ -1,0 +1,130 @@
+"""Find images of equal pixels within and between the splits of a run, by a digest of each decoded image.
+
+Equal means the same size and the same values as the images were decoded, before they are resized. A grey image equals
+the colour image of the same values.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.dataset import ImageSplit
+from zoo_harness.data.decoding import ImageData
+from zoo_harness.records.run import DuplicatesRecord
+from zoo_harness.util.text import one_line
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The split of the data set that images come from, and their places (N,) in it; ``None`` for all in order."""
+
+    name: str
+    split: ImageSplit
+    places: NDArray[np.int64] | None = None
+
+
+class ImageNames:
+    """Names images for the user: by their path below the folder that all share, or by their place in their split.
+
+    >>> ImageNames({"train": Origin("train", ImageSplit(np.zeros((3, 8, 8), np.uint8), [0, 1, 1]))}).name("train", 2)
+    'train image 2'
+    """
+
+    def __init__(self, origins: Mapping[str, Origin]) -> None:
+        self._origins = origins
+
+    def name(self, split: str, index: int) -> str:
+        """Return the name of an image, on one line."""
+        origin = self._origins[split]
+        place = index if origin.places is None else int(origin.places[index])
+        paths = getattr(origin.split.images, "paths", None)
+        if not paths:
+            return f"{origin.name} image {place}"
+        path = os.fsencode(os.path.relpath(paths[place], self._folder))
+        return one_line(path.decode("utf-8", "backslashreplace"))
+
+    @cached_property
+    def _folder(self) -> str:
+        paths = [getattr(origin.split.images, "paths", None) or () for origin in self._origins.values()]
+        folders: set[str] = {os.path.dirname(path) for path in chain(*paths)}  # noqa: PTH120 - os.path is faster
+        return os.path.commonpath([os.path.abspath(folder) for folder in folders])  # noqa: PTH100
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """The duplicates for the record, and for each split which of its images (N,) are also in an earlier split."""
+
+    records: tuple[DuplicatesRecord, ...]
+    shared: dict[str, NDArray[np.bool_]]
+
+
+def find_duplicates(
+    decoded: Mapping[str, ImageData], origins: Mapping[str, Origin], classes: Sequence[str]
+) -> Duplicates:
+    """Compare each split with the earlier ones and with itself.
+
+    ``origins`` has the splits of ``decoded`` by name, and maybe others.
+    """
+    names = ImageNames(origins)
+    splits = [_Images(split, data, names, classes) for split, data in decoded.items()]
+    shared = {each.split: np.zeros(len(each.digests), np.bool_) for each in splits}
+    records = []
+    for earlier, later in combinations(splits, 2):
+        found, record = _compare(later, earlier)
+        shared[later.split] |= found
+        records.append(record)
+    records += [_compare(each, each)[1] for each in splits]
+    return Duplicates(tuple(filter(None, records)), shared)
+
+
+class _Images:
+    """The digests (N,) and labels (N,) of a split, and the names of its images."""
+
+    def __init__(self, split: str, data: ImageData, names: ImageNames, classes: Sequence[str]) -> None:
+        self.split = split
+        self.digests, self.labels = data.digests, data.labels.numpy()
+        self._indices, self._names, self._classes = data.indices, names, classes
+
+    def name(self, index: int) -> str:
+        return self._names.name(self.split, int(self._indices[index]))
+
+    def labelled(self, index: int) -> str:
+        return f"{self.name(index)} ({self._classes[self.labels[index]]})"
+
+
+def _compare(images: _Images, others: _Images) -> tuple[NDArray[np.bool_], DuplicatesRecord | None]:
+    """Return which images equal one of the others, or another one if both are the same split; and the record."""
+    order = np.argsort(others.digests, kind="stable")
+    known, starts, counts = np.unique(others.digests[order], return_index=True, return_counts=True)
+    group = np.searchsorted(known, images.digests).clip(max=len(known) - 1)
+    found = (known[group] == images.digests) & (counts[group] > (images is others))
+    if not found.any():
+        return found, None
+    lowest, highest = (end.reduceat(others.labels[order], starts) for end in (np.minimum, np.maximum))
+    other_label = found & ((lowest[group] != images.labels) | (highest[group] != images.labels))
+
+    def equal_to(index: int) -> NDArray[np.int64]:
+        equal = order[starts[group[index]] :][: counts[group[index]]]
+        return equal[equal != index] if images is others else equal
+
+    first, unlike = int(found.argmax()), int(other_label.argmax())
+    example_other_label = None
+    if other_label.any():
+        other = next(other for other in equal_to(unlike) if others.labels[other] != images.labels[unlike])
+        example_other_label = images.labelled(unlike), others.labelled(other)
+    return found, DuplicatesRecord(
+        split=images.split,
+        other=others.split,
+        images=int(found.sum()),
+        of=len(found),
+        other_label=int(other_label.sum()),
+        example=(images.name(first), others.name(equal_to(first)[0])),
+        example_other_label=example_other_label,
+    )

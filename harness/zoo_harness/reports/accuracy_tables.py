@@ -1,0 +1,74 @@
+"""Arrange the accuracies of a run for its card and the terminal: rows and notes."""
+
+from __future__ import annotations
+
+from zoo_harness.records.run import AccuracyDetails, Measurement, RunRecord, SplitRecord
+
+
+def accuracy_rows(record: RunRecord) -> list[tuple[str, Measurement | None]]:
+    """Return the name and the accuracy of each split, and averages that differ: the test split first, if there is one.
+
+    Without shared images and absent classes these are the accuracies of the splits alone.
+    """
+    results, dataset = record.results, record.dataset
+    rows = [("evaluation accuracy", results.accuracy), *_detail_rows(record, dataset.evaluation)]
+    rows.append(("training accuracy", results.train_accuracy))
+    if dataset.test is not None:
+        rows[:0] = [("test accuracy", results.test_accuracy), *_detail_rows(record, dataset.test)]
+    return rows
+
+
+def detail_rows(record: RunRecord) -> list[tuple[str, Measurement | None]]:
+    """Return the rows of :func:`accuracy_rows` that are not the accuracy of a whole split."""
+    dataset = record.dataset
+    splits = filter(None, (dataset.test, dataset.evaluation))
+    return [row for split in splits for row in _detail_rows(record, split)]
+
+
+def accuracy_notes(record: RunRecord) -> list[str]:
+    """Return sentences that explain the rows: images that training has seen, and classes without images."""
+    notes = []
+    for split in filter(None, (record.dataset.test, record.dataset.evaluation)):
+        details = details_of(record, split)
+        if details is None:
+            continue
+        if details.shared:
+            left = "" if details.unshared else "; no image is left for an accuracy without them"
+            notes.append(
+                f"{details.shared:,} of the {split.images:,} {_word(record, split)} images are also in the training "
+                f"split, equal in every pixel{left}."
+            )
+        if details.absent:
+            shown = ", ".join(details.absent[:10]) + (", ..." if len(details.absent) > 10 else "")
+            notes.append(
+                f"The split {split.split} has no image of {len(details.absent):,} of "
+                f"{len(record.dataset.classes):,} classes ({shown}). Accuracy, loss and SI are those of the classes "
+                "present: SI compares the images with each other, and centre SI with the centres of the classes "
+                "present. In the mean over all classes, a class without images counts as 0."
+            )
+    return notes
+
+
+def details_of(record: RunRecord, split: SplitRecord) -> AccuracyDetails | None:
+    """Return the averages of the evaluation or the test split, if they were measured."""
+    results = record.results
+    return results.test_accuracy_details if split is record.dataset.test else results.accuracy_details
+
+
+def _detail_rows(record: RunRecord, split: SplitRecord) -> list[tuple[str, Measurement | None]]:
+    details, word = details_of(record, split), _word(record, split)
+    rows: list[tuple[str, Measurement | None]] = []
+    if details is not None and details.shared:
+        name = f"accuracy without the {details.shared:,} {word} images that are also in train"
+        rows.append((name, details.unshared))
+    if details is not None and details.absent:
+        classes = len(record.dataset.classes)
+        present = classes - len(details.absent)
+        rows.append((f"mean per-class accuracy, {present:,} classes in {word}", details.per_class))
+        rows.append((f"mean per-class accuracy, all {classes:,} classes", details.per_class_of_all))
+    return rows
+
+
+def _word(record: RunRecord, split: SplitRecord) -> str:
+    held_out = split is record.dataset.evaluation and record.dataset.val_fraction is not None
+    return "held-out" if held_out else split.split

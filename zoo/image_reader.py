@@ -1,0 +1,130 @@
+"""Convert open image files to upright 8-bit images, all of a data set in the same way, and note what was met."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from zoo.deep_pixels import DeepPixels, deep_pixels
+from zoo.image_kinds import has_pages
+from zoo.picture import upright_grey_or_colour
+from zoo.value_range import FULL_16_BITS, DeepValues, ValueRange, common_range
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass
+class ImageNotes:
+    """The names of images: the values of those of more than 8 bits, and those with several pages or frames."""
+
+    deep: dict[str, DeepValues] = field(default_factory=dict)
+    paged: dict[str, None] = field(default_factory=dict)  # a set that keeps the order
+
+
+class ImageReader:
+    """Converts the images of one data set; several threads may use it at once.
+
+    ``value_range`` scales images of more than 8 bits per channel. If it is ``None`` and ``gather`` is true, each image
+    is scaled by its own range until :meth:`settle` chooses one for all. If ``gather`` is false, the range is that of
+    the tags, else that of 16 bits; images of other types without tags are refused.
+
+    >>> import PIL.Image
+    >>> ImageReader().upright(PIL.Image.new("RGBA", (4, 2)), "a.png").mode
+    'RGB'
+    """
+
+    def __init__(self, value_range: ValueRange | None = None, *, gather: bool = True) -> None:
+        self.value_range = value_range
+        self.notes = ImageNotes()
+        self._gather = gather
+
+    def upright(self, image: Image, name: str) -> Image:
+        """Return a copy in mode ``L`` or ``RGB``, rotated by its EXIF orientation, without alpha; note its ``name``.
+
+        Of several pages or frames the first is read. Raises :class:`ValueError` for pixels of an unknown range.
+        """
+        if has_pages(image):
+            self.notes.paged[name] = None
+        deep = deep_pixels(image)
+        if deep is None:
+            return upright_grey_or_colour(image)
+        self.notes.deep[name] = values = deep.values
+        return deep.to_8_bits(self.value_range or self._range_of(deep, values))
+
+    def _range_of(self, deep: DeepPixels, values: DeepValues) -> ValueRange:
+        if self._gather:
+            return values.own_range
+        if values.believed is None and deep.pixels.dtype.name != "uint16":
+            raise ValueError(
+                f"pixels of type {deep.pixels.dtype} have no fixed range; expected 8 or 16 bits per channel"
+            )
+        return values.believed or FULL_16_BITS
+
+    def settle(self) -> bool:
+        """Choose the range of all images from those that were read, if none is chosen; return whether to read again.
+
+        Raises :class:`~zoo.errors.DataError` for images whose ranges cannot be one.
+        """
+        if self.value_range is not None or not self.notes.deep:
+            return False
+        self.value_range = common_range(self.notes.deep)
+        return any(values.own_range != self.value_range for values in self.notes.deep.values())
+
+    def copy_of_notes(self) -> ImageNotes:
+        """Return the notes so far, to be put back after a trial."""
+        return copy.deepcopy(self.notes)
+
+    def lines(self) -> tuple[str, ...]:
+        """Say how many images were read in a special way; the lines name no file."""
+        lines = []
+        if self.notes.deep and self.value_range:
+            stated = sum(values.believed is not None for values in self.notes.deep.values())
+            highest = max(values.high for values in self.notes.deep.values())
+            by = f"range stated by {stated:,} of them; " if stated else ""
+            lines.append(
+                f"{len(self.notes.deep):,} image(s) of more than 8 bits: values {self.value_range} are read as 0 to "
+                f"255 ({by}largest value {highest:,g})"
+            )
+        if self.notes.paged:
+            lines.append(f"{len(self.notes.paged):,} file(s) have several pages or frames; the first of each is read")
+        return tuple(lines)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Name an example of the images that were not read whole."""
+        lines = []
+        if self.notes.paged:
+            lines.append(pages_warning(self.notes.paged))
+        limit = self.value_range
+        beyond = [
+            name
+            for name, values in self.notes.deep.items()
+            if limit and not (limit.low <= values.low and values.high <= limit.high)
+        ]
+        if beyond:
+            lines.append(
+                f"{len(beyond):,} image(s) have values outside of {limit}, the range of the training split "
+                f"(such as {short_name(beyond[0])}); these become black or white"
+            )
+        return tuple(lines)
+
+
+def pages_warning(names: Iterable[str]) -> str:
+    """Return the warning about files of several pages.
+
+    >>> pages_warning(["photos/a.tif"])
+    '1 file(s) have several pages or frames (such as a.tif); only the first of each is used'
+    """
+    found = list(names)
+    return (
+        f"{len(found):,} file(s) have several pages or frames (such as {short_name(found[0])}); "
+        "only the first of each is used"
+    )
+
+
+def short_name(name: str) -> str:
+    """Return the last part of a path."""
+    return PurePath(name).name

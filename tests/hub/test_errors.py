@@ -7,6 +7,7 @@ import copy
 import pytest
 
 from zoo import HubError
+from zoo_harness.hub.errors import is_transient, translate_hub_errors
 from zoo_harness.hub.names import parse_reference
 from zoo_harness.hub.upload import inspect_repository
 
@@ -24,7 +25,7 @@ from ..hub_server import WRITER, Hub
         (413, None, "other", "status 413"),
         (429, None, "rate-limit", "wait some minutes"),
         (500, None, "server-error", "try again later"),
-        (501, None, "server-error", "try again later"),
+        (501, None, "not-supported", "leave --create-pr out"),
         (511, None, "login-page", "open any page in a browser"),
     ],
 )
@@ -50,3 +51,17 @@ def test_the_words_of_the_hub_are_quoted_without_the_token(hub: Hub) -> None:
 
     with pytest.raises(HubError, match=r"\(the Hub says: no tea for \(a token\)"):
         inspect_repository(parse_reference("ada/net"))
+
+
+def test_an_answer_in_the_words_of_hf_xet_is_no_lost_connection(hub: Hub) -> None:
+    text = "Network error: Request error: HTTP status client error (404 Not Found), domain: http://127.0.0.1/x"
+    assert not is_transient(ConnectionError(text))
+    assert is_transient(ConnectionError(text.replace("404", "503")))
+    assert is_transient(ConnectionError("reset"))
+    reference = parse_reference("ada/net")
+    with (
+        pytest.raises(HubError, match="HF_HUB_DISABLE_XET=1") as raised,
+        translate_hub_errors("publish to", reference),
+    ):
+        raise ConnectionError(text)
+    assert raised.value.code == "xet"

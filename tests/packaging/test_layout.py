@@ -246,5 +246,4 @@ TESTED_THROUGH = {
     "util.file_lock": "frozen/cache/test_activation_cache.py",
     "util.invocation": "runs/test_fine_tune.py",
     "util.progress": "training/test_loop.py",
-    "util.text": "reports/test_run_card.py",
 }

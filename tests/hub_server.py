@@ -26,7 +26,7 @@ from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
@@ -90,7 +90,9 @@ class File:
 
 @dataclass
 class Repository:
-    """Commits are whole snapshots; ``branches``, ``tags`` and ``pulls`` name them."""
+    """Commits are whole snapshots; ``branches``, ``tags`` and ``pulls`` name them; their ids have ``digits``."""
+
+    digits: ClassVar[int] = 40
 
     id: str
     private: bool = False
@@ -114,7 +116,7 @@ class Repository:
         return matching[0] if len(matching) == 1 else None
 
     def add(self, files: dict[str, File], message: str) -> str:
-        oid = secrets.token_hex(20)
+        oid = secrets.token_hex(self.digits // 2)
         self.commits[oid] = dict(files)
         self.messages[oid] = message
         return oid

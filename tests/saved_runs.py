@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,11 @@ from zoo_harness.runs.reporter import LoggingReporter
 from zoo_harness.runs.session import execute_run
 from zoo_harness.runs.writer import RunWriter
 from zoo_harness.util.progress import Silence
+
+EPOCH = (
+    '{"epoch":1,"train_loss":1.0,"train_accuracy":0.5,"evaluation_loss":1.5,"evaluation_accuracy":0.25,'
+    '"train_seconds":2.0,"evaluation_seconds":1.0}\n'
+)
 
 CLASSES = ("cat", "dog", 'a "quoted", Größe')
 
@@ -152,6 +158,15 @@ def edit_record(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     content = json.loads(path.read_text())
     edit(content)
     path.write_text(json.dumps(content))
+
+
+def png(colour: int = 0) -> bytes:
+    """A PNG image of one grey pixel."""
+    chunks = [(b"IHDR", bytes([0, 0, 0, 1, 0, 0, 0, 1, 8, 0, 0, 0, 0])), (b"IDAT", zlib.compress(bytes([0, colour])))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
+        for kind, data in [*chunks, (b"IEND", b"")]
+    )
 
 
 def published_files(folder: Path) -> dict[str, bytes]:

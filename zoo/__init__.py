@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         WeightsError as WeightsError,
         ZooError as ZooError,
     )
+    from zoo.family import BackboneFamily as BackboneFamily
     from zoo.hookspecs import hookimpl as hookimpl
     from zoo.registry import (
         Registry as Registry,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
         FeatureRanking as FeatureRanking,
         LayerScoring as LayerScoring,
         Publication as Publication,
+        Ranking as Ranking,
         Reporter as Reporter,
         RescoreRecord as RescoreRecord,
         Run as Run,
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
         open_run as open_run,
         publish as publish,
         pull as pull,
+        rank as rank,
         rank_features as rank_features,
         rescore as rescore,
         score_features as score_features,

@@ -18,6 +18,7 @@ from zoo.fields import (
     LARGEST_COUNT,
     MOST_EPOCHS,
     STRICT,
+    BackboneName,
     Finite,
     ModulePath,
     ModulePattern,
@@ -48,7 +49,8 @@ class FeatureLayer:
 
     ``pool`` is one of these: ``flatten`` keeps every value; ``average`` is the mean over the positions of a
     ``(B, C, H, W)`` map or over the tokens of ``(B, N, C)``; ``average_channels_last`` the mean over a ``(B, H, W, C)``
-    map; ``cls`` and ``dist`` are tokens 0 and 1 of ``(B, N, C)``. ``width`` is the length of the vector.
+    map; ``cls`` and ``dist`` are tokens 0 and 1 of ``(B, N, C)``. ``width`` is the length of the vector. ``skip`` is
+    the number of tokens at the start, such as class and register tokens, that the mean over tokens leaves out.
 
     >>> FeatureLayer("norm", 384, pool="cls").width
     384
@@ -57,6 +59,13 @@ class FeatureLayer:
     path: ModulePath
     width: Annotated[int, Field(gt=0)]
     pool: Pool = "average"
+    skip: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _only_a_mean_skips(self) -> FeatureLayer:
+        if self.skip and self.pool != "average":
+            raise ValueError(f"skip {self.skip} is for pool 'average', not for {self.pool!r}")
+        return self
 
 
 FeatureLayers = Annotated[tuple[FeatureLayer, ...], AfterValidator(_check_distinct)]
@@ -248,7 +257,8 @@ class Backbone:
     ``unfreeze`` names the modules that train (exact paths or globs, ``*`` for all of the network); ``head`` the
     classifier that is replaced; ``features`` the hookable layers in depth order, the last being the
     classifier's input. ``architecture`` and ``preprocessing`` may be left out if the weights imply them.
-    ``imagenet_top1`` is the accuracy of these weights, in percent.
+    ``imagenet_top1`` is the accuracy of these weights, in percent. ``derived_from`` names the library whose network the
+    record was derived from, if nobody declared it by hand; its name then has the prefix of its family.
 
     >>> from zoo import TimmWeights
     >>> backbone = Backbone(
@@ -260,7 +270,7 @@ class Backbone:
     True
     """
 
-    name: Name
+    name: BackboneName
     weights: WeightSource
     unfreeze: tuple[ModulePattern, ...]
     head: Head | DualHead
@@ -273,6 +283,7 @@ class Backbone:
     architecture: Architecture | None = None
     preprocessing: Preprocessing | None = None
     recipes: dict[Name, Recipe] = field(default_factory=dict)
+    derived_from: Text | None = None
 
     @field_validator("recipes")
     @classmethod
@@ -291,6 +302,12 @@ class Backbone:
         if not isinstance(words, str) or not words or not words.isprintable():
             raise ValueError(f"{made.__name__}.describe() returned {words!r:.80}; expected one line of text")
         return weights
+
+    @model_validator(mode="after")
+    def _only_derived_names_have_a_prefix(self) -> Backbone:
+        if self.derived_from is None and ":" in self.name:
+            raise ValueError(f"name {self.name!r} has the prefix of a family, whose records are derived")
+        return self
 
     @model_validator(mode="after")
     def _architecture_is_known(self) -> Backbone:

@@ -161,5 +161,7 @@ def _either(names: Sequence[str]) -> str:
 
 
 def _known(names: Sequence[str], most: int = 12) -> str:
+    if len(names) > 200:  # a family of a library, too many to be of help
+        return f"{len(names)} known"
     shown = ", ".join(names[:most]) or "none"
     return f"{len(names)} known: {shown}" + (", ..." if len(names) > most else "")

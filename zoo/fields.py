@@ -12,6 +12,10 @@ RELATIVE = r"\w[\w.-]*(/\w[\w.-]*)*"  # no part begins with a dot, so none leads
 OWN_NAME = "[A-Za-z0-9][A-Za-z0-9_.-]*"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)]
+BackboneName = Annotated[
+    str,
+    StringConstraints(pattern=r"^([a-z0-9][a-z0-9_]{0,63}|[a-z0-9][a-z0-9_]*:[a-z0-9][a-z0-9_.]*)$", max_length=128),
+]
 ModulePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
 ModulePattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_*?\[\]!-]+(\.[A-Za-z0-9_*?\[\]!-]+)*$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

@@ -1,4 +1,4 @@
-"""The plugin contract: two hooks, each called once, when the registry first looks for plugins.
+"""The plugin contract: three hooks, each called once, when the registry first looks for plugins.
 
 A plugin is a module (or object) under the entry-point group ``zoo``. The built-in backbones and data sets come through
 these same hooks.
@@ -14,6 +14,7 @@ import pluggy
 if TYPE_CHECKING:
     from zoo.backbone import Backbone
     from zoo.dataset import Dataset
+    from zoo.family import BackboneFamily
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -30,3 +31,8 @@ def zoo_backbones() -> Iterable[Backbone]:  # type: ignore[empty-body]
 @hookspec
 def zoo_datasets() -> Iterable[Dataset]:  # type: ignore[empty-body]
     """Return or yield the data sets this plugin declares; called once per process, before any name is resolved."""
+
+
+@hookspec
+def zoo_backbone_families() -> Iterable[BackboneFamily]:  # type: ignore[empty-body]
+    """Return or yield families of backbones, each taken as ``prefix:NAME``; called once per process, as the others."""

@@ -7,6 +7,7 @@ a name already taken is reported with its entry point and distribution, and does
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import importlib.metadata
 import os
@@ -23,14 +24,15 @@ from zoo import hookspecs
 from zoo.backbone import Backbone
 from zoo.dataset import Dataset
 from zoo.errors import PluginError, UnknownNameError, UsageError, near_misses
+from zoo.family import BackboneFamily
 from zoo.plugin_guard import guarded_import, one_line
 
 GROUP = "zoo"
 BUILT_IN = "blockzoo"
-HOOKS = ("zoo_backbones", "zoo_datasets")
+HOOKS = ("zoo_backbones", "zoo_datasets", "zoo_backbone_families")
 
-Kind = Literal["backbone", "dataset"]
-Record = TypeVar("Record", Backbone, Dataset)
+Kind = Literal["backbone", "dataset", "backbone family"]
+Record = TypeVar("Record", Backbone, Dataset, BackboneFamily)
 
 _WRITTEN_NONE = ("license", "paper", "pretrained_on", "imagenet_top1", "citation", "classes")
 
@@ -49,6 +51,7 @@ class Plugin:
     version: str
     backbones: list[str] = field(default_factory=list)
     datasets: list[str] = field(default_factory=list)
+    families: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
     @property
@@ -63,7 +66,7 @@ class Plugin:
 
     def names(self, kind: Kind) -> list[str]:
         """Return the names it declares."""
-        return self.backbones if kind == "backbone" else self.datasets
+        return {"backbone": self.backbones, "dataset": self.datasets, "backbone family": self.families}[kind]
 
 
 class Registry:
@@ -78,6 +81,8 @@ class Registry:
         self.plugins: list[Plugin] = []
         self.backbones: dict[str, Backbone] = {}
         self.datasets: dict[str, Dataset] = {}
+        self.families: dict[str, BackboneFamily] = {}
+        self._derived: dict[str, Backbone] = {}
         self._owners: dict[tuple[Kind, str], Plugin] = {}
         self._contested: dict[tuple[Kind, str], list[Plugin]] = {}
         self._manager = pluggy.PluginManager(GROUP)
@@ -93,15 +98,48 @@ class Registry:
         return [f"{plugin.origin}: {error}" for plugin in self.plugins for error in plugin.errors]
 
     def backbone(self, name: str) -> Backbone:
-        """Return the record of that name.
+        """Return the record of that name, or derive that of ``prefix:NAME``.
 
-        Raises :class:`~zoo.errors.UnknownNameError` with near misses, and :class:`~zoo.errors.PluginError` if two
-        plugins declare the name.
+        Raises :class:`~zoo.errors.UnknownNameError` with near misses, :class:`~zoo.errors.PluginError` if two plugins
+        declare the name, and :class:`~zoo.errors.DeclarationError` if a record cannot be derived.
         """
+        prefix, colon, _member = name.partition(":")
+        if colon and prefix in self.families:
+            return self._derive(self.families[prefix], name)
         self._refuse_contested("backbone", name)
         if name not in self.backbones:
             raise UnknownNameError("backbone", name, self.backbones, _broken_plugins(self.plugins))
         return self.backbones[name]
+
+    def backbone_names(self, pattern: str) -> list[str]:
+        """Return the names that a name or glob means, such as ``timm:vit_*_dinov2*`` or ``efficientnet_*``.
+
+        Raises :class:`~zoo.errors.UnknownNameError` with near misses if there is none.
+
+        >>> load_registry().backbone_names("efficientnet_lite*")
+        ['efficientnet_lite0']
+        """
+        prefix, colon, below = pattern.partition(":")
+        if not set("*?[") & set(pattern):
+            return [pattern]
+        family = self.families.get(prefix) if colon else None
+        known = _call_function(family.names)() if family else sorted(self.backbones)
+        found = fnmatch.filter(known, below if family else pattern)
+        if not found:
+            raise UnknownNameError("backbone", pattern, [f"{prefix}:{name}" if family else name for name in known])
+        return [f"{prefix}:{name}" if family else name for name in found]
+
+    def knows(self, name: str) -> bool:
+        """Return whether :meth:`backbone` has a record of that name, or may derive one."""
+        return name in self.backbones or (":" in name and name.partition(":")[0] in self.families)
+
+    def declares(self, backbone: Backbone) -> Plugin | None:
+        """Return the plugin that declares exactly this record, or whose family it is derived from."""
+        if self.backbones.get(backbone.name) == backbone:
+            return self.owner("backbone", backbone.name)
+        if self._derived.get(backbone.name) == backbone:
+            return self.owner("backbone family", backbone.name.partition(":")[0])
+        return None
 
     def dataset(self, text: str) -> tuple[Dataset, str | None]:
         """Return the record and the argument of ``name`` or ``name:argument``.
@@ -125,6 +163,15 @@ class Registry:
             )
         return dataset, argument or None
 
+    def _derive(self, family: BackboneFamily, name: str) -> Backbone:
+        if name not in self._derived:
+            member = name.partition(":")[2]
+            known = _call_function(family.names)()
+            if member not in known:
+                raise UnknownNameError("backbone", name, [f"{family.prefix}:{each}" for each in known])
+            self._derived[name] = _call_function(family.derive)(member)
+        return self._derived[name]
+
     def owner(self, kind: Kind, name: str) -> Plugin:
         """Return the plugin that declares the ``"backbone"`` or ``"dataset"`` of that name."""
         return self._owners[kind, name]
@@ -136,6 +183,7 @@ class Registry:
                 implementation = self._register(plugin, entry_point)
                 backbones = self._call(implementation, "zoo_backbones", Backbone)
                 datasets = self._call(implementation, "zoo_datasets", Dataset)
+                families = self._call(implementation, "zoo_backbone_families", BackboneFamily)
             except BaseException as error:
                 if guard.interrupted:
                     raise
@@ -145,6 +193,8 @@ class Registry:
             self._add("backbone", backbone, plugin)
         for dataset in datasets:
             self._add("dataset", dataset, plugin)
+        for family in families:
+            self._add("backbone family", family, plugin)
 
     def _register(self, plugin: Plugin, entry_point: importlib.metadata.EntryPoint) -> object:
         implementation: object = entry_point.load()
@@ -199,19 +249,18 @@ class Registry:
                 declared.append(item)
         return declared
 
-    def _add(self, kind: Kind, record: Backbone | Dataset, plugin: Plugin) -> None:
-        key = (kind, record.name)
+    def _add(self, kind: Kind, record: Backbone | Dataset | BackboneFamily, plugin: Plugin) -> None:
+        name = record.prefix if isinstance(record, BackboneFamily) else record.name
+        key = (kind, name)
         owner = self._owners.setdefault(key, plugin)
-        if record.name in plugin.names(kind) or plugin in self._contested.get(key, []):
-            error = PluginError(
-                f"{kind} {record.name!r} is declared twice; the first counts", code="name-declared-twice"
-            )
+        if name in plugin.names(kind) or plugin in self._contested.get(key, []):
+            error = PluginError(f"{kind} {name!r} is declared twice; the first counts", code="name-declared-twice")
             self._fail(plugin, error)
         elif owner is plugin:
-            self._named(kind)[record.name] = record
-            plugin.names(kind).append(record.name)
+            self._named(kind)[name] = record
+            plugin.names(kind).append(name)
         elif owner.built_in:
-            error = PluginError(f"{kind} {record.name!r} is already declared by {owner.origin}", code="name-taken")
+            error = PluginError(f"{kind} {name!r} is already declared by {owner.origin}", code="name-taken")
             self._fail(plugin, error)
         else:
             self._contested.setdefault(key, [owner]).append(plugin)
@@ -236,7 +285,12 @@ class Registry:
             )
 
     def _named(self, kind: Kind) -> dict[str, Any]:
-        return self.backbones if kind == "backbone" else self.datasets
+        records: dict[Kind, dict[str, Any]] = {
+            "backbone": self.backbones,
+            "dataset": self.datasets,
+            "backbone family": self.families,
+        }
+        return records[kind]
 
     def _fail(self, plugin: Plugin, error: BaseException) -> None:
         message = explain(error)
@@ -287,6 +341,12 @@ def _explain_fault(fault: ErrorDetails) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     # A fault without a field concerns the whole record, which is too long to show.
     return f"{where}: {message} (given {fault['input']!r:.80})" if where else message
+
+
+def _call_function(path: str) -> Callable[..., Any]:
+    module, _, name = path.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
 
 
 def _describe(entry_point: importlib.metadata.EntryPoint) -> Plugin:

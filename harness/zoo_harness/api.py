@@ -20,6 +20,7 @@ from zoo_harness.records.options import (
     EvalOptions,
     LayersOptions,
     PublishOptions,
+    RankOptions,
     RescoreOptions,
     SeparationOptions,
     TrainOptions,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from zoo_harness.data.in_memory import in_memory as in_memory
     from zoo_harness.hub.publish import Publication as Publication
     from zoo_harness.runs.layer_run import LayerScoring as LayerScoring
+    from zoo_harness.runs.rank_run import Ranking as Ranking
     from zoo_harness.runs.reporter import Reporter as Reporter
     from zoo_harness.runs.rescore import RescoreRecord as RescoreRecord
     from zoo_harness.runs.run import Run as Run, open_run as open_run
@@ -119,6 +121,31 @@ def layers(
 
     with _reporter(progress) as reporter:
         return score_all_layers(request, reporter)
+
+
+def rank(
+    dataset: str | Dataset = "digits",
+    backbones: str | Backbone | Sequence[str | Backbone] = (),
+    *,
+    progress: bool | Reporter = False,
+    **options: Unpack[RankOptions],
+) -> Ranking:
+    """Rank backbones by how well their features separate the classes of a training split; nothing is trained.
+
+    ``backbones`` is a name, a glob such as ``"timm:vit_*_dinov2*"``, a record, or a sequence of these; without any,
+    those whose weights are on this machine are ranked. ``options`` are those of ``zoo rank``. A backbone that fails is
+    left out and listed in ``record.failures``.
+    """
+    from zoo_harness.runs.rank_request import check_rank
+
+    given = checked(RankOptions, options)
+    several = [backbones] if isinstance(backbones, str | Backbone) else list(backbones)
+    request = check_rank(dataset, several, given, _command("rank", (dataset, several), given))
+
+    from zoo_harness.runs.rank_run import rank_backbones  # and with it torch, which takes seconds
+
+    with _reporter(progress) as reporter:
+        return rank_backbones(request, reporter)
 
 
 def rescore(
@@ -238,7 +265,7 @@ def _from_run(run: Run, given: EvalOptions) -> tuple[str, EvalOptions]:
     if given.get("epochs") == 0:
         message = f"a run with --epochs 0 would get a new, untrained head: {directory}; try zoo.rescore(run)"
         raise UsageError(message, code="run-needs-rescore", path=directory)
-    if name not in load_registry().backbones:
+    if not load_registry().knows(name):
         message = (
             f"the run's backbone is not registered: {name!r}; pass its record: zoo.evaluate(backbone, "
             f"weights={str(directory)!r})"

@@ -134,7 +134,7 @@ def _check_outputs(tuning: Tuning, tuned: TunedNetwork, images: Tensor, classes:
     tuned.eval()
     seen: list[Tensor] = []  # by the first head
     head = tuned.network.get_submodule(tuned.head_paths[0])
-    hook = head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach()))
+    hook = head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach().flatten(1)))
     with torch.no_grad(), capture(tuned.network, [layer.path for layer in tuning.features]) as outputs, hook:
         logits = tuned.logits(images)
     for path, given in zip(tuned.head_paths, logits, strict=True):

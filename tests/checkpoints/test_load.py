@@ -283,6 +283,45 @@ def test_error_of_a_hostile_folder_cannot_steer_the_terminal(tree: Path, capsys:
     assert captured.rstrip("\n").isprintable(), repr(captured)
 
 
+HOSTILE = "\x1b]0;evil\x07 \x9b2J \u202eabc \u2066"
+
+
+@pytest.mark.parametrize("make", [lambda record: record.update(command=["zoo", HOSTILE]),
+                                  lambda record: record["dataset"].update(citation=f"@misc{{x,\n {HOSTILE}}}"),
+                                  lambda record: record["weights"].update(kind="hub", source=HOSTILE),
+                                  lambda record: record["dataset"].update(title=HOSTILE, hub_id=HOSTILE)])  # fmt: skip
+def test_the_card_of_a_stranger_cannot_steer_the_terminal(
+    tree: Path, capsys: pytest.CaptureFixture[str], make: Callable[[dict[str, Any]], None]
+) -> None:
+    edit_record(tree, make)
+    assert run(["card", str(tree)]) == 0
+    out = capsys.readouterr().out
+    assert "evil" in out
+    assert not [line for line in out.splitlines() if not line.isprintable()]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("make", [lambda path, secret: path.symlink_to(secret), lambda path, _secret: os.mkfifo(path)])
+def test_a_card_is_neither_read_nor_written_through_a_link(
+    tiny_resnet: Backbone,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    make: Callable[[Path, Path], object],
+) -> None:
+    folder, secret = tmp_path / "run", tmp_path / "secret"
+    folder.mkdir()
+    save_run(tiny_resnet, folder)
+    secret.write_text("<!-- zoo:begin -->\n<!-- zoo:end -->\nPRIVATE\n")
+    make(folder / "README.md", secret)
+
+    assert run(["card", str(folder), "--write"]) == 2
+    assert run(["card", str(folder)]) == 0
+    captured = capsys.readouterr()
+    assert "PRIVATE" not in captured.out
+    assert "warning: not merged with" in captured.err
+    assert secret.read_text().endswith("PRIVATE\n")
+
+
 # What is told
 
 

@@ -283,10 +283,10 @@ def test_the_card_names_no_command_that_cannot_load_the_images(tiny_resnet: Back
 
 def test_private_images_are_not_published_unasked(tiny_resnet: Backbone, tmp_path: Path) -> None:
     train_run(tiny_resnet, zoo.in_memory(COLOUR, LABELS, test=TEST), tmp_path / "run")
-    write_tree(tmp_path / "run", publishable(tmp_path / "run"), tmp_path / "tree")
+    write_tree(publishable(tmp_path / "run"), tmp_path / "tree")
     assert not (tmp_path / "tree" / "samples.png").exists()
     assert (tmp_path / "tree" / "loss.png").exists()
-    write_tree(tmp_path / "run", publishable(tmp_path / "run"), tmp_path / "asked", samples=True)
+    write_tree(publishable(tmp_path / "run"), tmp_path / "asked", samples=True)
     assert (tmp_path / "asked" / "samples.png").exists()
 
 

@@ -7,6 +7,7 @@ import copy
 import pytest
 
 from zoo import HubError
+from zoo_harness.hub.errors import is_transient, translate_hub_errors
 from zoo_harness.hub.names import parse_reference
 from zoo_harness.hub.upload import inspect_repository
 
@@ -24,7 +25,7 @@ from ..hub_server import WRITER, Hub
         (413, None, "other", "status 413"),
         (429, None, "rate-limit", "wait some minutes"),
         (500, None, "server-error", "try again later"),
-        (501, None, "server-error", "try again later"),
+        (501, None, "not-supported", "leave --create-pr out"),
         (511, None, "login-page", "open any page in a browser"),
     ],
 )
@@ -59,3 +60,17 @@ def test_a_token_that_is_not_ascii_is_named_as_that(hub: Hub, monkeypatch: pytes
         inspect_repository(parse_reference("ada/net"))
     assert raised.value.code == "invalid-token"
     assert "hf_abc" not in str(raised.value)
+
+
+def test_an_answer_in_the_words_of_hf_xet_is_no_lost_connection(hub: Hub) -> None:
+    text = "Network error: Request error: HTTP status client error (404 Not Found), domain: http://127.0.0.1/x"
+    assert not is_transient(ConnectionError(text))
+    assert is_transient(ConnectionError(text.replace("404", "503")))
+    assert is_transient(ConnectionError("reset"))
+    reference = parse_reference("ada/net")
+    with (
+        pytest.raises(HubError, match="HF_HUB_DISABLE_XET=1") as raised,
+        translate_hub_errors("publish to", reference),
+    ):
+        raise ConnectionError(text)
+    assert raised.value.code == "xet"

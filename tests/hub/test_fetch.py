@@ -16,7 +16,7 @@ from zoo_harness.hub import fetch as fetching
 from zoo_harness.hub.fetch import fetch_snapshot
 from zoo_harness.hub.names import parse_reference
 
-from ..hub_server import STRANGER, WRITER, Answer, Hub
+from ..hub_server import STRANGER, WRITER, Answer, Hub, Repository
 
 TREE = {
     "README.md": b"# a card\n",
@@ -202,6 +202,56 @@ def test_a_file_of_another_digest_is_refused_and_forgotten(hub: Hub, name: str) 
     assert (raised.value.code, raised.value.facts["path"]) == ("not-the-listed-file", name)
     hub.tampered.clear()
     assert content(fetch()) == TREE
+
+
+def test_a_refused_download_leaves_none_of_its_wrong_files(hub: Hub) -> None:
+    hub.create("ada/net", TREE)
+    names = ("model.safetensors", "zoo.json", "loss.png")
+    hub.tampered.update({name: bytes([TREE[name][0] ^ 1]) + TREE[name][1:] for name in names})
+
+    with pytest.raises(WeightsError) as raised:
+        fetch()
+    assert raised.value.code == "not-the-listed-file"
+    hub.tampered.clear()
+    assert content(fetch()) == TREE
+
+
+def test_a_download_that_ends_early_leaves_no_wrong_file_either(hub: Hub) -> None:
+    hub.create("ada/net", TREE)
+    hub.tampered["zoo.json"] = b"{" + TREE["zoo.json"][1:].upper()
+    hub.fail("GET", "/content/*", 403, times=99)
+
+    with pytest.raises(ZooError):
+        fetch()
+    hub.heal()
+    hub.tampered.clear()
+    assert content(fetch()) == TREE
+
+
+def test_a_file_that_was_damaged_in_the_cache_is_removed_but_nothing_outside_of_it(hub: Hub, tmp_path: Path) -> None:
+    hub.create("ada/net", TREE)
+    folder, mine = fetch(), tmp_path / "mine"
+    mine.write_bytes(b"precious")
+    (folder / "zoo.json").unlink()
+    (folder / "zoo.json").symlink_to(mine)
+
+    with pytest.raises(WeightsError):
+        fetch()
+    assert mine.read_bytes() == b"precious"
+    assert content(fetch()) == TREE
+
+
+def test_commits_of_64_digits_are_taken(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Repository, "digits", 64)
+    commit = hub.create("ada/net", TREE).branches["main"]
+    hub.repositories["ada/net"].tags["v1"] = commit
+
+    assert len(commit) == 64
+    for text in ("ada/net", "ada/net@main", "ada/net@v1", f"ada/net@{commit}"):
+        folder = fetch(text)
+        assert (folder.name, content(folder)) == (commit, TREE)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert fetch("ada/net@v1").name == fetch(f"ada/net@{commit}").name == fetch().name == commit
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])

@@ -17,11 +17,12 @@ from zoo.architecture import TimmArchitecture
 from zoo_harness.hub import publication
 from zoo_harness.records.file_names import CHECKPOINT
 from zoo_harness.records.run import FrozenPartRecord, RunRecord, read_run
+from zoo_harness.util.atomic_files import folder_lock
 from zoo_harness.util.digests import sha256_of
 
-from ..saved_runs import edit_record, save_run
+from ..saved_runs import EPOCH, edit_record, png, save_run
 
-PNG = b"\x89PNG\r\n\x1a\nrest"
+PNG = png()
 HOME = ["README.md", "config.json", "history.jsonl", "loss.png", "model.safetensors", "zoo.json"]
 
 
@@ -30,12 +31,13 @@ def saved(tiny_resnet: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A finished run with all that a run directory may hold."""
     folder = tmp_path_factory.mktemp("saved")
     save_run(tiny_resnet, folder)
-    (folder / "history.jsonl").write_text('{"epoch": 1}\n')
+    (folder / "history.jsonl").write_text(EPOCH)
     (folder / "loss.png").write_bytes(PNG)
     (folder / "options.json").write_text("{}")
     (folder / "training_state.safetensors").write_bytes(b"state")
     (folder / "tensorboard").mkdir()
     edit_record(folder, lambda record: record.update(plots=["loss.png", "gone.png"]))
+    edit_record(folder, lambda record: record["results"].update(epochs_done=1))
     return folder
 
 
@@ -45,7 +47,7 @@ def run(saved: Path, tmp_path: Path) -> Path:
 
 
 def write_tree(run: Path, to: Path, *options: Any, **named: Any) -> RunRecord:
-    return publication.write_tree(run, publication.publishable(run), to, *options, **named)
+    return publication.write_tree(publication.publishable(run), to, *options, **named)
 
 
 def names(folder: Path) -> list[str]:
@@ -71,7 +73,7 @@ def test_the_tree_has_what_is_published_and_nothing_else(run: Path, tmp_path: Pa
 def test_a_grid_of_a_persons_own_images_is_not_sent_unasked(
     run: Path, tmp_path: Path, argument: str | None, samples: bool | None, sent: bool
 ) -> None:
-    (run / "samples.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (run / "samples.png").write_bytes(PNG)
     edit_record(run, lambda record: record.update(plots=["samples.png"]))
     edit_record(run, lambda record: record["dataset"].update(argument=argument, hub_id=None))
     record = write_tree(run, tmp_path / "tree", samples=samples)
@@ -205,6 +207,7 @@ def test_another_run_takes_the_place_of_the_first_and_leaves_what_is_a_persons(r
     (tmp_path / "net" / "mine.png").write_bytes(PNG)
     (tmp_path / "net" / "notes.txt").write_text("mine")
     edit_record(run, lambda record: record.update(plots=[], started="2026-11-23T09:30:00+00:00"))
+    edit_record(run, lambda record: record["results"].update(epochs_done=0))
     (run / "history.jsonl").unlink()
 
     assert published(run, tmp_path / "net") == {
@@ -227,6 +230,28 @@ def test_a_folder_of_something_else_is_left_alone(run: Path, tmp_path: Path) -> 
     assert "zoo.json" not in names(run)
 
 
+def test_a_folder_whose_files_are_links_is_left_alone(run: Path, tmp_path: Path) -> None:
+    published(run, tmp_path / "net")
+    (tmp_path / "mine").write_bytes(b"mine")
+    (tmp_path / "net" / "config.json").unlink()
+    (tmp_path / "net" / "config.json").symlink_to(tmp_path / "mine")
+
+    with pytest.raises(ZooError) as raised:
+        published(run, tmp_path / "net")
+    assert (raised.value.code, raised.value.facts["path"]) == ("file-is-a-link", tmp_path / "net" / "config.json")
+    assert (tmp_path / "mine").read_bytes() == b"mine"
+
+
+def test_two_processes_do_not_publish_to_one_folder_at_once(run: Path, tmp_path: Path) -> None:
+    published(run, tmp_path / "net")
+    (tmp_path / "net" / ".zoo.json.0123abcd.tmp").write_text("of a killed process")
+    with folder_lock(tmp_path / "net"), pytest.raises(UsageError) as raised:
+        published(run, tmp_path / "net")
+    assert raised.value.code == "folder-locked"
+    published(run, tmp_path / "net")
+    assert names(tmp_path / "net") == HOME
+
+
 def test_a_disk_that_fills_up_leaves_no_folder(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = shutil.copyfile
 
@@ -236,8 +261,9 @@ def test_a_disk_that_fills_up_leaves_no_folder(run: Path, tmp_path: Path, monkey
         return whole(source, target)
 
     monkeypatch.setattr(shutil, "copyfile", until_full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ZooError) as raised:
         published(run, tmp_path / "deep" / "net")
+    assert (raised.value.code, raised.value.facts["path"]) == ("disk-full", tmp_path / "deep" / "net")
     assert names(tmp_path / "deep") == []
 
 

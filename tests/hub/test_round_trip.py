@@ -28,7 +28,7 @@ def published(backbone: Backbone, folder: Path, **settings: Any) -> tuple[Path, 
     run, tree = folder / "run", folder / "tree"
     run.mkdir()
     save_run(backbone, run, **settings)
-    write_tree(run, publishable(run), tree)
+    write_tree(publishable(run), tree)
     return tree, run
 
 

@@ -17,10 +17,11 @@ from zoo_harness.hub.names import parse_reference
 from zoo_harness.hub.publication import compare
 from zoo_harness.hub.upload import UploadResult, inspect_repository, require_token, send_tree
 
-from ..hub_server import READER, STRANGER, WRITER, Hub
+from ..hub_server import READER, STRANGER, WRITER, Answer, Hub, Repository
 
 TAG = "run-20261122-093000-0123abcd"
 COMMIT = "/api/models/*/commit/*"
+XET_PATH = "/api/models/*/xet-write-token/*"
 
 
 @pytest.fixture
@@ -191,6 +192,66 @@ def test_a_pull_request_whose_answer_is_lost_is_not_made_twice(hub: Hub, tree: P
 
     assert send(tree, "eve/net", create_pr=True).pull_request == f"{hub.url}/eve/net/discussions/1"
     assert list(hub.repositories["eve/net"].pulls) == ["refs/pr/1"]
+
+
+# Hubs of other people
+
+
+@pytest.fixture
+def xet(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """A Hub without Xet storage, for a client with hf_xet."""
+    pytest.importorskip("hf_xet")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    monkeypatch.delenv("HF_HUB_DISABLE_XET")
+    return hub
+
+
+@pytest.mark.parametrize("answer", [404, 403, 501, b"<!doctype html>", {}, []])
+def test_a_hub_without_xet_gets_the_files_by_plain_http(
+    xet: Hub, tree: Path, monkeypatch: pytest.MonkeyPatch, answer: object
+) -> None:
+    work, said = xet.work, list[str]()
+    if isinstance(answer, int):
+        xet.fail("GET", XET_PATH, answer, times=99)
+    monkeypatch.setattr(xet, "work", lambda call: Answer(answer) if "xet-write" in call.path else work(call))
+
+    assert send(tree, said=said).changed
+    assert xet.files("ada/net") == content(tree)
+    assert "the Hub offers no Xet storage; uploading by plain HTTP" in said
+    assert len(xet.seen("GET", XET_PATH)) == 1
+    assert xet.leaks() == xet.waits == []
+    assert not constants.HF_HUB_DISABLE_XET
+
+
+@pytest.mark.parametrize(("what", "code"), [(503, "server-error"), ("cut", "no-connection")])
+def test_a_hub_whose_xet_storage_is_out_of_order_is_given_up_soon(xet: Hub, tree: Path, what: Any, code: str) -> None:
+    xet.fail("GET", XET_PATH, what, times=99)
+
+    assert refusal(tree).code == code
+    assert len(xet.seen("GET", XET_PATH)) == 5
+    assert sum(xet.waits) < 60
+
+
+def test_commits_of_64_digits_are_taken(hub: Hub, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Repository, "digits", 64)
+    hub.create("ada/net", {"README.md": b"before"})
+    inspected = inspect_repository(parse_reference("ada/net"))
+
+    assert len(send(tree, inspected=inspected).commit) == 64
+    assert hub.files("ada/net") == content(tree)
+    hub.commit("ada/net", {"README.md": b"by another"})
+    assert refusal(tree, inspected=inspected).code == "changed"
+    assert hub.files("ada/net")["README.md"] == b"by another"
+
+
+def test_a_hub_without_pull_requests_is_named_at_once(hub: Hub, tree: Path) -> None:
+    hub.create("eve/net")
+    hub.fail("POST", COMMIT, 501, times=99)
+
+    error = refusal(tree, "eve/net", create_pr=True)
+    assert (error.code, error.status) == ("not-supported", 501)
+    assert "try again" not in str(error)
+    assert len(hub.seen("POST", COMMIT)) == 1
 
 
 # What goes wrong on the way

@@ -151,6 +151,7 @@ def renamed(tensors: dict[str, Tensor], old: str, new: str) -> None:
     [
         (lambda t: t.pop("layer1.0.conv1.weight"), "layer1.0.conv1.weight: missing"),
         (lambda t: t.update(extra=torch.ones(2)), "extra: not in the network"),
+        (lambda t: t.update({"\x1b[2J\u202e\nx" + "y" * 200: torch.ones(2)}), f"[2J x{'y' * 75}: not in the network"),
         (lambda t: renamed(t, "bn1.bias", "bn1.b"), "bn1.bias: missing; bn1.b: not in the network"),
         (
             lambda t: t.update({"bn1.weight": torch.ones(5)}),

@@ -88,7 +88,7 @@ def test_a_run_that_has_measured_nothing(tiny_resnet: Backbone, tmp_path: Path) 
 
 
 def test_a_published_checkpoint_opens_too(finished: Path, tmp_path: Path) -> None:
-    write_tree(finished, publishable(finished), tmp_path / "tree")
+    write_tree(publishable(finished), tmp_path / "tree")
     run = open_run(tmp_path / "tree")
     assert run.accuracy == open_run(finished).accuracy
     assert run.history == open_run(finished).history

@@ -167,7 +167,10 @@ def test_a_missing_field_is_reported_without_the_whole_call(install: Install) ->
             "import zoo\n@zoo.hookimpl\ndef zoo_backbones(registry):\n    return []",
             "Argument(s) {'registry'} are declared in the hookimpl but can not be found in the hookspec",
         ),
-        ("import zoo", "implements neither zoo_backbones nor zoo_datasets with @zoo.hookimpl"),
+        (
+            "import zoo",
+            "implements neither zoo_backbones nor zoo_datasets nor zoo_backbone_families with @zoo.hookimpl",
+        ),
         ("def zoo_backbones():\n    return []", "zoo_backbones is not marked with @zoo.hookimpl"),
         (plugin(backbone()) + "def zoo_datasets():\n    return []", "zoo_datasets is not marked with @zoo.hookimpl"),
         (plugin(dataset("mine")), "zoo_backbones returned Dataset(name='mine'"),

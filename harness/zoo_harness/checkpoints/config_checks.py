@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import WeightsError
+from zoo.errors import WeightsError, ZooError
 from zoo_harness.records.run import LARGEST_RECORD
+from zoo_harness.util.safe_files import read_regular
 
 _REMARKS = ("num_features", "global_pool")
 
@@ -47,14 +48,10 @@ def check_configuration(path: Path, expected: Mapping[str, Any]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        if not path.is_file():
-            raise ValueError("not a regular file")
-        if path.stat().st_size > LARGEST_RECORD:
-            raise ValueError(f"{path.stat().st_size:,} bytes, expected at most {LARGEST_RECORD:,}")
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path, LARGEST_RECORD, follow_links=True))  # as in the Hub's cache
         if not isinstance(content, dict):
             raise ValueError("not an object")
-    except (ValueError, RecursionError) as error:
+    except (ZooError, FileNotFoundError, ValueError, RecursionError) as error:
         message = f"{path} is not a JSON configuration: {error!s:.100}; fetch all of the checkpoint anew"
         raise WeightsError(message, code="configuration-unreadable", path=path) from error
     return content

@@ -8,7 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from zoo.errors import ZooError
 from zoo_harness.records.file_names import CHECKPOINT, RECORD, pickles
+from zoo_harness.util.safe_files import read_regular
 from zoo_harness.util.text import one_line
 
 LARGEST_CONFIGURATION = 2**20  # bytes
@@ -30,10 +32,9 @@ def describe_foreign(
 
 
 def _read(path: Path | None) -> dict[str, Any]:
-    with suppress(OSError, ValueError, RecursionError):  # it is but a hint
-        if path and path.is_file() and path.stat().st_size <= LARGEST_CONFIGURATION:
-            content = json.loads(path.read_bytes())
-            return content if isinstance(content, dict) else {}
+    with suppress(ZooError, OSError, ValueError, RecursionError):  # it is but a hint
+        content = json.loads(read_regular(path, LARGEST_CONFIGURATION, follow_links=True)) if path else {}
+        return content if isinstance(content, dict) else {}
     return {}
 
 

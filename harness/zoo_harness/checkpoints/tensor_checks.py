@@ -23,12 +23,17 @@ _TYPES = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint"}
 def check_digest(path: Path, recorded: str) -> None:
     """Raise :class:`~zoo.errors.WeightsError` if the file's SHA-256 is not the recorded one."""
     if (found := sha256_of(path)) != recorded:
-        raise WeightsError(
-            f"{path}: SHA-256 is {found}, the run wrote {recorded}; the file is damaged or was changed: fetch it again "
-            "(zoo pull), or take it from the run once more",
-            code="checkpoint-changed",
-            path=path,
-        )
+        raise changed_checkpoint(path, found, recorded)
+
+
+def changed_checkpoint(path: Path, found: str, recorded: str) -> WeightsError:
+    """Return the error for a checkpoint whose SHA-256 is ``found``, not the recorded one."""
+    return WeightsError(
+        f"{path}: SHA-256 is {found}, the run wrote {recorded}; the file is damaged or was changed: fetch it again "
+        "(zoo pull), or take it from the run once more",
+        code="checkpoint-changed",
+        path=path,
+    )
 
 
 def check_forms(path: Path, network: Mapping[str, Tensor]) -> None:

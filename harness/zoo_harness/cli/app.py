@@ -16,6 +16,7 @@ from zoo_harness.cli.commands import (
     predict as predicting,
     publish as publishing,
     pull as pulling,
+    rank as ranking,
     show as showing,
     si as separating,
     train as training,
@@ -38,6 +39,7 @@ app.command("list")(listing.list_backbones)
 app.command("show")(showing.show)
 app.command("plugins")(listing.list_plugins)
 app.command("datasets")(listing.list_datasets)
+app.command("rank")(ranking.rank_command)
 app.command("eval")(evaluation.evaluate_command)
 app.command("train")(training.train_command)
 app.command("layers")(layering.layers_command)

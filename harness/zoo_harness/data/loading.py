@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from zoo.backbone import Preprocessing
 from zoo.class_names import normalised
 from zoo.dataset import AS_FOUND, Dataset, DatasetRequest, ImageSplit, LoadedDataset, ReadOptions
 from zoo.errors import DataError, UsageError
@@ -31,12 +33,13 @@ from zoo_harness.data.readable import (
     decode_readable,
     skipped_warning,
 )
-from zoo_harness.data.subset import hold_out, smallest_class, subset_indices
+from zoo_harness.data.subset import balanced_order, hold_out, smallest_class, subset_indices
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.records.run import DatasetRecord, SplitRecord
 from zoo_harness.records.subset import Subset
 from zoo_harness.util.entry_function import load_function
 
+SMALL_SIDE = 32  # pixels, of the images that a ranking keeps
 HELD_OUT = "held out of train"
 """The name of the evaluation split that ``--val-fraction`` makes."""
 
@@ -229,3 +232,69 @@ def _choose_splits(
 
 def _missing_split(dataset: Dataset, name: str, loaded: LoadedDataset) -> str:
     return f"dataset {name!r} has no {dataset.evaluation_split!r} split here, only {', '.join(loaded.splits)}"
+
+
+@dataclass(frozen=True)
+class TrainingSplit:
+    """The training split alone, its images in an order of which every beginning is as balanced as possible.
+
+    ``small``: the images as squares of :data:`SMALL_SIDE` pixels. ``record``: of these. ``warnings``: for the user, as
+    ``reading`` is; no other split is decoded.
+    """
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    small: ImageData
+    record: SplitRecord
+    reading: tuple[str, ...]
+    warnings: tuple[str, ...]
+    _split: ImageSplit
+    _order: NDArray[np.int64]
+    _reader: ImageReader
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The class of each image, (N,)."""
+        labels: NDArray[np.int64] = self.small.labels.numpy()
+        return labels
+
+    def decode(self, start: int, stop: int, transform: BatchTransform) -> ImageData:
+        """Decode the images from ``start`` to ``stop`` of the order."""
+        chosen = self._order[start:stop]
+        return decode_readable(self._split, chosen, self.classes, "train", transform, self._reader, skip=False)[0]
+
+    def small_pixels(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Return images as rows of pixels in [0, 255], (N, 3 * SMALL_SIDE ** 2), each resized to a square."""
+        planes, _labels = self.small.planes(np.arange(start, stop), torch.device("cpu"))
+        return planes.flatten(1).float().numpy()
+
+
+def load_training_split(
+    dataset: Dataset, argument: str | None, data_dir: Path | None, subset: Subset, options: ReadOptions = AS_FOUND
+) -> TrainingSplit:
+    """Load the training split of a data set; it need not have another one.
+
+    All images are decoded once at a small size, which finds the unreadable ones and chooses the range of values.
+    """
+    reader = ImageReader(None)
+    loaded = _load(dataset, DatasetRequest(argument, data_dir, options, reader))
+    split = loaded.splits["train"]
+    order = balanced_order(split, loaded.classes, subset)
+    transform = BatchTransform(Preprocessing(input_size=(SMALL_SIDE, SMALL_SIDE), crop_mode="squash"))
+    small, record, skipped = decode_readable(
+        split, order, loaded.classes, "train", transform, reader, skip=options.skip_unreadable
+    )
+    flat = contrast_warning("train", small.images)
+    return TrainingSplit(
+        name=f"{dataset.name}:{argument}" if argument else dataset.name,
+        title=_title(dataset, argument),
+        classes=loaded.classes,
+        small=small,
+        record=record,
+        reading=(*loaded.reading, *reader.lines()),
+        warnings=(*loaded.warnings, *skipped_warning(skipped), *reader.warnings(), *flat),
+        _split=split,
+        _order=small.indices,
+        _reader=reader,
+    )

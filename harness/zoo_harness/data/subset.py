@@ -43,8 +43,7 @@ def subset_indices(
     members = _shuffled_classes(labels, len(classes), subset.seed)
     if subset.per_class is None:
         # One of each class in turn, so that any number of them is as balanced as possible.
-        in_turn = [index for index in chain.from_iterable(zip_longest(*members)) if index is not None]
-        return np.sort(np.array(in_turn[: subset.limit], dtype=np.int64))
+        return np.sort(np.array(_in_turn(members)[: subset.limit], dtype=np.int64))
     name, smallest = min(
         ((name, len(group)) for name, group in zip(classes, members, strict=True) if len(group)), key=itemgetter(1)
     )
@@ -57,6 +56,20 @@ def subset_indices(
             largest=smallest,
         )
     return np.sort(np.concatenate([group[: min(subset.per_class, smallest)] for group in members]))
+
+
+def balanced_order(split: ImageSplit, classes: tuple[str, ...], subset: Subset) -> NDArray[np.int64]:
+    """Return the indices of a subset's images, one of each class in turn, so that every beginning is balanced."""
+    members = _shuffled_classes(np.asarray(split.labels), len(classes), subset.seed)
+    if subset.per_class is not None:
+        subset_indices(split, classes, subset, "training")  # raises if a class is too small
+        members = [group[: subset.per_class] for group in members]
+    return np.array(_in_turn(members)[: subset.limit], dtype=np.int64)
+
+
+def _in_turn(members: list[NDArray[np.int64]]) -> list[int]:
+    """Merge the classes, one image of each in turn."""
+    return [index for index in chain.from_iterable(zip_longest(*members)) if index is not None]
 
 
 def smallest_class(split: SplitRecord) -> int:

@@ -23,6 +23,7 @@ TRANSIENT_STATUSES = (408, 429, 500, 502, 503, 504)
 
 _LOGIN = "set HF_TOKEN to a token of yours, or log in with: hf auth login"
 _MIN_TOKEN_LENGTH = 8  # a shorter text is no token, and would match in the middle of words
+_XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})\b")
 _TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{8,}|(?i:bearer\s+)\S+")
 _RATE_LIMIT = re.compile(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,12})")
 
@@ -103,13 +104,24 @@ def requested_wait(response: Any) -> float | None:
 def is_transient(error: BaseException) -> bool:
     """Whether a later attempt may succeed: rate limit, server fault, or no response (connection lost, timeout)."""
     response = response_of(error)
-    return _lost_connection(error) if response is None else response.status_code in TRANSIENT_STATUSES
+    status = xet_status(error) if response is None else response.status_code
+    return _lost_connection(error) if status is None else status in TRANSIENT_STATUSES
 
 
 def response_of(error: BaseException) -> Any:
     """Return the HTTP response that caused an error, ``None`` if there is none."""
     responses = (getattr(one, "response", None) for one in _causes(error))
     return next((response for response in responses if response is not None), None)
+
+
+def xet_status(error: BaseException) -> int | None:
+    """Return the HTTP status in the text of an error of ``hf_xet``, which calls every answer a lost connection.
+
+    >>> xet_status(ConnectionError("Network error: HTTP status client error (404 Not Found), domain: http://hub"))
+    404
+    """
+    found = [_XET_STATUS.search(str(one)) for one in _causes(error) if isinstance(one, OSError | RuntimeError)]
+    return next((int(match[1]) for match in found if match), None)
 
 
 def has_type(error: BaseException, *names: str) -> bool:
@@ -157,6 +169,8 @@ def _without_response(error: Exception) -> tuple[str, str] | None:
 
     if has_type(error, "OfflineModeIsEnabled"):
         return "offline", "HF_HUB_OFFLINE is set; unset HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE)"
+    if (status := xet_status(error)) is not None:
+        return "xet", f"its Xet storage answered with status {status}; set HF_HUB_DISABLE_XET=1 to do without it"
     if _lost_connection(error):
         advice = "check the network and HF_ENDPOINT, and try again; uploaded files are not uploaded again"
         return "no-connection", f"no connection to the Hub ({first_line(error)}); {advice}"
@@ -188,7 +202,10 @@ def _refusal(action: str, reference: RepositoryReference, response: Any, error: 
     if status == 403:
         verb, alternative = ("read from", "") if action == "fetch" else ("write to", ", or --create-pr")
         return "forbidden", f"the token may not {verb} {reference.owner!r}; use one with that right{alternative}"
-    if status >= 500 and status not in _BY_STATUS:
+    if status == 501:
+        alternative = "" if action == "fetch" else "; leave --create-pr out, if you gave it"
+        return "not-supported", f"this Hub does not support the request (status 501){alternative}"
+    if status in TRANSIENT_STATUSES and status not in _BY_STATUS:
         return "server-error", f"the Hub is out of order (status {status}) after several attempts; try again later"
     return _BY_STATUS.get(status, ("other", f"the Hub answered with status {status}"))
 

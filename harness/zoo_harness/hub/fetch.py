@@ -7,6 +7,7 @@ number and sizes must be plausible. Size and digest of each download must be tho
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ from zoo_harness.util.digests import sha256_of
 MOST_FILES = 1_000  # that a repository may list
 MOST_CHECKPOINT_BYTES = 32 * 2**30  # the largest checkpoint of a built-in backbone has under 2
 MOST_OTHER_BYTES = 64 * 2**20  # of any other file: records, histories and plots have kilobytes
-_REQUEST_SECONDS = 15.0
+REQUEST_SECONDS = 15.0
+_COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")  # git's 40 digits, 64 of other Hubs, or any folder's name
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class ListedFile:
 
 @dataclass(frozen=True)
 class CommitListing:
-    """A commit of a repository, as 40 hexadecimal digits, its files by path, and the text of its card if known."""
+    """A commit of a repository by its id, its files by path, and the text of its card if known."""
 
     commit: str
     files: dict[str, ListedFile]
@@ -58,14 +60,14 @@ class CommitListing:
 def list_commit(reference: RepositoryReference, revision: str | None = None) -> CommitListing:
     """List the commit that a revision points to now, with one request; raise the client's own errors."""
     try:
-        info = client().model_info(reference.id, revision=revision, files_metadata=True, timeout=_REQUEST_SECONDS)
+        info = client().model_info(reference.id, revision=revision, files_metadata=True, timeout=REQUEST_SECONDS)
         files = {
             file.rfilename: ListedFile(int(file.size), file.lfs.sha256 if file.lfs else None, file.blob_id)  # type: ignore[arg-type]
             for file in info.siblings  # type: ignore[union-attr]
         }
     except (KeyError, TypeError, AttributeError) as error:  # the client does not check the fields of a response
         raise NotAHubError(f"its answer lacks fields: {error}") from None
-    if re.fullmatch("[0-9a-f]{40}", str(info.sha)) is None:
+    if _COMMIT.fullmatch(str(info.sha or "")) is None:  # it becomes the name of a folder
         raise NotAHubError(f"its answer gives {info.sha!r:.60} for a commit")
     return CommitListing(str(info.sha), files, info.private)
 
@@ -118,11 +120,17 @@ def _fetch(reference: RepositoryReference, listing: CommitListing, retried: Retr
     size = bytes_in_words(sum(wanted[name].size for name in new))
     download = f"fetching {len(new)} files, {size}" if new else "in the Hub's cache already"
     say(f"{reference}: commit {commit}, {download}")
-    folder = Path(
-        retried(lambda: client().snapshot_download(reference.id, revision=commit, allow_patterns=list(wanted)))
-    )
-    for name in new:
-        _verify(reference, folder / name, wanted[name])
+    try:
+        folder = Path(
+            retried(lambda: client().snapshot_download(reference.id, revision=commit, allow_patterns=list(wanted)))
+        )
+    except BaseException:
+        _remove_wrong(reference, commit, {name: wanted[name] for name in new})
+        raise
+    # Small files always; the digest of a cached checkpoint is compared with the record when it is loaded.
+    checked = {name: file for name, file in wanted.items() if name in new or name != CHECKPOINT}
+    if wrong := _remove_wrong(reference, commit, checked):
+        raise _not_the_listed(reference, wrong[0], wanted[wrong[0]], len(wrong))
     if reference.revision != commit:  # the client cannot know the branch or tag, which offline use needs
         with suppress(OSError):  # as in a cache that cannot be written to
             pointer = folder.parents[1] / "refs" / (reference.revision or "main")
@@ -163,16 +171,33 @@ def _not_published(reference: RepositoryReference, missing: list[str], listing: 
     )
 
 
-def _verify(reference: RepositoryReference, path: Path, listed: ListedFile) -> None:
-    if path.is_file() and listed.matches(path, sha256_of(path)):
-        return
-    # Removed from the cache, because the next call would take it for the real one.
-    path.resolve().unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
+def _remove_wrong(reference: RepositoryReference, commit: str, listed: Mapping[str, ListedFile]) -> list[str]:
+    """Remove the files of a commit from the cache that are not the listed ones, and return their names.
+
+    Otherwise the next call would take them for the real ones.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    wrong = []
+    for name, file in listed.items():
+        cached = try_to_load_from_cache(reference.id, name, revision=commit)
+        path = Path(cached) if isinstance(cached, str) else None
+        if path is None or (path.is_file() and file.matches(path, sha256_of(path))):
+            continue
+        wrong.append(name)
+        blob = path.resolve()
+        for each in (path, *([blob] if blob.parent == path.parents[2] / "blobs" else [])):
+            with suppress(OSError):  # as in a cache that cannot be written to
+                each.unlink(missing_ok=True)
+    return wrong
+
+
+def _not_the_listed(reference: RepositoryReference, name: str, listed: ListedFile, count: int) -> WeightsError:
     digest = f"SHA-256 {listed.sha256}" if listed.sha256 else f"git SHA-1 {listed.git_sha1}"
-    raise WeightsError(
-        f"{reference}: {path.name} is not the file that the Hub lists ({listed.size:,} bytes, {digest}); it was "
-        "removed, try again",
+    others = f", nor are {count - 1} other files" if count > 1 else ""
+    return WeightsError(
+        f"{reference}: {name} is not the file that the Hub lists ({listed.size:,} bytes, {digest}){others}; what is "
+        "wrong was removed from the cache, try again",
         code="not-the-listed-file",
-        path=path.name,
+        path=name,
     )

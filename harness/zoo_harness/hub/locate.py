@@ -98,7 +98,7 @@ def pull_checkpoint(repository: str, to: str | Path | None, say: Callable[[str],
 
 
 def _check_target(to: Path) -> None:
-    if os.path.lexists(to) and not (to.is_dir() and not any(to.iterdir())):
-        kind = "is not empty" if to.is_dir() else "is a file"
+    if to.is_symlink() or (os.path.lexists(to) and not (to.is_dir() and not any(to.iterdir()))):
+        kind = "is a link" if to.is_symlink() else "is not empty" if to.is_dir() else "is a file"
         message = f"--to {str(to)!r} {kind}; expected a folder that does not exist yet"
         raise UsageError(message, code="folder-in-use", option="to", path=to)

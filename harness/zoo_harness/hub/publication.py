@@ -2,12 +2,17 @@
 
 The tree is the same for a repository of the Hub and for a folder: card, checkpoint, configuration, record, history,
 plots. The record is the run's own, without the folders of this machine. The training state is never published.
+
+A run directory may come from a stranger. So no file is sent because of its name: each is opened without following
+links, parsed, and written anew from the parsed content; plots are sent as they were checked, and the checkpoint is a
+private copy whose digest is the recorded one.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -16,18 +21,26 @@ from pydantic import BaseModel
 
 from zoo.errors import UsageError
 from zoo_harness.checkpoints.load import how_to_finish
-from zoo_harness.checkpoints.tensor_checks import check_digest
-from zoo_harness.hub.fetch import ListedFile
+from zoo_harness.checkpoints.tensor_checks import changed_checkpoint
+from zoo_harness.hub.fetch import MOST_CHECKPOINT_BYTES, ListedFile
+from zoo_harness.hub.run_files import parse_configuration, parse_confusion, parse_epochs, parse_plot
 from zoo_harness.records.file_names import CARD, CHECKPOINT, CONFIGURATION, CONFUSION, HISTORY, PLOTS, RECORD, SAMPLES
-from zoo_harness.records.run import RunRecord, read_run
+from zoo_harness.records.run import LARGEST_RECORD, RunRecord, parse_run, record_file
 from zoo_harness.reports.card_merge import merged_card, read_card
 from zoo_harness.reports.wording import command_without_folders, without_folders
-from zoo_harness.util.atomic_files import create_folder, replacing, write_bytes, write_text
-from zoo_harness.util.digests import sha256_of
+from zoo_harness.util.atomic_files import (
+    create_folder,
+    folder_lock,
+    full_disk_named,
+    remove_temporaries,
+    replacing,
+)
+from zoo_harness.util.digests import copy_with_sha256, sha256_of
+from zoo_harness.util.safe_files import open_regular, read_regular
 
 State = Literal["new", "changed", "same", "deleted"]
 _Model = TypeVar("_Model", bound=BaseModel)
-_PNG = b"\x89PNG\r\n\x1a\n"
+_MOST_PLOTS = 100
 _OPTIONAL = (HISTORY, CONFUSION, *PLOTS)  # a run may lack them; those of an earlier run would be taken for its own
 
 
@@ -41,9 +54,17 @@ class Change:
     state: State
 
 
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of a finished run that can be published, as they were read and parsed; all but card and checkpoint."""
+
+    directory: Path
+    record: RunRecord
+    contents: dict[str, bytes]
+
+
 def write_tree(
-    run: Path,
-    record: RunRecord,
+    files: RunFiles,
     to: Path,
     old_card: str | None = None,
     repository: str | None = None,
@@ -52,22 +73,25 @@ def write_tree(
 ) -> RunRecord:
     """Write the published files of a :func:`publishable` run into an empty folder, and return the published record.
 
-    The checkpoint becomes a link. ``old_card`` is the card at the destination; a person's text in it is preserved, or
-    that in the run's card if it is ``None``. ``repository`` is the destination, for the code in the card. ``samples``
-    includes the grid of images; ``None`` includes it unless the images are the user's own. Raises
-    :class:`~zoo.errors.UsageError` for a card that cannot be merged.
+    ``old_card`` is the card at the destination; a person's text in it is preserved, or that in the run's card if it is
+    ``None``. ``repository`` is the destination, for the code in the card. ``samples`` includes the grid of images;
+    ``None`` includes it unless the images are the user's own. Raises :class:`~zoo.errors.UsageError` for a card that
+    cannot be merged, :class:`~zoo.errors.WeightsError` if the checkpoint was changed since it was checked, and
+    :class:`~zoo.errors.ZooError` if the disk is full.
     """
+    run, record = files.directory, files.record
     hidden = samples is False or (samples is None and of_own_images(record))
-    plots = tuple(name for name in record.plots if (run / name).is_file() and not (hidden and name == SAMPLES))
+    contents = {name: data for name, data in files.contents.items() if not (hidden and name == SAMPLES)}
+    plots = tuple(name for name in record.plots if name in contents)
     record = _without_local_folders(record.model_copy(update={"plots": plots}))
-    to.mkdir(parents=True, exist_ok=True)
-    (to / CHECKPOINT).symlink_to((run / CHECKPOINT).resolve())
-    for name in (CONFIGURATION, HISTORY, *_files_named_in_card(record), *plots):
-        if (run / name).is_file() and (run / name).stat().st_size:
-            shutil.copyfile(run / name, to / name)
-    # Bytes, because a text file would change the line ends of an old card.
-    write_bytes(to / CARD, _card(run, record, old_card, repository).encode())
-    write_text(to / RECORD, record.to_json())
+    card = _card(run, record, old_card, repository)
+    with full_disk_named(to, "make room there, or set TMPDIR to a folder on another disk"):
+        to.mkdir(parents=True, exist_ok=True)
+        with open_regular(run / CHECKPOINT, MOST_CHECKPOINT_BYTES) as checkpoint:
+            _check_digest(run / CHECKPOINT, record, copy_with_sha256(checkpoint, to / CHECKPOINT))
+        # Bytes, because a text file would change the line ends of an old card.
+        for name, data in {**contents, CARD: card.encode(), RECORD: record.to_json().encode()}.items():
+            (to / name).write_bytes(data)
     return record
 
 
@@ -76,28 +100,69 @@ def of_own_images(record: RunRecord) -> bool:
     return record.dataset.in_memory or (record.dataset.argument is not None and record.dataset.hub_id is None)
 
 
-def publishable(run: Path) -> RunRecord:
-    """Return the record of a run that can be published.
+def publishable(run: Path) -> RunFiles:
+    """Read and check the files of a run that can be published.
 
-    Raises :class:`~zoo.errors.UsageError` for an unfinished run, :class:`~zoo.errors.WeightsError` for a checkpoint
-    that was changed after the run.
+    Raises :class:`~zoo.errors.UsageError` for an unfinished run or a file that is not what its name says,
+    :class:`~zoo.errors.WeightsError` for a checkpoint that was changed after the run, and
+    :class:`~zoo.errors.ZooError` for a link, a file that is not regular or one that is too large.
     """
-    record = read_run(run)
+    record = _read_record(run)
     if record.status != "finished":
         progress, resume = how_to_finish(record, run)
         message = f"{run} cannot be published: {progress}; finish it first: {resume}"
         raise UsageError(message, code="run-not-finished", path=run, status=record.status, resume=resume)
-    wanted = [CHECKPOINT, CONFIGURATION, *_files_named_in_card(record)]
-    missing = [name for name in wanted if not (run / name).is_file()]
-    if missing or record.checkpoint_sha256 is None:
+    contents = _read_parsed(run, record)
+    try:
+        with open_regular(run / CHECKPOINT, MOST_CHECKPOINT_BYTES) as checkpoint:
+            found = copy_with_sha256(checkpoint, None)
+    except FileNotFoundError:
+        found = None
+    wanted = [CONFIGURATION, *_files_named_in_card(record)]
+    missing = [*([CHECKPOINT] if found is None else []), *(name for name in wanted if name not in contents)]
+    if missing or record.checkpoint_sha256 is None or found is None:
         lack = " and no ".join(missing) or "digest of a checkpoint"
         message = f"{run} cannot be published: it has no {lack}"
         raise UsageError(message, code="run-incomplete", path=run, missing=missing)
-    for name in record.plots:
-        if (run / name).is_file() and not (run / name).read_bytes().startswith(_PNG):
-            raise UsageError(f"{run / name} is not a PNG image; it is not published", code="not-png", path=run / name)
-    check_digest(run / CHECKPOINT, record.checkpoint_sha256)
-    return record
+    _check_digest(run / CHECKPOINT, record, found)
+    return RunFiles(run, record, contents)
+
+
+def _read_record(run: Path) -> RunRecord:
+    path = record_file(run)
+    try:
+        return parse_run(read_regular(path, LARGEST_RECORD), path)
+    except FileNotFoundError as error:
+        message = f"{run} is not a run directory: {path.name}: {error.strerror}"
+        raise UsageError(message, code="not-a-run", path=path) from error
+
+
+def _read_parsed(run: Path, record: RunRecord) -> dict[str, bytes]:
+    """Return what is published of the files beside the checkpoint, by name; the run may lack any of them."""
+    if len(record.plots) > _MOST_PLOTS:
+        message = f"{run} cannot be published: it lists {len(record.plots):,} plots; expected at most {_MOST_PLOTS}"
+        raise UsageError(message, code="too-many-plots", path=run)
+    parsers: dict[str, Callable[[bytes, Path, RunRecord], bytes]] = {
+        CONFIGURATION: parse_configuration,
+        HISTORY: parse_epochs,
+        CONFUSION: parse_confusion,
+        **dict.fromkeys(record.plots, parse_plot),
+    }
+    contents = {}
+    for name, parse in parsers.items():
+        try:
+            content = read_regular(run / name, LARGEST_RECORD)
+        except FileNotFoundError:
+            continue
+        # The run directory has an empty history before the first epoch.
+        if content and (name != CONFUSION or record.results.confusion is not None):
+            contents[name] = parse(content, run / name, record)
+    return contents
+
+
+def _check_digest(path: Path, record: RunRecord, found: str) -> None:
+    if record.checkpoint_sha256 is not None and found != record.checkpoint_sha256:
+        raise changed_checkpoint(path, found, record.checkpoint_sha256)
 
 
 def _files_named_in_card(record: RunRecord) -> list[str]:
@@ -152,9 +217,15 @@ def compare(tree: Path, there: Mapping[str, ListedFile]) -> list[Change]:
 
 def compare_with_folder(tree: Path, to: Path) -> list[Change]:
     """Compare a tree with a folder that :func:`check_folder` accepts."""
-    names = {*_OPTIONAL, *(path.name for path in tree.iterdir())}
-    files = [to / name for name in names if (to / name).is_file()]
-    return compare(tree, {path.name: ListedFile(path.stat().st_size, sha256_of(path)) for path in files})
+    files = {}
+    for name in {*_OPTIONAL, *(path.name for path in tree.iterdir())}:
+        try:
+            with open_regular(to / name, MOST_CHECKPOINT_BYTES) as file:
+                size = os.fstat(file.fileno()).st_size
+                files[name] = ListedFile(size, copy_with_sha256(file, None))
+        except FileNotFoundError:
+            continue
+    return compare(tree, files)
 
 
 def check_folder(to: Path) -> None:
@@ -170,15 +241,22 @@ def check_folder(to: Path) -> None:
 def publish_to_folder(tree: Path, to: Path, changes: Iterable[Change]) -> None:
     """Bring a folder to the content of ``tree``; files that are not of a run stay.
 
-    A new folder appears whole; in an existing one each file is replaced whole, the record last.
+    A new folder appears whole; in an existing one each file is replaced whole, the record last. What a killed process
+    left of an earlier publication is removed. Raises :class:`~zoo.errors.UsageError` if another process publishes
+    there, and :class:`~zoo.errors.ZooError` if the disk is full.
     """
     if not to.exists() or not any(to.iterdir()):
         create_folder(to, {path.name: path for path in tree.iterdir()})
         return
-    # The record last, because it promises the other files.
-    for change in sorted(changes, key=lambda change: change.path == RECORD):
-        if change.state == "deleted":
-            (to / change.path).unlink()
-        elif change.state != "same":
-            with replacing(to / change.path) as temporary:
-                shutil.copyfile(tree / change.path, temporary)
+    with full_disk_named(to, "make room there"), folder_lock(to) as locked:
+        if not locked:
+            message = f"another process publishes to {to} now; try again when it has finished"
+            raise UsageError(message, code="folder-locked", option="to", path=to)
+        remove_temporaries(to, (path.name for path in tree.iterdir()))
+        # The record last, because it promises the other files.
+        for change in sorted(changes, key=lambda change: change.path == RECORD):
+            if change.state == "deleted":
+                (to / change.path).unlink()
+            elif change.state != "same":
+                with replacing(to / change.path) as temporary:
+                    shutil.copyfile(tree / change.path, temporary)

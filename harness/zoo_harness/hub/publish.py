@@ -21,6 +21,7 @@ from zoo_harness.records.options import PublishOptions
 from zoo_harness.records.run import RunRecord
 from zoo_harness.reports.card_merge import read_card
 from zoo_harness.reports.wording import percent
+from zoo_harness.util.atomic_files import scratch_folder
 from zoo_harness.util.text import one_line
 
 
@@ -50,10 +51,13 @@ def publish_run(run: Path, to: str, given: PublishOptions, say: Say, *, show_bar
     options, run = with_defaults(PublishOptions, given), run.expanduser()
     to_folder = means_a_path(to)
     _check_options(to, options, to_folder=to_folder)
-    with tempfile.TemporaryDirectory(prefix="zoo-publish-") as tree, nullcontext() if show_bars else without_bars():
+    bars = nullcontext() if show_bars else without_bars()
+    # Private, so that nobody changes a file between its check and its upload.
+    with scratch_folder(Path(tempfile.gettempdir()), "zoo-publish-", 0o700) as scratch, bars:
+        tree = scratch / "tree"
         if to_folder:
-            return _to_folder(run, Path(tree), Path(to).expanduser(), options, say)
-        return _to_hub(run, Path(tree), parse_reference(to), options, say)
+            return _to_folder(run, tree, Path(to).expanduser(), options, say)
+        return _to_hub(run, tree, parse_reference(to), options, say)
 
 
 def _check_options(to: str, options: PublishOptions, *, to_folder: bool) -> None:
@@ -75,8 +79,8 @@ def _check_options(to: str, options: PublishOptions, *, to_folder: bool) -> None
 
 def _to_folder(run: Path, tree: Path, to: Path, options: PublishOptions, say: Say) -> Publication:
     publication.check_folder(to)
-    record, dry_run = publication.publishable(run), options["dry_run"]
-    checks = _build(run, record, tree, read_card(to), None, options["samples"], say)
+    source, dry_run = publication.publishable(run), options["dry_run"]
+    checks = _build(source, tree, read_card(to), None, options["samples"], say)
     files = publication.compare_with_folder(tree, to)
     if not dry_run:
         publication.publish_to_folder(tree, to, files)
@@ -85,12 +89,13 @@ def _to_folder(run: Path, tree: Path, to: Path, options: PublishOptions, say: Sa
 
 
 def _to_hub(run: Path, tree: Path, reference: RepositoryReference, options: PublishOptions, say: Say) -> Publication:
-    record, dry_run, create_pr = publication.publishable(run), options["dry_run"], options["create_pr"]
+    source, dry_run, create_pr = publication.publishable(run), options["dry_run"], options["create_pr"]
+    record = source.record
     if not dry_run:
         require_token()
     there = _inspect(reference, say, tolerant=dry_run)
     card = there.card if there else None
-    checks = _build(run, record, tree, card, reference.id, options["samples"], say)
+    checks = _build(source, tree, card, reference.id, options["samples"], say)
     files, tag = tuple(publication.compare(tree, there.files if there else {})), tag_of(record)
     if dry_run:
         details = {"repository": reference.id, "tag": None if create_pr else tag}
@@ -115,13 +120,18 @@ def _inspect(reference: RepositoryReference, say: Say, *, tolerant: bool) -> Com
 
 
 def _build(
-    run: Path, record: RunRecord, tree: Path, card: str | None, repository: str | None, samples: bool | None, say: Say
+    source: publication.RunFiles,
+    tree: Path,
+    card: str | None,
+    repository: str | None,
+    samples: bool | None,
+    say: Say,
 ) -> tuple[Check, ...]:
     """Write the tree of a run, and check that each library loads it."""
-    if samples is None and publication.of_own_images(record) and SAMPLES in record.plots:
+    if samples is None and publication.of_own_images(source.record) and SAMPLES in source.record.plots:
         say(f"{SAMPLES} is not published, because it shows images of your own; --samples publishes it")
-    publication.write_tree(run, record, tree, card, repository, samples=samples)
-    checks = verify_tree(tree, run)
+    publication.write_tree(source, tree, card, repository, samples=samples)
+    checks = verify_tree(tree, source.directory)
     for check in checks:
         say(f"{check.loader}: {check.result}")
     return tuple(checks)

@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import HubError
 from zoo_harness.hub.client import Retries, Say, client, hub_operation
 from zoo_harness.hub.errors import has_type, response_of, translate_hub_errors
-from zoo_harness.hub.fetch import CommitListing, check_size, list_commit
+from zoo_harness.hub.fetch import REQUEST_SECONDS, CommitListing, check_size, list_commit
 from zoo_harness.hub.names import RepositoryReference
 from zoo_harness.hub.publication import compare
 from zoo_harness.records.file_names import CARD
 from zoo_harness.records.run import RunRecord
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
 
 _MAX_PULL_REQUESTS = 5
 
@@ -104,7 +111,9 @@ def send_tree(
                 repository=reference.id,
                 code="public",
             )
-        commit, pull, made = retried(lambda: _commit_once(tree, reference, before, message, create_pr=create_pr))
+        commit, pull, made = retried(
+            lambda: _commit_once(tree, reference, before, message, create_pr=create_pr, say=say)
+        )
         if create_pr:
             pull_request = pull and f"{url}/discussions/{_number(pull)}"
             return UploadResult(reference.id, url, commit, None, pull_request, made)
@@ -131,17 +140,20 @@ def _create_repository(
 
 
 def _commit_once(
-    tree: Path, reference: RepositoryReference, before: CommitListing, message: str, *, create_pr: bool
+    tree: Path, reference: RepositoryReference, before: CommitListing, message: str, *, create_pr: bool, say: Say
 ) -> tuple[str, str | None, bool]:
     """Commit the tree, unless the Hub has it already: of an earlier attempt perhaps only the response was lost.
 
     Return the commit, the reference of its pull request, and whether it was made now.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    from huggingface_hub.constants import REGEX_COMMIT_OID
 
-    pulls = _newest_pull_requests(reference) if create_pr else []
-    for revision in (None, *pulls):
-        listing = list_commit(reference, revision)
+    current = list_commit(reference)
+    listings: list[tuple[CommitListing, str | None]] = [(current, None)]
+    if create_pr:
+        listings += [(list_commit(reference, pull), pull) for pull in _newest_pull_requests(reference)]
+    for listing, revision in listings:
         if all(change.state == "same" for change in compare(tree, listing.files)):
             return listing.commit, revision, False
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
@@ -150,12 +162,64 @@ def _commit_once(
         else CommitOperationAdd(change.path, tree / change.path)
         for change in compare(tree, before.files)
     ]
-    # Users need neither the Hub's opinion of the front matter, nor the client's of its HTTP library.
-    with warnings.catch_warnings(action="ignore"):
-        made = client().create_commit(
-            reference.id, operations, commit_message=message, parent_commit=before.commit, create_pr=create_pr
-        )
+    options = {"commit_message": message, "create_pr": create_pr}
+    if REGEX_COMMIT_OID.fullmatch(before.commit):
+        options["parent_commit"] = before.commit
+    elif current.commit != before.commit and not create_pr:
+        # The client takes no id of 64 digits for a parent, so the Hub is not asked to refuse another one.
+        text = f"somebody else has changed {reference.id} meanwhile, and nothing was overwritten; try again"
+        raise HubError(text, repository=reference.id, code="changed")
+    made = _create_commit(reference, operations, options, say)
     return made.oid, made.pr_revision, True
+
+
+def _create_commit(
+    reference: RepositoryReference, operations: list[Any], options: dict[str, Any], say: Say
+) -> CommitInfo:
+    """Create a commit; upload by plain HTTP if the Hub has no Xet storage, for which ``hf_xet`` would wait long."""
+    from huggingface_hub import constants
+
+    xet: AbstractContextManager[None] = nullcontext()
+    if (
+        find_spec("hf_xet")
+        and not constants.HF_HUB_DISABLE_XET
+        and not _has_xet(reference, create_pr=options["create_pr"])
+    ):
+        say("the Hub offers no Xet storage; uploading by plain HTTP")
+        xet = _without_xet()
+    # Users need neither the Hub's opinion of the front matter, nor the client's of its HTTP library.
+    with warnings.catch_warnings(action="ignore"), xet:
+        made: CommitInfo = client().create_commit(reference.id, operations, **options)
+    return made
+
+
+def _has_xet(reference: RepositoryReference, *, create_pr: bool) -> bool:
+    """Whether the Hub answers a request for the address of its Xet storage with one."""
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # re-exported without "as"
+
+    url = f"{client().endpoint}/api/models/{reference.id}/xet-write-token/main"
+    query = {"create_pr": "1"} if create_pr else {}
+    response = get_session().get(url, params=query, headers=build_hf_headers(), timeout=REQUEST_SECONDS)
+    if response.status_code != 200:
+        return False
+    try:
+        return "X-Xet-Cas-Url" in response.headers or "casUrl" in response.json()
+    except (ValueError, TypeError):  # a page for people
+        return False
+
+
+@contextmanager
+def _without_xet() -> Iterator[None]:
+    """Context manager that does what HF_HUB_DISABLE_XET=1 does; the client reads the variable only once."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_DISABLE_XET
+    constants.HF_HUB_DISABLE_XET = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_XET = before
 
 
 def _newest_pull_requests(reference: RepositoryReference) -> list[str]:

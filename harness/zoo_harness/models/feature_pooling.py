@@ -45,7 +45,7 @@ def _pool(output: Tensor, layer: FeatureLayer) -> Tensor:
         case "flatten":
             return output.flatten(1)
         case "average":
-            return output.mean(1) if output.ndim == 3 else output.mean((2, 3))
+            return output[:, layer.skip :].mean(1) if output.ndim == 3 else output.mean((2, 3))
         case "average_channels_last":
             return output.mean((1, 2))
         case "cls":

@@ -51,10 +51,11 @@ def replace_head(network: nn.Module, head: Head | DualHead, classes: int) -> tup
     """Put a new classifier for ``classes`` classes in place of each declared one; return their paths."""
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     for part in head.parts:
-        width = _input_width(part, find_module(network, part.path))
+        old = find_module(network, part.path)
+        width, layer = _input_width(part, old), _FlatConv2d if isinstance(old, nn.Conv2d) else nn.Linear
         with device:
             if part.hidden is None:
-                network.set_submodule(part.path, nn.Linear(width, classes))
+                network.set_submodule(part.path, layer(width, classes))
             else:
                 layers = nn.Linear(width, part.hidden), nn.ReLU(), nn.Linear(part.hidden, classes)
                 network.set_submodule(part.path, nn.Sequential(*layers))
@@ -64,6 +65,16 @@ def replace_head(network: nn.Module, head: Head | DualHead, classes: int) -> tup
     if hasattr(network, "num_classes"):
         setattr(network, "num_classes", classes)  # noqa: B010 - timm writes it into a checkpoint's configuration
     return tuple(part.path for part in head.parts)
+
+
+class _FlatConv2d(nn.Conv2d):
+    """A classifier of maps of one pixel: its tensors are those of a convolution, its output (B, classes)."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__(width, classes, kernel_size=1)
+
+    def forward(self, given: Tensor) -> Tensor:
+        return super().forward(given).flatten(1)
 
 
 def freeze_all_but(network: nn.Module, trained_paths: Iterable[str]) -> None:
@@ -120,6 +131,8 @@ def _call_order(network: nn.Module, example: Tensor) -> dict[nn.Module, int]:
 def _input_width(head: Head, old: nn.Module) -> int:
     if isinstance(old, nn.Linear):
         return head.in_features or old.in_features
+    if isinstance(old, nn.Conv2d) and old.kernel_size == (1, 1) and head.hidden is None:
+        return head.in_features or old.in_channels
     absent = isinstance(old, nn.Identity)  # in weights that are published without a classifier
     if absent and head.in_features:
         return head.in_features
@@ -134,9 +147,10 @@ def _check_head_inputs(network: nn.Module, head: Head | DualHead) -> Iterator[No
     """Raise in the body's forward pass if ``in_features`` of a head is not the length of its input vector."""
 
     def compare(part: Head, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if part.in_features not in (None, inputs[0].shape[-1]):
+        width = inputs[0].flatten(1).shape[1]
+        if part.in_features not in (None, width):
             raise DeclarationError(
-                f"in_features of head {part.path!r} is wrong: {part.in_features}; expected {inputs[0].shape[-1]}",
+                f"in_features of head {part.path!r} is wrong: {part.in_features}; expected {width}",
                 code="head-width",
                 path=part.path,
             )

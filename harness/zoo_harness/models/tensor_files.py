@@ -115,7 +115,7 @@ def _first_sentence(error: BaseException) -> str:
 def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
     tensors = content if isinstance(content, dict) else {}
     tensors = next((tensors[key] for key in _WRAPPERS if isinstance(tensors.get(key), dict)), tensors)
-    others = [f"{str(name)!r} as {type(it).__name__}" for name, it in tensors.items() if not isinstance(it, Tensor)]
+    others = [f"{str(name)!r:.80} as {type(it).__name__}" for name, it in tensors.items() if not isinstance(it, Tensor)]
     if others or not tensors:
         found = others[0] if others else f"{type(content).__name__} without any"
         message = f"{path}: expected a state dict of named tensors, found {found}"

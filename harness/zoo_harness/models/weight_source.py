@@ -50,7 +50,7 @@ def failures_by_plugin(backbone: Backbone, source: WeightSource) -> Iterator[Non
 
 
 def _origin(backbone: Backbone, source: WeightSource) -> str:
-    registry, made = load_registry(), type(source)
-    registered = registry.backbones.get(backbone.name) == backbone
-    plugin = registry.owner("backbone", backbone.name).origin if registered else f"module {made.__module__!r}"
-    return f"{plugin}: weights of {backbone.name!r}, {made.__name__}"
+    plugin, made = load_registry().declares(backbone), type(source)
+    return (
+        f"{plugin.origin if plugin else f'module {made.__module__!r}'}: weights of {backbone.name!r}, {made.__name__}"
+    )

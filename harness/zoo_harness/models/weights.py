@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.backbone import Backbone
-from zoo.errors import PluginError, UnreachableError, WeightsError
+from zoo.errors import PluginError, UnreachableError, WeightsError, ZooError
 from zoo.reachability import network_advice, why_unreachable
 from zoo.weight_paths import hub_cache
 from zoo.weights import LoadedWeights, WeightSource
@@ -21,7 +21,10 @@ from zoo_harness.models.weight_source import failures_by_plugin
 from zoo_harness.records.run import WeightsRecord
 from zoo_harness.util.digests import digest_mismatch, sha256_of
 from zoo_harness.util.download import fetch
+from zoo_harness.util.safe_files import read_regular
+from zoo_harness.util.text import one_line
 
+_LARGEST_CONFIGURATION = 32 * 2**20  # bytes; with the names of 21,000 classes it has about a million
 _ADVICE = "pass --weights PATH to a file you have, or --weights random"
 
 
@@ -158,7 +161,7 @@ def _fitting(
 
 def _differences(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], heads: tuple[str, ...]) -> list[str]:
     differing = [
-        f"{name}: the file has {form_of(given[name])}, the network {form_of(tensor)}"
+        f"{_shown(name)}: the file has {form_of(given[name])}, the network {form_of(tensor)}"
         for name, tensor in expected.items()
         if name in given and not _fits(given[name], tensor, is_head=name.startswith(heads))
     ]
@@ -168,9 +171,14 @@ def _differences(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], he
         if name not in given and not name.startswith(heads) and not name.endswith("num_batches_tracked")
     ]
     unexpected = [
-        f"{name}: not in the network" for name in given if name not in expected and not name.startswith(heads)
+        f"{_shown(name)}: not in the network" for name in given if name not in expected and not name.startswith(heads)
     ]
     return [*differing, *missing, *unexpected]
+
+
+def _shown(name: str) -> str:
+    """Return the name of a tensor, which a stranger's file may choose, short and safe to print."""
+    return one_line(name)[:80]
 
 
 def _whose(loaded: LoadedWeights) -> str:
@@ -180,9 +188,12 @@ def _whose(loaded: LoadedWeights) -> str:
         whose = network_of(name.rpartition(".")[0].replace(".", "_") for name in loaded.tensors or {})
         return f"; by its layers it is {whose}" if whose else ""
     try:
-        made_by = json.loads((path.parent / "config.json").read_bytes())["zoo"] if path else {}
-        return f" (from a run of {made_by['backbone']!s:.64}, recipe {made_by['recipe']!s:.64})"
-    except (OSError, ValueError, KeyError, TypeError):
+        content = (
+            read_regular(path.parent / "config.json", _LARGEST_CONFIGURATION, follow_links=True) if path else b"{}"
+        )
+        made_by = json.loads(content)["zoo"]
+        return " " + one_line(f"(from a run of {made_by['backbone']!s:.64}, recipe {made_by['recipe']!s:.64})")
+    except (ZooError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
 
 
@@ -196,7 +207,7 @@ def _fits(given: Tensor, expected: Tensor, *, is_head: bool) -> bool:
 
 def _match_by_order(path: Path, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     faults = [
-        f"tensor {given_name!r} is {form_of(tensor)}, in its position the network has {name!r}, {form_of(wanted)}"
+        f"tensor {given_name!r:.80} is {form_of(tensor)}, in its position the network has {name!r}, {form_of(wanted)}"
         for (given_name, tensor), (name, wanted) in zip(given.items(), expected.items(), strict=False)
         if tensor.shape != wanted.shape
     ]

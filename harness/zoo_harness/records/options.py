@@ -22,18 +22,23 @@ Deterministic = Annotated[bool, Option("Use deterministic algorithms only; slowe
 OutputFolder = Annotated[Path | None, Option("Folder for the results (default: one in runs/).", stored=False)]
 
 
-class DataOptions(TypedDict, total=False):
-    """Which images are used."""
+class ReadingOptions(TypedDict, total=False):
+    """How images are read."""
 
     data_dir: Annotated[Path | None, Option("Folder that holds the data set's files, or their archive.")]
-    per_class: Annotated[int | None, Option("Use this many images of each class, chosen by --seed.", minimum=1)]
-    limit: Annotated[int | None, Option("Use at most this many images of each split.", minimum=1)]
     image_column: Annotated[str | None, Option("Column of a table that holds the images or their paths.")]
     label_column: Annotated[str | None, Option("Column of a table that holds the labels.")]
     split_column: Annotated[str | None, Option("Column of a table that names the split of each image.")]
     skip_unreadable: Annotated[
         bool, Option("Continue without the images that cannot be read.", False, "--skip-unreadable")
     ]
+
+
+class DataOptions(ReadingOptions, total=False):
+    """Which images are used."""
+
+    per_class: Annotated[int | None, Option("Use this many images of each class, chosen by --seed.", minimum=1)]
+    limit: Annotated[int | None, Option("Use at most this many images of each split.", minimum=1)]
 
 
 class HeldOutOption(TypedDict, total=False):
@@ -165,6 +170,32 @@ class LayersOptions(DataOptions, HeldOutOption, total=False):
     normalize: Normalize
     seed: Annotated[int, Option("Seed of the subset and of random weights.", 0)]
     memory: Annotated[int, Option("MiB for features and search; more goes to a file.", 1024, minimum=1)]
+    device: Device
+    precision: Precision
+    out: OutputFolder
+
+
+class RankOptions(ReadingOptions, total=False):
+    """The options of ``zoo rank`` and :func:`zoo.rank`."""
+
+    scores: Annotated[
+        str | Sequence[str] | None, Option("Scores, or all (default: those that need no seed).", metavar="A,A")
+    ]
+    sort: Annotated[str, Option("Score that orders the table and makes the tiers: si, knn or ridge.", "si")]
+    weights: Annotated[Literal["pretrained", "random"], Option("pretrained, or random for all of them.", "pretrained")]
+    per_class: Annotated[int | None, Option("Use this many training images of each class.", minimum=1)]
+    images: Annotated[int | None, Option("Use at most this many training images, classes in turn.", minimum=1)]
+    license: Annotated[
+        Sequence[str] | None, Option("Only backbones of this licence; globs; repeatable.", metavar="LICENSE")
+    ]
+    max_parameters: Annotated[
+        str | None, Option("Only backbones with at most this many parameters, such as 30M.", metavar="N")
+    ]
+    halving: Annotated[
+        bool | None,
+        Option("Drop backbones early that are worse for certain (default: above 8).", flag="--halving/--no-halving"),
+    ]
+    seed: Annotated[int, Option("Seed of the subset and of random weights.", 0)]
     device: Device
     precision: Precision
     out: OutputFolder

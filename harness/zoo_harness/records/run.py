@@ -81,7 +81,8 @@ class BackboneRecord(Record):
     """The backbone as its plugin declared it, and the plugin.
 
     ``source_sha256`` is the digest of the Python files of the network's packages other than torch, timm and
-    torchvision; ``None`` if there are none.
+    torchvision; ``None`` if there are none. ``derived_from``: the library whose network the record was derived from, if
+    nobody declared it by hand.
     """
 
     name: str
@@ -96,6 +97,7 @@ class BackboneRecord(Record):
     imagenet_top1: Annotated[float, Field(ge=0, le=100)] | None
     features: FeatureLayers
     source_sha256: Digest | None = None
+    derived_from: str | None = None
 
 
 class SplitRecord(Record):

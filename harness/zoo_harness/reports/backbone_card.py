@@ -23,13 +23,13 @@ def render_backbone_card(backbone: Backbone) -> str:
     >>> print(render_backbone_card(load_registry().backbone("resnet18")).splitlines()[0])
     # ResNet-18
     """
-    owner = load_registry().owner("backbone", backbone.name)
+    owner = load_registry().declares(backbone)
     recipes = [describe_backbone(backbone, recipe, CLASSES) for recipe in ("default", *backbone.recipes)]
     card = markdown_template("backbone_card.md.j2").render(
         backbone=backbone,
         shown=recipes[0],
-        built_in=owner.built_in,
-        owner=owner.distribution,
+        built_in=owner is not None and owner.built_in,
+        owner=owner.distribution if owner else "no plugin",
         random=backbone.weights.kind == "random",
         recipes=recipes,
         figures=[(figure, _ours(figure, backbone)) for figure in published_figures(backbone.name)],

@@ -30,10 +30,12 @@ def describe_backbone(backbone: Backbone, recipe: str, classes: int) -> dict[str
     as_published = sum(parameter.numel() for parameter in network.parameters())
     parameters = count_parameters(prepare(network, tuning, classes, example=None))
     declared = backbone.recipes.get(recipe)
+    plugin = load_registry().declares(backbone)
     return {
         "name": backbone.name,
         "title": backbone.title or backbone.name,
-        "plugin": load_registry().owner("backbone", backbone.name).origin,
+        "plugin": plugin.origin if plugin else "none",
+        "derived_from": backbone.derived_from,
         "network": f"{backbone.network.kind} {backbone.network.name}",
         "weights": backbone.weights.describe(),
         "license": backbone.license,

@@ -8,12 +8,18 @@ of ours is never changed.
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from zoo.errors import UsageError
+from zoo.errors import UsageError, ZooError
+from zoo_harness.util.safe_files import read_regular
+
+LARGEST_CARD = 4 * 2**20  # bytes; a long card has some ten thousand
+_LARGEST_FRONT_MATTER = 2**16  # characters; PyYAML reads about 50,000 a second
+_DEEPEST_NESTING = 32  # PyYAML takes quadratic time for nested brackets
 
 BEGIN, END = "<!-- zoo:begin -->", "<!-- zoo:end -->"
 
@@ -77,19 +83,22 @@ def merged_card(old: str | None, new: str) -> str:
     return f"---\n{_merged_front(theirs.front, ours.front)}---\n{before}{ours.ours}{theirs.after}"
 
 
-def read_card(directory: Path) -> str | None:
+def read_card(directory: Path, *, follow_links: bool = False) -> str | None:
     """Read the ``README.md`` of a folder with its own line ends; ``None`` if there is none.
 
-    Raises :class:`~zoo.errors.UsageError` if it is not text.
+    ``follow_links`` is for the Hub's cache, which consists of links. Raises :class:`~zoo.errors.UsageError` if the card
+    is a link, not a regular file, too large or not text.
     """
     path = directory / "README.md"
     try:
-        return path.read_bytes().decode()
+        return read_regular(path, LARGEST_CARD, follow_links=follow_links).decode()
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
         message = f"{path} is not UTF-8 text: {error.reason} at byte {error.start}; {_ADVICE}"
         raise UsageError(message, code="card-encoding", path=path) from error
+    except ZooError as error:
+        raise UsageError(f"{error}; {_ADVICE}", code="card-unreadable", path=path) from error
 
 
 _ADVICE = "repair it, or move it away to get a new one"
@@ -134,11 +143,10 @@ def _merged_front(old: str, new: str) -> str:
 
 
 def _mapping(text: str) -> dict[Any, Any]:
+    if len(text) > _LARGEST_FRONT_MATTER:
+        raise _front_matter_error(f"it has {len(text):,} characters; expected at most {_LARGEST_FRONT_MATTER:,}")
     try:
-        events = list(yaml.parse(text, Loader=yaml.SafeLoader))
-        # An alias ties two keys together, and a few lines of aliases can expand to gigabytes.
-        if any(isinstance(event, yaml.AliasEvent) for event in events):
-            raise _front_matter_error("it uses aliases (*name), which zoo does not merge")
+        _check_structure(text)
         content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _front_matter_error(f"not YAML: {' '.join(str(error).split()):.200}") from error
@@ -147,6 +155,18 @@ def _mapping(text: str) -> dict[Any, Any]:
     if not isinstance(content, dict) or text.lstrip().startswith("{"):
         raise _front_matter_error("expected lines KEY: VALUE")
     return content
+
+
+def _check_structure(text: str) -> None:
+    """Refuse aliases and deep nesting at the event where they begin, before the rest is parsed."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        # An alias ties two keys together, and a few lines of aliases can expand to gigabytes.
+        if isinstance(event, yaml.AliasEvent):
+            raise _front_matter_error("it uses aliases (*name), which zoo does not merge")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST_NESTING:
+            raise _front_matter_error(f"its values are nested more than {_DEEPEST_NESTING} levels deep")
 
 
 def _front_matter_error(fault: str) -> UsageError:
@@ -166,17 +186,19 @@ def _blocks(text: str) -> list[tuple[str, str]]:
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     if node is None:
         return []
-    keys = [(str(key.value), _start_of_comments(text, key.start_mark.index)) for key, _value in node.value]
+    lines = text.splitlines(keepends=True)
+    line_of = {start: number for number, start in enumerate(accumulate(map(len, lines), initial=0))}
+
+    def with_comments(start: int) -> int:
+        number = line_of.get(start, 0)
+        while number > 0 and lines[number - 1].startswith("#"):
+            number -= 1
+            start -= len(lines[number])
+        return start
+
+    keys = [(str(key.value), with_comments(key.start_mark.index)) for key, _value in node.value]
     ends = [start for _key, start in keys[1:]] + [len(text)]
     return [(key, text[start:end]) for (key, start), end in zip(keys, ends, strict=True)]
-
-
-def _start_of_comments(text: str, start: int) -> int:
-    """Return the position of the comment lines right above a position."""
-    lines = text[:start].splitlines(keepends=True)
-    while lines and lines[-1].startswith("#"):
-        start -= len(lines.pop())
-    return start
 
 
 def _comments(block: str) -> str:

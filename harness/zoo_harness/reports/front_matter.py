@@ -30,7 +30,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 def front_matter(record: RunRecord) -> str:
     """Return the YAML between the two lines of dashes; valid for any names in the record."""
     loaders = ["timm", "transformers"] if record.loads_in_timm else []
-    base_model = record.weights.source if record.weights.kind in ("timm", "hub") else None
+    base_model = one_line(record.weights.source) if record.weights.kind in ("timm", "hub") else None
     results, dataset = _evaluation_results(record), hub_dataset(record)
     data = ModelCardData(
         base_model=base_model,
@@ -40,7 +40,7 @@ def front_matter(record: RunRecord) -> str:
         tags=["image-classification", *loaders, "zoo", "separation-index"],
         datasets=[dataset] if dataset else None,
         metrics=["accuracy"],
-        model_name=f"{record.backbone.name}-{record.dataset.name}" if results else None,
+        model_name=one_line(f"{record.backbone.name}-{record.dataset.name}") if results else None,
         eval_results=results,
         **_license(record.weights.license),
     )
@@ -51,7 +51,7 @@ def hub_dataset(record: RunRecord) -> str | None:
     """Return the data set's repository on the Hub, or ``None`` if it has none."""
     dataset = record.dataset
     if dataset.hub_id or dataset.name != "hf":
-        return dataset.hub_id
+        return dataset.hub_id and one_line(dataset.hub_id)
     named = _HUB_ID.match(dataset.argument or "")
     return named[0] if named else None
 
@@ -97,7 +97,7 @@ def _result(
         task_type="image-classification",
         task_name="Image Classification",
         # One line each, because PyYAML loses other line separators.
-        dataset_type=hub_dataset(record) or dataset.name,
+        dataset_type=hub_dataset(record) or one_line(dataset.name),
         dataset_name=one_line(dataset.title),
         dataset_split=one_line(record.headline[1].split),
         dataset_revision=one_line(dataset.revision) if dataset.revision else None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from zoo_harness.util.text import one_line
+from zoo_harness.util.text import escaped, one_line
 
 # Starts emphasis, code, links, HTML, entities, table cells, strike-through or, on the Hub, mathematics.
 # An underscore between letters or digits starts nothing, and a name that can be copied is worth more.
@@ -58,7 +58,7 @@ def fenced(value: str, language: str) -> Markdown:
     zoo list
     ```
     """
-    value = _MARKER.sub("<!-- zoo :", value)
+    value = _MARKER.sub("<!-- zoo :", escaped(value))
     fence = "`" * max(3, _longest_run("`", value) + 1)
     return Markdown(f"{fence}{language}\n{value}\n{fence}")
 

@@ -42,7 +42,8 @@ def claim_folder(out: Path | None, name: str, called: str = "folder") -> Path:
 
     Raises :class:`~zoo.errors.ZooError` if no folder can be made.
     """
-    beginning, number = f"{name}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}", 1
+    # A colon, as in timm:NAME, cannot stand in a path on every system.
+    beginning, number = f"{name.replace(':', '-')}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}", 1
     while True:
         path = out or Path("runs") / (beginning if number == 1 else f"{beginning}-{number}")
         try:

@@ -48,9 +48,7 @@ def backbone_record(backbone: Backbone, tuning: Tuning, built: nn.Module) -> Bac
 
     If no plugin declares it, ``UNREGISTERED`` replaces the plugin's names.
     """
-    registry = load_registry()
-    registered = registry.backbones.get(backbone.name) == backbone
-    plugin = registry.owner("backbone", backbone.name) if registered else None
+    plugin = load_registry().declares(backbone)
     network = backbone.network
     made_by = network.name if network.kind == "factory" else ""
     return BackboneRecord(
@@ -66,6 +64,7 @@ def backbone_record(backbone: Backbone, tuning: Tuning, built: nn.Module) -> Bac
         imagenet_top1=backbone.imagenet_top1,
         features=tuning.features,
         source_sha256=digest_of_source(built, made_by) or None,
+        derived_from=backbone.derived_from,
     )
 
 

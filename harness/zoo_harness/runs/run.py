@@ -131,7 +131,7 @@ class Run:
         """The text of the model card, ``None`` if there is none yet."""
         from zoo_harness.reports.card_merge import read_card
 
-        return read_card(self.directory)
+        return read_card(self.directory, follow_links=True)
 
     def load(self, device: str = "cpu") -> LoadedModel:
         """Load the fine-tuned model in inference mode, as :func:`zoo.load` does."""

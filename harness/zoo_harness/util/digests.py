@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from io import BufferedReader
 from pathlib import Path
 
 
@@ -16,6 +17,18 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def copy_with_sha256(file: BufferedReader, to: Path | None) -> str:
+    """Copy the rest of an open file to ``to``, or nowhere, and return the SHA-256 of the bytes that were copied."""
+    if to is None:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with to.open("xb") as target:
+        while block := file.read(2**20):
+            digest.update(block)
+            target.write(block)
+    return digest.hexdigest()
 
 
 def digest_mismatch(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from zoo.errors import ZooError
 
@@ -14,7 +14,7 @@ from zoo.errors import ZooError
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def open_regular(path: Path, most: int, *, below: Path | None = None, follow_links: bool = False) -> BinaryIO:
+def open_regular(path: Path, most: int, *, below: Path | None = None, follow_links: bool = False) -> BufferedReader:
     """Open a regular file of at most ``most`` bytes for reading, without following links and without waiting.
 
     No component of ``path`` after the folder ``below`` may be a link; without ``below`` only the last one is checked.

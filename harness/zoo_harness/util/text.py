@@ -1,19 +1,23 @@
-"""Text that is safe to print on one line."""
+"""Text from files, Hubs and plugins that is safe to print: it controls no terminal, and reads in the order it has."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
-_BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_BIDI_OVERRIDES = "\u202a-\u202e\u2066-\u2069"
+# Control characters (escape sequences begin with one), separators of lines, changes of the writing direction, and
+# lone surrogates, which no terminal can be sent.
+_UNSAFE = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f{_BIDI_OVERRIDES}\ud800-\udfff]")
 
 
 def one_line(value: object) -> str:
-    r"""Remove line breaks, control characters and changes of the writing direction from a value's text.
+    r"""Replace line breaks, control characters and changes of the writing direction in a value's text by single spaces.
 
     >>> one_line("T-shirt\n---\n top\x1b")
     'T-shirt --- top'
     """
-    return " ".join("".join(" " if breaks_line(char) else char for char in str(value)).split())
+    return " ".join(_UNSAFE.sub(" ", encodable(str(value))).split())
 
 
 def escaped(text: str) -> str:
@@ -24,13 +28,7 @@ def escaped(text: str) -> str:
     >>> escaped("a\x1b[31mb")
     'a\\u001b[31mb'
     """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(f"\\u{ord(char):04x}" if _must_be_escaped(char) else char for char in text)
-
-
-def _must_be_escaped(char: str) -> bool:
-    return char not in "\n\t" and (breaks_line(char) or unicodedata.category(char) == "Cs")
+    return _UNSAFE.sub(lambda found: found[0] if found[0] in "\n\t" else f"\\u{ord(found[0]):04x}", text)
 
 
 def encodable(text: str) -> str:
@@ -45,6 +43,6 @@ def encodable(text: str) -> str:
 def breaks_line(char: str) -> bool:
     """Whether a character ends a line, controls the terminal or changes the writing direction.
 
-    Joiners do not count: names in many scripts need them.
+    Joiners and marks of direction do not count: names in many scripts need them.
     """
-    return unicodedata.category(char) in ("Cc", "Zl", "Zp") or char in _BIDI_CONTROLS
+    return unicodedata.category(char) in ("Cc", "Zl", "Zp") or bool(re.match(f"[{_BIDI_OVERRIDES}]", char))

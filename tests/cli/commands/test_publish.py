@@ -24,9 +24,9 @@ from zoo_harness.records.run import read_run
 from zoo_harness.util.digests import sha256_of
 
 from ...hub_server import READER, WRITER, Hub
-from ...saved_runs import edit_record, save_run
+from ...saved_runs import EPOCH, edit_record, png, save_run
 
-PNG = b"\x89PNG\r\n\x1a\nrest"
+PNG = png()
 FILES = ["README.md", "config.json", "history.jsonl", "loss.png", "model.safetensors", "zoo.json"]
 
 
@@ -35,9 +35,10 @@ def saved(tiny_resnet: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A finished run, with images so small that it is soon proven to load."""
     folder = tmp_path_factory.mktemp("saved")
     save_run(replace(tiny_resnet, preprocessing=Preprocessing(input_size=(32, 32))), folder)
-    (folder / "history.jsonl").write_text('{"epoch": 1}\n')
+    (folder / "history.jsonl").write_text(EPOCH)
     (folder / "loss.png").write_bytes(PNG)
     edit_record(folder, lambda record: record.update(plots=["loss.png"]))
+    edit_record(folder, lambda record: record["results"].update(epochs_done=1))
     return folder
 
 

@@ -192,13 +192,19 @@ def test_a_title_cannot_steer_the_terminal(
 
     assert run(["pull", "ada/pets"]) == 0
     assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())
+    assert run(["pull", "ada/pets", "--json"]) == 0
+    out = capsys.readouterr().out
+    assert all(line.isprintable() for line in out.splitlines())
+    assert json.loads(out)["dataset"] == hostile
 
 
 def test_a_folder_that_is_in_use_is_left_alone(hub: Hub, tmp_path: Path, error_of: Callable[..., ZooError]) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
 
-    for to in (tmp_path, tmp_path / "mine.txt", tmp_path / "dangling"):
+    for to in (tmp_path, *(tmp_path / name for name in ("mine.txt", "dangling", "link"))):
         error = error_of("pull", "ada/pets", "--to", str(to))
         assert (error.code, error.exit_code, error.facts["path"]) == ("folder-in-use", 2, to)
     assert hub.requests == []

@@ -59,6 +59,7 @@ def _print(shown: dict[str, Any]) -> None:
         f"  pretrained on  {shown['pretrained_on'] or 'unknown'}",
         f"  ImageNet top-1 {f'{top1:g} %, as published' if top1 is not None else 'unknown for these weights'}",
         f"  plugin         {shown['plugin']}",
+        *([f"  derived from   {shown['derived_from']}: nobody declared it by hand"] if shown["derived_from"] else []),
         "",
         f"Recipe {shown['recipe']} (of {', '.join(shown['recipes'])})",
         "",

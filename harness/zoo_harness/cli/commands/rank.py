@@ -1,0 +1,106 @@
+"""``zoo rank``: which backbone suits the images of a data set, before training any."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zoo_harness.cli.command import Given, command
+from zoo_harness.cli.options import AsJson, Quiet, complete_backbone, complete_dataset
+from zoo_harness.cli.output import print_json, print_lines, print_table
+from zoo_harness.cli.run_output import display_for, ended_in_order
+from zoo_harness.records.options import RankOptions
+
+if TYPE_CHECKING:
+    from zoo_harness.records.rank import RankedBackbone
+    from zoo_harness.runs.rank_run import Ranking
+
+_WIDTH = 80
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[NAME]...",
+        help="Backbones, such as resnet18 or 'timm:vit_*_dinov2*' (default: those on this machine).",
+        autocompletion=complete_backbone,
+    ),
+]
+Dataset = Annotated[str, typer.Option(help="A data set; 'zoo datasets' lists them.", autocompletion=complete_dataset)]
+
+
+def _rank(
+    names: Names = None, dataset: Dataset = "digits", *, given: Given, quiet: Quiet = False, as_json: AsJson = False
+) -> None:
+    """Rank backbones by how well their features separate the classes of the training images; nothing is trained."""
+    from zoo_harness.api import rank
+
+    with ended_in_order(), display_for(quiet=quiet) as display:
+        found = rank(dataset, names or [], progress=display, **given)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        _print_ranking(found)
+    if found.record.failures:
+        raise typer.Exit(1)
+
+
+rank_command = command(RankOptions, _rank)
+
+
+def _print_ranking(found: Ranking) -> None:
+    record = found.record
+    first = next(score for score in found.scores if score.key == record.sort)
+    rounds = f", in rounds of {', '.join(f'{count:,}' for count in record.rounds)}" if len(record.rounds) > 1 else ""
+    print_lines("", f"{record.title}: {record.images:,} training images, {len(record.classes)} classes{rounds}", "")
+    columns = ["backbone", "tier", first.heading, "±", "behind", "parameters", "top-1"]
+    differences = found.differences()
+    rows = [
+        [
+            row.name,
+            "dropped" if row.dropped else str(row.tier),
+            f"{row.scores[first.key].value:.4f}",
+            f"{differences[row.name].own_error:.4f}",
+            differences[row.name].in_words,
+            f"{row.parameters / 1e6:.1f} M" if row.parameters else "-",
+            "-" if row.imagenet_top1 is None else f"{row.imagenet_top1:.2f}",
+        ]
+        for row in found.rows
+    ]
+    print_table(columns, rows, right=columns[1:])
+    others = [score for score in found.scores if score.key != record.sort]
+    if others:
+        print_lines("")
+        columns = ["backbone", *(score.heading for score in others)]
+        print_table(columns, [_cells(row, [each.key for each in others]) for row in found.rows], right=columns[1:])
+    print_lines("", *_notes(found), "", f"record  {found.directory / 'rank.json'}")
+
+
+def _cells(row: RankedBackbone, keys: list[str]) -> list[str]:
+    values = [row.scores[key].value for key in keys]
+    return [row.name, *("-" if value is None else f"{value:.4g}" for value in values)]
+
+
+def _notes(found: Ranking) -> list[str]:
+    record = found.record
+    notes = [
+        "Tier 1 is the best backbone and all that a paired test on the same images (McNemar, mid-p, Holm, 5 %) cannot "
+        "tell from it. 'behind' is the difference from the best, with its standard error.",
+        *(f"{score.heading}: {score.explanation}." for score in found.scores),
+    ]
+    reasons: dict[str, list[str]] = {}
+    for row in found.rows:
+        for key, score in row.scores.items():
+            if score.reason:
+                reasons.setdefault(f"{key} is blank: {score.reason}", []).append(row.name)
+    notes += [f"{reason} ({', '.join(names)})." for reason, names in reasons.items()]
+    notes += [
+        f"{row.name} was dropped after {row.dropped.images:,} images: {row.dropped.against} was right on "
+        f"{row.dropped.first_only} that it missed, and missed {row.dropped.second_only} that it had right "
+        f"(p {row.dropped.p:.2g})."
+        for row in found.rows
+        if row.dropped
+    ]
+    notes += [f"{failure.name} is left out: {failure.message}" for failure in record.failures]
+    return [line for note in notes for line in textwrap.wrap(note, _WIDTH, subsequent_indent="  ")]

@@ -1,0 +1,87 @@
+"""Parses the files of a run that are published beside the checkpoint, and writes their content anew.
+
+What comes back is what was parsed: bytes that a schema does not account for, such as a key given twice, are not in it.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from zoo.errors import UsageError
+from zoo_harness.evaluation.confusion import Confusion, summarize
+from zoo_harness.records.run import RunRecord, parse_history
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def parse_configuration(content: bytes, path: Path, _record: RunRecord) -> bytes:
+    """Return ``config.json`` as zoo writes it; its content is compared with the record when the tree is loaded."""
+    try:
+        configuration = json.loads(content)
+        if not isinstance(configuration, dict):
+            raise ValueError("not an object")
+        return (json.dumps(configuration, indent=2, ensure_ascii=False) + "\n").encode()
+    except (ValueError, RecursionError) as error:
+        message = f"{path} is not a JSON configuration: {error!s:.100}; it is not published"
+        raise UsageError(message, code="configuration-unreadable", path=path) from error
+
+
+def parse_epochs(content: bytes, path: Path, record: RunRecord) -> bytes:
+    """Return ``history.jsonl`` as zoo writes it; it must have the epochs that the record counts."""
+    epochs, expected = parse_history(content, path), record.results.epochs_done
+    if len(epochs) != expected:
+        message = f"{path} has {len(epochs):,} epochs; expected {expected:,}, as the record says; it is not published"
+        raise UsageError(message, code="history-invalid", path=path, epochs=len(epochs))
+    return "".join(f"{epoch.model_dump_json()}\n" for epoch in epochs).encode()
+
+
+def parse_confusion(content: bytes, path: Path, record: RunRecord) -> bytes:
+    """Return ``confusion.json`` as zoo writes it; classes, images and largest errors must be those of the record."""
+    try:
+        confusion = Confusion.model_validate_json(content)
+        split, size = record.headline[1], len(record.dataset.classes)
+        if confusion.classes != record.dataset.classes or confusion.split != split.split:
+            raise ValueError("its classes or its split are not those of the record")
+        if any(len(row) != size for row in confusion.counts) or len(confusion.counts) != size:
+            raise ValueError(f"its counts are not {size:,} rows of {size:,}")
+        if any(count < 0 or count > split.images for row in confusion.counts for count in row):
+            raise ValueError(f"a count is not between 0 and the {split.images:,} images of the split")
+        if tuple(np.array(confusion.counts).sum(axis=1).tolist()) != split.per_class:
+            raise ValueError("its images of each class are not those of the record")
+        if summarize(confusion) != record.results.confusion:
+            raise ValueError("its largest errors are not those of the record")
+    except ValueError as error:  # pydantic's is one too
+        fault = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        message = f"{path} is not the confusion matrix of this run: {fault:.200}; it is not published"
+        raise UsageError(message, code="confusion-invalid", path=path) from error
+    return (confusion.model_dump_json() + "\n").encode()
+
+
+def parse_plot(content: bytes, path: Path, _record: RunRecord) -> bytes:
+    """Return a PNG image that consists of whole chunks of right checksums, from the first to the last."""
+    chunks = list(_chunks(content))
+    if not chunks or chunks[0] != b"IHDR" or chunks[-1] != b"IEND" or b"IDAT" not in chunks:
+        raise UsageError(f"{path} is not a PNG image; it is not published", code="not-png", path=path)
+    return content
+
+
+def _chunks(content: bytes) -> Iterator[bytes]:
+    """Iterate over the kinds of the chunks of a PNG image; bytes that are no whole chunk count as one without kind."""
+    if not content.startswith(_PNG):
+        return
+    place = len(_PNG)
+    while place < len(content):
+        size, kind = int.from_bytes(content[place : place + 4]), content[place + 4 : place + 8]
+        end = place + 12 + size
+        checksum = int.from_bytes(content[end - 4 : end])
+        if end > len(content) or zlib.crc32(content[place + 4 : end - 4]) != checksum:
+            yield b""
+            return
+        yield kind
+        place = end

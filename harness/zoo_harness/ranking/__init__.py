@@ -1,0 +1,1 @@
+"""Scores that rank backbones before training, and tests of their differences."""

@@ -1,0 +1,25 @@
+"""Per-image hits as text for records, eight images to two hexadecimal digits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from zoo_harness.ranking.moments import Array
+
+
+def pack_hits(hits: Array) -> str:
+    """Return hits, (N,) bool, as hexadecimal digits.
+
+    >>> pack_hits(np.array([True, False, True, True]))
+    'b0'
+    """
+    return np.packbits(hits).tobytes().hex()
+
+
+def unpack_hits(text: str, count: int) -> Array:
+    """Return ``count`` hits of a record.
+
+    >>> unpack_hits("b0", 4).tolist()
+    [True, False, True, True]
+    """
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=count).astype(bool)

@@ -1,0 +1,60 @@
+"""SI and k-NN: whether the nearest other images have an image's label."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zoo_harness.ranking.moments import Array
+from zoo_harness.ranking.score import RankScore
+
+NEIGHBOURS = 5
+
+
+class Neighbours(NamedTuple):
+    """The nearest other images of each image: ``labels`` of them, (N, order), and the image's own, (N,)."""
+
+    labels: Array
+    own: Array
+
+
+def nearest_labels(features: Any, labels: Any, order: int = NEIGHBOURS, memory_budget: int | None = None) -> Neighbours:
+    """Find the labels of the ``order`` nearest images (fewer if there are fewer), in Euclidean distance, exactly."""
+    import torch
+
+    from zoo_harness.separation.knn.search import MEMORY_BUDGET, nearest_neighbours
+
+    rows, own = torch.as_tensor(features), torch.as_tensor(labels)
+    order = min(order, len(rows) - 1)
+    found = nearest_neighbours(rows, own, order, memory_budget=memory_budget or MEMORY_BUDGET)
+    return Neighbours(own[found.indices].numpy(), own.numpy())
+
+
+def si(neighbours: Neighbours) -> RankScore:
+    """Return the share of images whose nearest other image has their label, in [0, 1].
+
+    It is the Separation Index, the accuracy of leave-one-out 1-NN; docs/separation.md has the source.
+
+    >>> si(Neighbours(np.array([[0], [1], [0]]), np.array([0, 1, 1]))).hits.tolist()
+    [True, True, False]
+    """
+    return _accuracy(neighbours.labels[:, 0] == neighbours.own)
+
+
+def k_nearest(neighbours: Neighbours) -> RankScore:
+    """Return the leave-one-out accuracy of the vote of the nearest images, in [0, 1].
+
+    Of labels with equally many votes, that of the nearest image counts. Details: ``k``.
+
+    >>> k_nearest(Neighbours(np.array([[0, 1, 1], [0, 1, 2]]), np.array([1, 0]))).value
+    1.0
+    """
+    votes = (neighbours.labels[:, :, None] == neighbours.labels[:, None, :]).sum(2)
+    winner = np.take_along_axis(neighbours.labels, votes.argmax(1)[:, None], 1)[:, 0]
+    score = _accuracy(winner == neighbours.own)
+    return RankScore(score.value, {"k": neighbours.labels.shape[1]}, hits=score.hits)
+
+
+def _accuracy(hits: Array) -> RankScore:
+    return RankScore(float(hits.mean()), hits=hits)

@@ -1,0 +1,94 @@
+"""Paired tests of two classifiers on the same images, corrected for the number of tests, and tiers made from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from zoo_harness.ranking.moments import Array
+
+SIGNIFICANT = 0.05
+
+
+class PairedDifference(NamedTuple):
+    """How two classifiers differ on the same N images.
+
+    ``first_only`` and ``second_only``: the number of images that only one of them classifies correctly. ``difference``:
+    accuracy of the first less that of the second, with its ``standard_error``. ``p``: mid-p of McNemar's test.
+    """
+
+    first_only: int
+    second_only: int
+    difference: float
+    standard_error: float
+    p: float
+
+
+def mid_p(first_only: int, second_only: int) -> float:
+    """Return the mid-p value of McNemar's test, two-sided, in [0, 1].
+
+    It is the exact binomial test less half the probability of the observed split, which the exact test counts in full.
+    Source: Fagerland, Lydersen and Laake, BMC Medical Research Methodology 13:91 (2013).
+
+    >>> round(mid_p(9, 2), 5), mid_p(3, 0), mid_p(0, 0)
+    (0.03857, 0.125, 1.0)
+    """
+    from scipy.stats import binom
+
+    pairs, less = first_only + second_only, min(first_only, second_only)
+    if pairs == 0:
+        return 1.0
+    point = float(binom.pmf(less, pairs, 0.5))
+    if first_only == second_only:
+        return 1 - point / 2
+    return 2 * float(binom.cdf(less, pairs, 0.5)) - point
+
+
+def compare_hits(first: Array, second: Array) -> PairedDifference:
+    """Compare two classifiers by their hits, both (N,) bool, on the same images in the same order.
+
+    >>> import numpy as np
+    >>> compare_hits(np.array([True, True, True, False]), np.array([True, False, False, False])).difference
+    0.5
+    """
+    one, other, n = int((first & ~second).sum()), int((second & ~first).sum()), len(first)
+    variance = (one + other - (one - other) ** 2 / n) / n**2
+    return PairedDifference(one, other, (one - other) / n, math.sqrt(max(variance, 0.0)), mid_p(one, other))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Return p values adjusted for the number of tests (Holm 1979), in the order given.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    adjusted, largest = [0.0] * len(values), 0.0
+    for rank, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def tiers(hits: Mapping[str, Array], level: float = SIGNIFICANT) -> dict[str, int]:
+    """Return the tier of each name, from 1: the best, and those that the paired test cannot tell from it.
+
+    The test is McNemar's, with Holm's correction over the comparisons with the best of the tier; what remains forms the
+    next tiers in the same way. ``hits``: (N,) bool for each name, of the same images.
+
+    >>> import numpy as np
+    >>> found = {"a": np.arange(100) < 90, "b": np.arange(100) < 88, "c": np.arange(100) < 40}
+    >>> tiers(found)
+    {'a': 1, 'b': 1, 'c': 2}
+    """
+    remaining = sorted(hits, key=lambda name: -int(hits[name].sum()))
+    found: dict[str, int] = {}
+    tier = 0
+    while remaining:
+        tier += 1
+        best, *others = remaining
+        p = holm([compare_hits(hits[best], hits[name]).p for name in others])
+        equal = {best, *(name for name, each in zip(others, p, strict=True) if each >= level)}
+        found |= dict.fromkeys((name for name in remaining if name in equal), tier)
+        remaining = [name for name in remaining if name not in equal]
+    return found

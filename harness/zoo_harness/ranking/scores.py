@@ -1,0 +1,123 @@
+"""``RANK_SCORES``: the scores by which backbones are ranked, in the order of every table.
+
+Tables, records and commands iterate over this list. To add a score, write its pure function and append a
+:class:`RankDefinition`. Higher is better for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from zoo.errors import UsageError, check_choice
+from zoo_harness.ranking.gaussian_mixture import n_leep
+from zoo_harness.ranking.gaussian_overlap import gbc
+from zoo_harness.ranking.h_score import h_score, shrunk_h_score
+from zoo_harness.ranking.log_me import log_me
+from zoo_harness.ranking.moments import Array, Moments
+from zoo_harness.ranking.neighbour_votes import Neighbours, k_nearest, nearest_labels, si
+from zoo_harness.ranking.ridge_probe import ridge_probe
+from zoo_harness.ranking.score import RankScore
+from zoo_harness.ranking.source_classes import leep, nce
+
+
+@dataclass(eq=False)
+class Evidence:
+    """What scores are computed from, each part when it is first needed.
+
+    ``features``: (N, D) float32, the input of the classifier. ``labels``: (N,) class indices. ``logits``: (N, S) of the
+    source classifier, or ``None`` for a backbone without one.
+    """
+
+    features: Array
+    labels: Array
+    logits: Array | None = None
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Sums over the features."""
+        return Moments.of(self.features, self.labels)
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """The labels of the nearest images."""
+        return nearest_labels(self.features, self.labels)
+
+    @property
+    def source(self) -> tuple[Array, Array] | None:
+        """The logits of the source classifier and the labels, if there is such a classifier."""
+        return None if self.logits is None else (self.logits, self.labels)
+
+
+@dataclass(frozen=True)
+class RankDefinition:
+    """One ranking score: its names, definition and computation.
+
+    ``key``: its name as an option and in ``rank.json``. ``heading``: its name above a column. ``explanation``: its
+    definition as a phrase. ``needs``: the part of :class:`Evidence` that ``function`` takes. ``share``: whether it is a
+    share of images in [0, 1], with per-image hits. ``default``: whether it is computed unless others are asked for.
+    """
+
+    key: str
+    heading: str
+    explanation: str
+    needs: Literal["neighbours", "moments", "source"]
+    function: Callable[[Any], RankScore]
+    share: bool = False
+    default: bool = True
+
+    def compute(self, evidence: Evidence) -> RankScore:
+        """Return the score, blank if the backbone lacks what it needs."""
+        part = getattr(evidence, self.needs)
+        return RankScore.blank("it has no source classifier") if part is None else self.function(part)
+
+
+RANK_SCORES: list[RankDefinition] = [
+    RankDefinition(
+        "si", "SI", "fraction of images whose nearest other image has their label", "neighbours", si, share=True
+    ),
+    RankDefinition(
+        "knn", "5-NN", "leave-one-out accuracy of the vote of the 5 nearest images", "neighbours", k_nearest, share=True
+    ),
+    RankDefinition(
+        "ridge", "ridge", "leave-one-out accuracy of a linear (ridge) classifier", "moments", ridge_probe, share=True
+    ),
+    RankDefinition("logme", "LogME", "log evidence of a Bayesian linear model, nats an image", "moments", log_me),
+    RankDefinition("hscore", "H", "shrunk H-score: variance between classes over all of it", "moments", shrunk_h_score),
+    RankDefinition("gbc", "GBC", "how far apart the classes are as normal distributions, nats", "moments", gbc),
+    RankDefinition(
+        "leep", "LEEP", "log-likelihood of the labels given the source classes, nats", "source", lambda s: leep(*s)
+    ),
+    RankDefinition(
+        "nce", "NCE", "minus the entropy of the labels given the source class, nats", "source", lambda s: nce(*s)
+    ),
+    RankDefinition(
+        "plainh", "plain H", "H-score without shrinkage; needs N > D + 1", "moments", h_score, default=False
+    ),
+    RankDefinition(
+        "nleep", "N-LEEP", "LEEP with a Gaussian mixture for classes; slow", "moments", n_leep, default=False
+    ),
+]
+"""The first entry is the default order of the table; tiers come from its hits."""
+
+
+def choose_scores(given: str | Iterable[str] | None) -> tuple[RankDefinition, ...]:
+    """Return the scores of these keys, in the order of the list; the default ones without keys.
+
+    ``given``: keys, or text with commas between them; ``"all"`` means every score.
+
+    >>> [score.key for score in choose_scores("ridge,si")]
+    ['si', 'ridge']
+    """
+    if given is None:
+        return tuple(score for score in RANK_SCORES if score.default)
+    keys = [key.strip() for key in given.split(",")] if isinstance(given, str) else list(given)
+    known = [score.key for score in RANK_SCORES]
+    for key in keys:
+        if key != "all":
+            check_choice("--scores", key, known)
+    if not keys:
+        raise UsageError("--scores is empty; expected " + ", ".join(known), code="option-empty", option="scores")
+    return tuple(score for score in RANK_SCORES if "all" in keys or score.key in keys)

@@ -1,0 +1,342 @@
+"""Rank backbones on the training split of a data set for ``zoo.rank``, and write the ranking down."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from zoo.backbone import Backbone
+from zoo.errors import DataError, UsageError, ZooError
+from zoo.weights import RandomWeights, WeightSource
+from zoo_harness.compute.allocator import keep_freed_memory
+from zoo_harness.compute.context import ComputeContext
+from zoo_harness.compute.device import choose_device
+from zoo_harness.compute.precision import check_precision, isolated
+from zoo_harness.data.loading import TrainingSplit, load_training_split
+from zoo_harness.data.subset import smallest_class
+from zoo_harness.data.transform import BatchTransform
+from zoo_harness.models.build import build_network
+from zoo_harness.models.preprocessing import resolve_preprocessing
+from zoo_harness.models.weight_source import find_local
+from zoo_harness.models.weights import load_weights
+from zoo_harness.ranking.halving import rounds_of, worse_for_certain
+from zoo_harness.ranking.hit_bits import pack_hits, unpack_hits
+from zoo_harness.ranking.paired_tests import compare_hits, tiers
+from zoo_harness.ranking.readout import Readout, read_out
+from zoo_harness.ranking.scores import Evidence, RankDefinition
+from zoo_harness.records import option_checks
+from zoo_harness.records.rank import RANK, Drop, Failure, RankedBackbone, RankRecord, ScoreRecord
+from zoo_harness.records.run import WeightsRecord
+from zoo_harness.runs import provenance
+from zoo_harness.runs.directory import claim_folder
+from zoo_harness.runs.rank_request import RankRequest
+from zoo_harness.runs.reporter import Reporter
+from zoo_harness.util.atomic_files import write_text
+from zoo_harness.util.byte_sizes import bytes_in_words
+from zoo_harness.util.text import one_line
+
+RAW_PIXELS, RANDOM = "raw pixels", "random weights"
+
+
+@dataclass
+class Candidate:
+    """A backbone on its way through the rounds: its source of weights, and what was read of it so far."""
+
+    name: str
+    backbone: Backbone | None
+    source: WeightSource
+    control: bool = False
+    network: Any = None
+    weights: WeightsRecord | None = None
+    preprocessing: Any = None
+    parameters: int = 0
+    readout: Readout | None = None
+    seconds: float = 0.0
+    scores: dict[str, ScoreRecord] = field(default_factory=dict)
+    hits: Any = None
+    dropped: Drop | None = None
+
+
+class Behind(NamedTuple):
+    """A backbone's share of hits with its standard error, and its difference from the best on the same images."""
+
+    own_error: float
+    difference: float
+    standard_error: float
+
+    @property
+    def in_words(self) -> str:
+        """The difference and its standard error, or a dash for the best."""
+        return (
+            "-"
+            if self.difference == 0 == self.standard_error
+            else f"{-self.difference:.4f} ± {self.standard_error:.4f}"
+        )
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A ranking of backbones, and the files it was written to; ``rows`` are in the order of the table."""
+
+    record: RankRecord
+    directory: Path
+    scores: tuple[RankDefinition, ...]
+
+    @property
+    def rows(self) -> tuple[RankedBackbone, ...]:
+        """The ranked backbones, the best first."""
+        return self.record.backbones
+
+    def differences(self) -> dict[str, Behind]:
+        """Return how far each backbone is behind the best, on the images that both saw, by the score of the table."""
+        return _differences(self.record)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain data, for JSON."""
+        return self.record.model_dump(mode="json")
+
+
+def rank_backbones(request: RankRequest, progress: Reporter) -> Ranking:
+    """Read every backbone, score it, drop what is worse for certain, and write ``rank.json``."""
+    options, started = request.options, time.monotonic()
+    keep_freed_memory()
+    device = choose_device(options["device"])
+    compute = ComputeContext(device, precision=check_precision(options["precision"], device), seed=options["seed"])
+    folder = claim_folder(options["out"] and options["out"].expanduser(), f"rank-{request.dataset.name}")
+    with isolated():
+        field_ = _Field(request, compute, progress)
+        field_.run()
+        record = field_.record(time.monotonic() - started)
+    write_text(folder / RANK, record.model_dump_json(indent=2) + "\n")
+    return Ranking(record, folder, request.scores)
+
+
+class _Field:
+    """All candidates of a ranking, round by round on the same growing set of images."""
+
+    def __init__(self, request: RankRequest, compute: ComputeContext, progress: Reporter) -> None:
+        self.request, self.compute, self.progress = request, compute, progress
+        self.split: TrainingSplit = load_training_split(
+            request.dataset, request.argument, request.data_dir, request.subset, request.reading
+        )
+        for line in (*self.split.reading, *self.split.warnings):
+            progress.log(line)
+        self.failures: list[Failure] = []
+        self.candidates = [
+            Candidate(each.name, each, option_checks.choose_source(each, request.options["weights"]))
+            for each in request.backbones
+        ]
+        if request.controls:
+            first = request.backbones[0]
+            self.candidates += [
+                Candidate(RAW_PIXELS, None, RandomWeights(), control=True),
+                Candidate(f"{first.name} ({RANDOM})", first, RandomWeights(), control=True),
+            ]
+        halving = request.options["halving"]
+        if halving is None:
+            halving = len(self.candidates) > 8
+        count = len(self.split.labels)
+        self.rounds = rounds_of(count, len(self.split.classes)) if halving else (count,)
+
+    def run(self) -> None:
+        """Read and score the candidates in rounds."""
+        self._announce()
+        seen = 0
+        for images in self.rounds:
+            for candidate in self._alive():
+                with self._left_out_on_error(candidate):
+                    self._read(candidate, seen, images)
+                    self._score(candidate, images, last=images == self.rounds[-1])
+            seen = images
+            if images != self.rounds[-1]:
+                self._drop(images)
+        if not self._alive():
+            first = self.failures[0]
+            raise UsageError(f"no backbone could be ranked; the first failed: {first.message}", code="nothing-ranked")
+
+    def record(self, seconds: float) -> RankRecord:
+        """Return the record; the backbones that saw all images come first, each group by the score of the table."""
+        alive = {candidate.name: candidate.hits for candidate in self._alive()}
+        found = tiers(alive)
+        sort = self.request.options["sort"]
+        ranked = sorted(
+            (candidate for candidate in self.candidates if candidate.scores),
+            key=lambda each: (each.dropped is not None, -len(each.hits), -(each.scores[sort].value or 0.0), each.name),
+        )
+        options, split = self.request.options, self.split
+        return RankRecord(
+            command=self.request.command,
+            versions=provenance.versions(),
+            dataset=split.name,
+            title=split.title,
+            classes=split.classes,
+            images=len(split.labels),
+            per_class=split.record.per_class,
+            subset=self.request.subset.in_words(("training split", smallest_class(split.record))),
+            fingerprint=split.record.fingerprint,
+            seed=options["seed"],
+            sort=sort,
+            rounds=self.rounds,
+            backbones=tuple(_ranked(candidate, found.get(candidate.name)) for candidate in ranked),
+            failures=tuple(self.failures),
+            seconds=round(seconds, 3),
+        )
+
+    def _announce(self) -> None:
+        """Leave out networks that are too large, and say what must be fetched, before anything is."""
+        most = self.request.max_parameters
+        missing: list[tuple[Backbone, int]] = []
+        for candidate in list(self.candidates):
+            if candidate.backbone is None or candidate.control:
+                continue
+            absent = candidate.source.kind != "random" and find_local(candidate.backbone) is None
+            if most is None and not absent:
+                continue
+            with self._left_out_on_error(candidate):
+                network = build_network(candidate.name, candidate.backbone.network, device="meta")
+                count = sum(parameter.numel() for parameter in network.parameters())
+                if most is not None and count > most:
+                    self.candidates.remove(candidate)
+                elif absent:
+                    missing.append((candidate.backbone, count))
+        if missing:
+            licences = sorted({backbone.license or "unknown" for backbone, _count in missing})
+            size = bytes_in_words(4 * sum(count for _backbone, count in missing))
+            count = len(missing)
+            self.progress.log(f"weights to fetch: {count} backbones, about {size}, under {', '.join(licences)}")
+
+    def _alive(self) -> list[Candidate]:
+        failed = {failure.name for failure in self.failures}
+        return [each for each in self.candidates if each.dropped is None and each.name not in failed]
+
+    @contextlib.contextmanager
+    def _left_out_on_error(self, candidate: Candidate) -> Iterator[None]:
+        """Name a backbone that fails and continue without it; the data set's own errors end the ranking."""
+        try:
+            yield
+        except (DataError, MemoryError):
+            raise
+        except ZooError as error:
+            failure = Failure(name=candidate.name, code=error.code, message=str(error))
+        except Exception as error:  # a network may fail in any way, and the others must go on
+            failure = Failure(name=candidate.name, code="network-failed", message=f"{type(error).__name__}: {error}")
+        else:
+            return
+        self.failures.append(failure)
+        candidate.readout = candidate.network = None
+        self.progress.warn(f"{candidate.name} is left out: {one_line(failure.message)}")
+
+    def _read(self, candidate: Candidate, seen: int, images: int) -> None:
+        """Append the images from ``seen`` to ``images`` to the features of a candidate."""
+        started = time.monotonic()
+        if candidate.backbone is None:
+            new = Readout(self.split.small_pixels(seen, images), None)
+        else:
+            if candidate.network is None:
+                self._build(candidate)
+            transform = BatchTransform(candidate.preprocessing)
+            self.progress.stage(f"{candidate.name}: loading images", 0)
+            data = self.split.decode(seen, images, transform)
+            self.progress.stage(f"{candidate.name}: {images - seen:,} images", images - seen)
+            trained = candidate.weights is not None and candidate.weights.kind != "random"
+            new = read_out(candidate.network, candidate.backbone, data, self.compute, self.progress, trained=trained)
+            if len(self.rounds) == 1 or images == self.rounds[-1]:
+                candidate.network = None
+        candidate.readout = new if candidate.readout is None else candidate.readout + new
+        candidate.seconds += time.monotonic() - started
+
+    def _build(self, candidate: Candidate) -> None:
+        assert candidate.backbone is not None  # noqa: S101 - raw pixels have no network
+        self.progress.stage(f"{candidate.name}: loading weights", 0)
+        torch.manual_seed(self.compute.seed)
+        network = build_network(candidate.backbone.name, candidate.backbone.network)
+        candidate.weights = load_weights(network, candidate.backbone, candidate.source)
+        tuning = candidate.backbone.tuning("default")
+        candidate.preprocessing = resolve_preprocessing(candidate.backbone, network, tuning)
+        candidate.parameters = sum(parameter.numel() for parameter in network.parameters())
+        candidate.network = network
+
+    def _score(self, candidate: Candidate, images: int, *, last: bool) -> None:
+        """Compute all scores on all images, or before the last round the one that decides."""
+        assert candidate.readout is not None  # noqa: S101 - it was read just now
+        evidence = Evidence(candidate.readout.features, self.split.labels[:images], candidate.readout.logits)
+        self.progress.stage(f"{candidate.name}: scores", 0)
+        wanted = [each for each in self.request.scores if last or each.key == self.request.options["sort"]]
+        for definition in wanted:
+            started = time.monotonic()
+            score = definition.compute(evidence)
+            candidate.scores[definition.key] = ScoreRecord(
+                value=score.value,
+                reason=score.reason,
+                details=score.details,
+                seconds=round(time.monotonic() - started, 4),
+                hits=None if score.hits is None else pack_hits(score.hits),
+            )
+            if definition.key == self.request.options["sort"]:
+                candidate.hits = score.hits
+
+    def _drop(self, images: int) -> None:
+        by_name = {each.name: each for each in self._alive()}
+        for excluded in worse_for_certain({name: each.hits for name, each in by_name.items()}):
+            candidate = by_name[excluded.name]
+            candidate.dropped = Drop(
+                images=images,
+                against=excluded.best,
+                first_only=excluded.difference.first_only,
+                second_only=excluded.difference.second_only,
+                p=excluded.p,
+            )
+            self._finish(candidate, images)
+
+    def _finish(self, candidate: Candidate, images: int) -> None:
+        """Compute the other scores of a dropped candidate on the images it saw, and free its memory."""
+        with self._left_out_on_error(candidate):
+            self._score(candidate, images, last=True)
+        candidate.network = None
+
+
+def _differences(record: RankRecord) -> dict[str, Behind]:
+    hits = {row.name: unpack_hits(row.scores[record.sort].hits or "", row.images) for row in record.backbones}
+    best = hits[record.backbones[0].name]
+    found = {}
+    for name, each in hits.items():
+        compared = compare_hits(each, best[: len(each)])
+        share = float(each.mean())
+        error = math.sqrt(share * (1 - share) / len(each))
+        found[name] = Behind(error, compared.difference, compared.standard_error)
+    return found
+
+
+def _ranked(candidate: Candidate, tier: int | None) -> RankedBackbone:
+    backbone, readout = candidate.backbone, candidate.readout
+    assert readout is not None  # noqa: S101 - it has scores
+    nothing = WeightsRecord(
+        kind="none", declared=False, source="none", filename=None, revision=None, sha256=None, bytes=None, license=None
+    )
+    return RankedBackbone(
+        name=candidate.name,
+        title=backbone.title or backbone.name if backbone else candidate.name,
+        network=f"{backbone.network.kind} {backbone.network.name}" if backbone else "none",
+        derived_from=backbone.derived_from if backbone else None,
+        weights=candidate.weights or nothing,
+        license=candidate.weights.license if candidate.weights else None,
+        parameters=candidate.parameters,
+        imagenet_top1=backbone.imagenet_top1 if backbone and not candidate.control else None,
+        preprocessing=candidate.preprocessing,
+        layer=backbone.features[-1].path if backbone else RAW_PIXELS,
+        width=readout.features.shape[1],
+        source_classes=None if readout.logits is None else readout.logits.shape[1],
+        images=len(candidate.hits),
+        seconds=round(candidate.seconds, 3),
+        scores=candidate.scores,
+        tier=tier,
+        dropped=candidate.dropped,
+        control=candidate.control,
+    )

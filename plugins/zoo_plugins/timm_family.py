@@ -1,0 +1,18 @@
+"""Every pretrained network of timm as a backbone ``timm:NAME``, its record derived from the network itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from zoo import BackboneFamily, hookimpl
+
+
+@hookimpl
+def zoo_backbone_families() -> Iterator[BackboneFamily]:
+    """Declare timm's networks."""
+    yield BackboneFamily(
+        prefix="timm",
+        title="networks of timm",
+        names="zoo_plugins.timm_networks:names",
+        derive="zoo_plugins.timm_networks:derive",
+    )

@@ -1,0 +1,272 @@
+"""Derive the record of a timm network: its head, last block and feature layers, found by running it without values.
+
+The network is built on the meta device, where tensors have shapes alone. Its modules are watched while a batch of its
+own input size runs.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from zoo import (
+    Backbone,
+    DeclarationError,
+    DualHead,
+    FeatureLayer,
+    Head,
+    HubWeights,
+    LoadedWeights,
+    RandomWeights,
+    TimmArchitecture,
+    TimmWeights,
+    WeightReader,
+    WeightSource,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CLASSES = 1009  # of the classifier while it is looked for; no layer of timm has this width
+
+
+class Call(NamedTuple):
+    """One call of a module: its path, the module, its first input and its output."""
+
+    path: str
+    module: nn.Module
+    given: Any
+    output: Any
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class UnverifiedWeights(WeightSource):
+    """Weights that timm knows by an address alone: without a digest, blockzoo does not download them."""
+
+    address: str
+    kind: ClassVar[str] = "address"
+
+    def describe(self) -> str:
+        """Return the address."""
+        return self.address
+
+    def read(self, reader: WeightReader) -> LoadedWeights:
+        """Refuse, with advice."""
+        raise reader.unreachable([(self.address, "timm publishes no digest of it")], "download it yourself")
+
+
+@cache
+def names() -> list[str]:
+    """Return the names of timm's pretrained networks, with and without a tag, and of those that have no weights."""
+    import timm
+
+    return [*timm.list_pretrained(), *timm.list_models()]
+
+
+def derive(name: str) -> Backbone:
+    """Return the record of a timm network.
+
+    Raises :class:`~zoo.DeclarationError` with the reason if its structure is not understood.
+
+    >>> record = derive("test_vit.r160_in1k")
+    >>> record.head.path, record.unfreeze, record.features[-1]
+    ('head', ('blocks.5', 'norm'), FeatureLayer(path='fc_norm', width=64, pool='flatten', skip=0))
+    """
+    import timm
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(name)
+    calls, network = _watched(name)
+    heads = _heads(name, calls)
+    first = next(index for index, call in enumerate(calls) if call.path == heads[0].path)
+    before = calls[:first]
+    last = _last_layer(name, before, calls[first].given)
+    width = calls[first].given.shape[1]
+    layers = (*_feature_layers(network, before, last), FeatureLayer(last, width, pool="flatten"))
+    made = [Head(call.path, in_features=width if _is_headless(config) else None) for call in heads]
+    return Backbone(
+        name=f"timm:{name}",
+        title=f"timm {name}",
+        weights=_weights(config),
+        architecture=TimmArchitecture(name),
+        unfreeze=_unfrozen(name, network, before, heads),
+        head=made[0] if len(made) == 1 else DualHead(cls=made[0], dist=made[1]),
+        features=layers,
+        license=config.license if config else None,
+        paper=None,
+        pretrained_on=None,
+        imagenet_top1=None,
+        derived_from=f"timm {timm.__version__}",
+    )
+
+
+def _refused(name: str, reason: str) -> DeclarationError:
+    return DeclarationError(f"no record can be derived for 'timm:{name}': {reason}", code="not-derivable", name=name)
+
+
+def _watched(name: str) -> tuple[list[Call], nn.Module]:
+    """Run the network with a classifier of ``CLASSES`` classes; return the calls of its modules in order of return."""
+    import timm
+    import torch
+    from timm.data.config import resolve_data_config
+
+    with torch.device("meta"):
+        network: nn.Module = timm.create_model(name, pretrained=False, num_classes=CLASSES).eval()
+    if not hasattr(network, "get_classifier") or not hasattr(network, "head_hidden_size"):
+        raise _refused(name, "it is an encoder without a classifier")
+    size = resolve_data_config({}, pretrained_cfg=network.pretrained_cfg)["input_size"]
+    calls: list[Call] = []
+    hooks = [
+        module.register_forward_hook(
+            lambda module, given, output, path=path: calls.append(
+                Call(path, module, given[0] if given else None, output)
+            )
+        )
+        for path, module in network.named_modules()
+        if path
+    ]
+    try:
+        with torch.no_grad():
+            network(torch.zeros(2, *size, device="meta"))
+    except Exception as error:
+        raise _refused(name, f"it does not run: {type(error).__name__}: {error}") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls, network
+
+
+def _is_headless(config: Any) -> bool:
+    return config is not None and config.num_classes == 0
+
+
+def _heads(name: str, calls: list[Call]) -> list[Call]:
+    """Return the classifiers: one, or two that see the same vector."""
+    from torch import nn
+
+    found = [
+        call
+        for call in calls
+        if (isinstance(call.module, nn.Linear) and call.module.out_features == CLASSES)
+        or (isinstance(call.module, nn.Conv2d) and call.module.out_channels == CLASSES)
+    ]
+    kinds = sorted({f"{call.path} on {tuple(call.given.shape[1:])}" for call in found})
+    if not found:
+        raise _refused(name, "it has no linear layer that puts out the logits")
+    if len(found) > 2 or len({tuple(call.given.shape) for call in found}) > 1:
+        raise _refused(name, f"it has several classifiers that see different vectors: {', '.join(kinds)}")
+    return found
+
+
+def _last_layer(name: str, before: list[Call], given: Any) -> str:
+    """Return the module whose output is the classifier's input; a dropout only if there is no other."""
+    from torch import nn
+
+    same = [call for call in before if call.output is given]
+    kept = [call for call in same if not isinstance(call.module, nn.Dropout)] or same
+    if not kept:
+        raise _refused(name, "no module puts out the vector that its classifier sees")
+    return kept[-1].path
+
+
+def _feature_layers(network: nn.Module, before: list[Call], last: str) -> list[FeatureLayer]:
+    """Return the stages or blocks that timm lists, as far as they put out one map or sequence, in order."""
+    listed = {info["module"]: info["num_chs"] for info in getattr(network, "feature_info", [])}
+    skip = int(getattr(network, "num_prefix_tokens", 0) or 0)
+    by_token = getattr(network, "global_pool", "") == "token"
+    # A module that runs several times is read at its last run.
+    ran = {call.path: call.output for call in before}
+    order = list(dict.fromkeys(call.path for call in reversed(before)))[::-1]
+    found = []
+    for path in order:
+        layer = _layer(path, ran[path], listed.get(path), skip, by_token=by_token)
+        if layer is not None and path != last:
+            found.append(layer)
+    return found
+
+
+def _layer(path: str, output: Any, width: int | None, skip: int, *, by_token: bool) -> FeatureLayer | None:
+    shape = tuple(getattr(output, "shape", ()))
+    if width is None or len(shape) not in (3, 4):
+        return None
+    if len(shape) == 4 and shape[1] == width:
+        return FeatureLayer(path, width)
+    if len(shape) == 4 and shape[3] == width:
+        return FeatureLayer(path, width, pool="average_channels_last")
+    if len(shape) == 3 and shape[2] == width:
+        # A square number of tokens has no prefix, as before CaiT's class token joins.
+        prefix = skip if int((shape[1]) ** 0.5) ** 2 != shape[1] else 0
+        return FeatureLayer(path, width, pool="cls") if by_token and prefix else FeatureLayer(path, width, skip=prefix)
+    return None
+
+
+def _unfrozen(name: str, network: nn.Module, before: list[Call], heads: list[Call]) -> tuple[str, ...]:
+    """Return the last block and the modules with parameters that run after it, before the classifier."""
+    weighted = [call.path for call in before if any(True for _ in call.module.parameters(recurse=False))]
+    if not weighted:
+        raise _refused(name, "it has no layer with weights before its classifier")
+    listed = {info["module"] for info in getattr(network, "feature_info", [])}
+    blocks = [_block_around(network, path, listed) for path in weighted]
+    blocks = ["" if any(head.path.startswith(f"{block}.") for head in heads) else block for block in blocks]
+    known = [index for index, block in enumerate(blocks) if block]
+    # Without repeated units, as in VGG, it is the last module of the network itself that holds layers.
+    block = blocks[known[-1]] if known else weighted[-1].partition(".")[0]
+    inside = [each for each in blocks if each.startswith(f"{block}.")]  # a stage may end in a norm of its own
+    block = inside[-1] if inside else block
+    end = max(index for index, path in enumerate(weighted) if f"{path}.".startswith(f"{block}."))
+    return (block, *dict.fromkeys(weighted[end + 1 :]))
+
+
+def _block_around(network: nn.Module, path: str, listed: set[str]) -> str:
+    """Return the block that holds a layer: an element of a container of modules that holds several layers itself.
+
+    A stage, which timm lists or which is a sequence itself, is left for the element inside it.
+    """
+    from torch import nn
+
+    parts = path.split(".")
+    parents = [".".join(parts[:depth]) for depth in range(len(parts))]
+    units = [
+        f"{parent}.{part}".lstrip(".")
+        for parent, part in zip(parents, parts, strict=True)
+        if _is_container(network.get_submodule(parent), stage=parent in listed)
+    ]
+    units = [unit for unit in units if _holds_layers(network.get_submodule(unit))]
+    chosen = ""
+    for unit in units:
+        chosen = unit
+        if unit not in listed and not isinstance(network.get_submodule(unit), nn.Sequential | nn.ModuleDict):
+            break
+    return chosen
+
+
+def _is_container(module: nn.Module, *, stage: bool) -> bool:
+    """Whether the children of a module are units of one kind: a container, or a stage with blocks as its children."""
+    from torch import nn
+
+    children = list(module.children())
+    same = len(children) > 1 and len({type(child) for child in children}) == 1 and _holds_layers(children[0])
+    return isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) or (stage and same)
+
+
+def _holds_layers(module: nn.Module) -> bool:
+    """Whether a module is no list of modules and has two layers with parameters or more."""
+    from torch import nn
+
+    layers = [part for part in module.modules() if any(True for _ in part.parameters(recurse=False))]
+    return len(layers) > 1 and not isinstance(module, nn.ModuleList)
+
+
+def _weights(config: Any) -> WeightSource:
+    """Return the weights that timm has for the name: in its own repository, or in that of the authors."""
+    if config is None or not config.has_weights:
+        return RandomWeights()
+    if not config.hf_hub_id:
+        return UnverifiedWeights(config.url)
+    owner = config.hf_hub_id.partition("/")[0]
+    if owner == "timm":
+        return TimmWeights(f"{config.architecture}.{config.tag}")
+    return HubWeights(config.hf_hub_id)

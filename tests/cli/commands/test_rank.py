@@ -1,0 +1,152 @@
+"""``zoo rank`` as a user runs it, and ``zoo.rank``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import zoo
+from zoo import Backbone, FeatureLayer, Head, UnknownNameError, UsageError, ZooError
+from zoo_harness.cli.main import run
+from zoo_harness.ranking.hit_bits import unpack_hits
+from zoo_harness.ranking.neighbour_votes import nearest_labels, si
+from zoo_harness.ranking.paired_tests import tiers
+from zoo_harness.records.rank import RankRecord
+
+NAMES = ("efficientnet_lite0", "timm:test_vit", "timm:test_resnet")
+RANDOM = ("rank", *NAMES, "--weights", "random", "--per-class", "4", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("rank") / "out"
+    assert run([*RANDOM, "--out", str(out)]) == 0
+    return out
+
+
+def test_the_record_has_all_scores_on_the_same_balanced_images(folder: Path) -> None:
+    record = RankRecord.model_validate_json((folder / "rank.json").read_bytes())
+    assert (record.images, record.per_class, record.rounds) == (40, (4,) * 10, (40,))
+    assert {row.name for row in record.backbones} == set(NAMES)
+    for row in record.backbones:
+        assert list(row.scores) == ["si", "knn", "ridge", "logme", "hscore", "gbc", "leep", "nce"]
+        assert all((score.value is None) == bool(score.reason) for score in row.scores.values())
+        assert row.scores["leep"].value is None  # random weights foretell nothing
+        hits = unpack_hits(row.scores["si"].hits or "", 40)
+        assert hits.mean() == pytest.approx(row.scores["si"].value)
+    values = [row.scores["si"].value or 0 for row in record.backbones]
+    assert values == sorted(values, reverse=True)
+    found = tiers({row.name: unpack_hits(row.scores["si"].hits or "", 40) for row in record.backbones})
+    assert {row.name: row.tier for row in record.backbones} == found
+
+
+def test_a_derived_backbone_is_marked_as_derived(folder: Path) -> None:
+    rows = {row["name"]: row for row in json.loads((folder / "rank.json").read_text())["backbones"]}
+    assert rows["timm:test_vit"]["derived_from"].startswith("timm ")
+    assert rows["efficientnet_lite0"]["derived_from"] is None
+
+
+def test_the_table_fits_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run([*RANDOM, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in printed if not line.startswith("record")) <= 80
+    assert [line.split()[0] for line in printed if line.startswith(("eff", "timm:"))][:3] != []
+
+
+def test_pretrained_weights_rank_above_controls(tmp_path: Path) -> None:
+    found = zoo.rank("digits", "efficientnet_lite0", per_class=6, out=tmp_path / "out", scores="si,leep")
+    assert [row.name for row in found.rows] == ["efficientnet_lite0"]
+    assert found.rows[0].source_classes == 1000
+    assert -np.log(10) <= (found.rows[0].scores["leep"].value or 1) <= 0
+
+
+def test_the_score_is_that_of_the_features_by_themselves(tmp_path: Path) -> None:
+    """Against the network of timm itself, run on the same images."""
+    import timm
+    import torch
+    from timm.data.config import resolve_data_config
+
+    images = np.random.default_rng(0).integers(0, 256, (24, 40, 40, 3), dtype=np.uint8)
+    labels = np.arange(24) % 3
+    torch.manual_seed(7)
+    network = timm.create_model("test_resnet", pretrained=False).eval()
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    config = resolve_data_config({}, pretrained_cfg=network.pretrained_cfg)
+    backbone = Backbone(
+        name="mine",
+        weights=zoo.FileWeights(str(tmp_path / "weights.pth")),
+        architecture=zoo.TimmArchitecture("test_resnet"),
+        preprocessing=zoo.Preprocessing(input_size=(40, 40), mean=config["mean"], std=config["std"]),
+        unfreeze=("layer4",),
+        head=Head("fc"),
+        features=(FeatureLayer("global_pool", 96, pool="flatten"),),
+        license=None,
+        paper=None,
+        pretrained_on=None,
+        imagenet_top1=None,
+    )
+    found = zoo.rank(zoo.in_memory(images, labels, test=(images, labels)), backbone, out=tmp_path / "out")
+    pixels = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - torch.tensor(config["mean"])[:, None, None]) / (
+        torch.tensor(config["std"])[:, None, None]
+    )
+    with torch.no_grad():
+        features = network.forward_head(network.forward_features(pixels), pre_logits=True).numpy()
+    assert found.rows[0].scores["si"].value == si(nearest_labels(features, labels)).value
+
+
+def test_halving_drops_what_is_worse_for_certain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo_harness.ranking.halving.FEWEST_IMAGES", 100)
+    random = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    images = np.clip(random.normal(100 + 60 * labels[:, None, None, None], 30, (400, 16, 16, 3)), 0, 255)
+    data = zoo.in_memory(images.astype(np.uint8), labels, test=(images[:4].astype(np.uint8), labels[:4]))
+    names = ["timm:test_resnet", "timm:test_vit", "timm:test_convnext"]
+    whole = zoo.rank(data, names, weights="random", scores="si", out=tmp_path / "whole", halving=False)
+    halved = zoo.rank(data, names, weights="random", scores="si", out=tmp_path / "halved", halving=True)
+    assert halved.record.rounds == (100, 200, 400)
+    best = {row.name for row in whole.rows if row.tier == 1}
+    assert best == {row.name for row in halved.rows if row.tier == 1}
+    for row in halved.rows:
+        assert (row.images < 400) == (row.dropped is not None)
+
+
+def test_a_backbone_that_fails_is_left_out_and_the_rest_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    arguments = ["rank", "efficientnet_lite0", "timm:test_vit", "--per-class", "2", "--out", str(tmp_path / "out")]
+    assert run(arguments) == 1
+    printed = capsys.readouterr()
+    assert "timm:test_vit is left out" in printed.err
+    record = RankRecord.model_validate_json((tmp_path / "out" / "rank.json").read_bytes())
+    assert [row.name for row in record.backbones] == ["efficientnet_lite0"]
+    assert [failure.name for failure in record.failures] == ["timm:test_vit"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "code"),
+    [
+        (["timm:test_vut"], UnknownNameError, "unknown-name"),
+        (["timm:no_such_*"], UnknownNameError, "unknown-name"),
+        (["efficientnet_lite0", "--scores", "si,nnc"], UsageError, "option-choice"),
+        (["efficientnet_lite0", "--sort", "gbc"], UsageError, "option-choice"),
+        (["efficientnet_lite0", "--license", "gpl*"], UsageError, "nothing-to-rank"),
+        (["efficientnet_lite0", "--max-parameters", "many"], UsageError, "option-value"),
+        (["efficientnet_lite0", "--per-class", "1000000"], UsageError, "per-class-too-large"),
+        (["timm:crossvit_tiny_240"], ZooError, "not-derivable"),
+    ],
+)
+def test_mistakes_are_refused(
+    error_of: Callable[..., ZooError], tmp_path: Path, arguments: list[str], kind: type[ZooError], code: str
+) -> None:
+    error = error_of("rank", *arguments, "--out", str(tmp_path / "out"))
+    assert isinstance(error, kind)
+    assert error.code == code
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())

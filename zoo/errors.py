@@ -150,7 +150,7 @@ def check_choice(option: str, given: str, allowed: Sequence[str]) -> str:
     raise UsageError(
         f"{option} {shortened(given)} is not one of {', '.join(allowed)}{hint}",
         code="option-choice",
-        option=option,
+        option=option.removeprefix("--").replace("-", "_"),
         given=given,
         near=near,
     )

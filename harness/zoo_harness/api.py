@@ -194,17 +194,19 @@ def score_features(
 
 
 def publish(
-    run: str | Path | Run, to: str, *, progress: bool | Reporter = False, **options: Unpack[PublishOptions]
+    run: str | Path | Run, to: str | Path, *, progress: bool | Reporter = False, **options: Unpack[PublishOptions]
 ) -> Publication:
     """Publish a finished run, on the Hub (``OWNER/NAME``) or into a folder (``./FOLDER``), after proof that it loads.
 
+    A :class:`~pathlib.Path` is always a folder.
     ``options`` are those of ``zoo publish``. The token is the one of ``HF_TOKEN``, or of the Hub's login.
     """
     from zoo_harness.hub.publish import publish_run
 
     given = checked(PublishOptions, options)
     with _reporter(progress) as reporter:
-        return publish_run(_directory(run), to, given, reporter.log, show_bars=progress is not False)
+        place = str(to.absolute()) if isinstance(to, Path) else to
+        return publish_run(_directory(run), place, given, reporter.log, show_bars=progress is not False)
 
 
 def pull(repository: str, to: str | Path | None = None, *, progress: bool | Reporter = False) -> Run:
@@ -288,6 +290,12 @@ def _reporter(progress: bool | Reporter) -> AbstractContextManager[Reporter]:
     from zoo_harness.runs.reporter import LoggingReporter
 
     if not isinstance(progress, bool):
+        if missing := [name for name in ("stage", "advance", "log", "warn", "on_epoch") if not hasattr(progress, name)]:
+            raise UsageError(
+                f"progress is wrong: {progress!r:.100} has no {missing[0]}(); expected True, False or a zoo.Reporter",
+                code="progress-type",
+                given=type(progress).__name__,
+            )
         return nullcontext(progress)
     if not progress:
         return nullcontext(LoggingReporter())

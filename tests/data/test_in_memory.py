@@ -395,10 +395,9 @@ ONE_HOT = np.eye(3, dtype=int)[LABELS]
         ("label-shape", COLOUR, ONE_HOT.tolist(), {}),
         ("label-shape", COLOUR, torch.from_numpy(ONE_HOT), {}),
         ("label-shape", Pairs(COLOUR, ONE_HOT), None, {}),
-        ("label-type", COLOUR, np.array(LABELS, float), {}),
+        ("label-type", COLOUR, np.array(LABELS) + 0.5, {}),
         ("label-type", COLOUR, [None] * 12, {}),
         ("label-type", COLOUR, [*LABELS[:-1], "ant"], {}),
-        ("label-type", COLOUR, [True, False] * 6, {}),
         ("label-type", COLOUR, "abcabcabcabc", {}),
         ("label-type", COLOUR, 3, {}),
         ("label-unknown", COLOUR, [*LABELS[:-1], 3], {"classes": NAMES}),
@@ -445,3 +444,20 @@ def test_a_wrong_label_is_found(labels: list[Any], argument: str, index: int) ->
         zoo.in_memory(COLOUR, labels, classes=NAMES)
     assert caught.value.facts["argument"] == argument
     assert caught.value.facts["index"] == index
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [np.array(LABELS, float), np.array(LABELS)[:, None], np.float16(LABELS)[:, None], [float(each) for each in LABELS]],
+)
+def test_whole_numbers_of_any_type_are_labels(labels: Any) -> None:
+    found, expected = (loaded(zoo.in_memory(COLOUR, each, test=TEST)) for each in (labels, LABELS))
+    assert found.record.classes == expected.record.classes
+    assert found.record.train == expected.record.train
+
+
+@pytest.mark.parametrize("progress", ["yes", lambda *_given: None])
+def test_a_progress_that_is_no_reporter_is_refused(progress: Any) -> None:
+    with pytest.raises(UsageError) as caught:
+        zoo.layers("resnet18_cifar", zoo.in_memory(COLOUR, LABELS, test=TEST), progress=progress)
+    assert caught.value.code == "progress-type"

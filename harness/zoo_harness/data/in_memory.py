@@ -307,8 +307,10 @@ def _read_labels(labels: Any, name: str, first: int = 0) -> list[Label]:
         raise DataError(
             f"{name}: {labels!r:.100}; expected whole numbers or class names", code="label-type", argument=name
         )
-    # Scalars of numpy and torch become Python's.
-    values = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else [_plain(label) for label in labels]
+    if isinstance(labels, np.ndarray | Tensor):
+        one_column = labels.ndim == 2 and labels.shape[1] == 1
+        labels = (labels[:, 0] if one_column else labels).tolist()
+    values = [_plain(label) for label in labels]
     for index, value in enumerate(values, first):
         if isinstance(value, list | tuple | np.ndarray | Tensor):
             raise DataError(
@@ -317,9 +319,11 @@ def _read_labels(labels: Any, name: str, first: int = 0) -> list[Label]:
                 argument=name,
                 index=index,
             )
-        if isinstance(value, bool) or not isinstance(value, int | str) or type(value) is not type(values[0]):
+        if not isinstance(value, int | str) or type(value) is not type(values[0]):
+            mixed = ", not both" if isinstance(value, int | str) else ""
             raise DataError(
-                f"{name}: {value!r:.100} of image {index}; expected whole numbers or class names, not both",
+                f"label of image {index} in {name} is wrong: {value!r:.100}; expected whole numbers or class names"
+                f"{mixed}",
                 code="label-type",
                 argument=name,
                 index=index,
@@ -328,8 +332,9 @@ def _read_labels(labels: Any, name: str, first: int = 0) -> list[Label]:
 
 
 def _plain(label: Any) -> Any:
-    is_scalar = isinstance(label, np.generic | np.ndarray | Tensor) and label.ndim == 0
-    return label.item() if is_scalar else label
+    """Return a scalar of numpy or torch as Python's, and a whole number of any type as an int."""
+    value = label.item() if isinstance(label, np.generic | np.ndarray | Tensor) and label.ndim == 0 else label
+    return int(value) if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()) else value
 
 
 def _classes_of(labels: Sequence[Label]) -> tuple[tuple[str, ...], dict[Label, int]]:

@@ -69,6 +69,7 @@ def load_data(
     balanced: Literal["train", "evaluation"] = "train",
     *,
     with_test: bool = False,
+    train_only: bool = False,
     options: ReadOptions = AS_FOUND,
     value_range: ValueRange | None = None,
 ) -> RunData:
@@ -76,7 +77,8 @@ def load_data(
 
     ``balanced``: the split that must have ``subset.per_class`` images of each class; the other split may have fewer,
     as many as its smallest class. ``with_test``: if the evaluation split is held out of the training split, load the
-    data set's own evaluation split as ``test``. ``options``: how the loader reads. ``value_range`` scales images of
+    data set's own evaluation split as ``test``. ``train_only``: if the evaluation split is missing, the training split
+    stands in its place. ``options``: how the loader reads. ``value_range`` scales images of
     more than 8 bits; by default it is chosen by the images of the training split.
 
     Raises :class:`~zoo.errors.DataError` for labels outside the classes, an empty class or an unreadable image, and
@@ -85,7 +87,7 @@ def load_data(
     reader = ImageReader(value_range)
     loaded = _load(dataset, DatasetRequest(argument, data_dir, options, reader))
     name = f"{dataset.name}:{argument}" if argument else dataset.name
-    train, evaluation, evaluation_name, origins = _choose_splits(dataset, name, loaded, subset)
+    train, evaluation, evaluation_name, origins = _choose_splits(dataset, name, loaded, subset, train_only=train_only)
     skipped = 0
     flat: tuple[str, ...] = ()
 
@@ -211,7 +213,7 @@ def _check_labels(split: ImageSplit, classes: tuple[str, ...], where: str) -> No
 
 
 def _choose_splits(
-    dataset: Dataset, name: str, loaded: LoadedDataset, subset: Subset
+    dataset: Dataset, name: str, loaded: LoadedDataset, subset: Subset, *, train_only: bool
 ) -> tuple[ImageSplit, ImageSplit, str, dict[str, Origin]]:
     """Return the training split, the evaluation split, the name of the latter, and where images come from."""
     train = loaded.splits["train"]
@@ -221,6 +223,8 @@ def _choose_splits(
         origins |= {"train": Origin("train", train, kept), HELD_OUT: Origin("train", train, held_out)}
         return select_images(train, kept), select_images(train, held_out), HELD_OUT, origins
     if dataset.evaluation_split not in loaded.splits:
+        if train_only:
+            return train, train, "train", origins
         raise UsageError(
             f"{_missing_split(dataset, name, loaded)}: hold out part of the training split with --val-fraction 0.2",
             code="split-missing",

@@ -65,7 +65,9 @@ def decode_readable(
 def _listed(unreadable: Mapping[int, DataError], images: int) -> DataError:
     errors = [unreadable[index] for index in sorted(unreadable)]
     if len(errors) == 1:
-        return DataError(f"{errors[0]}; try --skip-unreadable", code=errors[0].code, **{**errors[0].facts, "count": 1})
+        # Images that changed in memory can be read: skipping them would drop them without need.
+        advice = "" if errors[0].code == "images-changed" else "; try --skip-unreadable"
+        return DataError(f"{errors[0]}{advice}", code=errors[0].code, **{**errors[0].facts, "count": 1})
     shown = "; ".join(_without_advice(error) for error in errors[:_SHOWN])
     rest = "" if len(errors) <= _SHOWN else f"; and {len(errors) - _SHOWN:,} more"
     return DataError(

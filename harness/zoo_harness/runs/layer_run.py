@@ -135,7 +135,7 @@ def _curves(
     splits = request.options["split"]
     balanced: Literal["train", "evaluation"] = "evaluation" if splits == "test" else "train"
     for subject in subjects:
-        data = request.load(subject.preprocessing, progress, balanced)
+        data = request.load(subject.preprocessing, progress, balanced, train_only=splits == "train")
         if subject is subjects[0]:
             report_reading(data_lines(data.record), data.warnings, progress)
         subject.network.to(compute.device)

@@ -46,6 +46,7 @@ class DataRequest:
         balanced: Literal["train", "evaluation"] = "train",
         *,
         with_test: bool = False,
+        train_only: bool = False,
         value_range: ValueRange | None = None,
     ) -> RunData:
         """Load and decode the images; see :func:`zoo_harness.data.loading.load_data`."""
@@ -54,8 +55,15 @@ class DataRequest:
 
         progress.stage(f"loading {self.dataset.title}", 0)
         where = self.dataset, self.argument, self.data_dir, self.subset
-        how = BatchTransform(preprocessing), balanced
-        return load_data(*where, *how, with_test=with_test, options=self.reading, value_range=value_range)
+        return load_data(
+            *where,
+            BatchTransform(preprocessing),
+            balanced,
+            with_test=with_test,
+            train_only=train_only,
+            options=self.reading,
+            value_range=value_range,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

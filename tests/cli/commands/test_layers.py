@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+import zoo
 from zoo import UsageError, ZooError, load_registry
 from zoo_harness.cli.main import run
 
@@ -142,3 +144,14 @@ def test_a_terminated_command_leaves_no_files_and_says_so_by_its_status(tmp_path
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 143
     assert list(scratch.iterdir()) == []
+
+
+def test_the_training_split_alone_is_enough(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+    for index, image in enumerate(images):
+        (tmp_path / "photos" / "ab"[index % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "photos" / "ab"[index % 2] / f"{index}.png")
+    options = {"weights": "random", "pool": True, "out": tmp_path / "out"}
+    found = zoo.layers("resnet18_cifar", f"imagefolder:{tmp_path / 'photos'}", split="train", **options)
+    assert [curve.split for curve in found.curves] == ["train"]
+    assert found.curves[0].data["images"] == 12

@@ -116,8 +116,8 @@ class Registry:
 
         Raises :class:`~zoo.errors.UnknownNameError` with near misses if there is none.
 
-        >>> load_registry().backbone_names("efficientnet_lite*")
-        ['efficientnet_lite0']
+        >>> load_registry().backbone_names("efficientnet_lite[01]")
+        ['efficientnet_lite0', 'efficientnet_lite1']
         """
         prefix, colon, below = pattern.partition(":")
         if not set("*?[") & set(pattern):

@@ -139,7 +139,7 @@ def _state() -> dict[str, Any]:
     [
         ({"optimiser": "sgd"}, "option-unknown", "optimiser"),
         ({"epochs": "three"}, "option-value", "epochs"),
-        ({"optimizer": "lion"}, "option-choice", "--optimizer"),
+        ({"optimizer": "lion"}, "option-choice", "optimizer"),
         ({"per_class": 0}, "option-range", "per_class"),
         ({"learning_rate": float("inf")}, "option-value", "learning_rate"),
         ({"augment": ("flip", "blur")}, "option-value", "augment"),

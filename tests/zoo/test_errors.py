@@ -97,4 +97,4 @@ def test_one_of_several_returns_the_allowed_and_refuses_the_rest() -> None:
     with pytest.raises(UsageError) as caught:
         check_choice("--precision", "fp16", ("fp32", "bf16"))
     assert caught.value.code == "option-choice"
-    assert caught.value.facts == {"option": "--precision", "given": "fp16", "near": ["bf16"]}
+    assert caught.value.facts == {"option": "precision", "given": "fp16", "near": ["bf16"]}

@@ -462,12 +462,12 @@ def test_a_weight_file_of_the_wrong_shape(finished: Path, tmp_path: Path, capsys
 def test_an_unreadable_image_is_named_and_nothing_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for split in ("train", "test"):
-        for name in ("cat", "dog"):
+    for green, split in ((20, "train"), (60, "test")):
+        for blue, name in ((90, "cat"), (10, "dog")):
             folder = tmp_path / "photos" / split / name
             folder.mkdir(parents=True)
             for index in range(3):
-                Image.new("RGB", (20 + index, 16), (index * 80, 20, 90)).save(folder / f"{index}.png")
+                Image.new("RGB", (20 + index, 16), (index * 80, green, blue)).save(folder / f"{index}.png")
     (tmp_path / "photos" / "train" / "dog" / "1.png").write_bytes(b"not a picture")
     photos = ("eval", "efficientnet_lite0", "--dataset", f"imagefolder:{tmp_path}/photos", "--weights", "random")
     error = refused(capsys, 1, *photos, "--out", str(tmp_path / "run"))

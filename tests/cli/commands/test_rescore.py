@@ -202,10 +202,10 @@ def test_other_classes_are_refused(
 @pytest.mark.parametrize(
     ("edit", "told"),
     [
-        (lambda record: record["settings"].update(seed=-1), "--seed"),
-        (lambda record: record["dataset"].update(per_class=0), "--per-class"),
+        (lambda record: record["settings"].update(seed=-1), "settings.seed"),
+        (lambda record: record["dataset"].update(per_class=0), "dataset.per_class"),
         (lambda record: record["dataset"].update(per_class=2, limit=2), "--limit"),
-        (lambda record: record["dataset"].update(val_fraction=7), "--val-fraction"),
+        (lambda record: record["dataset"].update(val_fraction=7), "dataset.val_fraction"),
         (lambda record: record["backbone"]["features"][-1].update(width=10**12), "1000000000000"),  # fills no memory
     ],
 )

@@ -174,7 +174,7 @@ class Watched(ImageData):
 
 
 def watched(data: ImageData, name: str) -> ImageData:
-    return type(name, (Watched,), {"name": name})(data.images, data.labels, data.sized, data.transform)
+    return type(name, (Watched,), {"name": name})(**vars(data))
 
 
 def test_the_test_split_is_looked_at_when_all_else_is_done(tmp_path: Path) -> None:

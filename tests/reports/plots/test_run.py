@@ -95,12 +95,6 @@ def test_every_value_may_be_the_same(tmp_path: Path) -> None:
     assert [path.name for path in written] == ["loss.png", "accuracy.png"]
 
 
-def test_loss_that_is_not_a_number_is_left_out(tmp_path: Path) -> None:
-    plot_history([epoch(1, float("nan"), 0.1), epoch(2, 0.5, 0.2)], tmp_path)
-    where(pixels(tmp_path / "loss.png"), EVALUATION)
-    plot_history([epoch(1, float("nan"), 0.1)], tmp_path)
-
-
 @pytest.mark.parametrize("count", [1, 2, 7, 20, 200])
 def test_ticks_are_whole_epochs(count: int) -> None:
     from matplotlib.figure import Figure

@@ -5,7 +5,6 @@ Figures have canvases of their own and never use pyplot, which keeps every figur
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -108,9 +107,8 @@ def _plot_curves(
     axes.plot(epochs, train, color=_TRAIN, marker="o", markersize=size, linestyle="--", label="training")
     axes.plot(epochs, evaluation, color=_EVALUATION, marker="s", markersize=size, label="evaluation")
     _prepare_axes(axes, quantity, epochs)
-    finite = [value for value in evaluation if math.isfinite(value)]
-    if finite:
-        value = best(finite)
+    if evaluation:
+        value = best(evaluation)
         epoch = epochs[evaluation.index(value)]
         title = f"best evaluation: {label.format(value)}, epoch {epoch}"
         ring: dict[str, Any] = {

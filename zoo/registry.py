@@ -167,7 +167,8 @@ class Registry:
         if name not in self._derived:
             member = name.partition(":")[2]
             known = _call_function(family.names)()
-            if member not in known:
+            # A name may leave out what follows its last dot, such as a tag of timm.
+            if member not in known and not any(name.startswith(f"{member}.") for name in known):
                 raise UnknownNameError("backbone", name, [f"{family.prefix}:{each}" for each in known])
             self._derived[name] = _call_function(family.derive)(member)
         return self._derived[name]

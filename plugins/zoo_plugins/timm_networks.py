@@ -60,10 +60,12 @@ class UnverifiedWeights(WeightSource):
 
 @cache
 def names() -> list[str]:
-    """Return the names of timm's pretrained networks, with and without a tag, and of those that have no weights."""
+    """Return the names of timm's pretrained networks, each with its tag, and of the networks that have no weights."""
     import timm
 
-    return [*timm.list_pretrained(), *timm.list_models()]
+    pretrained = timm.list_pretrained()
+    bare = {name.partition(".")[0] for name in pretrained}
+    return [*pretrained, *(name for name in timm.list_models() if name not in bare)]
 
 
 def derive(name: str) -> Backbone:

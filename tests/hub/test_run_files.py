@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,28 @@ def test_what_a_schema_does_not_account_for_is_not_sent(run: Path, tmp_path: Pat
     write_tree(publishable(run), tmp_path / "tree")
     for name in ("config.json", "confusion.json", "history.jsonl"):
         assert b"PRIVATE KEY" not in (tmp_path / "tree" / name).read_bytes()
+
+
+def test_the_history_of_another_run_is_refused(run: Path) -> None:
+    def scored(record: dict[str, Any]) -> None:
+        record["results"]["evaluation_loss"] = json.loads(EPOCH)["evaluation_loss"]
+
+    edit_record(run, scored)
+    publishable(run)
+    other = json.loads(EPOCH) | {"evaluation_loss": 1.25}
+    (run / "history.jsonl").write_text(json.dumps(other) + "\n")
+    with pytest.raises(ZooError) as caught:
+        publishable(run)
+    assert caught.value.code == "history-of-another-run"
+
+
+def test_text_in_a_picture_is_not_sent(run: Path, tmp_path: Path) -> None:
+    chunk = b"tEXtComment\0SECRET"
+    text = (len(chunk) - 4).to_bytes(4) + chunk + zlib.crc32(chunk).to_bytes(4)
+    picture = (run / "loss.png").read_bytes()
+    (run / "loss.png").write_bytes(picture[:33] + text + picture[33:])
+    write_tree(publishable(run), tmp_path / "tree")
+    assert (tmp_path / "tree" / "loss.png").read_bytes() == picture
 
 
 def test_what_is_changed_after_the_check_is_not_sent(run: Path, tmp_path: Path) -> None:

@@ -58,6 +58,16 @@ def test_a_class_that_is_absent_does_not_count(narrow):
     assert log_me(Moments.of(narrow.features, moved)).value == pytest.approx(-0.480007260, abs=1e-8)
 
 
+def test_directions_without_variance_do_not_blank_the_score() -> None:
+    """The classifier's inputs of a network with dead channels: an offset, and variances down to almost nothing."""
+    random = np.random.default_rng(0)
+    labels = np.arange(400) % 4
+    features = random.normal(size=(400, 32)) * np.logspace(0, -7, 32) + 0.4 + labels[:, None] * np.logspace(0, -7, 32)
+    whole, without = (log_me(Moments.of(part, labels)) for part in (features, features[:, :20]))
+    assert whole.details["converged"]
+    assert whole.value == pytest.approx(without.value, abs=0.02)
+
+
 def test_what_float64_cannot_tell_is_blank(narrow):
     assert log_me(Moments.of(narrow.features + 1e12, narrow.labels)).value is None
     score = log_me(Moments.of(np.ones((60, 8)), narrow.labels))

@@ -6,6 +6,7 @@ What comes back is what was parsed: bytes that a schema does not account for, su
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from zoo_harness.evaluation.confusion import Confusion, summarize
 from zoo_harness.records.run import RunRecord, parse_history
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PICTURE = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"pHYs", b"gAMA", b"sRGB")
+"""The chunks that make the picture; others hold text, times or data of other programs."""
 
 
 def parse_configuration(content: bytes, path: Path, _record: RunRecord) -> bytes:
@@ -38,6 +41,15 @@ def parse_epochs(content: bytes, path: Path, record: RunRecord) -> bytes:
     if len(epochs) != expected:
         message = f"{path} has {len(epochs):,} epochs; expected {expected:,}, as the record says; it is not published"
         raise UsageError(message, code="history-invalid", path=path, epochs=len(epochs))
+    loss = record.results.evaluation_loss
+    # The split is scored again after training, with the weights of one of the epochs; rounding may differ.
+    if (
+        epochs
+        and loss is not None
+        and not any(math.isclose(each.evaluation_loss, loss, rel_tol=1e-3) for each in epochs)
+    ):
+        message = f"{path} has no epoch with the record's evaluation loss of {loss:.6g}: it is that of another run"
+        raise UsageError(f"{message}; it is not published", code="history-of-another-run", path=path)
     return "".join(f"{epoch.model_dump_json()}\n" for epoch in epochs).encode()
 
 
@@ -64,15 +76,16 @@ def parse_confusion(content: bytes, path: Path, record: RunRecord) -> bytes:
 
 
 def parse_plot(content: bytes, path: Path, _record: RunRecord) -> bytes:
-    """Return a PNG image that consists of whole chunks of right checksums, from the first to the last."""
+    """Return a PNG image that consists of whole chunks of right checksums, without those that hold text or metadata."""
     chunks = list(_chunks(content))
-    if not chunks or chunks[0] != b"IHDR" or chunks[-1] != b"IEND" or b"IDAT" not in chunks:
+    kinds = [kind for kind, _chunk in chunks]
+    if not chunks or kinds[0] != b"IHDR" or kinds[-1] != b"IEND" or b"IDAT" not in kinds:
         raise UsageError(f"{path} is not a PNG image; it is not published", code="not-png", path=path)
-    return content
+    return _PNG + b"".join(chunk for kind, chunk in chunks if kind in _PICTURE)
 
 
-def _chunks(content: bytes) -> Iterator[bytes]:
-    """Iterate over the kinds of the chunks of a PNG image; bytes that are no whole chunk count as one without kind."""
+def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield kind and bytes of the chunks of a PNG image; bytes that are no whole chunk count as one without kind."""
     if not content.startswith(_PNG):
         return
     place = len(_PNG)
@@ -81,7 +94,7 @@ def _chunks(content: bytes) -> Iterator[bytes]:
         end = place + 12 + size
         checksum = int.from_bytes(content[end - 4 : end])
         if end > len(content) or zlib.crc32(content[place + 4 : end - 4]) != checksum:
-            yield b""
+            yield b"", b""
             return
-        yield kind
+        yield kind, content[place:end]
         place = end

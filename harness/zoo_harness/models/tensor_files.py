@@ -53,7 +53,8 @@ def write_tensors(
         try:
             save_file(apart, temporary, metadata=metadata)
         except SafetensorError as error:  # raised if the disk is full
-            raise ZooError(f"cannot write {path}: {error}", code="disk-full", path=str(path)) from error
+            fault = f"the disk of {path.parent} is full; make room there" if "os error 28" in str(error) else str(error)
+            raise ZooError(f"cannot write {path.name}: {fault}", code="disk-full", path=str(path)) from error
         temporary.chmod(mode)
 
 

@@ -8,6 +8,7 @@ from zoo_harness.ranking.moments import Array, Moments
 from zoo_harness.ranking.score import RankScore
 
 TOLERANCE, MOST_ITERATIONS = 1e-8, 1000
+_MOST_NOISE = 1e-6  # of the variance along the centred features' first direction, left by rounding
 _RIDGE = 1e-5  # keeps the fixed point finite for separable data; it is why features are scaled first
 
 
@@ -29,7 +30,8 @@ def log_me(moments: Moments) -> RankScore:
     if moments.constant:
         return RankScore.blank("all images have the same features")
     spectrum = moments.raw
-    if len(spectrum.variances) < len(moments.centred.variances):
+    noise = max(moments.count, moments.width) * np.finfo(np.float64).eps * spectrum.variances[-1]
+    if noise > _MOST_NOISE * moments.centred.variances[-1]:
         return RankScore.blank("the offset of the features is so large that their differences are rounding noise")
     total = float(moments.squares.sum() + 2 * moments.origin @ moments.sums.sum(0))
     mean_square = (total / moments.count + float(moments.origin @ moments.origin)) / moments.width

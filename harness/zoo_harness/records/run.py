@@ -114,6 +114,14 @@ class SplitRecord(Record):
     resized: bool
     fingerprint: str
 
+    @model_validator(mode="after")
+    def _classes_make_the_split(self) -> SplitRecord:
+        if sum(self.per_class) != self.images:
+            raise ValueError(
+                f"per_class counts {sum(self.per_class):,} images; expected {self.images:,}, as images says"
+            )
+        return self
+
 
 def _check_rising(values: tuple[float, float]) -> tuple[float, float]:
     if not values[0] < values[1]:

@@ -77,7 +77,7 @@ class Behind(NamedTuple):
         return (
             "-"
             if self.difference == 0 == self.standard_error
-            else f"{-self.difference:.4f} ± {self.standard_error:.4f}"
+            else f"{0.0 - self.difference:.4f} ± {self.standard_error:.4f}"
         )
 
 
@@ -128,6 +128,7 @@ class _Field:
         )
         for line in (*self.split.reading, *self.split.warnings):
             progress.log(line)
+        self._check_classes()
         self.failures: list[Failure] = []
         self.candidates = [
             Candidate(each.name, each, option_checks.choose_source(each, request.options["weights"]))
@@ -189,6 +190,20 @@ class _Field:
             seconds=round(seconds, 3),
         )
 
+    def _check_classes(self) -> None:
+        """Refuse classes of one image each, whose nearest images can never have their label; warn of single ones."""
+        counts = self.split.record.per_class
+        single = [name for name, count in zip(self.split.classes, counts, strict=True) if count == 1]
+        if len(single) == len(counts):
+            raise UsageError(
+                "every class has one image; expected two or more, because an image is compared with the others of its "
+                "class; try --per-class 10",
+                code="too-few-images",
+                given=1,
+            )
+        if single:
+            self.progress.warn(f"{len(single)} classes have one image, which counts as a miss, such as {single[0]!r}")
+
     def _announce(self) -> None:
         """Leave out networks that are too large, and say what must be fetched, before anything is."""
         most = self.request.max_parameters
@@ -210,7 +225,8 @@ class _Field:
             licences = sorted({backbone.license or "unknown" for backbone, _count in missing})
             size = bytes_in_words(4 * sum(count for _backbone, count in missing))
             count = len(missing)
-            self.progress.log(f"weights to fetch: {count} backbones, about {size}, under {', '.join(licences)}")
+            networks = f"{count} backbone{'s' if count > 1 else ''}"
+            self.progress.log(f"weights to fetch: {networks}, about {size}, under {', '.join(licences)}")
 
     def _alive(self) -> list[Candidate]:
         failed = {failure.name for failure in self.failures}

@@ -6,9 +6,11 @@ import re
 import unicodedata
 
 _BIDI_OVERRIDES = "\u202a-\u202e\u2066-\u2069"
-# Control characters (escape sequences begin with one), separators of lines, changes of the writing direction, and
-# lone surrogates, which no terminal can be sent.
-_UNSAFE = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f{_BIDI_OVERRIDES}\ud800-\udfff]")
+# Control characters (escape sequences begin with one), separators of lines, changes of the writing direction,
+# characters of no width (except joiners, which scripts need), and lone surrogates, which no terminal can be sent.
+_UNSAFE = re.compile(
+    f"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200b\u200e\u200f\u2060\ufeff{_BIDI_OVERRIDES}\ud800-\udfff]"
+)
 
 
 def one_line(value: object) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo import Backbone, FeatureLayer, Head, UnknownNameError, UsageError, ZooError
+from zoo import Backbone, FeatureLayer, Head, UnknownNameError, UsageError, ZooError, load_registry
 from zoo_harness.cli.main import run
 from zoo_harness.ranking.hit_bits import unpack_hits
 from zoo_harness.ranking.neighbour_votes import nearest_labels, si
@@ -128,6 +128,24 @@ def test_a_backbone_that_fails_is_left_out_and_the_rest_goes_on(
     record = RankRecord.model_validate_json((tmp_path / "out" / "rank.json").read_bytes())
     assert [row.name for row in record.backbones] == ["efficientnet_lite0"]
     assert [failure.name for failure in record.failures] == ["timm:test_vit"]
+
+
+def test_one_image_a_class_is_refused_and_a_single_class_of_one_is_named(
+    error_of: Callable[..., ZooError], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert error_of("rank", *RANDOM[1:4], "--weights", "random", "--per-class", "1").code == "too-few-images"
+    images, labels = np.random.default_rng(0).integers(0, 256, (9, 8, 8), dtype=np.uint8), [0] * 4 + [1] * 4 + [2]
+    data = zoo.in_memory(images, labels, test=(images[:2], labels[:2]))
+    found = zoo.rank(data, "timm:test_vit", weights="random", scores="si,gbc,ridge", out=tmp_path / "out")
+    assert found.record.per_class == (4, 4, 1)
+    assert all(score.value is not None for score in found.rows[0].scores.values())
+
+
+def test_a_glob_names_each_network_once() -> None:
+    names = load_registry().backbone_names("timm:test_vit*")
+    assert len({name.partition(".")[0] for name in names}) == len(names)
+    bare, tagged = load_registry().backbone("timm:test_vit"), load_registry().backbone("timm:test_vit.r160_in1k")
+    assert bare.weights == tagged.weights
 
 
 @pytest.mark.parametrize(

@@ -89,12 +89,16 @@ def _notes(found: Ranking) -> list[str]:
         "tell from it. 'behind' is the difference from the best, with its standard error.",
         *(f"{score.heading}: {score.explanation}." for score in found.scores),
     ]
-    reasons: dict[str, list[str]] = {}
+    blank: dict[str, dict[str, list[str]]] = {}  # by reason, then by backbone, the headings of the scores
+    headings = {score.key: score.heading for score in found.scores}
     for row in found.rows:
         for key, score in row.scores.items():
             if score.reason:
-                reasons.setdefault(f"{key} is blank: {score.reason}", []).append(row.name)
-    notes += [f"{reason} ({', '.join(names)})." for reason, names in reasons.items()]
+                blank.setdefault(score.reason, {}).setdefault(row.name, []).append(headings[key])
+    for reason, by_name in blank.items():
+        keys = sorted({key for several in by_name.values() for key in several})
+        more = f" and {len(by_name) - 3} more" if len(by_name) > 3 else ""
+        notes.append(f"{', '.join(keys)} blank for {', '.join([*by_name][:3])}{more}: {reason}.")
     notes += [
         f"{row.name} was dropped after {row.dropped.images:,} images: {row.dropped.against} was right on "
         f"{row.dropped.first_only} that it missed, and missed {row.dropped.second_only} that it had right "

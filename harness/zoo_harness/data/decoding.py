@@ -184,11 +184,11 @@ def _decode_files(
 
     def decode_one(index: int) -> NDArray[np.uint8]:
         pixels = np.array(files[index].convert("RGB"))
+        digests[index] = image_digest(pixels)  # at once, while the processor's cache has them
         planes = transform.resize_and_crop(
             torch.from_numpy(pixels)[None], str(paths[index]) if paths else f"image {index}"
         )
         images[index] = planes[0].permute(1, 2, 0).numpy()
-        digests[index] = image_digest(pixels)
         return pixels
 
     concurrent = getattr(files, "concurrent", False)

@@ -42,7 +42,7 @@ from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.byte_sizes import bytes_in_words
 from zoo_harness.util.text import one_line
 
-RAW_PIXELS, RANDOM = "raw pixels", "random weights"
+RAW_PIXELS, RANDOM = "raw pixels", "random"
 
 
 @dataclass
@@ -138,7 +138,7 @@ class _Field:
             first = request.backbones[0]
             self.candidates += [
                 Candidate(RAW_PIXELS, None, RandomWeights(), control=True),
-                Candidate(f"{first.name} ({RANDOM})", first, RandomWeights(), control=True),
+                Candidate(f"{first.name}, {RANDOM}", first, RandomWeights(), control=True),
             ]
         halving = request.options["halving"]
         if halving is None:

@@ -168,3 +168,15 @@ def test_mistakes_are_refused(
     assert isinstance(error, kind)
     assert error.code == code
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+
+def test_without_names_local_backbones_stand_beside_controls_in_80_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["rank", "--images", "20", "--scores", "si,knn,ridge,logme,hscore,gbc,leep,nce", "--quiet"]
+    assert run([*arguments, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in printed if not line.startswith("record")) <= 80
+    record = RankRecord.model_validate_json((tmp_path / "out" / "rank.json").read_bytes())
+    assert {row.name for row in record.backbones if row.control} == {"raw pixels", "efficientnet_lite0, random"}
+    assert {"efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"} <= {row.name for row in record.backbones}

@@ -54,7 +54,7 @@ def _print_ranking(found: Ranking) -> None:
     first = next(score for score in found.scores if score.key == record.sort)
     rounds = f", in rounds of {', '.join(f'{count:,}' for count in record.rounds)}" if len(record.rounds) > 1 else ""
     print_lines("", f"{record.title}: {record.images:,} training images, {len(record.classes)} classes{rounds}", "")
-    columns = ["backbone", "tier", first.heading, "±", "behind", "parameters", "top-1"]
+    columns = ["backbone", "tier", first.heading, "±", "behind", "size, M", "top-1"]
     differences = found.differences()
     rows = [
         [
@@ -63,11 +63,13 @@ def _print_ranking(found: Ranking) -> None:
             f"{row.scores[first.key].value:.4f}",
             f"{differences[row.name].own_error:.4f}",
             differences[row.name].in_words,
-            f"{row.parameters / 1e6:.1f} M" if row.parameters else "-",
+            f"{row.parameters / 1e6:.1f}" if row.parameters else "-",
             "-" if row.imagenet_top1 is None else f"{row.imagenet_top1:.2f}",
         ]
         for row in found.rows
     ]
+    if all(row.imagenet_top1 is None for row in found.rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     print_table(columns, rows, right=columns[1:])
     others = [score for score in found.scores if score.key != record.sort]
     if others:
@@ -86,7 +88,7 @@ def _notes(found: Ranking) -> list[str]:
     record = found.record
     notes = [
         "Tier 1 is the best backbone and all that a paired test on the same images (McNemar, mid-p, Holm, 5 %) cannot "
-        "tell from it. 'behind' is the difference from the best, with its standard error.",
+        "tell from it. 'behind' is the difference from the best, with its standard error; 'size' counts parameters.",
         *(f"{score.heading}: {score.explanation}." for score in found.scores),
     ]
     blank: dict[str, dict[str, list[str]]] = {}  # by reason, then by backbone, the headings of the scores

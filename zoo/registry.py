@@ -11,6 +11,7 @@ import fnmatch
 import functools
 import importlib.metadata
 import os
+import pkgutil
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from pydantic_core import ErrorDetails
 from zoo import hookspecs
 from zoo.backbone import Backbone
 from zoo.dataset import Dataset
-from zoo.errors import PluginError, UnknownNameError, UsageError, near_misses
+from zoo.errors import PluginError, UnknownNameError, UsageError, ZooError, near_misses
 from zoo.family import BackboneFamily
 from zoo.plugin_guard import guarded_import, one_line
 
@@ -123,7 +124,7 @@ class Registry:
         if not set("*?[") & set(pattern):
             return [pattern]
         family = self.families.get(prefix) if colon else None
-        known = _call_function(family.names)() if family else sorted(self.backbones)
+        known = self._ask(family, "names") if family else sorted(self.backbones)
         found = fnmatch.filter(known, below if family else pattern)
         if not found:
             raise UnknownNameError("backbone", pattern, [f"{prefix}:{name}" if family else name for name in known])
@@ -166,12 +167,30 @@ class Registry:
     def _derive(self, family: BackboneFamily, name: str) -> Backbone:
         if name not in self._derived:
             member = name.partition(":")[2]
-            known = _call_function(family.names)()
+            known = self._ask(family, "names")
             # A name may leave out what follows its last dot, such as a tag of timm.
             if member not in known and not any(name.startswith(f"{member}.") for name in known):
                 raise UnknownNameError("backbone", name, [f"{family.prefix}:{each}" for each in known])
-            self._derived[name] = _call_function(family.derive)(member)
+            derived = self._ask(family, "derive", member)
+            if not isinstance(derived, Backbone) or derived.name != name:
+                raise PluginError(
+                    f"{family.derive} returned {derived!r:.80}; expected a zoo.Backbone called {name!r}",
+                    code="plugin-family",
+                    name=name,
+                )
+            self._derived[name] = derived
         return self._derived[name]
+
+    def _ask(self, family: BackboneFamily, what: Literal["names", "derive"], *arguments: str) -> Any:
+        """Call a function of a family's plugin, and name the plugin in its errors."""
+        try:
+            return pkgutil.resolve_name(getattr(family, what))(*arguments)
+        except ZooError:
+            raise
+        except (Exception, SystemExit) as error:
+            origin = self.owner("backbone family", family.prefix).origin
+            message = f"{origin}: {what} of the family {family.prefix!r}: {explain(error)}"
+            raise PluginError(message, code="plugin-family", name=family.prefix) from error
 
     def owner(self, kind: Kind, name: str) -> Plugin:
         """Return the plugin that declares the ``"backbone"`` or ``"dataset"`` of that name."""
@@ -342,12 +361,6 @@ def _explain_fault(fault: ErrorDetails) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     # A fault without a field concerns the whole record, which is too long to show.
     return f"{where}: {message} (given {fault['input']!r:.80})" if where else message
-
-
-def _call_function(path: str) -> Callable[..., Any]:
-    module, _, name = path.partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return function
 
 
 def _describe(entry_point: importlib.metadata.EntryPoint) -> Plugin:

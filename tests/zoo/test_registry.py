@@ -431,3 +431,48 @@ def run_zoo(*arguments: str, path: Path) -> subprocess.CompletedProcess[str]:
 def test_an_unknown_name_is_no_key_error() -> None:
     assert issubclass(UnknownNameError, ZooError)
     assert not issubclass(UnknownNameError, KeyError)
+
+
+FAMILY = """
+import zoo
+
+def names():
+    return ["small.v1", "large.v1", "wrong", "broken"]
+
+def derive(name):
+    if name == "broken":
+        raise OSError("no such network")
+    named = "other" if name == "wrong" else f"mylib:{name}"
+    return zoo.Backbone(
+        name=named, weights=zoo.TimmWeights("test_vit.r160_in1k"), unfreeze=("blocks.5",), head=zoo.Head("head"),
+        features=(zoo.FeatureLayer("fc_norm", 64, pool="flatten"),), license=None, paper=None, pretrained_on=None,
+        imagenet_top1=None, derived_from=None if name == "wrong" else "mylib 1.0",
+    )
+
+@zoo.hookimpl
+def zoo_backbone_families():
+    yield zoo.BackboneFamily(prefix="mylib", title="mylib", names="my_family:names", derive="my_family:derive")
+"""
+
+
+def test_a_family_of_a_plugin_is_taken_by_prefix(install: Install) -> None:
+    install("my-family", FAMILY)
+    registry = Registry(importlib.metadata.entry_points(group="zoo"))
+    assert registry.backbone_names("mylib:*.v1") == ["mylib:small.v1", "mylib:large.v1"]
+    record = registry.backbone("mylib:small")
+    assert record is registry.backbone("mylib:small")
+    plugin = registry.declares(record)
+    assert plugin is not None
+    assert plugin.distribution == "my-family"
+    assert "mylib:small" not in registry.backbones
+    with pytest.raises(UnknownNameError) as caught:
+        registry.backbone("mylib:smoll.v1")
+    assert caught.value.facts["near"][0] == "mylib:small.v1"
+
+
+@pytest.mark.parametrize("name", ["mylib:broken", "mylib:wrong"])
+def test_a_family_that_fails_is_named_by_its_plugin(install: Install, name: str) -> None:
+    install("my-family", FAMILY)
+    with pytest.raises(PluginError) as caught:
+        Registry(importlib.metadata.entry_points(group="zoo")).backbone(name)
+    assert caught.value.code == "plugin-family"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.backbone import Backbone, DualHead
+from zoo.errors import DeclarationError
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.compute.precision import autocast
 from zoo_harness.data.decoding import ImageData
@@ -47,7 +48,8 @@ def read_out(
     """Run images through a network that still has its own classifier.
 
     The features are the last feature layer that the record declares. Of two classifiers the first is read. A network
-    whose head is the identity, or that is not ``trained``, has no source classifier.
+    whose head is the identity, or that is not ``trained``, has no source classifier. Raises
+    :class:`~zoo.errors.DeclarationError` for outputs that are not finite.
     """
     layer = backbone.features[-1]
     head = (backbone.head.cls if isinstance(backbone.head, DualHead) else backbone.head).path
@@ -64,4 +66,8 @@ def read_out(
             if has_classifier:
                 logits.append(outputs[head].flatten(1).float().cpu())
             progress.advance(len(labels))
-    return Readout(torch.cat(features).numpy(), torch.cat(logits).numpy() if has_classifier else None)
+    read = torch.cat(features)
+    if not bool(read.isfinite().all()):
+        message = f"outputs of layer {layer.path!r} are not finite on these images"
+        raise DeclarationError(message, code="features-not-finite", layer=layer.path)
+    return Readout(read.numpy(), torch.cat(logits).numpy() if has_classifier else None)

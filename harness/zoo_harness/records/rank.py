@@ -40,14 +40,15 @@ class RankedBackbone(Record):
     """One backbone: where its weights come from, what was read of it, and its scores on ``images`` images.
 
     ``tier``: 1 for the best and all that the paired test cannot tell from it; ``None`` if it was dropped before all
-    images were seen. ``width``: of its features. ``source_classes``: of its own classifier, if it has one.
+    images were seen. ``weights``: ``None`` for raw pixels. ``width``: of its features. ``source_classes``: of its own
+    classifier, if it has one.
     """
 
     name: str
     title: str
     network: str
     derived_from: str | None
-    weights: WeightsRecord
+    weights: WeightsRecord | None
     license: str | None
     parameters: Count
     imagenet_top1: float | None

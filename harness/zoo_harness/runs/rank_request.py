@@ -46,7 +46,7 @@ def check_rank(
     option_checks.check_device_name(options["device"])
     values: Mapping[str, Any] = {**options, "limit": options["images"], "val_fraction": None}
     data = choose_data(dataset, values)
-    check_out(options["out"] and options["out"].expanduser())
+    check_out(options["out"])
     from zoo_harness.ranking.scores import choose_scores  # imports numpy
 
     scores = choose_scores(options["scores"])

@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from zoo.backbone import Backbone
-from zoo.errors import DataError, UsageError, ZooError
+from zoo.backbone import Backbone, Preprocessing
+from zoo.errors import UsageError, ZooError
 from zoo.weights import RandomWeights, WeightSource
 from zoo_harness.compute.allocator import keep_freed_memory
 from zoo_harness.compute.context import ComputeContext
-from zoo_harness.compute.device import choose_device
-from zoo_harness.compute.precision import check_precision, isolated
+from zoo_harness.compute.precision import isolated
 from zoo_harness.data.loading import TrainingSplit, load_training_split
 from zoo_harness.data.subset import smallest_class
 from zoo_harness.data.transform import BatchTransform
@@ -36,8 +35,9 @@ from zoo_harness.records.rank import RANK, Drop, Failure, RankedBackbone, RankRe
 from zoo_harness.records.run import WeightsRecord
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
+from zoo_harness.runs.plan import compute_context
 from zoo_harness.runs.rank_request import RankRequest
-from zoo_harness.runs.reporter import Reporter
+from zoo_harness.runs.reporter import Reporter, report_reading
 from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.byte_sizes import bytes_in_words
 from zoo_harness.util.text import one_line
@@ -53,11 +53,12 @@ class Candidate:
     backbone: Backbone | None
     source: WeightSource
     control: bool = False
-    network: Any = None
     weights: WeightsRecord | None = None
-    preprocessing: Any = None
+    preprocessing: Preprocessing | None = None
     parameters: int = 0
-    readout: Readout | None = None
+    readout: Readout | None = None  # until all scores are computed, because it may be large
+    width: int = 0
+    source_classes: int | None = None
     seconds: float = 0.0
     scores: dict[str, ScoreRecord] = field(default_factory=dict)
     hits: Any = None
@@ -96,7 +97,15 @@ class Ranking:
 
     def differences(self) -> dict[str, Behind]:
         """Return how far each backbone is behind the best, on the images that both saw, by the score of the table."""
-        return _differences(self.record)
+        sort = self.record.sort
+        hits = {row.name: unpack_hits(row.scores[sort].hits or "", row.images) for row in self.rows}
+        best = hits[self.rows[0].name]
+        found = {}
+        for name, each in hits.items():
+            compared, share = compare_hits(each, best[: len(each)]), float(each.mean())
+            error = math.sqrt(share * (1 - share) / len(each))
+            found[name] = Behind(error, compared.difference, compared.standard_error)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain data, for JSON."""
@@ -105,20 +114,18 @@ class Ranking:
 
 def rank_backbones(request: RankRequest, progress: Reporter) -> Ranking:
     """Read every backbone, score it, drop what is worse for certain, and write ``rank.json``."""
-    options, started = request.options, time.monotonic()
+    started = time.monotonic()
     keep_freed_memory()
-    device = choose_device(options["device"])
-    compute = ComputeContext(device, precision=check_precision(options["precision"], device), seed=options["seed"])
-    folder = claim_folder(options["out"] and options["out"].expanduser(), f"rank-{request.dataset.name}")
     with isolated():
-        field_ = _Field(request, compute, progress)
-        field_.run()
-        record = field_.record(time.monotonic() - started)
+        competition = _Competition(request, compute_context(request.options), progress)
+        folder = claim_folder(request.options["out"], f"rank-{request.dataset.name}")
+        competition.run()
+        record = competition.record(time.monotonic() - started)
     write_text(folder / RANK, record.model_dump_json(indent=2) + "\n")
     return Ranking(record, folder, request.scores)
 
 
-class _Field:
+class _Competition:
     """All candidates of a ranking, round by round on the same growing set of images."""
 
     def __init__(self, request: RankRequest, compute: ComputeContext, progress: Reporter) -> None:
@@ -126,8 +133,7 @@ class _Field:
         self.split: TrainingSplit = load_training_split(
             request.dataset, request.argument, request.data_dir, request.subset, request.reading
         )
-        for line in (*self.split.reading, *self.split.warnings):
-            progress.log(line)
+        report_reading(self.split.reading, self.split.warnings, progress)
         self._check_classes()
         self.failures: list[Failure] = []
         self.candidates = [
@@ -154,7 +160,9 @@ class _Field:
             for candidate in self._alive():
                 with self._left_out_on_error(candidate):
                     self._read(candidate, seen, images)
-                    self._score(candidate, images, last=images == self.rounds[-1])
+                    self._score(candidate, images)
+                    if images == self.rounds[-1]:
+                        self._finish(candidate, images)
             seen = images
             if images != self.rounds[-1]:
                 self._drop(images)
@@ -166,9 +174,9 @@ class _Field:
         """Return the record; the backbones that saw all images come first, each group by the score of the table."""
         alive = {candidate.name: candidate.hits for candidate in self._alive()}
         found = tiers(alive)
-        sort = self.request.options["sort"]
+        sort, failed = self.request.options["sort"], {failure.name for failure in self.failures}
         ranked = sorted(
-            (candidate for candidate in self.candidates if candidate.scores),
+            (each for each in self.candidates if each.name not in failed and each.scores),
             key=lambda each: (each.dropped is not None, -len(each.hits), -(each.scores[sort].value or 0.0), each.name),
         )
         options, split = self.request.options, self.split
@@ -206,9 +214,9 @@ class _Field:
 
     def _announce(self) -> None:
         """Leave out networks that are too large, and say what must be fetched, before anything is."""
-        most = self.request.max_parameters
+        most, too_large = self.request.max_parameters, []
         missing: list[tuple[Backbone, int]] = []
-        for candidate in list(self.candidates):
+        for candidate in self.candidates:
             if candidate.backbone is None or candidate.control:
                 continue
             absent = candidate.source.kind != "random" and find_local(candidate.backbone) is None
@@ -218,9 +226,14 @@ class _Field:
                 network = build_network(candidate.name, candidate.backbone.network, device="meta")
                 count = sum(parameter.numel() for parameter in network.parameters())
                 if most is not None and count > most:
-                    self.candidates.remove(candidate)
+                    too_large.append(candidate)
                 elif absent:
                     missing.append((candidate.backbone, count))
+        self.candidates = [each for each in self.candidates if each not in too_large]
+        if all(each.control for each in self.candidates):
+            given = self.request.options["max_parameters"]
+            message = f"--max-parameters {given} leaves none of {len(too_large)} backbones; try a larger number"
+            raise UsageError(message, code="nothing-to-rank", option="max_parameters")
         if missing:
             licences = sorted({backbone.license or "unknown" for backbone, _count in missing})
             size = bytes_in_words(4 * sum(count for _backbone, count in missing))
@@ -234,10 +247,10 @@ class _Field:
 
     @contextlib.contextmanager
     def _left_out_on_error(self, candidate: Candidate) -> Iterator[None]:
-        """Name a backbone that fails and continue without it; the data set's own errors end the ranking."""
+        """Name a backbone that fails and continue without it; the images were all decoded once before."""
         try:
             yield
-        except (DataError, MemoryError):
+        except MemoryError:
             raise
         except ZooError as error:
             failure = Failure(name=candidate.name, code=error.code, message=str(error))
@@ -246,7 +259,7 @@ class _Field:
         else:
             return
         self.failures.append(failure)
-        candidate.readout = candidate.network = None
+        candidate.readout = None
         self.progress.warn(f"{candidate.name} is left out: {one_line(failure.message)}")
 
     def _read(self, candidate: Candidate, seen: int, images: int) -> None:
@@ -255,39 +268,49 @@ class _Field:
         if candidate.backbone is None:
             new = Readout(self.split.small_pixels(seen, images), None)
         else:
-            if candidate.network is None:
-                self._build(candidate)
-            transform = BatchTransform(candidate.preprocessing)
-            self.progress.stage(f"{candidate.name}: loading images", 0)
-            data = self.split.decode(seen, images, transform)
-            self.progress.stage(f"{candidate.name}: {images - seen:,} images", images - seen)
-            trained = candidate.weights is not None and candidate.weights.kind != "random"
-            new = read_out(candidate.network, candidate.backbone, data, self.compute, self.progress, trained=trained)
-            if len(self.rounds) == 1 or images == self.rounds[-1]:
-                candidate.network = None
+            new = self._read_network(candidate, candidate.backbone, seen, images)
         candidate.readout = new if candidate.readout is None else candidate.readout + new
+        candidate.width = new.features.shape[1]
+        candidate.source_classes = None if new.logits is None else new.logits.shape[1]
         candidate.seconds += time.monotonic() - started
 
-    def _build(self, candidate: Candidate) -> None:
-        assert candidate.backbone is not None  # noqa: S101 - raw pixels have no network
+    def _read_network(self, candidate: Candidate, backbone: Backbone, seen: int, images: int) -> Readout:
+        """Build the network anew in every round, because all networks of a large field do not fit into memory."""
         self.progress.stage(f"{candidate.name}: loading weights", 0)
         torch.manual_seed(self.compute.seed)
-        network = build_network(candidate.backbone.name, candidate.backbone.network)
-        candidate.weights = load_weights(network, candidate.backbone, candidate.source)
-        tuning = candidate.backbone.tuning("default")
-        candidate.preprocessing = resolve_preprocessing(candidate.backbone, network, tuning)
+        network = build_network(backbone.name, backbone.network)
+        candidate.weights = load_weights(network, backbone, candidate.source)
+        candidate.preprocessing = resolve_preprocessing(backbone, network, backbone.tuning("default"))
         candidate.parameters = sum(parameter.numel() for parameter in network.parameters())
-        candidate.network = network
+        self.progress.stage(f"{candidate.name}: loading images", 0)
+        data = self.split.decode(seen, images, BatchTransform(candidate.preprocessing))
+        self.progress.stage(f"{candidate.name}: {images - seen:,} images", images - seen)
+        trained = candidate.weights.kind != "random"
+        return read_out(network, backbone, data, self.compute, self.progress, trained=trained)
 
-    def _score(self, candidate: Candidate, images: int, *, last: bool) -> None:
-        """Compute all scores on all images, or before the last round the one that decides."""
+    def _score(self, candidate: Candidate, images: int) -> None:
+        """Compute the score of the table."""
+        [definition] = [each for each in self.request.scores if each.key == self.request.options["sort"]]
+        [candidate.hits] = self._computed(candidate, [definition], images)
+
+    def _finish(self, candidate: Candidate, images: int) -> None:
+        """Compute the other scores on the images that the candidate saw, and free its memory."""
+        others = [each for each in self.request.scores if each.key != self.request.options["sort"]]
+        self._computed(candidate, others, images)
+        # In the order of every table.
+        candidate.scores = {each.key: candidate.scores[each.key] for each in self.request.scores}
+        candidate.readout = None
+
+    def _computed(self, candidate: Candidate, definitions: Sequence[RankDefinition], images: int) -> list[Any]:
+        """Compute scores on the images read so far and record them; return the hits of each."""
         assert candidate.readout is not None  # noqa: S101 - it was read just now
         evidence = Evidence(candidate.readout.features, self.split.labels[:images], candidate.readout.logits)
         self.progress.stage(f"{candidate.name}: scores", 0)
-        wanted = [each for each in self.request.scores if last or each.key == self.request.options["sort"]]
-        for definition in wanted:
+        hits = []
+        for definition in definitions:
             started = time.monotonic()
             score = definition.compute(evidence)
+            hits.append(score.hits)
             candidate.scores[definition.key] = ScoreRecord(
                 value=score.value,
                 reason=score.reason,
@@ -295,8 +318,7 @@ class _Field:
                 seconds=round(time.monotonic() - started, 4),
                 hits=None if score.hits is None else pack_hits(score.hits),
             )
-            if definition.key == self.request.options["sort"]:
-                candidate.hits = score.hits
+        return hits
 
     def _drop(self, images: int) -> None:
         by_name = {each.name: each for each in self._alive()}
@@ -309,46 +331,25 @@ class _Field:
                 second_only=excluded.difference.second_only,
                 p=excluded.p,
             )
-            self._finish(candidate, images)
-
-    def _finish(self, candidate: Candidate, images: int) -> None:
-        """Compute the other scores of a dropped candidate on the images it saw, and free its memory."""
-        with self._left_out_on_error(candidate):
-            self._score(candidate, images, last=True)
-        candidate.network = None
-
-
-def _differences(record: RankRecord) -> dict[str, Behind]:
-    hits = {row.name: unpack_hits(row.scores[record.sort].hits or "", row.images) for row in record.backbones}
-    best = hits[record.backbones[0].name]
-    found = {}
-    for name, each in hits.items():
-        compared = compare_hits(each, best[: len(each)])
-        share = float(each.mean())
-        error = math.sqrt(share * (1 - share) / len(each))
-        found[name] = Behind(error, compared.difference, compared.standard_error)
-    return found
+            with self._left_out_on_error(candidate):
+                self._finish(candidate, images)
 
 
 def _ranked(candidate: Candidate, tier: int | None) -> RankedBackbone:
-    backbone, readout = candidate.backbone, candidate.readout
-    assert readout is not None  # noqa: S101 - it has scores
-    nothing = WeightsRecord(
-        kind="none", declared=False, source="none", filename=None, revision=None, sha256=None, bytes=None, license=None
-    )
+    backbone = candidate.backbone
     return RankedBackbone(
         name=candidate.name,
         title=backbone.title or backbone.name if backbone else candidate.name,
         network=f"{backbone.network.kind} {backbone.network.name}" if backbone else "none",
         derived_from=backbone.derived_from if backbone else None,
-        weights=candidate.weights or nothing,
+        weights=candidate.weights,
         license=candidate.weights.license if candidate.weights else None,
         parameters=candidate.parameters,
         imagenet_top1=backbone.imagenet_top1 if backbone and not candidate.control else None,
         preprocessing=candidate.preprocessing,
         layer=backbone.features[-1].path if backbone else RAW_PIXELS,
-        width=readout.features.shape[1],
-        source_classes=None if readout.logits is None else readout.logits.shape[1],
+        width=candidate.width,
+        source_classes=candidate.source_classes,
         images=len(candidate.hits),
         seconds=round(candidate.seconds, 3),
         scores=candidate.scores,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,7 @@ def test_a_glob_names_each_network_once() -> None:
         (["efficientnet_lite0", "--sort", "gbc"], UsageError, "option-choice"),
         (["efficientnet_lite0", "--license", "gpl*"], UsageError, "nothing-to-rank"),
         (["efficientnet_lite0", "--max-parameters", "many"], UsageError, "option-value"),
+        (["efficientnet_lite0", "--max-parameters", "1k"], UsageError, "nothing-to-rank"),
         (["efficientnet_lite0", "--per-class", "1000000"], UsageError, "per-class-too-large"),
         (["timm:crossvit_tiny_240"], ZooError, "not-derivable"),
     ],
@@ -180,3 +182,19 @@ def test_without_names_local_backbones_stand_beside_controls_in_80_columns(
     record = RankRecord.model_validate_json((tmp_path / "out" / "rank.json").read_bytes())
     assert {row.name for row in record.backbones if row.control} == {"raw pixels", "efficientnet_lite0, random"}
     assert {"efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"} <= {row.name for row in record.backbones}
+
+
+def test_a_network_whose_features_are_not_finite_is_left_out(tmp_path: Path) -> None:
+    import timm
+    import torch
+
+    network = timm.create_model("test_resnet", pretrained=False)
+    with torch.no_grad():
+        network.conv1[0].weight.fill_(1e38)  # finite weights, whose outputs overflow
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    made = replace(load_registry().backbone("timm:test_resnet"), derived_from=None, name="bad")
+    bad = replace(made, weights=zoo.FileWeights(str(tmp_path / "weights.pth")))
+    good = replace(made, name="good", weights=zoo.RandomWeights())
+    found = zoo.rank("digits", [bad, good], per_class=3, out=tmp_path / "out", scores="si,gbc")
+    assert [row.name for row in found.rows] == ["good"]
+    assert [(failure.name, failure.code) for failure in found.record.failures] == [("bad", "features-not-finite")]

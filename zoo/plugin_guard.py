@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TextIO
 
 from zoo.errors import PluginError
+from zoo.text import one_line
 
 SECONDS_BEFORE_NOTICE = 5.0
 _IMPORTS = threading.RLock()  # two threads may load the plugins at once
@@ -221,12 +222,3 @@ def _say(line: str) -> None:
     with suppress(OSError, ValueError, AttributeError):  # stderr is closed
         sys.stderr.write(f"{one_line(line)}\n")
         sys.stderr.flush()
-
-
-def one_line(value: object) -> str:
-    r"""Return a value's text without line breaks and what else is not printable, such as escape sequences.
-
-    >>> one_line("\x1b[31mred\nand \u202ereversed")
-    '[31mred and reversed'
-    """
-    return " ".join("".join(char if char.isprintable() else " " for char in str(value)).split())

@@ -26,7 +26,8 @@ from zoo.backbone import Backbone
 from zoo.dataset import Dataset
 from zoo.errors import PluginError, UnknownNameError, UsageError, ZooError, near_misses
 from zoo.family import BackboneFamily
-from zoo.plugin_guard import guarded_import, one_line
+from zoo.plugin_guard import guarded_import
+from zoo.text import one_line
 
 GROUP = "zoo"
 BUILT_IN = "blockzoo"

@@ -19,6 +19,7 @@ from hypothesis import given, settings, strategies as st
 from markdown_it import MarkdownIt
 
 from zoo.backbone import SCRATCH, DualHead, FeatureLayer, Head, Preprocessing, Training
+from zoo.text import one_line
 from zoo_harness.records.run import (
     BackboneRecord,
     ClassAccuracy,
@@ -43,7 +44,6 @@ from zoo_harness.records.run import (
 from zoo_harness.reports.card_merge import merged_card
 from zoo_harness.reports.front_matter import front_matter
 from zoo_harness.reports.run_card import render_card
-from zoo_harness.util.text import one_line
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
+from zoo.text import one_line
 from zoo_harness.records.file_names import CHECKPOINT, RECORD, pickles
 from zoo_harness.util.safe_files import read_regular
-from zoo_harness.util.text import one_line
 
 LARGEST_CONFIGURATION = 2**20  # bytes
 

@@ -70,7 +70,7 @@ def _report(error: Exception, *, as_json: bool) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":  # no command given: its message is the help page
         sys.stderr.write(f"{error}\n")
         return
-    from zoo_harness.util.text import one_line
+    from zoo.text import one_line
 
     message = one_line(_message(error))  # it may quote a stranger's file, which must not control the terminal
     rank, wrong_usage = _rank(), getattr(error, "exit_code", 1) == 2

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from zoo_harness.util.text import escaped
+from zoo.text import escaped
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.dataset import ImageSplit
+from zoo.text import one_line
 from zoo_harness.data.decoding import ImageData
 from zoo_harness.records.run import DuplicatesRecord
-from zoo_harness.util.text import one_line
 
 
 @dataclass(frozen=True)

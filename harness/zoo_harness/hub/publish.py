@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import UsageError, ZooError
+from zoo.text import one_line
 from zoo_harness.hub import publication
 from zoo_harness.hub.client import Say, without_bars
 from zoo_harness.hub.fetch import CommitListing
@@ -22,7 +23,6 @@ from zoo_harness.records.run import RunRecord
 from zoo_harness.reports.card_merge import read_card
 from zoo_harness.reports.wording import percent
 from zoo_harness.util.atomic_files import scratch_folder
-from zoo_harness.util.text import one_line
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo.text import one_line
 from zoo_harness.hub.names import parse_reference
 from zoo_harness.records.file_names import CARD, CHECKPOINT
 from zoo_harness.records.run import RunRecord, ScoreMeasurement
 from zoo_harness.reports.separation_tables import with_error
 from zoo_harness.reports.wording import head_in_words, percent, preprocessing_in_words, pretrained_on
 from zoo_harness.util.byte_sizes import bytes_in_words
-from zoo_harness.util.text import one_line
 
 _SHOWN_CLASSES = 10
 

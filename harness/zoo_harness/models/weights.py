@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zoo.backbone import Backbone
 from zoo.errors import PluginError, UnreachableError, WeightsError, ZooError
 from zoo.reachability import network_advice, why_unreachable
+from zoo.text import one_line
 from zoo.weight_paths import hub_cache
 from zoo.weights import LoadedWeights, WeightSource
 from zoo_harness.models.keras_weights import KERAS_SUFFIXES, named_as_in, network_of, require_h5py
@@ -22,7 +23,6 @@ from zoo_harness.records.run import WeightsRecord
 from zoo_harness.util.digests import digest_mismatch, sha256_of
 from zoo_harness.util.download import fetch
 from zoo_harness.util.safe_files import read_regular
-from zoo_harness.util.text import one_line
 
 _LARGEST_CONFIGURATION = 32 * 2**20  # bytes; with the names of 21,000 classes it has about a million
 _ADVICE = "pass --weights PATH to a file you have, or --weights random"

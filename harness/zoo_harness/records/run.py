@@ -26,10 +26,10 @@ from pydantic import (
 from zoo.backbone import DualHead, FeatureLayers, Head, Preprocessing, Training
 from zoo.errors import UsageError, ZooError
 from zoo.fields import LARGEST_COUNT, MOST_EPOCHS, Digest
+from zoo.text import encodable, one_line
 from zoo.value_range import ValueRange
 from zoo_harness.records.file_names import HISTORY, RECORD
 from zoo_harness.util.safe_files import read_regular
-from zoo_harness.util.text import encodable, one_line
 
 RUN = "run.json"
 LARGEST_RECORD = 32 * 2**20  # bytes; that of a run on 21,000 classes has about two million

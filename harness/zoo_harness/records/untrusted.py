@@ -10,8 +10,8 @@ from collections import Counter
 
 from zoo.backbone import Preprocessing
 from zoo.errors import WeightsError, shortened
+from zoo.text import breaks_line
 from zoo_harness.records.run import RunRecord
-from zoo_harness.util.text import breaks_line
 
 LARGEST_SIDE = 4096  # pixels; the largest input of all networks of timm and torchvision has a third of that
 _LONGEST_NAME = 1000

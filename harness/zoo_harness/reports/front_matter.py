@@ -7,8 +7,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from zoo.text import one_line
 from zoo_harness.records.run import Measurement, RunRecord
-from zoo_harness.util.text import one_line
 
 # From https://huggingface.co/docs/hub/repositories-licenses; any other licence becomes "other" with its name.
 HUB_LICENSES = frozenset(

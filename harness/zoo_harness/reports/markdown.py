@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from zoo_harness.util.text import escaped, one_line
+from zoo.text import escaped, one_line
 
 # Starts emphasis, code, links, HTML, entities, table cells, strike-through or, on the Hub, mathematics.
 # An underscore between letters or digits starts nothing, and a name that can be copied is worth more.

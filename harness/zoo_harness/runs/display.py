@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from zoo.text import escaped
 from zoo_harness.records.run import EpochRecord
-from zoo_harness.util.text import escaped
 
 
 class _Images(ProgressColumn):

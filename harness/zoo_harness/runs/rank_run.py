@@ -14,6 +14,7 @@ import torch
 
 from zoo.backbone import Backbone, Preprocessing
 from zoo.errors import UsageError, ZooError
+from zoo.text import one_line
 from zoo.weights import RandomWeights, WeightSource
 from zoo_harness.compute.allocator import keep_freed_memory
 from zoo_harness.compute.context import ComputeContext
@@ -40,7 +41,6 @@ from zoo_harness.runs.rank_request import RankRequest
 from zoo_harness.runs.reporter import Reporter, report_reading
 from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.byte_sizes import bytes_in_words
-from zoo_harness.util.text import one_line
 
 RAW_PIXELS, RANDOM = "raw pixels", "random"
 

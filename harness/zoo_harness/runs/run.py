@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UsageError, ZooError, shortened
+from zoo.text import one_line
 from zoo_harness.records.file_names import HISTORY, RECORD
 from zoo_harness.records.run import RUN, EpochRecord, Measurement, RunRecord, SplitSeparation, read_history, read_run
 from zoo_harness.reports.separation_tables import with_error
 from zoo_harness.reports.wording import number, percent
 from zoo_harness.util.safe_files import read_regular
-from zoo_harness.util.text import one_line
 
 if TYPE_CHECKING:
     from zoo_harness.checkpoints.loaded_model import LoadedModel

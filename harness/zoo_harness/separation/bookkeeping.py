@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.text import one_line
 from zoo_harness.separation.validation import Array
-from zoo_harness.util.text import one_line
 
 _THING = r"(image|img|sample|row|file|line|record|item|example|instance|object|obs|observation|frame|patient|subject)"
 # Names in lower case, with "_" for other characters: "Unnamed: 0" is "unnamed_0".

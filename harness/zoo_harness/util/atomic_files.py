@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from zoo.errors import ZooError
-from zoo_harness.util.text import encodable
+from zoo.text import encodable
 
 
 @contextmanager

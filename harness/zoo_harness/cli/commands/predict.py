@@ -74,7 +74,7 @@ def _plain(prediction: FilePrediction) -> dict[str, Any]:
 
 
 def _print_predictions(found: Iterable[FilePrediction]) -> None:
-    from zoo_harness.util.text import one_line
+    from zoo.text import one_line
 
     rows = []
     for prediction in found:

@@ -13,7 +13,7 @@ from functools import cache
 import matplotlib
 from matplotlib.font_manager import FontEntry, FontProperties, findfont, findSystemFonts, fontManager, get_font
 
-from zoo_harness.util.text import one_line
+from zoo.text import one_line
 
 _LONGEST_NAME = 24
 # Debian's packages, by the first word of a character's name in Unicode; all others are in fonts-noto-core.

@@ -7,7 +7,7 @@ import json
 import pytest
 from hypothesis import given, strategies as st
 
-from zoo_harness.util.text import breaks_line, escaped, one_line
+from zoo.text import breaks_line, escaped, one_line
 
 UNSAFE = ["\x1b", "\x07", "\x9b", "\x00", "\x7f", "\r", "\u2028", "\u202e", "\u2066", "\u200f", "\u061c", "\ud800"]
 

@@ -30,6 +30,8 @@ def skipped_note(skipped: Sequence[PurePath]) -> str:
 
     >>> skipped_note([PurePath("a/@eaDir"), PurePath("b/@eaDir"), PurePath("a/.DS_Store")])
     'skipped 3 files or folders made by systems or hidden: @eaDir (2), .DS_Store'
+    >>> skipped_note([PurePath("a/@eaDir")])
+    'skipped 1 file or folder made by systems or hidden: @eaDir'
     """
     counts: dict[str, int] = {}
     for path in skipped:
@@ -40,4 +42,5 @@ def skipped_note(skipped: Sequence[PurePath]) -> str:
         for name, count in sorted(counts.items(), key=lambda item: -item[1])
     ]
     rest = ", ..." if len(shown) > 8 else ""
-    return f"skipped {len(skipped):,} files or folders made by systems or hidden: {', '.join(shown[:8])}{rest}"
+    kinds = "file or folder" if len(skipped) == 1 else "files or folders"
+    return f"skipped {len(skipped):,} {kinds} made by systems or hidden: {', '.join(shown[:8])}{rest}"

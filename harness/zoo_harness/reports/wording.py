@@ -84,11 +84,6 @@ def left_out(dataset: DatasetRecord) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in dataset.skipped.items())
 
 
-def data_lines(dataset: DatasetRecord) -> list[str]:
-    """Return a line for each statement about how the data were read, and one for all that was left out."""
-    return [*dataset.reading, *([f"left out: {left_out(dataset)}"] if dataset.skipped else [])]
-
-
 def head_in_words(head: Head | DualHead, width: int, classes: int) -> str:
     """Describe the new classifier.
 

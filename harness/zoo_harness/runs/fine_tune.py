@@ -67,10 +67,9 @@ def _writer(checked: CheckedRun, processes: Processes) -> RunWriter:
 
 def _announce(planned: RunPlan, reporter: Reporter) -> None:
     from zoo_harness.models.modules import outermost
-    from zoo_harness.reports.wording import data_lines
 
     parameters, data, processes = planned.record.parameters, planned.record.dataset, planned.request.compute.processes
-    report_reading(data_lines(data), planned.warnings, reporter)
+    report_reading(data.reading, planned.warnings, reporter)
     together = f", {processes.count} processes" if processes.is_distributed else ""
     reporter.log(
         f"{planned.request.backbone.name} on {data.title}: {data.train.images:,} training and "

@@ -26,7 +26,6 @@ from zoo_harness.models.build import build_network
 from zoo_harness.models.preprocessing import resolve_preprocessing
 from zoo_harness.models.weights import load_weights
 from zoo_harness.reports.plots.layers import plot_layers
-from zoo_harness.reports.wording import data_lines
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
 from zoo_harness.runs.plan import compute_context
@@ -137,7 +136,7 @@ def _curves(
     for subject in subjects:
         data = request.load(subject.preprocessing, progress, balanced, train_only=splits == "train")
         if subject is subjects[0]:
-            report_reading(data_lines(data.record), data.warnings, progress)
+            report_reading(data.record.reading, data.warnings, progress)
         subject.network.to(compute.device)
         subject.network.to(memory_format=torch.channels_last)
         for split in ("train", "test") if splits == "both" else (splits,):

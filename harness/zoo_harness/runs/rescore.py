@@ -57,7 +57,6 @@ from zoo_harness.records.run import (
     record_file,
 )
 from zoo_harness.records.stored_options import OPTIONS, read_options
-from zoo_harness.reports.wording import data_lines
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
 from zoo_harness.runs.plan import compute_context
@@ -141,7 +140,7 @@ def rescore_checkpoint(
             value_range=record.dataset.read_range,
         )
         _check_classes(record.dataset.classes, data.record)
-        report_reading(data_lines(data.record), data.warnings, reporter)
+        report_reading(data.record.reading, data.warnings, reporter)
         evaluation = data.record.evaluation
         reporter.log(
             f"{checkpoint.called} on {data.record.title}: {evaluation.images:,} {evaluation.split} images, "

@@ -259,6 +259,8 @@ class Backbone:
     classifier's input. ``architecture`` and ``preprocessing`` may be left out if the weights imply them.
     ``imagenet_top1`` is the accuracy of these weights, in percent. ``derived_from`` names the library whose network the
     record was derived from, if nobody declared it by hand; its name then has the prefix of its family.
+    ``has_classifier`` is false if what stands in the classifier's place is none, such as CLIP's projection: scores that
+    need source classes are then blank.
 
     >>> from zoo import TimmWeights
     >>> backbone = Backbone(
@@ -284,6 +286,7 @@ class Backbone:
     preprocessing: Preprocessing | None = None
     recipes: dict[Name, Recipe] = field(default_factory=dict)
     derived_from: Text | None = None
+    has_classifier: bool = True
 
     @field_validator("recipes")
     @classmethod

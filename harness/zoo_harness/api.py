@@ -124,22 +124,24 @@ def layers(
 
 
 def rank(
-    dataset: str | Dataset = "digits",
-    backbones: str | Backbone | Sequence[str | Backbone] = (),
+    dataset: str | Dataset | None = None,
+    backbones: str | Backbone | Run | Path | Sequence[str | Backbone | Run | Path] = (),
     *,
     progress: bool | Reporter = False,
     **options: Unpack[RankOptions],
 ) -> Ranking:
-    """Rank backbones by how well their features separate the classes of a training split; nothing is trained.
+    """Rank backbones by how well their features separate the classes of a training split, before training any.
 
-    ``backbones`` is a name, a glob such as ``"timm:vit_*_dinov2*"``, a record, or a sequence of these; without any,
-    those whose weights are on this machine are ranked. ``options`` are those of ``zoo rank``. A backbone that fails is
-    left out and listed in ``record.failures``.
+    ``dataset`` is ``"digits"`` by default. ``backbones`` is a name, a glob such as ``"timm:vit_*_dinov2*"``, a record,
+    a run or its path, or a sequence of these; without any, those whose weights are on this machine are ranked.
+    ``options`` are those of ``zoo rank``. A backbone that fails is left out and listed in ``record.failures``.
     """
     from zoo_harness.runs.rank_request import check_rank
 
     given = checked(RankOptions, options)
-    several = [backbones] if isinstance(backbones, str | Backbone) else list(backbones)
+    single = isinstance(backbones, str) or not isinstance(backbones, Sequence)
+    given_backbones: Sequence[Any] = [backbones] if single else list(backbones)  # type: ignore[arg-type]
+    several = [each if isinstance(each, str | Backbone) else _directory(each) for each in given_backbones]
     request = check_rank(dataset, several, given, _command("rank", (dataset, several), given))
 
     from zoo_harness.runs.rank_run import rank_backbones  # and with it torch, which takes seconds

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 CLASSES = 1009  # of the classifier while it is looked for; no layer of timm has this width
+PROJECTIONS = frozenset((384, 512, 640, 768, 1024, 1152, 1280))  # widths of the spaces of captions in timm's networks
 
 
 class Call(NamedTuple):
@@ -102,6 +103,7 @@ def derive(name: str) -> Backbone:
         pretrained_on=None,
         imagenet_top1=None,
         derived_from=f"timm {timm.__version__}",
+        has_classifier=not (_is_headless(config) or _is_projection(config)),
     )
 
 
@@ -143,6 +145,11 @@ def _watched(name: str) -> tuple[list[Call], nn.Module]:
 
 def _is_headless(config: Any) -> bool:
     return config is not None and config.num_classes == 0
+
+
+def _is_projection(config: Any) -> bool:
+    """Whether the last layer projects to the space of captions: timm counts its width as classes."""
+    return config is not None and config.num_classes in PROJECTIONS and "in1k" not in (config.tag or "")
 
 
 def _heads(name: str, calls: list[Call]) -> list[Call]:

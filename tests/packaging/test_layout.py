@@ -198,6 +198,7 @@ TESTED_THROUGH = {
     "data.image_files": "cli/commands/test_predict.py",
     "data.subset": "data/test_loading.py",
     "data.transform": "models/test_preprocessing.py",
+    "frozen.cache.fill": "runs/test_frozen_features.py",
     "frozen.partition.build": "frozen/partition/test_partition.py",
     "frozen.partition.cut": "frozen/partition/test_partition.py",
     "frozen.partition.side_effects": "frozen/partition/test_partition.py",

@@ -23,7 +23,9 @@ from zoo_harness.models.build import build_network
 from zoo_harness.models.preprocessing import resolve_preprocessing
 
 SIDE = 64  # of small images: convolutions take them as they are
-BUILT_FOR_A_SIZE = {"cait_s24", "coat_lite_small", "deit_base_distilled", "vit_l32"}
+SIDE_OF_14 = 70
+BUILT_FOR_A_SIZE = {"cait_s24", "clip_b", "coat_lite_small", "deit_base_distilled", "pe_core_b", "siglip2_b", "vit_l32"}
+PATCHES_OF_14 = {"dinov2_s", "eva02_tiny"}
 REAL_SIZE = {"swin_b"}  # its windows and their parameters depend on it
 
 
@@ -49,7 +51,10 @@ class WithoutInitialisation(TorchFunctionMode):
 
 def image_size(backbone: Backbone) -> tuple[int, int] | None:
     """The size of small images for :func:`shallow_network`; ``None`` for the real one."""
-    return None if backbone.name in REAL_SIZE or "*" in backbone.unfreeze else (SIDE, SIDE)
+    if backbone.name in REAL_SIZE or "*" in backbone.unfreeze:
+        return None
+    side = SIDE_OF_14 if backbone.name in PATCHES_OF_14 else SIDE
+    return side, side
 
 
 def shallow(backbone: Backbone) -> Backbone:
@@ -72,8 +77,9 @@ def __getattr__(name: str) -> Callable[[], nn.Module]:
 def shallow_network(backbone: Backbone, *, small_images: bool = True) -> nn.Module:
     """Build a shallow network on torch's default device."""
     with WithoutInitialisation():
-        if small_images and backbone.name in BUILT_FOR_A_SIZE:
-            network = timm.create_model(backbone.network.name, img_size=SIDE).eval()
+        size = image_size(backbone)
+        if small_images and size and backbone.name in BUILT_FOR_A_SIZE | PATCHES_OF_14:
+            network = timm.create_model(backbone.network.name, img_size=size[0]).eval()
         else:
             network = build_network(backbone.name, backbone.network, torch.get_default_device().type)
     if "*" not in backbone.unfreeze:

@@ -64,6 +64,27 @@ def test_as_many_parameters_train_as_the_paper_printed(
 
 
 @pytest.mark.parametrize(
+    ("name", "trained_without_head", "has_classifier"),
+    [
+        ("dinov2_s", 1_775_232 + 768, False),
+        ("dinov3_s", 1_774_080 + 768, False),
+        ("siglip2_b", 7_087_872 + 1536, False),
+        ("clip_b", 7_087_872 + 1536, False),
+        ("pe_core_b", 7_087_872 + 1536, False),
+        ("eva02_tiny", 444_928 + 384, True),
+        ("convnext_tiny", 4_763_136 + 1536, True),
+        ("mobilenetv4_s", 124_800 + 960 * 1280 + 2 * 1280, True),
+        ("resnet50_a1", 4_462_592, True),
+    ],
+)
+def test_newer_backbones_train_their_last_block_and_norm(
+    name: str, trained_without_head: int, has_classifier: bool
+) -> None:
+    assert counted(name, "default").trained_without_head == trained_without_head
+    assert REGISTRY.backbone(name).has_classifier is has_classifier
+
+
+@pytest.mark.parametrize(
     ("name", "trained", "trained_without_head"),
     [
         ("densenet201", 235_210, 216_000),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import UsageError, ZooError
+from zoo.license_terms import binding_terms
 from zoo.text import one_line
 from zoo_harness.hub import publication
 from zoo_harness.hub.client import Say, without_bars
@@ -130,6 +131,8 @@ def _build(
     """Write the tree of a run, and check that each library loads it."""
     if samples is None and publication.of_own_images(source.record) and SAMPLES in source.record.plots:
         say(f"{SAMPLES} is not published, because it shows images of your own; --samples publishes it")
+    if terms := binding_terms(source.record.weights.license):
+        say(f"licence of the base weights: {source.record.weights.license}, {terms}")
     publication.write_tree(source, tree, card, repository, samples=samples)
     checks = verify_tree(tree, source.directory)
     for check in checks:

@@ -1,73 +1,142 @@
-"""Read the classifier's input and the source logits of a backbone for images, in one pass."""
+"""Read the classifier's input and the source logits of a network for images, in one pass that is cached."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zoo.backbone import Backbone, DualHead
+from zoo.backbone import FeatureLayer
 from zoo.errors import DeclarationError
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.compute.precision import autocast
-from zoo_harness.data.decoding import ImageData
+from zoo_harness.frozen.cache.activation_cache import ActivationCache
+from zoo_harness.frozen.cache.fill import fill_cache
+from zoo_harness.frozen.cache.key import CacheKey, EntryTitle, TensorSpec
+from zoo_harness.frozen.cache.placement import CachePolicy
+from zoo_harness.frozen.cache.rows import spec_of
 from zoo_harness.models.feature_pooling import pool_features
-from zoo_harness.models.modules import capture, find_module
+from zoo_harness.models.modules import capture
 from zoo_harness.ranking.moments import Array
 from zoo_harness.util.progress import Progress
 
 BATCH_SIZE = 32
 
 
+class Images(Protocol):
+    """The images to read, which are decoded when they are asked for."""
+
+    def __len__(self) -> int:
+        """The number of images."""
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        """Return the network input of the images from ``start`` to ``stop``, on the device."""
+
+
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """Features (N, D) float32, and logits (N, S) float32 of the source classifier, or ``None`` without one."""
+    """Features (N, D) float32, and logits (N, S) float32 of the source classifier, or ``None`` without one.
+
+    ``computed``: the number of images that were run through the network; the outputs of the others were cached.
+    """
 
     features: Array
     logits: Array | None
+    computed: int = 0
 
     def __add__(self, other: Readout) -> Readout:
         """Append the images of another readout of the same backbone."""
         logits = None
         if self.logits is not None and other.logits is not None:
             logits = np.concatenate([self.logits, other.logits])
-        return Readout(np.concatenate([self.features, other.features]), logits)
+        return Readout(np.concatenate([self.features, other.features]), logits, self.computed + other.computed)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureReader:
+    """Runs images through a network that still has its own classifier; ``head`` is its path, if it has one."""
+
+    network: nn.Module
+    layer: FeatureLayer
+    head: str | None
+    compute: ComputeContext
+
+    def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return features (B, D) and, with a classifier, logits (B, S) of network inputs, float32 on the CPU.
+
+        Raises :class:`~zoo.errors.DeclarationError` for features that are not finite.
+        """
+        paths = [self.layer.path] if self.head is None else [self.layer.path, self.head]
+        self.network.eval()
+        with (
+            capture(self.network, paths) as outputs,
+            torch.inference_mode(),
+            autocast(self.compute.precision, self.compute.device),
+        ):
+            self.network(images)
+            features = pool_features(outputs[self.layer.path], self.layer).float().cpu()
+            logits = () if self.head is None else (outputs[self.head].flatten(1).float().cpu(),)
+        if not bool(features.isfinite().all()):
+            message = f"outputs of layer {self.layer.path!r} are not finite on these images"
+            raise DeclarationError(message, code="features-not-finite", layer=self.layer.path)
+        return features, *logits
+
+    def specs(self, images: Images) -> tuple[TensorSpec, ...]:
+        """Describe the outputs for the cache, from those of the first image."""
+        named = zip(("features", "logits"), self.outputs(images.batch(0, 1)), strict=False)
+        return tuple(spec_of(name, output) for name, output in named)
 
 
 def read_out(
-    network: nn.Module,
-    backbone: Backbone,
-    images: ImageData,
-    compute: ComputeContext,
+    reader: FeatureReader,
+    images: Images,
+    key: CacheKey,
+    title: EntryTitle,
+    policy: CachePolicy,
     progress: Progress,
-    *,
-    trained: bool,
+    say: Callable[[str], None],
 ) -> Readout:
-    """Run images through a network that still has its own classifier.
+    """Read the images, or those whose outputs an earlier run has not left in the cache."""
+    with ActivationCache(key, title, policy, reader.compute.device, say, progress) as cache:
 
-    The features are the last feature layer that the record declares. Of two classifiers the first is read. A network
-    whose head is the identity, or that is not ``trained``, has no source classifier. Raises
-    :class:`~zoo.errors.DeclarationError` for outputs that are not finite.
-    """
-    layer = backbone.features[-1]
-    head = (backbone.head.cls if isinstance(backbone.head, DualHead) else backbone.head).path
-    has_classifier = trained and not isinstance(find_module(network, head), nn.Identity)
-    paths = [layer.path, head] if has_classifier else [layer.path]
-    network.eval().to(compute.device)
-    network.to(memory_format=torch.channels_last)
-    features: list[Tensor] = []
-    logits: list[Tensor] = []
-    with capture(network, paths) as outputs, torch.inference_mode(), autocast(compute.precision, compute.device):
-        for batch, labels in images.in_order(BATCH_SIZE, compute.device):
-            network(batch)
-            features.append(pool_features(outputs[layer.path], layer).float().cpu())
-            if has_classifier:
-                logits.append(outputs[head].flatten(1).float().cpu())
-            progress.advance(len(labels))
-    read = torch.cat(features)
-    if not bool(read.isfinite().all()):
-        message = f"outputs of layer {layer.path!r} are not finite on these images"
-        raise DeclarationError(message, code="features-not-finite", layer=layer.path)
-    return Readout(read.numpy(), torch.cat(logits).numpy() if has_classifier else None)
+        def compute_missing() -> None:
+            for start, stop in cache.missing(BATCH_SIZE):
+                cache.write(start, reader.outputs(images.batch(start, stop)))
+                progress.advance(stop - start)
+            if cache.place != "off":
+                cache.finish()
+
+        def outputs_of(rows: Sequence[int]) -> tuple[Tensor, ...]:
+            return reader.outputs(torch.cat([images.batch(row, row + 1) for row in rows]))
+
+        def warn() -> None:
+            say(f"cached features of {title.backbone} differ from what the network computes now: computing them again")
+
+        if _is_off(cache):
+            return _read_uncached(reader, images, progress)
+        computed = fill_cache(cache, compute_missing, outputs_of, warn)
+        if _is_off(cache):  # the disk filled up
+            return _read_uncached(reader, images, progress)
+        return _readout([part.cpu() for part in cache.read(np.arange(len(images)))], computed)
+
+
+def _is_off(cache: ActivationCache) -> bool:
+    return cache.place == "off"
+
+
+def _read_uncached(reader: FeatureReader, images: Images, progress: Progress) -> Readout:
+    batches = []
+    for start in range(0, len(images), BATCH_SIZE):
+        stop = min(start + BATCH_SIZE, len(images))
+        batches.append(reader.outputs(images.batch(start, stop)))
+        progress.advance(stop - start)
+    return _readout([torch.cat(parts) for parts in zip(*batches, strict=True)], len(images))
+
+
+def _readout(parts: Sequence[Tensor], computed: int) -> Readout:
+    features, *logits = (part.numpy() for part in parts)
+    return Readout(features, logits[0] if logits else None, computed)

@@ -195,10 +195,23 @@ class RankOptions(ReadingOptions, total=False):
         bool | None,
         Option("Drop backbones early that are worse for certain (default: above 8).", flag="--halving/--no-halving"),
     ]
+    budget: Annotated[
+        str | None, Option("Stop after about this time, such as 10m; begins with few images.", metavar="TIME")
+    ]
+    tune: Annotated[int | None, Option("Fine-tune the N best as zoo eval does.", metavar="N", minimum=1)]
+    epochs: Annotated[int | None, Option("Epochs of --tune (default: the recipe's).", minimum=1)]
+    against: Annotated[
+        Sequence[str] | None,
+        Option("Compare the scores with the accuracies of these runs, or folders of runs; repeatable.", metavar="RUN"),
+    ]
+    cache: Annotated[
+        Literal["auto", "disk", "off"], Option("Cache the features: auto, disk or off.", "auto", stored=False)
+    ]
     seed: Annotated[int, Option("Seed of the subset and of random weights.", 0)]
     device: Device
     precision: Precision
     out: OutputFolder
+    resume: Annotated[Path | None, Option("Continue the ranking in this folder.", metavar="FOLDER", stored=False)]
 
 
 class SeparationOptions(TypedDict, total=False):

@@ -9,7 +9,9 @@ from pydantic import Field
 from zoo.backbone import Preprocessing
 from zoo_harness.records.run import Count, Record, WeightsRecord
 
-RANK = "rank.json"
+RANK, PLOT = "rank.json", "rank.png"
+TOP_1 = "imagenet_top1"
+"""The name of the published accuracies among the scores, as their baseline."""
 
 
 class ScoreRecord(Record):
@@ -41,7 +43,8 @@ class RankedBackbone(Record):
 
     ``tier``: 1 for the best and all that the paired test cannot tell from it; ``None`` if it was dropped before all
     images were seen. ``weights``: ``None`` for raw pixels. ``width``: of its features. ``source_classes``: of its own
-    classifier, if it has one.
+    classifier, if it has one. ``seconds``: to read the images. ``computed``: the number of images that were run through
+    the network; the outputs of the others were cached; ``None`` in older records.
     """
 
     name: str
@@ -58,6 +61,7 @@ class RankedBackbone(Record):
     source_classes: int | None
     images: Count
     seconds: float
+    computed: Count | None = None
     scores: dict[str, ScoreRecord]
     tier: int | None = None
     dropped: Drop | None = None
@@ -72,8 +76,46 @@ class Failure(Record):
     message: str
 
 
+class KnownAccuracy(Record):
+    """The accuracy of a ranked backbone after training, the mean over its ``runs``; ``images`` of the split ``split``.
+
+    ``standard_error``: over the images of one run. ``tuned``: whether this ranking trained it.
+    """
+
+    name: str
+    accuracy: float
+    standard_error: float
+    split: str
+    images: Count
+    fingerprint: str
+    runs: tuple[str, ...]
+    tuned: bool
+    seconds: float | None = None
+
+
+class ForesightRecord(Record):
+    """How well a score foretold the accuracies of ``n`` backbones, as :class:`zoo_harness.ranking.foresight.Foresight`.
+
+    ``score``: a key of the scores, or ``imagenet_top1`` for the published accuracies, which are the baseline.
+    """
+
+    score: str
+    n: Count
+    weighted_tau: float | None
+    kendall: float | None
+    p: float | None
+    regret_1: float
+    regret_3: float
+    reason: str = ""
+    below_chance_level: bool
+
+
 class RankRecord(Record):
-    """A ranking of backbones on the training split of a data set; ``backbones`` are in the order of the table."""
+    """A ranking of backbones on the training split of a dataset; ``backbones`` are in the order of the table.
+
+    ``images``: those of the training split, or of its subset; ``rounds``: the numbers of images that were read.
+    ``stopped``: why fewer than all were read. ``accuracies`` and ``foresight``: after ``--tune`` and ``--against``.
+    """
 
     format: Literal["blockzoo rank 1"] = "blockzoo rank 1"
     command: tuple[str, ...]
@@ -91,3 +133,12 @@ class RankRecord(Record):
     backbones: tuple[RankedBackbone, ...]
     failures: tuple[Failure, ...] = ()
     seconds: float
+    stopped: str = ""
+    accuracies: tuple[KnownAccuracy, ...] = ()
+    foresight: tuple[ForesightRecord, ...] = ()
+    left_out_runs: tuple[str, ...] = ()
+
+    @property
+    def images_seen(self) -> int:
+        """The number of images that the backbones of the last round have seen."""
+        return self.rounds[-1] if self.rounds else self.images

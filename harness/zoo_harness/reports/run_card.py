@@ -7,6 +7,7 @@ from importlib import resources
 
 import jinja2
 
+from zoo.license_terms import binding_terms
 from zoo_harness.records.file_names import RECORD
 from zoo_harness.records.run import RUN, Measurement, RunRecord
 from zoo_harness.reports import accuracy_tables, markdown, published_results, separation_tables, wording
@@ -52,7 +53,7 @@ def markdown_template(name: str) -> jinja2.Template:
         "join_words": shlex.join,
         "zip": zip,
     }
-    environment.globals |= {"wording": wording, "separation": separation_tables}
+    environment.globals |= {"wording": wording, "separation": separation_tables, "binding_terms": binding_terms}
     text = resources.files("zoo_cards").joinpath("templates", name).read_text(encoding="utf-8")
     return environment.from_string(text)
 

@@ -8,7 +8,7 @@ possible, the whole network trains, and the record says why.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +23,7 @@ from zoo_harness.data.augmentation import Draws
 from zoo_harness.data.batches import ImageSource, KeptSource
 from zoo_harness.data.decoding import ImageData
 from zoo_harness.frozen.cache.activation_cache import ActivationCache
+from zoo_harness.frozen.cache.fill import fill_cache
 from zoo_harness.frozen.cache.key import CacheKey, EntryTitle, StoredName, TensorSpec
 from zoo_harness.frozen.cache.placement import CachePolicy
 from zoo_harness.frozen.partition.partition import ALL_TRAINS, Partition, partition_network
@@ -38,10 +39,8 @@ from zoo_harness.util.byte_sizes import bytes_in_words
 from zoo_harness.util.progress import Progress
 
 VERIFIED_IMAGES = 4
-SAMPLED_IMAGES = 8  # whose cached outputs are compared with those computed now
 BATCH_SIZE = 32  # fits every device; larger ones are tried on a GPU
 LARGEST_BATCH = 1024
-ROUNDING, ROUNDING_OF_HALVES = 1e-3, 5e-2  # relative to the largest value; batches of other sizes round otherwise
 Say = Callable[[str], None]
 _NO_ROOM = "the outputs of its frozen part cannot be kept"
 
@@ -201,21 +200,17 @@ class _FrozenSplit:
 
     def fill(self, cache: ActivationCache) -> int:
         """Compute the missing outputs, or all of them if the kept ones are outdated; return their number."""
-        missing, sample = cache.missing_images, cache.sample_of_loaded(SAMPLED_IMAGES)
-        self._compute_missing(cache)
-        if not sample or cache.place == "off" or self._agrees(cache, sample):
-            return missing
-        self.say(f"outputs kept of the {self.record.split} split are not what the network gives now: computed again")
-        cache.forget()
-        self._compute_missing(cache)
-        return len(cache)
+        device = self.planned.request.compute.device
 
-    def _agrees(self, cache: ActivationCache, sample: list[int]) -> bool:
-        """Whether these kept outputs equal those computed now, to rounding; the key does not cover all code."""
-        compute = self.planned.request.compute
-        exact = compute.precision == "fp32" and compute.cache_dtype == "exact"
-        inputs = torch.cat([self._inputs(row, row + 1, compute.device) for row in sample])
-        return cache.largest_difference(sample, self._run(inputs)) <= (ROUNDING if exact else ROUNDING_OF_HALVES)
+        def outputs_of(rows: Sequence[int]) -> tuple[Tensor, ...]:
+            return self._run(torch.cat([self._inputs(row, row + 1, device) for row in rows]))
+
+        def warn() -> None:
+            self.say(
+                f"outputs kept of the {self.record.split} split are not what the network gives now: computed again"
+            )
+
+        return fill_cache(cache, lambda: self._compute_missing(cache), outputs_of, warn)
 
     def _compute_missing(self, cache: ActivationCache) -> None:
         self.progress.stage(f"frozen part: {self.record.split} split", cache.missing_images)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.backbone import Backbone
@@ -16,8 +17,11 @@ from zoo_harness.models.weight_source import find_local
 from zoo_harness.records import option_checks
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import RankOptions
+from zoo_harness.records.run import RunRecord, read_run, record_file
 from zoo_harness.runs.directory import check_out
+from zoo_harness.runs.rank_options import StoredRanking, resumed_ranking
 from zoo_harness.runs.request import DataRequest, choose_data
+from zoo_harness.util.durations import parse_duration
 
 if TYPE_CHECKING:
     from zoo_harness.ranking.scores import RankDefinition
@@ -25,45 +29,133 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RankRequest(DataRequest):
-    """Backbones to rank, the data to rank them on, and all options; ``controls``: add raw pixels and random weights."""
+    """Backbones and runs to rank, the data to rank them on, and all options.
+
+    ``runs``: the name, folder and record of each. ``controls``: add raw pixels and random weights. ``budget``: in
+    seconds. ``against``: the folders of runs whose accuracies are compared. ``stored``: the request as it is kept.
+    """
 
     backbones: tuple[Backbone, ...]
+    runs: tuple[tuple[str, Path, RunRecord], ...]
     controls: bool
     max_parameters: int | None
+    budget: float | None
     scores: tuple[RankDefinition, ...]
+    against: tuple[Path, ...]
     options: RankOptions
     command: tuple[str, ...]
+    stored: StoredRanking
+    resume: Path | None
+
+    @property
+    def tune(self) -> int:
+        """The number of backbones to fine-tune."""
+        return self.options["tune"] or 0
+
+    @property
+    def in_python(self) -> bool:
+        """Whether the dataset or a backbone was given as an object."""
+        return self.stored.in_python
+
+    def write_options(self, folder: Path) -> None:
+        """Keep the request in the folder of the ranking, so that it can be resumed."""
+        self.stored.write(folder)
 
 
 def check_rank(
-    dataset: str | Dataset, backbones: Sequence[str | Backbone], given: RankOptions, command: tuple[str, ...]
+    dataset: str | Dataset | None,
+    backbones: Sequence[str | Backbone | Path],
+    given: RankOptions,
+    command: tuple[str, ...],
 ) -> RankRequest:
-    """Resolve names and globs and check options; raises a :class:`~zoo.errors.ZooError` for any mistake in them.
+    """Resolve names, globs and runs and check options; raises a :class:`~zoo.errors.ZooError` for any mistake in them.
 
-    Without backbones, those whose weights are on this machine are ranked, beside two controls.
+    Without backbones, those whose weights are on this machine are ranked, beside two controls. Without a dataset it is
+    ``digits``.
     """
+    resume = given.get("resume")
+    if resume is not None:
+        if given.get("out") is not None:
+            message = f"--resume {resume} continues in its own folder; leave --out out"
+            raise UsageError(message, code="resume-with-out")
+        stored = resumed_ranking(resume, dataset, backbones, given)
+        given = {**stored.given, "cache": given.get("cache", "auto")}
+        if not stored.in_python:
+            dataset, backbones = stored.dataset, [each for each in stored.backbones if each is not None]
     options = with_defaults(RankOptions, given)
+    dataset = dataset or "digits"
     option_checks.check_device_name(options["device"])
     values: Mapping[str, Any] = {**options, "limit": options["images"], "val_fraction": None}
     data = choose_data(dataset, values)
     check_out(options["out"])
+    budget = None if options["budget"] is None else parse_duration("--budget", options["budget"])
+    if options["epochs"] is not None and not options["tune"]:
+        message = "--epochs is for --tune; give --tune N too"
+        raise UsageError(message, code="option-unused", option="epochs")
+    if budget is not None and options["halving"] is False:
+        message = "--budget needs rounds of growing size; leave --no-halving out"
+        raise UsageError(message, code="option-unused", option="halving")
     from zoo_harness.ranking.scores import choose_scores  # imports numpy
 
     scores = choose_scores(options["scores"])
     shares = [score.key for score in scores if score.share]
     check_choice("--sort", options["sort"], shares)
-    found = tuple(_licensed(_resolved(backbones), options["license"]))
-    if not found:
+    folders = [Path(each).expanduser() for each in backbones if not isinstance(each, Backbone) and _names_a_run(each)]
+    records = [each for each in backbones if isinstance(each, Backbone) or not _names_a_run(each)]
+    found = tuple(_licensed(_resolved(records, all_local=not backbones), options["license"]))
+    if not found and not folders:
         raise UsageError("no backbone is left to rank; check --license", code="nothing-to-rank")
+    names = tuple(each if isinstance(each, str) else None for each in backbones)
     return RankRequest(
         **vars(data),
         backbones=found,
+        runs=tuple(_runs(folders)),
         max_parameters=_number(options["max_parameters"]),
+        budget=budget,
         controls=not backbones,
         scores=scores,
+        against=tuple(find_runs(options["against"] or ())),
         options=options,
         command=command,
+        stored=StoredRanking(dataset if isinstance(dataset, str) else None, names, given),
+        resume=resume,
     )
+
+
+def find_runs(paths: Sequence[str]) -> Iterator[Path]:
+    """Yield the folders of runs at these paths, and in folders at these paths, in order of name.
+
+    Raises :class:`~zoo.errors.UsageError` for a path that has none.
+    """
+    for path in (Path(each).expanduser() for each in paths):
+        if not path.is_dir():
+            message = f"--against {str(path)!r} is not a folder; expected a run, or a folder of runs"
+            raise UsageError(message, code="missing-folder", option="against", path=path)
+        runs = [path] if record_file(path).exists() else [each for each in sorted(path.iterdir()) if _is_run(each)]
+        if not runs:
+            message = f"--against {str(path)!r} has no runs; expected a run, or a folder of runs"
+            raise UsageError(message, code="not-a-run", option="against", path=path)
+        yield from runs
+
+
+def _is_run(path: Path) -> bool:
+    return path.is_dir() and record_file(path).exists()
+
+
+def _names_a_run(given: str | Path) -> bool:
+    """Whether a path is given, or text that names no backbone but the folder of a run."""
+    return isinstance(given, Path) or (not load_registry().knows(given) and _is_run(Path(given).expanduser()))
+
+
+def _runs(folders: Sequence[Path]) -> Iterator[tuple[str, Path, RunRecord]]:
+    names = [folder.resolve().name for folder in folders]
+    for folder, name in zip(folders, names, strict=True):
+        called = name if names.count(name) == 1 else str(folder)
+        record = read_run(folder)
+        if record.checkpoint_sha256 is None:
+            message = f"the run has no checkpoint: {str(folder)!r}; it is {record.status}"
+            raise UsageError(message, code="no-checkpoint", path=folder)
+        yield f"{record.backbone.name} ({called})", folder, record
 
 
 def _number(text: str | None) -> int | None:
@@ -84,13 +176,13 @@ def _number(text: str | None) -> int | None:
     return round(float(found[1]) * {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}[found[2].lower()])
 
 
-def _resolved(backbones: Sequence[str | Backbone]) -> list[Backbone]:
+def _resolved(backbones: Sequence[str | Backbone | Path], *, all_local: bool) -> list[Backbone]:
     registry = load_registry()
-    if not backbones:
+    if all_local:
         return [each for each in registry.backbones.values() if each.weights.kind != "random" and find_local(each)]
     found: dict[str, Backbone] = {}
     for each in backbones:
-        records = [each] if isinstance(each, Backbone) else map(registry.backbone, registry.backbone_names(each))
+        records = [each] if isinstance(each, Backbone) else map(registry.backbone, registry.backbone_names(str(each)))
         found |= {record.name: record for record in records}
     return list(found.values())
 

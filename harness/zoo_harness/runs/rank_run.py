@@ -1,68 +1,54 @@
-"""Rank backbones on the training split of a data set for ``zoo.rank``, and write the ranking down."""
+"""Rank backbones on the training split of a dataset for ``zoo.rank``, and write the ranking down."""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from zoo.backbone import Backbone, Preprocessing
+from zoo.backbone import Backbone
 from zoo.errors import UsageError, ZooError
+from zoo.license_terms import binding_terms
 from zoo.text import one_line
-from zoo.weights import RandomWeights, WeightSource
+from zoo.weights import RandomWeights
 from zoo_harness.compute.allocator import keep_freed_memory
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.compute.precision import isolated
 from zoo_harness.data.loading import TrainingSplit, load_training_split
 from zoo_harness.data.subset import smallest_class
 from zoo_harness.data.transform import BatchTransform
+from zoo_harness.frozen.cache.key import CacheKey, EntryTitle
+from zoo_harness.frozen.cache.placement import CachePolicy
 from zoo_harness.models.build import build_network
-from zoo_harness.models.preprocessing import resolve_preprocessing
-from zoo_harness.models.weight_source import find_local
-from zoo_harness.models.weights import load_weights
+from zoo_harness.models.fingerprints import digest_of_tensors
 from zoo_harness.ranking.halving import rounds_of, worse_for_certain
 from zoo_harness.ranking.hit_bits import pack_hits, unpack_hits
 from zoo_harness.ranking.paired_tests import compare_hits, tiers
-from zoo_harness.ranking.readout import Readout, read_out
+from zoo_harness.ranking.readout import FeatureReader, Readout, read_out
 from zoo_harness.ranking.scores import Evidence, RankDefinition
 from zoo_harness.records import option_checks
-from zoo_harness.records.rank import RANK, Drop, Failure, RankedBackbone, RankRecord, ScoreRecord
-from zoo_harness.records.run import WeightsRecord
+from zoo_harness.records.rank import PLOT, RANK, Drop, Failure, RankedBackbone, RankRecord, ScoreRecord
+from zoo_harness.reports.plots.ranking import plot_ranking
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
 from zoo_harness.runs.plan import compute_context
+from zoo_harness.runs.rank_accuracies import with_accuracies
+from zoo_harness.runs.rank_candidates import RANDOM, RAW_PIXELS, Candidate, LazyImages
 from zoo_harness.runs.rank_request import RankRequest
 from zoo_harness.runs.reporter import Reporter, report_reading
+from zoo_harness.util import durations
 from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.byte_sizes import bytes_in_words
 
-RAW_PIXELS, RANDOM = "raw pixels", "random"
-
-
-@dataclass
-class Candidate:
-    """A backbone on its way through the rounds: its source of weights, and what was read of it so far."""
-
-    name: str
-    backbone: Backbone | None
-    source: WeightSource
-    control: bool = False
-    weights: WeightsRecord | None = None
-    preprocessing: Preprocessing | None = None
-    parameters: int = 0
-    readout: Readout | None = None  # until all scores are computed, because it may be large
-    width: int = 0
-    source_classes: int | None = None
-    seconds: float = 0.0
-    scores: dict[str, ScoreRecord] = field(default_factory=dict)
-    hits: Any = None
-    dropped: Drop | None = None
+SMALLEST_GROWTH = 1.1
+"""A last round that the budget cuts short must have this many times the images of the round before."""
 
 
 class Behind(NamedTuple):
@@ -113,16 +99,42 @@ class Ranking:
 
 
 def rank_backbones(request: RankRequest, progress: Reporter) -> Ranking:
-    """Read every backbone, score it, drop what is worse for certain, and write ``rank.json``."""
+    """Read every backbone, score it, drop what is worse for certain, and write ``rank.json`` and ``rank.png``.
+
+    Features are cached, so an interrupted ranking continues where it was; a note on the ``KeyboardInterrupt`` says how.
+    """
     started = time.monotonic()
     keep_freed_memory()
     with isolated():
         competition = _Competition(request, compute_context(request.options), progress)
-        folder = claim_folder(request.options["out"], f"rank-{request.dataset.name}")
-        competition.run()
+        competition.announce()
+        folder = request.resume or claim_folder(request.options["out"], f"rank-{request.dataset.name}")
+        request.write_options(folder)
+        with _note_how_to_resume(folder, request, competition):
+            competition.run()
         record = competition.record(time.monotonic() - started)
-    write_text(folder / RANK, record.model_dump_json(indent=2) + "\n")
+    _write(record, request, folder)
+    if request.tune or request.against:
+        record = with_accuracies(record, request, folder, progress)
+        _write(record, request, folder)
     return Ranking(record, folder, request.scores)
+
+
+def _write(record: RankRecord, request: RankRequest, folder: Path) -> None:
+    write_text(folder / RANK, record.model_dump_json(indent=2) + "\n")
+    plot_ranking(record, request.scores, folder / PLOT)
+
+
+@contextlib.contextmanager
+def _note_how_to_resume(folder: Path, request: RankRequest, competition: _Competition) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        again = f"zoo rank --resume {shlex.quote(str(folder))}"
+        if request.in_python:
+            again = f"zoo.rank(dataset, backbones, resume={str(folder)!r})"
+        error.add_note(f"interrupted; features of {competition.finished} are cached; {again} continues")
+        raise
 
 
 class _Competition:
@@ -130,45 +142,73 @@ class _Competition:
 
     def __init__(self, request: RankRequest, compute: ComputeContext, progress: Reporter) -> None:
         self.request, self.compute, self.progress = request, compute, progress
+        self.started = time.monotonic()
         self.split: TrainingSplit = load_training_split(
             request.dataset, request.argument, request.data_dir, request.subset, request.reading
         )
         report_reading(self.split.reading, self.split.warnings, progress)
         self._check_classes()
         self.failures: list[Failure] = []
-        self.candidates = [
-            Candidate(each.name, each, option_checks.choose_source(each, request.options["weights"]))
-            for each in request.backbones
-        ]
-        if request.controls:
-            first = request.backbones[0]
-            self.candidates += [
-                Candidate(RAW_PIXELS, None, RandomWeights(), control=True),
-                Candidate(f"{first.name}, {RANDOM}", first, RandomWeights(), control=True),
-            ]
+        self.candidates = _candidates(request)
         halving = request.options["halving"]
         if halving is None:
-            halving = len(self.candidates) > 8
+            halving = request.budget is not None or len(self.candidates) > 8
         count = len(self.split.labels)
-        self.rounds = rounds_of(count, len(self.split.classes)) if halving else (count,)
+        self.planned = rounds_of(count, len(self.split.classes)) if halving else (count,)
+        self.rounds: list[int] = []
+        self.stopped = ""
+
+    @property
+    def finished(self) -> str:
+        """The number of backbones that were read in full, in words."""
+        read = [each for each in self.candidates if each.scores]
+        return f"{len(read)} of {len(self.candidates)} backbones"
 
     def run(self) -> None:
-        """Read and score the candidates in rounds."""
-        self._announce()
+        """Read and score the candidates in rounds, as long as the budget allows."""
         seen = 0
-        for images in self.rounds:
-            for candidate in self._alive():
-                with self._left_out_on_error(candidate):
-                    self._read(candidate, seen, images)
-                    self._score(candidate, images)
-                    if images == self.rounds[-1]:
-                        self._finish(candidate, images)
+        for number, planned in enumerate(self.planned):
+            images = self._affordable(seen, planned)
+            if images <= seen:
+                break
+            final = images == self.planned[-1] or images < planned
+            self._read_round(seen, images, number, final=final)
             seen = images
-            if images != self.rounds[-1]:
-                self._drop(images)
+            self.rounds.append(images)
+            if final:
+                break
+            self._drop(images)
+        for candidate in self._alive():
+            if candidate.readout is not None:  # the budget ended after a round that was not planned to be the last
+                with self._left_out_on_error(candidate):
+                    self._finish(candidate, seen)
         if not self._alive():
             first = self.failures[0]
             raise UsageError(f"no backbone could be ranked; the first failed: {first.message}", code="nothing-ranked")
+
+    def _read_round(self, seen: int, images: int, number: int, *, final: bool) -> None:
+        alive = self._alive()
+        for place, candidate in enumerate(alive, 1):
+            with self._left_out_on_error(candidate):
+                self.heading = f"{candidate.name} ({place} of {len(alive)}, round {number + 1})"
+                self._read(candidate, seen, images)
+                self._score(candidate, images)
+                if final:
+                    self._finish(candidate, images)
+
+    def _affordable(self, seen: int, planned: int) -> int:
+        """Return the number of images to read up to, by the time that is left and the time that images have taken."""
+        if self.request.budget is None or not seen:
+            return planned
+        left = self.request.budget - (time.monotonic() - self.started)
+        rate = sum(each.seconds / max(1, each.computed or seen) for each in self._alive())
+        most = seen + int(max(0.0, left) / max(rate, 1e-9))
+        if most >= planned:
+            return planned
+        images = most if most >= seen * SMALLEST_GROWTH else seen
+        total = self.planned[-1]
+        self.stopped = f"the budget of {durations.in_words(self.request.budget)} allowed {images:,} of {total:,} images"
+        return images
 
     def record(self, seconds: float) -> RankRecord:
         """Return the record; the backbones that saw all images come first, each group by the score of the table."""
@@ -192,8 +232,9 @@ class _Competition:
             fingerprint=split.record.fingerprint,
             seed=options["seed"],
             sort=sort,
-            rounds=self.rounds,
-            backbones=tuple(_ranked(candidate, found.get(candidate.name)) for candidate in ranked),
+            rounds=tuple(self.rounds),
+            stopped=self.stopped,
+            backbones=tuple(candidate.ranked(found.get(candidate.name)) for candidate in ranked),
             failures=tuple(self.failures),
             seconds=round(seconds, 3),
         )
@@ -212,14 +253,14 @@ class _Competition:
         if single:
             self.progress.warn(f"{len(single)} classes have one image, which counts as a miss, such as {single[0]!r}")
 
-    def _announce(self) -> None:
+    def announce(self) -> None:
         """Leave out networks that are too large, and say what must be fetched, before anything is."""
         most, too_large = self.request.max_parameters, []
         missing: list[tuple[Backbone, int]] = []
         for candidate in self.candidates:
             if candidate.backbone is None or candidate.control:
                 continue
-            absent = candidate.source.kind != "random" and find_local(candidate.backbone) is None
+            absent = candidate.to_fetch
             if most is None and not absent:
                 continue
             with self._left_out_on_error(candidate):
@@ -236,6 +277,9 @@ class _Competition:
             raise UsageError(message, code="nothing-to-rank", option="max_parameters")
         if missing:
             licences = sorted({backbone.license or "unknown" for backbone, _count in missing})
+            for backbone, _count in missing:
+                if terms := binding_terms(backbone.license):
+                    self.progress.warn(f"licence of {backbone.name}: {backbone.license}, {terms}")
             size = bytes_in_words(4 * sum(count for _backbone, count in missing))
             count = len(missing)
             networks = f"{count} backbone{'s' if count > 1 else ''}"
@@ -265,28 +309,38 @@ class _Competition:
     def _read(self, candidate: Candidate, seen: int, images: int) -> None:
         """Append the images from ``seen`` to ``images`` to the features of a candidate."""
         started = time.monotonic()
-        if candidate.backbone is None:
-            new = Readout(self.split.small_pixels(seen, images), None)
+        if candidate.backbone is None and candidate.run is None:
+            new = Readout(self.split.small_pixels(seen, images), None, images - seen)
         else:
-            new = self._read_network(candidate, candidate.backbone, seen, images)
+            new = self._read_network(candidate, seen, images)
         candidate.readout = new if candidate.readout is None else candidate.readout + new
-        candidate.width = new.features.shape[1]
+        candidate.width, candidate.computed = new.features.shape[1], candidate.computed + new.computed
         candidate.source_classes = None if new.logits is None else new.logits.shape[1]
         candidate.seconds += time.monotonic() - started
 
-    def _read_network(self, candidate: Candidate, backbone: Backbone, seen: int, images: int) -> Readout:
-        """Build the network anew in every round, because all networks of a large field do not fit into memory."""
-        self.progress.stage(f"{candidate.name}: loading weights", 0)
-        torch.manual_seed(self.compute.seed)
-        network = build_network(backbone.name, backbone.network)
-        candidate.weights = load_weights(network, backbone, candidate.source)
-        candidate.preprocessing = resolve_preprocessing(backbone, network, backbone.tuning("default"))
-        candidate.parameters = sum(parameter.numel() for parameter in network.parameters())
-        self.progress.stage(f"{candidate.name}: loading images", 0)
-        data = self.split.decode(seen, images, BatchTransform(candidate.preprocessing))
-        self.progress.stage(f"{candidate.name}: {images - seen:,} images", images - seen)
-        trained = candidate.weights.kind != "random"
-        return read_out(network, backbone, data, self.compute, self.progress, trained=trained)
+    def _read_network(self, candidate: Candidate, seen: int, images: int) -> Readout:
+        self.progress.stage(f"{self.heading}: loading weights", 0)
+        opened = candidate.open(self.compute.seed)
+        network = opened.network.to(self.compute.device)
+        network.to(memory_format=torch.channels_last)
+        reader = FeatureReader(network, opened.layer, opened.head, self.compute)
+        transform = BatchTransform(opened.preprocessing)
+        lazy = LazyImages(self.split, seen, images, transform, self.compute.device)
+        self.progress.stage(f"{self.heading}: {images - seen:,} images", images - seen)
+        key = CacheKey(
+            network=candidate.described,
+            weights=digest_of_tensors(network.state_dict().items()),
+            kept=reader.specs(lazy),
+            preprocessing=opened.preprocessing,
+            images=len(lazy),
+            fingerprint=f"{self.split.record.fingerprint}, images {seen} to {images}, layer {opened.layer.path}",
+            precision=self.compute.precision,
+            device=self.compute.device.type,
+            code=opened.code,
+        )
+        title = EntryTitle(backbone=candidate.name, dataset=self.split.title, split="train, ranked")
+        policy = CachePolicy.of(self.request.options["cache"], None)
+        return read_out(reader, lazy, key, title, policy, self.progress, self.progress.log)
 
     def _score(self, candidate: Candidate, images: int) -> None:
         """Compute the score of the table."""
@@ -305,7 +359,7 @@ class _Competition:
         """Compute scores on the images read so far and record them; return the hits of each."""
         assert candidate.readout is not None  # noqa: S101 - it was read just now
         evidence = Evidence(candidate.readout.features, self.split.labels[:images], candidate.readout.logits)
-        self.progress.stage(f"{candidate.name}: scores", 0)
+        self.progress.stage(f"{self.heading}: scores", 0)
         hits = []
         for definition in definitions:
             started = time.monotonic()
@@ -335,25 +389,15 @@ class _Competition:
                 self._finish(candidate, images)
 
 
-def _ranked(candidate: Candidate, tier: int | None) -> RankedBackbone:
-    backbone = candidate.backbone
-    return RankedBackbone(
-        name=candidate.name,
-        title=backbone.title or backbone.name if backbone else candidate.name,
-        network=f"{backbone.network.kind} {backbone.network.name}" if backbone else "none",
-        derived_from=backbone.derived_from if backbone else None,
-        weights=candidate.weights,
-        license=candidate.weights.license if candidate.weights else None,
-        parameters=candidate.parameters,
-        imagenet_top1=backbone.imagenet_top1 if backbone and not candidate.control else None,
-        preprocessing=candidate.preprocessing,
-        layer=backbone.features[-1].path if backbone else RAW_PIXELS,
-        width=candidate.width,
-        source_classes=candidate.source_classes,
-        images=len(candidate.hits),
-        seconds=round(candidate.seconds, 3),
-        scores=candidate.scores,
-        tier=tier,
-        dropped=candidate.dropped,
-        control=candidate.control,
-    )
+def _candidates(request: RankRequest) -> list[Candidate]:
+    """Return the backbones, then the runs, then the controls."""
+    weights = request.options["weights"]
+    found = [Candidate(each.name, each, option_checks.choose_source(each, weights)) for each in request.backbones]
+    found += [Candidate(called, run=run, run_record=record) for called, run, record in request.runs]
+    if request.controls:
+        first = request.backbones[0]
+        found += [
+            Candidate(RAW_PIXELS, control=True),
+            Candidate(f"{first.name}, {RANDOM}", first, RandomWeights(), control=True),
+        ]
+    return found

@@ -126,7 +126,7 @@ def resumed(directory: Path, asked: StoredOptions) -> StoredOptions:
     differing = {
         name: f"{_as_given(name, value)} (the run has {_as_kept(name, had[name])})"
         for name, value in given.items()
-        if value is not None and not _same_place(value, had[name]) and not _is_the_recipes(name, value, directory)
+        if value is not None and not same_place(value, had[name]) and not _is_the_recipes(name, value, directory)
     }
     if differing:
         message = (
@@ -137,7 +137,7 @@ def resumed(directory: Path, asked: StoredOptions) -> StoredOptions:
     return kept
 
 
-def _same_place(one: object, other: object) -> bool:
+def same_place(one: object, other: object) -> bool:
     """Whether two values are equal, or name the same place, such as a folder and a link to it."""
     if not isinstance(one, str | Path) or not isinstance(other, str | Path):
         return one == other

@@ -57,7 +57,7 @@ def test_the_table_fits_the_terminal(
     monkeypatch.setenv("COLUMNS", "80")
     assert run([*RANDOM, "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert max(len(line) for line in printed if not line.startswith("record")) <= 80
+    assert max(len(line) for line in printed if not line.startswith(("record", "plot"))) <= 80
     assert [line.split()[0] for line in printed if line.startswith(("eff", "timm:"))][:3] != []
 
 
@@ -159,6 +159,10 @@ def test_a_glob_names_each_network_once() -> None:
         (["efficientnet_lite0", "--license", "gpl*"], UsageError, "nothing-to-rank"),
         (["efficientnet_lite0", "--max-parameters", "many"], UsageError, "option-value"),
         (["efficientnet_lite0", "--max-parameters", "1k"], UsageError, "nothing-to-rank"),
+        (["efficientnet_lite0", "--budget", "soon"], UsageError, "option-value"),
+        (["efficientnet_lite0", "--budget", "1m", "--no-halving"], UsageError, "option-unused"),
+        (["efficientnet_lite0", "--epochs", "3"], UsageError, "option-unused"),
+        (["efficientnet_lite0", "--against", "nowhere"], UsageError, "missing-folder"),
         (["efficientnet_lite0", "--per-class", "1000000"], UsageError, "per-class-too-large"),
         (["timm:crossvit_tiny_240"], ZooError, "not-derivable"),
     ],
@@ -178,10 +182,109 @@ def test_without_names_local_backbones_stand_beside_controls_in_80_columns(
     arguments = ["rank", "--images", "20", "--scores", "si,knn,ridge,logme,hscore,gbc,leep,nce", "--quiet"]
     assert run([*arguments, "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert max(len(line) for line in printed if not line.startswith("record")) <= 80
+    assert max(len(line) for line in printed if not line.startswith(("record", "plot"))) <= 80
     record = RankRecord.model_validate_json((tmp_path / "out" / "rank.json").read_bytes())
     assert {row.name for row in record.backbones if row.control} == {"raw pixels", "efficientnet_lite0, random"}
     assert {"efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"} <= {row.name for row in record.backbones}
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ranking whose two best backbones were fine-tuned for one epoch."""
+    out = tmp_path_factory.mktemp("rank") / "tuned"
+    assert (
+        run([*RANDOM[:-1], "--tune", "2", "--epochs", "1", "--scores", "si,ridge", "--quiet", "--out", str(out)]) == 0
+    )
+    return out
+
+
+def test_the_best_are_fine_tuned_and_the_scores_are_held_against_their_accuracies(tuned: Path) -> None:
+    record = RankRecord.model_validate_json((tuned / "rank.json").read_bytes())
+    best = [row.name for row in record.backbones][:2]
+    assert [each.name for each in record.accuracies] == best
+    for each in record.accuracies:
+        of_run = zoo.open_run(tuned / "tuned" / each.name.replace(":", "-"))
+        assert of_run.accuracy is not None
+        assert (each.accuracy, each.images, each.tuned) == (of_run.accuracy.value, of_run.accuracy.n, True)
+        assert of_run.record.settings.training.epochs == 1
+    assert [(each.score, each.n, each.p) for each in record.foresight] == [("si", 2, None), ("ridge", 2, None)]
+    reached = [each.accuracy for each in record.accuracies]
+    assert record.foresight[0].regret_1 == pytest.approx(max(reached) - reached[0])
+    assert (tuned / "rank.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_are_compared_and_ranked_by_their_own_checkpoints(tuned: Path, tmp_path: Path) -> None:
+    runs = sorted((tuned / "tuned").iterdir())
+    found = zoo.rank(
+        "digits", [*NAMES[1:], *runs], weights="random", per_class=4, scores="si", against=[str(tuned / "tuned")],
+        out=tmp_path / "out",
+    )  # fmt: skip
+    own = {row.name: row for row in found.rows if row.weights is not None and row.weights.kind == "run"}
+    assert len(own) == 2
+    assert all(row.source_classes == 10 for row in own.values())
+    accuracies = {each.name: each for each in found.record.accuracies}
+    for name, row in own.items():
+        folder = next(each for each in runs if each.name in name)
+        measured = zoo.open_run(folder).accuracy
+        assert measured is not None
+        assert accuracies[name].accuracy == measured.value
+        assert row.parameters > 0
+    other = zoo.rank(
+        "digits", NAMES[1], weights="random", per_class=4, seed=1, scores="si", against=[str(runs[0])],
+        out=tmp_path / "other",
+    )  # fmt: skip
+    assert other.record.accuracies == ()
+    assert len(other.record.left_out_runs) == 1
+
+
+def test_a_second_ranking_computes_nothing_and_a_resumed_one_is_equal(folder: Path, tmp_path: Path) -> None:
+    first = RankRecord.model_validate_json((folder / "rank.json").read_bytes())
+    (folder / "rank.json").unlink()  # as if it had been interrupted
+    assert run(["rank", "--resume", str(folder), "--quiet"]) == 0
+    again = RankRecord.model_validate_json((folder / "rank.json").read_bytes())
+    assert [row.computed for row in again.backbones] == [0, 0, 0]
+    for one, other in zip(first.backbones, again.backbones, strict=True):
+        assert {key: score.value for key, score in one.scores.items()} == {
+            key: score.value for key, score in other.scores.items()
+        }
+    with pytest.raises(UsageError) as raised:
+        zoo.rank(resume=folder, per_class=5)
+    assert raised.value.code == "resume-other-run"
+    assert raised.value.facts["differing"] == ("per_class",)
+
+
+def test_a_budget_ends_the_ranking_on_fewer_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo_harness.ranking.halving.FEWEST_IMAGES", 50)
+    found = zoo.rank(
+        "digits", NAMES[1:], weights="random", scores="si,ridge", budget="1ms".replace("1ms", "0.001s"),
+        out=tmp_path / "out",
+    )  # fmt: skip
+    assert found.record.rounds == (50,)
+    assert "0 s" in found.record.stopped
+    assert all(row.images == 50 and set(row.scores) == {"si", "ridge"} for row in found.rows)
+
+
+def test_an_interrupted_ranking_says_how_to_continue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo_harness.runs.rank_candidates import Candidate
+
+    opened = Candidate.open
+
+    def interrupt(self: Candidate, seed: int) -> object:
+        if self.name == NAMES[2]:
+            raise KeyboardInterrupt
+        return opened(self, seed)
+
+    monkeypatch.setattr(Candidate, "open", interrupt)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        zoo.rank("digits", NAMES[1:], weights="random", per_class=3, scores="si", out=tmp_path / "out")
+    assert "1 of 2 backbones" in raised.value.__notes__[0]
+    assert f"zoo rank --resume {tmp_path / 'out'}" in raised.value.__notes__[0]
+
+
+def test_a_projection_is_no_source_classifier() -> None:
+    registry = load_registry()
+    assert not registry.backbone("timm:vit_base_patch16_clip_224.openai").has_classifier
+    assert registry.backbone("timm:test_vit.r160_in1k").has_classifier
 
 
 def test_a_network_whose_features_are_not_finite_is_left_out(tmp_path: Path) -> None:

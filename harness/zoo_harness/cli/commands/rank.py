@@ -12,6 +12,8 @@ from zoo_harness.cli.options import AsJson, Quiet, complete_backbone, complete_d
 from zoo_harness.cli.output import print_json, print_lines, print_table
 from zoo_harness.cli.run_output import display_for, ended_in_order
 from zoo_harness.records.options import RankOptions
+from zoo_harness.records.rank import PLOT, RANK, TOP_1
+from zoo_harness.util import durations
 
 if TYPE_CHECKING:
     from zoo_harness.records.rank import RankedBackbone
@@ -23,15 +25,18 @@ Names = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[NAME]...",
-        help="Backbones, such as resnet18 or 'timm:vit_*_dinov2*' (default: those on this machine).",
+        help="Backbones, such as resnet18 or 'timm:vit_*_dinov2*', or runs (default: what is on this machine).",
         autocompletion=complete_backbone,
     ),
 ]
-Dataset = Annotated[str, typer.Option(help="A data set; 'zoo datasets' lists them.", autocompletion=complete_dataset)]
+Dataset = Annotated[
+    str | None,
+    typer.Option(help="A dataset; 'zoo datasets' lists them (default: digits).", autocompletion=complete_dataset),
+]
 
 
 def _rank(
-    names: Names = None, dataset: Dataset = "digits", *, given: Given, quiet: Quiet = False, as_json: AsJson = False
+    names: Names = None, dataset: Dataset = None, *, given: Given, quiet: Quiet = False, as_json: AsJson = False
 ) -> None:
     """Rank backbones by how well their features separate the classes of the training images; nothing is trained."""
     from zoo_harness.api import rank
@@ -53,7 +58,9 @@ def _print_ranking(found: Ranking) -> None:
     record = found.record
     first = next(score for score in found.scores if score.key == record.sort)
     rounds = f", in rounds of {', '.join(f'{count:,}' for count in record.rounds)}" if len(record.rounds) > 1 else ""
-    print_lines("", f"{record.title}: {record.images:,} training images, {len(record.classes)} classes{rounds}", "")
+    print_lines(
+        "", f"{record.title}: {record.images_seen:,} training images, {len(record.classes)} classes{rounds}", ""
+    )
     columns = ["backbone", "tier", first.heading, "±", "behind", "size, M", "top-1"]
     differences = found.differences()
     rows = [
@@ -76,7 +83,45 @@ def _print_ranking(found: Ranking) -> None:
         print_lines("")
         columns = ["backbone", *(score.heading for score in others)]
         print_table(columns, [_cells(row, [each.key for each in others]) for row in found.rows], right=columns[1:])
-    print_lines("", *_notes(found), "", f"record  {found.directory / 'rank.json'}")
+    if record.accuracies:
+        _print_accuracies(found)
+    print_lines("", *_notes(found), "", f"record  {found.directory / RANK}", f"plot    {found.directory / PLOT}")
+
+
+def _print_accuracies(found: Ranking) -> None:
+    """Print accuracy after training beside the score, the cost of following it, and how well each score foretold it."""
+    record = found.record
+    first = next(score for score in found.scores if score.key == record.sort)
+    rows = {row.name: row for row in found.rows}
+    best = max(each.accuracy for each in record.accuracies)
+    columns = ["backbone", first.heading, "accuracy after training, %", "behind, points", "time"]
+    cells = [
+        [
+            each.name,
+            f"{rows[each.name].scores[first.key].value:.4f}",
+            f"{100 * each.accuracy:.2f} ± {100 * each.standard_error:.2f}",
+            "-" if each.accuracy == best else f"{100 * (best - each.accuracy):.2f}",
+            "-" if each.seconds is None else durations.in_words(each.seconds),
+        ]
+        for each in record.accuracies
+    ]
+    print_lines("")
+    print_table(columns, cells, right=columns[1:])
+    headings = {score.key: score.heading for score in found.scores} | {TOP_1: "ImageNet top-1"}
+    columns = ["score", "n", "weighted tau", "Kendall", "p", "regret@1", "regret@3"]
+    cells = [
+        [
+            headings[each.score],
+            str(each.n),
+            *("-" if value is None else f"{value:.2f}" for value in (each.weighted_tau, each.kendall)),
+            "-" if each.p is None else f"{each.p:.2g}",
+            *(f"{100 * value:.2f}" for value in (each.regret_1, each.regret_3)),
+        ]
+        for each in record.foresight
+    ]
+    if cells:
+        print_lines("")
+        print_table(columns, cells, right=columns[1:])
 
 
 def _cells(row: RankedBackbone, keys: list[str]) -> list[str]:
@@ -108,5 +153,30 @@ def _notes(found: Ranking) -> list[str]:
         for row in found.rows
         if row.dropped
     ]
+    notes += _accuracy_notes(found)
+    if record.stopped:
+        notes.append(f"Stopped early: {record.stopped}.")
     notes += [f"{failure.name} is left out: {failure.message}" for failure in record.failures]
     return [line for note in notes for line in textwrap.wrap(note, _WIDTH, subsequent_indent="  ")]
+
+
+def _accuracy_notes(found: Ranking) -> list[str]:
+    record = found.record
+    if not record.accuracies:
+        return []
+    splits = {(each.split, each.fingerprint) for each in record.accuracies}
+    names = ", ".join(sorted({split for split, _fingerprint in splits}))
+    notes = [f"Accuracy is that of the split: {names}. Its error is one standard error over the images."]
+    if len(splits) > 1:
+        notes.append("These accuracies are of different images, so their differences are not those of the backbones.")
+    if record.foresight:
+        notes.append(
+            "regret@1 and regret@3: percentage points lost by taking the score's best, or the best of its three best."
+        )
+    headings = {score.key: score.heading for score in found.scores} | {TOP_1: "ImageNet top-1"}
+    chance = [headings[each.score] for each in record.foresight if each.p is not None and each.below_chance_level]
+    if chance:
+        notes.append(f"Below chance level (p > 0.05, one in twenty random orders does as well): {', '.join(chance)}.")
+    if reasons := {each.reason for each in record.foresight if each.reason}:
+        notes.append(f"No correlation: {'; '.join(sorted(reasons))}.")
+    return notes + [f"{line}." for line in record.left_out_runs]

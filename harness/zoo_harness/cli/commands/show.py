@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from zoo.license_terms import binding_terms
 from zoo_harness.cli.options import AsJson, BackboneName, Debug, RecipeName
 from zoo_harness.cli.output import print_json, print_lines, print_table, warn_of
 
@@ -46,6 +47,11 @@ def show(
         _print(description)
 
 
+def _license(given: str | None) -> str:
+    terms = binding_terms(given)
+    return f"{given}: {terms}" if terms else given or "unknown"
+
+
 def _print(shown: dict[str, Any]) -> None:
     top1 = shown["imagenet_top1"]
     print_lines(
@@ -54,7 +60,7 @@ def _print(shown: dict[str, Any]) -> None:
         f"  weights        {shown['weights']}",
         f"                 {shown['weights_file'] or 'not on this machine yet'}",
         f"  network        {shown['network']}",
-        f"  license        {shown['license'] or 'unknown'}",
+        f"  license        {_license(shown['license'])}",
         f"  paper          {shown['paper'] or 'unknown'}",
         f"  pretrained on  {shown['pretrained_on'] or 'unknown'}",
         f"  ImageNet top-1 {f'{top1:g} %, as published' if top1 is not None else 'unknown for these weights'}",

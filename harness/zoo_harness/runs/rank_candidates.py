@@ -1,0 +1,181 @@
+"""The candidates of a ranking: registered backbones, checkpoints of runs, and controls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zoo.backbone import Backbone, FeatureLayer, Preprocessing
+from zoo.weights import RandomWeights, WeightSource
+from zoo_harness.checkpoints.load import load_folder
+from zoo_harness.data.decoding import ImageData
+from zoo_harness.data.loading import TrainingSplit
+from zoo_harness.data.transform import BatchTransform
+from zoo_harness.models.build import build_network
+from zoo_harness.models.fingerprints import digest_of_source
+from zoo_harness.models.modules import find_module
+from zoo_harness.models.preprocessing import resolve_preprocessing
+from zoo_harness.models.weight_source import find_local
+from zoo_harness.models.weights import load_weights
+from zoo_harness.ranking.readout import Readout
+from zoo_harness.records.rank import Drop, RankedBackbone, ScoreRecord
+from zoo_harness.records.run import RunRecord, WeightsRecord
+
+RAW_PIXELS, RANDOM = "raw pixels", "random"
+_DECODED_AT_ONCE = 512  # images
+
+
+@dataclass(frozen=True, eq=False)
+class OpenNetwork:
+    """A network with its weights: the layer to read, the path of its classifier, and the digest of its own code."""
+
+    network: nn.Module
+    weights: WeightsRecord
+    preprocessing: Preprocessing
+    layer: FeatureLayer
+    head: str | None
+    code: str
+
+
+@dataclass
+class Candidate:
+    """A backbone, or the checkpoint of a run, on its way through the rounds, and what was read of it so far.
+
+    Neither ``backbone`` nor ``run`` means raw pixels. ``parameters``: 0 until the network was built.
+    """
+
+    name: str
+    backbone: Backbone | None = None
+    source: WeightSource = field(default_factory=RandomWeights)
+    run: Path | None = None
+    run_record: RunRecord | None = None
+    control: bool = False
+    weights: WeightsRecord | None = None
+    preprocessing: Preprocessing | None = None
+    parameters: int = 0
+    readout: Readout | None = None  # until all scores are computed, because it may be large
+    width: int = 0
+    source_classes: int | None = None
+    computed: int = 0
+    seconds: float = 0.0
+    scores: dict[str, ScoreRecord] = field(default_factory=dict)
+    hits: Any = None
+    dropped: Drop | None = None
+
+    @property
+    def described(self) -> str:
+        """The kind and name of the network."""
+        if self.run_record is not None:
+            return f"{self.run_record.backbone.network_kind} {self.run_record.backbone.network}"
+        return f"{self.backbone.network.kind} {self.backbone.network.name}" if self.backbone else "none"
+
+    @property
+    def to_fetch(self) -> bool:
+        """Whether its weights are not on this machine."""
+        return self.backbone is not None and self.source.kind != "random" and find_local(self.backbone) is None
+
+    def open(self, seed: int) -> OpenNetwork:
+        """Build the network and load its weights; anew in each round, because those of a large field fill memory."""
+        opened = self._of_run() if self.run is not None else self._of_backbone(seed)
+        self.weights, self.preprocessing = opened.weights, opened.preprocessing
+        self.parameters = sum(parameter.numel() for parameter in opened.network.parameters())
+        return opened
+
+    def _of_backbone(self, seed: int) -> OpenNetwork:
+        assert self.backbone is not None  # noqa: S101 - raw pixels have no network
+        torch.manual_seed(seed)
+        network = build_network(self.backbone.name, self.backbone.network)
+        weights = load_weights(network, self.backbone, self.source)
+        head = self.backbone.head.parts[0].path
+        published = weights.kind != "random" and self.backbone.has_classifier
+        trained = published and not isinstance(find_module(network, head), nn.Identity)
+        architecture = self.backbone.network
+        return OpenNetwork(
+            network,
+            weights,
+            resolve_preprocessing(self.backbone, network, self.backbone.tuning("default")),
+            self.backbone.features[-1],
+            head if trained else None,
+            digest_of_source(network, architecture.name if architecture.kind == "factory" else ""),
+        )
+
+    def _of_run(self) -> OpenNetwork:
+        assert self.run is not None  # noqa: S101 - the caller has asked
+        model = load_folder(self.run)
+        record = model.record
+        weights = WeightsRecord(
+            kind="run",
+            declared=False,
+            source=self.run.name,
+            filename=None,
+            revision=None,
+            sha256=record.checkpoint_sha256,
+            bytes=None,
+            license=record.weights.license,
+        )
+        head, layer = record.settings.head.parts[0].path, record.backbone.features[-1]
+        return OpenNetwork(
+            model.network, weights, record.settings.preprocessing, layer, head, record.backbone.source_sha256 or ""
+        )
+
+    def ranked(self, tier: int | None) -> RankedBackbone:
+        """Return the record of the backbone with its scores."""
+        backbone = self.backbone
+        return RankedBackbone(
+            name=self.name,
+            title=backbone.title or backbone.name if backbone else self.name,
+            network=self.described,
+            derived_from=backbone.derived_from if backbone else None,
+            weights=self.weights,
+            license=self.weights.license if self.weights else None,
+            parameters=self.parameters,
+            imagenet_top1=backbone.imagenet_top1 if backbone and not self.control else None,
+            preprocessing=self.preprocessing,
+            layer=self._layer,
+            width=self.width,
+            source_classes=self.source_classes,
+            images=len(self.hits),
+            seconds=round(self.seconds, 3),
+            computed=self.computed,
+            scores=self.scores,
+            tier=tier,
+            dropped=self.dropped,
+            control=self.control,
+        )
+
+    @property
+    def _layer(self) -> str:
+        if self.run_record is not None:
+            return self.run_record.backbone.features[-1].path
+        return self.backbone.features[-1].path if self.backbone else RAW_PIXELS
+
+
+class LazyImages:
+    """The images of a training split from ``start`` to ``stop``, decoded in parts when they are asked for."""
+
+    def __init__(
+        self, split: TrainingSplit, start: int, stop: int, transform: BatchTransform, device: torch.device
+    ) -> None:
+        self._split, self._start, self._stop = split, start, stop
+        self._transform, self._device = transform, device
+        self._decoded: ImageData | None = None
+        self._range = range(0)
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def batch(self, start: int, stop: int) -> Tensor:
+        """Return the network input of the images from ``start`` to ``stop``, counted from the first of these."""
+        if self._decoded is None or start not in self._range or stop - 1 not in self._range:
+            most = 1 if stop - start == 1 else _DECODED_AT_ONCE  # single images are a sample
+            self._range = range(start, min(max(start + most, stop), len(self)))
+            self._decoded = self._split.decode(
+                self._start + self._range.start, self._start + self._range.stop, self._transform
+            )
+        inputs, _labels = self._decoded.batch(np.arange(start, stop) - self._range.start, self._device)
+        return inputs

@@ -1,0 +1,95 @@
+"""The options of a ranking, kept beside it as ``options.json`` so that it can be resumed from any folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zoo.errors import UsageError, ZooError
+from zoo_harness.records.option import checked, declared
+from zoo_harness.records.options import RankOptions
+from zoo_harness.records.stored_options import OPTIONS
+from zoo_harness.runs.resume import same_place
+from zoo_harness.util.atomic_files import write_text
+from zoo_harness.util.safe_files import read_regular
+
+_MOST_BYTES = 2**20
+
+
+class StoredRanking(NamedTuple):
+    """What a ranking was asked for: names on the command line, ``None`` for an object that was given in Python."""
+
+    dataset: str | None
+    backbones: tuple[str | None, ...]
+    given: RankOptions
+
+    @property
+    def in_python(self) -> bool:
+        """Whether the dataset or a backbone was given as an object, which a resumed ranking needs again."""
+        return self.dataset is None or None in self.backbones
+
+    def write(self, folder: Path) -> None:
+        """Write the options that can change the result, with paths that are valid in any working directory."""
+        known = declared(RankOptions)
+        given = {name: _absolute(value) for name, value in self.given.items() if known[name][1].stored}
+        backbones = [_absolute(Path(each)) if each and _is_folder(each) else each for each in self.backbones]
+        content = {"dataset": self.dataset and _absolute_name(self.dataset), "backbones": backbones, **given}
+        write_text(folder / OPTIONS, json.dumps(content, indent=2, default=list) + "\n")
+
+
+def read_ranking_options(folder: Path) -> StoredRanking:
+    """Read the options of the ranking in a folder; raise :class:`~zoo.errors.UsageError` if there are none."""
+    path = folder / OPTIONS
+    try:
+        content = json.loads(read_regular(path, _MOST_BYTES))
+        dataset, backbones = content.pop("dataset"), tuple(content.pop("backbones"))
+        return StoredRanking(dataset, backbones, checked(RankOptions, content))
+    except (OSError, ZooError, ValueError, TypeError, LookupError, AttributeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        message = f"--resume {folder} is not a ranking that can be resumed: {path.name}: {reason!s:.200}"
+        raise UsageError(message, code="resume-no-options", path=folder) from error
+
+
+def resumed_ranking(
+    folder: Path, dataset: object, backbones: Sequence[object], given: Mapping[str, Any]
+) -> StoredRanking:
+    """Return the stored request of a ranking; raise :class:`~zoo.errors.UsageError` if other options are given."""
+    stored, known = read_ranking_options(folder), declared(RankOptions)
+    kept = {name: _absolute(value) for name, value in stored.given.items()}
+    differing = [name for name, value in given.items() if known[name][1].stored and _absolute(value) != kept.get(name)]
+    if (
+        isinstance(dataset, str)
+        and stored.dataset is not None
+        and not same_place(_absolute_name(dataset), stored.dataset)
+    ):
+        differing.append("dataset")
+    if differing:
+        names = ", ".join(known[name][1].spelling(name) if name in known else f"--{name}" for name in differing)
+        message = f"--resume {folder} continues with its own options; leave out {names}, or start a new ranking"
+        raise UsageError(message, code="resume-other-run", differing=tuple(differing))
+    if stored.in_python and not backbones and not isinstance(dataset, str):
+        message = f"--resume {folder}: the ranking began in Python with objects; pass the same dataset and backbones"
+        raise UsageError(message, code="resume-needs-backbone", path=folder)
+    return stored
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.expanduser().absolute())
+    return [_absolute(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _absolute_name(dataset: str) -> str:
+    """Return ``name:PATH`` with an absolute path; other names as they are."""
+    name, _colon, argument = dataset.partition(":")
+    return (
+        f"{name}:{Path(argument).expanduser().absolute()}"
+        if argument and Path(argument).expanduser().exists()
+        else dataset
+    )
+
+
+def _is_folder(text: str) -> bool:
+    return Path(text).expanduser().is_dir()

@@ -13,6 +13,7 @@ saved. A field is the features of several layers of EfficientNet-Lite0, 1 and 2,
 from __future__ import annotations
 
 import argparse
+import functools
 import gzip
 import resource
 import tempfile
@@ -25,8 +26,8 @@ import torch
 
 import zoo
 from zoo_harness.compute.allocator import keep_freed_memory
-from zoo_harness.ranking.halving import rounds_of, worse_for_certain
 from zoo_harness.ranking.h_score import shrunk_h_score
+from zoo_harness.ranking.halving import rounds_of, worse_for_certain
 from zoo_harness.ranking.log_me import log_me
 from zoo_harness.ranking.moments import Array, Moments
 from zoo_harness.ranking.neighbour_votes import nearest_labels, si
@@ -37,6 +38,7 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
 def main() -> None:
+    """Run the parts that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts: dict[str, Callable[[], None]] = {"scores": scores, "peers": peers, "share": share, "halving": halving}
     parser.add_argument("--part", nargs="+", choices=list(parts), default=list(parts))
@@ -54,7 +56,7 @@ def scores() -> None:
         evidence = _evidence(count, width, classes, sources)
         before, total = _peak_mib(), 0.0
         for definition in (each for each in RANK_SCORES if each.default):
-            seconds = _seconds(lambda definition=definition: definition.compute(evidence))  # type: ignore[misc]
+            seconds = _seconds(functools.partial(definition.compute, evidence))
             total += seconds
             print(f"| {count:,} x {width:,} | {definition.heading} | {seconds:.2f} |")
         print(f"| {count:,} x {width:,} | **all**, {_peak_mib() - before:,.0f} MiB more at the peak | {total:.2f} |")
@@ -130,9 +132,8 @@ def halving() -> None:
         print(
             f"| {name} | {len(features)} | {len(labels):,} | {'yes' if kept[-1] else 'NO'} | {100 * saved[-1]:.0f} % |"
         )
-    print(
-        f"\nkept in {sum(kept)} of {len(kept)} fields; {100 * float(np.mean(saved)):.0f} % of the passes saved on average"
-    )
+    mean = 100 * float(np.mean(saved))
+    print(f"\nkept in {sum(kept)} of {len(kept)} fields; {mean:.0f} % of the passes saved on average")
 
 
 def _fields() -> Iterator[tuple[str, dict[str, Array], Array]]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from zoo.backbone import Preprocessing
+from zoo_harness.records.normalization import NormalizationSource
 from zoo_harness.records.run import Count, Record, WeightsRecord
 
 RANK = "rank.json"
@@ -85,6 +86,7 @@ class RankRecord(Record):
     per_class: tuple[Count, ...]
     subset: str
     fingerprint: str
+    normalization: NormalizationSource = "weights"
     seed: int
     sort: str
     rounds: tuple[Count, ...]

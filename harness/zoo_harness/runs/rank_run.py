@@ -23,7 +23,7 @@ from zoo_harness.data.loading import TrainingSplit, load_training_split
 from zoo_harness.data.subset import smallest_class
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.models.build import build_network
-from zoo_harness.models.preprocessing import resolve_preprocessing
+from zoo_harness.models.preprocessing import normalised_by, resolve_preprocessing
 from zoo_harness.models.weight_source import find_local
 from zoo_harness.models.weights import load_weights
 from zoo_harness.ranking.halving import rounds_of, worse_for_certain
@@ -131,7 +131,12 @@ class _Competition:
     def __init__(self, request: RankRequest, compute: ComputeContext, progress: Reporter) -> None:
         self.request, self.compute, self.progress = request, compute, progress
         self.split: TrainingSplit = load_training_split(
-            request.dataset, request.argument, request.data_dir, request.subset, request.reading
+            request.dataset,
+            request.argument,
+            request.data_dir,
+            request.subset,
+            request.reading,
+            count_values=request.normalization.source == "dataset",
         )
         report_reading(self.split.reading, self.split.warnings, progress)
         self._check_classes()
@@ -190,6 +195,7 @@ class _Competition:
             per_class=split.record.per_class,
             subset=self.request.subset.in_words(("training split", smallest_class(split.record))),
             fingerprint=split.record.fingerprint,
+            normalization=self.request.normalization.source,
             seed=options["seed"],
             sort=sort,
             rounds=self.rounds,
@@ -280,7 +286,8 @@ class _Competition:
         torch.manual_seed(self.compute.seed)
         network = build_network(backbone.name, backbone.network)
         candidate.weights = load_weights(network, backbone, candidate.source)
-        candidate.preprocessing = resolve_preprocessing(backbone, network, backbone.tuning("default"))
+        own = resolve_preprocessing(backbone, network, backbone.tuning("default"))
+        candidate.preprocessing = normalised_by(own, self.request.normalization, self.split.small.counts)
         candidate.parameters = sum(parameter.numel() for parameter in network.parameters())
         self.progress.stage(f"{candidate.name}: loading images", 0)
         data = self.split.decode(seen, images, BatchTransform(candidate.preprocessing))

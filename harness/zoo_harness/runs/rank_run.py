@@ -34,6 +34,7 @@ from zoo_harness.ranking.scores import Evidence, RankDefinition
 from zoo_harness.records import option_checks
 from zoo_harness.records.rank import RANK, Drop, Failure, RankedBackbone, RankRecord, ScoreRecord
 from zoo_harness.records.run import WeightsRecord
+from zoo_harness.reports.wording import NORMALIZATIONS
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
 from zoo_harness.runs.plan import compute_context
@@ -139,6 +140,8 @@ class _Competition:
             count_values=request.normalization.source == "dataset",
         )
         report_reading(self.split.reading, self.split.warnings, progress)
+        if request.normalization.source != "weights":
+            progress.log(f"mean and standard deviation of the images: {NORMALIZATIONS[request.normalization.source]}")
         self._check_classes()
         self.failures: list[Failure] = []
         self.candidates = [

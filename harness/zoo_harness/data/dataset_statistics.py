@@ -178,7 +178,7 @@ def _measure_images(
 
     if isinstance(split.images, np.ndarray):
         images = checked_array(split.images, name)
-        found = map(measure, range(len(images)), images)
+        found: Iterator[PixelCounts] = map(measure, range(len(images)), images)
     else:
         found = read_pixels(split.images, measure, unreadable)
     for counts in found:

@@ -19,7 +19,7 @@ _WIDTH = 80
 
 
 def _stats(dataset: DatasetName = None, *, given: Given, quiet: Quiet = False, as_json: AsJson = False) -> None:
-    """Measure the images of a dataset: mean and standard deviation, sizes, classes, equal images and brightness."""
+    """Measure a dataset: mean, std, sizes, classes, equal images, brightness."""
     from zoo.errors import UsageError
     from zoo_harness.api import dataset_stats
 

@@ -15,7 +15,7 @@ from zoo._lazy import lazy_imports
 from zoo.backbone import Backbone
 from zoo.dataset import Dataset
 from zoo.errors import UsageError
-from zoo_harness.records.option import checked
+from zoo_harness.records.option import checked, with_defaults
 from zoo_harness.records.options import (
     EvalOptions,
     LayersOptions,
@@ -23,6 +23,7 @@ from zoo_harness.records.options import (
     RankOptions,
     RescoreOptions,
     SeparationOptions,
+    StatsOptions,
     TrainOptions,
 )
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from zoo_harness.checkpoints.loaded_model import LoadedModel as LoadedModel
     from zoo_harness.data.in_memory import in_memory as in_memory
     from zoo_harness.hub.publish import Publication as Publication
+    from zoo_harness.records.statistics import DatasetStatistics as DatasetStatistics
     from zoo_harness.runs.layer_run import LayerScoring as LayerScoring
     from zoo_harness.runs.rank_run import Ranking as Ranking
     from zoo_harness.runs.reporter import Reporter as Reporter
@@ -95,6 +97,33 @@ def train(
     """
     given = checked(TrainOptions, options)
     return _fine_tune(True, backbone, dataset, progress, given)  # type: ignore[arg-type]
+
+
+def dataset_stats(
+    dataset: str | Dataset, *, progress: bool | Reporter = False, **options: Unpack[StatsOptions]
+) -> DatasetStatistics:
+    """Measure a dataset, split by split: mean and standard deviation, sizes, classes, equal images and brightness.
+
+    Every image is read at its own size. ``options`` are those of ``zoo stats``; with ``per_class``, ``limit`` and
+    ``seed`` the images are those of a run with the same options. Raises a :class:`~zoo.ZooError` for unreadable data.
+
+    >>> import zoo
+    >>> zoo.dataset_stats("digits").splits["train"].size
+    (8, 8)
+    """
+    from zoo_harness.runs.request import choose_data
+
+    given = with_defaults(StatsOptions, checked(StatsOptions, options))
+    request = choose_data(dataset, {**given, "val_fraction": None})
+
+    from zoo_harness.data.dataset_statistics import measure_dataset  # and with it torch, which takes seconds
+
+    with _reporter(progress) as reporter:
+        where = request.dataset, request.argument, request.data_dir, request.subset
+        record, warnings_found = measure_dataset(*where, request.reading, reporter)
+        for line in warnings_found:
+            reporter.warn(line)
+    return record
 
 
 def layers(

@@ -19,6 +19,7 @@ from torchvision.transforms._presets import ImageClassification
 
 from zoo import (
     Backbone,
+    DataError,
     DeclarationError,
     FactoryArchitecture,
     Preprocessing,
@@ -26,9 +27,11 @@ from zoo import (
     TimmWeights,
     TorchvisionWeights,
 )
+from zoo_harness.data.pixel_statistics import PixelCounts
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.models.build import build_network
-from zoo_harness.models.preprocessing import resolve_preprocessing
+from zoo_harness.models.preprocessing import normalised_by, resolve_preprocessing
+from zoo_harness.records.normalization import OF_WEIGHTS, Normalization
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -219,3 +222,24 @@ def test_the_record_decides_and_must_have_it_if_the_weights_do_not(tiny_resnet: 
     with pytest.raises(DeclarationError) as caught:
         resolve_preprocessing(replace(tiny_resnet, weights=RandomWeights(), architecture=elsewhere), network, default)
     assert caught.value.code == "preprocessing-missing"
+
+
+def test_mean_and_standard_deviation_alone_are_replaced() -> None:
+    own = Preprocessing((32, 48), interpolation="bilinear", crop_fraction=0.9)
+    assert normalised_by(own, OF_WEIGHTS, None) is own
+    given = Normalization("given", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert normalised_by(own, given, None) == replace(own, mean=given.mean, std=given.std)
+    counts = PixelCounts.of_image(PHOTOS["cat"])
+    found = normalised_by(own, Normalization("dataset"), counts)
+    assert found == replace(own, mean=counts.mean, std=counts.std)
+    normalised = BatchTransform(found).normalise(torch.from_numpy(PHOTOS["cat"]).permute(2, 0, 1)[None])
+    assert normalised.mean((0, 2, 3)).tolist() == pytest.approx([0, 0, 0], abs=1e-5)
+    assert normalised.std((0, 2, 3), correction=0).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+
+
+def test_a_channel_without_variation_cannot_be_normalised() -> None:
+    photo = PHOTOS["cat"].copy()
+    photo[..., 1] = 7
+    with pytest.raises(DataError) as caught:
+        normalised_by(Preprocessing((32, 32)), Normalization("dataset"), PixelCounts.of_image(photo))
+    assert (caught.value.code, caught.value.facts) == ("constant-channel", {"channel": "green"})

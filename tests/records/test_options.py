@@ -17,6 +17,7 @@ from zoo_harness.records.options import (
     PublishOptions,
     RescoreOptions,
     SeparationOptions,
+    StatsOptions,
     TrainingOptions,
     TrainOptions,
 )
@@ -27,6 +28,7 @@ COMMANDS = {
     "train": (TrainOptions, zoo.train),
     "layers": (LayersOptions, zoo.layers),
     "si": (SeparationOptions, zoo.score_features),
+    "stats": (StatsOptions, zoo.dataset_stats),
     "publish": (PublishOptions, zoo.publish),
 }
 

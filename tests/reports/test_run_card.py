@@ -587,6 +587,13 @@ def test_a_setting_that_no_table_states_is_compared_with_the_recipes(training: d
     assert f"- {told}\n" in render_card(changed(FINISHED, settings={"training": Training(**training)}))
 
 
+def test_another_mean_and_standard_deviation_are_named_with_their_source() -> None:
+    assert "mean and standard deviation" not in render_card(FINISHED)
+    card = render_card(changed(FINISHED, settings={"normalization": "dataset"}))
+    assert "| source of mean and standard deviation | those of the training images |" in card
+    assert "mean and std those of the training images instead of those of the weights" in card
+
+
 def test_a_change_of_the_reports_recipe_is_listed_and_its_own_settings_are_not() -> None:
     assert "instead of" not in render_card(FROM_SCRATCH).partition("## Comparison")[2]
     assert SCRATCH.training is not None

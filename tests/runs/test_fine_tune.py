@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 import zoo
-from zoo import Backbone, DataError, Dataset, UnknownNameError, UsageError
+from zoo import Backbone, DataError, Dataset, DatasetRequest, Preprocessing, UnknownNameError, UsageError
+from zoo_harness.runs.request import choose_data
+from zoo_harness.util.progress import Silence
 
 # SHA-256 of model.safetensors, written by 76d383e, before the harness was moved into folders.
 DIGESTS = {
@@ -192,3 +195,84 @@ def test_a_diverged_training_is_warned_of_and_recorded(
     assert told in caplog.messages
     assert told.startswith("the training diverged: ")
     assert f"**Do not use this checkpoint without a check:** {told.partition(';')[0]}" in run.card
+
+
+@pytest.fixture(scope="module")
+def tinted() -> Dataset:
+    """Scans in colour, brighter in the test split."""
+    found = load_digits()
+    images = (found.images[:120, ..., None] * (15, 8, 4)).astype(np.uint8)
+    images[80:] += 100 - images[80:] // 2
+    return zoo.in_memory(images[:80], found.target[:80], test=(images[80:], found.target[80:120]), name="tinted")
+
+
+@pytest.fixture(scope="module")
+def normalised(backbone: Backbone, tinted: Dataset, tmp_path_factory: pytest.TempPathFactory) -> zoo.Run:
+    """A run that normalises by its training images; look only."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    options: dict[str, Any] = {"epochs": 1, "batch_size": 16, "layer_curve": False}
+    return zoo.evaluate(backbone, tinted, normalization="dataset", out=out, **options)
+
+
+def training_values(dataset: Dataset) -> np.ndarray:
+    loaded = dataset.loader(DatasetRequest())  # type: ignore[operator]
+    return np.asarray(loaded.splits["train"].images).reshape(-1, 3) / 255
+
+
+def test_a_run_normalises_by_its_training_images(normalised: zoo.Run, tinted: Dataset) -> None:
+    settings, values = normalised.record.settings, training_values(tinted)
+    mean, std = settings.preprocessing.mean, settings.preprocessing.std
+    assert settings.normalization == "dataset"
+    assert mean == pytest.approx(values.mean(0))
+    assert std == pytest.approx(values.std(0))
+    measured = zoo.dataset_stats(tinted).splits["train"]
+    assert (mean, std) == (measured.mean, measured.std)
+    configuration = json.loads((normalised.directory / "config.json").read_text())["pretrained_cfg"]
+    assert (tuple(configuration["mean"]), tuple(configuration["std"])) == (mean, std)
+    assert "| source of mean and standard deviation | those of the training images |" in (normalised.card or "")
+    pixels = np.full((64, 64, 3), 51, np.uint8)
+    levels = normalised.load().preprocess(pixels)[0, :, 0, 0]
+    assert levels.tolist() == pytest.approx(((0.2 - np.array(mean)) / np.array(std)).tolist(), rel=1e-5)
+
+
+def test_images_that_are_held_out_do_not_count(tinted: Dataset) -> None:
+    values = {"data_dir": None, "per_class": None, "limit": None, "val_fraction": 0.5, "seed": 0}
+    request = choose_data(tinted, {**values, "normalization": "dataset"})
+    data = request.load(Preprocessing((16, 16)), Silence(), with_test=True)
+    kept, held_out = (each.images.reshape(-1, 3) / 255 for each in (data.train, data.evaluation))
+    assert data.preprocessing.mean == pytest.approx(kept.mean(0))
+    assert data.preprocessing.mean != pytest.approx(held_out.mean(0))
+    assert data.test is not None
+    transforms = {each.transform for each in (data.train, data.evaluation, data.test)}
+    assert [each.preprocessing for each in transforms] == [data.preprocessing]
+
+
+def test_a_checkpoint_is_scored_with_its_own_mean_and_standard_deviation(normalised: zoo.Run, tinted: Dataset) -> None:
+    test = tinted.loader(DatasetRequest()).splits["test"]  # type: ignore[operator]
+    dark = zoo.in_memory(np.asarray(test.images) // 4, test.labels, test=(test.images, test.labels), name="dark")
+    again = zoo.rescore(normalised, dark)  # other training images, the same test images
+    assert again.same_data == {"evaluation": True}
+    assert again.reproduced
+
+
+def test_layers_of_a_run_have_its_normalisation_and_backbones_that_of_the_options(
+    normalised: zoo.Run, backbone: Backbone, tinted: Dataset, tmp_path: Path
+) -> None:
+    given = {"mean": (0.1, 0.2, 0.3), "std": "0.4,0.5,0.6"}
+    found = zoo.layers([backbone, normalised], tinted, pool=True, weights="random", out=tmp_path / "out", **given)  # type: ignore[arg-type]
+    one, other = (curve.to_dict() for curve in found.curves)
+    assert (one["normalization"], one["preprocessing"]["std"]) == ("given", (0.4, 0.5, 0.6))
+    assert other["normalization"] == "weights"
+    assert other["preprocessing"] == vars(normalised.record.settings.preprocessing)
+    with pytest.raises(UsageError) as caught:
+        zoo.layers(normalised, tinted, normalization="dataset")
+    assert (caught.value.code, caught.value.facts["option"]) == ("option-unused", "normalization")
+
+
+def test_weights_of_a_run_with_another_normalisation_are_warned_of(
+    normalised: zoo.Run, backbone: Backbone, tinted: Dataset, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"epochs": 0, "limit": 10, "layer_curve": False, "weights": normalised.directory}
+    zoo.evaluate(backbone, tinted, out=tmp_path / "run", **options)
+    mean = ",".join(map(str, normalised.record.settings.preprocessing.mean))
+    assert f"--mean {mean}" in "".join(caplog.messages)

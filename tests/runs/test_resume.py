@@ -393,3 +393,17 @@ def test_a_mutated_run_is_refused_or_resumed_as_before(
     history = run if isinstance(run, ZooError) else attempted(lambda: run.history)
     assert history.code != "failed" if isinstance(history, ZooError) else len(history) <= 2
     assert {path.name for path in folder.parent.iterdir()} == outside
+
+
+def test_mean_and_standard_deviation_are_kept(backbone: Backbone, digits: Dataset, tmp_path: Path) -> None:
+    run, given = tmp_path / "run", {"mean": (0.25, 0.5, 0.5), "std": "0.50,.5,0.5", "limit": 10}
+    with pytest.raises(KeyboardInterrupt):
+        zoo.evaluate(backbone, digits, epochs=2, out=run, progress=InterruptingReporter(epoch=1), **given)
+    for other in ({**given, "std": "0.5,0.5,0.6"}, {"normalization": "dataset"}):
+        with pytest.raises(UsageError) as caught:
+            zoo.evaluate(backbone, digits, resume=run, **other)
+        assert caught.value.code == "resume-other-options"
+    resumed = zoo.evaluate(backbone, digits, resume=run, **given)
+    settings = resumed.record.settings
+    assert (resumed.status, settings.normalization) == ("finished", "given")
+    assert (settings.preprocessing.mean, settings.preprocessing.std) == ((0.25, 0.5, 0.5), (0.5, 0.5, 0.5))

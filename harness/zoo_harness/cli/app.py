@@ -19,6 +19,7 @@ from zoo_harness.cli.commands import (
     rank as ranking,
     show as showing,
     si as separating,
+    stats as statistics,
     train as training,
 )
 
@@ -39,6 +40,7 @@ app.command("list")(listing.list_backbones)
 app.command("show")(showing.show)
 app.command("plugins")(listing.list_plugins)
 app.command("datasets")(listing.list_datasets)
+app.command("stats")(statistics.stats_command)
 app.command("rank")(ranking.rank_command)
 app.command("eval")(evaluation.evaluate_command)
 app.command("train")(training.train_command)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,8 +21,11 @@ from torch import Tensor
 
 from zoo.dataset import ImageFiles, ImageSplit
 from zoo.errors import DataError, ZooError
+from zoo_harness.data.pixel_statistics import PixelCounts
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.records.run import SplitRecord
+
+Result = TypeVar("Result")
 
 _IN_MEMORY = 2**30  # bytes; more decoded images are stored in a memory-mapped file
 
@@ -32,7 +35,8 @@ class ImageData:
     """One decoded split: uint8 images ``(N, H, W)`` or ``(N, H, W, 3)`` and int64 labels ``(N,)``.
 
     ``sized``: whether the images already have the network's input size. ``indices`` (N,): their places in the split
-    that they were chosen from. ``digests`` (N,): those of the decoded images, before they were resized.
+    that they were chosen from. ``digests`` (N,): those of the decoded images, before they were resized. ``counts``:
+    the values of their pixels, before they were resized; ``None`` if they were not counted.
     """
 
     images: NDArray[np.uint8]
@@ -41,6 +45,7 @@ class ImageData:
     transform: BatchTransform
     indices: NDArray[np.int64]
     digests: NDArray[np.uint64]
+    counts: PixelCounts | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -112,30 +117,28 @@ def decode_split(
     name: str,
     transform: BatchTransform,
     unreadable: dict[int, DataError] | None = None,
+    *,
+    count_values: bool = False,
 ) -> tuple[ImageData, SplitRecord]:
     """Decode the images of a split at these indices; return them with their record.
 
     ``unreadable`` collects the error of each image that cannot be read, by its position; without it, the first error is
-    raised.
+    raised. ``count_values``: count the values of the pixels in the same pass.
     """
     selected = select_images(split, indices)
     labels = np.asarray(selected.labels, dtype=np.int64)
     digest = hashlib.sha256(labels.tobytes())
+    counts = PixelCounts() if count_values else None
     if isinstance(selected.images, np.ndarray):
-        images, sized = selected.images, False
-        if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
-            raise DataError(
-                f"images of split {name!r} are wrong: {images.dtype} {images.shape}; "
-                "expected uint8 (N, H, W) or (N, H, W, 3)",
-                code="image-array",
-                split=name,
-            )
+        images, sized = checked_array(selected.images, name), False
         digest.update(f"{images.shape}".encode())
         digest.update(np.ascontiguousarray(images).data)
         digests = np.fromiter(map(image_digest, images), np.uint64, len(images))
+        if counts is not None:
+            counts += PixelCounts.of_array(images)
     else:
         digests = np.empty(len(labels), np.uint64)
-        images, sized = _decode_files(selected.images, transform, digest, digests, unreadable), True
+        images, sized = _decode_files(selected.images, transform, digest, digests, unreadable, counts), True
     record = SplitRecord(
         split=name,
         images=len(labels),
@@ -144,7 +147,19 @@ def decode_split(
         resized=sized,
         fingerprint=digest.hexdigest(),
     )
-    return ImageData(images, torch.from_numpy(labels), sized, transform, indices, digests), record
+    return ImageData(images, torch.from_numpy(labels), sized, transform, indices, digests, counts), record
+
+
+def checked_array(images: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    """Return the images of a split if they are uint8 of a valid shape; raise :class:`~zoo.errors.DataError` if not."""
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
+        raise DataError(
+            f"images of split {name!r} are wrong: {images.dtype} {images.shape}; "
+            "expected uint8 (N, H, W) or (N, H, W, 3)",
+            code="image-array",
+            split=name,
+        )
+    return images
 
 
 def image_digest(pixels: NDArray[np.uint8]) -> int:
@@ -169,21 +184,12 @@ def _decode_files(
     digest: Any,
     digests: NDArray[np.uint64],
     unreadable: dict[int, DataError] | None,
+    counts: PixelCounts | None,
 ) -> NDArray[np.uint8]:
     images = _allocate((len(files), *transform.preprocessing.input_size, 3))
     paths = getattr(files, "paths", None)
 
-    def decode(index: int) -> NDArray[np.uint8]:
-        try:
-            return decode_one(index)
-        except DataError as error:
-            if unreadable is None:
-                raise
-            unreadable[index] = error
-            return np.empty((0, 0, 3), np.uint8)
-
-    def decode_one(index: int) -> NDArray[np.uint8]:
-        pixels = np.array(files[index].convert("RGB"))
+    def keep(index: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         digests[index] = image_digest(pixels)  # at once, while the processor's cache has them
         planes = transform.resize_and_crop(
             torch.from_numpy(pixels)[None], str(paths[index]) if paths else f"image {index}"
@@ -191,17 +197,41 @@ def _decode_files(
         images[index] = planes[0].permute(1, 2, 0).numpy()
         return pixels
 
-    concurrent = getattr(files, "concurrent", False)
-    for pixels in _in_threads(decode, len(files)) if concurrent else map(decode, range(len(files))):
+    for pixels in read_pixels(files, keep, unreadable):
         digest.update(f"{pixels.shape}".encode())
         digest.update(pixels.data)
+        if counts is not None:
+            counts += PixelCounts.of_image(pixels)
     return images
 
 
-def _in_threads(decode: Callable[[int], NDArray[np.uint8]], images: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield the decoded images in order, a few of them ahead; Pillow lets other threads run meanwhile."""
+def read_pixels(
+    files: ImageFiles, use: Callable[[int, NDArray[np.uint8]], Result], unreadable: dict[int, DataError] | None
+) -> Iterator[Result]:
+    """Decode images to uint8 ``(H, W, 3)``, and yield in order what ``use`` returns for each index and image.
+
+    Several threads call ``use`` if the images allow it. ``unreadable`` collects the error of each image that cannot be
+    read, for which nothing is yielded; without it, the first error is raised.
+    """
+
+    def read(index: int) -> list[Result]:
+        try:
+            return [use(index, np.array(files[index].convert("RGB")))]
+        except DataError as error:
+            if unreadable is None:
+                raise
+            unreadable[index] = error
+            return []
+
+    concurrent = getattr(files, "concurrent", False)
+    for results in _in_threads(read, len(files)) if concurrent else map(read, range(len(files))):
+        yield from results
+
+
+def _in_threads(decode: Callable[[int], Result], images: int) -> Iterator[Result]:
+    """Yield the results for all images in order, a few of them ahead; Pillow lets other threads run meanwhile."""
     threads = os.cpu_count() or 1
-    coming: deque[Future[NDArray[np.uint8]]] = deque()
+    coming: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as executor:
         try:
             for index in range(images):

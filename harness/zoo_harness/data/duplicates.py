@@ -11,14 +11,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, combinations
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoo.dataset import ImageSplit
 from zoo.text import one_line
-from zoo_harness.data.decoding import ImageData
 from zoo_harness.records.run import DuplicatesRecord
+
+
+class DigestedImages(Protocol):
+    """The images of a split: their digests (N,), their labels (N,), and their places (N,) in the split."""
+
+    @property
+    def digests(self) -> NDArray[np.uint64]:
+        """The digest of each image."""
+
+    @property
+    def labels(self) -> Any:
+        """The label of each image: an array, or a tensor on the CPU."""
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """The place of each image in the split that it was chosen from."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +82,7 @@ class Duplicates:
 
 
 def find_duplicates(
-    decoded: Mapping[str, ImageData], origins: Mapping[str, Origin], classes: Sequence[str]
+    decoded: Mapping[str, DigestedImages], origins: Mapping[str, Origin], classes: Sequence[str]
 ) -> Duplicates:
     """Compare each split with the earlier ones and with itself.
 
@@ -87,9 +103,9 @@ def find_duplicates(
 class _Images:
     """The digests (N,) and labels (N,) of a split, and the names of its images."""
 
-    def __init__(self, split: str, data: ImageData, names: ImageNames, classes: Sequence[str]) -> None:
+    def __init__(self, split: str, data: DigestedImages, names: ImageNames, classes: Sequence[str]) -> None:
         self.split = split
-        self.digests, self.labels = data.digests, data.labels.numpy()
+        self.digests, self.labels = data.digests, np.asarray(data.labels)
         self._indices, self._names, self._classes = data.indices, names, classes
 
     def name(self, index: int) -> str:

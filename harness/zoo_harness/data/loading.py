@@ -59,6 +59,18 @@ class RunData:
     test: ImageData | None = None
     shared: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing of all splits."""
+        return self.train.transform.preprocessing
+
+    def normalised_by(self, preprocessing: Preprocessing) -> RunData:
+        """Return the same decoded images with a preprocessing that differs in mean and standard deviation alone."""
+        transform = BatchTransform(preprocessing)
+        train, evaluation = (replace(each, transform=transform) for each in (self.train, self.evaluation))
+        test = None if self.test is None else replace(self.test, transform=transform)
+        return replace(self, train=train, evaluation=evaluation, test=test)
+
 
 def load_data(
     dataset: Dataset,
@@ -72,6 +84,7 @@ def load_data(
     train_only: bool = False,
     options: ReadOptions = AS_FOUND,
     value_range: ValueRange | None = None,
+    count_values: bool = False,
 ) -> RunData:
     """Load a data set, check it, take the subset and decode it.
 
@@ -79,13 +92,14 @@ def load_data(
     as many as its smallest class. ``with_test``: if the evaluation split is held out of the training split, load the
     data set's own evaluation split as ``test``. ``train_only``: if the evaluation split is missing, the training split
     stands in its place. ``options``: how the loader reads. ``value_range`` scales images of
-    more than 8 bits; by default it is chosen by the images of the training split.
+    more than 8 bits; by default it is chosen by the images of the training split. ``count_values``: count the values
+    of the training images' pixels.
 
     Raises :class:`~zoo.errors.DataError` for labels outside the classes, an empty class or an unreadable image, and
     :class:`~zoo.errors.UsageError` for a subset that the data set cannot provide.
     """
     reader = ImageReader(value_range)
-    loaded = _load(dataset, DatasetRequest(argument, data_dir, options, reader))
+    loaded = load_checked(dataset, DatasetRequest(argument, data_dir, options, reader))
     name = f"{dataset.name}:{argument}" if argument else dataset.name
     train, evaluation, evaluation_name, origins = _choose_splits(dataset, name, loaded, subset, train_only=train_only)
     skipped = 0
@@ -95,7 +109,14 @@ def load_data(
         nonlocal skipped, flat
         indices = subset_indices(split, loaded.classes, subset, must_have)
         data, record, unreadable = decode_readable(
-            split, indices, loaded.classes, called, transform, reader, skip=options.skip_unreadable
+            split,
+            indices,
+            loaded.classes,
+            called,
+            transform,
+            reader,
+            skip=options.skip_unreadable,
+            count_values=count_values and called == "train",
         )
         skipped += unreadable
         flat += contrast_warning(called, data.images)
@@ -131,7 +152,7 @@ def load_data(
     counts = {**loaded.skipped, UNREADABLE: loaded.skipped.get(UNREADABLE, 0) + skipped}
     record = DatasetRecord(
         name=dataset.name,
-        title=_title(dataset, argument),
+        title=title_of(dataset, argument),
         argument=argument,
         hub_id=dataset.hub_id,
         source=loaded.source,
@@ -154,14 +175,15 @@ def load_data(
     return RunData(train_data, evaluation_data, record, warnings, test, duplicates.shared)
 
 
-def _title(dataset: Dataset, argument: str | None) -> str:
+def title_of(dataset: Dataset, argument: str | None) -> str:
     """Return the title for a card, with the name of a folder but not its path: cards are published."""
     if argument is None:
         return dataset.title
     return f"{dataset.title} {Path(argument).expanduser().resolve().name if dataset.argument == 'PATH' else argument}"
 
 
-def _load(dataset: Dataset, request: DatasetRequest) -> LoadedDataset:
+def load_checked(dataset: Dataset, request: DatasetRequest) -> LoadedDataset:
+    """Call the loader of a data set, and check its classes, splits and labels."""
     check_columns(dataset, request.options)
     loader = dataset.loader
     if isinstance(loader, str):
@@ -275,24 +297,38 @@ class TrainingSplit:
 
 
 def load_training_split(
-    dataset: Dataset, argument: str | None, data_dir: Path | None, subset: Subset, options: ReadOptions = AS_FOUND
+    dataset: Dataset,
+    argument: str | None,
+    data_dir: Path | None,
+    subset: Subset,
+    options: ReadOptions = AS_FOUND,
+    *,
+    count_values: bool = False,
 ) -> TrainingSplit:
     """Load the training split of a data set; it need not have another one.
 
     All images are decoded once at a small size, which finds the unreadable ones and chooses the range of values.
+    ``count_values``: count the values of their pixels too.
     """
     reader = ImageReader(None)
-    loaded = _load(dataset, DatasetRequest(argument, data_dir, options, reader))
+    loaded = load_checked(dataset, DatasetRequest(argument, data_dir, options, reader))
     split = loaded.splits["train"]
     order = balanced_order(split, loaded.classes, subset)
     transform = BatchTransform(Preprocessing(input_size=(SMALL_SIDE, SMALL_SIDE), crop_mode="squash"))
     small, record, skipped = decode_readable(
-        split, order, loaded.classes, "train", transform, reader, skip=options.skip_unreadable
+        split,
+        order,
+        loaded.classes,
+        "train",
+        transform,
+        reader,
+        skip=options.skip_unreadable,
+        count_values=count_values,
     )
     flat = contrast_warning("train", small.images)
     return TrainingSplit(
         name=f"{dataset.name}:{argument}" if argument else dataset.name,
-        title=_title(dataset, argument),
+        title=title_of(dataset, argument),
         classes=loaded.classes,
         small=small,
         record=record,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,21 +32,42 @@ def decode_readable(
     reader: ImageReader,
     *,
     skip: bool,
+    count_values: bool = False,
 ) -> tuple[ImageData, SplitRecord, int]:
     """Decode the images of a split at these indices; return them, their record and the number of skipped images.
 
-    Images of more than 8 bits are decoded twice if ``reader`` has to choose their range first.
+    Images of more than 8 bits are decoded twice if ``reader`` has to choose their range first. ``count_values``: count
+    the values of the pixels too.
 
     With ``skip`` the result equals that of a data set without the unreadable images. Raises
     :class:`~zoo.errors.DataError` that lists them otherwise, and if a class has no other image.
     """
     unreadable: dict[int, DataError] = {}
-    data, record = decode_split(split, indices, classes, name, transform, unreadable)
+    decode = partial(decode_split, split, classes=classes, name=name, transform=transform, count_values=count_values)
+    data, record = decode(indices, unreadable=unreadable)
     if reader.settle():
-        data, record = decode_split(split, indices, classes, name, transform, unreadable)
+        data, record = decode(indices, unreadable=unreadable)
     if not unreadable:
         return data, record, 0
-    if not skip:
+    kept = readable_indices(unreadable, split, indices, classes, name, skip=skip)
+    data, record = decode(kept)  # again: the digest begins with the labels
+    return data, record, len(unreadable)
+
+
+def readable_indices(
+    unreadable: Mapping[int, DataError],
+    split: ImageSplit,
+    indices: NDArray[np.int64],
+    classes: tuple[str, ...],
+    name: str,
+    *,
+    skip: bool,
+) -> NDArray[np.int64]:
+    """Return the indices without those at the positions of unreadable images.
+
+    Raises the errors that :func:`decode_readable` raises.
+    """
+    if unreadable and not skip:
         raise _listed(unreadable, len(indices))
     kept = np.delete(indices, sorted(unreadable))
     labels = np.asarray(split.labels)
@@ -58,8 +80,7 @@ def decode_readable(
             name=classes[lost[0]],
             split=name,
         )
-    data, record = decode_split(split, kept, classes, name, transform)  # again: the digest begins with the labels
-    return data, record, len(unreadable)
+    return kept
 
 
 def _listed(unreadable: Mapping[int, DataError], images: int) -> DataError:

@@ -13,9 +13,15 @@ from typing import Any
 from zoo.text import one_line
 from zoo_harness.hub.names import parse_reference
 from zoo_harness.records.file_names import CARD, CHECKPOINT
-from zoo_harness.records.run import RunRecord, ScoreMeasurement
+from zoo_harness.records.run import RunRecord, ScoreMeasurement, SettingsRecord
 from zoo_harness.reports.separation_tables import with_error
-from zoo_harness.reports.wording import head_in_words, percent, preprocessing_in_words, pretrained_on
+from zoo_harness.reports.wording import (
+    head_in_words,
+    normalization_in_words,
+    percent,
+    preprocessing_in_words,
+    pretrained_on,
+)
 from zoo_harness.util.byte_sizes import bytes_in_words
 
 _SHOWN_CLASSES = 10
@@ -88,12 +94,19 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         ("data", f"{record.dataset.title}, {record.dataset.subset}"),
         ("classes", f"{len(classes)}: {shown}"),
         ("images", preprocessing_in_words(record.settings.preprocessing)),
+        *_normalization(record.settings),
         ("accuracy", f"{percent(accuracy)} ({split.split}, {split.images:,} images)"),
         ("SI", f"{with_error(_headline_si(record))}" + (f" (layer {separation.layer})" if separation else "")),
         ("base weights", f"{record.weights.source}, {pretrained_on(record) or 'of unknown data'}"),
         ("licence", f"{record.weights.license or 'not known'}, of the base weights"),
         ("made", f"{record.ended or 'not finished'}, blockzoo {record.versions.get('blockzoo', 'of unknown version')}"),
     ]
+
+
+def _normalization(settings: SettingsRecord) -> list[tuple[str, str]]:
+    if settings.normalization == "weights":
+        return []
+    return [("normalised by", normalization_in_words(settings.preprocessing, settings.normalization))]
 
 
 def _headline_si(record: RunRecord) -> ScoreMeasurement | None:

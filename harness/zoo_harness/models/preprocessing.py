@@ -14,8 +14,10 @@ from torch import nn
 
 from zoo.architecture import TimmArchitecture
 from zoo.backbone import Backbone, Preprocessing, Tuning
-from zoo.errors import DeclarationError
+from zoo.errors import DataError, DeclarationError
 from zoo.weights import TorchvisionWeights
+from zoo_harness.data.pixel_statistics import PixelCounts
+from zoo_harness.records.normalization import Normalization
 
 
 def resolve_preprocessing(backbone: Backbone, network: nn.Module, tuning: Tuning) -> Preprocessing:
@@ -28,6 +30,31 @@ def resolve_preprocessing(backbone: Backbone, network: nn.Module, tuning: Tuning
     if tuning.input_size is not None:
         own = replace(own, input_size=tuning.input_size)
     return replace(own, crop_fraction=1.0, crop_mode="squash") if tuning.resize == "squash" else own
+
+
+def normalised_by(
+    preprocessing: Preprocessing, normalization: Normalization, counts: PixelCounts | None
+) -> Preprocessing:
+    """Replace the mean and standard deviation of a preprocessing, as a normalization says.
+
+    ``counts``: of the values of the training images, for the normalization ``dataset``. Raises
+    :class:`~zoo.errors.DataError` if a channel has the same value in all of them.
+    """
+    if normalization.source == "weights":
+        return preprocessing
+    mean, std = normalization.mean, normalization.std
+    if normalization.source == "dataset":
+        assert counts is not None  # noqa: S101 - the caller had them counted
+        mean, std = counts.mean, counts.std
+        for channel, deviation in zip(("red", "green", "blue"), std, strict=True):
+            if deviation == 0:
+                message = (
+                    f"--normalization dataset: the standard deviation of {channel} is 0, because all training pixels "
+                    "have the same value; expected different values; try --mean and --std"
+                )
+                raise DataError(message, code="constant-channel", channel=channel)
+    assert mean is not None and std is not None  # noqa: S101, PT018 - a given normalization has both
+    return replace(preprocessing, mean=mean, std=std)
 
 
 def _configured(backbone: Backbone, network: nn.Module) -> Preprocessing:

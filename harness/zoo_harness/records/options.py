@@ -41,6 +41,27 @@ class DataOptions(ReadingOptions, total=False):
     limit: Annotated[int | None, Option("Use at most this many images of each split.", minimum=1)]
 
 
+class StatsOptions(DataOptions, total=False):
+    """The options of ``zoo stats`` and :func:`zoo.dataset_stats`."""
+
+    seed: Annotated[int, Option("Seed of the subset.", 0)]
+
+
+class NormalizationOptions(TypedDict, total=False):
+    """The mean and standard deviation that images are normalised by."""
+
+    mean: Annotated[
+        str | Sequence[float] | None, Option("Mean of each channel, of values in [0, 1]; needs --std.", metavar="R,G,B")
+    ]
+    std: Annotated[
+        str | Sequence[float] | None, Option("Standard deviation of each channel; needs --mean.", metavar="R,G,B")
+    ]
+    normalization: Annotated[
+        Literal["weights", "dataset"],
+        Option("Mean and std: those of the weights, or of the training images ('dataset').", "weights"),
+    ]
+
+
 class HeldOutOption(TypedDict, total=False):
     """A held-out part of the training split, where the data set's own evaluation split is used otherwise."""
 
@@ -128,6 +149,7 @@ class EvalOptions(
     TuningOptions,
     ScoringOptions,
     DataOptions,
+    NormalizationOptions,
     HeldOutOption,
     TrainingOptions,
     ComputeOptions,
@@ -140,7 +162,14 @@ class EvalOptions(
 
 
 class TrainOptions(
-    ScoringOptions, DataOptions, TrainingOptions, ComputeOptions, CompileOption, RunOutputOptions, total=False
+    ScoringOptions,
+    DataOptions,
+    NormalizationOptions,
+    TrainingOptions,
+    ComputeOptions,
+    CompileOption,
+    RunOutputOptions,
+    total=False,
 ):
     """The options of ``zoo train`` and :func:`zoo.train`."""
 
@@ -159,7 +188,7 @@ class RescoreOptions(DataOptions, HeldOutOption, total=False):
     out: Annotated[Path | None, Option("Folder for rescore.json (default: nothing is written).", stored=False)]
 
 
-class LayersOptions(DataOptions, HeldOutOption, total=False):
+class LayersOptions(DataOptions, NormalizationOptions, HeldOutOption, total=False):
     """The options of ``zoo layers`` and :func:`zoo.layers`."""
 
     split: Annotated[Literal["train", "test", "both"], Option("train, test or both.", "test")]
@@ -175,7 +204,7 @@ class LayersOptions(DataOptions, HeldOutOption, total=False):
     out: OutputFolder
 
 
-class RankOptions(ReadingOptions, total=False):
+class RankOptions(ReadingOptions, NormalizationOptions, total=False):
     """The options of ``zoo rank`` and :func:`zoo.rank`."""
 
     scores: Annotated[

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from zoo.backbone import Preprocessing
+from zoo_harness.records.normalization import NormalizationSource
 from zoo_harness.records.run import Count, Record, WeightsRecord
 
 RANK, PLOT = "rank.json", "rank.png"
@@ -127,6 +128,7 @@ class RankRecord(Record):
     per_class: tuple[Count, ...]
     subset: str
     fingerprint: str
+    normalization: NormalizationSource = "weights"
     seed: int
     sort: str
     rounds: tuple[Count, ...]

@@ -29,6 +29,7 @@ from zoo.fields import LARGEST_COUNT, MOST_EPOCHS, Digest
 from zoo.text import encodable, one_line
 from zoo.value_range import ValueRange
 from zoo_harness.records.file_names import HISTORY, RECORD
+from zoo_harness.records.normalization import NormalizationSource
 from zoo_harness.util.safe_files import read_regular
 
 RUN = "run.json"
@@ -211,7 +212,7 @@ class ParametersRecord(Record):
 
 
 class SettingsRecord(Record):
-    """Every choice that can change a result."""
+    """Every choice that can change a result; ``normalization``: the source of mean and std in ``preprocessing``."""
 
     recipe: str
     recipe_source: str | None
@@ -219,6 +220,7 @@ class SettingsRecord(Record):
     head: Head | DualHead
     training: Training
     preprocessing: Preprocessing
+    normalization: NormalizationSource = "weights"
     predict: Literal["cls", "mean"]
     seed: Seed
     device: str

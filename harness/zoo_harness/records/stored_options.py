@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import UsageError, ZooError
+from zoo_harness.records.normalization import parse_channels
 from zoo_harness.records.option import checked, declared, with_defaults
 from zoo_harness.records.options import EvalOptions, TrainOptions
 from zoo_harness.util.atomic_files import write_text
@@ -49,6 +50,9 @@ class StoredOptions:
         given: dict[str, Any] = {name: value for name, value in self.given.items() if known[name][1].stored}
         if "data_dir" in given:
             given["data_dir"] = given["data_dir"].absolute()
+        for name in ("mean", "std"):  # as text, in whatever way they were typed or passed
+            if name in given:
+                given[name] = ",".join(map(str, parse_channels(name, given[name])))
         if given.get("weights", "random") not in ("pretrained", "random"):
             given["weights"] = str(_absolute(given["weights"]))
         name, colon, argument = (self.dataset or "").partition(":")

@@ -12,7 +12,13 @@ from pydantic import Field, model_validator
 
 from zoo.backbone import SCRATCH, Training
 from zoo_harness.records.run import Record, RunRecord
-from zoo_harness.reports.wording import learning_rate_in_words, optimizer_in_words, pretrained_on, training_rows
+from zoo_harness.reports.wording import (
+    NORMALIZATIONS,
+    learning_rate_in_words,
+    optimizer_in_words,
+    pretrained_on,
+    training_rows,
+)
 
 # Each file of zoo_cards, and the recipe that reproduces its setting.
 RECIPE_OF_TABLE = {
@@ -133,6 +139,7 @@ def _settings(record: RunRecord, figure: Published) -> list[tuple[str, object, o
         ("learning rate", training.learning_rate, theirs.learning_rate),
         ("batch size", training.batch_size, theirs.batch_size),
         ("input size", side, f"{theirs.input_side} x {theirs.input_side}"),
+        ("mean and std", NORMALIZATIONS[record.settings.normalization], NORMALIZATIONS["weights"]),
         ("pretrained on", pretraining, figure.row.pretrained_on or pretraining),
     ]
 

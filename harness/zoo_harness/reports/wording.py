@@ -6,9 +6,16 @@ import re
 from collections.abc import Iterable
 
 from zoo.backbone import DualHead, Head, Preprocessing, Training
+from zoo_harness.records.normalization import NormalizationSource
 from zoo_harness.records.run import DatasetRecord, FrozenPartRecord, Measurement, RunRecord, SplitRecord
 
 NOT_MEASURED = "not measured"
+NORMALIZATIONS: dict[NormalizationSource, str] = {
+    "weights": "those of the weights",
+    "dataset": "those of the training images",
+    "given": "as given by --mean and --std",
+}
+"""Sources of mean and standard deviation in words."""
 
 # From the start of an absolute path to the last slash: nothing of a folder with spaces in its name may stay.
 _FOLDERS = re.compile(r"""(?<![^\s'"(=])(?:~[^\s/]*|\.\.)?/(?=\S)(?:.*/)?""", re.DOTALL)
@@ -114,6 +121,16 @@ def preprocessing_in_words(preprocessing: Preprocessing) -> str:
         return f"{squashed}, {crop + ', ' if part else ''}{preprocessing.interpolation}"
     side = f"{min(height, width)}{part}"
     return f"shorter side resized to {side} pixels, {crop}, {preprocessing.interpolation}"
+
+
+def normalization_in_words(preprocessing: Preprocessing, source: NormalizationSource) -> str:
+    """Describe the mean and standard deviation of an image, and their source.
+
+    >>> normalization_in_words(Preprocessing((32, 32), mean=(0.5071, 0.4865, 0.4409)), "dataset")
+    'mean 0.5071 0.4865 0.4409, std 0.2290 0.2240 0.2250, those of the training images'
+    """
+    mean, std = (" ".join(f"{value:.4f}" for value in each) for each in (preprocessing.mean, preprocessing.std))
+    return f"mean {mean}, std {std}, {NORMALIZATIONS[source]}"
 
 
 def pretrained_on(record: RunRecord) -> str | None:

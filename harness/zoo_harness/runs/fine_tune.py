@@ -67,6 +67,7 @@ def _writer(checked: CheckedRun, processes: Processes) -> RunWriter:
 
 def _announce(planned: RunPlan, reporter: Reporter) -> None:
     from zoo_harness.models.modules import outermost
+    from zoo_harness.reports.wording import normalization_in_words
 
     parameters, data, processes = planned.record.parameters, planned.record.dataset, planned.request.compute.processes
     report_reading(data.reading, planned.warnings, reporter)
@@ -76,6 +77,10 @@ def _announce(planned: RunPlan, reporter: Reporter) -> None:
         f"{data.evaluation.images:,} {data.evaluation.split} images, {len(data.classes)} classes, "
         f"{planned.request.compute.device}{together}"
     )
+    settings = planned.record.settings
+    if settings.normalization != "weights":
+        words = normalization_in_words(settings.preprocessing, settings.normalization)
+        reporter.log(f"images are normalised by {words}")
     whole = parameters.trained == parameters.total
     what = "all of the network" if whole else ", ".join(outermost(planned.tuned.trained_paths))
     reporter.log(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,9 @@ from zoo_harness.evaluation.split_scores import Scoring
 from zoo_harness.models.build import build_network
 from zoo_harness.models.preprocessing import resolve_preprocessing
 from zoo_harness.models.weights import load_weights
+from zoo_harness.records.normalization import OF_WEIGHTS, Normalization
 from zoo_harness.reports.plots.layers import plot_layers
+from zoo_harness.reports.wording import normalization_in_words
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
 from zoo_harness.runs.plan import compute_context
@@ -37,13 +39,17 @@ from zoo_harness.util.progress import Progress
 
 @dataclass(frozen=True)
 class Subject:
-    """A network whose layers are scored: a backbone with its weights, or that of a run; ``weights`` is its record."""
+    """A network whose layers are scored: a backbone with its weights, or that of a run; ``weights`` is its record.
+
+    ``normalization`` says how to replace the mean and std of ``preprocessing``: not at all for a run.
+    """
 
     name: str
     network: nn.Module
     layers: tuple[FeatureLayer, ...]
     preprocessing: Preprocessing
     weights: dict[str, Any]
+    normalization: Normalization
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class Curve:
             "subject": self.subject.name,
             "weights": self.subject.weights,
             "preprocessing": vars(self.subject.preprocessing),
+            "normalization": self.subject.normalization.source,
             "split": self.split,
             "data": self.data,
             "layers": [layer.to_dict() for layer in self.layers],
@@ -100,32 +107,33 @@ def score_all_layers(request: LayerRequest, progress: Reporter) -> LayerScoring:
     )
     with isolated():
         progress.stage("loading weights", 0)
-        subjects = [_of_backbone(*pair, compute.seed) for pair in request.backbones]
+        subjects = [_of_backbone(*pair, compute.seed, request.normalization) for pair in request.backbones]
         subjects += _of_runs(request.runs)
         curves = tuple(_curves(subjects, request, compute, scoring, progress))
     return _written(curves, scoring, request)
 
 
-def _of_backbone(backbone: Backbone, source: WeightSource, seed: int) -> Subject:
+def _of_backbone(backbone: Backbone, source: WeightSource, seed: int, normalization: Normalization) -> Subject:
     torch.manual_seed(seed)
     network = build_network(backbone.name, backbone.network)
     record = load_weights(network, backbone, source)
     tuning = backbone.tuning("default")
     preprocessing = resolve_preprocessing(backbone, network, tuning)
     name = f"{backbone.name} (random)" if record.kind == "random" else backbone.name
-    return Subject(name, network, tuning.features, preprocessing, record.model_dump())
+    return Subject(name, network, tuning.features, preprocessing, record.model_dump(), normalization)
 
 
 def _of_runs(directories: Sequence[Path]) -> Iterator[Subject]:
     """Yield the networks of finished runs, each named by its folder, or by its path if another has that name."""
     names = [directory.resolve().name for directory in directories]
-    for directory, name in zip(directories, names, strict=True):
-        called = name if names.count(name) == 1 else str(directory)
+    for directory, folder in zip(directories, names, strict=True):
+        called = folder if names.count(folder) == 1 else str(directory)
         model = load_folder(directory)
         record = model.record
         weights = {"kind": "run", "source": called, "sha256": record.checkpoint_sha256}
         layers, preprocessing = record.backbone.features, record.settings.preprocessing
-        yield Subject(f"{record.backbone.name} ({called})", model.network, layers, preprocessing, weights)
+        name = f"{record.backbone.name} ({called})"
+        yield Subject(name, model.network, layers, preprocessing, weights, OF_WEIGHTS)
 
 
 def _curves(
@@ -133,10 +141,14 @@ def _curves(
 ) -> Iterator[Curve]:
     splits = request.options["split"]
     balanced: Literal["train", "evaluation"] = "evaluation" if splits == "test" else "train"
-    for subject in subjects:
-        data = request.load(subject.preprocessing, progress, balanced, train_only=splits == "train")
-        if subject is subjects[0]:
+    for each in subjects:
+        asked = replace(request, normalization=each.normalization)
+        data = asked.load(each.preprocessing, progress, balanced, train_only=splits == "train")
+        subject = replace(each, preprocessing=data.preprocessing)
+        if each is subjects[0]:
             report_reading(data.record.reading, data.warnings, progress)
+        if each.normalization.source != "weights":
+            progress.log(f"{each.name}: {normalization_in_words(data.preprocessing, each.normalization.source)}")
         subject.network.to(compute.device)
         subject.network.to(memory_format=torch.channels_last)
         for split in ("train", "test") if splits == "both" else (splits,):

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch import nn
 
 from zoo.backbone import Preprocessing, Tuning
 from zoo.errors import DeclarationError, UsageError
+from zoo.weights import FileWeights
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.compute.device import choose_device
 from zoo_harness.compute.distributed import ALONE, Processes
@@ -29,7 +32,7 @@ from zoo_harness.models.preprocessing import resolve_preprocessing
 from zoo_harness.models.surgery import prepare, warn_if_output_differs_from_head
 from zoo_harness.models.tuned_network import TunedNetwork, count_parameters
 from zoo_harness.models.weights import load_weights
-from zoo_harness.records.run import Results, RunRecord, SettingsRecord, now
+from zoo_harness.records.run import Results, RunRecord, SettingsRecord, now, read_run
 from zoo_harness.runs import provenance
 from zoo_harness.runs.request import RunSettings
 from zoo_harness.util.progress import Progress
@@ -94,15 +97,30 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
         backbone=provenance.backbone_record(backbone, request.tuning, tuned.network),
         weights=weights,
         dataset=data.record,
-        settings=_settings(request, tuning, preprocessing),
+        settings=_settings(request, tuning, data.preprocessing),
         parameters=count_parameters(tuned),
         versions=provenance.versions(),
         host=provenance.host(compute.device, compute.processes.count),
         results=Results.model_validate(dict.fromkeys(Results.model_fields) | {"epochs_done": 0}),
         checkpoint_sha256=None,
     )
-    warning = warn_if_output_differs_from_head(tuned, example)
-    return RunPlan(request, tuned, data, record, data.warnings + ((warning,) if warning else ()))
+    warnings = warn_if_output_differs_from_head(tuned, example), _warn_of_other_normalization(request, preprocessing)
+    return RunPlan(request, tuned, data, record, data.warnings + tuple(filter(None, warnings)))
+
+
+def _warn_of_other_normalization(request: Request, preprocessing: Preprocessing) -> str | None:
+    """Return a warning if the weights are those of a run with another mean and std than the backbone's."""
+    if request.normalization.source != "weights" or not isinstance(request.weights, FileWeights):
+        return None
+    with suppress(UsageError):  # a file that is not in the directory of a run
+        earlier = read_run(Path(request.weights.path).parent).settings.preprocessing
+        if (earlier.mean, earlier.std) != (preprocessing.mean, preprocessing.std):
+            mean, std = (",".join(map(str, each)) for each in (earlier.mean, earlier.std))
+            return (
+                "the weights are those of a run with another mean and standard deviation; this run uses those of the "
+                f"backbone; try --mean {mean} --std {std}"
+            )
+    return None
 
 
 def _check_sizes(data: RunData, request: Request) -> None:
@@ -132,6 +150,7 @@ def _settings(request: Request, tuning: Tuning, preprocessing: Preprocessing) ->
         head=tuning.head,
         training=request.training,
         preprocessing=preprocessing,
+        normalization=request.normalization.source,
         predict=compute.predict,
         seed=compute.seed,
         device=str(compute.device),

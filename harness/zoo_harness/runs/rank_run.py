@@ -28,6 +28,7 @@ from zoo_harness.frozen.cache.key import CacheKey, EntryTitle
 from zoo_harness.frozen.cache.placement import CachePolicy
 from zoo_harness.models.build import build_network
 from zoo_harness.models.fingerprints import digest_of_tensors
+from zoo_harness.models.preprocessing import normalised_by
 from zoo_harness.ranking.halving import rounds_of, worse_for_certain
 from zoo_harness.ranking.hit_bits import pack_hits, unpack_hits
 from zoo_harness.ranking.paired_tests import compare_hits, tiers
@@ -36,6 +37,7 @@ from zoo_harness.ranking.scores import Evidence, RankDefinition
 from zoo_harness.records import option_checks
 from zoo_harness.records.rank import PLOT, RANK, Drop, Failure, RankedBackbone, RankRecord, ScoreRecord
 from zoo_harness.reports.plots.ranking import plot_ranking
+from zoo_harness.reports.wording import NORMALIZATIONS
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
 from zoo_harness.runs.plan import compute_context
@@ -144,9 +146,16 @@ class _Competition:
         self.request, self.compute, self.progress = request, compute, progress
         self.started = time.monotonic()
         self.split: TrainingSplit = load_training_split(
-            request.dataset, request.argument, request.data_dir, request.subset, request.reading
+            request.dataset,
+            request.argument,
+            request.data_dir,
+            request.subset,
+            request.reading,
+            count_values=request.normalization.source == "dataset",
         )
         report_reading(self.split.reading, self.split.warnings, progress)
+        if request.normalization.source != "weights":
+            progress.log(f"mean and standard deviation of the images: {NORMALIZATIONS[request.normalization.source]}")
         self._check_classes()
         self.failures: list[Failure] = []
         self.candidates = _candidates(request)
@@ -230,6 +239,7 @@ class _Competition:
             per_class=split.record.per_class,
             subset=self.request.subset.in_words(("training split", smallest_class(split.record))),
             fingerprint=split.record.fingerprint,
+            normalization=self.request.normalization.source,
             seed=options["seed"],
             sort=sort,
             rounds=tuple(self.rounds),
@@ -324,14 +334,17 @@ class _Competition:
         network = opened.network.to(self.compute.device)
         network.to(memory_format=torch.channels_last)
         reader = FeatureReader(network, opened.layer, opened.head, self.compute)
-        transform = BatchTransform(opened.preprocessing)
+        preprocessing = opened.preprocessing
+        if candidate.run is None:  # a run keeps its own mean and standard deviation
+            preprocessing = normalised_by(preprocessing, self.request.normalization, self.split.small.counts)
+        candidate.preprocessing, transform = preprocessing, BatchTransform(preprocessing)
         lazy = LazyImages(self.split, seen, images, transform, self.compute.device)
         self.progress.stage(f"{self.heading}: {images - seen:,} images", images - seen)
         key = CacheKey(
             network=candidate.described,
             weights=digest_of_tensors(network.state_dict().items()),
             kept=reader.specs(lazy),
-            preprocessing=opened.preprocessing,
+            preprocessing=preprocessing,
             images=len(lazy),
             fingerprint=f"{self.split.record.fingerprint}, images {seen} to {images}, layer {opened.layer.path}",
             precision=self.compute.precision,

@@ -15,6 +15,7 @@ from zoo.registry import load_registry
 from zoo.weights import WeightSource
 from zoo_harness.compute.distributed import Processes
 from zoo_harness.records import option_checks
+from zoo_harness.records.normalization import OF_WEIGHTS, Normalization
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import EvalOptions, LayersOptions, RescoreOptions
 from zoo_harness.records.stored_options import StoredOptions
@@ -31,13 +32,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DataRequest:
-    """A data set, the part of it to load, and how to read it."""
+    """A data set, the part of it to load, and how to read and normalise it."""
 
     dataset: Dataset
     argument: str | None
     data_dir: Path | None
     subset: Subset
     reading: ReadOptions = AS_FOUND
+    normalization: Normalization = OF_WEIGHTS
 
     def load(
         self,
@@ -49,13 +51,17 @@ class DataRequest:
         train_only: bool = False,
         value_range: ValueRange | None = None,
     ) -> RunData:
-        """Load and decode the images; see :func:`zoo_harness.data.loading.load_data`."""
+        """Load and decode the images; see :func:`zoo_harness.data.loading.load_data`.
+
+        ``preprocessing`` is that of the weights; the loaded data have the mean and standard deviation of the request.
+        """
         from zoo_harness.data.loading import load_data
         from zoo_harness.data.transform import BatchTransform
+        from zoo_harness.models.preprocessing import normalised_by
 
         progress.stage(f"loading {self.dataset.title}", 0)
         where = self.dataset, self.argument, self.data_dir, self.subset
-        return load_data(
+        data = load_data(
             *where,
             BatchTransform(preprocessing),
             balanced,
@@ -63,7 +69,9 @@ class DataRequest:
             train_only=train_only,
             options=self.reading,
             value_range=value_range,
+            count_values=self.normalization.source == "dataset",
         )
+        return data.normalised_by(normalised_by(preprocessing, self.normalization, data.train.counts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +200,10 @@ def check_layers(
             raise UsageError(message, code="repeated-subject", name=subject)
     option_checks.check_device_name(options["device"])
     data = choose_data(dataset, options)
+    if data.normalization.source != "weights" and not found:
+        option = "mean" if data.normalization.source == "given" else "normalization"
+        message = f"--{option} is for backbones; a run has its own mean and standard deviation"
+        raise UsageError(message, code="option-unused", option=option)
     check_out(options["out"])
     return LayerRequest(
         **vars(data),
@@ -220,7 +232,14 @@ def choose_data(dataset: str | Dataset, values: Mapping[str, Any]) -> DataReques
     found, argument = (dataset, None) if isinstance(dataset, Dataset) else load_registry().dataset(dataset)
     data_dir, reading = values["data_dir"], ReadOptions.of(values)
     option_checks.check_folders(found, argument, data_dir)
-    return DataRequest(dataset=found, argument=argument, data_dir=data_dir, subset=_subset(values), reading=reading)
+    return DataRequest(
+        dataset=found,
+        argument=argument,
+        data_dir=data_dir,
+        subset=_subset(values),
+        reading=reading,
+        normalization=Normalization.of(values),
+    )
 
 
 def _subset(values: Mapping[str, Any]) -> Subset:

@@ -301,3 +301,13 @@ def test_a_network_whose_features_are_not_finite_is_left_out(tmp_path: Path) -> 
     found = zoo.rank("digits", [bad, good], per_class=3, out=tmp_path / "out", scores="si,gbc")
     assert [row.name for row in found.rows] == ["good"]
     assert [(failure.name, failure.code) for failure in found.record.failures] == [("bad", "features-not-finite")]
+
+
+def test_all_backbones_are_normalised_by_the_training_images(tmp_path: Path) -> None:
+    found = zoo.rank(
+        "digits", "timm:test_resnet", weights="random", per_class=2, normalization="dataset", out=tmp_path / "out"
+    )
+    train = zoo.dataset_stats("digits", per_class=2).splits["train"]
+    own = found.rows[0].preprocessing
+    assert own is not None
+    assert (found.record.normalization, own.mean, own.std) == ("dataset", train.mean, train.std)

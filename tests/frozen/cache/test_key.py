@@ -25,6 +25,8 @@ from .caches import IMAGES, KEPT, TITLE, digest_of, key_of
         {"kept": (KEPT, KEPT)},
         {"preprocessing": Preprocessing((32, 32), interpolation="nearest")},
         {"preprocessing": Preprocessing((32, 33))},
+        {"preprocessing": Preprocessing((32, 32), mean=(0.485, 0.456, 0.4061))},
+        {"preprocessing": Preprocessing((32, 32), std=(0.229, 0.2241, 0.225))},
         {"images": IMAGES - 1},
         {"fingerprint": "c" * 64},
         {"precision": "bf16"},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -337,6 +338,11 @@ class EpochRecord(Record):
     evaluation_accuracy: Proportion
     train_seconds: Seconds
     evaluation_seconds: Seconds
+
+
+def best_epoch(history: Iterable[EpochRecord]) -> EpochRecord | None:
+    """Return the first epoch of the highest accuracy on the evaluation split; ``None`` without epochs."""
+    return max(history, key=lambda line: line.evaluation_accuracy, default=None)
 
 
 class FrozenPartRecord(Record):

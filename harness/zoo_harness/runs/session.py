@@ -42,7 +42,7 @@ from zoo_harness.reports.plots.names import missing_font_note
 from zoo_harness.runs import provenance
 from zoo_harness.runs.frozen_features import open_trainable_model, whole_network
 from zoo_harness.runs.plan import RunPlan
-from zoo_harness.runs.reporter import Reporter
+from zoo_harness.runs.reporter import Reporter, report_history
 from zoo_harness.runs.resume import refuse_changes, refuse_finished, refuse_other_history, run_identity
 from zoo_harness.runs.writer import RunWriter
 from zoo_harness.separation.validation import Array
@@ -160,6 +160,7 @@ class _Session:
         if self._state.progress.epoch:
             self.writer.history(self._state.progress.history)
             self._update(**_means(self._state.progress.history))  # the record too may be an epoch behind
+            report_history(self._state.progress.history, self.reporter)
             self._last = None
 
     def train(self) -> None:

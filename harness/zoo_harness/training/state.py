@@ -20,7 +20,7 @@ from torch import Tensor
 from zoo.errors import WeightsError
 from zoo_harness.models.tensor_files import write_tensors
 from zoo_harness.models.tuned_network import TunedNetwork
-from zoo_harness.records.run import EpochRecord, Record
+from zoo_harness.records.run import EpochRecord, Record, best_epoch
 from zoo_harness.util.safe_files import open_regular
 
 STATE = "training_state.safetensors"
@@ -48,7 +48,7 @@ class TrainingProgress(Record):
     @property
     def best(self) -> EpochRecord | None:
         """The first epoch of the highest accuracy on the evaluation split."""
-        return max(self.history, key=lambda line: line.evaluation_accuracy, default=None)
+        return best_epoch(self.history)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,13 @@ from pydantic import Field, model_validator
 
 from zoo.backbone import SCRATCH, Training
 from zoo_harness.records.run import Record, RunRecord
-from zoo_harness.reports.wording import learning_rate_in_words, optimizer_in_words, pretrained_on, training_rows
+from zoo_harness.reports.wording import (
+    OTHER_WEIGHTS,
+    learning_rate_in_words,
+    optimizer_in_words,
+    pretrained_on,
+    training_rows,
+)
 
 # Each file of zoo_cards, and the recipe that reproduces its setting.
 RECIPE_OF_TABLE = {
@@ -151,7 +157,7 @@ def _rest_of_training(training: Training) -> dict[str, str]:
         "momentum and weight decay": optimizer.partition(", ")[2] or "none",
         "schedule of the learning rate": rate.partition(", ")[2] or "constant",
         "checkpoint": "that of the last epoch",
-        **dict(training_rows(training)),
+        **{name: words for name, words in training_rows(training) if name != OTHER_WEIGHTS},
     }
 
 

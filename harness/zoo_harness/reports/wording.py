@@ -9,6 +9,7 @@ from zoo.backbone import DualHead, Head, Preprocessing, Training
 from zoo_harness.records.run import DatasetRecord, FrozenPartRecord, Measurement, RunRecord, SplitRecord
 
 NOT_MEASURED = "not measured"
+OTHER_WEIGHTS = "weights kept beside it"
 
 # From the start of an absolute path to the last slash: nothing of a folder with spaces in its name may stay.
 _FOLDERS = re.compile(r"""(?<![^\s'"(=])(?:~[^\s/]*|\.\.)?/(?=\S)(?:.*/)?""", re.DOTALL)
@@ -177,8 +178,12 @@ def training_rows(training: Training) -> list[tuple[str, str]]:
         rows.append(("augmentation", ", ".join(_CHANGES[name] for name in training.augment) + views))
     if training.patience:
         rows.append(("early stopping", f"after {training.patience} epochs without a better evaluation accuracy"))
-    if training.keep == "best":
+    if training.keep != "last":
         rows.append(("checkpoint", "of the epoch with the best evaluation accuracy"))
+    others = ["of the last epoch"] if training.keep == "both" else []
+    others += [f"of epochs that are multiples of {training.save_every}"] if training.save_every else []
+    if others:
+        rows.append((OTHER_WEIGHTS, ", ".join(others)))
     return rows
 
 

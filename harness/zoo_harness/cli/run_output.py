@@ -93,7 +93,9 @@ def print_checkpoints(record: RunRecord, most: int | None = None) -> None:
 def _epoch(record: RunRecord) -> str:
     if not record.results.epochs_done or record.main_epoch is None:
         return ""
-    return f" (epoch {record.main_epoch}, the {'best' if record.keeps_best else 'last'})"
+    last = record.main_epoch == record.results.epochs_done
+    which = "best" if not last else "best and the last" if record.keeps_best else "last"
+    return f" (epoch {record.main_epoch}, the {which})"
 
 
 def _print_accuracy(record: RunRecord) -> None:

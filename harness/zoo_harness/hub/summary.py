@@ -101,8 +101,11 @@ def record_facts(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def _epoch_in_words(record: RunRecord) -> str:
+    done, main = record.results.epochs_done, record.main_epoch
+    if not done:
+        return "no epoch was run"
     which = "best" if record.keeps_best else "last"
-    return f"of the {which} epoch, {record.main_epoch or 'its number not recorded'} of {record.results.epochs_done}"
+    return f"of the {which} of {done:,} epochs" + ("" if main is None else f", epoch {main:,}")
 
 
 def _headline_si(record: RunRecord) -> ScoreMeasurement | None:

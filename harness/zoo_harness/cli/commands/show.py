@@ -31,7 +31,7 @@ def show(
 ) -> None:
     """Show a backbone: provenance, recipe, trained tensors, parameter counts and feature layers; or a run.
 
-    Of a run: its data, settings, scores and checkpoints, and the disk that it takes.
+    For a run: its data, settings, scores and checkpoints, and the disk that it takes.
     """
     from zoo_harness.hub.locate import names_a_checkpoint
 

@@ -29,6 +29,7 @@ from zoo.fields import (
 )
 from zoo.weights import WeightSource
 
+MOST_CHECKPOINTS = 1000  # beside the main one; a record has room for their scores
 Augmentation = Literal["crop", "flip", "rotate"]
 Pool = Literal["flatten", "average", "average_channels_last", "cls", "dist"]
 
@@ -183,6 +184,11 @@ class Training:
             raise ValueError(f"warmup_epochs {self.warmup_epochs:g} is more than the {self.epochs} epochs of the run")
         if self.save_every and 0 < self.epochs < self.save_every:
             raise ValueError(f"save_every {self.save_every} is more than the {self.epochs} epochs of the run")
+        if self.save_every and self.epochs // self.save_every > MOST_CHECKPOINTS:
+            kept = self.epochs // self.save_every
+            raise ValueError(
+                f"save_every {self.save_every} keeps {kept:,} checkpoints; expected {MOST_CHECKPOINTS:,} or fewer"
+            )
         if len(set(self.augment)) < len(self.augment):
             raise ValueError(f"augment {self.augment} names one twice")
         if self.views and not self.augment:

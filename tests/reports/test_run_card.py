@@ -417,9 +417,8 @@ def with_checkpoints(keep: str) -> RunRecord:
         KeptCheckpoint(epoch=epoch, sha256="34" * 32, bytes=2**20, accuracy=measured(value, 5000), **scored)
         for epoch, value in ((2, 0.5), (5, 0.75))
     ]
-    settings = FINISHED.settings.model_copy(update={"training": Training(epochs=5, keep=keep, save_every=2)})
-    record = changed(FINISHED, results={"best_epoch": 4}, checkpoints=kept)
-    return record.model_copy(update={"settings": settings})
+    settings = {"training": Training(epochs=5, keep=keep, save_every=2)}
+    return changed(FINISHED, settings=settings, results={"best_epoch": 4}, checkpoints=kept)
 
 
 def test_kept_checkpoints_stand_in_a_table_with_the_main_one() -> None:
@@ -437,6 +436,18 @@ def test_kept_checkpoints_stand_in_a_table_with_the_main_one() -> None:
     published = render_card(with_checkpoints("both"), published=True)
     assert "Only the main checkpoint is here, that of epoch 4;" in published
     assert "`checkpoints/`" not in published
+
+
+def test_of_many_checkpoints_the_card_shows_the_named_and_the_latest() -> None:
+    kept = [KeptCheckpoint(epoch=epoch, sha256="34" * 32, bytes=1) for epoch in range(1, 101)]
+    settings = {"training": Training(epochs=100, keep="both", save_every=1)}
+    card = render_card(
+        changed(FINISHED, settings=settings, results={"best_epoch": 4, "epochs_done": 100}, checkpoints=kept)
+    )
+    table = card.partition("### Checkpoints\n")[2].partition("\n\n`")[0]
+    rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ") and "Epoch" not in line]
+    assert rows == ["| 4", *(f"| {epoch}" for epoch in range(51, 101))]
+    assert "The table shows the latest ones; `run.json` has all." in card
 
 
 def test_weights_that_are_kept_are_no_difference_from_a_published_run() -> None:

@@ -203,9 +203,10 @@ def test_options_without_a_run_are_refused(backbone: Backbone, digits: Dataset) 
         with pytest.raises(UsageError) as refused:
             call(backbone, digits, checkpoint="best")
         assert (refused.value.code, refused.value.facts["option"]) == ("option-unused", "checkpoint")
-    with pytest.raises(UsageError) as refused:
-        zoo.evaluate(backbone, digits, epochs=3, save_every=4)
-    assert refused.value.code == "option-value"
+    for epochs, every in ((3, 4), (5000, 2)):
+        with pytest.raises(UsageError) as refused:
+            zoo.evaluate(backbone, digits, epochs=epochs, save_every=every)
+        assert refused.value.code == "option-value"
 
 
 def test_the_main_checkpoint_alone_is_published(straight: zoo.Run, tmp_path: Path) -> None:

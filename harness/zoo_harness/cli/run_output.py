@@ -76,16 +76,15 @@ def print_checkpoints(record: RunRecord, most: int | None = None) -> None:
     from zoo_harness.reports.checkpoint_table import checkpoint_rows, scored_splits
     from zoo_harness.util.byte_sizes import bytes_in_words
 
-    found = checkpoint_rows(record)
-    if not found:
+    shown, left_out = checkpoint_rows(record, most), ""
+    if not shown:
         return
-    last = len(found) - (most or len(found))
-    shown = [row for number, row in enumerate(found) if number >= last or row.name]
+    if len(shown) < len(record.checkpoints):
+        left_out = "; the table shows the latest, zoo show RUN prints all"
     rows = [[str(row.epoch), row.name, _percent(row.scores[0][0]), _fraction(row.scores[0][1])] for row in shown]
     split = scored_splits(record)[0]
     print_lines("")
     print_table(["epoch", "weights", f"{split} accuracy", f"{split} SI"], rows, right=["epoch"])
-    left_out = f"; {len(found) - len(shown)} rows left out, zoo show RUN prints all" if len(shown) < len(found) else ""
     disk = bytes_in_words(sum(kept.bytes for kept in record.checkpoints))
     print_lines(f"checkpoints/ has {len(record.checkpoints):,} files, {disk}{left_out}")
 

@@ -17,8 +17,11 @@ class CheckpointRow(NamedTuple):
     scores: list[tuple[Measurement | None, ScoreMeasurement | None]]
 
 
-def checkpoint_rows(record: RunRecord) -> list[CheckpointRow]:
-    """Return a row for each epoch, first to last, with the main checkpoint; none if the run kept no other."""
+def checkpoint_rows(record: RunRecord, most: int | None = None) -> list[CheckpointRow]:
+    """Return a row for each epoch, first to last, with the main checkpoint; none if the run kept no other.
+
+    With ``most`` only the best, the last, the main one and that number of the latest.
+    """
     main = record.main_epoch
     if not record.checkpoints or main is None:
         return []
@@ -26,10 +29,12 @@ def checkpoint_rows(record: RunRecord) -> list[CheckpointRow]:
         kept.epoch: (kept.file, kept) for kept in record.checkpoints
     }
     found[main] = CHECKPOINT, record.results
-    return [
+    rows = [
         CheckpointRow(epoch, _name(record, epoch), file, _scores(record, scored))
         for epoch, (file, scored) in sorted(found.items())
     ]
+    first = len(rows) - (len(rows) if most is None else most)
+    return [row for number, row in enumerate(rows) if number >= first or row.name]
 
 
 def scored_splits(record: RunRecord) -> list[str]:

@@ -23,6 +23,8 @@ from zoo_harness.reports.separation_tables import score_definitions
 from zoo_harness.reports.wording import number, percent
 from zoo_harness.util.byte_sizes import bytes_in_words
 
+_MOST_CHECKPOINTS = 50  # rows of a table
+
 
 def render_card(record: RunRecord, repository: str | None = None, *, published: bool = False) -> str:
     """Render the whole README.md: YAML front matter, then the body in Markdown between our two markers.
@@ -79,7 +81,7 @@ def _context(record: RunRecord, repository: str | None, *, in_tree: bool) -> dic
         "accuracy_details": accuracy_tables.detail_rows(record),
         "accuracy_notes": accuracy_tables.accuracy_notes(record),
         "headline_details": accuracy_tables.details_of(record, split),
-        "checkpoint_rows": checkpoint_table.checkpoint_rows(record),
+        "checkpoint_rows": checkpoint_table.checkpoint_rows(record, _MOST_CHECKPOINTS),
         "checkpoint_splits": [name.capitalize() for name in checkpoint_table.scored_splits(record)],
         "checkpoint_bytes": bytes_in_words(sum(kept.bytes for kept in record.checkpoints)),
         "separation_scores": [(title[0].upper() + title[1:], text) for title, text in score_definitions()],

@@ -444,7 +444,7 @@ def test_of_many_checkpoints_the_card_shows_the_named_and_the_latest() -> None:
     card = render_card(
         changed(FINISHED, settings=settings, results={"best_epoch": 4, "epochs_done": 100}, checkpoints=kept)
     )
-    table = card.partition("### Checkpoints\n")[2].partition("\n\n`")[0]
+    table = card.partition("### Checkpoints\n")[2].partition("\n### ")[0]
     rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ") and "Epoch" not in line]
     assert rows == ["| 4", *(f"| {epoch}" for epoch in range(51, 101))]
     assert "The table shows the latest ones; `run.json` has all." in card

@@ -137,8 +137,9 @@ def _build(
     checks = verify_tree(tree, source.directory)
     for check in checks:
         say(f"{check.loader}: {check.result}")
-    if (epoch := source.record.main_epoch) and source.record.checkpoints:
-        say(f"{CHECKPOINT} has the weights of epoch {epoch}; those in {CHECKPOINTS}/ are not published")
+    if epoch := source.record.main_epoch:
+        others = f"; those in {CHECKPOINTS}/ are not published" if source.record.checkpoints else ""
+        say(f"{CHECKPOINT} has the weights of epoch {epoch}{others}")
     return tuple(checks)
 
 

@@ -29,6 +29,7 @@ from zoo.fields import (
 )
 from zoo.weights import WeightSource
 
+MOST_CHECKPOINTS = 1000  # beside the main one; a record has room for their scores
 Augmentation = Literal["crop", "flip", "rotate"]
 Pool = Literal["flatten", "average", "average_channels_last", "cls", "dist"]
 
@@ -139,7 +140,8 @@ class Training:
     ``rotate`` (up to 15 degrees). They are drawn anew in every epoch, unless ``views`` is the number of augmented
     copies to cache for each image; epochs cycle through them. ``patience`` is the number of epochs without a better
     evaluation accuracy after which training stops, ``None`` for never. ``keep`` is the epoch of the checkpoint's
-    weights: the ``last``, or that of the ``best`` evaluation accuracy.
+    weights: the ``last``, or that of the ``best`` evaluation accuracy; ``both`` is ``best``, with the last weights
+    beside it. ``save_every``: also keep the weights of every N-th epoch, ``None`` for no others.
 
     >>> Training().epochs
     20
@@ -163,7 +165,8 @@ class Training:
     augment: tuple[Augmentation, ...] = ()
     views: Annotated[int, Field(gt=0, le=MOST_EPOCHS)] | None = None
     patience: Annotated[int, Field(gt=0, le=MOST_EPOCHS)] | None = None
-    keep: Literal["last", "best"] = "last"
+    keep: Literal["last", "best", "both"] = "last"
+    save_every: Annotated[int, Field(gt=0, le=MOST_EPOCHS)] | None = None
 
     @model_validator(mode="after")
     def _settings_go_together(self) -> Training:
@@ -179,6 +182,13 @@ class Training:
             raise ValueError(f"milestones {self.milestones} must be epochs in ascending order")
         if 0 < self.epochs < self.warmup_epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs:g} is more than the {self.epochs} epochs of the run")
+        if self.save_every and 0 < self.epochs < self.save_every:
+            raise ValueError(f"save_every {self.save_every} is more than the {self.epochs} epochs of the run")
+        if self.save_every and self.epochs // self.save_every > MOST_CHECKPOINTS:
+            kept = self.epochs // self.save_every
+            raise ValueError(
+                f"save_every {self.save_every} keeps {kept:,} checkpoints; expected {MOST_CHECKPOINTS:,} or fewer"
+            )
         if len(set(self.augment)) < len(self.augment):
             raise ValueError(f"augment {self.augment} names one twice")
         if self.views and not self.augment:

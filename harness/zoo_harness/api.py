@@ -180,7 +180,8 @@ def rank(
 
 
 def rescore(
-    checkpoint: str | Path | Run,
+    run: str | Path | Run,
+    /,
     dataset: str | Dataset | None = None,
     *,
     progress: bool | Reporter = False,
@@ -188,18 +189,19 @@ def rescore(
 ) -> RescoreRecord:
     """Score a checkpoint again, and compare each figure with that of its record.
 
-    ``checkpoint`` is a run, its path, or ``OWNER/NAME[@REV]`` on the Hub. Without ``dataset`` the data are those of
-    the record. ``options`` are those of ``zoo eval CHECKPOINT --epochs 0``.
+    ``run`` is a run, its path, or ``OWNER/NAME[@REV]`` on the Hub. Without ``dataset`` the data are those of the
+    record. ``options`` are those of ``zoo eval CHECKPOINT --epochs 0``.
     """
     from zoo_harness.hub.locate import find_checkpoint
-    from zoo_harness.runs.request import Checkpoint, check_rescore
+    from zoo_harness.runs.request import Checkpoint, check_checkpoints, check_rescore
 
     given = checked(RescoreOptions, options)
     check_rescore(dataset, given)
     with _reporter(progress) as reporter:
-        named = checkpoint if isinstance(checkpoint, str | Path) else checkpoint.directory
+        named = run if isinstance(run, str | Path) else run.directory
         place = find_checkpoint(named, reporter.log)
         found = Checkpoint(place.path, str(place.reference or place.path), place.commit)
+        check_checkpoints([place.path], given.get("checkpoint"))
 
         from zoo_harness.runs.rescore import rescore_checkpoint  # and with it torch, which takes seconds
 
@@ -256,12 +258,20 @@ def pull(repository: str, to: str | Path | None = None, *, progress: bool | Repo
     return Run(folder, read_run(folder), commit)
 
 
-def load(path_or_repository: str | Path, device: str = "cpu") -> LoadedModel:
+def load(
+    path_or_repository: str | Path | Run,
+    device: str = "cpu",
+    *,
+    checkpoint: str | int | None = None,
+    epoch: int | None = None,
+) -> LoadedModel:
     """Load the fine-tuned model of a run directory or of a published repository, in inference mode.
 
     A string that names an existing folder is a path; any other is ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` on the Hub,
     fetched once and then read from the Hub's cache. ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. No code of
-    the repository is executed. Raises :class:`~zoo.errors.UsageError` if there is no finished checkpoint, and
+    the repository is executed. ``checkpoint`` (``"best"`` or ``"last"``) or ``epoch`` names other weights that the run
+    kept; ``model.epoch`` and the scores in ``model.record`` are then theirs. Raises
+    :class:`~zoo.errors.UsageError` if there is no finished checkpoint, or not the named one, and
     :class:`~zoo.errors.WeightsError` if the file is not the one that the run wrote, does not fit the network, or
     contradicts the published ``config.json``.
     """
@@ -270,7 +280,8 @@ def load(path_or_repository: str | Path, device: str = "cpu") -> LoadedModel:
     from zoo_harness.hub.locate import find_checkpoint
 
     chosen = choose_device(device)  # before anything is fetched
-    return load_folder(find_checkpoint(path_or_repository).path, chosen)
+    named = path_or_repository if isinstance(path_or_repository, str | Path) else path_or_repository.directory
+    return load_folder(find_checkpoint(named).path, chosen, checkpoint=checkpoint, epoch=epoch)
 
 
 def _fine_tune(

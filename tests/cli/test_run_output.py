@@ -15,11 +15,13 @@ import torch
 from zoo_harness.cli.main import run
 from zoo_harness.models.tensor_files import read_tensors
 from zoo_harness.records.run import read_run
+from zoo_harness.util.digests import sha256_of
 
 ZOO = str(Path(sys.executable).with_name("zoo"))
 TORCHRUN = (str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2", "--no-python")
 EVAL = ("eval", "efficientnet_lite0", "--dataset", "digits", "--per-class", "4", "--device", "cpu", "--no-layer-curve")
-EVAL += ("--optimizer", "sgd", "--learning-rate", "0.01", "--epochs", "6", "--keep", "best")
+EVAL += ("--optimizer", "sgd", "--learning-rate", "0.01", "--epochs", "6", "--keep", "both")
+EVAL += ("--save-every", "3")
 
 
 def started(*arguments: str) -> subprocess.Popen[str]:
@@ -53,6 +55,10 @@ def test_an_interrupted_run_of_two_processes_ends_with_the_figures_of_one(tmp_pa
     assert found.results.accuracy == expected.results.accuracy
     assert found.results.train_accuracy == expected.results.train_accuracy
     assert found.results.confusion == expected.results.confusion
+    assert {3, 6} <= {kept.epoch for kept in found.checkpoints}
+    for kept, alike in zip(found.checkpoints, expected.checkpoints, strict=True):
+        assert (kept.epoch, kept.accuracy, kept.train_accuracy) == (alike.epoch, alike.accuracy, alike.train_accuracy)
+        assert sha256_of(out / kept.file) == kept.sha256
     assert found.results.separation_raw_pixels == expected.results.separation_raw_pixels
     tensors = read_tensors(out / "model.safetensors")
     for name, value in read_tensors(alone / "model.safetensors").items():

@@ -216,6 +216,7 @@ TESTED_THROUGH = {
     "records.option_checks": "cli/commands/test_eval.py",
     "records.subset": "data/test_loading.py",
     "records.untrusted": "checkpoints/test_load.py",
+    "reports.checkpoint_table": "reports/test_run_card.py",
     "reports.backbone_summary": "cli/test_app.py",
     "reports.front_matter": "reports/test_run_card.py",
     "reports.markdown": "reports/test_run_card.py",

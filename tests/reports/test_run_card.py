@@ -28,6 +28,7 @@ from zoo_harness.records.run import (
     DatasetRecord,
     FrozenPartRecord,
     HostRecord,
+    KeptCheckpoint,
     LayerCurveRecord,
     LayerScores,
     Measurement,
@@ -43,6 +44,7 @@ from zoo_harness.records.run import (
 )
 from zoo_harness.reports.card_merge import merged_card
 from zoo_harness.reports.front_matter import front_matter
+from zoo_harness.reports.published_results import differences, published_figures
 from zoo_harness.reports.run_card import render_card
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -406,6 +408,53 @@ def test_card_in_a_published_folder_lists_what_is_there() -> None:
     assert "`run.json`" not in card
     assert "options.json" not in card
     assert 'zoo.load("PATH")' in card
+
+
+def with_checkpoints(keep: str) -> RunRecord:
+    """The finished run with the weights of the epochs 2 and 5 beside the main ones, of which the second has no test."""
+    scored = {name: getattr(FINISHED.results, name) for name in ("train_accuracy", "separation_after")}
+    kept = [
+        KeptCheckpoint(epoch=epoch, sha256="34" * 32, bytes=2**20, accuracy=measured(value, 5000), **scored)
+        for epoch, value in ((2, 0.5), (5, 0.75))
+    ]
+    settings = {"training": Training(epochs=5, keep=keep, save_every=2)}
+    return changed(FINISHED, settings=settings, results={"best_epoch": 4}, checkpoints=kept)
+
+
+def test_kept_checkpoints_stand_in_a_table_with_the_main_one() -> None:
+    card = render_card(with_checkpoints("both"))
+    rows = [line.split(" | ")[:4] for line in card.splitlines() if line[:4] in ("| 2 ", "| 4 ", "| 5 ")]
+    assert [row[:3] for row in rows] == [
+        ["| 2", "-", "50.00 % ± 0.71"],
+        ["| 4", "best, main", "96.44 % ± 0.26"],
+        ["| 5", "last", "75.00 % ± 0.61"],
+    ]
+    assert "of the network after its best epoch, epoch 4, in" in card
+    assert "\n- `checkpoints/`: 2 files, 2.0 MiB" in card
+    assert "| weights kept beside it | of the last epoch, of epochs that are multiples of 2 |" in card
+    assert render_card(with_checkpoints("last")).count("last, main") == 1
+    published = render_card(with_checkpoints("both"), published=True)
+    assert "Only the main checkpoint is here, that of epoch 4;" in published
+    assert "`checkpoints/`" not in published
+
+
+def test_of_many_checkpoints_the_card_shows_the_named_and_the_latest() -> None:
+    kept = [KeptCheckpoint(epoch=epoch, sha256="34" * 32, bytes=1) for epoch in range(1, 101)]
+    settings = {"training": Training(epochs=100, keep="both", save_every=1)}
+    card = render_card(
+        changed(FINISHED, settings=settings, results={"best_epoch": 4, "epochs_done": 100}, checkpoints=kept)
+    )
+    table = card.partition("### Checkpoints\n")[2].partition("\n### ")[0]
+    rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ") and "Epoch" not in line]
+    assert rows == ["| 4", *(f"| {epoch}" for epoch in range(51, 101))]
+    assert "The table shows the latest ones; `run.json` has all." in card
+
+
+def test_weights_that_are_kept_are_no_difference_from_a_published_run() -> None:
+    (figure, *_others) = published_figures("cait_s24", "cifar10")
+    best = with_checkpoints("best")
+    both = with_checkpoints("both")
+    assert differences(both, figure) == differences(best, figure) != []
 
 
 @pytest.mark.parametrize(

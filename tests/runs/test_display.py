@@ -9,6 +9,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from zoo_harness.records.run import EpochRecord
+from zoo_harness.runs.display import ProgressDisplay
+
 PROGRAM = """
 from zoo_harness.runs.display import ProgressDisplay
 with ProgressDisplay() as progress:
@@ -45,3 +48,25 @@ def test_a_notebook_without_ipywidgets_shows_lines_and_no_warning() -> None:
     assert "a line" in str(cell.outputs)
     assert "warn" not in str(cell.outputs).lower()
     assert "ipywidgets" not in str(cell.outputs)
+
+
+def epoch(number: int, accuracy: float) -> EpochRecord:
+    figures = {"train_loss": 1.0, "train_accuracy": 0.1, "evaluation_loss": 1.0, "train_seconds": 0.1}
+    return EpochRecord(epoch=number, evaluation_accuracy=accuracy, evaluation_seconds=0.1, **figures)
+
+
+def test_a_resumed_run_prints_the_best_epoch_of_its_whole_history(capsys: pytest.CaptureFixture[str]) -> None:
+    history = [epoch(1, 0.4), epoch(2, 0.75), epoch(3, 0.75), epoch(4, 0.5), epoch(5, 0.8)]
+    with ProgressDisplay() as straight:
+        for each in history:
+            straight.on_epoch(each)
+    expected = capsys.readouterr().err.splitlines()
+    with ProgressDisplay() as resumed:
+        resumed.on_resume(history[:3])
+        for each in history[3:]:
+            resumed.on_epoch(each)
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first == "resumed after epoch 3   best 75.00% (epoch 2)"
+    assert lines == expected[3:]
+    assert lines[0].endswith("best 75.00% (epoch 2)")
+    assert "best" not in lines[1]

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given as drawn, settings, strategies as st
 
 import zoo
 from zoo import Backbone, Dataset, UsageError, WeightsError, ZooError
-from zoo_harness.records.run import read_run
+from zoo_harness.records.run import EpochRecord, read_run
 from zoo_harness.reports.run_card import render_card
 from zoo_harness.runs.plan import Request, RunPlan, compute_context, prepare_run
 from zoo_harness.runs.reporter import LoggingReporter
@@ -50,6 +50,16 @@ class Killer(LoggingReporter):
 backbone, options = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
 zoo.evaluate(backbone, "digits", progress=Killer(), out=sys.argv[2], **options)
 """
+
+
+class Historian(LoggingReporter):
+    """A reporter that keeps the epochs of an earlier process."""
+
+    history: tuple[EpochRecord, ...] = ()
+
+    def on_resume(self, history: tuple[EpochRecord, ...]) -> None:
+        """Keep them."""
+        self.history = history
 
 
 @pytest.fixture
@@ -118,7 +128,9 @@ def test_an_interrupted_run_is_resumed_to_the_same_bits(
 ) -> None:
     begun = read_run(interrupted)
     assert begun.results.epochs_done == 1
-    resumed = zoo.evaluate(backbone, digits, resume=interrupted, batch_size=16)  # the run has it too
+    heard = Historian()
+    resumed = zoo.evaluate(backbone, digits, resume=interrupted, batch_size=16, progress=heard)  # the run has it too
+    assert heard.history == resumed.history[:1]
     assert resumed.record.checkpoint_sha256 == finished.record.checkpoint_sha256
     assert (resumed.record.command, resumed.record.started) == (begun.command, begun.started)
 

@@ -21,29 +21,53 @@ from zoo_harness.checkpoints.tensor_checks import check_digest, check_forms
 from zoo_harness.models.build import build_network, unknown_network
 from zoo_harness.models.surgery import replace_head
 from zoo_harness.models.tensor_files import check_finite, read_tensors
+from zoo_harness.records.checkpoint_choice import choose_checkpoint
 from zoo_harness.records.file_names import CHECKPOINT, CONFIGURATION, RECORD
 from zoo_harness.records.run import RUN, RunRecord, read_run, record_file
 from zoo_harness.records.untrusted import check_record
 
 
-def load_folder(directory: Path, device: torch.device | str = "cpu") -> LoadedModel:
-    """Load the model of a run directory or a published tree; raise the errors of :func:`zoo.load`."""
-    found_in, checkpoint = record_file(directory), directory / CHECKPOINT
+def load_folder(
+    directory: Path,
+    device: torch.device | str = "cpu",
+    *,
+    checkpoint: str | int | None = None,
+    epoch: int | None = None,
+) -> LoadedModel:
+    """Load the model of a run directory or a published tree; raise the errors of :func:`zoo.load`.
+
+    ``checkpoint`` and ``epoch`` as for :func:`~zoo_harness.records.checkpoint_choice.choose_checkpoint`.
+    """
+    found_in, main = record_file(directory), directory / CHECKPOINT
     if directory.is_dir() and not found_in.exists():
         raise _not_a_run(directory)
     record, published = read_run(directory), found_in.name == RECORD
-    if record.checkpoint_sha256 is None or not checkpoint.is_file():
+    if record.checkpoint_sha256 is None or not main.is_file():
         raise _no_checkpoint(record, directory, published=published)
-    check_record(record, str(found_in), checkpoint.stat().st_size, published=published)
-    check_digest(checkpoint, record.checkpoint_sha256)
+    kept = choose_checkpoint(directory, record, checkpoint, epoch)
+    check_record(record, str(found_in), main.stat().st_size, published=published)
+    check_digest(main, record.checkpoint_sha256)
     empty = rebuild(record, "meta")
-    check_forms(checkpoint, empty.state_dict())
+    check_forms(main, empty.state_dict())
     if published:
         check_configuration(directory / CONFIGURATION, timm_config_of(empty, record))
-    network, tensors = rebuild(record), read_tensors(checkpoint)
-    check_finite(checkpoint, tensors)
+    network, tensors = rebuild(record), read_tensors(main)
+    check_finite(main, tensors)
     network.load_state_dict(tensors)
-    return LoadedModel(network, record).to(device).eval()
+    if kept is not None:
+        _replace_weights(network, directory / kept.file, kept.sha256)
+        record = record.of_checkpoint(kept)
+    return LoadedModel(network, record, record.main_epoch if kept is None else kept.epoch).to(device).eval()
+
+
+def _replace_weights(network: nn.Module, path: Path, sha256: str) -> None:
+    """Replace the weights that training changes by those of another epoch."""
+    check_digest(path, sha256)
+    expected = network.state_dict()
+    check_forms(path, expected, some=True)
+    tensors = read_tensors(path)
+    check_finite(path, tensors)
+    network.load_state_dict(expected | tensors)
 
 
 def how_to_finish(record: RunRecord, directory: Path) -> tuple[str, str]:

@@ -24,12 +24,15 @@ class LoadedModel(nn.Module):
     """A published or local checkpoint, ready to predict.
 
     ``classes`` are the names in label order, ``record`` is the run that made it, ``network`` the bare module.
+    ``epoch`` is that of the weights, ``None`` if an earlier version did not record it; the scores in ``record`` are
+    those of these weights.
     """
 
-    def __init__(self, network: nn.Module, record: RunRecord) -> None:
+    def __init__(self, network: nn.Module, record: RunRecord, epoch: int | None = None) -> None:
         super().__init__()
         self.network = network
         self.record = record
+        self.epoch = epoch
         self.classes = record.dataset.classes
         self._transform = BatchTransform(record.settings.preprocessing)
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from zoo_harness.models.tensor_files import write_tensors
 from zoo_harness.records.file_names import CHECKPOINT, CONFIGURATION
-from zoo_harness.records.run import RunRecord
+from zoo_harness.records.run import KeptCheckpoint, RunRecord
 from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.digests import sha256_of
 
@@ -24,6 +25,15 @@ from zoo_harness.util.digests import sha256_of
 def save_checkpoint(network: nn.Module, directory: Path) -> None:
     """Write ``model.safetensors``; shared tensors are written one by one, so that every loader finds each name."""
     write_tensors(directory / CHECKPOINT, network.state_dict(), {"format": "pt"})
+
+
+def save_epoch(tensors: Mapping[str, Tensor], directory: Path, epoch: int) -> KeptCheckpoint:
+    """Write the tensors that training changes, as they are after an epoch, into ``checkpoints/``."""
+    written = KeptCheckpoint(epoch=epoch, sha256="0" * 64, bytes=0)
+    path = directory / written.file
+    path.parent.mkdir(exist_ok=True)
+    write_tensors(path, tensors, {"format": "pt"})
+    return written.model_copy(update={"sha256": sha256_of(path), "bytes": path.stat().st_size})
 
 
 def digest(directory: Path) -> str | None:

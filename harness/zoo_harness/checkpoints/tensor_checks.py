@@ -36,11 +36,14 @@ def changed_checkpoint(path: Path, found: str, recorded: str) -> WeightsError:
     )
 
 
-def check_forms(path: Path, network: Mapping[str, Tensor]) -> None:
-    """Raise :class:`~zoo.errors.WeightsError` if the tensors of a safetensors file are not those of the network."""
+def check_forms(path: Path, network: Mapping[str, Tensor], *, some: bool = False) -> None:
+    """Raise :class:`~zoo.errors.WeightsError` if the tensors of a safetensors file are not those of the network.
+
+    With ``some`` the file may lack tensors.
+    """
     found, expected = _declared_forms(path), {name: form_of(tensor) for name, tensor in network.items()}
     faults = [
-        *(f"{name!r:.80} is missing" for name in expected if name not in found),
+        *(f"{name!r:.80} is missing" for name in expected if name not in found and not some),
         *(f"{name!r:.80} is not in the network" for name in found if name not in expected),
         *(
             f"{name!r:.80} is {found[name]:.80}, in the network {wanted}"

@@ -53,7 +53,7 @@ def _typer_type(kind: Any) -> Any:
     if choices_of(kind):
         return str | None
     parts = get_args(kind)
-    if str in parts and any(part is Path or get_origin(part) is Sequence for part in parts):
+    if str in parts and any(part in (Path, int) or get_origin(part) is Sequence for part in parts):
         return str | None
     if any(get_origin(part) is Sequence for part in parts):
         return list[str] | None

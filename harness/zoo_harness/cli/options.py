@@ -23,9 +23,6 @@ def _names(kind: str, beginning: str) -> list[str]:
     return [row["name"] for row in read_catalogue()[kind] if row["name"].startswith(beginning)]
 
 
-BackboneName = Annotated[
-    str, typer.Argument(metavar="NAME", help="A backbone; 'zoo list' lists them.", autocompletion=complete_backbone)
-]
 OptionalBackboneName = Annotated[
     str | None,
     typer.Argument(metavar="[NAME]", help="A backbone; 'zoo list' lists them.", autocompletion=complete_backbone),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from zoo_harness.runs.run import Run
 
 _WIDTH = 80  # of the notes below the tables
+_MOST_CHECKPOINTS = 12  # rows of a table below the results
 
 
 @contextmanager
@@ -61,12 +62,39 @@ def print_run(run: Run, *, as_json: bool, quiet: bool) -> None:
         if curve is not None:
             best = curve.best
             print_lines("", f"layer with the highest SI after training: {best.path}, {_fraction(best.separation.si)}")
+        print_checkpoints(record, _MOST_CHECKPOINTS)
         print_lines("")
     print_lines(
-        f"checkpoint  {directory / 'model.safetensors'}",
+        f"checkpoint  {directory / 'model.safetensors'}{_epoch(record)}",
         f"card        {directory / 'README.md'}",
         f"plots       {', '.join(str(directory / name) for name in record.plots)}",
     )
+
+
+def print_checkpoints(record: RunRecord, most: int | None = None) -> None:
+    """Print accuracy and SI of the checkpoints of other epochs, and the disk that they take; nothing without any."""
+    from zoo_harness.reports.checkpoint_table import checkpoint_rows, scored_splits
+    from zoo_harness.util.byte_sizes import bytes_in_words
+
+    shown, left_out = checkpoint_rows(record, most), ""
+    if not shown:
+        return
+    if len(shown) < len(record.checkpoints):
+        left_out = "; the table shows the latest, zoo show RUN prints all"
+    rows = [[str(row.epoch), row.name, _percent(row.scores[0][0]), _fraction(row.scores[0][1])] for row in shown]
+    split = scored_splits(record)[0]
+    print_lines("")
+    print_table(["epoch", "weights", f"{split} accuracy", f"{split} SI"], rows, right=["epoch"])
+    disk = bytes_in_words(sum(kept.bytes for kept in record.checkpoints))
+    print_lines(f"checkpoints/ has {len(record.checkpoints):,} files, {disk}{left_out}")
+
+
+def _epoch(record: RunRecord) -> str:
+    if not record.results.epochs_done or record.main_epoch is None:
+        return ""
+    last = record.main_epoch == record.results.epochs_done
+    which = "best" if not last else "best and the last" if record.keeps_best else "last"
+    return f" (epoch {record.main_epoch}, the {which})"
 
 
 def _print_accuracy(record: RunRecord) -> None:

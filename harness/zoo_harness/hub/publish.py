@@ -17,7 +17,7 @@ from zoo_harness.hub.fetch import CommitListing
 from zoo_harness.hub.names import RepositoryReference, means_a_path, parse_reference
 from zoo_harness.hub.round_trip import Check, verify_tree
 from zoo_harness.hub.upload import inspect_repository, require_token, send_tree, tag_of
-from zoo_harness.records.file_names import SAMPLES
+from zoo_harness.records.file_names import CHECKPOINT, CHECKPOINTS, SAMPLES
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import PublishOptions
 from zoo_harness.records.run import RunRecord
@@ -32,6 +32,7 @@ class Publication:
 
     ``place``: the address of the repository, of its pull request, or the folder. ``files``: the effect on each file.
     ``checks``: how each library loads the checkpoint. ``details``: the repository, commit and tag, or the folder.
+    ``epoch``: that of the weights, ``None`` if an earlier version did not record it.
     """
 
     place: str
@@ -40,11 +41,12 @@ class Publication:
     files: tuple[publication.Change, ...]
     checks: tuple[Check, ...]
     details: dict[str, str | None]
+    epoch: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain data, for JSON."""
         lists = {"files": [asdict(change) for change in self.files], "checks": [asdict(check) for check in self.checks]}
-        return {**self.details, "dry_run": self.dry_run, "changed": self.changed, **lists}
+        return {**self.details, "epoch": self.epoch, "dry_run": self.dry_run, "changed": self.changed, **lists}
 
 
 def publish_run(run: Path, to: str, given: PublishOptions, say: Say, *, show_bars: bool = False) -> Publication:
@@ -86,7 +88,7 @@ def _to_folder(run: Path, tree: Path, to: Path, options: PublishOptions, say: Sa
     if not dry_run:
         publication.publish_to_folder(tree, to, files)
     changed = not dry_run and any(change.state != "same" for change in files)
-    return Publication(str(to), dry_run, changed, tuple(files), checks, {"folder": str(to)})
+    return Publication(str(to), dry_run, changed, tuple(files), checks, {"folder": str(to)}, source.record.main_epoch)
 
 
 def _to_hub(run: Path, tree: Path, reference: RepositoryReference, options: PublishOptions, say: Say) -> Publication:
@@ -100,11 +102,12 @@ def _to_hub(run: Path, tree: Path, reference: RepositoryReference, options: Publ
     files, tag = tuple(publication.compare(tree, there.files if there else {})), tag_of(record)
     if dry_run:
         details = {"repository": reference.id, "tag": None if create_pr else tag}
-        return Publication(reference.id, True, False, files, checks, details)
+        return Publication(reference.id, True, False, files, checks, details, record.main_epoch)
     message, private = options["message"] or _message(record), options["private"]
     sent = send_tree(tree, reference, there, tag=tag, message=message, private=private, create_pr=create_pr, say=say)
     details = {name: value for name, value in asdict(sent).items() if name != "changed"}
-    return Publication(sent.pull_request or sent.url, False, sent.changed, files, checks, details)
+    place = sent.pull_request or sent.url
+    return Publication(place, False, sent.changed, files, checks, details, record.main_epoch)
 
 
 def _inspect(reference: RepositoryReference, say: Say, *, tolerant: bool) -> CommitListing | None:
@@ -137,6 +140,9 @@ def _build(
     checks = verify_tree(tree, source.directory)
     for check in checks:
         say(f"{check.loader}: {check.result}")
+    if epoch := source.record.main_epoch:
+        others = f"; those in {CHECKPOINTS}/ are not published" if source.record.checkpoints else ""
+        say(f"{CHECKPOINT} has the weights of epoch {epoch}{others}")
     return tuple(checks)
 
 

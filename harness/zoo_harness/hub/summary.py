@@ -45,6 +45,7 @@ def summary(record: RunRecord, folder: Path, repository: str, commit: str | None
         "recipe": record.settings.recipe,
         "parameters": record.parameters.total,
         "parameters_trained": record.parameters.trained,
+        "epoch": record.main_epoch,
         "dataset": record.dataset.title,
         "classes": list(record.dataset.classes),
         "split": split.split,
@@ -67,22 +68,24 @@ def summary_lines(record: RunRecord, folder: Path, repository: str, commit: str 
         ("folder", str(folder)),
         ("card", str(folder / CARD)),
         ("checkpoint", f"{CHECKPOINT}, {size}, SHA-256 {record.checkpoint_sha256}"),
-        *_facts(record),
+        *record_facts(record),
     ]
     uses = [
         (f"zoo predict {typed} IMAGE...", "the likeliest classes of images of yours"),
         (f"zoo eval {typed} --epochs 0", "whether it gives the same figures here"),
         (f"zoo.load({named!r})", "in Python"),
     ]
-    return [*_in_columns(facts), "", *_in_columns(uses)]
+    return [*in_columns(facts), "", *in_columns(uses)]
 
 
-def _in_columns(rows: Sequence[tuple[str, str]]) -> list[str]:
+def in_columns(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Write pairs of texts as lines, the second ones below each other."""
     width = max(len(first) for first, _second in rows)
     return [f"{one_line(first):<{width}}  {one_line(second)}" for first, second in rows]
 
 
-def _facts(record: RunRecord) -> list[tuple[str, str]]:
+def record_facts(record: RunRecord) -> list[tuple[str, str]]:
+    """Describe a checkpoint by its record, in names and figures."""
     accuracy, split = record.headline
     separation, classes = record.results.separation_after, record.dataset.classes
     head = head_in_words(record.settings.head, record.backbone.features[-1].width, len(classes))
@@ -95,6 +98,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         ("classes", f"{len(classes)}: {shown}"),
         ("images", preprocessing_in_words(record.settings.preprocessing)),
         *_normalization(record.settings),
+        ("weights", _epoch_in_words(record)),
         ("accuracy", f"{percent(accuracy)} ({split.split}, {split.images:,} images)"),
         ("SI", f"{with_error(_headline_si(record))}" + (f" (layer {separation.layer})" if separation else "")),
         ("base weights", f"{record.weights.source}, {pretrained_on(record) or 'of unknown data'}"),
@@ -107,6 +111,14 @@ def _normalization(settings: SettingsRecord) -> list[tuple[str, str]]:
     if settings.normalization == "weights":
         return []
     return [("normalised by", normalization_in_words(settings.preprocessing, settings.normalization))]
+
+
+def _epoch_in_words(record: RunRecord) -> str:
+    done, main = record.results.epochs_done, record.main_epoch
+    if not done:
+        return "no epoch was run"
+    which = "best" if record.keeps_best else "last"
+    return f"of the {which} of {done:,} epochs" + ("" if main is None else f", epoch {main:,}")
 
 
 def _headline_si(record: RunRecord) -> ScoreMeasurement | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 CARD = "README.md"
 CHECKPOINT = "model.safetensors"
+CHECKPOINTS = "checkpoints"  # the folder of the weights that a run keeps beside its main checkpoint; never published
 CONFIGURATION = "config.json"
 RECORD = "zoo.json"
 HISTORY = "history.jsonl"

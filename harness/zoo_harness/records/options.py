@@ -19,6 +19,10 @@ Precision = Annotated[Literal["fp32", "bf16"], Option("fp32, or bf16 (autocast, 
 Metric = Annotated[Literal["euclidean", "cosine"], Option("euclidean or cosine.", "euclidean")]
 Normalize = Annotated[bool, Option("Z-score each feature first.", False, "--normalize")]
 Deterministic = Annotated[bool, Option("Use deterministic algorithms only; slower on a GPU.", False, "--deterministic")]
+Checkpoint = Annotated[
+    str | int | None,
+    Option("Weights of a run: best, last or an epoch (default: the main ones).", metavar="NAME|N", stored=False),
+]
 OutputFolder = Annotated[Path | None, Option("Folder for the results (default: one in runs/).", stored=False)]
 
 
@@ -97,7 +101,11 @@ class TrainingOptions(TypedDict, total=False):
     augment: Annotated[str | Sequence[str] | None, Option("Random augmentations: crop, flip, rotate.", metavar="A,A")]
     views: Annotated[int | None, Option("Augmented copies to cache per image (default: new ones every epoch).")]
     patience: Annotated[int | None, Option("Stop after this many epochs without a better accuracy.")]
-    keep: Annotated[Literal["last", "best"] | None, Option("Epoch whose weights are the checkpoint: last or best.")]
+    keep: Annotated[
+        Literal["last", "best", "both"] | None,
+        Option("Epoch whose weights are the checkpoint: last, best, or both (best, and last beside it)."),
+    ]
+    save_every: Annotated[int | None, Option("Also keep the weights of every N-th epoch.", metavar="N")]
 
 
 class ScoringOptions(TypedDict, total=False):
@@ -158,7 +166,9 @@ class EvalOptions(
     RunOutputOptions,
     total=False,
 ):
-    """The options of ``zoo eval`` and :func:`zoo.evaluate`."""
+    """The options of ``zoo eval`` and :func:`zoo.evaluate`; ``checkpoint`` is for a run that is scored again."""
+
+    checkpoint: Checkpoint
 
 
 class TrainOptions(
@@ -180,6 +190,7 @@ class TrainOptions(
 class RescoreOptions(DataOptions, HeldOutOption, total=False):
     """The options of :func:`zoo.rescore`: those of ``zoo eval CHECKPOINT --epochs 0``."""
 
+    checkpoint: Checkpoint
     layer: Annotated[str | None, Option("Feature layer to score with SI (default: the recorded one).")]
     seed: Annotated[int | None, Option("Seed of the subset (default: the recorded one).")]
     device: Device
@@ -191,6 +202,8 @@ class RescoreOptions(DataOptions, HeldOutOption, total=False):
 class LayersOptions(DataOptions, NormalizationOptions, HeldOutOption, total=False):
     """The options of ``zoo layers`` and :func:`zoo.layers`."""
 
+    checkpoint: Checkpoint
+    epoch: Annotated[int | None, Option("Weights of a run after epoch N, if it kept them.", metavar="N", minimum=1)]
     split: Annotated[Literal["train", "test", "both"], Option("train, test or both.", "test")]
     weights: Annotated[str | Path | None, Option("'pretrained', 'random' or the path of a weight file.")]
     pool: Annotated[bool, Option("Score each layer's declared vector, not its whole output; fast.", False, "--pool")]

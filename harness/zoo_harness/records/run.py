@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,7 +29,7 @@ from zoo.errors import UsageError, ZooError
 from zoo.fields import LARGEST_COUNT, MOST_EPOCHS, Digest
 from zoo.text import encodable, one_line
 from zoo.value_range import ValueRange
-from zoo_harness.records.file_names import HISTORY, RECORD
+from zoo_harness.records.file_names import CHECKPOINTS, HISTORY, RECORD
 from zoo_harness.records.normalization import NormalizationSource
 from zoo_harness.util.safe_files import read_regular
 
@@ -341,6 +342,11 @@ class EpochRecord(Record):
     evaluation_seconds: Seconds
 
 
+def best_epoch(history: Iterable[EpochRecord]) -> EpochRecord | None:
+    """Return the first epoch of the highest accuracy on the evaluation split; ``None`` without epochs."""
+    return max(history, key=lambda line: line.evaluation_accuracy, default=None)
+
+
 class FrozenPartRecord(Record):
     """How the frozen part ran: once, with cached outputs, or in every epoch.
 
@@ -412,10 +418,12 @@ class Results(Record):
     or with ``--no-layer-curve`` lack them. ``accuracy_by_other_rule``, on that split, is the accuracy of the prediction
     rule that was not chosen, ``mean`` or ``cls``, of a network with two heads. ``diverged`` describes a training whose
     last epoch was far worse than guessing. ``accuracy_details`` and ``test_accuracy_details`` belong to ``accuracy``
-    and ``test_accuracy`` of a finished run.
+    and ``test_accuracy`` of a finished run. ``best_epoch``: the first one of the highest evaluation accuracy; earlier
+    records lack it.
     """
 
     epochs_done: Epochs
+    best_epoch: Epochs | None = None
     evaluation_loss: Loss | None
     accuracy: Measurement | None
     train_accuracy: Measurement | None
@@ -435,6 +443,34 @@ class Results(Record):
     mean_evaluation_seconds: Seconds | None
     total_seconds: Seconds | None
     peak_memory_gib: NotNegative | None
+
+
+class KeptCheckpoint(Record):
+    """The weights after an epoch that a run kept beside its main checkpoint, and their scores.
+
+    The file holds the tensors that training changes; all others are those of ``model.safetensors``. The scores are as
+    in :class:`Results`; an unfinished run has none yet.
+    """
+
+    epoch: Annotated[int, Field(gt=0, le=MOST_EPOCHS)]
+    sha256: Digest
+    bytes: Count
+    evaluation_loss: Loss | None = None
+    accuracy: Measurement | None = None
+    train_accuracy: Measurement | None = None
+    test_loss: Loss | None = None
+    test_accuracy: Measurement | None = None
+    separation_after: SeparationRecord | None = None
+
+    @property
+    def file(self) -> str:
+        """The path of the file in the run directory."""
+        return f"{CHECKPOINTS}/epoch-{self.epoch:04}.safetensors"
+
+    @property
+    def scores(self) -> dict[str, object]:
+        """The scores by their names in :class:`Results`."""
+        return {name: value for name, value in self if name not in ("epoch", "sha256", "bytes")}
 
 
 class RunRecord(Record):
@@ -458,6 +494,7 @@ class RunRecord(Record):
     host: HostRecord
     results: Results
     checkpoint_sha256: Digest | None
+    checkpoints: tuple[KeptCheckpoint, ...] = ()
     plots: tuple[PlotName, ...] = ()
 
     @model_validator(mode="after")
@@ -476,7 +513,18 @@ class RunRecord(Record):
     @property
     def keeps_best(self) -> bool:
         """Whether the checkpoint has the weights of the best epoch, which only a finished run has."""
-        return self.settings.training.keep == "best" and self.status == "finished" and self.results.epochs_done > 0
+        return self.settings.training.keep != "last" and self.status == "finished" and self.results.epochs_done > 0
+
+    @property
+    def main_epoch(self) -> int | None:
+        """The epoch of the weights in ``model.safetensors``; ``None`` if an earlier version did not record it."""
+        return self.results.best_epoch if self.keeps_best else self.results.epochs_done
+
+    def of_checkpoint(self, kept: KeptCheckpoint) -> RunRecord:
+        """Return the record with the scores and the digest of another checkpoint than the main one."""
+        others = ("accuracy_by_other_rule", "accuracy_details", "test_accuracy_details", "confusion", "layer_curve")
+        results = self.results.model_copy(update=dict.fromkeys(others) | kept.scores)
+        return self.model_copy(update={"results": results, "checkpoint_sha256": kept.sha256})
 
     @property
     def headline(self) -> tuple[Measurement | None, SplitRecord]:

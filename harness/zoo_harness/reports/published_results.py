@@ -14,6 +14,7 @@ from zoo.backbone import SCRATCH, Training
 from zoo_harness.records.run import Record, RunRecord
 from zoo_harness.reports.wording import (
     NORMALIZATIONS,
+    OTHER_WEIGHTS,
     learning_rate_in_words,
     optimizer_in_words,
     pretrained_on,
@@ -158,7 +159,7 @@ def _rest_of_training(training: Training) -> dict[str, str]:
         "momentum and weight decay": optimizer.partition(", ")[2] or "none",
         "schedule of the learning rate": rate.partition(", ")[2] or "constant",
         "checkpoint": "that of the last epoch",
-        **dict(training_rows(training)),
+        **{name: words for name, words in training_rows(training) if name != OTHER_WEIGHTS},
     }
 
 

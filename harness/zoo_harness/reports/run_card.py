@@ -10,11 +10,21 @@ import jinja2
 from zoo.license_terms import binding_terms
 from zoo_harness.records.file_names import RECORD
 from zoo_harness.records.run import RUN, Measurement, RunRecord
-from zoo_harness.reports import accuracy_tables, markdown, published_results, separation_tables, wording
+from zoo_harness.reports import (
+    accuracy_tables,
+    checkpoint_table,
+    markdown,
+    published_results,
+    separation_tables,
+    wording,
+)
 from zoo_harness.reports.card_merge import marked
 from zoo_harness.reports.front_matter import front_matter, hub_dataset
 from zoo_harness.reports.separation_tables import score_definitions
 from zoo_harness.reports.wording import number, percent
+from zoo_harness.util.byte_sizes import bytes_in_words
+
+_MOST_CHECKPOINTS = 50  # rows of a table
 
 
 def render_card(record: RunRecord, repository: str | None = None, *, published: bool = False) -> str:
@@ -72,6 +82,9 @@ def _context(record: RunRecord, repository: str | None, *, in_tree: bool) -> dic
         "accuracy_details": accuracy_tables.detail_rows(record),
         "accuracy_notes": accuracy_tables.accuracy_notes(record),
         "headline_details": accuracy_tables.details_of(record, split),
+        "checkpoint_rows": checkpoint_table.checkpoint_rows(record, _MOST_CHECKPOINTS),
+        "checkpoint_splits": [name.capitalize() for name in checkpoint_table.scored_splits(record)],
+        "checkpoint_bytes": bytes_in_words(sum(kept.bytes for kept in record.checkpoints)),
         "separation_scores": [(title[0].upper() + title[1:], text) for title, text in score_definitions()],
         "extreme": any(measured.value in (0, 1) for measured in _measurements(record)),
         "published": [

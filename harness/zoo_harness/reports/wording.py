@@ -10,6 +10,7 @@ from zoo_harness.records.normalization import NormalizationSource
 from zoo_harness.records.run import DatasetRecord, FrozenPartRecord, Measurement, RunRecord, SplitRecord
 
 NOT_MEASURED = "not measured"
+OTHER_WEIGHTS = "weights kept beside it"
 NORMALIZATIONS: dict[NormalizationSource, str] = {
     "weights": "those of the weights",
     "dataset": "those of the training images",
@@ -194,8 +195,12 @@ def training_rows(training: Training) -> list[tuple[str, str]]:
         rows.append(("augmentation", ", ".join(_CHANGES[name] for name in training.augment) + views))
     if training.patience:
         rows.append(("early stopping", f"after {training.patience} epochs without a better evaluation accuracy"))
-    if training.keep == "best":
+    if training.keep != "last":
         rows.append(("checkpoint", "of the epoch with the best evaluation accuracy"))
+    others = ["of the last epoch"] if training.keep == "both" else []
+    others += [f"of epochs that are multiples of {training.save_every}"] if training.save_every else []
+    if others:
+        rows.append((OTHER_WEIGHTS, ", ".join(others)))
     return rows
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from zoo.text import escaped
-from zoo_harness.records.run import EpochRecord
+from zoo_harness.records.run import EpochRecord, best_epoch
 
 
 class _Images(ProgressColumn):
@@ -71,10 +72,16 @@ class ProgressDisplay:
         """Print a warning above the bar, also in quiet mode."""
         self._console.print(f"warning: {escaped(line)}", soft_wrap=True)
 
+    def on_resume(self, history: Sequence[EpochRecord]) -> None:
+        """Print where the run continues, and which of its epochs is the best so far."""
+        self._best = best_epoch(history)
+        if self._best is not None:
+            best = f"best {self._best.evaluation_accuracy:.2%} (epoch {self._best.epoch})"
+            self.log(f"resumed after epoch {history[-1].epoch}   {best}")
+
     def on_epoch(self, epoch: EpochRecord) -> None:
         """Print an epoch's figures, and the best accuracy so far if another epoch has it."""
-        if self._best is None or epoch.evaluation_accuracy > self._best.evaluation_accuracy:
-            self._best = epoch
+        self._best = best_epoch(filter(None, (self._best, epoch))) or epoch
         best = f"   best {self._best.evaluation_accuracy:.2%} (epoch {self._best.epoch})"
         self.log(
             f"epoch {epoch.epoch:>3}   train loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:6.2%}"

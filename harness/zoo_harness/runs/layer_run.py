@@ -108,7 +108,7 @@ def score_all_layers(request: LayerRequest, progress: Reporter) -> LayerScoring:
     with isolated():
         progress.stage("loading weights", 0)
         subjects = [_of_backbone(*pair, compute.seed, request.normalization) for pair in request.backbones]
-        subjects += _of_runs(request.runs)
+        subjects += _of_runs(request.runs, options["checkpoint"], options["epoch"])
         curves = tuple(_curves(subjects, request, compute, scoring, progress))
     return _written(curves, scoring, request)
 
@@ -123,14 +123,16 @@ def _of_backbone(backbone: Backbone, source: WeightSource, seed: int, normalizat
     return Subject(name, network, tuning.features, preprocessing, record.model_dump(), normalization)
 
 
-def _of_runs(directories: Sequence[Path]) -> Iterator[Subject]:
+def _of_runs(directories: Sequence[Path], checkpoint: str | int | None, epoch: int | None) -> Iterator[Subject]:
     """Yield the networks of finished runs, each named by its folder, or by its path if another has that name."""
     names = [directory.resolve().name for directory in directories]
     for directory, folder in zip(directories, names, strict=True):
         called = folder if names.count(folder) == 1 else str(directory)
-        model = load_folder(directory)
+        model = load_folder(directory, checkpoint=checkpoint, epoch=epoch)
         record = model.record
-        weights = {"kind": "run", "source": called, "sha256": record.checkpoint_sha256}
+        weights = {"kind": "run", "source": called, "epoch": model.epoch, "sha256": record.checkpoint_sha256}
+        if (checkpoint, epoch) != (None, None):
+            called = f"{called}, epoch {model.epoch}"
         layers, preprocessing = record.backbone.features, record.settings.preprocessing
         name = f"{record.backbone.name} ({called})"
         yield Subject(name, model.network, layers, preprocessing, weights, OF_WEIGHTS)

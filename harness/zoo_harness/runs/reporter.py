@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from zoo_harness.records.run import EpochRecord
@@ -15,7 +15,10 @@ logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of its cache
 
 
 class Reporter(Progress, Protocol):
-    """Receives the stages, epochs, messages and warnings of a run."""
+    """Receives the stages, epochs, messages and warnings of a run.
+
+    It may also have ``on_resume(history)``, which receives the finished epochs of a run that is resumed.
+    """
 
     def log(self, line: str) -> None:
         """Take a message, one line."""
@@ -45,6 +48,13 @@ class LoggingReporter(Silence):
     def on_epoch(self, epoch: EpochRecord) -> None:
         """Log an epoch at level INFO."""
         LOGGER.info("epoch %d: evaluation accuracy %.4f", epoch.epoch, epoch.evaluation_accuracy)
+
+
+def report_history(history: Sequence[EpochRecord], reporter: Reporter) -> None:
+    """Report the epochs that an earlier process finished, if the reporter has ``on_resume``."""
+    on_resume = getattr(reporter, "on_resume", None)
+    if on_resume is not None:
+        on_resume(history)
 
 
 def report_reading(lines: Iterable[str], warnings: Iterable[str], reporter: Reporter) -> None:

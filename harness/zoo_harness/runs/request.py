@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,9 +15,11 @@ from zoo.registry import load_registry
 from zoo.weights import WeightSource
 from zoo_harness.compute.distributed import Processes
 from zoo_harness.records import option_checks
+from zoo_harness.records.checkpoint_choice import choose_checkpoint
 from zoo_harness.records.normalization import OF_WEIGHTS, Normalization
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import EvalOptions, LayersOptions, RescoreOptions
+from zoo_harness.records.run import read_run
 from zoo_harness.records.stored_options import StoredOptions
 from zoo_harness.records.subset import Subset
 from zoo_harness.runs.directory import check_out
@@ -149,6 +151,9 @@ class CheckedRun:
 def check_run(call: RunCall) -> CheckedRun:
     """Resolve names and check options; raises a :class:`~zoo.errors.ZooError` for any mistake in them."""
     given = call.given
+    if (checkpoint := given.get("checkpoint")) is not None:
+        message = f"--checkpoint {checkpoint} is for a run that is scored again, with --epochs 0; leave it out"
+        raise UsageError(message, code="option-unused", option="checkpoint")
     out, resume = given.get("out"), given.get("resume")
     options = call.stored if resume is None else resumed(resume, call.stored)
     values = options.values
@@ -193,6 +198,10 @@ def check_layers(
     if weights is not None and not found:
         message = f"--weights {weights!r} is for backbones; a run has weights of its own"
         raise UsageError(message, code="option-unused", option="weights")
+    for name in ("checkpoint", "epoch"):
+        if options[name] is not None and not folders:
+            raise UsageError(f"--{name} is for runs; give one with --run", code="option-unused", option=name)
+    check_checkpoints(folders, options["checkpoint"], options["epoch"])
     subjects = [*(backbone.name for backbone in found), *(str(run.resolve()) for run in folders)]
     for subject in subjects:
         if subjects.count(subject) > 1:
@@ -212,6 +221,14 @@ def check_layers(
         options=options,
         command=command,
     )
+
+
+def check_checkpoints(folders: Iterable[Path], checkpoint: str | int | None, epoch: int | None = None) -> None:
+    """Raise :class:`~zoo.errors.UsageError` if one of the runs does not have the named checkpoint."""
+    if checkpoint is None and epoch is None:
+        return  # reading the checkpoint checks its record, with better advice
+    for folder in folders:
+        choose_checkpoint(folder, read_run(folder), checkpoint, epoch)
 
 
 def check_rescore(dataset: str | Dataset | None, given: RescoreOptions) -> None:

@@ -88,13 +88,17 @@ class Figure(Record):
 
 
 class RescoreRecord(Record):
-    """One re-scoring, whole; ``same_data`` says for each split whether its images are those of the record."""
+    """One re-scoring, whole; ``same_data`` says for each split whether its images are those of the record.
+
+    ``epoch``: that of the weights, ``None`` if an earlier version did not record it.
+    """
 
     format: Literal["blockzoo rescore 1"] = "blockzoo rescore 1"
     time: str
     checkpoint: str
     commit: str | None
     checkpoint_sha256: str | None
+    epoch: int | None = None
     dataset: DatasetRecord
     layer: str
     device: str
@@ -129,7 +133,8 @@ def rescore_checkpoint(
     layer = _layer(read_run(checkpoint.folder), options["layer"])  # before torch reads the checkpoint
     with isolated(), repeatable(options["deterministic"]):
         reporter.stage("loading the checkpoint", 0)
-        model = load_folder(checkpoint.folder, choose_device(options["device"]))
+        device = choose_device(options["device"])
+        model = load_folder(checkpoint.folder, device, checkpoint=options["checkpoint"])
         record, settings = model.record, model.record.settings
         compute = _compute_context(settings, options, reporter)
         request = _data_request(checkpoint, record, dataset, given)
@@ -142,8 +147,9 @@ def rescore_checkpoint(
         _check_classes(record.dataset.classes, data.record)
         report_reading(data.record.reading, data.warnings, reporter)
         evaluation = data.record.evaluation
+        named = "" if options["checkpoint"] is None else f", epoch {model.epoch},"
         reporter.log(
-            f"{checkpoint.called} on {data.record.title}: {evaluation.images:,} {evaluation.split} images, "
+            f"{checkpoint.called}{named} on {data.record.title}: {evaluation.images:,} {evaluation.split} images, "
             f"{data.record.subset}, {compute.device}"
         )
         found = _rescored(checkpoint, model, data, layer, compute, reporter)
@@ -253,6 +259,7 @@ def _rescored(
         checkpoint=checkpoint.called,
         commit=checkpoint.commit,
         checkpoint_sha256=record.checkpoint_sha256,
+        epoch=model.epoch,
         dataset=data.record,
         layer=layer.path,
         device=str(compute.device),

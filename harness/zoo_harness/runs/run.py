@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UsageError, ZooError, shortened
 from zoo.text import one_line
+from zoo_harness.records.checkpoint_choice import available_checkpoints
 from zoo_harness.records.file_names import HISTORY, RECORD
 from zoo_harness.records.run import RUN, EpochRecord, Measurement, RunRecord, SplitSeparation, read_history, read_run
 from zoo_harness.reports.separation_tables import with_error
@@ -133,12 +134,19 @@ class Run:
 
         return read_card(self.directory, follow_links=True)
 
-    def load(self, device: str = "cpu") -> LoadedModel:
+    @property
+    def checkpoints(self) -> dict[int, Path]:
+        """The files of the weights that are there, by epoch; :meth:`load` loads each."""
+        return available_checkpoints(self.directory, self.record)
+
+    def load(
+        self, device: str = "cpu", *, checkpoint: str | int | None = None, epoch: int | None = None
+    ) -> LoadedModel:
         """Load the fine-tuned model in inference mode, as :func:`zoo.load` does."""
         from zoo_harness.checkpoints.load import load_folder
         from zoo_harness.compute.device import choose_device
 
-        return load_folder(self.directory, choose_device(device))
+        return load_folder(self.directory, choose_device(device), checkpoint=checkpoint, epoch=epoch)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Run) and self.directory.resolve() == other.directory.resolve()

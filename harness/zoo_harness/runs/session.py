@@ -14,7 +14,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -40,13 +40,15 @@ from zoo_harness.records.run import (
 )
 from zoo_harness.reports.plots.names import missing_font_note
 from zoo_harness.runs import provenance
+from zoo_harness.runs.checkpoint_keeper import CheckpointKeeper
 from zoo_harness.runs.frozen_features import open_trainable_model, whole_network
 from zoo_harness.runs.plan import RunPlan
-from zoo_harness.runs.reporter import Reporter
+from zoo_harness.runs.reporter import Reporter, report_history
 from zoo_harness.runs.resume import refuse_changes, refuse_finished, refuse_other_history, run_identity
 from zoo_harness.runs.writer import RunWriter
 from zoo_harness.separation.validation import Array
 from zoo_harness.training.loop import Trainer, divergence, starting_state, steps_per_epoch
+from zoo_harness.training.state import TrainingProgress
 from zoo_harness.util.signals import defer_signals
 
 Ending = Literal["finished", "interrupted", "failed"]
@@ -91,6 +93,7 @@ def _continued(planned: RunPlan, directory: Path, reporter: Reporter) -> RunPlan
         reporter.warn(warning)
     results = earlier.results.model_copy(update={"total_seconds": None})
     begun = {"started": earlier.started, "command": earlier.command, "results": results}
+    begun["checkpoints"] = earlier.checkpoints
     return replace(planned, record=planned.record.model_copy(update=begun))
 
 
@@ -110,6 +113,8 @@ class _Session:
         self._of_test: SplitEvaluation | None = None
         self._trainable = self._whole = whole_network(planned)
         self._state = starting_state(planned.tuned, planned.request.training)
+        kept = self.record.checkpoints
+        self._keeper = CheckpointKeeper(planned.request.training, self._state, writer, reporter, kept)
         self._identify()
 
     def check_state(self) -> None:
@@ -121,6 +126,7 @@ class _Session:
     def run(self, policy: CachePolicy, *, tensorboard: bool) -> None:
         """Score, train and score again."""
         self.writer.record(self.record)
+        self._keeper.announce()
         self.score_raw_pixels()
         events = self.writer.events() if tensorboard else nullcontext(self.add_events)
         trainable_model = open_trainable_model(self.planned, policy, self.reporter, self.reporter.log)
@@ -134,6 +140,7 @@ class _Session:
             self.detail_accuracies()
             self.count_confusion()
             self.score_layers()
+            self.score_checkpoints()
 
     def score_raw_pixels(self) -> None:
         """Score the separation of the images themselves, and draw some of them."""
@@ -157,9 +164,11 @@ class _Session:
         self._identify()
         for warning in self._state.load(self.writer.path):
             self.reporter.warn(warning)
+        self._keeper.restore()
         if self._state.progress.epoch:
             self.writer.history(self._state.progress.history)
-            self._update(**_means(self._state.progress.history))  # the record too may be an epoch behind
+            self._update(**_means(self._state.progress))  # the record too may be an epoch behind
+            report_history(self._state.progress.history, self.reporter)
             self._last = None
 
     def train(self) -> None:
@@ -170,7 +179,8 @@ class _Session:
             settings = training, self._compute
             Trainer(self._trainable, *settings, self._state, layer, self._after_epoch, self.reporter).run()
             self._warn_if_diverged()
-        if training.keep == "best":
+            self._keeper.after_training()
+        if training.keep != "last":
             self._state.restore_best_weights()
             self._last = None
 
@@ -184,32 +194,53 @@ class _Session:
 
     def score_after(self) -> None:
         """Score accuracy and separation; the last epoch may have scored the evaluation split already."""
-        train, evaluation, separation = self._scored("after")
-        self._update(
-            evaluation_loss=evaluation.loss,
-            accuracy=evaluation.accuracy,
-            train_accuracy=train.accuracy,
-            separation_after=separation,
-        )
+        self._update(**self._scored_after("after"))
+
+    def _scored_after(self, when: str) -> dict[str, Any]:
+        train, evaluation, separation = self._scored(when)
+        return {
+            "evaluation_loss": evaluation.loss,
+            "accuracy": evaluation.accuracy,
+            "train_accuracy": train.accuracy,
+            "separation_after": separation,
+        }
 
     def score_test(self) -> None:
         """Score accuracy and separation of the test split, once, if it was kept for the end."""
-        test, compute, results = self._data.test, self._compute, self.record.results
+        test, results = self._data.test, self.record.results
         if test is None:
             return
-        source = ImageSource(test, compute.device, processes=compute.processes)
-        self.reporter.stage("the test split, once", len(source))
-        self._of_test = found = evaluate_split(self._whole, source, compute, self._layer, self.reporter)
+        self._of_test, scores = self._scored_on_test(test, "once", results.separation_after)
         if not self._is_main:
             return
+        pixels = split_separation(test.raw_pixels, test.labels, self._compute)
+        self._update(**scores, separation_raw_pixels=_with_test(results.separation_raw_pixels, pixels))
+
+    def _scored_on_test(
+        self, test: ImageData, when: str, after: SeparationRecord | None
+    ) -> tuple[SplitEvaluation, dict[str, Any]]:
+        compute = self._compute
+        source = ImageSource(test, compute.device, processes=compute.processes)
+        self.reporter.stage(f"the test split, {when}", len(source))
+        found = evaluate_split(self._whole, source, compute, self._layer, self.reporter)
+        if not self._is_main:
+            return found, {}
         self.reporter.stage(f"separation of the test split, {len(test):,} images", 0)
-        pixels, after = results.separation_raw_pixels, results.separation_after
-        self._update(
-            test_loss=found.loss,
-            test_accuracy=found.accuracy,
-            separation_raw_pixels=_with_test(pixels, split_separation(test.raw_pixels, test.labels, compute)),
-            separation_after=_with_test(after, split_separation(found.collected, test.labels, compute)),
-        )
+        separation = _with_test(after, split_separation(found.collected, test.labels, compute))
+        return found, {"test_loss": found.loss, "test_accuracy": found.accuracy, "separation_after": separation}
+
+    def score_checkpoints(self) -> None:
+        """Score the checkpoints that were kept beside the main one, as the main one was scored."""
+
+        def scores(when: str) -> dict[str, Any]:
+            self._last = None
+            found, test = self._scored_after(when), self._data.test
+            if test is None:
+                return found
+            return found | self._scored_on_test(test, when, found["separation_after"])[1]
+
+        for _scored in self._keeper.score(dict(self.record.results), scores):
+            self._update()
 
     def detail_accuracies(self) -> None:
         """Average the predictions by class, and without the images that are also in an earlier split."""
@@ -288,10 +319,11 @@ class _Session:
         return data.record.test, data.test
 
     def _after_epoch(self, epoch: EpochRecord, result: SplitEvaluation) -> None:
-        with defer_signals():  # state, history and record are of the same epoch
+        with defer_signals():  # checkpoint, state, history and record are of the same epoch
+            self._keeper.after_epoch()
             self.writer.epoch(self._state, epoch)
             self._last = result
-            progress = _means(self._state.progress.history)
+            progress = _means(self._state.progress)
             self._update(evaluation_loss=result.loss, accuracy=result.accuracy, **progress)
             self.add_events(epoch)
             self.reporter.on_epoch(epoch)
@@ -323,7 +355,7 @@ class _Session:
 
     def _update(self, **results: object) -> None:
         updated = self.record.results.model_copy(update=results)
-        self.record = self.record.model_copy(update={"results": updated})
+        self.record = self.record.model_copy(update={"results": updated, "checkpoints": self._keeper.kept})
         self.writer.record(self.record)
 
 
@@ -331,10 +363,12 @@ def _with_test(separation: SeparationRecord | None, test: SplitSeparation | None
     return separation and separation.model_copy(update={"test": test})
 
 
-def _means(history: tuple[EpochRecord, ...]) -> dict[str, float]:
+def _means(progress: TrainingProgress) -> dict[str, float | None]:
     """Return the results that sum up a history."""
+    history, best = progress.history, progress.best
     return {
-        "epochs_done": len(history),
+        "epochs_done": progress.epoch,
+        "best_epoch": best.epoch if best else None,
         "mean_train_seconds": fmean(line.train_seconds for line in history),
         "mean_evaluation_seconds": fmean(line.evaluation_seconds for line in history),
     }

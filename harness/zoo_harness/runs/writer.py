@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.errors import UsageError, ZooError
 from zoo_harness.checkpoints import save
 from zoo_harness.data.decoding import ImageData
 from zoo_harness.evaluation.confusion import Confusion
-from zoo_harness.records.file_names import CARD, CHECKPOINT, CONFIGURATION, CONFUSION, HISTORY, PLOTS
-from zoo_harness.records.run import RUN, EpochRecord, LayerCurveRecord, RunRecord
+from zoo_harness.records.file_names import CARD, CHECKPOINT, CHECKPOINTS, CONFIGURATION, CONFUSION, HISTORY, PLOTS
+from zoo_harness.records.run import RUN, EpochRecord, KeptCheckpoint, LayerCurveRecord, RunRecord
 from zoo_harness.records.stored_options import OPTIONS
 from zoo_harness.reports.card_merge import merged_card, read_card
 from zoo_harness.reports.plots.confusion import plot_confusion
@@ -56,9 +56,16 @@ class RunWriter:
                 message = f"{self.path}: the run is still running, in another process"
                 raise UsageError(message, code="run-is-running", path=self.path) from error
             remove_temporaries(self.path, _FILES)
+            self._remove_partial_checkpoints()
             yield
         finally:
             os.close(descriptor)
+
+    def _remove_partial_checkpoints(self) -> None:
+        folder = self.path / CHECKPOINTS
+        if folder.is_dir():
+            names = {path.name.removeprefix(".").removesuffix(".tmp") for path in folder.glob(".epoch-*.tmp")}
+            remove_temporaries(folder, {name.rpartition(".")[0] for name in names})
 
     @contextmanager
     def events(self) -> Iterator[Callable[[EpochRecord], None]]:
@@ -86,6 +93,10 @@ class RunWriter:
             file.write(epoch.model_dump_json() + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+    def keep(self, tensors: Mapping[str, Tensor], epoch: int) -> KeptCheckpoint:
+        """Write the weights after an epoch into ``checkpoints/``."""
+        return save.save_epoch(tensors, self.path, epoch)
 
     def history(self, epochs: Iterable[EpochRecord]) -> None:
         """Replace ``history.jsonl``: that of a killed run may lack its last line."""
@@ -151,6 +162,10 @@ class NoWriter(RunWriter):
     def events(self) -> AbstractContextManager[Callable[[EpochRecord], None]]:  # type: ignore[override]
         """Write no events."""
         return nullcontext(lambda _epoch: None)
+
+    def keep(self, tensors: Mapping[str, Tensor], epoch: int) -> KeptCheckpoint:
+        """Return a record without a digest: the first process writes the file."""
+        return KeptCheckpoint(epoch=epoch, sha256="0" * 64, bytes=sum(tensor.nbytes for tensor in tensors.values()))
 
     def finish(self, record: RunRecord) -> tuple[RunRecord, str | None]:
         """Return the record as it is."""

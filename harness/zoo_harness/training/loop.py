@@ -80,7 +80,7 @@ class Trainer:
                 train_seconds=trained - started,
                 evaluation_seconds=time.perf_counter() - trained,
             )
-            self.state.end_epoch(record, keep_best=self.training.keep == "best")
+            self.state.end_epoch(record, keep_best=self.training.keep != "last")
             self.on_epoch(record, result)
 
     def _patience_is_over(self) -> bool:

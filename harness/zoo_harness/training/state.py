@@ -20,7 +20,7 @@ from torch import Tensor
 from zoo.errors import WeightsError
 from zoo_harness.models.tensor_files import write_tensors
 from zoo_harness.models.tuned_network import TunedNetwork
-from zoo_harness.records.run import EpochRecord, Record
+from zoo_harness.records.run import EpochRecord, Record, best_epoch
 from zoo_harness.util.safe_files import open_regular
 
 STATE = "training_state.safetensors"
@@ -48,7 +48,7 @@ class TrainingProgress(Record):
     @property
     def best(self) -> EpochRecord | None:
         """The first epoch of the highest accuracy on the evaluation split."""
-        return max(self.history, key=lambda line: line.evaluation_accuracy, default=None)
+        return best_epoch(self.history)
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,10 @@ class TrainingState:
     def restore_best_weights(self) -> None:
         """Copy the weights of the best epoch, if there are any, back into the network."""
         _copy(self.best, mutable_tensors(self.tuned))
+
+    def replace_weights(self, tensors: dict[str, Tensor]) -> None:
+        """Copy tensors that :func:`changing_tensors` returned back into the network."""
+        _copy(tensors, self.tuned.network.state_dict())
 
     def save(self, directory: Path) -> None:
         """Write the state into a run directory, all or nothing; the one that was there becomes the previous one."""
@@ -186,6 +190,19 @@ def mutable_tensors(tuned: TunedNetwork) -> dict[str, Tensor]:
         if name in everything and tuned.modes[name.rpartition(".")[0]]
     }
     return trained | buffers
+
+
+def changing_tensors(tuned: TunedNetwork) -> dict[str, Tensor]:
+    """Return the part of the network's state dict that training changes; shared tensors under each of their names.
+
+    >>> network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, bias=False))
+    >>> network[1].weight = network[0].weight
+    >>> list(changing_tensors(TunedNetwork(network, ("1",), ("1",), {"": True, "0": True, "1": True})))
+    ['0.weight', '0.bias', '1.weight']
+    """
+    memory = {tensor.untyped_storage().data_ptr() for tensor in mutable_tensors(tuned).values()}
+    state = tuned.network.state_dict()
+    return {name: tensor for name, tensor in state.items() if tensor.untyped_storage().data_ptr() in memory}
 
 
 def _read(path: Path, most: int) -> StoredState:

@@ -81,6 +81,11 @@ def test_other_images_are_not_compared(finished: Path, capsys: pytest.CaptureFix
     assert "a figure may differ though the checkpoint is the same" in printed
 
 
+def test_a_checkpoint_that_was_not_kept_is_refused(finished: Path, error_of: Refused) -> None:
+    error = error_of("eval", str(finished), "--epochs", "0", "--checkpoint", "2")
+    assert (error.code, error.facts["there"]) == ("no-such-checkpoint", (1,))
+
+
 def test_another_layer_has_no_recorded_si(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = rescored(capsys, str(finished), "--layer", "blocks.5")
     assert found.layer == "blocks.5"

@@ -26,6 +26,9 @@ def predict(
     top: Annotated[int, typer.Option(help="How many classes of each image, likeliest first.")] = 3,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     batch_size: Annotated[int, typer.Option(help="Images that go through the network together.")] = 32,
+    weights: Annotated[
+        str | None, typer.Option("--checkpoint", metavar="NAME|N", help="Weights of a run: best, last or an epoch.")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     _debug: Debug = False,
@@ -50,7 +53,7 @@ def predict(
 
     chosen = choose_device(device)
     place = find_checkpoint(checkpoint, (lambda _line: None) if quiet or as_json else tell)
-    model = load_folder(place.path, chosen)
+    model = load_folder(place.path, chosen, checkpoint=weights)
     model.check_that_it_runs()
     found = [each for batch in predict_files(model, paths, top, batch_size) for each in batch]
     if as_json:

@@ -7,12 +7,20 @@ from typing import Annotated, Any
 import typer
 
 from zoo.license_terms import binding_terms
-from zoo_harness.cli.options import AsJson, BackboneName, Debug, RecipeName
+from zoo_harness.cli.commands.show_run import show_run
+from zoo_harness.cli.options import AsJson, Debug, RecipeName, complete_backbone
 from zoo_harness.cli.output import print_json, print_lines, print_table, warn_of
 
 
 def show(
-    name: BackboneName,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|RUN",
+            help="A backbone, which 'zoo list' lists, or the directory of a run.",
+            autocompletion=complete_backbone,
+        ),
+    ],
     recipe: RecipeName = "default",
     classes: Annotated[int, typer.Option(help="Number of classes of the new head.")] = 10,
     partition: Annotated[
@@ -22,7 +30,16 @@ def show(
     as_json: AsJson = False,
     _debug: Debug = False,
 ) -> None:
-    """Show a backbone: provenance, recipe, trained tensors, parameter counts and feature layers."""
+    """Show a backbone: provenance, recipe, trained tensors, parameter counts and feature layers; or a run.
+
+    For a run: its data, settings, scores and checkpoints, and the disk that it takes.
+    """
+    from zoo_harness.hub.locate import names_a_checkpoint
+
+    if names_a_checkpoint(name):
+        show_run(name, as_json=as_json)
+        return
+
     from zoo.registry import load_registry
     from zoo_harness.records.option_checks import check_classes
 

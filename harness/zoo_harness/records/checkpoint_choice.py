@@ -1,0 +1,73 @@
+"""Choose one of the checkpoints of a run by name. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zoo.errors import UsageError
+from zoo_harness.records.file_names import CHECKPOINT
+from zoo_harness.records.run import KeptCheckpoint, RunRecord, best_epoch, read_history
+
+
+def choose_checkpoint(
+    directory: Path, record: RunRecord, checkpoint: str | int | None = None, epoch: int | None = None
+) -> KeptCheckpoint | None:
+    """Return the checkpoint of a run that a name means; ``None`` for the main one, which no name means too.
+
+    ``checkpoint`` is ``"best"``, ``"last"`` or an epoch, which ``epoch`` names as well. Raises
+    :class:`~zoo.errors.UsageError` for another name, and if the run did not keep these weights, or the file is not
+    there; the error lists those that are.
+    """
+    if checkpoint is None and epoch is None:
+        return None
+    if checkpoint is not None and epoch is not None:
+        message = f"checkpoint {checkpoint!r} and epoch {epoch} are given together; give one of them"
+        raise UsageError(message, code="checkpoint-named-twice", option="epoch")
+    wanted = _epoch_of(directory, record, checkpoint if epoch is None else epoch)
+    there = available_checkpoints(directory, record)
+    if wanted not in there:
+        named = f" ({checkpoint})" if checkpoint in ("best", "last") else ""
+        listed = ", ".join(_described(directory, record, number) for number in there) or "none"
+        message = f"no such checkpoint: epoch {wanted}{named} of {directory}; expected an epoch that is kept: {listed}"
+        raise UsageError(message, code="no-such-checkpoint", epoch=wanted, there=tuple(there))
+    return next((kept for kept in record.checkpoints if directory / kept.file == there[wanted]), None)
+
+
+def available_checkpoints(directory: Path, record: RunRecord) -> dict[int, Path]:
+    """Return the files of the checkpoints that are there, by epoch; the main one under its own epoch alone."""
+    files = {kept.epoch: directory / kept.file for kept in record.checkpoints}
+    there = {epoch: path for epoch, path in files.items() if path.is_file()}
+    if record.checkpoint_sha256 is not None and (directory / CHECKPOINT).is_file():
+        there[_main_epoch(directory, record)] = directory / CHECKPOINT
+    return dict(sorted(there.items()))
+
+
+def _epoch_of(directory: Path, record: RunRecord, name: str | int | None) -> int:
+    if name == "best":
+        return _best_epoch(directory, record)
+    if name == "last":
+        return record.results.epochs_done
+    text = str(name)
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        message = f"no such checkpoint: {name!r:.80}; expected best, last or the number of an epoch"
+        raise UsageError(message, code="checkpoint-name", option="checkpoint", given=name)
+    return int(text)
+
+
+def _main_epoch(directory: Path, record: RunRecord) -> int:
+    found = record.main_epoch
+    return _best_epoch(directory, record) if found is None else found
+
+
+def _best_epoch(directory: Path, record: RunRecord) -> int:
+    if record.results.best_epoch is not None:
+        return record.results.best_epoch
+    found = best_epoch(read_history(directory))  # an earlier version did not record it
+    return record.results.epochs_done if found is None else found.epoch
+
+
+def _described(directory: Path, record: RunRecord, epoch: int) -> str:
+    names = {"best": _best_epoch(directory, record), "last": record.results.epochs_done}
+    words = [name for name, number in names.items() if number == epoch]
+    words += ["main"] if epoch == _main_epoch(directory, record) else []
+    return f"{epoch} ({', '.join(words)})" if words else str(epoch)

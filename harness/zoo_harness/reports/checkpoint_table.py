@@ -1,0 +1,61 @@
+"""Arrange the scores of the checkpoints that a run kept, for its card and the terminal."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from zoo_harness.records.file_names import CHECKPOINT
+from zoo_harness.records.run import KeptCheckpoint, Measurement, Results, RunRecord, ScoreMeasurement
+
+
+class CheckpointRow(NamedTuple):
+    """One checkpoint: its epoch, what it is called, its file, and accuracy and SI on each of the scored splits."""
+
+    epoch: int
+    name: str
+    file: str
+    scores: list[tuple[Measurement | None, ScoreMeasurement | None]]
+
+
+def checkpoint_rows(record: RunRecord, most: int | None = None) -> list[CheckpointRow]:
+    """Return a row for each epoch, first to last, with the main checkpoint; none if the run kept no other.
+
+    With ``most`` only the best, the last, the main one and that number of the latest.
+    """
+    main = record.main_epoch
+    if not record.checkpoints or main is None:
+        return []
+    found: dict[int, tuple[str, KeptCheckpoint | Results]] = {
+        kept.epoch: (kept.file, kept) for kept in record.checkpoints
+    }
+    found[main] = CHECKPOINT, record.results
+    rows = [
+        CheckpointRow(epoch, _name(record, epoch), file, _scores(record, scored))
+        for epoch, (file, scored) in sorted(found.items())
+    ]
+    first = len(rows) - (len(rows) if most is None else most)
+    return [row for number, row in enumerate(rows) if number >= first or row.name]
+
+
+def scored_splits(record: RunRecord) -> list[str]:
+    """Return the names of the splits that :class:`CheckpointRow` has scores of, the headline's first."""
+    return [*(["test"] if record.dataset.test is not None else []), "evaluation", "training"]
+
+
+def _name(record: RunRecord, epoch: int) -> str:
+    results = record.results
+    names = {"best": results.best_epoch, "last": results.epochs_done, "main": record.main_epoch}
+    return ", ".join(name for name, number in names.items() if number == epoch)
+
+
+def _scores(
+    record: RunRecord, found: KeptCheckpoint | Results
+) -> list[tuple[Measurement | None, ScoreMeasurement | None]]:
+    after = found.separation_after
+    measured = {
+        "test": (found.test_accuracy, after and after.test),
+        "evaluation": (found.accuracy, after and after.evaluation),
+        "training": (found.train_accuracy, after and after.train),
+    }
+    chosen = [measured[split] for split in scored_splits(record)]
+    return [(accuracy, scores.si if scores else None) for accuracy, scores in chosen]

@@ -23,6 +23,8 @@ from zoo_harness.records.options import EvalOptions
         ({"unfreeze": ("a", "b")}, {"unfreeze": ("a", "b")}),
         ({"milestones": "1,2"}, {"milestones": "1,2"}),
         ({"layer": None}, {}),
+        ({"normalize": True, "metric": "cosine"}, {"normalize": "zscore", "metric": "cosine"}),  # it was a flag
+        ({"normalize": False}, {"normalize": "none"}),
     ],
 )
 def test_values_are_converted(given: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -38,6 +40,8 @@ def test_values_are_converted(given: dict[str, Any], expected: dict[str, Any]) -
         ({"epochs": 1.5}, "option-value", None),
         ({"layer_curve": "perhaps"}, "option-value", None),
         ({"limit": -1}, "option-range", None),
+        ({"normalize": "zscor"}, "option-choice", ["zscore"]),
+        ({"order": 0}, "option-range", None),
     ],
 )
 def test_wrong_values_are_refused(given: dict[str, Any], code: str, near: list[str] | None) -> None:

@@ -17,7 +17,11 @@ from zoo_harness.records.option import Option
 Device = Annotated[str, Option("auto, cpu, cuda or cuda:N.", "auto")]
 Precision = Annotated[Literal["fp32", "bf16"], Option("fp32, or bf16 (autocast, CUDA only).", "fp32")]
 Metric = Annotated[Literal["euclidean", "cosine"], Option("euclidean or cosine.", "euclidean")]
-Normalize = Annotated[bool, Option("Z-score each feature first.", False, "--normalize")]
+Normalize = Annotated[
+    Literal["none", "zscore"],
+    Option("none, or zscore: z-score each feature first.", "none", metavar="none|zscore", bare="zscore"),
+]
+Order = Annotated[int, Option("Number of nearest neighbours of high-order, soft and anti SI.", 2, minimum=1)]
 Deterministic = Annotated[bool, Option("Use deterministic algorithms only; slower on a GPU.", False, "--deterministic")]
 OutputFolder = Annotated[Path | None, Option("Folder for the results (default: one in runs/).", stored=False)]
 
@@ -39,6 +43,14 @@ class DataOptions(ReadingOptions, total=False):
 
     per_class: Annotated[int | None, Option("Use this many images of each class, chosen by --seed.", minimum=1)]
     limit: Annotated[int | None, Option("Use at most this many images of each split.", minimum=1)]
+    fraction: Annotated[float | None, Option("Use this fraction of each class, rounded, chosen by --seed.")]
+    eval_limit: Annotated[
+        int | None,
+        Option("Use at most this many images to evaluate, classes in turn, whatever is trained on.", minimum=1),
+    ]
+    eval_fraction: Annotated[
+        float | None, Option("Use this fraction of each class to evaluate, whatever is trained on; 1: all.")
+    ]
 
 
 class HeldOutOption(TypedDict, total=False):
@@ -83,6 +95,9 @@ class ScoringOptions(TypedDict, total=False):
     """What is scored, and how two heads predict."""
 
     layer: Annotated[str | None, Option("Feature layer to score with SI (default: the classifier's input).")]
+    order: Order
+    metric: Metric
+    normalize: Normalize
     layer_curve: Annotated[bool, Option("Score every layer after training.", True, "--layer-curve/--no-layer-curve")]
     predict: Annotated[Literal["cls", "mean"], Option("With two heads: predict from 'cls' or their 'mean'.", "cls")]
 
@@ -152,6 +167,11 @@ class RescoreOptions(DataOptions, HeldOutOption, total=False):
     """The options of :func:`zoo.rescore`: those of ``zoo eval CHECKPOINT --epochs 0``."""
 
     layer: Annotated[str | None, Option("Feature layer to score with SI (default: the recorded one).")]
+    order: Annotated[int | None, Option("Order of the SI scores (default: the recorded one).", minimum=1)]
+    metric: Annotated[Literal["euclidean", "cosine"] | None, Option("Distance of SI (default: the recorded one).")]
+    normalize: Annotated[
+        Literal["none", "zscore"] | None, Option("none or zscore (default: the recorded one).", bare="zscore")
+    ]
     seed: Annotated[int | None, Option("Seed of the subset (default: the recorded one).")]
     device: Device
     precision: Annotated[Literal["fp32", "bf16"] | None, Option("fp32 or bf16 (default: the recorded one).")]
@@ -164,8 +184,12 @@ class LayersOptions(DataOptions, HeldOutOption, total=False):
 
     split: Annotated[Literal["train", "test", "both"], Option("train, test or both.", "test")]
     weights: Annotated[str | Path | None, Option("'pretrained', 'random' or the path of a weight file.")]
+    last: Annotated[
+        bool,
+        Option("Score only the classifier's input: one table, a row per network and split.", False, "--last"),
+    ]
     pool: Annotated[bool, Option("Score each layer's declared vector, not its whole output; fast.", False, "--pool")]
-    order: Annotated[int, Option("Largest number of neighbours that must agree.", 2, minimum=1)]
+    order: Order
     metric: Metric
     normalize: Normalize
     seed: Annotated[int, Option("Seed of the subset and of random weights.", 0)]
@@ -185,6 +209,7 @@ class RankOptions(ReadingOptions, total=False):
     weights: Annotated[Literal["pretrained", "random"], Option("pretrained, or random for all of them.", "pretrained")]
     per_class: Annotated[int | None, Option("Use this many training images of each class.", minimum=1)]
     images: Annotated[int | None, Option("Use at most this many training images, classes in turn.", minimum=1)]
+    fraction: Annotated[float | None, Option("Use this fraction of the training images of each class.")]
     license: Annotated[
         Sequence[str] | None, Option("Only backbones of this licence; globs; repeatable.", metavar="LICENSE")
     ]

@@ -16,6 +16,7 @@ from zoo_harness.models.weight_source import find_local
 from zoo_harness.records import option_checks
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import RankOptions
+from zoo_harness.records.subset import check_exclusive
 from zoo_harness.runs.directory import check_out
 from zoo_harness.runs.request import DataRequest, choose_data
 
@@ -45,6 +46,7 @@ def check_rank(
     options = with_defaults(RankOptions, given)
     option_checks.check_device_name(options["device"])
     values: Mapping[str, Any] = {**options, "limit": options["images"], "val_fraction": None}
+    check_exclusive({name: options[name] for name in ("per_class", "images", "fraction")})
     data = choose_data(dataset, values)
     check_out(options["out"])
     from zoo_harness.ranking.scores import choose_scores  # imports numpy

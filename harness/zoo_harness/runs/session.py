@@ -204,11 +204,12 @@ class _Session:
             return
         self.reporter.stage(f"separation of the test split, {len(test):,} images", 0)
         pixels, after = results.separation_raw_pixels, results.separation_after
+        settings = self.record.settings.separation
         self._update(
             test_loss=found.loss,
             test_accuracy=found.accuracy,
-            separation_raw_pixels=_with_test(pixels, split_separation(test.raw_pixels, test.labels, compute)),
-            separation_after=_with_test(after, split_separation(found.collected, test.labels, compute)),
+            separation_raw_pixels=_with_test(pixels, split_separation(test.raw_pixels, test.labels, compute, settings)),
+            separation_after=_with_test(after, split_separation(found.collected, test.labels, compute, settings)),
         )
 
     def detail_accuracies(self) -> None:
@@ -246,11 +247,18 @@ class _Session:
         scored = None if pixels is None else pixels.test if self._of_test else pixels.evaluation
         subject = self.planned.tuned.network, self.record.backbone.features, images, split.split
         try:
-            curve = run_curve(*subject, self._compute, self.reporter, raw_pixels=scored)
+            curve = run_curve(
+                *subject,
+                self._compute,
+                self.reporter,
+                raw_pixels=scored,
+                settings=self.record.settings.separation,
+            )
         except ZooError as error:  # the run is finished all the same
             self.reporter.warn(f"no separation of the layers: {error}")
             return
-        self.writer.layer_curve(curve, self.record.backbone.name)
+        if max(split.per_class) > 1:  # else every SI is 0, and a plot would show nothing
+            self.writer.layer_curve(curve, self.record.backbone.name)
         self._update(layer_curve=curve)
 
     def close(self, status: Ending) -> None:
@@ -318,7 +326,8 @@ class _Session:
         scores, splits = {}, (("train", train, self._data.train), ("evaluation", evaluation, self._data.evaluation))
         for split, features, images in splits:
             self.reporter.stage(f"separation of {called}: {split} split, {len(images):,} images", 0)
-            scores[split] = split_separation(features, images.labels, self._compute)
+            settings = self.record.settings.separation
+            scores[split] = split_separation(features, images.labels, self._compute, settings)
         return SeparationRecord(layer=layer, **scores)
 
     def _update(self, **results: object) -> None:

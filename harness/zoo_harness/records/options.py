@@ -17,9 +17,9 @@ from zoo_harness.records.option import Option
 Device = Annotated[str, Option("auto, cpu, cuda or cuda:N.", "auto")]
 Precision = Annotated[Literal["fp32", "bf16"], Option("fp32, or bf16 (autocast, CUDA only).", "fp32")]
 Metric = Annotated[Literal["euclidean", "cosine"], Option("euclidean or cosine.", "euclidean")]
-Normalize = Annotated[
-    Literal["none", "zscore"],
-    Option("none, or zscore: z-score each feature first.", "none", metavar="none|zscore", bare="zscore"),
+Normalize = Annotated[Literal["none", "zscore"], Option("none, or zscore: z-score each feature first.", "none")]
+NormalizeOrFlag = Annotated[
+    Literal["none", "zscore"], Option("none, or zscore: z-score each feature first.", "none", bare="zscore")
 ]
 Order = Annotated[int, Option("Number of nearest neighbours of high-order, soft and anti SI.", 2, minimum=1)]
 Deterministic = Annotated[bool, Option("Use deterministic algorithms only; slower on a GPU.", False, "--deterministic")]
@@ -169,9 +169,7 @@ class RescoreOptions(DataOptions, HeldOutOption, total=False):
     layer: Annotated[str | None, Option("Feature layer to score with SI (default: the recorded one).")]
     order: Annotated[int | None, Option("Order of the SI scores (default: the recorded one).", minimum=1)]
     metric: Annotated[Literal["euclidean", "cosine"] | None, Option("Distance of SI (default: the recorded one).")]
-    normalize: Annotated[
-        Literal["none", "zscore"] | None, Option("none or zscore (default: the recorded one).", bare="zscore")
-    ]
+    normalize: Annotated[Literal["none", "zscore"] | None, Option("none or zscore (default: the recorded one).")]
     seed: Annotated[int | None, Option("Seed of the subset (default: the recorded one).")]
     device: Device
     precision: Annotated[Literal["fp32", "bf16"] | None, Option("fp32 or bf16 (default: the recorded one).")]
@@ -191,7 +189,7 @@ class LayersOptions(DataOptions, HeldOutOption, total=False):
     pool: Annotated[bool, Option("Score each layer's declared vector, not its whole output; fast.", False, "--pool")]
     order: Order
     metric: Metric
-    normalize: Normalize
+    normalize: NormalizeOrFlag
     seed: Annotated[int, Option("Seed of the subset and of random weights.", 0)]
     memory: Annotated[int, Option("MiB for features and search; more goes to a file.", 1024, minimum=1)]
     device: Device
@@ -236,7 +234,7 @@ class SeparationOptions(TypedDict, total=False):
     reference_labels: Annotated[str | None, Option("As --labels, for the references.", metavar="NAME|FILE")]
     order: Annotated[int | None, Option("Largest number of neighbours that must agree (default: 2).", minimum=1)]
     metric: Metric
-    normalize: Normalize
+    normalize: NormalizeOrFlag
     per_class: Annotated[int | None, Option("Score this many samples of each class.", minimum=1)]
     seed: Annotated[int, Option("Seed of the subset and of the bootstrap.", 0)]
     memory: Annotated[int, Option("Memory to work in beyond the features, in MiB.", 768, minimum=1)]

@@ -240,7 +240,8 @@ class _Session:
     def score_layers(self) -> None:
         """Score the separation of every declared layer of the trained network, on the headline's split."""
         split, images = self._headline()
-        if not self.planned.request.layer_curve or len(images) < 2 or not self._is_main:
+        # If no class has two images, every SI is 0 and the curve would show nothing.
+        if not self.planned.request.layer_curve or max(split.per_class) < 2 or not self._is_main:
             return
         self.reporter.stage(f"layers of the trained network on the {split.split} split", len(images))
         pixels = self.record.results.separation_raw_pixels
@@ -257,8 +258,7 @@ class _Session:
         except ZooError as error:  # the run is finished all the same
             self.reporter.warn(f"no separation of the layers: {error}")
             return
-        if max(split.per_class) > 1:  # else every SI is 0, and a plot would show nothing
-            self.writer.layer_curve(curve, self.record.backbone.name)
+        self.writer.layer_curve(curve, self.record.backbone.name)
         self._update(layer_curve=curve)
 
     def close(self, status: Ending) -> None:

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         WeightSource as WeightSource,
     )
     from zoo_harness.api import (
+        Comparison as Comparison,
         FeatureRanking as FeatureRanking,
         LayerScoring as LayerScoring,
         Publication as Publication,
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
         SeparationMetric as SeparationMetric,
         anti_si as anti_si,
         centre_si as centre_si,
+        compare as compare,
         evaluate as evaluate,
         high_order_si as high_order_si,
         in_memory as in_memory,

@@ -11,6 +11,7 @@ from zoo_harness.cli.command import OptionsCommand
 from zoo_harness.cli.commands import (
     cache as caching,
     card as cards,
+    compare as comparing,
     eval as evaluation,
     layers as layering,
     list as listing,
@@ -45,6 +46,7 @@ app.command("eval", cls=OptionsCommand)(evaluation.evaluate_command)
 app.command("train", cls=OptionsCommand)(training.train_command)
 app.command("layers", cls=OptionsCommand)(layering.layers_command)
 app.command("si", cls=OptionsCommand)(separating.si_command)
+app.command("compare")(comparing.compare)
 app.command("card")(cards.card)
 app.command("publish")(publishing.publish_command)
 app.command("pull")(pulling.pull_command)

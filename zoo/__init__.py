@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         WeightSource as WeightSource,
     )
     from zoo_harness.api import (
+        Comparison as Comparison,
         DatasetStatistics as DatasetStatistics,
         FeatureRanking as FeatureRanking,
         LayerScoring as LayerScoring,
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
         SeparationMetric as SeparationMetric,
         anti_si as anti_si,
         centre_si as centre_si,
+        compare as compare,
         dataset_stats as dataset_stats,
         evaluate as evaluate,
         high_order_si as high_order_si,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from zoo_harness.data.in_memory import in_memory as in_memory
     from zoo_harness.hub.publish import Publication as Publication
     from zoo_harness.records.statistics import DatasetStatistics as DatasetStatistics
+    from zoo_harness.reports.comparison import Comparison as Comparison
     from zoo_harness.runs.layer_run import LayerScoring as LayerScoring
     from zoo_harness.runs.rank_run import Ranking as Ranking
     from zoo_harness.runs.reporter import Reporter as Reporter
@@ -177,6 +178,18 @@ def rank(
 
     with _reporter(progress) as reporter:
         return rank_backbones(request, reporter)
+
+
+def compare(runs: str | Path | Run | Sequence[str | Path | Run], *, published: bool = False) -> Comparison:
+    """Put the figures of finished runs beside each other, as ``zoo compare`` does.
+
+    ``runs`` are runs, or the paths of their directories. A run that is unfinished or damaged is left out and listed in
+    ``left_out``. ``published`` adds the published figures of the same backbone, recipe, dataset, split and epochs.
+    """
+    from zoo_harness.runs.compare import compare_runs
+
+    several = isinstance(runs, Sequence) and not isinstance(runs, str)
+    return compare_runs(list(runs) if several else [runs], published=published)  # type: ignore[arg-type, list-item]
 
 
 def rescore(

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 from typing_extensions import TypedDict
 
-from zoo_harness.cli.command import Given, command
+from zoo_harness.cli.command import Given, OptionsCommand, command
 from zoo_harness.records.option import Option
 
 
@@ -24,6 +24,7 @@ class Options(TypedDict, total=False):
     place: Annotated[str | Path | None, Option("A place.")]
     curve: Annotated[bool, Option("A curve.", True, "--curve/--no-curve")]
     fast: Annotated[bool, Option("Be fast.", False, "--fast")]
+    scale: Annotated[Literal["none", "full"], Option("A scale, which was a flag once.", "none", bare="full")]
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def invoke() -> Callable[..., tuple[str, bool, dict[str, Any]]]:
         received.append((name, loud, dict(given)))
 
     app = typer.Typer(rich_markup_mode=None)
-    app.command()(command(Options, body))
+    app.command(cls=OptionsCommand)(command(Options, body))
 
     def run(*arguments: str) -> tuple[str, bool, dict[str, Any]]:
         done = CliRunner().invoke(app, arguments)
@@ -56,6 +57,10 @@ def test_options_that_are_not_typed_are_not_given(invoke: Callable[..., object])
     ("arguments", "given"),
     [
         (["--count", "3"], {"count": 3}),  # its default, but typed
+        (["--scale"], {"scale": "full"}),
+        (["--scale", "none"], {"scale": "none"}),
+        (["--scale=none"], {"scale": "none"}),
+        (["--scale", "--count", "2"], {"scale": "full", "count": 2}),
         (["--color", "green"], {"color": "green"}),  # the function checks choices, with near misses
         (["--steps", "1,2"], {"steps": "1,2"}),
         (["--names", "a", "--names", "b"], {"names": ["a", "b"]}),

@@ -96,13 +96,69 @@ def test_limit_takes_classes_in_turn(limit: int) -> None:
             assert max(record.per_class) - min(record.per_class) <= 1
 
 
-@pytest.mark.parametrize("options", [{"per_class": 5}, {"limit": 50}, {"val_fraction": 0.25}])
+@pytest.mark.parametrize("options", [{"per_class": 5}, {"limit": 50}, {"fraction": 0.1}, {"val_fraction": 0.25}])
 def test_seed_decides_which(options: dict[str, Any]) -> None:
     once, again, other = (digits(Subset(**options, seed=seed)) for seed in (1, 1, 2))
     assert chosen(once) == chosen(again)
     assert once.record.train.fingerprint == again.record.train.fingerprint
     assert set(chosen(once)) != set(chosen(other))
     assert once.record.train.fingerprint != other.record.train.fingerprint
+
+
+def test_a_fraction_takes_the_same_part_of_each_class_of_both_splits() -> None:
+    run, whole = digits(Subset(fraction=0.3, seed=5)), digits(Subset())
+    for part, everything in ((run.record.train, whole.record.train), (run.record.evaluation, whole.record.evaluation)):
+        assert part.per_class == tuple(round(0.3 * count) for count in everything.per_class)
+    assert set(chosen(run)) < set(chosen(whole))
+    assert run.record.subset == "0.3 of each class, rounded, at least 1 image, seed 5"
+    assert (run.record.fraction, run.record.per_class, run.record.eval_fraction) == (0.3, None, None)
+
+
+def test_a_small_fraction_leaves_one_image_of_each_class() -> None:
+    run = digits(Subset(fraction=1e-9))
+    assert run.record.train.per_class == run.record.evaluation.per_class == (1,) * 10
+
+
+@pytest.mark.parametrize(
+    ("options", "train", "evaluation", "words"),
+    [
+        (
+            {"per_class": 5, "eval_limit": 25},
+            50,
+            25,
+            "training split: 5 images per class, seed 0; evaluation: at most 25",
+        ),
+        (
+            {"limit": 30, "eval_fraction": 1.0},
+            30,
+            355,
+            "training split: at most 30 images, classes in turn, seed 0; ev",
+        ),
+        ({"eval_fraction": 0.1}, 1442, 39, "training split: all images; evaluation: 0.1 of each class"),
+        (
+            {"fraction": 0.5, "val_fraction": 0.2, "eval_limit": 40},
+            577,
+            40,
+            "0.2 of the training split held out for evaluation; training split: 0.5 of each class, rounded, at least 1",
+        ),
+    ],
+)
+def test_the_evaluation_split_may_have_a_part_of_its_own(
+    options: dict[str, Any], train: int, evaluation: int, words: str
+) -> None:
+    run = digits(Subset(**options))
+    assert (len(run.train), len(run.evaluation)) == (train, evaluation)
+    assert run.record.subset.startswith(words)
+    counts = run.record.evaluation.per_class
+    assert max(counts) - min(counts) <= (1 if "eval_limit" in options else 4)
+    assert {name: getattr(run.record, name) for name in options} == options
+
+
+def test_the_test_split_that_is_kept_for_the_end_has_the_part_of_the_evaluation() -> None:
+    where = load_registry().dataset("digits")[0], None, None, Subset(val_fraction=0.2, eval_limit=20)
+    run = load_data(*where, TRANSFORM, with_test=True)
+    assert run.record.test is not None
+    assert (run.record.evaluation.images, run.record.test.images) == (20, 20)
 
 
 def test_larger_subset_contains_the_smaller() -> None:
@@ -129,7 +185,21 @@ def test_held_out_part_and_per_class_together() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"per_class": 5, "limit": 5}, {"per_class": 0}, {"limit": -1}, {"val_fraction": 1.0}, {"val_fraction": 0.0}],
+    [
+        {"per_class": 5, "limit": 5},
+        {"per_class": 5, "fraction": 0.5},
+        {"limit": 5, "fraction": 0.5},
+        {"eval_limit": 5, "eval_fraction": 0.5},
+        {"per_class": 0},
+        {"limit": -1},
+        {"eval_limit": 0},
+        {"fraction": 0.0},
+        {"fraction": 1.5},
+        {"fraction": float("nan")},
+        {"eval_fraction": 2.0},
+        {"val_fraction": 1.0},
+        {"val_fraction": 0.0},
+    ],
 )
 def test_a_subset_that_cannot_exist(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(options)).replace("_", "-")):

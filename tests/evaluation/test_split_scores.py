@@ -11,8 +11,8 @@ from sklearn.neighbors import NearestNeighbors
 
 import zoo
 from zoo_harness.compute.context import ComputeContext
-from zoo_harness.evaluation.split_scores import split_separation
-from zoo_harness.records.run import SplitSeparation
+from zoo_harness.evaluation.split_scores import check_settings, split_separation
+from zoo_harness.records.run import DatasetRecord, SeparationSettings, SplitRecord, SplitSeparation
 
 CPU = ComputeContext(torch.device("cpu"))
 DIGITS = load_digits()
@@ -80,3 +80,56 @@ def test_two_images_have_no_score_of_order_two() -> None:
 
 def test_one_image_has_no_score() -> None:
     assert split_separation(np.array([[0.0]]), torch.tensor([0]), CPU) is None
+
+
+def test_scores_with_other_settings_are_those_of_zoo_separation_and_say_so() -> None:
+    settings = SeparationSettings(order=5, metric="cosine", normalize="zscore")
+    found = split_separation(PIXELS, torch.as_tensor(LABELS), CPU, settings)
+    assert found is not None
+    assert (found.order, found.metric, found.normalize) == (5, "cosine", "zscore")
+    expected = zoo.separation(PIXELS, LABELS, 5, metric="cosine", normalize=True)
+    values = [expected.si, expected.high[5], expected.soft[5], expected.anti[5], expected.centre]
+    assert [score.value for score in found.scores.values()] == [score.value for score in values]
+    plain = measured(PIXELS, LABELS)
+    assert plain.si.value != found.si.value
+
+
+def test_order_one_leaves_out_the_scores_that_repeat_si() -> None:
+    found = split_separation(PIXELS, torch.as_tensor(LABELS), CPU, SeparationSettings(order=1))
+    assert found is not None
+    assert (found.order, found.high, found.soft, found.anti) == (1, None, None, None)
+    assert found.si == measured(PIXELS, LABELS).si
+
+
+def data_of(*per_class: int) -> DatasetRecord:
+    split = SplitRecord(
+        split="train", images=sum(per_class), per_class=per_class, pixels=(8, 8), resized=False, fingerprint=""
+    )
+    other = split.model_copy(update={"split": "test", "images": 9, "per_class": (9,) + (0,) * (len(per_class) - 1)})
+    return DatasetRecord.model_construct(classes=tuple("abcdef"[: len(per_class)]), train=split, evaluation=other)
+
+
+@pytest.mark.parametrize(
+    ("per_class", "order", "expected"),
+    [
+        ((3, 4, 0), 2, []),
+        ((1, 1, 1), 2, ["3 of 3 classes ('a', 'b', 'c') have 1 image; expected 2 or more"]),
+        ((1, 2, 9), 2, ["1 of 3 classes ('a') has 1 image", "order 2: 1 of 3 classes ('b') has 2 images or fewer"]),
+        ((5, 6, 0), 5, ["for order 5: 1 of 2 classes ('a') has 5 images or fewer; expected 6 or more"]),
+    ],
+)
+def test_too_few_images_of_a_class_are_named_with_the_number_needed(
+    per_class: tuple[int, ...], order: int, expected: list[str]
+) -> None:
+    warnings = check_settings(SeparationSettings(order=order), data_of(*per_class))
+    assert len(warnings) == len(expected)
+    for warning, words in zip(warnings, expected, strict=True):
+        assert warning.startswith("too few images per class in split 'train'")
+        assert words in warning
+
+
+def test_an_order_above_the_default_needs_more_images_than_it_has_neighbours() -> None:
+    assert check_settings(SeparationSettings(order=8), data_of(9)) == []
+    with pytest.raises(zoo.UsageError) as refused:
+        check_settings(SeparationSettings(order=9), data_of(9))
+    assert (refused.value.code, refused.value.facts["split"]) == ("too-few-images", "train")

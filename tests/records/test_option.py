@@ -10,7 +10,7 @@ import pytest
 
 from zoo import UsageError
 from zoo_harness.records.option import checked, choices_of, declared, with_defaults
-from zoo_harness.records.options import EvalOptions
+from zoo_harness.records.options import EvalOptions, LayersOptions
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,11 @@ def test_values_are_converted(given: dict[str, Any], expected: dict[str, Any]) -
     assert checked(EvalOptions, given) == expected
 
 
+@pytest.mark.parametrize(("given", "value"), [(True, "zscore"), (False, "none"), ("none", "none"), (None, None)])
+def test_an_option_that_was_a_flag_takes_true_and_false(given: object, value: str | None) -> None:
+    assert checked(LayersOptions, {"normalize": given}).get("normalize") == value
+
+
 @pytest.mark.parametrize(
     ("given", "code", "near"),
     [
@@ -38,6 +43,9 @@ def test_values_are_converted(given: dict[str, Any], expected: dict[str, Any]) -
         ({"epochs": 1.5}, "option-value", None),
         ({"layer_curve": "perhaps"}, "option-value", None),
         ({"limit": -1}, "option-range", None),
+        ({"normalize": True}, "option-choice", []),  # it never was a flag of zoo eval
+        ({"normalize": "zscor"}, "option-choice", ["zscore"]),
+        ({"order": 0}, "option-range", None),
     ],
 )
 def test_wrong_values_are_refused(given: dict[str, Any], code: str, near: list[str] | None) -> None:

@@ -37,6 +37,7 @@ from zoo_harness.records.run import (
     RunRecord,
     ScoreMeasurement,
     SeparationRecord,
+    SeparationSettings,
     SettingsRecord,
     SplitRecord,
     SplitSeparation,
@@ -716,6 +717,23 @@ def test_card_names_the_layer_that_was_scored() -> None:
     assert "layer `norm`, the input of the classifier, before" in render_card(FINISHED)
     scored = FINISHED.results.separation_before.model_copy(update={"layer": "patch_embed"})  # type: ignore[union-attr]
     assert "layer `patch_embed` before" in render_card(changed(FINISHED, results={"separation_before": scored}))
+
+
+def test_other_settings_of_si_stand_beside_every_table_and_for_machines() -> None:
+    settings = SeparationSettings(order=5, metric="cosine", normalize="zscore")
+    card = render_card(changed(FINISHED, settings={"separation": settings}))
+    body = body_of(card)
+    assert body.count("images; z-scored features, cosine distance, order 5:") == 2
+    assert "this width; z-scored features, cosine distance, order 5. Layer" in body
+    assert "by cosine distance of z-scored features: as raw pixels" in body
+    assert "fraction of images whose 5 nearest neighbours all have their label" in body
+    _accuracy, index = front_of(card)["model-index"][0]["results"][0]["metrics"]
+    assert index["name"].endswith(", z-scored features, cosine distance")
+    assert {name: index["args"][name] for name in ("order", "distance", "normalize")} == {
+        "order": 1,
+        "distance": "cosine",
+        "normalize": "zscore",
+    }
 
 
 def test_many_classes_are_cut_with_their_number() -> None:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from zoo_harness.cli.command import OptionsCommand
 from zoo_harness.cli.commands import (
     cache as caching,
     card as cards,
+    compare as comparing,
     eval as evaluation,
     layers as layering,
     list as listing,
@@ -42,10 +44,11 @@ app.command("plugins")(listing.list_plugins)
 app.command("datasets")(listing.list_datasets)
 app.command("stats")(statistics.stats_command)
 app.command("rank")(ranking.rank_command)
-app.command("eval")(evaluation.evaluate_command)
-app.command("train")(training.train_command)
-app.command("layers")(layering.layers_command)
-app.command("si")(separating.si_command)
+app.command("eval", cls=OptionsCommand)(evaluation.evaluate_command)
+app.command("train", cls=OptionsCommand)(training.train_command)
+app.command("layers", cls=OptionsCommand)(layering.layers_command)
+app.command("si", cls=OptionsCommand)(separating.si_command)
+app.command("compare")(comparing.compare)
 app.command("card")(cards.card)
 app.command("publish")(publishing.publish_command)
 app.command("pull")(pulling.pull_command)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 
 from zoo_harness.cli.options import Debug
 from zoo_harness.records.option import Option, choices_of, declared
@@ -36,7 +37,23 @@ def command(options: type, run: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.Signature([context, *arguments, *made, *flags, debug])
     invoke.__signature__ = signature  # type: ignore[attr-defined]
     invoke.__doc__ = run.__doc__
+    invoke.options = options  # type: ignore[attr-defined]
     return invoke
+
+
+class OptionsCommand(TyperCommand):
+    """A command of :func:`command` whose options may be typed without a value if they declare a bare one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments as Typer does, after every bare option got its value."""
+        known = declared(self.callback.options)  # type: ignore[union-attr]
+        bare = {option.spelling(name): (option.bare, choices_of(kind)) for name, (kind, option) in known.items()}
+        words = []
+        for place, word in enumerate(args):
+            value, choices = bare.get(word, (None, ()))
+            given = place + 1 < len(args) and args[place + 1] in choices
+            words.append(word if value is None or given else f"{word}={value}")
+        return super().parse_args(ctx, words)
 
 
 def _keyword(name: str, default: object, annotation: Any) -> inspect.Parameter:

@@ -61,7 +61,11 @@ def print_run(run: Run, *, as_json: bool, quiet: bool) -> None:
         curve = record.results.layer_curve
         if curve is not None:
             best = curve.best
-            print_lines("", f"layer with the highest SI after training: {best.path}, {_fraction(best.separation.si)}")
+            words = record.settings.separation.in_words()
+            settings = f" ({words})" if words else ""
+            print_lines(
+                "", f"layer with the highest SI after training: {best.path}, {_fraction(best.separation.si)}{settings}"
+            )
         print_checkpoints(record, _MOST_CHECKPOINTS)
         print_lines("")
     print_lines(
@@ -119,6 +123,9 @@ def _print_separation(record: RunRecord) -> None:
 
     columns = ["split", "features", *(each.heading for each in SCORES)]
     rows = []
+    settings = record.settings.separation
+    if settings.in_words():
+        print_lines(f"separation: {settings.in_words()}")
     for title, _images, split in separation_tables(record):
         for index, row in enumerate(split):
             first, *others = row.scores
@@ -128,7 +135,7 @@ def _print_separation(record: RunRecord) -> None:
     notes = [
         f"before and after training: outputs of layer {scored_layer(record)}",
         f"raw pixels: images {pixels_in_words(record)}",
-        *(f"{title}: {definition}" for title, definition in score_definitions()),
+        *(f"{title}: {definition}" for title, definition in score_definitions(settings.order)),
         "± is one standard error, of SI by bootstrap; the card has all errors.",
         *separation_notes(record),
         *accuracy_notes(record),

@@ -36,7 +36,7 @@ from zoo_harness.data.readable import (
 from zoo_harness.data.subset import balanced_order, hold_out, smallest_class, subset_indices
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.records.run import DatasetRecord, SplitRecord
-from zoo_harness.records.subset import Subset
+from zoo_harness.records.subset import SUBSET_OPTIONS, Subset
 from zoo_harness.util.entry_function import load_function
 
 SMALL_SIDE = 32  # pixels, of the images that a ranking keeps
@@ -107,7 +107,8 @@ def load_data(
 
     def decode(split: ImageSplit, called: str, must_have: str | None = None) -> tuple[ImageData, SplitRecord]:
         nonlocal skipped, flat
-        indices = subset_indices(split, loaded.classes, subset, must_have)
+        part = subset if called == "train" else subset.for_evaluation()
+        indices = subset_indices(split, loaded.classes, part, must_have)
         data, record, unreadable = decode_readable(
             split,
             indices,
@@ -167,9 +168,7 @@ def load_data(
         value_range=settled and (settled.low, settled.high),
         skipped={kind: count for kind, count in counts.items() if count},
         duplicates=duplicates.records,
-        per_class=subset.per_class,
-        limit=subset.limit,
-        val_fraction=subset.val_fraction,
+        **{name: getattr(subset, name) for name in SUBSET_OPTIONS},
         subset=subset.in_words(*smallest),
     )
     return RunData(train_data, evaluation_data, record, warnings, test, duplicates.shared)

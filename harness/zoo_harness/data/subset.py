@@ -38,9 +38,11 @@ def subset_indices(
 ) -> NDArray[np.int64]:
     """Return the indices of a subset's images; ``must_have`` names the split if too small a class is an error."""
     labels = np.asarray(split.labels)
-    if subset.per_class is None and subset.limit is None:
+    if subset.per_class is None and subset.limit is None and subset.fraction is None:
         return np.arange(len(labels))
     members = _shuffled_classes(labels, len(classes), subset.seed)
+    if subset.fraction is not None:
+        return np.sort(np.concatenate(_fractions(members, subset.fraction)))
     if subset.per_class is None:
         # One of each class in turn, so that any number of them is as balanced as possible.
         return np.sort(np.array(_in_turn(members)[: subset.limit], dtype=np.int64))
@@ -64,7 +66,14 @@ def balanced_order(split: ImageSplit, classes: tuple[str, ...], subset: Subset) 
     if subset.per_class is not None:
         subset_indices(split, classes, subset, "training")  # raises if a class is too small
         members = [group[: subset.per_class] for group in members]
+    if subset.fraction is not None:
+        members = _fractions(members, subset.fraction)
     return np.array(_in_turn(members)[: subset.limit], dtype=np.int64)
+
+
+def _fractions(members: list[NDArray[np.int64]], fraction: float) -> list[NDArray[np.int64]]:
+    """Return the fraction of each class, rounded to a whole number of images, but at least one."""
+    return [group[: max(1, round(len(group) * fraction))] for group in members]
 
 
 def _in_turn(members: list[NDArray[np.int64]]) -> list[int]:

@@ -29,9 +29,14 @@ from zoo_harness.evaluation.split_evaluation import EVALUATION_BATCH_SIZE
 from zoo_harness.evaluation.split_scores import Scoring, recorded, score_features
 from zoo_harness.models.feature_pooling import pool_features
 from zoo_harness.models.modules import capture, find_module
-from zoo_harness.records.run import LayerCurveRecord, LayerScores, SplitSeparation
+from zoo_harness.records.run import (
+    DEFAULT_SEPARATION,
+    LayerCurveRecord,
+    LayerScores,
+    SeparationSettings,
+    SplitSeparation,
+)
 from zoo_harness.separation.result import Separation
-from zoo_harness.separation.scores import DEFAULT_ORDER
 from zoo_harness.util.byte_sizes import bytes_in_words
 from zoo_harness.util.progress import Progress
 
@@ -66,13 +71,14 @@ def score_layers(
     compute: ComputeContext,
     scoring: Scoring,
     progress: Progress,
+    raw_pixels: Separation | None = None,
 ) -> list[ScoredLayer]:
-    """Score the raw pixels and every layer, from one pass over the images.
+    """Score the raw pixels and every layer, from one pass over the images; ``raw_pixels``: scores measured before.
 
     Features take up to half of the memory budget, then go to a file; the search takes the other half.
     """
     pixels = data.raw_pixels
-    scores = score_features(pixels, data.labels, compute, scoring)
+    scores = raw_pixels or score_features(pixels, data.labels, compute, scoring)
     first = ScoredLayer(RAW_PIXELS, pixels.shape[1], "flatten", "memory", scores)
     return [first, *_score_outputs(network, layers, data, compute, scoring, progress)]
 
@@ -86,12 +92,13 @@ def run_curve(
     progress: Progress,
     *,
     raw_pixels: SplitSeparation | None,
+    settings: SeparationSettings = DEFAULT_SEPARATION,
 ) -> LayerCurveRecord:
     """Score every layer on a split of at least two images, from one pass; ``raw_pixels``: scores measured before.
 
     Raises :class:`~zoo.errors.ZooError` if a declared layer does not run or its features do not fit on the disk.
     """
-    scoring = Scoring(order=min(DEFAULT_ORDER, len(images) - 1), pooled=True)
+    scoring = Scoring.of(settings, len(images), pooled=True)
     found = _score_outputs(network, layers, images, compute, scoring, progress, EVALUATION_BATCH_SIZE)
     scored = [
         LayerScores(path=layer.path, width=layer.width, vector=layer.vector, separation=recorded(layer.separation))

@@ -1,4 +1,4 @@
-"""Computes the scores that a run records for a split: the Separation Index family of order 2, from one search."""
+"""Compute the scores that a run records for a split: the Separation Index family, from one search."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Literal
 
 from torch import Tensor
 
+from zoo.errors import UsageError
 from zoo_harness.compute.context import ComputeContext
-from zoo_harness.records.run import SplitSeparation
+from zoo_harness.records.run import DEFAULT_SEPARATION, DatasetRecord, SeparationSettings, SplitRecord, SplitSeparation
 from zoo_harness.separation.index import separation
 from zoo_harness.separation.result import Separation
-from zoo_harness.separation.scores import DEFAULT_ORDER, SCORES
+from zoo_harness.separation.scores import DEFAULT_ORDER, SCORES, too_few_per_class
 from zoo_harness.separation.validation import Array, checked_features
 
 
@@ -25,6 +26,12 @@ class Scoring:
     metric: Literal["euclidean", "cosine"] = "euclidean"
     memory_budget: int = 2**30
 
+    @classmethod
+    def of(cls, settings: SeparationSettings, images: int, *, pooled: bool = False) -> Scoring:
+        """Return the settings of a run for a split of at least two images; two images have no order 2."""
+        order = min(settings.order, images - 1) if settings.order == DEFAULT_ORDER else settings.order
+        return cls(order, pooled, settings.normalize == "zscore", settings.metric)
+
     def in_words(self) -> str:
         """Return the options that change the scores, as a phrase.
 
@@ -33,6 +40,33 @@ class Scoring:
         """
         layers = "layers pooled" if self.pooled else "layers whole"
         return f"{layers}, {self.metric} distance{', z-scored' if self.normalize else ''}"
+
+
+def check_order(order: int, split: str, images: int) -> None:
+    """Raise :class:`~zoo.errors.UsageError` if the images of a split have too few neighbours for an order."""
+    if images <= order:
+        message = f"--order {order} needs more than {order} images, split {split!r} has {images}; try a smaller order"
+        raise UsageError(message, code="too-few-images", split=split, given=images)
+
+
+def check_settings(settings: SeparationSettings, dataset: DatasetRecord) -> list[str]:
+    """Return a warning for each split with too few images of a class for the scores.
+
+    Raises :class:`~zoo.errors.UsageError` if a split has too few images for an order above the default. With the
+    default, a split of two images is scored with order 1.
+    """
+    warnings = []
+    for split in filter(None, (dataset.train, dataset.evaluation, dataset.test)):
+        if settings.order > DEFAULT_ORDER:
+            check_order(settings.order, split.split, split.images)
+        warnings += class_warnings(split, dataset.classes, settings.order)
+    return warnings
+
+
+def class_warnings(split: SplitRecord, classes: tuple[str, ...], order: int) -> list[str]:
+    """Return a warning for classes with one image in a split, and one for classes with too few for the order."""
+    counts = dict(zip(classes, split.per_class, strict=True))
+    return list(too_few_per_class(f"split {split.split!r}", counts, order)) if split.images > 1 else []
 
 
 def score_features(features: Array | Tensor, labels: Tensor, compute: ComputeContext, scoring: Scoring) -> Separation:
@@ -57,7 +91,12 @@ def score_features(features: Array | Tensor, labels: Tensor, compute: ComputeCon
     )
 
 
-def split_separation(features: Array | Tensor, labels: Tensor, compute: ComputeContext) -> SplitSeparation | None:
+def split_separation(
+    features: Array | Tensor,
+    labels: Tensor,
+    compute: ComputeContext,
+    settings: SeparationSettings = DEFAULT_SEPARATION,
+) -> SplitSeparation | None:
     """Score the features ``(N, D)`` of a split; return ``None`` for a split of one image.
 
     >>> import torch
@@ -67,20 +106,22 @@ def split_separation(features: Array | Tensor, labels: Tensor, compute: ComputeC
     (2, 0.0, 1.0)
     """
     n = len(labels)
-    if n < 2:
-        return None
-    return recorded(score_features(features, labels, compute, Scoring(order=min(DEFAULT_ORDER, n - 1))))
+    return None if n < 2 else recorded(score_features(features, labels, compute, Scoring.of(settings, n)))
 
 
 def recorded(found: Separation) -> SplitSeparation:
-    """Return scores of order 1 or 2 as the record of a run has them."""
+    """Return the scores of the largest order as the record of a run has them."""
     figures = ("value", "standard_error", "bootstrap_error", "tied")
     scores = {
         each.key: {"n": found.n, **{name: getattr(found.score(each), name) for name in figures}}
         for each in SCORES
-        if found.order == DEFAULT_ORDER or not each.has_orders
+        if found.order > 1 or not each.has_orders
     }
-    counts = {"duplicates": found.duplicates, "duplicates_unlike": found.duplicates_unlike}
-    return SplitSeparation.model_validate(
-        {**{each.key: None for each in SCORES}, **scores, "order": found.order, **counts}
-    )
+    settings = {
+        "order": found.order,
+        "metric": found.metric,
+        "normalize": "zscore" if found.normalize else "none",
+        "duplicates": found.duplicates,
+        "duplicates_unlike": found.duplicates_unlike,
+    }
+    return SplitSeparation.model_validate({**{each.key: None for each in SCORES}, **scores, **settings})

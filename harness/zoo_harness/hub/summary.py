@@ -52,6 +52,7 @@ def summary(record: RunRecord, folder: Path, repository: str, commit: str | None
         "accuracy": accuracy.model_dump() if accuracy else None,
         "separation_layer": separation.layer if separation else None,
         "separation_index": score.model_dump() if score else None,
+        "separation_settings": record.settings.separation.model_dump(),
         "license_of_the_base_weights": record.weights.license,
         "base_weights": record.weights.source,
         "finished": record.ended,
@@ -88,6 +89,8 @@ def record_facts(record: RunRecord) -> list[tuple[str, str]]:
     """Describe a checkpoint by its record, in names and figures."""
     accuracy, split = record.headline
     separation, classes = record.results.separation_after, record.dataset.classes
+    settings = record.settings.separation.in_words()
+    scored = f"layer {separation.layer}{f'; {settings}' if settings else ''}" if separation else ""
     head = head_in_words(record.settings.head, record.backbone.features[-1].width, len(classes))
     shown = ", ".join(classes[:_SHOWN_CLASSES]) + (", ..." if len(classes) > _SHOWN_CLASSES else "")
     return [
@@ -100,7 +103,7 @@ def record_facts(record: RunRecord) -> list[tuple[str, str]]:
         *_normalization(record.settings),
         ("weights", _epoch_in_words(record)),
         ("accuracy", f"{percent(accuracy)} ({split.split}, {split.images:,} images)"),
-        ("SI", f"{with_error(_headline_si(record))}" + (f" (layer {separation.layer})" if separation else "")),
+        ("SI", f"{with_error(_headline_si(record))}" + (f" ({scored})" if separation else "")),
         ("base weights", f"{record.weights.source}, {pretrained_on(record) or 'of unknown data'}"),
         ("licence", f"{record.weights.license or 'not known'}, of the base weights"),
         ("made", f"{record.ended or 'not finished'}, blockzoo {record.versions.get('blockzoo', 'of unknown version')}"),

@@ -23,7 +23,8 @@ class Option:
 
     ``flag`` is the spelling on the command line if it is not ``--the-name``; ``metavar`` the placeholder in the help
     page; ``minimum`` the smallest value allowed; ``stored`` says whether the option can change a result and is
-    therefore kept with the run.
+    therefore kept with the run. ``bare`` is the value of an option that is typed without one, because it was a flag
+    once; in Python, ``True`` means ``bare`` and ``False`` the first choice.
     """
 
     help: str
@@ -32,6 +33,7 @@ class Option:
     metavar: str | None = None
     minimum: int | None = None
     stored: bool = True
+    bare: str | None = None
 
     def spelling(self, name: str) -> str:
         """Return the option as it is written on the command line.
@@ -76,6 +78,8 @@ def _value(name: str, value: Any, kind: Any, option: Option) -> Any:
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         value = value.item()  # a numpy scalar, such as a seed from numpy.arange
     choices = choices_of(kind)
+    if option.bare is not None and isinstance(value, bool):
+        value = option.bare if value else choices[0]
     if choices:
         return check_choice(spelled, value, choices)
     try:

@@ -17,7 +17,11 @@ from zoo_harness.records.option import Option
 Device = Annotated[str, Option("auto, cpu, cuda or cuda:N.", "auto")]
 Precision = Annotated[Literal["fp32", "bf16"], Option("fp32, or bf16 (autocast, CUDA only).", "fp32")]
 Metric = Annotated[Literal["euclidean", "cosine"], Option("euclidean or cosine.", "euclidean")]
-Normalize = Annotated[bool, Option("Z-score each feature first.", False, "--normalize")]
+Normalize = Annotated[Literal["none", "zscore"], Option("none, or zscore: z-score each feature first.", "none")]
+NormalizeOrFlag = Annotated[
+    Literal["none", "zscore"], Option("none, or zscore: z-score each feature first.", "none", bare="zscore")
+]
+Order = Annotated[int, Option("Number of nearest neighbours of high-order, soft and anti SI.", 2, minimum=1)]
 Deterministic = Annotated[bool, Option("Use deterministic algorithms only; slower on a GPU.", False, "--deterministic")]
 Checkpoint = Annotated[
     str | int | None,
@@ -43,6 +47,14 @@ class DataOptions(ReadingOptions, total=False):
 
     per_class: Annotated[int | None, Option("Use this many images of each class, chosen by --seed.", minimum=1)]
     limit: Annotated[int | None, Option("Use at most this many images of each split.", minimum=1)]
+    fraction: Annotated[float | None, Option("Use this fraction of each class, rounded, chosen by --seed.")]
+    eval_limit: Annotated[
+        int | None,
+        Option("Use at most this many images to evaluate, classes in turn, whatever is trained on.", minimum=1),
+    ]
+    eval_fraction: Annotated[
+        float | None, Option("Use this fraction of each class to evaluate, whatever is trained on; 1: all.")
+    ]
 
 
 class StatsOptions(DataOptions, total=False):
@@ -112,6 +124,9 @@ class ScoringOptions(TypedDict, total=False):
     """What is scored, and how two heads predict."""
 
     layer: Annotated[str | None, Option("Feature layer to score with SI (default: the classifier's input).")]
+    order: Order
+    metric: Metric
+    normalize: Normalize
     layer_curve: Annotated[bool, Option("Score every layer after training.", True, "--layer-curve/--no-layer-curve")]
     predict: Annotated[Literal["cls", "mean"], Option("With two heads: predict from 'cls' or their 'mean'.", "cls")]
 
@@ -192,6 +207,9 @@ class RescoreOptions(DataOptions, HeldOutOption, total=False):
 
     checkpoint: Checkpoint
     layer: Annotated[str | None, Option("Feature layer to score with SI (default: the recorded one).")]
+    order: Annotated[int | None, Option("Order of the SI scores (default: the recorded one).", minimum=1)]
+    metric: Annotated[Literal["euclidean", "cosine"] | None, Option("Distance of SI (default: the recorded one).")]
+    normalize: Annotated[Literal["none", "zscore"] | None, Option("none or zscore (default: the recorded one).")]
     seed: Annotated[int | None, Option("Seed of the subset (default: the recorded one).")]
     device: Device
     precision: Annotated[Literal["fp32", "bf16"] | None, Option("fp32 or bf16 (default: the recorded one).")]
@@ -206,10 +224,14 @@ class LayersOptions(DataOptions, NormalizationOptions, HeldOutOption, total=Fals
     epoch: Annotated[int | None, Option("Weights of a run after epoch N, if it kept them.", metavar="N", minimum=1)]
     split: Annotated[Literal["train", "test", "both"], Option("train, test or both.", "test")]
     weights: Annotated[str | Path | None, Option("'pretrained', 'random' or the path of a weight file.")]
+    last: Annotated[
+        bool,
+        Option("Score only the classifier's input: one table, a row per network and split.", False, "--last"),
+    ]
     pool: Annotated[bool, Option("Score each layer's declared vector, not its whole output; fast.", False, "--pool")]
-    order: Annotated[int, Option("Largest number of neighbours that must agree.", 2, minimum=1)]
+    order: Order
     metric: Metric
-    normalize: Normalize
+    normalize: NormalizeOrFlag
     seed: Annotated[int, Option("Seed of the subset and of random weights.", 0)]
     memory: Annotated[int, Option("MiB for features and search; more goes to a file.", 1024, minimum=1)]
     device: Device
@@ -227,6 +249,7 @@ class RankOptions(ReadingOptions, NormalizationOptions, total=False):
     weights: Annotated[Literal["pretrained", "random"], Option("pretrained, or random for all of them.", "pretrained")]
     per_class: Annotated[int | None, Option("Use this many training images of each class.", minimum=1)]
     images: Annotated[int | None, Option("Use at most this many training images, classes in turn.", minimum=1)]
+    fraction: Annotated[float | None, Option("Use this fraction of the training images of each class.")]
     license: Annotated[
         Sequence[str] | None, Option("Only backbones of this licence; globs; repeatable.", metavar="LICENSE")
     ]
@@ -266,7 +289,7 @@ class SeparationOptions(TypedDict, total=False):
     reference_labels: Annotated[str | None, Option("As --labels, for the references.", metavar="NAME|FILE")]
     order: Annotated[int | None, Option("Largest number of neighbours that must agree (default: 2).", minimum=1)]
     metric: Metric
-    normalize: Normalize
+    normalize: NormalizeOrFlag
     per_class: Annotated[int | None, Option("Score this many samples of each class.", minimum=1)]
     seed: Annotated[int, Option("Seed of the subset and of the bootstrap.", 0)]
     memory: Annotated[int, Option("Memory to work in beyond the features, in MiB.", 768, minimum=1)]

@@ -190,6 +190,9 @@ class DatasetRecord(Record):
     per_class: Number | None
     limit: Number | None
     val_fraction: Proportion | None
+    fraction: Proportion | None = None
+    eval_limit: Number | None = None
+    eval_fraction: Proportion | None = None
     subset: str
 
     @property
@@ -212,6 +215,41 @@ class ParametersRecord(Record):
     trained_names: tuple[str, ...]
 
 
+class SeparationSettings(Record):
+    """How the Separation Index is scored: order, distance, and the scaling of each feature before.
+
+    ``order``: the number of neighbours of high-order, soft and anti SI. SI and centre SI do not depend on it.
+    """
+
+    order: Annotated[int, Field(gt=0)] = 2
+    metric: Literal["euclidean", "cosine"] = "euclidean"
+    normalize: Literal["none", "zscore"] = "none"
+
+    def in_words(self) -> str:
+        """Return the settings that are not the defaults, as a phrase; empty if all are.
+
+        >>> SeparationSettings(order=5, normalize="zscore").in_words(), SeparationSettings().in_words()
+        ('z-scored features, order 5', '')
+        """
+        return ", ".join(self._scaled() + ([f"order {self.order}"] if self.order != SeparationSettings().order else []))
+
+    def features_in_words(self) -> str:
+        """Return what is compared and how, as a phrase.
+
+        >>> SeparationSettings(normalize="zscore").features_in_words()
+        'Euclidean distance of z-scored features'
+        """
+        distance = "cosine" if self.metric == "cosine" else "Euclidean"
+        return f"{distance} distance{' of z-scored features' if self.normalize == 'zscore' else ''}"
+
+    def _scaled(self) -> list[str]:
+        scaled = ["z-scored features"] if self.normalize == "zscore" else []
+        return scaled + (["cosine distance"] if self.metric == "cosine" else [])
+
+
+DEFAULT_SEPARATION = SeparationSettings()
+
+
 class SettingsRecord(Record):
     """Every choice that can change a result; ``normalization``: the source of mean and std in ``preprocessing``."""
 
@@ -229,6 +267,7 @@ class SettingsRecord(Record):
     deterministic: bool
     compiled: bool = False
     kept_as: Literal["exact", "fp16", "bf16"] = "exact"
+    separation: SeparationSettings = DEFAULT_SEPARATION
     evaluation_batch_size: Number
 
 
@@ -274,10 +313,11 @@ Fraction = Annotated[ScoreMeasurement, AfterValidator(_check_fraction)]
 
 
 class SplitSeparation(Record):
-    """The scores of one split, each image compared with all others of that split, by Euclidean distance.
+    """The scores of one split, each image compared with all others of that split.
 
-    ``order``: that of high-order, soft and anti SI. It is 2, or 1 for two images; these three scores are then ``None``,
-    because at order 1 they repeat SI. ``duplicates``: number of images whose features equal those of another image;
+    ``order``: that of high-order, soft and anti SI: the one asked for, or 1 for two images. At order 1 these three
+    scores are ``None``, because they repeat SI. ``metric`` and ``normalize``: as in :class:`SeparationSettings`.
+    ``duplicates``: number of images whose features equal those of another image;
     ``duplicates_unlike``: number of those that equal one of another class. Any further key is a score that
     ``zoo_harness.separation.scores`` lists, or listed when the record was written.
     """
@@ -285,7 +325,9 @@ class SplitSeparation(Record):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, ScoreMeasurement | None]
 
-    order: Literal[1, 2]
+    order: Number
+    metric: Literal["euclidean", "cosine"] = "euclidean"
+    normalize: Literal["none", "zscore"] = "none"
     si: Fraction
     high: Fraction | None
     soft: Fraction | None

@@ -76,14 +76,17 @@ def _evaluation_results(record: RunRecord) -> list[EvalResult] | None:
     of_test = split is record.dataset.test
     found = None if separation is None else separation.test if of_test else separation.evaluation
     if separation is not None and found is not None:
-        name = f"Separation Index of layer {separation.layer}"
+        settings = record.settings.separation
+        scaled = settings.model_copy(update={"order": 2}).in_words()  # SI has no order
+        name = f"Separation Index of layer {separation.layer}{f', {scaled}' if scaled else ''}"
         index = found.si
-        arguments = {
+        arguments: dict[str, object] = {
             "standard_error": round(index.bootstrap_error, 6),  # the error that the card shows
             "standard_error_by": "bootstrap",
             "order": 1,
-            "distance": "euclidean",
+            "distance": settings.metric,
             "layer": separation.layer,
+            **({"normalize": "zscore"} if settings.normalize == "zscore" else {}),
         }
         metrics.append(_result(record, "separation_index", name, index, arguments))
     return metrics

@@ -121,7 +121,8 @@ def differences(record: RunRecord, figure: Published) -> list[str]:
     ]
     clauses += _training_differences(record.settings.training, _TRAINING.get(figure.recipe, Training()))
     dataset = record.dataset
-    if (dataset.per_class, dataset.limit, dataset.val_fraction) != (None, None, figure.table.val_fraction):
+    parts = (dataset.per_class, dataset.limit, dataset.fraction, dataset.eval_limit, dataset.eval_fraction)
+    if any(part is not None for part in parts) or dataset.val_fraction != figure.table.val_fraction:
         clauses.append(f"part of the data: {dataset.subset}")
     if figure.row.test_accuracy is not None and dataset.test is None:
         clauses.append("accuracy on images that were scored after every epoch instead of a test split kept for the end")

@@ -70,6 +70,7 @@ def markdown_template(name: str) -> jinja2.Template:
 
 def _context(record: RunRecord, repository: str | None, *, in_tree: bool) -> dict[str, object]:
     dataset, (headline, split) = record.dataset, record.headline
+    scoring = record.settings.separation
     return {
         "record": record,
         "repository": repository,
@@ -77,6 +78,7 @@ def _context(record: RunRecord, repository: str | None, *, in_tree: bool) -> dic
         "in_tree": in_tree,
         "record_file": RECORD if in_tree else RUN,
         "headline": headline,
+        "scoring": scoring.in_words(),
         "headline_split": split,
         "balanced": len(set(split.per_class)) == 1,
         "accuracy_details": accuracy_tables.detail_rows(record),
@@ -85,7 +87,7 @@ def _context(record: RunRecord, repository: str | None, *, in_tree: bool) -> dic
         "checkpoint_rows": checkpoint_table.checkpoint_rows(record, _MOST_CHECKPOINTS),
         "checkpoint_splits": [name.capitalize() for name in checkpoint_table.scored_splits(record)],
         "checkpoint_bytes": bytes_in_words(sum(kept.bytes for kept in record.checkpoints)),
-        "separation_scores": [(title[0].upper() + title[1:], text) for title, text in score_definitions()],
+        "separation_scores": [(title[0].upper() + title[1:], text) for title, text in score_definitions(scoring.order)],
         "extreme": any(measured.value in (0, 1) for measured in _measurements(record)),
         "published": [
             (figure, published_results.differences(record, figure))

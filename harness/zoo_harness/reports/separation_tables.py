@@ -71,24 +71,27 @@ def pixels_in_words(record: RunRecord) -> str:
 def separation_notes(record: RunRecord) -> list[str]:
     """Return a sentence for each limit of the reliability of the scores: few images, ties, equal images."""
     notes = []
+    if record.settings.separation.order == 1:
+        notes.append("High-order, soft and anti SI of order 1 repeat SI, so they are left out.")
     for title, images, rows in separation_tables(record):
         if images == 1:
             notes.append(f"{title}: no scores, because one image has no neighbour.")
-        elif images <= DEFAULT_ORDER:
-            notes.append(f"{title}: no score of order {DEFAULT_ORDER}, because each image has one neighbour.")
+        elif images <= record.settings.separation.order:
+            order = record.settings.separation.order
+            notes.append(f"{title}: no score of order {order}, because each image has one neighbour.")
         for row in rows:
             if row.found:
                 notes += _notes(f"{title}, {row.name}", row.found)
     return notes
 
 
-def score_definitions() -> list[tuple[str, str]]:
-    """Return the title and the definition of each score.
+def score_definitions(order: int = DEFAULT_ORDER) -> list[tuple[str, str]]:
+    """Return the title and the definition of each score, for scores of this order.
 
     >>> score_definitions()[0]
     ('SI', 'fraction of images whose nearest neighbour has their label')
     """
-    return [(each.title, each.explain(DEFAULT_ORDER, "image")) for each in SCORES]
+    return [(each.title, each.explain(order, "image")) for each in SCORES]
 
 
 def with_error(score: ScoreMeasurement | None) -> str:

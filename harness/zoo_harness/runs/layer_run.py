@@ -21,7 +21,7 @@ from zoo_harness.compute.precision import isolated
 from zoo_harness.data.loading import RunData
 from zoo_harness.data.subset import smallest_class
 from zoo_harness.evaluation.layer_scores import ScoredLayer, score_layers
-from zoo_harness.evaluation.split_scores import Scoring
+from zoo_harness.evaluation.split_scores import Scoring, check_order, class_warnings
 from zoo_harness.models.build import build_network
 from zoo_harness.models.preprocessing import resolve_preprocessing
 from zoo_harness.models.weights import load_weights
@@ -33,6 +33,7 @@ from zoo_harness.runs.directory import claim_folder
 from zoo_harness.runs.plan import compute_context
 from zoo_harness.runs.reporter import Reporter, report_reading
 from zoo_harness.runs.request import LayerRequest
+from zoo_harness.separation.result import Separation
 from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.progress import Progress
 
@@ -83,14 +84,15 @@ class Curve:
 class LayerScoring:
     """The separation of every layer of the subjects, and the files it was written to.
 
-    ``curves``: one for each subject and split. ``path``: ``layers.json``. ``plot``: ``layers.png``.
+    ``curves``: one for each subject and split. ``path``: ``layers.json``. ``plot``: ``layers.png``; ``None`` with
+    ``last``, because a curve needs several layers.
     """
 
     curves: tuple[Curve, ...]
     scoring: Scoring
     record: dict[str, Any]
     path: Path
-    plot: Path
+    plot: Path | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain data, for JSON."""
@@ -103,7 +105,11 @@ def score_all_layers(request: LayerRequest, progress: Reporter) -> LayerScoring:
     keep_freed_memory()
     compute = compute_context(options)
     scoring = Scoring(
-        options["order"], options["pool"], options["normalize"], options["metric"], options["memory"] * 2**20
+        options["order"],
+        options["pool"] or options["last"],
+        options["normalize"] == "zscore",
+        options["metric"],
+        options["memory"] * 2**20,
     )
     with isolated():
         progress.stage("loading weights", 0)
@@ -143,18 +149,21 @@ def _curves(
 ) -> Iterator[Curve]:
     splits = request.options["split"]
     balanced: Literal["train", "evaluation"] = "evaluation" if splits == "test" else "train"
+    wanted = ("train", "test") if splits == "both" else (splits,)
+    pixels: dict[str, Separation] = {}
     for each in subjects:
         asked = replace(request, normalization=each.normalization)
         data = asked.load(each.preprocessing, progress, balanced, train_only=splits == "train")
         subject = replace(each, preprocessing=data.preprocessing)
         if each is subjects[0]:
-            report_reading(data.record.reading, data.warnings, progress)
+            few = _class_warnings(data, wanted, scoring.order)
+            report_reading(data.record.reading, (*data.warnings, *few), progress)
         if each.normalization.source != "weights":
             progress.log(f"{each.name}: {normalization_in_words(data.preprocessing, each.normalization.source)}")
         subject.network.to(compute.device)
         subject.network.to(memory_format=torch.channels_last)
-        for split in ("train", "test") if splits == "both" else (splits,):
-            yield _curve(subject, data, split, request, compute, scoring, progress)
+        for split in wanted:
+            yield _curve(subject, data, split, request, compute, scoring, progress, pixels)
         subject.network.to("cpu")
 
 
@@ -166,16 +175,33 @@ def _curve(
     compute: ComputeContext,
     scoring: Scoring,
     progress: Progress,
+    pixels: dict[str, Separation],
 ) -> Curve:
+    """Score a subject on a split; ``pixels``: scores of raw pixels by fingerprint, which most subjects share."""
     images, record = (data.train, data.record.train) if split == "train" else (data.evaluation, data.record.evaluation)
-    if len(images) <= scoring.order:
-        message = f"order {scoring.order} needs more than {scoring.order} images, the {split} split has {len(images)}"
-        raise UsageError(message, code="too-few-images", split=split, given=len(images))
+    check_order(scoring.order, split, len(images))
     progress.stage(f"{subject.name}: layers on the {split} split", len(images))
-    layers = score_layers(subject.network, subject.layers, images, compute, scoring, progress)
-    subset = request.subset.in_words((f"{split} split", smallest_class(record)))
+    chosen = subject.layers[-1:] if request.options["last"] else subject.layers
+    known = pixels.get(record.fingerprint)
+    layers = score_layers(subject.network, chosen, images, compute, scoring, progress, known)
+    pixels[record.fingerprint] = layers[0].separation
+    used = request.subset if split == "train" else request.subset.for_evaluation()
+    subset = replace(used, eval_limit=None, eval_fraction=None).in_words((f"{split} split", smallest_class(record)))
     described = {"dataset": data.record.name, "subset": subset, **record.model_dump()}
     return Curve(subject, split, described, tuple(layers))
+
+
+def _class_warnings(data: RunData, splits: Sequence[str], order: int) -> list[str]:
+    """Return warnings of classes with too few images; refuse splits in which no image has another one of its class."""
+    records = [data.record.train if split == "train" else data.record.evaluation for split in splits]
+    if all(max(record.per_class) == 1 for record in records):
+        raise UsageError(
+            "nothing to score: every class has one image; expected two or more, because an image is compared with the "
+            "others of its class; try --per-class 10",
+            code="too-few-images",
+            given=1,
+        )
+    return [line for record in records for line in class_warnings(record, data.record.classes, order)]
 
 
 def _written(curves: tuple[Curve, ...], scoring: Scoring, request: LayerRequest) -> LayerScoring:
@@ -188,8 +214,12 @@ def _written(curves: tuple[Curve, ...], scoring: Scoring, request: LayerRequest)
     }
     first, data = curves[0].subject.name.split()[0], curves[0].data
     folder = claim_folder(request.options["out"], f"layers-{first}-{request.dataset.name}")
-    path, plot = folder / "layers.json", folder / "layers.png"
-    about = f"{data['dataset']}, {data['images']:,} images a curve; {scoring.in_words()}"
-    plot_layers([(curve.title, curve.layers) for curve in curves], about, plot)
+    path, plot = folder / "layers.json", None
+    if not request.options["last"]:
+        plot = folder / "layers.png"
+        about = f"{data['dataset']}, {data['images']:,} images a curve; {scoring.in_words()}"
+        # Without two images of any class every SI is 0, and the curve would show nothing.
+        shown = [curve for curve in curves if max(curve.data["per_class"]) > 1]
+        plot_layers([(curve.title, curve.layers) for curve in shown], about, plot)
     write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return LayerScoring(curves, scoring, record, path, plot)

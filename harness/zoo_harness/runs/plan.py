@@ -25,6 +25,7 @@ from zoo_harness.compute.distributed import ALONE, Processes
 from zoo_harness.compute.precision import check_precision
 from zoo_harness.data.loading import RunData
 from zoo_harness.evaluation.split_evaluation import EVALUATION_BATCH_SIZE
+from zoo_harness.evaluation.split_scores import check_settings
 from zoo_harness.models.build import build_network
 from zoo_harness.models.feature_pooling import check_layer
 from zoo_harness.models.modules import match_modules
@@ -84,6 +85,7 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
     preprocessing = resolve_preprocessing(backbone, network, request.tuning)
     data = request.load(preprocessing, progress, with_test=request.with_test)
     _check_sizes(data, request)
+    few = check_settings(request.separation, data.record)
     network.to(compute.device)
     network.to(memory_format=torch.channels_last)  # faster convolutions, same weights
     example, _labels = data.train.batch(np.arange(1), compute.device)
@@ -105,7 +107,7 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
         checkpoint_sha256=None,
     )
     warnings = warn_if_output_differs_from_head(tuned, example), _warn_of_other_normalization(request, preprocessing)
-    return RunPlan(request, tuned, data, record, data.warnings + tuple(filter(None, warnings)))
+    return RunPlan(request, tuned, data, record, (*data.warnings, *few, *filter(None, warnings)))
 
 
 def _warn_of_other_normalization(request: Request, preprocessing: Preprocessing) -> str | None:
@@ -158,5 +160,6 @@ def _settings(request: Request, tuning: Tuning, preprocessing: Preprocessing) ->
         deterministic=compute.deterministic,
         compiled=compute.compiled,
         kept_as=compute.cache_dtype,
+        separation=request.separation,
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
     )

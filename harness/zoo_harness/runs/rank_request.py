@@ -18,6 +18,7 @@ from zoo_harness.records import option_checks
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import RankOptions
 from zoo_harness.records.run import RunRecord, read_run, record_file
+from zoo_harness.records.subset import check_exclusive
 from zoo_harness.runs.directory import check_out
 from zoo_harness.runs.rank_options import StoredRanking, resumed_ranking
 from zoo_harness.runs.request import DataRequest, choose_data
@@ -86,6 +87,7 @@ def check_rank(
     dataset = dataset or "digits"
     option_checks.check_device_name(options["device"])
     values: Mapping[str, Any] = {**options, "limit": options["images"], "val_fraction": None}
+    check_exclusive({name: options[name] for name in ("per_class", "images", "fraction")})
     data = choose_data(dataset, values)
     check_out(options["out"])
     budget = None if options["budget"] is None else parse_duration("--budget", options["budget"])

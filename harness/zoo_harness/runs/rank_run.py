@@ -24,6 +24,7 @@ from zoo_harness.compute.precision import isolated
 from zoo_harness.data.loading import TrainingSplit, load_training_split
 from zoo_harness.data.subset import smallest_class
 from zoo_harness.data.transform import BatchTransform
+from zoo_harness.evaluation.split_scores import class_warnings
 from zoo_harness.frozen.cache.key import CacheKey, EntryTitle
 from zoo_harness.frozen.cache.placement import CachePolicy
 from zoo_harness.models.build import build_network
@@ -252,16 +253,15 @@ class _Competition:
     def _check_classes(self) -> None:
         """Refuse classes of one image each, whose nearest images can never have their label; warn of single ones."""
         counts = self.split.record.per_class
-        single = [name for name, count in zip(self.split.classes, counts, strict=True) if count == 1]
-        if len(single) == len(counts):
+        if max(counts) == 1:
             raise UsageError(
                 "every class has one image; expected two or more, because an image is compared with the others of its "
                 "class; try --per-class 10",
                 code="too-few-images",
                 given=1,
             )
-        if single:
-            self.progress.warn(f"{len(single)} classes have one image, which counts as a miss, such as {single[0]!r}")
+        for line in class_warnings(self.split.record, self.split.classes, order=1):
+            self.progress.warn(line)
 
     def announce(self) -> None:
         """Leave out networks that are too large, and say what must be fetched, before anything is."""

@@ -19,9 +19,9 @@ from zoo_harness.records.checkpoint_choice import choose_checkpoint
 from zoo_harness.records.normalization import OF_WEIGHTS, Normalization
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import EvalOptions, LayersOptions, RescoreOptions
-from zoo_harness.records.run import read_run
+from zoo_harness.records.run import DEFAULT_SEPARATION, SeparationSettings, read_run
 from zoo_harness.records.stored_options import StoredOptions
-from zoo_harness.records.subset import Subset
+from zoo_harness.records.subset import SUBSET_OPTIONS, Subset
 from zoo_harness.runs.directory import check_out
 from zoo_harness.runs.resume import refuse_finished, resumed
 
@@ -93,6 +93,7 @@ class RunSettings(DataRequest):
     command: tuple[str, ...]
     with_test: bool = False
     layer_curve: bool = True
+    separation: SeparationSettings = DEFAULT_SEPARATION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +179,7 @@ def check_run(call: RunCall) -> CheckedRun:
         command=call.command,
         with_test=options.from_scratch,
         layer_curve=values["layer_curve"],
+        separation=SeparationSettings(order=values["order"], metric=values["metric"], normalize=values["normalize"]),
     )
     return CheckedRun(settings, options, _cache_policy(given, values), given.get("tensorboard", False), out, resume)
 
@@ -213,6 +215,9 @@ def check_layers(
         option = "mean" if data.normalization.source == "given" else "normalization"
         message = f"--{option} is for backbones; a run has its own mean and standard deviation"
         raise UsageError(message, code="option-unused", option=option)
+    if options["split"] == "train" and data.subset.has_own_evaluation:
+        message = "--eval-limit and --eval-fraction choose images of the test split; expected --split test or both"
+        raise UsageError(message, code="option-unused", option="split")
     check_out(options["out"])
     return LayerRequest(
         **vars(data),
@@ -261,7 +266,7 @@ def choose_data(dataset: str | Dataset, values: Mapping[str, Any]) -> DataReques
 
 def _subset(values: Mapping[str, Any]) -> Subset:
     seed = option_checks.check_seed(values["seed"])
-    return Subset(values["per_class"], values["limit"], values["val_fraction"], seed)
+    return Subset(seed=seed, **{name: values.get(name) for name in SUBSET_OPTIONS})
 
 
 def _check_run_directory(out: Path | None, resume: Path | None) -> None:

@@ -33,7 +33,7 @@ from zoo_harness.data.loading import RunData
 from zoo_harness.data.subset import smallest_class
 from zoo_harness.evaluation.accuracy_details import accuracy_details
 from zoo_harness.evaluation.split_evaluation import evaluate_split
-from zoo_harness.evaluation.split_scores import split_separation
+from zoo_harness.evaluation.split_scores import check_settings, split_separation
 from zoo_harness.models.feature_pooling import check_layer
 from zoo_harness.models.trainable_model import TrainableModel
 from zoo_harness.models.tuned_network import TunedNetwork
@@ -42,6 +42,7 @@ from zoo_harness.records.option import with_defaults
 from zoo_harness.records.option_checks import choose_layer
 from zoo_harness.records.options import EvalOptions, RescoreOptions
 from zoo_harness.records.run import (
+    DEFAULT_SEPARATION,
     AccuracyDetails,
     DatasetRecord,
     HostRecord,
@@ -49,6 +50,7 @@ from zoo_harness.records.run import (
     Record,
     RunRecord,
     ScoreMeasurement,
+    SeparationSettings,
     SettingsRecord,
     SplitRecord,
     SplitSeparation,
@@ -101,6 +103,8 @@ class RescoreRecord(Record):
     epoch: int | None = None
     dataset: DatasetRecord
     layer: str
+    separation: SeparationSettings = DEFAULT_SEPARATION
+    recorded_separation: SeparationSettings = DEFAULT_SEPARATION
     device: str
     precision: Literal["fp32", "bf16"]
     recorded_device: str
@@ -137,6 +141,7 @@ def rescore_checkpoint(
         model = load_folder(checkpoint.folder, device, checkpoint=options["checkpoint"])
         record, settings = model.record, model.record.settings
         compute = _compute_context(settings, options, reporter)
+        scoring = _scoring(settings, options)
         request = _data_request(checkpoint, record, dataset, given)
         data = request.load(
             settings.preprocessing,
@@ -145,14 +150,15 @@ def rescore_checkpoint(
             value_range=record.dataset.read_range,
         )
         _check_classes(record.dataset.classes, data.record)
-        report_reading(data.record.reading, data.warnings, reporter)
+        warnings = (*data.warnings, *check_settings(scoring, data.record))
+        report_reading(data.record.reading, warnings, reporter)
         evaluation = data.record.evaluation
         named = "" if options["checkpoint"] is None else f", epoch {model.epoch},"
         reporter.log(
             f"{checkpoint.called}{named} on {data.record.title}: {evaluation.images:,} {evaluation.split} images, "
             f"{data.record.subset}, {compute.device}"
         )
-        found = _rescored(checkpoint, model, data, layer, compute, reporter)
+        found = _rescored(checkpoint, model, data, layer, scoring, compute, reporter)
     if options["out"] is not None:
         write_text(claim_folder(options["out"], "rescore") / RESCORE, found.to_json())
     return found
@@ -178,6 +184,12 @@ def _compute_context(settings: SettingsRecord, options: RescoreOptions, reporter
     return compute_context(values)
 
 
+def _scoring(settings: SettingsRecord, options: RescoreOptions) -> SeparationSettings:
+    """Return the recorded settings of the SI scores with the given options in place."""
+    given = {name: options[name] for name in SeparationSettings.model_fields}  # type: ignore[literal-required]
+    return settings.separation.model_copy(update={name: value for name, value in given.items() if value is not None})
+
+
 def _data_request(
     checkpoint: Checkpoint, record: RunRecord, dataset: str | Dataset | None, given: RescoreOptions
 ) -> DataRequest:
@@ -191,8 +203,10 @@ def _data_request(
     recorded: dict[str, Any] = {"seed": 0}
     if named.name == own.name and (argument == own.argument or named.argument == "PATH"):
         recorded = {"seed": record.settings.seed, "val_fraction": own.val_fraction}
-        if not {"per_class", "limit"} & given.keys():
-            recorded |= {"per_class": own.per_class, "limit": own.limit}
+        if not {"per_class", "limit", "fraction"} & given.keys():
+            recorded |= {"per_class": own.per_class, "limit": own.limit, "fraction": own.fraction}
+            if not {"eval_limit", "eval_fraction"} & given.keys():
+                recorded |= {"eval_limit": own.eval_limit, "eval_fraction": own.eval_fraction}
     reading = ReadOptions.of(kept).given
     return choose_data(dataset, {**chosen, **recorded, **reading, **given, "data_dir": chosen["data_dir"]})
 
@@ -233,6 +247,7 @@ def _rescored(
     model: LoadedModel,
     data: RunData,
     layer: FeatureLayer,
+    scoring: SeparationSettings,
     compute: ComputeContext,
     reporter: Reporter,
 ) -> RescoreRecord:
@@ -248,8 +263,9 @@ def _rescored(
         trainable = TrainableModel.whole(tuned, source, source, len(record.dataset.classes))
         scored = evaluate_split(trainable, source, compute, layer, reporter)
         reporter.stage(f"separation of the {split} split, {len(images):,} images", 0)
-        found = _figures(scored.accuracy, split_separation(scored.collected, images.labels, compute))
-        before = _recorded_figures(record, layer, split)
+        separation = split_separation(scored.collected, images.labels, compute, scoring)
+        found = _figures(scored.accuracy, separation)
+        before = _recorded_figures(record, layer, split, separation)
         for name, value in found.items():
             figures.append(compared(name, split, before.get(name), value, same_data=same, per_rounded=per_rounded))
         details = accuracy_details(images.labels, scored.predictions, data.record.classes, data.shared[here.split])
@@ -262,6 +278,8 @@ def _rescored(
         epoch=model.epoch,
         dataset=data.record,
         layer=layer.path,
+        separation=scoring,
+        recorded_separation=record.settings.separation,
         device=str(compute.device),
         precision=compute.precision,
         recorded_device=record.settings.device,
@@ -289,10 +307,22 @@ def _splits(data: RunData, record: RunRecord) -> Iterator[tuple[SplitName, Image
         yield "test", data.test, data.record.test, record.dataset.test
 
 
-def _recorded_figures(record: RunRecord, layer: FeatureLayer, split: SplitName) -> dict[str, Measurement]:
+def _recorded_figures(
+    record: RunRecord, layer: FeatureLayer, split: SplitName, found: SplitSeparation | None
+) -> dict[str, Measurement]:
+    """Return the recorded figures of a split, but no score of another layer or with other settings than ``found``."""
     results, after = record.results, record.results.separation_after
     accuracy = results.accuracy if split == "evaluation" else results.test_accuracy
-    return _figures(accuracy, getattr(after, split) if after is not None and after.layer == layer.path else None)
+    recorded = getattr(after, split) if after is not None and after.layer == layer.path else None
+    if found is None or recorded is None or _scaled(found) != _scaled(recorded):
+        return _figures(accuracy, None)
+    figures = _figures(accuracy, recorded)
+    other = {each.title for each in SCORES if each.has_orders and found.order != recorded.order}
+    return {name: figure for name, figure in figures.items() if name not in other}
+
+
+def _scaled(scores: SplitSeparation) -> tuple[str, str]:
+    return scores.metric, scores.normalize
 
 
 def _figures(accuracy: Measurement | None, separation: SplitSeparation | None) -> dict[str, Measurement]:

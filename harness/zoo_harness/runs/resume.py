@@ -68,7 +68,8 @@ def run_identity(record: RunRecord, scored: Mapping[str, object]) -> str:
     if record.weights.sha256:  # the same file may lie elsewhere
         del content["weights"]["source"]
     begun = record.results.separation_raw_pixels, record.results.separation_before
-    scores = [score and score.model_dump(mode="json", exclude={"test"}) for score in begun]  # it comes at the end
+    # The test split is scored at the end.
+    scores = [score and score.model_dump(mode="json", exclude={"test"}, exclude_defaults=True) for score in begun]
     decisive = [*(content[part] for part in _DECISIVE), dict(scored), scores]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 

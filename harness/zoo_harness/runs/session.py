@@ -213,7 +213,8 @@ class _Session:
         self._of_test, scores = self._scored_on_test(test, "once", results.separation_after)
         if not self._is_main:
             return
-        pixels = split_separation(test.raw_pixels, test.labels, self._compute)
+        settings = self.record.settings.separation
+        pixels = split_separation(test.raw_pixels, test.labels, self._compute, settings)
         self._update(**scores, separation_raw_pixels=_with_test(results.separation_raw_pixels, pixels))
 
     def _scored_on_test(
@@ -226,7 +227,8 @@ class _Session:
         if not self._is_main:
             return found, {}
         self.reporter.stage(f"separation of the test split, {len(test):,} images", 0)
-        separation = _with_test(after, split_separation(found.collected, test.labels, compute))
+        scores = split_separation(found.collected, test.labels, compute, self.record.settings.separation)
+        separation = _with_test(after, scores)
         return found, {"test_loss": found.loss, "test_accuracy": found.accuracy, "separation_after": separation}
 
     def score_checkpoints(self) -> None:
@@ -270,14 +272,21 @@ class _Session:
     def score_layers(self) -> None:
         """Score the separation of every declared layer of the trained network, on the headline's split."""
         split, images = self._headline()
-        if not self.planned.request.layer_curve or len(images) < 2 or not self._is_main:
+        # If no class has two images, every SI is 0 and the curve would show nothing.
+        if not self.planned.request.layer_curve or max(split.per_class) < 2 or not self._is_main:
             return
         self.reporter.stage(f"layers of the trained network on the {split.split} split", len(images))
         pixels = self.record.results.separation_raw_pixels
         scored = None if pixels is None else pixels.test if self._of_test else pixels.evaluation
         subject = self.planned.tuned.network, self.record.backbone.features, images, split.split
         try:
-            curve = run_curve(*subject, self._compute, self.reporter, raw_pixels=scored)
+            curve = run_curve(
+                *subject,
+                self._compute,
+                self.reporter,
+                raw_pixels=scored,
+                settings=self.record.settings.separation,
+            )
         except ZooError as error:  # the run is finished all the same
             self.reporter.warn(f"no separation of the layers: {error}")
             return
@@ -350,7 +359,8 @@ class _Session:
         scores, splits = {}, (("train", train, self._data.train), ("evaluation", evaluation, self._data.evaluation))
         for split, features, images in splits:
             self.reporter.stage(f"separation of {called}: {split} split, {len(images):,} images", 0)
-            scores[split] = split_separation(features, images.labels, self._compute)
+            settings = self.record.settings.separation
+            scores[split] = split_separation(features, images.labels, self._compute, settings)
         return SeparationRecord(layer=layer, **scores)
 
     def _update(self, **results: object) -> None:

@@ -21,6 +21,7 @@ from zoo_harness.records.options import SeparationOptions
 from zoo_harness.separation import tables
 from zoo_harness.separation.bookkeeping import by_reason, row_numbers, short_list
 from zoo_harness.separation.index import separation
+from zoo_harness.separation.scores import too_few_per_class
 from zoo_harness.separation.validation import Array, checked_features, checked_labels
 
 if TYPE_CHECKING:
@@ -78,18 +79,22 @@ def score_file(file: Path, given: SeparationOptions, log: Writer, warn: Writer) 
     if references is not None:
         compared = _read_references(_expanded(references), labels_name, samples, options, log)
         candidates = len(compared.labels)
-    return separation(
+    found = separation(
         samples.features,
         samples.labels,
         options["order"] or max(1, min(2, candidates)),
         references=None if compared is None else compared.features,
         reference_labels=None if compared is None else compared.labels,
         metric=options["metric"],
-        normalize=options["normalize"],
+        normalize=options["normalize"] == "zscore",
         per_class=per_class,
         seed=options["seed"],
         memory_budget=options["memory"] * 2**20,
     )
+    if compared is None:
+        for line in too_few_per_class(str(file), found.classes, found.order, "sample"):
+            warn(line)
+    return found
 
 
 def read_samples(

@@ -6,9 +6,9 @@ its pure function and append a :class:`ScoreDefinition`. Nothing here imports to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +26,36 @@ class Neighbourhood(NamedTuple):
     same_label: Tensor
     order: int
     chance: float
+
+
+def too_few_per_class(where: str, counts: Mapping[Any, int], order: int, sample: str = "image") -> Iterator[str]:
+    """Yield a warning if classes have one sample, and one if they have too few for the order.
+
+    ``counts``: the number of samples of each class. Each sample is compared with the others, so that a class needs two
+    samples for SI, and ``order + 1`` for high-order SI.
+
+    >>> next(too_few_per_class("split 'test'", {"cat": 1, "dog": 5}, 2))
+    "too few images per class in split 'test': 1 of 2 classes ('cat') has 1 image; expected 2 or more, ..."
+    """
+    present = {name: count for name, count in counts.items() if count}
+    begins = f"too few {sample}s per class in {where}"
+    single = [name for name, count in present.items() if count == 1]
+    if single:
+        yield (
+            f"{begins}: {_listed(single, len(present))} 1 {sample}; expected 2 or more, because each {sample} is "
+            f"compared with the others of its class; the SI of these classes is 0 and their centre SI 1"
+        )
+    few = [name for name, count in present.items() if 1 < count <= order]
+    if few:
+        yield (
+            f"{begins} for order {order}: {_listed(few, len(present))} {order} {sample}s or fewer; expected "
+            f"{order + 1} or more; the high-order SI of these classes is 0"
+        )
+
+
+def _listed(names: list[Any], classes: int) -> str:
+    shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+    return f"{len(names):,} of {classes:,} classes ({shown}) {'has' if len(names) == 1 else 'have'}"
 
 
 ScoreFunction = Callable[[Neighbourhood], "tuple[Tensor, int]"]

@@ -62,6 +62,33 @@ def test_the_table_has_a_row_for_each_layer_and_fits_the_terminal(
     assert printed[-1].endswith("layers.png")
 
 
+def test_the_last_layers_stand_in_one_table_with_a_row_for_each_network_and_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    networks = ("resnet18_cifar", "vgg16_bn_cifar", "--weights", "random")
+    data = ("--dataset", "digits", "--per-class", "4", "--split", "both", "--last", "--quiet")
+    assert run(["layers", *networks, *data, "--normalize", "zscore", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "layers pooled, euclidean distance, z-scored" in " ".join(printed.split())
+    rows = [line for line in printed.splitlines() if " ± " in line]
+    assert [line[:24].split() for line in rows[::2]] == [
+        ["raw", "pixels"],
+        ["resnet18_cifar", "(random)"],
+        ["vgg16_bn_cifar", "(random)"],
+    ]
+    record = json.loads((tmp_path / "out" / "layers.json").read_text())
+    for place, curve in enumerate(record["curves"]):
+        pixels, last = curve["layers"]
+        assert (pixels["layer"], last["layer"]) == ("raw pixels", ["avgpool", "classifier.5"][place // 2])
+        cells = rows[2 + place].split()
+        values = [last["si"]["value"], *(last[key]["2"]["value"] for key in ("high", "soft", "anti"))]
+        shown = [*values, last["centre"]["value"]]
+        assert [cells[-7], *cells[-4:]] == [f"{value:.4f}" for value in shown]
+        assert last["normalize"] is True
+    assert record["curves"][0]["layers"][0] == record["curves"][2]["layers"][0]  # the same images
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"layers.json"}  # two points make no curve
+
+
 @pytest.mark.slow
 def test_a_run_stands_beside_its_backbone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tuned = tmp_path / "tuned"
@@ -89,6 +116,7 @@ def test_a_run_stands_beside_its_backbone(tmp_path: Path, capsys: pytest.Capture
         ([*LAYERS, "--split", "testing"], None),
         ([*LAYERS, "--order", "0"], "option-range"),
         ([*LAYERS, "--order", "30"], "too-few-images"),
+        (["layers", "resnet18_cifar", "--weights", "random", "--per-class", "1", "--quiet"], "too-few-images"),
         ([*LAYERS, "--memory", "0"], "option-range"),
         ([*LAYERS, "--weights", "nowhere.pth"], None),
         (["layers", "--run", "nowhere"], "not-a-run"),

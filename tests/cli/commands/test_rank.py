@@ -122,12 +122,13 @@ def test_a_backbone_that_fails_is_left_out_and_the_rest_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    arguments = ["rank", "efficientnet_lite0", "timm:test_vit", "--per-class", "2", "--out", str(tmp_path / "out")]
+    arguments = ["rank", "efficientnet_lite0", "timm:test_vit", "--fraction", "0.02", "--out", str(tmp_path / "out")]
     assert run(arguments) == 1
     printed = capsys.readouterr()
     assert "timm:test_vit is left out" in printed.err
     record = RankRecord.model_validate_json((tmp_path / "out" / "rank.json").read_bytes())
     assert [row.name for row in record.backbones] == ["efficientnet_lite0"]
+    assert (set(record.per_class), record.subset[:18]) == ({3}, "0.02 of each class")
     assert [failure.name for failure in record.failures] == ["timm:test_vit"]
 
 
@@ -164,6 +165,7 @@ def test_a_glob_names_each_network_once() -> None:
         (["efficientnet_lite0", "--epochs", "3"], UsageError, "option-unused"),
         (["efficientnet_lite0", "--against", "nowhere"], UsageError, "missing-folder"),
         (["efficientnet_lite0", "--per-class", "1000000"], UsageError, "per-class-too-large"),
+        (["efficientnet_lite0", "--images", "9", "--fraction", "0.5"], UsageError, "option-conflict"),
         (["timm:crossvit_tiny_240"], ZooError, "not-derivable"),
     ],
 )

@@ -15,7 +15,7 @@ import pytest
 from zoo import Backbone, UnknownNameError, UsageError, ZooError
 from zoo_harness.cli.main import run
 from zoo_harness.records.file_names import CHECKPOINT
-from zoo_harness.records.run import Measurement, ScoreMeasurement, read_run
+from zoo_harness.records.run import Measurement, ScoreMeasurement, SeparationSettings, read_run
 from zoo_harness.runs.rescore import RescoreRecord, compared
 
 from ...hub_server import Hub
@@ -30,6 +30,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run as a user makes it, on a part of a data set, held out by seed."""
     out = tmp_path_factory.mktemp("finished") / "run"
     arguments = ["--per-class", "4", "--val-fraction", "0.5", "--epochs", "1", "--seed", "3", "--out", str(out)]
+    arguments += ["--order", "3", "--normalize", "zscore", "--eval-limit", "40"]
     assert run(["eval", "efficientnet_lite0", "--dataset", "digits", *arguments, "--quiet"]) == 0
     return out
 
@@ -57,10 +58,12 @@ def test_a_published_checkpoint_gives_its_figures_again(
     assert found.checkpoint_sha256 == recorded.checkpoint_sha256
     assert found.same_data == {"evaluation": True}
     assert found.dataset == recorded.dataset
+    assert found.separation == recorded.settings.separation == SeparationSettings(order=3, normalize="zscore")
     names = ["accuracy", "SI", "high-order SI", "soft SI", "anti SI", "centre SI"]
     assert [each.name for each in found.figures] == names
     for each in found.figures:
-        assert (each.verdict, each.images_apart, each.errors_apart) == ("reproduced", 0, 0)
+        # A score of 0 has no error to divide by.
+        assert (each.verdict, each.images_apart, each.errors_apart or 0) == ("reproduced", 0, 0)
         assert each.found == each.recorded
     assert found.figures[0].found == recorded.results.accuracy
     assert {path.name for path in tmp_path.iterdir()} - {"hf", "pulled"} == {"again"}  # no run directory
@@ -76,6 +79,10 @@ def test_other_images_are_not_compared(finished: Path, capsys: pytest.CaptureFix
     assert accuracy.found.n == 60
     error = np.hypot(accuracy.found.standard_error, accuracy.recorded.standard_error)
     assert accuracy.errors_apart == pytest.approx((accuracy.found.value - accuracy.recorded.value) / error)
+    assert (found.dataset.per_class, found.dataset.eval_limit) == (6, None)
+    found = rescored(capsys, str(finished), "--eval-fraction", "0.5")
+    assert (found.dataset.per_class, found.dataset.eval_limit, found.dataset.eval_fraction) == (4, None, 0.5)
+    assert found.same_data == {"evaluation": False}
     assert run(["eval", str(finished), "--epochs", "0", "--seed", "4"]) == 0
     assert "not comparable: other data (fingerprint differs), " in (printed := capsys.readouterr().out)
     assert "a figure may differ though the checkpoint is the same" in printed
@@ -84,6 +91,21 @@ def test_other_images_are_not_compared(finished: Path, capsys: pytest.CaptureFix
 def test_a_checkpoint_that_was_not_kept_is_refused(finished: Path, error_of: Refused) -> None:
     error = error_of("eval", str(finished), "--epochs", "0", "--checkpoint", "2")
     assert (error.code, error.facts["there"]) == ("no-such-checkpoint", (1,))
+
+
+@pytest.mark.parametrize(
+    ("given", "comparable"),
+    [(("--order", "2"), {"SI", "centre SI"}), (("--normalize", "none"), set()), (("--metric", "cosine"), set())],
+)
+def test_scores_with_other_settings_are_not_compared(
+    finished: Path, capsys: pytest.CaptureFixture[str], given: tuple[str, str], comparable: set[str]
+) -> None:
+    found = rescored(capsys, str(finished), *given)
+    verdicts = {each.name: each.verdict for each in found.figures}
+    assert verdicts.pop("accuracy") == "reproduced"
+    assert {name for name, verdict in verdicts.items() if verdict == "reproduced"} == comparable
+    assert {verdict for name, verdict in verdicts.items() if name not in comparable} == {"not recorded"}
+    assert found.recorded_separation == SeparationSettings(order=3, normalize="zscore") != found.separation
 
 
 def test_another_layer_has_no_recorded_si(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,7 +178,7 @@ def checkpoint(tiny_resnet: Backbone, photos: Path, tmp_path: Path, capsys: pyte
     edit_record(folder, with_test)
     configuration = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**configuration, "label_names": SORTED}))
-    data = ("--dataset", f"imagefolder:{photos}", "--val-fraction", "0.25")
+    data = ("--dataset", f"imagefolder:{photos}", "--val-fraction", "0.5")
     found = rescored(capsys, str(folder), *data)
     assert {each.verdict for each in found.figures} == {"not recorded"}
     edit_record(folder, lambda record: described(record, found))
@@ -172,7 +194,7 @@ def test_the_split_that_was_kept_for_the_end_is_scored_too(
     assert found.same_data == {"evaluation": True, "test": True}
     assert [each.split for each in found.figures] == ["evaluation"] * 6 + ["test"] * 6
     assert {each.verdict for each in found.figures} == {"reproduced"}
-    assert [each.found.n for each in found.figures[::6]] == [6, 9]
+    assert [each.found.n for each in found.figures[::6]] == [12, 9]
 
 
 def test_one_changed_pixel_is_other_data(checkpoint: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

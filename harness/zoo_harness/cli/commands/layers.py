@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +16,9 @@ from zoo_harness.cli.run_output import display_for, ended_in_order
 from zoo_harness.records.options import LayersOptions
 
 if TYPE_CHECKING:
+    from zoo_harness.evaluation.layer_scores import ScoredLayer
     from zoo_harness.evaluation.split_scores import Scoring
-    from zoo_harness.runs.layer_run import Curve
+    from zoo_harness.runs.layer_run import Curve, LayerScoring
 
 
 _LONGEST_BAR, _SHORTEST_BAR = 24, 10
@@ -50,31 +52,59 @@ def _layers(
     if as_json:
         print_json(found.to_dict())
         return
-    for curve in found.curves:
-        _print_curve(curve, found.scoring)
-    print_lines("", f"record  {found.path}", f"plot    {found.plot}")
+    if found.plot is None:
+        _print_last(found)
+    else:
+        for curve in found.curves:
+            _print_curve(curve, found.scoring)
+    print_lines("", f"record  {found.path}", *([f"plot    {found.plot}"] if found.plot else []))
 
 
 layers_command = command(LayersOptions, _layers)
 
 
-def _print_curve(curve: Curve, scoring: Scoring) -> None:
+def _print_last(found: LayerScoring) -> None:
+    """Print a row for each network and split; raw pixels come first, once for each set of images."""
+    data = found.curves[0].data
+    splits = dict.fromkeys(f"{each.split} {each.data['images']:,} images" for each in found.curves)
+    subsets = dict.fromkeys(each.data["subset"] for each in found.curves)
+    about = f"{data['dataset']}: {', '.join(splits)} ({'; '.join(subsets)}); the input of each network's classifier"
+    print_lines("", *textwrap.wrap(f"{about}; {found.scoring.in_words()}", 80), "")
+    pixels = {curve.data["fingerprint"]: ("raw pixels", curve, curve.layers[0]) for curve in reversed(found.curves)}
+    entries = [*reversed(pixels.values()), *((curve.subject.name, curve, curve.layers[-1]) for curve in found.curves)]
+    rows, before = [], ""
+    for name, curve, layer in entries:
+        cells = ["" if name == before else name, curve.split, *_scores(layer)]
+        rows.append(cells)
+        before = name
+    headings = _headings(found.curves[0])
+    print_table(["network", "split", *headings], rows, right=headings)
+
+
+def _scores(layer: ScoredLayer) -> list[str]:
     from zoo_harness.separation.scores import SCORES
 
+    first, *others = [layer.separation.score(each) for each in SCORES]
+    return [str(first), *(f"{score.value:.4f}" for score in others)]
+
+
+def _headings(curve: Curve) -> list[str]:
+    """Return the keys of the scores, because the columns must be narrow."""
+    from zoo_harness.separation.scores import SCORES
+
+    order = curve.layers[0].separation.order
+    return [f"{each.key} {order}" if each.has_orders else each.heading for each in SCORES]
+
+
+def _print_curve(curve: Curve, scoring: Scoring) -> None:
     images = curve.data["images"]
     print_lines(
         "",
         f"{curve.title}: {images:,} images of {curve.data['dataset']}, {curve.data['subset']}; {scoring.in_words()}",
         "",
     )
-    rows = []
-    for layer in curve.layers:
-        first, *others = [layer.separation.score(each) for each in SCORES]
-        values = (f"{score.value:.4f}" for score in others)
-        rows.append([layer.path, f"{layer.width:,}", layer.vector, str(first), *values])
-    order = curve.layers[0].separation.order
-    # The keys, because the columns beside the bars must be narrow.
-    headings = [f"{each.key} {order}" if each.has_orders else each.heading for each in SCORES]
+    rows = [[layer.path, f"{layer.width:,}", layer.vector, *_scores(layer)] for layer in curve.layers]
+    headings = _headings(curve)
     columns = ["layer", "width", "vector", *headings]
     bar = _room_for_bars([columns, *rows])
     if bar:

@@ -87,12 +87,17 @@ def _count(figure: Figure) -> str:
 
 
 def _notes(found: RescoreRecord) -> list[str]:
-    lines = [f"SI scores: outputs of layer {found.layer}. ± is one standard error, of SI by bootstrap."]
+    settings = found.separation.in_words()
+    scored = f"{found.layer}{f'; {settings}' if settings else ''}"
+    lines = [f"SI scores: outputs of layer {scored}. ± is one standard error, of SI by bootstrap."]
     if found.device != found.recorded_device or found.precision != found.recorded_precision:
         lines.append(
             f"recorded on {found.recorded_device} in {found.recorded_precision}, here on {found.device} in "
             f"{found.precision}: rounding differences can change the predictions of a few images."
         )
+    if found.recorded_separation != found.separation:
+        recorded = found.recorded_separation.in_words() or "default settings of SI"
+        lines.append(f"The record has other settings of SI ({recorded}): only scores with equal settings are compared.")
     if not all(found.same_data.values()):
         lines.append("The images are not those of the record: a figure may differ though the checkpoint is the same.")
     return lines

@@ -16,8 +16,10 @@ from zoo_harness.reports.plots.run import DOTS_PER_INCH, INK, QUIET, save_figure
 
 def plot_run_curve(curve: LayerCurveRecord, backbone: str, path: Path) -> None:
     """Write the layer curve of a run as a PNG."""
-    images = curve.layers[-1].separation.si.n
-    about = f"{images:,} images, split {shown_name(curve.split, '?')}; layers pooled, euclidean distance"
+    found = curve.layers[-1].separation
+    scaled = ", z-scored" if found.normalize == "zscore" else ""
+    about = f"{found.si.n:,} images, split {shown_name(curve.split, '?')}; "
+    about += f"layers pooled, {found.metric} distance{scaled}"
     plot_layers([(f"{backbone}, after training", curve.layers)], about, path)
 
 

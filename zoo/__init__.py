@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     )
     from zoo_harness.api import (
         FeatureRanking as FeatureRanking,
+        Features as Features,
         LayerScoring as LayerScoring,
         Publication as Publication,
         Ranking as Ranking,
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
         anti_si as anti_si,
         centre_si as centre_si,
         evaluate as evaluate,
+        features as features,
         high_order_si as high_order_si,
         in_memory as in_memory,
         layers as layers,

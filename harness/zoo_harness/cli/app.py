@@ -11,6 +11,7 @@ from zoo_harness.cli.commands import (
     cache as caching,
     card as cards,
     eval as evaluation,
+    features as featuring,
     layers as layering,
     list as listing,
     predict as predicting,
@@ -43,6 +44,7 @@ app.command("rank")(ranking.rank_command)
 app.command("eval")(evaluation.evaluate_command)
 app.command("train")(training.train_command)
 app.command("layers")(layering.layers_command)
+app.command("features")(featuring.features_command)
 app.command("si")(separating.si_command)
 app.command("card")(cards.card)
 app.command("publish")(publishing.publish_command)

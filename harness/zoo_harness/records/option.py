@@ -22,8 +22,8 @@ class Option:
     """The help text, default and spelling of an option.
 
     ``flag`` is the spelling on the command line if it is not ``--the-name``; ``metavar`` the placeholder in the help
-    page; ``minimum`` the smallest value allowed; ``stored`` says whether the option can change a result and is
-    therefore kept with the run.
+    page; ``minimum`` the smallest value allowed; ``repeatable`` says whether the command line takes text several times;
+    ``stored`` says whether the option can change a result and is therefore kept with the run.
     """
 
     help: str
@@ -32,6 +32,7 @@ class Option:
     metavar: str | None = None
     minimum: int | None = None
     stored: bool = True
+    repeatable: bool = False
 
     def spelling(self, name: str) -> str:
         """Return the option as it is written on the command line.

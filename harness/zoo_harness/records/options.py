@@ -175,6 +175,28 @@ class LayersOptions(DataOptions, HeldOutOption, total=False):
     out: OutputFolder
 
 
+class FeaturesOptions(DataOptions, HeldOutOption, total=False):
+    """The options of ``zoo features`` and :func:`zoo.features`."""
+
+    layer: Annotated[
+        str | Sequence[str] | None,
+        Option(
+            "Layer to read, or a pattern such as 'layer*'; repeatable (default: the classifier's input).",
+            metavar="LAYER",
+            repeatable=True,
+        ),
+    ]
+    split: Annotated[Literal["train", "test", "both"], Option("train, test or both.", "both")]
+    pool: Annotated[
+        bool, Option("Each layer's declared vector, or its whole output, flattened.", True, flag="--pool/--whole")
+    ]
+    weights: Annotated[str | Path | None, Option("'pretrained', 'random' or the path of a weight file.")]
+    seed: Annotated[int | None, Option("Seed of the subset and of random weights (default: 0, or the run's).")]
+    device: Device
+    precision: Precision
+    out: Annotated[Path | None, Option("File to write: .safetensors, .npz or .parquet.", metavar="FILE", stored=False)]
+
+
 class RankOptions(ReadingOptions, total=False):
     """The options of ``zoo rank`` and :func:`zoo.rank`."""
 
@@ -207,6 +229,10 @@ class SeparationOptions(TypedDict, total=False):
     features: Annotated[str | None, Option("Name of the features; of a table, columns: 'x,f*'.", metavar="NAME")]
     exclude: Annotated[str | None, Option("Columns of a table that are no features: 'id,meta*'.", metavar="NAMES")]
     labels: Annotated[str | None, Option("Name of the labels; of an .npy file, their file.", metavar="NAME|FILE")]
+    split: Annotated[
+        Literal["train", "test"] | None,
+        Option("Split to score of a file of 'zoo features': train or test (default: test, if it has both)."),
+    ]
     references: Annotated[Path | None, Option("Compare with the samples of this file.", metavar="FILE")]
     reference_labels: Annotated[str | None, Option("As --labels, for the references.", metavar="NAME|FILE")]
     order: Annotated[int | None, Option("Largest number of neighbours that must agree (default: 2).", minimum=1)]

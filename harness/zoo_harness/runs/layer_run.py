@@ -100,13 +100,14 @@ def score_all_layers(request: LayerRequest, progress: Reporter) -> LayerScoring:
     )
     with isolated():
         progress.stage("loading weights", 0)
-        subjects = [_of_backbone(*pair, compute.seed) for pair in request.backbones]
-        subjects += _of_runs(request.runs)
+        subjects = [backbone_subject(*pair, compute.seed) for pair in request.backbones]
+        subjects += run_subjects(request.runs)
         curves = tuple(_curves(subjects, request, compute, scoring, progress))
     return _written(curves, scoring, request)
 
 
-def _of_backbone(backbone: Backbone, source: WeightSource, seed: int) -> Subject:
+def backbone_subject(backbone: Backbone, source: WeightSource, seed: int) -> Subject:
+    """Build the network of a backbone, and load its weights."""
     torch.manual_seed(seed)
     network = build_network(backbone.name, backbone.network)
     record = load_weights(network, backbone, source)
@@ -116,7 +117,7 @@ def _of_backbone(backbone: Backbone, source: WeightSource, seed: int) -> Subject
     return Subject(name, network, tuning.features, preprocessing, record.model_dump())
 
 
-def _of_runs(directories: Sequence[Path]) -> Iterator[Subject]:
+def run_subjects(directories: Sequence[Path]) -> Iterator[Subject]:
     """Yield the networks of finished runs, each named by its folder, or by its path if another has that name."""
     names = [directory.resolve().name for directory in directories]
     for directory, name in zip(directories, names, strict=True):

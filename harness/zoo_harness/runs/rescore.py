@@ -132,7 +132,7 @@ def rescore_checkpoint(
         model = load_folder(checkpoint.folder, choose_device(options["device"]))
         record, settings = model.record, model.record.settings
         compute = _compute_context(settings, options, reporter)
-        request = _data_request(checkpoint, record, dataset, given)
+        request = recorded_data_request(checkpoint, record, dataset, given)
         data = request.load(
             settings.preprocessing,
             reporter,
@@ -172,7 +172,7 @@ def _compute_context(settings: SettingsRecord, options: RescoreOptions, reporter
     return compute_context(values)
 
 
-def _data_request(
+def recorded_data_request(
     checkpoint: Checkpoint, record: RunRecord, dataset: str | Dataset | None, given: RescoreOptions
 ) -> DataRequest:
     """Return the recorded part of the recorded data set with the given options in place; else the given part."""

@@ -152,7 +152,9 @@ class _Offsets:
 def _write_npz(path: Path, record: FeaturesRecord, labels: Array, indices: Array) -> Iterator[FeatureWriter]:
     """Collect each layer in a file without a name, because a zip file takes its members one after the other."""
     with ExitStack() as stack:
-        files = [stack.enter_context(tempfile.TemporaryFile(dir=path.parent)) for _layer in record.layers]
+        files: list[IO[bytes]] = [
+            stack.enter_context(tempfile.TemporaryFile(dir=path.parent)) for _layer in record.layers
+        ]
         yield _Files(files)
         small = {
             LABELS: labels,

@@ -22,6 +22,10 @@ Deterministic = Annotated[bool, Option("Use deterministic algorithms only; slowe
 OutputFolder = Annotated[Path | None, Option("Folder for the results (default: one in runs/).", stored=False)]
 
 
+# A test compares the numbers with the recipes, which only pydantic can read.
+EPOCHS_HELP = "Number of epochs (default: the recipe's: 20; report 10; scratch 200); 0 only scores."
+
+
 class ReadingOptions(TypedDict, total=False):
     """How images are read."""
 
@@ -60,7 +64,7 @@ class TuningOptions(TypedDict, total=False):
 class TrainingOptions(TypedDict, total=False):
     """Overrides of the recipe's training settings; a test compares them with the fields of :class:`zoo.Training`."""
 
-    epochs: Annotated[int | None, Option("Number of epochs (default: the recipe's); 0 only scores.")]
+    epochs: Annotated[int | None, Option(EPOCHS_HELP)]
     learning_rate: Annotated[float | None, Option("Learning rate (default: the recipe's).")]
     batch_size: Annotated[int | None, Option("Images per step (default: the recipe's).")]
     optimizer: Annotated[Literal["adam", "adamw", "sgd"] | None, Option("adam, adamw or sgd (default: the recipe's).")]

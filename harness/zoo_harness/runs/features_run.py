@@ -137,13 +137,11 @@ def _read(
     subject.network.to(compute.device).to(memory_format=torch.channels_last)
     widths = layer_widths(subject.network, request.layers, parts[0][1], compute, pooled=options["pool"])
     record = _record(subject, data_request, data, parts, compute, request, widths)
-    labels, indices = (
-        np.concatenate([values(images) for _split, images, _record in parts])
-        for values in (lambda images: images.labels.numpy(), lambda images: images.indices)
-    )
+    labels = np.concatenate([images.labels.numpy() for _split, images, _described in parts])
+    indices = np.concatenate([images.indices for _split, images, _described in parts])
     out = options["out"]
-    memory = None if out else MemoryWriter(record)
-    with nullcontext(memory) if memory else feature_writer(out, record, labels, indices) as writer:
+    memory = MemoryWriter(record if out is None else record.model_copy(update={"layers": ()}))
+    with nullcontext(memory) if out is None else feature_writer(out, record, labels, indices) as writer:
         for split, images, _record_of in parts:
             progress.stage(f"{subject.name}: features of the {split} split", len(images))
             batches = layer_batches(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -49,7 +50,8 @@ def read_rows(
 ) -> tuple[Array | Tensor, Array | Tensor]:
     """Return the features (N, D) and labels (N,) of a split, or of all rows."""
     rows = slice(0, record.rows) if split is None else record.rows_of(split)
-    features, labels, count = _ROWS[kind](path, array, rows)
+    read: Callable[[Path, str, slice], tuple[Array | Tensor, Array | Tensor, int]] = _ROWS[kind]
+    features, labels, count = read(path, array, rows)
     if count != record.rows:
         message = f"the number of rows is wrong: {count}; expected {record.rows}, the number in the file's metadata"
         raise DataError(message, code="file-unreadable", rows=count)
@@ -100,4 +102,4 @@ def _parquet_rows(path: Path, array: str, rows: slice) -> tuple[Array, Array, in
 
 
 _METADATA = {".npz": _npz_metadata, ".safetensors": _safetensors_metadata, ".parquet": _parquet_metadata}
-_ROWS = {".npz": _npz_rows, ".safetensors": _safetensors_rows, ".parquet": _parquet_rows}
+_ROWS: dict[str, Any] = {".npz": _npz_rows, ".safetensors": _safetensors_rows, ".parquet": _parquet_rows}

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from zoo import load_registry
 from zoo_harness.cli.main import run
+from zoo_harness.models.weight_source import find_local
 
 ZOO = str(Path(sys.executable).with_name("zoo"))
 
@@ -37,7 +39,7 @@ def test_list_says_where_weights_come_from_and_whether_they_are_here(capsys: pyt
     assert rows["efficientnet_lite0"]["on_this_machine"] is True
     assert rows["cait_s24"]["weights"] == "hub timm/cait_s24_224.fb_dist_in1k"
     assert (rows["cait_s24"]["weights_bytes"], rows["cait_s24"]["weights_bytes_derived"]) == (187_664_800, True)
-    file = load_registry().backbone("efficientnet_lite0").weights.locate()
+    file = find_local(load_registry().backbone("efficientnet_lite0"))
     assert file is not None
     assert rows["efficientnet_lite0"]["weights_bytes"] == file.stat().st_size
     assert rows["efficientnet_lite0"]["weights_bytes_derived"] is False

@@ -108,7 +108,7 @@ def test_an_error_leaves_no_file(ending: str, tmp_path: Path) -> None:
 def test_a_disk_that_is_too_small_is_named_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = namedtuple("free", "free")  # noqa: PYI024
+    free = namedtuple("free", "free")
     size = 4 * 100 * 38
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: free(size))
     write(tmp_path / "x.safetensors")

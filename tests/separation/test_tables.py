@@ -203,7 +203,7 @@ def test_a_column_that_starts_with_many_whole_numbers_is_one_of_floats(tmp_path:
         (lists().set_column(0, "features", [[[0.0], None] * (ROWS // 2)]), DataError, "file-unreadable"),
         (lists().set_column(0, "x", [[0.0, None] * (ROWS // 2)]), DataError, "not-finite"),
         (lists().set_column(1, "label", [[0.5] * ROWS]), DataError, "label-fraction"),
-        (lists().set_column(1, "label", [["cat"] * ROWS]), UsageError, "array-dtype"),
+        (lists().set_column(1, "label", [[["cat"]] * ROWS]), UsageError, "array-dtype"),
     ],
 )  # fmt: skip
 def test_tables_are_refused(table: pyarrow.Table, error: type[Exception], code: str, tmp_path: Path) -> None:

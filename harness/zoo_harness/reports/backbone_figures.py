@@ -1,7 +1,7 @@
 """How large a backbone is: parameters, input size, multiply-accumulates and the bytes of its weights.
 
-Those of the built-in backbones are stored, because measuring them takes torch and seconds: ``scripts/backbone_cards.py``
-writes them, and a test compares them with the networks.
+Those of the built-in backbones are stored, because measuring them takes torch and seconds:
+``scripts/backbone_cards.py`` writes them, and a test compares them with the networks.
 """
 
 from __future__ import annotations

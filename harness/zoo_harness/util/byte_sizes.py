@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 
-from pydantic import ByteSize, TypeAdapter, ValidationError
-
 from zoo.errors import UsageError
 
 
@@ -19,6 +17,8 @@ def parse_bytes(option: str, given: str) -> int:
     >>> parse_bytes("--cache-budget", "1.5 GiB")
     1610612736
     """
+    from pydantic import ByteSize, TypeAdapter, ValidationError  # zoo list formats sizes without it
+
     # ByteSize alone ignores text after a number: it parses 1,5GiB as one byte.
     if re.fullmatch(r"\d+(\.\d+)?\s*[a-z]*", given.strip(), re.ASCII | re.IGNORECASE):
         with suppress(ValidationError, OverflowError):

@@ -39,4 +39,8 @@ def bytes_in_words(size: int) -> str:
     >>> bytes_in_words(3 * 2**29), bytes_in_words(12)
     ('1.5 GiB', '12 bytes')
     """
-    return f"{size} bytes" if size < 2**10 else ByteSize(size).human_readable(separator=" ")
+    if size < 2**10:
+        return f"{size} bytes"
+    units = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+    power = next((power for power in range(1, 6) if size < 2 ** (10 * (power + 1))), 6)
+    return f"{size / 2 ** (10 * power):.1f} {units[power - 1]}"

@@ -111,15 +111,16 @@ def _cells(row: dict[str, Any]) -> list[str]:
         "-" if row["imagenet_top1"] is None else f"{row['imagenet_top1']:.2f}",
         "-" if row["parameters"] is None else f"{row['parameters'] / 1e6:.1f}",
         "-" if size is None else str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}",
-        "-" if row["gmacs"] is None else f"{row['gmacs']:.2f}",
+        "-" if row["gmacs"] is None else f"{row['gmacs']:.{2 if row['gmacs'] < 100 else 1}f}",
         ", ".join(row["recipes"][1:]) or "-",
     ]
 
 
 def _weights(row: dict[str, Any]) -> str:
-    """Return where the weights are: ``here``, ``random``, or the size of the download."""
-    from zoo_harness.util.byte_sizes import bytes_in_words
-
+    """Return where the weights are: ``here``, ``random``, or the size of the download, short enough for 80 columns."""
+    size = row["weights_bytes"]
     if row["on_this_machine"]:
         return "random" if row["random_weights"] else "here"
-    return f"~{bytes_in_words(row['weights_bytes'])}" if row["weights_bytes"] is not None else "to fetch"
+    if size is None:
+        return "to fetch"
+    return f"~{size / 2**20:.0f} MiB" if size < 1000 * 2**20 else f"~{size / 2**30:.1f} GiB"

@@ -18,6 +18,7 @@ from zoo.errors import UsageError
 from zoo_harness.records.option import checked, with_defaults
 from zoo_harness.records.options import (
     EvalOptions,
+    FeaturesOptions,
     LayersOptions,
     PublishOptions,
     RankOptions,
@@ -33,9 +34,11 @@ if TYPE_CHECKING:
     from zoo_harness.hub.publish import Publication as Publication
     from zoo_harness.records.statistics import DatasetStatistics as DatasetStatistics
     from zoo_harness.reports.comparison import Comparison as Comparison
+    from zoo_harness.runs.features_run import Features as Features
     from zoo_harness.runs.layer_run import LayerScoring as LayerScoring
     from zoo_harness.runs.rank_run import Ranking as Ranking
     from zoo_harness.runs.reporter import Reporter as Reporter
+    from zoo_harness.runs.request import Checkpoint  # for annotations here alone
     from zoo_harness.runs.rescore import RescoreRecord as RescoreRecord
     from zoo_harness.runs.run import Run as Run, open_run as open_run
     from zoo_harness.separation.feature_ranking import FeatureRanking as FeatureRanking, rank_features as rank_features
@@ -153,6 +156,37 @@ def layers(
         return score_all_layers(request, reporter)
 
 
+def features(
+    backbone: str | Backbone | Run | Path,
+    dataset: str | Dataset | None = None,
+    *,
+    progress: bool | Reporter = False,
+    **options: Unpack[FeaturesOptions],
+) -> Features:
+    """Read the features of a dataset's images from one or several layers of a backbone or a run.
+
+    ``backbone`` is a name, a record, a run, the path of a run directory, or ``OWNER/NAME[@REV]`` on the Hub. A run
+    needs no ``dataset``: without one it is the part of the data that the run used. ``options`` are those of
+    ``zoo features``. With ``out`` the features are written to that file, and memory holds a batch of them at a time;
+    otherwise they are returned in memory.
+
+    >>> import zoo
+    >>> data = zoo.features("efficientnet_lite0", "digits", per_class=2)
+    >>> features, labels = data.train
+    >>> features.shape, labels.shape, data.class_names[:3]
+    ((20, 1280), (20,), ('0', '1', '2'))
+    """
+    from zoo_harness.runs.features_request import check_features
+
+    given = checked(FeaturesOptions, options)
+    with _reporter(progress) as reporter:
+        request = check_features(_subject(backbone, reporter), dataset, given)
+
+        from zoo_harness.runs.features_run import read_features  # and with it torch, which takes seconds
+
+        return read_features(request, reporter)
+
+
 def rank(
     dataset: str | Dataset | None = None,
     backbones: str | Backbone | Run | Path | Sequence[str | Backbone | Run | Path] = (),
@@ -205,16 +239,13 @@ def rescore(
     ``run`` is a run, its path, or ``OWNER/NAME[@REV]`` on the Hub. Without ``dataset`` the data are those of the
     record. ``options`` are those of ``zoo eval CHECKPOINT --epochs 0``.
     """
-    from zoo_harness.hub.locate import find_checkpoint
-    from zoo_harness.runs.request import Checkpoint, check_checkpoints, check_rescore
+    from zoo_harness.runs.request import check_checkpoints, check_rescore
 
     given = checked(RescoreOptions, options)
     check_rescore(dataset, given)
     with _reporter(progress) as reporter:
-        named = run if isinstance(run, str | Path) else run.directory
-        place = find_checkpoint(named, reporter.log)
-        found = Checkpoint(place.path, str(place.reference or place.path), place.commit)
-        check_checkpoints([place.path], given.get("checkpoint"))
+        found = _checkpoint(run, reporter)
+        check_checkpoints([found.folder], given.get("checkpoint"))
 
         from zoo_harness.runs.rescore import rescore_checkpoint  # and with it torch, which takes seconds
 
@@ -295,6 +326,26 @@ def load(
     chosen = choose_device(device)  # before anything is fetched
     named = path_or_repository if isinstance(path_or_repository, str | Path) else path_or_repository.directory
     return load_folder(find_checkpoint(named).path, chosen, checkpoint=checkpoint, epoch=epoch)
+
+
+def _subject(backbone: str | Backbone | Run | Path, reporter: Reporter) -> Backbone | Checkpoint:
+    """Return a backbone, or the folder of a checkpoint, fetched if necessary."""
+    from zoo.registry import load_registry
+    from zoo_harness.hub.locate import names_a_checkpoint
+
+    if isinstance(backbone, Backbone):
+        return backbone
+    if isinstance(backbone, str) and not names_a_checkpoint(backbone):
+        return load_registry().backbone(backbone)
+    return _checkpoint(backbone, reporter)
+
+
+def _checkpoint(given: str | Path | Run, reporter: Reporter) -> Checkpoint:
+    from zoo_harness.hub.locate import find_checkpoint
+    from zoo_harness.runs.request import Checkpoint
+
+    place = find_checkpoint(given if isinstance(given, str | Path) else _directory(given), reporter.log)
+    return Checkpoint(place.path, str(place.reference or place.path), place.commit)
 
 
 def _fine_tune(

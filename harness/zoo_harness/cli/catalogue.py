@@ -67,19 +67,19 @@ def read_description(backbone: Backbone, recipe: str, classes: int) -> dict[str,
     return description
 
 
-def weights_are_here(row: Catalogue) -> bool:
-    """Return whether the weights of a backbone in the catalogue are on this machine; random ones always are.
+def weights_file(row: Catalogue) -> Path | None:
+    """Return the file of a backbone's weights in the catalogue, if it is on this machine.
 
     Raises :class:`~zoo.errors.PluginError` if the source of a plugin fails.
     """
     if row["weights_kind"] == "random":
-        return True
+        return None
     if row["weights_place"]:
-        return weight_paths.find(row["weights_place"]) is not None
+        return weight_paths.find(row["weights_place"])
     from zoo.registry import load_registry
     from zoo_harness.models.weight_source import find_local
 
-    return find_local(load_registry().backbone(row["name"])) is not None
+    return find_local(load_registry().backbone(row["name"]))
 
 
 def _load(path: Path) -> Catalogue:
@@ -108,6 +108,8 @@ def _describe_backbone(name: str) -> dict[str, Any]:
         "weights_kind": weights.kind,
         "weights_place": weights.standard_place() if has_standard_place else None,
         "imagenet_top1": backbone.imagenet_top1,
+        "input_size": list(backbone.preprocessing.input_size) if backbone.preprocessing else None,
+        "built_in": load_registry().owner("backbone", name).built_in,
         "license": backbone.license,
         "recipes": ["default", *backbone.recipes],
         "plugin": load_registry().owner("backbone", name).distribution,

@@ -62,7 +62,8 @@ def _keyword(name: str, default: object, annotation: Any) -> inspect.Parameter:
 
 def _annotation(kind: Any, option: Option) -> Any:
     flags = [option.flag] if option.flag else []
-    return Annotated[_typer_type(kind), typer.Option(*flags, help=option.help, metavar=option.metavar)]
+    parsed = list[str] | None if option.repeatable else _typer_type(kind)
+    return Annotated[parsed, typer.Option(*flags, help=option.help, metavar=option.metavar)]
 
 
 def _typer_type(kind: Any) -> Any:

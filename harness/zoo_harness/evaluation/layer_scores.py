@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -146,31 +146,61 @@ def layer_features(
     files are removed when the body ends. Raises :class:`~zoo.errors.DataError` if the disk has no room, and
     :class:`~zoo.errors.DeclarationError` if a layer does not run or puts out something else.
     """
-    network.eval()
-    widths = _widths(network, layers, data, compute, pooled=scoring.pooled)
+    widths = layer_widths(network, layers, data, compute, pooled=scoring.pooled)
     with contextlib.ExitStack() as stack:
         kept = _allocate(len(data), widths, scoring.memory_budget // 2, stack)
-        batch = max(1, min(len(data), batch_size, BATCH_BYTES // (4 * sum(widths))))
-        rows = slice(0, 0)
-
-        def keep(layer: FeatureLayer, features: Tensor, _module: nn.Module, _inputs: object, output: Tensor) -> None:
-            features[rows] = _vectors(output, layer, pooled=scoring.pooled).float().to("cpu")
-
-        for layer, (features, _kept_in) in zip(layers, kept, strict=True):
-            hook = find_module(network, layer.path).register_forward_hook(partial(keep, layer, features))
-            stack.callback(hook.remove)
-        with torch.inference_mode(), autocast(compute.precision, compute.device):
-            for images, labels in data.in_order(batch, compute.device):
-                rows = slice(rows.stop, rows.stop + len(labels))
-                network(images)
-                progress.advance(len(labels))
+        batches = layer_batches(network, layers, widths, data, compute, progress, batch_size, pooled=scoring.pooled)
+        stack.enter_context(contextlib.closing(batches))
+        start = 0
+        for vectors in batches:
+            stop = start + len(vectors[0])
+            for (features, _kept_in), part in zip(kept, vectors, strict=True):
+                features[start:stop] = part
+            start = stop
         yield kept
 
 
-def _widths(
+def layer_batches(
+    network: nn.Module,
+    layers: Sequence[FeatureLayer],
+    widths: Sequence[int],
+    data: ImageData,
+    compute: ComputeContext,
+    progress: Progress,
+    batch_size: int = 256,
+    *,
+    pooled: bool,
+) -> Generator[list[Tensor], None, None]:
+    """Yield the features of every layer, (B, D) float32 in memory, batch by batch in the order of the images.
+
+    If ``pooled``, each layer becomes the vector that its record declares, otherwise its whole output, flattened.
+    ``widths``: as :func:`layer_widths` returns. Hooks are removed when the generator ends or is closed.
+    """
+    found: dict[str, Tensor] = {}
+
+    def keep(layer: FeatureLayer, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        # A copy, because an activation that works in place may follow.
+        found[layer.path] = _vectors(output, layer, pooled=pooled).to("cpu", torch.float32, copy=True)
+
+    batch = max(1, min(len(data), batch_size, BATCH_BYTES // (4 * sum(widths))))
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.callback(find_module(network, layer.path).register_forward_hook(partial(keep, layer)).remove)
+        for images, labels in data.in_order(batch, compute.device):
+            with torch.inference_mode(), autocast(compute.precision, compute.device):
+                network(images)
+            progress.advance(len(labels))
+            yield [found.pop(layer.path) for layer in layers]
+
+
+def layer_widths(
     network: nn.Module, layers: Sequence[FeatureLayer], data: ImageData, compute: ComputeContext, *, pooled: bool
 ) -> list[int]:
-    """Return the width of each layer's features, by running one image."""
+    """Return the width of each layer's features, by running one image; the network is in evaluation mode afterwards.
+
+    Raises :class:`~zoo.errors.DeclarationError` if a layer does not run or puts out something else.
+    """
+    network.eval()
     images, _labels = next(data.in_order(1, compute.device))
     paths = [layer.path for layer in layers]
     with capture(network, paths) as outputs, torch.inference_mode(), autocast(compute.precision, compute.device):

@@ -22,9 +22,10 @@ class Option:
     """The help text, default and spelling of an option.
 
     ``flag`` is the spelling on the command line if it is not ``--the-name``; ``metavar`` the placeholder in the help
-    page; ``minimum`` the smallest value allowed; ``stored`` says whether the option can change a result and is
-    therefore kept with the run. ``bare`` is the value of an option that is typed without one, because it was a flag
-    once; in Python, ``True`` means ``bare`` and ``False`` the first choice.
+    page; ``minimum`` the smallest value allowed; ``repeatable`` says whether the command line takes text several times;
+    ``stored`` says whether the option can change a result and is therefore kept with the run. ``bare`` is the value of
+    an option that is typed without one, because it was a flag once; in Python, ``True`` means ``bare`` and ``False``
+    the first choice.
     """
 
     help: str
@@ -34,6 +35,7 @@ class Option:
     minimum: int | None = None
     stored: bool = True
     bare: str | None = None
+    repeatable: bool = False
 
     def spelling(self, name: str) -> str:
         """Return the option as it is written on the command line.

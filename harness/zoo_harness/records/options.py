@@ -30,6 +30,10 @@ Checkpoint = Annotated[
 OutputFolder = Annotated[Path | None, Option("Folder for the results (default: one in runs/).", stored=False)]
 
 
+# A test compares the numbers with the recipes, which only pydantic can read.
+EPOCHS_HELP = "Number of epochs (default: the recipe's: 20; report 10; scratch 200); 0 only scores."
+
+
 class ReadingOptions(TypedDict, total=False):
     """How images are read."""
 
@@ -97,7 +101,7 @@ class TuningOptions(TypedDict, total=False):
 class TrainingOptions(TypedDict, total=False):
     """Overrides of the recipe's training settings; a test compares them with the fields of :class:`zoo.Training`."""
 
-    epochs: Annotated[int | None, Option("Number of epochs (default: the recipe's); 0 only scores.")]
+    epochs: Annotated[int | None, Option(EPOCHS_HELP)]
     learning_rate: Annotated[float | None, Option("Learning rate (default: the recipe's).")]
     batch_size: Annotated[int | None, Option("Images per step (default: the recipe's).")]
     optimizer: Annotated[Literal["adam", "adamw", "sgd"] | None, Option("adam, adamw or sgd (default: the recipe's).")]
@@ -217,11 +221,16 @@ class RescoreOptions(DataOptions, HeldOutOption, total=False):
     out: Annotated[Path | None, Option("Folder for rescore.json (default: nothing is written).", stored=False)]
 
 
-class LayersOptions(DataOptions, NormalizationOptions, HeldOutOption, total=False):
-    """The options of ``zoo layers`` and :func:`zoo.layers`."""
+class KeptWeightsOptions(TypedDict, total=False):
+    """Which of the weights that a run kept."""
 
     checkpoint: Checkpoint
     epoch: Annotated[int | None, Option("Weights of a run after epoch N, if it kept them.", metavar="N", minimum=1)]
+
+
+class LayersOptions(DataOptions, NormalizationOptions, HeldOutOption, KeptWeightsOptions, total=False):
+    """The options of ``zoo layers`` and :func:`zoo.layers`."""
+
     split: Annotated[Literal["train", "test", "both"], Option("train, test or both.", "test")]
     weights: Annotated[str | Path | None, Option("'pretrained', 'random' or the path of a weight file.")]
     last: Annotated[
@@ -237,6 +246,28 @@ class LayersOptions(DataOptions, NormalizationOptions, HeldOutOption, total=Fals
     device: Device
     precision: Precision
     out: OutputFolder
+
+
+class FeaturesOptions(DataOptions, NormalizationOptions, HeldOutOption, KeptWeightsOptions, total=False):
+    """The options of ``zoo features`` and :func:`zoo.features`."""
+
+    layer: Annotated[
+        str | Sequence[str] | None,
+        Option(
+            "Layer to read, or a pattern such as 'layer*'; repeatable (default: the classifier's input).",
+            metavar="LAYER",
+            repeatable=True,
+        ),
+    ]
+    split: Annotated[Literal["train", "test", "both"], Option("train, test or both.", "both")]
+    pool: Annotated[
+        bool, Option("Each layer's declared vector, or its whole output, flattened.", True, flag="--pool/--whole")
+    ]
+    weights: Annotated[str | Path | None, Option("'pretrained', 'random' or the path of a weight file.")]
+    seed: Annotated[int | None, Option("Seed of the subset and of random weights (default: 0, or the run's).")]
+    device: Device
+    precision: Precision
+    out: Annotated[Path | None, Option("File to write: .safetensors, .npz or .parquet.", metavar="FILE", stored=False)]
 
 
 class RankOptions(ReadingOptions, NormalizationOptions, total=False):
@@ -285,6 +316,10 @@ class SeparationOptions(TypedDict, total=False):
     features: Annotated[str | None, Option("Name of the features; of a table, columns: 'x,f*'.", metavar="NAME")]
     exclude: Annotated[str | None, Option("Columns of a table that are no features: 'id,meta*'.", metavar="NAMES")]
     labels: Annotated[str | None, Option("Name of the labels; of an .npy file, their file.", metavar="NAME|FILE")]
+    split: Annotated[
+        Literal["train", "test"] | None,
+        Option("Split to score of a file of 'zoo features': train or test (default: test, if it has both)."),
+    ]
     references: Annotated[Path | None, Option("Compare with the samples of this file.", metavar="FILE")]
     reference_labels: Annotated[str | None, Option("As --labels, for the references.", metavar="NAME|FILE")]
     order: Annotated[int | None, Option("Largest number of neighbours that must agree (default: 2).", minimum=1)]

@@ -12,6 +12,7 @@ from zoo_harness.models.build import build_network
 from zoo_harness.models.preprocessing import resolve_preprocessing
 from zoo_harness.models.surgery import prepare
 from zoo_harness.models.tuned_network import count_parameters
+from zoo_harness.reports.backbone_figures import figures_of
 from zoo_harness.reports.wording import preprocessing_in_words, training_in_words
 
 
@@ -42,6 +43,7 @@ def describe_backbone(backbone: Backbone, recipe: str, classes: int) -> dict[str
         "paper": backbone.paper,
         "pretrained_on": backbone.pretrained_on,
         "imagenet_top1": backbone.imagenet_top1,
+        "figures": figures_of(backbone),
         "recipe": tuning.recipe,
         "recipe_source": tuning.source,
         "recipes": ["default", *backbone.recipes],

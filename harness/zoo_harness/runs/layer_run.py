@@ -113,13 +113,14 @@ def score_all_layers(request: LayerRequest, progress: Reporter) -> LayerScoring:
     )
     with isolated():
         progress.stage("loading weights", 0)
-        subjects = [_of_backbone(*pair, compute.seed, request.normalization) for pair in request.backbones]
-        subjects += _of_runs(request.runs, options["checkpoint"], options["epoch"])
+        subjects = [backbone_subject(*pair, compute.seed, request.normalization) for pair in request.backbones]
+        subjects += run_subjects(request.runs, options["checkpoint"], options["epoch"])
         curves = tuple(_curves(subjects, request, compute, scoring, progress))
     return _written(curves, scoring, request)
 
 
-def _of_backbone(backbone: Backbone, source: WeightSource, seed: int, normalization: Normalization) -> Subject:
+def backbone_subject(backbone: Backbone, source: WeightSource, seed: int, normalization: Normalization) -> Subject:
+    """Build the network of a backbone, and load its weights."""
     torch.manual_seed(seed)
     network = build_network(backbone.name, backbone.network)
     record = load_weights(network, backbone, source)
@@ -129,7 +130,7 @@ def _of_backbone(backbone: Backbone, source: WeightSource, seed: int, normalizat
     return Subject(name, network, tuning.features, preprocessing, record.model_dump(), normalization)
 
 
-def _of_runs(directories: Sequence[Path], checkpoint: str | int | None, epoch: int | None) -> Iterator[Subject]:
+def run_subjects(directories: Sequence[Path], checkpoint: str | int | None, epoch: int | None) -> Iterator[Subject]:
     """Yield the networks of finished runs, each named by its folder, or by its path if another has that name."""
     names = [directory.resolve().name for directory in directories]
     for directory, folder in zip(directories, names, strict=True):

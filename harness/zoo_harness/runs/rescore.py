@@ -142,7 +142,7 @@ def rescore_checkpoint(
         record, settings = model.record, model.record.settings
         compute = _compute_context(settings, options, reporter)
         scoring = _scoring(settings, options)
-        request = _data_request(checkpoint, record, dataset, given)
+        request = recorded_data_request(checkpoint, record, dataset, given)
         data = request.load(
             settings.preprocessing,
             reporter,
@@ -190,7 +190,7 @@ def _scoring(settings: SettingsRecord, options: RescoreOptions) -> SeparationSet
     return settings.separation.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
-def _data_request(
+def recorded_data_request(
     checkpoint: Checkpoint, record: RunRecord, dataset: str | Dataset | None, given: RescoreOptions
 ) -> DataRequest:
     """Return the recorded part of the recorded data set with the given options in place; else the given part."""

@@ -6,27 +6,29 @@ both arrays by name; ``.npy`` holds one array; :mod:`zoo_harness.separation.tabl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.lib.format import open_memmap
 
 from zoo.errors import DataError, UnknownNameError, UsageError, ZooError
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import SeparationOptions
-from zoo_harness.separation import tables
+from zoo_harness.separation import feature_files, tables
 from zoo_harness.separation.bookkeeping import by_reason, row_numbers, short_list
 from zoo_harness.separation.index import separation
 from zoo_harness.separation.scores import too_few_per_class
-from zoo_harness.separation.validation import Array, checked_features, checked_labels
+from zoo_harness.separation.validation import Array, checked_features, checked_labels, named_labels
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from zoo_harness.records.features import FeaturesRecord
     from zoo_harness.separation.result import Separation
 
     Writer = Callable[[str], object]
@@ -51,12 +53,21 @@ _TABLES = {".parquet": tables.read_parquet, ".arrow": tables.read_arrow, ".csv":
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Features (N, D) and labels (N,) of a file; its kind, such as ".npz"; and the columns of features of a table."""
+    """Features (N, D) and labels (N,) of a file; its kind, such as ".npz"; and the columns of features of a table.
+
+    ``class_names``: the name of each label, by label, if the file has names. ``from_text``: whether the labels are
+    text in the file, so that their numbers mean nothing without the names. Of a file of ``zoo features``: ``split``,
+    and ``source``, the layer and the digest of its network.
+    """
 
     features: Tensor
     labels: Tensor
     kind: str
     columns: Sequence[str] = ()
+    class_names: tuple[str, ...] = ()
+    from_text: bool = False
+    split: str | None = None
+    source: tuple[str, str] | None = None
 
 
 def score_file(file: Path, given: SeparationOptions, log: Writer, warn: Writer) -> Separation:
@@ -72,12 +83,17 @@ def score_file(file: Path, given: SeparationOptions, log: Writer, warn: Writer) 
 
     file, options = _expanded(file), with_defaults(SeparationOptions, given)
     per_class = options["per_class"]
-    samples = read_samples(file, options["features"], options["labels"], options["exclude"], log=log)
+    samples = read_samples(
+        file, options["features"], options["labels"], options["exclude"], split=options["split"], log=log
+    )
     _warn_of_row_numbers(file, samples, warn)
     candidates = (len(samples.labels) if per_class is None else per_class * len(samples.labels.unique())) - 1
     compared = None
     if references is not None:
-        compared = _read_references(_expanded(references), labels_name, samples, options, log)
+        references = _expanded(references)
+        compared = _read_references(references, labels_name, samples, options, log)
+        _check_references(file, samples, references, compared)
+        samples, compared = _same_classes(samples, compared, references)
         candidates = len(compared.labels)
     found = separation(
         samples.features,
@@ -94,7 +110,7 @@ def score_file(file: Path, given: SeparationOptions, log: Writer, warn: Writer) 
     if compared is None:
         for line in too_few_per_class(str(file), found.classes, found.order, "sample"):
             warn(line)
-    return found
+    return replace(found, class_names=samples.class_names)
 
 
 def read_samples(
@@ -106,12 +122,15 @@ def read_samples(
     log: Writer,
     least: int = 2,
     columns: Sequence[str] = (),
+    split: str | None = None,
+    preferred: str = "test",
 ) -> Samples:
     """Read and check the features and labels of a file.
 
     ``features`` and ``labels``: their names in the file, by default "features" and "labels"; for a table, and for
     ``exclude``, see :func:`~zoo_harness.separation.tables.columns_of`. For ``.npy``, ``labels`` is another ``.npy``
     file. ``least``: the smallest number of samples accepted. ``columns``: the columns of features to read of a table.
+    ``split``: the split to read of a file of ``zoo features``; without it the ``preferred`` one, if the file has both.
     Raises a :class:`~zoo.errors.ZooError` whose ``facts["path"]`` is the file at fault.
     """
     given: Array | Tensor
@@ -120,17 +139,25 @@ def read_samples(
         kind = kind_of(path)
         if path.suffix.lower() not in _ENDINGS[kind]:
             log(f"{path} is read as {kind} because of its content")
+        record = feature_files.read_record(path, kind)
+        if record is not None:
+            unused = {"labels": labels, "exclude": exclude}
+            return _read_features(path, kind, record, features, split, preferred, unused, least, log)
+        if split is not None:
+            message = f"--split is unused: {split!r}; expected a file of 'zoo features', which names the split of rows"
+            raise UsageError(message, code="option-unused", option="split")
         if kind in _TABLES:
-            given, given_labels, columns = _read_table(path, kind, columns or features, labels, exclude, log)
+            given, given_labels, names, columns = _read_table(path, kind, columns or features, labels, exclude, log)
         elif exclude is None:
             given, given_labels = _ARRAYS[kind](path, features, labels)
+            given_labels, names = named_labels(given_labels)
             columns = ()
         else:
             message = f"--exclude is unused: {exclude!r}; expected a table, because only tables have columns with names"
             raise UsageError(message, code="option-unused", option="exclude")
         checked = checked_features(given, least=least)
         with _blaming(_expanded(Path(labels)) if kind == ".npy" and labels else path):
-            return Samples(checked, checked_labels(given_labels, checked), kind, columns)
+            return Samples(checked, checked_labels(given_labels, checked), kind, columns, names, bool(names))
 
 
 def kind_of(path: Path) -> str:
@@ -163,7 +190,63 @@ def _read_references(
         raise _missing_labels(path, "reference_labels")
     if labels is None and samples.kind != ".npy":
         labels = options["labels"]
-    return read_samples(path, options["features"], labels, log=log, least=1, columns=samples.columns)
+    return read_samples(path, options["features"], labels, log=log, least=1, columns=samples.columns, preferred="train")
+
+
+def _read_features(
+    path: Path,
+    kind: str,
+    record: FeaturesRecord,
+    features: str | None,
+    split: str | None,
+    preferred: str,
+    unused: Mapping[str, str | None],
+    least: int,
+    log: Writer,
+) -> Samples:
+    """Read one layer and one split of a file of ``zoo features``."""
+    for option, value in unused.items():
+        if value is not None:
+            message = f"--{option} is unused: {value!r}; a file of 'zoo features' says which are the labels"
+            raise UsageError(message, code="option-unused", option=option)
+    layer = feature_files.choose_layer(record, features)
+    split = feature_files.choose_split(record, split, preferred)
+    given, labels = feature_files.read_rows(path, kind, record, layer.array, split)
+    others = f" of {record.rows:,}" if len(record.splits) > 1 else ""
+    log(f"features of {path}: layer {layer.layer} of {record.network}, {split} split, {len(labels):,}{others} rows")
+    checked, source = checked_features(given, least=least), (layer.layer, record.tensors_sha256)
+    return Samples(checked, checked_labels(labels, checked), kind, (), record.class_names, False, split, source)
+
+
+def _check_references(path: Path, samples: Samples, references_path: Path, references: Samples) -> None:
+    """Refuse references that are the samples themselves, or features of another layer or network."""
+    if samples.split is not None and samples.split == references.split and references_path.samefile(path):
+        message = f"the references are the samples themselves: the {samples.split} split of {path}"
+        raise UsageError(
+            f"{message}; expected other samples; try --split test, or another file", code="references-are-samples"
+        )
+    if None not in (samples.source, references.source) and samples.source != references.source:
+        message = f"features of the references are of another layer or network: {references_path}"
+        raise UsageError(f"{message}; expected those of {path}", code="references-differ", path=references_path)
+
+
+def _same_classes(samples: Samples, references: Samples, path: Path) -> tuple[Samples, Samples]:
+    """Return both with the same number for each class name, if they have names."""
+    if samples.class_names == references.class_names:
+        return samples, references
+    if not (samples.class_names and references.class_names):
+        if not (samples.from_text or references.from_text):
+            return samples, references
+        kinds = [("text" if each.from_text else "numbers") for each in (samples, references)]
+        message = f"labels differ in kind: {kinds[0]} of the samples, {kinds[1]} of the references"
+        raise UsageError(f"{path}: {message}; expected one kind", code="labels-differ", path=path)
+    names = tuple(sorted({*samples.class_names, *references.class_names}))
+
+    def numbered(part: Samples) -> Samples:
+        place = torch.tensor([names.index(name) for name in part.class_names])
+        return replace(part, labels=place[part.labels], class_names=names)
+
+    return numbered(samples), numbered(references)
 
 
 def _warn_of_row_numbers(path: Path, samples: Samples, warn: Writer) -> None:
@@ -178,14 +261,14 @@ def _warn_of_row_numbers(path: Path, samples: Samples, warn: Writer) -> None:
 
 def _read_table(
     path: Path, kind: str, features: str | Sequence[str] | None, labels: str | None, exclude: str | None, log: Writer
-) -> tuple[Array, Tensor, Sequence[str]]:
+) -> tuple[Array, Tensor, tuple[str, ...], Sequence[str]]:
     with path.open("rb") as file:
         table = _TABLES[kind](file)
-    found, found_labels, columns, left_out = tables.columns_of(table, features, labels, exclude)
-    log(f"features of {path}: {short_list(columns)}")
-    if left_out:
-        log(f"left out of {path}: {by_reason(left_out)}")
-    return found, found_labels, columns
+    found = tables.columns_of(table, features, labels, exclude)
+    log(f"features of {path}: {short_list(found.columns)}")
+    if found.left_out:
+        log(f"left out of {path}: {by_reason(found.left_out)}")
+    return found.features, found.labels, found.class_names, found.columns
 
 
 def _read_npy(path: Path, features: str | None, labels: str | None) -> tuple[Array, Array]:

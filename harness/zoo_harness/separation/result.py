@@ -71,6 +71,7 @@ class Separation:
     reference; ``duplicates_unlike``: number of those that equal one of another label. ``nearest``: (N, order) int64,
     the neighbours that were counted. ``rows``: (N,) int64, the rows of the balanced subset, or ``None`` for all rows;
     ``nearest`` counts within the subset. ``metric``, ``normalize``, ``per_class``, ``seed``: as given.
+    ``class_names``: the name of each label, by label, if a file has names.
     """
 
     n: int
@@ -87,6 +88,7 @@ class Separation:
     duplicates_unlike: int
     nearest: Tensor = field(repr=False)
     rows: Tensor | None = field(repr=False)
+    class_names: tuple[str, ...] = ()
 
     @property
     def si(self) -> Score:
@@ -142,7 +144,12 @@ class Separation:
             "classes": {str(label): size for label, size in self.classes.items()},
             **{each.key: scores[each.key] if each.has_orders else scores[each.key]["1"] for each in SCORES},
             **_named(self, "ties", "duplicates", "duplicates_unlike"),
+            **({"class_names": list(self.class_names)} if self.class_names else {}),
         }
+
+    def class_name(self, label: int) -> str:
+        """Return the name of a label, or the label itself if there are no names."""
+        return self.class_names[label] if self.class_names else str(label)
 
     def __str__(self) -> str:
         """Return the samples compared, one line per order and per score without orders, and a note; no line end."""

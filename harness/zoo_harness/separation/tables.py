@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -23,12 +23,26 @@ from zoo_harness.separation.bookkeeping import (
     outside_series,
     short_list,
 )
-from zoo_harness.separation.validation import Array, checked_labels
+from zoo_harness.separation.validation import Array, checked_labels, named_labels
 
 if TYPE_CHECKING:
     from pyarrow import Table
 
 _NUMBERS, _LISTS, _TRUTH_VALUES, _TEXT = "numbers", "lists of numbers", "truth values", "text"
+
+
+class TableSamples(NamedTuple):
+    """Samples of a table: features (N, D), labels (N,), and the columns of the features.
+
+    ``class_names``: the sorted names that the labels are indices of, if they are no numbers. ``left_out``: the reasons
+    of the columns that are no features.
+    """
+
+    features: Array
+    labels: torch.Tensor
+    class_names: tuple[str, ...]
+    columns: list[str]
+    left_out: dict[str, str]
 
 
 def read_parquet(file: BinaryIO) -> Table:
@@ -67,8 +81,8 @@ def read_text(file: BinaryIO) -> Table:
 
 def columns_of(
     table: Table, features: str | Sequence[str] | None, labels: str | None, exclude: str | None
-) -> tuple[Array, torch.Tensor, list[str], dict[str, str]]:
-    """Return the features (N, D), the labels (N,), the columns of the features, and the reasons of those left out.
+) -> TableSamples:
+    """Return the samples of a table.
 
     ``features`` and ``exclude``: names with commas, or patterns such as ``f*``; or ``features`` is a sequence of names.
     A pattern of features matches no bookkeeping. Raises :class:`~zoo.errors.UsageError` for columns that may be
@@ -84,7 +98,8 @@ def columns_of(
         message = f"--exclude is unused: {exclude!r}; expected either --features or --exclude"
         raise UsageError(message, code="option-unused", option="exclude")
     labels = _labels_column(names, labels)
-    label_array = checked_labels(_array(table, labels), torch.empty(table.num_rows, 0))
+    given, class_names = named_labels(column_array(table, labels))
+    label_array = checked_labels(given, torch.empty(table.num_rows, 0))
     others = [name for name in names if name != labels]
     left_out, doubts = _bookkeeping(table, others, label_array.numpy())
     if features is None:
@@ -97,7 +112,7 @@ def columns_of(
         else:
             used = _matching(features, others, ())
     left_out = {name: reason for name, reason in left_out.items() if name not in used}
-    return _matrix(table, used, left_out), label_array, used, left_out
+    return TableSamples(_matrix(table, used, left_out), label_array, class_names, used, left_out)
 
 
 def _labels_column(names: Sequence[str], given: str | None) -> str:
@@ -132,7 +147,7 @@ def _bookkeeping(table: Table, names: Sequence[str], labels: Array) -> tuple[dic
     doubts: dict[str, str] = {}
     for name in names:
         kind = _kind(table.schema.field(name).type)
-        copy = copy_of_labels(_array(table, name)) if kind in (_NUMBERS, _TRUTH_VALUES) else None
+        copy = copy_of_labels(column_array(table, name)) if kind in (_NUMBERS, _TRUTH_VALUES) else None
         if name in stored:
             left_out[name] = "stored index"
         elif known := known_bookkeeping(name):
@@ -170,14 +185,14 @@ def _chosen(table: Table, names: Sequence[str], left_out: dict[str, str], doubts
 def _matrix(table: Table, names: Sequence[str], left_out: dict[str, str]) -> Array:
     kinds = {name: _kind(table.schema.field(name).type) for name in names}
     if list(kinds.values()) == [_LISTS]:
-        return _array(table, names[0])
+        return column_array(table, names[0])
     others = [name for name, kind in kinds.items() if kind not in (_NUMBERS, _TRUTH_VALUES)]
     if others or not names:
         fault = ", ".join(f"{name!r} holds {kinds[name]}" for name in others[:5]) or "no column is left"
         unused = f" ({by_reason(left_out)})" if left_out else ""
         message = f"there are no features: {fault}{unused}; expected columns of numbers; try --features x0,x1"
         raise UsageError(message, code="missing-features", columns=others)
-    return np.stack([_array(table, name) for name in names], axis=1)
+    return np.stack([column_array(table, name) for name in names], axis=1)
 
 
 def _kind(type_: Any) -> str:
@@ -220,7 +235,7 @@ def _holds_numbers(column: Any) -> bool:
     return 2 * sum(map(is_number, texts)) > len(texts)
 
 
-def _array(table: Table, name: str) -> Array:
+def column_array(table: Table, name: str) -> Array:
     """Return a column as an array, (N,), or (N, D) if it holds lists."""
     import pyarrow
 

@@ -105,6 +105,38 @@ def checked_labels(given: Array | Tensor, features: Tensor, what: str = "labels"
     return labels
 
 
+def named_labels(given: Array | Tensor, what: str = "labels") -> tuple[Array | Tensor, tuple[str, ...]]:
+    """Return labels that are no numbers, (N,) or (N, 1), as indices of their class names, and the names, sorted.
+
+    Text, bytes and times have names; numbers are returned unchanged, without names. Raises
+    :class:`~zoo.errors.DataError` for missing labels: null and empty text.
+
+    >>> named_labels(np.array(["dog", "cat", "dog"]))
+    (array([1, 0, 1]), ('cat', 'dog'))
+    >>> named_labels(np.array([3, 0]))
+    (array([3, 0]), ())
+    """
+    if not isinstance(given, np.ndarray) or given.dtype.kind not in "USOMm":
+        return given, ()
+    if given.ndim == 2 and given.shape[1] == 1:
+        given = given[:, 0]
+    if given.ndim != 1 or any(isinstance(value, dict | list | np.ndarray) for value in given.flat):
+        raise _wrong_dtype(what, given, "numbers or text, the class of each sample")
+    values = (given.astype(str) if given.dtype.kind in "Mm" else given).tolist()  # nanoseconds would become integers
+    texts = np.array([_class_name(value) for value in values], dtype=object)
+    missing = torch.tensor([not text.strip() or text == "NaT" for text in texts.tolist()], dtype=torch.bool)
+    expected = "a class for each sample; try to leave unlabelled samples out"
+    refuse_rows(missing, f"{what} are missing", expected, "label-missing")
+    names, indices = np.unique(texts, return_inverse=True)
+    return indices.astype(np.int64), tuple(names.tolist())
+
+
+def _class_name(value: object) -> str:
+    if value is None or value != value:  # null or NaN
+        return ""
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+
+
 def one_dimensional(labels: Tensor) -> Tensor:
     """Return labels of shape (N, 1) as (N,), and others as they are."""
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 
-from pydantic import ByteSize, TypeAdapter, ValidationError
-
 from zoo.errors import UsageError
 
 
@@ -19,6 +17,8 @@ def parse_bytes(option: str, given: str) -> int:
     >>> parse_bytes("--cache-budget", "1.5 GiB")
     1610612736
     """
+    from pydantic import ByteSize, TypeAdapter, ValidationError  # zoo list formats sizes without it
+
     # ByteSize alone ignores text after a number: it parses 1,5GiB as one byte.
     if re.fullmatch(r"\d+(\.\d+)?\s*[a-z]*", given.strip(), re.ASCII | re.IGNORECASE):
         with suppress(ValidationError, OverflowError):
@@ -39,4 +39,8 @@ def bytes_in_words(size: int) -> str:
     >>> bytes_in_words(3 * 2**29), bytes_in_words(12)
     ('1.5 GiB', '12 bytes')
     """
-    return f"{size} bytes" if size < 2**10 else ByteSize(size).human_readable(separator=" ")
+    if size < 2**10:
+        return f"{size} bytes"
+    units = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+    power = next((power for power in range(1, 6) if size < 2 ** (10 * (power + 1))), 6)
+    return f"{size / 2 ** (10 * power):.1f} {units[power - 1]}"

@@ -5,25 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 from zoo_harness.cli.options import AsJson, Debug
-from zoo_harness.cli.output import print_json, print_table, warn_of
+from zoo_harness.cli.output import print_json, print_lines, print_table, warn_of
 
 
 def list_backbones(as_json: AsJson = False, _debug: Debug = False) -> None:
-    """List the backbones with the sources of their weights, and whether the weights are on this machine."""
+    """List the backbones with their size, cost and recipes; those with weights on this machine come first."""
     from zoo_harness.cli.catalogue import read_catalogue
 
     catalogue = read_catalogue()
     warn_of(catalogue["problems"])
-    backbones = [_row(backbone) for backbone in catalogue["backbones"]]
+    backbones = sorted(map(_row, catalogue["backbones"]), key=_readiness)
     if as_json:
         print_json(backbones)
         return
-    rows = []
-    for row in backbones:
-        here = "yes" if row["on_this_machine"] else "no"
-        top1 = "-" if row["imagenet_top1"] is None else f"{row['imagenet_top1']:.2f}"
-        rows.append([row["name"], here, top1, ", ".join(row["recipes"]), row["weights"]])
-    print_table(["backbone", "here", "top-1", "recipes", "weights"], rows, right=["top-1"])
+    columns = ["backbone", "weights", "top-1", "size, M", "input", "GMACs", "recipes"]
+    print_table(columns, [_cells(row) for row in backbones], right=columns[1:-1])
+    print_lines("", *_NOTES)
+
+
+_NOTES = (
+    "weights: on this machine, random (trained from scratch), or the download (~: by",
+    "its parameters). size: 10^6 parameters. input: pixels. GMACs: 10^9 multiply-",
+    "accumulates an image; one is two FLOPs. 'zoo show NAME' has the rest.",
+)
 
 
 def list_plugins(as_json: AsJson = False, _debug: Debug = False) -> None:
@@ -63,14 +67,60 @@ def list_datasets(as_json: AsJson = False, _debug: Debug = False) -> None:
 
 
 def _row(backbone: dict[str, Any]) -> dict[str, Any]:
-    """Return the backbone as ``--json`` prints it, and whether its weights are on this machine."""
+    """Return the backbone as ``--json`` prints it, with its figures, and whether its weights are on this machine."""
     from zoo.errors import PluginError
-    from zoo_harness.cli.catalogue import weights_are_here
+    from zoo_harness.cli.catalogue import weights_file
 
     try:
-        here = weights_are_here(backbone)
+        file = weights_file(backbone)
     except PluginError as error:
         warn_of([str(error)])
-        here = False
-    shown = {key: value for key, value in backbone.items() if key not in ("weights_kind", "weights_place")}
-    return {**shown, "on_this_machine": here}
+        file = None
+    hidden = ("weights_kind", "weights_place", "built_in")
+    shown = {key: value for key, value in backbone.items() if key not in hidden}
+    random = backbone["weights_kind"] == "random"
+    figures = _figures(backbone)
+    derived = figures.pop("weights_bytes", None)
+    return {
+        **shown,
+        **figures,
+        "weights_bytes": file.stat().st_size if file else derived,
+        "weights_bytes_derived": file is None and derived is not None,
+        "random_weights": random,
+        "on_this_machine": random or file is not None,
+    }
+
+
+def _figures(backbone: dict[str, Any]) -> dict[str, Any]:
+    """Return the stored figures of a built-in backbone, and what the record of another declares."""
+    from zoo_harness.reports.backbone_figures import stored_figures
+
+    stored = stored_figures().get(backbone["name"]) if backbone["built_in"] else None
+    return dict(stored or {"parameters": None, "input_size": backbone["input_size"], "gmacs": None})
+
+
+def _readiness(row: dict[str, Any]) -> tuple[bool, bool, str]:
+    return not row["on_this_machine"], row["random_weights"], row["name"]
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    size = row["input_size"]
+    return [
+        row["name"],
+        _weights(row),
+        "-" if row["imagenet_top1"] is None else f"{row['imagenet_top1']:.2f}",
+        "-" if row["parameters"] is None else f"{row['parameters'] / 1e6:.1f}",
+        "-" if size is None else str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}",
+        "-" if row["gmacs"] is None else f"{row['gmacs']:.{2 if row['gmacs'] < 100 else 1}f}",
+        ", ".join(row["recipes"][1:]) or "-",
+    ]
+
+
+def _weights(row: dict[str, Any]) -> str:
+    """Return where the weights are: ``here``, ``random``, or the size of the download, short enough for 80 columns."""
+    size = row["weights_bytes"]
+    if row["on_this_machine"]:
+        return "random" if row["random_weights"] else "here"
+    if size is None:
+        return "to fetch"
+    return f"~{size / 2**20:.0f} MiB" if size < 1000 * 2**20 else f"~{size / 2**30:.1f} GiB"

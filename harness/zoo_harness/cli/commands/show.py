@@ -81,6 +81,7 @@ def _print(shown: dict[str, Any]) -> None:
         f"  paper          {shown['paper'] or 'unknown'}",
         f"  pretrained on  {shown['pretrained_on'] or 'unknown'}",
         f"  ImageNet top-1 {f'{top1:g} %, as published' if top1 is not None else 'unknown for these weights'}",
+        f"  size           {_size(shown['figures'])}",
         f"  plugin         {shown['plugin']}",
         *([f"  derived from   {shown['derived_from']}: nobody declared it by hand"] if shown["derived_from"] else []),
         "",
@@ -103,6 +104,15 @@ def _print(shown: dict[str, Any]) -> None:
     print_table(["layer", "width", "pool"], rows, right=["width"])
     if "partition" in shown:
         print_lines("", "Where training starts", "", *_partition_lines(shown["partition"]))
+
+
+def _size(figures: dict[str, Any]) -> str:
+    from zoo_harness.util.byte_sizes import bytes_in_words
+
+    height, width = figures["input_size"]
+    cost = "cost unknown" if figures["gmacs"] is None else f"{figures['gmacs']:.4g} GMACs"
+    stored = "" if figures["weights_bytes"] is None else f", weights ~{bytes_in_words(figures['weights_bytes'])}"
+    return f"{figures['parameters'] / 1e6:.1f} M parameters{stored}; {cost} an image of {height} x {width}"
 
 
 def _recipe_lines(shown: dict[str, Any]) -> list[str]:

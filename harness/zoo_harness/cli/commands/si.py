@@ -54,7 +54,7 @@ def _print_classes(result: Separation) -> None:
     headings = (f"{each.heading} {result.order}" if each.has_orders else each.heading for each in SCORES)
     columns = ["class", "samples", *headings]
     rows = [
-        [str(label), f"{size:,}", *(f"{score.per_class[label]:.4f}" for score in scores)]
+        [result.class_name(label), f"{size:,}", *(f"{score.per_class[label]:.4f}" for score in scores)]
         for label, size in result.classes.items()
     ]
     print_table(columns, rows, right=columns)

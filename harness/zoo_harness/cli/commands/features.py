@@ -1,0 +1,68 @@
+"""``zoo features NAME``: write what layers of a network put out for the images of a dataset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zoo_harness.cli.command import Given, command
+from zoo_harness.cli.options import AsJson, DatasetName, Quiet, complete_backbone
+from zoo_harness.cli.output import print_json, print_lines, print_table
+from zoo_harness.cli.run_output import display_for, ended_in_order
+from zoo_harness.records.options import FeaturesOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from zoo_harness.records.features import FeaturesRecord
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="A backbone, a run directory or OWNER/NAME[@REV]; 'zoo list' lists the backbones.",
+        autocompletion=complete_backbone,
+    ),
+]
+
+
+def _features(
+    name: Name, dataset: DatasetName = None, *, given: Given, quiet: Quiet = False, as_json: AsJson = False
+) -> None:
+    """Write the features of a dataset's images, labels and class names to a file, for zoo si, scikit-learn and others.
+
+    A run needs no --dataset: without one it is the part of the data that the run used.
+    """
+    from zoo.errors import UsageError
+
+    out = given.get("out")
+    if out is None:
+        raise UsageError("missing --out; expected --out FILE.safetensors, .npz or .parquet", code="missing-out")
+
+    from zoo_harness.api import features
+
+    with ended_in_order(), display_for(quiet=quiet) as display:
+        found = features(name, dataset, progress=display, **given)
+    if as_json:
+        print_json({"file": str(out), "bytes": out.stat().st_size, **found.record.model_dump(mode="json")})
+        return
+    if not quiet:
+        _print_record(found.record, out)
+    print_lines(f"features  {out}")
+
+
+features_command = command(FeaturesOptions, _features)
+
+
+def _print_record(record: FeaturesRecord, out: Path) -> None:
+    from zoo_harness.util.byte_sizes import bytes_in_words
+
+    rows = " + ".join(f"{each.rows:,} {each.split}" for each in record.splits)
+    print_lines("", f"{record.network} on {record.title}: {rows} images, {len(record.class_names)} classes", "")
+    columns = ["array", "layer", "width", "vector"]
+    print_table(
+        columns, [[each.array, each.layer, f"{each.width:,}", each.vector] for each in record.layers], right=["width"]
+    )
+    layer = f" --features {record.layers[-1].layer}" if len(record.layers) > 1 else ""
+    print_lines("", f"size      {bytes_in_words(out.stat().st_size)}", f"score     zoo si {out}{layer}")

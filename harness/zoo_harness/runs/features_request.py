@@ -1,0 +1,116 @@
+"""Check a request for features before torch is imported and before anything is written or fetched."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zoo.backbone import Backbone, FeatureLayer
+from zoo.dataset import Dataset
+from zoo.errors import UnknownNameError, UsageError
+from zoo.weights import WeightSource
+from zoo_harness.evaluation.feature_writer import check_ending
+from zoo_harness.records import option_checks
+from zoo_harness.records.option import declared, with_defaults
+from zoo_harness.records.options import FeaturesOptions, NormalizationOptions, RescoreOptions
+from zoo_harness.records.run import RunRecord, read_run
+from zoo_harness.runs.request import Checkpoint, DataRequest, check_checkpoints, check_rescore, choose_data
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesRequest:
+    """A backbone with its weights or a run with its record, the layers to read, and all options.
+
+    ``data``: the images, or ``None`` for those of the run. ``given``: the options without defaults.
+    """
+
+    backbone: tuple[Backbone, WeightSource] | None
+    run: tuple[Checkpoint, RunRecord] | None
+    layers: tuple[FeatureLayer, ...]
+    dataset: str | Dataset | None
+    data: DataRequest | None
+    given: FeaturesOptions
+    options: FeaturesOptions
+
+
+def check_features(
+    subject: Backbone | Checkpoint, dataset: str | Dataset | None, given: FeaturesOptions
+) -> FeaturesRequest:
+    """Resolve names and check options; raises a :class:`~zoo.errors.ZooError` for any mistake in them."""
+    options = with_defaults(FeaturesOptions, given)
+    option_checks.check_device_name(options["device"])
+    _check_file(options["out"])
+    if isinstance(subject, Backbone):
+        return _of_backbone(subject, dataset, given, options)
+    if options["weights"] is not None:
+        message = f"--weights is unused: {str(options['weights'])!r}; a run has weights of its own"
+        raise UsageError(message, code="option-unused", option="weights")
+    record = read_run(subject.folder)
+    check_checkpoints([subject.folder], options["checkpoint"], options["epoch"])
+    if normalization := [name for name in declared(NormalizationOptions) if given.get(name)]:
+        message = f"--{normalization[0]} is for backbones; a run has its own mean and standard deviation"
+        raise UsageError(message, code="option-unused", option=normalization[0])
+    shared = declared(RescoreOptions).keys() - {"layer", "out", "checkpoint"}
+    check_rescore(dataset, {key: value for key, value in given.items() if key in shared})  # type: ignore[arg-type]
+    return FeaturesRequest(
+        backbone=None,
+        run=(subject, record),
+        layers=_layers(f"run {subject.called}", record.backbone.features, options["layer"]),
+        dataset=dataset,
+        data=None,
+        given=given,
+        options=options,
+    )
+
+
+def _of_backbone(
+    backbone: Backbone, dataset: str | Dataset | None, given: FeaturesOptions, options: FeaturesOptions
+) -> FeaturesRequest:
+    if dataset is None:
+        message = f"missing --dataset for {backbone.name}; run 'zoo datasets' to list the datasets"
+        raise UsageError(message, code="missing-dataset")
+    for name in ("checkpoint", "epoch"):
+        if options[name] is not None:
+            message = f"--{name} is for a run; {backbone.name} is a backbone"
+            raise UsageError(message, code="option-unused", option=name)
+    options["seed"] = options["seed"] or 0
+    return FeaturesRequest(
+        backbone=(backbone, option_checks.choose_source(backbone, options["weights"])),
+        run=None,
+        layers=_layers(backbone.name, backbone.tuning("default").features, options["layer"]),
+        dataset=dataset,
+        data=choose_data(dataset, options),
+        given=given,
+        options=options,
+    )
+
+
+def _layers(
+    owner: str, declared: Sequence[FeatureLayer], given: str | Sequence[str] | None
+) -> tuple[FeatureLayer, ...]:
+    """Return the layers of these paths or patterns, each once, in depth order; without any, the last one."""
+    if given is None:
+        return (declared[-1],)
+    paths = [layer.path for layer in declared]
+    wanted: set[str] = set()
+    for pattern in [given] if isinstance(given, str) else given:
+        found = [path for path in paths if path == pattern] or fnmatch.filter(paths, pattern)
+        if not found:
+            raise UnknownNameError(f"feature layer of {owner}", pattern, paths)
+        wanted.update(found)
+    return tuple(layer for layer in declared if layer.path in wanted)
+
+
+def _check_file(out: Path | None) -> None:
+    if out is None:
+        return
+    check_ending(out)
+    if out.exists():
+        message = f"--out {str(out)!r} exists; give a file that does not exist yet"
+        raise UsageError(message, code="out-exists", path=out)
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    if not parent.is_dir():
+        message = f"--out {str(out)!r} is in no folder: {str(parent)!r} is a file"
+        raise UsageError(message, code="out-parent-is-a-file", path=parent)

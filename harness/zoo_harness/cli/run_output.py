@@ -62,7 +62,11 @@ def print_run(run: Run, *, as_json: bool, quiet: bool) -> None:
             best = curve.best
             print_lines("", f"layer with the highest SI after training: {best.path}, {_fraction(best.separation.si)}")
         print_lines("")
+    from zoo_harness.reports.accuracy_tables import seconds_in_words
+
+    seconds = seconds_in_words(record)
     print_lines(
+        *([f"seconds     {seconds}"] if seconds and not quiet else []),
         f"checkpoint  {directory / 'model.safetensors'}",
         f"card        {directory / 'README.md'}",
         f"plots       {', '.join(str(directory / name) for name in record.plots)}",

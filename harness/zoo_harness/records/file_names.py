@@ -10,6 +10,7 @@ CHECKPOINT = "model.safetensors"
 CONFIGURATION = "config.json"
 RECORD = "zoo.json"
 HISTORY = "history.jsonl"
+STEPS = "steps.jsonl"
 CONFUSION = "confusion.json"
 SAMPLES = "samples.png"
 PLOTS = ("loss.png", "accuracy.png", "learning_rate.png", "confusion.png", "layers.png", SAMPLES)

@@ -22,8 +22,8 @@ class Option:
     """The help text, default and spelling of an option.
 
     ``flag`` is the spelling on the command line if it is not ``--the-name``; ``metavar`` the placeholder in the help
-    page; ``minimum`` the smallest value allowed; ``stored`` says whether the option can change a result and is
-    therefore kept with the run.
+    page; ``minimum`` the smallest value allowed; ``stored`` says whether the option is kept with the run, for
+    ``--resume``; ``fixed``: whether a resumed run must have the same value, because another could change a result.
     """
 
     help: str
@@ -32,6 +32,7 @@ class Option:
     metavar: str | None = None
     minimum: int | None = None
     stored: bool = True
+    fixed: bool = True
 
     def spelling(self, name: str) -> str:
         """Return the option as it is written on the command line.

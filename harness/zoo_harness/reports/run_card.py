@@ -15,6 +15,8 @@ from zoo_harness.reports.front_matter import front_matter, hub_dataset
 from zoo_harness.reports.separation_tables import score_definitions
 from zoo_harness.reports.wording import number, percent
 
+_LOGGING = ("--log-steps", "log_steps=", "--tensorboard", "tensorboard=True")  # options that write steps.jsonl
+
 
 def render_card(record: RunRecord, repository: str | None = None, *, published: bool = False) -> str:
     """Render the whole README.md: YAML front matter, then the body in Markdown between our two markers.
@@ -78,6 +80,7 @@ def _context(record: RunRecord, repository: str | None, *, in_tree: bool) -> dic
             for figure in published_results.published_figures(record.backbone.name, dataset.name)
         ],
         "command": wording.command_without_folders(record.command),
+        "logs_steps": any(option in " ".join(record.command) for option in _LOGGING),
         "data_of_their_own": dataset.argument is not None and hub_dataset(record) is None,
     }
 

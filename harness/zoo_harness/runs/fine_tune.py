@@ -48,7 +48,12 @@ def fine_tune(call: RunCall, reporter: Reporter) -> Run:
         writer = _writer(checked, processes)
         with _note_how_to_resume(writer.path, call):
             resume = checked.resume is not None
-            execute_run(planned, writer, checked.cache, reporter, tensorboard=checked.tensorboard, resume=resume)
+            execute_run(
+                *(planned, writer, checked.cache, reporter),
+                tensorboard=checked.tensorboard,
+                log_steps=checked.log_steps,
+                resume=resume,
+            )
     return open_run(writer.path)
 
 

@@ -197,7 +197,7 @@ def test_grid_has_at_most_ten_rows_and_ten_columns(tmp_path: Path) -> None:
 def test_classes_without_images_take_no_room(tmp_path: Path) -> None:
     image = solid((255, 0, 0))[None]
     plot_samples(image, [1], ["a", "b"], tmp_path / "one.png")
-    plot_samples(image, [0], ["b"], tmp_path / "other.png")
+    plot_samples(image, [0], ["b", "a"], tmp_path / "other.png")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
 
 

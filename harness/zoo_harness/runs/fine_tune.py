@@ -78,7 +78,7 @@ def _announce(planned: RunPlan, reporter: Reporter) -> None:
     together = f", {processes.count} processes" if processes.is_distributed else ""
     reporter.log(
         f"{planned.request.backbone.name} on {data.title}: {data.train.images:,} training and "
-        f"{data.evaluation.images:,} {data.evaluation.split} images, {len(data.classes)} classes, "
+        f"{data.evaluation.images:,} {data.evaluation_name} images, {len(data.classes)} classes, "
         f"{planned.request.compute.device}{together}"
     )
     whole = parameters.trained == parameters.total

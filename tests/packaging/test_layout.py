@@ -219,7 +219,6 @@ TESTED_THROUGH = {
     "reports.front_matter": "reports/test_run_card.py",
     "reports.markdown": "reports/test_run_card.py",
     "reports.plots.confusion": "evaluation/test_confusion.py",
-    "reports.plots.layers": "cli/commands/test_layers.py",
     "reports.separation_tables": "reports/test_run_card.py",
     "reports.wording": "reports/test_run_card.py",
     "runs.directory": "cli/commands/test_eval.py",

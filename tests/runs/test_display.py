@@ -9,6 +9,10 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from zoo_harness.records.run import EpochRecord
+from zoo_harness.runs.display import ProgressDisplay
+from zoo_harness.runs.reporter import LoggingReporter
+
 PROGRAM = """
 from zoo_harness.runs.display import ProgressDisplay
 with ProgressDisplay() as progress:
@@ -45,3 +49,16 @@ def test_a_notebook_without_ipywidgets_shows_lines_and_no_warning() -> None:
     assert "a line" in str(cell.outputs)
     assert "warn" not in str(cell.outputs).lower()
     assert "ipywidgets" not in str(cell.outputs)
+
+
+@pytest.mark.parametrize(("split", "shown"), [("held-out", "held-out"), ("test", "test"), (None, "evaluation")])
+def test_an_epoch_names_the_split_that_was_evaluated(
+    split: str | None, shown: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    figures = {"train_loss": 1.5, "train_accuracy": 0.5, "train_seconds": 2.0, "evaluation_seconds": 1.0}
+    epoch = EpochRecord(epoch=1, evaluation_loss=0.5, evaluation_accuracy=0.25, evaluation_split=split, **figures)
+    with ProgressDisplay() as display, caplog.at_level("INFO", "zoo"):
+        display.on_epoch(epoch)
+        LoggingReporter().on_epoch(epoch)
+    assert f"{shown} loss 0.5000, accuracy 25.00%" in capsys.readouterr().err
+    assert caplog.messages == [f"epoch 1: {shown} accuracy 0.2500"]

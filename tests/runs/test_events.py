@@ -73,7 +73,9 @@ def test_a_resumed_run_has_each_point_once(resumed: zoo.Run) -> None:
         assert scalars.pop(f"steps/{tag}") == [(step, pytest.approx(value)) for step, value in expected]
     assert [epoch for epoch, _rate in scalars.pop("learning rate")] == [1, 2]
     for split, shown in (("train", "train"), ("evaluation", "test")):
-        before, after = (getattr(found, split).si.value for found in (results.separation_before, results.separation_after))
+        before, after = (
+            getattr(found, split).si.value for found in (results.separation_before, results.separation_after)
+        )
         assert scalars.pop(f"SI/{shown}") == [(0, pytest.approx(before)), (2, pytest.approx(after))]
     layers = [(depth, layer.separation.si.value) for depth, layer in enumerate(results.layer_curve.layers)]
     assert scalars.pop("SI of each layer/test") == [(depth, pytest.approx(value)) for depth, value in layers]

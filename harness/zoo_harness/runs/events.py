@@ -78,7 +78,11 @@ class RunEvents(NoEvents):
     def steps(self, steps: Iterable[StepRecord]) -> None:
         """Write loss, learning rate and speed of steps."""
         for each in steps:
-            figures = {"loss": each.loss, "learning rate": each.learning_rate, "images per second": each.images_per_second}
+            figures = {
+                "loss": each.loss,
+                "learning rate": each.learning_rate,
+                "images per second": each.images_per_second,
+            }
             self._scalars({f"steps/{name}": value for name, value in figures.items()}, each.step)
 
     def finish(self, record: RunRecord) -> None:

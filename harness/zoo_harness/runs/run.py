@@ -198,7 +198,7 @@ class Run:
             ["backbone", record.backbone.title],
             ["data set", record.dataset.title],
             ["status", f"{self.status}, {epochs} epochs"],
-            [self._measure, f"{percent(self.accuracy)} ({split.images:,} images)"],
+            [self._measure, f"{percent(self.accuracy)} ({split.images:,} images of the split {split.split})"],
             ["SI before training", with_error(before.si if before else None)],
             ["SI after training", with_error(separation.si if separation else None)],
             ["seconds per epoch", seconds_in_words(record) or NOT_MEASURED],

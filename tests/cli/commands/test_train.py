@@ -101,10 +101,10 @@ def test_what_is_shown_has_the_test_split_first(straight: Path) -> None:
     assert printed.splitlines()[1].startswith(f"test accuracy        {accuracy:.2f} ± ")
     assert [line.split()[0] for line in printed.splitlines() if "raw pixels  " in line] == [
         "test",
-        "evaluation",
+        "held-out",
         "training",
     ]
-    assert f"Its accuracy is {accuracy:.2f} % ± " in card
+    assert f"Its test accuracy is {accuracy:.2f} % ± " in card
     assert "on 20 images of the split `test`" in card
     assert "kept for the end: split test, 20 images" in (straight / "told").read_text()
 

@@ -77,7 +77,6 @@ def _draw(axes: Axes, place: int, covering: int, title: str, layers: Layers, *, 
         linewidth=1.4 + 1.6 * min(covering, _WIDEST),
         linestyle=_DASHES[place % len(_DASHES)],
         elinewidth=0.8,
-        alpha=0.9,
         zorder=2 + place,
         label=title,
     )

@@ -87,8 +87,8 @@ def plot_learning_rate(
 def _levels(training: Training, rates: list[float], epochs: int) -> list[float]:
     """Return the rates between which a multistep schedule jumps, without those too near to label; none without a jump.
 
-    >>> _levels(Training(schedule="multistep", milestones=(1, 2), decay=0.1, learning_rate=0.1), [0.1, 0.01], 2)
-    [0.1, 0.01]
+    >>> _levels(Training(schedule="multistep", milestones=(1, 2), decay=0.5, learning_rate=0.5), [0.5, 0.25], 2)
+    [0.5, 0.25]
     """
     least, levels = math.log(max(rates) / min(rates)) / 8, [training.learning_rate]
     for jumps in range(1, 1 + sum(milestone < epochs for milestone in training.milestones)):

@@ -84,7 +84,7 @@ class RunWriter:
 
     def history(self, epochs: Iterable[EpochRecord]) -> None:
         """Replace ``history.jsonl``: that of a killed run may lack its last line."""
-        write_text(self._history, "".join(f"{epoch.model_dump_json()}\n" for epoch in epochs))
+        write_text(self._history, "".join(f"{epoch.model_dump_json(exclude_none=True)}\n" for epoch in epochs))
 
     def steps(self, steps: Iterable[StepRecord]) -> None:
         """Add logged steps to ``steps.jsonl``; they are on the disk when their epoch is."""

@@ -223,7 +223,6 @@ TESTED_THROUGH = {
     "reports.front_matter": "reports/test_run_card.py",
     "reports.markdown": "reports/test_run_card.py",
     "reports.plots.confusion": "evaluation/test_confusion.py",
-    "reports.plots.layers": "cli/commands/test_layers.py",
     "reports.separation_tables": "reports/test_run_card.py",
     "reports.wording": "reports/test_run_card.py",
     "runs.compare": "cli/commands/test_compare.py",

@@ -72,7 +72,7 @@ def finished(backbone: Backbone, photos: Path, tmp_path_factory: pytest.TempPath
 def test_the_accuracy_without_shared_images_stands_beside_the_accuracy(finished: zoo.Run) -> None:
     rows = dict(accuracy_rows(finished.record))
     assert list(rows) == [
-        "evaluation accuracy",
+        "test accuracy",
         "accuracy without the 2 test images that are also in train",
         "mean per-class accuracy, 2 classes in test",
         "mean per-class accuracy, all 3 classes",
@@ -178,5 +178,5 @@ def test_a_record_from_before_has_the_rows_it_had(finished: zoo.Run) -> None:
     del content["results"]["accuracy_details"], content["results"]["test_accuracy_details"]
     del content["dataset"]["duplicates"]
     record = RunRecord.model_validate_json(json.dumps(content))
-    assert [name for name, _accuracy in accuracy_rows(record)] == ["evaluation accuracy", "training accuracy"]
+    assert [name for name, _accuracy in accuracy_rows(record)] == ["test accuracy", "training accuracy"]
     assert accuracy_notes(record) == []

@@ -28,15 +28,15 @@ def test_there_is_no_card_of_a_backbone_that_is_gone() -> None:
 
 def test_a_card_has_the_published_counts_beside_ours() -> None:
     card = render_backbone_card(REGISTRY.backbone("densenet201"))
-    assert "| paper | 94.76 % | 6,982,400 | 6,982,400 without the classifier, 7,476,746 with it |" in card
-    assert "| report | 91.44 % | 235,210 | 235,210 |" in card
+    assert "| paper | 94.76 % (validation) | 6,982,400 | 6,982,400 without the classifier, 7,476,746 with it |" in card
+    assert "| report | 91.44 % (validation) | 235,210 | 235,210 |" in card
 
 
 def test_a_count_that_differs_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = REGISTRY.backbone("densenet201")
     recipe = replace(backbone.recipes["paper"], unfreeze=("features.norm5",))
     card = render_backbone_card(replace(backbone, recipes={**backbone.recipes, "paper": recipe}))
-    assert "| paper | 94.76 % | 6,982,400 | 498,186 |" in card
+    assert "| paper | 94.76 % (validation) | 6,982,400 | 498,186 |" in card
 
 
 def test_a_card_has_the_published_separation() -> None:

@@ -496,9 +496,9 @@ def test_front_matter_says_what_the_hub_needs() -> None:
 
 def test_a_test_split_that_was_kept_for_the_end_is_the_headline() -> None:
     card = render_card(FROM_SCRATCH)
-    assert "Its accuracy is 76.34 % ± 0.42 on 10,000 images of the split `test`." in card
+    assert "Its test accuracy is 76.34 % ± 0.42, on 10,000 images of the split `test`." in card
     assert "| accuracy | 99.91 % ± 0.01 | 77.12 % ± 0.42 | 76.34 % ± 0.42 |" in card
-    assert "| this run | 76.34 % ± 0.42 | 11,220,132 |" in card
+    assert "| this run | 76.34 % ± 0.42 (test) | 11,220,132 |" in card
     assert "batch size, input size and pretraining data, on the same split of the data." in card
     (index,) = front_of(card)["model-index"]
     (found,) = index["results"]
@@ -614,8 +614,8 @@ def test_two_classifiers_are_explained() -> None:
 def test_published_figures_stand_beside_with_the_differences() -> None:
     body = body_of(render_card(FINISHED))
     section = body.partition("## Comparison with published figures")[2].partition("\n## ")[0]
-    assert r"| \[1\] | 96.00 % | 1,877,130 | not stated |" in section
-    assert r"| \[2\] | 96.78 % | 1,775,376 | 590.6 |" in section
+    assert r"| \[1\] | 96.00 % (validation) | 1,877,130 | not stated |" in section
+    assert r"| \[2\] | 96.78 % (validation) | 1,775,376 | 590.6 |" in section
     assert "epochs 5 instead of 20" in section
     assert "recipe default instead of report" in section
     assert "part of the data: 500 images per class" in section
@@ -698,7 +698,7 @@ def test_separation_stands_in_a_table_for_each_split_raw_pixels_first() -> None:
 
 def test_ties_and_equal_images_are_told_where_there_are_any() -> None:
     card = render_card(FINISHED)
-    assert "- Evaluation split, raw pixels: ties between distances affect up to 3 of the 5,000 images." in card
+    assert "- Test split, raw pixels: ties between distances affect up to 3 of the 5,000 images." in card
     assert "- Training split, raw pixels: 4 images are duplicates, 2 of them of another class." in card
     assert card.count("ties between distances") == card.count("are duplicates") == 1
 

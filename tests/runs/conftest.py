@@ -64,14 +64,16 @@ def backbone(tiny_resnet: Backbone) -> Backbone:
 @pytest.fixture(scope="session")
 def finished(backbone: Backbone, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> zoo.Run:
     """A run of a record and of data in memory, which neither plugin nor file knows; look only."""
-    return zoo.evaluate(backbone, digits, epochs=2, batch_size=16, out=tmp_path_factory.mktemp("runs") / "run")
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return zoo.evaluate(backbone, digits, epochs=2, batch_size=16, log_steps=2, out=out)
 
 
 @pytest.fixture(scope="session")
 def interrupted_run(backbone: Backbone, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run, interrupted after its first epoch; look only."""
     out = tmp_path_factory.mktemp("runs") / "run"
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 16, "log_steps": 2, "tensorboard": True}
     with pytest.raises(KeyboardInterrupt) as caught:
-        zoo.evaluate(backbone, digits, epochs=2, batch_size=16, out=out, progress=InterruptingReporter(epoch=1))
+        zoo.evaluate(backbone, digits, out=out, progress=InterruptingReporter(epoch=1), **options)
     assert f"zoo.evaluate(backbone=backbone, dataset=dataset, resume={str(out)!r})" in caught.value.__notes__[0]
     return out

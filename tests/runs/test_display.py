@@ -11,6 +11,7 @@ from nbclient import NotebookClient
 
 from zoo_harness.records.run import EpochRecord
 from zoo_harness.runs.display import ProgressDisplay
+from zoo_harness.runs.reporter import LoggingReporter
 
 PROGRAM = """
 from zoo_harness.runs.display import ProgressDisplay
@@ -70,3 +71,16 @@ def test_a_resumed_run_prints_the_best_epoch_of_its_whole_history(capsys: pytest
     assert lines == expected[3:]
     assert lines[0].endswith("best 75.00% (epoch 2)")
     assert "best" not in lines[1]
+
+
+@pytest.mark.parametrize(("split", "shown"), [("held-out", "held-out"), ("test", "test"), (None, "evaluation")])
+def test_an_epoch_names_the_split_that_was_evaluated(
+    split: str | None, shown: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    figures = {"train_loss": 1.5, "train_accuracy": 0.5, "train_seconds": 2.0, "evaluation_seconds": 1.0}
+    epoch = EpochRecord(epoch=1, evaluation_loss=0.5, evaluation_accuracy=0.25, evaluation_split=split, **figures)
+    with ProgressDisplay() as display, caplog.at_level("INFO", "zoo"):
+        display.on_epoch(epoch)
+        LoggingReporter().on_epoch(epoch)
+    assert f"{shown} loss 0.5000, accuracy 25.00%" in capsys.readouterr().err
+    assert caplog.messages == [f"epoch 1: {shown} accuracy 0.2500"]

@@ -292,7 +292,7 @@ def test_a_damaged_state_is_reported(interrupted: Path, backbone: Backbone, digi
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def test_files_of_another_run_are_refused_and_stay(

@@ -218,7 +218,7 @@ def test_a_run_is_an_object_to_read(finished: Path, folder: Path) -> None:
 def test_a_run_in_a_line_or_two(finished: Path) -> None:
     lines = repr(open_run(finished)).splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith("<zoo.Run of resnet18 on blobs: finished, accuracy ")
+    assert lines[0].startswith("<zoo.Run of resnet18 on blobs: finished, test accuracy ")
     assert lines[1] == str(finished)
 
 

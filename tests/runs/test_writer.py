@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from zoo import UsageError
 from zoo_harness.frozen.cache.placement import CachePolicy
 from zoo_harness.records.run import EpochRecord, RunRecord, read_run
+from zoo_harness.records.steps import StepRecord
 from zoo_harness.reports.run_card import render_card
 from zoo_harness.runs.directory import check_out, claim_directory, claim_folder
 from zoo_harness.runs.session import execute_run
@@ -67,12 +67,17 @@ def test_the_state_before_the_last_is_removed_when_the_run_is_finished(tmp_path:
 
 def test_a_process_that_does_not_write_leaves_no_file(tmp_path: Path) -> None:
     writer = NoWriter(tmp_path)
-    with writer.locked(), writer.events() as add:
+    with writer.locked(), writer.events(1) as events:
         writer.record(FINISHED)
         writer.history([])
         writer.curves((), FINISHED, 1)
         writer.checkpoint(torch.nn.Linear(1, 1), FINISHED)
-        add(EPOCH)
+        writer.steps([STEP])
+        assert writer.keep_steps(1) == ()
+        events.begin(FINISHED, [EPOCH], [STEP])
+        events.epoch(EPOCH)
+        events.steps([STEP])
+        events.finish(FINISHED)
         assert writer.finish(FINISHED) == (FINISHED, None)
     assert list(tmp_path.iterdir()) == []
 
@@ -81,18 +86,7 @@ EPOCH = EpochRecord(
     epoch=1, train_loss=1.5, train_accuracy=0.5, evaluation_loss=2.5, evaluation_accuracy=0.25, train_seconds=3.0,
     evaluation_seconds=4.0,
 )  # fmt: skip
-
-
-def test_events_for_tensorboard(tmp_path: Path) -> None:
-    with RunWriter(tmp_path).events() as add:
-        add(EPOCH)
-        add(EPOCH.model_copy(update={"epoch": 2, "evaluation_accuracy": 0.75}))
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    found = {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
-    assert found.pop("accuracy/evaluation") == [(1, 0.25), (2, 0.75)]
-    assert {name: values[0][1] for name, values in found.items()} == {
-        "loss/train": 1.5, "accuracy/train": 0.5, "loss/evaluation": 2.5, "seconds/train": 3, "seconds/evaluation": 4,
-    }  # fmt: skip
+STEP = StepRecord(step=1, epoch=1, loss=1.5, learning_rate=0.1, images_per_second=10.0)
 
 
 class InterruptedWriter(RunWriter):

@@ -11,12 +11,14 @@ import typer
 
 from zoo_harness.cli.output import print_lines, print_table, tell, warn_of
 from zoo_harness.compute.distributed import Processes
+from zoo_harness.records.file_names import STEPS
 
 if TYPE_CHECKING:
     from zoo_harness.records.run import Measurement, RunRecord, ScoreMeasurement
     from zoo_harness.runs.display import ProgressDisplay
     from zoo_harness.runs.run import Run
 
+_LOGS = {"steps": STEPS, "events": "tensorboard"}
 _WIDTH = 80  # of the notes below the tables
 _MOST_CHECKPOINTS = 12  # rows of a table below the results
 
@@ -68,9 +70,14 @@ def print_run(run: Run, *, as_json: bool, quiet: bool) -> None:
             )
         print_checkpoints(record, _MOST_CHECKPOINTS)
         print_lines("")
+    from zoo_harness.reports.accuracy_tables import seconds_in_words
+
+    seconds = seconds_in_words(record)
     print_lines(
+        *([f"seconds     {seconds}"] if seconds and not quiet else []),
         f"checkpoint  {directory / 'model.safetensors'}{_epoch(record)}",
         f"card        {directory / 'README.md'}",
+        *(f"{name:<11} {directory / log}" for name, log in _LOGS.items() if (directory / log).exists()),
         f"plots       {', '.join(str(directory / name) for name in record.plots)}",
     )
 

@@ -147,6 +147,6 @@ def _build(
 
 
 def _message(record: RunRecord) -> str:
-    accuracy, _split = record.headline
-    measured = f": accuracy {percent(accuracy)}" if accuracy else ""
+    accuracy, split = record.headline
+    measured = f": {record.dataset.name_of(split)} accuracy {percent(accuracy)}" if accuracy else ""
     return one_line(f"Publish {record.backbone.name} on {record.dataset.title}{measured}")

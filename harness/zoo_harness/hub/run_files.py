@@ -50,7 +50,7 @@ def parse_epochs(content: bytes, path: Path, record: RunRecord) -> bytes:
     ):
         message = f"{path} has no epoch with the record's evaluation loss of {loss:.6g}: it is that of another run"
         raise UsageError(f"{message}; it is not published", code="history-of-another-run", path=path)
-    return "".join(f"{epoch.model_dump_json()}\n" for epoch in epochs).encode()
+    return "".join(f"{epoch.model_dump_json(exclude_none=True)}\n" for epoch in epochs).encode()
 
 
 def parse_confusion(content: bytes, path: Path, record: RunRecord) -> bytes:

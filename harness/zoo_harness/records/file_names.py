@@ -11,6 +11,7 @@ CHECKPOINTS = "checkpoints"  # the folder of the weights that a run keeps beside
 CONFIGURATION = "config.json"
 RECORD = "zoo.json"
 HISTORY = "history.jsonl"
+STEPS = "steps.jsonl"
 CONFUSION = "confusion.json"
 SAMPLES = "samples.png"
 PLOTS = ("loss.png", "accuracy.png", "learning_rate.png", "confusion.png", "layers.png", SAMPLES)

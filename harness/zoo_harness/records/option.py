@@ -23,9 +23,9 @@ class Option:
 
     ``flag`` is the spelling on the command line if it is not ``--the-name``; ``metavar`` the placeholder in the help
     page; ``minimum`` the smallest value allowed; ``repeatable`` says whether the command line takes text several times;
-    ``stored`` says whether the option can change a result and is therefore kept with the run. ``bare`` is the value of
-    an option that is typed without one, because it was a flag once; in Python, ``True`` means ``bare`` and ``False``
-    the first choice.
+    ``stored`` says whether the option is kept with the run, for ``--resume``; ``fixed``: whether a resumed run must
+    have the same value, because another could change a result. ``bare`` is the value of an option that is typed without
+    one, because it was a flag once; in Python, ``True`` means ``bare`` and ``False`` the first choice.
     """
 
     help: str
@@ -36,6 +36,7 @@ class Option:
     stored: bool = True
     bare: str | None = None
     repeatable: bool = False
+    fixed: bool = True
 
     def spelling(self, name: str) -> str:
         """Return the option as it is written on the command line.

@@ -167,7 +167,18 @@ class CacheOptions(TypedDict, total=False):
 class RunOutputOptions(TypedDict, total=False):
     """Where a run is written."""
 
-    tensorboard: Annotated[bool, Option("Write TensorBoard events too.", False, "--tensorboard", stored=False)]
+    log_steps: Annotated[
+        int | None,
+        Option(
+            "Log every N-th step in steps.jsonl (default: none; 10 with --tensorboard).",
+            None,
+            None,
+            "N",
+            1,
+            fixed=False,
+        ),
+    ]
+    tensorboard: Annotated[bool, Option("Write TensorBoard events too.", False, "--tensorboard", fixed=False)]
     out: Annotated[Path | None, Option("Run directory (default: runs/NAME-DATASET-TIME).", stored=False)]
     resume: Annotated[Path | None, Option("Resume this run with its own settings.", metavar="RUN", stored=False)]
 

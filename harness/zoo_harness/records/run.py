@@ -196,6 +196,15 @@ class DatasetRecord(Record):
     subset: str
 
     @property
+    def evaluation_name(self) -> str:
+        """The name of the evaluation split: ``held-out`` if it was held out of the training split."""
+        return "held-out" if self.val_fraction is not None else self.evaluation.split
+
+    def name_of(self, split: SplitRecord) -> str:
+        """Return the name under which figures of the evaluation or the test split are shown."""
+        return split.split if split is self.test else self.evaluation_name
+
+    @property
     def read_range(self) -> ValueRange | None:
         """The range that images of more than 8 bits were scaled by."""
         return ValueRange(*self.value_range) if self.value_range else None
@@ -373,7 +382,10 @@ class AccuracyDetails(Record):
 
 
 class EpochRecord(Record):
-    """One line of ``history.jsonl``; accuracies in [0, 1], losses as means per image, wall-clock seconds."""
+    """One line of ``history.jsonl``; accuracies in [0, 1], losses as means per image, wall-clock seconds.
+
+    ``evaluation_split`` names the evaluated split, such as ``held-out`` or ``test``; ``None`` in earlier records.
+    """
 
     epoch: Annotated[int, Field(gt=0, le=MOST_EPOCHS)]
     train_loss: Loss
@@ -382,6 +394,7 @@ class EpochRecord(Record):
     evaluation_accuracy: Proportion
     train_seconds: Seconds
     evaluation_seconds: Seconds
+    evaluation_split: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = None
 
 
 def best_epoch(history: Iterable[EpochRecord]) -> EpochRecord | None:
@@ -461,10 +474,12 @@ class Results(Record):
     rule that was not chosen, ``mean`` or ``cls``, of a network with two heads. ``diverged`` describes a training whose
     last epoch was far worse than guessing. ``accuracy_details`` and ``test_accuracy_details`` belong to ``accuracy``
     and ``test_accuracy`` of a finished run. ``best_epoch``: the first one of the highest evaluation accuracy; earlier
-    records lack it.
+    records lack it. ``evaluation_split`` names the split of ``accuracy`` and ``evaluation_loss``, such as ``held-out``
+    or ``test``; ``None`` in earlier records.
     """
 
     epochs_done: Epochs
+    evaluation_split: str | None = None
     best_epoch: Epochs | None = None
     evaluation_loss: Loss | None
     accuracy: Measurement | None

@@ -11,10 +11,10 @@ def accuracy_rows(record: RunRecord) -> list[tuple[str, Measurement | None]]:
     Without shared images and absent classes these are the accuracies of the splits alone.
     """
     results, dataset = record.results, record.dataset
-    rows = [("evaluation accuracy", results.accuracy), *_detail_rows(record, dataset.evaluation)]
+    rows = [(f"{dataset.evaluation_name} accuracy", results.accuracy), *_detail_rows(record, dataset.evaluation)]
     rows.append(("training accuracy", results.train_accuracy))
     if dataset.test is not None:
-        rows[:0] = [("test accuracy", results.test_accuracy), *_detail_rows(record, dataset.test)]
+        rows[:0] = [(f"{dataset.test.split} accuracy", results.test_accuracy), *_detail_rows(record, dataset.test)]
     return rows
 
 
@@ -29,13 +29,13 @@ def accuracy_notes(record: RunRecord) -> list[str]:
     """Return sentences that explain the rows: images that training has seen, and classes without images."""
     notes = []
     for split in filter(None, (record.dataset.test, record.dataset.evaluation)):
-        details = details_of(record, split)
+        details, name = details_of(record, split), record.dataset.name_of(split)
         if details is None:
             continue
         if details.shared:
             left = "" if details.unshared else "; no image is left for an accuracy without them"
             notes.append(
-                f"{details.shared:,} of the {split.images:,} {_word(record, split)} images are also in the training "
+                f"{details.shared:,} of the {split.images:,} {name} images are also in the training "
                 f"split, equal in every pixel{left}."
             )
         if details.absent:
@@ -56,7 +56,7 @@ def details_of(record: RunRecord, split: SplitRecord) -> AccuracyDetails | None:
 
 
 def _detail_rows(record: RunRecord, split: SplitRecord) -> list[tuple[str, Measurement | None]]:
-    details, word = details_of(record, split), _word(record, split)
+    details, word = details_of(record, split), record.dataset.name_of(split)
     rows: list[tuple[str, Measurement | None]] = []
     if details is not None and details.shared:
         name = f"accuracy without the {details.shared:,} {word} images that are also in train"
@@ -69,6 +69,17 @@ def _detail_rows(record: RunRecord, split: SplitRecord) -> list[tuple[str, Measu
     return rows
 
 
-def _word(record: RunRecord, split: SplitRecord) -> str:
-    held_out = split is record.dataset.evaluation and record.dataset.val_fraction is not None
-    return "held-out" if held_out else split.split
+def seconds_in_words(record: RunRecord) -> str | None:
+    """Return the mean seconds of an epoch, for training and for evaluation; ``None`` if no epoch was run.
+
+    >>> from zoo_harness.records.run import Results
+    >>> results = Results.model_construct(mean_train_seconds=12.34, mean_evaluation_seconds=1.5, epochs_done=20)
+    >>> seconds_in_words(RunRecord.model_construct(results=results))
+    'mean of 20 epochs: training 12.34 s, evaluation 1.50 s'
+    """
+    results = record.results
+    if results.mean_train_seconds is None or results.mean_evaluation_seconds is None:
+        return None
+    counted = "1 epoch" if results.epochs_done == 1 else f"mean of {results.epochs_done:,} epochs"
+    train, evaluation = results.mean_train_seconds, results.mean_evaluation_seconds
+    return f"{counted}: training {train:,.2f} s, evaluation {evaluation:,.2f} s"

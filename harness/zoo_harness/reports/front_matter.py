@@ -71,7 +71,7 @@ def _evaluation_results(record: RunRecord) -> list[EvalResult] | None:
     accuracy, split = record.headline
     if record.status != "finished" or accuracy is None:
         return None
-    metrics = [_result(record, "accuracy", "Top-1 accuracy", accuracy, {})]
+    metrics = [_result(record, "accuracy", f"Top-1 {record.dataset.name_of(split)} accuracy", accuracy, {})]
     separation = record.results.separation_after
     of_test = split is record.dataset.test
     found = None if separation is None else separation.test if of_test else separation.evaluation

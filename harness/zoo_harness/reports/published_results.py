@@ -65,6 +65,11 @@ class PublishedRow(Record):
         """The published accuracy in percent, on the test split or on the validation split."""
         return float(self.val_accuracy if self.test_accuracy is None else self.test_accuracy)  # type: ignore[arg-type]
 
+    @property
+    def measured_on(self) -> str:
+        """The split of the published accuracy, ``test`` or ``validation``."""
+        return "validation" if self.test_accuracy is None else "test"
+
 
 class TrainingSetting(Record):
     """The setting that a source states for all rows of its table."""

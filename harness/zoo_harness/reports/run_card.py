@@ -26,6 +26,8 @@ from zoo_harness.util.byte_sizes import bytes_in_words
 
 _MOST_CHECKPOINTS = 50  # rows of a table
 
+_LOGGING = ("--log-steps", "log_steps=", "--tensorboard", "tensorboard=True")  # options that write steps.jsonl
+
 
 def render_card(record: RunRecord, repository: str | None = None, *, published: bool = False) -> str:
     """Render the whole README.md: YAML front matter, then the body in Markdown between our two markers.
@@ -94,6 +96,7 @@ def _context(record: RunRecord, repository: str | None, *, in_tree: bool) -> dic
             for figure in published_results.published_figures(record.backbone.name, dataset.name)
         ],
         "command": wording.command_without_folders(record.command),
+        "logs_steps": any(option in " ".join(record.command) for option in _LOGGING),
         "data_of_their_own": dataset.argument is not None and hub_dataset(record) is None,
     }
 

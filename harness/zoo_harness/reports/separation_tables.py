@@ -39,7 +39,8 @@ def separation_tables(record: RunRecord) -> list[Table]:
         "after": results.separation_after,
     }
     splits = {"test": dataset.test, "evaluation": dataset.evaluation, "train": dataset.train}
-    titles = {"test": "Test split", "evaluation": "Evaluation split", "train": "Training split"}
+    titles = {"train": "Training split", "evaluation": split_title(record, dataset.evaluation)}
+    titles |= {"test": split_title(record, dataset.test)} if dataset.test else {}
     return [
         Table(
             titles[split],
@@ -53,6 +54,12 @@ def separation_tables(record: RunRecord) -> list[Table]:
         for split, images in splits.items()
         if images
     ]
+
+
+def split_title(record: RunRecord, split: SplitRecord) -> str:
+    """Return the heading of the evaluation or the test split, such as ``Held-out split``."""
+    name = record.dataset.name_of(split)
+    return f"{name[:1].upper()}{name[1:]} split"
 
 
 def scored_layer(record: RunRecord) -> str:

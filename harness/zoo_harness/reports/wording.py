@@ -179,8 +179,8 @@ def learning_rate_in_words(training: Training) -> str:
     return ", ".join(parts)
 
 
-def training_rows(training: Training) -> list[tuple[str, str]]:
-    """Return rows of the settings that most runs leave at their defaults.
+def training_rows(training: Training, split: str = "evaluation") -> list[tuple[str, str]]:
+    """Return rows of the settings that most runs leave at their defaults; ``split`` names the evaluated split.
 
     >>> training_rows(Training(augment=("flip",), keep="best"))
     [('augmentation', 'horizontal flips'), ('checkpoint', 'of the epoch with the best evaluation accuracy')]
@@ -194,9 +194,9 @@ def training_rows(training: Training) -> list[tuple[str, str]]:
         views = f"; {training.views} views of each image" if training.views else ""
         rows.append(("augmentation", ", ".join(_CHANGES[name] for name in training.augment) + views))
     if training.patience:
-        rows.append(("early stopping", f"after {training.patience} epochs without a better evaluation accuracy"))
+        rows.append(("early stopping", f"after {training.patience} epochs without a better {split} accuracy"))
     if training.keep != "last":
-        rows.append(("checkpoint", "of the epoch with the best evaluation accuracy"))
+        rows.append(("checkpoint", f"of the epoch with the best {split} accuracy"))
     others = ["of the last epoch"] if training.keep == "both" else []
     others += [f"of epochs that are multiples of {training.save_every}"] if training.save_every else []
     if others:

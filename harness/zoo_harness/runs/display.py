@@ -82,9 +82,10 @@ class ProgressDisplay:
     def on_epoch(self, epoch: EpochRecord) -> None:
         """Print an epoch's figures, and the best accuracy so far if another epoch has it."""
         self._best = best_epoch(filter(None, (self._best, epoch))) or epoch
+        split = epoch.evaluation_split or "evaluation"
         best = f"   best {self._best.evaluation_accuracy:.2%} (epoch {self._best.epoch})"
         self.log(
             f"epoch {epoch.epoch:>3}   train loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:6.2%}"
-            f"   evaluation loss {epoch.evaluation_loss:.4f}, accuracy {epoch.evaluation_accuracy:6.2%}"
+            f"   {split} loss {epoch.evaluation_loss:.4f}, accuracy {epoch.evaluation_accuracy:6.2%}"
             f"   {epoch.train_seconds:.1f} + {epoch.evaluation_seconds:.1f} s{'' if self._best is epoch else best}"
         )

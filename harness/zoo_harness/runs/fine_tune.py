@@ -48,7 +48,12 @@ def fine_tune(call: RunCall, reporter: Reporter) -> Run:
         writer = _writer(checked, processes)
         with _note_how_to_resume(writer.path, call):
             resume = checked.resume is not None
-            execute_run(planned, writer, checked.cache, reporter, tensorboard=checked.tensorboard, resume=resume)
+            execute_run(
+                *(planned, writer, checked.cache, reporter),
+                tensorboard=checked.tensorboard,
+                log_steps=checked.log_steps,
+                resume=resume,
+            )
     return open_run(writer.path)
 
 
@@ -74,7 +79,7 @@ def _announce(planned: RunPlan, reporter: Reporter) -> None:
     together = f", {processes.count} processes" if processes.is_distributed else ""
     reporter.log(
         f"{planned.request.backbone.name} on {data.title}: {data.train.images:,} training and "
-        f"{data.evaluation.images:,} {data.evaluation.split} images, {len(data.classes)} classes, "
+        f"{data.evaluation.images:,} {data.evaluation_name} images, {len(data.classes)} classes, "
         f"{planned.request.compute.device}{together}"
     )
     settings = planned.record.settings

@@ -103,7 +103,9 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
         parameters=count_parameters(tuned),
         versions=provenance.versions(),
         host=provenance.host(compute.device, compute.processes.count),
-        results=Results.model_validate(dict.fromkeys(Results.model_fields) | {"epochs_done": 0}),
+        results=Results.model_validate(
+            dict.fromkeys(Results.model_fields) | {"epochs_done": 0, "evaluation_split": data.record.evaluation_name}
+        ),
         checkpoint_sha256=None,
     )
     warnings = warn_if_output_differs_from_head(tuned, example), _warn_of_other_normalization(request, preprocessing)

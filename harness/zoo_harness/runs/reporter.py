@@ -47,7 +47,8 @@ class LoggingReporter(Silence):
 
     def on_epoch(self, epoch: EpochRecord) -> None:
         """Log an epoch at level INFO."""
-        LOGGER.info("epoch %d: evaluation accuracy %.4f", epoch.epoch, epoch.evaluation_accuracy)
+        split = epoch.evaluation_split or "evaluation"
+        LOGGER.info("epoch %d: %s accuracy %.4f", epoch.epoch, split, epoch.evaluation_accuracy)
 
 
 def report_history(history: Sequence[EpochRecord], reporter: Reporter) -> None:

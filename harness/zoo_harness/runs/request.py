@@ -25,6 +25,8 @@ from zoo_harness.records.subset import SUBSET_OPTIONS, Subset
 from zoo_harness.runs.directory import check_out
 from zoo_harness.runs.resume import refuse_finished, resumed
 
+STEPS_OF_TENSORBOARD = 10  # from one logged step to the next, unless --log-steps says
+
 if TYPE_CHECKING:
     from zoo.value_range import ValueRange
     from zoo_harness.data.loading import RunData
@@ -145,6 +147,7 @@ class CheckedRun:
     options: StoredOptions
     cache: CachePolicy
     tensorboard: bool
+    log_steps: int | None
     out: Path | None
     resume: Path | None
 
@@ -164,7 +167,7 @@ def check_run(call: RunCall) -> CheckedRun:
     option_checks.check_prediction(values["predict"], tuning, load_registry().backbones.values())
     option_checks.check_device_name(values["device"])
     _check_run_directory(out, resume)
-    if given.get("tensorboard") and importlib.util.find_spec("tensorboard") is None:
+    if values["tensorboard"] and importlib.util.find_spec("tensorboard") is None:
         raise UsageError(
             "--tensorboard needs TensorBoard; try: pip install 'blockzoo[tensorboard]'", code="tensorboard-missing"
         )
@@ -181,7 +184,9 @@ def check_run(call: RunCall) -> CheckedRun:
         layer_curve=values["layer_curve"],
         separation=SeparationSettings(order=values["order"], metric=values["metric"], normalize=values["normalize"]),
     )
-    return CheckedRun(settings, options, _cache_policy(given, values), given.get("tensorboard", False), out, resume)
+    cache, tensorboard = _cache_policy(given, values), values["tensorboard"]
+    log_steps = values["log_steps"] or (STEPS_OF_TENSORBOARD if tensorboard else None)
+    return CheckedRun(settings, options, cache, tensorboard, log_steps, out, resume)
 
 
 def check_layers(

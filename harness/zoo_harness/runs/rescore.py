@@ -77,11 +77,13 @@ class Figure(Record):
     """One figure as recorded and as found here, each with one standard error (for SI scores by bootstrap).
 
     ``images_apart``: their difference in images, if the images are the same; soft SI counts halves. ``errors_apart``:
-    their difference in standard errors of independent samples.
+    their difference in standard errors of independent samples. ``split_name``: the name that tables show, such as
+    ``held-out``.
     """
 
     name: str
     split: SplitName
+    split_name: str | None = None
     recorded: Measurement | ScoreMeasurement | None
     found: Measurement | ScoreMeasurement
     images_apart: Annotated[float, Field(ge=0)] | None
@@ -258,18 +260,22 @@ def _rescored(
     same_data: dict[SplitName, bool] = {}
     for split, images, here, recorded in _splits(data, record):
         same_data[split] = same = here.fingerprint == recorded.fingerprint
-        reporter.stage(f"scoring the {split} split", len(images))
+        name = data.record.name_of(here)
+        reporter.stage(f"scoring the {name} split", len(images))
         source = ImageSource(images, compute.device)
         trainable = TrainableModel.whole(tuned, source, source, len(record.dataset.classes))
         scored = evaluate_split(trainable, source, compute, layer, reporter)
-        reporter.stage(f"separation of the {split} split, {len(images):,} images", 0)
+        reporter.stage(f"separation of the {name} split, {len(images):,} images", 0)
         separation = split_separation(scored.collected, images.labels, compute, scoring)
         found = _figures(scored.accuracy, separation)
         before = _recorded_figures(record, layer, split, separation)
-        for name, value in found.items():
-            figures.append(compared(name, split, before.get(name), value, same_data=same, per_rounded=per_rounded))
+        measured = [
+            compared(each, split, before.get(each), value, same_data=same, per_rounded=per_rounded)
+            for each, value in found.items()
+        ]
         details = accuracy_details(images.labels, scored.predictions, data.record.classes, data.shared[here.split])
-        figures += _detail_figures(record, split, details, here, same_data=same, per_rounded=per_rounded)
+        measured += _detail_figures(record, split, details, here, same_data=same, per_rounded=per_rounded)
+        figures += [figure.model_copy(update={"split_name": name}) for figure in measured]
     return RescoreRecord(
         time=now(),
         checkpoint=checkpoint.called,

@@ -6,12 +6,15 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import UsageError
 from zoo_harness.records.file_names import HISTORY
+from zoo_harness.records.option import declared
 from zoo_harness.records.option_checks import TRAINING_OPTIONS, apply_overrides
+from zoo_harness.records.options import EvalOptions
 from zoo_harness.records.run import RUN, EpochRecord, RunRecord, read_history, read_run
 from zoo_harness.records.stored_options import StoredOptions, read_options
 
@@ -117,17 +120,21 @@ def _differences(path: str, before: Any, after: Any) -> Iterator[str]:
 
 
 def resumed(directory: Path, asked: StoredOptions) -> StoredOptions:
-    """Return the options of the run to resume; the given ones must be the same.
+    """Return the options of the run to resume; the given ones must be the same, or replace those that may change.
 
     Raises :class:`~zoo.errors.UsageError` that names every option that differs.
     """
     kept, asked = read_options(directory), asked.to_keep()
     had = {"name": kept.name, "dataset": kept.dataset, **kept.values}
+    free = {name: value for name, value in asked.given.items() if not declared(EvalOptions)[name][1].fixed}
     given = {"name": asked.name, "dataset": asked.dataset, **asked.given}
     differing = {
         name: f"{_as_given(name, value)} (the run has {_as_kept(name, had[name])})"
         for name, value in given.items()
-        if value is not None and not same_place(value, had[name]) and not _is_the_recipes(name, value, directory)
+        if value is not None
+        and name not in free
+        and not same_place(value, had[name])
+        and not _is_the_recipes(name, value, directory)
     }
     if differing:
         message = (
@@ -135,7 +142,7 @@ def resumed(directory: Path, asked: StoredOptions) -> StoredOptions:
             "out, or start a new run"
         )
         raise UsageError(message, code="resume-other-options", differing=tuple(differing))
-    return kept
+    return replace(kept, given={**kept.given, **free})  # type: ignore[typeddict-item]
 
 
 def same_place(one: object, other: object) -> bool:

@@ -14,9 +14,20 @@ from zoo.errors import UsageError, ZooError, shortened
 from zoo.text import one_line
 from zoo_harness.records.checkpoint_choice import available_checkpoints
 from zoo_harness.records.file_names import HISTORY, RECORD
-from zoo_harness.records.run import RUN, EpochRecord, Measurement, RunRecord, SplitSeparation, read_history, read_run
+from zoo_harness.records.run import (
+    RUN,
+    EpochRecord,
+    Measurement,
+    Record,
+    RunRecord,
+    SplitSeparation,
+    read_history,
+    read_run,
+)
+from zoo_harness.records.steps import StepRecord, read_steps
+from zoo_harness.reports.accuracy_tables import seconds_in_words
 from zoo_harness.reports.separation_tables import with_error
-from zoo_harness.reports.wording import number, percent
+from zoo_harness.reports.wording import NOT_MEASURED, number, percent
 from zoo_harness.util.safe_files import read_regular
 
 if TYPE_CHECKING:
@@ -29,13 +40,15 @@ _MOST_ROWS = 50
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-class History(tuple[EpochRecord, ...]):
-    """The epochs of a run, first to last; a tuple of :class:`~zoo_harness.records.run.EpochRecord`."""
+class _Lines(tuple[Any, ...]):
+    """The lines of a log, first to last."""
 
     __slots__ = ()
+    _kind: type[Record]
+    _called: str
 
     def to_pandas(self) -> Any:
-        """Return a ``pandas.DataFrame`` with a row for each epoch, if pandas is installed."""
+        """Return a ``pandas.DataFrame`` with a row for each line, if pandas is installed."""
         import importlib
 
         try:
@@ -43,13 +56,29 @@ class History(tuple[EpochRecord, ...]):
         except ModuleNotFoundError as error:
             message = "pandas is not installed; try: pip install pandas"
             raise UsageError(message, code="pandas-missing", package="pandas") from error
-        return pandas.DataFrame([line.model_dump() for line in self], columns=list(EpochRecord.model_fields))
+        return pandas.DataFrame([line.model_dump() for line in self], columns=list(self._kind.model_fields))
 
     def _repr_html_(self) -> str:
-        names = [name.replace("_", " ") for name in EpochRecord.model_fields]
-        rows = [[f"{value:.4g}" for value in line.model_dump().values()] for line in self[-_MOST_ROWS:]]
-        left_out = f"<p>The last {_MOST_ROWS} of {len(self):,} epochs.</p>" if len(self) > _MOST_ROWS else ""
-        return _table(names, rows) + left_out
+        fields = [name for name in self._kind.model_fields if name != "evaluation_split"]
+        rows = [[f"{getattr(line, name):.4g}" for name in fields] for line in self[-_MOST_ROWS:]]
+        shown = f"<p>The last {_MOST_ROWS} of {len(self):,} {self._called}.</p>" if len(self) > _MOST_ROWS else ""
+        split = getattr(self[-1], "evaluation_split", None) if self else None
+        names = [name.replace("evaluation", split or "evaluation").replace("_", " ") for name in fields]
+        return _table(names, rows) + shown
+
+
+class History(_Lines, tuple[EpochRecord, ...]):
+    """The epochs of a run, first to last; a tuple of :class:`~zoo_harness.records.run.EpochRecord`."""
+
+    __slots__ = ()
+    _kind, _called = EpochRecord, "epochs"
+
+
+class Steps(_Lines, tuple[StepRecord, ...]):
+    """The logged steps of a run, first to last; a tuple of :class:`~zoo_harness.records.steps.StepRecord`."""
+
+    __slots__ = ()
+    _kind, _called = StepRecord, "steps"
 
 
 class RunSeparation(SplitSeparation):
@@ -95,6 +124,11 @@ class Run:
             )
             raise UsageError(message, code="history-of-another-run", path=self.directory / HISTORY)
         return History(lines)
+
+    @cached_property
+    def steps(self) -> Steps:
+        """The steps that ``--log-steps`` logged; ``run.steps.to_pandas()`` makes a DataFrame."""
+        return Steps(read_steps(self.directory))
 
     @property
     def accuracy(self) -> Measurement | None:
@@ -154,9 +188,15 @@ class Run:
     def __hash__(self) -> int:
         return hash(self.directory.resolve())
 
+    @property
+    def _measure(self) -> str:
+        return f"{one_line(self.record.dataset.name_of(self.record.headline[1]))[:80]} accuracy"
+
     def __repr__(self) -> str:
         name, data = (one_line(text)[:80] for text in (self.record.backbone.name, self.record.dataset.title))
-        return f"<zoo.Run of {name} on {data}: {self.status}, accuracy {percent(self.accuracy)}>\n{self.directory}"
+        return (
+            f"<zoo.Run of {name} on {data}: {self.status}, {self._measure} {percent(self.accuracy)}>\n{self.directory}"
+        )
 
     def _repr_html_(self) -> str:
         record, separation = self.record, self.separation
@@ -166,9 +206,10 @@ class Run:
             ["backbone", record.backbone.title],
             ["data set", record.dataset.title],
             ["status", f"{self.status}, {epochs} epochs"],
-            ["accuracy", f"{percent(self.accuracy)} ({split.images:,} images of the split {split.split})"],
+            [self._measure, f"{percent(self.accuracy)} ({split.images:,} images of the split {split.split})"],
             ["SI before training", with_error(before.si if before else None)],
             ["SI after training", with_error(separation.si if separation else None)],
+            ["seconds per epoch", seconds_in_words(record) or NOT_MEASURED],
             ["time", number(record.results.total_seconds, "s")],
             ["folder", str(self.directory)],
         ]

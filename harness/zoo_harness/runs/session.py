@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -38,9 +37,11 @@ from zoo_harness.records.run import (
     now,
     read_run,
 )
+from zoo_harness.records.steps import StepRecord, read_steps
 from zoo_harness.reports.plots.names import missing_font_note
 from zoo_harness.runs import provenance
 from zoo_harness.runs.checkpoint_keeper import CheckpointKeeper
+from zoo_harness.runs.events import NoEvents
 from zoo_harness.runs.frozen_features import open_trainable_model, whole_network
 from zoo_harness.runs.plan import RunPlan
 from zoo_harness.runs.reporter import Reporter, report_history
@@ -49,6 +50,7 @@ from zoo_harness.runs.writer import RunWriter
 from zoo_harness.separation.validation import Array
 from zoo_harness.training.loop import Trainer, divergence, starting_state, steps_per_epoch
 from zoo_harness.training.state import TrainingProgress
+from zoo_harness.training.step_log import StepLog
 from zoo_harness.util.signals import defer_signals
 
 Ending = Literal["finished", "interrupted", "failed"]
@@ -61,6 +63,7 @@ def execute_run(
     reporter: Reporter,
     *,
     tensorboard: bool = False,
+    log_steps: int | None = None,
     resume: bool = False,
 ) -> RunRecord:
     """Execute a plan, writing the run directory on the way; return the finished record.
@@ -75,7 +78,7 @@ def execute_run(
         session = _Session(_continued(planned, writer.path, reporter) if resume else planned, writer, reporter)
         session.check_state()
         try:
-            session.run(policy, tensorboard=tensorboard)
+            session.run(policy, tensorboard=tensorboard, log_steps=log_steps)
             session.close("finished")
         except BaseException as error:
             if session.record.status == "running":  # else the signal waited until the finished run was written
@@ -91,7 +94,8 @@ def _continued(planned: RunPlan, directory: Path, reporter: Reporter) -> RunPlan
     earlier = read_run(directory)
     for warning in refuse_changes(earlier, planned.record, directory):
         reporter.warn(warning)
-    results = earlier.results.model_copy(update={"total_seconds": None})
+    kept = {"total_seconds": None, "evaluation_split": planned.record.results.evaluation_split}
+    results = earlier.results.model_copy(update=kept)
     begun = {"started": earlier.started, "command": earlier.command, "results": results}
     begun["checkpoints"] = earlier.checkpoints
     return replace(planned, record=planned.record.model_copy(update=begun))
@@ -105,7 +109,7 @@ class _Session:
         self.planned = planned
         self.writer = writer
         self.reporter = reporter
-        self.add_events: Callable[[EpochRecord], None] = lambda _epoch: None
+        self._events, self._log = NoEvents(), StepLog()
         self._started = time.perf_counter()
         self._data, self._compute, self._layer = planned.data, planned.request.compute, planned.request.layer
         self._is_main = self._compute.processes.is_main  # the process that scores; the others only train
@@ -122,15 +126,20 @@ class _Session:
         found = self._state.find(self.writer.path)
         progress = found.progress if found else self._state.progress
         refuse_other_history(self.writer.path, progress.history, self.planned.request.training.epochs)
+        read_steps(self.writer.path)
 
-    def run(self, policy: CachePolicy, *, tensorboard: bool) -> None:
+    def run(self, policy: CachePolicy, *, tensorboard: bool, log_steps: int | None) -> None:
         """Score, train and score again."""
         self.writer.record(self.record)
         self._keeper.announce()
         self.score_raw_pixels()
-        events = self.writer.events() if tensorboard else nullcontext(self.add_events)
+        events = self.writer.events(self._steps_per_epoch) if tensorboard else nullcontext(self._events)
+        self._log = StepLog(log_steps if self._is_main else None, self._after_steps)
+        steps = self.planned.request.training.epochs * self._steps_per_epoch
+        if log_steps is not None and steps < log_steps and not tensorboard:
+            self.reporter.warn(f"--log-steps {log_steps} logs nothing: the run has {steps:,} steps")
         trainable_model = open_trainable_model(self.planned, policy, self.reporter, self.reporter.log)
-        with events as self.add_events, trainable_model as (self._trainable, frozen_part):
+        with events as self._events, trainable_model as (self._trainable, frozen_part):
             self._update(frozen_part=frozen_part)
             self.score_before()
             self.restore_state()
@@ -141,13 +150,14 @@ class _Session:
             self.count_confusion()
             self.score_layers()
             self.score_checkpoints()
+            self._events.finish(self.record)
 
     def score_raw_pixels(self) -> None:
         """Score the separation of the images themselves, and draw some of them."""
         if self.record.results.separation_raw_pixels is not None or not self._is_main:
             return
         train, evaluation = self._data.train, self._data.evaluation
-        self.writer.samples(evaluation, self._data.record.classes)
+        self.writer.samples(evaluation, self.record)
         if note := missing_font_note(self._data.record.classes):
             self.reporter.log(note)
         separation = self._separation(RAW_PIXELS, train.raw_pixels, evaluation.raw_pixels, RAW_PIXELS)
@@ -170,6 +180,8 @@ class _Session:
             self._update(**_means(self._state.progress))  # the record too may be an epoch behind
             report_history(self._state.progress.history, self.reporter)
             self._last = None
+        steps = self.writer.keep_steps(self._state.progress.epoch)
+        self._events.begin(self.record, self._state.progress.history, steps)
 
     def train(self) -> None:
         """Fine-tune, keeping history and state up to date after every epoch."""
@@ -177,7 +189,11 @@ class _Session:
         if training.epochs:
             layer = self._layer if self._trainable.reaches(self._layer.path) else None
             settings = training, self._compute
-            Trainer(self._trainable, *settings, self._state, layer, self._after_epoch, self.reporter).run()
+            Trainer(
+                *(self._trainable, *settings, self._state, layer, self._after_epoch, self.reporter),
+                evaluation_split=self._data.record.evaluation_name,
+                log=self._log,
+            ).run()
             self._warn_if_diverged()
             self._keeper.after_training()
         if training.keep != "last":
@@ -266,7 +282,7 @@ class _Session:
         self._update(accuracy_by_other_rule=found.alternate_accuracy)
         confusion = count_confusion(images.labels, found.predictions, self.record.dataset.classes, split.split)
         if confusion is not None:
-            self.writer.confusion(confusion)
+            self.writer.confusion(confusion, self.record)
             self._update(confusion=summarize(confusion))
 
     def score_layers(self) -> None:
@@ -290,7 +306,7 @@ class _Session:
         except ZooError as error:  # the run is finished all the same
             self.reporter.warn(f"no separation of the layers: {error}")
             return
-        self.writer.layer_curve(curve, self.record.backbone.name)
+        self.writer.layer_curve(curve, self.record)
         self._update(layer_curve=curve)
 
     def close(self, status: Ending) -> None:
@@ -308,12 +324,22 @@ class _Session:
                     self._state.load(self.writer.path)
                     if self._state.progress.epoch:
                         self.writer.checkpoint(self.planned.tuned.network, self.record)
-            steps = steps_per_epoch(len(self._data.train), self.record.settings.training.batch_size)
-            self.writer.curves(self._state.progress.history, self.record, steps)
+            self.writer.curves(self._state.progress.history, self.record, self._steps_per_epoch)
             ended = self.record.model_copy(update={"status": status, "ended": now()})
             self.record, fault = self.writer.finish(ended)
             if fault is not None:
                 self.reporter.warn(fault)
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        return steps_per_epoch(len(self._data.train), self.record.settings.training.batch_size)
+
+    def _name(self, split: str) -> str:
+        return self._data.record.evaluation_name if split == "evaluation" else split
+
+    def _after_steps(self, steps: tuple[StepRecord, ...]) -> None:
+        self.writer.steps(steps)
+        self._events.steps(steps)
 
     def _identify(self) -> None:
         asked = self.planned.request
@@ -334,13 +360,13 @@ class _Session:
             self._last = result
             progress = _means(self._state.progress)
             self._update(evaluation_loss=result.loss, accuracy=result.accuracy, **progress)
-            self.add_events(epoch)
+            self._events.epoch(epoch)
             self.reporter.on_epoch(epoch)
 
     def _evaluate(self, split: Literal["train", "evaluation"], when: str) -> SplitEvaluation:
         trainable = self._trainable if self._trainable.reaches(self._layer.path) else self._whole
         source = trainable.train if split == "train" else trainable.evaluation
-        self.reporter.stage(f"features of the {split} split, {when}", len(source))
+        self.reporter.stage(f"features of the {self._name(split)} split, {when}", len(source))
         return evaluate_split(trainable, source, self._compute, self._layer, self.reporter)
 
     def _scored(self, when: str) -> tuple[SplitEvaluation, SplitEvaluation, SeparationRecord]:
@@ -358,7 +384,7 @@ class _Session:
             return SeparationRecord(layer=layer, train=None, evaluation=None)
         scores, splits = {}, (("train", train, self._data.train), ("evaluation", evaluation, self._data.evaluation))
         for split, features, images in splits:
-            self.reporter.stage(f"separation of {called}: {split} split, {len(images):,} images", 0)
+            self.reporter.stage(f"separation of {called}: {self._name(split)} split, {len(images):,} images", 0)
             settings = self.record.settings.separation
             scores[split] = split_separation(features, images.labels, self._compute, settings)
         return SeparationRecord(layer=layer, **scores)

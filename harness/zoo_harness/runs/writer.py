@@ -1,15 +1,15 @@
 """Write the files of a run: all of them in its first process, none in the others.
 
 Every file is written whole under a temporary name and then renamed, so a kill never leaves half a file under a final
-name. ``history.jsonl`` alone grows line by line.
+name. ``history.jsonl`` and ``steps.jsonl`` alone grow line by line.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,30 @@ from zoo.errors import UsageError, ZooError
 from zoo_harness.checkpoints import save
 from zoo_harness.data.decoding import ImageData
 from zoo_harness.evaluation.confusion import Confusion
-from zoo_harness.records.file_names import CARD, CHECKPOINT, CHECKPOINTS, CONFIGURATION, CONFUSION, HISTORY, PLOTS
+from zoo_harness.records.file_names import (
+    CARD,
+    CHECKPOINT,
+    CHECKPOINTS,
+    CONFIGURATION,
+    CONFUSION,
+    HISTORY,
+    PLOTS,
+    STEPS,
+)
 from zoo_harness.records.run import RUN, EpochRecord, KeptCheckpoint, LayerCurveRecord, RunRecord
+from zoo_harness.records.steps import StepRecord, read_steps
 from zoo_harness.records.stored_options import OPTIONS
 from zoo_harness.reports.card_merge import merged_card, read_card
 from zoo_harness.reports.plots.confusion import plot_confusion
 from zoo_harness.reports.plots.layers import plot_run_curve
-from zoo_harness.reports.plots.run import plot_history, plot_learning_rate, plot_samples
+from zoo_harness.reports.plots.run import plot_history, plot_learning_rate, plot_samples, title
 from zoo_harness.reports.run_card import render_card
+from zoo_harness.runs.events import NoEvents, RunEvents
 from zoo_harness.training.state import PREVIOUS, STATE, TrainingState
 from zoo_harness.util.atomic_files import remove_temporaries, write_text
 
 UNMERGED = "README.new.md"
-EVENTS = "tensorboard"
-_FILES = (RUN, OPTIONS, HISTORY, STATE, CHECKPOINT, CONFIGURATION, CONFUSION, CARD, UNMERGED, *PLOTS)
+_FILES = (RUN, OPTIONS, HISTORY, STEPS, STATE, CHECKPOINT, CONFIGURATION, CONFUSION, CARD, UNMERGED, *PLOTS)
 
 
 class RunWriter:
@@ -40,7 +50,7 @@ class RunWriter:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory
-        self._history = directory / HISTORY
+        self._history, self._steps = directory / HISTORY, directory / STEPS
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -68,26 +78,20 @@ class RunWriter:
             remove_temporaries(folder, {name.rpartition(".")[0] for name in names})
 
     @contextmanager
-    def events(self) -> Iterator[Callable[[EpochRecord], None]]:
-        """Context manager that yields a function that writes an epoch as TensorBoard events, in ``tensorboard/``."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        with SummaryWriter(str(self.path / EVENTS)) as writer:
-
-            def add(epoch: EpochRecord) -> None:
-                for figure in ("loss", "accuracy", "seconds"):
-                    for split in ("train", "evaluation"):
-                        writer.add_scalar(f"{figure}/{split}", getattr(epoch, f"{split}_{figure}"), epoch.epoch)
-                writer.flush()
-
-            yield add
+    def events(self, steps_per_epoch: int) -> Iterator[NoEvents]:
+        """Context manager that yields a writer of TensorBoard events into ``tensorboard/``."""
+        with closing(RunEvents(self.path, steps_per_epoch)) as events:
+            yield events
 
     def record(self, record: RunRecord) -> None:
         """Replace ``run.json``."""
         write_text(self.path / RUN, record.to_json())
 
     def epoch(self, state: TrainingState, epoch: EpochRecord) -> None:
-        """Write the state after an epoch, then add the epoch to ``history.jsonl``; both are on the disk afterwards."""
+        """Write the state after an epoch, then add the epoch to ``history.jsonl``; all is on the disk afterwards."""
+        if self._steps.is_file():
+            with self._steps.open("ab") as file:
+                os.fsync(file.fileno())
         state.save(self.path)
         with self._history.open("a", encoding="utf-8") as file:
             file.write(epoch.model_dump_json() + "\n")
@@ -100,25 +104,41 @@ class RunWriter:
 
     def history(self, epochs: Iterable[EpochRecord]) -> None:
         """Replace ``history.jsonl``: that of a killed run may lack its last line."""
-        write_text(self._history, "".join(f"{epoch.model_dump_json()}\n" for epoch in epochs))
+        write_text(self._history, "".join(f"{epoch.model_dump_json(exclude_none=True)}\n" for epoch in epochs))
 
-    def samples(self, images: ImageData, classes: tuple[str, ...]) -> None:
-        """Draw a grid of labelled images."""
-        plot_samples(images.images, images.labels.numpy(), classes, self.path / "samples.png")
+    def steps(self, steps: Iterable[StepRecord]) -> None:
+        """Add logged steps to ``steps.jsonl``; they are on the disk when their epoch is."""
+        with self._steps.open("a", encoding="utf-8") as file:
+            file.writelines(f"{step.model_dump_json()}\n" for step in steps)
 
-    def confusion(self, confusion: Confusion) -> None:
+    def keep_steps(self, epochs: int) -> tuple[StepRecord, ...]:
+        """Drop the logged steps of unfinished epochs, which will run again; return the others."""
+        if not self._steps.is_file():
+            return ()
+        kept = tuple(step for step in read_steps(self.path) if step.epoch <= epochs)
+        write_text(self._steps, "".join(f"{step.model_dump_json()}\n" for step in kept))
+        return kept
+
+    def samples(self, images: ImageData, record: RunRecord) -> None:
+        """Draw a grid of labelled images of the evaluation split."""
+        about = f"{record.dataset.title}, {record.dataset.evaluation_name} split"
+        plot_samples(
+            images.images, images.labels.numpy(), record.dataset.classes, self.path / "samples.png", about=about
+        )
+
+    def confusion(self, confusion: Confusion, record: RunRecord) -> None:
         """Write and draw the confusion matrix."""
         confusion.write(self.path)
-        plot_confusion(confusion, self.path / "confusion.png")
+        plot_confusion(confusion, self.path / "confusion.png", title(record))
 
-    def layer_curve(self, curve: LayerCurveRecord, backbone: str) -> None:
+    def layer_curve(self, curve: LayerCurveRecord, record: RunRecord) -> None:
         """Draw the separation of every layer."""
-        plot_run_curve(curve, backbone, self.path / "layers.png")
+        plot_run_curve(curve, title(record), self.path / "layers.png")
 
     def curves(self, history: tuple[EpochRecord, ...], record: RunRecord, steps_per_epoch: int) -> None:
         """Draw loss, accuracy and learning rate."""
-        plot_history(history, self.path)
-        plot_learning_rate(record.settings.training, len(history), steps_per_epoch, self.path)
+        plot_history(history, self.path, title(record))
+        plot_learning_rate(record.settings.training, len(history), steps_per_epoch, self.path, title(record))
 
     def checkpoint(self, network: nn.Module, record: RunRecord) -> None:
         """Write ``model.safetensors``, and the ``config.json`` that other libraries read."""
@@ -153,15 +173,19 @@ def _write_nothing(_writer: RunWriter, *_given: Any, **_named: Any) -> None:
 class NoWriter(RunWriter):
     """Writes nothing; for every process but the first."""
 
-    record = epoch = history = samples = confusion = layer_curve = curves = checkpoint = _write_nothing
+    record = epoch = history = steps = samples = confusion = layer_curve = curves = checkpoint = _write_nothing
 
     def locked(self) -> AbstractContextManager[None]:  # type: ignore[override]
         """Lock nothing: the first process locks the folder for all."""
         return nullcontext()
 
-    def events(self) -> AbstractContextManager[Callable[[EpochRecord], None]]:  # type: ignore[override]
+    def events(self, steps_per_epoch: int) -> AbstractContextManager[NoEvents]:  # type: ignore[override]  # noqa: ARG002
         """Write no events."""
-        return nullcontext(lambda _epoch: None)
+        return nullcontext(NoEvents())
+
+    def keep_steps(self, epochs: int) -> tuple[StepRecord, ...]:  # noqa: ARG002
+        """Return no steps: the first process alone reads them."""
+        return ()
 
     def keep(self, tensors: Mapping[str, Tensor], epoch: int) -> KeptCheckpoint:
         """Return a record without a digest: the first process writes the file."""

@@ -27,6 +27,7 @@ from zoo_harness.models.tuned_network import TunedNetwork, has_batch_statistics,
 from zoo_harness.records.run import EpochRecord
 from zoo_harness.training.optimizer import TrainingLoss, learning_rate, make_optimizer
 from zoo_harness.training.state import TrainingProgress, TrainingState
+from zoo_harness.training.step_log import StepLog
 from zoo_harness.util.progress import Progress
 
 STEPS_BETWEEN_CHECKS = 64  # each check of the losses waits for the device
@@ -37,7 +38,8 @@ class Trainer:
     """Train from the epoch of ``state`` to the last one, and evaluate after each.
 
     ``on_epoch`` gets each record and evaluation; ``layer`` is the one whose features the last evaluation collects. The
-    order of the images depends on the seed and the epoch alone.
+    order of the images depends on the seed and the epoch alone. ``evaluation_split`` names the evaluated
+    split.
     """
 
     trainable: TrainableModel
@@ -47,6 +49,8 @@ class Trainer:
     layer: FeatureLayer | None
     on_epoch: Callable[[EpochRecord, SplitEvaluation], None]
     progress: Progress
+    evaluation_split: str | None = None
+    log: StepLog = field(default_factory=StepLog)
     _loss: TrainingLoss = field(init=False)
     _parameters: tuple[nn.Parameter, ...] = field(init=False)
     _sharing_statistics: bool = field(init=False)
@@ -79,6 +83,7 @@ class Trainer:
                 evaluation_accuracy=result.accuracy.value,
                 train_seconds=trained - started,
                 evaluation_seconds=time.perf_counter() - trained,
+                evaluation_split=self.evaluation_split,
             )
             self.state.end_epoch(record, keep_best=self.training.keep != "last")
             self.on_epoch(record, result)
@@ -96,14 +101,17 @@ class Trainer:
         plan = list(batches(count, self.training.batch_size, compute.seed, epoch))
         losses = torch.zeros(len(plan), dtype=torch.float64, device=compute.device)
         correct = torch.zeros((), dtype=torch.int64, device=compute.device)
-        last_checked = 0
+        last_checked, first = 0, (epoch - 1) * len(plan)
+        self.log.begin(compute.device)
         for step, (inputs, labels) in enumerate(trainable.train.epoch(epoch, plan)):
-            rate = learning_rate(self.training, (epoch - 1) * len(plan) + step, len(plan))
+            rate = learning_rate(self.training, first + step, len(plan))
             losses[step], count_correct = self._step(inputs, labels, len(plan[step]), rate)
             correct += count_correct
+            self.log.add(step, first + step, len(plan[step]), rate)
             self.progress.advance(len(plan[step]))
             if step - last_checked == STEPS_BETWEEN_CHECKS - 1 or step == len(plan) - 1:
                 compute.processes.add(losses[last_checked : step + 1])
+                self.log.flush(losses, epoch)
                 _check_finite(losses[: step + 1], epoch)
                 last_checked = step + 1
         compute.processes.add(correct)

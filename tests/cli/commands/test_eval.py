@@ -262,7 +262,7 @@ def test_splits_of_one_and_two_images_have_the_scores_they_can(
     out = tmp_path / "run"
     assert run([*EVAL, "--limit", str(images), "--epochs", "0", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert f"Evaluation split: {notes}" in printed
+    assert f"Test split: {notes}" in printed
     assert f"Training split: {notes}" in (out / "README.md").read_text()
     pixels = read_run(out).results.separation_raw_pixels
     assert pixels is not None
@@ -314,7 +314,7 @@ def test_report_names_card_and_plots(tmp_path: Path, capsys: pytest.CaptureFixtu
     captured = capsys.readouterr()
     assert f"card        {out}/README.md" in captured.out
     assert f"{out}/loss.png" in captured.out
-    assert re.search(r"evaluation accuracy .* ± .* %", captured.out)
+    assert re.search(r"test accuracy .* ± .* %", captured.out)
     lines = captured.out.splitlines()
     heading = next(place for place, line in enumerate(lines) if line.split()[:2] == ["split", "features"])
     table = lines[heading : heading + 7]

@@ -98,13 +98,13 @@ def test_what_is_shown_has_the_test_split_first(straight: Path) -> None:
     assert record.results.test_accuracy is not None
     printed, card = (straight / "printed").read_text(), (straight / "README.md").read_text()
     accuracy = 100 * record.results.test_accuracy.value
-    assert printed.splitlines()[1].startswith(f"test accuracy        {accuracy:.2f} ± ")
+    assert printed.splitlines()[1].startswith(f"test accuracy      {accuracy:.2f} ± ")
     assert [line.split()[0] for line in printed.splitlines() if "raw pixels  " in line] == [
         "test",
-        "evaluation",
+        "held-out",
         "training",
     ]
-    assert f"Its accuracy is {accuracy:.2f} % ± " in card
+    assert f"Its test accuracy is {accuracy:.2f} % ± " in card
     assert "on 20 images of the split `test`" in card
     assert "kept for the end: split test, 20 images" in (straight / "told").read_text()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -197,7 +198,7 @@ def test_grid_has_at_most_ten_rows_and_ten_columns(tmp_path: Path) -> None:
 def test_classes_without_images_take_no_room(tmp_path: Path) -> None:
     image = solid((255, 0, 0))[None]
     plot_samples(image, [1], ["a", "b"], tmp_path / "one.png")
-    plot_samples(image, [0], ["b"], tmp_path / "other.png")
+    plot_samples(image, [0], ["b", "a"], tmp_path / "other.png")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
 
 
@@ -251,3 +252,57 @@ def test_learning_rate_falls_as_it_was_set(tmp_path: Path) -> None:
     rows, columns = where(pixels(tmp_path / "learning_rate.png")[:-85, 140:], RING)
     early, late = rows[columns < np.median(columns) - 50], rows[columns > np.median(columns) + 50]
     assert early.max() < late.min()
+
+
+@pytest.mark.parametrize(
+    ("training", "epochs", "levels"),
+    [
+        (Training(schedule="multistep", milestones=(2, 4), decay=0.2, learning_rate=0.1, warmup_epochs=1), 6, 3),
+        (Training(schedule="multistep", milestones=(2, 4), decay=0.2, learning_rate=0.1), 3, 2),
+        (Training(schedule="multistep", milestones=(2, 4), decay=0.2, learning_rate=0.1, warmup_epochs=1), 2, 0),
+        (Training(schedule="multistep", milestones=(2, 4), decay=0.99, learning_rate=0.1, warmup_epochs=1), 6, 0),
+    ],
+    ids=["all", "the first", "none yet", "too near to label"],
+)
+def test_the_axis_of_the_learning_rate_has_one_format(
+    training: Training, epochs: int, levels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr("zoo_harness.reports.plots.run.save_figure", lambda figure, _path: figures.append(figure))
+    plot_learning_rate(training, epochs, 10, tmp_path)
+    (axes,) = figures[0].axes
+    axes.figure.draw_without_rendering()
+    expected = [training.learning_rate * training.decay**jumps for jumps in range(levels)]
+    shown = [label.get_text() for label in axes.yaxis.get_ticklabels(which="both") if label.get_text()]
+    assert not any("$" in label or "e" in label for label in shown)
+    assert (axes.get_yscale() == "log") == bool(levels)
+    if levels:
+        assert list(map(float, shown)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+def test_the_grid_says_how_many_of_the_classes_it_shows(
+    classes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr("zoo_harness.reports.plots.run.save_figure", lambda figure, _path: figures.append(figure))
+    images, names = np.zeros((200, 8, 8), np.uint8), [f"c{place}" for place in range(classes)]
+    about = "CIFAR-100 in $x$, test split"
+    plot_samples(images, np.arange(200) % classes, names, tmp_path / "s.png", about=about)
+    heading = next(text.get_text() for text in figures[0].axes[0].texts)
+    assert heading == (about if classes == 10 else f"{about}: 10 of 100 classes")
+    texts = [text.get_window_extent() for text in figures[0].axes[0].texts]
+    assert all(box.x0 >= 0 and box.x1 <= figures[0].bbox.width and box.y1 <= figures[0].bbox.height for box in texts)
+
+
+def test_curves_have_the_name_of_their_split_and_a_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr("zoo_harness.reports.plots.run.save_figure", lambda figure, _path: figures.append(figure))
+    line = epoch(1, 0.5, 0.5)
+    for name in ("held-out", None):
+        history = [line.model_copy(update={"evaluation_split": name})]
+        plot_history(history, tmp_path, "net on data")
+        legend = [text.get_text() for text in figures[-1].legends[0].get_texts()]
+        split = name or "evaluation"
+        assert legend == ["training", split, f"best {split}: 50.00 %, epoch 1"]
+        assert figures[-1].axes[0].get_title() == "net on data"

@@ -54,7 +54,8 @@ def _report(found: RescoreRecord, options: Given, *, as_json: bool, quiet: bool)
     from zoo_harness.runs.rescore import RESCORE
 
     rows = [
-        [each.split, each.name, _shown(each.recorded), _shown(each.found), _verdict(each)] for each in found.figures
+        [each.split_name or each.split, each.name, _shown(each.recorded), _shown(each.found), _verdict(each)]
+        for each in found.figures
     ]
     print_table(["split", "figure", "recorded", "here", "verdict"], rows, right=["recorded", "here"])
     if not quiet:

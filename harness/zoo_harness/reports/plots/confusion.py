@@ -25,8 +25,8 @@ _MOST_NUMBERS, _MOST_NAMES = 25, 60
 _WIDEST = 9.0  # inches of the matrix
 
 
-def plot_confusion(confusion: Confusion, path: Path) -> None:
-    """Write the matrix as a PNG."""
+def plot_confusion(confusion: Confusion, path: Path, about: str = "") -> None:
+    """Write the matrix as a PNG under a title, to which number and split of the images are added."""
     counts = np.array(confusion.counts)
     classes = len(counts)
     side = min(_WIDEST, max(2.4, classes * (0.42 if classes <= _MOST_NUMBERS else 0.17)))
@@ -43,7 +43,8 @@ def plot_confusion(confusion: Confusion, path: Path) -> None:
     _name_classes(axes, confusion.classes, side / classes)
     if classes <= _MOST_NUMBERS:
         _write_counts(axes, counts, shares, colours, norm)
-    about = f"{counts.sum():,} images, split {shown_name(confusion.split, '?')}"
+    images = f"{counts.sum():,} images, split {shown_name(confusion.split, '?')}"
+    about = "\n".join(filter(None, (shown_name(about, "", 72), images)))
     axes.set_title(about, fontsize=9, color=INK, parse_math=False, family=font_families(about))
     save_figure(figure, path, tight=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -14,13 +15,13 @@ from zoo_harness.reports.plots.names import font_families, shown_name
 from zoo_harness.reports.plots.run import DOTS_PER_INCH, INK, QUIET, save_figure
 
 
-def plot_run_curve(curve: LayerCurveRecord, backbone: str, path: Path) -> None:
-    """Write the layer curve of a run as a PNG."""
+def plot_run_curve(curve: LayerCurveRecord, run: str, path: Path) -> None:
+    """Write the layer curve of a run as a PNG; ``run`` names its backbone and its data."""
     found = curve.layers[-1].separation
     scaled = ", z-scored" if found.normalize == "zscore" else ""
     about = f"{found.si.n:,} images, split {shown_name(curve.split, '?')}; "
     about += f"layers pooled, {found.metric} distance{scaled}"
-    plot_layers([(f"{backbone}, after training", curve.layers)], about, path)
+    plot_layers([(f"{run}, after training", curve.layers)], about, path)
 
 
 Layers = Sequence[ScoredLayer] | Sequence[LayerScores]
@@ -29,13 +30,16 @@ Curve = tuple[str, Layers]
 # Of Okabe and Ito: distinct for every kind of colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vP"
+_DASHES = ("-", (0, (5, 2.5)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)))
+_WIDEST, _EQUAL = 5, 0.005  # steps in width; difference in SI that a line's width hides
 _MOST_NAMES = 30
 
 
 def plot_layers(curves: Sequence[Curve], about: str, path: Path) -> None:
     """Write one line per curve with its bootstrap errors; x is the layer, or its depth if the curves' layers differ.
 
-    ``about`` is the title: the data and the method.
+    ``about`` is the title: the data and the method. Each curve has its own dash and marker, and is wider than those
+    that are drawn over it with the same values, so that all of them can be seen.
     """
     names = [layer.path for layer in curves[0][1]]
     same = all([layer.path for layer in layers] == names for _title, layers in curves)
@@ -43,7 +47,7 @@ def plot_layers(curves: Sequence[Curve], about: str, path: Path) -> None:
     figure = Figure(figsize=(width, 4.6), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     for place, (title, layers) in enumerate(curves):
-        _draw(axes, place, title, layers, by_name=same)
+        _draw(axes, place, _covering(curves[place:]), title, layers, by_name=same)
     _prepare(axes, names, by_name=same)
     axes.set_title(about, fontsize=8, color=INK, parse_math=False, family=font_families(about))
     font = {"family": font_families(title for title, _layers in curves)}
@@ -51,7 +55,17 @@ def plot_layers(curves: Sequence[Curve], about: str, path: Path) -> None:
     save_figure(figure, path)
 
 
-def _draw(axes: Axes, place: int, title: str, layers: Layers, *, by_name: bool) -> None:
+def _covering(curves: Sequence[Curve]) -> int:
+    """Return how many of the later curves cover a part of the first one, from one of its layers to the next."""
+    first, *later = [[layer.separation.si.value for layer in layers] for _title, layers in curves]
+    count = 0
+    for other in later:
+        equal = [abs(one - two) < _EQUAL for one, two in zip(first, other, strict=False)]
+        count += len(first) == len(other) and (any(one and two for one, two in pairwise(equal)) or equal == [True])
+    return count
+
+
+def _draw(axes: Axes, place: int, covering: int, title: str, layers: Layers, *, by_name: bool) -> None:
     last = max(1, len(layers) - 1)
     x = [float(step) if by_name else step / last for step in range(len(layers))]
     scores = [layer.separation.si for layer in layers]
@@ -61,9 +75,11 @@ def _draw(axes: Axes, place: int, title: str, layers: Layers, *, by_name: bool) 
         yerr=[score.bootstrap_error for score in scores],
         color=_COLOURS[place % len(_COLOURS)],
         marker=_MARKERS[place % len(_MARKERS)],
-        markersize=4,
-        linewidth=1.4,
+        markersize=4 + 2.2 * min(covering, _WIDEST),
+        linewidth=1.4 + 1.6 * min(covering, _WIDEST),
+        linestyle=_DASHES[place % len(_DASHES)],
         elinewidth=0.8,
+        zorder=2 + place,
         label=title,
     )
 

@@ -20,12 +20,12 @@ _LONGEST_NAME = 24
 _PACKAGES = dict.fromkeys(("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH"), "fonts-noto-cjk")
 
 
-def shown_name(name: str, otherwise: str) -> str:
+def shown_name(name: str, otherwise: str, longest: int = _LONGEST_NAME) -> str:
     """Return the name on one line and shortened; ``otherwise`` if no installed font has a character of it."""
     line = one_line(name)
     if not line or _unwritable([line]):
         return otherwise
-    return line if len(line) <= _LONGEST_NAME else line[: _LONGEST_NAME - 1].rstrip() + "\u2026"
+    return line if len(line) <= longest else line[: longest - 1].rstrip() + "\u2026"
 
 
 def shown_classes(classes: Iterable[tuple[int, str]]) -> list[str]:

@@ -5,6 +5,7 @@ Figures have canvases of their own and never use pyplot, which keeps every figur
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,12 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from zoo.backbone import Training
-from zoo_harness.records.run import EpochRecord
-from zoo_harness.reports.plots.names import font_families, shown_classes
+from zoo_harness.records.run import EpochRecord, RunRecord
+from zoo_harness.reports.plots.names import font_families, shown_classes, shown_name
 from zoo_harness.training.optimizer import learning_rate
 from zoo_harness.util.atomic_files import replacing
 
@@ -33,57 +34,86 @@ _MOST_STEPS = 4000
 _MOST_CLASSES, _IMAGES_OF_A_CLASS = 10, 10
 _TILE, _GAP = 1.0, 0.08  # of one image
 _TILE_INCHES = 0.58
+_HEADING = 0.5  # height of the title of the samples, in tiles
+_LONGEST_TITLE = 72
 
 
-def plot_history(history: Sequence[EpochRecord], directory: Path) -> tuple[Path, ...]:
-    """Write ``loss.png`` and ``accuracy.png``; nothing without an epoch."""
+def title(record: RunRecord) -> str:
+    """Return the title of the plots of a run: its backbone and its data."""
+    return f"{record.backbone.name} on {record.dataset.title}"
+
+
+def plot_history(history: Sequence[EpochRecord], directory: Path, about: str = "") -> tuple[Path, ...]:
+    """Write ``loss.png`` and ``accuracy.png`` under a title; nothing without an epoch."""
     if not history:
         return ()
     epochs = [line.epoch for line in history]
     loss, accuracy = directory / "loss.png", directory / "accuracy.png"
     losses = [line.train_loss for line in history], [line.evaluation_loss for line in history]
-    _plot_curves(loss, "Loss per image", epochs, *losses, "{:.4g}", best=min)
+    titles = about, shown_name(history[-1].evaluation_split or "evaluation", "evaluation")
+    _plot_curves(loss, "Loss per image", epochs, *losses, "{:.4g}", min, *titles)
     accuracies = [100 * line.train_accuracy for line in history], [100 * line.evaluation_accuracy for line in history]
-    _plot_curves(accuracy, "Accuracy (%)", epochs, *accuracies, "{:.2f} %", best=max)
+    _plot_curves(accuracy, "Accuracy (%)", epochs, *accuracies, "{:.2f} %", max, *titles)
     return loss, accuracy
 
 
-def plot_learning_rate(training: Training, epochs: int, steps_per_epoch: int, directory: Path) -> tuple[Path, ...]:
+def plot_learning_rate(
+    training: Training, epochs: int, steps_per_epoch: int, directory: Path, about: str = ""
+) -> tuple[Path, ...]:
     """Write ``learning_rate.png`` for the finished epochs; nothing if the learning rate is constant."""
     steps = epochs * steps_per_epoch
     if not steps or (training.schedule == "constant" and not training.warmup_epochs):
         return ()
     shown = np.unique(np.linspace(0, steps - 1, min(steps, _MOST_STEPS)).round()).astype(int).tolist()
-    figure = Figure(figsize=(6.4, 2.2), dpi=DOTS_PER_INCH, layout="constrained")
+    figure = Figure(figsize=(6.4, 2.4), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     # Epoch n ends at n, as in the other curves, whose points were measured at the end of an epoch.
-    axes.plot(
-        [(step + 1) / steps_per_epoch for step in shown],
-        [learning_rate(training, step, steps_per_epoch) for step in shown],
-        color=INK,
-        linewidth=1.4,
-    )
-    if training.schedule == "multistep":
-        axes.set_yscale("log")
+    rates = [learning_rate(training, step, steps_per_epoch) for step in shown]
+    axes.plot([(step + 1) / steps_per_epoch for step in shown], rates, color=INK, linewidth=1.4)
     axes.yaxis.set_major_formatter("{x:g}")
+    if training.schedule == "multistep" and (levels := _levels(training, rates, epochs)):
+        axes.set_yscale("log")
+        # The rates themselves: matplotlib would label decades in one format and what lies between in another.
+        axes.set_yticks(levels, [f"{level:g}" for level in levels])
+        axes.yaxis.set_minor_locator(NullLocator())
     _prepare_axes(axes, "Learning rate", list(range(1, epochs + 1)))
     axes.set_xlim(0, epochs)
+    _set_title(axes, about)
     path = directory / "learning_rate.png"
     save_figure(figure, path)
     return (path,)
 
 
-def plot_samples(images: NDArray[np.uint8], labels: ArrayLike, classes: Sequence[str], path: Path) -> None:
+def _levels(training: Training, rates: list[float], epochs: int) -> list[float]:
+    """Return the rates between which a multistep schedule jumps, without those too near to label; none without a jump.
+
+    >>> _levels(Training(schedule="multistep", milestones=(1, 2), decay=0.5, learning_rate=0.5), [0.5, 0.25], 2)
+    [0.5, 0.25]
+    """
+    least, levels = math.log(max(rates) / min(rates)) / 8, [training.learning_rate]
+    for jumps in range(1, 1 + sum(milestone < epochs for milestone in training.milestones)):
+        level = training.learning_rate * training.decay**jumps
+        if abs(math.log(levels[-1] / level)) > least:
+            levels.append(level)
+    return levels if len(levels) > 1 else []
+
+
+def plot_samples(
+    images: NDArray[np.uint8], labels: ArrayLike, classes: Sequence[str], path: Path, *, about: str = ""
+) -> None:
     """Write a grid of images: for each of the first classes that occur, a row of its first images.
 
-    ``images`` are uint8, ``(N, H, W)`` grey or ``(N, H, W, 3)`` RGB.
+    ``images`` are uint8, ``(N, H, W)`` grey or ``(N, H, W, 3)`` RGB. ``about``, the data, is the title, and says how
+    many of the classes are shown.
     """
     labels = np.asarray(labels)
     present = np.unique(labels)[:_MOST_CLASSES].tolist()
     chosen = {label: np.flatnonzero(labels == label)[:_IMAGES_OF_A_CLASS].tolist() for label in present}
     names = shown_classes((label, classes[label]) for label in chosen)
-    font = FontProperties(family=font_families(names), size=9)
-    figure, axes = _sample_canvas(names, font, max(map(len, chosen.values()), default=1))
+    shown = f"{len(present):,} of {len(classes):,} classes" if len(present) < len(classes) else ""
+    heading = ": ".join(filter(None, (_writable(about), shown)))
+    font = FontProperties(family=font_families([*names, heading]), size=9)
+    figure, axes = _sample_canvas(names, font, max(map(len, chosen.values()), default=1), heading)
     for row, (name, indices) in enumerate(zip(names, chosen.values(), strict=True)):
         # Not mathematics: a name may contain dollar signs.
         axes.text(-0.15, row + 0.5, name, ha="right", va="center", color=INK, font=font, parse_math=False)
@@ -100,26 +130,40 @@ def _plot_curves(
     evaluation: list[float],
     label: str,
     best: Callable[[list[float]], float],
+    about: str,
+    split: str,
 ) -> None:
     figure = Figure(figsize=(6.4, 3.8), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     size = 4 if len(epochs) <= 60 else 0
     axes.plot(epochs, train, color=_TRAIN, marker="o", markersize=size, linestyle="--", label="training")
-    axes.plot(epochs, evaluation, color=_EVALUATION, marker="s", markersize=size, label="evaluation")
+    axes.plot(epochs, evaluation, color=_EVALUATION, marker="s", markersize=size, label=split)
     _prepare_axes(axes, quantity, epochs)
     if evaluation:
         value = best(evaluation)
         epoch = epochs[evaluation.index(value)]
-        title = f"best evaluation: {label.format(value)}, epoch {epoch}"
+        name = f"best {split}: {label.format(value)}, epoch {epoch}"
         ring: dict[str, Any] = {
             "markersize": 11,
             "markerfacecolor": "none",
             "markeredgecolor": INK,
             "markeredgewidth": 1.3,
         }
-        axes.plot([epoch], [value], linestyle="none", marker="o", label=title, **ring)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+        axes.plot([epoch], [value], linestyle="none", marker="o", label=name, **ring)
+    _set_title(axes, about)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, prop={"family": font_families([split])})
     save_figure(figure, path)
+
+
+def _set_title(axes: Axes, about: str) -> None:
+    about = _writable(about)
+    # Not mathematics: a name may contain dollar signs.
+    axes.set_title(about, fontsize=9, color=INK, parse_math=False, family=font_families([about]))
+
+
+def _writable(about: str) -> str:
+    """Return a title on one line, shortened; without characters that no font has it is empty."""
+    return shown_name(about, "", _LONGEST_TITLE)
 
 
 def _prepare_axes(axes: Axes, quantity: str, epochs: list[int]) -> None:
@@ -140,16 +184,23 @@ def _prepare_axes(axes: Axes, quantity: str, epochs: list[int]) -> None:
     axes.tick_params(color="#888888", labelcolor=INK)
 
 
-def _sample_canvas(names: list[str], font: FontProperties, columns: int) -> tuple[Figure, Axes]:
-    """Return a figure whose axes have a square of side 1 for each image, and room for the names on the left."""
-    rows = max(len(names), 1)
+def _sample_canvas(names: list[str], font: FontProperties, columns: int, heading: str) -> tuple[Figure, Axes]:
+    """Return a figure whose axes have a square of side 1 for each image, room for names on the left, and a heading."""
+    rows, top = max(len(names), 1), 0.05 + (_HEADING if heading else 0)
     margin = 0.3 + max((_width_in_inches(name, font) for name in names), default=0.0) / _TILE_INCHES
-    inches = ((margin + columns + 0.1) * _TILE_INCHES, (rows + 0.1) * _TILE_INCHES)
-    figure = Figure(figsize=inches, dpi=DOTS_PER_INCH, facecolor="white")
+    needed = 0.4 + _width_in_inches(heading, font) / _TILE_INCHES if heading else 0.0
+    right = max(columns + 0.1, needed - margin)
+    figure = Figure(
+        figsize=((margin + right) * _TILE_INCHES, (rows + 0.05 + top) * _TILE_INCHES),
+        dpi=DOTS_PER_INCH,
+        facecolor="white",
+    )
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    axes.set_xlim(-margin, columns + 0.1)
-    axes.set_ylim(rows + 0.05, -0.05)  # downwards, as images are stored
+    axes.set_xlim(-margin, right)
+    axes.set_ylim(rows + 0.05, -top)  # downwards, as images are stored
+    if heading:
+        axes.text(0.2 - margin, -top / 2, heading, va="center", color=INK, font=font, parse_math=False)
     return figure, axes
 
 

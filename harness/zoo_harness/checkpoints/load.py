@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from zoo.architecture import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
-from zoo.errors import UsageError, WeightsError
+from zoo.errors import UsageError, WeightsError, ZooError
 from zoo.registry import load_registry
+from zoo.text import one_line
 from zoo_harness.checkpoints.config_checks import check_configuration
 from zoo_harness.checkpoints.foreign import describe_foreign
 from zoo_harness.checkpoints.loaded_model import LoadedModel
@@ -81,7 +82,15 @@ def _no_checkpoint(record: RunRecord, directory: Path, *, published: bool) -> Us
 
 def rebuild(record: RunRecord, device: str = "cpu") -> nn.Module:
     """Build the network of a record with its new head, without its weights; on device ``meta`` it takes no memory."""
-    network = build_network(record.backbone.name, _architecture(record), device)
+    input_size = record.settings.preprocessing.input_size
+    try:
+        network = build_network(record.backbone.name, _architecture(record), device, input_size)
+    except ZooError:
+        raise
+    except Exception as error:  # timm, about a size that the network does not take
+        size = "{} x {}".format(*input_size)
+        message = f"the network {record.backbone.network} cannot be built for the {size} images of its record"
+        raise WeightsError(f"{message}: {one_line(str(error)):.200}", code="network-does-not-run") from error
     replace_head(network, record.settings.head, len(record.dataset.classes))
     return network
 

@@ -15,7 +15,14 @@ from zoo_harness.hub.names import parse_reference
 from zoo_harness.records.file_names import CARD, CHECKPOINT
 from zoo_harness.records.run import RunRecord, ScoreMeasurement
 from zoo_harness.reports.separation_tables import with_error
-from zoo_harness.reports.wording import head_in_words, percent, preprocessing_in_words, pretrained_on
+from zoo_harness.reports.wording import (
+    frozen_batchnorm_in_words,
+    head_in_words,
+    input_size_in_words,
+    percent,
+    preprocessing_in_words,
+    pretrained_on,
+)
 from zoo_harness.util.byte_sizes import bytes_in_words
 
 _SHOWN_CLASSES = 10
@@ -88,12 +95,23 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         ("data", f"{record.dataset.title}, {record.dataset.subset}"),
         ("classes", f"{len(classes)}: {shown}"),
         ("images", preprocessing_in_words(record.settings.preprocessing)),
+        *_chosen(record),
         ("accuracy", f"{percent(accuracy)} ({split.split}, {split.images:,} images)"),
         ("SI", f"{with_error(_headline_si(record))}" + (f" (layer {separation.layer})" if separation else "")),
         ("base weights", f"{record.weights.source}, {pretrained_on(record) or 'of unknown data'}"),
         ("licence", f"{record.weights.license or 'not known'}, of the base weights"),
         ("made", f"{record.ended or 'not finished'}, blockzoo {record.versions.get('blockzoo', 'of unknown version')}"),
     ]
+
+
+def _chosen(record: RunRecord) -> list[tuple[str, str]]:
+    """Return the settings that differ from the default and are not among the other facts."""
+    settings, rows = record.settings, []
+    if settings.default_input_size is not None:
+        rows.append(("input size", input_size_in_words(settings)))
+    if settings.frozen_batchnorm == "train":
+        rows.append(("frozen BatchNorm", frozen_batchnorm_in_words(record.parameters)))
+    return rows
 
 
 def _headline_si(record: RunRecord) -> ScoreMeasurement | None:

@@ -19,6 +19,10 @@ Precision = Annotated[Literal["fp32", "bf16"], Option("fp32, or bf16 (autocast, 
 Metric = Annotated[Literal["euclidean", "cosine"], Option("euclidean or cosine.", "euclidean")]
 Normalize = Annotated[bool, Option("Z-score each feature first.", False, "--normalize")]
 Deterministic = Annotated[bool, Option("Use deterministic algorithms only; slower on a GPU.", False, "--deterministic")]
+InputSize = Annotated[
+    str | int | Sequence[int] | None,
+    Option("Size of the images that the network sees (default: that of the weights).", metavar="N|HxW"),
+]
 OutputFolder = Annotated[Path | None, Option("Folder for the results (default: one in runs/).", stored=False)]
 
 
@@ -48,13 +52,23 @@ class HeldOutOption(TypedDict, total=False):
 
 
 class TuningOptions(TypedDict, total=False):
-    """What is tuned, and from which weights."""
+    """What is tuned, from which weights, and how its frozen layers run."""
 
     recipe: Annotated[str, Option("How to tune it; 'zoo show NAME' lists the recipes.", "default")]
     weights: Annotated[str | Path, Option("'pretrained', 'random' or the path of a weight file.", "pretrained")]
     unfreeze: Annotated[
         Sequence[str] | None, Option("Train this module, not the recipe's; repeatable.", metavar="MODULE")
     ]
+    frozen_batchnorm: Annotated[
+        Literal["eval", "train"],
+        Option("Statistics of frozen BatchNorm: eval (fixed) or train (those of each batch).", "eval"),
+    ]
+
+
+class InputSizeOption(TypedDict, total=False):
+    """Another input size than that of the weights."""
+
+    input_size: InputSize
 
 
 class TrainingOptions(TypedDict, total=False):
@@ -126,6 +140,7 @@ class RunOutputOptions(TypedDict, total=False):
 
 class EvalOptions(
     TuningOptions,
+    InputSizeOption,
     ScoringOptions,
     DataOptions,
     HeldOutOption,
@@ -140,7 +155,14 @@ class EvalOptions(
 
 
 class TrainOptions(
-    ScoringOptions, DataOptions, TrainingOptions, ComputeOptions, CompileOption, RunOutputOptions, total=False
+    InputSizeOption,
+    ScoringOptions,
+    DataOptions,
+    TrainingOptions,
+    ComputeOptions,
+    CompileOption,
+    RunOutputOptions,
+    total=False,
 ):
     """The options of ``zoo train`` and :func:`zoo.train`."""
 
@@ -164,6 +186,7 @@ class LayersOptions(DataOptions, HeldOutOption, total=False):
 
     split: Annotated[Literal["train", "test", "both"], Option("train, test or both.", "test")]
     weights: Annotated[str | Path | None, Option("'pretrained', 'random' or the path of a weight file.")]
+    input_size: InputSize
     pool: Annotated[bool, Option("Score each layer's declared vector, not its whole output; fast.", False, "--pool")]
     order: Annotated[int, Option("Largest number of neighbours that must agree.", 2, minimum=1)]
     metric: Metric
@@ -183,6 +206,7 @@ class RankOptions(ReadingOptions, total=False):
     ]
     sort: Annotated[str, Option("Score that orders the table and makes the tiers: si, knn or ridge.", "si")]
     weights: Annotated[Literal["pretrained", "random"], Option("pretrained, or random for all of them.", "pretrained")]
+    input_size: InputSize
     per_class: Annotated[int | None, Option("Use this many training images of each class.", minimum=1)]
     images: Annotated[int | None, Option("Use at most this many training images, classes in turn.", minimum=1)]
     license: Annotated[

@@ -73,7 +73,10 @@ class Failure(Record):
 
 
 class RankRecord(Record):
-    """A ranking of backbones on the training split of a data set; ``backbones`` are in the order of the table."""
+    """A ranking of backbones on the training split of a data set; ``backbones`` are in the order of the table.
+
+    ``input_size``: height and width in pixels, if the user chose one for all networks.
+    """
 
     format: Literal["blockzoo rank 1"] = "blockzoo rank 1"
     command: tuple[str, ...]
@@ -90,4 +93,5 @@ class RankRecord(Record):
     rounds: tuple[Count, ...]
     backbones: tuple[RankedBackbone, ...]
     failures: tuple[Failure, ...] = ()
+    input_size: tuple[Count, Count] | None = None
     seconds: float

@@ -23,8 +23,7 @@ from zoo_harness.data.subset import smallest_class
 from zoo_harness.evaluation.layer_scores import ScoredLayer, score_layers
 from zoo_harness.evaluation.split_scores import Scoring
 from zoo_harness.models.build import build_network
-from zoo_harness.models.preprocessing import resolve_preprocessing
-from zoo_harness.models.weights import load_weights
+from zoo_harness.models.input_size import load_network
 from zoo_harness.reports.plots.layers import plot_layers
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
@@ -100,19 +99,20 @@ def score_all_layers(request: LayerRequest, progress: Reporter) -> LayerScoring:
     )
     with isolated():
         progress.stage("loading weights", 0)
-        subjects = [_of_backbone(*pair, compute.seed) for pair in request.backbones]
+        subjects = [_of_backbone(*pair, compute.seed, request.input_size) for pair in request.backbones]
         subjects += _of_runs(request.runs)
         curves = tuple(_curves(subjects, request, compute, scoring, progress))
     return _written(curves, scoring, request)
 
 
-def _of_backbone(backbone: Backbone, source: WeightSource, seed: int) -> Subject:
+def _of_backbone(backbone: Backbone, source: WeightSource, seed: int, input_size: tuple[int, int] | None) -> Subject:
     torch.manual_seed(seed)
-    network = build_network(backbone.name, backbone.network)
-    record = load_weights(network, backbone, source)
     tuning = backbone.tuning("default")
-    preprocessing = resolve_preprocessing(backbone, network, tuning)
-    name = f"{backbone.name} (random)" if record.kind == "random" else backbone.name
+    own = build_network(backbone.name, backbone.network)
+    network, record, preprocessing, default = load_network(own, backbone, source, tuning, input_size)
+    remarks = ["random"] if record.kind == "random" else []
+    remarks += ["{} x {}".format(*preprocessing.input_size)] if default else []
+    name = f"{backbone.name} ({', '.join(remarks)})" if remarks else backbone.name
     return Subject(name, network, tuning.features, preprocessing, record.model_dump())
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from zoo.backbone import Preprocessing, Tuning
+from zoo.backbone import Tuning
 from zoo.errors import DeclarationError, UsageError
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.compute.device import choose_device
@@ -24,11 +24,10 @@ from zoo_harness.data.loading import RunData
 from zoo_harness.evaluation.split_evaluation import EVALUATION_BATCH_SIZE
 from zoo_harness.models.build import build_network
 from zoo_harness.models.feature_pooling import check_layer
+from zoo_harness.models.input_size import LoadedNetwork, load_network
 from zoo_harness.models.modules import match_modules
-from zoo_harness.models.preprocessing import resolve_preprocessing
-from zoo_harness.models.surgery import prepare, warn_if_output_differs_from_head
+from zoo_harness.models.surgery import frozen_batch_norms, prepare, warn_if_output_differs_from_head
 from zoo_harness.models.tuned_network import TunedNetwork, count_parameters
-from zoo_harness.models.weights import load_weights
 from zoo_harness.records.run import Results, RunRecord, SettingsRecord, now
 from zoo_harness.runs import provenance
 from zoo_harness.runs.request import RunSettings
@@ -76,15 +75,17 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
     if request.unfreeze is not None:
         _check_modules(network, request.unfreeze)
         tuning = replace(tuning, unfreeze=request.unfreeze, source=None)
+    if request.frozen_batchnorm == "train":
+        _check_frozen_batchnorm(network, tuning)
     progress.stage(f"loading weights of {backbone.name}", 0)
-    weights = load_weights(network, backbone, request.weights)
-    preprocessing = resolve_preprocessing(backbone, network, request.tuning)
-    data = request.load(preprocessing, progress, with_test=request.with_test)
+    loaded = load_network(network, backbone, request.weights, request.tuning, request.input_size)
+    network = loaded.network
+    data = request.load(loaded.preprocessing, progress, with_test=request.with_test)
     _check_sizes(data, request)
     network.to(compute.device)
     network.to(memory_format=torch.channels_last)  # faster convolutions, same weights
     example, _labels = data.train.batch(np.arange(1), compute.device)
-    tuned = prepare(network, tuning, len(data.record.classes), example)
+    tuned = prepare(network, tuning, len(data.record.classes), example, frozen_batchnorm=request.frozen_batchnorm)
     check_layer(tuned, request.layer, example)
     record = RunRecord(
         status="running",
@@ -92,9 +93,9 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
         started=now(),
         ended=None,
         backbone=provenance.backbone_record(backbone, request.tuning, tuned.network),
-        weights=weights,
+        weights=loaded.weights,
         dataset=data.record,
-        settings=_settings(request, tuning, preprocessing),
+        settings=_settings(request, tuning, loaded),
         parameters=count_parameters(tuned),
         versions=provenance.versions(),
         host=provenance.host(compute.device, compute.processes.count),
@@ -123,7 +124,18 @@ def _check_modules(network: nn.Module, patterns: tuple[str, ...]) -> None:
         raise UsageError(f"--unfreeze: {error}", code="no-such-module", option="unfreeze") from error
 
 
-def _settings(request: Request, tuning: Tuning, preprocessing: Preprocessing) -> SettingsRecord:
+def _check_frozen_batchnorm(network: nn.Module, tuning: Tuning) -> None:
+    heads = [part.path for part in tuning.head.parts]
+    trained = [""] if "*" in tuning.unfreeze else [*match_modules(network, tuning.unfreeze), *heads]
+    if not frozen_batch_norms(network, trained):
+        message = (
+            f"--frozen-batchnorm train needs frozen BatchNorm layers: beside {', '.join(tuning.unfreeze)} the network "
+            "has none; leave the option out"
+        )
+        raise UsageError(message, code="option-unused", option="frozen_batchnorm")
+
+
+def _settings(request: Request, tuning: Tuning, loaded: LoadedNetwork) -> SettingsRecord:
     compute = request.compute
     return SettingsRecord(
         recipe=tuning.recipe,
@@ -131,7 +143,7 @@ def _settings(request: Request, tuning: Tuning, preprocessing: Preprocessing) ->
         unfreeze=tuning.unfreeze,
         head=tuning.head,
         training=request.training,
-        preprocessing=preprocessing,
+        preprocessing=loaded.preprocessing,
         predict=compute.predict,
         seed=compute.seed,
         device=str(compute.device),
@@ -139,5 +151,7 @@ def _settings(request: Request, tuning: Tuning, preprocessing: Preprocessing) ->
         deterministic=compute.deterministic,
         compiled=compute.compiled,
         kept_as=compute.cache_dtype,
+        default_input_size=loaded.default_input_size,
+        frozen_batchnorm=request.frozen_batchnorm,
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
     )

@@ -31,6 +31,7 @@ class RankRequest(DataRequest):
     controls: bool
     max_parameters: int | None
     scores: tuple[RankDefinition, ...]
+    input_size: tuple[int, int] | None
     options: RankOptions
     command: tuple[str, ...]
 
@@ -44,6 +45,7 @@ def check_rank(
     """
     options = with_defaults(RankOptions, given)
     option_checks.check_device_name(options["device"])
+    input_size = option_checks.parse_input_size(options["input_size"])
     values: Mapping[str, Any] = {**options, "limit": options["images"], "val_fraction": None}
     data = choose_data(dataset, values)
     check_out(options["out"])
@@ -61,6 +63,7 @@ def check_rank(
         max_parameters=_number(options["max_parameters"]),
         controls=not backbones,
         scores=scores,
+        input_size=input_size,
         options=options,
         command=command,
     )

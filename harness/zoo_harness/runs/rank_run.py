@@ -23,9 +23,8 @@ from zoo_harness.data.loading import TrainingSplit, load_training_split
 from zoo_harness.data.subset import smallest_class
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.models.build import build_network
-from zoo_harness.models.preprocessing import resolve_preprocessing
+from zoo_harness.models.input_size import load_network
 from zoo_harness.models.weight_source import find_local
-from zoo_harness.models.weights import load_weights
 from zoo_harness.ranking.halving import rounds_of, worse_for_certain
 from zoo_harness.ranking.hit_bits import pack_hits, unpack_hits
 from zoo_harness.ranking.paired_tests import compare_hits, tiers
@@ -196,6 +195,7 @@ class _Competition:
             backbones=tuple(_ranked(candidate, found.get(candidate.name)) for candidate in ranked),
             failures=tuple(self.failures),
             seconds=round(seconds, 3),
+            input_size=self.request.input_size,
         )
 
     def _check_classes(self) -> None:
@@ -278,9 +278,9 @@ class _Competition:
         """Build the network anew in every round, because all networks of a large field do not fit into memory."""
         self.progress.stage(f"{candidate.name}: loading weights", 0)
         torch.manual_seed(self.compute.seed)
-        network = build_network(backbone.name, backbone.network)
-        candidate.weights = load_weights(network, backbone, candidate.source)
-        candidate.preprocessing = resolve_preprocessing(backbone, network, backbone.tuning("default"))
+        own, tuning = build_network(backbone.name, backbone.network), backbone.tuning("default")
+        loaded = load_network(own, backbone, candidate.source, tuning, self.request.input_size)
+        network, candidate.weights, candidate.preprocessing, _default = loaded
         candidate.parameters = sum(parameter.numel() for parameter in network.parameters())
         self.progress.stage(f"{candidate.name}: loading images", 0)
         data = self.split.decode(seen, images, BatchTransform(candidate.preprocessing))

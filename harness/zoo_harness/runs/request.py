@@ -71,7 +71,7 @@ class RunSettings(DataRequest):
     """A run whose names are resolved and whose options are checked, all but those of the device.
 
     ``with_test``: keep the test split, and score it once at the end; ``layer_curve``: score every declared layer of
-    the trained network.
+    the trained network. ``input_size``: height and width of the network's input, if the user chose them.
     """
 
     backbone: Backbone
@@ -83,6 +83,8 @@ class RunSettings(DataRequest):
     command: tuple[str, ...]
     with_test: bool = False
     layer_curve: bool = True
+    input_size: tuple[int, int] | None = None
+    frozen_batchnorm: Literal["eval", "train"] = "eval"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,7 @@ class LayerRequest(DataRequest):
 
     backbones: tuple[tuple[Backbone, WeightSource], ...]
     runs: tuple[Path, ...]
+    input_size: tuple[int, int] | None
     options: LayersOptions
     command: tuple[str, ...]
 
@@ -165,6 +168,8 @@ def check_run(call: RunCall) -> CheckedRun:
         command=call.command,
         with_test=options.from_scratch,
         layer_curve=values["layer_curve"],
+        input_size=option_checks.parse_input_size(values["input_size"]),
+        frozen_batchnorm=values["frozen_batchnorm"],
     )
     return CheckedRun(settings, options, _cache_policy(given, values), given.get("tensorboard", False), out, resume)
 
@@ -185,6 +190,9 @@ def check_layers(
     if weights is not None and not found:
         message = f"--weights {weights!r} is for backbones; a run has weights of its own"
         raise UsageError(message, code="option-unused", option="weights")
+    if options["input_size"] is not None and not found:
+        message = f"--input-size {options['input_size']} is for backbones; a run has the input size of its training"
+        raise UsageError(message, code="option-unused", option="input_size")
     subjects = [*(backbone.name for backbone in found), *(str(run.resolve()) for run in folders)]
     for subject in subjects:
         if subjects.count(subject) > 1:
@@ -197,6 +205,7 @@ def check_layers(
         **vars(data),
         backbones=tuple((backbone, option_checks.choose_source(backbone, weights)) for backbone in found),
         runs=folders,
+        input_size=option_checks.parse_input_size(options["input_size"]),
         options=options,
         command=command,
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from zoo.errors import UsageError
 from zoo_harness.records.file_names import HISTORY
-from zoo_harness.records.option_checks import TRAINING_OPTIONS, apply_overrides
+from zoo_harness.records.option_checks import TRAINING_OPTIONS, apply_overrides, parse_input_size
 from zoo_harness.records.run import RUN, EpochRecord, RunRecord, read_history, read_run
 from zoo_harness.records.stored_options import StoredOptions, read_options
 
@@ -126,7 +126,10 @@ def resumed(directory: Path, asked: StoredOptions) -> StoredOptions:
     differing = {
         name: f"{_as_given(name, value)} (the run has {_as_kept(name, had[name])})"
         for name, value in given.items()
-        if value is not None and not _same_place(value, had[name]) and not _is_the_recipes(name, value, directory)
+        if value is not None
+        and not _same_place(value, had[name])
+        and not _same_size(name, value, had[name])
+        and not _is_the_recipes(name, value, directory)
     }
     if differing:
         message = (
@@ -135,6 +138,11 @@ def resumed(directory: Path, asked: StoredOptions) -> StoredOptions:
         )
         raise UsageError(message, code="resume-other-options", differing=tuple(differing))
     return kept
+
+
+def _same_size(name: str, *values: Any) -> bool:
+    """Whether two values are the same input size, such as 32 and "32x32"."""
+    return name == "input_size" and len(set(map(parse_input_size, values))) == 1
 
 
 def _same_place(one: object, other: object) -> bool:

@@ -64,5 +64,6 @@ def count_flops(partition: Partition, images: Tensor) -> tuple[int, int]:
 def _partition(backbone: Backbone, tuning: Tuning, classes: int, device: str) -> tuple[Partition, Tensor]:
     network = build_network(backbone.name, backbone.network, device)
     size = resolve_preprocessing(backbone, network, tuning).input_size
+    network = build_network(backbone.name, backbone.network, device, size)  # the recipe's size may not be the network's
     images = torch.rand(2, 3, *size, device=device)
     return partition_network(prepare(network, tuning, classes, images), images), images

@@ -67,6 +67,26 @@ def rewrite(folder: Path, edit: Callable[[dict[str, Any], bytearray], object]) -
     sign(folder)
 
 
+@pytest.mark.parametrize(
+    ("network", "head", "size", "code"),
+    [
+        ("test_vit", "head", (160, 160), "other-tensors"),
+        ("test_vit_relpos", "head", (8, 8), "network-does-not-run"),  # less than a patch
+        ("test_vit_relpos", "head", (4096, 4096), "record-image-size"),  # 34 GB of relative positions
+    ],
+)
+def test_an_input_size_that_cannot_be_built_is_refused(
+    tree: Path, network: str, head: str, size: tuple[int, int], code: str
+) -> None:
+    def edit(record: dict[str, Any]) -> None:
+        record["backbone"]["network"] = network
+        record["settings"]["preprocessing"]["input_size"] = size
+        record["settings"]["head"]["path"] = head
+
+    edit_record(tree, edit)
+    refusal(tree, code=code)
+
+
 def test_the_published_tree_itself_loads(tree: Path) -> None:
     model = zoo.load(tree)
     assert model.record == read_run(tree)

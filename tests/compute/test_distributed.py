@@ -44,7 +44,7 @@ def test_networks_train_to_the_weights_of_one_process(found: dict[str, Any]) -> 
     assert len(found["runs"]) == 8
     for check in (
         *found["runs"].values(),
-        *(found[name] for name in ("tiny_batches", "views", "augmented", "balanced")),
+        *(found[name] for name in ("tiny_batches", "views", "augmented", "balanced", "frozen_batchnorm")),
     ):
         assert check["weights"] < 1e-5
         assert check["losses"] < 1e-6

@@ -26,6 +26,8 @@ from zoo_harness.records.file_names import CHECKPOINT, CONFIGURATION, RECORD
 from zoo_harness.records.run import RUN, RunRecord, read_run, record_file
 from zoo_harness.records.untrusted import check_record
 
+LARGEST_TABLES = 2**31  # bytes of buffers, such as relative positions; those of timm's networks are far smaller
+
 
 def load_folder(directory: Path, device: torch.device | str = "cpu") -> LoadedModel:
     """Load the model of a run directory or a published tree; raise the errors of :func:`zoo.load`."""
@@ -38,6 +40,7 @@ def load_folder(directory: Path, device: torch.device | str = "cpu") -> LoadedMo
     check_record(record, str(found_in), checkpoint.stat().st_size, published=published)
     check_digest(checkpoint, record.checkpoint_sha256)
     empty = rebuild(record, "meta")
+    _check_tables(empty, record, str(found_in))
     check_forms(checkpoint, empty.state_dict())
     if published:
         check_configuration(directory / CONFIGURATION, timm_config_of(empty, record))
@@ -93,6 +96,15 @@ def rebuild(record: RunRecord, device: str = "cpu") -> nn.Module:
         raise WeightsError(f"{message}: {one_line(str(error)):.200}", code="network-does-not-run") from error
     replace_head(network, record.settings.head, len(record.dataset.classes))
     return network
+
+
+def _check_tables(empty: nn.Module, record: RunRecord, where: str) -> None:
+    """Refuse a record whose input size makes a network fill the memory with tables that no file holds."""
+    size = sum(buffer.nbytes for buffer in empty.buffers())
+    if size > LARGEST_TABLES:
+        images = "{} x {}".format(*record.settings.preprocessing.input_size)
+        message = f"{where}: for {images} images the network {record.backbone.network} needs tables of {size:,} bytes"
+        raise WeightsError(f"{message}; expected at most {LARGEST_TABLES:,}", code="record-image-size", bytes=size)
 
 
 def _architecture(record: RunRecord) -> Architecture:

@@ -101,7 +101,8 @@ def record_of(backbone: Backbone, tuned: TunedNetwork, preprocessing: Preprocess
 
 def save_run(backbone: Backbone, folder: Path, **settings: Any) -> nn.Module:
     """A finished run of a network whose every tensor differs from what a constructor makes; give the network."""
-    network = build_network(backbone.name, backbone.network)
+    size = backbone.preprocessing and backbone.preprocessing.input_size
+    network = build_network(backbone.name, backbone.network, input_size=size)
     heads = replace_head(network, backbone.head, len(CLASSES))
     with torch.no_grad():
         for tensor in network.state_dict().values():

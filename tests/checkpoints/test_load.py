@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import zoo
-from zoo import Backbone, Head, UsageError, WeightsError
-from zoo.architecture import TimmArchitecture
+from zoo import Backbone, Head, Preprocessing, UsageError, WeightsError
+from zoo.architecture import TorchvisionArchitecture
 from zoo.errors import ZooError
 from zoo_harness.cli.main import run
 from zoo_harness.records.file_names import CHECKPOINT
@@ -65,6 +65,26 @@ def rewrite(folder: Path, edit: Callable[[dict[str, Any], bytearray], object]) -
     told = json.dumps(head).encode()
     (folder / CHECKPOINT).write_bytes(struct.pack("<Q", len(told)) + told + data)
     sign(folder)
+
+
+@pytest.mark.parametrize(
+    ("network", "head", "size", "code"),
+    [
+        ("test_vit", "head", (160, 160), "other-tensors"),
+        ("test_vit_relpos", "head", (8, 8), "network-does-not-run"),  # less than a patch
+        ("test_vit_relpos", "head", (4096, 4096), "record-image-size"),  # 34 GB of relative positions
+    ],
+)
+def test_an_input_size_that_cannot_be_built_is_refused(
+    tree: Path, network: str, head: str, size: tuple[int, int], code: str
+) -> None:
+    def edit(record: dict[str, Any]) -> None:
+        record["backbone"]["network"] = network
+        record["settings"]["preprocessing"]["input_size"] = size
+        record["settings"]["head"]["path"] = head
+
+    edit_record(tree, edit)
+    refusal(tree, code=code)
 
 
 def test_the_published_tree_itself_loads(tree: Path) -> None:
@@ -266,11 +286,12 @@ def test_record_of_gigabytes_is_not_read(tree: Path) -> None:
 
 
 def test_network_that_does_not_take_the_recorded_images(tiny_resnet: Backbone, tmp_path: Path) -> None:
-    fixed = replace(tiny_resnet, architecture=TimmArchitecture("vit_tiny_patch16_224"), head=Head("head"))
-    save_run(fixed, tmp_path)
-    edit_record(tmp_path, lambda record: record["settings"]["preprocessing"].update(input_size=[32, 32]))
+    architecture, preprocessing = TorchvisionArchitecture("squeezenet1_1"), Preprocessing((64, 64))
+    backbone = replace(tiny_resnet, architecture=architecture, preprocessing=preprocessing, head=Head("classifier.1"))
+    save_run(backbone, tmp_path)
+    edit_record(tmp_path, lambda record: record["settings"]["preprocessing"].update(input_size=[8, 8]))
     model = zoo.load(tmp_path)
-    with pytest.raises(WeightsError, match="32 x 32") as raised:
+    with pytest.raises(WeightsError, match="8 x 8") as raised:
         model.check_that_it_runs()
     assert raised.value.code == "network-does-not-run"
 

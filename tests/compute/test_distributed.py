@@ -51,6 +51,12 @@ def test_networks_train_to_the_weights_of_one_process(found: dict[str, Any]) -> 
         assert check["features"] < 1e-5
 
 
+def test_frozen_batchnorm_takes_its_statistics_over_all_processes(found: dict[str, Any]) -> None:
+    """Twelve layers of random weights amplify rounding; statistics of each process alone would differ by a third."""
+    assert found["frozen_batchnorm"]["losses"] < 1e-5
+    assert found["frozen_batchnorm"]["weights"] < 0.03
+
+
 def test_if_one_process_lacks_room_all_train_the_whole_network(found: dict[str, Any]) -> None:
     reason = "in another process the outputs of its frozen part cannot be kept"
     assert found["one_without_room"] == [reason, f"every epoch runs the whole network: {reason}"]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from zoo import Backbone, DualHead, Head, WeightsError
+from zoo import Backbone, DualHead, Head, Preprocessing, WeightsError
 from zoo.architecture import TimmArchitecture
 from zoo_harness.hub import round_trip
 from zoo_harness.hub.publication import publishable, write_tree
@@ -50,6 +50,25 @@ def distilled(tiny_resnet: Backbone) -> Backbone:
     architecture = TimmArchitecture("deit_tiny_distilled_patch16_224.fb_in1k")
     head = DualHead(cls=Head("head"), dist=Head("head_dist"))
     return replace(tiny_resnet, name="distilled", architecture=architecture, head=head, unfreeze=("norm",))
+
+
+@pytest.mark.parametrize(
+    ("network", "size"), [("test_vit", (64, 64)), ("test_resnet", (32, 32)), ("test_maxvit", (64, 96))]
+)
+def test_every_loader_takes_the_input_size_of_the_run(
+    tiny_resnet: Backbone, network: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    head = {"test_vit": "head", "test_resnet": "fc", "test_maxvit": "head.fc"}[network]
+    sized = replace(
+        tiny_resnet, name=network, architecture=TimmArchitecture(network), head=Head(head), unfreeze=(head,),
+        preprocessing=Preprocessing(size),
+    )  # fmt: skip
+    tree, run = published(sized, tmp_path)
+    found = results(tree, run)
+    assert [*found] == ["zoo.load", "timm", "transformers"]
+    assert all(result.startswith("same logits") for result in found.values())
+    configuration = json.loads((tree / CONFIGURATION).read_text())
+    assert configuration["pretrained_cfg"]["input_size"] == [3, *size]
 
 
 def test_every_loader_gives_the_same_logits(tiny_resnet: Backbone, tmp_path: Path) -> None:

@@ -83,6 +83,8 @@ PREPROCESSINGS = [
     Preprocessing(input_size=(224, 224), crop_mode="squash"),
     Preprocessing(input_size=(64, 96), crop_mode="squash", crop_fraction=0.9, interpolation="bilinear"),
     Preprocessing(input_size=(32, 32), interpolation="bilinear"),
+    Preprocessing(input_size=(64, 32), crop_fraction=0.9),
+    Preprocessing(input_size=(64, 96), crop_fraction=0.875, interpolation="bilinear"),
 ]
 
 

@@ -9,6 +9,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from test_frozen_features import NETWORKS, RESNET, planned
@@ -45,6 +46,7 @@ def main(folder: Path, out: Path) -> None:
             "views": differences(processes, folder, RESNET, "host", replace(SGD, augment=("crop", "flip"), views=2)),
             "augmented": differences(processes, folder, RESNET, "host", replace(SGD, augment=("crop", "rotate"))),
             "balanced": differences(processes, folder, RESNET, "disk", replace(SGD, class_weights="balanced")),
+            "frozen_batchnorm": differences(processes, folder, RESNET, "off", frozen_batchnorm="train"),
             "one_without_room": one_without_room(processes, folder),
             "not_finite": not_finite(processes, folder),
         }
@@ -103,12 +105,17 @@ def _normalised(images: Tensor, weight: Tensor, bias: Tensor, target: Tensor) ->
 
 
 def differences(
-    processes: Processes, folder: Path, backbone: Backbone, cache: str, training: Training = SGD
+    processes: Processes,
+    folder: Path,
+    backbone: Backbone,
+    cache: str,
+    training: Training = SGD,
+    frozen_batchnorm: Literal["eval", "train"] = "eval",
 ) -> dict[str, float]:
     """How far all together are from one alone: weights and buffers, losses, features of the evaluation split."""
-    together = _shared_by(processes, planned(backbone, training))
+    together = _shared_by(processes, planned(backbone, training, frozen_batchnorm=frozen_batchnorm))
     history, features, tensors = _trained(together, CachePolicy(cache, folder=folder / "together"))  # type: ignore[arg-type]
-    alone = planned(backbone, training)
+    alone = planned(backbone, training, frozen_batchnorm=frozen_batchnorm)
     policy = CachePolicy(cache, folder=folder / f"alone{processes.rank}")  # type: ignore[arg-type]
     expected_history, expected_features, expected = _trained(alone, policy)
     if not processes.is_main:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -34,7 +36,8 @@ from zoo_harness.records.run import FrozenPartRecord
 from zoo_harness.records.subset import Subset
 from zoo_harness.runs.frozen_features import _FrozenSplit, open_trainable_model
 from zoo_harness.runs.plan import Request, RunPlan, _check_sizes, prepare_run
-from zoo_harness.training.loop import Trainer, starting_state
+from zoo_harness.training.loop import Trainer, batches, starting_state
+from zoo_harness.training.state import mutable_tensors
 from zoo_harness.util.progress import Silence
 
 TRAINING = Training(epochs=2, learning_rate=1e-2, batch_size=8)
@@ -64,7 +67,13 @@ NETWORKS = [
 ]
 
 
-def planned(chosen: Backbone = RESNET, training: Training = TRAINING, seed: int = 0, limit: int = 24) -> RunPlan:
+def planned(
+    chosen: Backbone = RESNET,
+    training: Training = TRAINING,
+    seed: int = 0,
+    limit: int = 24,
+    frozen_batchnorm: Literal["eval", "train"] = "eval",
+) -> RunPlan:
     dataset, argument = load_registry().dataset("digits")
     tuning = chosen.tuning("default")
     request = Request(
@@ -80,6 +89,7 @@ def planned(chosen: Backbone = RESNET, training: Training = TRAINING, seed: int 
         compute=ComputeContext(torch.device("cpu"), seed=seed),
         data_dir=None,
         command=("zoo",),
+        frozen_batchnorm=frozen_batchnorm,
     )
     return prepare_run(request, Silence())
 
@@ -109,6 +119,41 @@ def test_the_suffix_trains_to_the_same_bits_as_the_whole_network(chosen: Backbon
         assert (result.loss, result.accuracy) == (expected.loss, expected.accuracy)
         states = [prepared.tuned.network.state_dict() for prepared in (whole, suffix)]
         assert [name for name, value in states[0].items() if not torch.equal(value, states[1][name])] == []
+
+
+def test_frozen_batchnorm_in_training_mode_moves_as_in_a_plain_loop(tmp_path: Path) -> None:
+    """A loop as that of the reports: the whole network in training mode, an optimizer of what trains alone."""
+    prepared = planned(frozen_batchnorm="train", training=replace(TRAINING, keep="best"))
+    network, before = copy.deepcopy(prepared.tuned.network), copy.deepcopy(prepared.tuned.network.state_dict())
+    made, _lines, _result = trained(prepared, CachePolicy("auto", folder=tmp_path))
+    assert made.reason == "--frozen-batchnorm train: the statistics of 12 frozen BatchNorm layers move"
+    assert made.place is None
+
+    data, cpu = prepared.data.train, torch.device("cpu")
+    optimizer = torch.optim.Adam([each for each in network.parameters() if each.requires_grad], lr=1e-2)
+    network.train()
+    for epoch in (1, 2):
+        for indices in batches(len(data), 8, seed=0, epoch=epoch):
+            images, labels = data.batch(indices, cpu)
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(network(images), labels).backward()
+            optimizer.step()
+    found, expected = prepared.tuned.network.state_dict(), network.state_dict()
+    assert [name for name, value in expected.items() if not torch.allclose(value, found[name], rtol=1e-4)] == []
+    frozen = {name for name, value in network.named_parameters() if not value.requires_grad}
+    moved = {name for name, value in found.items() if not torch.equal(value, before[name])}
+    assert moved.isdisjoint(frozen)
+    parameters = prepared.record.parameters
+    assert len([name for name in moved if "running" in name and not name.startswith("layer4")]) == 24
+    assert (parameters.moving_layers, parameters.moving_buffers) == (12, 36)
+    assert {"bn1.running_mean", "layer1.0.bn1.running_var"} <= mutable_tensors(prepared.tuned).keys()
+
+
+def test_frozen_batchnorm_in_training_mode_needs_such_layers() -> None:
+    with pytest.raises(UsageError) as refused:
+        planned(NETWORKS[1], frozen_batchnorm="train")
+    assert (refused.value.code, refused.value.facts["option"]) == ("option-unused", "frozen_batchnorm")
+    assert planned().record.parameters.moving_layers == 0
 
 
 CODE = """

@@ -135,6 +135,25 @@ def test_an_interrupted_run_is_resumed_to_the_same_bits(
     assert (resumed.record.command, resumed.record.started) == (begun.command, begun.started)
 
 
+def test_input_size_and_moved_statistics_are_resumed_to_the_same_bits(
+    backbone: Backbone, digits: Dataset, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"epochs": 3, "batch_size": 16, "keep": "best", "layer_curve": False}
+    options |= {"input_size": 32, "frozen_batchnorm": "train"}
+    straight = zoo.evaluate(backbone, digits, out=tmp_path / "straight", **options).record
+    with pytest.raises(KeyboardInterrupt):
+        zoo.evaluate(backbone, digits, out=tmp_path / "run", progress=InterruptingReporter(epoch=1), **options)
+    resumed = zoo.evaluate(backbone, digits, resume=tmp_path / "run", input_size="32x32").record
+    assert resumed.checkpoint_sha256 == straight.checkpoint_sha256
+    assert resumed.settings.preprocessing.input_size == (32, 32)
+    assert (resumed.settings.default_input_size, resumed.settings.frozen_batchnorm) == ((64, 64), "train")
+    assert "12 frozen BatchNorm layers (36 buffers) moved" in render_card(resumed)
+    assert "| input size | 32 x 32 pixels, chosen with --input-size; the default is 64 x 64 |" in render_card(resumed)
+    found = zoo.load(tmp_path / "run")
+    assert found.preprocess(torch.zeros(40, 50, dtype=torch.uint8)).shape == (1, 3, 32, 32)
+    assert found.network.get_buffer("bn1.num_batches_tracked") in (5, 10, 15)  # steps until the best epoch
+
+
 def test_a_resumed_run_that_is_interrupted_early_has_the_checkpoint_of_its_last_epoch(
     interrupted: Path, backbone: Backbone, digits: Dataset
 ) -> None:
@@ -165,6 +184,7 @@ def test_a_finished_or_running_run_is_left_alone(
         ({"learning_rate": 0.1, "seed": 3}, ["learning_rate", "seed"]),
         ({"layer_curve": False}, ["layer_curve"]),
         ({"augment": "flip", "per_class": 2}, ["augment", "per_class"]),
+        ({"input_size": 32, "frozen_batchnorm": "train"}, ["input_size", "frozen_batchnorm"]),
     ],
 )
 def test_given_options_must_be_those_of_the_run(

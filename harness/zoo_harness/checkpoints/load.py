@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from zoo.architecture import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
-from zoo.errors import UsageError, WeightsError
+from zoo.errors import UsageError, WeightsError, ZooError
 from zoo.registry import load_registry
+from zoo.text import one_line
 from zoo_harness.checkpoints.config_checks import check_configuration
 from zoo_harness.checkpoints.foreign import describe_foreign
 from zoo_harness.checkpoints.loaded_model import LoadedModel
@@ -25,6 +26,8 @@ from zoo_harness.records.checkpoint_choice import choose_checkpoint
 from zoo_harness.records.file_names import CHECKPOINT, CONFIGURATION, RECORD
 from zoo_harness.records.run import RUN, RunRecord, read_run, record_file
 from zoo_harness.records.untrusted import check_record
+
+LARGEST_TABLES = 2**31  # bytes of buffers, such as relative positions; those of timm's networks are far smaller
 
 
 def load_folder(
@@ -48,6 +51,7 @@ def load_folder(
     check_record(record, str(found_in), main.stat().st_size, published=published)
     check_digest(main, record.checkpoint_sha256)
     empty = rebuild(record, "meta")
+    _check_tables(empty, record, str(found_in))
     check_forms(main, empty.state_dict())
     if published:
         check_configuration(directory / CONFIGURATION, timm_config_of(empty, record))
@@ -105,9 +109,26 @@ def _no_checkpoint(record: RunRecord, directory: Path, *, published: bool) -> Us
 
 def rebuild(record: RunRecord, device: str = "cpu") -> nn.Module:
     """Build the network of a record with its new head, without its weights; on device ``meta`` it takes no memory."""
-    network = build_network(record.backbone.name, _architecture(record), device)
+    input_size = record.settings.preprocessing.input_size
+    try:
+        network = build_network(record.backbone.name, _architecture(record), device, input_size)
+    except ZooError:
+        raise
+    except Exception as error:  # timm, about a size that the network does not take
+        size = "{} x {}".format(*input_size)
+        message = f"the network {record.backbone.network} cannot be built for the {size} images of its record"
+        raise WeightsError(f"{message}: {one_line(str(error)):.200}", code="network-does-not-run") from error
     replace_head(network, record.settings.head, len(record.dataset.classes))
     return network
+
+
+def _check_tables(empty: nn.Module, record: RunRecord, where: str) -> None:
+    """Refuse a record whose input size makes a network fill the memory with tables that no file holds."""
+    size = sum(buffer.nbytes for buffer in empty.buffers())
+    if size > LARGEST_TABLES:
+        images = "{} x {}".format(*record.settings.preprocessing.input_size)
+        message = f"{where}: for {images} images the network {record.backbone.network} needs tables of {size:,} bytes"
+        raise WeightsError(f"{message}; expected at most {LARGEST_TABLES:,}", code="record-image-size", bytes=size)
 
 
 def _architecture(record: RunRecord) -> Architecture:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -60,10 +61,12 @@ class BatchTransform:
         rows, columns = (math.floor(side / self.preprocessing.crop_fraction) for side in self.preprocessing.input_size)
         if self.preprocessing.crop_mode == "squash":
             return [rows, columns]
-        # The shorter side gets its target size, as in torchvision's and timm's Resize.
+        # The shorter side gets its target size. torchvision's Resize, for squares, cuts the longer one down to whole
+        # pixels; timm's ResizeKeepRatio, for other inputs, rounds it.
+        whole = math.floor if rows == columns else round
         if rows * width >= columns * height:
-            return [rows, rows * width // height]
-        return [columns * height // width, columns]
+            return [rows, whole(Fraction(rows * width, height))]
+        return [whole(Fraction(columns * height, width)), columns]
 
     def _resize(self, planes: Tensor, size: list[int]) -> Tensor:
         from torchvision.transforms import InterpolationMode

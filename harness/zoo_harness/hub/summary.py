@@ -13,10 +13,12 @@ from typing import Any
 from zoo.text import one_line
 from zoo_harness.hub.names import parse_reference
 from zoo_harness.records.file_names import CARD, CHECKPOINT
-from zoo_harness.records.run import RunRecord, ScoreMeasurement, SettingsRecord
+from zoo_harness.records.run import RunRecord, ScoreMeasurement
 from zoo_harness.reports.separation_tables import with_error
 from zoo_harness.reports.wording import (
+    frozen_batchnorm_in_words,
     head_in_words,
+    input_size_in_words,
     normalization_in_words,
     percent,
     preprocessing_in_words,
@@ -101,7 +103,7 @@ def record_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("data", f"{record.dataset.title}, {record.dataset.subset}"),
         ("classes", f"{len(classes)}: {shown}"),
         ("images", preprocessing_in_words(record.settings.preprocessing)),
-        *_normalization(record.settings),
+        *_chosen(record),
         ("weights", _epoch_in_words(record)),
         (f"{record.dataset.name_of(split)} accuracy", f"{percent(accuracy)} ({split.images:,} images)"),
         ("SI", f"{with_error(_headline_si(record))}" + (f" ({scored})" if separation else "")),
@@ -111,10 +113,16 @@ def record_facts(record: RunRecord) -> list[tuple[str, str]]:
     ]
 
 
-def _normalization(settings: SettingsRecord) -> list[tuple[str, str]]:
-    if settings.normalization == "weights":
-        return []
-    return [("normalised by", normalization_in_words(settings.preprocessing, settings.normalization))]
+def _chosen(record: RunRecord) -> list[tuple[str, str]]:
+    """Return the settings that differ from the default and are not among the other facts."""
+    settings, rows = record.settings, []
+    if settings.default_input_size is not None:
+        rows.append(("input size", input_size_in_words(settings)))
+    if settings.normalization != "weights":
+        rows.append(("normalised by", normalization_in_words(settings.preprocessing, settings.normalization)))
+    if settings.frozen_batchnorm == "train":
+        rows.append(("frozen BatchNorm", frozen_batchnorm_in_words(record.parameters)))
+    return rows
 
 
 def _epoch_in_words(record: RunRecord) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.architecture import Architecture, FactoryArchitecture, TimmArchitecture, TorchvisionArchitecture
 from zoo.errors import DeclarationError, near_misses, shortened
@@ -13,16 +15,21 @@ from zoo.plugin_guard import guarded_call
 from zoo_harness.util.entry_function import load_function
 
 
-def build_network(name: str, architecture: Architecture, device: str = "cpu") -> nn.Module:
+def build_network(
+    name: str, architecture: Architecture, device: str = "cpu", input_size: tuple[int, int] | None = None
+) -> nn.Module:
     """Build the whole network of backbone ``name`` with its original classifier, in evaluation mode.
 
     On ``device="meta"`` it takes no memory and has no weights: enough to count and name parameters.
-    Raises :class:`~zoo.errors.DeclarationError` if the architecture does not exist.
+    ``input_size`` (height, width) is that of the images, if it is not that of the weights; whatever timm or the network
+    raises for a size passes. Raises :class:`~zoo.errors.DeclarationError` if the architecture does not exist.
     """
     with torch.device(device):
         match architecture:
             case TimmArchitecture():
                 network = _build_timm(name, architecture.name)
+                if input_size is not None and has_other_fixed_size(network, input_size):
+                    network = build_timm(architecture.name, input_size)
             case TorchvisionArchitecture():
                 network = _build_torchvision(name, architecture.name)
             case FactoryArchitecture():
@@ -40,6 +47,40 @@ def _build_timm(name: str, architecture: str) -> nn.Module:
         raise unknown_network(name, f"timm {timm.__version__}", architecture, known_names)
     network: nn.Module = timm.create_model(architecture, pretrained=False)
     return network
+
+
+def has_other_fixed_size(network: nn.Module, input_size: tuple[int, int]) -> bool:
+    """Return whether a network of timm takes images of one size alone, other than ``input_size`` (height, width).
+
+    >>> import timm
+    >>> has_other_fixed_size(timm.create_model("test_maxvit"), (64, 64))
+    True
+    """
+    from timm.models import get_model_input_config
+
+    if not hasattr(network, "pretrained_cfg"):
+        return False
+    config = get_model_input_config(network)
+    return bool(config["fixed_input_size"]) and tuple(config["input_size"][1:]) != input_size
+
+
+def build_timm(
+    architecture: str, input_size: tuple[int, int], tensors: Mapping[str, Tensor] | None = None
+) -> nn.Module:
+    """Build a network of timm for an input size (height, width); timm resamples the ``tensors`` of its own size.
+
+    Raises whatever timm raises if the network does not take the size, or if timm cannot resample a tensor.
+    """
+    import timm
+
+    overlay = {"state_dict": dict(tensors)} if tensors else {}
+    with warnings.catch_warnings(category=UserWarning, action="ignore"):  # torch's, of the way timm resamples
+        network: nn.Module = timm.create_model(
+            architecture, pretrained=bool(tensors), pretrained_cfg_overlay=overlay, img_size=input_size
+        )
+    config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+    config.update({"state_dict": None} if tensors else {})  # the network would hold the tensors twice
+    return network.eval()
 
 
 def _build_torchvision(name: str, architecture: str) -> nn.Module:

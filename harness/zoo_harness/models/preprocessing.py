@@ -20,14 +20,21 @@ from zoo_harness.data.pixel_statistics import PixelCounts
 from zoo_harness.records.normalization import Normalization
 
 
-def resolve_preprocessing(backbone: Backbone, network: nn.Module, tuning: Tuning) -> Preprocessing:
+def resolve_preprocessing(
+    backbone: Backbone, network: nn.Module, tuning: Tuning, input_size: tuple[int, int] | None = None
+) -> Preprocessing:
     """Return the preprocessing in a backbone's record, or that of its weights in timm or torchvision.
 
-    A recipe may change the input size, or resize to it without cropping (the recipes of the studies). Raises
-    :class:`~zoo.errors.DeclarationError` if neither the record nor the weights have a preprocessing.
+    A recipe may change the input size, or resize to it without cropping (the recipes of the studies). ``input_size``
+    (height, width) is the one that the user chose. If it is smaller than that of the weights, nothing is cropped away:
+    a small image has no margin. Raises :class:`~zoo.errors.DeclarationError` if neither the record nor the weights have
+    a preprocessing.
     """
     own = backbone.preprocessing or _configured(backbone, network)
-    if tuning.input_size is not None:
+    if input_size is not None:
+        smaller = all(side < usual for side, usual in zip(input_size, own.input_size, strict=True))
+        own = replace(own, input_size=input_size, crop_fraction=1.0 if smaller else own.crop_fraction)
+    elif tuning.input_size is not None:
         own = replace(own, input_size=tuning.input_size)
     return replace(own, crop_fraction=1.0, crop_mode="squash") if tuning.resize == "squash" else own
 

@@ -1,7 +1,7 @@
 """Turn a pretrained network into the one that is tuned: a new head, a trained part, everything else frozen.
 
 A frozen parameter gets no gradient, and the module that holds it runs in inference mode while the rest trains. Its
-BatchNorm statistics therefore do not change and its dropout does nothing, in every epoch.
+dropout therefore does nothing, and its BatchNorm statistics do not change, unless ``frozen_batchnorm`` is ``train``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +22,20 @@ from zoo_harness.models.tuned_network import TunedNetwork
 from zoo_harness.records.option_checks import check_classes
 
 
-def prepare(network: nn.Module, tuning: Tuning, classes: int, example: Tensor | None) -> TunedNetwork:
+def prepare(
+    network: nn.Module,
+    tuning: Tuning,
+    classes: int,
+    example: Tensor | None,
+    *,
+    frozen_batchnorm: Literal["eval", "train"] = "eval",
+) -> TunedNetwork:
     """Replace the head and freeze the modules that the recipe does not train, in place.
 
     ``example``: a batch ``(B, 3, H, W)`` that runs through the network once, to record the order of its modules.
-    Without it (for a network on the meta device) the result can be inspected but not trained. Raises
-    :class:`~zoo.errors.DeclarationError` if a declared path does not exist.
+    Without it (for a network on the meta device) the result can be inspected but not trained. With ``train``, frozen
+    BatchNorm layers are in training mode while the network trains. Raises :class:`~zoo.errors.DeclarationError` if a
+    declared path does not exist.
     """
     check_classes(classes)
     head_paths = replace_head(network, tuning.head, classes)
@@ -44,7 +53,26 @@ def prepare(network: nn.Module, tuning: Tuning, classes: int, example: Tensor | 
     if example is not None:
         with _check_head_inputs(network, tuning.head):
             tuned.modes = training_modes(network, trained_paths, example)
+    if frozen_batchnorm == "train":
+        tuned.moving = frozen_batch_norms(network, trained_paths)
+        tuned.modes |= dict.fromkeys(tuned.moving, True)
     return tuned
+
+
+def frozen_batch_norms(network: nn.Module, trained_paths: Iterable[str]) -> tuple[str, ...]:
+    """Return the paths of the BatchNorm layers with stored statistics outside of the trained modules.
+
+    >>> frozen_batch_norms(nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2)), ["1"])
+    ('0',)
+    """
+    trained = {module for path in trained_paths for module in network.get_submodule(path).modules()}
+    return tuple(
+        path
+        for path, module in network.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and module.running_mean is not None
+        and module not in trained
+    )
 
 
 def replace_head(network: nn.Module, head: Head | DualHead, classes: int) -> tuple[str, ...]:

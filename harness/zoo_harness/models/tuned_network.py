@@ -17,13 +17,15 @@ from zoo_harness.records.run import ParametersRecord
 class TunedNetwork:
     """A network with a new head and a frozen part.
 
-    ``modes``: for every module, whether it is in training mode while the network trains.
+    ``modes``: for every module, whether it is in training mode while the network trains. ``moving``: the frozen
+    BatchNorm layers among these.
     """
 
     network: nn.Module
     head_paths: tuple[str, ...]
     trained_paths: tuple[str, ...]
     modes: dict[str, bool] = field(default_factory=dict)
+    moving: tuple[str, ...] = ()
 
     def train(self) -> None:
         """Put the trained part into training mode, and the frozen part into inference mode."""
@@ -62,6 +64,8 @@ def count_parameters(tuned: TunedNetwork) -> ParametersRecord:
         trained=sum(trained.values()),
         trained_without_head=sum(count for name, count in trained.items() if not name.startswith(prefixes)),
         trained_names=tuple(trained),
+        moving_layers=len(tuned.moving),
+        moving_buffers=sum(1 for path in tuned.moving for _buffer in tuned.network.get_submodule(path).buffers(False)),
     )
 
 

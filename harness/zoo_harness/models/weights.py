@@ -191,8 +191,10 @@ def _whose(loaded: LoadedWeights) -> str:
         content = (
             read_regular(path.parent / "config.json", _LARGEST_CONFIGURATION, follow_links=True) if path else b"{}"
         )
-        made_by = json.loads(content)["zoo"]
-        return " " + one_line(f"(from a run of {made_by['backbone']!s:.64}, recipe {made_by['recipe']!s:.64})")
+        configuration = json.loads(content)
+        made_by, size = configuration["zoo"], configuration.get("pretrained_cfg", {}).get("input_size", ())
+        images = f", input size {size[1]!s:.9}x{size[2]!s:.9}" if len(size) == 3 else ""
+        return " " + one_line(f"(from a run of {made_by['backbone']!s:.64}, recipe {made_by['recipe']!s:.64}{images})")
     except (ZooError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
 

@@ -12,8 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from zoo.backbone import Backbone, DualHead, FeatureLayer, Training, Tuning
 from zoo.dataset import Dataset
-from zoo.errors import UnknownNameError, UsageError
+from zoo.errors import UnknownNameError, UsageError, shortened
 from zoo.weights import FileWeights, RandomWeights, WeightSource
+from zoo_harness.records.untrusted import LARGEST_SIDE
 
 PRECISIONS = ("fp32", "bf16")
 CacheDtype = Literal["exact", "fp16", "bf16"]
@@ -49,6 +50,25 @@ def _parts(given: object) -> tuple[object, ...]:
     if isinstance(given, str):
         return tuple(part.strip() for part in given.split(",") if part.strip())
     return tuple(given) if isinstance(given, Sequence) else (given,)
+
+
+def parse_input_size(given: str | int | Sequence[int] | None) -> tuple[int, int] | None:
+    """Return the height and width in pixels that ``--input-size`` names: ``N``, ``HxW`` or a pair.
+
+    >>> parse_input_size("32"), parse_input_size("64x96"), parse_input_size((64, 96))
+    ((32, 32), (64, 96), (64, 96))
+    """
+    if given is None:
+        return None
+    parts = given.lower().split("x") if isinstance(given, str) else [given] if isinstance(given, int) else [*given]
+    sides = [int(part) if str(part).strip().isdecimal() else 0 for part in parts]
+    if len(sides) not in (1, 2) or not all(0 < side <= LARGEST_SIDE for side in sides):
+        message = (
+            f"--input-size is wrong: {shortened(given)}; expected a side in pixels, 1 to {LARGEST_SIDE:,}, such as 32, "
+            "or height and width, such as 64x96"
+        )
+        raise UsageError(message, code="option-value", option="input_size", given=given)
+    return sides[0], sides[-1]
 
 
 def choose_source(backbone: Backbone, option: str | Path | None) -> WeightSource:

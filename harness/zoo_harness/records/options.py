@@ -27,6 +27,10 @@ Checkpoint = Annotated[
     str | int | None,
     Option("Weights of a run: best, last or an epoch (default: the main ones).", metavar="NAME|N", stored=False),
 ]
+InputSize = Annotated[
+    str | int | Sequence[int] | None,
+    Option("Size of the images that the network sees (default: that of the weights).", metavar="N|HxW"),
+]
 OutputFolder = Annotated[Path | None, Option("Folder for the results (default: one in runs/).", stored=False)]
 
 
@@ -89,13 +93,23 @@ class HeldOutOption(TypedDict, total=False):
 
 
 class TuningOptions(TypedDict, total=False):
-    """What is tuned, and from which weights."""
+    """What is tuned, from which weights, and how its frozen layers run."""
 
     recipe: Annotated[str, Option("How to tune it; 'zoo show NAME' lists the recipes.", "default")]
     weights: Annotated[str | Path, Option("'pretrained', 'random' or the path of a weight file.", "pretrained")]
     unfreeze: Annotated[
         Sequence[str] | None, Option("Train this module, not the recipe's; repeatable.", metavar="MODULE")
     ]
+    frozen_batchnorm: Annotated[
+        Literal["eval", "train"],
+        Option("Statistics of frozen BatchNorm: eval (fixed) or train (those of each batch).", "eval"),
+    ]
+
+
+class InputSizeOption(TypedDict, total=False):
+    """Another input size than that of the weights."""
+
+    input_size: InputSize
 
 
 class TrainingOptions(TypedDict, total=False):
@@ -185,6 +199,7 @@ class RunOutputOptions(TypedDict, total=False):
 
 class EvalOptions(
     TuningOptions,
+    InputSizeOption,
     ScoringOptions,
     DataOptions,
     NormalizationOptions,
@@ -202,6 +217,7 @@ class EvalOptions(
 
 
 class TrainOptions(
+    InputSizeOption,
     ScoringOptions,
     DataOptions,
     NormalizationOptions,
@@ -248,6 +264,7 @@ class LayersOptions(DataOptions, NormalizationOptions, HeldOutOption, KeptWeight
         bool,
         Option("Score only the classifier's input: one table, a row per network and split.", False, "--last"),
     ]
+    input_size: InputSize
     pool: Annotated[bool, Option("Score each layer's declared vector, not its whole output; fast.", False, "--pool")]
     order: Order
     metric: Metric
@@ -274,6 +291,7 @@ class FeaturesOptions(DataOptions, NormalizationOptions, HeldOutOption, KeptWeig
     pool: Annotated[
         bool, Option("Each layer's declared vector, or its whole output, flattened.", True, flag="--pool/--whole")
     ]
+    input_size: InputSize
     weights: Annotated[str | Path | None, Option("'pretrained', 'random' or the path of a weight file.")]
     seed: Annotated[int | None, Option("Seed of the subset and of random weights (default: 0, or the run's).")]
     device: Device
@@ -289,6 +307,7 @@ class RankOptions(ReadingOptions, NormalizationOptions, total=False):
     ]
     sort: Annotated[str, Option("Score that orders the table and makes the tiers: si, knn or ridge.", "si")]
     weights: Annotated[Literal["pretrained", "random"], Option("pretrained, or random for all of them.", "pretrained")]
+    input_size: InputSize
     per_class: Annotated[int | None, Option("Use this many training images of each class.", minimum=1)]
     images: Annotated[int | None, Option("Use at most this many training images, classes in turn.", minimum=1)]
     fraction: Annotated[float | None, Option("Use this fraction of the training images of each class.")]

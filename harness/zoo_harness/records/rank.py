@@ -115,7 +115,8 @@ class RankRecord(Record):
     """A ranking of backbones on the training split of a dataset; ``backbones`` are in the order of the table.
 
     ``images``: those of the training split, or of its subset; ``rounds``: the numbers of images that were read.
-    ``stopped``: why fewer than all were read. ``accuracies`` and ``foresight``: after ``--tune`` and ``--against``.
+    ``stopped``: why fewer than all were read. ``input_size``: height and width in pixels, if the user chose one for all
+    networks. ``accuracies`` and ``foresight``: after ``--tune`` and ``--against``.
     """
 
     format: Literal["blockzoo rank 1"] = "blockzoo rank 1"
@@ -134,6 +135,7 @@ class RankRecord(Record):
     rounds: tuple[Count, ...]
     backbones: tuple[RankedBackbone, ...]
     failures: tuple[Failure, ...] = ()
+    input_size: tuple[Count, Count] | None = None
     seconds: float
     stopped: str = ""
     accuracies: tuple[KnownAccuracy, ...] = ()

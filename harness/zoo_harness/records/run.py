@@ -216,12 +216,18 @@ class DatasetRecord(Record):
 
 
 class ParametersRecord(Record):
-    """Numbers of parameters; ``trained_names`` are the tensors that received gradients."""
+    """Numbers of parameters; ``trained_names`` are the tensors that received gradients.
+
+    ``moving_layers``: number of frozen BatchNorm layers whose stored statistics training updates, and
+    ``moving_buffers`` the number of these buffers.
+    """
 
     total: Count
     trained: Count
     trained_without_head: Count
     trained_names: tuple[str, ...]
+    moving_layers: Count = 0
+    moving_buffers: Count = 0
 
 
 class SeparationSettings(Record):
@@ -260,7 +266,13 @@ DEFAULT_SEPARATION = SeparationSettings()
 
 
 class SettingsRecord(Record):
-    """Every choice that can change a result; ``normalization``: the source of mean and std in ``preprocessing``."""
+    """Every choice that can change a result.
+
+    ``normalization``: the source of mean and std in ``preprocessing``.
+    ``default_input_size``: height and width of the input without ``--input-size``, if that chose another size.
+    ``frozen_batchnorm``: whether frozen BatchNorm layers normalise by their stored statistics (``eval``) or by those of
+    each training batch, which then also update the stored ones (``train``).
+    """
 
     recipe: str
     recipe_source: str | None
@@ -277,6 +289,8 @@ class SettingsRecord(Record):
     compiled: bool = False
     kept_as: Literal["exact", "fp16", "bf16"] = "exact"
     separation: SeparationSettings = DEFAULT_SEPARATION
+    default_input_size: tuple[Number, Number] | None = None
+    frozen_batchnorm: Literal["eval", "train"] = "eval"
     evaluation_batch_size: Number
 
 

@@ -7,7 +7,15 @@ from collections.abc import Iterable
 
 from zoo.backbone import DualHead, Head, Preprocessing, Training
 from zoo_harness.records.normalization import NormalizationSource
-from zoo_harness.records.run import DatasetRecord, FrozenPartRecord, Measurement, RunRecord, SplitRecord
+from zoo_harness.records.run import (
+    DatasetRecord,
+    FrozenPartRecord,
+    Measurement,
+    ParametersRecord,
+    RunRecord,
+    SettingsRecord,
+    SplitRecord,
+)
 
 NOT_MEASURED = "not measured"
 OTHER_WEIGHTS = "weights kept beside it"
@@ -217,6 +225,26 @@ def training_in_words(training: Training) -> str:
     parts += [f"learning rate {words}" for words in schedule]
     parts += [f"{name}: {words}" for name, words in training_rows(training)]
     return "; ".join([main, *parts])
+
+
+def input_size_in_words(settings: SettingsRecord) -> str:
+    """Describe an input size that ``--input-size`` chose, and the one that was not used."""
+    sizes = settings.preprocessing.input_size, settings.default_input_size or settings.preprocessing.input_size
+    chosen, default = ("{} x {}".format(*size) for size in sizes)
+    return f"{chosen} pixels, chosen with --input-size; the default is {default}"
+
+
+def frozen_batchnorm_in_words(parameters: ParametersRecord) -> str:
+    """Describe what frozen BatchNorm layers in training mode change.
+
+    >>> counts = {"total": 9, "trained": 3, "trained_without_head": 1, "trained_names": ()}
+    >>> frozen_batchnorm_in_words(ParametersRecord(**counts, moving_layers=2, moving_buffers=6))
+    'train: 2 layers normalise by each training batch, which moves their 6 buffers; their parameters stay'
+    """
+    return (
+        f"train: {parameters.moving_layers:,} layers normalise by each training batch, which moves their "
+        f"{parameters.moving_buffers:,} buffers; their parameters stay"
+    )
 
 
 def frozen_part_in_words(made: FrozenPartRecord | None) -> str:

@@ -33,6 +33,7 @@ class FeaturesRequest:
     data: DataRequest | None
     given: FeaturesOptions
     options: FeaturesOptions
+    input_size: tuple[int, int] | None = None
 
 
 def check_features(
@@ -49,6 +50,9 @@ def check_features(
         raise UsageError(message, code="option-unused", option="weights")
     record = read_run(subject.folder)
     check_checkpoints([subject.folder], options["checkpoint"], options["epoch"])
+    if options["input_size"] is not None:
+        message = f"--input-size {options['input_size']} is for backbones; a run has the input size of its training"
+        raise UsageError(message, code="option-unused", option="input_size")
     if normalization := [name for name in declared(NormalizationOptions) if given.get(name)]:
         message = f"--{normalization[0]} is for backbones; a run has its own mean and standard deviation"
         raise UsageError(message, code="option-unused", option=normalization[0])
@@ -84,6 +88,7 @@ def _of_backbone(
         data=choose_data(dataset, options),
         given=given,
         options=options,
+        input_size=option_checks.parse_input_size(options["input_size"]),
     )
 
 

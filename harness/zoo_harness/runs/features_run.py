@@ -110,7 +110,7 @@ def read_features(request: FeaturesRequest, progress: Reporter) -> Features:
 def _prepared(request: FeaturesRequest) -> tuple[Subject, DataRequest, ComputeContext, Any]:
     options: dict[str, Any] = {**request.options}
     if request.backbone is not None and request.data is not None:
-        subject = backbone_subject(*request.backbone, options["seed"], request.data.normalization)
+        subject = backbone_subject(*request.backbone, options["seed"], request.data.normalization, request.input_size)
         return subject, request.data, compute_context(options), None
     assert request.run is not None  # noqa: S101 - a request is for one or the other
     checkpoint, record = request.run

@@ -72,7 +72,7 @@ def _writer(checked: CheckedRun, processes: Processes) -> RunWriter:
 
 def _announce(planned: RunPlan, reporter: Reporter) -> None:
     from zoo_harness.models.modules import outermost
-    from zoo_harness.reports.wording import normalization_in_words
+    from zoo_harness.reports.wording import frozen_batchnorm_in_words, input_size_in_words, normalization_in_words
 
     parameters, data, processes = planned.record.parameters, planned.record.dataset, planned.request.compute.processes
     report_reading(data.reading, planned.warnings, reporter)
@@ -92,6 +92,11 @@ def _announce(planned: RunPlan, reporter: Reporter) -> None:
         f"training {parameters.trained:,} of {parameters.total:,} parameters "
         f"({parameters.trained_without_head:,} without the head): {what}"
     )
+    settings = planned.record.settings
+    if settings.default_input_size is not None:
+        reporter.log(f"input size: {input_size_in_words(settings)}")
+    if settings.frozen_batchnorm == "train":
+        reporter.log(f"frozen BatchNorm: {frozen_batchnorm_in_words(parameters)}")
     if data.test is not None:
         reporter.log(f"kept for the end: split {data.test.split}, {data.test.images:,} images")
 

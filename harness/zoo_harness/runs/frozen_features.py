@@ -128,6 +128,8 @@ def _suffix(
 def _obstacle(planned: RunPlan, policy: CachePolicy) -> str | None:
     if planned.record.parameters.trained == planned.record.parameters.total:
         return ALL_TRAINS
+    if moving := planned.tuned.moving:
+        return f"--frozen-batchnorm train: the statistics of {len(moving)} frozen BatchNorm layers move"
     if policy.cache == "off":
         return "--cache off"
     if planned.request.training.augment and not planned.request.training.views:

@@ -23,8 +23,7 @@ from zoo_harness.data.subset import smallest_class
 from zoo_harness.evaluation.layer_scores import ScoredLayer, score_layers
 from zoo_harness.evaluation.split_scores import Scoring, check_order, class_warnings
 from zoo_harness.models.build import build_network
-from zoo_harness.models.preprocessing import resolve_preprocessing
-from zoo_harness.models.weights import load_weights
+from zoo_harness.models.input_size import load_network
 from zoo_harness.records.normalization import OF_WEIGHTS, Normalization
 from zoo_harness.reports.plots.layers import plot_layers
 from zoo_harness.reports.wording import normalization_in_words
@@ -113,20 +112,30 @@ def score_all_layers(request: LayerRequest, progress: Reporter) -> LayerScoring:
     )
     with isolated():
         progress.stage("loading weights", 0)
-        subjects = [backbone_subject(*pair, compute.seed, request.normalization) for pair in request.backbones]
+        subjects = [
+            backbone_subject(*pair, compute.seed, request.normalization, request.input_size)
+            for pair in request.backbones
+        ]
         subjects += run_subjects(request.runs, options["checkpoint"], options["epoch"])
         curves = tuple(_curves(subjects, request, compute, scoring, progress))
     return _written(curves, scoring, request)
 
 
-def backbone_subject(backbone: Backbone, source: WeightSource, seed: int, normalization: Normalization) -> Subject:
+def backbone_subject(
+    backbone: Backbone,
+    source: WeightSource,
+    seed: int,
+    normalization: Normalization,
+    input_size: tuple[int, int] | None,
+) -> Subject:
     """Build the network of a backbone, and load its weights."""
     torch.manual_seed(seed)
-    network = build_network(backbone.name, backbone.network)
-    record = load_weights(network, backbone, source)
     tuning = backbone.tuning("default")
-    preprocessing = resolve_preprocessing(backbone, network, tuning)
-    name = f"{backbone.name} (random)" if record.kind == "random" else backbone.name
+    own = build_network(backbone.name, backbone.network)
+    network, record, preprocessing, default = load_network(own, backbone, source, tuning, input_size)
+    remarks = ["random"] if record.kind == "random" else []
+    remarks += ["{} x {}".format(*preprocessing.input_size)] if default else []
+    name = f"{backbone.name} ({', '.join(remarks)})" if remarks else backbone.name
     return Subject(name, network, tuning.features, preprocessing, record.model_dump(), normalization)
 
 

@@ -28,11 +28,10 @@ from zoo_harness.evaluation.split_evaluation import EVALUATION_BATCH_SIZE
 from zoo_harness.evaluation.split_scores import check_settings
 from zoo_harness.models.build import build_network
 from zoo_harness.models.feature_pooling import check_layer
+from zoo_harness.models.input_size import LoadedNetwork, load_network
 from zoo_harness.models.modules import match_modules
-from zoo_harness.models.preprocessing import resolve_preprocessing
-from zoo_harness.models.surgery import prepare, warn_if_output_differs_from_head
+from zoo_harness.models.surgery import frozen_batch_norms, prepare, warn_if_output_differs_from_head
 from zoo_harness.models.tuned_network import TunedNetwork, count_parameters
-from zoo_harness.models.weights import load_weights
 from zoo_harness.records.run import Results, RunRecord, SettingsRecord, now, read_run
 from zoo_harness.runs import provenance
 from zoo_harness.runs.request import RunSettings
@@ -80,16 +79,18 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
     if request.unfreeze is not None:
         _check_modules(network, request.unfreeze)
         tuning = replace(tuning, unfreeze=request.unfreeze, source=None)
+    if request.frozen_batchnorm == "train":
+        _check_frozen_batchnorm(network, tuning)
     progress.stage(f"loading weights of {backbone.name}", 0)
-    weights = load_weights(network, backbone, request.weights)
-    preprocessing = resolve_preprocessing(backbone, network, request.tuning)
-    data = request.load(preprocessing, progress, with_test=request.with_test)
+    loaded = load_network(network, backbone, request.weights, request.tuning, request.input_size)
+    network = loaded.network
+    data = request.load(loaded.preprocessing, progress, with_test=request.with_test)
     _check_sizes(data, request)
     few = check_settings(request.separation, data.record)
     network.to(compute.device)
     network.to(memory_format=torch.channels_last)  # faster convolutions, same weights
     example, _labels = data.train.batch(np.arange(1), compute.device)
-    tuned = prepare(network, tuning, len(data.record.classes), example)
+    tuned = prepare(network, tuning, len(data.record.classes), example, frozen_batchnorm=request.frozen_batchnorm)
     check_layer(tuned, request.layer, example)
     record = RunRecord(
         status="running",
@@ -97,9 +98,9 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
         started=now(),
         ended=None,
         backbone=provenance.backbone_record(backbone, request.tuning, tuned.network),
-        weights=weights,
+        weights=loaded.weights,
         dataset=data.record,
-        settings=_settings(request, tuning, data.preprocessing),
+        settings=_settings(request, tuning, loaded._replace(preprocessing=data.preprocessing)),
         parameters=count_parameters(tuned),
         versions=provenance.versions(),
         host=provenance.host(compute.device, compute.processes.count),
@@ -108,7 +109,10 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
         ),
         checkpoint_sha256=None,
     )
-    warnings = warn_if_output_differs_from_head(tuned, example), _warn_of_other_normalization(request, preprocessing)
+    warnings = (
+        warn_if_output_differs_from_head(tuned, example),
+        _warn_of_other_normalization(request, loaded.preprocessing),
+    )
     return RunPlan(request, tuned, data, record, (*data.warnings, *few, *filter(None, warnings)))
 
 
@@ -145,7 +149,18 @@ def _check_modules(network: nn.Module, patterns: tuple[str, ...]) -> None:
         raise UsageError(f"--unfreeze: {error}", code="no-such-module", option="unfreeze") from error
 
 
-def _settings(request: Request, tuning: Tuning, preprocessing: Preprocessing) -> SettingsRecord:
+def _check_frozen_batchnorm(network: nn.Module, tuning: Tuning) -> None:
+    heads = [part.path for part in tuning.head.parts]
+    trained = [""] if "*" in tuning.unfreeze else [*match_modules(network, tuning.unfreeze), *heads]
+    if not frozen_batch_norms(network, trained):
+        message = (
+            f"--frozen-batchnorm train needs frozen BatchNorm layers: beside {', '.join(tuning.unfreeze)} the network "
+            "has none; leave the option out"
+        )
+        raise UsageError(message, code="option-unused", option="frozen_batchnorm")
+
+
+def _settings(request: Request, tuning: Tuning, loaded: LoadedNetwork) -> SettingsRecord:
     compute = request.compute
     return SettingsRecord(
         recipe=tuning.recipe,
@@ -153,7 +168,7 @@ def _settings(request: Request, tuning: Tuning, preprocessing: Preprocessing) ->
         unfreeze=tuning.unfreeze,
         head=tuning.head,
         training=request.training,
-        preprocessing=preprocessing,
+        preprocessing=loaded.preprocessing,
         normalization=request.normalization.source,
         predict=compute.predict,
         seed=compute.seed,
@@ -163,5 +178,7 @@ def _settings(request: Request, tuning: Tuning, preprocessing: Preprocessing) ->
         compiled=compute.compiled,
         kept_as=compute.cache_dtype,
         separation=request.separation,
+        default_input_size=loaded.default_input_size,
+        frozen_batchnorm=request.frozen_batchnorm,
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
     )

@@ -18,10 +18,9 @@ from zoo_harness.data.loading import TrainingSplit
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.models.build import build_network
 from zoo_harness.models.fingerprints import digest_of_source
+from zoo_harness.models.input_size import load_network
 from zoo_harness.models.modules import find_module
-from zoo_harness.models.preprocessing import resolve_preprocessing
 from zoo_harness.models.weight_source import find_local
-from zoo_harness.models.weights import load_weights
 from zoo_harness.ranking.readout import Readout
 from zoo_harness.records.rank import Drop, RankedBackbone, ScoreRecord
 from zoo_harness.records.run import RunRecord, WeightsRecord
@@ -79,18 +78,22 @@ class Candidate:
         """Whether its weights are not on this machine."""
         return self.backbone is not None and self.source.kind != "random" and find_local(self.backbone) is None
 
-    def open(self, seed: int) -> OpenNetwork:
-        """Build the network and load its weights; anew in each round, because those of a large field fill memory."""
-        opened = self._of_run() if self.run is not None else self._of_backbone(seed)
+    def open(self, seed: int, input_size: tuple[int, int] | None) -> OpenNetwork:
+        """Build the network and load its weights; anew in each round, because those of a large field fill memory.
+
+        The checkpoint of a run keeps its own input size.
+        """
+        opened = self._of_run() if self.run is not None else self._of_backbone(seed, input_size)
         self.weights, self.preprocessing = opened.weights, opened.preprocessing
         self.parameters = sum(parameter.numel() for parameter in opened.network.parameters())
         return opened
 
-    def _of_backbone(self, seed: int) -> OpenNetwork:
+    def _of_backbone(self, seed: int, input_size: tuple[int, int] | None) -> OpenNetwork:
         assert self.backbone is not None  # noqa: S101 - raw pixels have no network
         torch.manual_seed(seed)
-        network = build_network(self.backbone.name, self.backbone.network)
-        weights = load_weights(network, self.backbone, self.source)
+        own, tuning = build_network(self.backbone.name, self.backbone.network), self.backbone.tuning("default")
+        loaded = load_network(own, self.backbone, self.source, tuning, input_size)
+        network, weights = loaded.network, loaded.weights
         head = self.backbone.head.parts[0].path
         published = weights.kind != "random" and self.backbone.has_classifier
         trained = published and not isinstance(find_module(network, head), nn.Identity)
@@ -98,7 +101,7 @@ class Candidate:
         return OpenNetwork(
             network,
             weights,
-            resolve_preprocessing(self.backbone, network, self.backbone.tuning("default")),
+            loaded.preprocessing,
             self.backbone.features[-1],
             head if trained else None,
             digest_of_source(network, architecture.name if architecture.kind == "factory" else ""),

@@ -43,6 +43,7 @@ class RankRequest(DataRequest):
     budget: float | None
     scores: tuple[RankDefinition, ...]
     against: tuple[Path, ...]
+    input_size: tuple[int, int] | None
     options: RankOptions
     command: tuple[str, ...]
     stored: StoredRanking
@@ -86,6 +87,7 @@ def check_rank(
     options = with_defaults(RankOptions, given)
     dataset = dataset or "digits"
     option_checks.check_device_name(options["device"])
+    input_size = option_checks.parse_input_size(options["input_size"])
     values: Mapping[str, Any] = {**options, "limit": options["images"], "val_fraction": None}
     check_exclusive({name: options[name] for name in ("per_class", "images", "fraction")})
     data = choose_data(dataset, values)
@@ -117,6 +119,7 @@ def check_rank(
         controls=not backbones,
         scores=scores,
         against=tuple(find_runs(options["against"] or ())),
+        input_size=input_size,
         options=options,
         command=command,
         stored=StoredRanking(dataset if isinstance(dataset, str) else None, names, given),

@@ -248,6 +248,7 @@ class _Competition:
             backbones=tuple(candidate.ranked(found.get(candidate.name)) for candidate in ranked),
             failures=tuple(self.failures),
             seconds=round(seconds, 3),
+            input_size=self.request.input_size,
         )
 
     def _check_classes(self) -> None:
@@ -330,7 +331,7 @@ class _Competition:
 
     def _read_network(self, candidate: Candidate, seen: int, images: int) -> Readout:
         self.progress.stage(f"{self.heading}: loading weights", 0)
-        opened = candidate.open(self.compute.seed)
+        opened = candidate.open(self.compute.seed, self.request.input_size)
         network = opened.network.to(self.compute.device)
         network.to(memory_format=torch.channels_last)
         reader = FeatureReader(network, opened.layer, opened.head, self.compute)

@@ -83,7 +83,7 @@ class RunSettings(DataRequest):
     """A run whose names are resolved and whose options are checked, all but those of the device.
 
     ``with_test``: keep the test split, and score it once at the end; ``layer_curve``: score every declared layer of
-    the trained network.
+    the trained network. ``input_size``: height and width of the network's input, if the user chose them.
     """
 
     backbone: Backbone
@@ -96,6 +96,8 @@ class RunSettings(DataRequest):
     with_test: bool = False
     layer_curve: bool = True
     separation: SeparationSettings = DEFAULT_SEPARATION
+    input_size: tuple[int, int] | None = None
+    frozen_batchnorm: Literal["eval", "train"] = "eval"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,7 @@ class LayerRequest(DataRequest):
 
     backbones: tuple[tuple[Backbone, WeightSource], ...]
     runs: tuple[Path, ...]
+    input_size: tuple[int, int] | None
     options: LayersOptions
     command: tuple[str, ...]
 
@@ -183,6 +186,8 @@ def check_run(call: RunCall) -> CheckedRun:
         with_test=options.from_scratch,
         layer_curve=values["layer_curve"],
         separation=SeparationSettings(order=values["order"], metric=values["metric"], normalize=values["normalize"]),
+        input_size=option_checks.parse_input_size(values["input_size"]),
+        frozen_batchnorm=values["frozen_batchnorm"],
     )
     cache, tensorboard = _cache_policy(given, values), values["tensorboard"]
     log_steps = values["log_steps"] or (STEPS_OF_TENSORBOARD if tensorboard else None)
@@ -209,6 +214,9 @@ def check_layers(
         if options[name] is not None and not folders:
             raise UsageError(f"--{name} is for runs; give one with --run", code="option-unused", option=name)
     check_checkpoints(folders, options["checkpoint"], options["epoch"])
+    if options["input_size"] is not None and not found:
+        message = f"--input-size {options['input_size']} is for backbones; a run has the input size of its training"
+        raise UsageError(message, code="option-unused", option="input_size")
     subjects = [*(backbone.name for backbone in found), *(str(run.resolve()) for run in folders)]
     for subject in subjects:
         if subjects.count(subject) > 1:
@@ -228,6 +236,7 @@ def check_layers(
         **vars(data),
         backbones=tuple((backbone, option_checks.choose_source(backbone, weights)) for backbone in found),
         runs=folders,
+        input_size=option_checks.parse_input_size(options["input_size"]),
         options=options,
         command=command,
     )

@@ -13,7 +13,7 @@ from typing import Any
 from zoo.errors import UsageError
 from zoo_harness.records.file_names import HISTORY
 from zoo_harness.records.option import declared
-from zoo_harness.records.option_checks import TRAINING_OPTIONS, apply_overrides
+from zoo_harness.records.option_checks import TRAINING_OPTIONS, apply_overrides, parse_input_size
 from zoo_harness.records.options import EvalOptions
 from zoo_harness.records.run import RUN, EpochRecord, RunRecord, read_history, read_run
 from zoo_harness.records.stored_options import StoredOptions, read_options
@@ -134,6 +134,7 @@ def resumed(directory: Path, asked: StoredOptions) -> StoredOptions:
         if value is not None
         and name not in free
         and not same_place(value, had[name])
+        and not _same_size(name, value, had[name])
         and not _is_the_recipes(name, value, directory)
     }
     if differing:
@@ -143,6 +144,11 @@ def resumed(directory: Path, asked: StoredOptions) -> StoredOptions:
         )
         raise UsageError(message, code="resume-other-options", differing=tuple(differing))
     return replace(kept, given={**kept.given, **free})  # type: ignore[typeddict-item]
+
+
+def _same_size(name: str, *values: Any) -> bool:
+    """Whether two values are the same input size, such as 32 and "32x32"."""
+    return name == "input_size" and len(set(map(parse_input_size, values))) == 1
 
 
 def same_place(one: object, other: object) -> bool:

@@ -89,6 +89,16 @@ def test_the_last_layers_stand_in_one_table_with_a_row_for_each_network_and_spli
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"layers.json"}  # two points make no curve
 
 
+def test_layers_at_another_input_size(tmp_path: Path) -> None:
+    """The last stages have maps of one pixel."""
+    options = {"per_class": 3, "pool": True, "out": tmp_path / "out"}
+    found = zoo.layers("timm:test_resnet", "digits", weights="random", input_size=32, **options)
+    [curve] = found.curves
+    assert curve.title == "timm:test_resnet (random, 32 x 32), test"
+    assert curve.to_dict()["preprocessing"]["input_size"] == (32, 32)
+    assert [layer.width for layer in curve.layers[1:]] == [layer.width for layer in curve.subject.layers]
+
+
 @pytest.mark.slow
 def test_a_run_stands_beside_its_backbone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tuned = tmp_path / "tuned"
@@ -111,6 +121,9 @@ def test_a_run_stands_beside_its_backbone(tmp_path: Path, capsys: pytest.Capture
     [
         (["layers"], "missing-backbone"),
         (["layers", "--run", "nowhere", "--weights", "random"], "option-unused"),
+        (["layers", "--run", "nowhere", "--input-size", "32"], "option-unused"),
+        ([*LAYERS, "--input-size", "32x"], "option-value"),
+        ([*LAYERS, "--input-size", "4097"], "option-value"),
         (["layers", "resnet18", "resnet18"], "repeated-subject"),
         (["layers", "efficientnet_lite"], "unknown-name"),
         ([*LAYERS, "--split", "testing"], None),

@@ -68,6 +68,18 @@ def test_pretrained_weights_rank_above_controls(tmp_path: Path) -> None:
     assert -np.log(10) <= (found.rows[0].scores["leep"].value or 1) <= 0
 
 
+def test_all_networks_have_one_input_size_and_others_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("timm:test_resnet", "timm:test_vit", "--weights", "random", "--per-class", "2", "--scores", "si")
+    assert run(["rank", *names, "--input-size", "40", "--out", str(tmp_path / "out")]) == 1
+    record = RankRecord.model_validate_json((tmp_path / "out" / "rank.json").read_bytes())
+    assert [row.preprocessing and row.preprocessing.input_size for row in record.backbones] == [(40, 40)]
+    assert record.input_size == (40, 40)
+    assert [(failure.name, failure.code) for failure in record.failures] == [("timm:test_vit", "input-size-refused")]
+    assert "20 training images, 10 classes, input 40 x 40 pixels" in capsys.readouterr().out
+
+
 def test_the_score_is_that_of_the_features_by_themselves(tmp_path: Path) -> None:
     """Against the network of timm itself, run on the same images."""
     import timm
@@ -271,10 +283,10 @@ def test_an_interrupted_ranking_says_how_to_continue(tmp_path: Path, monkeypatch
 
     opened = Candidate.open
 
-    def interrupt(self: Candidate, seed: int) -> object:
+    def interrupt(self: Candidate, seed: int, input_size: object) -> object:
         if self.name == NAMES[2]:
             raise KeyboardInterrupt
-        return opened(self, seed)
+        return opened(self, seed, None)
 
     monkeypatch.setattr(Candidate, "open", interrupt)
     with pytest.raises(KeyboardInterrupt) as raised:

@@ -58,9 +58,9 @@ def _print_ranking(found: Ranking) -> None:
     record = found.record
     first = next(score for score in found.scores if score.key == record.sort)
     rounds = f", in rounds of {', '.join(f'{count:,}' for count in record.rounds)}" if len(record.rounds) > 1 else ""
-    print_lines(
-        "", f"{record.title}: {record.images_seen:,} training images, {len(record.classes)} classes{rounds}", ""
-    )
+    size = "" if record.input_size is None else ", input {} x {} pixels".format(*record.input_size)
+    images = f"{record.images_seen:,} training images, {len(record.classes)} classes"
+    print_lines("", f"{record.title}: {images}{size}{rounds}", "")
     columns = ["backbone", "tier", first.heading, "±", "behind", "size, M", "top-1"]
     differences = found.differences()
     rows = [

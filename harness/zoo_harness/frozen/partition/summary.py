@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from zoo.backbone import Backbone, Tuning
 from zoo.errors import ZooError
 from zoo_harness.frozen.partition.partition import ALL_TRAINS, Partition, partition_network
-from zoo_harness.models.build import build_network
+from zoo_harness.models.build import build_network, has_other_fixed_size
 from zoo_harness.models.preprocessing import resolve_preprocessing
 from zoo_harness.models.surgery import prepare
 
@@ -64,5 +64,7 @@ def count_flops(partition: Partition, images: Tensor) -> tuple[int, int]:
 def _partition(backbone: Backbone, tuning: Tuning, classes: int, device: str) -> tuple[Partition, Tensor]:
     network = build_network(backbone.name, backbone.network, device)
     size = resolve_preprocessing(backbone, network, tuning).input_size
+    if has_other_fixed_size(network, size):  # a recipe's
+        network = build_network(backbone.name, backbone.network, device, size)
     images = torch.rand(2, 3, *size, device=device)
     return partition_network(prepare(network, tuning, classes, images), images), images

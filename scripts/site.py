@@ -49,7 +49,15 @@ def main() -> int:
     try:
         shutil.rmtree(BUILD, ignore_errors=True)
         collect_pages(ROOT, BUILD / "source")
-        options = ["--fail-on-warning", "--keep-going", "--quiet", "--jobs", "auto", "--conf-dir", str(ROOT / OWN_PAGES)]
+        options = [
+            "--fail-on-warning",
+            "--keep-going",
+            "--quiet",
+            "--jobs",
+            "auto",
+            "--conf-dir",
+            str(ROOT / OWN_PAGES),
+        ]
         folders = [str(BUILD / "source"), str(BUILD / "html")]
         built = subprocess.run([sys.executable, "-m", "sphinx", *options, *folders], cwd=ROOT, check=False)
         problems = [f"sphinx failed with exit status {built.returncode}"] if built.returncode else []

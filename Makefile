@@ -41,13 +41,14 @@ test-fast: $(STAMP) ## Run all tests but the slow ones
 
 # pytest comes last, so that its closing line ends the output.
 .PHONY: check
-check: $(STAMP) ## Run everything CI runs: style, spelling, types, help pages, every test
+check: $(STAMP) ## Run everything CI runs: style, spelling, types, help pages, site, every test
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
 	@$(PY) -m codespell_lib
 	@$(PY) -m mypy
 	@$(PY) -m mypy scripts plugins/example/zoo_example
 	@$(PY) scripts/help_pages.py --check
+	@$(MAKE) site
 	@$(MAKE) test
 
 .PHONY: docs

@@ -74,13 +74,10 @@ def collect_pages(root: Path, source: Path) -> None:
     found = list(repository_pages(root))
     pages = {path: page_of(path) for path in [*found, *(OWN_PAGES / page for page in generated)]}
     (source / "extra").mkdir(parents=True)
-    for path in found:
-        page = pages[path]
+    written = {pages[path]: rewrite_links(markdown_of(root / path), path, pages, root, source) for path in found}
+    for page, text in (written | {Path(page): text for page, text in generated.items()}).items():
         (source / page).parent.mkdir(parents=True, exist_ok=True)
-        text = markdown_of(root / path)
-        (source / page).write_text(rewrite_links(text, path, pages, root, source), encoding="utf-8")
-    for name, text in generated.items():
-        (source / name).write_text(text, encoding="utf-8")
+        (source / page).write_text(text, encoding="utf-8")
 
 
 def repository_pages(root: Path) -> Iterator[Path]:

@@ -19,6 +19,7 @@ PYTEST = $(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 # Relative, because make cannot name a file in a folder whose name has a space.
 PY := .venv/bin/python
 STAMP := .venv/.blockzoo-installed
+SITE_STAMP := .venv/.blockzoo-docs-installed
 SUPPORTED := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 SHOW_DOWNLOADS := s/^ *Downloading \([^ ]*\.whl\) (\(.* [MG]B\)).*/  \1 (\2)/p;s/^Installing collected.*/  unpacking/p
 
@@ -40,18 +41,28 @@ test-fast: $(STAMP) ## Run all tests but the slow ones
 
 # pytest comes last, so that its closing line ends the output.
 .PHONY: check
-check: $(STAMP) ## Run everything CI runs: style, types, help pages, every test
+check: $(STAMP) ## Run everything CI runs: style, spelling, types, help pages, site, every test
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
+	@$(PY) -m codespell_lib
 	@$(PY) -m mypy
 	@$(PY) -m mypy scripts plugins/example/zoo_example
 	@$(PY) scripts/help_pages.py --check
+	@$(MAKE) site
 	@$(MAKE) test
 
 .PHONY: docs
 docs: $(STAMP) ## Write the generated pages anew
 	@$(PY) scripts/help_pages.py
 	@$(PY) scripts/backbone_cards.py
+
+.PHONY: site
+site: $(SITE_STAMP) ## Build the documentation site in build/site/html; a warning or a broken link is an error
+	@$(PY) scripts/site.py
+
+.PHONY: release-check
+release-check: $(STAMP) ## Build wheel and sdist, and try them in fresh environments of Python 3.11, 3.12 and 3.13
+	@$(PY) scripts/release_check.py
 
 .PHONY: clean
 clean: ## Remove .venv, build output and caches; runs/ stays
@@ -73,10 +84,18 @@ $(PY):
 	"$$python" -m venv .venv
 
 # Only when the requirements change. pip's own words go to a log, shown when it fails.
-$(STAMP): pyproject.toml constraints.txt | $(PY)
-	@echo 'installing blockzoo into .venv (some minutes and gigabytes the first time, torch above all)'
+define INSTALL
 	@log=.venv/install.log; \
 	$(PY) -m pip --disable-pip-version-check install --no-input --progress-bar off \
-		--constraint constraints.txt --editable '.[dev]' 2>&1 | tee "$$log" | sed -n -u '$(SHOW_DOWNLOADS)' \
+		--constraint constraints.txt --editable '.[$(1)]' 2>&1 | tee "$$log" | sed -n -u '$(SHOW_DOWNLOADS)' \
 		|| { tail -n 25 "$$log" >&2; echo "the whole of it: $$log" >&2; exit 1; }
 	@touch $@
+endef
+
+$(STAMP): pyproject.toml constraints.txt | $(PY)
+	@echo 'installing blockzoo into .venv (some minutes and gigabytes the first time, torch above all)'
+	$(call INSTALL,dev)
+
+$(SITE_STAMP): $(STAMP)
+	@echo 'installing what the documentation site needs into .venv'
+	$(call INSTALL,docs)

@@ -4,7 +4,8 @@
 
 Each attempt is a process of its own, forked from one that has imported everything, and is sent SIGKILL or SIGTERM
 after a random part of the time that the whole run takes. What is left is resumed until the run ends; then the next run
-begins, until there were so many kills. Prints one line a finished run and a table; exits with 1 where anything differs.
+begins, until the number of kills is reached. Prints a line for each finished run and a table; exits with 1 if anything
+differs.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def broken_run(folder: Path, out: Path, whole: float, chance: random.Random, fou
             for store in (folder / "cache").glob("*"):
                 shutil.rmtree(store)
         resumable = (out / "run.json").is_file() and (out / "options.json").is_file()
-        if out.exists() and not resumable:  # killed before there was anything to go on from
+        if out.exists() and not resumable:  # killed before there was anything to resume
             shutil.rmtree(out)
             found["kills before there was a run"] += 1
         command = ["eval", "--resume", str(out), "--quiet"] if resumable else [*EVAL, "--out", str(out)]
@@ -86,7 +87,7 @@ def broken_run(folder: Path, out: Path, whole: float, chance: random.Random, fou
 
 
 def attempt(command: list[str], seconds: float | None, number: signal.Signals, folder: Path) -> int | None:
-    """Run a command in a fork; its exit status, or ``None`` where it was killed after so many seconds."""
+    """Run a command in a fork; its exit status, or ``None`` if it was killed after ``seconds``."""
     child = os.fork()
     if child == 0:
         said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

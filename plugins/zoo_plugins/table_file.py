@@ -234,7 +234,7 @@ def _decoded(path: Path) -> str:
 
 
 def _delimiter(path: Path, text: str) -> tuple[str, tuple[str, ...]]:
-    """Return the separator of the cells; another than the ending's is told."""
+    """Return the separator of the cells, and a warning if it is not the one of the file's ending."""
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
     header = text.lstrip("\r\n").partition("\n")[0]
     if usual in header:

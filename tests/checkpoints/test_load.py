@@ -1,4 +1,4 @@
-"""Checkpoints of strangers: whatever is wrong with one is told in a line, fills no memory and runs no code."""
+"""Checkpoints of strangers: an error of one line names each fault; none fills the memory or runs code."""
 
 from __future__ import annotations
 
@@ -343,7 +343,7 @@ def test_a_card_is_neither_read_nor_written_through_a_link(
     assert secret.read_text().endswith("PRIVATE\n")
 
 
-# What is told
+# Messages
 
 
 def test_long_names_and_numbers_are_not_repeated(tree: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sending a tree: the official client over HTTP against a Hub on loopback, which fails where it is told to."""
+"""Sending a tree: the official client over HTTP against a Hub on loopback, which fails where a test wants it to."""
 
 from __future__ import annotations
 

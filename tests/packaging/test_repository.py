@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 import zoo
 
@@ -93,10 +94,19 @@ def test_the_changelog_has_an_entry_for_this_version() -> None:
     assert re.search(rf"^## \[{re.escape(zoo.__version__)}\]", changelog, re.MULTILINE)
 
 
+def test_the_citation_is_of_this_version_and_licence() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+
+    assert (citation["version"], citation["license"]) == (zoo.__version__, "Apache-2.0")
+    years = {reference["year"] for reference in citation["references"]}
+    assert years == {2021, 2023, 2024}  # the paper and the two reports whose recipes are built in
+
+
 def test_every_direct_dependency_is_pinned_and_nothing_is_pinned_to_a_place() -> None:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project = pyproject["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"] + pyproject["build-system"]["requires"]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + extras["dev"] + extras["docs"] + pyproject["build-system"]["requires"]
     names = {re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-") for requirement in wanted}
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
 

@@ -51,7 +51,7 @@ def compute_in_float64() -> None:
     from keras.src.backend.common import dtypes
 
     keras.config.set_floatx("float64")
-    # BatchNormalization and mean ask for the type to compute in, and are told float32 for float64 (Keras 3.15).
+    # BatchNormalization and mean ask for the type to compute in, and get float32 for float64 (Keras 3.15).
     usual = dtypes.result_type
 
     def at_least_as_given(*given: Any) -> Any:

@@ -1,8 +1,8 @@
 """The built-in backbones with fewer blocks: their classes, names and widths, in a fraction of the time.
 
 Of a row of equal blocks, all but the first and the last return what they are given, at their own paths. Parameters are
-random, also those that a constructor fills with zeros or ones. What is said of names, counts and images of the real
-size is tested on the real networks, on the meta device.
+random, also those that a constructor fills with zeros or ones. Names, counts and images of the real
+size are tested on the real networks, on the meta device.
 """
 
 from __future__ import annotations

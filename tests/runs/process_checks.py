@@ -128,7 +128,7 @@ def differences(
 
 
 def one_without_room(processes: Processes, folder: Path) -> list[str]:
-    """What is said where one process alone cannot keep the outputs: the whole network must train in all."""
+    """The messages if one process alone cannot keep the outputs: the whole network must train in all."""
     policy = CachePolicy("auto", folder=folder / "room", budget=10**9 if processes.is_main else 0)
     policy = replace(policy, limit=policy.limit if processes.is_main else 1)
     lines: list[str] = []
@@ -137,7 +137,7 @@ def one_without_room(processes: Processes, folder: Path) -> list[str]:
 
 
 def not_finite(processes: Processes, folder: Path) -> str:
-    """What the first process is told where the head of the other one alone is broken."""
+    """The error of the first process if the head of the other one alone is broken."""
     prepared = _shared_by(processes, planned())
     if not processes.is_main:
         with torch.no_grad():

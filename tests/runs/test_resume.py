@@ -383,7 +383,7 @@ def attempted(function: Callable[[], Result]) -> Result | ZooError:
 def unbroken(
     interrupted_run: Path, backbone: Backbone, digits: Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[RunPlan, Path, dict[str, torch.Tensor]]:
-    """The plan of the interrupted run, its folder, and the tensors that it goes on with."""
+    """The plan of the interrupted run, its folder, and the tensors that it continues with."""
     folder = Path(shutil.copytree(interrupted_run, tmp_path_factory.mktemp("unbroken") / "run"))
     checked = check_run(RunCall(backbone, digits, {"resume": folder}, ("zoo",)))
     plan = prepare_run(Request(**vars(checked.settings), compute=compute_context(checked.options.values)), Silence())

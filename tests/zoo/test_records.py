@@ -85,7 +85,7 @@ def dataset(**changes: object) -> Dataset:
 
 
 def refused(make: Make) -> str:
-    """What the one fault of the record is about: where, and what is said."""
+    """The place and the message of the one fault of the record."""
     with pytest.raises(ValidationError) as caught:
         make()
     (fault,) = {(fault["loc"][:1], fault["msg"]) for fault in caught.value.errors()}

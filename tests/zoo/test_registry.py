@@ -1,4 +1,4 @@
-"""Discovery through real entry points: a broken plugin is told in full, and costs nobody else anything."""
+"""Discovery through real entry points: a broken plugin is reported in full and does not affect the others."""
 
 from __future__ import annotations
 

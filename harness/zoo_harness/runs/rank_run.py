@@ -309,7 +309,7 @@ class _Competition:
             raise
         except ZooError as error:
             failure = Failure(name=candidate.name, code=error.code, message=str(error))
-        except Exception as error:  # a network may fail in any way, and the others must go on
+        except Exception as error:  # a network may fail in any way, and the others must continue
             failure = Failure(name=candidate.name, code="network-failed", message=f"{type(error).__name__}: {error}")
         else:
             return

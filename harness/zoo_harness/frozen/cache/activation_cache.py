@@ -338,7 +338,7 @@ class ActivationCache:
             self._files = None
 
     def _continue_without_files(self, error: OSError) -> None:
-        """Go on in memory alone or, if the files were the cache itself, without a cache."""
+        """Continue in memory alone or, if the files were the cache itself, without a cache."""
         self._close_files()
         reason = f"{self.policy.folder}: {_reason(error)}"
         if self.place == "disk":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from pathlib import Path
 
 import torch
@@ -14,69 +12,32 @@ from zoo.architecture import Architecture, FactoryArchitecture, TimmArchitecture
 from zoo.errors import UsageError, WeightsError
 from zoo.registry import load_registry
 from zoo_harness.checkpoints.config_checks import check_configuration
-from zoo_harness.checkpoints.foreign import describe_foreign
 from zoo_harness.checkpoints.loaded_model import LoadedModel
+from zoo_harness.checkpoints.opened import OpenedCheckpoint, open_checkpoint
 from zoo_harness.checkpoints.save import timm_config_of
-from zoo_harness.checkpoints.tensor_checks import check_digest, check_forms
+from zoo_harness.checkpoints.tensor_checks import check_forms
 from zoo_harness.models.build import build_network, unknown_network
 from zoo_harness.models.surgery import replace_head
-from zoo_harness.models.tensor_files import check_finite, read_tensors
-from zoo_harness.records.file_names import CHECKPOINT, CONFIGURATION, RECORD
-from zoo_harness.records.run import RUN, RunRecord, read_run, record_file
-from zoo_harness.records.untrusted import check_record
+from zoo_harness.models.tensor_files import check_finite, read_safetensors
+from zoo_harness.records.file_names import CONFIGURATION
+from zoo_harness.records.run import RunRecord
 
 
-def load_folder(directory: Path, device: torch.device | str = "cpu") -> LoadedModel:
-    """Load the model of a run directory or a published tree; raise the errors of :func:`zoo.load`."""
-    found_in, checkpoint = record_file(directory), directory / CHECKPOINT
-    if directory.is_dir() and not found_in.exists():
-        raise _not_a_run(directory)
-    record, published = read_run(directory), found_in.name == RECORD
-    if record.checkpoint_sha256 is None or not checkpoint.is_file():
-        raise _no_checkpoint(record, directory, published=published)
-    check_record(record, str(found_in), checkpoint.stat().st_size, published=published)
-    check_digest(checkpoint, record.checkpoint_sha256)
-    empty = rebuild(record, "meta")
-    check_forms(checkpoint, empty.state_dict())
-    if published:
-        check_configuration(directory / CONFIGURATION, timm_config_of(empty, record))
-    network, tensors = rebuild(record), read_tensors(checkpoint)
-    check_finite(checkpoint, tensors)
-    network.load_state_dict(tensors)
+def load_folder(folder: Path | OpenedCheckpoint, device: torch.device | str = "cpu") -> LoadedModel:
+    """Load the model of a run directory, a published tree or an opened checkpoint; raise what :func:`zoo.load` does.
+
+    The tensors are read from the same open file whose digest was verified.
+    """
+    with folder if isinstance(folder, OpenedCheckpoint) else open_checkpoint(folder) as opened:
+        record = opened.record
+        empty = rebuild(record, "meta")
+        check_forms(opened.path, empty.state_dict(), opened.descriptor)
+        if opened.published:
+            check_configuration(opened.directory / CONFIGURATION, timm_config_of(empty, record))
+        network, tensors = rebuild(record), read_safetensors(opened.path, opened.descriptor)
+        check_finite(opened.path, tensors)
+        network.load_state_dict(tensors)
     return LoadedModel(network, record).to(device).eval()
-
-
-def how_to_finish(record: RunRecord, directory: Path) -> tuple[str, str]:
-    """Return the state of an unfinished run in words, and the command that finishes it."""
-    state = "still runs, or was killed" if record.status == "running" else f"is {record.status}"
-    verb = "train" if record.command[1:2] == ("train",) else "eval"
-    epochs = f"{record.results.epochs_done} of {record.settings.training.epochs} epochs"
-    return f"the run {state}, after {epochs}", shlex.join(["zoo", verb, "--resume", str(directory)])
-
-
-def _not_a_run(directory: Path) -> UsageError:
-    names = [file.name for file in directory.iterdir()]
-    return UsageError(
-        f"{directory} is not a run directory and no published checkpoint: it has neither {RUN} nor {RECORD} "
-        f"{describe_foreign(str(directory), names, directory / CONFIGURATION, local=True)}",
-        code="not-a-run",
-        path=directory,
-    )
-
-
-def _no_checkpoint(record: RunRecord, directory: Path, *, published: bool) -> UsageError:
-    path = directory / CHECKPOINT
-    if record.checkpoint_sha256 is None and (published or record.status == "finished"):
-        message = (
-            f"{record_file(directory)} has no checkpoint_sha256, so {path.name} cannot be checked; fetch all of it anew"
-        )
-        return UsageError(message, code="no-digest", path=record_file(directory))
-    if published:
-        fault = "not a regular file" if os.path.lexists(path) else "missing"
-        return UsageError(f"{path} is {fault}; fetch all of it anew", code="no-checkpoint", path=path)
-    progress, resume = how_to_finish(record, directory)
-    message = f"{directory} holds no finished checkpoint: {progress}; finish it first: {resume}"
-    return UsageError(message, code="run-not-finished", path=directory, status=record.status, resume=resume)
 
 
 def rebuild(record: RunRecord, device: str = "cpu") -> nn.Module:

@@ -11,14 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoo.dataset import ImageSplit
 from zoo.text import one_line
-from zoo_harness.data.decoding import ImageData
 from zoo_harness.records.run import DuplicatesRecord
+
+if TYPE_CHECKING:
+    from zoo_harness.data.decoding import ImageData
 
 
 @dataclass(frozen=True)

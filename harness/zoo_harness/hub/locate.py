@@ -79,7 +79,7 @@ def pull_checkpoint(repository: str, to: str | Path | None, say: Callable[[str],
     if target is not None:
         _check_target(target)
     from zoo_harness.checkpoints.load import load_folder
-    from zoo_harness.checkpoints.tensor_checks import check_digest
+    from zoo_harness.checkpoints.opened import check_digest
     from zoo_harness.hub.errors import translate_hub_errors
     from zoo_harness.hub.fetch import fetch_snapshot
     from zoo_harness.records.file_names import CHECKPOINT, is_published

@@ -20,8 +20,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel
 
 from zoo.errors import UsageError
-from zoo_harness.checkpoints.load import how_to_finish
-from zoo_harness.checkpoints.tensor_checks import changed_checkpoint
+from zoo_harness.checkpoints.opened import changed_checkpoint, how_to_finish
 from zoo_harness.hub.fetch import MOST_CHECKPOINT_BYTES, ListedFile
 from zoo_harness.hub.run_files import parse_configuration, parse_confusion, parse_epochs, parse_plot
 from zoo_harness.records.file_names import CARD, CHECKPOINT, CONFIGURATION, CONFUSION, HISTORY, PLOTS, RECORD, SAMPLES

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from zoo.errors import WeightsError
 from zoo.registry import explain
+from zoo_harness.models.weight_files import require_h5py
 
 if TYPE_CHECKING:
     import h5py
 
 
-KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
 _SAVE_AGAIN = "load it in Keras and write it with model.save('net.h5')"
 
 _PARAMETERS = {
@@ -76,17 +76,6 @@ def read_keras_tensors(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # for damaged files h5py raises OSError, KeyError, RuntimeError, ValueError and more
         raise _damaged(path, f"damaged or cut short ({explain(error)}); download it again") from error
-
-
-def require_h5py(what: str) -> None:
-    """Raise :class:`~zoo.errors.WeightsError` if h5py, which only ``blockzoo[keras]`` brings, is not installed."""
-    try:
-        import h5py  # noqa: F401
-    except ImportError as error:
-        raise WeightsError(
-            f"{what}: an H5 file of Keras needs h5py, which is not installed; pip install 'blockzoo[keras]'",
-            code="h5py-missing",
-        ) from error
 
 
 def named_as_in(network: Iterable[str], tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ is made from it. It holds no secret: the command is recorded, the environment is
 from __future__ import annotations
 
 import datetime
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -246,6 +247,15 @@ class Measurement(Record):
     value: Proportion
     standard_error: StandardError
     n: Number
+
+
+def measure(value: float, n: int) -> Measurement:
+    """Return a proportion of ``n`` samples with its binomial standard error.
+
+    >>> measure(0.5, 100).standard_error
+    0.05
+    """
+    return Measurement(value=value, standard_error=math.sqrt(value * (1 - value) / n), n=n)
 
 
 class ScoreMeasurement(Measurement):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,19 +25,41 @@ from zoo_harness.runs.resume import refuse_finished, resumed
 if TYPE_CHECKING:
     from zoo.value_range import ValueRange
     from zoo_harness.data.loading import RunData
+    from zoo_harness.data.opened import OpenedDataset
     from zoo_harness.frozen.cache.placement import CachePolicy
     from zoo_harness.util.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataRequest:
-    """A data set, the part of it to load, and how to read it."""
+    """A data set, the part of it to load, and how to read it.
+
+    ``opened`` holds the dataset between :meth:`open` and :meth:`load`, which takes it out, so that its memory is freed.
+    """
 
     dataset: Dataset
     argument: str | None
     data_dir: Path | None
     subset: Subset
     reading: ReadOptions = AS_FOUND
+    opened: list[OpenedDataset] = field(default_factory=list, compare=False, repr=False)
+
+    def open(
+        self,
+        progress: Progress,
+        balanced: Literal["train", "evaluation"] = "train",
+        *,
+        train_only: bool = False,
+        value_range: ValueRange | None = None,
+    ) -> OpenedDataset:
+        """Call the loader and check what it returns, before torch is imported; :meth:`load` decodes the images."""
+        from zoo_harness.data.opened import open_dataset  # imports numpy
+
+        progress.stage(f"loading {self.dataset.title}", 0)
+        where = self.dataset, self.argument, self.data_dir, self.subset
+        opened = open_dataset(*where, balanced, train_only=train_only, options=self.reading, value_range=value_range)
+        self.opened[:] = [opened]
+        return opened
 
     def load(
         self,
@@ -63,7 +85,13 @@ class DataRequest:
             train_only=train_only,
             options=self.reading,
             value_range=value_range,
+            opened=self._take_opened(value_range),
         )
+
+    def _take_opened(self, value_range: ValueRange | None) -> OpenedDataset | None:
+        """Return the opened dataset, once; none if it was opened to be read in another range."""
+        opened = self.opened.pop() if self.opened else None
+        return opened if opened and opened.value_range == value_range else None
 
 
 @dataclass(frozen=True, kw_only=True)

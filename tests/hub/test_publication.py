@@ -156,7 +156,7 @@ def test_a_run_without_a_file_that_its_card_names_is_refused(run: Path, tmp_path
 def test_a_plot_that_is_no_picture_is_refused(run: Path, tmp_path: Path) -> None:
     (run / "loss.png").write_bytes(b"\x80\x04pickle")
 
-    assert refusal(run, tmp_path, "not-png").facts["path"] == run / "loss.png"
+    assert refusal(run, tmp_path, "not-png").facts["path"] == str(run / "loss.png")
 
 
 def test_a_persons_own_text_in_the_card_stays(run: Path, tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_a_folder_whose_files_are_links_is_left_alone(run: Path, tmp_path: Path)
 
     with pytest.raises(ZooError) as raised:
         published(run, tmp_path / "net")
-    assert (raised.value.code, raised.value.facts["path"]) == ("file-is-a-link", tmp_path / "net" / "config.json")
+    assert (raised.value.code, raised.value.facts["path"]) == ("file-is-a-link", str(tmp_path / "net" / "config.json"))
     assert (tmp_path / "mine").read_bytes() == b"mine"
 
 
@@ -263,7 +263,7 @@ def test_a_disk_that_fills_up_leaves_no_folder(run: Path, tmp_path: Path, monkey
     monkeypatch.setattr(shutil, "copyfile", until_full)
     with pytest.raises(ZooError) as raised:
         published(run, tmp_path / "deep" / "net")
-    assert (raised.value.code, raised.value.facts["path"]) == ("disk-full", tmp_path / "deep" / "net")
+    assert (raised.value.code, raised.value.facts["path"]) == ("disk-full", str(tmp_path / "deep" / "net"))
     assert names(tmp_path / "deep") == []
 
 

@@ -125,7 +125,11 @@ def test_other_files_are_refused(folder: Path) -> None:
     assert refusal(folder / "config.json").code == "not-a-run"
     edit_record(folder, lambda record: record.update(format="blockzoo run 9"))
     error = refusal(folder)
-    assert (error.code, error.facts["path"], error.facts["field"]) == ("record-invalid", folder / "run.json", "format")
+    assert (error.code, error.facts["path"], error.facts["field"]) == (
+        "record-invalid",
+        str(folder / "run.json"),
+        "format",
+    )
     with (folder / "run.json").open("r+b") as file:
         file.truncate(2**33)
     assert refusal(folder).code == "too-large"

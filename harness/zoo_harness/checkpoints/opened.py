@@ -14,7 +14,7 @@ from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
 
-from zoo.errors import UsageError, WeightsError, ZooError
+from zoo.errors import DataError, UsageError, WeightsError, ZooError
 from zoo_harness.checkpoints.foreign import describe_foreign
 from zoo_harness.records.file_names import CHECKPOINT, CONFIGURATION, RECORD
 from zoo_harness.records.run import RUN, RunRecord, read_run, record_file
@@ -113,13 +113,13 @@ def _not_a_run(directory: Path) -> UsageError:
     )
 
 
-def _no_checkpoint(record: RunRecord, directory: Path, *, published: bool) -> UsageError:
+def _no_checkpoint(record: RunRecord, directory: Path, *, published: bool) -> UsageError | DataError:
     path = directory / CHECKPOINT
     if record.checkpoint_sha256 is None and (published or record.status == "finished"):
         message = (
             f"{record_file(directory)} has no checkpoint_sha256, so {path.name} cannot be checked; fetch all of it anew"
         )
-        return UsageError(message, code="no-digest", path=record_file(directory))
+        return DataError(message, code="no-digest", path=record_file(directory))
     if published:
         fault = "not a regular file" if os.path.lexists(path) else "missing"
         return UsageError(f"{path} is {fault}; fetch all of it anew", code="no-checkpoint", path=path)

@@ -20,12 +20,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit status; with ``--debug`` errors keep their traceback."""
+    """Run one command and return its exit status; with ``--debug`` errors keep their traceback.
+
+    The status is 0 too if the reader of the output ends before the command.
+    """
     from typer.exceptions import TyperException
 
     from zoo.errors import ZooError
     from zoo_harness.cli.app import command
-    from zoo_harness.cli.streams import discard_output, print_any_character
+    from zoo_harness.cli.streams import discard_output, print_any_character, reader_has_ended
     from zoo_harness.util.invocation import invoked_as
 
     print_any_character()
@@ -34,8 +37,11 @@ def run(arguments: Sequence[str]) -> int:
         with invoked_as(("zoo", *arguments)), _quiet_libraries(all_of_them=quiet):
             status = command()(args=list(arguments), prog_name="zoo", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader (head, less) has ended; Python's last flush needs a sink
-        discard_output()
+    except BrokenPipeError as error:
+        if reader_has_ended():  # such as head, which has what it wanted; Python's last flush needs a sink
+            discard_output()
+            return 0
+        _report(error, as_json="--json" in arguments)
         return 1
     except (ZooError, TyperException, OSError, MemoryError) as error:
         if isinstance(error, OSError):  # perhaps of stdout, and its last flush would fail again

@@ -162,7 +162,10 @@ def _title(dataset: Dataset, argument: str | None) -> str:
     """Return the title for a card, with the name of a folder but not its path: cards are published."""
     if argument is None:
         return dataset.title
-    return f"{dataset.title} {Path(argument).expanduser().resolve().name if dataset.argument == 'PATH' else argument}"
+    if not dataset.is_path(argument):
+        return f"{dataset.title} {argument}"
+    title = dataset.title if dataset.argument == "PATH" else "Folder"  # a copy of a repository is not on the Hub
+    return f"{title} {Path(argument).expanduser().resolve().name}"
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,11 @@ class OpenedDataset:
     images: tuple[int, int]
     value_range: ValueRange | None = None
 
+    def class_sizes(self, subset: Subset) -> list[int]:
+        """Return the number of training images of each class in a subset that is taken class by class."""
+        chosen = np.asarray(self.train.labels)[balanced_order(self.train, self.loaded.classes, subset)]
+        return [int(count) for count in np.bincount(chosen, minlength=len(self.loaded.classes))]
+
 
 def open_dataset(
     dataset: Dataset,

@@ -17,6 +17,7 @@ from zoo_harness.util.digests import digest_mismatch, sha256_of
 from zoo_harness.util.download import fetch
 
 KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
+SAVE_AGAIN = "load it in Keras and write it with model.save('net.h5')"
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
 _ADVICE = "pass --weights PATH to a file you have, or --weights random"
 
@@ -126,7 +127,7 @@ def check_kind(path: Path) -> None:
     elif path.suffix in PICKLE_SUFFIXES:
         _check_pickle(path)
     elif path.suffix in KERAS_SUFFIXES:
-        require_h5py(str(path))
+        check_h5(path)
     else:
         kinds = ", ".join((".safetensors", *PICKLE_SUFFIXES, ".h5"))
         message = f"{path}: expected a weight file ({kinds}); convert it to safetensors"
@@ -170,3 +171,23 @@ def require_h5py(what: str) -> None:
             f"{what}: an H5 file of Keras needs h5py, which is not installed; pip install 'blockzoo[keras]'",
             code="h5py-missing",
         ) from error
+
+
+def check_h5(path: Path) -> None:
+    """Raise :class:`~zoo.errors.WeightsError` if a file is no H5 file by its first bytes, or h5py is missing."""
+    require_h5py(str(path))
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(8)
+    except OSError as error:
+        message = f"{path}: not a readable H5 file: {error}"
+        raise WeightsError(message, code="file-unreadable", path=str(path)) from error
+    if beginning.startswith(b"PK"):
+        raise not_h5(path, f"a zip archive, as Keras 3 writes for .keras; {SAVE_AGAIN}")
+    if beginning != b"\x89HDF\r\n\x1a\n":
+        raise not_h5(path, f"not an H5 file, despite its name; it begins with {beginning!r}")
+
+
+def not_h5(path: Path, fault: str) -> WeightsError:
+    """Return the error for a file that is no H5 file of Keras' legacy layout."""
+    return WeightsError(f"{path}: {fault}", code="file-kind", path=str(path))

@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from zoo.backbone import DualHead, FeatureLayers, Head, Preprocessing, Training
-from zoo.errors import UsageError, ZooError
+from zoo.errors import DataError, UsageError, ZooError
 from zoo.fields import LARGEST_COUNT, MOST_EPOCHS, Digest
 from zoo.text import encodable, one_line
 from zoo.value_range import ValueRange
@@ -195,6 +195,11 @@ class DatasetRecord(Record):
     def read_range(self) -> ValueRange | None:
         """The range that images of more than 8 bits were scaled by."""
         return ValueRange(*self.value_range) if self.value_range else None
+
+    @property
+    def argument_is_lost(self) -> bool:
+        """Whether the argument was the folder of a copy of a repository, of which a published record has the name."""
+        return self.name == "hf" and "/" not in (self.argument or "")
 
     @property
     def in_memory(self) -> bool:
@@ -507,7 +512,8 @@ def now() -> str:
 def read_run(directory: Path) -> RunRecord:
     """Read the record of a run directory, or of a published checkpoint: ``run.json``, else ``zoo.json``.
 
-    Raises :class:`~zoo.errors.UsageError` if there is none, or if it is not a record of this version.
+    Raises :class:`~zoo.errors.UsageError` if there is none, and :class:`~zoo.errors.DataError` if it is not a record of
+    this version.
     """
     path = record_file(directory)
     try:
@@ -519,21 +525,21 @@ def read_run(directory: Path) -> RunRecord:
 
 
 def parse_run(content: bytes, path: Path) -> RunRecord:
-    """Return the record that the bytes hold; ``path`` is their file, for :class:`~zoo.errors.UsageError`."""
+    """Return the record that the bytes hold; ``path`` is their file, for :class:`~zoo.errors.DataError`."""
     try:
         return RunRecord.model_validate_json(content)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = one_line(".".join(map(str, fault["loc"]))) or "the file"
         message = f"{path} is not a run record of this version: {where:.200}: {fault['msg']:.200}"
-        raise UsageError(message, code="record-invalid", path=path, field=where) from error
+        raise DataError(message, code="record-invalid", path=path, field=where) from error
 
 
 def read_history(directory: Path) -> tuple[EpochRecord, ...]:
     """Read the epochs of a run directory or of a published checkpoint; none if no epoch was run.
 
     A last line without an end is ignored: the run is writing it, or was killed. Raises
-    :class:`~zoo.errors.UsageError` for a file that is not a history, such as one whose epochs are not 1, 2, 3, ...
+    :class:`~zoo.errors.DataError` for a file that is not a history, such as one whose epochs are not 1, 2, 3, ...
     """
     path = directory / HISTORY
     try:
@@ -542,7 +548,7 @@ def read_history(directory: Path) -> tuple[EpochRecord, ...]:
         return ()
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or error}"
-        raise UsageError(message, code="history-unreadable", path=path) from error
+        raise DataError(message, code="history-unreadable", path=path) from error
     return parse_history(content, path)
 
 
@@ -558,7 +564,7 @@ def parse_history(content: bytes, path: Path) -> tuple[EpochRecord, ...]:
         except ValueError as error:  # pydantic's is one too
             fault = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
             message = f"{path} is not a history: line {number:,}: {fault:.200}"
-            raise UsageError(message, code="history-invalid", path=path, line=number) from error
+            raise DataError(message, code="history-invalid", path=path, line=number) from error
     return tuple(epochs)
 
 
@@ -576,5 +582,5 @@ def _content(path: Path, kind: str) -> bytes:
     except ZooError as error:
         if error.code == "file-too-large":
             message = f"{path} is not a {kind}: it has more bytes than a {kind.split()[-1]}: {LARGEST_RECORD:,}"
-            raise UsageError(message, code="too-large", path=path) from error
-        raise UsageError(f"{path} is not a {kind}: {error}", code="not-a-file", path=path) from error
+            raise DataError(message, code="too-large", path=path) from error
+        raise DataError(f"{path} is not a {kind}: {error}", code="not-a-file", path=path) from error

@@ -6,15 +6,16 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from zoo.backbone import Backbone, FeatureLayer, Preprocessing
-from zoo.errors import UsageError
+from zoo.value_range import ValueRange
 from zoo.weights import WeightSource
 from zoo_harness.checkpoints.load import load_folder
+from zoo_harness.checkpoints.opened import OpenedCheckpoint
 from zoo_harness.compute.allocator import keep_freed_memory
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.compute.precision import isolated
@@ -28,6 +29,7 @@ from zoo_harness.models.weights import load_weights
 from zoo_harness.reports.plots.layers import plot_layers
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
+from zoo_harness.runs.opening import check_order
 from zoo_harness.runs.plan import compute_context
 from zoo_harness.runs.reporter import Reporter, report_reading
 from zoo_harness.runs.request import LayerRequest
@@ -37,13 +39,17 @@ from zoo_harness.util.progress import Progress
 
 @dataclass(frozen=True)
 class Subject:
-    """A network whose layers are scored: a backbone with its weights, or that of a run; ``weights`` is its record."""
+    """A network whose layers are scored: a backbone with its weights, or that of a run; ``weights`` is its record.
+
+    ``value_range``: that of a run's images of more than 8 bits, ``None`` to choose it by the data.
+    """
 
     name: str
     network: nn.Module
     layers: tuple[FeatureLayer, ...]
     preprocessing: Preprocessing
     weights: dict[str, Any]
+    value_range: ValueRange | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ def score_all_layers(request: LayerRequest, progress: Reporter) -> LayerScoring:
     with isolated():
         progress.stage("loading weights", 0)
         subjects = [_of_backbone(*pair, compute.seed) for pair in request.backbones]
-        subjects += _of_runs(request.runs)
+        subjects += _of_runs(request.checkpoints)
         curves = tuple(_curves(subjects, request, compute, scoring, progress))
     return _written(curves, scoring, request)
 
@@ -116,25 +122,37 @@ def _of_backbone(backbone: Backbone, source: WeightSource, seed: int) -> Subject
     return Subject(name, network, tuning.features, preprocessing, record.model_dump())
 
 
-def _of_runs(directories: Sequence[Path]) -> Iterator[Subject]:
+def _of_runs(checkpoints: Sequence[OpenedCheckpoint]) -> Iterator[Subject]:
     """Yield the networks of finished runs, each named by its folder, or by its path if another has that name."""
-    names = [directory.resolve().name for directory in directories]
-    for directory, name in zip(directories, names, strict=True):
-        called = name if names.count(name) == 1 else str(directory)
-        model = load_folder(directory)
+    names = [opened.directory.resolve().name for opened in checkpoints]
+    for opened, name in zip(checkpoints, names, strict=True):
+        called = name if names.count(name) == 1 else str(opened.directory)
+        model = load_folder(opened)
         record = model.record
         weights = {"kind": "run", "source": called, "sha256": record.checkpoint_sha256}
         layers, preprocessing = record.backbone.features, record.settings.preprocessing
-        yield Subject(f"{record.backbone.name} ({called})", model.network, layers, preprocessing, weights)
+        yield Subject(
+            f"{record.backbone.name} ({called})",
+            model.network,
+            layers,
+            preprocessing,
+            weights,
+            record.dataset.read_range,
+        )
 
 
 def _curves(
     subjects: Sequence[Subject], request: LayerRequest, compute: ComputeContext, scoring: Scoring, progress: Reporter
 ) -> Iterator[Curve]:
     splits = request.options["split"]
-    balanced: Literal["train", "evaluation"] = "evaluation" if splits == "test" else "train"
     for subject in subjects:
-        data = request.load(subject.preprocessing, progress, balanced, train_only=splits == "train")
+        data = request.load(
+            subject.preprocessing,
+            progress,
+            request.balanced,
+            train_only=splits == "train",
+            value_range=subject.value_range,
+        )
         if subject is subjects[0]:
             report_reading(data.record.reading, data.warnings, progress)
         subject.network.to(compute.device)
@@ -154,9 +172,7 @@ def _curve(
     progress: Progress,
 ) -> Curve:
     images, record = (data.train, data.record.train) if split == "train" else (data.evaluation, data.record.evaluation)
-    if len(images) <= scoring.order:
-        message = f"order {scoring.order} needs more than {scoring.order} images, the {split} split has {len(images)}"
-        raise UsageError(message, code="too-few-images", split=split, given=len(images))
+    check_order(scoring.order, split, len(images))
     progress.stage(f"{subject.name}: layers on the {split} split", len(images))
     layers = score_layers(subject.network, subject.layers, images, compute, scoring, progress)
     subset = request.subset.in_words((f"{split} split", smallest_class(record)))

@@ -31,6 +31,7 @@ from zoo_harness.models.tuned_network import TunedNetwork, count_parameters
 from zoo_harness.models.weights import load_weights
 from zoo_harness.records.run import Results, RunRecord, SettingsRecord, now
 from zoo_harness.runs import provenance
+from zoo_harness.runs.opening import check_sizes
 from zoo_harness.runs.request import RunSettings
 from zoo_harness.util.progress import Progress
 
@@ -80,7 +81,8 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
     weights = load_weights(network, backbone, request.weights)
     preprocessing = resolve_preprocessing(backbone, network, request.tuning)
     data = request.load(preprocessing, progress, with_test=request.with_test)
-    _check_sizes(data, request)
+    sizes = len(data.train), len(data.evaluation), data.record.evaluation.split
+    check_sizes(*sizes, request.training.epochs, compute.processes.count)
     network.to(compute.device)
     network.to(memory_format=torch.channels_last)  # faster convolutions, same weights
     example, _labels = data.train.batch(np.arange(1), compute.device)
@@ -103,17 +105,6 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
     )
     warning = warn_if_output_differs_from_head(tuned, example)
     return RunPlan(request, tuned, data, record, data.warnings + ((warning,) if warning else ()))
-
-
-def _check_sizes(data: RunData, request: Request) -> None:
-    processes, images = request.compute.processes.count, len(data.train)
-    if request.training.epochs and images < 2:
-        message = f"training needs at least 2 images, given {images}; --epochs 0 scores without training"
-        raise UsageError(message, code="too-few-images", given=images)
-    for split, number in (("training", images), (data.record.evaluation.split, len(data.evaluation))):
-        if number < processes:
-            message = f"{processes} processes cannot share the {number} {split} image(s); start fewer"
-            raise UsageError(message, code="too-many-processes", split=split, given=number)
 
 
 def _check_modules(network: nn.Module, patterns: tuple[str, ...]) -> None:

@@ -16,7 +16,7 @@ from zoo_harness.models.weight_source import find_local
 from zoo_harness.records import option_checks
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import RankOptions
-from zoo_harness.runs.directory import check_out
+from zoo_harness.runs.directory import RUNS, check_out
 from zoo_harness.runs.request import DataRequest, choose_data
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ def check_rank(
     Without backbones, those whose weights are on this machine are ranked, beside two controls.
     """
     options = with_defaults(RankOptions, given)
-    option_checks.check_device_name(options["device"])
+    option_checks.check_device(options["device"], options["precision"])
     values: Mapping[str, Any] = {**options, "limit": options["images"], "val_fraction": None}
     data = choose_data(dataset, values)
-    check_out(options["out"])
+    check_out(options["out"], default=RUNS)
     from zoo_harness.ranking.scores import choose_scores  # imports numpy
 
     scores = choose_scores(options["scores"])

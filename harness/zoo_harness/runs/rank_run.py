@@ -36,6 +36,7 @@ from zoo_harness.records.rank import RANK, Drop, Failure, RankedBackbone, RankRe
 from zoo_harness.records.run import WeightsRecord
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
+from zoo_harness.runs.opening import check_class_sizes
 from zoo_harness.runs.plan import compute_context
 from zoo_harness.runs.rank_request import RankRequest
 from zoo_harness.runs.reporter import Reporter, report_reading
@@ -131,7 +132,12 @@ class _Competition:
     def __init__(self, request: RankRequest, compute: ComputeContext, progress: Reporter) -> None:
         self.request, self.compute, self.progress = request, compute, progress
         self.split: TrainingSplit = load_training_split(
-            request.dataset, request.argument, request.data_dir, request.subset, request.reading
+            request.dataset,
+            request.argument,
+            request.data_dir,
+            request.subset,
+            request.reading,
+            opened=request.opened.pop() if request.opened else None,
         )
         report_reading(self.split.reading, self.split.warnings, progress)
         self._check_classes()
@@ -201,14 +207,8 @@ class _Competition:
     def _check_classes(self) -> None:
         """Refuse classes of one image each, whose nearest images can never have their label; warn of single ones."""
         counts = self.split.record.per_class
+        check_class_sizes(counts)
         single = [name for name, count in zip(self.split.classes, counts, strict=True) if count == 1]
-        if len(single) == len(counts):
-            raise UsageError(
-                "every class has one image; expected two or more, because an image is compared with the others of its "
-                "class; try --per-class 10",
-                code="too-few-images",
-                given=1,
-            )
         if single:
             self.progress.warn(f"{len(single)} classes have one image, which counts as a miss, such as {single[0]!r}")
 

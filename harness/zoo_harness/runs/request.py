@@ -19,11 +19,12 @@ from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import EvalOptions, LayersOptions, RescoreOptions
 from zoo_harness.records.stored_options import StoredOptions
 from zoo_harness.records.subset import Subset
-from zoo_harness.runs.directory import check_out
+from zoo_harness.runs.directory import RUNS, check_out
 from zoo_harness.runs.resume import refuse_finished, resumed
 
 if TYPE_CHECKING:
     from zoo.value_range import ValueRange
+    from zoo_harness.checkpoints.opened import OpenedCheckpoint
     from zoo_harness.data.loading import RunData
     from zoo_harness.data.opened import OpenedDataset
     from zoo_harness.frozen.cache.placement import CachePolicy
@@ -115,12 +116,21 @@ class RunSettings(DataRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRequest(DataRequest):
-    """Backbones with their weights, the directories of runs, the data to score them on, and all options."""
+    """Backbones with their weights, the directories of runs, the data to score them on, and all options.
+
+    ``checkpoints`` are those of the runs, once they are opened.
+    """
 
     backbones: tuple[tuple[Backbone, WeightSource], ...]
     runs: tuple[Path, ...]
+    checkpoints: tuple[OpenedCheckpoint, ...] = ()
     options: LayersOptions
     command: tuple[str, ...]
+
+    @property
+    def balanced(self) -> Literal["train", "evaluation"]:
+        """The split that must have ``--per-class`` images of each class."""
+        return "evaluation" if self.options["split"] == "test" else "train"
 
 
 @dataclass(frozen=True)
@@ -176,7 +186,7 @@ def check_run(call: RunCall) -> CheckedRun:
     data = choose_data(call.dataset if isinstance(call.dataset, Dataset) else _dataset_name(options), values)
     tuning = backbone.tuning(values["recipe"])
     option_checks.check_prediction(values["predict"], tuning, load_registry().backbones.values())
-    option_checks.check_device_name(values["device"])
+    option_checks.check_device(values["device"], values["precision"])
     _check_run_directory(out, resume)
     if given.get("tensorboard") and importlib.util.find_spec("tensorboard") is None:
         raise UsageError(
@@ -218,9 +228,9 @@ def check_layers(
         if subjects.count(subject) > 1:
             message = f"{subject!r} is given {subjects.count(subject)} times; give it once"
             raise UsageError(message, code="repeated-subject", name=subject)
-    option_checks.check_device_name(options["device"])
+    option_checks.check_device(options["device"], options["precision"])
     data = choose_data(dataset, options)
-    check_out(options["out"])
+    check_out(options["out"], default=RUNS)
     return LayerRequest(
         **vars(data),
         backbones=tuple((backbone, option_checks.choose_source(backbone, weights)) for backbone in found),
@@ -239,7 +249,7 @@ def check_rescore(dataset: str | Dataset | None, given: RescoreOptions) -> None:
         option_checks.check_folders(None, None, options["data_dir"])
     else:
         choose_data(dataset, values)
-    option_checks.check_device_name(options["device"])
+    option_checks.check_device(options["device"], options["precision"])
     check_out(options["out"])
 
 
@@ -263,7 +273,8 @@ def _check_run_directory(out: Path | None, resume: Path | None) -> None:
         return
     if resume is not None:
         refuse_finished(resume)
-    check_out(out)
+    else:
+        check_out(out, default=RUNS)
 
 
 def _named_backbone(options: StoredOptions) -> Backbone:

@@ -123,7 +123,9 @@ class _Session:
         self.writer.record(self.record)
         self.score_raw_pixels()
         events = self.writer.events() if tensorboard else nullcontext(self.add_events)
-        trainable_model = open_trainable_model(self.planned, policy, self.reporter, self.reporter.log)
+        trainable_model = open_trainable_model(
+            self.planned, policy, self.reporter, self.reporter.log, self.reporter.warn
+        )
         with events as self.add_events, trainable_model as (self._trainable, frozen_part):
             self._update(frozen_part=frozen_part)
             self.score_before()

@@ -206,7 +206,7 @@ def test_a_folder_that_is_in_use_is_left_alone(hub: Hub, tmp_path: Path, error_o
 
     for to in (tmp_path, *(tmp_path / name for name in ("mine.txt", "dangling", "link"))):
         error = error_of("pull", "ada/pets", "--to", str(to))
-        assert (error.code, error.exit_code, error.facts["path"]) == ("folder-in-use", 2, to)
+        assert (error.code, error.exit_code, error.facts["path"]) == ("folder-in-use", 2, str(to))
     assert hub.requests == []
 
 

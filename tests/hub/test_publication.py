@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import zoo
-from zoo import Backbone, DualHead, Head, UsageError, WeightsError, ZooError
+from zoo import Backbone, DataError, DualHead, Head, UsageError, WeightsError, ZooError
 from zoo.architecture import TimmArchitecture
 from zoo_harness.hub import publication
 from zoo_harness.records.file_names import CHECKPOINT
@@ -129,7 +129,7 @@ def test_an_unfinished_run_is_refused_with_the_command_that_finishes_it(
     assert (facts["status"], facts["resume"]) == (status, f"zoo {verb} --resume {run}")
 
 
-def refusal(run: Path, tmp_path: Path, code: str, kind: type[ZooError] = UsageError) -> ZooError:
+def refusal(run: Path, tmp_path: Path, code: str, kind: type[ZooError] = ZooError) -> ZooError:
     with pytest.raises(kind) as raised:
         write_tree(run, tmp_path / "refused")
     assert raised.value.code == code
@@ -169,7 +169,7 @@ def test_a_persons_own_text_in_the_card_stays(run: Path, tmp_path: Path) -> None
 
     write_tree(run, tmp_path / "theirs", card + "\nWords of theirs.\n")
     assert (tmp_path / "theirs" / "README.md").read_text() == card + "\nWords of theirs.\n"
-    with pytest.raises(UsageError, match="card in the folder: the card has no part marked as made by zoo"):
+    with pytest.raises(DataError, match="card in the folder: the card has no part marked as made by zoo"):
         write_tree(run, tmp_path / "unmarked", "# All mine\n")
 
 

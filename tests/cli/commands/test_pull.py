@@ -17,7 +17,7 @@ from huggingface_hub import constants
 from safetensors.torch import load, save
 
 import zoo
-from zoo import Backbone, HubError, UnreachableError, UsageError, ZooError
+from zoo import Backbone, DataError, HubError, UnreachableError, UsageError, ZooError
 from zoo_harness.cli.main import run
 from zoo_harness.util.digests import sha256_of
 
@@ -80,7 +80,7 @@ def test_a_name_loads_and_gives_what_the_run_gives(hub: Hub, files: dict[str, by
     model = zoo.load(f"ada/pets@{first}")
     run_itself = zoo.load(tmp_path / "run")
     assert torch.equal(model(model.preprocess(images)), run_itself(run_itself.preprocess(images)))
-    with pytest.raises(UsageError) as raised:
+    with pytest.raises(DataError) as raised:
         zoo.load("ada/pets")
     assert raised.value.code == "record-invalid"
 

@@ -37,16 +37,14 @@ def run(arguments: Sequence[str]) -> int:
         with invoked_as(("zoo", *arguments)), _quiet_libraries(all_of_them=quiet):
             status = command()(args=list(arguments), prog_name="zoo", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError as error:
-        if reader_has_ended():  # such as head, which has what it wanted; Python's last flush needs a sink
+    except (ZooError, TyperException, OSError, MemoryError, SystemExit) as error:
+        # Typer exits for a broken pipe. The reader, such as head, has what it wanted.
+        ended = isinstance(error, BrokenPipeError | SystemExit) and reader_has_ended()
+        if ended or isinstance(error, OSError):  # perhaps of stdout, and its last flush would fail again
             discard_output()
+        if ended:
             return 0
-        _report(error, as_json="--json" in arguments)
-        return 1
-    except (ZooError, TyperException, OSError, MemoryError) as error:
-        if isinstance(error, OSError):  # perhaps of stdout, and its last flush would fail again
-            discard_output()
-        if "--debug" in arguments:
+        if isinstance(error, SystemExit) or "--debug" in arguments:
             raise
         _report(error, as_json="--json" in arguments)
         return error.exit_code if isinstance(error, ZooError | TyperException) else 1

@@ -151,7 +151,11 @@ def test_images_of_a_run_are_read_in_the_range_of_the_run(tiny_resnet: Backbone,
     fingerprints = {}
     for value_range in (None, ValueRange(0, 4095)):
         loaded = load_data(
-            *load_registry().dataset(data), None, Subset(), BatchTransform(Preprocessing((32, 32))), value_range=value_range
+            *load_registry().dataset(data),
+            None,
+            Subset(),
+            BatchTransform(Preprocessing((32, 32))),
+            value_range=value_range,
         )
         fingerprints[value_range] = loaded.record.evaluation.fingerprint
     assert (of_run, own) == (fingerprints[ValueRange(0, 4095)], fingerprints[None])

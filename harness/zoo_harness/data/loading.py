@@ -22,7 +22,7 @@ from zoo.value_range import ValueRange
 from zoo_harness.data.class_coverage import absence_warnings
 from zoo_harness.data.decoding import ImageData
 from zoo_harness.data.duplicates import find_duplicates
-from zoo_harness.data.opened import OpenedDataset, missing_split, open_dataset, open_training_split
+from zoo_harness.data.opened import OpenedDataset, missing_split, open_dataset, open_training_split, title_of
 from zoo_harness.data.readable import (
     UNREADABLE,
     contrast_warning,
@@ -135,7 +135,7 @@ def load_data(
     counts = {**loaded.skipped, UNREADABLE: loaded.skipped.get(UNREADABLE, 0) + skipped}
     record = DatasetRecord(
         name=dataset.name,
-        title=_title(dataset, argument),
+        title=title_of(dataset, argument),
         argument=argument,
         hub_id=dataset.hub_id,
         source=loaded.source,
@@ -156,16 +156,6 @@ def load_data(
         subset=subset.in_words(*smallest),
     )
     return RunData(train_data, evaluation_data, record, warnings, test, duplicates.shared)
-
-
-def _title(dataset: Dataset, argument: str | None) -> str:
-    """Return the title for a card, with the name of a folder but not its path: cards are published."""
-    if argument is None:
-        return dataset.title
-    if not dataset.is_path(argument):
-        return f"{dataset.title} {argument}"
-    title = dataset.title if dataset.argument == "PATH" else "Folder"  # a copy of a repository is not on the Hub
-    return f"{title} {Path(argument).expanduser().resolve().name}"
 
 
 @dataclass(frozen=True)
@@ -228,7 +218,7 @@ def load_training_split(
     flat = contrast_warning("train", small.images)
     return TrainingSplit(
         name=opened.name,
-        title=_title(dataset, argument),
+        title=title_of(dataset, argument),
         classes=loaded.classes,
         small=small,
         record=record,

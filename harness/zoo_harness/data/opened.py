@@ -98,6 +98,16 @@ def open_training_split(
     return OpenedDataset(name, loaded, reader, train, train, "train", {}, (count, count))
 
 
+def title_of(dataset: Dataset, argument: str | None) -> str:
+    """Return the title for a card, with the name of a folder but not its path: cards are published."""
+    if argument is None:
+        return dataset.title
+    if not dataset.is_path(argument):
+        return f"{dataset.title} {argument}"
+    title = dataset.title if dataset.argument == "PATH" else "Folder"  # a copy of a repository is not on the Hub
+    return f"{title} {Path(argument).expanduser().resolve().name}"
+
+
 def _loaded(dataset: Dataset, request: DatasetRequest) -> LoadedDataset:
     _check_columns(dataset, request.options)
     loader = dataset.loader

@@ -6,6 +6,7 @@ Each function is called after the options of a request are checked, and before t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from zoo.registry import load_registry
 from zoo.weights import WeightSource
 from zoo_harness.checkpoints.opened import OpenedCheckpoint, open_checkpoint
 from zoo_harness.compute.distributed import Processes
-from zoo_harness.data.opened import open_training_split
+from zoo_harness.data.opened import open_training_split, title_of
 from zoo_harness.models.weight_files import fetch_weights
 from zoo_harness.records.file_names import RECORD
 from zoo_harness.records.option import with_defaults
@@ -66,14 +67,16 @@ def check_sizes(images: int, evaluation: int, split: str, epochs: int, processes
 def open_layers(request: LayerRequest, progress: Progress) -> LayerRequest:
     """Return the request with its checkpoints opened; open its data, and fetch its weights."""
     options = request.options
-    checkpoints = tuple(open_checkpoint(run) for run in request.runs)
-    first = None if request.backbones else checkpoints[0].record.dataset.read_range
-    opened = request.open(progress, request.balanced, train_only=options["split"] == "train", value_range=first)
-    for split, images in zip(("train", "test"), opened.images, strict=True):
-        if options["split"] in (split, "both"):
-            check_order(options["order"], split, images)
-    for backbone, source in request.backbones:
-        _fetch(backbone, source, progress)
+    with ExitStack() as stack:
+        checkpoints = tuple(stack.enter_context(open_checkpoint(run)) for run in request.runs)
+        first = None if request.backbones else checkpoints[0].record.dataset.read_range
+        opened = request.open(progress, request.balanced, train_only=options["split"] == "train", value_range=first)
+        for split, images in zip(("train", "test"), opened.images, strict=True):
+            if options["split"] in (split, "both"):
+                check_order(options["order"], split, images)
+        for backbone, source in request.backbones:
+            _fetch(backbone, source, progress)
+        stack.pop_all()  # whoever loads the checkpoints closes them
     return replace(request, checkpoints=checkpoints)
 
 
@@ -113,11 +116,13 @@ def open_rescoring(
     """
     options = with_defaults(RescoreOptions, given)
     layer = _layer(read_run(checkpoint.folder), options["layer"])
-    opened = open_checkpoint(checkpoint.folder)
-    record = opened.record
-    data = _data_request(checkpoint, record, dataset, given)
-    found = data.open(progress, value_range=record.dataset.read_range)
-    _check_classes(record.dataset.classes, found.name, found.loaded.classes)
+    with ExitStack() as stack:
+        opened = stack.enter_context(open_checkpoint(checkpoint.folder))
+        record = opened.record
+        data = _data_request(checkpoint, record, dataset, given)
+        found = data.open(progress, value_range=record.dataset.read_range)
+        _check_classes(record.dataset.classes, title_of(data.dataset, data.argument), found.loaded.classes)
+        stack.pop_all()  # whoever loads the checkpoint closes it
     return RescoreRequest(checkpoint=checkpoint, opened=opened, data=data, layer=layer, options=options)
 
 
@@ -172,7 +177,7 @@ def _recorded_data(checkpoint: Checkpoint, record: RunRecord) -> tuple[str, Eval
 def _check_classes(classes: tuple[str, ...], name: str, found: tuple[str, ...]) -> None:
     if [*map(normalised, found)] == [*map(normalised, classes)]:  # earlier records are not normalised
         return
-    message = f"the checkpoint has {len(classes)} classes, dataset {name!r} has {len(found)}"
+    message = f"the checkpoint has {len(classes)} classes, {name} has {len(found)}"
     for number, (one, other) in enumerate(zip(classes, found, strict=False)):
         if one != other:
             message += f"; class {number} is {one!r:.80} in the checkpoint and {other!r:.80} in the data"

@@ -111,7 +111,6 @@ def layers(
     ``backbones`` is a name, a record, a run, or the path of a run directory, or a sequence of these. ``options`` are
     those of ``zoo layers``.
     """
-    from zoo_harness.runs.opening import open_layers
     from zoo_harness.runs.request import check_layers
 
     given = checked(LayersOptions, options)
@@ -121,6 +120,8 @@ def layers(
     request = check_layers(named, runs, dataset, given, _command("layers", (several, dataset), given))
 
     with _reporter(progress) as reporter:
+        from zoo_harness.runs.opening import open_layers  # imports numpy
+
         request = open_layers(request, reporter)
         from zoo_harness.runs.layer_run import score_all_layers  # and with it torch, which takes seconds
 
@@ -140,7 +141,6 @@ def rank(
     those whose weights are on this machine are ranked. ``options`` are those of ``zoo rank``. A backbone that fails is
     left out and listed in ``record.failures``.
     """
-    from zoo_harness.runs.opening import open_ranking
     from zoo_harness.runs.rank_request import check_rank
 
     given = checked(RankOptions, options)
@@ -148,6 +148,8 @@ def rank(
     request = check_rank(dataset, several, given, _command("rank", (dataset, several), given))
 
     with _reporter(progress) as reporter:
+        from zoo_harness.runs.opening import open_ranking
+
         open_ranking(request, reporter)
         from zoo_harness.runs.rank_run import rank_backbones  # and with it torch, which takes seconds
 
@@ -167,7 +169,6 @@ def rescore(
     the record. ``options`` are those of ``zoo eval CHECKPOINT --epochs 0``.
     """
     from zoo_harness.hub.locate import find_checkpoint
-    from zoo_harness.runs.opening import open_rescoring
     from zoo_harness.runs.request import Checkpoint, check_rescore
 
     given = checked(RescoreOptions, options)
@@ -176,6 +177,8 @@ def rescore(
         named = checkpoint if isinstance(checkpoint, str | Path) else checkpoint.directory
         place = find_checkpoint(named, reporter.log)
         found = Checkpoint(place.path, str(place.reference or place.path), place.commit)
+        from zoo_harness.runs.opening import open_rescoring  # imports numpy
+
         request = open_rescoring(found, dataset, given, reporter)
 
         from zoo_harness.runs.rescore import rescore_checkpoint  # and with it torch, which takes seconds

@@ -144,7 +144,6 @@ def layers(
     ``backbones`` is a name, a record, a run, or the path of a run directory, or a sequence of these. ``options`` are
     those of ``zoo layers``.
     """
-    from zoo_harness.runs.opening import open_layers
     from zoo_harness.runs.request import check_layers
 
     given = checked(LayersOptions, options)
@@ -154,6 +153,8 @@ def layers(
     request = check_layers(named, runs, dataset, given, _command("layers", (several, dataset), given))
 
     with _reporter(progress) as reporter:
+        from zoo_harness.runs.opening import open_layers  # imports numpy
+
         request = open_layers(request, reporter)
         from zoo_harness.runs.layer_run import score_all_layers  # and with it torch, which takes seconds
 
@@ -204,7 +205,6 @@ def rank(
     a run or its path, or a sequence of these; without any, those whose weights are on this machine are ranked.
     ``options`` are those of ``zoo rank``. A backbone that fails is left out and listed in ``record.failures``.
     """
-    from zoo_harness.runs.opening import open_ranking
     from zoo_harness.runs.rank_request import check_rank
 
     given = checked(RankOptions, options)
@@ -214,6 +214,8 @@ def rank(
     request = check_rank(dataset, several, given, _command("rank", (dataset, several), given))
 
     with _reporter(progress) as reporter:
+        from zoo_harness.runs.opening import open_ranking
+
         open_ranking(request, reporter)
         from zoo_harness.runs.rank_run import rank_backbones  # and with it torch, which takes seconds
 
@@ -245,7 +247,6 @@ def rescore(
     ``run`` is a run, its path, or ``OWNER/NAME[@REV]`` on the Hub. Without ``dataset`` the data are those of the
     record. ``options`` are those of ``zoo eval CHECKPOINT --epochs 0``.
     """
-    from zoo_harness.runs.opening import open_rescoring
     from zoo_harness.runs.request import check_checkpoints, check_rescore
 
     given = checked(RescoreOptions, options)
@@ -253,6 +254,8 @@ def rescore(
     with _reporter(progress) as reporter:
         found = _checkpoint(run, reporter)
         check_checkpoints([found.folder], given.get("checkpoint"))
+        from zoo_harness.runs.opening import open_rescoring  # imports numpy
+
         request = open_rescoring(found, dataset, given, reporter)
 
         from zoo_harness.runs.rescore import rescore_checkpoint  # and with it torch, which takes seconds

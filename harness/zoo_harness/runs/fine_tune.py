@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from zoo.errors import DataError, UsageError
 from zoo_harness.compute.distributed import Processes
 from zoo_harness.records.run import RunRecord, read_run
-from zoo_harness.runs.opening import open_fine_tuning
 from zoo_harness.runs.reporter import report_reading
 from zoo_harness.runs.request import CheckedRun, RunCall, check_run
 from zoo_harness.util.progress import Silence
@@ -30,6 +29,9 @@ def fine_tune(call: RunCall, reporter: Reporter) -> Run:
     exception says how. If there are several processes, only the reporter of the first one is called.
     """
     checked = check_run(call)
+
+    from zoo_harness.runs.opening import open_fine_tuning  # imports numpy
+
     open_fine_tuning(checked, reporter if Processes.launched().is_main else Silence())
 
     # From here on torch is imported, which takes seconds.

@@ -233,6 +233,7 @@ TESTED_THROUGH = {
     "runs.features_run": "cli/commands/test_features.py",
     "records.features": "cli/commands/test_features.py",
     "separation.feature_files": "cli/commands/test_features.py",
+    "separation.feature_metadata": "cli/commands/test_features.py",
     "runs.directory": "cli/commands/test_eval.py",
     "runs.layer_run": "cli/commands/test_layers.py",
     "runs.plan": "runs/test_frozen_features.py",

@@ -33,7 +33,8 @@ from zoo_harness.runs.opening import recorded_data_request
 from zoo_harness.runs.plan import compute_context
 from zoo_harness.runs.reporter import Reporter, report_reading
 from zoo_harness.runs.request import DataRequest
-from zoo_harness.separation.feature_files import choose_layer, choose_split, read_rows
+from zoo_harness.separation.feature_files import read_rows
+from zoo_harness.separation.feature_metadata import choose_layer, choose_split
 
 Array = NDArray[Any]
 

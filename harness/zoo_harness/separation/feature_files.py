@@ -1,4 +1,4 @@
-"""Read one split of one layer from a file of ``zoo features``, which is known by the record in its metadata."""
+"""Read the rows of one split of one layer from a file of ``zoo features``."""
 
 from __future__ import annotations
 
@@ -8,41 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.errors import DataError, UnknownNameError, UsageError
-from zoo_harness.records.features import KEY, LABELS, FeatureArray, FeaturesRecord
+from zoo.errors import DataError
+from zoo_harness.records.features import LABELS, FeaturesRecord
 from zoo_harness.separation.tables import column_array
 from zoo_harness.separation.validation import Array
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def read_record(path: Path, kind: str) -> FeaturesRecord | None:
-    """Return the record of a file of ``zoo features``, or ``None`` for any other file; ``kind``: such as ".npz"."""
-    text = _METADATA[kind](path) if kind in _METADATA else None
-    return None if text is None else FeaturesRecord.model_validate_json(text)
-
-
-def choose_layer(record: FeaturesRecord, given: str | None) -> FeatureArray:
-    """Return the layer of this name, or without a name the only one."""
-    known = {each.layer: each for each in record.layers}
-    if given is None and len(known) == 1:
-        return record.layers[0]
-    if given is None:
-        message = f"the file holds {len(known)} layers: {', '.join(known)}; expected one; try --features LAYER"
-        raise UsageError(message, code="missing-features", layers=list(known))
-    found = known.get(given) or next((each for each in record.layers if each.array == given), None)
-    if found is None:
-        raise UnknownNameError("layer", given, known, "name it with --features")
-    return found
-
-
-def choose_split(record: FeaturesRecord, given: str | None, preferred: str) -> str:
-    """Return the split of this name; without a name the only one, or of both the preferred one."""
-    known = [each.split for each in record.splits]
-    if given is not None and given not in known:
-        raise UnknownNameError("split", given, known, "name it with --split")
-    return given or (preferred if preferred in known else known[0])
 
 
 def read_rows(
@@ -56,26 +28,6 @@ def read_rows(
         message = f"the number of rows is wrong: {count}; expected {record.rows}, the number in the file's metadata"
         raise DataError(message, code="file-unreadable", rows=count)
     return features, labels
-
-
-def _npz_metadata(path: Path) -> str | None:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return str(archive[KEY]) if KEY in archive.files else None
-
-
-def _safetensors_metadata(path: Path) -> str | None:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        return (file.metadata() or {}).get(KEY)
-
-
-def _parquet_metadata(path: Path) -> str | None:
-    import pyarrow.parquet
-
-    with path.open("rb") as file:
-        text = (pyarrow.parquet.read_schema(file).metadata or {}).get(KEY.encode())
-    return None if text is None else text.decode()
 
 
 def _npz_rows(path: Path, array: str, rows: slice) -> tuple[Array, Array, int]:
@@ -101,5 +53,4 @@ def _parquet_rows(path: Path, array: str, rows: slice) -> tuple[Array, Array, in
     return column_array(part, array), column_array(part, "label"), table.num_rows
 
 
-_METADATA = {".npz": _npz_metadata, ".safetensors": _safetensors_metadata, ".parquet": _parquet_metadata}
 _ROWS: dict[str, Any] = {".npz": _npz_rows, ".safetensors": _safetensors_rows, ".parquet": _parquet_rows}

@@ -14,6 +14,7 @@ from pathlib import Path
 from zoo.errors import DataError, UnknownNameError, UsageError, ZooError
 from zoo_harness.records.options import SeparationOptions
 from zoo_harness.separation.bookkeeping import short_list
+from zoo_harness.separation.feature_metadata import choose_layer, choose_split, read_record
 
 _FIRST_BYTES = {
     b"\x93NUMPY": ".npy",
@@ -40,9 +41,13 @@ def check_file(path: Path, given: SeparationOptions) -> None:
         kind = kind_of(path)
         if kind == ".npy" and labels is None:
             raise missing_labels(path, "labels")
-        if kind in (".npz", ".safetensors"):
+        record = read_record(path, kind)
+        if record is not None:  # the other options of such a file are checked when it is read
+            choose_layer(record, features)
+            choose_split(record, given.get("split"), "test")
+        elif kind in (".npz", ".safetensors"):
             chosen_names(features, labels, _arrays_in(path, kind))
-        if kind in _COLUMNS:
+        elif kind in _COLUMNS:
             labels_column(_COLUMNS[kind](path), labels)
     if (references := given.get("references")) is not None:
         kind_of(expanded(references))

@@ -18,7 +18,7 @@ from numpy.lib.format import open_memmap
 from zoo.errors import DataError, UsageError
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import SeparationOptions
-from zoo_harness.separation import feature_files, tables
+from zoo_harness.separation import feature_files, feature_metadata, tables
 from zoo_harness.separation.bookkeeping import by_reason, row_numbers, short_list
 from zoo_harness.separation.file_kinds import ENDINGS, blaming, chosen_names, expanded, kind_of, missing_labels
 from zoo_harness.separation.index import separation
@@ -124,7 +124,7 @@ def read_samples(
         kind = kind_of(path)
         if path.suffix.lower() not in ENDINGS[kind]:
             log(f"{path} is read as {kind} because of its content")
-        record = feature_files.read_record(path, kind)
+        record = feature_metadata.read_record(path, kind)
         if record is not None:
             unused = {"labels": labels, "exclude": exclude}
             return _read_features(path, kind, record, features, split, preferred, unused, least, log)
@@ -173,8 +173,8 @@ def _read_features(
         if value is not None:
             message = f"--{option} is unused: {value!r}; a file of 'zoo features' says which are the labels"
             raise UsageError(message, code="option-unused", option=option)
-    layer = feature_files.choose_layer(record, features)
-    split = feature_files.choose_split(record, split, preferred)
+    layer = feature_metadata.choose_layer(record, features)
+    split = feature_metadata.choose_split(record, split, preferred)
     given, labels = feature_files.read_rows(path, kind, record, layer.array, split)
     others = f" of {record.rows:,}" if len(record.splits) > 1 else ""
     log(f"features of {path}: layer {layer.layer} of {record.network}, {split} split, {len(labels):,}{others} rows")

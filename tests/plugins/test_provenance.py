@@ -59,11 +59,7 @@ def test_pretraining_data_are_those_of_the_tag(backbone: Backbone) -> None:
 
 @pytest.mark.parametrize("backbone", OF_TIMM, ids=named)
 def test_accuracy_is_that_of_timms_own_table(backbone: Backbone) -> None:
-    published = published_accuracies().get(timm_name(backbone))
-    if backbone.imagenet_top1 is None or published is None:
-        assert published is None or backbone.name == "mobilenetv4_s"
-    else:
-        assert abs(backbone.imagenet_top1 - published) < 0.05  # declared from an older table of timm
+    assert backbone.imagenet_top1 == published_accuracies().get(timm_name(backbone))
 
 
 @pytest.mark.parametrize("backbone", OF_TIMM, ids=named)

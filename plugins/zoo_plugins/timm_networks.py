@@ -6,7 +6,9 @@ own input size runs.
 
 from __future__ import annotations
 
+import csv
 from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import ConfigDict
@@ -69,6 +71,19 @@ def names() -> list[str]:
     return [*pretrained, *(name for name in timm.list_models() if name not in bare)]
 
 
+@cache
+def published_accuracies() -> dict[str, float]:
+    """Return the top-1 accuracies on ImageNet-1k that timm publishes, in percent, by name with tag.
+
+    Each is that at the size at which timm tests the network. NOTICE says where the table is from.
+
+    >>> published_accuracies()["test_vit.r160_in1k"]
+    40.832
+    """
+    table = files("zoo_plugins").joinpath("timm_imagenet.csv").read_text(encoding="utf-8")
+    return {row["model"]: float(row["top1"]) for row in csv.DictReader(table.splitlines())}
+
+
 def derive(name: str) -> Backbone:
     """Return the record of a timm network.
 
@@ -101,7 +116,7 @@ def derive(name: str) -> Backbone:
         license=config.license if config else None,
         paper=None,
         pretrained_on=None,
-        imagenet_top1=None,
+        imagenet_top1=_published_accuracy(config),
         derived_from=f"timm {timm.__version__}",
         has_classifier=not (_is_headless(config) or _is_projection(config)),
     )
@@ -267,6 +282,12 @@ def _holds_layers(module: nn.Module) -> bool:
 
     layers = [part for part in module.modules() if any(True for _ in part.parameters(recurse=False))]
     return len(layers) > 1 and not isinstance(module, nn.ModuleList)
+
+
+def _published_accuracy(config: Any) -> float | None:
+    if config is None or not config.has_weights:
+        return None
+    return published_accuracies().get(f"{config.architecture}.{config.tag}")
 
 
 def _weights(config: Any) -> WeightSource:

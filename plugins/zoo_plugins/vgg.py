@@ -14,7 +14,7 @@ HEAD_WIDTH = 4096
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
     """Declare the VGG family."""
-    yield _vgg("vgg16", "VGG-16", imagenet_top1=71.592, recipes={})
+    yield _vgg("vgg16", "VGG-16", imagenet_top1=71.600, recipes={})
     # The paper's network is Keras' without its two 4096-wide layers: the classifier gets the pooled map.
     pooled = FeatureLayer("head.global_pool", BLOCK_WIDTHS[-1], pool="flatten")
     paper = Recipe(
@@ -24,7 +24,7 @@ def zoo_backbones() -> Iterator[Backbone]:
         resize="squash",
         reported_parameters=9_573_130,
     )
-    yield _vgg("vgg19", "VGG-19", imagenet_top1=72.378, recipes={"paper": paper})
+    yield _vgg("vgg19", "VGG-19", imagenet_top1=72.400, recipes={"paper": paper})
 
 
 def _vgg(name: str, title: str, imagenet_top1: float, recipes: dict[str, Recipe]) -> Backbone:

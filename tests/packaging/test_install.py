@@ -124,6 +124,7 @@ def test_the_wheel_holds_the_packages_with_their_types_templates_and_tables(whee
     assert packaged <= names
     assert any(name.endswith(".j2") for name in packaged)
     assert any(name.endswith(".json") for name in packaged)
+    assert "zoo_plugins/timm_imagenet.csv" in names
 
 
 def test_the_wheel_holds_nothing_but_the_packages(wheel: Path) -> None:
@@ -143,14 +144,15 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     assert metadata["Version"] == zoo.__version__
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
-    assert archive.read(f"{information}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
+    for legal in ("LICENSE", "NOTICE"):
+        assert archive.read(f"{information}/licenses/{legal}") == (ROOT / legal).read_bytes()
 
 
 def test_the_sdist_holds_what_is_needed_to_test_it(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
 
-    assert {"LICENSE", "README.md", "pyproject.toml", "constraints.txt", "Makefile"} <= names
+    assert {"LICENSE", "NOTICE", "README.md", "pyproject.toml", "constraints.txt", "Makefile"} <= names
     assert {"plugins/example/pyproject.toml", "tests/packaging/test_install.py"} <= names
     assert not [name for name in names if name.endswith(WEIGHT_SUFFIXES)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib
 import importlib.util
 import re
@@ -15,15 +14,13 @@ from torchvision.models import get_model_weights
 
 from zoo import Backbone, KerasWeights, TimmWeights, TorchvisionWeights, load_registry
 from zoo_harness.models.build import build_network
+from zoo_plugins.timm_networks import published_accuracies
 
 REGISTRY = load_registry()
 BUILT_IN = [record for name, record in REGISTRY.backbones.items() if REGISTRY.owner("backbone", name).built_in]
 OF_TIMM = [record for record in BUILT_IN if isinstance(record.weights, TimmWeights)]
 OF_TORCHVISION = [record for record in BUILT_IN if isinstance(record.weights, TorchvisionWeights)]
 
-# Rows of results/results-imagenet.csv of timm's repository at commit 0173a139a2c66db3a41ebfe1d8ac4fb02483642e, read
-# on 2026-11-22; timm's package does not carry the file.
-TIMM_RESULTS = Path(__file__).with_name("timm_results.csv")
 DATA_OF_TAG = {"in1k": "ImageNet-1k", "in21k": "ImageNet-21k"}
 
 
@@ -62,9 +59,7 @@ def test_pretraining_data_are_those_of_the_tag(backbone: Backbone) -> None:
 
 @pytest.mark.parametrize("backbone", OF_TIMM, ids=named)
 def test_accuracy_is_that_of_timms_own_table(backbone: Backbone) -> None:
-    with TIMM_RESULTS.open() as file:
-        published = {row["model"]: float(row["top1"]) for row in csv.DictReader(file)}
-    assert backbone.imagenet_top1 == published.get(timm_name(backbone))
+    assert backbone.imagenet_top1 == published_accuracies().get(timm_name(backbone))
 
 
 @pytest.mark.parametrize("backbone", OF_TIMM, ids=named)

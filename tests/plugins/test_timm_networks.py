@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import timm
 
 import zoo
 from zoo import DeclarationError, DualHead, UnknownNameError, load_registry
 from zoo.testing import check_backbone
-from zoo_plugins.timm_networks import derive
+from zoo_plugins import timm_networks
+from zoo_plugins.timm_networks import derive, published_accuracies
 
 
 @pytest.mark.parametrize(
@@ -92,3 +96,51 @@ def test_globs_and_near_misses() -> None:
     with pytest.raises(UnknownNameError) as caught:
         registry.backbone("timm:vit_smal_patch14_dinov2.lvd142m")
     assert caught.value.facts["near"][0] == "timm:vit_small_patch14_dinov2.lvd142m"
+
+
+def table() -> list[dict[str, str]]:
+    path = Path(timm_networks.__file__).with_name("timm_imagenet.csv")
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_the_published_table_is_whole() -> None:
+    rows = table()
+    names = [row["model"] for row in rows]
+    assert len(rows) == len(set(names)) == 1177
+    assert set(names) <= set(timm.list_pretrained())
+    thousandths = [(round(1000 * float(row["top1"])), round(1000 * float(row["top1_err"]))) for row in rows]
+    assert {right + wrong for right, wrong in thousandths} == {100_000}
+    assert all(0 < right < 100_000 for right, _ in thousandths)
+    assert all(before >= after for before, after in pairwise(right for right, _ in thousandths))
+
+
+def test_every_published_accuracy_is_at_the_size_at_which_timm_tests() -> None:
+    for row in table():
+        published = timm.get_pretrained_cfg(row["model"])
+        assert published is not None
+        assert published.num_classes == 1000
+        assert int(row["img_size"]) == (published.test_input_size or published.input_size)[-1], row["model"]
+
+
+@pytest.mark.parametrize(
+    ("name", "accuracy"),
+    [
+        ("resnet18.tv_in1k", 69.752),
+        ("cait_s24_224.fb_dist_in1k", 83.484),
+        ("eva02_tiny_patch14_336.mim_in22k_ft_in1k", 80.672),
+        ("convnext_tiny.in12k_ft_in1k", 84.448),  # at 288 pixels; 84.192 at 224
+        ("test_vit.r160_in1k", 40.832),  # the last row
+    ],
+)
+def test_published_accuracies_are_those_of_the_source(name: str, accuracy: float) -> None:
+    assert published_accuracies()[name] == accuracy
+
+
+def test_a_derived_record_has_the_published_accuracy_of_its_weights() -> None:
+    assert derive("test_vit.r160_in1k").imagenet_top1 == 40.832
+    assert derive("test_vit").imagenet_top1 == 40.832  # the weights that timm takes without a tag
+    assert derive("test_vit.r160_in1k").pretrained_on is None
+    assert derive("test_resnet.r160_in1k").imagenet_top1 is None  # not in the table
+    assert derive("vit_small_patch14_dinov2.lvd142m").imagenet_top1 is None  # no ImageNet-1k classifier
+    assert derive("resnetv2_18").imagenet_top1 is None
+    assert derive("gmlp_ti16_224").imagenet_top1 is None  # timm has no weights of it

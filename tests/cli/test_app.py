@@ -132,7 +132,7 @@ def test_show_prints_where_training_starts(capsys: pytest.CaptureFixture[str]) -
 
 def test_show_says_why_a_network_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["show", "resnet18_cifar", "--split"]) == 0
-    assert "  not cut: all of it trains\n" in capsys.readouterr().out
+    assert "  not cut        all of it trains\n" in capsys.readouterr().out
     assert run(["show", "resnet18_cifar", "--json"]) == 0
     assert "partition" not in json.loads(capsys.readouterr().out)
 

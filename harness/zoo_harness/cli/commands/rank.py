@@ -12,7 +12,6 @@ from zoo_harness.cli.options import AsJson, Quiet, Verbose, complete_backbone, c
 from zoo_harness.cli.output import print_facts, print_json, print_lines, print_notes, print_table
 from zoo_harness.cli.run_output import display_for, ended_in_order
 from zoo_harness.records.options import RankOptions
-from zoo_harness.records.rank import PLOT, RANK, TOP_1
 from zoo_harness.util import durations
 
 if TYPE_CHECKING:
@@ -66,6 +65,8 @@ rank_command = command(RankOptions, _rank)
 
 
 def _print_ranking(found: Ranking, *, verbose: bool) -> None:
+    from zoo_harness.records.rank import PLOT, RANK
+
     record = found.record
     first = next(score for score in found.scores if score.key == record.sort)
     rounds = f", in rounds of {', '.join(f'{count:,}' for count in record.rounds)}" if len(record.rounds) > 1 else ""
@@ -114,6 +115,8 @@ def _next_step(found: Ranking) -> list[tuple[str, str]]:
 
 def _print_accuracies(found: Ranking) -> None:
     """Print accuracy after training beside the score, the cost of following it, and how well each score foretold it."""
+    from zoo_harness.records.rank import TOP_1
+
     record = found.record
     first = next(score for score in found.scores if score.key == record.sort)
     rows = {row.name: row for row in found.rows}
@@ -190,6 +193,8 @@ def _notes(found: Ranking, *, verbose: bool) -> list[str]:
 
 
 def _accuracy_notes(found: Ranking) -> list[str]:
+    from zoo_harness.records.rank import TOP_1
+
     record = found.record
     if not record.accuracies:
         return []

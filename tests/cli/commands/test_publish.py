@@ -78,7 +78,7 @@ def test_a_run_goes_to_the_hub_and_comes_back_byte_for_byte(
     lines = out.splitlines()
     assert lines[0].split() == ["file", "size", "sha256", "there"]
     assert [line.split()[0] for line in lines[1:-2]] == FILES
-    assert all(line.endswith("new") for line in lines[1:-1])
+    assert all(line.endswith("new") for line in lines[1:-2])
     assert lines[-1] == f"published: {hub.url}/ada/net"
     for said in ("ada/net: not there yet", "zoo.load: same logits", "timm ", "transformers ", "made the private rep"):
         assert said in err

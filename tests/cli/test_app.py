@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from zoo import load_registry
+from zoo.license_terms import binding_terms
 from zoo_harness.cli.main import run
 from zoo_harness.models.weight_source import find_local
 
@@ -77,6 +78,26 @@ def test_tables_are_plain_whole_and_uncoloured_in_a_pipe() -> None:
     assert [row.split()[1] for row in rows[1:7]] == ["here"] * 3 + ["random"] * 3  # what needs no download comes first
 
 
+def test_list_names_the_backbones_whose_licence_binds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    footer = " ".join(" ".join(lines[lines.index("") :]).split())
+    bound = {name: each.license for name, each in load_registry().backbones.items() if binding_terms(each.license)}
+    assert "dinov3_s" in bound
+    assert footer.partition("licences that bind: ")[2].count(" (") == len(set(map(binding_terms, bound.values())))
+    assert all(f"{name} (" in footer or f"{name}, " in footer for name in bound)
+
+
+def test_commands_are_grouped_by_what_they_are_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    page = capsys.readouterr().out
+    parts = {part.partition(":\n")[0]: part.split() for part in page.split("\n\n")}
+    assert list(parts)[3:8] == ["Start", "Choose a backbone", "Train", "Look into it", "Share"]
+    assert "eval" in parts["Train"]
+    assert "publish" in parts["Share"]
+    assert "..." not in page.partition("Start:")[2]  # every description is whole in 80 columns
+
+
 def test_datasets_shows_how_to_name_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["datasets"]) == 0
     shown = capsys.readouterr().out
@@ -132,7 +153,7 @@ def test_show_prints_where_training_starts(capsys: pytest.CaptureFixture[str]) -
 
 def test_show_says_why_a_network_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["show", "resnet18_cifar", "--split"]) == 0
-    assert "  not cut: all of it trains\n" in capsys.readouterr().out
+    assert "  not cut        all of it trains\n" in capsys.readouterr().out
     assert run(["show", "resnet18_cifar", "--json"]) == 0
     assert "partition" not in json.loads(capsys.readouterr().out)
 

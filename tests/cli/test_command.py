@@ -12,7 +12,9 @@ import typer
 from typer.testing import CliRunner
 from typing_extensions import TypedDict
 
-from zoo_harness.cli.command import Given, OptionsCommand, command
+from zoo_harness.cli.command import PANELS, Given, OptionsCommand, command, panels_of
+from zoo_harness.cli.main import run as run_zoo
+from zoo_harness.records import options as declarations
 from zoo_harness.records.option import Option
 
 
@@ -81,3 +83,37 @@ def test_the_signature_has_arguments_options_and_flags_in_this_order() -> None:
     names = list(inspect.signature(made).parameters)
     assert names == ["context", "name", *Options.__annotations__, "loud", "_debug"]
     assert made.__doc__ == "Do it."
+
+
+def test_a_mistyped_value_of_a_bare_option_is_no_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_zoo(["layers", "resnet18", "--normalize", "minmax"]) == 2
+    assert capsys.readouterr().err == "error: --normalize 'minmax' is not one of none, zscore\n"
+    assert run_zoo(["layers", "--normalize", "resnet18", "--order", "0"]) == 2
+    assert "--order" in capsys.readouterr().err  # a name may follow, as it did when the option was a flag
+    Path("file").touch()
+    assert run_zoo(["si", "--normalize", "file"]) == 1
+    assert "normalize" not in capsys.readouterr().err
+
+
+def test_help_has_a_panel_for_each_class_of_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_zoo(["eval", "--help"]) == 0
+    page = capsys.readouterr().out
+    headings = [line.removesuffix(":") for line in page.splitlines() if line.endswith(":") and line[0] != " "]
+    assert headings == ["Arguments", *PANELS]
+    sections = dict(zip(headings, page.split("\n\n")[-len(headings) :], strict=True))
+    assert "--learning-rate " in sections["Training"]
+    assert "--dataset " in sections["Data"]
+    assert "--unfreeze " in sections["What is trained"]
+    assert {"--verbose", "--json", "--help"} <= set(sections["Output"].replace(",", " ").split())
+
+
+def test_the_classes_of_the_panels_exist_and_common_options_have_one_panel() -> None:
+    names = [name for several in PANELS.values() for name in several]
+    assert all(hasattr(declarations, name) for name in names)
+    assert len(names) == len(set(names))
+    for options in (declarations.EvalOptions, declarations.RankOptions, declarations.LayersOptions):
+        assert (panels_of(options)["device"], panels_of(options)["out"]) == ("Compute", "Output")
+    assert panels_of(Options)["count"] == "Options"

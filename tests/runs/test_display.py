@@ -82,5 +82,5 @@ def test_an_epoch_names_the_split_that_was_evaluated(
     with ProgressDisplay() as display, caplog.at_level("INFO", "zoo"):
         display.on_epoch(epoch)
         LoggingReporter().on_epoch(epoch)
-    assert f"{shown} loss 0.5000, accuracy 25.00%" in capsys.readouterr().err
+    assert f"{shown} 25.00%, loss 0.500" in capsys.readouterr().err
     assert caplog.messages == [f"epoch 1: {shown} accuracy 0.2500"]

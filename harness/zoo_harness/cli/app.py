@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from zoo_harness.cli.command import OptionsCommand
+from zoo_harness.cli.command import OptionsCommand, PanelGroup
 from zoo_harness.cli.commands import (
     cache as caching,
     card as cards,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="zoo",
+    cls=PanelGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -39,23 +40,25 @@ app = typer.Typer(
     epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.",
 )
 
-app.command("list")(listing.list_backbones)
-app.command("show")(showing.show)
-app.command("plugins")(listing.list_plugins)
-app.command("datasets")(listing.list_datasets)
-app.command("stats")(statistics.stats_command)
-app.command("rank")(ranking.rank_command)
-app.command("eval", cls=OptionsCommand)(evaluation.evaluate_command)
-app.command("train", cls=OptionsCommand)(training.train_command)
-app.command("layers", cls=OptionsCommand)(layering.layers_command)
-app.command("features", cls=OptionsCommand)(featuring.features_command)
-app.command("si", cls=OptionsCommand)(separating.si_command)
-app.command("compare")(comparing.compare)
-app.command("card")(cards.card)
-app.command("publish")(publishing.publish_command)
-app.command("pull")(pulling.pull_command)
-app.command("predict")(predicting.predict)
-app.add_typer(caching.cache, name="cache")
+_START, _CHOOSE, _TRAIN, _LOOK, _SHARE = "Start", "Choose a backbone", "Train", "Look into it", "Share"
+
+app.command("list", rich_help_panel=_START)(listing.list_backbones)
+app.command("datasets", rich_help_panel=_START)(listing.list_datasets)
+app.command("plugins", rich_help_panel=_START)(listing.list_plugins)
+app.add_typer(caching.cache, name="cache", rich_help_panel=_START)
+app.command("show", rich_help_panel=_CHOOSE)(showing.show)
+app.command("stats", cls=OptionsCommand, rich_help_panel=_CHOOSE)(statistics.stats_command)
+app.command("rank", cls=OptionsCommand, rich_help_panel=_CHOOSE)(ranking.rank_command)
+app.command("eval", cls=OptionsCommand, rich_help_panel=_TRAIN)(evaluation.evaluate_command)
+app.command("train", cls=OptionsCommand, rich_help_panel=_TRAIN)(training.train_command)
+app.command("compare", rich_help_panel=_LOOK)(comparing.compare)
+app.command("layers", cls=OptionsCommand, rich_help_panel=_LOOK)(layering.layers_command)
+app.command("features", cls=OptionsCommand, rich_help_panel=_LOOK)(featuring.features_command)
+app.command("si", cls=OptionsCommand, rich_help_panel=_LOOK)(separating.si_command)
+app.command("predict", rich_help_panel=_LOOK)(predicting.predict)
+app.command("card", rich_help_panel=_SHARE)(cards.card)
+app.command("publish", cls=OptionsCommand, rich_help_panel=_SHARE)(publishing.publish_command)
+app.command("pull", rich_help_panel=_SHARE)(pulling.pull_command)
 
 
 def _print_version(wanted: bool) -> None:

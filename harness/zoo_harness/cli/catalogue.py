@@ -31,7 +31,7 @@ _MOST_BYTES = 2**26
 
 
 def read_catalogue() -> Catalogue:
-    """Return the backbones, data sets and problems of the installed plugins.
+    """Return the backbones, datasets and problems of the installed plugins.
 
     >>> [backbone["name"] for backbone in read_catalogue()["backbones"]][:2]
     ['cait_s24', 'coat_lite_small']

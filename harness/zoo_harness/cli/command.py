@@ -1,19 +1,36 @@
-"""Make a Typer command of an options class, by building the signature that Typer reads."""
+"""Make a Typer command of an options class, by building the signature that Typer reads; help pages in panels."""
 
 from __future__ import annotations
 
 import inspect
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
+from zoo.errors import check_choice
 from zoo_harness.cli.options import Debug
 from zoo_harness.records.option import Option, choices_of, declared
+from zoo_harness.records.options import EvalOptions
 
 Given = Mapping[str, Any]
+
+OWN_PANEL = "Options"
+PANELS = {
+    "Data": ("ReadingOptions", "DataOptions", "NormalizationOptions", "HeldOutOption", "InputSizeOption"),
+    "What is trained": ("TuningOptions", "TrainOptions"),
+    "Training": ("TrainingOptions",),
+    "Scores": ("ScoringOptions", "SeparationOptions"),
+    "Checkpoint": ("KeptWeightsOptions", "EvalOptions"),
+    "Compute": ("ComputeOptions", "CompileOption"),
+    "Cache": ("CacheOptions",),
+    "Output": ("RunOutputOptions",),
+}
+"""The panels of a help page in order, and the options classes that declare their options; others are in the first."""
 
 
 def command(options: type, run: Callable[..., None]) -> Callable[..., None]:
@@ -51,9 +68,78 @@ class OptionsCommand(TyperCommand):
         words = []
         for place, word in enumerate(args):
             value, choices = bare.get(word, (None, ()))
-            given = place + 1 < len(args) and args[place + 1] in choices
+            following = args[place + 1] if value is not None and place + 1 < len(args) else ""
+            given = following in choices or (value is not None and _is_mistyped(following))
+            if given:
+                check_choice(word, following, choices)
             words.append(word if value is None or given else f"{word}={value}")
         return super().parse_args(ctx, words)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, and the options in panels by the class that declares them."""
+        panels = {"help": "Output", **panels_of(self.callback.options)}  # type: ignore[union-attr]
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], OWN_PANEL: [], **{name: [] for name in PANELS}}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                named = getattr(parameter, "rich_help_panel", None) or panels.get(parameter.name or "", OWN_PANEL)
+                sections["Arguments" if parameter.param_type_name == "argument" else named].append(record)
+        write_sections(formatter, sections)
+
+
+class PanelGroup(TyperGroup):
+    """A group whose help page lists the commands in the panels that they name, in the order of the first ones."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands, each with the first sentence of its help."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        commands = {name: self.commands[name] for name in self.list_commands(ctx) if not self.commands[name].hidden}
+        room = formatter.width - 6 - max(map(len, commands))
+        for name, found in commands.items():
+            panel = getattr(found, "rich_help_panel", None) or "Commands"
+            sections.setdefault(panel, []).append((name, found.get_short_help_str(room)))
+        write_sections(formatter, sections)
+
+
+def panels_of(options: type) -> dict[str, str]:
+    """Return the panel of each option of a class, by the class that declares it.
+
+    An option of a class without a panel is where ``zoo eval`` has an option of this name.
+
+    >>> from zoo_harness.records.options import LayersOptions
+    >>> panels = panels_of(LayersOptions)
+    >>> panels["per_class"], panels["device"], panels["memory"]
+    ('Data', 'Compute', 'Options')
+    """
+    usual = {} if options is EvalOptions else panels_of(EvalOptions)
+    return {name: panel or usual.get(name, OWN_PANEL) for name, panel in _declaring_panels(options).items()}
+
+
+def _declaring_panels(options: type) -> dict[str, str]:
+    own = next((panel for panel, names in PANELS.items() if options.__name__ in names), "")
+    found = dict.fromkeys(options.__annotations__, own)
+    for base in getattr(options, "__orig_bases__", ()):
+        if hasattr(base, "__annotations__"):
+            found |= _declaring_panels(base)
+    return found
+
+
+def write_sections(formatter: Any, sections: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """Write each section that has rows, all with the same column widths."""
+    width = max((len(first) for rows in sections.values() for first, _second in rows), default=0)
+    for name, rows in sections.items():
+        if rows:
+            with formatter.section(name):
+                formatter.write_dl([(f"{first:<{min(width, 30)}}", second) for first, second in rows])
+
+
+def _is_mistyped(word: str) -> bool:
+    """Return whether a word after a bare option is neither an option, a backbone nor a path: a value, then."""
+    from zoo_harness.cli.catalogue import read_catalogue
+
+    if not re.fullmatch(r"\w[\w-]*", word) or os.path.exists(word):  # noqa: PTH110 - Path.exists raises for a name that is too long
+        return False
+    return word not in (row["name"] for row in read_catalogue()["backbones"])
 
 
 def _keyword(name: str, default: object, annotation: Any) -> inspect.Parameter:

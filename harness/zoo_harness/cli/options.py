@@ -13,7 +13,7 @@ def complete_backbone(incomplete: str) -> list[str]:
 
 
 def complete_dataset(incomplete: str) -> list[str]:
-    """Return the data sets whose names begin with the text."""
+    """Return the datasets whose names begin with the text."""
     return _names("datasets", incomplete)
 
 
@@ -23,6 +23,7 @@ def _names(kind: str, beginning: str) -> list[str]:
     return [row["name"] for row in read_catalogue()[kind] if row["name"].startswith(beginning)]
 
 
+OUTPUT = "Output"  # the panel of help pages for what a command prints and writes
 OptionalBackboneName = Annotated[
     str | None,
     typer.Argument(metavar="[NAME]", help="A backbone; 'zoo list' lists them.", autocompletion=complete_backbone),
@@ -31,9 +32,20 @@ RecipeName = Annotated[str, typer.Option("--recipe", help="How to tune it; 'zoo 
 DatasetName = Annotated[
     str | None,
     typer.Option(
-        "--dataset", metavar="D", help="A data set; 'zoo datasets' lists them.", autocompletion=complete_dataset
+        "--dataset",
+        metavar="D",
+        help="A dataset; 'zoo datasets' lists them.",
+        autocompletion=complete_dataset,
+        rich_help_panel="Data",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only results, warnings and errors.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON on stdout instead of a table.", rich_help_panel=OUTPUT)
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print only results, warnings and errors.", rich_help_panel=OUTPUT)
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Print all details below the summary.", rich_help_panel=OUTPUT)
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT)]

@@ -1,10 +1,17 @@
-"""Print tables and JSON on stdout: ruled tables at a terminal, plain columns in a pipe; control characters escaped."""
+"""Print tables, facts, notes and JSON on stdout; control characters are escaped.
+
+At a terminal tables have a rule, and text is wrapped to the width; in a pipe columns are plain and lines whole. The
+only attribute is bold, which light and dark terminals show alike, and ``NO_COLOR`` turns it off.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from zoo.text import escaped
@@ -12,14 +19,50 @@ from zoo.text import escaped
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
 
+_WIDTH = 80  # of notes, which are hard to read in longer lines
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Print rows under column names; the columns named in ``right`` are aligned to the right."""
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = (), whole: Sequence[str] = ()
+) -> None:
+    """Print rows under column names; the columns named in ``right`` are aligned to the right.
+
+    Cells of the first column and of those named in ``whole`` are never broken into two lines.
+    """
     rows = [[escaped(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
-        _print_ruled(columns, rows, right)
+        _print_ruled(columns, rows, right, {columns[0], *whole})
     else:
         _print_plain(columns, rows, right)
+
+
+def print_facts(facts: Iterable[tuple[str, str]], indent: str = "", gap: int = 2) -> None:
+    """Print names with their values below each other; a fact without a name continues the one above.
+
+    At a terminal names are bold and values wrapped to the width.
+    """
+    shown = [(escaped(name), escaped(value)) for name, value in facts]
+    width = max((len(name) for name, _value in shown), default=0)
+    at_terminal = sys.stdout.isatty()
+    on, off = ("\x1b[1m", "\x1b[0m") if at_terminal and is_styled() else ("", "")
+    room = shutil.get_terminal_size().columns - len(indent) - width - gap
+    for name, value in shown:
+        wrapped = textwrap.wrap(value, max(room, 20), break_long_words=False, break_on_hyphens=False)
+        first, *others = (wrapped if at_terminal else None) or [value]
+        sys.stdout.write(f"{indent}{on}{name:<{width}}{off}{'':{gap}}{first}\n")
+        sys.stdout.write("".join(f"{indent}{'':{width + gap}}{line}\n" for line in others))
+
+
+def print_notes(*notes: str) -> None:
+    """Print sentences, each wrapped to 80 columns or to a narrower terminal, with a hanging indent."""
+    width = min(_WIDTH, shutil.get_terminal_size().columns)
+    for note in notes:
+        print_lines(*textwrap.wrap(note, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+
+
+def is_styled() -> bool:
+    """Return whether the environment allows bold text at a terminal."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def print_json(value: object) -> None:
@@ -42,17 +85,18 @@ def warn_of(problems: Sequence[str]) -> None:
     tell(*(f"warning: plugin: {problem}" for problem in problems))
 
 
-def _print_ruled(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> None:
+def _print_ruled(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str], whole: set[str]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    style = "bold" if is_styled() else "not bold"
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style=style)
     for column in columns:
-        # The first column names the row, and a name that is cut in two cannot be copied.
+        # A name that is cut in two cannot be copied.
         justify: JustifyMethod = "right" if column in right else "left"
-        table.add_column(column, justify=justify, overflow="fold", no_wrap=column == columns[0])
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column in whole)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text: brackets in a cell are no markup
     Console().print(table)

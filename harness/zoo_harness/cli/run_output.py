@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
 
-from zoo_harness.cli.output import print_lines, print_table, tell, warn_of
+from zoo_harness.cli.output import print_facts, print_lines, print_notes, print_table, tell, warn_of
 from zoo_harness.compute.distributed import Processes
 from zoo_harness.records.file_names import STEPS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from zoo_harness.records.run import Measurement, RunRecord, ScoreMeasurement
     from zoo_harness.runs.display import ProgressDisplay
     from zoo_harness.runs.run import Run
 
-_LOGS = {"steps": STEPS, "events": "tensorboard"}
-_WIDTH = 80  # of the notes below the tables
+_LOGS = (STEPS, "tensorboard")
 _MOST_CHECKPOINTS = 12  # rows of a table below the results
 
 
@@ -48,38 +48,116 @@ def display_for(*, quiet: bool) -> ProgressDisplay:
     return ProgressDisplay(quiet=quiet or not Processes.launched().is_main)
 
 
-def print_run(run: Run, *, as_json: bool, quiet: bool) -> None:
-    """Print the results of a run and the paths of its files; of several processes only the first one prints."""
+def print_run(run: Run, *, as_json: bool, quiet: bool, verbose: bool = False) -> None:
+    """Print a summary of a run, with ``verbose`` every measure too; of several processes only the first one prints.
+
+    In quiet mode only the run's directory is printed.
+    """
     if not Processes.launched().is_main:
         return
     record, directory = run.record, run.directory
     if as_json:
         print_lines(record.to_json().rstrip())
         return
-    if not quiet:
-        _print_accuracy(record)
-        print_lines("")
-        _print_separation(record)
-        curve = record.results.layer_curve
-        if curve is not None:
-            best = curve.best
-            words = record.settings.separation.in_words()
-            settings = f" ({words})" if words else ""
-            print_lines(
-                "", f"layer with the highest SI after training: {best.path}, {_fraction(best.separation.si)}{settings}"
-            )
-        print_checkpoints(record, _MOST_CHECKPOINTS)
-        print_lines("")
-    from zoo_harness.reports.accuracy_tables import seconds_in_words
+    if quiet:
+        print_lines(str(directory))
+        return
+    from zoo_harness.reports.accuracy_tables import accuracy_notes, accuracy_rows, detail_rows
 
-    seconds = seconds_in_words(record)
-    print_lines(
-        *([f"seconds     {seconds}"] if seconds and not quiet else []),
-        f"checkpoint  {directory / 'model.safetensors'}{_epoch(record)}",
-        f"card        {directory / 'README.md'}",
-        *(f"{name:<11} {directory / log}" for name, log in _LOGS.items() if (directory / log).exists()),
-        f"plots       {', '.join(str(directory / name) for name in record.plots)}",
-    )
+    averages = detail_rows(record)
+    accuracies = [row for row in accuracy_rows(record) if row not in averages]
+    print_lines("")
+    print_facts([*_measured(accuracies, record), *_summary(record, directory)])
+    if notes := accuracy_notes(record):
+        print_lines("")
+        print_facts(_measured(averages))
+        print_notes(*notes)
+    if verbose:
+        _print_details(run)
+
+
+def _measured(
+    accuracies: list[tuple[str, Measurement | None]], record: RunRecord | None = None
+) -> list[tuple[str, str]]:
+    """Return accuracies, and SI of a record, with their figures below each other."""
+    rows = [(name, _percent(value), f"of {value.n:,} images") for name, value in accuracies if value is not None]
+    rows += _separation(record) if record is not None else []
+    width = max((len(value) for _name, value, _note in rows), default=0)
+    return [(name, f"{value:>{width}}  {note}".rstrip()) for name, value, note in rows]
+
+
+def _separation(record: RunRecord) -> list[tuple[str, str, str]]:
+    """Return SI of the split of the headline, before and after training; a test split is scored only after it."""
+    from zoo_harness.reports.separation_tables import scored_layer, separation_tables
+
+    first, *_others = separation_tables(record)
+    found = {row.name: row.scores[0] for row in first.rows}
+    rows = [(f"SI {when} training", score) for when in ("before", "after") if (score := found.get(when))]
+    if not record.results.epochs_done:
+        rows = [("SI", score) for _name, score in rows[-1:]]
+    settings = record.settings.separation.in_words()
+    where = f"{record.dataset.name_of(record.headline[1])} split, layer {scored_layer(record)}"
+    notes = [f"{where}; {settings}" if settings else where, ""]
+    return [(name, _fraction(score), note) for (name, score), note in zip(rows, notes, strict=False)]
+
+
+def _summary(record: RunRecord, directory: Path) -> list[tuple[str, str]]:
+    publish = ", zoo publish RUN --to OWNER/NAME" if record.results.epochs_done else ""
+    facts = [
+        ("trained", _trained(record)),
+        ("weights", _epoch(record)),
+        ("time", _time(record)),
+        ("run", str(directory)),
+        ("details", "zoo card RUN"),
+        ("next", f"zoo compare RUN OTHER{publish}"),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _trained(record: RunRecord) -> str:
+    counts, settings = record.parameters, record.settings
+    if not record.results.epochs_done:
+        return "nothing, 0 epochs"
+    if counts.trained == counts.total:
+        return f"all {counts.total:,} parameters"
+    head = settings.head
+    heads = [part.path for part in getattr(head, "parts", [head])]
+    modules = ", ".join(dict.fromkeys([*settings.unfreeze, *heads]))
+    return f"{counts.trained:,} of {counts.total:,} parameters: {modules}"
+
+
+def _time(record: RunRecord) -> str:
+    """Return the time of the run and of a mean epoch; that of a resumed run does not count its earlier epochs."""
+    from zoo_harness.util import durations
+
+    results = record.results
+    if results.mean_train_seconds is None or results.mean_evaluation_seconds is None:
+        return ""
+    train, evaluation = results.mean_train_seconds, results.mean_evaluation_seconds
+    total, epoch = results.total_seconds, train + evaluation
+    whole = total is not None and total >= epoch * results.epochs_done
+    spent = f"{durations.in_words(total)}; " if whole and total is not None else ""
+    epochs = "1 epoch" if results.epochs_done == 1 else f"{results.epochs_done:,} epochs"
+    return f"{spent}{epochs} of {epoch:,.2f} s ({train:,.2f} training + {evaluation:,.2f} evaluation)"
+
+
+def _print_details(run: Run) -> None:
+    """Print the scores of every split and their definitions, the best layer, kept checkpoints and the files."""
+    record = run.record
+    print_lines("")
+    _print_separation(record)
+    curve = record.results.layer_curve
+    if curve is not None:
+        best = curve.best
+        words = record.settings.separation.in_words()
+        settings = f" ({words})" if words else ""
+        print_lines(
+            "", f"layer with the highest SI after training: {best.path}, {_fraction(best.separation.si)}{settings}"
+        )
+    print_checkpoints(record, _MOST_CHECKPOINTS)
+    logs = [log for log in _LOGS if (run.directory / log).exists()]
+    print_lines("")
+    print_facts([("files", ", ".join(["model.safetensors", "README.md", *logs, *record.plots]))])
 
 
 def print_checkpoints(record: RunRecord, most: int | None = None) -> None:
@@ -105,20 +183,10 @@ def _epoch(record: RunRecord) -> str:
         return ""
     last = record.main_epoch == record.results.epochs_done
     which = "best" if not last else "best and the last" if record.keeps_best else "last"
-    return f" (epoch {record.main_epoch}, the {which})"
-
-
-def _print_accuracy(record: RunRecord) -> None:
-    from zoo_harness.reports.accuracy_tables import accuracy_rows
-
-    rows = [
-        [name, _percent(accuracy), f"{accuracy.n:,}" if accuracy else "-"] for name, accuracy in accuracy_rows(record)
-    ]
-    print_table(["measure", "value", "images"], rows, right=["value", "images"])
+    return f"of epoch {record.main_epoch:,}, the {which}"
 
 
 def _print_separation(record: RunRecord) -> None:
-    from zoo_harness.reports.accuracy_tables import accuracy_notes
     from zoo_harness.reports.separation_tables import (
         pixels_in_words,
         score_definitions,
@@ -145,9 +213,9 @@ def _print_separation(record: RunRecord) -> None:
         *(f"{title}: {definition}" for title, definition in score_definitions(settings.order)),
         "± is one standard error, of SI by bootstrap; the card has all errors.",
         *separation_notes(record),
-        *accuracy_notes(record),
     ]
-    print_lines("", *(line for note in notes for line in textwrap.wrap(note, _WIDTH, subsequent_indent="  ")))
+    print_lines("")
+    print_notes(*notes)
 
 
 def _percent(measurement: Measurement | None) -> str:

@@ -1,18 +1,17 @@
-"""Summarizes a fetched checkpoint in a few figures: as plain data, and as lines for a terminal.
+"""Summarizes a fetched checkpoint in a few figures: as plain data, and as facts for a terminal.
 
-The record may come from a stranger: each value is printed as one line of printable text.
+The record may come from a stranger: each value is one line of text.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from zoo.text import one_line
 from zoo_harness.hub.names import parse_reference
-from zoo_harness.records.file_names import CARD, CHECKPOINT
+from zoo_harness.records.file_names import CHECKPOINT
 from zoo_harness.records.run import RunRecord, ScoreMeasurement
 from zoo_harness.reports.separation_tables import with_error
 from zoo_harness.reports.wording import (
@@ -62,30 +61,27 @@ def summary(record: RunRecord, folder: Path, repository: str, commit: str | None
     }
 
 
-def summary_lines(record: RunRecord, folder: Path, repository: str, commit: str | None) -> list[str]:
-    """Describe a checkpoint and its use in lines of text."""
-    named = repository if folder.name == commit else str(folder)  # a folder of the Hub's cache has the commit's name
-    typed = shlex.quote(named)
+def summary_facts(record: RunRecord, folder: Path, repository: str, commit: str | None) -> list[tuple[str, str]]:
+    """Describe a checkpoint by its place and its record, in names and figures."""
     size = bytes_in_words((folder / CHECKPOINT).stat().st_size)
     facts = [
         ("repository", f"{repository}, commit {commit}"),
         ("folder", str(folder)),
-        ("card", str(folder / CARD)),
         ("checkpoint", f"{CHECKPOINT}, {size}, SHA-256 {record.checkpoint_sha256}"),
         *record_facts(record),
     ]
-    uses = [
-        (f"zoo predict {typed} IMAGE...", "the likeliest classes of images of yours"),
+    return [(name, one_line(value)) for name, value in facts]
+
+
+def uses(folder: Path, repository: str, commit: str | None) -> list[tuple[str, str]]:
+    """Return the commands that use a checkpoint, each with its purpose."""
+    named = repository if folder.name == commit else str(folder)  # a folder of the Hub's cache has the commit's name
+    typed = shlex.quote(named)
+    return [
+        (f"zoo predict {typed} IMAGE...", "the likeliest classes of your images"),
         (f"zoo eval {typed} --epochs 0", "whether it gives the same figures here"),
         (f"zoo.load({named!r})", "in Python"),
     ]
-    return [*in_columns(facts), "", *in_columns(uses)]
-
-
-def in_columns(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Write pairs of texts as lines, the second ones below each other."""
-    width = max(len(first) for first, _second in rows)
-    return [f"{one_line(first):<{width}}  {one_line(second)}" for first, second in rows]
 
 
 def record_facts(record: RunRecord) -> list[tuple[str, str]]:

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from zoo.text import escaped
 from zoo_harness.records.run import EpochRecord, best_epoch
+
+_BAR, _WIDE = 24, 100  # columns: of the bar, which is half as long in a terminal that is not wide
 
 
 class _Images(ProgressColumn):
@@ -21,7 +24,7 @@ class _Images(ProgressColumn):
         """Render the column."""
         if task.total is None:
             return Text("")
-        speed = f"  {task.speed:,.0f} images/s" if task.speed else ""
+        speed = f"  {task.speed:,.0f}/s" if task.speed else ""
         return Text(f"{task.completed:,.0f}/{task.total:,.0f} images{speed}")
 
 
@@ -35,10 +38,10 @@ class ProgressDisplay:
         notebook = self._console.is_jupyter
         drawable = importlib.util.find_spec("ipywidgets") is not None if notebook else sys.stderr.isatty()
         self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            _Images(),
-            TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=_BAR if self._console.width >= _WIDE else _BAR // 2),
+            _Images(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
             console=self._console,
             transient=True,
             disable=quiet or not drawable,
@@ -56,7 +59,16 @@ class ProgressDisplay:
         """Begin a part of the work on a number of images; 0 if they are not counted."""
         for earlier in self._bar.task_ids:
             self._bar.remove_task(earlier)
-        self._bar.add_task(escaped(name), total=images or None)
+        room = max(self._console.width - self._bar_room(images), 16)
+        shown = escaped(name)
+        shown = shown if len(shown) <= room else f"{shown[: room - 3]}..."
+        self._bar.add_task(shown, total=images or None)
+
+    def _bar_room(self, images: int) -> int:
+        """Return the columns that the bar, the count, the speed and the time take, so that they stay on one line."""
+        bar = _BAR if self._console.width >= _WIDE else _BAR // 2
+        count = len(f"{images:,}/{images:,} images") + len("  99,999/s") if images else 0
+        return bar + count + len("0:00:00") + 4
 
     def advance(self, images: int) -> None:
         """Count images that are done."""
@@ -83,9 +95,9 @@ class ProgressDisplay:
         """Print an epoch's figures, and the best accuracy so far if another epoch has it."""
         self._best = best_epoch(filter(None, (self._best, epoch))) or epoch
         split = epoch.evaluation_split or "evaluation"
-        best = f"   best {self._best.evaluation_accuracy:.2%} (epoch {self._best.epoch})"
+        best = f"  best {self._best.evaluation_accuracy:.2%} (epoch {self._best.epoch})"
         self.log(
-            f"epoch {epoch.epoch:>3}   train loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:6.2%}"
-            f"   {split} loss {epoch.evaluation_loss:.4f}, accuracy {epoch.evaluation_accuracy:6.2%}"
-            f"   {epoch.train_seconds:.1f} + {epoch.evaluation_seconds:.1f} s{'' if self._best is epoch else best}"
+            f"epoch {epoch.epoch:>3}  train {epoch.train_accuracy:6.2%}, loss {epoch.train_loss:.3f}"
+            f"  {split} {epoch.evaluation_accuracy:6.2%}, loss {epoch.evaluation_loss:.3f}"
+            f"  {epoch.train_seconds:.1f} + {epoch.evaluation_seconds:.1f} s{'' if self._best is epoch else best}"
         )

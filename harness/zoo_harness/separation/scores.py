@@ -109,8 +109,13 @@ class ScoreDefinition:
 
         >>> SCORES[3].explain(2, "image")
         'fraction of images whose 2 nearest neighbours all have other labels; lower is better'
+        >>> SCORES[3].explain(1, "image")
+        'fraction of images whose nearest neighbour has another label; lower is better'
         """
-        phrase = self.explanation.format(sample=sample, order=order)
+        label = "their" if self.higher_is_better else "another"
+        nearest = f"fraction of {sample}s whose nearest neighbour has {label} label"
+        repeats = order == 1 and self.has_orders
+        phrase = nearest if repeats else self.explanation.format(sample=sample, order=order)
         return phrase if self.higher_is_better else f"{phrase}; lower is better"
 
 

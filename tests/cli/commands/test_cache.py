@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -75,11 +76,11 @@ def test_list_says_what_of_what_how_large_and_whether_whole(
     assert run(["cache", "list"]) == 0
     captured = capsys.readouterr()
     header, *lines = captured.out.splitlines()
-    assert header.split() == ["key", "backbone", "dataset", "split", "images", "size", "state", "last", "used"]
+    assert header.split() == ["key", "outputs", "of", "images", "size", "last", "used"]
     rows = {line.split()[0]: line for line in lines}
     assert list(rows)[1:] == [key[:12] for key in keys]  # the one used last comes first
-    assert "cait_s24  Digits   train     600  2.4 MiB  complete" in rows[keys[0][:12]]
-    assert "85% done" in rows[keys[1][:12]]
+    assert re.search(r"  cait_s24 on Digits, train  +600  2.4 MiB  ", rows[keys[0][:12]])
+    assert " (85% done) " in rows[keys[1][:12]]
     assert "other version" in rows[keys[2][:12]]
     assert "unreadable" in rows["f" * 12]
     assert captured.err.endswith(f"of 100.0 GiB in {folder}\n")

@@ -25,6 +25,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import zoo
 from zoo_harness.cli.main import run
+from zoo_harness.cli.run_output import print_run
 from zoo_harness.evaluation.confusion import Confusion, summarize
 from zoo_harness.models.feature_pooling import pool_features
 from zoo_harness.models.modules import capture
@@ -32,6 +33,7 @@ from zoo_harness.records.run import EpochRecord, RunRecord, SplitSeparation, rea
 from zoo_harness.records.subset import Subset
 from zoo_harness.runs.directory import claim_directory
 from zoo_harness.runs.display import ProgressDisplay
+from zoo_harness.runs.run import open_run
 
 ZOO = str(Path(sys.executable).with_name("zoo"))
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -260,7 +262,7 @@ def test_splits_of_one_and_two_images_have_the_scores_they_can(
     images: int, notes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert run([*EVAL, "--limit", str(images), "--epochs", "0", "--out", str(out)]) == 0
+    assert run([*EVAL, "--limit", str(images), "--epochs", "0", "--out", str(out), "--verbose"]) == 0
     printed = capsys.readouterr().out
     assert f"Test split: {notes}" in printed
     assert f"Training split: {notes}" in (out / "README.md").read_text()
@@ -308,22 +310,51 @@ def test_json_alone_on_stdout_and_nothing_else(tmp_path: Path, capsys: pytest.Ca
     assert record.results.separation_before == record.results.separation_after
 
 
-def test_report_names_card_and_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_ends_with_a_summary_and_with_details_on_demand(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_of = open_run(finished)
+    print_run(run_of, as_json=False, quiet=True)
+    assert capsys.readouterr().out == f"{finished}\n"
+    print_run(run_of, as_json=False, quiet=False)
+    summary = capsys.readouterr().out
+    facts = dict(re.split(r"  +", line, maxsplit=1) for line in summary.splitlines()[1:])
+    assert list(facts) == [
+        "test accuracy", "training accuracy", "SI before training", "SI after training",
+        "trained", "weights", "time", "run", "details", "next",
+    ]  # fmt: skip
+    accuracy, separation = run_of.accuracy, run_of.record.results.separation_before
+    assert accuracy is not None
+    assert separation is not None
+    assert facts["test accuracy"].startswith(f"{100 * accuracy.value:.2f} ± {100 * accuracy.standard_error:.2f} %  of ")
+    assert facts["SI before training"].startswith(f"{separation.evaluation.si.value:.4f} ± ")
+    assert facts["SI before training"].endswith("  test split, layer global_pool")
+    assert facts["trained"] == "1,030,410 of 3,383,818 parameters: blocks.6.0, conv_head, bn2, classifier"
+    assert facts["weights"] == "of epoch 2, the last"
+    assert re.search(r"; 2 epochs of [\d.]+ s \([\d.]+ training \+ [\d.]+ evaluation\)$", facts["time"])
+    assert facts["run"] == str(finished)
+    assert summary.count(str(finished)) == 1
+    assert len({line.index(" ± ") for line in summary.splitlines() if " ± " in line}) == 1  # aligned
+    print_run(run_of, as_json=False, quiet=False, verbose=True)
+    assert capsys.readouterr().out.startswith(summary)
+
+
+def test_details_are_scores_definitions_and_files_in_80_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
-    assert run([*EVAL, "--limit", "12", "--epochs", "1", "--batch-size", "6", "--out", str(out)]) == 0
+    options = ("--limit", "12", "--epochs", "1", "--batch-size", "6", "--verbose")
+    assert run([*EVAL, *options, "--out", str(out)]) == 0
     captured = capsys.readouterr()
-    assert f"card        {out}/README.md" in captured.out
-    assert f"{out}/loss.png" in captured.out
-    assert re.search(r"test accuracy .* ± .* %", captured.out)
     lines = captured.out.splitlines()
     heading = next(place for place, line in enumerate(lines) if line.split()[:2] == ["split", "features"])
     table = lines[heading : heading + 7]
     assert table[0].split()[2:] == ["SI", "high-order", "soft", "anti", "centre"]
     features = [re.search(r"raw pixels|before|after", line) for line in table[1:]]
     assert [found and found[0] for found in features] == ["raw pixels", "before", "after"] * 2
-    report = lines[: lines.index(next(line for line in lines if line.startswith("checkpoint")))]
-    assert max(map(len, report)) <= 80
+    assert max(map(len, lines[heading:-1])) <= 80
     assert "raw pixels: images at their own size, 8 x 8 values" in lines
+    assert lines[-1].startswith("files  model.safetensors, README.md, loss.png, accuracy.png")
     assert "training 1,030,410 of 3,383,818 parameters (1,017,600 without the head)" in captured.err
     assert "blocks.6.0, conv_head, bn2, classifier" in captured.err
 

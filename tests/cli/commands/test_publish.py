@@ -77,8 +77,8 @@ def test_a_run_goes_to_the_hub_and_comes_back_byte_for_byte(
     out, err = capsys.readouterr()
     lines = out.splitlines()
     assert lines[0].split() == ["file", "size", "sha256", "there"]
-    assert [line.split()[0] for line in lines[1:-1]] == FILES
-    assert all(line.endswith("new") for line in lines[1:-1])
+    assert [line.split()[0] for line in lines[1:-2]] == FILES
+    assert all(line.endswith("new") for line in lines[1:-2])
     assert lines[-1] == f"published: {hub.url}/ada/net"
     for said in ("ada/net: not there yet", "zoo.load: same logits", "timm ", "transformers ", "made the private rep"):
         assert said in err
@@ -126,7 +126,7 @@ def test_a_dry_run_shows_all_and_sends_nothing(hub: Hub, run: Path, capsys: pyte
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == "nothing was sent to ada/net (--dry-run)"
     assert "transformers" in err
-    states = {line.split()[0]: line.split()[-1] for line in out.splitlines()[1:-1]}
+    states = {line.split()[0]: line.split()[-1] for line in out.splitlines()[1:-2]}
     assert (states["model.safetensors"], states["zoo.json"]) == ("same", "changed")
     assert {one.method for one in hub.requests[asked:]} <= {"GET", "HEAD"}
 

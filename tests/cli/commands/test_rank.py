@@ -57,7 +57,7 @@ def test_the_table_fits_the_terminal(
     monkeypatch.setenv("COLUMNS", "80")
     assert run([*RANDOM, "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert max(len(line) for line in printed if not line.startswith(("record", "plot"))) <= 80
+    assert max(len(line) for line in printed if not line.startswith("folder")) <= 80
     assert [line.split()[0] for line in printed if line.startswith(("eff", "timm:"))][:3] != []
 
 
@@ -196,7 +196,7 @@ def test_without_names_local_backbones_stand_beside_controls_in_80_columns(
     arguments = ["rank", "--images", "20", "--scores", "si,knn,ridge,logme,hscore,gbc,leep,nce", "--quiet"]
     assert run([*arguments, "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert max(len(line) for line in printed if not line.startswith(("record", "plot"))) <= 80
+    assert max(len(line) for line in printed if not line.startswith("folder")) <= 80
     record = RankRecord.model_validate_json((tmp_path / "out" / "rank.json").read_bytes())
     assert {row.name for row in record.backbones if row.control} == {"raw pixels", "efficientnet_lite0, random"}
     assert {"efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"} <= {row.name for row in record.backbones}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from io import StringIO
@@ -50,7 +51,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nobody disturbs, with what it prints."""
     out = tmp_path_factory.mktemp("straight") / "run"
     with redirect_stdout(StringIO()) as printed, redirect_stderr(StringIO()) as told:
-        assert run([*TRAIN, "--out", str(out)]) == 0
+        assert run([*TRAIN, "--verbose", "--out", str(out)]) == 0
     (out / "printed").write_text(printed.getvalue())
     (out / "told").write_text(told.getvalue())
     return out
@@ -98,7 +99,9 @@ def test_what_is_shown_has_the_test_split_first(straight: Path) -> None:
     assert record.results.test_accuracy is not None
     printed, card = (straight / "printed").read_text(), (straight / "README.md").read_text()
     accuracy = 100 * record.results.test_accuracy.value
-    assert printed.splitlines()[1].startswith(f"test accuracy      {accuracy:.2f} ± ")
+    assert re.match(rf"test accuracy +{accuracy:.2f} ± [\d.]+ %  of 20 images$", printed.splitlines()[1])
+    assert "SI after training" in printed
+    assert "SI before training" not in printed  # of the test split there is none
     assert [line.split()[0] for line in printed.splitlines() if "raw pixels  " in line] == [
         "test",
         "held-out",

@@ -25,7 +25,7 @@ cache = typer.Typer(
 
 @cache.command("list")
 def list_entries(as_json: AsJson = False, _debug: Debug = False) -> None:
-    """List the entries: backbone, data, size, state and time of the last use."""
+    """List the entries: backbone, data, size, state if not complete, and the last use."""
     from zoo_harness.frozen.cache.entries import cache_folder, cache_limit, entries
     from zoo_harness.util.byte_sizes import bytes_in_words
 
@@ -34,8 +34,8 @@ def list_entries(as_json: AsJson = False, _debug: Debug = False) -> None:
     if as_json:
         print_json([_as_dict(entry) for entry in found])
         return
-    columns = ["key", "backbone", "dataset", "split", "images", "size", "state", "last used"]
-    print_table(columns, [_row(entry) for entry in found], right=["images", "size"])
+    columns = ["key", "outputs of", "images", "size", "last used"]
+    print_table(columns, [_row(entry) for entry in found], right=columns[2:], whole=columns[2:])
     taken = bytes_in_words(sum(entry.bytes for entry in found))
     tell(f"{taken} of {bytes_in_words(limit)} in {folder}")
 
@@ -108,16 +108,25 @@ def _chosen(folder: Path, keys: list[str], everything: bool, older_than: float |
 def _row(entry: Entry) -> list[str]:
     from zoo_harness.util.byte_sizes import bytes_in_words
 
-    used = "in use" if entry.in_use else time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
-    if entry.record is None:
-        about = ["-", "-", "-", "-"]
-    else:
-        title, images = entry.record.title, entry.record.key.images
-        about = [title.backbone, title.dataset, title.split, f"{images:,}"]
+    used = "in use" if entry.in_use else _ago(entry.last_used)
     state: str = entry.state
-    if state == "partial" and entry.record is not None:
-        state = f"{entry.images_done / entry.record.key.images:.0%} done"
-    return [entry.key[:_SHOWN], *about, bytes_in_words(entry.bytes), state, used]
+    if entry.record is None:
+        return [entry.key[:_SHOWN], state, "-", bytes_in_words(entry.bytes), used]
+    title, images = entry.record.title, entry.record.key.images
+    if state == "partial":
+        state = f"{entry.images_done / images:.0%} done"
+    noted = "" if state == "complete" else f" ({state})"
+    about = f"{title.backbone} on {title.dataset}, {title.split}{noted}"
+    return [entry.key[:_SHOWN], about, f"{images:,}", bytes_in_words(entry.bytes), used]
+
+
+def _ago(moment: float) -> str:
+    """Return a moment as the time since then, in the largest unit that fits."""
+    seconds = max(time.time() - moment, 0)
+    for unit, name in ((_DAY, "d"), (60 * 60, "h"), (60, "min")):
+        if seconds >= unit:
+            return f"{seconds // unit:,.0f} {name} ago"
+    return "just now"
 
 
 def _as_dict(entry: Entry) -> dict[str, Any]:

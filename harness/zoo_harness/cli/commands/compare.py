@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zoo_harness.cli.options import AsJson, Debug
-from zoo_harness.cli.output import print_lines, print_table, tell
+from zoo_harness.cli.output import print_lines, print_notes, print_table, tell
 
 if TYPE_CHECKING:
     from zoo_harness.reports.comparison import Comparison
-
-_WIDTH = 80
 
 
 def compare(
@@ -27,9 +24,10 @@ def compare(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values, numbers in full.")] = False,
     _debug: Debug = False,
 ) -> None:
-    """Compare finished runs: parameters, accuracies, Separation Index, seconds per epoch.
+    """Compare finished runs beside each other.
 
-    A run that is unfinished or damaged is named and left out; the exit status is then 1.
+    The tables have parameters, accuracies, the Separation Index and seconds per epoch. A run
+    that is unfinished or damaged is named and left out; the exit status is then 1.
     """
     from zoo.errors import UsageError
 
@@ -58,4 +56,5 @@ def _print(found: Comparison) -> None:
     print_lines("")
     columns, rows = settings_table(found)
     print_table(columns, rows, right=columns[5:])
-    print_lines("", *(line for note in notes(found) for line in textwrap.wrap(note, _WIDTH, subsequent_indent="  ")))
+    print_lines("")
+    print_notes(*notes(found))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from zoo_harness.cli.command import Given, command
-from zoo_harness.cli.options import AsJson, DatasetName, Quiet, complete_backbone
+from zoo_harness.cli.options import AsJson, DatasetName, Quiet, Verbose, complete_backbone
 from zoo_harness.cli.run_output import display_for, ended_in_order, print_run
 from zoo_harness.records.options import EvalOptions
 
@@ -22,11 +22,19 @@ Name = Annotated[
 
 
 def _eval(
-    name: Name = None, dataset: DatasetName = None, *, given: Given, as_json: AsJson = False, quiet: Quiet = False
+    name: Name = None,
+    dataset: DatasetName = None,
+    *,
+    given: Given,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Fine-tune one block of a backbone on a data set, score it, and write checkpoint, card and plots.
+    """Fine-tune one block of a backbone on a dataset, and score it.
 
-    With a run or a published checkpoint and --epochs 0: score it again on its own data, or on another data set with the
+    The run directory gets the checkpoint, its card, plots and a record of every setting.
+
+    With a run or a published checkpoint and --epochs 0: score it again on its own data, or on another dataset with the
     same classes, and report which of the recorded figures were reproduced (exit status 1 if not all).
     """
     from zoo_harness.hub.locate import names_a_checkpoint
@@ -34,14 +42,14 @@ def _eval(
     if name is not None and "resume" not in given and names_a_checkpoint(name):
         from zoo_harness.cli.commands.rescore import rescore_checkpoint
 
-        rescore_checkpoint(name, dataset, given, as_json=as_json, quiet=quiet)
+        rescore_checkpoint(name, dataset, given, as_json=as_json, quiet=quiet, verbose=verbose)
         return
 
     from zoo_harness.api import evaluate
 
     with ended_in_order(), display_for(quiet=quiet) as display:
         run = evaluate(name, dataset, progress=display, **given)
-    print_run(run, as_json=as_json, quiet=quiet)
+    print_run(run, as_json=as_json, quiet=quiet, verbose=verbose)
 
 
 evaluate_command = command(EvalOptions, _eval)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zoo_harness.cli.command import Given, command
 from zoo_harness.cli.options import AsJson, DatasetName, Quiet, complete_backbone
-from zoo_harness.cli.output import print_json, print_lines, print_table
+from zoo_harness.cli.output import print_facts, print_json, print_lines, print_table
 from zoo_harness.cli.run_output import display_for, ended_in_order
 from zoo_harness.records.options import FeaturesOptions
 
@@ -30,9 +31,10 @@ Name = Annotated[
 def _features(
     name: Name, dataset: DatasetName = None, *, given: Given, quiet: Quiet = False, as_json: AsJson = False
 ) -> None:
-    """Write the features of a dataset's images, labels and class names to a file, for zoo si, scikit-learn and others.
+    """Write the features of a dataset's images to a file.
 
-    A run needs no --dataset: without one it is the part of the data that the run used.
+    The file also has labels and class names; zoo si, scikit-learn and others read it. A
+    run needs no --dataset: without one it is the part of the data that the run used.
     """
     from zoo.errors import UsageError
 
@@ -47,9 +49,10 @@ def _features(
     if as_json:
         print_json({"file": str(out), "bytes": out.stat().st_size, **found.record.model_dump(mode="json")})
         return
-    if not quiet:
+    if quiet:
+        print_lines(str(out))
+    else:
         _print_record(found.record, out)
-    print_lines(f"features  {out}")
 
 
 features_command = command(FeaturesOptions, _features)
@@ -65,4 +68,10 @@ def _print_record(record: FeaturesRecord, out: Path) -> None:
         columns, [[each.array, each.layer, f"{each.width:,}", each.vector] for each in record.layers], right=["width"]
     )
     layer = f" --features {record.layers[-1].layer}" if len(record.layers) > 1 else ""
-    print_lines("", f"size      {bytes_in_words(out.stat().st_size)}", f"score     zoo si {out}{layer}")
+    print_lines("")
+    print_facts(
+        [
+            ("file", f"{out}, {bytes_in_words(out.stat().st_size)}"),
+            ("next", f"zoo si {shlex.quote(str(out))}{layer}"),
+        ]
+    )

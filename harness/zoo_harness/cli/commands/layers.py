@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ import typer
 
 from zoo_harness.cli.command import Given, command
 from zoo_harness.cli.options import AsJson, Quiet, complete_backbone, complete_dataset
-from zoo_harness.cli.output import print_json, print_lines, print_table
+from zoo_harness.cli.output import print_facts, print_json, print_lines, print_notes, print_table
 from zoo_harness.cli.run_output import display_for, ended_in_order
 from zoo_harness.records.options import LayersOptions
 
@@ -29,7 +28,10 @@ Names = Annotated[
     list[str] | None,
     typer.Argument(metavar="[NAME]...", help="Backbones; 'zoo list' lists them.", autocompletion=complete_backbone),
 ]
-Dataset = Annotated[str, typer.Option(help="A data set; 'zoo datasets' lists them.", autocompletion=complete_dataset)]
+Dataset = Annotated[
+    str,
+    typer.Option(help="A dataset; 'zoo datasets' lists them.", autocompletion=complete_dataset, rich_help_panel="Data"),
+]
 Runs = Annotated[
     list[Path] | None, typer.Option("--run", help="Directory of a run, beside or in place of names; repeatable.")
 ]
@@ -44,7 +46,7 @@ def _layers(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score how well every layer of a network separates the classes, from the pixels to the classifier."""
+    """Score how well every layer of a network separates the classes."""
     from zoo_harness.api import layers
 
     with ended_in_order(), display_for(quiet=quiet) as display:
@@ -57,7 +59,9 @@ def _layers(
     else:
         for curve in found.curves:
             _print_curve(curve, found.scoring)
-    print_lines("", f"record  {found.path}", *([f"plot    {found.plot}"] if found.plot else []))
+    plots = [found.plot.name] if found.plot else []
+    print_lines("")
+    print_facts([("folder", str(found.path.parent)), ("files", ", ".join([found.path.name, *plots]))])
 
 
 layers_command = command(LayersOptions, _layers)
@@ -69,7 +73,9 @@ def _print_last(found: LayerScoring) -> None:
     splits = dict.fromkeys(f"{each.split} {each.data['images']:,} images" for each in found.curves)
     subsets = dict.fromkeys(each.data["subset"] for each in found.curves)
     about = f"{data['dataset']}: {', '.join(splits)} ({'; '.join(subsets)}); the input of each network's classifier"
-    print_lines("", *textwrap.wrap(f"{about}; {found.scoring.in_words()}", 80), "")
+    print_lines("")
+    print_notes(f"{about}; {found.scoring.in_words()}")
+    print_lines("")
     pixels = {curve.data["fingerprint"]: ("raw pixels", curve, curve.layers[0]) for curve in reversed(found.curves)}
     entries = [*reversed(pixels.values()), *((curve.subject.name, curve, curve.layers[-1]) for curve in found.curves)]
     rows, before = [], ""
@@ -98,11 +104,10 @@ def _headings(curve: Curve) -> list[str]:
 
 def _print_curve(curve: Curve, scoring: Scoring) -> None:
     images = curve.data["images"]
-    print_lines(
-        "",
-        f"{curve.title}: {images:,} images of {curve.data['dataset']}, {curve.data['subset']}; {scoring.in_words()}",
-        "",
-    )
+    about = f"{images:,} images of {curve.data['dataset']}, {curve.data['subset']}; {scoring.in_words()}"
+    print_lines("")
+    print_notes(f"{curve.title}: {about}")
+    print_lines("")
     rows = [[layer.path, f"{layer.width:,}", layer.vector, *_scores(layer)] for layer in curve.layers]
     headings = _headings(curve)
     columns = ["layer", "width", "vector", *headings]
@@ -112,6 +117,8 @@ def _print_curve(curve: Curve, scoring: Scoring) -> None:
         for row, layer in zip(rows, curve.layers, strict=True):
             row.append(f"{'#' * round(bar * layer.separation.si.value):<{bar}}|")
     print_table(columns, rows, right=["width", *headings])
+    best = max(curve.layers, key=lambda layer: layer.separation.si.value)
+    print_lines("", f"highest SI: {best.path}, {best.separation.si}")
 
 
 def _room_for_bars(rows: list[list[str]]) -> int:

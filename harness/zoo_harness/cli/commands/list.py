@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from zoo_harness.cli.options import AsJson, Debug
-from zoo_harness.cli.output import print_json, print_lines, print_table, warn_of
+from zoo_harness.cli.output import print_json, print_lines, print_notes, print_table, warn_of
 
 
 def list_backbones(as_json: AsJson = False, _debug: Debug = False) -> None:
-    """List the backbones with their size, cost and recipes; those with weights on this machine come first."""
+    """List the backbones: weights, size, cost, recipes.
+
+    Those with weights on this machine come first.
+    """
     from zoo_harness.cli.catalogue import read_catalogue
 
     catalogue = read_catalogue()
@@ -20,18 +23,31 @@ def list_backbones(as_json: AsJson = False, _debug: Debug = False) -> None:
         return
     columns = ["backbone", "weights", "top-1", "size, M", "input", "GMACs", "recipes"]
     print_table(columns, [_cells(row) for row in backbones], right=columns[1:-1])
-    print_lines("", *_NOTES)
+    print_lines("")
+    print_notes(*_NOTES, *_license_notes(backbones))
 
 
 _NOTES = (
-    "weights: on this machine, random (trained from scratch), or the download (~: by",
-    "its parameters). size: 10^6 parameters. input: pixels. GMACs: 10^9 multiply-",
-    "accumulates an image; one is two FLOPs. 'zoo show NAME' has the rest.",
+    "weights: here (on this machine), random (trained from scratch), or the size of the download, estimated from the "
+    "parameters. size: millions of parameters. input: pixels. GMACs: billions of multiply-accumulates per image.",
+    "next: zoo show NAME, zoo rank --dataset D",
 )
 
 
+def _license_notes(backbones: list[dict[str, Any]]) -> list[str]:
+    """Return a line that names the backbones whose licence binds its users, if there are any."""
+    from zoo.license_terms import binding_terms
+
+    names: dict[str, list[str]] = {}
+    for row in backbones:
+        if terms := binding_terms(row["license"]):
+            names.setdefault(terms, []).append(row["name"])
+    bound = "; ".join(f"{', '.join(several)} ({terms})" for terms, several in names.items())
+    return [f"licences that bind: {bound}"] if bound else []
+
+
 def list_plugins(as_json: AsJson = False, _debug: Debug = False) -> None:
-    """List the plugins, their declarations, and the error of each plugin that cannot be used."""
+    """List the plugins, with the error of each broken one."""
     from dataclasses import asdict
 
     from zoo.registry import load_registry
@@ -42,14 +58,15 @@ def list_plugins(as_json: AsJson = False, _debug: Debug = False) -> None:
         return
     rows = []
     for plugin in plugins:
-        declared = [", ".join(plugin.backbones) or "-", ", ".join(plugin.datasets) or "-"]
+        datasets = f"datasets: {', '.join(plugin.datasets)}" if plugin.datasets else ""
+        declared = "; ".join(filter(None, [", ".join(plugin.backbones), datasets])) or "-"
         state = "; ".join(plugin.errors) or "ok"
-        rows.append([plugin.entry_point, plugin.distribution, plugin.version, *declared, state])
-    print_table(["plugin", "distribution", "version", "backbones", "datasets", "state"], rows)
+        rows.append([plugin.entry_point, plugin.distribution, plugin.version, declared, state])
+    print_table(["plugin", "distribution", "version", "backbones, datasets", "state"], rows)
 
 
 def list_datasets(as_json: AsJson = False, _debug: Debug = False) -> None:
-    """List the data sets by their names on the command line."""
+    """List the datasets by their names on the command line."""
     from zoo_harness.cli.catalogue import read_catalogue
 
     catalogue = read_catalogue()
@@ -61,9 +78,13 @@ def list_datasets(as_json: AsJson = False, _debug: Debug = False) -> None:
     rows = []
     for row in datasets:
         classes = str(len(row["classes"])) if row["classes"] else "-"
-        images = " + ".join(f"{size:,} {split}" for split, size in (row["sizes"] or {}).items()) or "-"
-        rows.append([row["call"], row["title"], classes, images, row["license"] or "-", row["plugin"]])
-    print_table(["dataset", "title", "classes", "images", "license", "plugin"], rows, right=["classes"])
+        sizes = row["sizes"] or {}
+        images = [f"{sizes[split]:,}" if split in sizes else "-" for split in ("train", "test")]
+        rows.append([row["call"], row["title"], classes, *images, row["license"] or "-", row["plugin"]])
+    columns = ["dataset", "title", "classes", "train", "test", "license", "plugin"]
+    print_table(columns, rows, right=columns[2:5])
+    print_lines("")
+    print_notes("train, test: images. next: zoo stats --dataset D, zoo rank --dataset D")
 
 
 def _row(backbone: dict[str, Any]) -> dict[str, Any]:

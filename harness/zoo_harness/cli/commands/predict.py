@@ -34,7 +34,10 @@ def predict(
     quiet: Quiet = False,
     _debug: Debug = False,
 ) -> None:
-    """Print the likeliest classes of images, with their probabilities; exit status 1 if one could not be read."""
+    """Print the likeliest classes of images.
+
+    The exit status is 1 if an image could not be read.
+    """
     from zoo.errors import UsageError
     from zoo_harness.checkpoints.opened import open_checkpoint
     from zoo_harness.data.image_files import image_paths

@@ -31,9 +31,10 @@ def _publish(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Publish a finished run, on the Hub or into a folder, so that zoo, timm and transformers load it as it is.
+    """Publish a finished run on the Hub or into a folder.
 
-    The token is the one of HF_TOKEN, or of the Hub's login (hf auth login).
+    zoo first checks that zoo, timm and transformers load it as it is. The
+    token is the one of HF_TOKEN, or of the Hub's login (hf auth login).
     """
     from zoo_harness.api import publish
 
@@ -68,3 +69,4 @@ def _print_files(found: Publication) -> None:
         for change in found.files
     ]
     print_table(["file", "size", "sha256", "there"], rows, right=["size"])
+    print_lines("")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from zoo_harness.cli.options import AsJson, Debug, Quiet
-from zoo_harness.cli.output import print_json, print_lines
+from zoo_harness.cli.output import print_facts, print_json, print_lines
 from zoo_harness.cli.run_output import display_for
 
 
@@ -24,9 +24,9 @@ def pull_command(
     quiet: Quiet = False,
     _debug: Debug = False,
 ) -> None:
-    """Fetch a published checkpoint, verify all of it, and say what it is and how to use it."""
+    """Fetch a published checkpoint, verify it and describe it."""
     from zoo_harness.api import pull
-    from zoo_harness.hub.summary import summary, summary_lines
+    from zoo_harness.hub.summary import summary, summary_facts, uses
 
     with display_for(quiet=quiet or as_json) as display:
         run = pull(repository, to, progress=False if quiet or as_json else display)
@@ -35,4 +35,6 @@ def pull_command(
     elif quiet:
         print_lines(str(run.directory))
     else:
-        print_lines(*summary_lines(run.record, run.directory, repository, run.commit))
+        print_facts(summary_facts(run.record, run.directory, repository, run.commit))
+        print_lines("")
+        print_facts(uses(run.directory, repository, run.commit))

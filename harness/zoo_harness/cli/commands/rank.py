@@ -1,25 +1,21 @@
-"""``zoo rank``: which backbone suits the images of a data set, before training any."""
+"""``zoo rank``: which backbone suits the images of a dataset, before training any."""
 
 from __future__ import annotations
 
-import textwrap
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zoo_harness.cli.command import Given, command
-from zoo_harness.cli.options import AsJson, Quiet, complete_backbone, complete_dataset
-from zoo_harness.cli.output import print_json, print_lines, print_table
+from zoo_harness.cli.options import AsJson, Quiet, Verbose, complete_backbone, complete_dataset
+from zoo_harness.cli.output import print_facts, print_json, print_lines, print_notes, print_table
 from zoo_harness.cli.run_output import display_for, ended_in_order
 from zoo_harness.records.options import RankOptions
-from zoo_harness.records.rank import PLOT, RANK, TOP_1
 from zoo_harness.util import durations
 
 if TYPE_CHECKING:
-    from zoo_harness.records.rank import RankedBackbone
     from zoo_harness.runs.rank_run import Ranking
-
-_WIDTH = 80
 
 Names = Annotated[
     list[str] | None,
@@ -31,14 +27,28 @@ Names = Annotated[
 ]
 Dataset = Annotated[
     str | None,
-    typer.Option(help="A dataset; 'zoo datasets' lists them (default: digits).", autocompletion=complete_dataset),
+    typer.Option(
+        help="A dataset; 'zoo datasets' lists them (default: digits).",
+        autocompletion=complete_dataset,
+        rich_help_panel="Data",
+    ),
 ]
 
 
 def _rank(
-    names: Names = None, dataset: Dataset = None, *, given: Given, quiet: Quiet = False, as_json: AsJson = False
+    names: Names = None,
+    dataset: Dataset = None,
+    *,
+    given: Given,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Rank backbones by how well their features separate the classes of the training images; nothing is trained."""
+    """Rank backbones on your training images without training them.
+
+    The scores say how well the features separate the classes; docs/ranking.md defines them, and --verbose adds a line
+    for each.
+    """
     from zoo_harness.api import rank
 
     with ended_in_order(), display_for(quiet=quiet) as display:
@@ -46,7 +56,7 @@ def _rank(
     if as_json:
         print_json(found.to_dict())
     else:
-        _print_ranking(found)
+        _print_ranking(found, verbose=verbose)
     if found.record.failures:
         raise typer.Exit(1)
 
@@ -54,13 +64,17 @@ def _rank(
 rank_command = command(RankOptions, _rank)
 
 
-def _print_ranking(found: Ranking) -> None:
+def _print_ranking(found: Ranking, *, verbose: bool) -> None:
+    from zoo_harness.records.rank import PLOT, RANK
+
     record = found.record
     first = next(score for score in found.scores if score.key == record.sort)
     rounds = f", in rounds of {', '.join(f'{count:,}' for count in record.rounds)}" if len(record.rounds) > 1 else ""
     size = "" if record.input_size is None else ", input {} x {} pixels".format(*record.input_size)
     images = f"{record.images_seen:,} training images, {len(record.classes)} classes"
-    print_lines("", f"{record.title}: {images}{size}{rounds}", "")
+    print_lines("")
+    print_notes(f"{record.title}: {images}{size}{rounds}")
+    print_lines("")
     columns = ["backbone", "tier", first.heading, "±", "behind", "size, M", "top-1"]
     differences = found.differences()
     rows = [
@@ -82,14 +96,27 @@ def _print_ranking(found: Ranking) -> None:
     if others:
         print_lines("")
         columns = ["backbone", *(score.heading for score in others)]
-        print_table(columns, [_cells(row, [each.key for each in others]) for row in found.rows], right=columns[1:])
+        keys = [each.key for each in others]
+        cells = zip([row.name for row in found.rows], *(_column(found, key) for key in keys), strict=True)
+        print_table(columns, [list(row) for row in cells], right=columns[1:])
     if record.accuracies:
         _print_accuracies(found)
-    print_lines("", *_notes(found), "", f"record  {found.directory / RANK}", f"plot    {found.directory / PLOT}")
+    print_lines("")
+    print_notes(*_notes(found, verbose=verbose))
+    print_lines("")
+    print_facts([("folder", str(found.directory)), ("files", f"{RANK}, {PLOT}"), *_next_step(found)])
+
+
+def _next_step(found: Ranking) -> list[tuple[str, str]]:
+    """Return the command that fine-tunes the best backbone; a control is none."""
+    best = next((row.name for row in found.rows if not row.control and "/" not in row.name), None)
+    return [("next", f"zoo eval {best} --dataset {shlex.quote(found.record.dataset)}")] if best else []
 
 
 def _print_accuracies(found: Ranking) -> None:
     """Print accuracy after training beside the score, the cost of following it, and how well each score foretold it."""
+    from zoo_harness.records.rank import TOP_1
+
     record = found.record
     first = next(score for score in found.scores if score.key == record.sort)
     rows = {row.name: row for row in found.rows}
@@ -124,18 +151,23 @@ def _print_accuracies(found: Ranking) -> None:
         print_table(columns, cells, right=columns[1:])
 
 
-def _cells(row: RankedBackbone, keys: list[str]) -> list[str]:
-    values = [row.scores[key].value for key in keys]
-    return [row.name, *("-" if value is None else f"{value:.4g}" for value in values)]
+def _column(found: Ranking, key: str) -> list[str]:
+    """Return the values of a score, all with the decimals that give the largest one four digits."""
+    values = [row.scores[key].value for row in found.rows]
+    most = max((abs(value) for value in values if value is not None), default=0.0)
+    decimals = max(4 - len(f"{int(most)}"), 0) if most >= 1 else 4
+    return ["-" if value is None else f"{value:.{decimals}f}" for value in values]
 
 
-def _notes(found: Ranking) -> list[str]:
+def _notes(found: Ranking, *, verbose: bool) -> list[str]:
     record = found.record
+    test = "a paired test on the same images (McNemar, mid-p, Holm, 5 %)" if verbose else "a paired test"
     notes = [
-        "Tier 1 is the best backbone and all that a paired test on the same images (McNemar, mid-p, Holm, 5 %) cannot "
-        "tell from it. 'behind' is the difference from the best, with its standard error; 'size' counts parameters.",
-        *(f"{score.heading}: {score.explanation}." for score in found.scores),
+        f"Tier 1: the best backbone and those that {test} cannot tell from it. behind: difference from the best, with "
+        "its standard error. size: millions of parameters." + ("" if verbose else " --verbose explains the scores."),
     ]
+    if verbose:
+        notes += [f"{score.heading}: {score.explanation}." for score in found.scores]
     blank: dict[str, dict[str, list[str]]] = {}  # by reason, then by backbone, the headings of the scores
     headings = {score.key: score.heading for score in found.scores}
     for row in found.rows:
@@ -157,10 +189,12 @@ def _notes(found: Ranking) -> list[str]:
     if record.stopped:
         notes.append(f"Stopped early: {record.stopped}.")
     notes += [f"{failure.name} is left out: {failure.message}" for failure in record.failures]
-    return [line for note in notes for line in textwrap.wrap(note, _WIDTH, subsequent_indent="  ")]
+    return notes
 
 
 def _accuracy_notes(found: Ranking) -> list[str]:
+    from zoo_harness.records.rank import TOP_1
+
     record = found.record
     if not record.accuracies:
         return []

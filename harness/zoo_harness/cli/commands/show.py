@@ -9,7 +9,7 @@ import typer
 from zoo.license_terms import binding_terms
 from zoo_harness.cli.commands.show_run import show_run
 from zoo_harness.cli.options import AsJson, Debug, RecipeName, complete_backbone
-from zoo_harness.cli.output import print_json, print_lines, print_table, warn_of
+from zoo_harness.cli.output import print_facts, print_json, print_lines, print_table, warn_of
 
 
 def show(
@@ -30,8 +30,9 @@ def show(
     as_json: AsJson = False,
     _debug: Debug = False,
 ) -> None:
-    """Show a backbone: provenance, recipe, trained tensors, parameter counts and feature layers; or a run.
+    """Show a backbone or a run.
 
+    For a backbone: provenance, recipe, trained tensors, parameter counts and feature layers.
     For a run: its data, settings, scores and checkpoints, and the disk that it takes.
     """
     from zoo_harness.hub.locate import names_a_checkpoint
@@ -71,27 +72,25 @@ def _license(given: str | None) -> str:
 
 def _print(shown: dict[str, Any]) -> None:
     top1 = shown["imagenet_top1"]
+    source = [("derived from", f"{shown['derived_from']}: nobody declared it by hand")] if shown["derived_from"] else []
+    print_lines(f"{shown['title']} ({shown['name']})", "")
+    _print_part(
+        ("weights", shown["weights"]),
+        ("", shown["weights_file"] or "not on this machine yet"),
+        ("network", shown["network"]),
+        ("license", _license(shown["license"])),
+        ("paper", shown["paper"] or "unknown"),
+        ("pretrained on", shown["pretrained_on"] or "unknown"),
+        ("ImageNet top-1", f"{top1:g} %, as published" if top1 is not None else "unknown for these weights"),
+        ("size", _size(shown["figures"])),
+        ("plugin", shown["plugin"]),
+        *source,
+    )
+    print_lines("", f"Recipe {shown['recipe']} (of {', '.join(shown['recipes'])})", "")
+    _print_part(*_recipe_facts(shown))
+    print_lines("", f"Parameters, {shown['classes']} classes", "")
+    _print_part(*_count_facts(shown["parameters"]))
     print_lines(
-        f"{shown['title']} ({shown['name']})",
-        "",
-        f"  weights        {shown['weights']}",
-        f"                 {shown['weights_file'] or 'not on this machine yet'}",
-        f"  network        {shown['network']}",
-        f"  license        {_license(shown['license'])}",
-        f"  paper          {shown['paper'] or 'unknown'}",
-        f"  pretrained on  {shown['pretrained_on'] or 'unknown'}",
-        f"  ImageNet top-1 {f'{top1:g} %, as published' if top1 is not None else 'unknown for these weights'}",
-        f"  size           {_size(shown['figures'])}",
-        f"  plugin         {shown['plugin']}",
-        *([f"  derived from   {shown['derived_from']}: nobody declared it by hand"] if shown["derived_from"] else []),
-        "",
-        f"Recipe {shown['recipe']} (of {', '.join(shown['recipes'])})",
-        "",
-        *_recipe_lines(shown),
-        "",
-        f"Parameters, {shown['classes']} classes",
-        "",
-        *_count_lines(shown["parameters"]),
         "",
         f"Trained tensors: {len(shown['trained_names'])}",
         "",
@@ -103,7 +102,13 @@ def _print(shown: dict[str, Any]) -> None:
     rows = [[layer["path"], str(layer["width"]), layer["pool"]] for layer in shown["features"]]
     print_table(["layer", "width", "pool"], rows, right=["width"])
     if "partition" in shown:
-        print_lines("", "Where training starts", "", *_partition_lines(shown["partition"]))
+        print_lines("", "Where training starts", "")
+        _print_part(*_partition_facts(shown["partition"]))
+
+
+def _print_part(*facts: tuple[str, str]) -> None:
+    """Print facts below a heading; all parts have the same column of values."""
+    print_facts([(f"{name:<14}", value) for name, value in facts], indent="  ", gap=1)
 
 
 def _size(figures: dict[str, Any]) -> str:
@@ -115,19 +120,19 @@ def _size(figures: dict[str, Any]) -> str:
     return f"{figures['parameters'] / 1e6:.1f} M parameters{stored}; {cost} an image of {height} x {width}"
 
 
-def _recipe_lines(shown: dict[str, Any]) -> list[str]:
+def _recipe_facts(shown: dict[str, Any]) -> list[tuple[str, str]]:
     heads = [f"{part['path']}: {_kind_of_head(part)}" for part in shown["head"]]
-    lines = [
-        f"  unfrozen       {', '.join(shown['unfreeze']) or 'nothing but the head'}",
-        f"  head           {'; '.join(heads)}",
-        *_lines("training", shown["training_in_words"].split("; ")),
-        f"  images         {shown['images']}",
+    return [
+        ("unfrozen", ", ".join(shown["unfreeze"]) or "nothing but the head"),
+        ("head", "; ".join(heads)),
+        *_facts("training", shown["training_in_words"].split("; ")),
+        ("images", shown["images"]),
+        *([("source", shown["recipe_source"])] if shown["recipe_source"] else []),
     ]
-    return [*lines, f"  source         {shown['recipe_source']}"] if shown["recipe_source"] else lines
 
 
-def _lines(title: str, parts: list[str]) -> list[str]:
-    return [f"  {'' if place else title:<14} {part}" for place, part in enumerate(parts)]
+def _facts(title: str, parts: list[str]) -> list[tuple[str, str]]:
+    return [("" if place else title, part) for place, part in enumerate(parts)]
 
 
 def _kind_of_head(part: dict[str, Any]) -> str:
@@ -135,27 +140,27 @@ def _kind_of_head(part: dict[str, Any]) -> str:
     return f"{kind}, {' and '.join(part['bypass'])} bypassed" if part["bypass"] else kind
 
 
-def _count_lines(counts: dict[str, Any]) -> list[str]:
-    lines = [
-        f"  trained        {counts['trained']:>13,}",
-        f"  without head   {counts['trained_without_head']:>13,}",
-        f"  total          {counts['total']:>13,}",
+def _count_facts(counts: dict[str, Any]) -> list[tuple[str, str]]:
+    facts = [
+        ("trained", f"{counts['trained']:>13,}"),
+        ("without head", f"{counts['trained_without_head']:>13,}"),
+        ("total", f"{counts['total']:>13,}"),
     ]
     if counts["reported"] is not None:
         which = "trained" if counts["reported"] == counts["trained"] else "without head"
         source = f"the source, {counts['reported_classes']} classes: {which}"
-        lines.append(f"  reported       {counts['reported']:>13,}  ({source})")
-    return lines
+        facts.append(("reported", f"{counts['reported']:>13,}  ({source})"))
+    return facts
 
 
-def _partition_lines(partition: dict[str, Any]) -> list[str]:
+def _partition_facts(partition: dict[str, Any]) -> list[tuple[str, str]]:
     if partition["reason"]:
-        return [f"  not cut: {partition['reason']}", f"  forward pass   {partition['flops'] / 1e9:.2f} GFLOP"]
+        return [("not cut", partition["reason"]), ("forward pass", f"{partition['flops'] / 1e9:.2f} GFLOP")]
     kept = [f"{part['name']}: {' x '.join(map(str, part['shape']))} {part['dtype']}" for part in partition["kept"]]
     whole, suffix = partition["flops"], partition["suffix_flops"]
     return [
-        *_lines("kept per image", [*kept, f"{partition['bytes_per_image']:,} bytes; half of that in bf16"]),
-        f"  forward pass   {whole / 1e9:.2f} GFLOP an image",
-        f"  before the cut {(whole - suffix) / 1e9:.2f} GFLOP, {1 - suffix / whole:.1%}: once an image",
-        f"  after it       {suffix / 1e9:.2f} GFLOP, {suffix / whole:.1%}: in every epoch",
+        *_facts("kept per image", [*kept, f"{partition['bytes_per_image']:,} bytes; half of that in bf16"]),
+        ("forward pass", f"{whole / 1e9:.2f} GFLOP an image"),
+        ("before the cut", f"{(whole - suffix) / 1e9:.2f} GFLOP, {1 - suffix / whole:.1%}: once an image"),
+        ("after it", f"{suffix / 1e9:.2f} GFLOP, {suffix / whole:.1%}: in every epoch"),
     ]

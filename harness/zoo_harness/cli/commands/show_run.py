@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo_harness.cli.output import print_json, print_lines
+from zoo_harness.cli.output import print_facts, print_json
 from zoo_harness.cli.run_output import print_checkpoints
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def disk_use(directory: Path) -> dict[str, int]:
 
 
 def _print(run: Run, disk: dict[str, int]) -> None:
-    from zoo_harness.hub.summary import in_columns, record_facts
+    from zoo.text import one_line
+    from zoo_harness.hub.summary import record_facts
     from zoo_harness.reports.wording import training_in_words
     from zoo_harness.util.byte_sizes import bytes_in_words
 
@@ -57,5 +58,5 @@ def _print(run: Run, disk: dict[str, int]) -> None:
         ("command", shlex.join(record.command)),
         ("disk", sizes),
     ]
-    print_lines(*in_columns(facts))
+    print_facts((name, one_line(value)) for name, value in facts)
     print_checkpoints(record)

@@ -26,7 +26,10 @@ def _si(
     classes: Annotated[bool, typer.Option("--classes", help="Print the scores of each class too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score how well features separate classes: SI, high-order, soft, anti and centre SI, with errors."""
+    """Score the features in a file with the Separation Index.
+
+    The scores are SI, high-order, soft, anti and centre SI, each with its standard error.
+    """
     from zoo_harness.api import score_features
 
     with display_for(quiet=False) as display:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from zoo_harness.cli.command import Given, command
 from zoo_harness.cli.options import AsJson, DatasetName, Quiet
-from zoo_harness.cli.output import print_json, print_lines, print_table
+from zoo_harness.cli.output import print_json, print_lines, print_notes, print_table
 from zoo_harness.cli.run_output import display_for, ended_in_order
 from zoo_harness.records.options import StatsOptions
 
 if TYPE_CHECKING:
     from zoo_harness.records.statistics import DatasetStatistics, Range, SplitStatistics
 
-_WIDTH = 80
-
 
 def _stats(dataset: DatasetName = None, *, given: Given, quiet: Quiet = False, as_json: AsJson = False) -> None:
-    """Measure a dataset: mean, std, sizes, classes, equal images, brightness."""
+    """Measure a dataset: images, mean, std, duplicates, brightness."""
     from zoo.errors import UsageError
     from zoo_harness.api import dataset_stats
 
@@ -38,7 +35,8 @@ stats_command = command(StatsOptions, _stats)
 
 
 def _print(found: DatasetStatistics) -> None:
-    print_lines(*_wrapped(f"{found.title}: {len(found.classes):,} classes, {found.subset}"), "")
+    print_notes(f"{found.title}: {len(found.classes):,} classes, {found.subset}")
+    print_lines("")
     one_size = all(split.size for split in found.splits.values())
     cells = {name: _cells(split, one_size=one_size) for name, split in found.splits.items()}
     rows = [[label, *(column[label] for column in cells.values())] for label in cells["train"]]
@@ -46,8 +44,9 @@ def _print(found: DatasetStatistics) -> None:
     train = found.splits["train"]
     mean, std = (",".join(f"{value:.4f}" for value in each) for each in (train.mean, train.std))
     hint = "to train with the mean and std of train: --normalization dataset; or rounded:"
-    notes = (line for note in _notes(found) for line in _wrapped(note))
-    print_lines("", *notes, "", hint, f"  --mean {mean} --std {std}")
+    print_lines("")
+    print_notes(*_notes(found))
+    print_lines("", hint, f"  --mean {mean} --std {std}")
 
 
 def _cells(split: SplitStatistics, *, one_size: bool) -> dict[str, str]:
@@ -93,7 +92,3 @@ def _notes(found: DatasetStatistics) -> Iterator[str]:
     yield from found.reading
     if found.skipped:
         yield f"left out: {', '.join(f'{count:,} {kind}' for kind, count in found.skipped.items())}"
-
-
-def _wrapped(line: str) -> list[str]:
-    return textwrap.wrap(line, _WIDTH, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zoo_harness.cli.command import Given, command
-from zoo_harness.cli.options import AsJson, DatasetName, OptionalBackboneName, Quiet
+from zoo_harness.cli.options import AsJson, DatasetName, OptionalBackboneName, Quiet, Verbose
 from zoo_harness.cli.run_output import display_for, ended_in_order, print_run
 from zoo_harness.records.options import TrainOptions
 
@@ -13,15 +13,19 @@ def _train(
     dataset: DatasetName = None,
     *,
     given: Given,
+    verbose: Verbose = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a whole network from scratch: choose the epoch on a held-out part, and test once at the end."""
+    """Train a whole network from scratch.
+
+    The best epoch is chosen on a held-out part of the training split; the test split is scored once at the end.
+    """
     from zoo_harness.api import train
 
     with ended_in_order(), display_for(quiet=quiet) as display:
         run = train(name, dataset, progress=display, **given)
-    print_run(run, as_json=as_json, quiet=quiet)
+    print_run(run, as_json=as_json, quiet=quiet, verbose=verbose)
 
 
 train_command = command(TrainOptions, _train)

@@ -45,7 +45,7 @@ TOY_NETWORKS = ("timm:test_resnet", "timm:test_vit", "timm:test_efficientnet")
 TOY_DATA = re.compile(r"\b(fashion_mnist|cifar100?)\b")
 TOY_SIZES = (
     (re.compile(r"(--per-class |per_class=)\d+"), r"\g<1>2"),
-    (re.compile(r"(--epochs |epochs=)[1-9]\d*"), r"\g<1>1"),
+    (re.compile(r"(--epochs |epochs=|--save-every )[1-9]\d*"), r"\g<1>1"),
     (re.compile(r"\bOWNER/NAME\b"), f"{OWNER}/name"),
     (re.compile(r" --recipe (paper|report)\b"), ""),  # the toy networks have no recipe of a study
 )

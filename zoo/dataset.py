@@ -6,6 +6,7 @@ Nothing here imports numpy or torch; a loader imports them when it is called.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
@@ -164,6 +165,17 @@ class Dataset:
         if self.sizes is not None and self.evaluation_split not in self.sizes:
             raise ValueError(f"evaluation_split is {self.evaluation_split!r}, the sizes are of {', '.join(self.sizes)}")
         return self
+
+    def is_path(self, argument: str | None) -> bool:
+        """Whether an argument is the path of a file or folder: if it is ``PATH``, or is written as a path.
+
+        >>> hub = Dataset(name="hub", title="Hub", loader="m:f", classes=None, license=None, citation=None,
+        ...               argument="OWNER/NAME")
+        >>> [hub.is_path(argument) for argument in ("ada/flowers", "./flowers", "~/flowers", "/data/flowers")]
+        [False, True, True, True]
+        """
+        written_as_path = argument is not None and re.match(r"(~|\.{0,2}/|\.{1,2}$)", argument) is not None
+        return argument is not None and (self.argument == "PATH" or written_as_path)
 
     @property
     def call(self) -> str:

@@ -9,13 +9,18 @@ from __future__ import annotations
 import copyreg
 import difflib
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 from typing import Any
 
 
 class ZooError(Exception):
     """Base of every error that is not a bug in blockzoo.
 
-    ``code`` names the kind of mistake and ``facts`` holds values of the message. Both stay when the wording changes.
+    ``exit_code`` is the exit status of the command: 2 if other words must be typed, because a name, an option or a
+    path is wrong or names nothing that exists; 1 if something that exists is bad, or cannot be reached or written.
+
+    ``code`` names the kind of mistake and ``facts`` holds values of the message, paths as text. Both stay when the
+    wording changes.
 
     >>> error = UsageError("--epochs -1 must be at least 0", code="option-range", option="epochs")
     >>> error.code, error.facts["option"]
@@ -29,7 +34,7 @@ class ZooError(Exception):
     def __init__(self, message: str = "", *, code: str = "", **facts: object) -> None:
         super().__init__(message)
         self.code = code or self.code
-        self.facts = facts
+        self.facts = {name: str(fact) if isinstance(fact, PurePath) else fact for name, fact in facts.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Restored from the finished message, so that an error of a worker process can be pickled.
@@ -37,7 +42,7 @@ class ZooError(Exception):
 
 
 class UsageError(ZooError):
-    """Invalid command-line usage or argument value: exit status 2."""
+    """Invalid command-line usage or argument value, such as the path of a missing file: exit status 2."""
 
     exit_code = 2
     code = "usage"
@@ -76,7 +81,7 @@ class WeightsError(ZooError):
 
 
 class DataError(ZooError):
-    """Invalid or unreadable data: an unreadable image, a label outside the classes, an empty class."""
+    """Invalid or unreadable content: an unreadable image, a label outside the classes, a damaged record or card."""
 
 
 class HubError(ZooError):

@@ -29,6 +29,8 @@ from zoo_harness.records.options import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from zoo_harness.checkpoints.loaded_model import LoadedModel as LoadedModel
     from zoo_harness.data.in_memory import in_memory as in_memory
     from zoo_harness.hub.publish import Publication as Publication
@@ -150,9 +152,12 @@ def layers(
     runs = [_directory(each) for each in several if not isinstance(each, str | Backbone)]
     request = check_layers(named, runs, dataset, given, _command("layers", (several, dataset), given))
 
-    from zoo_harness.runs.layer_run import score_all_layers  # and with it torch, which takes seconds
-
     with _reporter(progress) as reporter:
+        from zoo_harness.runs.opening import open_layers  # imports numpy
+
+        request = open_layers(request, reporter)
+        from zoo_harness.runs.layer_run import score_all_layers  # and with it torch, which takes seconds
+
         return score_all_layers(request, reporter)
 
 
@@ -208,9 +213,12 @@ def rank(
     several = [each if isinstance(each, str | Backbone) else _directory(each) for each in given_backbones]
     request = check_rank(dataset, several, given, _command("rank", (dataset, several), given))
 
-    from zoo_harness.runs.rank_run import rank_backbones  # and with it torch, which takes seconds
-
     with _reporter(progress) as reporter:
+        from zoo_harness.runs.opening import open_ranking
+
+        open_ranking(request, reporter)
+        from zoo_harness.runs.rank_run import rank_backbones  # and with it torch, which takes seconds
+
         return rank_backbones(request, reporter)
 
 
@@ -246,10 +254,13 @@ def rescore(
     with _reporter(progress) as reporter:
         found = _checkpoint(run, reporter)
         check_checkpoints([found.folder], given.get("checkpoint"))
+        from zoo_harness.runs.opening import open_rescoring  # imports numpy
+
+        request = open_rescoring(found, dataset, given, reporter)
 
         from zoo_harness.runs.rescore import rescore_checkpoint  # and with it torch, which takes seconds
 
-        return rescore_checkpoint(found, dataset, given, reporter)
+        return rescore_checkpoint(request, reporter)
 
 
 def score_features(
@@ -261,9 +272,13 @@ def score_features(
     file. ``options`` are those of ``zoo si``; for arrays in memory there is :func:`zoo.separation`. Columns that may be
     row numbers cause a warning.
     """
-    from zoo_harness.separation.files import score_file
+    from zoo_harness.separation.file_kinds import check_file
 
     given = checked(SeparationOptions, options)
+    check_file(Path(file), given)
+
+    from zoo_harness.separation.files import score_file  # and with it torch, which takes seconds
+
     with _reporter(progress) as reporter:
         # The logger is silent by default, but a column of row numbers makes the scores wrong.
         warn = partial(warnings.warn, stacklevel=4) if progress is False else reporter.warn
@@ -319,13 +334,28 @@ def load(
     :class:`~zoo.errors.WeightsError` if the file is not the one that the run wrote, does not fit the network, or
     contradicts the published ``config.json``.
     """
-    from zoo_harness.checkpoints.load import load_folder
-    from zoo_harness.compute.device import choose_device
+    from zoo_harness.checkpoints.opened import open_checkpoint
     from zoo_harness.hub.locate import find_checkpoint
+    from zoo_harness.records.option_checks import check_device
+    from zoo_harness.runs.request import check_checkpoints
 
-    chosen = choose_device(device)  # before anything is fetched
+    check_device(device)
+    if device.startswith("cuda"):
+        _choose_device(device)  # before anything is fetched
     named = path_or_repository if isinstance(path_or_repository, str | Path) else path_or_repository.directory
-    return load_folder(find_checkpoint(named).path, chosen, checkpoint=checkpoint, epoch=epoch)
+    place = find_checkpoint(named).path
+    check_checkpoints([place], checkpoint, epoch)
+    opened = open_checkpoint(place)
+
+    from zoo_harness.checkpoints.load import load_folder  # and with it torch, which takes seconds
+
+    return load_folder(opened, _choose_device(device), checkpoint=checkpoint, epoch=epoch)
+
+
+def _choose_device(name: str) -> torch.device:
+    from zoo_harness.compute.device import choose_device  # and with it torch, which takes seconds
+
+    return choose_device(name)
 
 
 def _subject(backbone: str | Backbone | Run | Path, reporter: Reporter) -> Backbone | Checkpoint:

@@ -1,6 +1,7 @@
 """CIFAR-10 and CIFAR-100 from the Hub, a folder in torchvision's layout, or their home server.
 
-Folder and file names, address and digest are read from torchvision's classes, not written here.
+Folder and file names, addresses and digests are those of torchvision's classes, as a test checks; importing torchvision
+takes seconds, which an error about a missing folder need not wait for.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torchvision.datasets
-from torchvision.datasets.utils import download_and_extract_archive
 
 from zoo.dataset import DatasetRequest, ImageSplit, LoadedDataset
 from zoo.errors import DataError
@@ -29,10 +28,50 @@ from zoo_plugins.locations import NotHere, data_folder, first_found, reach_advic
 _SHAPE = (3, 32, 32)
 
 
+@dataclasses.dataclass
+class PythonLayout:
+    """The python version of an edition: its archive, and (name, MD5) of its files, in fields named by torchvision."""
+
+    base_folder: str
+    url: str
+    filename: str
+    tgz_md5: str
+    train_list: tuple[tuple[str, str], ...]
+    test_list: tuple[tuple[str, str], ...]
+    meta: dict[str, str]
+
+
+_HOME = "https://www.cs.toronto.edu/~kriz/"
+CIFAR10_LAYOUT = PythonLayout(
+    base_folder="cifar-10-batches-py",
+    url=f"{_HOME}cifar-10-python.tar.gz",
+    filename="cifar-10-python.tar.gz",
+    tgz_md5="c58f30108f718f92721af3b95e74349a",
+    train_list=(
+        ("data_batch_1", "c99cafc152244af753f735de768cd75f"),
+        ("data_batch_2", "d4bba439e000b95fd0a9bffe97cbabec"),
+        ("data_batch_3", "54ebc095f3ab1f0389bbae665268c751"),
+        ("data_batch_4", "634d18415352ddfa80567beed471001a"),
+        ("data_batch_5", "482c414d41f54cd18b22e5b47cb7c3cb"),
+    ),
+    test_list=(("test_batch", "40351d587109b95175f43aff81a1287e"),),
+    meta={"filename": "batches.meta", "key": "label_names", "md5": "5ff9c542aee3614f3951f8cda6e48888"},
+)
+CIFAR100_LAYOUT = PythonLayout(
+    base_folder="cifar-100-python",
+    url=f"{_HOME}cifar-100-python.tar.gz",
+    filename="cifar-100-python.tar.gz",
+    tgz_md5="eb9058c3a382ffc7106e4002c42a8d85",
+    train_list=(("train", "16019d7e3df5f24257cddd939b257f8d"),),
+    test_list=(("test", "f0ef6b0ae62326f3e7ffdfab6717acfc"),),
+    meta={"filename": "meta", "key": "fine_label_names", "md5": "7973b15100ade9c7d40fb424638fde48"},
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Edition:
     name: str
-    layout: Any
+    layout: PythonLayout
     labels_key: str
     classes: tuple[str, ...]
     hub: HubCopy
@@ -55,7 +94,7 @@ class _Binary:
 
 _CIFAR10 = _Edition(
     name="cifar10",
-    layout=torchvision.datasets.CIFAR10,
+    layout=CIFAR10_LAYOUT,
     labels_key="labels",
     classes=CIFAR10_CLASSES,
     hub=HubCopy(CIFAR10_HUB_ID, columns=("img", "label"), classes=CIFAR10_CLASSES),
@@ -72,7 +111,7 @@ _CIFAR10 = _Edition(
 )
 _CIFAR100 = _Edition(
     name="cifar100",
-    layout=torchvision.datasets.CIFAR100,
+    layout=CIFAR100_LAYOUT,
     labels_key="fine_labels",
     classes=CIFAR100_CLASSES,
     hub=HubCopy(CIFAR100_HUB_ID, columns=("img", "fine_label"), classes=CIFAR100_CLASSES),
@@ -150,6 +189,8 @@ def _from_home_server(edition: _Edition) -> LoadedDataset:
     reason = why_unreachable(url)
     if reason:
         raise NotHere(url, reason)
+    from torchvision.datasets.utils import download_and_extract_archive  # and with it torch, which takes seconds
+
     target = data_folder()
     try:
         target.mkdir(parents=True, exist_ok=True)

@@ -147,10 +147,21 @@ class HubCopy:
 def load(request: DatasetRequest) -> LoadedDataset:
     """Load the data set ``OWNER/NAME`` or ``OWNER/NAME@REVISION``; ``--data-dir`` is a folder with its files.
 
+    An argument that is written as a path, such as ``./FOLDER``, is such a folder itself.
+
     Split ``test`` is the first of :data:`EVALUATION_SPLITS` that exists; without any there is only ``train``. Images of
     one size become one array.
     """
-    repo, revision = parse_argument(request.argument or "")
+    argument = request.argument or ""
+    if re.match(r"(~|\.{0,2}/|\.{1,2}$)", argument):
+        if request.data_dir is not None:
+            raise UsageError(
+                f"hf:{argument} is a folder itself; leave out --data-dir, given {request.data_dir}",
+                code="option-unused",
+                option="data_dir",
+            )
+        return _load_folder(Path(argument).expanduser(), None, request)
+    repo, revision = parse_argument(argument)
     if request.data_dir is not None:
         return _load_folder(request.data_dir.expanduser(), revision, request)
     hub = HubCopy(repo, revision, request=request)
@@ -176,7 +187,8 @@ def parse_argument(argument: str) -> tuple[str, str | None]:
             given=argument,
         ) from error
     if repo.count("/") != 1:
-        raise UsageError(f"hf:{argument} names no owner; {expected}", code="repository-name", given=argument)
+        folder = f"; try hf:./{repo} for the folder {repo!r} here" if Path(repo).is_dir() else ""
+        raise UsageError(f"hf:{argument} names no owner; {expected}{folder}", code="repository-name", given=argument)
     if at and (not re.fullmatch(r"\w[\w./-]*", revision) or ".." in revision):
         raise UsageError(
             f"hf:{argument} has no valid revision after the @; {expected}", code="repository-name", given=argument
@@ -249,7 +261,7 @@ def _load_folder(folder: Path, revision: str | None, request: DatasetRequest) ->
         )
     if not folder.is_dir():
         raise UsageError(
-            f"--data-dir {folder} is no folder; expected a copy of the repository, with its data files",
+            f"{folder} is no folder; expected a copy of a repository, with its data files",
             code="missing-folder",
             path=str(folder),
         )

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from zoo.errors import DataError, UsageError
+from zoo.errors import DataError
 from zoo_plugins.hub_class_names import names_in_schema
 
 TEXT_ENDINGS = (".csv", ".tsv", ".txt")
@@ -89,7 +89,7 @@ def read_table(path: Path) -> Table:
         table = _read_text(path)
     else:
         advice = "save it as CSV first" if ending in _SPREADSHEETS else "give the table itself"
-        raise UsageError(
+        raise DataError(
             f"format of {path} is unknown: {ending or 'no ending'}; expected {', '.join(ENDINGS)}; {advice}",
             code="table-format",
             path=str(path),

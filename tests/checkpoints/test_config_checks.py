@@ -92,7 +92,7 @@ def test_a_contradiction_of_the_record_is_refused(
 
     with pytest.raises(WeightsError, match=told) as raised:
         zoo.load(tree)
-    assert (raised.value.code, raised.value.facts["path"]) == ("configuration-contradicts", tree / "config.json")
+    assert (raised.value.code, raised.value.facts["path"]) == ("configuration-contradicts", str(tree / "config.json"))
     assert len(str(raised.value)) < 1000
 
 

@@ -17,9 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import zoo
-from zoo import Backbone, Head, Preprocessing, UsageError, WeightsError
+from zoo import Backbone, DataError, Head, Preprocessing, UsageError, WeightsError
 from zoo.architecture import TorchvisionArchitecture
 from zoo.errors import ZooError
+from zoo_harness.checkpoints.load import load_folder
+from zoo_harness.checkpoints.opened import open_checkpoint
 from zoo_harness.cli.main import run
 from zoo_harness.records.file_names import CHECKPOINT
 from zoo_harness.records.run import LARGEST_RECORD, read_run
@@ -96,6 +98,19 @@ def test_the_published_tree_itself_loads(tree: Path) -> None:
 # The checkpoint
 
 
+def test_the_checkpoint_is_read_from_the_file_whose_digest_was_verified(tree: Path) -> None:
+    """Whoever exchanges the file after the check of its digest changes nothing that is loaded."""
+    checkpoint = tree / CHECKPOINT
+    expected = zoo.load(tree).network.state_dict()
+    with open_checkpoint(tree) as opened:
+        checkpoint.rename(tree / "verified")
+        checkpoint.write_bytes(b"of a stranger")
+        loaded = load_folder(opened).network.state_dict()
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
+    refusal(tree, code="checkpoint-changed")
+
+
 def test_truncated_file(tree: Path) -> None:
     os.truncate(tree / CHECKPOINT, 5000)
     refusal(tree, code="checkpoint-changed")
@@ -165,13 +180,13 @@ def test_tensors_of_another_form(tree: Path, edit: Callable[[dict[str, Tensor]],
 def test_links_to_no_regular_file(tree: Path, name: str, target: str) -> None:
     (tree / name).unlink()
     (tree / name).symlink_to(target)
-    refusal(tree, UsageError)
+    refusal(tree, ZooError)
 
 
 def test_pipe_in_place_of_a_record(tree: Path) -> None:
     (tree / "zoo.json").unlink()
     os.mkfifo(tree / "zoo.json")
-    refusal(tree, UsageError)
+    refusal(tree, DataError)
 
 
 # The record: what it may ask for
@@ -272,17 +287,17 @@ def test_impossible_records(tree: Path, edit: Callable[[dict[str, Any]], object]
 )
 def test_json_that_is_no_record(tree: Path, text: str) -> None:
     (tree / "zoo.json").write_bytes(text.encode(errors="surrogateescape"))
-    refusal(tree, UsageError, "record-invalid")
+    refusal(tree, DataError, "record-invalid")
 
 
 def test_a_record_without_a_digest_is_named_as_that(tree: Path) -> None:
     edit_record(tree, lambda record: record.update(checkpoint_sha256=None))
-    refusal(tree, UsageError, "no-digest")
+    refusal(tree, DataError, "no-digest")
 
 
 def test_record_of_gigabytes_is_not_read(tree: Path) -> None:
     os.truncate(tree / "zoo.json", 2**33)
-    assert f"{LARGEST_RECORD:,}" in refusal(tree, UsageError)
+    assert f"{LARGEST_RECORD:,}" in refusal(tree, DataError)
 
 
 def test_network_that_does_not_take_the_recorded_images(tiny_resnet: Backbone, tmp_path: Path) -> None:
@@ -299,7 +314,7 @@ def test_network_that_does_not_take_the_recorded_images(tiny_resnet: Backbone, t
 def test_error_of_a_hostile_folder_cannot_steer_the_terminal(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evil = tree.rename(tree.with_name("\x1b]0;evil\x07"))
     edit_record(evil, lambda record: record.update({"\x1b[2J": 1}))
-    assert run(["card", str(evil)]) == 2
+    assert run(["card", str(evil)]) == 1
     captured = capsys.readouterr().err
     assert captured.rstrip("\n").isprintable(), repr(captured)
 
@@ -335,7 +350,7 @@ def test_a_card_is_neither_read_nor_written_through_a_link(
     secret.write_text("<!-- zoo:begin -->\n<!-- zoo:end -->\nPRIVATE\n")
     make(folder / "README.md", secret)
 
-    assert run(["card", str(folder), "--write"]) == 2
+    assert run(["card", str(folder), "--write"]) == 1
     assert run(["card", str(folder)]) == 0
     captured = capsys.readouterr()
     assert "PRIVATE" not in captured.out

@@ -207,7 +207,7 @@ def test_one_changed_byte_is_refused(tiny_resnet: Backbone, tmp_path: Path, posi
     (tmp_path / CHECKPOINT).write_bytes(content)
     with pytest.raises(WeightsError) as raised:
         zoo.load(tmp_path)
-    assert (raised.value.code, raised.value.facts["path"]) == ("checkpoint-changed", tmp_path / CHECKPOINT)
+    assert (raised.value.code, raised.value.facts["path"]) == ("checkpoint-changed", str(tmp_path / CHECKPOINT))
 
 
 @pytest.mark.parametrize(

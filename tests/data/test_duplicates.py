@@ -19,7 +19,8 @@ import zoo
 from zoo import Dataset, ImageSplit, LoadedDataset, Preprocessing
 from zoo.registry import load_registry
 from zoo_harness.data.duplicates import Origin, find_duplicates
-from zoo_harness.data.loading import HELD_OUT, RunData, load_data
+from zoo_harness.data.loading import RunData, load_data
+from zoo_harness.data.opened import HELD_OUT
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.records.subset import Subset
 

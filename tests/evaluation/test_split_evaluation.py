@@ -15,9 +15,10 @@ from zoo_harness.compute.context import ComputeContext
 from zoo_harness.data.batches import ImageSource
 from zoo_harness.data.decoding import ImageData
 from zoo_harness.data.loading import RunData
-from zoo_harness.evaluation.split_evaluation import SplitEvaluation, evaluate_split, measure, summed_loss
+from zoo_harness.evaluation.split_evaluation import SplitEvaluation, evaluate_split, summed_loss
 from zoo_harness.models.trainable_model import TrainableModel
 from zoo_harness.models.tuned_network import TunedNetwork, prediction
+from zoo_harness.records.run import measure
 from zoo_harness.util.progress import Silence
 
 from ..two_heads import BOTH, LAYER, load_digits, tiny

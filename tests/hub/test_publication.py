@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import zoo
-from zoo import Backbone, DualHead, Head, UsageError, WeightsError, ZooError
+from zoo import Backbone, DataError, DualHead, Head, UsageError, WeightsError, ZooError
 from zoo.architecture import TimmArchitecture
 from zoo_harness.hub import publication
 from zoo_harness.records.file_names import CHECKPOINT
@@ -129,7 +129,7 @@ def test_an_unfinished_run_is_refused_with_the_command_that_finishes_it(
     assert (facts["status"], facts["resume"]) == (status, f"zoo {verb} --resume {run}")
 
 
-def refusal(run: Path, tmp_path: Path, code: str, kind: type[ZooError] = UsageError) -> ZooError:
+def refusal(run: Path, tmp_path: Path, code: str, kind: type[ZooError] = ZooError) -> ZooError:
     with pytest.raises(kind) as raised:
         write_tree(run, tmp_path / "refused")
     assert raised.value.code == code
@@ -156,7 +156,7 @@ def test_a_run_without_a_file_that_its_card_names_is_refused(run: Path, tmp_path
 def test_a_plot_that_is_no_picture_is_refused(run: Path, tmp_path: Path) -> None:
     (run / "loss.png").write_bytes(b"\x80\x04pickle")
 
-    assert refusal(run, tmp_path, "not-png").facts["path"] == run / "loss.png"
+    assert refusal(run, tmp_path, "not-png").facts["path"] == str(run / "loss.png")
 
 
 def test_a_persons_own_text_in_the_card_stays(run: Path, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_persons_own_text_in_the_card_stays(run: Path, tmp_path: Path) -> None
 
     write_tree(run, tmp_path / "theirs", card + "\nWords of theirs.\n")
     assert (tmp_path / "theirs" / "README.md").read_text() == card + "\nWords of theirs.\n"
-    with pytest.raises(UsageError, match="card in the folder: the card has no part marked as made by zoo"):
+    with pytest.raises(DataError, match="card in the folder: the card has no part marked as made by zoo"):
         write_tree(run, tmp_path / "unmarked", "# All mine\n")
 
 
@@ -238,7 +238,7 @@ def test_a_folder_whose_files_are_links_is_left_alone(run: Path, tmp_path: Path)
 
     with pytest.raises(ZooError) as raised:
         published(run, tmp_path / "net")
-    assert (raised.value.code, raised.value.facts["path"]) == ("file-is-a-link", tmp_path / "net" / "config.json")
+    assert (raised.value.code, raised.value.facts["path"]) == ("file-is-a-link", str(tmp_path / "net" / "config.json"))
     assert (tmp_path / "mine").read_bytes() == b"mine"
 
 
@@ -263,7 +263,7 @@ def test_a_disk_that_fills_up_leaves_no_folder(run: Path, tmp_path: Path, monkey
     monkeypatch.setattr(shutil, "copyfile", until_full)
     with pytest.raises(ZooError) as raised:
         published(run, tmp_path / "deep" / "net")
-    assert (raised.value.code, raised.value.facts["path"]) == ("disk-full", tmp_path / "deep" / "net")
+    assert (raised.value.code, raised.value.facts["path"]) == ("disk-full", str(tmp_path / "deep" / "net"))
     assert names(tmp_path / "deep") == []
 
 

@@ -20,7 +20,7 @@ import pytest
 import torchvision.datasets
 
 from zoo import DataError, DatasetRequest, UnreachableError
-from zoo_plugins.cifar import load_cifar10, load_cifar100
+from zoo_plugins.cifar import CIFAR10_LAYOUT, CIFAR100_LAYOUT, load_cifar10, load_cifar100
 from zoo_plugins.cifar_batches import read_batch
 from zoo_plugins.datasets import CIFAR10_CLASSES, CIFAR100_CLASSES
 
@@ -191,6 +191,14 @@ def test_only_the_data_dir_is_searched(tmp_path: Path) -> None:
     assert len(caught.value.tried) == 1
 
 
+@pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100"])
+def test_names_addresses_and_digests_are_those_of_torchvision(name: str) -> None:
+    ours, theirs = {"CIFAR10": CIFAR10_LAYOUT, "CIFAR100": CIFAR100_LAYOUT}[name], getattr(torchvision.datasets, name)
+    for field, value in vars(ours).items():
+        published = getattr(theirs, field)
+        assert value == (tuple(map(tuple, published)) if isinstance(published, list) else published), field
+
+
 @pytest.fixture
 def unreachable_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
@@ -204,7 +212,7 @@ def unreachable_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("unreachable_hub")
 def test_the_error_lists_every_location(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchvision.datasets.CIFAR100, "url", "https://home.invalid/cifar-100-python.tar.gz")
+    monkeypatch.setattr(CIFAR100_LAYOUT, "url", "https://home.invalid/cifar-100-python.tar.gz")
     with pytest.raises(UnreachableError, match=r"--data-dir FOLDER with cifar-100-python.*HF_HUB_OFFLINE") as caught:
         load_cifar100(DatasetRequest())
     reasons = [reason for _place, reason in caught.value.tried]
@@ -220,7 +228,7 @@ def home_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}/cifar-10-python.tar.gz"
-        monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", url)
+        monkeypatch.setattr(CIFAR10_LAYOUT, "url", url)
         yield folder
         server.shutdown()
         thread.join()
@@ -233,11 +241,11 @@ def test_the_home_servers_archive_is_checked_unpacked_and_found_again(
     archive = home_server / "cifar-10-python.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(write_cifar10(tmp_path / "made" / "cifar-10-batches-py"), "cifar-10-batches-py")
-    url = torchvision.datasets.CIFAR10.url
+    url = CIFAR10_LAYOUT.url
     with pytest.raises(UnreachableError, match="corrupted"):  # torchvision's digest is that of the real archive
         load_cifar10(DatasetRequest())
     assert list((tmp_path / "data").iterdir()) == []
     digest = hashlib.md5(archive.read_bytes(), usedforsecurity=False).hexdigest()
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "tgz_md5", digest)
+    monkeypatch.setattr(CIFAR10_LAYOUT, "tgz_md5", digest)
     assert load_cifar10(DatasetRequest()).source == url
     assert load_cifar10(DatasetRequest()).source == f"folder {tmp_path}/data/cifar-10-batches-py"

@@ -289,6 +289,19 @@ def test_animations_among_the_rows_are_told(tmp_path: Path) -> None:
     assert request.reader.warnings()[0].startswith("2 file(s) have several pages or frames")
 
 
+def test_an_argument_that_is_a_path_is_the_folder_of_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_parquet(tmp_path / "flowers", "train", make_rows())
+    write_parquet(tmp_path / "flowers", "test", make_rows(2))
+    for argument in ("./flowers", str(tmp_path / "flowers")):
+        loaded = load(DatasetRequest(argument=argument))
+        assert (loaded.source, loaded.revision) == (f"folder {tmp_path}/flowers", None)
+        assert np.array_equal(loaded.splits["test"].images, load_copy(tmp_path / "flowers").splits["test"].images)
+    assert refusal(lambda: load(DatasetRequest(argument="./none"))).code == "missing-folder"
+    assert refusal(lambda: load(DatasetRequest(argument="./flowers", data_dir=tmp_path))).code == "option-unused"
+    assert "try hf:./flowers" in str(refusal(lambda: load(DatasetRequest(argument="flowers"))))
+
+
 def test_a_folder_that_is_no_copy(tmp_path: Path) -> None:
     assert refusal(lambda: load_copy(tmp_path / "none")).code == "missing-folder"
     with_revision = DatasetRequest(argument="someone/flowers@main", data_dir=tmp_path)
@@ -305,7 +318,7 @@ def test_a_folder_that_is_no_copy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "argument",
     [
-        *("", "flowers", "a/b/c", "../etc", "someone/..", "some one/flowers", "/etc/passwd", "someone/-flowers"),
+        *("", "flowers", "a/b/c", "someone/..", "some one/flowers", "someone/-flowers"),
         *("someone/flowers@", "someone/flowers@../x", "someone/flowers@a b", "https://huggingface.co/a/b"),
     ],
 )

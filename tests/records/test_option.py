@@ -16,7 +16,11 @@ from zoo_harness.records.options import EvalOptions, LayersOptions
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"epochs": "3"}, {"epochs": 3}),
+        ({"epochs": np.int64(3), "milestones": [np.int32(1), 2]}, {"epochs": 3, "milestones": [1, 2]}),
+        (
+            {"learning_rate": np.float32(0.5), "tensorboard": np.bool_(True)},
+            {"learning_rate": 0.5, "tensorboard": True},
+        ),
         ({"seed": np.int64(4)}, {"seed": 4}),
         ({"learning_rate": 1}, {"learning_rate": 1.0}),
         ({"data_dir": "photos", "out": "~/run"}, {"data_dir": Path("photos"), "out": Path.home() / "run"}),
@@ -41,6 +45,15 @@ def test_an_option_that_was_a_flag_takes_true_and_false(given: object, value: st
         ({"optimizer": "sdg"}, "option-choice", ["sgd"]),
         ({"optimizer": 3}, "option-choice", []),
         ({"epochs": 1.5}, "option-value", None),
+        ({"epochs": "2"}, "option-value", None),
+        ({"epochs": True}, "option-value", None),
+        ({"epochs": 2.0}, "option-value", None),
+        ({"learning_rate": "0.1"}, "option-value", None),
+        ({"learning_rate": True}, "option-value", None),
+        ({"milestones": ["1"]}, "option-value", None),
+        ({"layer_curve": 1}, "option-value", None),
+        ({"layer": 3}, "option-value", None),
+        ({"out": 3}, "option-value", None),
         ({"layer_curve": "perhaps"}, "option-value", None),
         ({"limit": -1}, "option-range", None),
         ({"normalize": True}, "option-choice", []),  # it never was a flag of zoo eval

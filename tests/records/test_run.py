@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from zoo import UsageError
+from zoo import DataError
 from zoo_harness.records.run import LARGEST_RECORD, read_history, read_run
 
 EARLIER = Path(__file__).parents[1] / "golden" / "earlier"
@@ -66,7 +66,7 @@ def changed(content: Any, path: str, value: object) -> Any:
 def test_values_out_of_their_range_are_refused(field: str, value: object, tmp_path: Path) -> None:
     content = changed(json.loads((EARLIER / "run.json").read_text()), field, value)
     (tmp_path / "run.json").write_text(json.dumps(content))
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(DataError) as refused:
         read_run(tmp_path)
     assert refused.value.code == "record-invalid"
 
@@ -88,7 +88,7 @@ EPOCH |= {"train_seconds": 1.0, "evaluation_seconds": 1.0}
 )
 def test_epochs_out_of_their_range_are_refused(field: str, value: object, tmp_path: Path) -> None:
     (tmp_path / "history.jsonl").write_text(json.dumps({**EPOCH, field: value}) + "\n")
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(DataError) as refused:
         read_history(tmp_path)
     assert refused.value.code == "history-invalid"
 
@@ -99,7 +99,7 @@ def test_pipes_and_endless_files_are_no_records(name: str, tmp_path: Path) -> No
     read = read_run if name == "run.json" else read_history
     os.mkfifo(tmp_path / name)
     for code in ("not-a-file", "too-large"):
-        with pytest.raises(UsageError) as refused:
+        with pytest.raises(DataError) as refused:
             read(tmp_path)
         assert refused.value.code == code
         (tmp_path / name).unlink()

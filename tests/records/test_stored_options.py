@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo import UsageError
+from zoo import DataError, UsageError
 from zoo_harness.records.options import EvalOptions
 from zoo_harness.records.stored_options import OPTIONS, StoredOptions, read_options
 
@@ -73,7 +73,7 @@ def test_what_is_written_is_read_again_with_whole_paths(tmp_path: Path, monkeypa
 )
 def test_wrong_files_are_refused(content: str, code: str, tmp_path: Path) -> None:
     (tmp_path / OPTIONS).write_text(content)
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(DataError) as refused:
         read_options(tmp_path)
     assert refused.value.code == code
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hypothesis import given, settings, strategies as st
 
-from zoo import UsageError
+from zoo import DataError
 from zoo_harness.reports.card_merge import BEGIN, END, marked, merged_card, read_card
 
 NEW = "---\nlicense: mit\ntags:\n- timm\n- zoo\nmodel-index:\n- name: new\n  results: []\n---\n\n" + marked(
@@ -124,7 +124,7 @@ def test_what_an_editor_changes_is_no_damage(old: str) -> None:
     ],
 )
 def test_damaged_markers_are_refused_with_advice(body: str, found: list[str]) -> None:
-    with pytest.raises(UsageError, match=f"one line {BEGIN} before that part and one line {END} after it") as refused:
+    with pytest.raises(DataError, match=f"one line {BEGIN} before that part and one line {END} after it") as refused:
         merged_card(card("license: mit\n", body), NEW)
     assert (refused.value.code, refused.value.facts["found"]) == ("card-markers", found)
 
@@ -150,7 +150,7 @@ def test_damaged_markers_are_refused_with_advice(body: str, found: list[str]) ->
 )
 def test_front_matter_that_cannot_be_read_is_refused(front: str | None, fault: str) -> None:
     old = f"---\nlicense: mit\n\n{marked('# Old')}" if front is None else card(front, marked("# Old"))
-    with pytest.raises(UsageError, match="move it away") as refused:
+    with pytest.raises(DataError, match="move it away") as refused:
         merged_card(old, NEW)
     assert refused.value.code == "card-front-matter"
     assert str(refused.value.facts["fault"]).startswith(fault)
@@ -174,6 +174,6 @@ def test_nothing_a_person_adds_is_lost(text: str, keys: dict[str, str]) -> None:
 def test_a_card_that_is_not_text_is_refused(tmp_path: Path) -> None:
     assert read_card(tmp_path) is None
     (tmp_path / "README.md").write_bytes(b"caf\xe9")
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(DataError) as refused:
         read_card(tmp_path)
     assert refused.value.code == "card-encoding"

@@ -459,11 +459,19 @@ def test_weights_that_are_kept_are_no_difference_from_a_published_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("argument", "expected"),
-    [("someone/flowers", ["someone/flowers"]), ("someone/flowers:small", ["someone/flowers"]), ("../x", None)],
+    ("argument", "source", "expected"),
+    [
+        ("someone/flowers", "Hugging Face Hub someone/flowers, configuration default", ["someone/flowers"]),
+        ("someone/flowers@v1", "Hugging Face Hub someone/flowers, configuration default", ["someone/flowers"]),
+        ("someone/flowers", "folder /data/flowers", None),  # --data-dir: nobody asked the Hub for that name
+        ("./flowers", "folder /data/flowers", None),
+        ("../x", "folder /data/x", None),
+    ],
 )
-def test_data_of_the_hub_are_named_as_the_hub_names_them(argument: str, expected: list[str] | None) -> None:
-    record = changed(FINISHED, dataset={"name": "hf", "argument": argument, "hub_id": None})
+def test_data_of_the_hub_are_named_as_the_hub_names_them(
+    argument: str, source: str, expected: list[str] | None
+) -> None:
+    record = changed(FINISHED, dataset={"name": "hf", "argument": argument, "hub_id": None, "source": source})
     front = front_of(render_card(record))
     assert front.get("datasets") == expected
     assert front["model-index"][0]["results"][0]["dataset"]["type"] == (expected or ["hf"])[0]

@@ -21,6 +21,7 @@ from sklearn.datasets import load_digits
 
 import zoo
 from zoo import Backbone, DataError, Dataset, DatasetRequest, Preprocessing, UnknownNameError, UsageError
+from zoo_harness.runs.reporter import LoggingReporter
 from zoo_harness.runs.request import choose_data
 from zoo_harness.util.progress import Silence
 
@@ -108,6 +109,28 @@ def test_a_run_in_another_thread_is_the_same(
         run = pool.submit(zoo.evaluate, backbone, digits, **options).result()
     assert run.record.checkpoint_sha256 == finished.record.checkpoint_sha256
     assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+class WarningsAlone(LoggingReporter):
+    """Keeps warnings, as ``--quiet`` shows them."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, line: str) -> None:
+        """Keep a warning."""
+        self.warnings.append(line)
+
+
+def test_a_refused_cache_folder_is_a_warning_and_changes_no_bit(
+    finished: zoo.Run, backbone: Backbone, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    reporter = WarningsAlone()
+    run = zoo.evaluate(backbone, digits, epochs=2, batch_size=16, out=tmp_path / "run", progress=reporter)
+    assert run.record.checkpoint_sha256 == finished.record.checkpoint_sha256
+    assert ["in memory only" in line for line in reporter.warnings] == [True, True]
 
 
 def test_the_callers_state_is_left_alone(

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo import Backbone, UsageError
+from zoo import Backbone, DataError, UsageError, ZooError
 from zoo_harness.hub.publication import publishable, write_tree
 from zoo_harness.records.run import EpochRecord, read_run
 from zoo_harness.records.subset import Subset
@@ -43,8 +43,8 @@ def folder(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-def refusal(path: Any) -> UsageError:
-    with pytest.raises(UsageError) as caught:
+def refusal(path: Any) -> ZooError:
+    with pytest.raises((UsageError, DataError)) as caught:
         open_run(path)
     assert "\n" not in str(caught.value)
     return caught.value
@@ -125,7 +125,11 @@ def test_other_files_are_refused(folder: Path) -> None:
     assert refusal(folder / "config.json").code == "not-a-run"
     edit_record(folder, lambda record: record.update(format="blockzoo run 9"))
     error = refusal(folder)
-    assert (error.code, error.facts["path"], error.facts["field"]) == ("record-invalid", folder / "run.json", "format")
+    assert (error.code, error.facts["path"], error.facts["field"]) == (
+        "record-invalid",
+        str(folder / "run.json"),
+        "format",
+    )
     with (folder / "run.json").open("r+b") as file:
         file.truncate(2**33)
     assert refusal(folder).code == "too-large"
@@ -167,7 +171,7 @@ GOOD = EpochRecord(
 def test_a_history_is_read_strictly(folder: Path, lines: str, line: int) -> None:
     (folder / "history.jsonl").write_text(lines)
     run = open_run(folder)
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(DataError) as caught:
         run.history  # noqa: B018 - asked for its error
     assert (caught.value.code, caught.value.facts["line"]) == ("history-invalid", line)
 
@@ -179,7 +183,7 @@ def test_a_history_that_is_being_written(folder: Path) -> None:
     assert open_run(folder).history == ()
     with (folder / "history.jsonl").open("r+b") as file:
         file.truncate(2**33)
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(DataError) as caught:
         open_run(folder).history  # noqa: B018
     assert caught.value.code == "too-large"
 

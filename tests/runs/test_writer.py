@@ -117,7 +117,7 @@ def test_folders_are_new_and_of_one_run(tmp_path: Path, monkeypatch: pytest.Monk
     for folder, code in (("mine", "out-not-empty"), ("file", "out-is-a-file")):
         with pytest.raises(UsageError) as refused:
             check_out(tmp_path / folder)
-        assert (refused.value.code, refused.value.facts["path"]) == (code, tmp_path / folder)
+        assert (refused.value.code, refused.value.facts["path"]) == (code, str(tmp_path / folder))
     with pytest.raises(UsageError) as refused:
         claim_directory(tmp_path / "mine", "net", "data")
     assert refused.value.code == "out-taken"

@@ -111,7 +111,7 @@ def test_what_may_be_a_feature_or_not_is_refused(name: str, tmp_path: Path) -> N
     path = write(frame(**{name: AMBIGUOUS[name]}), tmp_path / "t.parquet")
     with pytest.raises(UsageError, match=r"try --features NAME,.* or --exclude NAME") as caught:
         score(path)
-    assert (caught.value.code, caught.value.facts["path"]) == ("columns-ambiguous", path)
+    assert (caught.value.code, caught.value.facts["path"]) == ("columns-ambiguous", str(path))
     assert name in caught.value.facts["columns"]
     assert score(path, exclude=name[:3] + "*") == RIGHT
     assert score(path, features="f*") == RIGHT
@@ -159,7 +159,7 @@ def test_references_are_read_by_the_names_of_the_columns(tmp_path: Path) -> None
     narrow = write(frame().drop(columns="f3"), tmp_path / "narrow.csv")
     with pytest.raises(UsageError) as caught:
         score(samples, references=narrow)
-    assert (caught.value.code, caught.value.facts["path"]) == ("unknown-name", narrow)
+    assert (caught.value.code, caught.value.facts["path"]) == ("unknown-name", str(narrow))
 
 
 def lists(**columns: Any) -> pyarrow.Table:
@@ -211,7 +211,7 @@ def test_tables_are_refused(table: pyarrow.Table, error: type[Exception], code: 
     pyarrow.parquet.write_table(table, path)
     with pytest.raises(error) as caught:
         score(path)
-    assert (caught.value.code, caught.value.facts["path"]) == (code, path)  # type: ignore[attr-defined]
+    assert (caught.value.code, caught.value.facts["path"]) == (code, str(path))  # type: ignore[attr-defined]
     assert str(path) in str(caught.value)
 
 

@@ -113,7 +113,7 @@ def test_a_damaged_state(tmp_path, size):
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(WeightsError) as raised:
         starting_state(network(), Training()).load(tmp_path)
-    assert (raised.value.code, raised.value.facts["path"]) == ("state-damaged", path)
+    assert (raised.value.code, raised.value.facts["path"]) == ("state-damaged", str(path))
 
 
 def saved(folder, epochs=2, run="one"):

@@ -157,7 +157,7 @@ def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None
 def test_a_full_disk_is_named_and_other_errors_pass(tmp_path: Path) -> None:
     with pytest.raises(ZooError) as raised, full_disk_named(tmp_path, "make room"):
         raise OSError(errno.ENOSPC, "No space left on device", "/somewhere/source")
-    assert (raised.value.code, raised.value.facts["path"]) == ("disk-full", tmp_path)
+    assert (raised.value.code, raised.value.facts["path"]) == ("disk-full", str(tmp_path))
     assert "source" not in str(raised.value)
     with pytest.raises(PermissionError), full_disk_named(tmp_path, "make room"):
         raise PermissionError(errno.EACCES, "Permission denied")

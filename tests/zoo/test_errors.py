@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +91,13 @@ def test_errors_survive_the_way_back_from_another_process(error: ZooError) -> No
 )
 def test_near_misses_ignore_case_and_come_nearest_first(given: str, near: list[str]) -> None:
     assert near_misses(given, ["digits", "resnet50", "ResNet18"]) == near
+
+
+def test_paths_among_the_facts_are_text() -> None:
+    """So that a program compares and prints them alike, whoever raises the error."""
+    for path in (Path("a/b"), "a/b"):
+        error = zoo.DataError("damaged", code="file-unreadable", path=path, count=2)
+        assert error.facts == {"path": "a/b", "count": 2}
 
 
 def test_one_of_several_returns_the_allowed_and_refuses_the_rest() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from pathlib import Path
 
 import torch
@@ -15,96 +13,58 @@ from zoo.errors import UsageError, WeightsError, ZooError
 from zoo.registry import load_registry
 from zoo.text import one_line
 from zoo_harness.checkpoints.config_checks import check_configuration
-from zoo_harness.checkpoints.foreign import describe_foreign
 from zoo_harness.checkpoints.loaded_model import LoadedModel
+from zoo_harness.checkpoints.opened import OpenedCheckpoint, open_checkpoint, open_verified
 from zoo_harness.checkpoints.save import timm_config_of
-from zoo_harness.checkpoints.tensor_checks import check_digest, check_forms
+from zoo_harness.checkpoints.tensor_checks import check_forms
 from zoo_harness.models.build import build_network, unknown_network
 from zoo_harness.models.surgery import replace_head
-from zoo_harness.models.tensor_files import check_finite, read_tensors
+from zoo_harness.models.tensor_files import check_finite, read_safetensors
 from zoo_harness.records.checkpoint_choice import choose_checkpoint
-from zoo_harness.records.file_names import CHECKPOINT, CONFIGURATION, RECORD
-from zoo_harness.records.run import RUN, RunRecord, read_run, record_file
-from zoo_harness.records.untrusted import check_record
+from zoo_harness.records.file_names import CONFIGURATION
+from zoo_harness.records.run import RunRecord, record_file
 
 LARGEST_TABLES = 2**31  # bytes of buffers, such as relative positions; those of timm's networks are far smaller
 
 
 def load_folder(
-    directory: Path,
+    folder: Path | OpenedCheckpoint,
     device: torch.device | str = "cpu",
     *,
     checkpoint: str | int | None = None,
     epoch: int | None = None,
 ) -> LoadedModel:
-    """Load the model of a run directory or a published tree; raise the errors of :func:`zoo.load`.
+    """Load the model of a run directory, a published tree or an opened checkpoint; raise what :func:`zoo.load` does.
 
-    ``checkpoint`` and ``epoch`` as for :func:`~zoo_harness.records.checkpoint_choice.choose_checkpoint`.
+    ``checkpoint`` and ``epoch`` as for :func:`~zoo_harness.records.checkpoint_choice.choose_checkpoint`. The tensors
+    are read from the same open file whose digest was verified.
     """
-    found_in, main = record_file(directory), directory / CHECKPOINT
-    if directory.is_dir() and not found_in.exists():
-        raise _not_a_run(directory)
-    record, published = read_run(directory), found_in.name == RECORD
-    if record.checkpoint_sha256 is None or not main.is_file():
-        raise _no_checkpoint(record, directory, published=published)
-    kept = choose_checkpoint(directory, record, checkpoint, epoch)
-    check_record(record, str(found_in), main.stat().st_size, published=published)
-    check_digest(main, record.checkpoint_sha256)
-    empty = rebuild(record, "meta")
-    _check_tables(empty, record, str(found_in))
-    check_forms(main, empty.state_dict())
-    if published:
-        check_configuration(directory / CONFIGURATION, timm_config_of(empty, record))
-    network, tensors = rebuild(record), read_tensors(main)
-    check_finite(main, tensors)
-    network.load_state_dict(tensors)
+    with folder if isinstance(folder, OpenedCheckpoint) else open_checkpoint(folder) as opened:
+        record = opened.record
+        kept = choose_checkpoint(opened.directory, record, checkpoint, epoch)
+        empty = rebuild(record, "meta")
+        _check_tables(empty, record, str(record_file(opened.directory)))
+        check_forms(opened.path, empty.state_dict(), opened.descriptor)
+        if opened.published:
+            check_configuration(opened.directory / CONFIGURATION, timm_config_of(empty, record))
+        network, tensors = rebuild(record), read_safetensors(opened.path, opened.descriptor)
+        check_finite(opened.path, tensors)
+        network.load_state_dict(tensors)
     if kept is not None:
-        _replace_weights(network, directory / kept.file, kept.sha256)
+        _replace_weights(network, opened.directory / kept.file, kept.sha256)
         record = record.of_checkpoint(kept)
     return LoadedModel(network, record, record.main_epoch if kept is None else kept.epoch).to(device).eval()
 
 
 def _replace_weights(network: nn.Module, path: Path, sha256: str) -> None:
     """Replace the weights that training changes by those of another epoch."""
-    check_digest(path, sha256)
-    expected = network.state_dict()
-    check_forms(path, expected, some=True)
-    tensors = read_tensors(path)
+    with open_verified(path, sha256) as file:
+        source = Path(f"/dev/fd/{file.fileno()}")
+        expected = network.state_dict()
+        check_forms(path, expected, source, some=True)
+        tensors = read_safetensors(path, source)
     check_finite(path, tensors)
     network.load_state_dict(expected | tensors)
-
-
-def how_to_finish(record: RunRecord, directory: Path) -> tuple[str, str]:
-    """Return the state of an unfinished run in words, and the command that finishes it."""
-    state = "still runs, or was killed" if record.status == "running" else f"is {record.status}"
-    verb = "train" if record.command[1:2] == ("train",) else "eval"
-    epochs = f"{record.results.epochs_done} of {record.settings.training.epochs} epochs"
-    return f"the run {state}, after {epochs}", shlex.join(["zoo", verb, "--resume", str(directory)])
-
-
-def _not_a_run(directory: Path) -> UsageError:
-    names = [file.name for file in directory.iterdir()]
-    return UsageError(
-        f"{directory} is not a run directory and no published checkpoint: it has neither {RUN} nor {RECORD} "
-        f"{describe_foreign(str(directory), names, directory / CONFIGURATION, local=True)}",
-        code="not-a-run",
-        path=directory,
-    )
-
-
-def _no_checkpoint(record: RunRecord, directory: Path, *, published: bool) -> UsageError:
-    path = directory / CHECKPOINT
-    if record.checkpoint_sha256 is None and (published or record.status == "finished"):
-        message = (
-            f"{record_file(directory)} has no checkpoint_sha256, so {path.name} cannot be checked; fetch all of it anew"
-        )
-        return UsageError(message, code="no-digest", path=record_file(directory))
-    if published:
-        fault = "not a regular file" if os.path.lexists(path) else "missing"
-        return UsageError(f"{path} is {fault}; fetch all of it anew", code="no-checkpoint", path=path)
-    progress, resume = how_to_finish(record, directory)
-    message = f"{directory} holds no finished checkpoint: {progress}; finish it first: {resume}"
-    return UsageError(message, code="run-not-finished", path=directory, status=record.status, resume=resume)
 
 
 def rebuild(record: RunRecord, device: str = "cpu") -> nn.Module:

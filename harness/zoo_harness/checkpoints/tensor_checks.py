@@ -1,4 +1,4 @@
-"""Checks that a checkpoint has the recorded digest, and the tensors of the recorded network.
+"""Checks that a checkpoint has the tensors of the recorded network.
 
 Names, types and shapes are those that the header of the file declares, compared with a network on torch's meta device:
 neither a tensor that the file declares nor one that the record asks for takes memory before both agree.
@@ -14,34 +14,17 @@ from torch import Tensor
 
 from zoo.errors import WeightsError
 from zoo_harness.models.tensor_files import form, form_of
-from zoo_harness.util.digests import sha256_of
 
 LARGEST_HEADER = 16 * 2**20  # bytes; the largest network of timm needs less than a tenth
 _TYPES = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint"}
 
 
-def check_digest(path: Path, recorded: str) -> None:
-    """Raise :class:`~zoo.errors.WeightsError` if the file's SHA-256 is not the recorded one."""
-    if (found := sha256_of(path)) != recorded:
-        raise changed_checkpoint(path, found, recorded)
-
-
-def changed_checkpoint(path: Path, found: str, recorded: str) -> WeightsError:
-    """Return the error for a checkpoint whose SHA-256 is ``found``, not the recorded one."""
-    return WeightsError(
-        f"{path}: SHA-256 is {found}, the run wrote {recorded}; the file is damaged or was changed: fetch it again "
-        "(zoo pull), or take it from the run once more",
-        code="checkpoint-changed",
-        path=path,
-    )
-
-
-def check_forms(path: Path, network: Mapping[str, Tensor], *, some: bool = False) -> None:
+def check_forms(path: Path, network: Mapping[str, Tensor], source: Path | None = None, *, some: bool = False) -> None:
     """Raise :class:`~zoo.errors.WeightsError` if the tensors of a safetensors file are not those of the network.
 
-    With ``some`` the file may lack tensors.
+    ``source`` is the file to read if ``path`` is only its name. With ``some`` the file may lack tensors.
     """
-    found, expected = _declared_forms(path), {name: form_of(tensor) for name, tensor in network.items()}
+    found, expected = _declared_forms(path, source or path), {name: form_of(tensor) for name, tensor in network.items()}
     faults = [
         *(f"{name!r:.80} is missing" for name in expected if name not in found and not some),
         *(f"{name!r:.80} is not in the network" for name in found if name not in expected),
@@ -56,7 +39,7 @@ def check_forms(path: Path, network: Mapping[str, Tensor], *, some: bool = False
         raise WeightsError(message, code="other-tensors", path=path, faults=faults)
 
 
-def _declared_forms(path: Path) -> dict[str, str]:
+def _declared_forms(path: Path, source: Path) -> dict[str, str]:
     """Return type and shape of each tensor as the header declares them, without reading any tensor.
 
     Raises :class:`~zoo.errors.WeightsError` if the header is damaged, too large, or declares more or less than the
@@ -65,11 +48,11 @@ def _declared_forms(path: Path) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with path.open("rb") as file:
+        with source.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
         if size > LARGEST_HEADER:
             raise SafetensorError(f"it declares a header of {size:,} bytes; expected at most {LARGEST_HEADER:,}")
-        with safe_open(path, framework="pt") as tensors:
+        with safe_open(source, framework="pt") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - it has no iterator
             return {name: form(_dtype(part.get_dtype()), part.get_shape()) for name, part in slices.items()}
     except (SafetensorError, OSError) as error:

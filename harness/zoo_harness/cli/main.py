@@ -20,12 +20,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit status; with ``--debug`` errors keep their traceback."""
+    """Run one command and return its exit status; with ``--debug`` errors keep their traceback.
+
+    The status is 0 too if the reader of the output ends before the command.
+    """
     from typer.exceptions import TyperException
 
     from zoo.errors import ZooError
     from zoo_harness.cli.app import command
-    from zoo_harness.cli.streams import discard_output, print_any_character
+    from zoo_harness.cli.streams import discard_output, print_any_character, reader_has_ended
     from zoo_harness.util.invocation import invoked_as
 
     print_any_character()
@@ -34,13 +37,14 @@ def run(arguments: Sequence[str]) -> int:
         with invoked_as(("zoo", *arguments)), _quiet_libraries(all_of_them=quiet):
             status = command()(args=list(arguments), prog_name="zoo", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader (head, less) has ended; Python's last flush needs a sink
-        discard_output()
-        return 1
-    except (ZooError, TyperException, OSError, MemoryError) as error:
-        if isinstance(error, OSError):  # perhaps of stdout, and its last flush would fail again
+    except (ZooError, TyperException, OSError, MemoryError, SystemExit) as error:
+        # Typer exits for a broken pipe. The reader, such as head, has what it wanted.
+        ended = isinstance(error, BrokenPipeError | SystemExit) and reader_has_ended()
+        if ended or isinstance(error, OSError):  # perhaps of stdout, and its last flush would fail again
             discard_output()
-        if "--debug" in arguments:
+        if ended:
+            return 0
+        if isinstance(error, SystemExit) or "--debug" in arguments:
             raise
         _report(error, as_json="--json" in arguments)
         return error.exit_code if isinstance(error, ZooError | TyperException) else 1

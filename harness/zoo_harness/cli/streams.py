@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import sys
 from contextlib import suppress
 
@@ -40,6 +41,15 @@ def print_any_character() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def reader_has_ended() -> bool:
+    """Whether stdout is a pipe that nobody reads any more."""
+    with suppress(OSError, ValueError):  # not a file, such as a stream of a test
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(events & (select.POLLERR | select.POLLHUP) for _number, events in poll.poll(0))
+    return False
 
 
 def discard_output() -> None:

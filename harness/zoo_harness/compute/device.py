@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from zoo.errors import UsageError
 from zoo_harness.compute.distributed import ALONE, Processes
-from zoo_harness.records.option_checks import check_device_name
+from zoo_harness.records.option_checks import NO_GPU, check_device_name, no_such_device
 
 
 def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
@@ -25,12 +24,12 @@ def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
     if processes.is_distributed and name not in ("auto", "cuda"):
         fault = "each process needs a GPU of its own; use --device cuda"
     elif not gpus:
-        fault = "this machine has no usable CUDA device; use --device cpu or auto"
+        fault = NO_GPU
     elif processes.local_count > gpus:
         fault = f"{processes.local_count} processes need a GPU each, this machine has {gpus}; start {gpus}, or use cpu"
     index = int(name.partition(":")[2] or processes.local_rank)
     if fault is None and index >= gpus:
         fault = f"this machine has {gpus} CUDA device(s), numbered from cuda:0"
     if fault:
-        raise UsageError(f"--device {name!r}: {fault}", code="device-unavailable", option="device", given=name)
+        raise no_such_device(name, fault)
     return torch.device("cuda", index)

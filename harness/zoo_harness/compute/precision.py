@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoo.errors import UsageError, check_choice
-from zoo_harness.records.option_checks import PRECISIONS
+from zoo.errors import check_choice
+from zoo_harness.records.option_checks import PRECISIONS, precision_needs_gpu
 
 
 def check_precision(precision: str, device: torch.device) -> str:
@@ -23,11 +23,7 @@ def check_precision(precision: str, device: torch.device) -> str:
     """
     check_choice("--precision", precision, PRECISIONS)
     if precision == "bf16" and device.type != "cuda":
-        raise UsageError(
-            f"--precision bf16 needs a CUDA device, this run is on {device.type}; use fp32",
-            code="precision-device",
-            option="precision",
-        )
+        raise precision_needs_gpu(device.type)
     return precision
 
 

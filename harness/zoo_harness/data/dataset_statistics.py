@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from zoo.dataset import Dataset, DatasetRequest, ImageSplit, LoadedDataset, ReadOptions
 from zoo.errors import DataError
 from zoo.image_reader import ImageReader
-from zoo_harness.data.decoding import checked_array, image_digest, read_pixels, select_images
+from zoo_harness.data.decoding import checked_array, image_digest, read_pixels
 from zoo_harness.data.duplicates import ImageNames, Origin, find_duplicates
-from zoo_harness.data.loading import load_checked, title_of
+from zoo_harness.data.opened import load_checked, title_of
 from zoo_harness.data.pixel_statistics import PixelCounts
 from zoo_harness.data.readable import UNREADABLE, readable_indices, skipped_warning
-from zoo_harness.data.subset import subset_indices
+from zoo_harness.data.subset import select_images, subset_indices
 from zoo_harness.records.statistics import (
     BrightnessRecord,
     DatasetStatistics,

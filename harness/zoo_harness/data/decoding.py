@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +21,7 @@ from torch import Tensor
 from zoo.dataset import ImageFiles, ImageSplit
 from zoo.errors import DataError, ZooError
 from zoo_harness.data.pixel_statistics import PixelCounts
+from zoo_harness.data.subset import select_images
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.records.run import SplitRecord
 
@@ -79,35 +79,6 @@ def index_batches(images: range, batch_size: int) -> list[NDArray[np.int64]]:
     """
     starts = range(images.start, images.stop, batch_size)
     return [np.arange(start, min(start + batch_size, images.stop)) for start in starts]
-
-
-def select_images(split: ImageSplit, indices: NDArray[np.int64]) -> ImageSplit:
-    """Select images of a split by index, without decoding any."""
-    labels = np.asarray(split.labels)[indices]
-    if isinstance(split.images, np.ndarray):
-        return ImageSplit(split.images[indices], labels)
-    return ImageSplit(_Selected(split.images, indices), labels)
-
-
-@dataclass(frozen=True)
-class _Selected:
-    files: ImageFiles
-    indices: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.files[int(self.indices[index])]
-
-    @property
-    def concurrent(self) -> bool:
-        return getattr(self.files, "concurrent", False)
-
-    @property
-    def paths(self) -> list[Path] | None:
-        paths = getattr(self.files, "paths", None)
-        return paths and [paths[index] for index in self.indices]
 
 
 def decode_split(

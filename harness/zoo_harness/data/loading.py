@@ -16,32 +16,25 @@ import torch
 from numpy.typing import NDArray
 
 from zoo.backbone import Preprocessing
-from zoo.class_names import normalised
-from zoo.dataset import AS_FOUND, Dataset, DatasetRequest, ImageSplit, LoadedDataset, ReadOptions
-from zoo.errors import DataError, UsageError
+from zoo.dataset import AS_FOUND, Dataset, ImageSplit, ReadOptions
 from zoo.image_reader import ImageReader
-from zoo.plugin_guard import guarded_call
 from zoo.value_range import ValueRange
-from zoo_harness.data.class_coverage import absence_warnings, check_training_classes
-from zoo_harness.data.decoding import ImageData, select_images
-from zoo_harness.data.duplicates import Origin, find_duplicates
+from zoo_harness.data.class_coverage import absence_warnings
+from zoo_harness.data.decoding import ImageData
+from zoo_harness.data.duplicates import find_duplicates
+from zoo_harness.data.opened import OpenedDataset, missing_split, open_dataset, open_training_split, title_of
 from zoo_harness.data.readable import (
     UNREADABLE,
-    check_columns,
-    check_names,
     contrast_warning,
     decode_readable,
     skipped_warning,
 )
-from zoo_harness.data.subset import balanced_order, hold_out, smallest_class, subset_indices
+from zoo_harness.data.subset import balanced_order, smallest_class, subset_indices
 from zoo_harness.data.transform import BatchTransform
 from zoo_harness.records.run import DatasetRecord, SplitRecord
 from zoo_harness.records.subset import SUBSET_OPTIONS, Subset
-from zoo_harness.util.entry_function import load_function
 
 SMALL_SIDE = 32  # pixels, of the images that a ranking keeps
-HELD_OUT = "held out of train"
-"""The name of the evaluation split that ``--val-fraction`` makes."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +78,7 @@ def load_data(
     options: ReadOptions = AS_FOUND,
     value_range: ValueRange | None = None,
     count_values: bool = False,
+    opened: OpenedDataset | None = None,
 ) -> RunData:
     """Load a data set, check it, take the subset and decode it.
 
@@ -93,15 +87,25 @@ def load_data(
     data set's own evaluation split as ``test``. ``train_only``: if the evaluation split is missing, the training split
     stands in its place. ``options``: how the loader reads. ``value_range`` scales images of
     more than 8 bits; by default it is chosen by the images of the training split. ``count_values``: count the values
-    of the training images' pixels.
+    of the training images' pixels. ``opened``: what :func:`~zoo_harness.data.opened.open_dataset` returned for the same
+    arguments, if it was called before.
 
     Raises :class:`~zoo.errors.DataError` for labels outside the classes, an empty class or an unreadable image, and
     :class:`~zoo.errors.UsageError` for a subset that the data set cannot provide.
     """
-    reader = ImageReader(value_range)
-    loaded = load_checked(dataset, DatasetRequest(argument, data_dir, options, reader))
-    name = f"{dataset.name}:{argument}" if argument else dataset.name
-    train, evaluation, evaluation_name, origins = _choose_splits(dataset, name, loaded, subset, train_only=train_only)
+    if opened is None:
+        opened = open_dataset(
+            dataset,
+            argument,
+            data_dir,
+            subset,
+            balanced,
+            train_only=train_only,
+            options=options,
+            value_range=value_range,
+        )
+    name, loaded, reader, origins = opened.name, opened.loaded, opened.reader, opened.origins
+    train, evaluation, evaluation_name = opened.train, opened.evaluation, opened.evaluation_name
     skipped = 0
     flat: tuple[str, ...] = ()
 
@@ -141,7 +145,7 @@ def load_data(
             decoded[dataset.evaluation_split] = test
         else:
             warnings += (
-                f"{_missing_split(dataset, name, loaded)}: nothing is kept for the end, and the accuracy is that of "
+                f"{missing_split(dataset, name, loaded)}: nothing is kept for the end, and the accuracy is that of "
                 "the images which the best epoch is chosen by",
             )
     warnings += (*skipped_warning(skipped), *reader.warnings(), *flat)
@@ -172,91 +176,6 @@ def load_data(
         subset=subset.in_words(*smallest),
     )
     return RunData(train_data, evaluation_data, record, warnings, test, duplicates.shared)
-
-
-def title_of(dataset: Dataset, argument: str | None) -> str:
-    """Return the title for a card, with the name of a folder but not its path: cards are published."""
-    if argument is None:
-        return dataset.title
-    return f"{dataset.title} {Path(argument).expanduser().resolve().name if dataset.argument == 'PATH' else argument}"
-
-
-def load_checked(dataset: Dataset, request: DatasetRequest) -> LoadedDataset:
-    """Call the loader of a data set, and check its classes, splits and labels."""
-    check_columns(dataset, request.options)
-    loader = dataset.loader
-    if isinstance(loader, str):
-        loader = load_function(loader, f"dataset {dataset.name!r}: loader")
-    with guarded_call(f"loader of dataset {dataset.name!r}"):
-        loaded: LoadedDataset = loader(request)
-    if len(loaded.classes) < 2:
-        raise DataError(
-            f"dataset {dataset.call!r} has {len(loaded.classes)} class(es); expected at least 2", code="class-count"
-        )
-    if dataset.classes is not None and [*map(normalised, loaded.classes)] != [*map(normalised, dataset.classes)]:
-        raise DataError(
-            f"classes of dataset {dataset.name!r} are wrong: {loaded.classes}; expected the declared {dataset.classes}",
-            code="class-mismatch",
-        )
-    if "train" not in loaded.splits:
-        found = ", ".join(loaded.splits) or "none"
-        raise DataError(f"{loaded.source} has no split 'train', only {found}", code="split-missing", split="train")
-    for name, split in loaded.splits.items():
-        _check_labels(split, loaded.classes, f"split {name!r} of {loaded.source}")
-    check_training_classes({name: split.labels for name, split in loaded.splits.items()}, loaded.classes, loaded.source)
-    classes, warnings = check_names(loaded)
-    return replace(loaded, classes=classes, warnings=loaded.warnings + warnings)
-
-
-def _check_labels(split: ImageSplit, classes: tuple[str, ...], where: str) -> None:
-    labels = np.asarray(split.labels)
-    if labels.ndim != 1 or (labels.dtype.kind not in "iu" and len(labels)):
-        raise DataError(
-            f"labels of {where} are wrong: {labels.dtype} {labels.shape}; expected one whole number per image",
-            code="label-type",
-        )
-    if len(split.images) != len(labels):
-        raise DataError(
-            f"number of labels of {where} is wrong: {len(labels)}; expected {len(split.images)}, one per image",
-            code="label-count",
-        )
-    if len(labels) == 0:
-        raise DataError(f"{where} is empty", code="images-empty")
-    outside = np.flatnonzero((labels < 0) | (labels >= len(classes)))
-    if len(outside):
-        first = int(outside[0])
-        raise DataError(
-            f"label of image {first} of {where} is wrong: {int(labels[first])}; expected 0 to {len(classes) - 1} "
-            f"({len(outside)} such label(s))",
-            code="label-unknown",
-            index=first,
-        )
-
-
-def _choose_splits(
-    dataset: Dataset, name: str, loaded: LoadedDataset, subset: Subset, *, train_only: bool
-) -> tuple[ImageSplit, ImageSplit, str, dict[str, Origin]]:
-    """Return the training split, the evaluation split, the name of the latter, and where images come from."""
-    train = loaded.splits["train"]
-    origins = {split: Origin(split, images) for split, images in loaded.splits.items()}
-    if subset.val_fraction is not None:
-        kept, held_out = hold_out(np.asarray(train.labels), loaded.classes, subset.val_fraction, subset.seed)
-        origins |= {"train": Origin("train", train, kept), HELD_OUT: Origin("train", train, held_out)}
-        return select_images(train, kept), select_images(train, held_out), HELD_OUT, origins
-    if dataset.evaluation_split not in loaded.splits:
-        if train_only:
-            return train, train, "train", origins
-        raise UsageError(
-            f"{_missing_split(dataset, name, loaded)}: hold out part of the training split with --val-fraction 0.2",
-            code="split-missing",
-            split=dataset.evaluation_split,
-            dataset=name,
-        )
-    return train, loaded.splits[dataset.evaluation_split], dataset.evaluation_split, origins
-
-
-def _missing_split(dataset: Dataset, name: str, loaded: LoadedDataset) -> str:
-    return f"dataset {name!r} has no {dataset.evaluation_split!r} split here, only {', '.join(loaded.splits)}"
 
 
 @dataclass(frozen=True)
@@ -303,15 +222,16 @@ def load_training_split(
     options: ReadOptions = AS_FOUND,
     *,
     count_values: bool = False,
+    opened: OpenedDataset | None = None,
 ) -> TrainingSplit:
     """Load the training split of a data set; it need not have another one.
 
     All images are decoded once at a small size, which finds the unreadable ones and chooses the range of values.
     ``count_values``: count the values of their pixels too.
     """
-    reader = ImageReader(None)
-    loaded = load_checked(dataset, DatasetRequest(argument, data_dir, options, reader))
-    split = loaded.splits["train"]
+    if opened is None:
+        opened = open_training_split(dataset, argument, data_dir, subset, options)
+    loaded, reader, split = opened.loaded, opened.reader, opened.train
     order = balanced_order(split, loaded.classes, subset)
     transform = BatchTransform(Preprocessing(input_size=(SMALL_SIDE, SMALL_SIDE), crop_mode="squash"))
     small, record, skipped = decode_readable(
@@ -326,7 +246,7 @@ def load_training_split(
     )
     flat = contrast_warning("train", small.images)
     return TrainingSplit(
-        name=f"{dataset.name}:{argument}" if argument else dataset.name,
+        name=opened.name,
         title=title_of(dataset, argument),
         classes=loaded.classes,
         small=small,

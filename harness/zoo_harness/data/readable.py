@@ -8,9 +8,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.class_names import check_class_names, look_alikes
-from zoo.dataset import Dataset, ImageSplit, LoadedDataset, ReadOptions
-from zoo.errors import DataError, UsageError
+from zoo.dataset import ImageSplit
+from zoo.errors import DataError
 from zoo.image_reader import ImageReader
 from zoo_harness.data.decoding import ImageData, decode_split
 from zoo_harness.data.transform import BatchTransform
@@ -104,28 +103,6 @@ def _without_advice(error: DataError) -> str:
     return str(error).removesuffix("; replace or remove it").removesuffix("; remove or cut it")
 
 
-def check_columns(dataset: Dataset, options: ReadOptions) -> None:
-    """Raise :class:`~zoo.errors.UsageError` for a column that is named for a data set without columns to name."""
-    for name in options.given:
-        if name != "skip_unreadable" and name not in dataset.options:  # unreadable files occur in any data set
-            takes = ", ".join(f"--{each.replace('_', '-')}" for each in dataset.options)
-            raise UsageError(
-                f"--{name.replace('_', '-')} is not for dataset {dataset.name!r}, which "
-                f"{f'takes {takes}' if takes else 'has no columns to name'}; leave it out",
-                code="option-unused",
-                option=name,
-            )
-
-
-def check_names(loaded: LoadedDataset) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the class names in Unicode form NFC, and warnings about names that look alike."""
-    classes = check_class_names(loaded.classes, loaded.source)
-    return classes, tuple(
-        f"class names {', '.join(map(repr, group))} differ only in case or spaces; they count as {len(group)} classes"
-        for group in look_alikes(classes)
-    )
-
-
 def skipped_warning(skipped: int) -> tuple[str, ...]:
     """Return a warning about unreadable images that were skipped, if there are any."""
     line = f"skipped {skipped:,} images that cannot be read (--skip-unreadable); the record counts them"
@@ -148,7 +125,3 @@ def contrast_warning(name: str, images: NDArray[np.uint8]) -> tuple[str, ...]:
         f"images of split {name!r} are nearly constant: 99.9 % of the values are {low} to {high} of 0 to 255; "
         "check that they are read as they should be",
     )
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")

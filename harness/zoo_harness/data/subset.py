@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import chain, zip_longest
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.dataset import ImageSplit
+from zoo.dataset import ImageFiles, ImageSplit
 from zoo.errors import UsageError
 from zoo_harness.records.run import SplitRecord
 from zoo_harness.records.subset import Subset
+
+
+def select_images(split: ImageSplit, indices: NDArray[np.int64]) -> ImageSplit:
+    """Select images of a split by index, without decoding any."""
+    labels = np.asarray(split.labels)[indices]
+    if isinstance(split.images, np.ndarray):
+        return ImageSplit(split.images[indices], labels)
+    return ImageSplit(_Selected(split.images, indices), labels)
+
+
+@dataclass(frozen=True)
+class _Selected:
+    files: ImageFiles
+    indices: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.files[int(self.indices[index])]
+
+    @property
+    def concurrent(self) -> bool:
+        return getattr(self.files, "concurrent", False)
+
+    @property
+    def paths(self) -> list[Path] | None:
+        paths = getattr(self.files, "paths", None)
+        return paths and [paths[index] for index in self.indices]
 
 
 def hold_out(

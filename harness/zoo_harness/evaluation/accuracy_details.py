@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo_harness.evaluation.split_evaluation import measure
-from zoo_harness.records.run import AccuracyDetails, Measurement
+from zoo_harness.records.run import AccuracyDetails, Measurement, measure
 
 
 def accuracy_details(

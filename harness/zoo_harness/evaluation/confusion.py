@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from torch import Tensor
 
-from zoo_harness.evaluation.split_evaluation import measure
-from zoo_harness.records.run import ClassAccuracy, ConfusedPair, ConfusionSummary, Record
+from zoo_harness.records.run import ClassAccuracy, ConfusedPair, ConfusionSummary, Record, measure
 from zoo_harness.util.atomic_files import write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONFUSION = "confusion.json"
 MOST_CLASSES = 1000  # more would be a matrix of many megabytes that is zero nearly everywhere

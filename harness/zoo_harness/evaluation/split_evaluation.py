@@ -18,7 +18,7 @@ from zoo_harness.models.feature_pooling import pool_features
 from zoo_harness.models.modules import capture
 from zoo_harness.models.trainable_model import TrainableModel
 from zoo_harness.models.tuned_network import prediction
-from zoo_harness.records.run import Measurement
+from zoo_harness.records.run import Measurement, measure
 from zoo_harness.util.progress import Progress
 
 EVALUATION_BATCH_SIZE = 32
@@ -97,15 +97,6 @@ def summed_loss(logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:
     """
     losses = [nn.functional.cross_entropy(part.float(), labels, reduction="sum") for part in logits]
     return torch.stack(losses).sum()
-
-
-def measure(value: float, n: int) -> Measurement:
-    """Return a proportion of ``n`` samples with its binomial standard error.
-
-    >>> measure(0.5, 100).standard_error
-    0.05
-    """
-    return Measurement(value=value, standard_error=math.sqrt(value * (1 - value) / n), n=n)
 
 
 def loss_not_finite(where: str, loss: float) -> ZooError:

@@ -7,8 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from zoo.errors import UsageError
 from zoo_harness.compute.context import ComputeContext
+from zoo_harness.records import option_checks
 from zoo_harness.records.run import DEFAULT_SEPARATION, DatasetRecord, SeparationSettings, SplitRecord, SplitSeparation
 from zoo_harness.separation.index import separation
 from zoo_harness.separation.result import Separation
@@ -42,13 +42,6 @@ class Scoring:
         return f"{layers}, {self.metric} distance{', z-scored' if self.normalize else ''}"
 
 
-def check_order(order: int, split: str, images: int) -> None:
-    """Raise :class:`~zoo.errors.UsageError` if the images of a split have too few neighbours for an order."""
-    if images <= order:
-        message = f"--order {order} needs more than {order} images, split {split!r} has {images}; try a smaller order"
-        raise UsageError(message, code="too-few-images", split=split, given=images)
-
-
 def check_settings(settings: SeparationSettings, dataset: DatasetRecord) -> list[str]:
     """Return a warning for each split with too few images of a class for the scores.
 
@@ -58,7 +51,7 @@ def check_settings(settings: SeparationSettings, dataset: DatasetRecord) -> list
     warnings = []
     for split in filter(None, (dataset.train, dataset.evaluation, dataset.test)):
         if settings.order > DEFAULT_ORDER:
-            check_order(settings.order, split.split, split.images)
+            option_checks.check_order(settings.order, split.split, split.images)
         warnings += class_warnings(split, dataset.classes, settings.order)
     return warnings
 

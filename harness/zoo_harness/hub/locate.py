@@ -78,15 +78,18 @@ def pull_checkpoint(repository: str, to: str | Path | None, say: Callable[[str],
     reference, target = parse_reference(repository), None if to is None else Path(to).expanduser()
     if target is not None:
         _check_target(target)
-    from zoo_harness.checkpoints.load import load_folder
-    from zoo_harness.checkpoints.tensor_checks import check_digest
+    from zoo_harness.checkpoints.opened import check_digest, open_checkpoint
     from zoo_harness.hub.errors import translate_hub_errors
     from zoo_harness.hub.fetch import fetch_snapshot
     from zoo_harness.records.file_names import CHECKPOINT, is_published
     from zoo_harness.util.atomic_files import create_folder
 
     snapshot = fetch_snapshot(reference, say)
-    model = load_folder(snapshot)
+    opened = open_checkpoint(snapshot)
+
+    from zoo_harness.checkpoints.load import load_folder  # and with it torch, which takes seconds
+
+    model = load_folder(opened)
     model.check_that_it_runs()
     say(f"{reference}: digest, names, types and shapes of all tensors are those of its record, and it runs")
     if target is not None:

@@ -19,9 +19,8 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel
 
-from zoo.errors import UsageError
-from zoo_harness.checkpoints.load import how_to_finish
-from zoo_harness.checkpoints.tensor_checks import changed_checkpoint
+from zoo.errors import DataError, UsageError
+from zoo_harness.checkpoints.opened import changed_checkpoint, how_to_finish
 from zoo_harness.hub.fetch import MOST_CHECKPOINT_BYTES, ListedFile
 from zoo_harness.hub.run_files import parse_configuration, parse_confusion, parse_epochs, parse_plot
 from zoo_harness.records.file_names import CARD, CHECKPOINT, CONFIGURATION, CONFUSION, HISTORY, PLOTS, RECORD, SAMPLES
@@ -123,7 +122,7 @@ def publishable(run: Path) -> RunFiles:
     if missing or record.checkpoint_sha256 is None or found is None:
         lack = " and no ".join(missing) or "digest of a checkpoint"
         message = f"{run} cannot be published: it has no {lack}"
-        raise UsageError(message, code="run-incomplete", path=run, missing=missing)
+        raise DataError(message, code="run-incomplete", path=run, missing=missing)
     _check_digest(run / CHECKPOINT, record, found)
     return RunFiles(run, record, contents)
 
@@ -141,7 +140,7 @@ def _read_parsed(run: Path, record: RunRecord) -> dict[str, bytes]:
     """Return what is published of the files beside the checkpoint, by name; the run may lack any of them."""
     if len(record.plots) > _MOST_PLOTS:
         message = f"{run} cannot be published: it lists {len(record.plots):,} plots; expected at most {_MOST_PLOTS}"
-        raise UsageError(message, code="too-many-plots", path=run)
+        raise DataError(message, code="too-many-plots", path=run)
     parsers: dict[str, Callable[[bytes, Path, RunRecord], bytes]] = {
         CONFIGURATION: parse_configuration,
         HISTORY: parse_epochs,
@@ -199,7 +198,7 @@ def _card(run: Path, record: RunRecord, old: str | None, repository: str | None)
         where, old = f"card of {run}", read_card(run)
     try:
         return merged_card(old, render_card(record, repository, published=True))
-    except UsageError as error:
+    except DataError as error:
         error.args = (f"{where}: {error}",)
         raise
 

@@ -6,7 +6,7 @@ import tempfile
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UsageError, ZooError
 from zoo.license_terms import binding_terms
@@ -15,7 +15,6 @@ from zoo_harness.hub import publication
 from zoo_harness.hub.client import Say, without_bars
 from zoo_harness.hub.fetch import CommitListing
 from zoo_harness.hub.names import RepositoryReference, means_a_path, parse_reference
-from zoo_harness.hub.round_trip import Check, verify_tree
 from zoo_harness.hub.upload import inspect_repository, require_token, send_tree, tag_of
 from zoo_harness.records.file_names import CHECKPOINT, CHECKPOINTS, SAMPLES
 from zoo_harness.records.option import with_defaults
@@ -24,6 +23,9 @@ from zoo_harness.records.run import RunRecord
 from zoo_harness.reports.card_merge import read_card
 from zoo_harness.reports.wording import percent
 from zoo_harness.util.atomic_files import scratch_folder
+
+if TYPE_CHECKING:
+    from zoo_harness.hub.round_trip import Check
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,8 @@ def _build(
     if terms := binding_terms(source.record.weights.license):
         say(f"licence of the base weights: {source.record.weights.license}, {terms}")
     publication.write_tree(source, tree, card, repository, samples=samples)
+    from zoo_harness.hub.round_trip import verify_tree  # and with it torch, which takes seconds
+
     checks = verify_tree(tree, source.directory)
     for check in checks:
         say(f"{check.loader}: {check.result}")

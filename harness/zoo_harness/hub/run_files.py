@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from zoo.errors import UsageError
+from zoo.errors import DataError
 from zoo_harness.evaluation.confusion import Confusion, summarize
 from zoo_harness.records.run import RunRecord, parse_history
 
@@ -32,7 +32,7 @@ def parse_configuration(content: bytes, path: Path, _record: RunRecord) -> bytes
         return (json.dumps(configuration, indent=2, ensure_ascii=False) + "\n").encode()
     except (ValueError, RecursionError) as error:
         message = f"{path} is not a JSON configuration: {error!s:.100}; it is not published"
-        raise UsageError(message, code="configuration-unreadable", path=path) from error
+        raise DataError(message, code="configuration-unreadable", path=path) from error
 
 
 def parse_epochs(content: bytes, path: Path, record: RunRecord) -> bytes:
@@ -40,7 +40,7 @@ def parse_epochs(content: bytes, path: Path, record: RunRecord) -> bytes:
     epochs, expected = parse_history(content, path), record.results.epochs_done
     if len(epochs) != expected:
         message = f"{path} has {len(epochs):,} epochs; expected {expected:,}, as the record says; it is not published"
-        raise UsageError(message, code="history-invalid", path=path, epochs=len(epochs))
+        raise DataError(message, code="history-invalid", path=path, epochs=len(epochs))
     loss = record.results.evaluation_loss
     # The split is scored again after training, with the weights of one of the epochs; rounding may differ.
     if (
@@ -49,7 +49,7 @@ def parse_epochs(content: bytes, path: Path, record: RunRecord) -> bytes:
         and not any(math.isclose(each.evaluation_loss, loss, rel_tol=1e-3) for each in epochs)
     ):
         message = f"{path} has no epoch with the record's evaluation loss of {loss:.6g}: it is that of another run"
-        raise UsageError(f"{message}; it is not published", code="history-of-another-run", path=path)
+        raise DataError(f"{message}; it is not published", code="history-of-another-run", path=path)
     return "".join(f"{epoch.model_dump_json(exclude_none=True)}\n" for epoch in epochs).encode()
 
 
@@ -71,7 +71,7 @@ def parse_confusion(content: bytes, path: Path, record: RunRecord) -> bytes:
     except ValueError as error:  # pydantic's is one too
         fault = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
         message = f"{path} is not the confusion matrix of this run: {fault:.200}; it is not published"
-        raise UsageError(message, code="confusion-invalid", path=path) from error
+        raise DataError(message, code="confusion-invalid", path=path) from error
     return (confusion.model_dump_json() + "\n").encode()
 
 
@@ -80,7 +80,7 @@ def parse_plot(content: bytes, path: Path, _record: RunRecord) -> bytes:
     chunks = list(_chunks(content))
     kinds = [kind for kind, _chunk in chunks]
     if not chunks or kinds[0] != b"IHDR" or kinds[-1] != b"IEND" or b"IDAT" not in kinds:
-        raise UsageError(f"{path} is not a PNG image; it is not published", code="not-png", path=path)
+        raise DataError(f"{path} is not a PNG image; it is not published", code="not-png", path=path)
     return _PNG + b"".join(chunk for kind, chunk in chunks if kind in _PICTURE)
 
 

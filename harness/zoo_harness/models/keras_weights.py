@@ -20,13 +20,11 @@ from torch import Tensor
 
 from zoo.errors import WeightsError
 from zoo.registry import explain
+from zoo_harness.models.weight_files import SAVE_AGAIN, check_h5, not_h5
 
 if TYPE_CHECKING:
     import h5py
 
-
-KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
-_SAVE_AGAIN = "load it in Keras and write it with model.save('net.h5')"
 
 _PARAMETERS = {
     "kernel": "weight",
@@ -65,10 +63,9 @@ def read_keras_tensors(path: Path) -> dict[str, Tensor]:
     ``(in * multiplier, 1, height, width)``. Raises :class:`~zoo.errors.WeightsError` if a file is damaged, has
     another layout or links to other files, and if h5py is not installed.
     """
-    require_h5py(str(path))
+    check_h5(path)
     import h5py
 
-    _refuse_other_kinds(path)
     try:
         with h5py.File(path, "r") as file:
             return _tensors(path, file)
@@ -76,17 +73,6 @@ def read_keras_tensors(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # for damaged files h5py raises OSError, KeyError, RuntimeError, ValueError and more
         raise _damaged(path, f"damaged or cut short ({explain(error)}); download it again") from error
-
-
-def require_h5py(what: str) -> None:
-    """Raise :class:`~zoo.errors.WeightsError` if h5py, which only ``blockzoo[keras]`` brings, is not installed."""
-    try:
-        import h5py  # noqa: F401
-    except ImportError as error:
-        raise WeightsError(
-            f"{what}: an H5 file of Keras needs h5py, which is not installed; pip install 'blockzoo[keras]'",
-            code="h5py-missing",
-        ) from error
 
 
 def named_as_in(network: Iterable[str], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -114,19 +100,6 @@ def network_of(layers: Iterable[str]) -> str | None:
     return next((f"Keras' {name}" for layer, name in _TELLTALE_LAYERS.items() if layer in present), None)
 
 
-def _refuse_other_kinds(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            beginning = file.read(8)
-    except OSError as error:
-        message = f"{path}: not a readable H5 file: {error}"
-        raise WeightsError(message, code="file-unreadable", path=str(path)) from error
-    if beginning.startswith(b"PK"):
-        raise _of_other_kind(path, f"a zip archive, as Keras 3 writes for .keras; {_SAVE_AGAIN}")
-    if beginning != b"\x89HDF\r\n\x1a\n":
-        raise _of_other_kind(path, f"not an H5 file, despite its name; it begins with {beginning!r}")
-
-
 def _tensors(path: Path, file: h5py.File) -> dict[str, Tensor]:
     root, left = _root(path, file), path.stat().st_size
     tensors: dict[str, Tensor] = {}
@@ -152,9 +125,9 @@ def _root(path: Path, file: h5py.File) -> Any:
     if file.get("model_weights", getlink=True) is not None:  # a whole model, not only its weights
         return _inside(path, file, "model_weights", "group")
     if "_layer_checkpoint_dependencies" in file or "layers" in file:
-        raise _of_other_kind(path, f"Keras 3 layout (.weights.h5), which names no layers; {_SAVE_AGAIN}")
+        raise not_h5(path, f"Keras 3 layout (.weights.h5), which names no layers; {SAVE_AGAIN}")
     found = ", ".join(map(repr, list(file)[:3])) or "nothing"
-    raise _of_other_kind(path, f"no weights of a Keras model: it has no attribute 'layer_names'; it holds {found}")
+    raise not_h5(path, f"no weights of a Keras model: it has no attribute 'layer_names'; it holds {found}")
 
 
 def _names(path: Path, group: Any, attribute: str) -> list[str]:
@@ -210,7 +183,7 @@ def _size_of_plain(path: Path, name: str, dataset: Any) -> int:
     stored, whole = dataset.id.get_storage_size(), dataset.size * dataset.dtype.itemsize
     if stored != whole:
         sizes = f"of shape {dataset.shape} needs {whole} bytes, the file stores {stored}"
-        raise _damaged(path, f"tensor {name!r} {sizes}: it is compressed or incomplete; {_SAVE_AGAIN}")
+        raise _damaged(path, f"tensor {name!r} {sizes}: it is compressed or incomplete; {SAVE_AGAIN}")
     return int(whole)
 
 
@@ -238,10 +211,6 @@ def _laid_out(path: Path, name: str, values: Tensor) -> Tensor:
 
 def _damaged(path: Path, fault: str) -> WeightsError:
     return WeightsError(f"{path}: {fault}", code="file-damaged", path=str(path))
-
-
-def _of_other_kind(path: Path, fault: str) -> WeightsError:
-    return WeightsError(f"{path}: {fault}", code="file-kind", path=str(path))
 
 
 def _unsafe(path: Path, fault: str) -> WeightsError:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from zoo.errors import WeightsError, ZooError
 from zoo.registry import explain
-from zoo_harness.models.keras_weights import KERAS_SUFFIXES, read_keras_tensors
+from zoo_harness.models.keras_weights import read_keras_tensors
+from zoo_harness.models.weight_files import PICKLE_SUFFIXES, check_kind, unreadable_safetensors
 from zoo_harness.util.atomic_files import replacing
 
-PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 
@@ -25,14 +25,24 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises :class:`~zoo.errors.WeightsError` for a file that is damaged, is of another kind, or would run code.
     """
+    check_kind(path)
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        return read_safetensors(path)
     if path.suffix in PICKLE_SUFFIXES:
         return _read_pickle(path)
-    if path.suffix in KERAS_SUFFIXES:
-        return read_keras_tensors(path)
-    kinds = ", ".join((".safetensors", *PICKLE_SUFFIXES, ".h5"))
-    raise WeightsError(f"{path}: expected a weight file ({kinds}); convert it to safetensors", code="file-kind")
+    return read_keras_tensors(path)
+
+
+def read_safetensors(path: Path, source: Path | None = None) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file; ``source`` is the file to read if ``path`` is only its name."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, Tensor] = load_file(source or path)
+    except (SafetensorError, OSError) as error:
+        raise unreadable_safetensors(path, error) from error
+    return tensors
 
 
 def write_tensors(
@@ -78,18 +88,6 @@ def form_of(tensor: Tensor) -> str:
 def form(dtype: str, shape: Iterable[int]) -> str:
     """Return a type and a shape in words."""
     return f"{dtype} ({', '.join(map(str, shape))})"
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        message = f"{path}: not a readable safetensors file: {error}"
-        raise WeightsError(message, code="file-unreadable", path=str(path)) from error
-    return tensors
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:

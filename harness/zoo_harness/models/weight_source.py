@@ -26,13 +26,18 @@ def find_local(backbone: Backbone) -> Path | None:
         return found
 
 
+def is_built_in(source: WeightSource) -> bool:
+    """Whether a source is one of zoo's own, not of a plugin."""
+    return type(source).__module__ == weights.__name__
+
+
 @contextmanager
 def failures_by_plugin(backbone: Backbone, source: WeightSource) -> Iterator[None]:
     """Name plugin, backbone and source in errors of the body; those of built-in sources pass unchanged.
 
     Raises :class:`~zoo.errors.WeightsError` for one of these, and :class:`~zoo.errors.PluginError` for all others.
     """
-    is_ours = type(source).__module__ == weights.__name__
+    is_ours = is_built_in(source)
     try:
         with nullcontext() if is_ours else printing_to_stderr(_origin(backbone, source)):
             yield

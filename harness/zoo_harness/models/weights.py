@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from zoo.backbone import Backbone
-from zoo.errors import PluginError, UnreachableError, WeightsError, ZooError
-from zoo.reachability import network_advice, why_unreachable
+from zoo.errors import PluginError, WeightsError, ZooError
 from zoo.text import one_line
-from zoo.weight_paths import hub_cache
 from zoo.weights import LoadedWeights, WeightSource
-from zoo_harness.models.keras_weights import KERAS_SUFFIXES, named_as_in, network_of, require_h5py
+from zoo_harness.models.keras_weights import named_as_in, network_of
 from zoo_harness.models.tensor_files import check_finite, form_of, read_tensors
+from zoo_harness.models.weight_files import KERAS_SUFFIXES, WeightFiles
 from zoo_harness.models.weight_source import failures_by_plugin
 from zoo_harness.records.run import WeightsRecord
-from zoo_harness.util.digests import digest_mismatch, sha256_of
-from zoo_harness.util.download import fetch
 from zoo_harness.util.safe_files import read_regular
 
 _LARGEST_CONFIGURATION = 32 * 2**20  # bytes; with the names of 21,000 classes it has about a million
-_ADVICE = "pass --weights PATH to a file you have, or --weights random"
 
 
 def load_weights(network: nn.Module, backbone: Backbone, source: WeightSource) -> WeightsRecord:
@@ -36,7 +32,7 @@ def load_weights(network: nn.Module, backbone: Backbone, source: WeightSource) -
     if it is damaged, has another digest or belongs to another network, and :class:`~zoo.errors.PluginError` if the
     source of a plugin fails.
     """
-    reader = _Reader(backbone.name, network.state_dict())
+    reader = _Reader(backbone=backbone.name, network=network.state_dict())
     with failures_by_plugin(backbone, source):
         with torch.random.fork_rng(devices=[]):
             loaded: object = source.read(reader)
@@ -48,57 +44,11 @@ def load_weights(network: nn.Module, backbone: Backbone, source: WeightSource) -
         return _record(loaded, backbone, source, reader)
 
 
-@dataclass(frozen=True)
-class _Reader:
+@dataclass(frozen=True, kw_only=True)
+class _Reader(WeightFiles):
     """The harness's :class:`zoo.weights.WeightReader`, which says what the methods do."""
 
-    backbone: str
     network: Mapping[str, Tensor]
-    _sha256: dict[Path, str] = field(default_factory=dict)
-
-    def from_hub(self, repository: str, filename: str, revision: str | None = None) -> Path:
-        from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-        cached = try_to_load_from_cache(repository, filename, revision=revision)
-        if isinstance(cached, str):
-            return Path(cached)
-        obstacle = why_unreachable(constants.ENDPOINT)
-        if obstacle is None:
-            try:
-                return Path(hf_hub_download(repository, filename, revision=revision))
-            except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-                obstacle = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        in_cache = (f"Hub cache {hub_cache()}", f"no {repository}/{filename}")
-        raise self.unreachable([in_cache, ("Hub", obstacle)], network_advice())
-
-    def from_url(self, url: str, target: Path, *, sha256: str | None = None, md5: str | None = None) -> Path:
-        if not url.startswith("https://") or not (sha256 or md5):
-            raise ValueError(f"from_url({url!r}) needs an https address and a digest")
-        if target.suffix in KERAS_SUFFIXES:
-            require_h5py(f"weights of {self.backbone!r}")  # before hundreds of megabytes are downloaded
-        if target.is_file():
-            return target
-        obstacle = why_unreachable(url)
-        if obstacle is None:
-            try:
-                fetch(url, target, sha256=sha256, md5=md5)
-                return target
-            except OSError as error:
-                obstacle = str(error)
-        raise self.unreachable([(str(target), "no such file"), (url, obstacle)])
-
-    def verify(self, path: Path, *, sha256: str | None = None, md5: str | None = None) -> None:
-        # The Hub's cache names the blob of a large file by its SHA-256, and links to it from the snapshot.
-        blob = path.resolve()
-        is_blob = blob.parent.name == "blobs" and len(blob.name) == 64
-        published = sha256 or (blob.name if is_blob else None)
-        if fault := digest_mismatch(path, sha256=published, md5=md5, found_sha256=self.sha256(path)):
-            raise WeightsError(
-                f"digest of {path} is wrong: {fault}; delete the file and download it again",
-                code="digest-mismatch",
-                path=str(path),
-            )
 
     def read_file(
         self, path: Path, *, sha256: str | None = None, md5: str | None = None, by_order: bool = False
@@ -108,15 +58,6 @@ class _Reader:
         if by_order:
             return _match_by_order(path, tensors, self.network)
         return named_as_in(self.network, tensors) if path.suffix in KERAS_SUFFIXES else tensors
-
-    def sha256(self, path: Path) -> str:
-        if path not in self._sha256:
-            self._sha256[path] = sha256_of(path)
-        return self._sha256[path]
-
-    def unreachable(self, tried: Sequence[tuple[str, str]], advice: str = "") -> UnreachableError:
-        advice = f"{advice}, or {_ADVICE}" if advice else _ADVICE
-        return UnreachableError(f"weights of {self.backbone!r}", tried, advice)
 
 
 def _record(loaded: LoadedWeights, backbone: Backbone, source: WeightSource, reader: _Reader) -> WeightsRecord:

@@ -5,6 +5,7 @@ Commands and Python functions read the same declarations. Nothing here imports t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -78,15 +79,17 @@ def _value(name: str, value: Any, kind: Any, option: Option) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
     spelled = option.spelling(name)
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():
-        value = value.item()  # a numpy scalar, such as a seed from numpy.arange
+    value = _plain(value)
+    if isinstance(value, str | os.PathLike) and Path in (kind, *get_args(kind)) and str not in get_args(kind):
+        value = Path(value)
     choices = choices_of(kind)
     if option.bare is not None and isinstance(value, bool):
         value = option.bare if value else choices[0]
     if choices:
         return check_choice(spelled, value, choices)
     try:
-        found = TypeAdapter(kind).validate_python(value)
+        # Strict, because "2" for a number or True for a count of epochs is a mistake of the program that calls.
+        found = TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]["msg"]
         message = f"{spelled} {value!r:.100} is wrong: {fault[0].lower()}{fault[1:]}"
@@ -94,6 +97,13 @@ def _value(name: str, value: Any, kind: Any, option: Option) -> Any:
     if option.minimum is not None and found is not None and found < option.minimum:
         raise UsageError(f"{spelled} {value} must be at least {option.minimum}", code="option-range", option=name)
     return found.expanduser() if isinstance(found, Path) else found
+
+
+def _plain(value: Any) -> Any:
+    """Return a numpy scalar, such as a seed from ``numpy.arange``, as Python's number; in a list or tuple too."""
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        return value.item()
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
 
 
 def choices_of(kind: Any) -> tuple[str, ...]:

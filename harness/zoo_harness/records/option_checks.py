@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -140,6 +143,42 @@ def check_device_name(name: str) -> str:
     return name
 
 
+def check_device(name: str, precision: str | None = None) -> None:
+    """Check a device by its name, and refuse CUDA, or a precision that needs it, where no driver of a GPU is installed.
+
+    torch has the last word: :func:`zoo_harness.compute.device.choose_device`.
+    """
+    check_device_name(name)
+    if name.startswith("cuda") and not _may_have_gpu():
+        raise no_such_device(name, NO_GPU)
+    if precision == "bf16" and (name == "cpu" or (name == "auto" and not _may_have_gpu())):
+        raise precision_needs_gpu("cpu")
+
+
+NO_GPU = "this machine has no usable CUDA device; use --device cpu or auto"
+
+
+def no_such_device(name: str, fault: str) -> UsageError:
+    """Return the error for a device that this machine does not have."""
+    return UsageError(f"--device {name!r}: {fault}", code="device-unavailable", option="device", given=name)
+
+
+def precision_needs_gpu(device: str) -> UsageError:
+    """Return the error for ``bf16`` on another device than a GPU."""
+    message = f"--precision bf16 needs a CUDA device, this run is on {device}; use fp32"
+    return UsageError(message, code="precision-device", option="precision")
+
+
+@cache
+def _may_have_gpu() -> bool:
+    """Whether the driver's library of a GPU can be loaded (CUDA), or its device is there (ROCm)."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return os.path.exists("/dev/kfd")  # noqa: PTH110
+    return True
+
+
 def check_folders(dataset: Dataset | None, argument: str | None, data_dir: Path | None) -> None:
     """Raise :class:`~zoo.errors.UsageError` if the folder of a data set's files, or their archive, is missing.
 
@@ -148,6 +187,13 @@ def check_folders(dataset: Dataset | None, argument: str | None, data_dir: Path 
     may_be_file = dataset is None or dataset.data_file
     if data_dir is not None and not (data_dir.is_dir() or (may_be_file and data_dir.is_file())):
         raise UsageError(f"--data-dir {str(data_dir)!r}: no such folder", code="missing-folder", path=data_dir)
-    if dataset and dataset.argument == "PATH" and argument and not Path(argument).expanduser().exists():
+    if dataset and argument and dataset.is_path(argument) and not Path(argument).expanduser().exists():
         message = f"dataset {dataset.name}:{argument}: no such file or folder {argument!r}"
         raise UsageError(message, code="missing-folder", path=argument)
+
+
+def check_order(order: int, split: str, images: int) -> None:
+    """Raise :class:`~zoo.errors.UsageError` if the images of a split have too few neighbours for an order."""
+    if images <= order:
+        message = f"--order {order} needs more than {order} images, split {split!r} has {images}; try a smaller order"
+        raise UsageError(message, code="too-few-images", split=split, given=images)

@@ -7,6 +7,7 @@ is made from it. It holds no secret: the command is recorded, the environment is
 from __future__ import annotations
 
 import datetime
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,7 +26,7 @@ from pydantic import (
 )
 
 from zoo.backbone import DualHead, FeatureLayers, Head, Preprocessing, Training
-from zoo.errors import UsageError, ZooError
+from zoo.errors import DataError, UsageError, ZooError
 from zoo.fields import LARGEST_COUNT, MOST_EPOCHS, Digest
 from zoo.text import encodable, one_line
 from zoo.value_range import ValueRange
@@ -210,6 +211,11 @@ class DatasetRecord(Record):
         return ValueRange(*self.value_range) if self.value_range else None
 
     @property
+    def argument_is_lost(self) -> bool:
+        """Whether the argument was the folder of a copy of a repository, of which a published record has the name."""
+        return self.name == "hf" and "/" not in (self.argument or "")
+
+    @property
     def in_memory(self) -> bool:
         """Whether the images came from ``zoo.in_memory``; no command can load them again."""
         return self.source.partition(" ")[0] == IN_MEMORY
@@ -311,6 +317,15 @@ class Measurement(Record):
     value: Proportion
     standard_error: StandardError
     n: Number
+
+
+def measure(value: float, n: int) -> Measurement:
+    """Return a proportion of ``n`` samples with its binomial standard error.
+
+    >>> measure(0.5, 100).standard_error
+    0.05
+    """
+    return Measurement(value=value, standard_error=math.sqrt(value * (1 - value) / n), n=n)
 
 
 class ScoreMeasurement(Measurement):
@@ -618,7 +633,8 @@ def now() -> str:
 def read_run(directory: Path) -> RunRecord:
     """Read the record of a run directory, or of a published checkpoint: ``run.json``, else ``zoo.json``.
 
-    Raises :class:`~zoo.errors.UsageError` if there is none, or if it is not a record of this version.
+    Raises :class:`~zoo.errors.UsageError` if there is none, and :class:`~zoo.errors.DataError` if it is not a record of
+    this version.
     """
     path = record_file(directory)
     try:
@@ -630,21 +646,21 @@ def read_run(directory: Path) -> RunRecord:
 
 
 def parse_run(content: bytes, path: Path) -> RunRecord:
-    """Return the record that the bytes hold; ``path`` is their file, for :class:`~zoo.errors.UsageError`."""
+    """Return the record that the bytes hold; ``path`` is their file, for :class:`~zoo.errors.DataError`."""
     try:
         return RunRecord.model_validate_json(content)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = one_line(".".join(map(str, fault["loc"]))) or "the file"
         message = f"{path} is not a run record of this version: {where:.200}: {fault['msg']:.200}"
-        raise UsageError(message, code="record-invalid", path=path, field=where) from error
+        raise DataError(message, code="record-invalid", path=path, field=where) from error
 
 
 def read_history(directory: Path) -> tuple[EpochRecord, ...]:
     """Read the epochs of a run directory or of a published checkpoint; none if no epoch was run.
 
     A last line without an end is ignored: the run is writing it, or was killed. Raises
-    :class:`~zoo.errors.UsageError` for a file that is not a history, such as one whose epochs are not 1, 2, 3, ...
+    :class:`~zoo.errors.DataError` for a file that is not a history, such as one whose epochs are not 1, 2, 3, ...
     """
     path = directory / HISTORY
     try:
@@ -653,7 +669,7 @@ def read_history(directory: Path) -> tuple[EpochRecord, ...]:
         return ()
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or error}"
-        raise UsageError(message, code="history-unreadable", path=path) from error
+        raise DataError(message, code="history-unreadable", path=path) from error
     return parse_history(content, path)
 
 
@@ -669,7 +685,7 @@ def parse_history(content: bytes, path: Path) -> tuple[EpochRecord, ...]:
         except ValueError as error:  # pydantic's is one too
             fault = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
             message = f"{path} is not a history: line {number:,}: {fault:.200}"
-            raise UsageError(message, code="history-invalid", path=path, line=number) from error
+            raise DataError(message, code="history-invalid", path=path, line=number) from error
     return tuple(epochs)
 
 
@@ -687,5 +703,5 @@ def _content(path: Path, kind: str) -> bytes:
     except ZooError as error:
         if error.code == "file-too-large":
             message = f"{path} is not a {kind}: it has more bytes than a {kind.split()[-1]}: {LARGEST_RECORD:,}"
-            raise UsageError(message, code="too-large", path=path) from error
-        raise UsageError(f"{path} is not a {kind}: {error}", code="not-a-file", path=path) from error
+            raise DataError(message, code="too-large", path=path) from error
+        raise DataError(f"{path} is not a {kind}: {error}", code="not-a-file", path=path) from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import UsageError, ZooError
+from zoo.errors import DataError, UsageError, ZooError
 from zoo_harness.records.normalization import parse_channels
 from zoo_harness.records.option import checked, declared, with_defaults
 from zoo_harness.records.options import EvalOptions, TrainOptions
@@ -70,7 +70,10 @@ class StoredOptions:
 
 
 def read_options(directory: Path) -> StoredOptions:
-    """Read the options of the run in a directory; raise :class:`~zoo.errors.UsageError` if there are none."""
+    """Read the options of the run in a directory; raise :class:`~zoo.errors.UsageError` if there are none.
+
+    Raises :class:`~zoo.errors.DataError` if they are damaged, or of another version.
+    """
     path = directory / OPTIONS
     try:
         content = json.loads(read_regular(path, _MOST_BYTES))
@@ -79,11 +82,11 @@ def read_options(directory: Path) -> StoredOptions:
         message = f"{directory} is not a run that can be resumed: {reason}"
         raise UsageError(message, code="resume-no-options") from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is damaged: {error!s:.200}; start the run anew", code="resume-damaged") from error
+        raise DataError(f"{path} is damaged: {error!s:.200}; start the run anew", code="resume-damaged") from error
     try:
         return _parsed(content)
     except (UsageError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} was written by another version: {error}", code="resume-other-version") from error
+        raise DataError(f"{path} was written by another version: {error}", code="resume-other-version") from error
 
 
 def _parsed(content: object) -> StoredOptions:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from zoo.errors import UsageError, ZooError
+from zoo.errors import DataError, ZooError
 from zoo_harness.util.safe_files import read_regular
 
 LARGEST_CARD = 4 * 2**20  # bytes; a long card has some ten thousand
@@ -57,7 +57,7 @@ def merged_card(old: str | None, new: str) -> str:
 
     ``old``: the existing card, ``None`` or blank for none; ``new``: from
     :func:`~zoo_harness.reports.run_card.render_card`. Merging the same card again changes nothing. Raises
-    :class:`~zoo.errors.UsageError` if the markers of the old card are missing, doubled or in the wrong order, or if its
+    :class:`~zoo.errors.DataError` if the markers of the old card are missing, doubled or in the wrong order, or if its
     front matter cannot be read.
 
     >>> new = "---\nlicense: mit\n---\n\n" + marked("# New")
@@ -86,7 +86,7 @@ def merged_card(old: str | None, new: str) -> str:
 def read_card(directory: Path, *, follow_links: bool = False) -> str | None:
     """Read the ``README.md`` of a folder with its own line ends; ``None`` if there is none.
 
-    ``follow_links`` is for the Hub's cache, which consists of links. Raises :class:`~zoo.errors.UsageError` if the card
+    ``follow_links`` is for the Hub's cache, which consists of links. Raises :class:`~zoo.errors.DataError` if the card
     is a link, not a regular file, too large or not text.
     """
     path = directory / "README.md"
@@ -96,9 +96,9 @@ def read_card(directory: Path, *, follow_links: bool = False) -> str | None:
         return None
     except UnicodeDecodeError as error:
         message = f"{path} is not UTF-8 text: {error.reason} at byte {error.start}; {_ADVICE}"
-        raise UsageError(message, code="card-encoding", path=path) from error
+        raise DataError(message, code="card-encoding", path=path) from error
     except ZooError as error:
-        raise UsageError(f"{error}; {_ADVICE}", code="card-unreadable", path=path) from error
+        raise DataError(f"{error}; {_ADVICE}", code="card-unreadable", path=path) from error
 
 
 _ADVICE = "repair it, or move it away to get a new one"
@@ -117,7 +117,7 @@ def _parts(card: str) -> _Card:
     markers = list(_MARKER.finditer(body))
     which = [marker["which"] for marker in markers]
     if which != ["begin", "end"]:
-        raise UsageError(
+        raise DataError(
             f"the card has no part marked as made by zoo: its markers: {', '.join(which) or 'none'}; expected one line "
             f"{BEGIN} before that part and one line {END} after it; add them, or move the card away to get a new one",
             code="card-markers",
@@ -169,9 +169,9 @@ def _check_structure(text: str) -> None:
             raise _front_matter_error(f"its values are nested more than {_DEEPEST_NESTING} levels deep")
 
 
-def _front_matter_error(fault: str) -> UsageError:
+def _front_matter_error(fault: str) -> DataError:
     message = f"the front matter of the card cannot be merged: {fault}; {_ADVICE}"
-    return UsageError(message, code="card-front-matter", fault=fault)
+    return DataError(message, code="card-front-matter", fault=fault)
 
 
 def _united(ours: object, theirs: object) -> list[str]:

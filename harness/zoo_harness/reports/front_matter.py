@@ -48,10 +48,12 @@ def front_matter(record: RunRecord) -> str:
 
 
 def hub_dataset(record: RunRecord) -> str | None:
-    """Return the data set's repository on the Hub, or ``None`` if it has none."""
+    """Return the data set's repository on the Hub, or ``None`` if it has none, or was read from a folder."""
     dataset = record.dataset
     if dataset.hub_id or dataset.name != "hf":
         return dataset.hub_id and one_line(dataset.hub_id)
+    if not dataset.source.startswith("Hugging Face Hub "):  # nobody has asked the Hub whether it has that name
+        return None
     named = _HUB_ID.match(dataset.argument or "")
     return named[0] if named else None
 

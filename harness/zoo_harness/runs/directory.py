@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import datetime
+import os
 from pathlib import Path
 
 from zoo.errors import UsageError, ZooError
 from zoo_harness.records.file_names import HISTORY
 
+RUNS = Path("runs")
+"""The folder of the working directory that results are written to without ``--out``."""
 
-def check_out(out: Path | None) -> None:
-    """Raise :class:`~zoo.errors.UsageError` if ``--out`` is a file, or a folder that is not empty."""
+
+def check_out(out: Path | None, *, default: Path | None = None) -> None:
+    """Raise :class:`~zoo.errors.UsageError` if ``--out`` is a file, a folder that is not empty, or cannot be made.
+
+    Without ``out`` the folder ``default`` is checked, if any: folders of results are made in it.
+    """
+    if (folder := out or default) is not None:
+        _check_writable(folder, out)
     if out is None or not out.exists():
         return
     advice = "give a folder that does not exist yet"
@@ -18,6 +27,20 @@ def check_out(out: Path | None) -> None:
         raise UsageError(f"--out {str(out)!r} is a file; {advice}", code="out-is-a-file", path=out)
     if any(out.iterdir()):
         raise UsageError(f"--out {str(out)!r} is not empty; {advice}", code="out-not-empty", path=out)
+
+
+def _check_writable(folder: Path, out: Path | None) -> None:
+    """Refuse a folder that cannot be made, or written to, because of the first folder above it that exists."""
+    there = next((each for each in (folder, *folder.absolute().parents) if os.path.lexists(each)), Path())
+    fault = ""
+    if not there.is_dir():
+        fault = "not a folder" if there != folder else ""  # check_out says that --out is a file
+    elif not os.access(there, os.W_OK | os.X_OK):
+        fault = "not writable"
+    if fault:
+        named = f"--out {str(out)!r}" if out else f"the folder {str(folder)!r}"
+        message = f"{named} cannot be made: {str(there)!r} is {fault}; try --out with another folder"
+        raise UsageError(message, code="out-not-writable", path=folder)
 
 
 def claim_directory(out: Path | None, backbone: str, dataset: str) -> Path:
@@ -45,7 +68,7 @@ def claim_folder(out: Path | None, name: str, called: str = "folder") -> Path:
     # A colon, as in timm:NAME, cannot stand in a path on every system.
     beginning, number = f"{name.replace(':', '-')}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}", 1
     while True:
-        path = out or Path("runs") / (beginning if number == 1 else f"{beginning}-{number}")
+        path = out or RUNS / (beginning if number == 1 else f"{beginning}-{number}")
         try:
             path.mkdir(parents=True, exist_ok=out is not None)
         except OSError as error:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from zoo.backbone import FeatureLayer
 from zoo.errors import DeclarationError
+from zoo_harness.checkpoints.opened import open_checkpoint
 from zoo_harness.compute.allocator import keep_freed_memory
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.compute.precision import isolated
@@ -28,10 +29,10 @@ from zoo_harness.records.run import SplitRecord
 from zoo_harness.runs import provenance
 from zoo_harness.runs.features_request import FeaturesRequest
 from zoo_harness.runs.layer_run import Subject, backbone_subject, run_subjects
+from zoo_harness.runs.opening import recorded_data_request
 from zoo_harness.runs.plan import compute_context
 from zoo_harness.runs.reporter import Reporter, report_reading
 from zoo_harness.runs.request import DataRequest
-from zoo_harness.runs.rescore import recorded_data_request
 from zoo_harness.separation.feature_files import choose_layer, choose_split, read_rows
 
 Array = NDArray[Any]
@@ -116,7 +117,7 @@ def _prepared(request: FeaturesRequest) -> tuple[Subject, DataRequest, ComputeCo
     checkpoint, record = request.run
     if options["seed"] is None:
         options["seed"] = record.settings.seed
-    [subject] = run_subjects([checkpoint.folder], options["checkpoint"], options["epoch"])
+    [subject] = run_subjects([open_checkpoint(checkpoint.folder)], options["checkpoint"], options["epoch"])
     data = recorded_data_request(checkpoint, record, request.dataset, _data_options(request))
     return subject, data, compute_context(options), record.dataset.read_range
 

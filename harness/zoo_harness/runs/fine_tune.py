@@ -8,14 +8,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.errors import UsageError
+from zoo.errors import DataError, UsageError
+from zoo_harness.compute.distributed import Processes
 from zoo_harness.records.run import RunRecord, read_run
 from zoo_harness.runs.reporter import report_reading
 from zoo_harness.runs.request import CheckedRun, RunCall, check_run
 from zoo_harness.util.progress import Silence
 
 if TYPE_CHECKING:
-    from zoo_harness.compute.distributed import Processes
     from zoo_harness.runs.plan import RunPlan
     from zoo_harness.runs.reporter import Reporter
     from zoo_harness.runs.run import Run
@@ -29,6 +29,10 @@ def fine_tune(call: RunCall, reporter: Reporter) -> Run:
     exception says how. If there are several processes, only the reporter of the first one is called.
     """
     checked = check_run(call)
+
+    from zoo_harness.runs.opening import open_fine_tuning  # imports numpy
+
+    open_fine_tuning(checked, reporter if Processes.launched().is_main else Silence())
 
     # From here on torch is imported, which takes seconds.
     from zoo_harness.compute.allocator import keep_freed_memory
@@ -106,7 +110,7 @@ def _note_how_to_resume(directory: Path, call: RunCall) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        with suppress(UsageError):  # the record is not written yet
+        with suppress(UsageError, DataError):  # the record is not written yet
             error.add_note(_what_is_kept(read_run(directory), directory, call))
         raise
 

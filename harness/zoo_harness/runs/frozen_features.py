@@ -56,30 +56,31 @@ def whole_network(planned: RunPlan) -> TrainableModel:
 
 @contextmanager
 def open_trainable_model(
-    planned: RunPlan, policy: CachePolicy, progress: Progress, say: Say
+    planned: RunPlan, policy: CachePolicy, progress: Progress, say: Say, warn: Say | None = None
 ) -> Iterator[tuple[TrainableModel, FrozenPartRecord]]:
     """Context manager that yields the model to train, and the record of how its frozen part runs.
 
     Outputs of the frozen part are computed here, unless an earlier run has left them. ``say`` gets a line that says
-    why the whole network trains or where outputs are kept.
+    why the whole network trains or where outputs are kept; ``warn`` (by default ``say``) one for each fault of a cache,
+    and for steps that are not compiled though the user wants it.
     """
-    processes = planned.request.compute.processes
+    processes, warn = planned.request.compute.processes, warn or say
     with ExitStack() as stack:
-        found = _suffix(planned, policy.for_each_of(processes.local_count), progress, say, stack)
+        found = _suffix(planned, policy.for_each_of(processes.local_count), progress, say, warn, stack)
         if processes.any(isinstance(found, str)) and not isinstance(found, str):
             found = f"in another process {_NO_ROOM}"
         if isinstance(found, str):
             say(f"every epoch runs the whole network: {found}")
-            yield _compiled_if_wanted(whole_network(planned), None, planned, say), FrozenPartRecord(reason=found)
+            yield _compiled_if_wanted(whole_network(planned), None, planned, say, warn), FrozenPartRecord(reason=found)
         else:
             trainable, partition, made, caches = found
             made = made.model_copy(update={"computed": processes.sum(made.computed or 0)})
             say(_in_words(made, processes.sum(sum(cache.key.bytes for cache in caches)), caches))
-            yield _compiled_if_wanted(trainable, partition, planned, say), made
+            yield _compiled_if_wanted(trainable, partition, planned, say, warn), made
 
 
 def _suffix(
-    planned: RunPlan, policy: CachePolicy, progress: Progress, say: Say, stack: ExitStack
+    planned: RunPlan, policy: CachePolicy, progress: Progress, say: Say, warn: Say, stack: ExitStack
 ) -> tuple[TrainableModel, Partition, FrozenPartRecord, list[ActivationCache]] | str:
     """Return the trainable suffix with its caches open on ``stack``, or the reason why there is none.
 
@@ -100,7 +101,7 @@ def _suffix(
     for split in splits:
         left = policy.less(sum(cache.memory_bytes for cache in caches))
         title = EntryTitle(backbone=planned.request.backbone.name, dataset=data.record.title, split=split.record.split)
-        cache = ActivationCache(split.key(digest), title, left, compute.device, say, progress)
+        cache = ActivationCache(split.key(digest), title, left, compute.device, say, progress, warn)
         caches.append(stack.enter_context(cache))
         if cache.place == "off":
             return _NO_ROOM
@@ -275,17 +276,17 @@ def _stored(part: TensorSpec, cache_dtype: CacheDtype) -> TensorSpec:
 
 
 def _compiled_if_wanted(
-    trainable: TrainableModel, partition: Partition | None, planned: RunPlan, say: Say
+    trainable: TrainableModel, partition: Partition | None, planned: RunPlan, say: Say, warn: Say
 ) -> TrainableModel:
     compute = planned.request.compute
     if not compute.compiled or not planned.request.training.epochs:
         return trainable
     if compute.processes.is_distributed and has_batch_statistics(planned.tuned):
-        say("steps are not compiled: BatchNorm takes its statistics over all processes")
+        warn("steps are not compiled: BatchNorm takes its statistics over all processes")
         return trainable
     from zoo_harness.training.compile import compiled  # most runs need no compiler
 
-    return compiled(trainable, partition, compute, say)
+    return compiled(trainable, partition, compute, say, warn)
 
 
 def _in_short(kept: TensorSpec) -> str:

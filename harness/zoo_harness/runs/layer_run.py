@@ -6,25 +6,28 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from zoo.backbone import Backbone, FeatureLayer, Preprocessing
 from zoo.errors import UsageError
+from zoo.value_range import ValueRange
 from zoo.weights import WeightSource
 from zoo_harness.checkpoints.load import load_folder
+from zoo_harness.checkpoints.opened import OpenedCheckpoint
 from zoo_harness.compute.allocator import keep_freed_memory
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.compute.precision import isolated
 from zoo_harness.data.loading import RunData
 from zoo_harness.data.subset import smallest_class
 from zoo_harness.evaluation.layer_scores import ScoredLayer, score_layers
-from zoo_harness.evaluation.split_scores import Scoring, check_order, class_warnings
+from zoo_harness.evaluation.split_scores import Scoring, class_warnings
 from zoo_harness.models.build import build_network
 from zoo_harness.models.input_size import load_network
 from zoo_harness.records.normalization import OF_WEIGHTS, Normalization
+from zoo_harness.records.option_checks import check_order
 from zoo_harness.reports.plots.layers import plot_layers
 from zoo_harness.reports.wording import normalization_in_words
 from zoo_harness.runs import provenance
@@ -42,6 +45,7 @@ class Subject:
     """A network whose layers are scored: a backbone with its weights, or that of a run; ``weights`` is its record.
 
     ``normalization`` says how to replace the mean and std of ``preprocessing``: not at all for a run.
+    ``value_range``: that of a run's images of more than 8 bits, ``None`` to choose it by the data.
     """
 
     name: str
@@ -50,6 +54,7 @@ class Subject:
     preprocessing: Preprocessing
     weights: dict[str, Any]
     normalization: Normalization
+    value_range: ValueRange | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ def score_all_layers(request: LayerRequest, progress: Reporter) -> LayerScoring:
             backbone_subject(*pair, compute.seed, request.normalization, request.input_size)
             for pair in request.backbones
         ]
-        subjects += run_subjects(request.runs, options["checkpoint"], options["epoch"])
+        subjects += run_subjects(request.checkpoints, options["checkpoint"], options["epoch"])
         curves = tuple(_curves(subjects, request, compute, scoring, progress))
     return _written(curves, scoring, request)
 
@@ -139,31 +144,38 @@ def backbone_subject(
     return Subject(name, network, tuning.features, preprocessing, record.model_dump(), normalization)
 
 
-def run_subjects(directories: Sequence[Path], checkpoint: str | int | None, epoch: int | None) -> Iterator[Subject]:
+def run_subjects(
+    checkpoints: Sequence[OpenedCheckpoint], checkpoint: str | int | None, epoch: int | None
+) -> Iterator[Subject]:
     """Yield the networks of finished runs, each named by its folder, or by its path if another has that name."""
-    names = [directory.resolve().name for directory in directories]
-    for directory, folder in zip(directories, names, strict=True):
-        called = folder if names.count(folder) == 1 else str(directory)
-        model = load_folder(directory, checkpoint=checkpoint, epoch=epoch)
+    names = [opened.directory.resolve().name for opened in checkpoints]
+    for opened, folder in zip(checkpoints, names, strict=True):
+        called = folder if names.count(folder) == 1 else str(opened.directory)
+        model = load_folder(opened, checkpoint=checkpoint, epoch=epoch)
         record = model.record
         weights = {"kind": "run", "source": called, "epoch": model.epoch, "sha256": record.checkpoint_sha256}
         if (checkpoint, epoch) != (None, None):
             called = f"{called}, epoch {model.epoch}"
         layers, preprocessing = record.backbone.features, record.settings.preprocessing
         name = f"{record.backbone.name} ({called})"
-        yield Subject(name, model.network, layers, preprocessing, weights, OF_WEIGHTS)
+        value_range = record.dataset.read_range
+        yield Subject(name, model.network, layers, preprocessing, weights, OF_WEIGHTS, value_range)
 
 
 def _curves(
     subjects: Sequence[Subject], request: LayerRequest, compute: ComputeContext, scoring: Scoring, progress: Reporter
 ) -> Iterator[Curve]:
     splits = request.options["split"]
-    balanced: Literal["train", "evaluation"] = "evaluation" if splits == "test" else "train"
     wanted = ("train", "test") if splits == "both" else (splits,)
     pixels: dict[str, Separation] = {}
     for each in subjects:
-        asked = replace(request, normalization=each.normalization)
-        data = asked.load(each.preprocessing, progress, balanced, train_only=splits == "train")
+        data = replace(request, normalization=each.normalization).load(
+            each.preprocessing,
+            progress,
+            request.balanced,
+            train_only=splits == "train",
+            value_range=each.value_range,
+        )
         subject = replace(each, preprocessing=data.preprocessing)
         if each is subjects[0]:
             few = _class_warnings(data, wanted, scoring.order)

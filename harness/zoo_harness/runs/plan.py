@@ -34,6 +34,7 @@ from zoo_harness.models.surgery import frozen_batch_norms, prepare, warn_if_outp
 from zoo_harness.models.tuned_network import TunedNetwork, count_parameters
 from zoo_harness.records.run import Results, RunRecord, SettingsRecord, now, read_run
 from zoo_harness.runs import provenance
+from zoo_harness.runs.opening import check_sizes
 from zoo_harness.runs.request import RunSettings
 from zoo_harness.util.progress import Progress
 
@@ -85,7 +86,8 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
     loaded = load_network(network, backbone, request.weights, request.tuning, request.input_size)
     network = loaded.network
     data = request.load(loaded.preprocessing, progress, with_test=request.with_test)
-    _check_sizes(data, request)
+    sizes = len(data.train), len(data.evaluation), data.record.evaluation.split
+    check_sizes(*sizes, request.training.epochs, compute.processes.count)
     few = check_settings(request.separation, data.record)
     network.to(compute.device)
     network.to(memory_format=torch.channels_last)  # faster convolutions, same weights
@@ -129,17 +131,6 @@ def _warn_of_other_normalization(request: Request, preprocessing: Preprocessing)
                 f"backbone; try --mean {mean} --std {std}"
             )
     return None
-
-
-def _check_sizes(data: RunData, request: Request) -> None:
-    processes, images = request.compute.processes.count, len(data.train)
-    if request.training.epochs and images < 2:
-        message = f"training needs at least 2 images, given {images}; --epochs 0 scores without training"
-        raise UsageError(message, code="too-few-images", given=images)
-    for split, number in (("training", images), (data.record.evaluation.split, len(data.evaluation))):
-        if number < processes:
-            message = f"{processes} processes cannot share the {number} {split} image(s); start fewer"
-            raise UsageError(message, code="too-many-processes", split=split, given=number)
 
 
 def _check_modules(network: nn.Module, patterns: tuple[str, ...]) -> None:

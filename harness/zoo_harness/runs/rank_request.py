@@ -19,7 +19,7 @@ from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import RankOptions
 from zoo_harness.records.run import RunRecord, read_run, record_file
 from zoo_harness.records.subset import check_exclusive
-from zoo_harness.runs.directory import check_out
+from zoo_harness.runs.directory import RUNS, check_out
 from zoo_harness.runs.rank_options import StoredRanking, resumed_ranking
 from zoo_harness.runs.request import DataRequest, choose_data
 from zoo_harness.util.durations import parse_duration
@@ -86,12 +86,12 @@ def check_rank(
             dataset, backbones = stored.dataset, [each for each in stored.backbones if each is not None]
     options = with_defaults(RankOptions, given)
     dataset = dataset or "digits"
-    option_checks.check_device_name(options["device"])
+    option_checks.check_device(options["device"], options["precision"])
     input_size = option_checks.parse_input_size(options["input_size"])
     values: Mapping[str, Any] = {**options, "limit": options["images"], "val_fraction": None}
     check_exclusive({name: options[name] for name in ("per_class", "images", "fraction")})
     data = choose_data(dataset, values)
-    check_out(options["out"])
+    check_out(options["out"], default=RUNS)
     budget = None if options["budget"] is None else parse_duration("--budget", options["budget"])
     if options["epochs"] is not None and not options["tune"]:
         message = "--epochs is for --tune; give --tune N too"

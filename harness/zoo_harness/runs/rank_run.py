@@ -41,6 +41,7 @@ from zoo_harness.reports.plots.ranking import plot_ranking
 from zoo_harness.reports.wording import NORMALIZATIONS
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
+from zoo_harness.runs.opening import check_class_sizes
 from zoo_harness.runs.plan import compute_context
 from zoo_harness.runs.rank_accuracies import with_accuracies
 from zoo_harness.runs.rank_candidates import RANDOM, RAW_PIXELS, Candidate, LazyImages
@@ -153,6 +154,7 @@ class _Competition:
             request.subset,
             request.reading,
             count_values=request.normalization.source == "dataset",
+            opened=request.opened.pop() if request.opened else None,
         )
         report_reading(self.split.reading, self.split.warnings, progress)
         if request.normalization.source != "weights":
@@ -254,13 +256,7 @@ class _Competition:
     def _check_classes(self) -> None:
         """Refuse classes of one image each, whose nearest images can never have their label; warn of single ones."""
         counts = self.split.record.per_class
-        if max(counts) == 1:
-            raise UsageError(
-                "every class has one image; expected two or more, because an image is compared with the others of its "
-                "class; try --per-class 10",
-                code="too-few-images",
-                given=1,
-            )
+        check_class_sizes(counts)
         for line in class_warnings(self.split.record, self.split.classes, order=1):
             self.progress.warn(line)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,21 +22,26 @@ from zoo_harness.records.options import EvalOptions, LayersOptions, RescoreOptio
 from zoo_harness.records.run import DEFAULT_SEPARATION, SeparationSettings, read_run
 from zoo_harness.records.stored_options import StoredOptions
 from zoo_harness.records.subset import SUBSET_OPTIONS, Subset
-from zoo_harness.runs.directory import check_out
+from zoo_harness.runs.directory import RUNS, check_out
 from zoo_harness.runs.resume import refuse_finished, resumed
 
 STEPS_OF_TENSORBOARD = 10  # from one logged step to the next, unless --log-steps says
 
 if TYPE_CHECKING:
     from zoo.value_range import ValueRange
+    from zoo_harness.checkpoints.opened import OpenedCheckpoint
     from zoo_harness.data.loading import RunData
+    from zoo_harness.data.opened import OpenedDataset
     from zoo_harness.frozen.cache.placement import CachePolicy
     from zoo_harness.util.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataRequest:
-    """A data set, the part of it to load, and how to read and normalise it."""
+    """A dataset, the part of it to load, and how to read and normalise it.
+
+    ``opened`` holds the dataset between :meth:`open` and :meth:`load`, which takes it out, so that its memory is freed.
+    """
 
     dataset: Dataset
     argument: str | None
@@ -44,6 +49,24 @@ class DataRequest:
     subset: Subset
     reading: ReadOptions = AS_FOUND
     normalization: Normalization = OF_WEIGHTS
+    opened: list[OpenedDataset] = field(default_factory=list, compare=False, repr=False)
+
+    def open(
+        self,
+        progress: Progress,
+        balanced: Literal["train", "evaluation"] = "train",
+        *,
+        train_only: bool = False,
+        value_range: ValueRange | None = None,
+    ) -> OpenedDataset:
+        """Call the loader and check what it returns, before torch is imported; :meth:`load` decodes the images."""
+        from zoo_harness.data.opened import open_dataset  # imports numpy
+
+        progress.stage(f"loading {self.dataset.title}", 0)
+        where = self.dataset, self.argument, self.data_dir, self.subset
+        opened = open_dataset(*where, balanced, train_only=train_only, options=self.reading, value_range=value_range)
+        self.opened[:] = [opened]
+        return opened
 
     def load(
         self,
@@ -74,8 +97,14 @@ class DataRequest:
             options=self.reading,
             value_range=value_range,
             count_values=self.normalization.source == "dataset",
+            opened=self._take_opened(value_range),
         )
         return data.normalised_by(normalised_by(preprocessing, self.normalization, data.train.counts))
+
+    def _take_opened(self, value_range: ValueRange | None) -> OpenedDataset | None:
+        """Return the opened dataset, once; none if it was opened to be read in another range."""
+        opened = self.opened.pop() if self.opened else None
+        return opened if opened and opened.value_range == value_range else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,13 +131,22 @@ class RunSettings(DataRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRequest(DataRequest):
-    """Backbones with their weights, the directories of runs, the data to score them on, and all options."""
+    """Backbones with their weights, the directories of runs, the data to score them on, and all options.
+
+    ``checkpoints`` are those of the runs, once they are opened.
+    """
 
     backbones: tuple[tuple[Backbone, WeightSource], ...]
     runs: tuple[Path, ...]
     input_size: tuple[int, int] | None
+    checkpoints: tuple[OpenedCheckpoint, ...] = ()
     options: LayersOptions
     command: tuple[str, ...]
+
+    @property
+    def balanced(self) -> Literal["train", "evaluation"]:
+        """The split that must have ``--per-class`` images of each class."""
+        return "evaluation" if self.options["split"] == "test" else "train"
 
 
 @dataclass(frozen=True)
@@ -168,7 +206,7 @@ def check_run(call: RunCall) -> CheckedRun:
     data = choose_data(call.dataset if isinstance(call.dataset, Dataset) else _dataset_name(options), values)
     tuning = backbone.tuning(values["recipe"])
     option_checks.check_prediction(values["predict"], tuning, load_registry().backbones.values())
-    option_checks.check_device_name(values["device"])
+    option_checks.check_device(values["device"], values["precision"])
     _check_run_directory(out, resume)
     if values["tensorboard"] and importlib.util.find_spec("tensorboard") is None:
         raise UsageError(
@@ -222,7 +260,7 @@ def check_layers(
         if subjects.count(subject) > 1:
             message = f"{subject!r} is given {subjects.count(subject)} times; give it once"
             raise UsageError(message, code="repeated-subject", name=subject)
-    option_checks.check_device_name(options["device"])
+    option_checks.check_device(options["device"], options["precision"])
     data = choose_data(dataset, options)
     if data.normalization.source != "weights" and not found:
         option = "mean" if data.normalization.source == "given" else "normalization"
@@ -231,7 +269,7 @@ def check_layers(
     if options["split"] == "train" and data.subset.has_own_evaluation:
         message = "--eval-limit and --eval-fraction choose images of the test split; expected --split test or both"
         raise UsageError(message, code="option-unused", option="split")
-    check_out(options["out"])
+    check_out(options["out"], default=RUNS)
     return LayerRequest(
         **vars(data),
         backbones=tuple((backbone, option_checks.choose_source(backbone, weights)) for backbone in found),
@@ -259,7 +297,7 @@ def check_rescore(dataset: str | Dataset | None, given: RescoreOptions) -> None:
         option_checks.check_folders(None, None, options["data_dir"])
     else:
         choose_data(dataset, values)
-    option_checks.check_device_name(options["device"])
+    option_checks.check_device(options["device"], options["precision"])
     check_out(options["out"])
 
 
@@ -290,7 +328,8 @@ def _check_run_directory(out: Path | None, resume: Path | None) -> None:
         return
     if resume is not None:
         refuse_finished(resume)
-    check_out(out)
+    else:
+        check_out(out, default=RUNS)
 
 
 def _named_backbone(options: StoredOptions) -> Backbone:

@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 
 from zoo.backbone import FeatureLayer
-from zoo.class_names import normalised
-from zoo.dataset import Dataset, ReadOptions
-from zoo.errors import UsageError
-from zoo.registry import load_registry
 from zoo_harness.checkpoints.load import load_folder
 from zoo_harness.checkpoints.loaded_model import LoadedModel
 from zoo_harness.compute.allocator import keep_freed_memory
@@ -37,10 +33,7 @@ from zoo_harness.evaluation.split_scores import check_settings, split_separation
 from zoo_harness.models.feature_pooling import check_layer
 from zoo_harness.models.trainable_model import TrainableModel
 from zoo_harness.models.tuned_network import TunedNetwork
-from zoo_harness.records.file_names import RECORD
-from zoo_harness.records.option import with_defaults
-from zoo_harness.records.option_checks import choose_layer
-from zoo_harness.records.options import EvalOptions, RescoreOptions
+from zoo_harness.records.options import RescoreOptions
 from zoo_harness.records.run import (
     DEFAULT_SEPARATION,
     AccuracyDetails,
@@ -55,15 +48,13 @@ from zoo_harness.records.run import (
     SplitRecord,
     SplitSeparation,
     now,
-    read_run,
-    record_file,
 )
-from zoo_harness.records.stored_options import OPTIONS, read_options
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
+from zoo_harness.runs.opening import RescoreRequest
 from zoo_harness.runs.plan import compute_context
 from zoo_harness.runs.reporter import Reporter, report_reading
-from zoo_harness.runs.request import Checkpoint, DataRequest, choose_data
+from zoo_harness.runs.request import Checkpoint
 from zoo_harness.separation.scores import SCORES
 from zoo_harness.util.atomic_files import write_text
 
@@ -126,32 +117,27 @@ class RescoreRecord(Record):
         return self.model_dump_json(indent=2) + "\n"
 
 
-def rescore_checkpoint(
-    checkpoint: Checkpoint, dataset: str | Dataset | None, given: RescoreOptions, reporter: Reporter
-) -> RescoreRecord:
+def rescore_checkpoint(request: RescoreRequest, reporter: Reporter) -> RescoreRecord:
     """Score a checkpoint, compare each figure with its record, and write ``rescore.json`` if a folder is given.
 
-    Raises a :class:`~zoo.errors.ZooError` if the classes of the data are not those of the checkpoint, the network does
-    not run on the images, or its scored layer is not what the record declares.
+    Raises a :class:`~zoo.errors.ZooError` if the network does not run on the images, or its scored layer is not what
+    the record declares.
     """
     keep_freed_memory()
-    options = with_defaults(RescoreOptions, given)
-    layer = _layer(read_run(checkpoint.folder), options["layer"])  # before torch reads the checkpoint
+    options, checkpoint = request.options, request.checkpoint
     with isolated(), repeatable(options["deterministic"]):
         reporter.stage("loading the checkpoint", 0)
         device = choose_device(options["device"])
-        model = load_folder(checkpoint.folder, device, checkpoint=options["checkpoint"])
+        model = load_folder(request.opened, device, checkpoint=options["checkpoint"])
         record, settings = model.record, model.record.settings
         compute = _compute_context(settings, options, reporter)
         scoring = _scoring(settings, options)
-        request = recorded_data_request(checkpoint, record, dataset, given)
-        data = request.load(
+        data = request.data.load(
             settings.preprocessing,
             reporter,
             with_test=record.dataset.test is not None,
             value_range=record.dataset.read_range,
         )
-        _check_classes(record.dataset.classes, data.record)
         warnings = (*data.warnings, *check_settings(scoring, data.record))
         report_reading(data.record.reading, warnings, reporter)
         evaluation = data.record.evaluation
@@ -160,17 +146,10 @@ def rescore_checkpoint(
             f"{checkpoint.called}{named} on {data.record.title}: {evaluation.images:,} {evaluation.split} images, "
             f"{data.record.subset}, {compute.device}"
         )
-        found = _rescored(checkpoint, model, data, layer, scoring, compute, reporter)
+        found = _rescored(checkpoint, model, data, request.layer, scoring, compute, reporter)
     if options["out"] is not None:
         write_text(claim_folder(options["out"], "rescore") / RESCORE, found.to_json())
     return found
-
-
-def _layer(record: RunRecord, path: str | None) -> FeatureLayer:
-    features, scored = record.backbone.features, record.results.separation_after
-    if path is None and scored is not None and any(layer.path == scored.layer for layer in features):
-        path = scored.layer
-    return choose_layer("the checkpoint", features, path)
 
 
 def _compute_context(settings: SettingsRecord, options: RescoreOptions, reporter: Reporter) -> ComputeContext:
@@ -181,7 +160,7 @@ def _compute_context(settings: SettingsRecord, options: RescoreOptions, reporter
     if options["precision"] is None:
         values["precision"] = settings.precision
         if settings.precision == "bf16" and choose_device(options["device"]).type != "cuda":
-            reporter.log("the run computed in bf16, which needs a CUDA device; this scoring computes in fp32")
+            reporter.warn("the run computed in bf16, which needs a CUDA device; this scoring computes in fp32")
             values["precision"] = "fp32"
     return compute_context(values)
 
@@ -190,58 +169,6 @@ def _scoring(settings: SettingsRecord, options: RescoreOptions) -> SeparationSet
     """Return the recorded settings of the SI scores with the given options in place."""
     given = {name: options[name] for name in SeparationSettings.model_fields}  # type: ignore[literal-required]
     return settings.separation.model_copy(update={name: value for name, value in given.items() if value is not None})
-
-
-def recorded_data_request(
-    checkpoint: Checkpoint, record: RunRecord, dataset: str | Dataset | None, given: RescoreOptions
-) -> DataRequest:
-    """Return the recorded part of the recorded data set with the given options in place; else the given part."""
-    own, chosen = record.dataset, with_defaults(RescoreOptions, given)
-    kept: EvalOptions = {}
-    if dataset is None:
-        dataset, kept = _recorded_data(checkpoint, record)
-        chosen["data_dir"] = chosen["data_dir"] or kept.get("data_dir")
-    named, argument = (dataset, None) if isinstance(dataset, Dataset) else load_registry().dataset(dataset)
-    recorded: dict[str, Any] = {"seed": 0}
-    if named.name == own.name and (argument == own.argument or named.argument == "PATH"):
-        recorded = {"seed": record.settings.seed, "val_fraction": own.val_fraction}
-        if not {"per_class", "limit", "fraction"} & given.keys():
-            recorded |= {"per_class": own.per_class, "limit": own.limit, "fraction": own.fraction}
-            if not {"eval_limit", "eval_fraction"} & given.keys():
-                recorded |= {"eval_limit": own.eval_limit, "eval_fraction": own.eval_fraction}
-    reading = ReadOptions.of(kept).given
-    return choose_data(dataset, {**chosen, **recorded, **reading, **given, "data_dir": chosen["data_dir"]})
-
-
-def _recorded_data(checkpoint: Checkpoint, record: RunRecord) -> tuple[str, EvalOptions]:
-    """Return the data set's name, and the options that it was read with: those of the run, else the recorded name."""
-    recorded = record.dataset
-    if record_file(checkpoint.folder).name != RECORD and (checkpoint.folder / OPTIONS).is_file():
-        kept = read_options(checkpoint.folder)
-        if "dataset" not in kept.in_python:
-            return kept.dataset or recorded.name, kept.given
-    declared = load_registry().datasets.get(recorded.name)
-    if declared is not None and declared.argument == "PATH":
-        raise UsageError(
-            f"missing data: the run was scored on a folder of images ({recorded.title}), and its record does not name "
-            f"the folder; give it with --dataset {recorded.name}:PATH, or give another data set",
-            code="missing-dataset",
-        )
-    return (f"{recorded.name}:{recorded.argument}" if recorded.argument else recorded.name), {}
-
-
-def _check_classes(classes: tuple[str, ...], data: DatasetRecord) -> None:
-    if [*map(normalised, data.classes)] == [*map(normalised, classes)]:  # earlier records are not normalised
-        return
-    message = f"the checkpoint has {len(classes)} classes, {data.title} has {len(data.classes)}"
-    for number, (one, other) in enumerate(zip(classes, data.classes, strict=False)):
-        if one != other:
-            message += f"; class {number} is {one!r:.80} in the checkpoint and {other!r:.80} in the data"
-            break
-    advice = "give the data set it was made for, or fine-tune a backbone on this one"
-    raise UsageError(
-        f"{message}: they must be the same, in the same order; {advice}", code="other-classes", dataset=data.name
-    )
 
 
 def _rescored(

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import UsageError
+from zoo.errors import DataError, UsageError
 from zoo_harness.records.file_names import HISTORY
 from zoo_harness.records.option import declared
 from zoo_harness.records.option_checks import TRAINING_OPTIONS, apply_overrides, parse_input_size
@@ -94,7 +94,7 @@ def refuse_other_history(directory: Path, history: tuple[EpochRecord, ...], epoc
         fault = f"it has {len(lines)} epochs; the run's training state has {len(history)}"
     if fault:
         message = f"--resume {directory}: {path.name} is of another run: {fault}; start again in a new folder"
-        raise UsageError(message, code="history-of-another-run", path=path)
+        raise DataError(message, code="history-of-another-run", path=path)
 
 
 def refuse_finished(directory: Path) -> None:
@@ -168,7 +168,7 @@ def _is_the_recipes(name: str, given: object, directory: Path) -> bool:
         return False
     try:
         has = read_run(directory).settings.training
-    except UsageError:  # killed before its record was written
+    except (UsageError, DataError):  # killed before its record was written
         return False
     return apply_overrides(has, {name: given}) == has
 

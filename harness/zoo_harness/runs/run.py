@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import UsageError, ZooError, shortened
+from zoo.errors import DataError, UsageError, ZooError, shortened
 from zoo.text import one_line
 from zoo_harness.records.checkpoint_choice import available_checkpoints
 from zoo_harness.records.file_names import HISTORY, RECORD
@@ -122,7 +122,7 @@ class Run:
             message = (
                 f"{self.directory / HISTORY} is of another run: it has {len(lines):,} epochs; the run has {epochs:,}"
             )
-            raise UsageError(message, code="history-of-another-run", path=self.directory / HISTORY)
+            raise DataError(message, code="history-of-another-run", path=self.directory / HISTORY)
         return History(lines)
 
     @cached_property

@@ -138,7 +138,9 @@ class _Session:
         steps = self.planned.request.training.epochs * self._steps_per_epoch
         if log_steps is not None and steps < log_steps and not tensorboard:
             self.reporter.warn(f"--log-steps {log_steps} logs nothing: the run has {steps:,} steps")
-        trainable_model = open_trainable_model(self.planned, policy, self.reporter, self.reporter.log)
+        trainable_model = open_trainable_model(
+            self.planned, policy, self.reporter, self.reporter.log, self.reporter.warn
+        )
         with events as self._events, trainable_model as (self._trainable, frozen_part):
             self._update(frozen_part=frozen_part)
             self.score_before()

@@ -6,13 +6,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from zoo.text import one_line
-from zoo_harness.separation.validation import Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo_harness.separation.validation import Array
 
 _THING = r"(image|img|sample|row|file|line|record|item|example|instance|object|obs|observation|frame|patient|subject)"
 # Names in lower case, with "_" for other characters: "Unnamed: 0" is "unnamed_0".
@@ -102,11 +105,14 @@ def row_numbers(features: Tensor) -> Iterator[int]:
 
     Their values are whole numbers that all differ, and rise, fall or leave no gap.
 
+    >>> import torch
     >>> list(row_numbers(torch.tensor([[0, 4], [3, 1], [4, 4], [7, 5], [9, 0]])))
     [0]
     """
     if len(features) < _FEWEST_ROWS:
         return
+    import torch
+
     start = features[:64].to(torch.float64).diff(dim=0).sign()
     lowest, highest = (bound.to(torch.float64) for bound in features.aminmax(dim=0))
     without_gap = highest - lowest == len(features) - 1

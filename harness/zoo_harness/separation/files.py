@@ -6,8 +6,7 @@ both arrays by name; ``.npy`` holds one array; :mod:`zoo_harness.separation.tabl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +15,12 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 
-from zoo.errors import DataError, UnknownNameError, UsageError, ZooError
+from zoo.errors import DataError, UsageError
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import SeparationOptions
 from zoo_harness.separation import feature_files, tables
 from zoo_harness.separation.bookkeeping import by_reason, row_numbers, short_list
+from zoo_harness.separation.file_kinds import ENDINGS, blaming, chosen_names, expanded, kind_of, missing_labels
 from zoo_harness.separation.index import separation
 from zoo_harness.separation.scores import too_few_per_class
 from zoo_harness.separation.validation import Array, checked_features, checked_labels, named_labels
@@ -33,21 +33,6 @@ if TYPE_CHECKING:
 
     Writer = Callable[[str], object]
 
-_FIRST_BYTES = {
-    b"\x93NUMPY": ".npy",
-    b"PK\x03\x04": ".npz",
-    b"PAR1": ".parquet",
-    b"ARROW1": ".arrow",
-    b"\xff\xff\xff\xff": ".arrow",
-}
-_ENDINGS = {
-    ".npz": (".npz",),
-    ".npy": (".npy",),
-    ".safetensors": (".safetensors",),
-    ".parquet": (".parquet", ".pq"),
-    ".arrow": (".arrow", ".feather", ".ipc"),
-    ".csv": (".csv", ".tsv", ".txt"),
-}
 _TABLES = {".parquet": tables.read_parquet, ".arrow": tables.read_arrow, ".csv": tables.read_text}
 
 
@@ -81,7 +66,7 @@ def score_file(file: Path, given: SeparationOptions, log: Writer, warn: Writer) 
         message = f"--reference-labels is unused: {labels_name!r}; expected --references FILE with it"
         raise UsageError(message, code="option-unused", option="reference_labels")
 
-    file, options = _expanded(file), with_defaults(SeparationOptions, given)
+    file, options = expanded(file), with_defaults(SeparationOptions, given)
     per_class = options["per_class"]
     samples = read_samples(
         file, options["features"], options["labels"], options["exclude"], split=options["split"], log=log
@@ -90,7 +75,7 @@ def score_file(file: Path, given: SeparationOptions, log: Writer, warn: Writer) 
     candidates = (len(samples.labels) if per_class is None else per_class * len(samples.labels.unique())) - 1
     compared = None
     if references is not None:
-        references = _expanded(references)
+        references = expanded(references)
         compared = _read_references(references, labels_name, samples, options, log)
         _check_references(file, samples, references, compared)
         samples, compared = _same_classes(samples, compared, references)
@@ -135,9 +120,9 @@ def read_samples(
     """
     given: Array | Tensor
     given_labels: Array | Tensor
-    with _blaming(path):
+    with blaming(path):
         kind = kind_of(path)
-        if path.suffix.lower() not in _ENDINGS[kind]:
+        if path.suffix.lower() not in ENDINGS[kind]:
             log(f"{path} is read as {kind} because of its content")
         record = feature_files.read_record(path, kind)
         if record is not None:
@@ -156,29 +141,8 @@ def read_samples(
             message = f"--exclude is unused: {exclude!r}; expected a table, because only tables have columns with names"
             raise UsageError(message, code="option-unused", option="exclude")
         checked = checked_features(given, least=least)
-        with _blaming(_expanded(Path(labels)) if kind == ".npy" and labels else path):
+        with blaming(expanded(Path(labels)) if kind == ".npy" and labels else path):
             return Samples(checked, checked_labels(given_labels, checked), kind, columns, names, bool(names))
-
-
-def kind_of(path: Path) -> str:
-    """Return the usual ending of a file with this content."""
-    with _blaming(path):
-        if not path.is_file():
-            fault = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
-            message = f"it cannot be read: {fault}; expected one of {', '.join(_ENDINGS)}"
-            raise UsageError(message, code="not-a-file")
-        with path.open("rb") as file:
-            start = file.read(4096)
-        for first_bytes, kind in _FIRST_BYTES.items():
-            if start.startswith(first_bytes):
-                return kind
-        if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:  # the header's length
-            return ".safetensors"
-        if start and b"\0" not in start and path.suffix.lower() in _ENDINGS[".csv"]:
-            return ".csv"
-        fault = f"it starts with {start[:16]!r}" if start else "it is empty"
-        message = f"the content is unknown: {fault}; expected one of {', '.join(_ENDINGS)}"
-        raise DataError(message, code="file-unreadable")
 
 
 def _read_references(
@@ -187,7 +151,7 @@ def _read_references(
     """Read the references; of a table, the columns that the samples have, because their order may differ."""
     kind = kind_of(path)
     if labels is None and kind == ".npy":
-        raise _missing_labels(path, "reference_labels")
+        raise missing_labels(path, "reference_labels")
     if labels is None and samples.kind != ".npy":
         labels = options["labels"]
     return read_samples(path, options["features"], labels, log=log, least=1, columns=samples.columns, preferred="train")
@@ -276,24 +240,19 @@ def _read_npy(path: Path, features: str | None, labels: str | None) -> tuple[Arr
         message = f"--features is unused: {features!r}; an .npy file holds one array without a name"
         raise UsageError(message, code="option-unused", option="features")
     if labels is None:
-        raise _missing_labels(path, "labels")
+        raise missing_labels(path, "labels")
     array = open_memmap(path, mode="r")
-    other = _expanded(Path(labels))
-    with _blaming(other):
+    other = expanded(Path(labels))
+    with blaming(other):
         if kind_of(other) != ".npy":
             message = f"the file of labels has the content of {kind_of(other)}; expected .npy, as for the features"
-            raise UsageError(message, code="labels-not-npy")
+            raise DataError(message, code="labels-not-npy")
         return array, open_memmap(other, mode="r")
-
-
-def _missing_labels(path: Path, option: str) -> UsageError:
-    flag = f"--{option.replace('_', '-')}"
-    return UsageError(f"{path} holds no labels; try {flag} FILE.npy", code="missing-labels", path=path, option=option)
 
 
 def _read_npz(path: Path, features: str | None, labels: str | None) -> tuple[Array, Array]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:  # numpy leaves damaged files open
-        names = _names(features, labels, archive.files)
+        names = chosen_names(features, labels, archive.files)
         return archive[names[0]], archive[names[1]]
 
 
@@ -301,19 +260,8 @@ def _read_safetensors(path: Path, features: str | None, labels: str | None) -> t
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        names = _names(features, labels, file.keys())
+        names = chosen_names(features, labels, file.keys())
         return file.get_tensor(names[0]), file.get_tensor(names[1])
-
-
-def _names(features: str | None, labels: str | None, known: Sequence[str]) -> tuple[str, str]:
-    names = features or "features", labels or "labels"
-    for name, option in zip(names, ("--features", "--labels"), strict=True):
-        if name not in known:
-            raise UnknownNameError("array", name, known, f"name it with {option}")
-    if names[0] == names[1]:
-        message = f"--features and --labels name the same array: {names[0]!r}; expected two arrays"
-        raise UsageError(message, code="option-value", option="features")
-    return names
 
 
 _ARRAYS: dict[str, Callable[[Path, str | None, str | None], tuple[Array | Tensor, Array | Tensor]]] = {
@@ -321,23 +269,3 @@ _ARRAYS: dict[str, Callable[[Path, str | None, str | None], tuple[Array | Tensor
     ".npy": _read_npy,
     ".safetensors": _read_safetensors,
 }
-
-
-def _expanded(path: Path) -> Path:
-    with _blaming(path):
-        return path.expanduser()
-
-
-@contextmanager
-def _blaming(path: Path) -> Iterator[None]:
-    """Name the file in every error; turn what a reader raises on damaged bytes, of any class, into a DataError."""
-    try:
-        yield
-    except ZooError as error:
-        if "path" not in error.facts:
-            error.args = (f"{path}: {error}",)
-            error.facts["path"] = path
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} cannot be read: {reason:.200}", code="file-unreadable", path=path) from error

@@ -23,6 +23,7 @@ from zoo_harness.separation.bookkeeping import (
     outside_series,
     short_list,
 )
+from zoo_harness.separation.file_kinds import delimiter_of, labels_column
 from zoo_harness.separation.validation import Array, checked_labels, named_labels
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def read_text(file: BinaryIO) -> Table:
     header, first_row = file.readline(), file.readline()
     size = file.seek(0, 2)
     file.seek(0)
-    delimiter = max(",;\t", key=lambda each: header.count(each.encode()))
+    delimiter = delimiter_of(header)
     decimal_point = "," if delimiter != "," and re.search(rb"\d,\d", first_row) else "."
     return read_csv(
         file,
@@ -97,7 +98,7 @@ def columns_of(
     if features is not None and exclude is not None:
         message = f"--exclude is unused: {exclude!r}; expected either --features or --exclude"
         raise UsageError(message, code="option-unused", option="exclude")
-    labels = _labels_column(names, labels)
+    labels = labels_column(names, labels)
     given, class_names = named_labels(column_array(table, labels))
     label_array = checked_labels(given, torch.empty(table.num_rows, 0))
     others = [name for name in names if name != labels]
@@ -113,19 +114,6 @@ def columns_of(
             used = _matching(features, others, ())
     left_out = {name: reason for name, reason in left_out.items() if name not in used}
     return TableSamples(_matrix(table, used, left_out), label_array, class_names, used, left_out)
-
-
-def _labels_column(names: Sequence[str], given: str | None) -> str:
-    if given is not None:
-        if given not in names:
-            raise UnknownNameError("column", given, names, "name it with --labels")
-        return given
-    found = [name for name in names if name.casefold() in ("label", "labels")]
-    if len(found) != 1:
-        fault = f"{len(found)} columns are named label or labels, of {short_list(names)}"
-        message = f"the column of labels is unknown: {fault}; expected one; try --labels NAME"
-        raise UsageError(message, code="missing-labels", option="labels", columns=names)
-    return found[0]
 
 
 def _matching(wanted: Iterable[str], names: Sequence[str], candidates: Sequence[str]) -> list[str]:

@@ -27,9 +27,15 @@ _SEED = 20_261_122
 
 
 def compiled(
-    trainable: TrainableModel, partition: Partition | None, compute: ComputeContext, say: Callable[[str], None]
+    trainable: TrainableModel,
+    partition: Partition | None,
+    compute: ComputeContext,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> TrainableModel:
-    """Return the model with compiled training steps, or as it was if the trial fails; ``say`` gets the outcome.
+    """Return the model with compiled training steps, or as it was if the trial fails.
+
+    ``say`` gets the outcome, ``warn`` a failure.
 
     ``partition`` is the one whose suffix the model trains, ``None`` for the whole network.
     """
@@ -42,7 +48,7 @@ def compiled(
     except Exception as error:  # whatever the compiler may raise
         fault = one_line(error)
     if fault is not None:
-        say(f"steps are not compiled: {fault}")
+        warn(f"steps are not compiled: {fault}")
         return trainable
     say(f"steps are compiled ({time.perf_counter() - started:.1f} s)")
     return replace(trainable, logits_in_training=faster)

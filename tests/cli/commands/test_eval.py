@@ -575,7 +575,10 @@ def test_a_full_disk_is_told_and_recorded(tmp_path: Path, capsys: pytest.Capture
 def test_a_place_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     options = ["--limit", "12", "--epochs", "0", "--out", str(tmp_path / "file" / "run")]
-    assert "cannot make the run directory" in refused(capsys, 1, *EVAL, *options)
+    assert "is not a folder" in refused(capsys, 2, *EVAL, *options)
+    with pytest.raises(zoo.ZooError) as raised:  # if the folder above it goes away meanwhile
+        claim_directory(tmp_path / "file" / "run", "net", "data")
+    assert (raised.value.code, raised.value.exit_code) == ("cannot-make-folder", 1)
 
 
 def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,14 @@ import pytest
 from PIL import Image
 
 import zoo
-from zoo import UsageError, ZooError, load_registry
+from zoo import Backbone, Preprocessing, UsageError, ZooError, load_registry
+from zoo.value_range import ValueRange
 from zoo_harness.cli.main import run
+from zoo_harness.data.loading import load_data
+from zoo_harness.data.transform import BatchTransform
+from zoo_harness.records.subset import Subset
+
+from ...saved_runs import edit_record, save_run
 
 ZOO = str(Path(sys.executable).with_name("zoo"))
 LAYERS = ("layers", "efficientnet_lite0", "--dataset", "digits", "--per-class", "3", "--pool", "--quiet")
@@ -167,6 +173,36 @@ def test_per_class_is_checked_against_the_split_that_is_scored(
         error = error_of(*photos, *given, "--out", str(tmp_path / "more"))
         assert isinstance(error, UsageError)
         assert "has only 9 test images" in str(error) if "10" in given else "has only 5 training images" in str(error)
+
+
+def test_images_of_a_run_are_read_in_the_range_of_the_run(tiny_resnet: Backbone, tmp_path: Path) -> None:
+    """Of 12 bits, though no image of these data is brighter than 1,000; a backbone beside it has no range yet."""
+    for split in ("train", "test"):
+        for name, value in (("cat", 500), ("dog", 1000)):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for index in range(2):
+                Image.fromarray(np.full((8, 8), value + index, dtype=np.uint16)).save(folder / f"{index}.png")
+    (tmp_path / "run").mkdir()
+    save_run(tiny_resnet, tmp_path / "run")
+    edit_record(tmp_path / "run", lambda record: record["dataset"].update(value_range=[0, 4095]))
+    subjects, data = [tmp_path / "run", "resnet18_cifar"], f"imagefolder:{tmp_path}/photos"
+    found = zoo.layers(subjects, data, pool=True, order=1, weights="random", out=tmp_path / "out")
+    own, of_run = (curve.data["fingerprint"] for curve in found.curves)
+    fingerprints = {}
+    for value_range in (None, ValueRange(0, 4095)):
+        loaded = load_data(
+            *load_registry().dataset(data),
+            None,
+            Subset(),
+            BatchTransform(Preprocessing((32, 32))),
+            value_range=value_range,
+        )
+        fingerprints[value_range] = loaded.record.evaluation.fingerprint
+    assert (of_run, own) == (fingerprints[ValueRange(0, 4095)], fingerprints[None])
+    assert of_run != own
+    alone = zoo.layers(tmp_path / "run", data, pool=True, order=1, out=tmp_path / "alone")
+    assert alone.curves[0].data["fingerprint"] == of_run
 
 
 def test_a_terminated_command_leaves_no_files_and_says_so_by_its_status(tmp_path: Path) -> None:

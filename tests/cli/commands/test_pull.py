@@ -17,7 +17,7 @@ from huggingface_hub import constants
 from safetensors.torch import load, save
 
 import zoo
-from zoo import Backbone, HubError, UnreachableError, UsageError, ZooError
+from zoo import Backbone, DataError, HubError, UnreachableError, UsageError, ZooError
 from zoo_harness.cli.main import run
 from zoo_harness.util.digests import sha256_of
 
@@ -80,7 +80,7 @@ def test_a_name_loads_and_gives_what_the_run_gives(hub: Hub, files: dict[str, by
     model = zoo.load(f"ada/pets@{first}")
     run_itself = zoo.load(tmp_path / "run")
     assert torch.equal(model(model.preprocess(images)), run_itself(run_itself.preprocess(images)))
-    with pytest.raises(UsageError) as raised:
+    with pytest.raises(DataError) as raised:
         zoo.load("ada/pets")
     assert raised.value.code == "record-invalid"
 
@@ -206,7 +206,7 @@ def test_a_folder_that_is_in_use_is_left_alone(hub: Hub, tmp_path: Path, error_o
 
     for to in (tmp_path, *(tmp_path / name for name in ("mine.txt", "dangling", "link"))):
         error = error_of("pull", "ada/pets", "--to", str(to))
-        assert (error.code, error.exit_code, error.facts["path"]) == ("folder-in-use", 2, to)
+        assert (error.code, error.exit_code, error.facts["path"]) == ("folder-in-use", 2, str(to))
     assert hub.requests == []
 
 

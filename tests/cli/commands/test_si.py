@@ -132,7 +132,7 @@ def test_columns_of_a_table_can_be_named(
     assert given["si"] == zoo.separation(FEATURES[:, [10, 20, 30]], LABELS).si.to_dict()
     error = error_of("si", str(path), "--features", "x10,y20")
     assert isinstance(error, UnknownNameError)
-    assert (error.kind, error.given, error.facts["path"]) == ("feature column", "y20", path)
+    assert (error.kind, error.given, error.facts["path"]) == ("feature column", "y20", str(path))
     error = error_of("si", str(path), "--features", "x10,name")
     assert (error.code, error.facts["columns"]) == ("missing-features", ["name"])
 

@@ -48,7 +48,7 @@ def card(
 
 def _run_card(directory: Path, *, write: bool) -> None:
     """Print a run's card with the text that a person added to it, or write it."""
-    from zoo.errors import UsageError
+    from zoo.errors import DataError, UsageError
     from zoo_harness.records.file_names import RECORD
     from zoo_harness.records.run import read_run, record_file
     from zoo_harness.reports.card_merge import merged_card, read_card
@@ -63,10 +63,10 @@ def _run_card(directory: Path, *, write: bool) -> None:
     try:
         # Only the record of a stranger's checkpoint is printed, because its card may say anything.
         card = card if published else merged_card(read_card(directory), card)
-    except UsageError as error:
+    except DataError as error:
         if write:
             message = f"{directory / 'README.md'} was not changed: {error}"
-            raise UsageError(message, code="card-not-merged", path=directory) from error
+            raise DataError(message, code="card-not-merged", path=directory) from error
         tell(f"warning: not merged with {directory / 'README.md'}: {error}")
     if write:
         write_text(directory / "README.md", card)

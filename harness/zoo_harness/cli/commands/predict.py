@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,25 +36,31 @@ def predict(
 ) -> None:
     """Print the likeliest classes of images, with their probabilities; exit status 1 if one could not be read."""
     from zoo.errors import UsageError
+    from zoo_harness.checkpoints.opened import open_checkpoint
     from zoo_harness.data.image_files import image_paths
-    from zoo_harness.records.option_checks import check_device_name
+    from zoo_harness.hub.locate import find_checkpoint
+    from zoo_harness.records.option_checks import check_device
+    from zoo_harness.runs.request import check_checkpoints
 
     for option, value in (("--top", top), ("--batch-size", batch_size)):
         if value < 1:
             message = f"{option} must be at least 1: {value}"
             raise UsageError(message, code="option-range", option=option, given=value)
-    check_device_name(device)
+    check_device(device)
     paths = image_paths(images)
+    if not any(map(os.path.lexists, paths)):  # one missing file among others costs these nothing
+        message = f"no such file: {str(paths[0])!r}; expected image files, or folders of them"
+        raise UsageError(message, code="missing-file", path=str(paths[0]))
+    place = find_checkpoint(checkpoint, (lambda _line: None) if quiet or as_json else tell)
+    check_checkpoints([place.path], weights)
+    opened = open_checkpoint(place.path)
 
     # From here on torch is imported, which takes seconds; everything that needs no torch has been checked.
     from zoo_harness.checkpoints.load import load_folder
     from zoo_harness.checkpoints.loaded_model import predict_files
     from zoo_harness.compute.device import choose_device
-    from zoo_harness.hub.locate import find_checkpoint
 
-    chosen = choose_device(device)
-    place = find_checkpoint(checkpoint, (lambda _line: None) if quiet or as_json else tell)
-    model = load_folder(place.path, chosen, checkpoint=weights)
+    model = load_folder(opened, choose_device(device), checkpoint=weights)
     model.check_that_it_runs()
     found = [each for batch in predict_files(model, paths, top, batch_size) for each in batch]
     if as_json:

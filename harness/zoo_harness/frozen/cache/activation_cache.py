@@ -40,9 +40,9 @@ class ActivationCache:
 
     ``place`` says where they are: ``"device"``, ``"host"``, ``"disk"`` or ``"off"``. If it is ``"off"``, nothing is
     missing, nothing can be read and the whole network has to run. It can become ``"off"`` during the pass. ``say`` gets
-    a line for each event that a user should know. When the body ends, outputs that are not in files yet are written;
-    when it raises, only the current chunk is. Entering raises :class:`~zoo.errors.ZooError` if the policy names a place
-    that has no room.
+    a line for each event that a user should know, ``warn`` (by default ``say``) one for each fault. When the body ends,
+    outputs that are not in files yet are written; when it raises, only the current chunk is. Entering raises
+    :class:`~zoo.errors.ZooError` if the policy names a place that has no room.
 
         with ActivationCache(key, title, CachePolicy(), device) as cache:
             for start, stop in cache.missing(batch_size):
@@ -60,10 +60,11 @@ class ActivationCache:
         device: torch.device,
         say: Callable[[str], None] = lambda _line: None,
         progress: Progress | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         self.key, self.title, self.policy, self.device = key, title, policy, device
         self.place: Place = "off"
-        self._say, self._progress = say, progress or Silence()
+        self._say, self._warn, self._progress = say, warn or say, progress or Silence()
         self._files: ChunkFiles | None = None
         self._rows = torch.empty(
             0, dtype=torch.uint8
@@ -208,7 +209,7 @@ class ActivationCache:
                 if not task.cancelled():
                     task.result()
         except OSError as error:
-            self._say(f"outputs of the frozen part are not all saved for later runs: {_reason(error)}")
+            self._warn(f"outputs of the frozen part are not all saved for later runs: {_reason(error)}")
         finally:
             self._rows, self._finished = _NO_ROWS, False
             self._close_files()
@@ -264,7 +265,9 @@ class ActivationCache:
                 self._missing.discard(number)
                 self._progress.advance(len(self.key.chunk(number)))
         if damaged := len(self._missing.intersection(stored)):
-            self._say(f"{damaged} of {len(stored)} chunks of cached outputs in {files.folder} are damaged: recomputing")
+            self._warn(
+                f"{damaged} of {len(stored)} chunks of cached outputs in {files.folder} are damaged: recomputing"
+            )
         elif self._missing:
             there = len(self) - self.missing_images
             self._say(f"outputs of {there:,} of {len(self):,} images are cached already")
@@ -346,7 +349,7 @@ class ActivationCache:
             self._disable()
         else:
             outputs = f"outputs of the frozen part ({bytes_in_words(self.key.bytes)} of the {self.title.split} split)"
-            self._say(f"{outputs} are cached in memory only, not for later runs: {reason}")
+            self._warn(f"{outputs} are cached in memory only, not for later runs: {reason}")
 
     def _disable(self) -> None:
         """Cache nothing. Raises :class:`~zoo.errors.ZooError` if the user named the place."""
@@ -354,7 +357,7 @@ class ActivationCache:
         outputs = f"outputs of the frozen part ({bytes_in_words(self.key.bytes)})"
         reason = "; ".join(f"{NAMES[place]}: {reason}" for place, reason in self._reasons.items())
         if self.policy.cache == "auto":
-            self._say(f"{outputs} are not cached, so every epoch runs the whole network: {reason}")
+            self._warn(f"{outputs} are not cached, so every epoch runs the whole network: {reason}")
         elif self._reasons:
             (place,) = self._reasons
             facts = {"place": place, "needed": self.key.bytes, "reason": self._reasons[place]}

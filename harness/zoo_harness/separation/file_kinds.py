@@ -1,0 +1,154 @@
+"""Tell what a file of features is, and which arrays it names; torch is not imported.
+
+The first bytes of a file decide its kind, because its ending may be wrong.
+"""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from zoo.errors import DataError, UnknownNameError, UsageError, ZooError
+from zoo_harness.records.options import SeparationOptions
+from zoo_harness.separation.bookkeeping import short_list
+
+_FIRST_BYTES = {
+    b"\x93NUMPY": ".npy",
+    b"PK\x03\x04": ".npz",
+    b"PAR1": ".parquet",
+    b"ARROW1": ".arrow",
+    b"\xff\xff\xff\xff": ".arrow",
+}
+ENDINGS = {
+    ".npz": (".npz",),
+    ".npy": (".npy",),
+    ".safetensors": (".safetensors",),
+    ".parquet": (".parquet", ".pq"),
+    ".arrow": (".arrow", ".feather", ".ipc"),
+    ".csv": (".csv", ".tsv", ".txt"),
+}
+
+
+def check_file(path: Path, given: SeparationOptions) -> None:
+    """Raise the error of a missing file, of unknown content, or of arrays that are not in it."""
+    features, labels = given.get("features"), given.get("labels")
+    path = expanded(path)
+    with blaming(path):
+        kind = kind_of(path)
+        if kind == ".npy" and labels is None:
+            raise missing_labels(path, "labels")
+        if kind in (".npz", ".safetensors"):
+            chosen_names(features, labels, _arrays_in(path, kind))
+        if kind in _COLUMNS:
+            labels_column(_COLUMNS[kind](path), labels)
+    if (references := given.get("references")) is not None:
+        kind_of(expanded(references))
+
+
+def delimiter_of(header: bytes) -> str:
+    """Return the delimiter of a table of text: comma, semicolon or tab, whichever its first line has most."""
+    return max(",;\t", key=lambda each: header.count(each.encode()))
+
+
+def _columns_of_text(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        header = file.readline()
+    text = header.decode("utf-8-sig", "replace")
+    return next(csv.reader([text], delimiter=delimiter_of(header)), [])
+
+
+def _columns_of_parquet(path: Path) -> list[str]:
+    import pyarrow.parquet
+
+    with path.open("rb") as file:  # because pyarrow refuses names that are not UTF-8
+        return list(pyarrow.parquet.read_schema(file).names)
+
+
+_COLUMNS = {".csv": _columns_of_text, ".parquet": _columns_of_parquet}
+
+
+def _arrays_in(path: Path, kind: str) -> list[str]:
+    if kind == ".npz":
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        return list(file.keys())
+
+
+def kind_of(path: Path) -> str:
+    """Return the usual ending of a file with this content."""
+    with blaming(path):
+        if not path.is_file():
+            fault = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+            message = f"it cannot be read: {fault}; expected one of {', '.join(ENDINGS)}"
+            raise UsageError(message, code="not-a-file")
+        with path.open("rb") as file:
+            start = file.read(4096)
+        for first_bytes, kind in _FIRST_BYTES.items():
+            if start.startswith(first_bytes):
+                return kind
+        if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:  # the header's length
+            return ".safetensors"
+        if start and b"\0" not in start and path.suffix.lower() in ENDINGS[".csv"]:
+            return ".csv"
+        fault = f"it starts with {start[:16]!r}" if start else "it is empty"
+        message = f"the content is unknown: {fault}; expected one of {', '.join(ENDINGS)}"
+        raise DataError(message, code="file-unreadable")
+
+
+def labels_column(names: Sequence[str], given: str | None) -> str:
+    """Return the column of labels: the given one, or the only one of a usual name."""
+    if given is not None:
+        if given not in names:
+            raise UnknownNameError("column", given, names, "name it with --labels")
+        return given
+    found = [name for name in names if name.casefold() in ("label", "labels")]
+    if len(found) != 1:
+        fault = f"{len(found)} columns are named label or labels, of {short_list(names)}"
+        message = f"the column of labels is unknown: {fault}; expected one; try --labels NAME"
+        raise UsageError(message, code="missing-labels", option="labels", columns=names)
+    return found[0]
+
+
+def missing_labels(path: Path, option: str) -> UsageError:
+    """Return the error for an .npy file without a file of labels."""
+    flag = f"--{option.replace('_', '-')}"
+    return UsageError(f"{path} holds no labels; try {flag} FILE.npy", code="missing-labels", path=path, option=option)
+
+
+def chosen_names(features: str | None, labels: str | None, known: Sequence[str]) -> tuple[str, str]:
+    """Return the names of the arrays of features and labels; both must be known, and differ."""
+    names = features or "features", labels or "labels"
+    for name, option in zip(names, ("--features", "--labels"), strict=True):
+        if name not in known:
+            raise UnknownNameError("array", name, known, f"name it with {option}")
+    if names[0] == names[1]:
+        message = f"--features and --labels name the same array: {names[0]!r}; expected two arrays"
+        raise UsageError(message, code="option-value", option="features")
+    return names
+
+
+def expanded(path: Path) -> Path:
+    """Return the path with ``~`` expanded."""
+    with blaming(path):
+        return path.expanduser()
+
+
+@contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Name the file in every error; turn what a reader raises on damaged bytes, of any class, into a DataError."""
+    try:
+        yield
+    except ZooError as error:
+        if "path" not in error.facts:
+            error.args = (f"{path}: {error}",)
+            error.facts["path"] = str(path)
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} cannot be read: {reason:.200}", code="file-unreadable", path=path) from error

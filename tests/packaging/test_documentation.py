@@ -45,8 +45,9 @@ TOY_NETWORKS = ("timm:test_resnet", "timm:test_vit", "timm:test_efficientnet")
 TOY_DATA = re.compile(r"\b(fashion_mnist|cifar100?)\b")
 TOY_SIZES = (
     (re.compile(r"(--per-class |per_class=)\d+"), r"\g<1>2"),
-    (re.compile(r"(--epochs |epochs=)[1-9]\d*"), r"\g<1>1"),
+    (re.compile(r"(--epochs |epochs=|--save-every )[1-9]\d*"), r"\g<1>1"),
     (re.compile(r"\bOWNER/NAME\b"), f"{OWNER}/name"),
+    (re.compile(r" --recipe (paper|report)\b"), ""),  # the toy networks have no recipe of a study
 )
 TIMM_NAME = r"timm:[\w.*?\[\]-]+"
 
@@ -95,7 +96,7 @@ def toy(text: str) -> str:
 def toy_command(command: str) -> str:
     """The command at toy size, if it trains or scores a network."""
     small = re.sub(r"\bOWNER/NAME\b", f"{OWNER}/name", command)
-    if not re.match(r"zoo (eval|train|layers|rank) ", command) or "--epochs 0" in command:
+    if not re.match(r"zoo (eval|train|layers|rank|stats) ", command) or "--epochs 0" in command:
         return small
     small = toy(command)
     small += "" if "--per-class" in small else " --per-class 2"

@@ -20,6 +20,7 @@ from zoo_harness.cli.commands import (
     publish as publishing,
     pull as pulling,
     rank as ranking,
+    runs as listing_runs,
     show as showing,
     si as separating,
     stats as statistics,
@@ -50,6 +51,7 @@ app.command("train", cls=OptionsCommand)(training.train_command)
 app.command("layers", cls=OptionsCommand)(layering.layers_command)
 app.command("features", cls=OptionsCommand)(featuring.features_command)
 app.command("si", cls=OptionsCommand)(separating.si_command)
+app.command("runs")(listing_runs.runs)
 app.command("compare")(comparing.compare)
 app.command("card")(cards.card)
 app.command("publish")(publishing.publish_command)

@@ -59,9 +59,11 @@ class Record(BaseModel):
     @classmethod
     def _escape_bytes_of_paths(cls, value: object) -> object:
         """Escape what no file can hold as UTF-8, such as paths with other bytes."""
+        if isinstance(value, str):
+            return value if value.isascii() else encodable(value)
         if isinstance(value, tuple) and value and isinstance(value[0], str):
             return tuple(map(encodable, value))
-        return encodable(value) if isinstance(value, str) else value
+        return value
 
 
 class WeightsRecord(Record):
@@ -662,6 +664,9 @@ def parse_run(content: bytes, path: Path) -> RunRecord:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = one_line(".".join(map(str, fault["loc"]))) or "the file"
+        if where == "format" and str(fault["input"]).startswith("blockzoo run "):
+            message = f"{path} is a run record of another version: format {fault['input']!r:.60}; try a newer zoo"
+            raise UsageError(message, code="record-of-another-version", path=path) from error
         message = f"{path} is not a run record of this version: {where:.200}: {fault['msg']:.200}"
         raise UsageError(message, code="record-invalid", path=path, field=where) from error
 

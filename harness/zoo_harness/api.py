@@ -222,16 +222,26 @@ def rank(
         return rank_backbones(request, reporter)
 
 
-def compare(runs: str | Path | Run | Sequence[str | Path | Run], *, published: bool = False) -> Comparison:
-    """Put the figures of finished runs beside each other, as ``zoo compare`` does.
+def compare(
+    runs: str | Path | Run | Sequence[str | Path | Run],
+    *,
+    baseline: str | Path | Run | None = None,
+    published: bool = False,
+    group_by: str = "settings",
+) -> Comparison:
+    """Put the figures of finished runs beside each other and test their differences, as ``zoo compare`` does.
 
-    ``runs`` are runs, or the paths of their directories. A run that is unfinished or damaged is left out and listed in
-    ``left_out``. ``published`` adds the published figures of the same backbone, recipe, dataset, split and epochs.
+    ``runs`` are runs, the paths of their directories, or folders with runs. A run that is unfinished or damaged is left
+    out and listed in ``left_out``. ``baseline`` is the run that the others are compared with, by default the best on
+    the same images. ``published`` adds the published figures of the same backbone and dataset. ``group_by``: runs that
+    share this are one row: ``settings`` (all but the seed), ``none``, or some of ``backbone``, ``recipe``, ``dataset``,
+    ``split`` and ``epochs``, separated by commas.
     """
     from zoo_harness.runs.compare import compare_runs
 
     several = isinstance(runs, Sequence) and not isinstance(runs, str)
-    return compare_runs(list(runs) if several else [runs], published=published)  # type: ignore[arg-type, list-item]
+    given: list[str | Path | Run] = list(runs) if several else [runs]  # type: ignore[arg-type, list-item]
+    return compare_runs(given, baseline=baseline, published=published, group_by=group_by)
 
 
 def rescore(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -18,16 +19,19 @@ from hypothesis import given, settings, strategies as st
 from zoo import Backbone, ZooError
 from zoo_harness.checkpoints.load import load_folder
 from zoo_harness.evaluation.confusion import Confusion, summarize
+from zoo_harness.evaluation.predictions import Predictions, write_predictions
+from zoo_harness.evaluation.split_evaluation import measure
 from zoo_harness.hub.publication import publishable, write_tree
-from zoo_harness.records.file_names import CHECKPOINT
+from zoo_harness.hub.run_files import check_pulled_predictions
+from zoo_harness.records.file_names import CHECKPOINT, PREDICTIONS
 from zoo_harness.records.run import read_run
 from zoo_harness.util.digests import sha256_of
 
 from ..saved_runs import CLASSES, EPOCH, edit_record, png, save_run
 
 SECRET = b"-----BEGIN OPENSSH PRIVATE KEY-----\n"
-SENT = ["README.md", "config.json", "confusion.json", "history.jsonl", "loss.png", CHECKPOINT, "zoo.json"]
-READ = ["config.json", "confusion.json", "history.jsonl", "loss.png", CHECKPOINT, "run.json", "README.md"]
+SENT = ["README.md", "config.json", "confusion.json", "history.jsonl", "loss.png", CHECKPOINT, "zoo.json", PREDICTIONS]
+READ = ["config.json", "confusion.json", "history.jsonl", "loss.png", CHECKPOINT, PREDICTIONS, "run.json", "README.md"]
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +43,15 @@ def saved(tiny_resnet: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Pa
     (folder / "loss.png").write_bytes(png())
     confusion = Confusion(split="train", classes=CLASSES, counts=((1, 0, 0), (1, 0, 0), (0, 0, 1)))
     confusion.write(folder)
+    likely = np.float32([0.5, 0.5, 0.75])
+    label, predicted = np.int32([0, 1, 2]), np.int32([0, 0, 2])
+    predictions = Predictions("train", "0" * 64, 3, label, predicted, np.int32([1, 3, 1]), likely, likely)
+    described = write_predictions(predictions, folder).model_dump(mode="json")
 
     def complete(record: dict[str, Any]) -> None:
         record["plots"] = ["loss.png"]
         record["results"] |= {"epochs_done": 1, "confusion": summarize(confusion).model_dump(mode="json")}
+        record["results"] |= {"predictions": described, "accuracy": measure(2 / 3, 3).model_dump()}
 
     edit_record(folder, complete)
     record = publishable(folder)
@@ -96,6 +105,7 @@ def test_a_pipe_is_refused_at_once(run: Path, name: str) -> None:
         ("confusion.json", SECRET, "confusion-invalid"),
         ("confusion.json", b"{}", "confusion-invalid"),
         ("confusion.json", b"[" * 100_000, "confusion-invalid"),
+        (PREDICTIONS, SECRET, "predictions-invalid"),
         ("config.json", SECRET, "configuration-unreadable"),
         ("config.json", b"[1]", "configuration-unreadable"),
         ("config.json", b"[" * 100_000, "configuration-unreadable"),
@@ -134,6 +144,33 @@ def test_a_confusion_matrix_of_another_run_is_refused(run: Path, change: Callabl
     change(content)
     (run / "confusion.json").write_text(json.dumps(content))
     assert refused(run).code == "confusion-invalid"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda it: it["results"]["predictions"].update(sha256="0" * 64),
+        lambda it: it["results"]["predictions"]["macro_f1"].update(value=0.9),
+        lambda it: it["results"]["accuracy"].update(value=1.0),
+        lambda it: it["dataset"]["evaluation"].update(fingerprint="1" * 64),
+        lambda it: it["dataset"]["evaluation"].update(per_class=[1, 2, 0]),
+    ],
+)
+def test_predictions_of_another_run_are_refused(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    edit_record(run, lambda it: it["results"].update(confusion=None))  # which would be refused first
+    edit_record(run, change)
+    assert refused(run).code == "predictions-invalid"
+    with pytest.raises(ZooError) as raised:
+        check_pulled_predictions(run, read_run(run))
+    assert raised.value.code == "predictions-invalid"
+
+
+def test_predictions_are_promised_by_the_record(run: Path) -> None:
+    assert check_pulled_predictions(run, read_run(run)) == 3
+    (run / PREDICTIONS).unlink()
+    assert check_pulled_predictions(run, read_run(run)) is None
+    error = refused(run)
+    assert (error.code, error.facts["missing"]) == ("run-incomplete", [PREDICTIONS])
 
 
 def test_what_a_schema_does_not_account_for_is_not_sent(run: Path, tmp_path: Path) -> None:

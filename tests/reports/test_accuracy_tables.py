@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from sklearn.metrics import f1_score
 
 import zoo
 from zoo import Backbone, Preprocessing, RandomWeights, TimmArchitecture
 from zoo_harness.cli.run_output import print_run
 from zoo_harness.records.run import RunRecord, read_run
-from zoo_harness.reports.accuracy_tables import accuracy_notes, accuracy_rows
+from zoo_harness.reports.accuracy_tables import accuracy_notes, accuracy_rows, prediction_rows
 from zoo_harness.runs.reporter import LoggingReporter
 
 from ..saved_runs import edit_record
@@ -86,6 +87,21 @@ def test_the_accuracy_without_shared_images_stands_beside_the_accuracy(finished:
     assert details.per_class.value == pytest.approx(sum(recalls) / 2)
     assert details.per_class_of_all.value == pytest.approx(sum(recalls) / 3)
     assert (details.absent, details.shared) == (("emu",), 2)
+
+
+def test_the_card_shows_and_explains_the_measures_of_the_predictions(finished: zoo.Run) -> None:
+    rows, card = dict(prediction_rows(finished.record)), finished.card
+    assert list(rows) == ["mean per-class accuracy (balanced accuracy)", "macro F1", "expected calibration error"]
+    predictions = finished.predictions
+    assert predictions is not None
+    assert rows["macro F1"].value == pytest.approx(f1_score(predictions.label, predictions.predicted, average="macro"))
+    assert card is not None
+    for name, measured in rows.items():
+        assert f"| {name} | {100 * measured.value:.2f} % ± {100 * measured.standard_error:.2f} |" in card.replace(
+            "\\", ""
+        )
+    assert "15 equally wide bins" in card
+    assert "- `predictions.safetensors`: " in card
 
 
 def test_a_cache_changes_no_figure(finished: zoo.Run, backbone: Backbone, photos: Path, tmp_path: Path) -> None:

@@ -64,7 +64,10 @@ def test_everything_of_a_finished_run(finished: Path) -> None:
     assert run.card == (finished / "README.md").read_text()
     assert {"loss", "accuracy", "samples", "confusion", "layers"} <= set(run.plots)
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in run.plots.values())
-    assert run.predictions is None
+    predictions, split = run.predictions, record.headline[1]
+    assert (predictions.split, predictions.fingerprint, predictions.classes) == (split.split, split.fingerprint, 2)
+    assert len(predictions) == split.images
+    assert predictions.hits.mean() == run.accuracy.value
     assert run.load().predict(np.zeros((8, 8), np.uint8))[0] in ("cat", "dog")
 
 
@@ -95,9 +98,16 @@ def test_a_published_checkpoint_opens_too(finished: Path, tmp_path: Path) -> Non
     assert run == open_run(tmp_path / "tree" / "zoo.json")
 
 
-def test_predictions_are_found_where_they_are_kept(folder: Path) -> None:
+def test_predictions_that_are_absent_or_of_another_run(folder: Path) -> None:
     (folder / "predictions.safetensors").write_bytes(b"")
-    assert open_run(folder).predictions == folder / "predictions.safetensors"
+    with pytest.raises(UsageError) as refused:
+        _ = open_run(folder).predictions
+    assert refused.value.code == "predictions-invalid"
+    assert refused.value.facts["path"] == folder / "predictions.safetensors"
+    (folder / "predictions.safetensors").unlink()
+    assert open_run(folder).predictions is None
+    edit_record(folder, lambda record: record["results"].pop("predictions"))  # as an earlier version wrote it
+    assert open_run(folder).predictions is None
 
 
 # Ways to name a run

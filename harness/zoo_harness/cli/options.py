@@ -17,6 +17,21 @@ def complete_dataset(incomplete: str) -> list[str]:
     return _names("datasets", incomplete)
 
 
+def complete_run(incomplete: str) -> list[str]:
+    """Return the folders of runs whose paths begin with the text."""
+    from pathlib import Path
+
+    from zoo.errors import UsageError
+    from zoo_harness.runs.found_runs import run_folders
+
+    folder = incomplete.rpartition("/")[0] + "/" * incomplete.startswith("/")
+    try:
+        found = [str(path) for path in run_folders(Path(folder or "."), 3)]
+    except UsageError:
+        return []
+    return [path for path in found if path.startswith(incomplete)]
+
+
 def _names(kind: str, beginning: str) -> list[str]:
     from zoo_harness.cli.catalogue import read_catalogue
 

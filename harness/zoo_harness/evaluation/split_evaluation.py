@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,11 +15,12 @@ from zoo.errors import ZooError
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.compute.precision import autocast
 from zoo_harness.data.batches import Source
+from zoo_harness.evaluation.predictions import Predictions
 from zoo_harness.models.feature_pooling import pool_features
 from zoo_harness.models.modules import capture
 from zoo_harness.models.trainable_model import TrainableModel
 from zoo_harness.models.tuned_network import prediction
-from zoo_harness.records.run import Measurement, measure
+from zoo_harness.records.run import Measurement, SplitRecord, measure
 from zoo_harness.util.progress import Progress
 
 EVALUATION_BATCH_SIZE = 32
@@ -30,6 +32,8 @@ class SplitEvaluation:
 
     ``predictions``: (N,) int64 on the device, the predicted class of each image. ``alternate_accuracy``: accuracy of a
     network with two heads by the other rule, which is the mean if the first head decides, and otherwise the first head.
+    A pass that collects features has the ``label_ranks`` (N,), the place of each label among the classes from 1, the
+    likeliest first; and the ``probabilities`` (N, 2) of the label and of the prediction, float32.
     """
 
     loss: float
@@ -37,6 +41,8 @@ class SplitEvaluation:
     features: Tensor | None
     predictions: Tensor
     alternate_accuracy: Measurement | None = None
+    label_ranks: Tensor | None = None
+    probabilities: Tensor | None = None
 
     @property
     def collected(self) -> Tensor:
@@ -61,6 +67,8 @@ def evaluate_split(
     share = len(processes.share(len(source)))
     predictions = torch.empty(share, dtype=torch.int64, device=compute.device)
     features = torch.empty(share, layer.width) if layer else None
+    ranks = torch.empty(share, dtype=torch.int32, device=compute.device) if layer else None
+    probabilities = torch.empty(share, 2, device=compute.device) if layer else None
     paths = [layer.path] if layer else []
     two_heads = len(trainable.tuned.head_paths) > 1
     done = 0
@@ -69,24 +77,59 @@ def evaluate_split(
             with capture(trainable.tuned.network, paths) as outputs:
                 logits = trainable.logits(inputs)
             total += summed_loss(logits, labels)
-            predicted = prediction(logits, compute.predict).argmax(1)
+            deciding = prediction(logits, compute.predict)
+            predicted = deciding.argmax(1)
             predictions[done : done + len(labels)] = predicted
             correct += (predicted == labels).sum()
             if two_heads:
                 alternate += (prediction(logits, other_rule).argmax(1) == labels).sum()
             if features is not None and layer is not None:
                 features[done : done + len(labels)] = pool_features(outputs[layer.path], layer).float().cpu()
+            if ranks is not None and probabilities is not None:
+                place = slice(done, done + len(labels))
+                ranks[place], probabilities[place] = _in_detail(deciding, labels, predicted)
             done += len(labels)
             progress.advance(len(labels) * processes.count)
         processes.add(total, correct, alternate)
         predictions = processes.gather(predictions)
-        features = None if features is None else processes.gather(features)
+        features, ranks, probabilities = (
+            part if part is None else processes.gather(part) for part in (features, ranks, probabilities)
+        )
     n = len(source)
     loss = float(total) / n
     if not math.isfinite(loss):
         raise loss_not_finite("evaluation", loss)
     alternate_accuracy = measure(int(alternate) / n, n) if two_heads else None
-    return SplitEvaluation(loss, measure(int(correct) / n, n), features, predictions, alternate_accuracy)
+    accuracy = measure(int(correct) / n, n)
+    return SplitEvaluation(loss, accuracy, features, predictions, alternate_accuracy, ranks, probabilities)
+
+
+def _in_detail(logits: Tensor, labels: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the ranks of the labels, and the probabilities of label and prediction, from logits (N, C).
+
+    Classes as likely as the label count as likelier, unless it is the prediction.
+    """
+    of_label = logits.gather(1, labels[:, None])
+    ranks = (logits >= of_label).sum(1, dtype=torch.int32)
+    ranks[predicted == labels] = 1
+    chosen = torch.stack([labels, predicted], 1)
+    return ranks, logits.double().softmax(1).gather(1, chosen).float()
+
+
+def collect_predictions(found: SplitEvaluation, labels: Tensor, split: SplitRecord, classes: int) -> Predictions:
+    """Return the predictions of a pass that collected features, for the images of a split and their ``labels`` (N,)."""
+    assert found.label_ranks is not None and found.probabilities is not None  # noqa: S101, PT018 - as for features
+    of_label, of_predicted = found.probabilities.cpu().numpy().T
+    return Predictions(
+        split=split.split,
+        fingerprint=split.fingerprint,
+        classes=classes,
+        label=labels.cpu().numpy().astype(np.int32),
+        predicted=found.predictions.cpu().numpy().astype(np.int32),
+        label_rank=found.label_ranks.cpu().numpy(),
+        label_probability=np.ascontiguousarray(of_label),
+        predicted_probability=np.ascontiguousarray(of_predicted),
+    )
 
 
 def summed_loss(logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:

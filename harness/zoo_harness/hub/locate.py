@@ -81,6 +81,7 @@ def pull_checkpoint(repository: str, to: str | Path | None, say: Callable[[str],
     from zoo_harness.checkpoints.opened import check_digest, open_checkpoint
     from zoo_harness.hub.errors import translate_hub_errors
     from zoo_harness.hub.fetch import fetch_snapshot
+    from zoo_harness.hub.run_files import check_pulled_predictions
     from zoo_harness.records.file_names import CHECKPOINT, is_published
     from zoo_harness.util.atomic_files import create_folder
 
@@ -91,7 +92,10 @@ def pull_checkpoint(repository: str, to: str | Path | None, say: Callable[[str],
 
     model = load_folder(opened)
     model.check_that_it_runs()
+    images = check_pulled_predictions(snapshot, model.record)
     say(f"{reference}: digest, names, types and shapes of all tensors are those of its record, and it runs")
+    if images is not None:
+        say(f"{reference}: the predictions for {images:,} images are those of its record")
     if target is not None:
         with translate_hub_errors("fetch", reference):
             create_folder(target, {file.name: file for file in snapshot.iterdir() if is_published(file.name)})

@@ -21,9 +21,25 @@ from pydantic import BaseModel
 
 from zoo.errors import DataError, UsageError
 from zoo_harness.checkpoints.opened import changed_checkpoint, how_to_finish
-from zoo_harness.hub.fetch import MOST_CHECKPOINT_BYTES, ListedFile
-from zoo_harness.hub.run_files import parse_configuration, parse_confusion, parse_epochs, parse_plot
-from zoo_harness.records.file_names import CARD, CHECKPOINT, CONFIGURATION, CONFUSION, HISTORY, PLOTS, RECORD, SAMPLES
+from zoo_harness.hub.fetch import MOST_CHECKPOINT_BYTES, MOST_OTHER_BYTES, ListedFile
+from zoo_harness.hub.run_files import (
+    parse_configuration,
+    parse_confusion,
+    parse_epochs,
+    parse_plot,
+    parse_run_predictions,
+)
+from zoo_harness.records.file_names import (
+    CARD,
+    CHECKPOINT,
+    CONFIGURATION,
+    CONFUSION,
+    HISTORY,
+    PLOTS,
+    PREDICTIONS,
+    RECORD,
+    SAMPLES,
+)
 from zoo_harness.records.run import LARGEST_RECORD, RunRecord, parse_run, record_file
 from zoo_harness.reports.card_merge import merged_card, read_card
 from zoo_harness.reports.wording import command_without_folders, without_folders
@@ -40,7 +56,8 @@ from zoo_harness.util.safe_files import open_regular, read_regular
 State = Literal["new", "changed", "same", "deleted"]
 _Model = TypeVar("_Model", bound=BaseModel)
 _MOST_PLOTS = 100
-_OPTIONAL = (HISTORY, CONFUSION, *PLOTS)  # a run may lack them; those of an earlier run would be taken for its own
+# A run may lack these; those of an earlier run would be taken for its own.
+_OPTIONAL = (HISTORY, CONFUSION, PREDICTIONS, *PLOTS)
 
 
 @dataclass(frozen=True)
@@ -145,16 +162,18 @@ def _read_parsed(run: Path, record: RunRecord) -> dict[str, bytes]:
         CONFIGURATION: parse_configuration,
         HISTORY: parse_epochs,
         CONFUSION: parse_confusion,
+        PREDICTIONS: parse_run_predictions,
         **dict.fromkeys(record.plots, parse_plot),
     }
+    described = {CONFUSION: record.results.confusion, PREDICTIONS: record.results.predictions}
     contents = {}
     for name, parse in parsers.items():
         try:
-            content = read_regular(run / name, LARGEST_RECORD)
+            content = read_regular(run / name, MOST_OTHER_BYTES if name == PREDICTIONS else LARGEST_RECORD)
         except FileNotFoundError:
             continue
         # The run directory has an empty history before the first epoch.
-        if content and (name != CONFUSION or record.results.confusion is not None):
+        if content and not (name in described and described[name] is None):
             contents[name] = parse(content, run / name, record)
     return contents
 
@@ -166,7 +185,8 @@ def _check_digest(path: Path, record: RunRecord, found: str) -> None:
 
 def _files_named_in_card(record: RunRecord) -> list[str]:
     history = [HISTORY] if record.results.epochs_done else []
-    return [*history, *([CONFUSION] if record.results.confusion is not None else [])]
+    predictions = [PREDICTIONS] if record.results.predictions is not None else []
+    return [*history, *([CONFUSION] if record.results.confusion is not None else []), *predictions]
 
 
 def _without_local_folders(record: RunRecord) -> RunRecord:

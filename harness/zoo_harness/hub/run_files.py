@@ -5,6 +5,7 @@ What comes back is what was parsed: bytes that a schema does not account for, su
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import zlib
@@ -16,7 +17,10 @@ from pydantic import ValidationError
 
 from zoo.errors import DataError
 from zoo_harness.evaluation.confusion import Confusion, summarize
-from zoo_harness.records.run import RunRecord, parse_history
+from zoo_harness.evaluation.predictions import MOST_BYTES, describe_predictions, parse_predictions
+from zoo_harness.records.file_names import PREDICTIONS
+from zoo_harness.records.run import PredictionsRecord, RunRecord, parse_history
+from zoo_harness.util.safe_files import read_regular
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PICTURE = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"pHYs", b"gAMA", b"sRGB")
@@ -73,6 +77,59 @@ def parse_confusion(content: bytes, path: Path, record: RunRecord) -> bytes:
         message = f"{path} is not the confusion matrix of this run: {fault:.200}; it is not published"
         raise DataError(message, code="confusion-invalid", path=path) from error
     return (confusion.model_dump_json() + "\n").encode()
+
+
+def parse_run_predictions(content: bytes, path: Path, record: RunRecord) -> bytes:
+    """Return ``predictions.safetensors``; images, accuracy and measures must be those of the record."""
+    fault = _fault_of_predictions(content, path, record)
+    if fault is not None:
+        message = f"{path} does not hold the predictions of this run: {fault}; it is not published"
+        raise DataError(message, code="predictions-invalid", path=path)
+    return content
+
+
+def check_pulled_predictions(folder: Path, record: RunRecord) -> int | None:
+    """Return the number of images in ``predictions.safetensors`` of a fetched folder, ``None`` without such a file.
+
+    Raises :class:`~zoo.errors.UsageError` if the file contradicts the record.
+    """
+    path = folder / PREDICTIONS
+    try:
+        content = read_regular(path, MOST_BYTES, follow_links=True)  # as in the Hub's cache
+    except FileNotFoundError:
+        return None
+    fault = _fault_of_predictions(content, path, record)
+    if fault is not None:
+        message = f"{path} does not hold the predictions of this run: {fault}; try another revision"
+        raise DataError(message, code="predictions-invalid", path=path)
+    return record.headline[1].images
+
+
+def _fault_of_predictions(content: bytes, path: Path, record: RunRecord) -> str | None:
+    found, recorded, (accuracy, split) = parse_predictions(content, path), record.results.predictions, record.headline
+    if recorded is None or hashlib.sha256(content).hexdigest() != recorded.sha256:
+        return "its digest is not the one of the record"
+    of_record = split.split, split.fingerprint, len(record.dataset.classes)
+    if (found.split, found.fingerprint, found.classes) != of_record or recorded.split != split.split:
+        return "its split, fingerprint or number of classes is not that of the record"
+    if tuple(np.bincount(found.label, minlength=found.classes).tolist()) != split.per_class:
+        return "its images of each class are not those of the record"
+    if accuracy is None or not math.isclose(found.hits.mean(), accuracy.value, abs_tol=1e-9):
+        return "its accuracy is not that of the record"
+    if not _same_measures(describe_predictions(found), recorded):
+        return "its measures are not those of the record"
+    return None
+
+
+def _same_measures(found: PredictionsRecord, recorded: PredictionsRecord) -> bool:
+    values = [
+        [each and each.value for each in (part.macro_f1, part.calibration_error, part.auroc, part.top5)]
+        for part in (found, recorded)
+    ]
+    return all(
+        one == other or (None not in (one, other) and math.isclose(one, other, abs_tol=1e-6))
+        for one, other in zip(*values, strict=True)
+    )
 
 
 def parse_plot(content: bytes, path: Path, _record: RunRecord) -> bytes:

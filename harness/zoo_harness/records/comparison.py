@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,8 @@ from zoo_harness.records.run import (
     Count,
     Epochs,
     Measurement,
+    NotNegative,
+    Proportion,
     Record,
     ScoreMeasurement,
     Seconds,
@@ -35,11 +37,22 @@ class PublishedFigure(Record):
     differences: tuple[str, ...]
 
 
+class OtherSetting(Record):
+    """A published figure of the same backbone and dataset that stands for another setting; what differs, in clauses."""
+
+    source: str
+    accuracy_percent: Percent
+    differences: tuple[str, ...]
+
+
 class ComparedRun(Record):
     """The figures of one finished run; ``None`` if not measured.
 
     ``accuracy`` and the scores are of ``split``. Seconds per epoch are means. ``separation`` has the settings of the
-    scores, ``layer`` the scored layer; the test split is not scored before training.
+    scores, ``layer`` the scored layer; the test split is not scored before training. ``images`` numbers the sets of
+    images, from 1: runs with the same number have the same images (``fingerprint``), split and classes.
+    ``no_predictions``: why the predictions cannot be read, ``None`` if they were. ``published_otherwise``: the
+    published figures that are not in ``published``.
     """
 
     run: str
@@ -60,7 +73,70 @@ class ComparedRun(Record):
     si_after: ScoreMeasurement | None
     train_seconds_per_epoch: Seconds | None
     evaluation_seconds_per_epoch: Seconds | None
+    total_seconds: Seconds | None = None
+    images: Count = 0
+    fingerprint: str = ""
+    no_predictions: str | None = None
     published: tuple[PublishedFigure, ...] = ()
+    published_otherwise: tuple[OtherSetting, ...] = ()
+
+
+class ImageSet(Record):
+    """The images of a run's accuracy; ``differs``: how they differ from those of the first run, ``None`` for these."""
+
+    dataset: str
+    split: str
+    images: Count
+    classes: Count
+    fingerprint: str
+    differs: str | None
+
+
+class ComparedRow(Record):
+    """One run, or several with the same settings and other seeds; their figures are means, ``None`` if one lacks it.
+
+    ``runs``: their places in the comparison's ``runs``, from 0, the lowest seed first. ``accuracy_error``: the mean of
+    their standard errors over images. ``accuracy_sd``: the standard deviation of their accuracies, over seeds.
+    """
+
+    runs: tuple[Count, ...]
+    seeds: tuple[Seed, ...]
+    images: Count
+    accuracy: Proportion | None
+    accuracy_error: NotNegative | None
+    accuracy_sd: NotNegative | None
+    train_accuracy: Proportion | None
+    si_before: float | None
+    si_after: float | None
+    train_seconds_per_epoch: Seconds | None
+    evaluation_seconds_per_epoch: Seconds | None
+    total_seconds: Seconds | None
+
+
+class RowDifference(Record):
+    """How the accuracy of a row differs from that of its baseline; both are places in the comparison's ``rows``.
+
+    ``difference``, with ``standard_error`` over images, is in [-1, 1]; of several seeds it is that of their means.
+    ``tested`` names the two runs that ``test`` compares, those of the lowest seeds: ``mcnemar`` is McNemar's mid-p test
+    on the same images, of which ``row_only`` and ``baseline_only`` are classified correctly by one run alone;
+    ``z`` compares the two accuracies as if of different images, where predictions are missing. ``p_holm`` is corrected
+    for all ``pairs`` of rows on these images. ``p_seeds``: the paired t test over the ``seeds`` that both rows have, if
+    there are at least three.
+    """
+
+    row: Count
+    baseline: Count
+    difference: Annotated[float, Field(ge=-1, le=1)]
+    standard_error: NotNegative
+    test: Literal["mcnemar", "z"]
+    tested: tuple[str, str]
+    row_only: Count | None
+    baseline_only: Count | None
+    p: Proportion
+    p_holm: Proportion
+    pairs: Count
+    p_seeds: Proportion | None = None
+    seeds: Count = 0
 
 
 class LeftOutRun(Record):

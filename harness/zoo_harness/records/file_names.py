@@ -13,11 +13,12 @@ RECORD = "zoo.json"
 HISTORY = "history.jsonl"
 STEPS = "steps.jsonl"
 CONFUSION = "confusion.json"
+PREDICTIONS = "predictions.safetensors"
 SAMPLES = "samples.png"
 PLOTS = ("loss.png", "accuracy.png", "learning_rate.png", "confusion.png", "layers.png", SAMPLES)
 
 REQUIRED_FILES = (CARD, CHECKPOINT, CONFIGURATION, RECORD)
-PUBLISHED_FILES = (*REQUIRED_FILES, HISTORY, CONFUSION, "*.png")
+PUBLISHED_FILES = (*REQUIRED_FILES, HISTORY, CONFUSION, PREDICTIONS, "*.png")
 _PLOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.png")
 _PICKLE = re.compile(r".*\.(?:bin|pt|pth|pkl|pickle|ckpt)", re.IGNORECASE)
 

@@ -36,6 +36,7 @@ from zoo_harness.util.safe_files import read_regular
 
 RUN = "run.json"
 LARGEST_RECORD = 32 * 2**20  # bytes; that of a run on 21,000 classes has about two million
+CALIBRATION_BINS = 15  # of the calibration error, equally wide
 IN_MEMORY = "memory"  # source of a data set of zoo.in_memory; a space and the class of a torch data set may follow
 
 PlotName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.png$")]
@@ -59,9 +60,11 @@ class Record(BaseModel):
     @classmethod
     def _escape_bytes_of_paths(cls, value: object) -> object:
         """Escape what no file can hold as UTF-8, such as paths with other bytes."""
+        if isinstance(value, str):
+            return value if value.isascii() else encodable(value)
         if isinstance(value, tuple) and value and isinstance(value[0], str):
             return tuple(map(encodable, value))
-        return encodable(value) if isinstance(value, str) else value
+        return value
 
 
 class WeightsRecord(Record):
@@ -473,6 +476,26 @@ class ConfusionSummary(Record):
     worst: tuple[ClassAccuracy, ...]
 
 
+class PredictionsRecord(Record):
+    """The digest of ``predictions.safetensors``, and measures made from these predictions for the images of ``split``.
+
+    ``macro_f1``: mean of F1 over the classes that occur as label or prediction. ``calibration_error``: expected
+    calibration error: the images are sorted into ``calibration_bins`` equally wide bins by the probability of their
+    prediction, and the gaps between accuracy and mean probability of the bins are averaged over the images. The
+    standard errors of these two come from 200 bootstrap draws of the images. ``auroc``: area under the ROC curve, with
+    DeLong's standard error; for two classes of at least two images. ``top5``: share of images whose label is among the
+    five likeliest classes, with its binomial standard error; for more than five classes.
+    """
+
+    sha256: Digest
+    split: str
+    macro_f1: Measurement
+    calibration_error: Measurement
+    calibration_bins: Number = CALIBRATION_BINS
+    auroc: Measurement | None = None
+    top5: Measurement | None = None
+
+
 class LayerScores(Record):
     """Scores of one layer's features, or of ``"raw pixels"``; ``vector``: how its output became ``width`` numbers."""
 
@@ -504,7 +527,8 @@ class Results(Record):
     last epoch was far worse than guessing. ``accuracy_details`` and ``test_accuracy_details`` belong to ``accuracy``
     and ``test_accuracy`` of a finished run. ``best_epoch``: the first one of the highest evaluation accuracy; earlier
     records lack it. ``evaluation_split`` names the split of ``accuracy`` and ``evaluation_loss``, such as ``held-out``
-    or ``test``; ``None`` in earlier records.
+    or ``test``; ``None`` in earlier records. ``predictions`` describes those for the headline's split of a finished
+    run; earlier records lack it.
     """
 
     epochs_done: Epochs
@@ -522,6 +546,7 @@ class Results(Record):
     separation_before: SeparationRecord | None
     separation_after: SeparationRecord | None
     confusion: ConfusionSummary | None = None
+    predictions: PredictionsRecord | None = None
     layer_curve: LayerCurveRecord | None = None
     frozen_part: FrozenPartRecord | None
     diverged: str | None = None
@@ -608,7 +633,10 @@ class RunRecord(Record):
 
     def of_checkpoint(self, kept: KeptCheckpoint) -> RunRecord:
         """Return the record with the scores and the digest of another checkpoint than the main one."""
-        others = ("accuracy_by_other_rule", "accuracy_details", "test_accuracy_details", "confusion", "layer_curve")
+        others = (
+            "accuracy_by_other_rule", "accuracy_details", "test_accuracy_details", "confusion", "predictions",
+            "layer_curve",
+        )  # fmt: skip
         results = self.results.model_copy(update=dict.fromkeys(others) | kept.scores)
         return self.model_copy(update={"results": results, "checkpoint_sha256": kept.sha256})
 
@@ -652,6 +680,9 @@ def parse_run(content: bytes, path: Path) -> RunRecord:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = one_line(".".join(map(str, fault["loc"]))) or "the file"
+        if where == "format" and str(fault["input"]).startswith("blockzoo run "):
+            message = f"{path} is a run record of another version: format {fault['input']!r:.60}; try a newer zoo"
+            raise UsageError(message, code="record-of-another-version", path=path) from error
         message = f"{path} is not a run record of this version: {where:.200}: {fault['msg']:.200}"
         raise DataError(message, code="record-invalid", path=path, field=where) from error
 

@@ -49,6 +49,21 @@ def accuracy_notes(record: RunRecord) -> list[str]:
     return notes
 
 
+def prediction_rows(record: RunRecord) -> list[tuple[str, Measurement]]:
+    """Return the measures of the predictions for the headline's split, by name."""
+    found, details = record.results.predictions, details_of(record, record.headline[1])
+    if found is None:
+        return []
+    rows: dict[str, Measurement | None] = {
+        "mean per-class accuracy (balanced accuracy)": details.per_class if details else None,
+        "macro F1": found.macro_f1,
+        "top-5 accuracy": found.top5,
+        "area under the ROC curve": found.auroc,
+        "expected calibration error": found.calibration_error,
+    }
+    return [(name, measured) for name, measured in rows.items() if measured is not None]
+
+
 def details_of(record: RunRecord, split: SplitRecord) -> AccuracyDetails | None:
     """Return the averages of the evaluation or the test split, if they were measured."""
     results = record.results

@@ -1,42 +1,89 @@
-"""Arrange finished runs beside each other, as the tables of the reports do, for the terminal, Markdown and CSV."""
+"""Arrange finished runs beside each other, as the tables of the reports do: terminal, Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
-from zoo_harness.records.comparison import ComparedRun, LeftOutRun, PublishedFigure
-from zoo_harness.records.run import Measurement, Record, RunRecord, ScoreMeasurement
+from zoo.text import one_line
+from zoo_harness.records.comparison import (
+    ComparedRow,
+    ComparedRun,
+    ImageSet,
+    LeftOutRun,
+    OtherSetting,
+    PublishedFigure,
+    RowDifference,
+)
+from zoo_harness.records.run import Record, RunRecord
 from zoo_harness.reports import markdown
 from zoo_harness.reports.published_results import Published, differences, published_figures
 
+SIGNIFICANT = 0.05
 Table = tuple[list[str], list[list[str]]]
-_RESULTS = ["trained", "accuracy %", "train %", "train s", "eval s"]
-_HEADINGS = [
-    "run", "backbone", "recipe", "dataset", "split", "trained parameters", "accuracy, %", "train accuracy, %",
-    "SI before", "SI after", "seconds per epoch, training", "seconds per epoch, evaluation",
-]  # fmt: skip
+_WIDEST = 24  # characters of a name in a cell
+_LISTED = 20  # runs in a sentence
+_COLUMNS = {  # of the terminal, and of the documents
+    "backbone": "backbone",
+    "trained": "trained parameters",
+    "accuracy %": "accuracy, %",
+    "sd": "sd over seeds",
+    "train %": "train accuracy, %",
+    "train s": "seconds per epoch, training",
+    "eval s": "seconds per epoch, evaluation",
+    "recipe": "recipe",
+    "dataset": "dataset",
+    "split": "split",
+    "SI before": "SI before",
+    "SI after": "SI after",
+    "difference": "difference, %",
+    "p": "p",
+    "p Holm": "p, Holm",
+    "p seeds": "p over seeds",
+    "total s": "total seconds",
+    "parameters": "total parameters",
+}
+_LEFT = ("#", "run", "backbone", "recipe", "dataset", "split")
 
 
 class Comparison(Record):
-    """Runs beside each other, in the order given. No difference is tested."""
+    """Runs beside each other, in the order given, and the tests of their differences.
+
+    ``rows`` has a row for each run, or for the seeds of one setting. ``differences``: those from the baseline, which is
+    the row ``baseline``, or without one the row of the highest accuracy on the same images.
+    """
 
     format: Literal["blockzoo comparison 1"] = "blockzoo comparison 1"
     runs: tuple[ComparedRun, ...]
     left_out: tuple[LeftOutRun, ...] = ()
+    images: tuple[ImageSet, ...] = ()
+    rows: tuple[ComparedRow, ...] = ()
+    baseline: int | None = None
+    differences: tuple[RowDifference, ...] = ()
 
     def to_json(self) -> str:
         """Return everything as indented JSON, ending in a newline."""
         return self.model_dump_json(indent=2) + "\n"
 
     def to_markdown(self) -> str:
-        """Return the runs as one table in Markdown, published figures below their run."""
-        return _markdown(self)
+        """Return the rows as one table in Markdown, published figures below their row."""
+        columns, rows = _document(self)
+        rule = ["---" if column in _LEFT else "---:" for column in columns]
+        lines = [columns, rule, *([str(markdown.text(cell)) for cell in row] for row in rows)]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+    def to_latex(self) -> str:
+        """Return the rows as one ``tabular`` of LaTeX, which needs no package; published figures below their row."""
+        columns, rows = _document(self)
+        kinds = "".join("l" if column in _LEFT else "r" for column in columns)
+        head, *lines = [" & ".join(map(_latex, row)) + r" \\" for row in [columns, *rows]]
+        parts = [rf"\begin{{tabular}}{{{kinds}}}", r"\hline", head, r"\hline", *lines, r"\hline", r"\end{tabular}"]
+        return "\n".join(parts) + "\n"
 
     def to_csv(self) -> str:
-        """Return the runs as comma-separated values, numbers in full, accuracies in [0, 1].
+        """Return the rows as comma-separated values, numbers in full, accuracies in [0, 1].
 
         Published figures have rows of their own.
         """
@@ -71,7 +118,10 @@ def compared_run(run: str, record: RunRecord, *, published: bool) -> ComparedRun
         si_after=after.si if after else None,
         train_seconds_per_epoch=results.mean_train_seconds,
         evaluation_seconds_per_epoch=results.mean_evaluation_seconds,
+        total_seconds=results.total_seconds,
+        fingerprint=split.fingerprint,
         published=tuple(_published(record, figure) for figure in figures if agrees(record, figure)),
+        published_otherwise=tuple(_otherwise(record, figure) for figure in figures if not agrees(record, figure)),
     )
 
 
@@ -99,76 +149,228 @@ def _published(record: RunRecord, figure: Published) -> PublishedFigure:
     )
 
 
-def results_table(found: Comparison) -> Table:
-    """Return the table of the 2024 report, with a row below each run for each published figure."""
+def _otherwise(record: RunRecord, figure: Published) -> OtherSetting:
+    clauses = differences(record, figure)
+    if (record.dataset.test is not None) != (figure.row.test_accuracy is not None):
+        clauses.append(f"its accuracy is of the {figure.row.measured_on} split")
+    return OtherSetting(
+        source=figure.table.source, accuracy_percent=figure.row.accuracy, differences=tuple(dict.fromkeys(clauses))
+    )
+
+
+def tables(found: Comparison, width: int) -> Iterator[Table]:
+    """Yield the table of the rows in as many parts as the width needs, each with the number of its row."""
+    columns, rows = _cells(found)
+    widths = [max(len(row[place]) for row in [columns, *rows]) for place in range(len(columns))]
+    part: list[int] = []
+    for place in range(1, len(columns)):
+        if part and sum(widths[each] + 2 for each in [*part, place]) + widths[0] > width:
+            yield _part(columns, rows, part)
+            part = []
+        part.append(place)
+    yield _part(columns, rows, part)
+
+
+def _part(columns: list[str], rows: list[list[str]], part: list[int]) -> Table:
+    shown = [[row[0], *(row[place] for place in part)] for row in rows]
+    return [columns[0], *(columns[place] for place in part)], [row for row in shown if any(row[1:])]
+
+
+def aligned_right(columns: Sequence[str]) -> list[str]:
+    """Return the columns whose cells are numbers."""
+    return [column for column in columns if column not in _LEFT]
+
+
+def _cells(found: Comparison) -> Table:
+    """Return the whole table: a row's number, then its figures; published figures have a row each, as ``1 p``."""
+    tested = {each.row: each for each in found.differences}
+    baselines = {each.baseline for each in found.differences}
     rows = []
-    for number, run in enumerate(found.runs, 1):
-        rows.append([str(number), run.backbone, *_results(run)])
-        rows += [["", "  published", *_published_cells(figure)] for figure in run.published]
-    return ["#", "backbone", *_RESULTS], rows
+    for place, row in enumerate(found.rows):
+        first = found.runs[row.runs[0]]
+        rows.append([str(place + 1), *_row(row, first, tested.get(place), is_baseline=place in baselines)])
+        rows += [[f"{place + 1} p", *_published_row(figure)] for figure in first.published]
+    columns = ["#", *_COLUMNS]
+    filled = [place for place in range(len(columns)) if place == 0 or any(row[place] not in ("", "-") for row in rows)]
+    return [columns[place] for place in filled], [[row[place] for place in filled] for row in rows]
 
 
-def settings_table(found: Comparison) -> Table:
-    """Return the settings and SI of each run."""
-    rows = [
-        [str(number), run.run, run.recipe, run.dataset, run.split, _value(run.si_before), _value(run.si_after)]
-        for number, run in enumerate(found.runs, 1)
+def _row(row: ComparedRow, run: ComparedRun, tested: RowDifference | None, *, is_baseline: bool) -> list[str]:
+    error = "" if row.accuracy_error is None else f" ± {100 * row.accuracy_error:.2f}"
+    return [
+        _short(run.backbone),
+        f"{run.trained_parameters:,}",
+        "-" if row.accuracy is None else f"{100 * row.accuracy:.2f}{error}",
+        _percent(row.accuracy_sd),
+        _percent(row.train_accuracy),
+        _seconds(row.train_seconds_per_epoch),
+        _seconds(row.evaluation_seconds_per_epoch),
+        _short(run.recipe),
+        _short(run.dataset),
+        _short(run.split),
+        _value(row.si_before),
+        _value(row.si_after),
+        *(_difference(tested) if tested else ["baseline" if is_baseline else "-", "-", "-", "-"]),
+        "-" if row.total_seconds is None else f"{row.total_seconds:,.0f}",
+        f"{run.total_parameters:,}",
     ]
-    return ["#", "run", "recipe", "dataset", "split", "SI before", "SI after"], rows
+
+
+def _difference(tested: RowDifference) -> list[str]:
+    return [
+        f"{100 * tested.difference:+.2f} ± {100 * tested.standard_error:.2f}",
+        _p(tested.p),
+        _p(tested.p_holm),
+        "-" if tested.p_seeds is None else _p(tested.p_seeds),
+    ]
+
+
+def _published_row(figure: PublishedFigure) -> list[str]:
+    train = figure.train_accuracy_percent
+    shown = [
+        *("published", f"{figure.trained_parameters:,}", f"{figure.accuracy_percent:.2f}", ""),
+        "-" if train is None else f"{train:.2f}",
+        _seconds(figure.train_seconds_per_epoch),
+        _seconds(figure.evaluation_seconds_per_epoch),
+    ]
+    return shown + [""] * (len(_COLUMNS) - len(shown))
+
+
+def _document(found: Comparison) -> Table:
+    """Return the table of :func:`_cells` with full headings, and the names of the runs instead of numbers."""
+    columns, rows = _cells(found)
+    names = iter(_sources_and_names(found))
+    return ["run", *(_COLUMNS[column] for column in columns[1:])], [[next(names), *row[1:]] for row in rows]
+
+
+def _sources_and_names(found: Comparison) -> Iterator[str]:
+    for row in found.rows:
+        yield name_of(found, row)
+        yield from (f"published: {figure.source}" for figure in found.runs[row.runs[0]].published)
+
+
+def name_of(found: Comparison, row: ComparedRow) -> str:
+    """Return the name of a row's run, or what the names of its runs begin with and their number."""
+    names = [found.runs[place].run for place in row.runs]
+    same = 0
+    while same < min(map(len, names)) and len({name[same] for name in names}) == 1:
+        same += 1
+    return one_line(names[0] if len(names) == 1 else f"{names[0][:same]}* ({len(names)} runs)")
 
 
 def notes(found: Comparison) -> Iterator[str]:
-    """Yield what the tables leave open: the parts of the data, the settings of SI, the published sources."""
+    """Yield what the tables leave open: what each row is, what the tests mean and found, the published sources."""
+    for number, row in enumerate(found.rows, 1):
+        yield from _about(found, number, row)
     yield (
-        "accuracy: of the split, ± one standard error over its images; train: of the training split; trained: number "
+        "accuracy: of the split, ± one standard error over its images; train %: of the training split; trained: number "
         "of trained parameters; s: mean seconds per epoch. SI: of the split, before and after training."
     )
-    for number, run in enumerate(found.runs, 1):
-        scored = run.separation.in_words()
-        seed = "" if "seed" in run.subset else f", seed {run.seed}"
-        yield f"{number}: epochs {run.epochs}; {run.subset}{seed}{f'; SI with {scored}' if scored else ''}."
-        for figure in run.published:
-            differs = f"; the run differs: {'; '.join(figure.differences)}" if figure.differences else ""
-            yield f"{number}, published: {figure.source}{differs}."
+    if any(row.accuracy_sd is not None for row in found.rows):
+        yield "sd: standard deviation of the accuracy over seeds, in %; the other figures of such a row are means."
+    if found.differences:
+        yield from _about_tests(found)
+    yield from _other_images(found)
     if len({(run.separation.metric, run.separation.normalize) for run in found.runs}) > 1:
         yield "SI is not comparable between runs that score it with different distances or scaling."
 
 
-def _markdown(found: Comparison) -> str:
-    rows = []
-    for run in found.runs:
-        cells = _results(run)
-        about = [run.run, run.backbone, run.recipe, run.dataset, run.split]
-        rows.append([*about, *cells[:3], _value(run.si_before), _value(run.si_after), *cells[3:]])
-        for figure in run.published:
-            cells = _published_cells(figure)
-            rows.append([f"published: {figure.source}", *about[1:], *cells[:3], "-", "-", *cells[3:]])
-    lines = [_HEADINGS, ["---"] * 5 + ["---:"] * 7, *([str(markdown.text(cell)) for cell in row] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def _about(found: Comparison, number: int, row: ComparedRow) -> Iterator[str]:
+    run = found.runs[row.runs[0]]
+    scored = run.separation.in_words()
+    seeds = f"seed{'s' * (len(row.seeds) > 1)} {', '.join(map(str, row.seeds))}"
+    seed = "" if len(row.seeds) == 1 and "seed" in run.subset else f", {seeds}"
+    subset = run.subset if len(row.seeds) == 1 else run.subset.replace(f", seed {run.seed}", "")
+    yield (
+        f"{number}: {name_of(found, row)}: epochs {run.epochs}; {subset}{seed}"
+        f"{f'; SI with {scored}' if scored else ''}."
+    )
+    for figure in run.published:
+        differs = f"; the run differs: {'; '.join(figure.differences)}" if figure.differences else ""
+        yield f"{number}, published: {figure.source}{differs}."
+    for other in run.published_otherwise:
+        yield (
+            f"{number}, published in another setting, {other.accuracy_percent:.2f} %: {other.source}; the run differs: "
+            f"{'; '.join(other.differences)}."
+        )
+    for place in row.runs:
+        if why := found.runs[place].no_predictions:
+            yield f"{number}: {found.runs[place].run} is compared unpaired, which finds less: {why}."
+
+
+def _about_tests(found: Comparison) -> Iterator[str]:
+    yield (
+        "difference: accuracy less that of the baseline, in %, ± one standard error over the images, paired where both "
+        "have predictions."
+    )
+    if any(each.test == "mcnemar" for each in found.differences):
+        several = any(len(row.runs) > 1 for row in found.rows)
+        which = "; of several seeds, those of the lowest" if several else ""
+        yield (
+            f"p: McNemar's test (mid-p) of two checkpoints on the same images{which}. A small p: they differ by more "
+            "than chance on images of this kind. It says nothing about other seeds."
+        )
+    if any(each.test == "z" for each in found.differences):
+        which = _numbers(each.row + 1 for each in found.differences if each.test == "z")
+        yield f"p of {which}: z test of two accuracies as if on different images, because predictions are missing."
+    pairs = sorted({each.pairs for each in found.differences})
+    counts = " or ".join(f"{count:,}" for count in pairs)
+    yield f"p Holm: p corrected for the number of pairs of rows on the same images, {counts}."
+    if any(each.p_seeds is not None for each in found.differences):
+        yield (
+            "p seeds: paired t test over the seeds. A small p: the settings differ by more than chance over seeds. It "
+            "says nothing about other images."
+        )
+    for baseline in dict.fromkeys(each.baseline for each in found.differences):
+        alike = [each.row + 1 for each in found.differences if each.baseline == baseline and each.p_holm >= SIGNIFICANT]
+        if alike:
+            yield f"Not distinguishable from {baseline + 1} on these images (p Holm at least 0.05): {_numbers(alike)}."
+
+
+def _other_images(found: Comparison) -> Iterator[str]:
+    """Say which rows are not compared, because their images are not those of the baseline."""
+    if len(found.images) < 2:
+        return
+    of = 0 if found.baseline is None else found.baseline
+    for number, images in enumerate(found.images, 1):
+        rows = [place + 1 for place, row in enumerate(found.rows) if row.images == number]
+        if not rows or number == found.rows[of].images:
+            continue
+        apart = "with each other alone" if len(rows) > 1 and found.baseline is None else "with no other"
+        what = images.differs or f"the split {images.split} of {images.dataset}, {images.images:,} images"
+        yield (
+            f"{_numbers(rows)}: not on the images of {of + 1}, but {what} (fingerprint {images.fingerprint[:8]}); "
+            f"compared {apart}."
+        )
+
+
+def _numbers(rows: Iterable[int]) -> str:
+    listed = [*map(str, rows)]
+    return ", ".join(listed[:_LISTED]) + (f" and {len(listed) - _LISTED:,} more" if len(listed) > _LISTED else "")
 
 
 def _csv(found: Comparison) -> str:
     text = io.StringIO()
     columns = [
-        "run", "backbone", "recipe", "dataset", "subset", "split", "seed", "epochs", "trained_parameters",
-        "total_parameters", "accuracy", "accuracy_error", "train_accuracy", "layer", "si_settings", "si_before",
-        "si_before_error", "si_after", "si_after_error", "train_seconds_per_epoch", "evaluation_seconds_per_epoch",
-        "published_by",
+        "run", "backbone", "recipe", "dataset", "subset", "split", "seeds", "epochs", "trained_parameters",
+        "total_parameters", "accuracy", "accuracy_error", "accuracy_sd", "train_accuracy", "layer", "si_settings",
+        "si_before", "si_after", "train_seconds_per_epoch", "evaluation_seconds_per_epoch", "total_seconds",
+        "fingerprint", "baseline", "difference", "difference_error", "test", "p", "p_holm", "p_seeds", "published_by",
     ]  # fmt: skip
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    for run in found.runs:
-        plain = {name: value for name, value in run.model_dump().items() if name in columns}
-        figures = {
-            "accuracy": run.accuracy and run.accuracy.value,
-            "accuracy_error": run.accuracy and run.accuracy.standard_error,
-            "train_accuracy": run.train_accuracy and run.train_accuracy.value,
-            "si_settings": run.separation.in_words(),
-        }
-        for name, score in (("si_before", run.si_before), ("si_after", run.si_after)):
-            figures |= {name: score and score.value, f"{name}_error": score and score.bootstrap_error}
-        writer.writerow(plain | figures)
-        about = {name: plain[name] for name in ("backbone", "recipe", "dataset", "split", "epochs")}
+    tested = {each.row: each for each in found.differences}
+    for place, row in enumerate(found.rows):
+        run = found.runs[row.runs[0]]
+        figures = {name: value for name, value in [*run, *row] if name in columns}
+        figures["run"] = ";".join(found.runs[each].run for each in row.runs)
+        figures["seeds"] = ";".join(map(str, row.seeds))
+        figures["si_settings"] = run.separation.in_words()
+        if each := tested.get(place):
+            figures |= {name: getattr(each, name) for name in ("difference", "test", "p", "p_holm", "p_seeds")}
+            figures |= {"difference_error": each.standard_error, "baseline": each.tested[1]}
+        writer.writerow(figures)
+        about = {name: figures[name] for name in ("backbone", "recipe", "dataset", "split", "epochs")}
         for figure in run.published:
             writer.writerow(about | _published_values(figure))
     return text.getvalue()
@@ -186,34 +388,38 @@ def _published_values(figure: PublishedFigure) -> dict[str, object]:
     }
 
 
-def _results(run: ComparedRun) -> list[str]:
-    return [
-        f"{run.trained_parameters:,}",
-        _percent(run.accuracy),
-        "-" if run.train_accuracy is None else f"{100 * run.train_accuracy.value:.2f}",
-        _seconds(run.train_seconds_per_epoch),
-        _seconds(run.evaluation_seconds_per_epoch),
-    ]
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+}
 
 
-def _published_cells(figure: PublishedFigure) -> list[str]:
-    train = figure.train_accuracy_percent
-    return [
-        f"{figure.trained_parameters:,}",
-        f"{figure.accuracy_percent:.2f}",
-        "-" if train is None else f"{train:.2f}",
-        _seconds(figure.train_seconds_per_epoch),
-        _seconds(figure.evaluation_seconds_per_epoch),
-    ]
+def _latex(cell: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in one_line(cell))
 
 
-def _percent(measured: Measurement | None) -> str:
-    return "-" if measured is None else f"{100 * measured.value:.2f} ± {100 * measured.standard_error:.2f}"
+def _short(text: str) -> str:
+    shown = one_line(text)
+    return shown if len(shown) <= _WIDEST else f"{shown[: _WIDEST - 3]}..."
 
 
-def _value(score: ScoreMeasurement | None) -> str:
-    return "-" if score is None else f"{score.value:.4f}"
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _value(score: float | None) -> str:
+    return "-" if score is None else f"{score:.4f}"
 
 
 def _seconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:.2f}"
+
+
+def _p(value: float) -> str:
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"

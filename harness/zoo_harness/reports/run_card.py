@@ -84,6 +84,7 @@ def _context(record: RunRecord, repository: str | None, *, in_tree: bool) -> dic
         "headline_split": split,
         "balanced": len(set(split.per_class)) == 1,
         "accuracy_details": accuracy_tables.detail_rows(record),
+        "prediction_rows": accuracy_tables.prediction_rows(record),
         "accuracy_notes": accuracy_tables.accuracy_notes(record),
         "headline_details": accuracy_tables.details_of(record, split),
         "checkpoint_rows": checkpoint_table.checkpoint_rows(record, _MOST_CHECKPOINTS),
@@ -117,6 +118,7 @@ def _measurements(record: RunRecord) -> list[Measurement]:
     results = record.results
     worst = [each.accuracy for each in results.confusion.worst] if results.confusion else []
     worst += [measured for _name, measured in accuracy_tables.detail_rows(record) if measured is not None]
+    worst += [measured for _name, measured in accuracy_tables.prediction_rows(record)]
     accuracies = (results.accuracy, results.train_accuracy, results.test_accuracy, *worst)
     tables = separation_tables.separation_tables(record)
     scores = (score for table in tables for row in table.rows for score in row.scores)

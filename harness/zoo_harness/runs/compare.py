@@ -1,46 +1,329 @@
-"""Read finished runs for ``zoo.compare``; a run that cannot be compared is named, and the others are shown."""
+"""Read finished runs for ``zoo.compare`` and test their differences; a run that cannot be compared is named."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UsageError, ZooError
 from zoo.text import encodable
-from zoo_harness.records.comparison import ComparedRun, LeftOutRun
+from zoo_harness.records.comparison import ComparedRow, ComparedRun, ImageSet, LeftOutRun, RowDifference
+from zoo_harness.records.run import DatasetRecord, RunRecord, SplitRecord
 from zoo_harness.reports.comparison import Comparison, compared_run
+from zoo_harness.runs.found_runs import is_running, run_folders
 from zoo_harness.runs.run import Run, open_run
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-def compare_runs(runs: Sequence[str | Path | Run], *, published: bool = False) -> Comparison:
-    """Read the record of each run, and put the figures of the finished ones beside each other.
+    from zoo_harness.runs.paired_accuracies import PairTests, RowOfHits
 
-    ``published`` adds the published figures of the same backbone, recipe, dataset, split and epochs. Checkpoints are
-    not loaded. Raises :class:`~zoo.errors.UsageError` if no run is given.
+FEWEST_SEEDS = 3  # of a test over seeds
+_SHARED: dict[str, Callable[[RunRecord], object]] = {
+    "backbone": lambda record: record.backbone.name,
+    "recipe": lambda record: record.settings.recipe,
+    "dataset": lambda record: record.dataset.title,
+    "split": lambda record: record.headline[1].split,
+    "epochs": lambda record: record.settings.training.epochs,
+}
+GROUPINGS = ("settings", "none", *_SHARED)
+
+
+def compare_runs(
+    runs: Sequence[str | Path | Run],
+    *,
+    baseline: str | Path | Run | None = None,
+    published: bool = False,
+    group_by: str = "settings",
+) -> Comparison:
+    """Read the record and the predictions of each run, put the figures of the finished ones beside each other, test.
+
+    A folder stands for the runs in it. ``baseline``: the run whose row the others are compared with; by default the row
+    of the highest accuracy on the same images. ``published`` adds the published figures of the same backbone and
+    dataset. ``group_by``: runs that share this are one row: ``settings`` (all but the seed), ``none``, or some of
+    ``backbone``, ``recipe``, ``dataset``, ``split`` and ``epochs``, separated by commas. Checkpoints are not loaded.
+    Raises :class:`~zoo.errors.UsageError` if no run is given, or the baseline cannot be compared.
     """
     if not runs:
         raise UsageError("nothing to compare; give the directory of a run, or several", code="missing-run")
-    found: dict[Path, Run] = {}
-    rows: list[ComparedRun] = []
-    left_out: list[LeftOutRun] = []
+    shared_by = _shared_by(group_by)
+    gathered = _Gathered()
     for given in runs:
-        name = str(given.directory if isinstance(given, Run) else given)
-        try:
-            run = _finished(given, found)
-        except ZooError as error:
-            left_out.append(LeftOutRun(run=encodable(name), code=error.code, message=encodable(str(error))))
-            continue
-        found[run.directory.resolve()] = run
-        rows.append(compared_run(encodable(name), run.record, published=published))
-    return Comparison(runs=tuple(rows), left_out=tuple(left_out))
+        gathered.add(given)
+    first = None if baseline is None else gathered.place_of(baseline)
+    return _Compared(gathered, shared_by, published=published, baseline=first).comparison()
 
 
-def _finished(given: str | Path | Run, found: dict[Path, Run]) -> Run:
-    run = given if isinstance(given, Run) else open_run(given)
-    if run.status != "finished":
-        epochs = f"{run.record.results.epochs_done} of {run.record.settings.training.epochs} epochs"
-        message = f"{run.directory} is {run.status} after {epochs}; expected a finished run; try --resume"
-        raise UsageError(message, code="run-not-finished", path=run.directory, status=run.status)
-    if run.directory.resolve() in found:
-        raise UsageError(f"{run.directory} is given twice; give it once", code="repeated-subject", path=run.directory)
-    return run
+def _shared_by(group_by: str) -> Callable[[RunRecord], object] | None:
+    """Return the function of a record whose value the runs of one row share; ``None`` for one row a run."""
+    names = [name.strip() for name in group_by.split(",")]
+    wrong = [name for name in names if name not in GROUPINGS]
+    if wrong or (len(names) > 1 and {"settings", "none"} & {*names}):
+        message = f"--group-by is wrong: {group_by!r:.100}; expected settings or none, or some of {', '.join(_SHARED)}"
+        raise UsageError(message, code="group-by", option="group_by", given=group_by)
+    if names == ["none"]:
+        return None
+    return _settings if names == ["settings"] else lambda record: tuple(_SHARED[name](record) for name in names)
+
+
+def _settings(record: RunRecord) -> object:
+    """Return all that two runs of the same settings share, and not the seed."""
+    data, weights, backbone = record.dataset, record.weights, record.backbone
+    return (
+        *(backbone.name, backbone.network, weights.source, weights.sha256, record.parameters.total),
+        *(data.name, data.title, data.classes, data.per_class, data.limit, data.fraction, data.val_fraction),
+        *(data.eval_limit, data.eval_fraction, data.test is None),
+        repr(record.settings.model_copy(update={"seed": 0})),
+    )
+
+
+class _Gathered:
+    """The runs that can be compared, by their resolved folder, and those that cannot."""
+
+    def __init__(self) -> None:
+        self.runs: dict[Path, tuple[str, Run]] = {}
+        self.left_out: list[LeftOutRun] = []
+
+    def place_of(self, given: str | Path | Run) -> Path:
+        """Return the resolved folder of a run, added if it is not there; raise the error if it cannot be compared."""
+        run = given if isinstance(given, Run) else open_run(given)
+        place = run.directory.resolve()
+        if place not in self.runs:
+            self._add(run, str(given.directory if isinstance(given, Run) else given))
+        return place
+
+    def add(self, given: str | Path | Run) -> None:
+        """Add a run, or the runs of a folder, or the reasons why they cannot be compared."""
+        for each in self._folders(given):
+            name = str(each.directory if isinstance(each, Run) else each)
+            try:
+                self._add(each, name)
+            except ZooError as error:
+                self.left_out.append(LeftOutRun(run=encodable(name), code=error.code, message=encodable(str(error))))
+
+    def _folders(self, given: str | Path | Run) -> Iterable[str | Path | Run]:
+        if isinstance(given, str | Path) and Path(given).is_dir():
+            return [*run_folders(Path(given))] or [given]
+        return [given]
+
+    def _add(self, given: str | Path | Run, name: str) -> None:
+        run = given if isinstance(given, Run) else open_run(given)
+        if run.status != "finished":
+            raise _unfinished(run)
+        place = run.directory.resolve()
+        if place in self.runs:
+            message = f"{run.directory} is given twice; give it once"
+            raise UsageError(message, code="repeated-subject", path=run.directory)
+        self.runs[place] = (encodable(name), run)
+
+
+def _unfinished(run: Run) -> UsageError:
+    epochs = f"{run.record.results.epochs_done} of {run.record.settings.training.epochs} epochs"
+    status = "killed" if run.status == "running" and not is_running(run.directory) else run.status
+    called = {"killed": "was killed", "failed": "failed", "interrupted": "was interrupted"}.get(status, f"is {status}")
+    message = f"{run.directory} {called} after {epochs}; expected a finished run; try --resume"
+    return UsageError(message, code="run-not-finished", path=run.directory, status=status)
+
+
+class _Compared:
+    """Makes rows of runs, and tests the rows on the same images."""
+
+    def __init__(
+        self, gathered: _Gathered, shared_by: Callable[[RunRecord], object] | None, *, published: bool, baseline: Any
+    ) -> None:
+        self._left_out = tuple(gathered.left_out)
+        self._baseline = [*gathered.runs].index(baseline) if baseline is not None else None
+        self._records = [run.record for _name, run in gathered.runs.values()]
+        self._hits: list[NDArray[np.bool_] | None] = []
+        images: dict[object, int] = {}
+        self._images: list[ImageSet] = []
+        of_first = next((record.headline[1], record.dataset) for record in self._records) if self._records else None
+        self._runs: list[ComparedRun] = []
+        for name, run in gathered.runs.values():
+            hits, why = _read_hits(run)
+            self._hits.append(hits)
+            number = images.setdefault(_same_images(run.record), len(images) + 1)
+            if number > len(self._images):
+                self._images.append(_image_set(run.record, of_first))
+            found = {"images": number, "no_predictions": why and encodable(why)}
+            self._runs.append(compared_run(name, run.record, published=published).model_copy(update=found))
+        self._rows = [self._row(members) for members in self._members(shared_by)]
+
+    def comparison(self) -> Comparison:
+        """Return everything, in the order of the runs."""
+        return Comparison(
+            runs=tuple(self._runs),
+            left_out=self._left_out,
+            images=tuple(self._images),
+            rows=tuple(self._rows),
+            baseline=self._baseline_row,
+            differences=tuple(self._differences()),
+        )
+
+    @property
+    def _baseline_row(self) -> int | None:
+        if self._baseline is None:
+            return None
+        return next(place for place, row in enumerate(self._rows) if self._baseline in row.runs)
+
+    def _members(self, shared_by: Callable[[RunRecord], object] | None) -> list[list[int]]:
+        """Return the runs of each row; a second run of the same settings and the same seed has a row of its own."""
+        rows: dict[object, list[int]] = {}
+        for place, record in enumerate(self._records):
+            shared = place if shared_by is None else shared_by(record)
+            key: tuple[object, ...] = (shared, 0)
+            while shared_by is _settings and record.settings.seed in self._seeds(rows.get(key, ())):
+                key = (shared, int(str(key[1])) + 1)
+            rows.setdefault(key, []).append(place)
+        return [sorted(row, key=lambda place: self._records[place].settings.seed) for row in rows.values()]
+
+    def _seeds(self, runs: Iterable[int]) -> tuple[int, ...]:
+        return tuple(self._records[place].settings.seed for place in runs)
+
+    def _row(self, members: list[int]) -> ComparedRow:
+        runs = [self._runs[place] for place in members]
+        accuracies = [run.accuracy.value for run in runs if run.accuracy is not None]
+        known = len(accuracies) == len(runs)
+        means: dict[str, float | None] = {}
+        for name in ("train_accuracy", "si_before", "si_after"):
+            means[name] = _mean(value and value.value for value in (getattr(run, name) for run in runs))
+        for name in ("train_seconds_per_epoch", "evaluation_seconds_per_epoch", "total_seconds"):
+            means[name] = _mean(getattr(run, name) for run in runs)
+        return ComparedRow(
+            runs=tuple(members),
+            seeds=self._seeds(members),
+            images=runs[0].images,
+            accuracy=fmean(accuracies) if known else None,
+            accuracy_error=_mean(run.accuracy.standard_error if run.accuracy else None for run in runs),
+            accuracy_sd=stdev(accuracies) if known and len(runs) > 1 else None,
+            **means,
+        )
+
+    def _differences(self) -> Iterable[RowDifference]:
+        for images in sorted({row.images for row in self._rows}):
+            places = [
+                place for place, row in enumerate(self._rows) if row.images == images and row.accuracy is not None
+            ]
+            baseline = self._baseline_row
+            if baseline is None:
+                baseline = max(places, key=lambda place: self._rows[place].accuracy or 0.0, default=None)
+            if baseline in places and len(places) > 1:
+                yield from self._tested(places, places.index(baseline))
+
+    def _tested(self, places: list[int], baseline: int) -> Iterable[RowDifference]:
+        from zoo_harness.runs.paired_accuracies import PairTests
+
+        tests = PairTests([self._tested_row(self._rows[place]) for place in places])
+        for number in (number for number in range(len(places)) if number != baseline):
+            yield self._difference(tests, places, number, baseline)
+
+    def _difference(self, tests: PairTests, places: list[int], number: int, baseline: int) -> RowDifference:
+        row, other = self._rows[places[number]], self._rows[places[baseline]]
+        paired = tests.is_paired(number, baseline)
+        difference, error = self._difference_of_means(row, other, paired=paired)
+        over_seeds, seeds = self._over_seeds(row, other)
+        return RowDifference(
+            row=places[number],
+            baseline=places[baseline],
+            difference=difference,
+            standard_error=error,
+            test="mcnemar" if paired else "z",
+            tested=(self._runs[row.runs[0]].run, self._runs[other.runs[0]].run),
+            row_only=int(tests.only[number, baseline]) if paired else None,
+            baseline_only=int(tests.only[baseline, number]) if paired else None,
+            p=float(tests.p[number, baseline]),
+            p_holm=float(tests.p_holm[number, baseline]),
+            pairs=tests.pairs,
+            p_seeds=over_seeds,
+            seeds=seeds,
+        )
+
+    def _over_seeds(self, row: ComparedRow, other: ComparedRow) -> tuple[float | None, int]:
+        """Return the p value of the paired t test over the seeds that both rows have, and the number of these."""
+        from zoo_harness.runs.paired_accuracies import paired_t
+
+        pairs = [(self._runs[one].accuracy, self._runs[same].accuracy) for one, same in self._same_seeds(row, other)]
+        apart = [one.value - same.value for one, same in pairs if one and same]
+        return (paired_t(apart) if len(apart) >= FEWEST_SEEDS else None), len(apart)
+
+    def _difference_of_means(self, row: ComparedRow, other: ComparedRow, *, paired: bool) -> tuple[float, float]:
+        """Return the difference of two rows and its standard error over images."""
+        from zoo_harness.runs.paired_accuracies import paired_difference
+
+        pairs = self._same_seeds(row, other)
+        alike = {self._runs[place].images for place in (*row.runs, *other.runs)} == {row.images}
+        matched = len(pairs) == len(row.runs) == len(other.runs)
+        chosen = (row.runs, other.runs) if alike else (*zip(*pairs, strict=True),) if matched else None
+        if chosen is None and paired:  # other images with other seeds: the tested runs alone
+            chosen = row.runs[:1], other.runs[:1]
+        first, second = ([self._hits[place] for place in runs] for runs in chosen or ((), ()))
+        known = [[each for each in hits if each is not None] for hits in (first, second)]
+        if not first or len(known[0]) < len(first) or len(known[1]) < len(second):
+            return _unpaired(row, other)
+        return paired_difference(*known, same_images=alike)
+
+    def _same_seeds(self, row: ComparedRow, other: ComparedRow) -> list[tuple[int, int]]:
+        """Return the pairs of runs of the same seed and the same images; none if a seed occurs twice in a row."""
+        if len({*row.seeds}) < len(row.seeds) or len({*other.seeds}) < len(other.seeds):
+            return []
+        theirs = dict(zip(other.seeds, other.runs, strict=True))
+        pairs = [(place, theirs[seed]) for seed, place in zip(row.seeds, row.runs, strict=True) if seed in theirs]
+        return [(one, same) for one, same in pairs if self._runs[one].images == self._runs[same].images]
+
+    def _tested_row(self, row: ComparedRow) -> RowOfHits:
+        from zoo_harness.runs.paired_accuracies import RowOfHits
+
+        accuracy = self._runs[row.runs[0]].accuracy
+        assert accuracy is not None  # noqa: S101 - the row has one
+        return RowOfHits(accuracy.value, accuracy.standard_error, self._hits[row.runs[0]])
+
+
+def _unpaired(row: ComparedRow, other: ComparedRow) -> tuple[float, float]:
+    return (row.accuracy or 0) - (other.accuracy or 0), math.hypot(row.accuracy_error or 0, other.accuracy_error or 0)
+
+
+def _image_set(record: RunRecord, first: tuple[SplitRecord, DatasetRecord] | None) -> ImageSet:
+    """Describe the images of a run's accuracy, and how they differ from those of the first run."""
+    split, dataset = record.headline[1], record.dataset
+    differs = None
+    if first is not None and split != first[0]:
+        differs = f"the split {split.split} of {dataset.title}, {split.images:,} images"
+        if (first[0].split, first[0].images, first[1].title) == (split.split, split.images, dataset.title):
+            differs += ", with other pixels or labels, as another choice of images or another size gives"
+    elif first is not None and dataset.classes != first[1].classes:
+        differs = "other class names"
+        for number, (own, other) in enumerate(zip(dataset.classes, first[1].classes, strict=False)):
+            if own != other:
+                differs += f": class {number} is {own!r:.60} instead of {other!r:.60}"
+                break
+    about = {"dataset": dataset.title, "split": split.split, "classes": len(dataset.classes)}
+    return ImageSet(**about, images=split.images, fingerprint=split.fingerprint, differs=differs)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [*values]
+    return None if None in known else fmean(value for value in known if value is not None)
+
+
+def _same_images(record: RunRecord) -> object:
+    split = record.headline[1]
+    return split.fingerprint, split.split, record.dataset.classes
+
+
+def _read_hits(run: Run) -> tuple[NDArray[np.bool_] | None, str | None]:
+    """Return which images a run classifies correctly, or the reason why that is not known."""
+    if run.record.results.predictions is None:
+        return None, "an earlier version wrote no predictions"
+    try:
+        found = run.predictions
+    except ZooError as error:
+        return None, str(error)
+    if found is None:
+        return None, "the file of its predictions is missing"
+    if len(found) != run.record.headline[1].images:
+        return None, "its predictions are of another number of images than its record says"
+    return found.hits, None

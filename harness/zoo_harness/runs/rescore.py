@@ -28,7 +28,8 @@ from zoo_harness.data.decoding import ImageData
 from zoo_harness.data.loading import RunData
 from zoo_harness.data.subset import smallest_class
 from zoo_harness.evaluation.accuracy_details import accuracy_details
-from zoo_harness.evaluation.split_evaluation import evaluate_split
+from zoo_harness.evaluation.predictions import Predictions, describe_predictions, write_predictions
+from zoo_harness.evaluation.split_evaluation import collect_predictions, evaluate_split
 from zoo_harness.evaluation.split_scores import check_settings, split_separation
 from zoo_harness.models.feature_pooling import check_layer
 from zoo_harness.models.trainable_model import TrainableModel
@@ -40,6 +41,7 @@ from zoo_harness.records.run import (
     DatasetRecord,
     HostRecord,
     Measurement,
+    PredictionsRecord,
     Record,
     RunRecord,
     ScoreMeasurement,
@@ -85,7 +87,8 @@ class Figure(Record):
 class RescoreRecord(Record):
     """One re-scoring, whole; ``same_data`` says for each split whether its images are those of the record.
 
-    ``epoch``: that of the weights, ``None`` if an earlier version did not record it.
+    ``epoch``: that of the weights, ``None`` if an earlier version did not record it. ``predictions``: those for the
+    last split of ``same_data``, which ``predictions.safetensors`` beside this record has.
     """
 
     format: Literal["blockzoo rescore 1"] = "blockzoo rescore 1"
@@ -106,6 +109,7 @@ class RescoreRecord(Record):
     host: HostRecord
     same_data: dict[SplitName, bool]
     figures: tuple[Figure, ...]
+    predictions: PredictionsRecord | None = None
 
     @property
     def reproduced(self) -> bool:
@@ -146,9 +150,11 @@ def rescore_checkpoint(request: RescoreRequest, reporter: Reporter) -> RescoreRe
             f"{checkpoint.called}{named} on {data.record.title}: {evaluation.images:,} {evaluation.split} images, "
             f"{data.record.subset}, {compute.device}"
         )
-        found = _rescored(checkpoint, model, data, request.layer, scoring, compute, reporter)
+        found, predictions = _rescored(checkpoint, model, data, request.layer, scoring, compute, reporter)
     if options["out"] is not None:
-        write_text(claim_folder(options["out"], "rescore") / RESCORE, found.to_json())
+        folder = claim_folder(options["out"], "rescore")
+        write_predictions(predictions, folder)
+        write_text(folder / RESCORE, found.to_json())
     return found
 
 
@@ -179,12 +185,13 @@ def _rescored(
     scoring: SeparationSettings,
     compute: ComputeContext,
     reporter: Reporter,
-) -> RescoreRecord:
+) -> tuple[RescoreRecord, Predictions]:
     record, tuned = model.record, _tuned(model, data, layer, compute)
     precisions = record.settings.precision, compute.precision
     per_rounded = min(IMAGES_PER_ROUNDED[precision] for precision in precisions)
     figures: list[Figure] = []
     same_data: dict[SplitName, bool] = {}
+    predictions: Predictions | None = None
     for split, images, here, recorded in _splits(data, record):
         same_data[split] = same = here.fingerprint == recorded.fingerprint
         name = data.record.name_of(here)
@@ -200,10 +207,12 @@ def _rescored(
             compared(each, split, before.get(each), value, same_data=same, per_rounded=per_rounded)
             for each, value in found.items()
         ]
+        predictions = collect_predictions(scored, images.labels, here, len(record.dataset.classes))
         details = accuracy_details(images.labels, scored.predictions, data.record.classes, data.shared[here.split])
         measured += _detail_figures(record, split, details, here, same_data=same, per_rounded=per_rounded)
         figures += [figure.model_copy(update={"split_name": name}) for figure in measured]
-    return RescoreRecord(
+    assert predictions is not None  # noqa: S101 - there is an evaluation split
+    made = RescoreRecord(
         time=now(),
         checkpoint=checkpoint.called,
         commit=checkpoint.commit,
@@ -221,7 +230,9 @@ def _rescored(
         host=provenance.host(compute.device),
         same_data=same_data,
         figures=tuple(figures),
+        predictions=describe_predictions(predictions),
     )
+    return made, predictions
 
 
 def _tuned(model: LoadedModel, data: RunData, layer: FeatureLayer, compute: ComputeContext) -> TunedNetwork:

@@ -32,8 +32,8 @@ from zoo_harness.util.safe_files import read_regular
 
 if TYPE_CHECKING:
     from zoo_harness.checkpoints.loaded_model import LoadedModel
+    from zoo_harness.evaluation.predictions import Predictions
 
-PREDICTIONS = "predictions.safetensors"
 _CURVES = ("loss", "accuracy")
 _LARGEST_CURVE = 2**20  # bytes of a PNG that is shown in a notebook
 _MOST_ROWS = 50
@@ -149,11 +149,16 @@ class Run:
         layer = results.separation_after.layer
         return RunSeparation(**dict(after), split=headline.split, layer=layer, before=before, raw_pixels=raw_pixels)
 
-    @property
-    def predictions(self) -> Path | None:
-        """The file of the predictions for each image, if the folder has one."""
-        path = self.directory / PREDICTIONS
-        return path if path.is_file() else None
+    @cached_property
+    def predictions(self) -> Predictions | None:
+        """The predictions for each image of the split of :attr:`accuracy`; ``None`` if the run wrote none.
+
+        Raises :class:`~zoo.errors.UsageError` if the file is not the one that the run wrote.
+        """
+        from zoo_harness.evaluation.predictions import read_predictions
+
+        recorded = self.record.results.predictions
+        return None if recorded is None else read_predictions(self.directory, recorded)
 
     @property
     def plots(self) -> dict[str, Path]:

@@ -25,7 +25,7 @@ from zoo_harness.data.decoding import ImageData
 from zoo_harness.evaluation.accuracy_details import accuracy_details
 from zoo_harness.evaluation.confusion import count_confusion, summarize
 from zoo_harness.evaluation.layer_scores import RAW_PIXELS, run_curve
-from zoo_harness.evaluation.split_evaluation import SplitEvaluation, evaluate_split
+from zoo_harness.evaluation.split_evaluation import SplitEvaluation, collect_predictions, evaluate_split
 from zoo_harness.evaluation.split_scores import split_separation
 from zoo_harness.frozen.cache.placement import CachePolicy
 from zoo_harness.records.run import (
@@ -150,6 +150,7 @@ class _Session:
             self.score_test()
             self.detail_accuracies()
             self.count_confusion()
+            self.keep_predictions()
             self.score_layers()
             self.score_checkpoints()
             self._events.finish(self.record)
@@ -286,6 +287,14 @@ class _Session:
         if confusion is not None:
             self.writer.confusion(confusion, self.record)
             self._update(confusion=summarize(confusion))
+
+    def keep_predictions(self) -> None:
+        """Write the predictions for the images of the headline's split, and measure them."""
+        split, images = self._headline()
+        found = self._of_test or self._last
+        if found is not None and self._is_main:
+            predictions = collect_predictions(found, images.labels, split, len(self.record.dataset.classes))
+            self._update(predictions=self.writer.predictions(predictions))
 
     def score_layers(self) -> None:
         """Score the separation of every declared layer of the trained network, on the headline's split."""

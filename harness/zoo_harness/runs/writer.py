@@ -19,6 +19,7 @@ from zoo.errors import UsageError, ZooError
 from zoo_harness.checkpoints import save
 from zoo_harness.data.decoding import ImageData
 from zoo_harness.evaluation.confusion import Confusion
+from zoo_harness.evaluation.predictions import Predictions, write_predictions
 from zoo_harness.records.file_names import (
     CARD,
     CHECKPOINT,
@@ -27,9 +28,10 @@ from zoo_harness.records.file_names import (
     CONFUSION,
     HISTORY,
     PLOTS,
+    PREDICTIONS,
     STEPS,
 )
-from zoo_harness.records.run import RUN, EpochRecord, KeptCheckpoint, LayerCurveRecord, RunRecord
+from zoo_harness.records.run import RUN, EpochRecord, KeptCheckpoint, LayerCurveRecord, PredictionsRecord, RunRecord
 from zoo_harness.records.steps import StepRecord, read_steps
 from zoo_harness.records.stored_options import OPTIONS
 from zoo_harness.reports.card_merge import merged_card, read_card
@@ -42,7 +44,10 @@ from zoo_harness.training.state import PREVIOUS, STATE, TrainingState
 from zoo_harness.util.atomic_files import remove_temporaries, write_text
 
 UNMERGED = "README.new.md"
-_FILES = (RUN, OPTIONS, HISTORY, STEPS, STATE, CHECKPOINT, CONFIGURATION, CONFUSION, CARD, UNMERGED, *PLOTS)
+_FILES = (
+    *(RUN, OPTIONS, HISTORY, STEPS, STATE, CHECKPOINT, CONFIGURATION),
+    *(CONFUSION, PREDICTIONS, CARD, UNMERGED, *PLOTS),
+)
 
 
 class RunWriter:
@@ -130,6 +135,10 @@ class RunWriter:
         """Write and draw the confusion matrix."""
         confusion.write(self.path)
         plot_confusion(confusion, self.path / "confusion.png", title(record))
+
+    def predictions(self, predictions: Predictions) -> PredictionsRecord:
+        """Write the predictions for each image; return their digest and measures."""
+        return write_predictions(predictions, self.path)
 
     def layer_curve(self, curve: LayerCurveRecord, record: RunRecord) -> None:
         """Draw the separation of every layer."""

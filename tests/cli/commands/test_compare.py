@@ -5,15 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+import shutil
+import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.stats
 
 import zoo
 from zoo import Backbone, UsageError, ZooError
 from zoo_harness.cli.main import run
+from zoo_harness.evaluation.predictions import Predictions, write_predictions
+from zoo_harness.ranking.paired_tests import mid_p
 from zoo_harness.records.run import SeparationSettings
 from zoo_harness.reports.comparison import Comparison
 
@@ -73,14 +79,17 @@ def test_the_table_is_that_of_the_report(
     monkeypatch.chdir(finished[0].parent)
     assert run(["compare", "report", "own", "--published"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ["1", "densenet201", "235,210", "91.51", "±", "0.28", "97.80", "12.35", "2.50"]
-    assert lines[2].split() == ["published", "235,210", "91.44", "97.72", "299.59", "53.12"]
+    assert lines[1].split() == ["1", "densenet201", "235,210", "91.51", "±", "0.28", "97.80", "12.35", "2.50", "report"]
+    assert lines[2].split() == ["1", "p", "published", "235,210", "91.44", "97.72", "299.59", "53.12"]
     assert lines[3].split()[:2] == ["2", "densenet201"]  # another recipe: nothing published
-    assert lines[6].split() == ["1", "report", "report", "CIFAR-10", "test", "0.7100", "0.8300"]
+    assert lines[6].split() == ["1", "CIFAR-10", "test", "0.7100", "0.8300", "baseline", "-", "-"]
+    assert lines[7].split()[-6:] == ["0.8300", "+0.00", "±", "0.39", "1.0000", "1.0000"]
     assert max(map(len, lines)) <= 80
     notes = " ".join(" ".join(lines[8:]).split())
-    assert "2: epochs 10; 0.9 of each class, seed 0; SI with z-scored features, order 5." in notes
+    assert "2: own: epochs 10; 0.9 of each class, seed 0; SI with z-scored features, order 5." in notes
     assert "1, published: University of Tehran report (1403/2024)" in notes
+    assert "2, published in another setting, 91.44 %" in notes
+    assert "the run differs: recipe default instead of report" in notes
     assert "SI is not comparable between runs" in notes
 
 
@@ -108,26 +117,42 @@ def test_every_format_has_the_same_figures(finished: tuple[Path, Path], capsys: 
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     assert len({line.count(" | ") for line in lines}) == 1
-    assert "| 235,210 | 91.44 | 97.72 | - | - | 299.59 | 53.12 |" in lines[3]
+    assert "| 235,210 | 91.44 | 97.72 | 299.59 | 53.12 |" in lines[3]
+    assert run([*given, "--latex"]) == 0
+    latex = capsys.readouterr().out.splitlines()
+    assert [latex[place].partition("{")[0] for place in (0, -1)] == [r"\begin", r"\end"]
+    columns = latex[0].removeprefix(r"\begin{tabular}{").removesuffix("}")
+    table = [line for line in latex if line.endswith(r"\\")]
+    assert len(table) == 4
+    assert {line.count(" & ") + 1 for line in table} == {len(columns)}
+    assert r"91.51 $\pm$ 0.28" in table[1]
 
 
 def test_a_bad_run_is_named_and_the_rest_is_shown(
     finished: tuple[Path, Path], tiny_resnet: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("unfinished", "damaged", "empty"):
+    for name in ("unfinished", "damaged", "empty", "newer", "killed"):
         (tmp_path / name).mkdir()
     save_run(tiny_resnet, tmp_path / "unfinished")
     edit_record(tmp_path / "unfinished", lambda record: record.update(status="interrupted"))
     (tmp_path / "damaged" / "run.json").write_text('{"format": "blockzoo run 1"')
-    bad = [str(tmp_path / name) for name in ("unfinished", "damaged", "empty", "nowhere")]
+    save_run(tiny_resnet, tmp_path / "newer")
+    edit_record(tmp_path / "newer", lambda record: record.update(format="blockzoo run 2"))
+    save_run(tiny_resnet, tmp_path / "killed")
+    edit_record(tmp_path / "killed", lambda record: record.update(status="running"))
+    bad = [str(tmp_path / name) for name in ("unfinished", "damaged", "empty", "newer", "killed", "nowhere")]
     assert run(["compare", *bad, str(finished[0]), str(finished[0]), "--json"]) == 1
     captured = capsys.readouterr()
     record = json.loads(captured.out)
     assert [each["backbone"] for each in record["runs"]] == ["densenet201"]
     codes = [each["code"] for each in record["left_out"]]
-    assert codes == ["run-not-finished", "record-invalid", "not-a-run", "not-a-run", "repeated-subject"]
+    assert codes == [
+        *("run-not-finished", "record-invalid", "not-a-run", "record-of-another-version", "run-not-finished"),
+        *("not-a-run", "repeated-subject"),
+    ]
     assert [each["run"] for each in record["left_out"]] == [*bad, str(finished[0])]
-    assert captured.err.count("error: ") == 5
+    assert captured.err.count("error: ") == 7
+    assert "was killed after 0 of" in captured.err
     assert run(["compare", bad[0]]) == 1
     assert capsys.readouterr().out == ""
 
@@ -136,6 +161,145 @@ def test_nothing_to_compare_and_two_formats_are_refused(
     finished: tuple[Path, Path], error_of: Callable[..., ZooError]
 ) -> None:
     assert error_of("compare", str(finished[0]), "--json", "--csv").code == "option-conflict"
+    assert error_of("compare", str(finished[0]), "--group-by", "seed").code == "group-by"
+    assert error_of("compare", str(finished[0]), "--baseline", "nowhere").code == "not-a-run"
     with pytest.raises(UsageError) as refused:
         zoo.compare([])
     assert refused.value.code == "missing-run"
+
+
+# Tests of the differences
+
+
+def scored_run(source: Path, folder: Path, hits: Sequence[bool], seed: int = 0, **settings: Any) -> Path:
+    """A copy of a saved run with predictions of three classes that are right where ``hits`` is."""
+    shutil.copytree(source, folder)
+    right = np.array(hits)
+    label = (np.arange(len(right)) % 3).astype(np.int32)
+    predicted = np.where(right, label, (label + 1) % 3).astype(np.int32)
+    half = np.full(len(right), 0.5, np.float32)
+    ranks = np.where(right, 1, 2).astype(np.int32)
+    predictions = Predictions("train", "0" * 64, 3, label, predicted, ranks, half, half)
+    described = write_predictions(predictions, folder).model_dump(mode="json")
+
+    def edit(record: dict[str, Any]) -> None:
+        record["results"].update(accuracy=measured(float(right.mean()), len(right)), predictions=described)
+        record["dataset"]["evaluation"].update(images=len(right), per_class=np.bincount(label).tolist())
+        record["settings"].update(seed=seed, **settings)
+
+    edit_record(folder, edit)
+    return folder
+
+
+def hits(right: int, only_first: int, only_second: int) -> tuple[list[bool], list[bool]]:
+    """Hits of two runs on 1,000 images: ``right`` of both, and some of one alone."""
+    rest = [False] * (1000 - right - only_first - only_second)
+    first = [True] * (right + only_first) + [False] * only_second + rest
+    second = [True] * right + [False] * only_first + [True] * only_second + rest
+    return first, second
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_resnet: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    save_run(tiny_resnet, folder)
+    (folder / "model.safetensors").unlink()  # which zoo compare does not read
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("only", "p"), [((9, 2), 0.03857), ((25, 12), 0.03355), ((300, 220), 0.00045), ((3, 0), 0.125)]
+)
+def test_two_runs_are_paired_on_the_same_images(saved: Path, tmp_path: Path, only: tuple[int, int], p: float) -> None:
+    first, second = hits(400, *only)
+    runs = [scored_run(saved, tmp_path / name, each) for name, each in (("a", first), ("b", second))]
+    edit_record(runs[1], lambda record: record["settings"].update(recipe="other"))
+    [found] = zoo.compare(runs).differences
+    assert (found.row, found.baseline, found.test) == (1, 0, "mcnemar")
+    assert (found.row_only, found.baseline_only) == (only[1], only[0])
+    assert round(found.p, 5) == p == round(found.p_holm, 5)
+    apart, n = only[1] - only[0], 1000
+    assert found.difference == pytest.approx(apart / n)
+    assert found.standard_error == pytest.approx((sum(only) - apart**2 / n) ** 0.5 / n)
+    [other] = zoo.compare(runs, baseline=runs[1]).differences
+    assert (other.row, other.baseline, other.difference) == (0, 1, pytest.approx(-apart / n))
+    assert zoo.compare(tmp_path).differences == zoo.compare(runs).differences  # a folder stands for its runs
+
+
+def test_seeds_are_one_row_and_tested_as_pairs(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draws = np.random.default_rng(0)
+    accuracies = {"a": (0.80, 0.82, 0.81), "b": (0.85, 0.86, 0.88)}
+    drawn = {name: [draws.random(500) < rate for rate in rates] for name, rates in accuracies.items()}
+    for name, runs in drawn.items():
+        for seed, right in enumerate(runs):
+            scored_run(saved, tmp_path / f"{name}{seed}", right, seed, recipe=name)
+    scored_run(saved, tmp_path / "repeated", drawn["a"][0], 0, recipe="a")  # the same seed once more is no other seed
+    found = zoo.compare(tmp_path)
+    assert [(row.seeds, len(row.runs)) for row in found.rows] == [((0, 1, 2), 3), ((0, 1, 2), 3), ((0,), 1)]
+    values = {name: [float(right.mean()) for right in runs] for name, runs in drawn.items()}
+    assert found.rows[1].accuracy == pytest.approx(statistics.fmean(values["b"]))
+    assert found.rows[1].accuracy_sd == pytest.approx(statistics.stdev(values["b"]))
+    errors = [found.runs[place].accuracy.standard_error for place in found.rows[1].runs]  # type: ignore[union-attr]
+    assert found.rows[1].accuracy_error == pytest.approx(statistics.fmean(errors))
+    seeds, one = found.differences
+    assert (seeds.baseline, seeds.seeds, one.p_seeds) == (1, 3, None)
+    assert seeds.p_seeds == pytest.approx(scipy.stats.ttest_rel(values["a"], values["b"]).pvalue)
+    first, second = drawn["a"][0], drawn["b"][0]
+    assert seeds.p == pytest.approx(mid_p(int((first & ~second).sum()), int((second & ~first).sum())))
+    assert seeds.difference == pytest.approx(statistics.fmean(values["a"]) - statistics.fmean(values["b"]))
+    assert (seeds.pairs, seeds.p) == (3, one.p)
+    assert seeds.p_holm == one.p_holm == pytest.approx(min(1, 3 * seeds.p))
+    assert len(zoo.compare(tmp_path, group_by="none").rows) == 7
+    assert [len(row.runs) for row in zoo.compare(tmp_path, group_by="recipe,backbone").rows] == [4, 3]
+    assert run(["compare", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    assert f"1: {tmp_path}/a* (3 runs): epochs 0; all images, seeds 0, 1, 2." in text
+    assert "It says nothing about other seeds." in text
+    assert "It says nothing about other images." in text
+
+
+def test_other_images_are_never_paired_and_named(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = hits(900, 30, 10)
+    for number, name in enumerate(("a", "b", "other_images", "other_classes", "old", "damaged")):
+        scored_run(saved, tmp_path / name, second if number % 2 else first, recipe=name)
+    edit_record(tmp_path / "other_images", lambda it: it["dataset"]["evaluation"].update(fingerprint="f" * 64))
+    edit_record(tmp_path / "other_classes", lambda it: it["dataset"].update(classes=["cat", "cow", "emu"]))
+    edit_record(tmp_path / "old", lambda it: it["results"].pop("predictions"))
+    (tmp_path / "damaged" / "predictions.safetensors").write_bytes(b"damaged")
+    runs = [str(tmp_path / name) for name in ("a", "b", "other_images", "other_classes", "old", "damaged")]
+    found = zoo.compare(runs)
+    assert [(each.row, each.baseline, each.test) for each in found.differences] == [
+        (1, 0, "mcnemar"),
+        (4, 0, "z"),
+        (5, 0, "z"),
+    ]
+    assert {each.pairs for each in found.differences} == {6}
+    old = found.differences[1]
+    assert old.standard_error == pytest.approx(2**0.5 * (0.93 * 0.07 / 1000) ** 0.5)
+    assert (old.difference, old.p, old.row_only) == (0, 1, None)
+    z = (0.93 - 0.91) / (0.93 * 0.07 / 1000 + 0.91 * 0.09 / 1000) ** 0.5
+    assert found.differences[2].p == pytest.approx(2 * scipy.stats.norm.sf(z))
+    assert [row.images for row in found.rows] == [1, 1, 2, 3, 1, 1]
+    assert run(["compare", *runs]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "3: not on the images of 1, but the split train of Pets, 1,000 images, with other pixels or labels" in text
+    assert "4: not on the images of 1, but other class names: class 1 is 'cow' instead of 'dog'" in text
+    assert f"5: {runs[4]} is compared unpaired, which finds less: an earlier version wrote no predictions." in text
+    assert f"6: {runs[5]} is compared unpaired" in text
+    assert "p of 5, 6: z test" in text
+
+
+def test_hostile_names_stay_in_their_cells(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a | b & c_d $x$ \\end{tabular} \u202e<script>"
+    scored_run(saved, tmp_path / "x", hits(1, 0, 0)[0])
+    edit_record(tmp_path / "x", lambda record: record["dataset"].update(title=name + "\n" + "y" * 10_000))
+    assert run(["compare", str(tmp_path / "x")]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    found = zoo.compare(tmp_path)
+    assert len(found.to_markdown().splitlines()) == 3
+    assert found.to_latex().count(r"\end{tabular}") == 1
+    assert r"\&" in found.to_latex()

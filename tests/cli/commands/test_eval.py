@@ -49,7 +49,7 @@ FILES = {
     "samples.png",
     "training_state.safetensors",
 }
-AT_THE_END = {"confusion.json", "confusion.png", "layers.png"}
+AT_THE_END = {"confusion.json", "confusion.png", "layers.png", "predictions.safetensors"}
 EVAL = ("eval", "efficientnet_lite0", "--dataset", "digits")
 
 

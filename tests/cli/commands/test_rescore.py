@@ -14,6 +14,7 @@ import pytest
 
 from zoo import Backbone, UnknownNameError, UsageError, ZooError
 from zoo_harness.cli.main import run
+from zoo_harness.evaluation.predictions import read_predictions
 from zoo_harness.records.file_names import CHECKPOINT
 from zoo_harness.records.run import Measurement, ScoreMeasurement, SeparationSettings, read_run
 from zoo_harness.runs.rescore import RescoreRecord, compared
@@ -68,6 +69,14 @@ def test_a_published_checkpoint_gives_its_figures_again(
     assert found.figures[0].found == recorded.results.accuracy
     assert {path.name for path in tmp_path.iterdir()} - {"hf", "pulled"} == {"again"}  # no run directory
     assert RescoreRecord.model_validate_json((tmp_path / "again" / "rescore.json").read_text()) == found
+    predictions = read_predictions(tmp_path / "again", found.predictions)
+    split = found.dataset.test or found.dataset.evaluation
+    assert predictions is not None
+    assert (predictions.split, predictions.fingerprint, len(predictions)) == (
+        split.split,
+        split.fingerprint,
+        split.images,
+    )
 
 
 def test_other_images_are_not_compared(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""``zoo compare RUN...``: finished runs beside each other."""
+"""``zoo compare RUN...``: finished runs beside each other, and the tests of their differences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo_harness.cli.options import AsJson, Debug
+from zoo_harness.cli.options import AsJson, Debug, complete_run
 from zoo_harness.cli.output import print_lines, print_notes, print_table, tell
 
 if TYPE_CHECKING:
@@ -15,31 +15,58 @@ if TYPE_CHECKING:
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of finished runs.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN|FOLDER...",
+            help="Directories of finished runs, or folders that have some.",
+            autocompletion=complete_run,
+        ),
+    ],
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Compare the others with this run; by default with the best on the same images.",
+            autocompletion=complete_run,
+        ),
+    ] = None,
     published: Annotated[
-        bool, typer.Option("--published", help="Add published figures of the same setting, where there are some.")
+        bool, typer.Option("--published", help="Add published figures, or say how their setting differs.")
     ] = False,
+    group_by: Annotated[
+        str,
+        typer.Option(
+            metavar="WHAT",
+            help="One row for runs that share it: settings (all but the seed), none, or some of backbone, recipe, "
+            "dataset, split and epochs, with commas.",
+        ),
+    ] = "settings",
     as_json: AsJson = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print one table in Markdown.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values, numbers in full.")] = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="Print one table in LaTeX.")] = False,
     _debug: Debug = False,
 ) -> None:
-    """Compare finished runs beside each other.
+    """Compare finished runs, and say whether their differences are noise.
 
-    The tables have parameters, accuracies, the Separation Index and seconds per epoch. A run
-    that is unfinished or damaged is named and left out; the exit status is then 1.
+    The tables have parameters, accuracies, the Separation Index and times. Runs that differ in the
+    seed alone are one row. Differences from the baseline are tested on the same images (McNemar's
+    test, Holm's correction), and over seeds if there are three. A run that is unfinished or damaged
+    is named and left out; the exit status is then 1.
     """
     from zoo.errors import UsageError
 
-    if as_json + as_markdown + as_csv > 1:
-        message = "--json, --markdown and --csv exclude each other; expected one of them"
+    if as_json + as_markdown + as_csv + as_latex > 1:
+        message = "--json, --markdown, --csv and --latex exclude each other; expected one of them"
         raise UsageError(message, code="option-conflict")
 
     from zoo_harness.api import compare as compare_runs
 
-    found = compare_runs(runs, published=published)
-    if as_json or as_markdown or as_csv:
-        text = found.to_json() if as_json else found.to_markdown() if as_markdown else found.to_csv()
+    found = compare_runs(runs, baseline=baseline, published=published, group_by=group_by)
+    if as_json or as_markdown or as_csv or as_latex:
+        text = found.to_json() if as_json else found.to_markdown() if as_markdown else ""
+        text = text or (found.to_latex() if as_latex else found.to_csv())
         print_lines(*text.removesuffix("\n").split("\n"))
     elif found.runs:
         _print(found)
@@ -49,12 +76,9 @@ def compare(
 
 
 def _print(found: Comparison) -> None:
-    from zoo_harness.reports.comparison import notes, results_table, settings_table
+    from zoo_harness.reports.comparison import aligned_right, notes, tables
 
-    columns, rows = results_table(found)
-    print_table(columns, rows, right=columns[2:])
-    print_lines("")
-    columns, rows = settings_table(found)
-    print_table(columns, rows, right=columns[5:])
-    print_lines("")
+    for columns, rows in tables(found, 80):
+        print_table(columns, rows, right=aligned_right(columns))
+        print_lines("")
     print_notes(*notes(found))

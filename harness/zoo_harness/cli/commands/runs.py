@@ -1,0 +1,73 @@
+"""``zoo runs [FOLDER]``: the runs of a folder, in a moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zoo_harness.cli.options import AsJson, Debug
+from zoo_harness.cli.output import print_json, print_lines, print_table, tell
+
+if TYPE_CHECKING:
+    from zoo_harness.runs.found_runs import FoundRun
+
+_WIDTH = 80
+
+
+def runs(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", help="Where to look, also in the folders below.")
+    ] = Path("runs"),
+    as_json: AsJson = False,
+    _debug: Debug = False,
+) -> None:
+    """List the runs of a folder: state, backbone, dataset, accuracy and start; exit status 1 if one is damaged."""
+    from dataclasses import asdict
+
+    from zoo_harness.runs.found_runs import list_runs
+
+    found = list_runs(folder)
+    if as_json:
+        print_json([asdict(each) for each in found])
+    elif found:
+        _print(folder, found)
+    else:
+        tell(f"no runs in {folder}")
+    damaged = [each for each in found if each.fault is not None]
+    tell(*(f"error: {each.folder} is damaged: {each.fault}" for each in damaged))
+    if damaged:
+        raise typer.Exit(1)
+
+
+def _print(folder: Path, found: list[FoundRun]) -> None:
+    """Print a table, or where it would be wider than 80 columns, the folder of each run above the rest of its row."""
+    from zoo.text import one_line
+
+    columns, rows = ["run", "state", "backbone", "dataset", "accuracy %", "started (UTC)"], []
+    for each in found:
+        name = one_line(str(Path(each.folder).relative_to(folder)) if each.folder != str(folder) else each.folder)
+        shown = [each.state, _short(each.backbone, 22), _short(each.dataset, 16)]
+        started = one_line(each.started or "-")[:16].replace("T", " ")
+        rows.append([name, *shown, _accuracy(each), started])
+    widths = [max(len(row[place]) for row in [columns, *rows]) for place in range(len(columns))]
+    if sum(widths) + 2 * (len(widths) - 1) <= _WIDTH:
+        print_table(columns, rows, right=["accuracy %"])
+        return
+    for row in rows:
+        cells = zip(row[1:], widths[1:], strict=True)
+        print_lines(row[0], f"  {'  '.join(cell.ljust(width) for cell, width in cells)}".rstrip())
+
+
+def _short(text: str | None, most: int) -> str:
+    from zoo.text import one_line
+
+    shown = "-" if text is None else one_line(text)
+    return shown if len(shown) <= most else f"{shown[: most - 3]}..."
+
+
+def _accuracy(run: FoundRun) -> str:
+    if run.accuracy is None or run.standard_error is None:
+        return "-"
+    return f"{100 * run.accuracy:.2f} ± {100 * run.standard_error:.2f}"

@@ -1,0 +1,140 @@
+"""Test the differences between the accuracies of rows of runs: paired on the same images, and paired over seeds.
+
+All pairs of rows are tested at once, in arrays: a thousand rows have half a million pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Hits = NDArray[np.bool_]
+_AT_ONCE = 8192  # images
+
+
+@dataclass(frozen=True)
+class RowOfHits:
+    """The tested run of a row: accuracy, standard error, and ``hits`` (N,) bool, ``None`` without predictions."""
+
+    accuracy: float
+    standard_error: float
+    hits: Hits | None
+
+
+def mid_p_values(first_only: Array, second_only: Array) -> Array:
+    """Return the mid-p values of McNemar's test, as :func:`zoo_harness.ranking.paired_tests.mid_p` does for one pair.
+
+    >>> mid_p_values(np.array([9.0, 25, 300, 3, 0]), np.array([2.0, 12, 220, 0, 0])).round(5).tolist()
+    [0.03857, 0.03355, 0.00045, 0.125, 1.0]
+    """
+    from scipy.special import bdtr  # scipy.stats takes seconds to import
+
+    counts = np.stack([first_only + second_only, np.minimum(first_only, second_only)]).astype(np.int64)
+    # Many pairs have the same counts, and np.unique is faster on single numbers.
+    coded, place = np.unique(counts[0] * 2**32 + counts[1], return_inverse=True)
+    pairs, less = coded >> 32, coded & (2**32 - 1)
+    below = np.where(less > 0, bdtr(np.maximum(less - 1, 0), pairs, 0.5), 0.0)
+    at_most = np.where(pairs > 0, bdtr(less, np.maximum(pairs, 1), 0.5), 1.0)
+    # Twice the lower tail less the probability of the observed split is the sum of the two tails.
+    p = np.where(2 * less == pairs, 1 - (at_most - below) / 2, at_most + below)
+    values: Array = np.where(pairs == 0, 1.0, np.minimum(p, 1.0))[place]
+    return values
+
+
+def holm_values(p: Array) -> Array:
+    """Return p values corrected for their number (Holm 1979), in the order given.
+
+    >>> holm_values(np.array([0.01, 0.04, 0.03])).round(6).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty(len(p))
+    corrected[order] = np.maximum.accumulate(np.minimum(1.0, p[order] * np.arange(len(p), 0, -1)))
+    return corrected
+
+
+class PairTests:
+    """The tests of all pairs of rows on the same images: ``p``, ``p_holm`` and ``only``, arrays (R, R).
+
+    ``only[i, j]``: the number of images that row i alone of the two classifies correctly; NaN where one of the rows has
+    no predictions, whose accuracies are compared by the z test of independent samples. ``pairs``: number of pairs.
+    """
+
+    def __init__(self, rows: Sequence[RowOfHits]) -> None:
+        self.rows, count = rows, len(rows)
+        self.only = _only_one_right([row.hits for row in rows])
+        self.p, self.p_holm = np.ones((count, count)), np.ones((count, count))
+        first, second = np.triu_indices(count, 1)
+        paired = ~np.isnan(self.only[first, second])
+        p = np.empty(len(first))
+        one, other = first[paired], second[paired]
+        p[paired] = mid_p_values(self.only[one, other], self.only[other, one])
+        p[~paired] = self._z_test(first[~paired], second[~paired])
+        self.pairs = len(first)
+        for table, values in ((self.p, p), (self.p_holm, holm_values(p))):
+            table[first, second] = table[second, first] = values
+
+    def is_paired(self, row: int, other: int) -> bool:
+        """Whether both rows have predictions."""
+        return not math.isnan(self.only[row, other])
+
+    def _z_test(self, first: NDArray[np.intp], second: NDArray[np.intp]) -> Array:
+        from scipy.special import erfc
+
+        accuracy, error = np.array([(row.accuracy, row.standard_error) for row in self.rows]).T
+        apart, width = np.abs(accuracy[first] - accuracy[second]), np.hypot(error[first], error[second])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z = np.where(apart == 0, 0.0, apart / width)
+        p: Array = erfc(z / math.sqrt(2))
+        return p
+
+
+def paired_difference(first: Sequence[Hits], second: Sequence[Hits], *, same_images: bool) -> tuple[float, float]:
+    """Return the difference of the mean accuracies of some runs and some others, and its standard error over images.
+
+    If not all runs have the ``same_images``, each of the first runs is paired with the second run in the same place.
+
+    >>> right, half = np.array([True, True, True, True]), np.array([True, True, False, False])
+    >>> paired_difference([right], [half], same_images=True)
+    (0.5, 0.25)
+    """
+    if same_images:
+        apart = [np.mean(first, axis=0) - np.mean(second, axis=0)]
+    else:
+        apart = [one.astype(np.float64) - other for one, other in zip(first, second, strict=True)]
+    variance = sum(float(each.var()) / len(each) for each in apart) / len(apart) ** 2
+    return float(np.mean([each.mean() for each in apart])), math.sqrt(variance)
+
+
+def _only_one_right(hits: Sequence[Hits | None]) -> Array:
+    known = [place for place, each in enumerate(hits) if each is not None]
+    only = np.full((len(hits), len(hits)), np.nan)
+    if not known:
+        return only
+    rows = np.stack([each for each in hits if each is not None])
+    both = np.zeros((len(known), len(known)))
+    for start in range(0, rows.shape[1], _AT_ONCE):  # counts up to 2**24 are exact in float32
+        part = rows[:, start : start + _AT_ONCE].astype(np.float32)
+        both += part @ part.T
+    only[np.ix_(known, known)] = np.diag(both)[:, None] - both
+    return only
+
+
+def paired_t(differences: Sequence[float]) -> float:
+    """Return the p value of the paired t test, two-sided, for the differences of at least two pairs.
+
+    >>> round(paired_t([0.01, 0.02, 0.03]), 4)
+    0.0742
+    """
+    from scipy.special import stdtr
+
+    values = np.array(differences)
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
+    if error <= 1e-12 * abs(mean):  # as after rounding
+        return 1.0 if mean == 0 else 0.0
+    return 2 * float(stdtr(len(values) - 1, -abs(mean) / error))

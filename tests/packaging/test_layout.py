@@ -190,7 +190,6 @@ TESTED_THROUGH = {
     "cli.commands.show": "cli/test_app.py",
     "cli.main": "cli/test_app.py",
     "cli.options": "cli/test_app.py",
-    "cli.output": "cli/test_app.py",
     "compute.allocator": "compute/test_device.py",
     "compute.context": "training/test_loop.py",
     "compute.sync_batch_norm": "compute/test_distributed.py",

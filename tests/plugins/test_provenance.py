@@ -21,7 +21,18 @@ BUILT_IN = [record for name, record in REGISTRY.backbones.items() if REGISTRY.ow
 OF_TIMM = [record for record in BUILT_IN if isinstance(record.weights, TimmWeights)]
 OF_TORCHVISION = [record for record in BUILT_IN if isinstance(record.weights, TorchvisionWeights)]
 
-DATA_OF_TAG = {"in1k": "ImageNet-1k", "in21k": "ImageNet-21k"}
+DATA_OF_TAG = {
+    "in1k": "ImageNet-1k",
+    "in21k": "ImageNet-21k",
+    "in12k_ft_in1k": "ImageNet-12k, then ImageNet-1k",
+    "in22k_ft_in1k": "ImageNet-22k, then ImageNet-1k",
+    "lvd142m": "LVD-142M",
+    "lvd1689m": "LVD-1689M",
+    "openai": "WIT-400M",
+    "webli": "WebLI",
+    "fb": "MetaCLIP-5B",
+}
+"""By the end of a tag; for the networks of images and captions, the papers name the data."""
 
 
 def named(backbone: Backbone) -> str:
@@ -54,7 +65,8 @@ def test_heads_are_where_timm_says(backbone: Backbone) -> None:
 @pytest.mark.parametrize("backbone", OF_TIMM, ids=named)
 def test_pretraining_data_are_those_of_the_tag(backbone: Backbone) -> None:
     tag = timm_name(backbone).rpartition(".")[2]
-    assert backbone.pretrained_on == DATA_OF_TAG[tag.rpartition("_")[2]]
+    ending = max((each for each in DATA_OF_TAG if f"_{tag}".endswith(f"_{each}")), key=len)
+    assert backbone.pretrained_on == DATA_OF_TAG[ending]
 
 
 @pytest.mark.parametrize("backbone", OF_TIMM, ids=named)

@@ -278,4 +278,4 @@ def test_references_have_the_same_classes_by_name(tmp_path: Path) -> None:
     write(frame(), tmp_path / "numbers.csv")
     with pytest.raises(UsageError) as caught:
         zoo.score_features(tmp_path / "all.csv", references=tmp_path / "numbers.csv")
-    assert (caught.value.code, caught.value.facts["path"]) == ("labels-differ", tmp_path / "numbers.csv")
+    assert (caught.value.code, caught.value.facts["path"]) == ("labels-differ", str(tmp_path / "numbers.csv"))

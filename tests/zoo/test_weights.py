@@ -179,7 +179,7 @@ def test_a_source_that_cannot_be_located_costs_the_others_nothing(
     install("return path if path.is_file() else None", f"return {answer}")
     assert run(["list"]) == 0
     captured = capsys.readouterr()
-    assert re.search(r"^npz_resnet +(-|~) ", captured.out, re.MULTILINE)
+    assert re.search(r"^npz_resnet +to fetch ", captured.out, re.MULTILINE)
     assert "\nresnet18 " in captured.out
     assert f"{PLUGIN}: weights of 'npz_resnet', NpzWeights: {told}" in captured.err
     assert run(["show", "npz_resnet"]) == 1

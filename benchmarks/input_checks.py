@@ -3,7 +3,7 @@
     git worktree add /tmp/before 7229f0c
     python benchmarks/input_checks.py --before /tmp/before [--images 10000] [--repeat 5]
 
-Two data sets of 10,000 different images, 8,000 of them for training: JPEG files of 500 x 375 pixels, and an array of
+Two datasets of 10,000 different images, 8,000 of them for training: JPEG files of 500 x 375 pixels, and an array of
 32 x 32 pixels in memory. The network is as small as one can be (timm's test network, at 32 x 32 pixels), so that
 reading takes the largest share of the run that it ever takes. Runs take turns, each in a process of its own. The table
 has the smallest CPU seconds of the runs and of their reading, because a busy machine adds to both; "added" is what

@@ -137,7 +137,7 @@ def halving() -> None:
 
 
 def _fields() -> Iterator[tuple[str, dict[str, Array], Array]]:
-    """Yield ten fields: two data sets at two sizes and seeds, each layer of three networks a backbone."""
+    """Yield ten fields: two datasets at two sizes and seeds, each layer of three networks a backbone."""
     for dataset, counts in (("fashion_mnist", (2_000, 4_000, 6_000)), ("digits", (1_000, 1_400))):
         for count in counts:
             for seed in (0, 1):

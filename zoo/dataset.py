@@ -1,4 +1,4 @@
-"""The record of a data set, and the arguments and results of its loader.
+"""The record of a dataset, and the arguments and results of its loader.
 
 Nothing here imports numpy or torch; a loader imports them when it is called.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ReadOptions:
-    """How a loader reads images and labels; a data set names in :attr:`Dataset.options` the columns that it takes.
+    """How a loader reads images and labels; a dataset names in :attr:`Dataset.options` the columns that it takes.
 
     ``image_column``, ``label_column`` and ``split_column`` name columns of a table. ``skip_unreadable``: continue
     without the images that cannot be read, and count them.
@@ -106,7 +106,7 @@ class LoadedDataset:
     ``revision`` is the version of the source (a Hub commit, a package version), or ``None``. ``warnings`` are lines for
     the user, for example about files that were left out. ``reading`` are lines that say how the data were read, such as
     which folder is which split; ``skipped`` counts the files that were left out, by kind. Both are recorded, and
-    records are published, so they name no folder outside of the data set.
+    records are published, so they name no folder outside of the dataset.
 
     >>> LoadedDataset(("cat", "dog"), {}, source="a folder").revision is None
     True
@@ -126,10 +126,10 @@ DatasetLoader = Callable[[DatasetRequest], LoadedDataset]
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Dataset:
-    """Everything the harness must know about one data set.
+    """Everything the harness must know about one dataset.
 
     ``loader`` is a function that takes a :class:`DatasetRequest` and returns a :class:`LoadedDataset`, or its name
-    ``module:function``, which is imported when the data set is used. ``argument`` describes the argument of a data set
+    ``module:function``, which is imported when the dataset is used. ``argument`` describes the argument of a dataset
     that needs one, such as ``imagefolder:PATH``. ``classes`` is ``None`` if only the loader knows them.
     ``evaluation_split`` is the split that a run validates on and reports; for CIFAR-10 that is the test split, as in
     the studies. ``options`` names the columns of :class:`ReadOptions` that the loader takes; others are refused.

@@ -107,7 +107,7 @@ class DeviceMemoryError(ZooError):
 
 
 class UnreachableError(ZooError):
-    """A file or data set that is neither on this machine nor reachable from it.
+    """A file or dataset that is neither on this machine nor reachable from it.
 
     >>> print(UnreachableError("weights of 'x'", [("a.pth", "no such file")], "pass --weights PATH"))
     weights of 'x' not found; looked in: a.pth (no such file); pass --weights PATH

@@ -1,6 +1,6 @@
 """The plugin contract: three hooks, each called once, when the registry first looks for plugins.
 
-A plugin is a module (or object) under the entry-point group ``zoo``. The built-in backbones and data sets come through
+A plugin is a module (or object) under the entry-point group ``zoo``. The built-in backbones and datasets come through
 these same hooks.
 """
 
@@ -30,7 +30,7 @@ def zoo_backbones() -> Iterable[Backbone]:  # type: ignore[empty-body]
 
 @hookspec
 def zoo_datasets() -> Iterable[Dataset]:  # type: ignore[empty-body]
-    """Return or yield the data sets this plugin declares; called once per process, before any name is resolved."""
+    """Return or yield the datasets this plugin declares; called once per process, before any name is resolved."""
 
 
 @hookspec

@@ -1,4 +1,4 @@
-"""Convert open image files to upright 8-bit images, all of a data set in the same way, and note what was met."""
+"""Convert open image files to upright 8-bit images, all of a dataset in the same way, and note what was met."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ImageNotes:
 
 
 class ImageReader:
-    """Converts the images of one data set; several threads may use it at once.
+    """Converts the images of one dataset; several threads may use it at once.
 
     ``value_range`` scales images of more than 8 bits per channel. If it is ``None`` and ``gather`` is true, each image
     is scaled by its own range until :meth:`settle` chooses one for all. If ``gather`` is false, the range is that of

@@ -72,7 +72,7 @@ class Plugin:
 
 
 class Registry:
-    """The backbones and data sets that the installed plugins declare.
+    """The backbones and datasets that the installed plugins declare.
 
     >>> names = list(load_registry().backbones)
     >>> "efficientnet_lite0" in names

@@ -1,4 +1,4 @@
-"""Choose the range of values that images of more than 8 bits per channel are scaled by, one for a whole data set."""
+"""Choose the range of values that images of more than 8 bits per channel are scaled by, one for a whole dataset."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def evaluate(
     progress: bool | Reporter = False,
     **options: Unpack[EvalOptions],
 ) -> Run:
-    """Fine-tune one block of a backbone on a data set, score it, and write checkpoint, card and plots.
+    """Fine-tune one block of a backbone on a dataset, score it, and write checkpoint, card and plots.
 
     ``backbone`` is a name, a record that need not be registered, or a run, whose checkpoint provides the initial
     weights under a new head; :func:`rescore` scores a run unchanged. ``dataset`` is a name such as ``"cifar10"`` or

@@ -151,7 +151,7 @@ def _load(edition: _Edition, request: DatasetRequest) -> LoadedDataset:
             lambda: _from_home_server(edition),
         ]
     advice = reach_advice(f"{edition.layout.base_folder} in it, or the archive {edition.layout.filename}")
-    return first_found(f"data set {edition.name}", locations, advice)
+    return first_found(f"dataset {edition.name}", locations, advice)
 
 
 def _from_folder(edition: _Edition, root: Path) -> LoadedDataset:

@@ -1,6 +1,6 @@
-"""The records of the built-in data sets; the other modules here load them.
+"""The records of the built-in datasets; the other modules here load them.
 
-Nothing heavy is imported here: the module of a loader is imported when its data set is used.
+Nothing heavy is imported here: the module of a loader is imported when its dataset is used.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _KRIZHEVSKY = "Krizhevsky 2009, Learning multiple layers of features from tiny i
 
 @hookimpl
 def zoo_datasets() -> Iterator[Dataset]:
-    """Declare the built-in data sets."""
+    """Declare the built-in datasets."""
     yield Dataset(
         name="digits",
         title="scikit-learn digits",
@@ -104,7 +104,7 @@ def zoo_datasets() -> Iterator[Dataset]:
     )
     yield Dataset(
         name="hf",
-        title="Hub data set",
+        title="Hub dataset",
         loader="zoo_plugins.hub_dataset:load",
         argument="OWNER/NAME",
         options=("image_column", "label_column"),

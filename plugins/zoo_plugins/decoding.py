@@ -15,7 +15,7 @@ from zoo.image_reader import ImageReader
 def decode_image(file: IO[bytes], where: str, reader: ImageReader) -> PIL.Image.Image:
     """Decode the image, rotated by its EXIF orientation, to mode ``L`` or ``RGB``.
 
-    ``reader`` is that of the data set. Raises :class:`~zoo.errors.DataError`, which names ``where`` and the reason.
+    ``reader`` is that of the dataset. Raises :class:`~zoo.errors.DataError`, which names ``where`` and the reason.
     """
     try:
         readable_endings()  # registers the installed plugins of Pillow

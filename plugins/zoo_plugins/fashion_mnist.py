@@ -34,7 +34,7 @@ def load(request: DatasetRequest) -> LoadedDataset:
         hub = HubCopy(FASHION_HUB_ID, classes=FASHION_CLASSES)
         locations = [_from_debian, lambda: _from_folder(data_folder()), hub.cached, hub.online]
     advice = "apt-get install dataset-fashion-mnist, or " + reach_advice("the idx files")
-    return first_found("data set fashion_mnist", locations, advice)
+    return first_found("dataset fashion_mnist", locations, advice)
 
 
 def _from_debian() -> LoadedDataset:

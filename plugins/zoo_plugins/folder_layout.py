@@ -1,4 +1,4 @@
-"""Find out which folder of a data set is which split, by the usual names in any case; refuse what is ambiguous."""
+"""Find out which folder of a dataset is which split, by the usual names in any case; refuse what is ambiguous."""
 
 from __future__ import annotations
 

@@ -97,18 +97,18 @@ def _refuse_other_names(named: Sequence[LabelFile], where: str) -> None:
 def _by_place(
     labels: Mapping[str, np.ndarray[Any, Any]], file: LabelFile, classes: Names, where: str
 ) -> tuple[dict[str, np.ndarray[Any, Any]], tuple[str, ...]]:
-    """Return the labels unchanged: all files agree, and the description of the data set renames their classes."""
+    """Return the labels unchanged: all files agree, and the description of the dataset renames their classes."""
     names = file.names or ()
     if len(names) != len(classes):
         raise DataError(
-            f"{where}: {file.path.name} names {len(names)} classes, the data set's description {len(classes)}; "
+            f"{where}: {file.path.name} names {len(names)} classes, the dataset's description {len(classes)}; "
             "expected the same classes",
             code="class-mismatch",
             files=[file.path.name],
         )
     example = next((pair for pair in zip(names, classes, strict=True) if pair[0] != pair[1]), names[:2])
     return dict(labels), (
-        f"class names are those of the data set's description, by place; its files have others (such as "
+        f"class names are those of the dataset's description, by place; its files have others (such as "
         f"{example[0]!r} for {example[1]!r})",
     )
 

@@ -1,6 +1,6 @@
-"""Image-classification data sets of the Hugging Face Hub, read through the ``datasets`` library.
+"""Image-classification datasets of the Hugging Face Hub, read through the ``datasets`` library.
 
-Cached data sets are used before the network. No code of a data set runs: ``datasets`` does not support it since
+Cached datasets are used before the network. No code of a dataset runs: ``datasets`` does not support it since
 version 4.
 """
 
@@ -78,7 +78,7 @@ class RowImages:
 
 @dataclass(frozen=True)
 class HubCopy:
-    """A data set of the Hub, cached or online.
+    """A dataset of the Hub, cached or online.
 
     ``columns``: the image and label columns, by default found by their types; ``request`` may name them instead.
     ``classes`` replaces the class names of the copy, which must have the same number: the Hub misspells some ("cra",
@@ -145,7 +145,7 @@ class HubCopy:
 
 
 def load(request: DatasetRequest) -> LoadedDataset:
-    """Load the data set ``OWNER/NAME`` or ``OWNER/NAME@REVISION``; ``--data-dir`` is a folder with its files.
+    """Load the dataset ``OWNER/NAME`` or ``OWNER/NAME@REVISION``; ``--data-dir`` is a folder with its files.
 
     An argument that is written as a path, such as ``./FOLDER``, is such a folder itself.
 
@@ -165,7 +165,7 @@ def load(request: DatasetRequest) -> LoadedDataset:
     if request.data_dir is not None:
         return _load_folder(request.data_dir.expanduser(), revision, request)
     hub = HubCopy(repo, revision, request=request)
-    return first_found(f"data set hf:{request.argument}", [hub.cached, hub.online], reach_advice("a copy of its files"))
+    return first_found(f"dataset hf:{request.argument}", [hub.cached, hub.online], reach_advice("a copy of its files"))
 
 
 def parse_argument(argument: str) -> tuple[str, str | None]:
@@ -182,7 +182,7 @@ def parse_argument(argument: str) -> tuple[str, str | None]:
         validate_repo_id(repo)
     except HFValidationError as error:
         raise UsageError(
-            f"hf:{argument} names no data set of the Hub ({_first_line(error)}); {expected}",
+            f"hf:{argument} names no dataset of the Hub ({_first_line(error)}); {expected}",
             code="repository-name",
             given=argument,
         ) from error

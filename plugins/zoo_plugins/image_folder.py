@@ -102,7 +102,7 @@ def _same_classes(layout: FolderLayout) -> tuple[tuple[str, ...], dict[str, dict
         names = check_class_names([child.name for child in found], str(folder))
         folders[split] = dict(zip(names, found, strict=True))
     untrained = sorted(folders.get("test", {}).keys() - folders["train"].keys())
-    return (*folders["train"], *untrained), folders  # zoo refuses classes that training lacks, in any data set
+    return (*folders["train"], *untrained), folders  # zoo refuses classes that training lacks, in any dataset
 
 
 def _read_split(

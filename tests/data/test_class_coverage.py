@@ -1,4 +1,4 @@
-"""One rule for every data set: the test split may lack classes, the training split may not."""
+"""One rule for every dataset: the test split may lack classes, the training split may not."""
 
 from __future__ import annotations
 

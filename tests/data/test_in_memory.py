@@ -1,4 +1,4 @@
-"""Data in memory as a data set: every form results in the same run, and wrong input is refused at once."""
+"""Data in memory as a dataset: every form results in the same run, and wrong input is refused at once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def pictures(pixels: np.ndarray[Any, Any] = COLOUR) -> list[PIL.Image.Image]:
 
 
 class Pairs(TorchDataset[Any]):
-    """A map-style data set, with the attributes of torchvision's."""
+    """A map-style dataset, with the attributes of torchvision's."""
 
     def __init__(self, images: Any, labels: Any = LABELS, transform: Any = None, **attributes: Any) -> None:
         self.images, self.labels, self.transform = images, labels, transform
@@ -274,7 +274,7 @@ def test_the_card_names_no_command_that_cannot_load_the_images(tiny_resnet: Back
     record = train_run(tiny_resnet, dataset, tmp_path / "run", Subset(val_fraction=0.25), with_test=True)
     card = (tmp_path / "run" / "README.md").read_text()
     assert "samples.png" in record.plots
-    assert "- Data set: insects, named `insects`" in card
+    assert "- Dataset: insects, named `insects`" in card
     assert "- Read from: `memory`" in card
     assert "--dataset" not in card
     assert "zoo predict" in card

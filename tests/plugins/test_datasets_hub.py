@@ -1,4 +1,4 @@
-"""Hub data sets: local copies, a Hub of our own on this machine, its cache, and no Hub at all."""
+"""Hub datasets: local copies, a Hub of our own on this machine, its cache, and no Hub at all."""
 
 from __future__ import annotations
 
@@ -433,7 +433,7 @@ def test_a_damaged_cache_is_named(own_cache: Path, tmp_path: Path) -> None:
 
 
 class FakeHub(http.server.ThreadingHTTPServer):
-    """The part of the Hub's interface that reading one data set needs."""
+    """The part of the Hub's interface that reading one dataset needs."""
 
     daemon_threads = True
 

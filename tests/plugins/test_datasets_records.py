@@ -1,4 +1,4 @@
-"""The declared data sets: that their loaders exist, and that declaring them costs nothing."""
+"""The declared datasets: that their loaders exist, and that declaring them costs nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The published tables are read strictly and found by backbone and data set."""
+"""The published tables are read strictly and found by backbone and dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Standard errors of the scores against their spread over many data sets of the same kind."""
+"""Standard errors of the scores against their spread over many datasets of the same kind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def scores(nearest, labels, of_neighbours):
 
 
 def spread_and_errors(cross: bool, classes: int, sets: int = 200, scored: int = 15, n: int = 200):
-    """For SI and soft SI of order 2: the spread over data sets, the mean standard and bootstrap errors.
+    """For SI and soft SI of order 2: the spread over datasets, the mean standard and bootstrap errors.
 
     The errors hardly differ between sets, so those of some are enough. For the spread scikit-learn finds neighbours.
     """

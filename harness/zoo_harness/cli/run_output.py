@@ -175,7 +175,8 @@ def print_checkpoints(record: RunRecord, most: int | None = None) -> None:
     print_lines("")
     print_table(["epoch", "weights", f"{split} accuracy", f"{split} SI"], rows, right=["epoch"])
     disk = bytes_in_words(sum(kept.bytes for kept in record.checkpoints))
-    print_lines(f"checkpoints/ has {len(record.checkpoints):,} files, {disk}{left_out}")
+    files = f"{len(record.checkpoints):,} file{'s' if len(record.checkpoints) > 1 else ''}"
+    print_lines(f"checkpoints/ has {files}, {disk}{left_out}")
 
 
 def _epoch(record: RunRecord) -> str:

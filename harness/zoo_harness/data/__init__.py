@@ -1,1 +1,1 @@
-"""A data set as uint8 arrays: decoding, subsets, batches."""
+"""A dataset as uint8 arrays: decoding, subsets, batches."""

@@ -1,6 +1,6 @@
-"""Check which classes the splits of a data set have images of: training needs all of them, evaluation does not.
+"""Check which classes the splits of a dataset have images of: training needs all of them, evaluation does not.
 
-The rule is the same for every data set: a class of the test split without training images is an error, and a class
+The rule is the same for every dataset: a class of the test split without training images is an error, and a class
 without test images is not.
 """
 

@@ -39,7 +39,7 @@ class DigestedImages(Protocol):
 
 @dataclass(frozen=True)
 class Origin:
-    """The split of the data set that images come from, and their places (N,) in it; ``None`` for all in order."""
+    """The split of the dataset that images come from, and their places (N,) in it; ``None`` for all in order."""
 
     name: str
     split: ImageSplit

@@ -1,4 +1,4 @@
-"""Make a data set of images in memory, or of a torch data set."""
+"""Make a dataset of images in memory, or of a torch dataset."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _READ_TWICE = 8  # images, to detect random transforms
 
 
 class MapDataset(Protocol):
-    """A map-style torch data set; its items are pairs of an image and a label."""
+    """A map-style torch dataset; its items are pairs of an image and a label."""
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -50,16 +50,16 @@ def in_memory(
     title: str | None = None,
     license: str | None = None,  # noqa: A002 - as the field of Dataset
 ) -> Dataset:
-    """Make a data set of images in memory, for every function that takes a data set.
+    """Make a dataset of images in memory, for every function that takes a dataset.
 
     ``images``: a uint8 array or tensor ``(N, H, W)`` or ``(N, H, W, 3)``; or a sequence of images of any sizes, each a
-    PIL image, a uint8 array ``(H, W)`` or ``(H, W, 3)`` or a tensor; or a map-style torch data set, whose items are
+    PIL image, a uint8 array ``(H, W)`` or ``(H, W, 3)`` or a tensor; or a map-style torch dataset, whose items are
     pairs of such an image and a label. A floating-point tensor ``(3, H, W)`` of values from 0 to 1 is one image too:
     its values are multiplied by 255 and rounded.
 
-    ``labels``: one for each image, an index into ``classes`` or a class name; leave it out for a torch data set.
-    ``classes``: the names in label order; by default those of the torch data set, or the labels that occur, sorted.
-    ``test``: a pair of images and labels, or a torch data set. Without it, a run needs ``val_fraction``.
+    ``labels``: one for each image, an index into ``classes`` or a class name; leave it out for a torch dataset.
+    ``classes``: the names in label order; by default those of the torch dataset, or the labels that occur, sorted.
+    ``test``: a pair of images and labels, or a torch dataset. Without it, a run needs ``val_fraction``.
 
     Images are neither copied nor written to disk. A run reads them when it starts; it refuses arrays and lists whose
     pixels changed after this call, because the record could not say so. Raises :class:`~zoo.errors.DataError` or
@@ -89,7 +89,7 @@ def in_memory(
     def load(request: DatasetRequest) -> LoadedDataset:
         if request.data_dir is not None:
             raise UsageError(
-                f"data_dir is for files: data set {name!r} is in memory", code="option-unused", option="data_dir"
+                f"data_dir is for files: dataset {name!r} is in memory", code="option-unused", option="data_dir"
             )
         read = {split: ImageSplit(found.images.read(), encoded) for split, (found, encoded) in splits.items()}
         return LoadedDataset(names, read, source=train.source)
@@ -104,7 +104,7 @@ def in_memory(
         raise UsageError(message, code="name", argument=argument) from error
     if name in load_registry().datasets:
         raise UsageError(
-            f"name is taken by a declared data set: {name!r}; expected another name", code="name-taken", argument="name"
+            f"name is taken by a declared dataset: {name!r}; expected another name", code="name-taken", argument="name"
         )
     return dataset
 
@@ -189,7 +189,7 @@ class _Items:
         if not is_sequence or isinstance(images, IterableDataset | str | bytes | Mapping):
             raise DataError(
                 f"type of {name} is wrong: {type(images).__name__}; expected a uint8 array, a list of images or a "
-                "map-style torch data set",
+                "map-style torch dataset",
                 code="images-type",
                 argument=name,
             )
@@ -230,7 +230,7 @@ class _Items:
 
 
 class _Pairs(_Items):
-    """The images of a torch data set; their labels are read in advance, and a change of them is detected."""
+    """The images of a torch dataset; their labels are read in advance, and a change of them is detected."""
 
     def __init__(self, dataset: Any, name: str, labels_name: str) -> None:
         self._labels_name = labels_name
@@ -278,7 +278,7 @@ def _checksum(pixels: NDArray[np.uint8]) -> int:
 
 
 def _own_classes(dataset: Any) -> tuple[str, ...] | None:
-    """Return the class names of a torch data set, if it has any; synonyms are joined."""
+    """Return the class names of a torch dataset, if it has any; synonyms are joined."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     names = getattr(dataset, "classes", None)
@@ -288,7 +288,7 @@ def _own_classes(dataset: Any) -> tuple[str, ...] | None:
 
 
 def _listed_labels(dataset: Any) -> list[Label] | None:
-    """Return the labels that a data set of torchvision lists, without reading its items."""
+    """Return the labels that a dataset of torchvision lists, without reading its items."""
     if isinstance(dataset, Subset):
         whole = _listed_labels(dataset.dataset)
         return None if whole is None else [whole[index] for index in dataset.indices]

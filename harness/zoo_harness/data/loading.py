@@ -80,18 +80,18 @@ def load_data(
     count_values: bool = False,
     opened: OpenedDataset | None = None,
 ) -> RunData:
-    """Load a data set, check it, take the subset and decode it.
+    """Load a dataset, check it, take the subset and decode it.
 
     ``balanced``: the split that must have ``subset.per_class`` images of each class; the other split may have fewer,
     as many as its smallest class. ``with_test``: if the evaluation split is held out of the training split, load the
-    data set's own evaluation split as ``test``. ``train_only``: if the evaluation split is missing, the training split
+    dataset's own evaluation split as ``test``. ``train_only``: if the evaluation split is missing, the training split
     stands in its place. ``options``: how the loader reads. ``value_range`` scales images of
     more than 8 bits; by default it is chosen by the images of the training split. ``count_values``: count the values
     of the training images' pixels. ``opened``: what :func:`~zoo_harness.data.opened.open_dataset` returned for the same
     arguments, if it was called before.
 
     Raises :class:`~zoo.errors.DataError` for labels outside the classes, an empty class or an unreadable image, and
-    :class:`~zoo.errors.UsageError` for a subset that the data set cannot provide.
+    :class:`~zoo.errors.UsageError` for a subset that the dataset cannot provide.
     """
     if opened is None:
         opened = open_dataset(
@@ -224,7 +224,7 @@ def load_training_split(
     count_values: bool = False,
     opened: OpenedDataset | None = None,
 ) -> TrainingSplit:
-    """Load the training split of a data set; it need not have another one.
+    """Load the training split of a dataset; it need not have another one.
 
     All images are decoded once at a small size, which finds the unreadable ones and chooses the range of values.
     ``count_values``: count the values of their pixels too.

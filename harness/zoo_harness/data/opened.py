@@ -207,9 +207,9 @@ def _check_labels(split: ImageSplit, classes: tuple[str, ...], where: str) -> No
 
 
 def _check_columns(dataset: Dataset, options: ReadOptions) -> None:
-    """Raise :class:`~zoo.errors.UsageError` for a column that is named for a data set without columns to name."""
+    """Raise :class:`~zoo.errors.UsageError` for a column that is named for a dataset without columns to name."""
     for name in options.given:
-        if name != "skip_unreadable" and name not in dataset.options:  # unreadable files occur in any data set
+        if name != "skip_unreadable" and name not in dataset.options:  # unreadable files occur in any dataset
             takes = ", ".join(f"--{each.replace('_', '-')}" for each in dataset.options)
             raise UsageError(
                 f"--{name.replace('_', '-')} is not for dataset {dataset.name!r}, which "

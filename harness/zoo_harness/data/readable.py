@@ -38,7 +38,7 @@ def decode_readable(
     Images of more than 8 bits are decoded twice if ``reader`` has to choose their range first. ``count_values``: count
     the values of the pixels too.
 
-    With ``skip`` the result equals that of a data set without the unreadable images. Raises
+    With ``skip`` the result equals that of a dataset without the unreadable images. Raises
     :class:`~zoo.errors.DataError` that lists them otherwise, and if a class has no other image.
     """
     unreadable: dict[int, DataError] = {}

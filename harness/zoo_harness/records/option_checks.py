@@ -180,7 +180,7 @@ def _may_have_gpu() -> bool:
 
 
 def check_folders(dataset: Dataset | None, argument: str | None, data_dir: Path | None) -> None:
-    """Raise :class:`~zoo.errors.UsageError` if the folder of a data set's files, or their archive, is missing.
+    """Raise :class:`~zoo.errors.UsageError` if the folder of a dataset's files, or their archive, is missing.
 
     ``dataset`` is ``None`` if it is not known yet.
     """

@@ -41,7 +41,7 @@ EPOCHS_HELP = "Number of epochs (default: the recipe's: 20; report 10; scratch 2
 class ReadingOptions(TypedDict, total=False):
     """How images are read."""
 
-    data_dir: Annotated[Path | None, Option("Folder that holds the data set's files, or their archive.")]
+    data_dir: Annotated[Path | None, Option("Folder that holds the dataset's files, or their archive.")]
     image_column: Annotated[str | None, Option("Column of a table that holds the images or their paths.")]
     label_column: Annotated[str | None, Option("Column of a table that holds the labels.")]
     split_column: Annotated[str | None, Option("Column of a table that names the split of each image.")]
@@ -87,7 +87,7 @@ class NormalizationOptions(TypedDict, total=False):
 
 
 class HeldOutOption(TypedDict, total=False):
-    """A held-out part of the training split, where the data set's own evaluation split is used otherwise."""
+    """A held-out part of the training split, where the dataset's own evaluation split is used otherwise."""
 
     val_fraction: Annotated[float | None, Option("Hold out this fraction of the training split for evaluation.")]
 

@@ -37,7 +37,7 @@ from zoo_harness.util.safe_files import read_regular
 RUN = "run.json"
 LARGEST_RECORD = 32 * 2**20  # bytes; that of a run on 21,000 classes has about two million
 CALIBRATION_BINS = 15  # of the calibration error, equally wide
-IN_MEMORY = "memory"  # source of a data set of zoo.in_memory; a space and the class of a torch data set may follow
+IN_MEMORY = "memory"  # source of a dataset of zoo.in_memory; a space and the class of a torch dataset may follow
 
 PlotName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.png$")]
 Proportion = Annotated[float, Field(ge=0, le=1)]

@@ -39,7 +39,8 @@ def checkpoint_rows(record: RunRecord, most: int | None = None) -> list[Checkpoi
 
 def scored_splits(record: RunRecord) -> list[str]:
     """Return the names of the splits that :class:`CheckpointRow` has scores of, the headline's first."""
-    return [*(["test"] if record.dataset.test is not None else []), "evaluation", "training"]
+    held_out = [record.dataset.test.split] if record.dataset.test is not None else []
+    return [*held_out, record.dataset.evaluation_name, "training"]
 
 
 def _name(record: RunRecord, epoch: int) -> str:
@@ -52,10 +53,10 @@ def _scores(
     record: RunRecord, found: KeptCheckpoint | Results
 ) -> list[tuple[Measurement | None, ScoreMeasurement | None]]:
     after = found.separation_after
-    measured = {
-        "test": (found.test_accuracy, after and after.test),
-        "evaluation": (found.accuracy, after and after.evaluation),
-        "training": (found.train_accuracy, after and after.train),
-    }
-    chosen = [measured[split] for split in scored_splits(record)]
-    return [(accuracy, scores.si if scores else None) for accuracy, scores in chosen]
+    measured = [
+        (found.accuracy, after and after.evaluation),
+        (found.train_accuracy, after and after.train),
+    ]
+    if record.dataset.test is not None:
+        measured.insert(0, (found.test_accuracy, after and after.test))
+    return [(accuracy, scores.si if scores else None) for accuracy, scores in measured]

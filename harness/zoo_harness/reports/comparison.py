@@ -17,7 +17,7 @@ from zoo_harness.records.comparison import (
     PublishedFigure,
     RowDifference,
 )
-from zoo_harness.records.run import Record, RunRecord
+from zoo_harness.records.run import Record, Results, RunRecord
 from zoo_harness.reports import markdown
 from zoo_harness.reports.published_results import Published, differences, published_figures
 
@@ -119,6 +119,7 @@ def compared_run(run: str, record: RunRecord, *, published: bool) -> ComparedRun
         train_seconds_per_epoch=results.mean_train_seconds,
         evaluation_seconds_per_epoch=results.mean_evaluation_seconds,
         total_seconds=results.total_seconds,
+        frozen_part_seconds=_frozen_part_seconds(results),
         fingerprint=split.fingerprint,
         published=tuple(_published(record, figure) for figure in figures if agrees(record, figure)),
         published_otherwise=tuple(_otherwise(record, figure) for figure in figures if not agrees(record, figure)),
@@ -275,6 +276,12 @@ def notes(found: Comparison) -> Iterator[str]:
         yield "SI is not comparable between runs that score it with different distances or scaling."
 
 
+def _frozen_part_seconds(results: Results) -> float | None:
+    """Return the time that the frozen part took once, ``None`` if it ran in every epoch."""
+    part = results.frozen_part
+    return part.seconds if part is not None and part.reason is None else None
+
+
 def _about(found: Comparison, number: int, row: ComparedRow) -> Iterator[str]:
     run = found.runs[row.runs[0]]
     scored = run.separation.in_words()
@@ -285,6 +292,11 @@ def _about(found: Comparison, number: int, row: ComparedRow) -> Iterator[str]:
         f"{number}: {name_of(found, row)}: epochs {run.epochs}; {subset}{seed}"
         f"{f'; SI with {scored}' if scored else ''}."
     )
+    if run.frozen_part_seconds is not None:
+        yield (
+            f"{number}: its epochs trained on cached outputs of the frozen part. These took "
+            f"{run.frozen_part_seconds:.1f} s once; the seconds per epoch do not contain them."
+        )
     for figure in run.published:
         differs = f"; the run differs: {'; '.join(figure.differences)}" if figure.differences else ""
         yield f"{number}, published: {figure.source}{differs}."

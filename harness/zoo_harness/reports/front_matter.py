@@ -48,7 +48,7 @@ def front_matter(record: RunRecord) -> str:
 
 
 def hub_dataset(record: RunRecord) -> str | None:
-    """Return the data set's repository on the Hub, or ``None`` if it has none, or was read from a folder."""
+    """Return the dataset's repository on the Hub, or ``None`` if it has none, or was read from a folder."""
     dataset = record.dataset
     if dataset.hub_id or dataset.name != "hf":
         return dataset.hub_id and one_line(dataset.hub_id)

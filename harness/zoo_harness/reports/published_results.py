@@ -106,7 +106,7 @@ class Published(NamedTuple):
 
 
 def published_figures(backbone: str, dataset: str | None = None) -> tuple[Published, ...]:
-    """Return the published figures of a backbone on a data set, oldest first; without ``dataset`` on all data sets.
+    """Return the published figures of a backbone on a dataset, oldest first; without ``dataset`` on all datasets.
 
     >>> [figure.row.val_accuracy for figure in published_figures("cait_s24", "cifar10")]
     [96.0, 96.78]

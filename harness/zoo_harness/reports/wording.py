@@ -92,7 +92,7 @@ def per_class(split: SplitRecord) -> str:
 
 
 def left_out(dataset: DatasetRecord) -> str:
-    """List the files of a data set that were left out, with their numbers.
+    """List the files of a dataset that were left out, with their numbers.
 
     >>> left_out(DatasetRecord.model_construct(skipped={"files of systems": 1200, "unreadable images": 3}))
     '1,200 files of systems, 3 unreadable images'
@@ -212,7 +212,7 @@ def training_rows(training: Training, split: str = "evaluation") -> list[tuple[s
     return rows
 
 
-def training_in_words(training: Training) -> str:
+def training_in_words(training: Training, split: str = "evaluation") -> str:
     """Describe all settings on one line: the main ones, then, between semicolons, those that differ from the defaults.
 
     >>> training_in_words(Training(optimizer="sgd", momentum=0.9, schedule="cosine", augment=("flip",)))
@@ -223,7 +223,7 @@ def training_in_words(training: Training) -> str:
     main = f"{training.epochs} epochs, {optimizer} {rate}, batch {training.batch_size}"
     parts = [", ".join(settings)] if settings else []
     parts += [f"learning rate {words}" for words in schedule]
-    parts += [f"{name}: {words}" for name, words in training_rows(training)]
+    parts += [f"{name}: {words}" for name, words in training_rows(training, split)]
     return "; ".join([main, *parts])
 
 

@@ -46,7 +46,7 @@ class CheckpointKeeper:
         size = sum(tensor.nbytes for tensor in changing_tensors(self.state.tuned).values())
         needed, free = bytes_in_words(count * size), shutil.disk_usage(self.writer.path).free
         self.reporter.log(
-            f"keeping up to {count:,} checkpoints of {bytes_in_words(size)}, {needed} in "
+            f"keeping up to {count:,} checkpoint{'s' if count > 1 else ''} of {bytes_in_words(size)}, {needed} in "
             f"{self.writer.path / CHECKPOINTS}"
         )
         if count * size > free:

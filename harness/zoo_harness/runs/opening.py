@@ -134,7 +134,7 @@ def _layer(record: RunRecord, path: str | None) -> FeatureLayer:
 def recorded_data_request(
     checkpoint: Checkpoint, record: RunRecord, dataset: str | Dataset | None, given: RescoreOptions
 ) -> DataRequest:
-    """Return the recorded part of the recorded data set with the given options in place; else the given part."""
+    """Return the recorded part of the recorded dataset with the given options in place; else the given part."""
     own, chosen = record.dataset, with_defaults(RescoreOptions, given)
     kept: EvalOptions = {}
     if dataset is None:
@@ -153,7 +153,7 @@ def recorded_data_request(
 
 
 def _recorded_data(checkpoint: Checkpoint, record: RunRecord) -> tuple[str, EvalOptions]:
-    """Return the data set's name, and the options that it was read with: those of the run, else the recorded name."""
+    """Return the dataset's name, and the options that it was read with: those of the run, else the recorded name."""
     recorded = record.dataset
     if record_file(checkpoint.folder).name != RECORD and (checkpoint.folder / OPTIONS).is_file():
         kept = read_options(checkpoint.folder)
@@ -163,7 +163,7 @@ def _recorded_data(checkpoint: Checkpoint, record: RunRecord) -> tuple[str, Eval
     if declared is not None and (declared.argument == "PATH" or recorded.argument_is_lost):
         raise UsageError(
             f"missing data: the run was scored on a folder of images ({recorded.title}), and its record does not name "
-            f"the folder; give it with --dataset {recorded.name}:PATH, or give another data set",
+            f"the folder; give it with --dataset {recorded.name}:PATH, or give another dataset",
             code="missing-dataset",
         )
     return (f"{recorded.name}:{recorded.argument}" if recorded.argument else recorded.name), {}
@@ -177,7 +177,7 @@ def _check_classes(classes: tuple[str, ...], name: str, found: tuple[str, ...]) 
         if one != other:
             message += f"; class {number} is {one!r:.80} in the checkpoint and {other!r:.80} in the data"
             break
-    advice = "give the data set it was made for, or fine-tune a backbone on this one"
+    advice = "give the dataset it was made for, or fine-tune a backbone on this one"
     raise UsageError(
         f"{message}: they must be the same, in the same order; {advice}", code="other-classes", dataset=name
     )

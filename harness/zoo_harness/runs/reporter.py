@@ -59,7 +59,7 @@ def report_history(history: Sequence[EpochRecord], reporter: Reporter) -> None:
 
 
 def report_reading(lines: Iterable[str], warnings: Iterable[str], reporter: Reporter) -> None:
-    """Report how the files of a data set were read, and the warnings about it."""
+    """Report how the files of a dataset were read, and the warnings about it."""
     for line in lines:
         reporter.log(line)
     for warning in warnings:

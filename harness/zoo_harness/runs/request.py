@@ -302,7 +302,7 @@ def check_rescore(dataset: str | Dataset | None, given: RescoreOptions) -> None:
 
 
 def choose_data(dataset: str | Dataset, values: Mapping[str, Any]) -> DataRequest:
-    """Resolve a data set, and check the options that choose a part of it."""
+    """Resolve a dataset, and check the options that choose a part of it."""
     found, argument = (dataset, None) if isinstance(dataset, Dataset) else load_registry().dataset(dataset)
     data_dir, reading = values["data_dir"], ReadOptions.of(values)
     option_checks.check_folders(found, argument, data_dir)
@@ -349,13 +349,13 @@ def _named_backbone(options: StoredOptions) -> Backbone:
 def _dataset_name(options: StoredOptions) -> str:
     if "dataset" in options.in_python:
         message = (
-            f"the run's data set {options.dataset!r} was a zoo.Dataset given in Python; resume it from Python, with "
-            "the data set: zoo.evaluate(dataset=dataset, resume=RUN)"
+            f"the run's dataset {options.dataset!r} was a zoo.Dataset given in Python; resume it from Python, with "
+            "the dataset: zoo.evaluate(dataset=dataset, resume=RUN)"
         )
         raise UsageError(message, code="resume-needs-dataset", name=options.dataset)
     if options.dataset is None:
         raise UsageError(
-            f"missing --dataset for {options.name}; run 'zoo datasets' to list the data sets", code="missing-dataset"
+            f"missing --dataset for {options.name}; run 'zoo datasets' to list the datasets", code="missing-dataset"
         )
     return options.dataset
 

@@ -209,7 +209,7 @@ class Run:
         split, epochs = record.headline[1], f"{record.results.epochs_done} of {record.settings.training.epochs}"
         rows = [
             ["backbone", record.backbone.title],
-            ["data set", record.dataset.title],
+            ["dataset", record.dataset.title],
             ["status", f"{self.status}, {epochs} epochs"],
             [self._measure, f"{percent(self.accuracy)} ({split.images:,} images of the split {split.split})"],
             ["SI before training", with_error(before.si if before else None)],

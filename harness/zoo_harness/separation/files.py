@@ -93,7 +93,11 @@ def score_file(file: Path, given: SeparationOptions, log: Writer, warn: Writer) 
         memory_budget=options["memory"] * 2**20,
     )
     if compared is None:
-        for line in too_few_per_class(str(file), found.classes, found.order, "sample"):
+        counts = {
+            samples.class_names[int(label)] if samples.class_names else label: count
+            for label, count in found.classes.items()
+        }
+        for line in too_few_per_class(str(file), counts, found.order, "sample"):
             warn(line)
     return replace(found, class_names=samples.class_names)
 

@@ -1,4 +1,4 @@
-"""A complete plugin for blockzoo: one backbone and one data set, each a record returned from a hook.
+"""A complete plugin for blockzoo: one backbone and one dataset, each a record returned from a hook.
 
 Nothing here imports torch or numpy, so that ``zoo list`` stays instant; the loader does, when it is called.
 """

@@ -28,7 +28,7 @@ SORTED = tuple(sorted(CLASSES))
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run as a user makes it, on a part of a data set, held out by seed."""
+    """A run as a user makes it, on a part of a dataset, held out by seed."""
     out = tmp_path_factory.mktemp("finished") / "run"
     arguments = ["--per-class", "4", "--val-fraction", "0.5", "--epochs", "1", "--seed", "3", "--out", str(out)]
     arguments += ["--order", "3", "--normalize", "zscore", "--eval-limit", "40"]

@@ -76,7 +76,7 @@ def _print(shown: dict[str, Any]) -> None:
     print_lines(f"{shown['title']} ({shown['name']})", "")
     _print_part(
         ("weights", shown["weights"]),
-        ("", shown["weights_file"] or "not on this machine yet"),
+        *([] if shown["weights"] == "random" else [("", shown["weights_file"] or "not on this machine yet")]),
         ("network", shown["network"]),
         ("license", _license(shown["license"])),
         ("paper", shown["paper"] or "unknown"),
@@ -147,7 +147,7 @@ def _count_facts(counts: dict[str, Any]) -> list[tuple[str, str]]:
         ("total", f"{counts['total']:>13,}"),
     ]
     if counts["reported"] is not None:
-        which = "trained" if counts["reported"] == counts["trained"] else "without head"
+        which = "without head" if counts["reported"] == counts["trained_without_head"] else "trained"
         source = f"the source, {counts['reported_classes']} classes: {which}"
         facts.append(("reported", f"{counts['reported']:>13,}  ({source})"))
     return facts

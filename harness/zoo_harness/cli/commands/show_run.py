@@ -47,7 +47,7 @@ def _print(run: Run, disk: dict[str, int]) -> None:
     record, settings = run.record, run.record.settings
     done = f"{record.results.epochs_done} of {settings.training.epochs} epochs"
     best = f", the best was epoch {record.results.best_epoch}" if record.results.best_epoch else ""
-    training = training_in_words(settings.training).split("; ")
+    training = training_in_words(settings.training, record.dataset.evaluation_name).split("; ")
     sizes = ", ".join(f"{kind} {bytes_in_words(size)}" for kind, size in disk.items() if size)
     facts = [
         ("folder", str(run.directory)),

@@ -34,7 +34,7 @@ from zoo_harness.util.digests import sha256_of
 
 from ..saved_runs import CLASSES, edit_record, save_run
 
-README = Path(__file__).parents[2] / "README.md"
+LOADING = Path(__file__).parents[2] / "docs" / "loading.md"
 TWO_HEADS = DualHead(cls=Head("head"), dist=Head("head_dist"))
 
 
@@ -139,10 +139,9 @@ def in_folder_with_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return run
 
 
-def test_what_the_readme_says_loads_it_does(tiny_resnet: Backbone, in_folder_with_image: Path) -> None:
+def test_what_the_docs_say_loads_it_does(tiny_resnet: Backbone, in_folder_with_image: Path) -> None:
     save_run(tiny_resnet, in_folder_with_image)
-    readme = README.read_text().partition("## Load a checkpoint")[2].partition("\n## ")[0]
-    by_zoo, _by_timm, by_transformers = run_blocks(readme)
+    by_zoo, _by_timm, by_transformers = run_blocks(LOADING.read_text())
     with PIL.Image.open("image.jpg") as image:
         expected = zoo.load(in_folder_with_image).predict(image)
     assert by_zoo["model"].training is False

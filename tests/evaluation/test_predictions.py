@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 from sklearn.metrics import f1_score, roc_auc_score
 
-from zoo import UsageError
+from zoo import DataError
 from zoo_harness.evaluation.predictions import (
     Predictions,
     describe_predictions,
@@ -117,7 +117,7 @@ def test_values_that_no_run_writes_are_refused(changed: dict[str, float]) -> Non
     arrays = {name: getattr(found, name).copy() for name in changed}
     for name, value in changed.items():
         arrays[name][3] = value
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(DataError) as refused:
         parse_predictions(replace(found, **arrays).to_bytes(), Path("x"))
     assert refused.value.code == "predictions-invalid"
 
@@ -125,7 +125,7 @@ def test_values_that_no_run_writes_are_refused(changed: dict[str, float]) -> Non
 def test_a_rank_that_contradicts_the_prediction_is_refused() -> None:
     found, _shares = made_up(7, 20)
     other = replace(found, label_rank=np.where(found.hits, 2, found.label_rank).astype(np.int32))
-    with pytest.raises(UsageError):
+    with pytest.raises(DataError):
         parse_predictions(other.to_bytes(), Path("x"))
 
 
@@ -139,6 +139,6 @@ def test_bytes_that_are_no_predictions_are_refused() -> None:
     smuggled = len(more).to_bytes(8, "little") + more + content[8 + size :]
     huge = (2**63).to_bytes(8, "little") + content[8:]
     for wrong in (b"", b"x", content[:-1], content + b"more", content[:30], smuggled, huge, b"[" * 200_000):
-        with pytest.raises(UsageError) as refused:
+        with pytest.raises(DataError) as refused:
             parse_predictions(wrong, Path("x"))
         assert refused.value.code == "predictions-invalid"

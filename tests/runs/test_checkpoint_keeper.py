@@ -171,7 +171,7 @@ def test_a_checkpoint_that_was_changed_is_refused(straight: zoo.Run, tmp_path: P
     path.write_bytes(path.read_bytes()[:-4] + b"abcd")
     with pytest.raises(WeightsError) as damaged:
         run.load(epoch=2)
-    assert (damaged.value.code, damaged.value.facts["path"]) == ("checkpoint-changed", path)
+    assert (damaged.value.code, damaged.value.facts["path"]) == ("checkpoint-changed", str(path))
     path.unlink()
     with pytest.raises(UsageError) as missing:
         run.load(epoch=2)
@@ -237,4 +237,4 @@ def test_a_run_from_scratch_scores_each_on_the_test_split_and_stops_early(
     assert last.test_accuracy.n == 40
     assert last.test_accuracy == zoo.rescore(run, digits, checkpoint="last").figures[6].found
     assert last.separation_after.test.si.n == 40
-    assert any(line.startswith("keeping up to 1 checkpoints of ") for line in heard.lines)
+    assert any(line.startswith("keeping up to 1 checkpoint of ") for line in heard.lines)

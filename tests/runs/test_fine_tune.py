@@ -130,7 +130,8 @@ def test_a_refused_cache_folder_is_a_warning_and_changes_no_bit(
     reporter = WarningsAlone()
     run = zoo.evaluate(backbone, digits, epochs=2, batch_size=16, out=tmp_path / "run", progress=reporter)
     assert run.record.checkpoint_sha256 == finished.record.checkpoint_sha256
-    assert ["in memory only" in line for line in reporter.warnings] == [True, True]
+    refused = [line for line in reporter.warnings if not line.startswith("too few images per class")]
+    assert ["in memory only" in line for line in refused] == [True, True]
 
 
 def test_the_callers_state_is_left_alone(

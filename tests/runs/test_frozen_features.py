@@ -27,7 +27,6 @@ from zoo import (
     load_registry,
 )
 from zoo_harness.compute.context import ComputeContext
-from zoo_harness.compute.distributed import Processes
 from zoo_harness.data.batches import ImageSource
 from zoo_harness.evaluation.split_evaluation import evaluate_split
 from zoo_harness.frozen.cache.placement import CachePolicy
@@ -35,7 +34,8 @@ from zoo_harness.frozen.partition.partition import Partition
 from zoo_harness.records.run import FrozenPartRecord
 from zoo_harness.records.subset import Subset
 from zoo_harness.runs.frozen_features import _FrozenSplit, open_trainable_model
-from zoo_harness.runs.plan import Request, RunPlan, _check_sizes, prepare_run
+from zoo_harness.runs.opening import check_sizes
+from zoo_harness.runs.plan import Request, RunPlan, prepare_run
 from zoo_harness.training.loop import Trainer, batches, starting_state
 from zoo_harness.training.state import mutable_tensors
 from zoo_harness.util.progress import Silence
@@ -303,7 +303,7 @@ def test_augmentation_without_views_runs_the_whole_network(tmp_path: Path) -> No
 def test_more_processes_than_images_are_refused() -> None:
     plan = planned(limit=2)
     with pytest.raises(UsageError) as refused:
-        _check_sizes(plan.data, replace(plan.request, compute=replace(plan.request.compute, processes=Processes(0, 3))))
+        check_sizes(len(plan.data.train), len(plan.data.evaluation), "test", epochs=1, processes=3)
     assert (refused.value.code, refused.value.facts["given"]) == ("too-many-processes", 2)
 
 

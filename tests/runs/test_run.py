@@ -100,10 +100,10 @@ def test_a_published_checkpoint_opens_too(finished: Path, tmp_path: Path) -> Non
 
 def test_predictions_that_are_absent_or_of_another_run(folder: Path) -> None:
     (folder / "predictions.safetensors").write_bytes(b"")
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(DataError) as refused:
         _ = open_run(folder).predictions
     assert refused.value.code == "predictions-invalid"
-    assert refused.value.facts["path"] == folder / "predictions.safetensors"
+    assert refused.value.facts["path"] == str(folder / "predictions.safetensors")
     (folder / "predictions.safetensors").unlink()
     assert open_run(folder).predictions is None
     edit_record(folder, lambda record: record["results"].pop("predictions"))  # as an earlier version wrote it
@@ -136,7 +136,7 @@ def test_other_files_are_refused(folder: Path) -> None:
     edit_record(folder, lambda record: record.update(format="blockzoo run 9"))
     error = refusal(folder)
     assert (error.code, error.facts["path"], error.facts["field"]) == (
-        "record-invalid",
+        "record-of-another-version",
         str(folder / "run.json"),
         "format",
     )

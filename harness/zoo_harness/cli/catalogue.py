@@ -34,7 +34,7 @@ def read_catalogue() -> Catalogue:
     """Return the backbones, datasets and problems of the installed plugins.
 
     >>> [backbone["name"] for backbone in read_catalogue()["backbones"]][:2]
-    ['cait_s24', 'coat_lite_small']
+    ['cait_s24', 'clip_b']
     """
     path = _path("catalogue")
     cached = _read_cache(path)

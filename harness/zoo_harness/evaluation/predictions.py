@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.errors import UsageError
+from zoo.errors import DataError
 from zoo_harness.records.file_names import PREDICTIONS
 from zoo_harness.records.run import CALIBRATION_BINS, Measurement, PredictionsRecord
 from zoo_harness.util.atomic_files import write_bytes
@@ -81,7 +81,7 @@ class Predictions:
 def read_predictions(directory: Path, record: PredictionsRecord | None = None) -> Predictions | None:
     """Read the predictions in a run directory, ``None`` if there are none; no other file is opened.
 
-    Raises :class:`~zoo.errors.UsageError` for a file that is damaged, or of which ``record`` has another digest.
+    Raises :class:`~zoo.errors.DataError` for a file that is damaged, or of which ``record`` has another digest.
     """
     path = directory / PREDICTIONS
     try:
@@ -94,7 +94,7 @@ def read_predictions(directory: Path, record: PredictionsRecord | None = None) -
 
 
 def parse_predictions(content: bytes, path: Path) -> Predictions:
-    """Return the predictions in the content of a file; ``path`` is the file, for :class:`~zoo.errors.UsageError`."""
+    """Return the predictions in the content of a file; ``path`` is the file, for :class:`~zoo.errors.DataError`."""
     try:
         start = 8 + int.from_bytes(content[:8], "little")
         header = json.loads(content[8:start])
@@ -125,8 +125,8 @@ def _check(found: Predictions) -> None:
         raise ValueError("a rank contradicts the prediction")
 
 
-def _invalid(path: Path, fault: str) -> UsageError:
-    return UsageError(f"{path} does not hold the predictions of a run: {fault}", code="predictions-invalid", path=path)
+def _invalid(path: Path, fault: str) -> DataError:
+    return DataError(f"{path} does not hold the predictions of a run: {fault}", code="predictions-invalid", path=path)
 
 
 def write_predictions(found: Predictions, directory: Path) -> PredictionsRecord:

@@ -682,7 +682,7 @@ def parse_run(content: bytes, path: Path) -> RunRecord:
         where = one_line(".".join(map(str, fault["loc"]))) or "the file"
         if where == "format" and str(fault["input"]).startswith("blockzoo run "):
             message = f"{path} is a run record of another version: format {fault['input']!r:.60}; try a newer zoo"
-            raise UsageError(message, code="record-of-another-version", path=path) from error
+            raise DataError(message, code="record-of-another-version", path=path, field=where) from error
         message = f"{path} is not a run record of this version: {where:.200}: {fault['msg']:.200}"
         raise DataError(message, code="record-invalid", path=path, field=where) from error
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from zoo.backbone import Preprocessing, Tuning
-from zoo.errors import DeclarationError, UsageError
+from zoo.errors import DeclarationError, UsageError, ZooError
 from zoo.weights import FileWeights
 from zoo_harness.compute.context import ComputeContext
 from zoo_harness.compute.device import choose_device
@@ -122,7 +122,7 @@ def _warn_of_other_normalization(request: Request, preprocessing: Preprocessing)
     """Return a warning if the weights are those of a run with another mean and std than the backbone's."""
     if request.normalization.source != "weights" or not isinstance(request.weights, FileWeights):
         return None
-    with suppress(UsageError):  # a file that is not in the directory of a run
+    with suppress(ZooError):  # a file that is not in the directory of a run
         earlier = read_run(Path(request.weights.path).parent).settings.preprocessing
         if (earlier.mean, earlier.std) != (preprocessing.mean, preprocessing.std):
             mean, std = (",".join(map(str, each)) for each in (earlier.mean, earlier.std))

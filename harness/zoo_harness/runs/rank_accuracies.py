@@ -101,7 +101,7 @@ def _of_runs(record: RankRecord, folders: Sequence[Path]) -> tuple[dict[str, lis
         try:
             run = read_run(folder)
             rows = _rows_of(record, run)
-        except UsageError as error:
+        except ZooError as error:
             left_out.append(f"{folder.name} is left out of --against: {one_line(str(error))}")
             continue
         for row in rows:

@@ -299,7 +299,7 @@ def digits() -> list[tuple[np.ndarray, int]]:
 
 def test_json_alone_on_stdout_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
-    options = ("--limit", "12", "--epochs", "0", "--no-layer-curve")
+    options = ("--per-class", "3", "--epochs", "0", "--no-layer-curve")
     assert run([*EVAL, *options, "--out", str(out), "--json", "--quiet"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
@@ -500,7 +500,7 @@ def test_an_unreadable_image_is_named_and_nothing_is_written(
         for blue, name in ((90, "cat"), (10, "dog")):
             folder = tmp_path / "photos" / split / name
             folder.mkdir(parents=True)
-            for index in range(3):
+            for index in range(4):
                 Image.new("RGB", (20 + index, 16), (index * 80, green, blue)).save(folder / f"{index}.png")
     (tmp_path / "photos" / "train" / "dog" / "1.png").write_bytes(b"not a picture")
     photos = ("eval", "efficientnet_lite0", "--dataset", f"imagefolder:{tmp_path}/photos", "--weights", "random")

@@ -13,7 +13,7 @@ import zoo
 from zoo import Backbone, UnknownNameError, UsageError, ZooError
 from zoo_harness.cli.main import run
 
-SMALL = ("features", "efficientnet_lite0", "--dataset", "digits", "--per-class", "2", "--quiet")
+SMALL = ("features", "efficientnet_lite0", "--dataset", "digits", "--per-class", "3", "--quiet")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def curves(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, object]]:
     """The separation of every layer by split and layer, as ``zoo layers`` finds it."""
     out = tmp_path_factory.mktemp("layers") / "out"
-    found = zoo.layers("efficientnet_lite0", "digits", per_class=2, pool=True, split="both", out=out)
+    found = zoo.layers("efficientnet_lite0", "digits", per_class=3, pool=True, split="both", out=out)
     return {(curve.split, layer.path): layer.separation.to_dict() for curve in found.curves for layer in curve.layers}
 
 
@@ -59,12 +59,12 @@ def test_a_file_of_one_layer_needs_no_options(
     captured = capsys.readouterr()
     assert json.loads(captured.out)["si"] == curves["test", "global_pool"]["si"]
     assert captured.err == (
-        f"features of {single}: layer global_pool of efficientnet_lite0, test split, 20 of 40 rows\n"
+        f"features of {single}: layer global_pool of efficientnet_lite0, test split, 30 of 60 rows\n"
     )
 
 
 def test_references_are_the_training_split(single: Path, layers: dict[str, Path]) -> None:
-    data = zoo.features("efficientnet_lite0", "digits", per_class=2)
+    data = zoo.features("efficientnet_lite0", "digits", per_class=3)
     expected = zoo.separation(*data.test, references=data.train[0], reference_labels=data.train[1])
     assert zoo.score_features(single, references=single).si.to_dict() == expected.si.to_dict()
     with pytest.raises(UsageError) as caught:
@@ -78,7 +78,7 @@ def test_references_are_the_training_split(single: Path, layers: dict[str, Path]
 
 def test_features_of_another_network_are_no_references(single: Path, tmp_path: Path, tiny_resnet: Backbone) -> None:
     other = tmp_path / "other.npz"
-    zoo.features(tiny_resnet, "digits", weights="random", per_class=2, out=other)
+    zoo.features(tiny_resnet, "digits", weights="random", per_class=3, out=other)
     with pytest.raises(UsageError) as caught:
         zoo.score_features(single, references=other)
     assert caught.value.code == "references-differ"
@@ -98,7 +98,7 @@ def test_options_that_do_not_fit_the_file_are_refused(
 ) -> None:
     with pytest.raises(ZooError) as caught:
         zoo.score_features(layers["npz"], **options)  # type: ignore[arg-type]
-    assert (caught.value.code, caught.value.facts["path"]) == (code, layers["npz"])
+    assert (caught.value.code, caught.value.facts["path"]) == (code, str(layers["npz"]))
 
 
 def test_split_is_for_files_of_features_alone(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_run_has_its_own_data_and_weights(tiny_resnet: Backbone, tmp_path: Pat
         assert (found.n, found.si.value) == (40, recorded.si.value)
     own = zoo.features(trained, per_class=1, split="test").record
     assert own.splits[0].rows == 10
-    assert own.weights == {"kind": "run", "source": "run", "sha256": trained.record.checkpoint_sha256}
+    assert own.weights == {"kind": "run", "source": "run", "epoch": 1, "sha256": trained.record.checkpoint_sha256}
     with pytest.raises(UsageError) as caught:
         zoo.features(trained, weights="random")
     assert (caught.value.code, caught.value.facts["option"]) == ("option-unused", "weights")
@@ -204,4 +204,4 @@ def test_what_was_written_is_printed(tmp_path: Path, capsys: pytest.CaptureFixtu
     shown = json.loads(capsys.readouterr().out)
     assert (shown["bytes"], shown["layers"][0]["layer"]) == (out.stat().st_size, "global_pool")
     assert shown["weights"]["sha256"].startswith("579344248a93e230")
-    assert [each["rows"] for each in shown["splits"]] == [20, 20]
+    assert [each["rows"] for each in shown["splits"]] == [30, 30]

@@ -48,7 +48,7 @@ def compare(
     as_latex: Annotated[bool, typer.Option("--latex", help="Print one table in LaTeX.")] = False,
     _debug: Debug = False,
 ) -> None:
-    """Compare finished runs, and say whether their differences are noise.
+    """Compare finished runs, and test their differences.
 
     The tables have parameters, accuracies, the Separation Index and times. Runs that differ in the
     seed alone are one row. Differences from the baseline are tested on the same images (McNemar's

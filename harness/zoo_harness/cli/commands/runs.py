@@ -23,7 +23,10 @@ def runs(
     as_json: AsJson = False,
     _debug: Debug = False,
 ) -> None:
-    """List the runs of a folder: state, backbone, dataset, accuracy and start; exit status 1 if one is damaged."""
+    """List the runs of a folder and their accuracies.
+
+    Each row has state, backbone, dataset, accuracy and start. The exit status is 1 if one is damaged.
+    """
     from dataclasses import asdict
 
     from zoo_harness.runs.found_runs import list_runs

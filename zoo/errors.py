@@ -19,8 +19,8 @@ class ZooError(Exception):
     ``exit_code`` is the exit status of the command: 2 if other words must be typed, because a name, an option or a
     path is wrong or names nothing that exists; 1 if something that exists is bad, or cannot be reached or written.
 
-    ``code`` names the kind of mistake and ``facts`` holds values of the message, paths as text. Both stay when the
-    wording changes.
+    ``code`` names the kind of mistake and ``facts`` holds values of the message, paths as text. A new wording of the
+    message changes neither.
 
     >>> error = UsageError("--epochs -1 must be at least 0", code="option-range", option="epochs")
     >>> error.code, error.facts["option"]

@@ -94,7 +94,7 @@ class ImageReader:
         return tuple(lines)
 
     def warnings(self) -> tuple[str, ...]:
-        """Name an example of the images that were not read whole."""
+        """Return a warning, with an example, about files read in part and one about images with values out of range."""
         lines = []
         if self.notes.paged:
             lines.append(pages_warning(self.notes.paged))

@@ -30,7 +30,7 @@ _SHAPE = (3, 32, 32)
 
 @dataclasses.dataclass
 class PythonLayout:
-    """The python version of an edition: its archive, and (name, MD5) of its files, in fields named by torchvision."""
+    """Archive of a CIFAR dataset as Python pickles, and (name, MD5) of its files; field names as in torchvision."""
 
     base_folder: str
     url: str

@@ -34,7 +34,7 @@ def split_word(name: str) -> str | None:
 
 
 def is_training(word: str | None) -> bool:
-    """Whether a word of :func:`split_word` names the training split."""
+    """Whether a result of :func:`split_word` stands for the training split."""
     return word in _TRAINING
 
 

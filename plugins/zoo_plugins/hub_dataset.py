@@ -261,7 +261,7 @@ def _load_folder(folder: Path, revision: str | None, request: DatasetRequest) ->
         )
     if not folder.is_dir():
         raise UsageError(
-            f"{folder} is no folder; expected a copy of a repository, with its data files",
+            f"{folder} is not a folder; expected a copy of a repository, with its data files",
             code="missing-folder",
             path=str(folder),
         )

@@ -279,9 +279,9 @@ def test_one_dataset_under_many_names_may_not_outgrow_the_file(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("names", "fault"),
     [
-        (np.arange(3), "is no list of names"),
-        (np.array([b"a" * 2000]), "is no list of names"),
-        (np.array([b"a"] * 10_001), "is no list of names"),
+        (np.arange(3), "is not a list of names"),
+        (np.array([b"a" * 2000]), "is not a list of names"),
+        (np.array([b"a"] * 10_001), "is not a list of names"),
         (["a" * 2000], "lists 'aaaa"),
         (["a\nb"], r"lists 'a\nb'"),
         (["a/../b"], "group 'a/../b' of '/' is listed but missing"),

@@ -57,7 +57,7 @@ def load_folder(
 
 
 def _replace_weights(network: nn.Module, path: Path, sha256: str) -> None:
-    """Replace the weights that training changes by those of another epoch."""
+    """Overwrite the trained weights with those of another epoch."""
     with open_verified(path, sha256) as file:
         source = Path(f"/dev/fd/{file.fileno()}")
         expected = network.state_dict()
@@ -108,7 +108,7 @@ def _architecture(record: RunRecord) -> Architecture:
             case "factory":
                 return _declared_factory(record, FactoryArchitecture(name))
     except ValidationError as error:
-        message = f"the record names a network {name!r:.80} of kind {kind}, which is no such name"
+        message = f"the record names a network {name!r:.80} of kind {kind}, which is not a name of this kind"
         raise WeightsError(message, code="network-name", given=name) from error
 
 

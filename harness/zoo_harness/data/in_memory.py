@@ -247,7 +247,7 @@ class _Pairs(_Items):
             ) from error
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise DataError(
-                f"{name} is no pair (image, label): {type(item).__name__}; or pass labels",
+                f"{name} is not a pair (image, label): {type(item).__name__}; or pass labels",
                 code="item-type",
                 index=index,
             )
@@ -259,7 +259,8 @@ class _Pairs(_Items):
             (once, label), (again, _label) = self._read(index), self._read(index)
             if not np.array_equal(once, again):
                 raise DataError(
-                    f"{self._name}[{index}] differs each time it is read; leave out random transforms; try augment",
+                    f"{self._name}[{index}] differs each time it is read; leave out random transforms; "
+                    "try augment='crop,flip' instead",
                     code="image-random",
                     index=index,
                 )

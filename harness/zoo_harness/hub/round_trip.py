@@ -30,7 +30,7 @@ _TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one loader: its name with its version, and a few words."""
+    """The name and version of one loader, and the result of its check as text."""
 
     loader: str
     result: str

@@ -62,7 +62,7 @@ def summary(record: RunRecord, folder: Path, repository: str, commit: str | None
 
 
 def summary_facts(record: RunRecord, folder: Path, repository: str, commit: str | None) -> list[tuple[str, str]]:
-    """Describe a checkpoint by its place and its record, in names and figures."""
+    """Return (name, value) pairs that describe a checkpoint: its location, its size and the facts of its record."""
     size = bytes_in_words((folder / CHECKPOINT).stat().st_size)
     facts = [
         ("repository", f"{repository}, commit {commit}"),
@@ -85,7 +85,7 @@ def uses(folder: Path, repository: str, commit: str | None) -> list[tuple[str, s
 
 
 def record_facts(record: RunRecord) -> list[tuple[str, str]]:
-    """Describe a checkpoint by its record, in names and figures."""
+    """Return (name, value) pairs that describe a checkpoint, from its record."""
     accuracy, split = record.headline
     separation, classes = record.results.separation_after, record.dataset.classes
     settings = record.settings.separation.in_words()

@@ -148,12 +148,12 @@ def _names_of_one(path: Path, group: Any, attribute: str) -> list[str]:
     kind = h5py.check_string_dtype(stored.dtype)
     too_many = len(stored.shape) != 1 or stored.shape[0] > _MOST_NAMES
     if kind is None or too_many or (kind.length or 0) > _LONGEST_NAME:
-        raise _damaged(path, f"attribute {attribute!r} of {group.name!r} is no list of names as Keras writes it")
+        raise _damaged(path, f"attribute {attribute!r} of {group.name!r} is not a list of names as Keras writes it")
     values = group.attrs[attribute].tolist()
     names = [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values]
     strange = next((name for name in names if not name.isprintable() or len(name) > _LONGEST_NAME), None)
     if strange is not None:
-        raise _damaged(path, f"attribute {attribute!r} of {group.name!r} lists {strange[:40]!r}, which is no name")
+        raise _damaged(path, f"attribute {attribute!r} of {group.name!r} lists {strange[:40]!r}, which is not a name")
     return names
 
 

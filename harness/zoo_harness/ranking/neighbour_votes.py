@@ -13,7 +13,7 @@ NEIGHBOURS = 5
 
 
 class Neighbours(NamedTuple):
-    """The nearest other images of each image: ``labels`` of them, (N, order), and the image's own, (N,)."""
+    """``labels``: (N, order), the labels of the images nearest to each image; ``own``: (N,), each image's own label."""
 
     labels: Array
     own: Array

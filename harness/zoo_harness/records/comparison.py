@@ -38,7 +38,7 @@ class PublishedFigure(Record):
 
 
 class OtherSetting(Record):
-    """A published figure of the same backbone and dataset that stands for another setting; what differs, in clauses."""
+    """A published figure of the same backbone and dataset in another setting, and the differences of the settings."""
 
     source: str
     accuracy_percent: Percent

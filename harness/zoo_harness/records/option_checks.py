@@ -146,7 +146,7 @@ def check_device_name(name: str) -> str:
 def check_device(name: str, precision: str | None = None) -> None:
     """Check a device by its name, and refuse CUDA, or a precision that needs it, where no driver of a GPU is installed.
 
-    torch has the last word: :func:`zoo_harness.compute.device.choose_device`.
+    This check does not ask torch; :func:`zoo_harness.compute.device.choose_device` does so later and decides.
     """
     check_device_name(name)
     if name.startswith("cuda") and not _may_have_gpu():

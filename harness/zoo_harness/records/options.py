@@ -58,10 +58,10 @@ class DataOptions(ReadingOptions, total=False):
     fraction: Annotated[float | None, Option("Use this fraction of each class, rounded, chosen by --seed.")]
     eval_limit: Annotated[
         int | None,
-        Option("Use at most this many images to evaluate, classes in turn, whatever is trained on.", minimum=1),
+        Option("Evaluate at most this many images, from the classes in turn; training is unaffected.", minimum=1),
     ]
     eval_fraction: Annotated[
-        float | None, Option("Use this fraction of each class to evaluate, whatever is trained on; 1: all.")
+        float | None, Option("Evaluate this fraction of each class (1: all); training is unaffected.")
     ]
 
 
@@ -309,7 +309,7 @@ class RankOptions(ReadingOptions, NormalizationOptions, total=False):
     weights: Annotated[Literal["pretrained", "random"], Option("pretrained, or random for all of them.", "pretrained")]
     input_size: InputSize
     per_class: Annotated[int | None, Option("Use this many training images of each class.", minimum=1)]
-    images: Annotated[int | None, Option("Use at most this many training images, classes in turn.", minimum=1)]
+    images: Annotated[int | None, Option("Use at most this many training images, from the classes in turn.", minimum=1)]
     fraction: Annotated[float | None, Option("Use this fraction of the training images of each class.")]
     license: Annotated[
         Sequence[str] | None, Option("Only backbones of this licence; globs; repeatable.", metavar="LICENSE")

@@ -438,9 +438,9 @@ class FrozenPartRecord(Record):
     """How the frozen part ran: once, with cached outputs, or in every epoch.
 
     ``reason`` says why it ran in every epoch, and is ``None`` otherwise. ``kept``: names and shapes of the outputs
-    cached of an image; ``place``: their storage. ``replayed`` is true only in older records, of networks whose own code
-    ran in every epoch. The outputs of ``computed`` images were computed, in ``seconds``; those of the others came from
-    an earlier run.
+    cached of an image; ``place``: their storage. ``replayed`` is true only in older records: there the network's own
+    forward code ran in every epoch. The outputs of ``computed`` images were computed, in ``seconds``; those of the
+    others came from an earlier run.
     """
 
     reason: str | None

@@ -47,11 +47,11 @@ class Subset:
 
     @property
     def has_own_evaluation(self) -> bool:
-        """Whether the splits that are only evaluated have a part of their own."""
+        """Whether the evaluation and test splits have their own limit or fraction."""
         return self.eval_limit is not None or self.eval_fraction is not None
 
     def for_evaluation(self) -> Subset:
-        """Return the part of the splits that are only evaluated.
+        """Return the subset of the evaluation and test splits.
 
         >>> Subset(per_class=9, eval_limit=50).for_evaluation()
         Subset(per_class=None, limit=50, val_fraction=None, seed=0, fraction=None, eval_limit=None, eval_fraction=None)

@@ -67,9 +67,9 @@ def _check_sizes(preprocessing: Preprocessing, where: str) -> None:
     fraction, fault = preprocessing.crop_fraction, ""
     for side in preprocessing.input_size:
         if side > LARGEST_SIDE:  # first, because a long number cannot be divided
-            fault = f"of {shortened(side)} pixels a side; expected at most {LARGEST_SIDE:,}"
+            fault = f"{shortened(side)} pixels a side; expected at most {LARGEST_SIDE:,}"
         elif side / fraction > 2 * LARGEST_SIDE:
-            resized = f"resized to {side} / {fraction:g} pixels a side before they are cropped"
+            resized = f"{side} / {fraction:g} pixels a side before the crop"
             fault = f"{resized}; expected at most {2 * LARGEST_SIDE:,}"
     if fault:
-        raise WeightsError(f"{where}: the record has images {fault}", code="record-image-size")
+        raise WeightsError(f"{where}: the image size in the record is too large: {fault}", code="record-image-size")

@@ -127,7 +127,7 @@ def compared_run(run: str, record: RunRecord, *, published: bool) -> ComparedRun
 
 
 def agrees(record: RunRecord, figure: Published) -> bool:
-    """Whether a run has the recipe, the split and the epochs of a published figure of its backbone and dataset."""
+    """Whether a run and a published figure of its backbone and dataset have equal recipe, split and epochs."""
     dataset = record.dataset
     return (
         record.settings.recipe == figure.recipe
@@ -183,7 +183,7 @@ def aligned_right(columns: Sequence[str]) -> list[str]:
 
 
 def _cells(found: Comparison) -> Table:
-    """Return the whole table: a row's number, then its figures; published figures have a row each, as ``1 p``."""
+    """Return the header and the rows; a published figure has a row below its run, numbered ``1 p`` below row 1."""
     tested = {each.row: each for each in found.differences}
     baselines = {each.baseline for each in found.differences}
     rows = []

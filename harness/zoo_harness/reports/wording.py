@@ -239,11 +239,11 @@ def frozen_batchnorm_in_words(parameters: ParametersRecord) -> str:
 
     >>> counts = {"total": 9, "trained": 3, "trained_without_head": 1, "trained_names": ()}
     >>> frozen_batchnorm_in_words(ParametersRecord(**counts, moving_layers=2, moving_buffers=6))
-    'train: 2 layers normalise by each training batch, which moves their 6 buffers; their parameters stay'
+    'train: 2 layers normalise by each training batch, which updates their 6 buffers; their parameters stay frozen'
     """
     return (
-        f"train: {parameters.moving_layers:,} layers normalise by each training batch, which moves their "
-        f"{parameters.moving_buffers:,} buffers; their parameters stay"
+        f"train: {parameters.moving_layers:,} layers normalise by each training batch, which updates their "
+        f"{parameters.moving_buffers:,} buffers; their parameters stay frozen"
     )
 
 

@@ -1,4 +1,4 @@
-"""Read finished runs for ``zoo.compare`` and test their differences; a run that cannot be compared is named."""
+"""Read finished runs for ``zoo.compare`` and test their differences; list the runs that cannot be compared."""
 
 from __future__ import annotations
 

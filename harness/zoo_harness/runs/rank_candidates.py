@@ -79,9 +79,10 @@ class Candidate:
         return self.backbone is not None and self.source.kind != "random" and find_local(self.backbone) is None
 
     def open(self, seed: int, input_size: tuple[int, int] | None) -> OpenNetwork:
-        """Build the network and load its weights; anew in each round, because those of a large field fill memory.
+        """Build the network and load its weights.
 
-        The checkpoint of a run keeps its own input size.
+        Each round does this again, because the networks of many candidates would fill memory. The checkpoint
+        of a run keeps its own input size.
         """
         opened = self._of_run() if self.run is not None else self._of_backbone(seed, input_size)
         self.weights, self.preprocessing = opened.weights, opened.preprocessing

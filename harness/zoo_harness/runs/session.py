@@ -264,7 +264,7 @@ class _Session:
             self._update()
 
     def detail_accuracies(self) -> None:
-        """Average the predictions by class, and without the images that are also in an earlier split."""
+        """Compute the accuracy of each class, and the accuracy without the images that are also in an earlier split."""
         data = self.planned.data
         scored = {
             "accuracy_details": (self._last, data.evaluation, data.record.evaluation),
@@ -358,7 +358,7 @@ class _Session:
         self._state.run = run_identity(self.record, scored)
 
     def _headline(self) -> tuple[SplitRecord, ImageData]:
-        """Return the split whose accuracy stands for the run, and its images."""
+        """Return the split of the run's headline accuracy, which is the test split if there is one, and its images."""
         data = self._data
         if data.test is None or data.record.test is None:
             return data.record.evaluation, data.evaluation

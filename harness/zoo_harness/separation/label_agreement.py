@@ -67,7 +67,7 @@ def agreement_with_centres(inputs: ScoringInputs) -> LabelAgreement:
     """Find the nearest class centre of each sample and whether it is that of its class; the order is 1.
 
     The centre of a class is the mean, in float64, of its references, or of its samples if there are no references. Of
-    equally near centres the one with the lowest label counts. ``nearest`` are numbers of classes, in their order.
+    equally near centres the one with the lowest label counts. ``nearest`` holds indices into the sorted labels.
 
     >>> from zoo_harness.separation.inputs import prepare_inputs
     >>> inputs = prepare_inputs(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0, 0, 1]))

@@ -75,10 +75,10 @@ class ScoreDefinition:
     ``explanation``: its definition as a phrase, with ``{sample}`` and ``{order}`` to fill in.
 
     ``function``: returns a number for each sample, (N,) bool, integer or float64, and the number by which to divide it.
-    The score is the mean. The number must rise or fall with ``same_label`` and never turn back, because ties are judged
-    by both ends of its range. ``has_orders``: whether the score exists for every order; otherwise it looks at one
-    neighbour. ``neighbours``: whether neighbours are samples or class means. ``errors``: returns the standard and the
-    bootstrap error, as :func:`~zoo_harness.separation.standard_errors.errors_of_mean` does, which is the default.
+    The score is the mean. The number must be monotonic in ``same_label``, because ties are judged by both ends of its
+    range. ``has_orders``: whether the number of neighbours can be chosen; if not, the score uses the nearest one.
+    ``neighbours``: whether neighbours are samples or class means. ``errors``: the function that returns the standard
+    error and the bootstrap error; by default :func:`~zoo_harness.separation.standard_errors.errors_of_mean`.
     """
 
     key: str

@@ -117,7 +117,7 @@ def columns_of(
 
 
 def _matching(wanted: Iterable[str], names: Sequence[str], candidates: Sequence[str]) -> list[str]:
-    """Return the names that are wanted, each once, and the candidates that match a pattern."""
+    """Replace each pattern in ``wanted`` by the candidates that match it; return each name once."""
     found: dict[str, None] = {}
     for item in wanted:
         matches = [item] if item in names else [name for name in candidates if fnmatchcase(name, item)]

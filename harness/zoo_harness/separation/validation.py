@@ -166,7 +166,7 @@ def _as_tensor(given: Array | Tensor, what: str) -> Tensor:
         return given.detach()
     if not isinstance(given, np.ndarray):
         advice = f"; try the to_numpy() of the columns that are {what}" if hasattr(given, "to_numpy") else ""
-        message = f"{what} are no array: {type(given).__name__}; expected a numpy array or a torch tensor{advice}"
+        message = f"{what} are not an array: {type(given).__name__}; expected a numpy array or a torch tensor{advice}"
         raise UsageError(message, code="array-type", array=what)
     if given.dtype.kind not in "biufc" or given.dtype.itemsize > 16 or given.dtype == np.longdouble:
         advice = "; try numpy.unique(labels, return_inverse=True)[1]" if what.endswith("labels") else ""

@@ -104,7 +104,7 @@ def folder_lock(folder: Path) -> Iterator[bool]:
 def full_disk_named(folder: Path, advice: str) -> Iterator[None]:
     """Context manager that turns the error of a full disk into one that names the folder on it.
 
-    The system's own error names any file that took part in a copy, often the one that was read.
+    The operating system's error may name the source of a copy, although the destination is on the full disk.
     """
     try:
         yield

@@ -99,7 +99,7 @@ def _chosen(folder: Path, keys: list[str], everything: bool, older_than: float |
             raise UnknownNameError("key", key, [entry.key[:_SHOWN] for entry in found], "zoo cache list prints them")
         if len(matching) > 1:
             several = [entry.key[:_SHOWN] for entry in matching]
-            message = f"key {key!r} is the beginning of {len(several)}: {', '.join(several)}; give more digits"
+            message = f"key is ambiguous: {key!r} matches {len(several)} keys: {', '.join(several)}; give more digits"
             raise UsageError(message, code="cache-key-ambiguous", given=key, keys=several)
         chosen[matching[0].key] = matching[0]
     return list(chosen.values())

@@ -186,7 +186,9 @@ def _check_private(folder: Path, *, follow_links: bool) -> None:
     """Raise :class:`OSError`, with a remedy, if another user than root owns or may write a folder."""
     status, elsewhere = folder.stat(follow_symlinks=follow_links), "export ZOO_CACHE_DIR=FOLDER, with one of your own"
     if not stat.S_ISDIR(status.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, f"{folder} is no folder, or a link to one; remove it", str(folder))
+        raise NotADirectoryError(
+            errno.ENOTDIR, f"{folder} is not a folder, or is a link to one; remove it", str(folder)
+        )
     if status.st_uid not in (os.geteuid(), 0):
         fault, remedy = "another user owns", elsewhere
     elif status.st_mode & 0o022:

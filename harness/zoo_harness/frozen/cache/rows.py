@@ -57,7 +57,7 @@ def as_rows(spec: TensorSpec, tensor: Tensor) -> Tensor:
 
 
 def from_rows(spec: TensorSpec, rows: Tensor) -> Tensor:
-    """Convert bytes ``(B, bytes or more)`` to the tensor ``(B, ...)`` that the network computed."""
+    """Convert B rows of at least ``spec.bytes`` bytes to the tensor ``(B, ...)`` that the network computed."""
     order = _row_order(spec)
     shape = [(len(rows), *spec.shape)[dimension] for dimension in order]
     values = rows[:, : spec.bytes].contiguous().view(getattr(torch, spec.stored_dtype)).view(shape)

@@ -24,8 +24,8 @@ PIECE = 2048  # columns of the vectors that are multiplied at a time
 class Precision(NamedTuple):
     """The arithmetic of a pass.
 
-    ``vectors``: dtype in which vectors are kept. ``products``: dtype in which they are multiplied. ``slack``: t of the
-    proof. ``matmul_precision``: torch's setting for float32 products.
+    ``vectors``: dtype in which vectors are kept. ``products``: dtype in which they are multiplied. ``slack``: t in
+    docs/exact-neighbours.md. ``matmul_precision``: torch's setting for float32 products.
     """
 
     vectors: torch.dtype
@@ -42,8 +42,9 @@ FLOAT64 = Precision(torch.float64, torch.float64, 2.0**-10, "highest")
 class Operand:
     """Groups on one side of the products, ordered so that groups near each other share a tile.
 
-    ``ids``: (G,), the groups. ``vectors``: theirs, kept if they fit in ``memory`` bytes. ``half_norms``: (G,), c of the
-    proof, about half the squared norm, in the dtype of the products.
+    ``ids``: (G,), the groups. ``vectors``: theirs, kept if they fit in ``memory`` bytes. ``half_norms``: (G,),
+    half of each squared norm minus bounds of the rounding errors (c in docs/exact-neighbours.md), in the dtype of the
+    products.
     """
 
     def __init__(
@@ -156,7 +157,7 @@ class TiledProducts:
 
 
 def _half_norms(vectors: ProjectedRows, precision: Precision) -> Tensor:
-    """Return the numbers c of the proof, (G,)."""
+    """Return half of each squared norm minus bounds of the rounding errors, (G,): c in docs/exact-neighbours.md."""
     terms = vectors.width + 2
     unit = torch.finfo(precision.products).eps / 2
     accumulated = 4 * terms * unit

@@ -39,7 +39,7 @@ class Groups:
 
 
 class LabelsOfGroups:
-    """The distinct pairs of group and label among some rows: a tie may agree with one label and not with another.
+    """The distinct (group, label) pairs of some rows; the equal rows of a group may have different labels.
 
     ``group``, ``label``: (U,), of each pair. ``of_row``: the pair of each row. ``begin``, ``count``: (G,), the first
     pair of each group and the number of its pairs, 0 for a group without such rows.

@@ -78,8 +78,9 @@ class Head:
 
     ``path`` names the module that maps the penultimate vector to logits. Its output is used as logits: modules after
     it, such as a temperature, are neither trained nor scored, and a run warns of them. ``bypass`` names modules before
-    it that are replaced by the identity, such as the two 4096-wide layers of Keras' VGG. ``in_features`` is the length
-    of the classifier's input vector; it is required with ``bypass`` and for a network published without a classifier.
+    the classifier that are replaced by the identity, such as the two 4096-wide layers of Keras' VGG. ``in_features`` is
+    the length of the classifier's input vector; it is required with ``bypass`` and for a network published without a
+    classifier.
 
     >>> Head("head", hidden=256).hidden
     256

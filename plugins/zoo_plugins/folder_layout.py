@@ -189,7 +189,7 @@ def _has_files(folder: Path) -> bool:
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """Return the class folders of a split, by name.
+    """Return the class folders of a split, sorted by name.
 
     Raises :class:`~zoo.errors.DataError` if there are fewer than two, or all of them are named like splits.
     """

@@ -245,7 +245,9 @@ def _unfrozen(name: str, network: nn.Module, before: list[Call], heads: list[Cal
 
 
 def _block_around(network: nn.Module, path: str, listed: set[str]) -> str:
-    """Return the block that holds a layer: an element of a container of modules that holds several layers itself.
+    """Return the block that a layer is in: an element of a container of modules.
+
+    The element must have several layers.
 
     A stage, which timm lists or which is a sequence itself, is left for the element inside it.
     """

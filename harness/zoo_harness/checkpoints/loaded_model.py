@@ -24,8 +24,8 @@ class LoadedModel(nn.Module):
     """A published or local checkpoint, ready to predict.
 
     ``classes`` are the names in label order, ``record`` is the run that made it, ``network`` the bare module.
-    ``epoch`` is that of the weights, ``None`` if an earlier version did not record it; the scores in ``record`` are
-    those of these weights.
+    ``epoch`` is the epoch whose weights these are, ``None`` if the checkpoint comes from a version of zoo that did not
+    record it. The scores in ``record`` are those of these weights.
     """
 
     def __init__(self, network: nn.Module, record: RunRecord, epoch: int | None = None) -> None:

@@ -34,7 +34,7 @@ def match_modules(network: nn.Module, patterns: Iterable[str]) -> tuple[str, ...
 
 
 def outermost(paths: Sequence[str]) -> list[str]:
-    """Return the paths that are not inside another one.
+    """Return the paths of modules that lie inside no other module of the list.
 
     >>> outermost(["features", "features.0", "fc"])
     ['features', 'fc']

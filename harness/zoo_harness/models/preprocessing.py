@@ -44,8 +44,8 @@ def normalised_by(
 ) -> Preprocessing:
     """Replace the mean and standard deviation of a preprocessing, as a normalization says.
 
-    ``counts``: of the values of the training images, for the normalization ``dataset``. Raises
-    :class:`~zoo.errors.DataError` if a channel has the same value in all of them.
+    ``counts`` are the counts of the training images' pixel values, for the normalization ``dataset``. Raises
+    :class:`~zoo.errors.DataError` if a channel has the same value in all pixels.
     """
     if normalization.source == "weights":
         return preprocessing

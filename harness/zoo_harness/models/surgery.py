@@ -76,7 +76,7 @@ def frozen_batch_norms(network: nn.Module, trained_paths: Iterable[str]) -> tupl
 
 
 def replace_head(network: nn.Module, head: Head | DualHead, classes: int) -> tuple[str, ...]:
-    """Put a new classifier for ``classes`` classes in place of each declared one; return their paths."""
+    """Replace each classifier that ``head`` names by a new one for ``classes`` classes; return their paths."""
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     for part in head.parts:
         old = find_module(network, part.path)

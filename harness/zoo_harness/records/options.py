@@ -133,7 +133,7 @@ class TrainingOptions(TypedDict, total=False):
     patience: Annotated[int | None, Option("Stop after this many epochs without a better accuracy.")]
     keep: Annotated[
         Literal["last", "best", "both"] | None,
-        Option("Epoch whose weights are the checkpoint: last, best, or both (best, and last beside it)."),
+        Option("Epoch whose weights are kept: last, best, or both (best is the main checkpoint)."),
     ]
     save_every: Annotated[int | None, Option("Also keep the weights of every N-th epoch.", metavar="N")]
 
@@ -343,7 +343,7 @@ class RankOptions(ReadingOptions, NormalizationOptions, total=False):
 class SeparationOptions(TypedDict, total=False):
     """The options of ``zoo si`` and :func:`zoo.score_features`."""
 
-    features: Annotated[str | None, Option("Name of the features; of a table, columns: 'x,f*'.", metavar="NAME")]
+    features: Annotated[str | None, Option("Name of the features, or table columns: 'x,f*'.", metavar="NAME")]
     exclude: Annotated[str | None, Option("Columns of a table that are no features: 'id,meta*'.", metavar="NAMES")]
     labels: Annotated[str | None, Option("Name of the labels; of an .npy file, their file.", metavar="NAME|FILE")]
     split: Annotated[

@@ -215,7 +215,7 @@ class DatasetRecord(Record):
 
     @property
     def argument_is_lost(self) -> bool:
-        """Whether the argument was the folder of a copy of a repository, of which a published record has the name."""
+        """Whether the argument was the path of a local copy of a repository; a published record has only its name."""
         return self.name == "hf" and "/" not in (self.argument or "")
 
     @property

@@ -17,7 +17,7 @@ class Subset:
     In each split it is ``per_class`` images of each class, or ``limit`` images in all, or ``fraction`` of each class,
     rounded to a whole number of images and at least one; at most one of the three is given. ``eval_limit`` and
     ``eval_fraction`` replace it in the splits that are only evaluated. ``val_fraction`` is the fraction of the training
-    split to hold out as the evaluation split, before the part of each is chosen.
+    split to hold out as the evaluation split. The images are held out first; each split is then reduced to its part.
     """
 
     per_class: int | None = None

@@ -158,7 +158,7 @@ def _mapping(text: str) -> dict[Any, Any]:
 
 
 def _check_structure(text: str) -> None:
-    """Refuse aliases and deep nesting at the event where they begin, before the rest is parsed."""
+    """Refuse YAML aliases and deep nesting as soon as the parser meets them, before it reads the rest."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         # An alias ties two keys together, and a few lines of aliases can expand to gigabytes.

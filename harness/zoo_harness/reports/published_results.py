@@ -84,8 +84,8 @@ class TrainingSetting(Record):
 class PublishedTable(Record):
     """A table as it was published.
 
-    ``metric`` describes figures and setting in words, as cards print them; ``setting`` has the same setting as
-    numbers. ``val_fraction`` is the part of the training split that was held out for validation.
+    ``metric`` is a text for cards: what the figures measure, and how the networks were trained. ``setting`` states that
+    training in numbers. ``val_fraction`` is the part of the training split that was held out for validation.
     """
 
     source: str

@@ -133,7 +133,7 @@ def preprocessing_in_words(preprocessing: Preprocessing) -> str:
 
 
 def normalization_in_words(preprocessing: Preprocessing, source: NormalizationSource) -> str:
-    """Describe the mean and standard deviation of an image, and their source.
+    """Describe the mean and standard deviation that images are normalized by, and where these come from.
 
     >>> normalization_in_words(Preprocessing((32, 32), mean=(0.5071, 0.4865, 0.4409)), "dataset")
     'mean 0.5071 0.4865 0.4409, std 0.2290 0.2240 0.2250, those of the training images'

@@ -53,7 +53,10 @@ class CheckpointKeeper:
             self.reporter.warn(f"the disk of {self.writer.path} has {bytes_in_words(free)} free; expected {needed}")
 
     def after_epoch(self) -> None:
-        """Keep the weights of the epoch that has ended, if they are due; before the state is written."""
+        """Keep the weights of the epoch that has ended, if ``save_every`` selects it.
+
+        Call this before the state is written.
+        """
         if self.training.save_every and self.state.progress.epoch % self.training.save_every == 0:
             self._keep()
 

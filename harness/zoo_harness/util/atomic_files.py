@@ -87,7 +87,7 @@ def scratch_folder(parent: Path, prefix: str, mode: int = 0o777) -> Iterator[Pat
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[bool]:
-    """Lock a folder against other processes that use this function; yield false if one has it."""
+    """Lock a folder against other processes that call this function; yield false if another process holds the lock."""
     try:
         descriptor = _locked(folder, wait=False)
     except BlockingIOError:

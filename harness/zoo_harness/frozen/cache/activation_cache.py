@@ -107,7 +107,9 @@ class ActivationCache:
                 yield start, min(start + batch_size, chunk.stop)
 
     def write(self, start: int, tensors: Sequence[Tensor]) -> None:
-        """Cache the outputs of images from ``start`` on: a chunk, or parts of a chunk in order.
+        """Cache the outputs of consecutive images, the first of which is image ``start``.
+
+        They are a whole chunk, or the next part of a chunk whose earlier parts are written.
 
         Raises :class:`ValueError` for tensors that do not fit the key, and :class:`~zoo.errors.ZooError` if values do
         not fit into the stored dtype or the disk that the user named is full.

@@ -30,7 +30,7 @@ def kept_names(cut: Cut) -> list[str]:
 
 
 class _Builder:
-    """Make a module of numbered steps."""
+    """Make a module from steps of a traced network, which are given by their numbers."""
 
     def __init__(self, network: nn.Module, cut: Cut) -> None:
         self.cut, self.graph = cut, fx.Graph()

@@ -230,6 +230,7 @@ TESTED_THROUGH = {
     "runs.compare": "cli/commands/test_compare.py",
     "runs.features_request": "cli/commands/test_features.py",
     "runs.features_run": "cli/commands/test_features.py",
+    "records.json_lines": "records/test_steps.py",
     "records.features": "cli/commands/test_features.py",
     "separation.feature_files": "cli/commands/test_features.py",
     "separation.feature_metadata": "cli/commands/test_features.py",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo import UsageError
+from zoo import DataError
 from zoo_harness.records.steps import StepRecord, read_steps
 
 STEP = StepRecord(step=5, epoch=2, loss=0.25, learning_rate=0.1, images_per_second=80.5)
@@ -37,13 +37,21 @@ def test_steps_are_read_in_order_and_a_line_that_is_being_written_is_left(tmp_pa
 )
 def test_a_file_that_is_no_log_of_steps_is_refused(content: str, line: int, tmp_path: Path) -> None:
     (tmp_path / "steps.jsonl").write_text(content)
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(DataError) as refused:
         read_steps(tmp_path)
     assert (refused.value.code, refused.value.facts["line"]) == ("steps-invalid", line)
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "steps.jsonl").symlink_to("/dev/zero")
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(DataError) as refused:
         read_steps(tmp_path)
+    assert refused.value.code == "not-a-file"
+
+
+def test_a_log_that_cannot_be_opened_is_an_error_of_ours(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.write_text("a file where the folder should be")  # opening run/steps.jsonl raises NotADirectoryError
+    with pytest.raises(DataError) as refused:
+        read_steps(run)
     assert refused.value.code == "not-a-file"

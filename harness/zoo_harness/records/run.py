@@ -31,6 +31,7 @@ from zoo.fields import LARGEST_COUNT, MOST_EPOCHS, Digest
 from zoo.text import encodable, one_line
 from zoo.value_range import ValueRange
 from zoo_harness.records.file_names import CHECKPOINTS, HISTORY, RECORD
+from zoo_harness.records.json_lines import InvalidLineError, parse_lines
 from zoo_harness.records.normalization import NormalizationSource
 from zoo_harness.util.safe_files import read_regular
 
@@ -706,18 +707,16 @@ def read_history(directory: Path) -> tuple[EpochRecord, ...]:
 
 def parse_history(content: bytes, path: Path) -> tuple[EpochRecord, ...]:
     """Return the epochs that the bytes hold, as :func:`read_history` does; ``path`` is their file, for errors."""
-    *lines, _unfinished = content.split(b"\n")
-    epochs: list[EpochRecord] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            epochs.append(EpochRecord.model_validate_json(line))
-            if epochs[-1].epoch != number:
-                raise ValueError(f"epoch {epochs[-1].epoch:,}; expected {number:,}")
-        except ValueError as error:  # pydantic's is one too
-            fault = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            message = f"{path} is not a history: line {number:,}: {fault:.200}"
-            raise DataError(message, code="history-invalid", path=path, line=number) from error
-    return tuple(epochs)
+
+    def fault(epoch: EpochRecord, before: EpochRecord | None) -> str | None:
+        expected = 1 if before is None else before.epoch + 1
+        return None if epoch.epoch == expected else f"epoch {epoch.epoch:,}; expected {expected:,}"
+
+    try:
+        return parse_lines(content, EpochRecord, fault)
+    except InvalidLineError as error:
+        message = f"{path} is not a history: {error}"
+        raise DataError(message, code="history-invalid", path=path, line=error.line) from error
 
 
 def record_file(directory: Path) -> Path:

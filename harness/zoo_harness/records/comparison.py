@@ -51,8 +51,9 @@ class ComparedRun(Record):
     ``accuracy`` and the scores are of ``split``. Seconds per epoch are means. ``separation`` has the settings of the
     scores, ``layer`` the scored layer; the test split is not scored before training. ``images`` numbers the sets of
     images, from 1: runs with the same number have the same images (``fingerprint``), split and classes.
-    ``frozen_part_seconds``: the time that the frozen part took once, if its outputs were cached: the seconds per epoch
-    do not contain it. ``no_predictions``: why the predictions cannot be read, ``None`` if they were.
+    ``frozen_part_seconds``: the time in which the run computed the outputs of ``frozen_part_computed`` images, if it
+    trained on cached outputs; those of the others came from an earlier run. The seconds per epoch do not contain it.
+    ``no_predictions``: why the predictions cannot be read, ``None`` if they were.
     ``published_otherwise``: the published figures that are not in ``published``.
     """
 
@@ -76,6 +77,7 @@ class ComparedRun(Record):
     evaluation_seconds_per_epoch: Seconds | None
     total_seconds: Seconds | None = None
     frozen_part_seconds: Seconds | None = None
+    frozen_part_computed: Count = 0
     images: Count = 0
     fingerprint: str = ""
     no_predictions: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from zoo.text import one_line
 from zoo_harness.records.comparison import (
@@ -119,7 +119,7 @@ def compared_run(run: str, record: RunRecord, *, published: bool) -> ComparedRun
         train_seconds_per_epoch=results.mean_train_seconds,
         evaluation_seconds_per_epoch=results.mean_evaluation_seconds,
         total_seconds=results.total_seconds,
-        frozen_part_seconds=_frozen_part_seconds(results),
+        **_frozen_part(results),
         fingerprint=split.fingerprint,
         published=tuple(_published(record, figure) for figure in figures if agrees(record, figure)),
         published_otherwise=tuple(_otherwise(record, figure) for figure in figures if not agrees(record, figure)),
@@ -276,10 +276,24 @@ def notes(found: Comparison) -> Iterator[str]:
         yield "SI is not comparable between runs that score it with different distances or scaling."
 
 
-def _frozen_part_seconds(results: Results) -> float | None:
-    """Return the time that the frozen part took once, ``None`` if it ran in every epoch."""
+def _frozen_part(results: Results) -> dict[str, Any]:
+    """Return the time of the frozen part and the images that it ran over, if the epochs used cached outputs."""
     part = results.frozen_part
-    return part.seconds if part is not None and part.reason is None else None
+    if part is None or part.reason is not None:
+        return {}
+    return {"frozen_part_seconds": part.seconds, "frozen_part_computed": part.computed or 0}
+
+
+def _cached_outputs(computed: int, seconds: float) -> str:
+    """Say what the seconds per epoch leave out.
+
+    >>> _cached_outputs(0, 0.2)
+    'the seconds per epoch leave out the frozen part, whose outputs an earlier run had cached.'
+    """
+    left_out = "the seconds per epoch leave out the frozen part, "
+    if not computed:
+        return f"{left_out}whose outputs an earlier run had cached."
+    return f"{left_out}which ran once over {computed:,} images in {seconds:.1f} s."
 
 
 def _about(found: Comparison, number: int, row: ComparedRow) -> Iterator[str]:
@@ -293,10 +307,7 @@ def _about(found: Comparison, number: int, row: ComparedRow) -> Iterator[str]:
         f"{f'; SI with {scored}' if scored else ''}."
     )
     if run.frozen_part_seconds is not None:
-        yield (
-            f"{number}: its epochs trained on cached outputs of the frozen part. These took "
-            f"{run.frozen_part_seconds:.1f} s once; the seconds per epoch do not contain them."
-        )
+        yield f"{number}: {_cached_outputs(run.frozen_part_computed, run.frozen_part_seconds)}"
     for figure in run.published:
         differs = f"; the run differs: {'; '.join(figure.differences)}" if figure.differences else ""
         yield f"{number}, published: {figure.source}{differs}."

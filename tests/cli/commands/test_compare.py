@@ -21,7 +21,7 @@ from zoo_harness.cli.main import run
 from zoo_harness.evaluation.predictions import Predictions, write_predictions
 from zoo_harness.ranking.paired_tests import mid_p
 from zoo_harness.records.run import SeparationSettings
-from zoo_harness.reports.comparison import Comparison
+from zoo_harness.reports.comparison import Comparison, notes
 
 from ...saved_runs import edit_record, save_run
 
@@ -303,3 +303,21 @@ def test_hostile_names_stay_in_their_cells(saved: Path, tmp_path: Path, capsys: 
     assert len(found.to_markdown().splitlines()) == 3
     assert found.to_latex().count(r"\end{tabular}") == 1
     assert r"\&" in found.to_latex()
+
+
+@pytest.mark.parametrize(
+    ("part", "note"),
+    [
+        ({"reason": None, "computed": 24, "seconds": 3.25}, "which ran once over 24 images in 3.2 s."),
+        ({"reason": None, "computed": 0, "seconds": 0.2}, "whose outputs an earlier run had cached."),
+        ({"reason": "--cache off"}, None),
+        (None, None),
+    ],
+)
+def test_a_note_says_which_seconds_leave_out_the_frozen_part(
+    saved: Path, tmp_path: Path, part: dict[str, Any] | None, note: str | None
+) -> None:
+    folder = scored_run(saved, tmp_path / "run", [True, False])
+    edit_record(folder, lambda record: record["results"].update(frozen_part=part))
+    found = [each for each in notes(zoo.compare(folder)) if "leave out the frozen part" in each]
+    assert found == ([] if note is None else [f"1: the seconds per epoch leave out the frozen part, {note}"])

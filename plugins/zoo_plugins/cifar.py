@@ -10,7 +10,7 @@ import dataclasses
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,9 +21,11 @@ from zoo_plugins.cifar_batches import as_text, read_batch
 from zoo_plugins.cifar_binary import read_binary_batch, read_class_names
 from zoo_plugins.cifar_files import CifarFiles, check_md5, read_archive
 from zoo_plugins.datasets import CIFAR10_CLASSES, CIFAR10_HUB_ID, CIFAR100_CLASSES, CIFAR100_HUB_ID
-from zoo_plugins.hub_dataset import HubCopy
 from zoo_plugins.labels import checked_split
 from zoo_plugins.locations import NotHere, data_folder, first_found, reach_advice
+
+if TYPE_CHECKING:
+    from zoo_plugins.hub_dataset import HubCopy
 
 _SHAPE = (3, 32, 32)
 
@@ -74,7 +76,8 @@ class _Edition:
     layout: PythonLayout
     labels_key: str
     classes: tuple[str, ...]
-    hub: HubCopy
+    hub_id: str
+    hub_columns: tuple[str, str]
     binary: _Binary
     most: int  # bytes of the largest file, twice over
 
@@ -97,7 +100,8 @@ _CIFAR10 = _Edition(
     layout=CIFAR10_LAYOUT,
     labels_key="labels",
     classes=CIFAR10_CLASSES,
-    hub=HubCopy(CIFAR10_HUB_ID, columns=("img", "label"), classes=CIFAR10_CLASSES),
+    hub_id=CIFAR10_HUB_ID,
+    hub_columns=("img", "label"),
     binary=_Binary(
         folder="cifar-10-batches-bin",
         train=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
@@ -114,7 +118,8 @@ _CIFAR100 = _Edition(
     layout=CIFAR100_LAYOUT,
     labels_key="fine_labels",
     classes=CIFAR100_CLASSES,
-    hub=HubCopy(CIFAR100_HUB_ID, columns=("img", "fine_label"), classes=CIFAR100_CLASSES),
+    hub_id=CIFAR100_HUB_ID,
+    hub_columns=("img", "fine_label"),
     binary=_Binary(
         folder="cifar-100-binary",
         train=("train.bin",),
@@ -145,13 +150,19 @@ def _load(edition: _Edition, request: DatasetRequest) -> LoadedDataset:
     else:
         # This machine, then the Hub, then the home server, which has been throttled since June 2026.
         locations = [
-            edition.hub.cached,
+            lambda: _hub_copy(edition).cached(),
             lambda: _from_folder(edition, data_folder()),
-            edition.hub.online,
+            lambda: _hub_copy(edition).online(),
             lambda: _from_home_server(edition),
         ]
     advice = reach_advice(f"{edition.layout.base_folder} in it, or the archive {edition.layout.filename}")
     return first_found(f"dataset {edition.name}", locations, advice)
+
+
+def _hub_copy(edition: _Edition) -> HubCopy:
+    from zoo_plugins.hub_dataset import HubCopy  # imports ``datasets``, which takes a second
+
+    return HubCopy(edition.hub_id, columns=edition.hub_columns, classes=edition.classes)
 
 
 def _from_folder(edition: _Edition, root: Path) -> LoadedDataset:

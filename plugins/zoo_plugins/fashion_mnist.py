@@ -6,14 +6,17 @@ import contextlib
 import gzip
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.dataset import DatasetRequest, ImageSplit, LoadedDataset
 from zoo.errors import DataError
 from zoo_plugins.datasets import FASHION_CLASSES, FASHION_HUB_ID
-from zoo_plugins.hub_dataset import HubCopy
 from zoo_plugins.idx_format import read_idx
 from zoo_plugins.labels import checked_split
 from zoo_plugins.locations import NotHere, data_folder, first_found, reach_advice
+
+if TYPE_CHECKING:
+    from zoo_plugins.hub_dataset import HubCopy
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DEBIAN_CHANGELOG = Path("/usr/share/doc/dataset-fashion-mnist/changelog.Debian.gz")
@@ -31,10 +34,20 @@ def load(request: DatasetRequest) -> LoadedDataset:
         folder = request.data_dir.expanduser()
         locations = [lambda: _from_folder(folder)]
     else:
-        hub = HubCopy(FASHION_HUB_ID, classes=FASHION_CLASSES)
-        locations = [_from_debian, lambda: _from_folder(data_folder()), hub.cached, hub.online]
+        locations = [
+            _from_debian,
+            lambda: _from_folder(data_folder()),
+            lambda: _hub_copy().cached(),
+            lambda: _hub_copy().online(),
+        ]
     advice = "apt-get install dataset-fashion-mnist, or " + reach_advice("the idx files")
     return first_found("dataset fashion_mnist", locations, advice)
+
+
+def _hub_copy() -> HubCopy:
+    from zoo_plugins.hub_dataset import HubCopy  # imports ``datasets``, which takes a second
+
+    return HubCopy(FASHION_HUB_ID, classes=FASHION_CLASSES)
 
 
 def _from_debian() -> LoadedDataset:

@@ -5,7 +5,7 @@
 ``scores``: time and memory of all default scores for 5,000 x 1,280 and 50,000 x 2,048 features.
 ``peers``: LogME and H-score against the cost of the usual implementations (an SVD of the features for LogME, the
 pseudo-inverse of their covariance for H-score), which are written here for their cost alone.
-``share``: the share of ``zoo rank``'s time that forward passes take, on Fashion-MNIST with EfficientNet-Lite0.
+``share``: the share of forward passes in the time of a process that ranks one or three networks on Fashion-MNIST.
 ``halving``: on ten fields of recorded features, whether the winner's tier is kept and how many forward passes are
 saved. A field is the features of several layers of EfficientNet-Lite0, 1 and 2, each layer a backbone.
 """
@@ -16,9 +16,11 @@ import argparse
 import functools
 import gzip
 import resource
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,7 @@ from zoo_harness.ranking.neighbour_votes import nearest_labels, si
 from zoo_harness.ranking.paired_tests import tiers
 from zoo_harness.ranking.scores import RANK_SCORES, Evidence
 
+LITE = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -42,9 +45,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts: dict[str, Callable[[], None]] = {"scores": scores, "peers": peers, "share": share, "halving": halving}
     parser.add_argument("--part", nargs="+", choices=list(parts), default=list(parts))
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     keep_freed_memory()
+    given = parser.parse_args()
+    if given.child:
+        _rank_and_print_seconds(int(given.child[0]), given.child[1:])
+        return
     print(f"torch {torch.__version__}, numpy {np.__version__}, {torch.get_num_threads()} threads")
-    for part in parser.parse_args().part:
+    for part in given.part:
         print(f"\n## {part}\n")
         parts[part]()
 
@@ -90,25 +98,35 @@ def peers() -> None:
 
 
 def share() -> None:
-    """Print the share of the wall time that the forward passes take, images read and scores included."""
+    """Print the share of forward passes in the time of a whole process that ranks."""
+    print("| backbones | images of Fashion-MNIST | process, s | forward passes, s | share |\n|---|---|---|---|---|")
+    for names, images in ((LITE[:1], 2_000), (LITE, 2_000), (LITE, 5_000)):
+        started = time.perf_counter()
+        command = [sys.executable, __file__, "--child", str(images), *names]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        seconds, passes = time.perf_counter() - started, float(printed.split()[-1])
+        print(
+            f"| {len(names)} | {images:,} | {seconds:.1f} | {passes:.1f} | {100 * passes / seconds:.1f} % |", flush=True
+        )
+
+
+def _rank_and_print_seconds(images: int, names: Sequence[str]) -> None:
+    """Rank in this process, and print the seconds that forward passes took."""
     from zoo_harness.ranking import readout
 
     spent = [0.0]
     run = readout.FeatureReader.outputs
 
-    def timed(self: readout.FeatureReader, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def timed(self: readout.FeatureReader, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         started = time.perf_counter()
-        found = run(self, images)
+        found = run(self, batch)
         spent[0] += time.perf_counter() - started
         return found
 
     readout.FeatureReader.outputs = timed  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        zoo.rank("fashion_mnist", "efficientnet_lite0", images=2_000, cache="off", out=f"{folder}/rank")
-        seconds = time.perf_counter() - started
-    readout.FeatureReader.outputs = run  # type: ignore[method-assign]
-    print(f"2,000 images of Fashion-MNIST: {seconds:.1f} s, forward passes {100 * spent[0] / seconds:.1f} %")
+        zoo.rank("fashion_mnist", list(names), images=images, cache="off", out=f"{folder}/rank")
+    print(spent[0])
 
 
 def halving() -> None:
@@ -147,7 +165,7 @@ def _fields() -> Iterator[tuple[str, dict[str, Array], Array]]:
 def _field(dataset: str, count: int, seed: int) -> tuple[str, dict[str, Array], Array]:
     images, labels = _balanced(dataset, count, seed)
     features: dict[str, Array] = {"pixels": images.reshape(len(images), -1).astype(np.float32)}
-    for name in ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"):
+    for name in LITE:
         features |= _layers(name, images)
     return f"{dataset}, {count:,}, seed {seed}", features, labels
 

@@ -246,7 +246,6 @@ TESTED_THROUGH = {
     "records.rank": "cli/commands/test_rank.py",
     "reports.plots.ranking": "cli/commands/test_rank.py",
     "runs.rank_accuracies": "cli/commands/test_rank.py",
-    "runs.rank_candidates": "cli/commands/test_rank.py",
     "runs.rank_options": "cli/commands/test_rank.py",
     "runs.rank_request": "cli/commands/test_rank.py",
     "runs.rank_run": "cli/commands/test_rank.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from zoo_harness.records.rank import Drop, RankedBackbone, ScoreRecord
 from zoo_harness.records.run import RunRecord, WeightsRecord
 
 RAW_PIXELS, RANDOM = "raw pixels", "random"
-_DECODED_AT_ONCE = 512  # images
+_BLOCK = 512  # images
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,26 +161,48 @@ class Candidate:
 
 
 class LazyImages:
-    """The images of a training split from ``start`` to ``stop``, decoded in parts when they are asked for."""
+    """The images of a training split from ``start`` to ``stop``, decoded in blocks while the network runs.
+
+    Use it as a context manager: a thread decodes the next block in advance, until the ``with`` block ends.
+    """
 
     def __init__(
         self, split: TrainingSplit, start: int, stop: int, transform: BatchTransform, device: torch.device
     ) -> None:
         self._split, self._start, self._stop = split, start, stop
         self._transform, self._device = transform, device
-        self._decoded: ImageData | None = None
-        self._range = range(0)
+        self._blocks: dict[int, Future[ImageData]] = {}
+        self._executor = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> LazyImages:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._executor.shutdown(cancel_futures=True)
 
     def __len__(self) -> int:
         return self._stop - self._start
 
     def batch(self, start: int, stop: int) -> Tensor:
-        """Return the network input of the images from ``start`` to ``stop``, counted from the first of these."""
-        if self._decoded is None or start not in self._range or stop - 1 not in self._range:
-            most = 1 if stop - start == 1 else _DECODED_AT_ONCE  # single images are a sample
-            self._range = range(start, min(max(start + most, stop), len(self)))
-            self._decoded = self._split.decode(
-                self._start + self._range.start, self._start + self._range.stop, self._transform
-            )
-        inputs, _labels = self._decoded.batch(np.arange(start, stop) - self._range.start, self._device)
-        return inputs
+        """Return the network input of the images from ``start`` to ``stop``; 0 is the first image of this object."""
+        if stop - start == 1:  # single images are a sample from anywhere
+            return self._decode(start, stop).batch(np.arange(1), self._device)[0]
+        parts = []
+        for block in range(start // _BLOCK, (stop - 1) // _BLOCK + 1):
+            first = block * _BLOCK
+            rows = np.arange(max(start, first), min(stop, first + _BLOCK)) - first
+            parts.append(self._block(block).batch(rows, self._device)[0])
+        return torch.cat(parts)
+
+    def _block(self, number: int) -> ImageData:
+        """Return a decoded block, and let the thread decode the block after it."""
+        wanted = [each for each in (number, number + 1) if each * _BLOCK < len(self)]
+        self._blocks = {each: self._blocks.get(each) or self._submit(each) for each in wanted}
+        return self._blocks[number].result()
+
+    def _submit(self, number: int) -> Future[ImageData]:
+        first = number * _BLOCK
+        return self._executor.submit(self._decode, first, min(first + _BLOCK, len(self)))
+
+    def _decode(self, start: int, stop: int) -> ImageData:
+        return self._split.decode(self._start + start, self._start + stop, self._transform)

@@ -335,22 +335,22 @@ class _Competition:
         if candidate.run is None:  # a run keeps its own mean and standard deviation
             preprocessing = normalised_by(preprocessing, self.request.normalization, self.split.small.counts)
         candidate.preprocessing, transform = preprocessing, BatchTransform(preprocessing)
-        lazy = LazyImages(self.split, seen, images, transform, self.compute.device)
-        self.progress.stage(f"{self.heading}: {images - seen:,} images", images - seen)
-        key = CacheKey(
-            network=candidate.described,
-            weights=digest_of_tensors(network.state_dict().items()),
-            kept=reader.specs(lazy),
-            preprocessing=preprocessing,
-            images=len(lazy),
-            fingerprint=f"{self.split.record.fingerprint}, images {seen} to {images}, layer {opened.layer.path}",
-            precision=self.compute.precision,
-            device=self.compute.device.type,
-            code=opened.code,
-        )
-        title = EntryTitle(backbone=candidate.name, dataset=self.split.title, split="train, ranked")
-        policy = CachePolicy.of(self.request.options["cache"], None)
-        return read_out(reader, lazy, key, title, policy, self.progress, self.progress.log)
+        with LazyImages(self.split, seen, images, transform, self.compute.device) as lazy:
+            self.progress.stage(f"{self.heading}: {images - seen:,} images", images - seen)
+            key = CacheKey(
+                network=candidate.described,
+                weights=digest_of_tensors(network.state_dict().items()),
+                kept=reader.specs(lazy),
+                preprocessing=preprocessing,
+                images=len(lazy),
+                fingerprint=f"{self.split.record.fingerprint}, images {seen} to {images}, layer {opened.layer.path}",
+                precision=self.compute.precision,
+                device=self.compute.device.type,
+                code=opened.code,
+            )
+            title = EntryTitle(backbone=candidate.name, dataset=self.split.title, split="train, ranked")
+            policy = CachePolicy.of(self.request.options["cache"], None)
+            return read_out(reader, lazy, key, title, policy, self.progress, self.progress.log)
 
     def _score(self, candidate: Candidate, images: int) -> None:
         """Compute the score of the table."""

@@ -148,8 +148,20 @@ def _is_run(path: Path) -> bool:
 
 
 def _names_a_run(given: str | Path) -> bool:
-    """Whether a path is given, or text that names no backbone but the folder of a run."""
-    return isinstance(given, Path) or (not load_registry().knows(given) and _is_run(Path(given).expanduser()))
+    """Whether a path is given, or text that names no backbone but the folder of a run.
+
+    Raises :class:`~zoo.errors.UsageError` for text with a slash that is neither, because it cannot be a mistyped name.
+    """
+    if isinstance(given, Path):
+        return True
+    if load_registry().knows(given):
+        return False
+    if _is_run(Path(given).expanduser()):
+        return True
+    if "/" in given and not given.startswith("timm:"):
+        message = f"{given!r} is neither a backbone nor the folder of a run; zoo runs lists the runs of a folder"
+        raise UsageError(message, code="not-a-run", path=given)
+    return False
 
 
 def _runs(folders: Sequence[Path]) -> Iterator[tuple[str, Path, RunRecord]]:

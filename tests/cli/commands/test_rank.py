@@ -167,6 +167,7 @@ def test_a_glob_names_each_network_once() -> None:
     [
         (["timm:test_vut"], UnknownNameError, "unknown-name"),
         (["timm:no_such_*"], UnknownNameError, "unknown-name"),
+        (["runs/none"], UsageError, "not-a-run"),
         (["efficientnet_lite0", "--scores", "si,nnc"], UsageError, "option-choice"),
         (["efficientnet_lite0", "--sort", "gbc"], UsageError, "option-choice"),
         (["efficientnet_lite0", "--license", "gpl*"], UsageError, "nothing-to-rank"),

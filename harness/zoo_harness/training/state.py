@@ -128,7 +128,8 @@ class TrainingState:
             )
         if found.run is None:
             warnings.append(
-                f"cannot check that {found.path} belongs to this run, because an earlier version of zoo wrote the file"
+                f"cannot check that {found.path} belongs to this run: it has no identity, because an earlier version "
+                "of zoo wrote the file"
             )
         return warnings
 

@@ -25,7 +25,7 @@ class Precision(NamedTuple):
     """The floating-point formats in which one pass of the neighbour search computes lower bounds.
 
     ``vectors``: the dtype in which vectors are stored. ``products``: the dtype in which vectors are multiplied.
-    ``slack``: the constant t in docs/exact-neighbours.md. ``matmul_precision``: the argument of
+    ``slack``: the constant t in Theorem 3 of docs/exact-neighbours.md. ``matmul_precision``: the argument of
     ``torch.set_float32_matmul_precision``.
     """
 
@@ -44,8 +44,8 @@ class Operand:
     """One side of the matrix products: groups of equal rows, ordered so that groups near each other share a tile.
 
     ``ids``: (G,), the group indices. ``vectors``: one vector per group, stored if all vectors fit in ``memory`` bytes.
-    ``half_norms``: (G,), half of each vector's squared norm minus bounds of the rounding errors. This number is c in
-    docs/exact-neighbours.md. Its dtype is the dtype of the products.
+    ``half_norms``: (G,), half of each vector's squared norm minus bounds of the rounding errors, which is called c in
+    Theorem 3 of docs/exact-neighbours.md. The dtype of ``half_norms`` is the dtype of the products.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class TiledProducts:
     def lower_bounds(self, rows: slice, columns: slice) -> Tensor:
         """Return a tile's lower bounds of half the squared distances: c_i + c_j - w_i w_j, of shape (rows, columns).
 
-        The next call overwrites the returned tensor. docs/exact-neighbours.md defines c and w.
+        Theorem 3 in docs/exact-neighbours.md defines c and w. The next call overwrites the returned tensor.
         """
         height, width = rows.stop - rows.start, columns.stop - columns.start
         products = self._products[: height * width].view(height, width)
@@ -163,7 +163,10 @@ class TiledProducts:
 
 
 def _half_norms(vectors: ProjectedRows, precision: Precision) -> Tensor:
-    """Return half of each vector's squared norm minus bounds of the rounding errors, (G,): c in the docs' proof."""
+    """Return half of each vector's squared norm minus bounds of the rounding errors, (G,).
+
+    This number is called c in Theorem 3 of docs/exact-neighbours.md.
+    """
     terms = vectors.width + 2
     unit = torch.finfo(precision.products).eps / 2
     accumulated = 4 * terms * unit

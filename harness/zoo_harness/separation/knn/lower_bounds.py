@@ -1,8 +1,8 @@
 """Compute a short vector w and an error bound h for each row, such that w and h bound true distances from below.
 
-For any two rows i and j, the true distance is at least |w_i - w_j| - h_i - h_j. docs/exact-neighbours.md proves this
-inequality for every non-expansive projection. The choice of the projection changes the time of a search, and never its
-result.
+For any two rows i and j, the true distance is at least |w_i - w_j| - h_i - h_j. Lemma 2 in docs/exact-neighbours.md
+proves this inequality for every non-expansive projection. The choice of the projection changes the time of a search,
+and never its result.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def feature_writer(
         message = f"cannot create the folder {str(path.parent)!r}: {error.strerror}"
         raise ZooError(message, code="cannot-make-folder", path=path.parent) from error
     _check_room(path, record, copies=2 if write is _write_npz else 1)
-    advice = "free disk space, or try fewer layers or --pool"
+    advice = "try to delete files there, fewer layers, or --pool"
     with (
         full_disk_named(path.parent, advice),
         replacing(path) as temporary,
@@ -153,7 +153,8 @@ class _Offsets:
 def _write_npz(path: Path, record: FeaturesRecord, labels: Array, indices: Array) -> Iterator[FeatureWriter]:
     """Collect the features of each layer in a temporary file, and write the zip file at the end.
 
-    The members of a zip file can only be written one after the other, but every batch has features of all layers.
+    The files inside a zip file can only be written one after the other, but every batch contains features of all
+    layers.
     """
     with ExitStack() as stack:
         files: list[IO[bytes]] = [

@@ -76,8 +76,8 @@ def score_layers(
 ) -> list[ScoredLayer]:
     """Compute the separation scores of the raw pixels and of every layer, in one pass over the images.
 
-    ``raw_pixels``: scores of the raw pixels, if they are already known. Features may take half of the memory budget.
-    Features that do not fit are kept in files. The neighbour search may take the other half.
+    ``raw_pixels``: scores of the raw pixels, if they are already known. Features may take half of the memory budget,
+    and the neighbour search may take the other half. Features that exceed their half are kept in files.
     """
     pixels = data.raw_pixels
     scores = raw_pixels or score_features(pixels, data.labels, compute, scoring)
@@ -143,7 +143,9 @@ def layer_features(
     progress: Progress,
     batch_size: int = 256,
 ) -> Iterator[list[tuple[Tensor, str]]]:
-    """Compute the features of every layer, (N, D) float32, and yield them with their location: "memory" or "disk".
+    """Compute the features of every layer, (N, D) float32, and yield pairs of features and location.
+
+    The location of a layer's features is "memory" or "disk".
 
     If ``scoring.pooled`` is true, the features of a layer are the pooled vector that the layer's record declares.
     Otherwise, the features are the layer's whole output, flattened. Features take at most half of

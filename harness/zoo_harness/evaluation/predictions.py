@@ -163,8 +163,9 @@ def describe_predictions(found: Predictions) -> PredictionsRecord:
 def _bootstrapped(found: Predictions, measure: Callable[[Predictions, NDArray[np.float64]], float]) -> Measurement:
     """Compute a metric with its bootstrap standard error.
 
-    ``measure``: a function of the predictions and of a weight for each image. The weights are the numbers of times that
-    the images are drawn. Resamples are the same in every call.
+    ``measure``: a function of the predictions and of a weight for each image. A bootstrap resample draws images with
+    replacement, and the weight of an image is the number of times that the image is drawn. Every call uses the same
+    resamples.
     """
     n, draws = len(found), np.random.default_rng(0)
     weights = (np.bincount(draws.integers(n, size=n), minlength=n).astype(np.float64) for _draw in range(_DRAWS))

@@ -32,8 +32,8 @@ class SplitEvaluation:
 
     ``loss``: the mean loss. ``features``: (N, D), the features of a layer; ``None`` if no layer was requested.
     ``predictions``: (N,) int64 on the device, the predicted class of each image. ``alternate_accuracy``: for a network
-    with two heads, the accuracy by the other prediction rule. The two rules are the first head, and the mean of both
-    heads.
+    with two heads, the accuracy by the other prediction rule. One rule predicts by the first head, the other rule by
+    the mean of both heads.
 
     ``label_ranks`` and ``probabilities`` are set only if features are collected. ``label_ranks``: (N,), the rank of
     each label among the classes by probability; rank 1 is the most likely class. ``probabilities``: (N, 2) float32, the

@@ -46,7 +46,7 @@ class Scoring:
 
 
 def check_settings(settings: SeparationSettings, dataset: DatasetRecord) -> list[str]:
-    """Return warnings for splits in which a class has too few images for the scores.
+    """Return warnings for splits in which a class has too few images for the separation scores.
 
     Raises :class:`~zoo.errors.UsageError` if the order is above the default and a split has too few images for the
     order. With the default order, a split of two images is scored with order 1.

@@ -1,4 +1,4 @@
-"""Recognise files that ``zoo features`` has written, and choose one of their layers and splits, without torch."""
+"""Recognise files that ``zoo features`` has written, and choose a layer and a split, without importing torch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def choose_layer(record: FeaturesRecord, given: str | None) -> FeatureArray:
 
 
 def choose_split(record: FeaturesRecord, given: str | None, preferred: str) -> str:
-    """Return the given split. If no split is given, return the preferred split, or the file's first split without it.
+    """Return the name of the split to read: the given split, else the preferred split, else the file's first split.
 
     Raises :class:`~zoo.errors.UnknownNameError` if the file lacks the given split.
     """

@@ -1,10 +1,10 @@
 """Rank features by greedy forward selection: each step adds the feature that raises the Separation Index most.
 
 Adding a feature never decreases a squared distance. Therefore a step examines only the K nearest neighbours of each
-sample by the features chosen so far. Let b be the distance of the neighbour that follows these K. If one of the K
-neighbours is nearer than b after a feature is added, the new nearest neighbour is one of the K. Otherwise the step
-compares the sample with all samples. For N samples and D features, the first step takes about N^2 D operations, and
-step s takes about N^2 + (D - s) N K operations.
+sample by the features chosen so far. Let b be the distance of neighbour K + 1. If one of the K neighbours is still
+nearer than b after a feature is added, the new nearest neighbour is one of the K. If all K neighbours are farther than
+b, the step compares the sample with all samples. For N samples and D features, the first step takes about N^2 D
+operations, and step s takes about N^2 + (D - s) N K operations.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def rank_features(
 class _Search:
     """Hold the columns chosen so far, and the squared distances between all rows by these columns.
 
-    The distance from a row to itself is infinite. If N x N float64 numbers fit in half the memory budget, the distances
-    are stored. Otherwise each step computes the distances again.
+    The distance from a row to itself is infinite. Distances are stored if N x N float64 numbers fit in half the memory
+    budget. If the numbers do not fit, each step computes all distances again.
     """
 
     def __init__(self, features: Tensor, labels: Tensor, memory_budget: int) -> None:
@@ -101,7 +101,7 @@ class _Search:
         self.kept: dict[int, tuple[Tensor, int]] = {}
 
     def step(self) -> int:
-        """Choose the best remaining column. Return the number of samples whose nearest neighbour has their label."""
+        """Choose the best remaining column, and count the samples whose nearest neighbour has the same label."""
         left = torch.tensor(self.left, device=self.columns.device)
         agreeing = torch.zeros_like(left)
         for block, rows in enumerate(self.blocks):
@@ -126,7 +126,7 @@ class _Search:
         return (values[rows, None] - values).square_()
 
     def _count_agreeing(self, rows: Tensor, distances: Tensor, left: Tensor) -> Tensor:
-        """Count, for each remaining column, the rows whose nearest neighbour has their label if the column is added.
+        """Count, for each remaining column, the rows whose nearest neighbour has the same label if the column is added.
 
         ``rows``: the row numbers. ``distances``: the squared distances of the rows by the chosen columns. ``left``: the
         numbers of the remaining columns.
@@ -149,7 +149,7 @@ class _Search:
         return agreeing
 
     def _count_doubtful(self, column: int, rows: Tensor, distances: Tensor) -> Tensor:
-        """Compare the given rows with all samples, and count the rows whose nearest neighbour has their label.
+        """Compare the given rows with all samples, and count the rows whose nearest neighbour has the same label.
 
         ``distances``: the squared distances of the rows by the chosen columns. ``column``: the column to add.
         """

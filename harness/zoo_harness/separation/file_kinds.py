@@ -42,7 +42,7 @@ def check_file(path: Path, given: SeparationOptions) -> None:
         if kind == ".npy" and labels is None:
             raise missing_labels(path, "labels")
         record = read_record(path, kind)
-        if record is not None:  # reading the file later checks the remaining options
+        if record is not None:  # the remaining options are checked when the file is read
             choose_layer(record, features)
             choose_split(record, given.get("split"), "test")
         elif kind in (".npz", ".safetensors"):
@@ -68,7 +68,7 @@ def _columns_of_text(path: Path) -> list[str]:
 def _columns_of_parquet(path: Path) -> list[str]:
     import pyarrow.parquet
 
-    with path.open("rb") as file:  # because pyarrow refuses names that are not UTF-8
+    with path.open("rb") as file:  # pyarrow cannot open paths that are not UTF-8, but can read open files
         return list(pyarrow.parquet.read_schema(file).names)
 
 
@@ -150,7 +150,7 @@ def expanded(path: Path) -> Path:
 
 @contextmanager
 def blaming(path: Path) -> Iterator[None]:
-    """Add the file's path to every error raised inside the context; convert foreign exceptions to ``DataError``.
+    """Add the file's path to every ``ZooError`` raised inside the context; convert other exceptions to ``DataError``.
 
     File readers raise exceptions of many classes if a file is damaged.
     """

@@ -62,8 +62,8 @@ def score_file(file: Path, given: SeparationOptions, log: Writer, warn: Writer) 
     """Compute the Separation Index family of a file's samples, compared with each other or with another file's samples.
 
     The default order is 2, or 1 if there is only one candidate neighbour. The function passes to ``log`` a line that
-    lists the feature columns of a table. It passes warnings to ``warn``, for example of columns that may be row
-    numbers.
+    lists the feature columns of a table. The function passes warnings to ``warn``, for example of columns that may be
+    row numbers.
     """
     references, labels_name = given.get("references"), given.get("reference_labels")
     if labels_name is not None and references is None:

@@ -1,4 +1,4 @@
-"""Compute the Separation Index (SI) and related scores: how often the nearest neighbours of a sample have its label.
+"""Compute the Separation Index (SI) and related scores: how often nearest neighbours have the label of a sample.
 
 Let N_r(i) be the r samples nearest to sample i, without i itself, and y_i the label of sample i, for n samples:
 
@@ -6,7 +6,7 @@ Let N_r(i) be the r samples nearest to sample i, without i itself, and y_i the l
     high_r   = (1/n) sum_i [all of N_r(i) have the label y_i]
     soft_r   = (1/n) sum_i (fraction of N_r(i) that has the label y_i)
     anti_r   = (1/n) sum_i [none of N_r(i) has the label y_i]
-    centre   = (1/n) sum_i [the nearest class mean is that of y_i]
+    centre   = (1/n) sum_i [the nearest class mean is the mean of class y_i]
 
 Each score lies in [0, 1]. SI = high_1 = soft_1 = 1 - anti_1 is the accuracy of leave-one-out 1-nearest-neighbour
 classification. docs/separation.md describes the scores in detail and cites the papers. A single neighbour search is
@@ -42,13 +42,14 @@ def separation(
     - ``references=None``: an (M, D) array. If references are given, the neighbours of each sample are references
       instead of other samples. A label may occur in only one of ``labels`` and ``reference_labels``.
     - ``reference_labels=None``: (M,), the labels of the references.
-    - ``metric="euclidean"``: the distance. The alternative "cosine" scales rows to unit length.
+    - ``metric="euclidean"``: the distance between samples. The metric "cosine" scales rows to unit length.
     - ``normalize=False``: if true, z-score each feature by the mean and standard deviation of the references, or of the
       samples if there are no references. A constant feature becomes 0.
     - ``per_class=None``: the number of samples to choose at random from each class; ``None`` scores all samples.
     - ``seed=0``: the random seed for choosing samples and for the bootstrap.
     - ``memory_budget=768 * 2**20``: bytes of working memory. The input, the result and float64 copies of the input do
-      not count towards the budget. The metric "cosine", ``normalize`` and integers of 32 bits or more need such copies.
+      not count towards the budget. The metric "cosine", ``normalize`` and integers of 32 bits or more need float64
+      copies.
 
     Raises :class:`UsageError` for invalid shapes, types and orders, and :class:`DataError` for invalid values.
 
@@ -119,7 +120,9 @@ def separation_index(
 def high_order_si(
     features: Array | Tensor, labels: Array | Tensor, order: int = DEFAULT_ORDER, **options: Unpack[Options]
 ) -> Score:
-    """Return the fraction of samples whose ``order`` nearest neighbours all have their label; SI if ``order`` is 1.
+    """Return the fraction of samples whose ``order`` nearest neighbours all have the sample's label.
+
+    If ``order`` is 1, the fraction is the Separation Index.
 
     ``options``: the keyword arguments of :func:`separation`.
 
@@ -133,7 +136,9 @@ def high_order_si(
 def soft_si(
     features: Array | Tensor, labels: Array | Tensor, order: int = DEFAULT_ORDER, **options: Unpack[Options]
 ) -> Score:
-    """Return the mean fraction of the ``order`` nearest neighbours that have the sample's label; SI if ``order`` is 1.
+    """Return the fraction of the ``order`` nearest neighbours that have the sample's label, averaged over the samples.
+
+    If ``order`` is 1, the fraction is the Separation Index.
 
     ``options``: the keyword arguments of :func:`separation`.
 

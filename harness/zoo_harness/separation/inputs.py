@@ -70,16 +70,16 @@ class ScoringOptions:
         if self.per_class is not None:
             self.per_class = checked_integer("per_class", self.per_class, 1)
         self.seed = checked_integer("seed", self.seed, 0, 2**63 - 1)
-        self.memory_budget = min(checked_integer("memory_budget", self.memory_budget, 1), 2**50)  # no machine has more
+        self.memory_budget = min(checked_integer("memory_budget", self.memory_budget, 1), 2**50)  # at most 1 PiB
 
 
 @dataclass(frozen=True, eq=False)
 class ScoringInputs:
     """Validated and scaled samples and references, from which Euclidean distances can be computed.
 
-    ``features``: (N, D). ``labels``: (N,) int64. ``references``: (M, D). ``reference_labels``: (M,) int64. The last two
-    are ``None`` if the samples are compared with each other. ``rows``: (N,) int64, the row numbers of a balanced subset
-    in the user's array; ``None`` if all rows are used.
+    ``features``: (N, D). ``labels``: (N,) int64. ``references``: (M, D). ``reference_labels``: (M,) int64. If the
+    samples are compared with each other, ``references`` and ``reference_labels`` are ``None``. ``rows``: (N,) int64,
+    the row numbers of a balanced subset in the user's array; ``None`` if all rows are used.
     """
 
     features: Tensor
@@ -194,8 +194,8 @@ def unit_length(features: Tensor, what: str) -> Tensor:
 def in_range(features: Tensor, references: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """Multiply features and references by a power of two if their squared distances could overflow or underflow.
 
-    Otherwise, return the same tensors. The order of distances stays the same, because multiplying by a power of two is
-    exact.
+    If neither can happen, the function returns the given tensors. The order of distances stays the same, because
+    multiplying by a power of two is exact.
 
     >>> in_range(torch.tensor([[1e-300]], dtype=torch.float64))[0].square() > 1
     tensor([[True]])
@@ -211,7 +211,7 @@ def in_range(features: Tensor, references: Tensor | None = None) -> tuple[Tensor
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a power of two for each column, and the mean and standard deviation of the column multiplied by it.
+    """Return a power of two for each column, and the mean and standard deviation of each column times its power of two.
 
     The standard deviation of a constant column is exactly 0.
     """

@@ -1,4 +1,4 @@
-"""Count how many of each sample's nearest neighbours have its label, and how far other choices among ties change this.
+"""Count the nearest neighbours that have a sample's label, and how far other choices among tied neighbours change this.
 
 Every separation score is a function of these counts, so that one neighbour search is enough for all scores.
 """
@@ -22,8 +22,8 @@ class LabelAgreement:
     """The nearest neighbours of N samples, and the number of neighbours that have the sample's label.
 
     ``nearest``: (N, order) int64, the indices of the neighbours. ``counts``: (N, 3, order) int32, three numbers for
-    each sample and order. The first is the number of neighbours in ``nearest`` that have the sample's label. The second
-    and the third are the smallest and the largest such number for any choice among equally distant candidates.
+    each sample and order. The first number counts the neighbours in ``nearest`` that have the sample's label. The
+    second and the third number are the smallest and the largest count for any choice among equally distant candidates.
     ``partners``: (N,), the nearest sample of each sample; ``None`` if neighbours are references or class means.
     ``ties``: the number of samples with several candidates at the smallest distance. ``duplicates``: the number of
     samples at distance 0 from a neighbour. ``duplicates_other_label``: the number of samples at distance 0 from a
@@ -42,8 +42,8 @@ class LabelAgreement:
     def neighbourhoods(self, order: int) -> tuple[Neighbourhood, ...]:
         """Return how many of the ``order`` nearest neighbours have the sample's label, for three choices among ties.
 
-        The first entry is for the neighbours found. The second and the third are the smallest and the largest number
-        for any choice among equally distant candidates.
+        The first entry counts the neighbours that were found. The second and the third entry are the smallest and the
+        largest count for any choice among equally distant candidates.
         """
         # A view instead of a copy would keep the whole table in memory while a score exists.
         columns = (column.clone() for column in self.counts[:, :, order - 1].unbind(1))

@@ -124,9 +124,10 @@ class Separation:
 
     @property
     def per_sample(self) -> Tensor:
-        """The number of nearest neighbours that all have a sample's label, or minus the number that all have others.
+        """How many nearest neighbours all have the sample's label, as a number r or -r for each sample, (N,) int64.
 
-        The (N,) int64 numbers are never 0. Their absolute value is at most ``order``.
+        The number is r if the r nearest neighbours, and no more, all have the sample's label. The number is -r if the r
+        nearest neighbours, and no more, all have other labels. The number r is at most ``order``.
 
         >>> import numpy as np, zoo
         >>> zoo.separation(np.array([[0], [1], [3], [7]]), np.array([0, 0, 1, 1])).per_sample

@@ -1,12 +1,13 @@
 """Compute the standard error of a mean over samples, by a formula for independent samples and by a block bootstrap.
 
-The samples' contributions to a score are not independent: if two samples are each other's nearest neighbour, both agree
-or both disagree. In two dimensions, six samples in ten have such a partner, and the formula for independent samples
-gives an error about a quarter too small. The bootstrap therefore draws two mutual nearest neighbours as one block.
+The samples' contributions to a score are not independent: if two samples are each other's nearest neighbour, either
+both have the same label as their neighbour, or neither has. In two dimensions, six samples in ten belong to a pair of
+mutual nearest neighbours, and the formula for independent samples gives an error about a quarter too small. The
+bootstrap therefore draws two mutual nearest neighbours as one block.
 
 Each resample draws, with replacement, as many blocks as the data has. A score takes few values, so that many blocks are
-identical. Therefore one draw from a multinomial distribution gives the number of blocks of each kind. This is
-equivalent to drawing single blocks and takes almost no time.
+identical. Therefore one draw from a multinomial distribution gives the number of blocks of each kind. The multinomial
+draw is equivalent to drawing single blocks, and takes almost no time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Separation Index family as a torchmetrics metric, for training loops."""
+"""Define a torchmetrics metric that computes the Separation Index and related scores in training loops."""
 
 from __future__ import annotations
 

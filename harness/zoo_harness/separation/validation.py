@@ -110,7 +110,7 @@ def checked_labels(given: Array | Tensor, features: Tensor, what: str = "labels"
 
 
 def named_labels(given: Array | Tensor, what: str = "labels") -> tuple[Array | Tensor, tuple[str, ...]]:
-    """Convert labels that are text, bytes or times to indices into the sorted class names, and return both.
+    """Convert labels that are text, bytes or times to class indices, and return the indices and the sorted class names.
 
     Numeric labels are returned unchanged, with an empty tuple of class names. The labels have shape (N,) or (N, 1).
     Raises :class:`~zoo.errors.DataError` if a label is missing, which means null or empty text.

@@ -147,7 +147,8 @@ def starting_state(tuned: TunedNetwork, training: Training, run: str = "") -> Tr
 def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
     """Yield the image indices of each batch of an epoch, shuffled by seed and epoch.
 
-    If a single image is left for the last batch, it joins the batch before, because one image has no batch statistics.
+    If a single image is left for the last batch, the image joins the batch before, because batch statistics need at
+    least two images.
 
     >>> [len(batch) for batch in batches(65, 32, seed=0, epoch=1)]
     [32, 33]
@@ -173,7 +174,8 @@ def divergence(history: Sequence[EpochRecord], guessing: float) -> str | None:
 
     ``guessing``: the loss of random guessing. Training has diverged if the training loss exceeds five times
     ``guessing``, or if it exceeds both ``guessing`` and three times the training loss of the first epoch. Training has
-    also diverged if the evaluation loss exceeds a hundred times ``guessing``; overfitting alone does not cause this.
+    also diverged if the evaluation loss exceeds a hundred times ``guessing``, because overfitting alone does not cause
+    so large a loss.
 
     >>> last = EpochRecord.model_construct(epoch=2, train_loss=1e16, evaluation_loss=2)
     >>> divergence([last], 2.3)

@@ -17,7 +17,7 @@ from zoo.backbone import Training
 
 
 def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Create the optimizer that the training settings choose. On a GPU, it uses fused operations.
+    """Create the optimizer that the training settings choose. On a GPU, the optimizer uses fused operations.
 
     >>> make_optimizer(Training(optimizer="sgd", momentum=0.9), nn.Linear(2, 2).parameters()).defaults["momentum"]
     0.9
@@ -75,6 +75,6 @@ class TrainingLoss:
 
     def _of_head(self, logits: Tensor, labels: Tensor) -> Tensor:
         each = nn.functional.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=self._smoothing)
-        # The weights are not passed to cross_entropy, because with label smoothing it would apply the weights of all
-        # classes to every image.
+        # The weights are not passed to cross_entropy, because with label smoothing, cross_entropy would apply the
+        # weights of all classes to every image.
         return (each if self._weights is None else each * self._weights[labels]).sum()

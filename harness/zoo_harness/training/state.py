@@ -2,9 +2,9 @@
 
 The order of the images, dropout and augmentation depend only on the seed and the epoch, and the learning rate depends
 only on the step. Therefore a state file holds only the tensors that training changes, the tensors of the optimizer, and
-the history of epochs. Frozen tensors are not saved. A state file is written under a temporary name first, so that it is
-never incomplete. Each file contains a checksum and the identity of its run. The file of the previous epoch is kept in
-case the newest file is damaged.
+the history of epochs. Frozen tensors are not saved. A state file is written under a temporary name first, so that the
+final file is never incomplete. Each file contains a checksum and the identity of its run. The file of the previous
+epoch is kept in case the newest file is damaged.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class StepLog:
     def add(self, index: int, step: int, batch: int, rate: float) -> None:
         """Register a step that was trained on ``batch`` images.
 
-        ``index``: the number of the step in its epoch. ``step``: the number of the step in the run. Both count from 0.
+        ``index``: the number of the step in its epoch, from 0. ``step``: the number of the step in the run, from 0.
         """
         if self.every is None:
             return
@@ -56,7 +56,7 @@ class StepLog:
         """Call ``write`` with the records of the logged steps since the last call.
 
         ``losses``: for each step of the epoch, the loss summed over the images of the batch. Steps with a loss that is
-        not finite get no record. The run stops with an error at the first such step.
+        not finite get no record. The run stops with an error at the first step whose loss is not finite.
         """
         if not self._pending:
             return

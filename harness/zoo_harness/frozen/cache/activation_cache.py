@@ -42,10 +42,9 @@ class ActivationCache:
     ``place`` is the location of the outputs: ``"device"`` memory, ``"host"`` memory, ``"disk"`` or ``"off"``. The value
     ``"off"`` means that no outputs are cached: no images are missing, no outputs can be read, and the whole network has
     to run. ``place`` can change to ``"off"`` while outputs are being written. The cache calls ``say`` with messages for
-    the user, and ``warn`` (by default ``say``) with warnings. At the end of the ``with`` block, the cache writes all
-    outputs to files that are not in files yet. If an exception ends the block, the cache only finishes the current
-    chunk. Entering the block raises :class:`~zoo.errors.ZooError` if the policy requires a location without enough
-    space.
+    the user, and ``warn`` (by default ``say``) with warnings. At the end of the ``with`` block, the cache writes the
+    remaining outputs to files. If an exception ends the block, the cache only finishes the current chunk. Entering the
+    block raises :class:`~zoo.errors.ZooError` if the policy requires a location without enough space.
 
         with ActivationCache(key, title, CachePolicy(), device) as cache:
             for start, stop in cache.missing(batch_size):
@@ -95,7 +94,7 @@ class ActivationCache:
 
     @property
     def in_files(self) -> bool:
-        """Whether the cache writes outputs to files for later runs, at the latest when the cache closes."""
+        """Whether the outputs are stored in files for later runs, or will be when the cache closes."""
         return self._files is not None
 
     def missing(self, batch_size: int) -> Iterator[tuple[int, int]]:
@@ -240,7 +239,7 @@ class ActivationCache:
         record = EntryRecord(title=self.title, key=self.key)
         try:
             folder = self.policy.folder / record.digest
-            # A complete entry needs no space. Its disk may be read-only, so that clearing other entries would fail.
+            # A complete entry needs no more space, and may be on a read-only disk, where no entry can be deleted.
             if len(stored_chunks(folder, self.key)) < self.key.chunks:
                 for gone in make_room(self.policy.folder, record, self.policy.limit):
                     self._say(f"cleared cached outputs of {gone.name} ({bytes_in_words(gone.bytes)}) to make room")
@@ -356,7 +355,7 @@ class ActivationCache:
             self._files = None
 
     def _continue_without_files(self, error: OSError) -> None:
-        """Stop using files after an error. Keep outputs only in memory; without them in memory, turn the cache off."""
+        """Stop using files after an error: keep outputs only in memory, or turn the cache off if it used only files."""
         self._close_files()
         reason = f"{self.policy.folder}: {_reason(error)}"
         if self.place == "disk":

@@ -1,8 +1,8 @@
-"""Read and write the files of one cache entry: one file with a checksum for each chunk of images.
+"""Read and write the files of a cache entry: for each chunk of images, a file of cached outputs with a checksum.
 
-A chunk file holds the rows of its images, followed by a CRC-32 checksum of all rows. Each file is written under a
-temporary name and renamed when it is complete, so that a killed process leaves only complete chunk files. Files are not
-flushed to the disk explicitly. A reader verifies the checksum of every chunk before using an entry, so that a chunk
+A chunk file holds a row of bytes for each image, followed by a CRC-32 checksum of all rows. Each file is written under
+a temporary name and renamed when it is complete, so that a killed process leaves only complete chunk files. Files are
+not flushed to the disk explicitly. A reader verifies the checksum of every chunk before using an entry, so that a chunk
 damaged by a power failure counts as missing.
 
 Files are read with ``pread`` instead of being mapped into memory. A page fault can cost more than the copy, and if a

@@ -1,8 +1,8 @@
 """List, delete and evict the entries in the folder of cached outputs.
 
-Each entry is a folder whose name is the digest of the entry's record. Several processes that use an entry can hold its
-lock ``use`` together. A process that deletes the entry must hold the lock ``use`` alone, so that no entry is deleted
-while a run uses it.
+Each entry is a folder whose name is the digest of the entry's record. Several processes that use an entry can share the
+entry's lock ``use``. A process that deletes an entry must hold this lock exclusively, so that no entry is deleted while
+a run uses it.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ class EntryTitle(Record):
 
 
 class EntryRecord(Record):
-    """Describe a cache entry in the file ``store.json`` beside its chunks."""
+    """The content of the file ``store.json``, which describes a cache entry."""
 
     format: Literal["blockzoo features 4"] = FORMAT
     title: EntryTitle

@@ -5,11 +5,10 @@ suffix if one of five rules applies:
 
 - The step reads a trained parameter, draws random numbers, or changes its module's buffers.
 - The step runs in only one of training mode and inference mode. All forms of dropout are such steps.
-- The step reads the result of a suffix step, or memory that a suffix step wrote to. Or the step overwrites memory that
-  a suffix step has read.
-- The suffix reads the result of the step, and moving the step into the suffix needs no extra memory. This is the case
-  if the step has no weights, and caching its inputs takes no more memory than caching its output. It is also the case
-  if the step does not depend on the images.
+- The step reads the result of a suffix step, reads memory that a suffix step wrote to, or overwrites memory that a
+  suffix step has read.
+- The suffix reads the result of the step. Moreover, the step does not depend on the images, or the step has no weights
+  and caching its inputs takes no more memory than caching its output.
 - The suffix reads the result of the step, and the result cannot be cached image by image.
 
 The results that suffix steps read from prefix steps are cached.
@@ -89,7 +88,7 @@ def number_steps(recordings: Sequence[tuple[Trace, Trace]]) -> dict[int, Step]:
 def _numbered(small: Arguments, large: Arguments, steps: list[Step]) -> tuple[Arguments, frozenset[int]]:
     """Combine the arguments of a step for two batch sizes into arguments for any batch size.
 
-    The function also returns the numbers of the steps whose results are among the arguments.
+    The second value returned is the set of numbers of the steps whose results are among the arguments.
     """
     leaves: list[Any] = []
     map_aggregate(large, leaves.append)
@@ -188,7 +187,7 @@ def _frontier(steps: dict[int, Step], suffix: set[int]) -> set[int]:
 def _saves_nothing(number: int, steps: dict[int, Step], suffix: set[int]) -> bool:
     """Whether a moved step can return to the prefix, because caching its result takes no more memory than its inputs.
 
-    This requires that no other suffix step reads the inputs of the moved step.
+    A step cannot return if another suffix step reads the inputs of the step.
     """
     step = steps[number]
     elsewhere = {given for other in suffix - {number} for given in steps[other].inputs}
@@ -216,7 +215,7 @@ def _should_move(number: int, steps: dict[int, Step], present: set[int], overwri
 def _overwritten_later(modes: Sequence[Trace], suffix: set[int]) -> set[int]:
     """Find the steps that read memory which a later prefix step overwrites.
 
-    Such a step cannot move to the suffix, because it would read the overwritten values.
+    In the suffix, these steps would read the overwritten values.
     """
     found: set[int] = set()
     for mode in modes:

@@ -1,22 +1,22 @@
 """Divide a network into a frozen prefix, which runs once for each image, and a suffix, which trains.
 
 Training never changes the part of a network before the first trained parameter. Therefore the outputs of this part, the
-prefix, can be cached, and training only runs the suffix. Prefix and suffix together compute the same as the whole
-network, bit for bit. This includes logits, gradients, buffers, and the random numbers of dropout and stochastic depth,
-which stay in the suffix.
+prefix, can be cached, and training only runs the suffix. Prefix and suffix together compute, bit for bit, the same
+logits, gradients and buffers as the whole network. Dropout and stochastic depth stay in the suffix, and draw the same
+random numbers as in the whole network.
 
-1. :mod:`zoo_harness.frozen.partition.trace` records the network as a list of steps. It records training mode and
-   inference mode, because a ``forward`` may read ``self.training``. It records batches of two and of three images, to
-   find values that depend on the batch size.
-2. :mod:`zoo_harness.frozen.partition.cut` chooses the steps of the suffix. The choice is the same for both modes.
+1. :mod:`zoo_harness.frozen.partition.trace` records the network as a list of steps. There are recordings of training
+   mode and of inference mode, because a ``forward`` may read ``self.training``. There are recordings of batches of two
+   and of three images, to find values that depend on the batch size.
+2. :mod:`zoo_harness.frozen.partition.cut` chooses the steps of the suffix, which are the same steps in both modes.
 3. :mod:`zoo_harness.frozen.partition.build` builds a module for the prefix, and a module for the suffix in each mode.
-   These modules call the submodules of the original network, so that the optimizer, checkpoints, hooks and
+   The prefix and the suffix call the submodules of the original network, so that the optimizer, checkpoints, hooks and
    :meth:`TunedNetwork.train` also affect the suffix.
 4. :func:`zoo_harness.frozen.partition.verify.verify_partition` compares prefix and suffix with the whole network on
    real images before a run uses the partition.
 
-If a network cannot be partitioned, no error is raised. The prefix then returns the images, the suffix is the whole
-network, and ``reason`` states why the network cannot be partitioned.
+If a network cannot be partitioned, the prefix returns the images, the suffix is the whole network, and ``reason``
+states why the network cannot be partitioned. No error is raised.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ ALL_TRAINS = "all of it trains"
 class Suffix(nn.Module):
     """Compute the logits of every head from the cached outputs of the prefix.
 
-    The suffix contains the submodules of the original network, and uses the network's training or inference mode. It
-    can be compiled and distributed: ``torch.compile(partition.suffix_module)``,
+    The suffix contains the submodules of the original network, and uses the network's training or inference mode. The
+    suffix can be compiled and distributed: ``torch.compile(partition.suffix_module)``,
     ``DistributedDataParallel(partition.suffix_module)``.
     """
 
@@ -92,7 +92,7 @@ class Partition:
     def prefix(self, images: Tensor) -> tuple[Tensor, ...]:
         """Compute the outputs to cache: one tensor ``(B, *shape)`` for each entry of ``kept``.
 
-        The caller's autocast applies.
+        The prefix runs under the caller's autocast.
         """
         if self.prefix_module is None:
             return (images,)
@@ -103,7 +103,7 @@ class Partition:
     def suffix(self, kept: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Compute the logits of every head, in the order of :meth:`TunedNetwork.logits`.
 
-        ``kept``: a result of :meth:`prefix`, in any dtype and memory layout. The tensors are not modified.
+        ``kept``: a result of :meth:`prefix`, in any dtype and memory layout. The suffix does not modify these tensors.
         """
         if self.suffix_module is None:
             return self.tuned.logits(*kept)
@@ -123,8 +123,8 @@ class Partition:
     def reaches(self, path: str) -> bool:
         """Whether :meth:`suffix` calls the hooks of a module with the same values as the whole network.
 
-        If this is false, a caller that needs the hooks has to run the whole network. Training never changes the outputs
-        of modules in the prefix.
+        If the method returns false, a caller that needs the hooks has to run the whole network. Training never changes
+        the outputs of modules in the prefix.
         """
         return self.suffix_module is None or self.tuned.network.get_submodule(path) in self.reached
 
@@ -189,7 +189,8 @@ def _partition(tuned: TunedNetwork, example: Tensor) -> Partition:
 def _recordings(tuned: TunedNetwork, example: Tensor) -> list[tuple[Trace, Trace]]:
     """Record the network in both modes for batches of two and three images, on the meta device if this is possible."""
     if example.device.type != "meta":
-        # This fails if the network's code reads the values of tensors. Then the network is recorded on its own device.
+        # If the network's code reads the values of tensors, recording on the meta device fails. Then the network is
+        # recorded on its own device.
         with contextlib.suppress(Exception), on_meta(tuned.network):
             return _recordings(tuned, example.to("meta"))
     heads = {tuned.network.get_submodule(path) for path in tuned.head_paths}

@@ -244,7 +244,7 @@ class _Recorder(TorchFunctionMode):
             self._running = False
 
     def _append(self, step: Step) -> None:
-        """Append a step. If its result is a tuple, list or dictionary, also append a step for each tensor inside."""
+        """Append a step. If the step returns a tuple, list or dictionary, append a step for each tensor inside it."""
         self.steps.append(step)
         index, value = len(self.steps) - 1, step.value
         parts: Iterable[tuple[Any, Any]] = ()

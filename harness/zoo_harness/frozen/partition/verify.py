@@ -3,8 +3,8 @@
 The verification compares the logits in inference mode, and the logits, gradients and buffers of one training step with
 a fixed seed. All these tensors must be equal bit for bit. Some GPU kernels give different results for the same input;
 in this case, the partition may differ from the network by about as much as two runs of the network differ. The cached
-tensors of an image must not depend on the other images in its batch. This is checked with a tolerance, because rounding
-depends on the batch size.
+tensors of an image must not depend on the other images in its batch. The check of this independence has a tolerance,
+because rounding depends on the batch size.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ SEED = 20_260_801
 
 
 def verify_partition(partition: Partition, images: Tensor) -> Partition:
-    """Return the partition if it computes the same as the whole network for ``images``, or else an unpartitioned one.
+    """Return the partition if it computes the same as the whole network for ``images``; else do not divide the network.
 
     ``images``, ``(B, 3, H, W)``: 2 to 8 real images are enough. The verification takes about as long as four training
-    steps. It does not change the network, the gradients, the buffers and the random states. Call this function under
-    the autocast of the run.
+    steps. The verification does not change the network, the gradients, the buffers or the random states. Call this
+    function under the autocast of the run.
 
     >>> from zoo_harness.frozen.partition.partition import partition_network
     >>> from zoo_harness.models.tuned_network import TunedNetwork
@@ -77,7 +77,7 @@ def _compare(partition: Partition, images: Tensor) -> None:
 
 
 def _outcome(partition: Partition, logits: Callable[[], tuple[Tensor, ...]]) -> dict[str, Tensor]:
-    """Return the logits, gradients and buffers to compare, by name: logits in inference, and one training step."""
+    """Compute logits in inference mode and one training step; return the logits, gradients and buffers by name."""
     tuned = partition.tuned
     tuned.eval()
     with torch.no_grad():

@@ -165,7 +165,7 @@ class TiledProducts:
 def _half_norms(vectors: ProjectedRows, precision: Precision) -> Tensor:
     """Return half of each vector's squared norm minus bounds of the rounding errors, (G,).
 
-    This number is called c in Theorem 3 of docs/exact-neighbours.md.
+    The result is called c in Theorem 3 of docs/exact-neighbours.md.
     """
     terms = vectors.width + 2
     unit = torch.finfo(precision.products).eps / 2

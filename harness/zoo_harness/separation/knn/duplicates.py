@@ -14,13 +14,13 @@ from zoo_harness.separation.knn.exact_distances import Rows, by_parts
 class Groups:
     """Divide rows into groups of equal rows. The first ``references`` rows are reference samples; the rest are queries.
 
-    If ``references`` is ``None``, each row is both a reference sample and a query. ``itself`` is 1 in that case, and
-    otherwise 0. ``queries``: the row numbers of the queries. ``of_row``: (T,), the group of each row. ``first``: (G,),
-    the lowest row number in each group. ``members``: the row numbers of all reference samples, sorted by group and then
-    by row number. ``begin``: (G,), the position in ``members`` where each group begins. ``size``: (G,), the number of
-    reference samples in each group. ``labels``: (T,) int64, the labels renumbered from 0 without gaps.
-    ``member_labels``: the labels of the reference samples in each group. ``query_labels``: the labels of the queries in
-    each group.
+    If ``references`` is ``None``, each row is both a reference sample and a query. ``itself``: 1 if ``references`` is
+    ``None``, otherwise 0. ``queries``: the row numbers of the queries. ``of_row``: (T,), the group of each row.
+    ``first``: (G,), the lowest row number in each group. ``members``: the row numbers of all reference samples, sorted
+    by group and then by row number. ``begin``: (G,), the position in ``members`` where each group begins. ``size``:
+    (G,), the number of reference samples in each group. ``labels``: (T,) int64, the labels renumbered from 0 without
+    gaps. ``member_labels``: the labels of the reference samples in each group. ``query_labels``: the labels of the
+    queries in each group.
     """
 
     def __init__(self, rows: Rows, labels: Tensor, references: int | None) -> None:
@@ -98,7 +98,7 @@ def _hashes(rows: Rows, seed: int) -> Tensor:
 
     def combine(part: Tensor) -> Tensor:
         bits = (part.to(torch.float64) + 0.0).view(torch.int64)  # adding 0 turns -0 into 0
-        # The low bits of short numbers are 0, and would be 0 in every product. The XOR fills these bits.
+        # A float64 number with few digits ends in zero bits, which every product would keep. The XOR fills these bits.
         return (bits ^ (bits >> 32)).mul_(weights).sum(1)
 
     return by_parts(combine, rows.step, weights.new_empty(len(rows.features)), rows.features)

@@ -75,7 +75,7 @@ def chunk_rows(features: Tensor, elements: int = CHUNK_ELEMENTS) -> int:
 
 
 def by_parts(function: Callable[..., Tensor], step: int, result: Tensor, *sources: Tensor) -> Tensor:
-    """Apply the function to ``step`` rows of the sources at a time, and write its values into ``result``.
+    """Apply a function to ``step`` rows of the sources at a time, and write the function's values into ``result``.
 
     >>> by_parts(lambda rows: rows.sum(1), 2, torch.empty(3), torch.ones(3, 4))
     tensor([4., 4., 4.])

@@ -85,7 +85,7 @@ class Projection(NamedTuple):
     """A projection onto the principal components of the rows.
 
     ``basis``: the components as a non-expansive (D, P) matrix, in descending order of variance. ``rank``: the number of
-    components from which vectors are computed; if it is 0, vectors are whole rows. In both cases the first components
+    components from which vectors are computed; if ``rank`` is 0, vectors are whole rows. The first components also
     decide the order of the rows.
     """
 

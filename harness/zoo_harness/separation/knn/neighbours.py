@@ -1,6 +1,6 @@
 """Keep the nearest groups of each group while pairs are compared, and convert nearest groups to nearest samples.
 
-Both steps count the ties: the samples whose distance equals the distance of the last neighbour.
+The module also counts ties: the samples whose distance equals the distance of the last neighbour.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Neighbours(NamedTuple):
     ``squared_distances``: (N, order) float64, ascending, in the units of the features. A squared distance outside the
     range of float64 is infinite or 0. ``last_tied``: (N,) int64, the number of reference samples at exactly the
     distance of the last neighbour, including the last neighbour. ``last_tied_same_label``: (N,) int64, the number of
-    these tied reference samples that have the sample's own label.
+    reference samples at this distance that have the sample's own label.
     """
 
     indices: Tensor
@@ -35,10 +35,10 @@ class NearestSoFar:
     """Keep, for each group of equal rows, the ``order`` nearest other groups among the pairs compared so far.
 
     Only groups with reference samples are neighbours. ``distance``: (G, order) float64, the squared distances in
-    ascending order; infinite for neighbours not yet found. ``group``: (G, order), the neighbouring groups; of equally
-    near groups, the one with the lowest row number comes first. ``tied``: (G,), the number of reference samples at the
-    distance of the last neighbour. ``tied_same_label``: (U,), the number of these reference samples that have the
-    label, for each (group, label) pair of the queries.
+    ascending order; infinite for neighbours not yet found. ``group``: (G, order), the neighbouring groups; if groups
+    are equally near, the group with the lowest row number comes first. ``tied``: (G,), the number of reference samples
+    at the distance of the last neighbour. ``tied_same_label``: (U,), for each (group, label) pair of the queries, the
+    number of reference samples at the distance of the last neighbour that have the label.
     """
 
     def __init__(self, groups: Groups, order: int) -> None:
@@ -52,8 +52,8 @@ class NearestSoFar:
         """Compute the distances of pairs of groups in float64, and keep the nearest groups.
 
         Each pair must be passed only once, because a repeated pair would be counted as a tie. If ``both`` is true, each
-        group of a pair is a possible neighbour of the other group. Otherwise only the right group is a possible
-        neighbour of the left group.
+        group of a pair is a possible neighbour of the other group. If ``both`` is false, only the right group of a pair
+        is a possible neighbour of the left group.
         """
         distance = rows.squared_distances(self.groups.first[left], self.groups.first[right])
         self._update(left, right, distance)
@@ -124,7 +124,7 @@ class NearestSoFar:
         return member.gather(1, by_distance[:, : self.order]), apart[:, : self.order]
 
     def _count_tied(self, query: Tensor, group: Tensor, distance: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        """Return, for each query, the number of samples at distance ``last``, and how many of them have its label."""
+        """Count, for each query, the samples at distance ``last``, and the samples at this distance with its label."""
         groups, own, label = self.groups, group[:, 0], self.groups.labels[query]
         # `tied` counts the samples at the distance of the last neighbouring group. If members of nearer groups already
         # fill the neighbours of a query, the tied samples are counted from the list of groups instead.

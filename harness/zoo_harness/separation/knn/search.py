@@ -30,7 +30,7 @@ from zoo_harness.separation.knn.lower_bounds import Projection, choose_projectio
 from zoo_harness.separation.knn.neighbours import NearestSoFar, Neighbours
 
 MEMORY_BUDGET = 768 * 2**20
-COMPARED_PER_ROW = 32  # if more pairs per row remain on average, a more precise pass is cheaper than comparing them
+COMPARED_PER_ROW = 32  # if more candidate pairs per row remain on average, a more precise pass saves time
 WIDEST_FLOAT32 = 2**15  # with more features, a float32 product is too inexact to exclude many pairs
 
 
@@ -78,9 +78,9 @@ def nearest_neighbours(
 
 
 def _search(rows: Rows, groups: Groups, order: int, memory_budget: int) -> NearestSoFar:
-    """Return the nearest groups of each group. Try passes until one succeeds; each starts with the radii found so far.
+    """Return the nearest groups of each group of equal rows, by trying the passes of a search until a pass succeeds.
 
-    A pass fails if too many candidate pairs remain.
+    A pass fails if too many candidate pairs remain. Each pass starts with the radii that earlier passes have found.
     """
     # If a sample equals at least ``order`` references, all its neighbours are at distance 0 and need no search.
     searched = (groups.query_labels.count > 0) & (groups.size - groups.itself < order)
@@ -129,7 +129,7 @@ class FilterRefine:
     """Run one pass of the neighbour search: exclude pairs by lower bounds, and compare the others in float64.
 
     ``nearest``: an empty :class:`NearestSoFar`, which the pass fills. ``products`` computes the lower bounds. If its
-    left and right operands are the same object, a pair updates the neighbours of both groups. The pass lowers
+    left and right operands are the same object, each pair updates the neighbours of both groups. The pass lowers
     ``products.radius``. The caller sets each radius at least to the distance of the group's last neighbour, and to a
     negative number for groups that need no search. ``max_compared``: the largest number of pairs to compare in float64.
     """

@@ -327,7 +327,7 @@ def test_auto_takes_the_disk_if_memory_is_short_and_nothing_if_that_is_too(tmp_p
             cache.read([0])
     assert said == [
         "outputs of the frozen part (81.2 KiB) are not cached, so every epoch runs the whole network: host memory: "
-        f"--cache-budget leaves 1000 bytes; files: {tmp_path}: the cache may hold 2.0 KiB (ZOO_CACHE_LIMIT)"
+        f"--cache-budget leaves 1000 bytes; files: {tmp_path}: ZOO_CACHE_LIMIT limits the cache to 2.0 KiB"
     ]
 
 

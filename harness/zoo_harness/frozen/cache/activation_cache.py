@@ -1,7 +1,7 @@
 """Cache the outputs of the frozen part of a network, so that every epoch and later run computes only the trained part.
 
 One pass over the images computes the outputs. :mod:`zoo_harness.frozen.cache.placement` decides whether the outputs are
-kept in device memory, in host memory or only in files. A background thread writes outputs to files, also while a
+kept in device memory, in host memory or only in files. A background thread writes outputs to files, even while a
 network trains on outputs in memory. A later run with the same key (:mod:`zoo_harness.frozen.cache.key`) reads the files
 instead of computing the outputs. After an interruption, the next run computes only the missing outputs. Damaged chunks
 of a file are computed again (:mod:`zoo_harness.frozen.cache.chunk_files`). If two processes need the same outputs, one

@@ -146,7 +146,7 @@ def _entries_to_clear(folder: Path, record: EntryRecord, limit: int) -> list[Ent
             if needed > free:
                 raise OSError(f"{bytes_in_words(max(0, free))} free")
             use = f", and running processes use {bytes_in_words(promised)}" if size <= limit else ""
-            raise OSError(f"the cache may hold {bytes_in_words(limit)} (ZOO_CACHE_LIMIT){use}")
+            raise OSError(f"ZOO_CACHE_LIMIT limits the cache to {bytes_in_words(limit)}{use}")
         doomed.append(idle.pop())
         free, allowed = free + doomed[-1].bytes, allowed + doomed[-1].bytes
     return doomed

@@ -73,7 +73,7 @@ def nearest_neighbours(
     count, width = len(features) + (0 if references is None else len(references)), features.shape[1]
     least = 2 * (2 * SMALLEST_TILE * width * 8 + SMALLEST_TILE**2 * 42)  # a smaller budget would not save memory
     needed = f"{(300 * count + least) / 2**20:,.1f} MiB"
-    what = f"the search among {count:,} x {width:,} features on {features.device}, which needs about {needed},"
+    what = f"the neighbour search in {count:,} x {width:,} features on {features.device}, which needs about {needed},"
     return within_device_memory(find, memory_budget, least, what)
 
 

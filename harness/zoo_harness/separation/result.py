@@ -124,10 +124,11 @@ class Separation:
 
     @property
     def per_sample(self) -> Tensor:
-        """How many nearest neighbours all have the sample's label, as a number r or -r for each sample, (N,) int64.
+        """The number of nearest neighbours with the sample's label before the first neighbour with another label.
 
-        The number is r if the r nearest neighbours, and no more, all have the sample's label. The number is -r if the r
-        nearest neighbours, and no more, all have other labels. The number r is at most ``order``.
+        For each sample, (N,) int64. If the nearest neighbour has another label, the number is negative: minus the
+        number of nearest neighbours before the first neighbour with the sample's label. The numbers lie between
+        ``-order`` and ``order``, and are never 0.
 
         >>> import numpy as np, zoo
         >>> zoo.separation(np.array([[0], [1], [3], [7]]), np.array([0, 0, 1, 1])).per_sample

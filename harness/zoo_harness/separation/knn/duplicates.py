@@ -43,7 +43,7 @@ class Groups:
 class LabelsOfGroups:
     """List the distinct (group, label) pairs of the given rows; the equal rows of a group may have different labels.
 
-    ``group``, ``label``: (U,), the group and the label of each pair. ``of_row``: the index of each row's pair.
+    ``group``, ``label``: (U,), the group and the label of each pair. ``of_row``: for each row, the index of its pair.
     ``begin``: (G,), the index of each group's first pair. ``count``: (G,), the number of pairs of each group; 0 if none
     of the given rows is in the group.
     """

@@ -35,4 +35,4 @@ def test_the_table():
     assert lines[4].split()[1:4] == [f"{result.high[2].value:.4f}", "±", f"{result.high[2].bootstrap_error:.4f}"]
     assert lines[5].split()[:2] == ["centre", f"{result.centre.value:.4f}"]
     assert len({len(line) for line in lines[2:6]}) == 1
-    assert lines[-1].endswith("2 samples equal another sample, 2 of them one of another class.")
+    assert lines[-1].endswith("2 samples equal another sample, 2 with a different label.")

@@ -1,1 +1,1 @@
-"""One pass over a split; scores of splits and layers; confusion."""
+"""Evaluate networks on a data split: loss, accuracy, predictions, confusion matrix, and separation scores of layers."""

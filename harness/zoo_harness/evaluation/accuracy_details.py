@@ -1,4 +1,4 @@
-"""Averages the predictions on a split in other ways than over its images: by class, and without shared images."""
+"""Compute further accuracies of the predictions on a split: averaged by class, and without images of earlier splits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from zoo_harness.records.run import AccuracyDetails, Measurement, measure
 def accuracy_details(
     labels: Tensor, predictions: Tensor, classes: tuple[str, ...], shared: NDArray[np.bool_]
 ) -> AccuracyDetails:
-    """Return the averages for labels (N,) and predictions (N,), where ``shared`` (N,) marks images of earlier splits.
+    """Return the class-averaged accuracies, and the accuracy on images that are not in an earlier split.
+
+    ``labels`` and ``predictions``: (N,) class indices. ``shared``: (N,), true for images that are also in an earlier
+    split.
 
     >>> import torch
     >>> labels, predictions = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1])
@@ -39,5 +42,8 @@ def accuracy_details(
 
 
 def _mean(total: float, variance: float, classes: int, images: int) -> Measurement:
-    """Return a sum over classes and its variance as the mean over ``classes``, with its standard error."""
+    """Divide a sum over classes by the number of classes, and return the mean with its standard error.
+
+    ``variance``: the variance of the sum.
+    """
     return Measurement(value=min(total / classes, 1), standard_error=math.sqrt(variance) / classes, n=images)

@@ -1,4 +1,4 @@
-"""Counts the confusion matrix of a run's headline split, and lists its largest errors."""
+"""Count the confusion matrix of a run's evaluation, and list the most frequent confusions and the worst classes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFUSION = "confusion.json"
-MOST_CLASSES = 1000  # more would be a matrix of many megabytes that is zero nearly everywhere
+MOST_CLASSES = 1000  # with more classes, the matrix would take many megabytes and be almost entirely 0
 _LISTED = 5
 
 
 class Confusion(Record):
-    """Hold the content of ``confusion.json``: ``counts[i][j]`` images of class ``i`` were predicted as class ``j``."""
+    """The content of ``confusion.json``: ``counts[i][j]`` images of class ``i`` were predicted as class ``j``."""
 
     format: Literal["blockzoo confusion 1"] = "blockzoo confusion 1"
     split: str
@@ -32,7 +32,9 @@ class Confusion(Record):
 
 
 def count_confusion(labels: Tensor, predictions: Tensor, classes: tuple[str, ...], split: str) -> Confusion | None:
-    """Count labels (N,) and predictions (N,), whole numbers; return ``None`` for more than 1,000 classes.
+    """Count the confusion matrix of labels (N,) and predictions (N,); return ``None`` for more than 1,000 classes.
+
+    Labels and predictions are class indices.
 
     >>> import torch
     >>> found = count_confusion(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), ("cat", "dog"), "test")
@@ -48,7 +50,7 @@ def count_confusion(labels: Tensor, predictions: Tensor, classes: tuple[str, ...
 
 
 def summarize(confusion: Confusion) -> ConfusionSummary:
-    """List the five most frequent confusions of two classes, and the five classes of the lowest accuracy.
+    """List the five most frequent confusions of one class with another, and the five classes with the lowest accuracy.
 
     >>> found = summarize(Confusion(split="test", classes=("cat", "dog"), counts=((1, 1), (0, 1))))
     >>> found.pairs

@@ -1,6 +1,7 @@
-"""Write features batch by batch to a ``.safetensors``, ``.npz`` or ``.parquet`` file; the same input gives its bytes.
+"""Write features batch by batch to a ``.safetensors``, ``.npz`` or ``.parquet`` file.
 
-Nothing but one batch, or one row group of parquet, is in memory. ``zoo_harness.separation.feature_files`` reads them.
+The same features always give a file with the same bytes. Only one batch of features is in memory at a time, or one row
+group of a parquet file. ``zoo_harness.separation.feature_files`` reads the files.
 """
 
 from __future__ import annotations
@@ -29,25 +30,25 @@ Array = NDArray[Any]
 ROW_GROUP_BYTES = 2**26
 _SAFETENSORS_DTYPES = {"<f4": "F32", "<i8": "I64", "|u1": "U8"}
 _FEATURES_DTYPE = np.dtype("<f4")
-_EARLIEST = (1980, 1, 1, 0, 0, 0)  # of a zip file
+_EARLIEST = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip file can store
 
 
 class FeatureWriter(Protocol):
-    """Takes the features of the next images, one array (B, D) float32 for each layer of the record."""
+    """The interface of all writers of features."""
 
     def append(self, batch: Sequence[Array]) -> None:
-        """Write the features of a batch."""
+        """Write the features of the next images. ``batch``: one array (B, D) float32 for each layer of the record."""
 
 
 class MemoryWriter:
-    """Keeps all features in memory; ``arrays``: (N, D) float32 by layer."""
+    """Keep all features in memory. ``arrays``: a dictionary from the layer to its features (N, D) float32."""
 
     def __init__(self, record: FeaturesRecord) -> None:
         self.arrays = {each.layer: np.empty((record.rows, each.width), _FEATURES_DTYPE) for each in record.layers}
         self._done = 0
 
     def append(self, batch: Sequence[Array]) -> None:
-        """Copy the features of a batch."""
+        """Copy the features of the next images into ``arrays``. ``batch``: one array (B, D) for each layer."""
         stop = self._done + len(batch[0])
         for array, part in zip(self.arrays.values(), batch, strict=True):
             array[self._done : stop] = part
@@ -58,19 +59,19 @@ class MemoryWriter:
 def feature_writer(
     path: Path, record: FeaturesRecord, labels: NDArray[np.int64], indices: NDArray[np.int64]
 ) -> Iterator[FeatureWriter]:
-    """Yield the writer of a file, which appears whole when the body ends without an error.
+    """Yield a writer of features to a file. The file appears at the end of the block if no error occurs.
 
-    ``labels`` and ``indices``: (N,), of all rows. Raises :class:`~zoo.errors.ZooError` if the disk is too small or
-    fills up.
+    ``labels``: (N,), the labels of all rows. ``indices``: (N,), the image indices of all rows. Raises
+    :class:`~zoo.errors.ZooError` if the disk has too little space.
     """
     write = WRITERS[path.suffix.lower()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        message = f"cannot make the folder {str(path.parent)!r}: {error.strerror}"
+        message = f"cannot create the folder {str(path.parent)!r}: {error.strerror}"
         raise ZooError(message, code="cannot-make-folder", path=path.parent) from error
     _check_room(path, record, copies=2 if write is _write_npz else 1)
-    advice = "make room there, or try fewer layers or --pool"
+    advice = "try to delete files there, fewer layers, or --pool"
     with (
         full_disk_named(path.parent, advice),
         replacing(path) as temporary,
@@ -85,7 +86,7 @@ def _check_room(path: Path, record: FeaturesRecord, copies: int) -> None:
     if free < size:
         raise ZooError(
             f"features do not fit on the disk: {bytes_in_words(size)}; {path.parent} has {bytes_in_words(free)} free; "
-            "try --pool, fewer layers, or fewer images (--per-class, --limit)",
+            "try --pool, fewer layers, or fewer images with --per-class or --limit",
             code="disk-full",
             path=path.parent,
             needed=size,
@@ -94,7 +95,7 @@ def _check_room(path: Path, record: FeaturesRecord, copies: int) -> None:
 
 
 def split_codes(record: FeaturesRecord) -> NDArray[np.uint8]:
-    """Return the split of each row, (N,): 0 train, 1 test."""
+    """Return the split of each row as a code, (N,): 0 for the training split, 1 for the test split."""
     return np.repeat(
         np.array([("train", "test").index(each.split) for each in record.splits], np.uint8),
         [each.rows for each in record.splits],
@@ -104,7 +105,7 @@ def split_codes(record: FeaturesRecord) -> NDArray[np.uint8]:
 @contextmanager
 def _write_safetensors(path: Path, record: FeaturesRecord, labels: Array, indices: Array) -> Iterator[FeatureWriter]:
     first = {LABELS: labels.astype("<i8"), INDICES: indices.astype("<i8")}
-    last = {SPLIT: split_codes(record)}  # bytes come last, so that all others are aligned
+    last = {SPLIT: split_codes(record)}  # the array of single bytes comes last, so that all other arrays are aligned
     shapes = {each.array: (record.rows, each.width) for each in record.layers}
     described: dict[str, Any] = {"__metadata__": {KEY: record.model_dump_json()}}
     offsets, end = {}, 0
@@ -121,7 +122,7 @@ def _write_safetensors(path: Path, record: FeaturesRecord, labels: Array, indice
     header += b" " * (-len(header) % 8)
     start = 8 + len(header)
     with path.open("wb", buffering=0) as file:
-        os.posix_fallocate(file.fileno(), 0, start + end)  # a full disk is found now, not in an hour
+        os.posix_fallocate(file.fileno(), 0, start + end)  # reports a full disk before the features are computed
         _write_at(file, 0, len(header).to_bytes(8, "little") + header)
         for name, array in {**first, **last}.items():
             _write_at(file, start + offsets[name], array.data)
@@ -136,7 +137,7 @@ def _write_at(file: IO[bytes], offset: int, content: bytes | memoryview) -> None
 
 
 class _Offsets:
-    """Writes each layer from an offset of one file on."""
+    """Write the features of all layers into one file, each layer at its own offset."""
 
     def __init__(self, file: IO[bytes], offsets: list[int]) -> None:
         self._file, self._offsets = file, offsets
@@ -150,7 +151,11 @@ class _Offsets:
 
 @contextmanager
 def _write_npz(path: Path, record: FeaturesRecord, labels: Array, indices: Array) -> Iterator[FeatureWriter]:
-    """Collect each layer in a file without a name, because a zip file takes its members one after the other."""
+    """Collect the features of each layer in a temporary file, and write the zip file at the end.
+
+    The files inside a zip file can only be written one after the other, but every batch contains features of all
+    layers.
+    """
     with ExitStack() as stack:
         files: list[IO[bytes]] = [
             stack.enter_context(tempfile.TemporaryFile(dir=path.parent)) for _layer in record.layers
@@ -184,7 +189,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
 
 
 class _Files:
-    """Writes each layer to a file of its own."""
+    """Write the features of each layer to a separate file."""
 
     def __init__(self, files: list[IO[bytes]]) -> None:
         self._files = files
@@ -215,7 +220,7 @@ def _write_parquet(path: Path, record: FeaturesRecord, labels: Array, indices: A
 
 
 class _RowGroups:
-    """Collects batches to row groups of a parquet file."""
+    """Collect batches of features, and write the collected batches as row groups of a parquet file."""
 
     def __init__(self, file: Any, record: FeaturesRecord, labels: Array, indices: Array) -> None:
         self._file, self._record, self._labels, self._indices = file, record, labels, indices
@@ -259,7 +264,7 @@ WRITERS: Mapping[str, Any] = {".safetensors": _write_safetensors, ".npz": _write
 
 
 def check_ending(path: Path) -> None:
-    """Raise :class:`~zoo.errors.UsageError` unless the ending of a file is one that can be written."""
+    """Raise :class:`~zoo.errors.UsageError` if features cannot be written to a file with this extension."""
     if path.suffix.lower() not in WRITERS:
-        message = f"--out {str(path)!r} has an unknown ending: {path.suffix!r}; expected one of {', '.join(WRITERS)}"
+        message = f"--out {str(path)!r} has an unknown extension: {path.suffix!r}; expected {', '.join(WRITERS)}"
         raise UsageError(message, code="out-ending", path=path)

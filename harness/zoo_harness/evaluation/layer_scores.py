@@ -1,8 +1,8 @@
-"""Scores the Separation Index family layer by layer: how well each layer of a network separates the classes.
+"""Compute the Separation Index family for each layer of a network, to measure how well each layer separates classes.
 
-The features of all layers come from one pass over a split. They are kept in memory as long as they fit into the budget,
-otherwise in a memory-mapped file that is deleted afterwards. Every number is kept as float32 either way, so that scores
-of them are exact.
+One pass over a split computes the features of all layers. Features are kept in memory if they fit into the memory
+budget. Otherwise, features are kept in a memory-mapped file that is deleted afterwards. In both cases, features are
+stored as float32, so that the location does not change the scores.
 """
 
 from __future__ import annotations
@@ -41,15 +41,16 @@ from zoo_harness.util.byte_sizes import bytes_in_words
 from zoo_harness.util.progress import Progress
 
 RAW_PIXELS = "raw pixels"
-BATCH_BYTES = 2**28  # of features put out by one batch
+BATCH_BYTES = 2**28  # largest number of bytes of features that one batch produces
 
 
 @dataclass(frozen=True)
 class ScoredLayer:
-    """Hold one point of a curve: a layer's path, or ``"raw pixels"``, the width of its features, and its scores.
+    """The separation scores of one layer of a network.
 
-    ``vector`` names the reduction of its output to one vector: as declared (``average``, ``cls``, ...) or ``flatten``.
-    ``kept_in`` is ``"memory"`` or ``"disk"``.
+    ``path``: the path of the layer, or ``"raw pixels"``. ``width``: the number of features per image. ``vector``: how
+    the layer's output is reduced to one vector per image: as the layer declares (``average``, ``cls``, ...), or
+    ``flatten``. ``kept_in``: where the features were kept: ``"memory"`` or ``"disk"``. ``separation``: the scores.
     """
 
     path: str
@@ -59,7 +60,7 @@ class ScoredLayer:
     separation: Separation
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the values of single samples, for JSON."""
+        """Convert the scores to a dictionary for JSON, without the values of single samples."""
         plain = {"layer": self.path, "width": self.width, "vector": self.vector, "kept_in": self.kept_in}
         return {**plain, **self.separation.to_dict()}
 
@@ -73,9 +74,10 @@ def score_layers(
     progress: Progress,
     raw_pixels: Separation | None = None,
 ) -> list[ScoredLayer]:
-    """Score the raw pixels and every layer, from one pass over the images; ``raw_pixels``: scores measured before.
+    """Compute the separation scores of the raw pixels and of every layer, in one pass over the images.
 
-    Features take up to half of the memory budget, then go to a file; the search takes the other half.
+    ``raw_pixels``: scores of the raw pixels, if they are already known. Features may take half of the memory budget,
+    and the neighbour search may take the other half. Features that exceed their half are kept in files.
     """
     pixels = data.raw_pixels
     scores = raw_pixels or score_features(pixels, data.labels, compute, scoring)
@@ -94,9 +96,11 @@ def run_curve(
     raw_pixels: SplitSeparation | None,
     settings: SeparationSettings = DEFAULT_SEPARATION,
 ) -> LayerCurveRecord:
-    """Score every layer on a split of at least two images, from one pass; ``raw_pixels``: scores measured before.
+    """Compute the separation scores of every layer of a run's network, in one pass over a split.
 
-    Raises :class:`~zoo.errors.ZooError` if a declared layer does not run or its features do not fit on the disk.
+    ``images``: at least two images. ``raw_pixels``: the scores of the raw pixels; ``None`` leaves the raw pixels out of
+    the record. Raises :class:`~zoo.errors.ZooError` if a declared layer does not run, or if its features do not fit on
+    the disk.
     """
     scoring = Scoring.of(settings, len(images), pooled=True)
     found = _score_outputs(network, layers, images, compute, scoring, progress, EVALUATION_BATCH_SIZE)
@@ -139,12 +143,15 @@ def layer_features(
     progress: Progress,
     batch_size: int = 256,
 ) -> Iterator[list[tuple[Tensor, str]]]:
-    """Yield the features of every layer, (N, D) float32, each with ``"memory"`` or ``"disk"``, where they are kept.
+    """Compute the features of every layer, (N, D) float32, and yield pairs of features and location.
 
-    If ``scoring.pooled``, each layer becomes the vector that its record declares, otherwise its whole output,
-    flattened. Features take up to half of ``scoring.memory_budget`` bytes in memory; the rest goes to files. Hooks and
-    files are removed when the body ends. Raises :class:`~zoo.errors.DataError` if the disk has no room, and
-    :class:`~zoo.errors.DeclarationError` if a layer does not run or puts out something else.
+    The location of a layer's features is "memory" or "disk".
+
+    If ``scoring.pooled`` is true, the features of a layer are the pooled vector that the layer's record declares.
+    Otherwise, the features are the layer's whole output, flattened. Features take at most half of
+    ``scoring.memory_budget`` bytes of memory; the rest is kept in files. Hooks and files are removed at the end of the
+    block. Raises :class:`~zoo.errors.DataError` if the disk has too little space, and
+    :class:`~zoo.errors.DeclarationError` if a layer does not run or its output does not match its record.
     """
     widths = layer_widths(network, layers, data, compute, pooled=scoring.pooled)
     with contextlib.ExitStack() as stack:
@@ -171,15 +178,16 @@ def layer_batches(
     *,
     pooled: bool,
 ) -> Generator[list[Tensor], None, None]:
-    """Yield the features of every layer, (B, D) float32 in memory, batch by batch in the order of the images.
+    """Yield, for each batch of images in order, the features of every layer: tensors (B, D) float32 in host memory.
 
-    If ``pooled``, each layer becomes the vector that its record declares, otherwise its whole output, flattened.
-    ``widths``: as :func:`layer_widths` returns. Hooks are removed when the generator ends or is closed.
+    If ``pooled`` is true, the features of a layer are the pooled vector that the layer's record declares. Otherwise,
+    the features are the layer's whole output, flattened. ``widths``: the result of :func:`layer_widths`. Hooks are
+    removed when the generator ends or is closed.
     """
     found: dict[str, Tensor] = {}
 
     def keep(layer: FeatureLayer, _module: nn.Module, _inputs: object, output: Tensor) -> None:
-        # A copy, because an activation that works in place may follow.
+        # Copy the output, because a later activation may modify it in place.
         found[layer.path] = _vectors(output, layer, pooled=pooled).to("cpu", torch.float32, copy=True)
 
     batch = max(1, min(len(data), batch_size, BATCH_BYTES // (4 * sum(widths))))
@@ -196,9 +204,10 @@ def layer_batches(
 def layer_widths(
     network: nn.Module, layers: Sequence[FeatureLayer], data: ImageData, compute: ComputeContext, *, pooled: bool
 ) -> list[int]:
-    """Return the width of each layer's features, by running one image; the network is in evaluation mode afterwards.
+    """Run the network on one image, and return the number of features of each layer.
 
-    Raises :class:`~zoo.errors.DeclarationError` if a layer does not run or puts out something else.
+    The network is in evaluation mode afterwards. Raises :class:`~zoo.errors.DeclarationError` if a layer does not run
+    or its output does not match its record.
     """
     network.eval()
     images, _labels = next(data.in_order(1, compute.device))
@@ -218,7 +227,7 @@ def _vectors(output: Tensor, layer: FeatureLayer, *, pooled: bool) -> Tensor:
 def _allocate(
     count: int, widths: Sequence[int], memory_budget: int, stack: contextlib.ExitStack
 ) -> list[tuple[Tensor, str]]:
-    """Allocate features of every layer, the narrowest first in memory, as far as the budget goes."""
+    """Allocate space for the features of every layer: narrow layers in memory up to the budget, others on disk."""
     sizes = [4 * count * width for width in widths]
     narrowest_first = sorted(range(len(sizes)), key=sizes.__getitem__)
     totals = itertools.accumulate(sizes[place] for place in narrowest_first)
@@ -237,13 +246,13 @@ def _allocate(
 
 
 def _scratch_folder(size: int, stack: contextlib.ExitStack) -> Path:
-    """Create a temporary folder with room for a number of bytes."""
+    """Create a temporary folder; raise :class:`~zoo.errors.DataError` if the disk has less than ``size`` bytes free."""
     parent = tempfile.gettempdir()
     free = shutil.disk_usage(parent).free
     if free < size * 1.05:
         raise DataError(
-            f"features do not fit on the disk: {bytes_in_words(size)} beside the memory allowed; {parent} has "
-            f"{bytes_in_words(free)} free; try --pool, fewer images (--per-class, --limit), or TMPDIR on a larger disk",
+            f"features that exceed the memory budget do not fit on the disk: {bytes_in_words(size)}; {parent} has "
+            f"{bytes_in_words(free)} free; try --pool, --per-class, --limit, or a folder on a larger disk in TMPDIR",
             code="disk-full",
             path=parent,
             needed=size,

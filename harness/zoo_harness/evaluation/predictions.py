@@ -1,6 +1,6 @@
-"""The predictions of a run for each image, their file ``predictions.safetensors``, and measures made from them.
+"""Write and read a run's predictions for each image in ``predictions.safetensors``, and compute metrics from them.
 
-The file needs no torch to be read, and the same predictions give the same bytes.
+Reading the file does not require torch. The same predictions always give a file with the same bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from zoo_harness.records.run import CALIBRATION_BINS, Measurement, PredictionsRe
 from zoo_harness.util.atomic_files import write_bytes
 from zoo_harness.util.safe_files import read_regular
 
-MOST_BYTES = 2**30  # of a file; one image takes 20
+MOST_BYTES = 2**30  # largest accepted file size; one image takes 20 bytes
 _FORMAT = "blockzoo predictions 1"
 _ARRAYS = {
     "label": "<i4",
@@ -32,17 +32,18 @@ _ARRAYS = {
     "label_probability": "<f4",
     "predicted_probability": "<f4",
 }
-_DRAWS = 200  # of the bootstrap
+_DRAWS = 200  # number of bootstrap resamples
 _TOP = 5
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The predictions for the N images of a split, in the order that its ``fingerprint`` covers; read-only arrays (N,).
+    """A network's predictions for the N images of a split, as read-only arrays of shape (N,).
 
-    ``label`` and ``predicted``: classes from 0, int32. ``label_rank``: place of the label among the classes, the
-    likeliest first, from 1, int32. ``label_probability`` and ``predicted_probability``: softmax of the logits, float32.
-    ``classes``: the number of classes.
+    ``fingerprint``: a digest of the split's images and labels in order; the arrays have the same order. ``classes``:
+    the number of classes. ``label`` and ``predicted``: class indices, int32. ``label_rank``: the rank of the label
+    among all classes by probability, int32; rank 1 is the most likely class. ``label_probability`` and
+    ``predicted_probability``: the softmax probabilities of the label and of the predicted class, float32.
     """
 
     split: str
@@ -59,13 +60,13 @@ class Predictions:
 
     @cached_property
     def hits(self) -> NDArray[np.bool_]:
-        """Whether each image is classified correctly, (N,)."""
+        """Whether the predicted class of each image equals its label, (N,) bool."""
         hits: NDArray[np.bool_] = self.label == self.predicted
         return hits
 
     def to_bytes(self) -> bytes:
-        """Return the content of ``predictions.safetensors``."""
-        # Not with the safetensors library: it writes several keys of metadata in any order.
+        """Return the predictions in the format of the file ``predictions.safetensors``."""
+        # The safetensors library is not used, because it writes the keys of the metadata in a random order.
         about = {"classes": str(self.classes), "fingerprint": self.fingerprint, "format": _FORMAT, "split": self.split}
         described: dict[str, Any] = {"__metadata__": about}
         size = 4 * len(self)
@@ -79,22 +80,26 @@ class Predictions:
 
 
 def read_predictions(directory: Path, record: PredictionsRecord | None = None) -> Predictions | None:
-    """Read the predictions in a run directory, ``None`` if there are none; no other file is opened.
+    """Read ``predictions.safetensors`` in a run directory; return ``None`` if the file does not exist.
 
-    Raises :class:`~zoo.errors.DataError` for a file that is damaged, or of which ``record`` has another digest.
+    Raises :class:`~zoo.errors.DataError` if the file is damaged, or if its digest differs from the digest in
+    ``record``.
     """
     path = directory / PREDICTIONS
     try:
-        content = read_regular(path, MOST_BYTES, follow_links=True)  # as in the Hub's cache
+        content = read_regular(path, MOST_BYTES, follow_links=True)  # files in the Hub's cache are symbolic links
     except FileNotFoundError:
         return None
     if record is not None and hashlib.sha256(content).hexdigest() != record.sha256:
-        raise _invalid(path, "its digest is not the one of the record")
+        raise _invalid(path, "the file's digest differs from the digest in the record")
     return parse_predictions(content, path)
 
 
 def parse_predictions(content: bytes, path: Path) -> Predictions:
-    """Return the predictions in the content of a file; ``path`` is the file, for :class:`~zoo.errors.DataError`."""
+    """Parse the content of a file ``predictions.safetensors``. ``path``: the path of the file, for error messages.
+
+    Raises :class:`~zoo.errors.DataError` if the content is invalid.
+    """
     try:
         start = 8 + int.from_bytes(content[:8], "little")
         header = json.loads(content[8:start])
@@ -103,26 +108,26 @@ def parse_predictions(content: bytes, path: Path) -> Predictions:
         arrays = {name: row.view(kind) for row, (name, kind) in zip(data, _ARRAYS.items(), strict=True)}
         found = Predictions(str(about["split"]), str(about["fingerprint"]), int(about["classes"]), **arrays)
         _check(found)
-        same = found.to_bytes() == content  # so nothing else is in the file
+        same = found.to_bytes() == content  # false if the file holds anything else
     except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise _invalid(path, f"{error!s:.100}") from error
     if not same:
-        raise _invalid(path, f"it is not a file of the format {_FORMAT!r}")
+        raise _invalid(path, f"the file does not have the format {_FORMAT!r}")
     return found
 
 
 def _check(found: Predictions) -> None:
     probabilities = found.label_probability, found.predicted_probability
     if not len(found) or not 0 < found.classes < 2**31:
-        raise ValueError("it has no image or no class")
+        raise ValueError("the file holds no images or no classes")
     if any((part < 0).any() or (part >= found.classes).any() for part in (found.label, found.predicted)):
-        raise ValueError(f"a class is not below {found.classes:,}")
+        raise ValueError(f"a class index is not between 0 and {found.classes - 1:,}")
     if (found.label_rank < 1).any() or (found.label_rank > found.classes).any():
         raise ValueError(f"a rank is not between 1 and {found.classes:,}")
     if not all(((part >= 0) & (part <= 1)).all() for part in probabilities):
         raise ValueError("a probability is not between 0 and 1")
     if ((found.label_rank == 1) != found.hits).any():
-        raise ValueError("a rank contradicts the prediction")
+        raise ValueError("the rank of a label contradicts the predicted class")
 
 
 def _invalid(path: Path, fault: str) -> DataError:
@@ -130,13 +135,13 @@ def _invalid(path: Path, fault: str) -> DataError:
 
 
 def write_predictions(found: Predictions, directory: Path) -> PredictionsRecord:
-    """Write ``predictions.safetensors`` into a directory; return its digest and measures."""
+    """Write predictions to ``predictions.safetensors`` in a directory, and return the file's digest and the metrics."""
     write_bytes(directory / PREDICTIONS, found.to_bytes())
     return describe_predictions(found)
 
 
 def describe_predictions(found: Predictions) -> PredictionsRecord:
-    """Return the digest of the file and the measures, with their standard errors.
+    """Return the digest of the file of predictions, and metrics such as macro F1 with their standard errors.
 
     >>> label, predicted = np.array([0, 0, 1, 1], np.int32), np.array([0, 1, 1, 1], np.int32)
     >>> right, likely = np.float32([0.9, 0.2, 0.8, 0.7]), np.float32([0.9, 0.8, 0.8, 0.7])
@@ -156,7 +161,12 @@ def describe_predictions(found: Predictions) -> PredictionsRecord:
 
 
 def _bootstrapped(found: Predictions, measure: Callable[[Predictions, NDArray[np.float64]], float]) -> Measurement:
-    """Measure with the standard error over draws of the images with replacement; the draws are the same every time."""
+    """Compute a metric with its bootstrap standard error.
+
+    ``measure``: a function of the predictions and of a weight for each image. A bootstrap resample draws images with
+    replacement, and the weight of an image is the number of times that the image is drawn. Every call uses the same
+    resamples.
+    """
     n, draws = len(found), np.random.default_rng(0)
     weights = (np.bincount(draws.integers(n, size=n), minlength=n).astype(np.float64) for _draw in range(_DRAWS))
     error = float(np.std([measure(found, each) for each in weights], ddof=1))
@@ -164,7 +174,7 @@ def _bootstrapped(found: Predictions, measure: Callable[[Predictions, NDArray[np
 
 
 def _macro_f1(found: Predictions, weights: NDArray[np.float64]) -> float:
-    """Return the mean over the classes that occur as label or prediction."""
+    """Return the mean F1 score of all classes that occur as a label or as a prediction."""
     counted = [
         np.bincount(classes, part, minlength=found.classes)
         for classes, part in ((found.label, weights), (found.predicted, weights), (found.label, weights * found.hits))
@@ -174,7 +184,10 @@ def _macro_f1(found: Predictions, weights: NDArray[np.float64]) -> float:
 
 
 def _calibration_error(found: Predictions, weights: NDArray[np.float64]) -> float:
-    """Return the mean over the images of the gap between accuracy and mean probability of their bin."""
+    """Return the expected calibration error: the mean gap between accuracy and predicted probability in each bin.
+
+    The mean over the bins is weighted by the number of images.
+    """
     likely = found.predicted_probability.astype(np.float64)
     bins = np.clip(np.ceil(likely * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
     gaps = np.bincount(bins, weights * (found.hits - likely), minlength=CALIBRATION_BINS)
@@ -182,7 +195,7 @@ def _calibration_error(found: Predictions, weights: NDArray[np.float64]) -> floa
 
 
 def _auroc(found: Predictions) -> Measurement | None:
-    """Return the area under the ROC curve with DeLong's standard error; each class needs two images."""
+    """Return the area under the ROC curve with DeLong's standard error; ``None`` if a class has fewer than 2 images."""
     from scipy.stats import rankdata
 
     score = np.where(found.predicted == 1, found.predicted_probability, 1 - found.predicted_probability)

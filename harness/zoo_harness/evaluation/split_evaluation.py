@@ -1,4 +1,4 @@
-"""Evaluates a network on a split in one pass: loss, accuracy, predictions and the features of a layer."""
+"""Evaluate a network in one pass over a split: compute loss, accuracy, predictions, and the features of a layer."""
 
 from __future__ import annotations
 
@@ -28,12 +28,16 @@ EVALUATION_BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class SplitEvaluation:
-    """Hold the results of a pass in inference mode: mean loss, accuracy, and features ``(N, D)`` of a layer, if any.
+    """The results of evaluating a network on a split in inference mode.
 
-    ``predictions``: (N,) int64 on the device, the predicted class of each image. ``alternate_accuracy``: accuracy of a
-    network with two heads by the other rule, which is the mean if the first head decides, and otherwise the first head.
-    A pass that collects features has the ``label_ranks`` (N,), the place of each label among the classes from 1, the
-    likeliest first; and the ``probabilities`` (N, 2) of the label and of the prediction, float32.
+    ``loss``: the mean loss. ``features``: (N, D), the features of a layer; ``None`` if no layer was requested.
+    ``predictions``: (N,) int64 on the device, the predicted class of each image. ``alternate_accuracy``: for a network
+    with two heads, the accuracy by the other prediction rule. One rule predicts by the first head, the other rule by
+    the mean of both heads.
+
+    ``label_ranks`` and ``probabilities`` are set only if features are collected. ``label_ranks``: (N,), the rank of
+    each label among the classes by probability; rank 1 is the most likely class. ``probabilities``: (N, 2) float32, the
+    probabilities of the label and of the predicted class.
     """
 
     loss: float
@@ -46,18 +50,18 @@ class SplitEvaluation:
 
     @property
     def collected(self) -> Tensor:
-        """Return the features of a pass that collected them."""
-        assert self.features is not None  # noqa: S101 - the caller has asked
+        """The features of the layer, if the evaluation collected features; otherwise an ``AssertionError``."""
+        assert self.features is not None  # noqa: S101 - only callers that requested a layer use this property
         return self.features
 
 
 def evaluate_split(
     trainable: TrainableModel, source: Source, compute: ComputeContext, layer: FeatureLayer | None, progress: Progress
 ) -> SplitEvaluation:
-    """Evaluate a split in inference mode, in the order of the data, and collect the features of a layer, if given.
+    """Evaluate a network on a split in inference mode, and collect the features of ``layer``, if a layer is given.
 
-    If several processes run, the first gets the features and predictions of all images. Raises
-    :class:`~zoo.errors.ZooError` if the loss is not finite.
+    Images are processed in the order of the data. If several processes run, the first process receives the features and
+    predictions of all images. Raises :class:`~zoo.errors.ZooError` if the loss is not finite.
     """
     trainable.tuned.eval()
     total = torch.zeros((), dtype=torch.float64, device=compute.device)
@@ -105,9 +109,9 @@ def evaluate_split(
 
 
 def _in_detail(logits: Tensor, labels: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the ranks of the labels, and the probabilities of label and prediction, from logits (N, C).
+    """Compute from logits (N, C) the rank of each label, and the probabilities of the label and the predicted class.
 
-    Classes as likely as the label count as likelier, unless it is the prediction.
+    If the label is not the predicted class, classes with the same probability as the label rank before the label.
     """
     of_label = logits.gather(1, labels[:, None])
     ranks = (logits >= of_label).sum(1, dtype=torch.int32)
@@ -117,8 +121,12 @@ def _in_detail(logits: Tensor, labels: Tensor, predicted: Tensor) -> tuple[Tenso
 
 
 def collect_predictions(found: SplitEvaluation, labels: Tensor, split: SplitRecord, classes: int) -> Predictions:
-    """Return the predictions of a pass that collected features, for the images of a split and their ``labels`` (N,)."""
-    assert found.label_ranks is not None and found.probabilities is not None  # noqa: S101, PT018 - as for features
+    """Convert the result of an evaluation that collected features to :class:`Predictions`.
+
+    ``labels``: (N,), the labels of the split's images. ``split``: the record of the split. ``classes``: the number of
+    classes.
+    """
+    assert found.label_ranks is not None and found.probabilities is not None  # noqa: S101, PT018 - set with features
     of_label, of_predicted = found.probabilities.cpu().numpy().T
     return Predictions(
         split=split.split,
@@ -133,7 +141,7 @@ def collect_predictions(found: SplitEvaluation, labels: Tensor, split: SplitReco
 
 
 def summed_loss(logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:
-    """Sum the cross-entropy over the images and over the heads.
+    """Sum the cross-entropy of logits over all images and over all heads. ``logits``: a tensor (B, C) for each head.
 
     >>> float(summed_loss((torch.zeros(3, 2), torch.zeros(3, 2)), torch.tensor([0, 1, 1])) / 3)
     1.386...
@@ -143,7 +151,7 @@ def summed_loss(logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:
 
 
 def loss_not_finite(where: str, loss: float) -> ZooError:
-    """Return the error for a loss that is not finite; ``where`` names the pass."""
+    """Return the error for a loss that is not finite. ``where``: the part of the run, such as "evaluation"."""
     advice = "try a lower --learning-rate, or check the weights and the data"
     return ZooError(
         f"{where}: the loss is {loss}; expected a finite number; {advice}", code="loss-not-finite", loss=loss

@@ -1,4 +1,4 @@
-"""Compute the scores that a run records for a split: the Separation Index family, from one search."""
+"""Compute the separation scores that a run records for a split."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zoo_harness.separation.validation import Array, checked_features
 
 @dataclass(frozen=True)
 class Scoring:
-    """Hold the options of :func:`zoo.separation` for layers, and whether their outputs are pooled."""
+    """Options for scoring layers: the options of :func:`zoo.separation`, and whether layer outputs are pooled."""
 
     order: int = DEFAULT_ORDER
     pooled: bool = False
@@ -28,12 +28,15 @@ class Scoring:
 
     @classmethod
     def of(cls, settings: SeparationSettings, images: int, *, pooled: bool = False) -> Scoring:
-        """Return the settings of a run for a split of at least two images; two images have no order 2."""
+        """Convert the settings of a run to scoring options for a split with the given number of images, at least 2.
+
+        If the split has only two images, the default order 2 is lowered to 1.
+        """
         order = min(settings.order, images - 1) if settings.order == DEFAULT_ORDER else settings.order
         return cls(order, pooled, settings.normalize == "zscore", settings.metric)
 
     def in_words(self) -> str:
-        """Return the options that change the scores, as a phrase.
+        """Describe the options that affect the scores as text.
 
         >>> Scoring(pooled=True, normalize=True).in_words()
         'layers pooled, euclidean distance, z-scored'
@@ -43,10 +46,10 @@ class Scoring:
 
 
 def check_settings(settings: SeparationSettings, dataset: DatasetRecord) -> list[str]:
-    """Return a warning for each split with too few images of a class for the scores.
+    """Return warnings for splits in which a class has too few images for the separation scores.
 
-    Raises :class:`~zoo.errors.UsageError` if a split has too few images for an order above the default. With the
-    default, a split of two images is scored with order 1.
+    Raises :class:`~zoo.errors.UsageError` if the order is above the default and a split has too few images for the
+    order. With the default order, a split of two images is scored with order 1.
     """
     warnings = []
     for split in filter(None, (dataset.train, dataset.evaluation, dataset.test)):
@@ -57,13 +60,15 @@ def check_settings(settings: SeparationSettings, dataset: DatasetRecord) -> list
 
 
 def class_warnings(split: SplitRecord, classes: tuple[str, ...], order: int) -> list[str]:
-    """Return a warning for classes with one image in a split, and one for classes with too few for the order."""
+    """Return warnings for classes with a single image in a split, and for classes with at most ``order`` images."""
     counts = dict(zip(classes, split.per_class, strict=True))
     return list(too_few_per_class(f"split {split.split!r}", counts, order)) if split.images > 1 else []
 
 
 def score_features(features: Array | Tensor, labels: Tensor, compute: ComputeContext, scoring: Scoring) -> Separation:
-    """Score features ``(N, D)``, on the run's device if they fit in half of the memory budget.
+    """Compute the separation scores of features ``(N, D)``.
+
+    If the features fit in half of the memory budget, they are moved to the device of the run.
 
     >>> import torch
     >>> found = score_features(torch.eye(3), torch.tensor([0, 0, 1]), ComputeContext(torch.device("cpu")), Scoring())
@@ -90,7 +95,7 @@ def split_separation(
     compute: ComputeContext,
     settings: SeparationSettings = DEFAULT_SEPARATION,
 ) -> SplitSeparation | None:
-    """Score the features ``(N, D)`` of a split; return ``None`` for a split of one image.
+    """Compute the separation scores of the features ``(N, D)`` of a split; return ``None`` for a split of one image.
 
     >>> import torch
     >>> rows, labels = torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([0, 0, 1])
@@ -103,7 +108,7 @@ def split_separation(
 
 
 def recorded(found: Separation) -> SplitSeparation:
-    """Return the scores of the largest order as the record of a run has them."""
+    """Convert the scores of the largest order to the form in which ``run.json`` records them."""
     figures = ("value", "standard_error", "bootstrap_error", "tied")
     scores = {
         each.key: {"n": found.n, **{name: getattr(found.score(each), name) for name in figures}}

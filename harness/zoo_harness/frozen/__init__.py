@@ -1,1 +1,1 @@
-"""The part of a network that does not train: where it ends, and its cached outputs."""
+"""Find the frozen part of a network, which does not train, and cache the outputs of the frozen part."""

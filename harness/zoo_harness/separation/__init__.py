@@ -1,1 +1,1 @@
-"""The Separation Index family of an (N, D) array."""
+"""Compute the Separation Index and related scores of features in an (N, D) array, a file or a table."""

@@ -1,4 +1,4 @@
-"""Tell the feature columns of a table from its bookkeeping: indexes, ids, paths, splits and copies of the labels."""
+"""Recognise the columns of a table that are not features: indexes, ids, paths, splits and copies of the labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from zoo_harness.separation.validation import Array
 
 _THING = r"(image|img|sample|row|file|line|record|item|example|instance|object|obs|observation|frame|patient|subject)"
-# Names in lower case, with "_" for other characters: "Unnamed: 0" is "unnamed_0".
+# The patterns match lower-case names in which "_" replaces punctuation and spaces. "Unnamed: 0" becomes "unnamed_0".
 _KNOWN_NAMES = {
     "stored index": rf"|index|index_level_\d+|unnamed(_\d+)*|{_THING}_?(index|names?)|null_dask_index",
     "row number or id": rf"row|pk|fid|oid|(.*_)?(id|ids|idx|uid|uuid|guid)|{_THING}_?(id|idx|nr|no|num|number)",
@@ -30,12 +30,12 @@ _KNOWN_NAMES = {
     r"(class|label|target)_(index|no|nr|num|number|name|encoded)",
 }
 EQUALS_LABELS = "equals the labels"
-_SERIES = 8  # this many columns that differ in the last number are a vector, and other columns are not part of it
-_FEWEST_ROWS = 5  # in fewer rows numbers often rise by chance
+_SERIES = 8  # with at least this many columns, a numbered series such as f0, f1, ... is taken to be a feature vector
+_FEWEST_ROWS = 5  # numbers in fewer rows often rise by chance
 
 
 def known_bookkeeping(name: str) -> str | None:
-    """Return what a column's name says it is, if that is no feature.
+    """Return the kind of bookkeeping that a column's name indicates, or ``None`` if the column may be a feature.
 
     >>> [known_bookkeeping(name) for name in ("Unnamed: 0", "imageId", "cv-fold", "width", "f0")]
     ['stored index', 'row number or id', 'split or fold', None, None]
@@ -46,7 +46,7 @@ def known_bookkeeping(name: str) -> str | None:
 
 
 def outside_series(names: Sequence[str]) -> list[str]:
-    """Return the names that do not belong to a long numbered series, such as f0 to f511, if there is one.
+    """Return the names outside long numbered series such as f0 to f511, or no names if there is no long series.
 
     >>> outside_series([*(f"f{number}" for number in range(512)), "width"])
     ['width']
@@ -57,7 +57,7 @@ def outside_series(names: Sequence[str]) -> list[str]:
 
 
 def short_list(names: Iterable[str], most: int = 12) -> str:
-    """Return names with commas, numbered series in short form, and the number of names beyond ``most``.
+    """Join names with commas, write a numbered series as first … last, and show at most ``most`` parts.
 
     >>> short_list([*(f"f{number}" for number in range(512)), "width"])
     'f0 … f511 (512), width'
@@ -71,7 +71,7 @@ def short_list(names: Iterable[str], most: int = 12) -> str:
 
 
 def by_reason(reasons: Mapping[str, str]) -> str:
-    """Return the names of each reason in short form.
+    """Group names by reason, and describe each group as a short list followed by its reason in parentheses.
 
     >>> by_reason({"id": "row number or id", "row": "row number or id", "fold": "split or fold"})
     'id, row (row number or id); fold (split or fold)'
@@ -83,7 +83,7 @@ def by_reason(reasons: Mapping[str, str]) -> str:
 
 
 def copy_finder(labels: Array) -> Callable[[Array], str | None]:
-    """Return a function that says whether a column, (N,), equals the labels, (N,), or has one value for each class.
+    """Return a function that detects whether a column (N,) equals the labels (N,), or has one value for each class.
 
     >>> copied = copy_finder(np.array([0, 0, 1, 1]))
     >>> copied(np.array([0.0, 0.0, 1.0, 1.0])), copied(np.array([7, 7, 3, 3])), copied(np.array([0, 1, 1, 1]))
@@ -101,9 +101,9 @@ def copy_finder(labels: Array) -> Callable[[Array], str | None]:
 
 
 def row_numbers(features: Tensor) -> Iterator[int]:
-    """Yield the columns of features, (N, D), that may number the rows.
+    """Yield the indices of the columns of ``features`` (N, D) that may be row numbers.
 
-    Their values are whole numbers that all differ, and rise, fall or leave no gap.
+    The values of such a column are whole numbers that all differ, and that are sorted or have no gaps.
 
     >>> import torch
     >>> list(row_numbers(torch.tensor([[0, 4], [3, 1], [4, 4], [7, 5], [9, 0]])))
@@ -125,11 +125,11 @@ def row_numbers(features: Tensor) -> Iterator[int]:
 
 
 def _stem(name: str) -> str | None:
-    """Return a name without the number at its end, or nothing if there is none."""
+    """Return a name without the number at its end, or ``None`` if the name does not end with a number."""
     return name.rstrip("0123456789") if name[-1:].isdecimal() else None
 
 
 def _stem_and_start(index: int, name: str) -> tuple[str, int]:
-    """Return a key that successive names with successive numbers share, and no others."""
+    """Return a key that names of one numbered series share, such as f7 at index 1 and f8 at index 2."""
     stem = name.rstrip("0123456789")
     return stem, int(name[len(stem) :] or -index) - index

@@ -1,4 +1,4 @@
-"""Read the rows of one split of one layer from a file of ``zoo features``."""
+"""Read the features of one layer and one split from a file that ``zoo features`` has written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 def read_rows(
     path: Path, kind: str, record: FeaturesRecord, array: str, split: str | None = None
 ) -> tuple[Array | Tensor, Array | Tensor]:
-    """Return the features (N, D) and labels (N,) of a split, or of all rows."""
+    """Read the features (N, D) and labels (N,) of a split from a file, or of all rows if ``split`` is ``None``.
+
+    ``kind``: the file format, such as ".npz". ``array``: the name under which the file stores the layer's features.
+    """
     rows = slice(0, record.rows) if split is None else record.rows_of(split)
     read: Callable[[Path, str, slice], tuple[Array | Tensor, Array | Tensor, int]] = _ROWS[kind]
     features, labels, count = read(path, array, rows)

@@ -1,4 +1,4 @@
-"""Recognise a file of ``zoo features`` by its metadata, and choose a layer and a split of it, without torch."""
+"""Recognise files that ``zoo features`` has written, and choose a layer and a split, without importing torch."""
 
 from __future__ import annotations
 
@@ -9,30 +9,36 @@ from zoo_harness.records.features import KEY, FeatureArray, FeaturesRecord
 
 
 def read_record(path: Path, kind: str) -> FeaturesRecord | None:
-    """Return the record of a file of ``zoo features``, or ``None`` for any other file; ``kind``: such as ".npz"."""
+    """Return the metadata that ``zoo features`` stores in its files, or ``None`` for any other file.
+
+    ``kind``: the file format, such as ".npz".
+    """
     text = _METADATA[kind](path) if kind in _METADATA else None
     return None if text is None else FeaturesRecord.model_validate_json(text)
 
 
 def choose_layer(record: FeaturesRecord, given: str | None) -> FeatureArray:
-    """Return the layer of this name, or without a name the only one."""
+    """Return the layer with the given name, or the file's only layer if no name is given."""
     known = {each.layer: each for each in record.layers}
     if given is None and len(known) == 1:
         return record.layers[0]
     if given is None:
-        message = f"the file holds {len(known)} layers: {', '.join(known)}; expected one; try --features LAYER"
+        message = f"the layer is missing; expected one of {', '.join(known)}; try --features LAYER"
         raise UsageError(message, code="missing-features", layers=list(known))
     found = known.get(given) or next((each for each in record.layers if each.array == given), None)
     if found is None:
-        raise UnknownNameError("layer", given, known, "name it with --features")
+        raise UnknownNameError("layer", given, known, "choose a layer with --features")
     return found
 
 
 def choose_split(record: FeaturesRecord, given: str | None, preferred: str) -> str:
-    """Return the split of this name; without a name the only one, or of both the preferred one."""
+    """Return the name of the split to read: the given split, else the preferred split, else the file's first split.
+
+    Raises :class:`~zoo.errors.UnknownNameError` if the file lacks the given split.
+    """
     known = [each.split for each in record.splits]
     if given is not None and given not in known:
-        raise UnknownNameError("split", given, known, "name it with --split")
+        raise UnknownNameError("split", given, known, "choose a split with --split")
     return given or (preferred if preferred in known else known[0])
 
 

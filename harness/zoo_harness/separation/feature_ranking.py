@@ -1,9 +1,10 @@
-"""Forward ranking of features: at each step the one that raises the Separation Index most.
+"""Rank features by greedy forward selection: each step adds the feature that raises the Separation Index most.
 
-Adding a feature can only increase squared distances. Take the K nearest neighbours by the features chosen so far, and
-let b be the distance of the next one after them. Once a feature is added, the nearest neighbour is among these K if the
-best of them is then nearer than b. Only rows for which that fails are compared with all samples. For N samples and D
-features a step takes about N^2 + (D - step) N K operations, the first one N^2 D.
+Adding a feature never decreases a squared distance. Therefore a step examines only the K nearest neighbours of each
+sample by the features chosen so far. Let b be the distance of neighbour K + 1. If one of the K neighbours is still
+nearer than b after a feature is added, the new nearest neighbour is one of the K. If all K neighbours are farther than
+b, the step compares the sample with all samples. For N samples and D features, the first step takes about N^2 D
+operations, and step s takes about N^2 + (D - s) N K operations.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ from zoo_harness.separation.inputs import prepare_inputs
 from zoo_harness.separation.knn.search import MEMORY_BUDGET
 from zoo_harness.separation.validation import Array, checked_integer
 
-NEAREST, NEAREST_LATER = 48, 16  # about N^(1 / (k + 1)) after k features; "later": from the fourth
-CHUNK = 2**19  # numbers processed at a time: they stay in the cache
+# K, the number of neighbours examined, for the second to fourth feature and for later features. The K needed shrinks
+# with the number k of chosen features, about as N^(1 / (k + 1)).
+NEAREST, NEAREST_LATER = 48, 16
+CHUNK = 2**19  # number of values processed at a time, so that they fit in the processor's cache
 
 
 @dataclass(frozen=True)
 class FeatureRanking:
-    """Columns in the order in which they raise the Separation Index most, and the index after each one.
+    """The columns of a feature matrix, ranked by greedy forward selection, and the Separation Index after each step.
 
-    ``features``: column numbers. ``curve``: the Separation Index of the first, the first two, ... of them.
+    ``features``: the column numbers in the order of selection. ``curve``: entry k is the Separation Index by the first
+    k + 1 of these columns.
     """
 
     features: tuple[int, ...]
@@ -60,11 +64,11 @@ def rank_features(
     seed: int = 0,
     memory_budget: int = MEMORY_BUDGET,
 ) -> FeatureRanking:
-    """Rank the columns by greedy forward selection; of several that raise SI equally, the first column wins.
+    """Rank the columns of a feature matrix by greedy forward selection on the Separation Index (SI).
 
-    ``features``, ``labels``, ``normalize``, ``per_class``, ``seed``, ``memory_budget`` and errors: as for
-    :func:`zoo.separation`. ``most``: number of columns to rank; all by default. Squared differences are added in the
-    order of the ranking.
+    If several columns raise SI equally, the column with the lowest number is chosen. ``most``: the number of columns to
+    rank; by default, all columns. The other arguments and the errors are those of :func:`zoo.separation`. Squared
+    differences are added in the order of the ranking.
 
     >>> import numpy as np
     >>> rank_features(np.array([[5, 0], [1, 1], [4, 8], [2, 9]]), np.array([0, 0, 1, 1]))
@@ -81,9 +85,10 @@ def rank_features(
 
 
 class _Search:
-    """The columns chosen so far and the squared distances by them, infinite from a row to itself.
+    """Hold the columns chosen so far, and the squared distances between all rows by these columns.
 
-    The distances are kept if N x N float64 numbers fit in half the memory budget, else summed again in each step.
+    The distance from a row to itself is infinite. Distances are stored if N x N float64 numbers fit in half the memory
+    budget. If the numbers do not fit, each step computes all distances again.
     """
 
     def __init__(self, features: Tensor, labels: Tensor, memory_budget: int) -> None:
@@ -96,17 +101,17 @@ class _Search:
         self.kept: dict[int, tuple[Tensor, int]] = {}
 
     def step(self) -> int:
-        """Choose the best remaining column; return the number of samples whose nearest neighbour has their label."""
+        """Choose the best remaining column, and count the samples whose nearest neighbour has the same label."""
         left = torch.tensor(self.left, device=self.columns.device)
         agreeing = torch.zeros_like(left)
         for block, rows in enumerate(self.blocks):
             agreeing += self._count_agreeing(rows, self._distances(block, rows), left)
-        best = int(agreeing.argmax())  # the first of several
+        best = int(agreeing.argmax())  # argmax returns the first of several maxima
         self.chosen.append(self.left.pop(best))
         return int(agreeing[best])
 
     def _distances(self, block: int, rows: Tensor) -> Tensor:
-        """Return the squared distances of these rows to all by the chosen columns, (rows, N)."""
+        """Return the squared distances, by the chosen columns, from the given rows to all N rows: (rows, N)."""
         distances, summed = self.kept.get(block, (None, 0))
         if distances is None:
             distances = self.columns.new_zeros(len(rows), len(self.labels)).scatter_(1, rows[:, None], math.inf)
@@ -121,7 +126,11 @@ class _Search:
         return (values[rows, None] - values).square_()
 
     def _count_agreeing(self, rows: Tensor, distances: Tensor, left: Tensor) -> Tensor:
-        """Return, for each column in ``left``, the number of rows that agree with their nearest once it is added."""
+        """Count, for each remaining column, the rows whose nearest neighbour has the same label if the column is added.
+
+        ``rows``: the row numbers. ``distances``: the squared distances of the rows by the chosen columns. ``left``: the
+        numbers of the remaining columns.
+        """
         known = min(NEAREST if len(self.chosen) < 4 else NEAREST_LATER, distances.shape[1] - 1)
         nearest, others = distances.topk(known + 1, largest=False)
         bound, nearest, others = nearest[:, known], nearest[:, :known], others[:, :known]
@@ -140,7 +149,10 @@ class _Search:
         return agreeing
 
     def _count_doubtful(self, column: int, rows: Tensor, distances: Tensor) -> Tensor:
-        """Return the number of agreeing rows among those that have to be compared with all samples."""
+        """Compare the given rows with all samples, and count the rows whose nearest neighbour has the same label.
+
+        ``distances``: the squared distances of the rows by the chosen columns. ``column``: the column to add.
+        """
         # argmin returns the first of several minima; min with a dimension does not guarantee that.
         first = self._squares(column, rows).add_(distances).argmin(1)
         return (self.labels[first] == self.labels[rows]).sum()

@@ -1,6 +1,6 @@
-"""Tell what a file of features is, and which arrays it names; torch is not imported.
+"""Detect the format of a file of features, and list the names of its arrays or columns, without importing torch.
 
-The first bytes of a file decide its kind, because its ending may be wrong.
+The first bytes of a file decide its format, because its file name extension may be wrong.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ENDINGS = {
 
 
 def check_file(path: Path, given: SeparationOptions) -> None:
-    """Raise the error of a missing file, of unknown content, or of arrays that are not in it."""
+    """Raise an error if a file is missing, has an unknown format, or lacks the requested arrays or columns."""
     features, labels = given.get("features"), given.get("labels")
     path = expanded(path)
     with blaming(path):
@@ -42,7 +42,7 @@ def check_file(path: Path, given: SeparationOptions) -> None:
         if kind == ".npy" and labels is None:
             raise missing_labels(path, "labels")
         record = read_record(path, kind)
-        if record is not None:  # the other options of such a file are checked when it is read
+        if record is not None:  # the remaining options are checked when the file is read
             choose_layer(record, features)
             choose_split(record, given.get("split"), "test")
         elif kind in (".npz", ".safetensors"):
@@ -54,7 +54,7 @@ def check_file(path: Path, given: SeparationOptions) -> None:
 
 
 def delimiter_of(header: bytes) -> str:
-    """Return the delimiter of a table of text: comma, semicolon or tab, whichever its first line has most."""
+    """Return the delimiter that occurs most often in a header line: comma, semicolon or tab."""
     return max(",;\t", key=lambda each: header.count(each.encode()))
 
 
@@ -68,7 +68,7 @@ def _columns_of_text(path: Path) -> list[str]:
 def _columns_of_parquet(path: Path) -> list[str]:
     import pyarrow.parquet
 
-    with path.open("rb") as file:  # because pyarrow refuses names that are not UTF-8
+    with path.open("rb") as file:  # pyarrow cannot open paths that are not UTF-8, but can read open files
         return list(pyarrow.parquet.read_schema(file).names)
 
 
@@ -86,52 +86,56 @@ def _arrays_in(path: Path, kind: str) -> list[str]:
 
 
 def kind_of(path: Path) -> str:
-    """Return the usual ending of a file with this content."""
+    """Detect a file's format from its first bytes, and return the usual file name extension of the format."""
     with blaming(path):
         if not path.is_file():
-            fault = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
-            message = f"it cannot be read: {fault}; expected one of {', '.join(ENDINGS)}"
+            fault = "a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
+            message = f"the file cannot be read: {fault}; expected a file of type {', '.join(ENDINGS)}"
             raise UsageError(message, code="not-a-file")
         with path.open("rb") as file:
             start = file.read(4096)
         for first_bytes, kind in _FIRST_BYTES.items():
             if start.startswith(first_bytes):
                 return kind
-        if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:  # the header's length
+        # The first 8 bytes of a .safetensors file are the length of its JSON header.
+        if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
             return ".safetensors"
         if start and b"\0" not in start and path.suffix.lower() in ENDINGS[".csv"]:
             return ".csv"
         fault = f"it starts with {start[:16]!r}" if start else "it is empty"
-        message = f"the content is unknown: {fault}; expected one of {', '.join(ENDINGS)}"
+        message = f"the file's format is unknown: {fault}; expected {', '.join(ENDINGS)}"
         raise DataError(message, code="file-unreadable")
 
 
 def labels_column(names: Sequence[str], given: str | None) -> str:
-    """Return the column of labels: the given one, or the only one of a usual name."""
+    """Return the given column of labels, or the only column named ``label`` or ``labels`` if none is given."""
     if given is not None:
         if given not in names:
-            raise UnknownNameError("column", given, names, "name it with --labels")
+            raise UnknownNameError("column", given, names, "choose the column of labels with --labels")
         return given
     found = [name for name in names if name.casefold() in ("label", "labels")]
     if len(found) != 1:
-        fault = f"{len(found)} columns are named label or labels, of {short_list(names)}"
-        message = f"the column of labels is unknown: {fault}; expected one; try --labels NAME"
+        fault = f"{len(found)} of the columns {short_list(names)} are named 'label' or 'labels'"
+        message = f"the column of labels is unknown: {fault}; expected exactly one such column; try --labels NAME"
         raise UsageError(message, code="missing-labels", option="labels", columns=names)
     return found[0]
 
 
 def missing_labels(path: Path, option: str) -> UsageError:
-    """Return the error for an .npy file without a file of labels."""
+    """Return the error for an .npy file of features if no file of labels is given."""
     flag = f"--{option.replace('_', '-')}"
     return UsageError(f"{path} holds no labels; try {flag} FILE.npy", code="missing-labels", path=path, option=option)
 
 
 def chosen_names(features: str | None, labels: str | None, known: Sequence[str]) -> tuple[str, str]:
-    """Return the names of the arrays of features and labels; both must be known, and differ."""
+    """Return the names of the array of features and the array of labels.
+
+    Raises :class:`~zoo.errors.UsageError` if both names are the same, or if ``known`` lacks one of the names.
+    """
     names = features or "features", labels or "labels"
     for name, option in zip(names, ("--features", "--labels"), strict=True):
         if name not in known:
-            raise UnknownNameError("array", name, known, f"name it with {option}")
+            raise UnknownNameError("array", name, known, f"choose an array with {option}")
     if names[0] == names[1]:
         message = f"--features and --labels name the same array: {names[0]!r}; expected two arrays"
         raise UsageError(message, code="option-value", option="features")
@@ -146,7 +150,10 @@ def expanded(path: Path) -> Path:
 
 @contextmanager
 def blaming(path: Path) -> Iterator[None]:
-    """Name the file in every error; turn what a reader raises on damaged bytes, of any class, into a DataError."""
+    """Add the file's path to every ``ZooError`` raised inside the context; convert other exceptions to ``DataError``.
+
+    File readers raise exceptions of many classes if a file is damaged.
+    """
     try:
         yield
     except ZooError as error:

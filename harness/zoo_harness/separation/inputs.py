@@ -1,6 +1,7 @@
-"""Prepare the inputs of a score: check the arguments, choose the balanced subset, scale the features.
+"""Prepare the inputs of a separation score: check the arguments, choose a balanced subset, and scale the features.
 
-Scaled features are float64. If there are references, their statistics scale both the references and the samples.
+Scaled features are float64. If there are references, samples and references are scaled by the statistics of the
+references.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from zoo_harness.separation.validation import (
 
 Metric = Literal["euclidean", "cosine"]
 
-# Sums of squares of numbers near 2^480 do not overflow. Squares of differences 2^500 times smaller than the largest
-# feature do not underflow.
+# If the largest feature is near 2^480, sums of squares do not overflow. Squares of differences do not underflow unless
+# the difference is more than 2^500 times smaller than the largest feature.
 TOP_EXPONENT, LOWEST_EXPONENT = 480, -40
 
 
 class Options(TypedDict, total=False):
-    """The keywords of every score: see :func:`zoo.separation` for them and :class:`ScoringOptions` for defaults."""
+    """The keyword arguments of every separation score. :func:`zoo.separation` explains each argument."""
 
     references: Array | Tensor | None
     reference_labels: Array | Tensor | None
@@ -48,7 +49,7 @@ class Options(TypedDict, total=False):
 
 @dataclass(eq=False, kw_only=True)
 class ScoringOptions:
-    """The same with defaults, checked as far as possible without the features."""
+    """The keyword arguments of :func:`zoo.separation` with defaults, validated as far as possible without features."""
 
     references: Array | Tensor | None = None
     reference_labels: Array | Tensor | None = None
@@ -69,16 +70,16 @@ class ScoringOptions:
         if self.per_class is not None:
             self.per_class = checked_integer("per_class", self.per_class, 1)
         self.seed = checked_integer("seed", self.seed, 0, 2**63 - 1)
-        self.memory_budget = min(checked_integer("memory_budget", self.memory_budget, 1), 2**50)  # no machine has more
+        self.memory_budget = min(checked_integer("memory_budget", self.memory_budget, 1), 2**50)  # at most 1 PiB
 
 
 @dataclass(frozen=True, eq=False)
 class ScoringInputs:
-    """Samples and the candidates for their neighbours, ready for Euclidean distances.
+    """Validated and scaled samples and references, from which Euclidean distances can be computed.
 
-    ``features``: (N, D). ``labels``: (N,) int64. ``references``: (M, D) and ``reference_labels``: (M,) int64, or
-    ``None`` for both if each sample is compared with the others. ``rows``: (N,) int64, the rows chosen from those
-    given; ``None`` for all rows.
+    ``features``: (N, D). ``labels``: (N,) int64. ``references``: (M, D). ``reference_labels``: (M,) int64. If the
+    samples are compared with each other, ``references`` and ``reference_labels`` are ``None``. ``rows``: (N,) int64,
+    the row numbers of a balanced subset in the user's array; ``None`` if all rows are used.
     """
 
     features: Tensor
@@ -89,14 +90,17 @@ class ScoringInputs:
     options: ScoringOptions
 
     def checked_order(self, order: int) -> int:
-        """Return the order if every sample has that many neighbours."""
+        """Return the order, or raise :class:`UsageError` if there are fewer candidate neighbours than ``order``."""
         if self.references is None:
             return checked_integer("order", order, 1, len(self.features) - 1, ", the number of other samples")
         return checked_integer("order", order, 1, len(self.references), ", the number of references")
 
     @cached_property
     def classes(self) -> tuple[dict[int, int], Tensor]:
-        """The number of samples of each class, by label, ascending; and (N,), the index of each sample's class."""
+        """Return the number of samples by label, in ascending order of the labels, and the class index of each sample.
+
+        The class index of a sample is the position of its label among the sorted labels.
+        """
         labels, of_sample, sizes = self.labels.unique(return_inverse=True, return_counts=True)
         return dict(zip(labels.tolist(), sizes.tolist(), strict=True)), of_sample
 
@@ -129,9 +133,9 @@ def prepare_inputs(features: Array | Tensor, labels: Array | Tensor, **given: Un
 
 
 def balanced_subset(labels: Tensor, per_class: int, seed: int) -> Tensor:
-    """Return the indices, ascending, of ``per_class`` samples of each class that occurs in ``labels`` (N,).
+    """Choose ``per_class`` samples at random from each class in ``labels`` (N,), and return their sorted indices.
 
-    Raises :class:`UsageError` if a class has fewer.
+    Raises :class:`UsageError` if a class has fewer than ``per_class`` samples.
 
     >>> balanced_subset(torch.tensor([0, 0, 7, 7, 7]), 2, seed=0)
     tensor([0, 1, 2, 4])
@@ -146,11 +150,11 @@ def balanced_subset(labels: Tensor, per_class: int, seed: int) -> Tensor:
 
 
 def z_scored(features: Tensor, references: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Return features and references, each column minus the references' mean, divided by their standard deviation.
+    """Standardise each column of features and references by the mean and standard deviation of the references.
 
-    Without references the statistics are those of the features. A column that is constant among the references becomes
-    0. The standard deviation is that of the population; another divisor would scale all distances alike and change no
-    score.
+    If there are no references, the mean and standard deviation are computed from the features. A column that is
+    constant among the references becomes 0. The standard deviation divides by n; dividing by n - 1 would scale all
+    distances by the same factor and would not change any score.
 
     >>> z_scored(torch.tensor([[0, 5], [4, 5]]))[0]
     tensor([[-1.,  0.],
@@ -165,31 +169,33 @@ def z_scored(features: Tensor, references: Tensor | None = None) -> tuple[Tensor
     samples = _converted(features, standardise)
     if references is None:
         return samples, None
-    expected = "samples and references in the same units, not 1e300 times apart"
-    refuse_rows(~samples.isfinite().all(1), "z-scores leave the range of float64", expected, "z-score-range")
+    expected = "samples and references in the same units"
+    refuse_rows(~samples.isfinite().all(1), "z-scores are too large for float64", expected, "z-score-range")
     return samples, _converted(references, standardise)
 
 
 def unit_length(features: Tensor, what: str) -> Tensor:
-    """Return the rows divided by their length, so that Euclidean distances rank them as cosines do.
+    """Divide each row by its length, so that Euclidean distances rank pairs of rows in the order of their cosines.
 
-    ``what``: the name of the features in errors. Raises :class:`DataError` for rows of zeros: they have no direction.
+    ``what``: the name of the features in error messages. Raises :class:`DataError` for rows of zeros, because a row of
+    zeros has no direction.
 
     >>> unit_length(torch.tensor([[3, 4]]), "features")
     tensor([[0.6000, 0.8000]], dtype=torch.float64)
     """
-    # First scale the largest number to about 1: the length of rows near 1e200 would be infinite.
+    # Scale the largest number of each row to about 1 first, because the length of a row near 1e200 would overflow.
     converted = _converted(features, lambda part: part * _power_of_two(part.abs().amax(1, keepdim=True)))
     lengths = torch.linalg.vector_norm(converted, dim=1, keepdim=True)
-    expected = "rows with a direction; try to leave these rows out, or metric 'euclidean'"
-    refuse_rows(lengths[:, 0] == 0, f"{what} are zero throughout", expected, "zero-rows")
+    expected = "rows with a number other than 0; try to exclude these rows, or metric 'euclidean'"
+    refuse_rows(lengths[:, 0] == 0, f"{what} are all 0", expected, "zero-rows")
     return converted.div_(lengths)
 
 
 def in_range(features: Tensor, references: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Return both unchanged if their squared distances stay in range, else copies multiplied by a power of two.
+    """Multiply features and references by a power of two if their squared distances could overflow or underflow.
 
-    The order of distances stays the same, because multiplying by a power of two is exact.
+    If neither can happen, the function returns the given tensors. The order of distances stays the same, because
+    multiplying by a power of two is exact.
 
     >>> in_range(torch.tensor([[1e-300]], dtype=torch.float64))[0].square() > 1
     tensor([[True]])
@@ -200,12 +206,15 @@ def in_range(features: Tensor, references: Tensor | None = None) -> tuple[Tensor
     exponent = math.frexp(max(float(bound.abs()) for rows in given for bound in rows.aminmax()))[1]
     if LOWEST_EXPONENT <= exponent <= TOP_EXPONENT:
         return features, references
-    factor = math.ldexp(1.0, min(TOP_EXPONENT - exponent, 1000))  # would overflow for subnormal numbers
+    factor = math.ldexp(1.0, min(TOP_EXPONENT - exponent, 1000))  # without the limit, subnormal features would overflow
     return features * factor, None if references is None else references * factor
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a power of two for each column, the mean after scaling by it, and the deviation; 0 if constant."""
+    """Return a power of two for each column, and the mean and standard deviation of each column times its power of two.
+
+    The standard deviation of a constant column is exactly 0.
+    """
     lowest, highest = (bound.to(torch.float64) for bound in features.aminmax(dim=0))
     factor = _power_of_two(torch.maximum(lowest.abs(), highest.abs()))
 
@@ -215,7 +224,7 @@ def _moments(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     mean = mean_of(lambda scaled: scaled)
     variance = mean_of(lambda scaled: (scaled - mean).square_())
-    # Compare the bounds, because the mean of a constant column may have a rounding error.
+    # The variance of a constant column may differ from 0, because its mean may have a rounding error.
     return factor, mean, torch.where(lowest == highest, 0.0, variance.sqrt())
 
 

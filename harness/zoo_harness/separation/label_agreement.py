@@ -1,6 +1,6 @@
-"""How many of the nearest neighbours of each sample have its label, and how many could have it if a tie fell otherwise.
+"""Count the nearest neighbours that have a sample's label, and how far other choices among tied neighbours change this.
 
-Every score is a function of these numbers, so one search serves them all.
+Every separation score is a function of these counts, so that one neighbour search is enough for all scores.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from zoo_harness.separation.scores import Neighbourhood
 
 @dataclass(frozen=True, eq=False)
 class LabelAgreement:
-    """The nearest neighbours of N samples and how many of them have the sample's label.
+    """The nearest neighbours of N samples, and the number of neighbours that have the sample's label.
 
-    ``nearest``: (N, order) int64, indices of the neighbours. ``counts``: (N, 3, order) int32, for each order the number
-    of neighbours that have the sample's label: of those counted, and the fewest and the most for any choice among
-    equally distant ones. ``partners``: (N,), the nearest sample of each sample; ``None`` if neighbours are references
-    or class means. ``ties``: number of samples that have several neighbours at the smallest distance. ``duplicates``:
-    number of samples at distance 0 from a neighbour; ``duplicates_other_label``: number of those for which one such
-    neighbour has another label. ``chance``: probability that a random neighbour of a random sample has its label.
+    ``nearest``: (N, order) int64, the indices of the neighbours. ``counts``: (N, 3, order) int32, three numbers for
+    each sample and order. The first number counts the neighbours in ``nearest`` that have the sample's label. The
+    second and the third number are the smallest and the largest count for any choice among equally distant candidates.
+    ``partners``: (N,), the nearest sample of each sample; ``None`` if neighbours are references or class means.
+    ``ties``: the number of samples with several candidates at the smallest distance. ``duplicates``: the number of
+    samples at distance 0 from a neighbour. ``duplicates_other_label``: the number of samples at distance 0 from a
+    neighbour that has another label. ``chance``: the probability that a random neighbour of a random sample has the
+    sample's label.
     """
 
     nearest: Tensor
@@ -38,14 +40,18 @@ class LabelAgreement:
     chance: float
 
     def neighbourhoods(self, order: int) -> tuple[Neighbourhood, ...]:
-        """Return the labels among the ``order`` nearest of each sample: as counted, the fewest and the most."""
-        # Copies: a view would keep the whole table as long as a score.
+        """Return how many of the ``order`` nearest neighbours have the sample's label, for three choices among ties.
+
+        The first entry counts the neighbours that were found. The second and the third entry are the smallest and the
+        largest count for any choice among equally distant candidates.
+        """
+        # A view instead of a copy would keep the whole table in memory while a score exists.
         columns = (column.clone() for column in self.counts[:, :, order - 1].unbind(1))
         return tuple(Neighbourhood(column, order, self.chance) for column in columns)
 
 
 def agreement_with_neighbours(inputs: ScoringInputs, order: int) -> LabelAgreement:
-    """Find the ``order`` nearest neighbours of each sample and whether they have its label.
+    """Find the ``order`` nearest neighbours of each sample, and count the neighbours that have the sample's label.
 
     >>> from zoo_harness.separation.inputs import prepare_inputs
     >>> inputs = prepare_inputs(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0, 0, 1]))
@@ -64,10 +70,11 @@ def agreement_with_neighbours(inputs: ScoringInputs, order: int) -> LabelAgreeme
 
 
 def agreement_with_centres(inputs: ScoringInputs) -> LabelAgreement:
-    """Find the nearest class centre of each sample and whether it is that of its class; the order is 1.
+    """Find the nearest class centre of each sample, and check whether it is the centre of the sample's own class.
 
-    The centre of a class is the mean, in float64, of its references, or of its samples if there are no references. Of
-    equally near centres the one with the lowest label counts. ``nearest`` holds indices into the sorted labels.
+    The centre of a class is the mean, in float64, of its references, or of its samples if there are no references. If
+    several centres are equally near, the centre with the lowest label is the nearest. ``nearest`` has shape (N, 1) and
+    holds indices into the sorted labels.
 
     >>> from zoo_harness.separation.inputs import prepare_inputs
     >>> inputs = prepare_inputs(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0, 0, 1]))
@@ -98,10 +105,10 @@ def agreement_with_centres(inputs: ScoringInputs) -> LabelAgreement:
 
 
 def _typical_row(rows: Tensor, memory_budget: int) -> Tensor:
-    """Return one of the rows, in float64, as the origin: among some of them, the nearest to their median.
+    """Choose a row near the median of the rows as the origin of coordinates, and return it in float64.
 
-    Relative to a row, the mean of equal rows is exact, and an offset costs no digits. Relative to an extreme row, all
-    others would coincide.
+    If the origin is one of the rows, the mean of equal rows is exact, and an offset common to all rows costs no
+    precision. If the origin were an extreme row, differences between the other rows would be lost to rounding.
     """
     largest = min(1024, chunk_rows(rows, memory_budget // 64))
     some = rows[:: -(-len(rows) // largest)].to(torch.float64)
@@ -109,7 +116,10 @@ def _typical_row(rows: Tensor, memory_budget: int) -> Tensor:
 
 
 def _agreement(found: Neighbours, inputs: ScoringInputs, candidate_labels: Tensor | None) -> LabelAgreement:
-    """Count labels; ``candidate_labels``: of the neighbours, ``None`` if samples are neighbours of each other."""
+    """Count the neighbours that have the sample's label.
+
+    ``candidate_labels``: the labels of the references or class means; ``None`` if samples are neighbours of each other.
+    """
     n, order = found.indices.shape
     others = inputs.labels if candidate_labels is None else candidate_labels
 
@@ -117,11 +127,11 @@ def _agreement(found: Neighbours, inputs: ScoringInputs, candidate_labels: Tenso
         same_label = torch.nn.functional.pad((others[indices] == labels[:, None]).cumsum(1), (1, 0))
         nearer, through = (torch.searchsorted(distances, distances, right=right) for right in (False, True))
         nearer_same = same_label.gather(1, nearer)
-        # At the last distance there may be more candidates than the neighbours found; at smaller ones there are not.
+        # Candidates that were not found can only be tied with the last neighbour, not with nearer neighbours.
         last = through == order
         tied = torch.where(last, last_tied[:, None], through - nearer)
         tied_same = torch.where(last, last_same[:, None], same_label.gather(1, through) - nearer_same)
-        # The tied candidates fill the places that nearer neighbours leave; each choice of them is possible.
+        # `places` is the number of tied candidates to choose after all nearer neighbours; every choice is possible.
         places = torch.arange(1, order + 1, device=tied.device) - nearer
         fewest = nearer_same + (places - (tied - tied_same)).clamp(min=0)
         return torch.stack([same_label[:, 1:], fewest, nearer_same + torch.minimum(places, tied_same)], 1)

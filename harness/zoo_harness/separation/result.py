@@ -1,4 +1,4 @@
-"""The results of scoring: a score, all scores of a set of features, and the table that they print."""
+"""The classes of separation results: a single score, and all scores of a set of features with a printable table."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from zoo_harness.separation.scores import SCORES, ScoreDefinition
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """One score: the mean over the samples of a number, in [0, 1] unless its definition says otherwise.
+    """A separation score of a set of samples: the mean of a score per sample, which is usually between 0 and 1.
 
-    ``name``: its title. ``order``: number of neighbours looked at; 1 for SI and centre SI. ``standard_error``: that of
-    independent samples, sqrt(p (1 - p) / n), or for soft SI the standard deviation over the samples by sqrt(n).
-    ``bootstrap_error``: over samples, mutual nearest neighbours drawn together (see
-    :mod:`zoo_harness.separation.standard_errors`). ``tied``: number of samples for which another choice among equally
-    distant neighbours would change the number; the value could move by at most ``tied / n``. ``per_class``: the mean
-    over the samples of each class that occurs, by label. ``counts``: (N,), the number of each sample times
-    ``max_count``.
+    ``name``: the score's title. ``order``: the number of neighbours examined; 1 for SI and centre SI. ``value``: the
+    mean. ``standard_error``: the standard error under the assumption of independent samples: the standard deviation
+    over the samples divided by sqrt(n). ``bootstrap_error``: the standard error by a bootstrap over samples that draws
+    mutual nearest neighbours together (see :mod:`zoo_harness.separation.standard_errors`). ``tied``: the number of
+    samples for which another choice among equally distant neighbours would change the score of the sample. Other
+    choices could change ``value`` by at most ``tied / n``. ``per_class``: the mean over the samples of each class, by
+    label. ``counts``: (N,), the score of each sample times ``max_count``.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Score:
 
     @property
     def per_sample(self) -> Tensor:
-        """(N,) float64: the number of each sample; the value is their mean.
+        """The score of each sample, (N,) float64. The mean of these scores is ``value``.
 
         >>> import numpy as np, zoo
         >>> zoo.separation(np.array([[0], [1], [3], [7]]), np.array([0, 0, 1, 1])).soft[2].per_sample.tolist()
@@ -46,7 +46,7 @@ class Score:
         return self.counts.to(torch.float64) / self.max_count
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the samples as plain values, for JSON; labels become strings.
+        """Convert the score to a dictionary for JSON, without the scores of single samples. Labels become strings.
 
         >>> Score("soft SI", 2, 0.5, 0.1, 0.1, 0, {3: 0.5}, torch.empty(0)).to_dict()["per_class"]
         {'3': 0.5}
@@ -62,16 +62,18 @@ class Score:
 
 @dataclass(frozen=True, eq=False)
 class Separation:
-    """The Separation Index family of one set of features.
+    """All scores of the Separation Index family for one set of features.
 
-    ``n``: number of samples scored. ``classes``: number of samples of each class, by label. ``references``: number of
-    reference samples; ``None`` if each sample was compared with the others. ``order``: the largest order. ``scores``:
-    by key (see :data:`~zoo_harness.separation.scores.SCORES`), then by order from 1. ``ties``: number of samples that
-    have several neighbours at the smallest distance. ``duplicates``: number of samples equal to another sample, or to a
-    reference; ``duplicates_unlike``: number of those that equal one of another label. ``nearest``: (N, order) int64,
-    the neighbours that were counted. ``rows``: (N,) int64, the rows of the balanced subset, or ``None`` for all rows;
-    ``nearest`` counts within the subset. ``metric``, ``normalize``, ``per_class``, ``seed``: as given.
-    ``class_names``: the name of each label, by label, if a file has names.
+    ``n``: the number of samples scored. ``classes``: the number of samples of each class, by label. ``references``: the
+    number of reference samples; ``None`` if the samples were compared with each other. ``order``: the largest order.
+    ``scores``: nested dictionaries of :class:`Score`, by the key in :data:`~zoo_harness.separation.scores.SCORES` and
+    then by order. ``ties``: the number of samples with several neighbours at the smallest distance. ``duplicates``: the
+    number of samples that equal another sample, or a reference if there are references. ``duplicates_unlike``: the
+    number of samples that equal another sample or reference with a different label. ``nearest``: (N, order) int64, the
+    indices of the neighbours that were counted. ``rows``: (N,) int64, the row numbers of the balanced subset; ``None``
+    if all rows were scored. Indices in ``nearest`` refer to the subset. ``metric``, ``normalize``, ``per_class``,
+    ``seed``: the arguments of :func:`zoo.separation`. ``class_names``: the class name of each label, indexed by label;
+    empty without class names.
     """
 
     n: int
@@ -97,17 +99,17 @@ class Separation:
 
     @property
     def high(self) -> dict[int, Score]:
-        """High-order SI by order."""
+        """High-order SI as a dictionary by order."""
         return self.scores["high"]
 
     @property
     def soft(self) -> dict[int, Score]:
-        """Soft SI by order."""
+        """Soft SI as a dictionary by order."""
         return self.scores["soft"]
 
     @property
     def anti(self) -> dict[int, Score]:
-        """Anti SI by order; lower is better."""
+        """Anti SI as a dictionary by order; lower is better."""
         return self.scores["anti"]
 
     @property
@@ -116,26 +118,29 @@ class Separation:
         return self.scores["centre"][1]
 
     def score(self, definition: ScoreDefinition) -> Score:
-        """Return this score, of the largest order that there is."""
+        """Return the score with the given definition, for the largest order computed."""
         by_order = self.scores[definition.key]
         return by_order[max(by_order)]
 
     @property
     def per_sample(self) -> Tensor:
-        """(N,) int64: the largest order at which all neighbours agree, else minus the largest at which none does.
+        """The number of nearest neighbours with the sample's label before the first neighbour with another label.
 
-        It is limited by the largest order, and never 0.
+        For each sample, (N,) int64. If the nearest neighbour has another label, the number is negative: minus the
+        number of nearest neighbours before the first neighbour with the sample's label. The numbers lie between
+        ``-order`` and ``order``, and are never 0.
 
         >>> import numpy as np, zoo
         >>> zoo.separation(np.array([[0], [1], [3], [7]]), np.array([0, 0, 1, 1])).per_sample
         tensor([ 1,  1, -2,  1])
         """
-        # All of the r nearest agree up to this order and not beyond; the same holds for none.
+        # high[r].counts is 1 for all r up to the number of agreeing neighbours, and then 0, so that the sum over r is
+        # this number. In the same way, the sum of the counts of anti SI is the number of disagreeing neighbours.
         agree, differ = (torch.stack([score.counts for score in of.values()]).sum(0) for of in (self.high, self.anti))
         return agree - differ
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the values of single samples, for JSON; orders and labels become strings."""
+        """Convert the result to a dictionary for JSON, without values per sample. Orders and labels become strings."""
         scores: dict[str, Any] = {
             key: {str(r): score.to_dict() for r, score in by_order.items()} for key, by_order in self.scores.items()
         }
@@ -148,11 +153,11 @@ class Separation:
         }
 
     def class_name(self, label: int) -> str:
-        """Return the name of a label, or the label itself if there are no names."""
+        """Return the class name of a label, or the label as text if the result has no class names."""
         return self.class_names[label] if self.class_names else str(label)
 
     def __str__(self) -> str:
-        """Return the samples compared, one line per order and per score without orders, and a note; no line end."""
+        """Return a headline, a table of the scores by order, and a note on duplicates, without a final newline."""
         headline, *others = SCORES
         columns = [each for each in others if each.has_orders]
         lines = [["order", *(each.title for each in columns), "decided by a tie"]]
@@ -172,7 +177,7 @@ class Separation:
         scaled = f"{self.metric} distance{', z-scored' if self.normalize else ''}"
         note = f"No sample equals {candidate}."
         if self.duplicates:
-            other = f"{self.duplicates_unlike:,} of them one of another class"
+            other = f"{self.duplicates_unlike:,} with a different label"
             note = f"{_count(self.duplicates, 'sample')} equal {candidate}, {other}."
         first = f"{headline.title} {self.score(headline)}  ({compared}, {scaled})"
         return "\n".join([first, "", *table, "", f"± is one bootstrap standard error. {note}"])
@@ -180,12 +185,12 @@ class Separation:
 
 @dataclass(frozen=True, eq=False)
 class SeparationIndex:
-    """The Separation Index, and how far ties could change it.
+    """The Separation Index of a set of samples, and how far another choice among tied neighbours could change it.
 
-    ``value``: in [0, 1]. ``standard_error``: binomial, sqrt(value (1 - value) / n). ``n``: number of samples. ``ties``:
-    number of samples that have several neighbours at the smallest distance. ``tied_disagreements``: number of those
-    that would count differently if another of the tied samples were taken. ``nearest``: (N,) int64, the neighbour
-    counted.
+    ``value``: in [0, 1]. ``standard_error``: binomial, sqrt(value (1 - value) / n). ``n``: the number of samples.
+    ``ties``: the number of samples with several neighbours at the smallest distance. ``tied_disagreements``: the number
+    of samples that would change from hit to miss, or from miss to hit, by another choice among equally near neighbours.
+    ``nearest``: (N,) int64, the index of the neighbour that was counted.
     """
 
     value: float

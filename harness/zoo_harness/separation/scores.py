@@ -1,7 +1,8 @@
-"""``SCORES``: the scores of the Separation Index family, in the order of every table.
+"""Define the scores of the Separation Index family in the list ``SCORES``.
 
-Results, records, the torchmetrics metric, commands, cards and rescoring iterate over this list. To add a score, write
-its pure function and append a :class:`ScoreDefinition`. Nothing here imports torch, so that cards need not wait for it.
+Results, records, tables, the torchmetrics metric, commands and model cards iterate over ``SCORES`` in this order. To
+add a score, write a pure function and append a :class:`ScoreDefinition` to ``SCORES``. This module does not import
+torch, so that writing a model card does not have to wait for torch.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-DEFAULT_ORDER = 2  # of runs, and of commands and functions unless another is given
+DEFAULT_ORDER = 2  # default number of neighbours in commands, functions and training runs
 
 
 class Neighbourhood(NamedTuple):
-    """The labels among the ``order`` nearest neighbours of each sample; the input of every score function.
+    """The input of a score function: how many of the ``order`` nearest neighbours of each sample have its label.
 
-    ``same_label``: (N,) integers, the number of these neighbours that have the sample's label. ``chance``: the
-    probability that a neighbour drawn at random has the label of a sample drawn at random.
+    ``same_label``: (N,) integers, the number of neighbours that have the sample's label. ``chance``: the probability
+    that a random neighbour of a random sample has the sample's label.
     """
 
     same_label: Tensor
@@ -29,10 +30,11 @@ class Neighbourhood(NamedTuple):
 
 
 def too_few_per_class(where: str, counts: Mapping[Any, int], order: int, sample: str = "image") -> Iterator[str]:
-    """Yield a warning if classes have one sample, and one if they have too few for the order.
+    """Yield a warning if a class has only one sample, and a warning if a class has at most ``order`` samples.
 
-    ``counts``: the number of samples of each class. Each sample is compared with the others, so that a class needs two
-    samples for SI, and ``order + 1`` for high-order SI.
+    A class needs two samples for SI and ``order + 1`` samples for high-order SI, because a sample is not its own
+    neighbour. ``counts``: the number of samples of each class. ``where``: the name of the set of samples.
+    ``sample``: the word for a sample in the warnings.
 
     >>> next(too_few_per_class("split 'test'", {"cat": 1, "dog": 5}, 2))
     "too few images per class in split 'test': 1 of 2 classes ('cat') has 1 image; expected 2 or more, ..."
@@ -42,14 +44,14 @@ def too_few_per_class(where: str, counts: Mapping[Any, int], order: int, sample:
     single = [name for name, count in present.items() if count == 1]
     if single:
         yield (
-            f"{begins}: {_listed(single, len(present))} 1 {sample}; expected 2 or more, because each {sample} is "
-            f"compared with the others of its class; the SI of these classes is 0 and their centre SI 1"
+            f"{begins}: {_listed(single, len(present))} 1 {sample}; expected 2 or more, because no {sample} is its "
+            f"own neighbour; a class with 1 {sample} has SI 0 and centre SI 1"
         )
     few = [name for name, count in present.items() if 1 < count <= order]
     if few:
         yield (
             f"{begins} for order {order}: {_listed(few, len(present))} {order} {sample}s or fewer; expected "
-            f"{order + 1} or more; the high-order SI of these classes is 0"
+            f"{order + 1} or more; a class with fewer {sample}s has high-order SI 0"
         )
 
 
@@ -63,22 +65,23 @@ ErrorFunction = Callable[["Tensor", int, "Tensor | None", int], tuple[float, flo
 
 
 def share_of_same_label(neighbourhood: Neighbourhood) -> tuple[Tensor, int]:
-    """Count the neighbours that have the sample's label, of ``order``."""
+    """Return the number of neighbours that have the sample's label, and ``order`` as the divisor."""
     return neighbourhood.same_label, neighbourhood.order
 
 
 @dataclass(frozen=True)
 class ScoreDefinition:
-    """One score: its names, definition and computation.
+    """The names, the explanation and the formula of one separation score.
 
-    ``key``: its key in ``to_dict()``, ``run.json`` and :attr:`Separation.scores`. ``title``: its name in text.
-    ``explanation``: its definition as a phrase, with ``{sample}`` and ``{order}`` to fill in.
+    ``key``: the score's key in ``to_dict()``, ``run.json`` and :attr:`Separation.scores`. ``title``: the score's name
+    in text. ``explanation``: a phrase that defines the score; it may contain ``{sample}`` and ``{order}``.
 
-    ``function``: returns a number for each sample, (N,) bool, integer or float64, and the number by which to divide it.
-    The score is the mean. The number must be monotonic in ``same_label``, because ties are judged by both ends of its
-    range. ``has_orders``: whether the number of neighbours can be chosen; if not, the score uses the nearest one.
-    ``neighbours``: whether neighbours are samples or class means. ``errors``: the function that returns the standard
-    error and the bootstrap error; by default :func:`~zoo_harness.separation.standard_errors.errors_of_mean`.
+    ``function``: returns a number for each sample, (N,) bool, integer or float64, and a common divisor. The score is
+    the mean of the divided numbers. The number must be monotonic in ``same_label``, because the effect of ties is found
+    from the smallest and the largest possible ``same_label``. ``has_orders``: whether the number of neighbours can be
+    chosen; otherwise the score uses only the nearest neighbour. ``neighbours``: whether neighbours are samples or class
+    means. ``errors``: the function that returns the standard error and the bootstrap error; by default
+    :func:`~zoo_harness.separation.standard_errors.errors_of_mean`.
     """
 
     key: str
@@ -92,20 +95,20 @@ class ScoreDefinition:
 
     @property
     def name(self) -> str:
-        """Its function in :mod:`zoo` and its key in the torchmetrics metric, such as ``high_order_si``."""
+        """The score's function name in :mod:`zoo`, and key in the torchmetrics metric, such as ``high_order_si``."""
         return self.title.lower().replace("-", "_").replace(" ", "_")
 
     @property
     def heading(self) -> str:
-        """Its name above a narrow column, such as ``high-order``."""
+        """The score's name as a short column heading, such as ``high-order``."""
         return self.title.removesuffix(" SI")
 
     def orders(self, largest: int) -> range:
-        """Return the orders that the score has in a search for ``largest`` neighbours."""
+        """Return the orders for which the score is computed if a search finds ``largest`` neighbours per sample."""
         return range(1, largest + 1 if self.has_orders else 2)
 
     def explain(self, order: int, sample: str = "sample") -> str:
-        """Return the definition of the score of this order as a phrase; ``sample``: what a sample is.
+        """Return a phrase that defines the score for the given order. ``sample``: the word for a sample.
 
         >>> SCORES[3].explain(2, "image")
         'fraction of images whose 2 nearest neighbours all have other labels; lower is better'
@@ -151,4 +154,4 @@ SCORES: list[ScoreDefinition] = [
         neighbours="centres",
     ),
 ]
-"""The first entry is the headline: tables show its standard error."""
+"""The first score is the headline of a printed :class:`~zoo_harness.separation.result.Separation`."""

@@ -1,11 +1,13 @@
-"""Standard errors of a mean over samples: for independent samples, and by a bootstrap that keeps neighbours together.
+"""Compute the standard error of a mean over samples, by a formula for independent samples and by a block bootstrap.
 
-The terms of a score are not independent: two samples that are each other's nearest neighbour agree or disagree
-together. In two dimensions six samples in ten have such a partner, and the formula for independent samples gives an
-error about a quarter too small. The bootstrap therefore draws such pairs as one block.
+The samples' contributions to a score are not independent: if two samples are each other's nearest neighbour, either
+both have the same label as their neighbour, or neither has. In two dimensions, six samples in ten belong to a pair of
+mutual nearest neighbours, and the formula for independent samples gives an error about a quarter too small. The
+bootstrap therefore draws two mutual nearest neighbours as one block.
 
-It draws with replacement as many blocks as there are. Because a score takes few values, only the number of blocks of
-each kind is drawn, from a multinomial distribution. The result is exact and takes almost no time.
+Each resample draws, with replacement, as many blocks as the data has. A score takes few values, so that many blocks are
+identical. Therefore one draw from a multinomial distribution gives the number of blocks of each kind. The multinomial
+draw is equivalent to drawing single blocks, and takes almost no time.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ RESAMPLES = 4000
 
 
 def errors_of_mean(counts: Tensor, max_count: int, partners: Tensor | None, seed: int) -> tuple[float, float]:
-    """Return the standard error of the mean of ``counts / max_count``: for independent samples, and by bootstrap.
+    """Return two standard errors of the mean of ``counts / max_count``: for independent samples, and by bootstrap.
 
-    ``counts``: (N,) int64 or float64. ``partners``: (N,) int64, the nearest sample of each sample; two samples that are
-    each other's nearest are drawn together. ``None`` if samples are independent.
+    ``counts``: (N,) int64 or float64. ``partners``: (N,) int64, the nearest sample of each sample, or ``None`` if
+    samples are independent. The bootstrap draws two samples together if each is the nearest sample of the other.
 
     >>> errors = errors_of_mean(torch.tensor([1, 1, 0, 0]), 1, torch.tensor([1, 0, 3, 2]), seed=0)
     >>> [round(error, 2) for error in errors]
@@ -42,7 +44,7 @@ def _error_of_mean(counts: Tensor, max_count: int) -> float:
 
 def _bootstrap_error(counts: Tensor, max_count: int, partners: Tensor | None, seed: int) -> float:
     if 2 * counts.sum().item() > max_count * len(counts):
-        counts = max_count - counts  # so that SI and 1 - SI have the same error, from the same draws
+        counts = max_count - counts  # so that SI and 1 - SI have the same error, because they use the same draws
     sums, sizes = _blocks(counts, partners)
     kinds, occurrences = torch.stack([sums, sizes]).unique(dim=1, return_counts=True)
     total, size = kinds.cpu().numpy()
@@ -52,7 +54,10 @@ def _bootstrap_error(counts: Tensor, max_count: int, partners: Tensor | None, se
 
 
 def _blocks(counts: Tensor, partners: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the sum of the counts and the number of samples of each block, both in the dtype of the counts."""
+    """Return the sum of the counts in each block, and the number of samples in each block.
+
+    Both tensors have the dtype of ``counts``.
+    """
     if partners is None:
         return counts, torch.ones_like(counts)
     index = torch.arange(len(counts), device=counts.device)

@@ -1,7 +1,8 @@
-"""Read features and labels from tables: parquet, Arrow and Feather, CSV and TSV.
+"""Read features and labels from tables in the formats parquet, Arrow, Feather, CSV and TSV.
 
-The labels are one column, by default ``label`` or ``labels``. The features are one column of lists, by default
-``features``, or numeric columns, by default all that are no bookkeeping.
+The labels are one column, by default ``label`` or ``labels``. The features are either a column of lists, by default
+``features``, or several numeric columns. By default, all numeric columns are features, except for indexes, ids and
+other bookkeeping columns.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from zoo_harness.separation.validation import Array, checked_labels, named_label
 if TYPE_CHECKING:
     from pyarrow import Table
 
-_NUMBERS, _LISTS, _TRUTH_VALUES, _TEXT = "numbers", "lists of numbers", "truth values", "text"
+_NUMBERS, _LISTS, _TRUTH_VALUES, _TEXT = "numbers", "lists of numbers", "booleans", "text"
 
 
 class TableSamples(NamedTuple):
-    """Samples of a table: features (N, D), labels (N,), and the columns of the features.
+    """The features (N, D), the labels (N,), and the names of the feature columns of a table.
 
-    ``class_names``: the sorted names that the labels are indices of, if they are no numbers. ``left_out``: the reasons
-    of the columns that are no features.
+    ``class_names``: the sorted class names if the column of labels holds text; ``labels`` are indices into these names.
+    ``left_out``: the columns excluded from the features, each with the reason.
     """
 
     features: Array
@@ -54,7 +55,7 @@ def read_parquet(file: BinaryIO) -> Table:
 
 
 def read_arrow(file: BinaryIO) -> Table:
-    """Read an Arrow file, which a Feather file is too, or an Arrow stream, as ``datasets`` writes it."""
+    """Read an Arrow file, a Feather file, or an Arrow stream such as the library ``datasets`` writes."""
     import pyarrow.ipc
 
     is_stream = file.read(4) == b"\xff" * 4
@@ -63,7 +64,7 @@ def read_arrow(file: BinaryIO) -> Table:
 
 
 def read_text(file: BinaryIO) -> Table:
-    """Read a table of text whose first line has the names, separated by commas, semicolons or tabs."""
+    """Read a text table with column names in the first line, separated by commas, semicolons or tabs."""
     from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
 
     header, first_row = file.readline(), file.readline()
@@ -73,7 +74,8 @@ def read_text(file: BinaryIO) -> Table:
     decimal_point = "," if delimiter != "," and re.search(rb"\d,\d", first_row) else "."
     return read_csv(
         file,
-        # One block, because the first block decides the types: a column may start with whole numbers only.
+        # Read the file as one block. pyarrow infers column types from the first block, where a column of fractions may
+        # hold only whole numbers.
         ReadOptions(block_size=min(max(size, 2**20), 2**31 - 1)),
         ParseOptions(delimiter=delimiter),
         ConvertOptions(decimal_point=decimal_point),
@@ -83,13 +85,13 @@ def read_text(file: BinaryIO) -> Table:
 def columns_of(
     table: Table, features: str | Sequence[str] | None, labels: str | None, exclude: str | None
 ) -> TableSamples:
-    """Return the samples of a table.
+    """Choose the feature columns and the column of labels of a table, and return their values.
 
-    ``features`` and ``exclude``: names with commas, or patterns such as ``f*``; or ``features`` is a sequence of names.
-    A pattern of features matches no bookkeeping. Raises :class:`~zoo.errors.UsageError` for columns that may be
-    features or bookkeeping, and for names that the table lacks.
+    ``features`` and ``exclude``: column names and patterns such as ``f*``, separated by commas. ``features`` may also
+    be a sequence of names. A pattern in ``features`` does not match bookkeeping columns such as ids. Raises
+    :class:`~zoo.errors.UsageError` if the table lacks a name, or if it is unclear whether a column is a feature.
     """
-    table.validate(full=True)  # the offsets of a damaged file may point outside of it
+    table.validate(full=True)  # the offsets in a damaged file may point to addresses outside of the file
     names: list[str] = table.column_names
     doubled = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if doubled:
@@ -117,7 +119,7 @@ def columns_of(
 
 
 def _matching(wanted: Iterable[str], names: Sequence[str], candidates: Sequence[str]) -> list[str]:
-    """Replace each pattern in ``wanted`` by the candidates that match it; return each name once."""
+    """Replace each pattern in ``wanted`` by the matching candidates, and return the names without duplicates."""
     found: dict[str, None] = {}
     for item in wanted:
         matches = [item] if item in names else [name for name in candidates if fnmatchcase(name, item)]
@@ -128,7 +130,7 @@ def _matching(wanted: Iterable[str], names: Sequence[str], candidates: Sequence[
 
 
 def _bookkeeping(table: Table, names: Sequence[str], labels: Array) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the columns that are no features, and those that may be none, with the reasons."""
+    """Return the columns that are not features, and the columns that may not be features, each with the reason."""
     stored = (table.schema.pandas_metadata or {}).get("index_columns", [])
     copy_of_labels = copy_finder(labels)
     left_out: dict[str, str] = {}
@@ -152,7 +154,10 @@ def _bookkeeping(table: Table, names: Sequence[str], labels: Array) -> tuple[dic
 
 
 def _chosen(table: Table, names: Sequence[str], left_out: dict[str, str], doubts: dict[str, str]) -> list[str]:
-    """Return the columns that are features, add others to ``left_out``, and refuse what may be either."""
+    """Return the feature columns, and add the remaining columns to ``left_out``.
+
+    Raises :class:`~zoo.errors.UsageError` if it is unclear whether a column is a feature.
+    """
     used = [name for name in names if name not in left_out]
     kinds = {name: _kind(table.schema.field(name).type) for name in used}
     if kinds.get("features") == _LISTS:
@@ -165,7 +170,7 @@ def _chosen(table: Table, names: Sequence[str], left_out: dict[str, str], doubts
     doubts |= dict.fromkeys(lists if len(used) > 1 else (), "lists beside other columns")
     if doubts:
         advice = "try --features NAME,... or --exclude NAME,...; both take patterns such as 'f*'"
-        message = f"columns may be features or not: {by_reason(doubts)}; {advice}"
+        message = f"columns may or may not be features: {by_reason(doubts)}; {advice}"
         raise UsageError(message, code="columns-ambiguous", columns=list(doubts))
     return used
 
@@ -184,7 +189,7 @@ def _matrix(table: Table, names: Sequence[str], left_out: dict[str, str]) -> Arr
 
 
 def _kind(type_: Any) -> str:
-    """Return what a column of this pyarrow type holds."""
+    """Return a word for the values in a column of the given pyarrow type, such as "numbers" or "text"."""
     from pyarrow import types
 
     type_ = _plain_type(type_)
@@ -198,7 +203,7 @@ def _kind(type_: Any) -> str:
         return "empty"
     if types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_):
         return _LISTS if _kind(type_.value_type) in (_NUMBERS, _LISTS) else "lists"
-    return str(type_).partition("<")[0].partition("[")[0]  # such as timestamp or struct, without its parts
+    return str(type_).partition("<")[0].partition("[")[0]  # for example "timestamp" for "timestamp[ns]"
 
 
 def _plain_type(type_: Any) -> Any:
@@ -210,7 +215,7 @@ def _plain_type(type_: Any) -> Any:
 
 
 def _holds_numbers(column: Any) -> bool:
-    """Whether most of a column's texts could be meant as numbers; the first rows stand for all."""
+    """Whether more than half of the texts in a column's first 1,000 rows can be parsed as numbers."""
     texts = [str(value).strip().replace(",", ".") for value in column.slice(0, 1000).to_pylist() if value]
 
     def is_number(text: str) -> bool:
@@ -224,7 +229,7 @@ def _holds_numbers(column: Any) -> bool:
 
 
 def column_array(table: Table, name: str) -> Array:
-    """Return a column as an array, (N,), or (N, D) if it holds lists."""
+    """Return a column of a table as an array (N,), or as an array (N, D) if the column holds lists."""
     import pyarrow
 
     column = table.column(name).combine_chunks()

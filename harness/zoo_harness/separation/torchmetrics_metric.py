@@ -1,4 +1,4 @@
-"""The Separation Index family as a torchmetrics metric, for training loops."""
+"""Define a torchmetrics metric that computes the Separation Index and related scores in training loops."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ else:
     except ModuleNotFoundError:
 
         class Metric:
-            """Stand in for the base class if torchmetrics is not installed: importing works, using it raises."""
+            """Replace the base class if torchmetrics is not installed; creating an instance raises ``UsageError``."""
 
             def __init__(self, **_: Any) -> None:
                 message = "SeparationMetric needs torchmetrics; try pip install 'blockzoo[torchmetrics]'"
@@ -29,11 +29,12 @@ else:
 
 
 class SeparationMetric(Metric):
-    """Collect features and labels of batches, across processes too, and compute :func:`zoo.separation` of them all.
+    """Collect batches of features and labels, and compute :func:`zoo.separation` on all batches together.
 
-    ``compute`` returns scalar float64 tensors ``si``, ``high_order_si``, ``soft_si``, ``anti_si`` (of ``order``) and
-    ``centre_si``. ``options``: those of :func:`zoo.separation` and of every torchmetrics metric. All batches are kept
-    until ``reset``.
+    Batches may come from several processes. ``compute`` returns a dictionary of scalar float64 tensors with the keys
+    ``si``, ``high_order_si``, ``soft_si``, ``anti_si`` and ``centre_si``. ``order``: the number of neighbours for the
+    high-order, soft and anti SI. ``options``: the options of :func:`zoo.separation` and of every torchmetrics metric.
+    The metric keeps all batches in memory until ``reset`` is called.
 
     >>> metric = SeparationMetric(order=1)
     >>> metric.update(torch.tensor([[0.0], [1.0]]), torch.tensor([0, 0]))
@@ -50,7 +51,7 @@ class SeparationMetric(Metric):
 
     def __init__(self, order: int = DEFAULT_ORDER, **options: Any) -> None:
         self.options = {name: options.pop(name) for name in Options.__annotations__ if name in options}
-        ScoringOptions(**self.options)  # checked now, not after an epoch
+        ScoringOptions(**self.options)  # raises errors of invalid options now instead of at the end of an epoch
         self.order = checked_integer("order", order, 1)
         try:
             super().__init__(**options)
@@ -60,7 +61,7 @@ class SeparationMetric(Metric):
         self.add_state("labels", default=[], dist_reduce_fx="cat")
 
     def update(self, features: Array | Tensor, labels: Array | Tensor) -> None:
-        """Add a batch: features (N, D) and labels (N,) or (N, 1); ``compute`` checks the values."""
+        """Add a batch of features (N, D) and labels (N,) or (N, 1). Values are not checked before ``compute``."""
         features, labels = torch.as_tensor(features), one_dimensional(torch.as_tensor(labels))
         width = self.features[0].shape[1] if len(self.features) else "D"
         if features.ndim != 2 or labels.shape != features.shape[:1] or width not in ("D", features.shape[1]):
@@ -74,7 +75,7 @@ class SeparationMetric(Metric):
         """Return the scores of all batches since the last ``reset``."""
         if not len(self.features):
             raise UsageError("SeparationMetric is empty; expected a call of update() before compute()", code="no-batch")
-        # torchmetrics has already joined them if it collected from several processes.
+        # If there are several processes, torchmetrics has already concatenated the batches to tensors.
         features, labels = (
             state if isinstance(state, Tensor) else torch.cat(state) for state in (self.features, self.labels)
         )

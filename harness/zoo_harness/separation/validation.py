@@ -1,4 +1,4 @@
-"""Check the features, labels and numbers that a user gives; arrays are those of numpy or torch."""
+"""Validate features, labels and integer arguments of the separation functions; arrays are from numpy or torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def checked_integer(name: str, given: Any, least: int, most: int | None = None, why: str = "") -> int:
-    """Return the number if it is an integer from ``least`` to ``most``; ``why`` explains the limit in errors.
+    """Return a number as an ``int``; raise :class:`UsageError` if it is not an integer from ``least`` to ``most``.
+
+    ``name``: the argument's name in the error message. ``why``: an explanation of ``most`` for the error message.
 
     >>> checked_integer("order", np.int64(2), 1)
     2
@@ -34,10 +36,10 @@ def checked_integer(name: str, given: Any, least: int, most: int | None = None, 
 
 
 def checked_features(given: Array | Tensor, what: str = "features", *, least: int = 2) -> Tensor:
-    """Return the features, (N, D), finite, in one of ``EXACT_DTYPES``; without a copy if they already are.
+    """Check that features are a finite (N, D) array, and convert dtypes outside ``EXACT_DTYPES`` to float64.
 
-    ``what``: their name in errors. ``least``: the smallest number of samples accepted; 2 if samples are compared with
-    each other.
+    ``what``: the name of the array in error messages. ``least``: the smallest number of samples accepted; 2 if samples
+    are compared with each other. Features with one of the ``EXACT_DTYPES`` are not copied.
 
     >>> checked_features(np.array([[1], [2]])).dtype
     torch.float64
@@ -51,11 +53,11 @@ def checked_features(given: Array | Tensor, what: str = "features", *, least: in
     if shape[0] < least or shape[1] < 1:
         message = f"{what} are too few: shape {shape}; expected at least ({least}, 1)"
         raise DataError(message, code="array-too-small", array=what, shape=shape)
-    if features.device.type == "mps":  # no float64 there
+    if features.device.type == "mps":  # Apple GPUs do not support float64
         features = features.cpu()
     finite = features.new_empty(len(features), dtype=torch.bool)
     by_parts(lambda part: part.to(torch.float64).isfinite().all(1), chunk_rows(features), finite, features)
-    refuse_rows(~finite, f"{what} hold NaN or infinity", "finite numbers; try to leave these rows out", "not-finite")
+    refuse_rows(~finite, f"{what} hold NaN or infinity", "finite numbers; try to exclude these rows", "not-finite")
     if features.dtype in EXACT_DTYPES:
         return features
     exact = features.to(torch.float64)
@@ -66,9 +68,10 @@ def checked_features(given: Array | Tensor, what: str = "features", *, least: in
 
 
 def checked_references(given: Array | Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-    """Return features and references, (N, D) and (M, D), of one dtype and on the device of the features.
+    """Check the references, and return features (N, D) and references (M, D) with one dtype and on one device.
 
-    If the dtypes differ, both become float64, which represents either exactly.
+    If the dtypes differ, both tensors are converted to float64, which represents the values of both dtypes exactly.
+    References are moved to the device of the features.
 
     >>> [rows.dtype for rows in checked_references(np.ones((1, 2), "f4"), torch.zeros(3, 2, dtype=torch.float16))]
     [torch.float64, torch.float64]
@@ -82,9 +85,10 @@ def checked_references(given: Array | Tensor, features: Tensor) -> tuple[Tensor,
 
 
 def checked_labels(given: Array | Tensor, features: Tensor, what: str = "labels") -> Tensor:
-    """Return the labels, (N,) int64, on the device of the features.
+    """Check labels of shape (N,) or (N, 1), and return them as (N,) int64 on the device of the features.
 
-    They are integers, bools, or floats that are whole numbers; the shape is (N,) or (N, 1).
+    Labels are integers, bools, or floating-point numbers without fractions. ``what``: the name of the array in error
+    messages.
 
     >>> checked_labels(np.array([[3.0], [0.0]]), torch.zeros(2, 1))
     tensor([3, 0])
@@ -100,16 +104,16 @@ def checked_labels(given: Array | Tensor, features: Tensor, what: str = "labels"
     unsigned = labels.dtype == torch.uint64
     labels = labels.to(device=features.device, dtype=torch.int64)
     fault = "2^63 or more" if unsigned else "negative"
-    expected = "classes counted from 0; try to leave unlabelled samples out"
+    expected = "class indices from 0; try to exclude unlabelled samples"
     refuse_rows(labels < 0, f"{what} are out of range: {fault}", expected, "label-range")
     return labels
 
 
 def named_labels(given: Array | Tensor, what: str = "labels") -> tuple[Array | Tensor, tuple[str, ...]]:
-    """Return labels that are no numbers, (N,) or (N, 1), as indices of their class names, and the names, sorted.
+    """Convert labels that are text, bytes or times to class indices, and return the indices and the sorted class names.
 
-    Text, bytes and times have names; numbers are returned unchanged, without names. Raises
-    :class:`~zoo.errors.DataError` for missing labels: null and empty text.
+    Numeric labels are returned unchanged, with an empty tuple of class names. The labels have shape (N,) or (N, 1).
+    Raises :class:`~zoo.errors.DataError` if a label is missing, which means null or empty text.
 
     >>> named_labels(np.array(["dog", "cat", "dog"]))
     (array([1, 0, 1]), ('cat', 'dog'))
@@ -122,10 +126,11 @@ def named_labels(given: Array | Tensor, what: str = "labels") -> tuple[Array | T
         given = given[:, 0]
     if given.ndim != 1 or any(isinstance(value, dict | list | np.ndarray) for value in given.flat):
         raise _wrong_dtype(what, given, "numbers or text, the class of each sample")
-    values = (given.astype(str) if given.dtype.kind in "Mm" else given).tolist()  # nanoseconds would become integers
+    # Without astype(str), tolist() would convert times in nanoseconds to integers.
+    values = (given.astype(str) if given.dtype.kind in "Mm" else given).tolist()
     texts = np.array([_class_name(value) for value in values], dtype=object)
     missing = torch.tensor([not text.strip() or text == "NaT" for text in texts.tolist()], dtype=torch.bool)
-    expected = "a class for each sample; try to leave unlabelled samples out"
+    expected = "a class for each sample; try to exclude unlabelled samples"
     refuse_rows(missing, f"{what} are missing", expected, "label-missing")
     names, indices = np.unique(texts, return_inverse=True)
     return indices.astype(np.int64), tuple(names.tolist())
@@ -138,21 +143,26 @@ def _class_name(value: object) -> str:
 
 
 def one_dimensional(labels: Tensor) -> Tensor:
-    """Return labels of shape (N, 1) as (N,), and others as they are."""
+    """Reshape labels from (N, 1) to (N,), and return labels of other shapes unchanged."""
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def _refuse_fractions(labels: Tensor, what: str) -> None:
     dtype = str(labels.dtype).removeprefix("torch.")
-    limit = int(2 / torch.finfo(labels.dtype).eps)  # from here on the dtype rounds whole numbers, which merges classes
+    limit = int(2 / torch.finfo(labels.dtype).eps)  # the dtype rounds larger whole numbers, which merges classes
     numbers = labels.to(device="cpu", dtype=torch.float64)
     expected = "whole numbers, the class of each sample"
     refuse_rows(numbers != numbers.round(), f"{what} have fractions or are NaN", expected, "label-fraction")
-    refuse_rows(numbers.abs() >= limit, f"{what} may be rounded: {dtype} of {limit} or more", "integers", "label-range")
+    fault = f"{what} may be rounded, because they are {dtype} numbers of {limit} or more,"
+    refuse_rows(numbers.abs() >= limit, fault, "integers", "label-range")
 
 
 def refuse_rows(bad: Tensor, fault: str, expected: str, code: str) -> None:
-    """Raise a :class:`DataError` that lists the first bad rows, if there are any; ``bad``: (N,) bool."""
+    """Raise a :class:`DataError` that lists the first invalid rows, if any row is invalid.
+
+    ``bad``: (N,) bool, true for invalid rows. ``fault``: what is wrong with these rows. ``expected``: what valid rows
+    contain. ``code``: the error code.
+    """
     rows = bad.nonzero()[:, 0].tolist()
     if rows:
         listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
@@ -165,17 +175,18 @@ def _as_tensor(given: Array | Tensor, what: str) -> Tensor:
     if isinstance(given, Tensor):
         return given.detach()
     if not isinstance(given, np.ndarray):
-        advice = f"; try the to_numpy() of the columns that are {what}" if hasattr(given, "to_numpy") else ""
+        advice = "; try dataframe[COLUMNS].to_numpy()" if hasattr(given, "to_numpy") else ""
         message = f"{what} are not an array: {type(given).__name__}; expected a numpy array or a torch tensor{advice}"
         raise UsageError(message, code="array-type", array=what)
     if given.dtype.kind not in "biufc" or given.dtype.itemsize > 16 or given.dtype == np.longdouble:
         advice = "; try numpy.unique(labels, return_inverse=True)[1]" if what.endswith("labels") else ""
         raise _wrong_dtype(what, given, f"numbers of at most 64 bits{advice}")
-    # Copy the arrays torch cannot share memory with: foreign byte order, negative strides, strides between elements.
+    # torch cannot share memory with an array whose byte order is foreign, or whose strides are negative or are not
+    # multiples of the element size.
     if not given.dtype.isnative or any(step < 0 or step % given.itemsize for step in given.strides):
         given = np.ascontiguousarray(given, dtype=given.dtype.newbyteorder("="))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns about read-only arrays; they are only read
+        warnings.simplefilter("ignore")  # torch warns of read-only arrays, but the tensor is never written
         return torch.from_numpy(given)
 
 

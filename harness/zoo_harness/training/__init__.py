@@ -1,1 +1,1 @@
-"""The training loop, its optimizer and schedule, its state for resuming, torch.compile."""
+"""Train networks: the training loop, the optimizer, the state for resuming, the log of steps, and torch.compile."""

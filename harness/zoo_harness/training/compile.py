@@ -1,6 +1,7 @@
-"""Compiles the training steps with ``torch.compile``, and uses the result only after a trial.
+"""Compile training steps with ``torch.compile``, and use the compiled steps only if a trial step succeeds.
 
-Evaluation, and code that hooks into layers, run the network as it is, because a compiled one does not call hooks.
+Evaluation, and code that registers hooks on layers, use the uncompiled network, because a compiled network does not
+call hooks.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from zoo_harness.models.trainable_model import TrainableModel
 from zoo_harness.models.tuned_network import TunedNetwork
 
 Logits = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
-TOLERANCE = {"fp32": 1e-2, "bf16": 5e-2}  # of a gradient, relative to its largest value; fused sums round differently
-ROUNDING = 1e-6  # of the largest of all
+# Largest accepted difference of a gradient or of logits. TOLERANCE is relative to the largest value in the same tensor,
+# because fused sums round differently. ROUNDING is relative to the largest value in all tensors.
+TOLERANCE = {"fp32": 1e-2, "bf16": 5e-2}
+ROUNDING = 1e-6
 _SEED = 20_261_122
 
 
@@ -33,11 +36,10 @@ def compiled(
     say: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> TrainableModel:
-    """Return the model with compiled training steps, or as it was if the trial fails.
+    """Return the model with compiled training steps, or the model without changes if the compiled step fails a trial.
 
-    ``say`` gets the outcome, ``warn`` a failure.
-
-    ``partition`` is the one whose suffix the model trains, ``None`` for the whole network.
+    ``partition``: the partition whose suffix the model trains; ``None`` if the model trains the whole network. The
+    function reports a success to ``say``, and a failure to ``warn``.
     """
     started = time.perf_counter()
     inputs, _labels = next(iter(trainable.train.in_order(4)))
@@ -45,7 +47,7 @@ def compiled(
         faster = _compiled_logits(trainable.tuned, partition)
         with preserve_state(trainable.tuned.network):
             fault = _fault(trainable, faster, inputs, compute)
-    except Exception as error:  # whatever the compiler may raise
+    except Exception as error:  # the compiler may raise any exception
         fault = one_line(error)
     if fault is not None:
         warn(f"steps are not compiled: {fault}")
@@ -70,7 +72,7 @@ def _compiled_logits(tuned: TunedNetwork, partition: Partition | None) -> Logits
 
 
 def _compiled(module: nn.Module) -> Callable[..., Any]:
-    # The network's own random numbers, so that a seed has the same effect.
+    # With this option, compiled code draws the same random numbers for a seed as uncompiled code.
     result: Callable[..., Any] = torch.compile(module, options={"fallback_random": True})
     return result
 
@@ -78,7 +80,7 @@ def _compiled(module: nn.Module) -> Callable[..., Any]:
 def _fault(
     trainable: TrainableModel, faster: Logits, inputs: tuple[Tensor, ...], compute: ComputeContext
 ) -> str | None:
-    """Return the fault of the compiled step of these images, if any."""
+    """Compare a compiled step with an uncompiled step on the same inputs, and describe the first difference, if any."""
     expected = _outcome(trainable.tuned, trainable.logits, inputs, compute)
     found = _outcome(trainable.tuned, faster, inputs, compute)
     if found.keys() != expected.keys():
@@ -86,7 +88,7 @@ def _fault(
         return f"compiled steps have {len(found)} tensors, expected {len(expected)}: {min(names)}"
     reach = max(float(value.abs().amax()) for value in expected.values())
     for name, value in expected.items():
-        # Some gradients are rounding alone, because their summands cancel: those of a bias before BatchNorm.
+        # The gradient of a bias before BatchNorm consists only of rounding errors, because its terms cancel.
         allowed = TOLERANCE[compute.precision] * float(value.abs().amax()) + ROUNDING * reach
         largest = float((found[name] - value).abs().amax())
         if not largest <= allowed:
@@ -97,7 +99,7 @@ def _fault(
 def _outcome(
     tuned: TunedNetwork, logits: Logits, inputs: tuple[Tensor, ...], compute: ComputeContext
 ) -> dict[str, Tensor]:
-    """Return logits and gradients of one seeded step, by name."""
+    """Return the logits and gradients of one training step with a fixed seed, by name."""
     tuned.train()
     tuned.network.zero_grad(set_to_none=True)
     torch.manual_seed(_SEED)

@@ -1,7 +1,8 @@
-"""Trains the trained block and the head of a network epoch by epoch, and evaluates after each.
+"""Train the trainable part of a network epoch by epoch, and evaluate the network after each epoch.
 
-A trainable model computes logits of a batch with the whole network, or with the suffix alone from cached outputs of
-the frozen part. No step waits for the device: losses and counts stay there, and are checked every 64 steps.
+A trainable model computes the logits of a batch either with the whole network, or with the network's suffix from cached
+outputs of the frozen part. A training step does not wait for a GPU. Losses and counts stay in GPU memory, and the
+losses are checked every 64 steps.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ from zoo_harness.training.state import TrainingProgress, TrainingState
 from zoo_harness.training.step_log import StepLog
 from zoo_harness.util.progress import Progress
 
-STEPS_BETWEEN_CHECKS = 64  # each check of the losses waits for the device
+STEPS_BETWEEN_CHECKS = 64  # checking the losses after every step would slow down a GPU
 
 
 @dataclass
 class Trainer:
-    """Train from the epoch of ``state`` to the last one, and evaluate after each.
+    """Train a network from the epoch reached in ``state`` to the last epoch, and evaluate it after each epoch.
 
-    ``on_epoch`` gets each record and evaluation; ``layer`` is the one whose features the last evaluation collects. The
-    order of the images depends on the seed and the epoch alone. ``evaluation_split`` names the evaluated
-    split.
+    ``on_epoch``: a function that is called with the record and the evaluation of each epoch. ``layer``: the layer whose
+    features are collected in the evaluation after the last epoch. ``evaluation_split``: the name of the evaluated
+    split. The order of the images depends only on the seed and the epoch.
     """
 
     trainable: TrainableModel
@@ -65,7 +66,7 @@ class Trainer:
         self._sharing_statistics = self.compute.processes.is_distributed and has_batch_statistics(self.trainable.tuned)
 
     def run(self) -> None:
-        """Train. Raises :class:`~zoo.errors.ZooError` if the loss is not finite."""
+        """Train all remaining epochs. Raises :class:`~zoo.errors.ZooError` if the loss is not finite."""
         while self.state.progress.epoch < self.training.epochs and not self._patience_is_over():
             epoch = self.state.progress.epoch + 1
             started = time.perf_counter()
@@ -95,7 +96,7 @@ class Trainer:
     def _train(self, epoch: int) -> tuple[float, float]:
         trainable, compute, count = self.trainable, self.compute, len(self.trainable.train)
         trainable.tuned.train()
-        # Dropout draws the same numbers whatever was drawn before, and other numbers in each process.
+        # Random numbers depend only on seed, epoch and process, so that dropout is the same in a resumed run.
         entropy = (compute.seed, epoch, compute.processes.rank) if compute.processes.rank else (compute.seed, epoch)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
         plan = list(batches(count, self.training.batch_size, compute.seed, epoch))
@@ -118,7 +119,10 @@ class Trainer:
         return float(losses.sum()) / count, int(correct) / count
 
     def _step(self, inputs: tuple[Tensor, ...], labels: Tensor, images: int, rate: float) -> tuple[Tensor, Tensor]:
-        """Train on this process's part of a batch of a number of images; return its summed loss and correct count."""
+        """Train on this process's part of a batch, and return the part's summed loss and number of correct predictions.
+
+        ``images``: the number of images in the whole batch.
+        """
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate
         self.state.optimizer.zero_grad(set_to_none=True)
@@ -135,15 +139,16 @@ class Trainer:
 
 
 def starting_state(tuned: TunedNetwork, training: Training, run: str = "") -> TrainingState:
-    """Return the state before the first epoch of a run with the identity ``run``."""
+    """Return the training state before the first epoch. ``run``: the identity of the run, for its state file."""
     optimizer = make_optimizer(training, tuned.trained_parameters().values())
     return TrainingState(tuned, optimizer, TrainingProgress(), {}, run)
 
 
 def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
-    """Yield the indices of one epoch's batches, shuffled by seed and epoch.
+    """Yield the image indices of each batch of an epoch, shuffled by seed and epoch.
 
-    A single image left over joins the batch before it, because one image has no batch statistics.
+    If a single image is left for the last batch, the image joins the batch before, because batch statistics need at
+    least two images.
 
     >>> [len(batch) for batch in batches(65, 32, seed=0, epoch=1)]
     [32, 33]
@@ -165,10 +170,12 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 
 
 def divergence(history: Sequence[EpochRecord], guessing: float) -> str | None:
-    """Describe a training whose last epoch is far worse than guessing, whose loss is ``guessing``; else ``None``.
+    """Return a warning if training has diverged: if the last epoch is far worse than guessing. Else return ``None``.
 
-    Far worse is a training loss of five times that of guessing, or above it and three times that of the first epoch; or
-    an evaluation loss of a hundred times that of guessing, which a network that only overfits does not reach.
+    ``guessing``: the loss of random guessing. Training has diverged if the training loss exceeds five times
+    ``guessing``, or if it exceeds both ``guessing`` and three times the training loss of the first epoch. Training has
+    also diverged if the evaluation loss exceeds a hundred times ``guessing``, because overfitting alone does not cause
+    so large a loss.
 
     >>> last = EpochRecord.model_construct(epoch=2, train_loss=1e16, evaluation_loss=2)
     >>> divergence([last], 2.3)

@@ -1,7 +1,7 @@
-"""Makes the optimizer, its learning rate at every step, and the loss that it minimises.
+"""Create the optimizer, and compute the learning rate of each step and the loss to minimise.
 
-All of it is a function of the settings and the number of steps done, so that a resumed run needs only the optimizer's
-tensors.
+The learning rate and the loss depend only on the training settings and the step number. Therefore a resumed run only
+has to restore the optimizer's tensors.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from zoo.backbone import Training
 
 
 def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Make the optimizer of the settings, fused on a GPU.
+    """Create the optimizer that the training settings choose. On a GPU, the optimizer uses fused operations.
 
     >>> make_optimizer(Training(optimizer="sgd", momentum=0.9), nn.Linear(2, 2).parameters()).defaults["momentum"]
     0.9
@@ -31,7 +31,7 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
 
 
 def learning_rate(training: Training, step: int, steps_per_epoch: int) -> float:
-    """Return the learning rate of a step, counted from 0 over all epochs.
+    """Return the learning rate of a training step. ``step``: the number of the step, counted from 0 over all epochs.
 
     >>> slow = Training(epochs=4, learning_rate=1.0, schedule="cosine", warmup_epochs=1)
     >>> [round(learning_rate(slow, step, 2), 2) for step in range(8)]
@@ -50,9 +50,10 @@ def learning_rate(training: Training, step: int, steps_per_epoch: int) -> float:
 
 
 class TrainingLoss:
-    """Sum the loss of a batch over its images and the network's heads: cross-entropy, smoothed and weighted.
+    """Compute the cross-entropy of a batch, summed over the images and over the heads of the network.
 
-    ``labels``: (N,) int64 of the training split; balanced weights are computed from them.
+    The training settings choose label smoothing and class weights. ``labels``: the (N,) int64 labels of the training
+    split, from which balanced class weights are computed.
 
     >>> loss = TrainingLoss(Training(), torch.tensor([0, 1, 1]), classes=2)
     >>> float(loss((torch.zeros(3, 2),), torch.tensor([0, 1, 1])) / 3)
@@ -67,12 +68,13 @@ class TrainingLoss:
             self._weights = len(labels) / (classes * images.to(torch.float32))
 
     def __call__(self, logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:
-        """Return the loss of logits (B, classes), one tensor a head, for labels (B,)."""
+        """Return the summed loss for labels (B,). ``logits``: one tensor (B, classes) for each head."""
         if self._weights is not None:
             self._weights = self._weights.to(labels.device)
         return torch.stack([self._of_head(part, labels) for part in logits]).sum()
 
     def _of_head(self, logits: Tensor, labels: Tensor) -> Tensor:
         each = nn.functional.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=self._smoothing)
-        # Not cross_entropy's own weights: with smoothing these weigh every class of every image.
+        # The weights are not passed to cross_entropy, because with label smoothing, cross_entropy would apply the
+        # weights of all classes to every image.
         return (each if self._weights is None else each * self._weights[labels]).sum()

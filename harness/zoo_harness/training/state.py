@@ -1,9 +1,10 @@
-"""Saves the state of training after an epoch, so that a resumed run continues as if it had not been interrupted.
+"""Save the training state after each epoch, so that a resumed run continues as if it had not been interrupted.
 
-The order of the images, dropout and augmentation depend on the seed and the epoch alone, and the learning rate on the
-step alone. Besides its settings a run needs only the tensors that training changes, those of the optimizer, and the
-history. They are written after every epoch, all or nothing; frozen tensors are not written again. Each file has the
-identity of its run and a checksum, and the file of the epoch before stays, in case the newest is damaged.
+The order of the images, dropout and augmentation depend only on the seed and the epoch, and the learning rate depends
+only on the step. Therefore a state file holds only the tensors that training changes, the tensors of the optimizer, and
+the history of epochs. Frozen tensors are not saved. A state file is written under a temporary name first, so that the
+final file is never incomplete. Each file contains a checksum and the identity of its run. The file of the previous
+epoch is kept in case the newest file is damaged.
 """
 
 from __future__ import annotations
@@ -29,14 +30,16 @@ _HISTORY, _RUN, _CHECKSUM = (
     "training",
     "run",
     "checksum",
-)  # keys of the file's metadata; earlier versions wrote the first
-_LARGEST_HEADER = 2**27  # bytes; safetensors itself allows 100 MB
-_MOST_COPIES = 8  # of the tensors that training changes, in one file: their values, the best ones, the optimizer's
-_OTHER_RUN = "the file is of another run; start again in a new folder"
+)  # keys of the file's metadata; earlier versions of zoo wrote only the first key
+_LARGEST_HEADER = 2**27  # bytes; the safetensors library allows 100 MB
+# A file holds the current values of the changing tensors, the values of the best epoch, and the optimizer's tensors.
+# All these tensors together are smaller than this multiple of the changing tensors.
+_MOST_COPIES = 8
+_OTHER_RUN = "the file belongs to another run; start again in a new folder"
 
 
 class TrainingProgress(Record):
-    """Hold the finished epochs of a run, in order."""
+    """The records of a run's finished epochs, in order."""
 
     history: tuple[EpochRecord, ...] = ()
 
@@ -47,13 +50,16 @@ class TrainingProgress(Record):
 
     @property
     def best(self) -> EpochRecord | None:
-        """The first epoch of the highest accuracy on the evaluation split."""
+        """The epoch with the highest accuracy on the evaluation split; of equally good epochs, the first."""
         return best_epoch(self.history)
 
 
 @dataclass(frozen=True)
 class StoredState:
-    """The undamaged content of a state file; ``run`` is ``None`` if an earlier version wrote it."""
+    """The undamaged content of a training state file.
+
+    ``run``: the identity of the run; ``None`` if an earlier version of zoo wrote the file.
+    """
 
     path: Path
     progress: TrainingProgress
@@ -63,9 +69,10 @@ class StoredState:
 
 @dataclass
 class TrainingState:
-    """Hold a network, its optimizer, and a copy of the tensors that training changes, from the best epoch.
+    """The state of training: the network, its optimizer, the finished epochs, and the weights of the best epoch.
 
-    ``run`` is the identity of the run: a state file with another one is refused.
+    ``best``: a copy of the tensors that training changes, from the best epoch. ``run``: the identity of the run; state
+    files with another identity are rejected.
     """
 
     tuned: TunedNetwork
@@ -73,24 +80,27 @@ class TrainingState:
     progress: TrainingProgress
     best: dict[str, Tensor]
     run: str = ""
-    _newest_is_whole: bool = field(default=False, init=False)  # whether STATE may replace PREVIOUS
+    _newest_is_whole: bool = field(default=False, init=False)  # whether the file STATE is undamaged
 
     def end_epoch(self, epoch: EpochRecord, *, keep_best: bool) -> None:
-        """Add an epoch, and copy its weights if it is the best so far."""
+        """Add the record of a finished epoch; with ``keep_best``, copy the weights if the epoch is the best so far."""
         self.progress = TrainingProgress(history=(*self.progress.history, epoch))
         if keep_best and self.progress.best is epoch:
             self.best = {name: tensor.clone() for name, tensor in mutable_tensors(self.tuned).items()}
 
     def restore_best_weights(self) -> None:
-        """Copy the weights of the best epoch, if there are any, back into the network."""
+        """Copy the saved weights of the best epoch into the network, if weights of a best epoch were saved."""
         _copy(self.best, mutable_tensors(self.tuned))
 
     def replace_weights(self, tensors: dict[str, Tensor]) -> None:
-        """Copy tensors that :func:`changing_tensors` returned back into the network."""
+        """Copy the given tensors into the network. ``tensors``: a result of :func:`changing_tensors`."""
         _copy(tensors, self.tuned.network.state_dict())
 
     def save(self, directory: Path) -> None:
-        """Write the state into a run directory, all or nothing; the one that was there becomes the previous one."""
+        """Write the state into a file in the run directory, and keep the file of the previous epoch under another name.
+
+        If writing fails, the directory keeps the earlier files.
+        """
         named = {f"network.{name}": tensor for name, tensor in mutable_tensors(self.tuned).items()}
         named |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in (named | self._of_optimizer()).items()}
@@ -101,7 +111,7 @@ class TrainingState:
         self._newest_is_whole = True
 
     def load(self, directory: Path) -> list[str]:
-        """Restore the state that :meth:`find` finds, and return warnings of what could not be checked or read."""
+        """Restore the state from the newest undamaged file, and return warnings of damaged files and missing checks."""
         found = self.find(directory)
         if found is None:
             return []
@@ -114,19 +124,20 @@ class TrainingState:
         warnings = []
         if not self._newest_is_whole and newest.exists():
             warnings.append(
-                f"{newest} is damaged; training continues from {PREVIOUS}, after epoch {found.progress.epoch}"
+                f"{newest} is damaged; training continues after epoch {found.progress.epoch} from {PREVIOUS}"
             )
         if found.run is None:
             warnings.append(
-                f"{found.path} has no identity: an earlier version wrote it; not checked: whose state it is"
+                f"cannot check that {found.path} belongs to this run: it has no identity, because an earlier version "
+                "of zoo wrote the file"
             )
         return warnings
 
     def find(self, directory: Path) -> StoredState | None:
-        """Read the newest undamaged state in a directory; ``None`` if the run has not finished an epoch.
+        """Read the newest undamaged state file in a directory; return ``None`` if there is no state file.
 
-        Raises :class:`~zoo.errors.WeightsError` if all are damaged, or if one is of another run or network, and
-        :class:`~zoo.errors.ZooError` for a link or a device.
+        Raises :class:`~zoo.errors.WeightsError` if all state files are damaged, or if a state file belongs to another
+        run or network. Raises :class:`~zoo.errors.ZooError` if the path is a link or a device.
         """
         expected, damage = mutable_tensors(self.tuned), None
         most = _LARGEST_HEADER + _MOST_COPIES * sum(tensor.nbytes for tensor in expected.values())
@@ -139,7 +150,7 @@ class TrainingState:
                 damage = damage or error
                 continue
             if found.run not in (None, self.run):
-                message = f"{path} has another identity than the run in this folder; {_OTHER_RUN}"
+                message = f"{path} has a different identity than the run in this folder; {_OTHER_RUN}"
                 raise WeightsError(message, code="state-of-another-run", path=path)
             network = _under("network.", found.tensors)
             _check(network, expected, path)
@@ -167,14 +178,14 @@ class TrainingState:
         for name, tensor in _under("optimizer.", found.tensors).items():
             parameter, _, key = name.rpartition(".")
             if parameter not in parameters or tensor.shape not in ((), parameters[parameter].shape):
-                message = f"{found.path}: optimizer tensor {name!r:.80} is of no trained parameter; {_OTHER_RUN}"
+                message = f"{found.path}: optimizer tensor {name!r:.80} matches no trained parameter; {_OTHER_RUN}"
                 raise WeightsError(message, code="state-of-another-run", path=found.path, name=name)
             state.setdefault(names.index(parameter), {})[key] = tensor
         return {**self.optimizer.state_dict(), "state": state}
 
 
 def mutable_tensors(tuned: TunedNetwork) -> dict[str, Tensor]:
-    """Return the tensors that training changes, by name: trained parameters, and buffers of modules that train.
+    """Return the tensors that training changes, by name: trained parameters, and buffers of modules in training mode.
 
     >>> network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     >>> tuned = TunedNetwork(network, ("1",), ("1",), {"": True, "0": False, "1": True})
@@ -193,7 +204,7 @@ def mutable_tensors(tuned: TunedNetwork) -> dict[str, Tensor]:
 
 
 def changing_tensors(tuned: TunedNetwork) -> dict[str, Tensor]:
-    """Return the part of the network's state dict that training changes; shared tensors under each of their names.
+    """Return the entries of the network's state dict that training changes, with all names of a shared tensor.
 
     >>> network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, bias=False))
     >>> network[1].weight = network[0].weight
@@ -206,29 +217,32 @@ def changing_tensors(tuned: TunedNetwork) -> dict[str, Tensor]:
 
 
 def _read(path: Path, most: int) -> StoredState:
-    """Read a state file of at most ``most`` bytes; raise ``state-damaged`` if it is not as it was written."""
+    """Read a training state file of at most ``most`` bytes, and verify its checksum.
+
+    Raises :class:`~zoo.errors.WeightsError` with the code ``state-damaged`` if the file is damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
-    with open_regular(path, most):  # it raises for a link, a pipe or a device
+    with open_regular(path, most):  # raises an error if the path is a link, a pipe or a device
         pass
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         if metadata.keys() not in ({_HISTORY}, {_HISTORY, _RUN, _CHECKSUM}):
-            raise ValueError(f"its metadata has the keys {sorted(metadata)!r:.100}")
+            raise ValueError(f"the metadata has unexpected keys: {sorted(metadata)!r:.100}")
         run = metadata.get(_RUN)
         if run is not None and metadata[_CHECKSUM] != _checksum(tensors, metadata[_HISTORY], run):
-            raise ValueError("its content has another checksum than when it was written")
+            raise ValueError("the checksum does not match the content")
         progress = TrainingProgress.model_validate_json(metadata[_HISTORY], strict=True)
-    except (SafetensorError, OSError, ValueError) as error:  # pydantic's is a ValueError too
+    except (SafetensorError, OSError, ValueError) as error:  # pydantic's ValidationError is a ValueError
         message = f"{path} cannot be read: {str(error).splitlines()[0]:.200}; start again in a new folder"
         raise WeightsError(message, code="state-damaged", path=path) from error
     return StoredState(path, progress, tensors, run)
 
 
 def _checksum(tensors: dict[str, Tensor], history: str, run: str) -> str:
-    """Return a digest of everything in a state file; of tensors by their CRC-32, which is fast and finds any damage."""
+    """Return a digest of everything in a state file. Tensors enter the digest by their CRC-32, which is fast."""
     values = [
         f"{name} {tensor.dtype} {tuple(tensor.shape)} {zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data)}"
         for name, tensor in sorted(tensors.items())
@@ -243,7 +257,7 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _check(found: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
     for name in {**expected, **found}:
         kinds = [
-            f"{tensors[name].dtype} {tuple(tensors[name].shape)}" if name in tensors else "not there"
+            f"{tensors[name].dtype} {tuple(tensors[name].shape)}" if name in tensors else "missing"
             for tensors in (found, expected)
         ]
         if kinds[0] != kinds[1]:

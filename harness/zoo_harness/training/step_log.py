@@ -1,4 +1,4 @@
-"""Log loss, learning rate and speed of every N-th training step, without a step that waits for the device."""
+"""Log the loss, the learning rate and the speed of every N-th training step, without making steps wait for a GPU."""
 
 from __future__ import annotations
 
@@ -20,27 +20,31 @@ def _ignore(_steps: tuple[StepRecord, ...]) -> None:
 
 @dataclass
 class StepLog:
-    """Collect every ``every``-th step and pass it on when the losses are on the host anyway; ``None`` logs none.
+    """Collect a record of every N-th training step, and pass the records to a function.
 
-    ``write`` gets the steps since it was called before. Call :meth:`begin` at the start of an epoch, :meth:`add` after
-    each step and :meth:`flush` when the device has been waited for.
+    ``every``: the number N; ``None`` turns the log off. ``write``: a function that is called with the records since its
+    last call. Call :meth:`begin` at the start of an epoch, and :meth:`add` after each step. Call :meth:`flush` after
+    waiting for the GPU, because reading losses waits for the GPU.
     """
 
     every: int | None = None
     write: Callable[[tuple[StepRecord, ...]], None] = _ignore
     _device: torch.device = field(default=torch.device("cpu"), init=False)
     _since: Mark = field(default=0.0, init=False)
-    _images: int = field(default=0, init=False)  # since the mark
+    _images: int = field(default=0, init=False)  # number of images since the last logged step
     _pending: list[tuple[int, int, int, float, int, Mark]] = field(default_factory=list, init=False)
 
     def begin(self, device: torch.device) -> None:
-        """Start to measure an epoch on a device."""
+        """Start measuring the time of an epoch's steps on the given device."""
         if self.every is not None:
             self._device, self._images, self._pending = device, 0, []
             self._since = self._mark()
 
     def add(self, index: int, step: int, batch: int, rate: float) -> None:
-        """Count a step of ``batch`` images: the ``index``-th of its epoch, and ``step`` of the run, both from 0."""
+        """Register a step that was trained on ``batch`` images.
+
+        ``index``: the number of the step in its epoch, from 0. ``step``: the number of the step in the run, from 0.
+        """
         if self.every is None:
             return
         self._images += batch
@@ -49,9 +53,10 @@ class StepLog:
             self._images = 0
 
     def flush(self, losses: Tensor, epoch: int) -> None:
-        """Pass on the steps since the last call; ``losses`` (steps of the epoch) are sums over the images of a batch.
+        """Call ``write`` with the records of the logged steps since the last call.
 
-        Steps whose loss is not finite are left out, because no record can hold them: the run fails at the first one.
+        ``losses``: for each step of the epoch, the loss summed over the images of the batch. Steps with a loss that is
+        not finite get no record. The run stops with an error at the first step whose loss is not finite.
         """
         if not self._pending:
             return
@@ -68,12 +73,13 @@ class StepLog:
                 )
             )
         self._pending = []
-        self.write(tuple(each for each in steps if each.loss < float("inf")))  # false for NaN, too
+        self.write(tuple(each for each in steps if each.loss < float("inf")))  # the comparison is also false for NaN
 
     def _mark(self) -> Mark:
         if self._device.type != "cuda":
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)  # the host runs ahead of the device, so its clock says nothing
+        # The host's clock does not measure GPU steps, because the host starts steps before the GPU runs the steps.
+        event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
 
@@ -85,5 +91,5 @@ def _seconds(start: Mark, end: Mark) -> float:
 
 
 def _rounded(value: float) -> float:
-    """Round to the digits of a float32."""
+    """Round to seven significant digits, the precision of a float32."""
     return float(f"{value:.7g}")

@@ -152,7 +152,7 @@ def test_folders_that_others_may_write_or_own_are_refused_with_a_remedy(written:
         folder.chmod(0o700)
     entry.rename(tmp_path / "moved")
     entry.symlink_to(tmp_path / "moved")
-    with pytest.raises(ZooError, match="a link to one"), opened(written):
+    with pytest.raises(ZooError, match="a symbolic link"), opened(written):
         pass
     if os.geteuid() == 0:
         entry.unlink()

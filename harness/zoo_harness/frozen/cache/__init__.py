@@ -1,1 +1,1 @@
-"""Keep the outputs of the frozen part."""
+"""Cache the outputs of the frozen part of a network, in memory and in files."""

@@ -1,10 +1,11 @@
-"""Caches outputs of the frozen part of a network, so that every epoch, and every later run, trains the rest alone.
+"""Cache the outputs of the frozen part of a network, so that every epoch and later run computes only the trained part.
 
-The outputs are computed in one pass over the images and kept on the device, in host memory or in files
-(:mod:`zoo_harness.frozen.cache.placement` chooses). A thread writes them to files, during training if they are in
-memory. A later run with the same key (:mod:`zoo_harness.frozen.cache.key`) reads the files instead of computing. An
-interrupted pass resumes, and damaged chunks are recomputed (:mod:`zoo_harness.frozen.cache.chunk_files`). If two
-processes need the same outputs, one computes and the other waits.
+One pass over the images computes the outputs. :mod:`zoo_harness.frozen.cache.placement` decides whether the outputs are
+kept in device memory, in host memory or only in files. A background thread writes outputs to files, even while a
+network trains on outputs in memory. A later run with the same key (:mod:`zoo_harness.frozen.cache.key`) reads the files
+instead of computing the outputs. After an interruption, the next run computes only the missing outputs. Damaged chunks
+of a file are computed again (:mod:`zoo_harness.frozen.cache.chunk_files`). If two processes need the same outputs, one
+process computes the outputs while the other process waits.
 """
 
 from __future__ import annotations
@@ -36,13 +37,14 @@ _NO_ROWS = torch.empty(0, dtype=torch.uint8)
 
 
 class ActivationCache:
-    """Open the cached outputs of one data split, with all that earlier runs have left.
+    """Open the cached outputs of the frozen part for one data split, including outputs of earlier runs.
 
-    ``place`` says where they are: ``"device"``, ``"host"``, ``"disk"`` or ``"off"``. If it is ``"off"``, nothing is
-    missing, nothing can be read and the whole network has to run. It can become ``"off"`` during the pass. ``say`` gets
-    a line for each event that a user should know, ``warn`` (by default ``say``) one for each fault. When the body ends,
-    outputs that are not in files yet are written; when it raises, only the current chunk is. Entering raises
-    :class:`~zoo.errors.ZooError` if the policy names a place that has no room.
+    ``place`` is the location of the outputs: ``"device"`` memory, ``"host"`` memory, ``"disk"`` or ``"off"``. The value
+    ``"off"`` means that no outputs are cached: no images are missing, no outputs can be read, and the whole network has
+    to run. ``place`` can change to ``"off"`` while outputs are being written. The cache calls ``say`` with messages for
+    the user, and ``warn`` (by default ``say``) with warnings. At the end of the ``with`` block, the cache writes the
+    remaining outputs to files. If an exception ends the block, the cache only finishes the current chunk. Entering the
+    block raises :class:`~zoo.errors.ZooError` if the policy requires a location without enough space.
 
         with ActivationCache(key, title, CachePolicy(), device) as cache:
             for start, stop in cache.missing(batch_size):
@@ -68,11 +70,11 @@ class ActivationCache:
         self._files: ChunkFiles | None = None
         self._rows = torch.empty(
             0, dtype=torch.uint8
-        )  # (N, row_bytes) of uint8; on the disk those of the chunk that is computed
-        self._other_rows = self._rows  # of the chunk that is written to the disk meanwhile
+        )  # (N, row_bytes); with place "disk", only the rows of the chunk that is being computed
+        self._other_rows = self._rows  # with place "disk", the rows of the chunk that is being written to its file
         self._missing = set(range(key.chunks))
-        self._next = 0  # the image to write, unless a chunk begins
-        self._reasons: dict[Place, str] = {}  # against the places that were tried
+        self._next = 0  # the next image of an unfinished chunk
+        self._reasons: dict[Place, str] = {}  # why each location that was tried cannot be used
         self._finished = False
         self._executor = ThreadPoolExecutor(1)  # writes chunks to files
         self._writing: list[Future[None]] = []
@@ -82,21 +84,21 @@ class ActivationCache:
 
     @property
     def missing_images(self) -> int:
-        """The number of images to compute, of whole chunks; 0 if nothing is cached."""
+        """The number of images in chunks that still have to be computed; 0 if the cache is off."""
         return 0 if self.place == "off" else sum(len(self.key.chunk(number)) for number in self._missing)
 
     @property
     def memory_bytes(self) -> int:
-        """The number of bytes of the memory budget that the outputs take."""
+        """The number of bytes of cached outputs that count towards the memory budget."""
         return self.key.bytes if self.place in ("device", "host") else 0
 
     @property
     def in_files(self) -> bool:
-        """Whether the outputs are in files for later runs, or will be when the cache closes."""
+        """Whether the outputs are stored in files for later runs, or will be when the cache closes."""
         return self._files is not None
 
     def missing(self, batch_size: int) -> Iterator[tuple[int, int]]:
-        """Yield the first image and the end of each batch to compute and write, in order.
+        """Yield, for each batch of images to compute and write, the index of the first image and the end index.
 
         The last batch of a chunk may be smaller than ``batch_size``.
         """
@@ -107,12 +109,12 @@ class ActivationCache:
                 yield start, min(start + batch_size, chunk.stop)
 
     def write(self, start: int, tensors: Sequence[Tensor]) -> None:
-        """Cache the outputs of consecutive images, the first of which is image ``start``.
+        """Cache the outputs of consecutive images that begin with image ``start``.
 
-        They are a whole chunk, or the next part of a chunk whose earlier parts are written.
-
-        Raises :class:`ValueError` for tensors that do not fit the key, and :class:`~zoo.errors.ZooError` if values do
-        not fit into the stored dtype or the disk that the user named is full.
+        The outputs are a whole chunk, or the next part of a chunk whose earlier parts have been written. Raises
+        :class:`ValueError` if shapes or dtypes of the tensors do not match the key. Raises
+        :class:`~zoo.errors.ZooError` if a value overflows in the stored dtype, or if the disk is full and the user
+        requires the cache to be on disk.
         """
         if self.place == "off":
             return
@@ -121,7 +123,7 @@ class ActivationCache:
         chunk, stop = self.key.chunk(number), start + len(parts[0])
         equal = all(len(part) == len(parts[0]) for part in parts)
         if not equal or (offset and start != self._next) or stop > chunk.stop:
-            raise ValueError(f"outputs of images {start} to {stop - 1} are not the next ones of {chunk}")
+            raise ValueError(f"outputs of images {start} to {stop - 1} do not continue chunk {chunk}")
         rows = self._chunk_rows(number)[offset : offset + len(parts[0])]
         for column, part in zip(self.key.columns, parts, strict=True):
             rows[:, column.start : column.start + part.shape[1]].copy_(part)
@@ -131,7 +133,7 @@ class ActivationCache:
             self._save(number)
 
     def finish(self) -> None:
-        """End the pass, so that the outputs can be read. Raises :class:`RuntimeError` if some are missing."""
+        """End writing and allow reading. Raises :class:`RuntimeError` if the outputs of some images are missing."""
         self._await_disk()
         if self.missing_images:
             raise RuntimeError(f"{self.missing_images} of {len(self)} images are not written")
@@ -140,12 +142,13 @@ class ActivationCache:
         self._finished = self.place != "off"
 
     def read(self, indices: Indices) -> tuple[Tensor, ...]:
-        """Return the outputs of these images, in their order: fresh tensors ``(B, ...)`` on the device.
+        """Return the cached outputs of the given images as new tensors ``(B, ...)`` on the device.
 
-        ``indices`` are whole numbers from 0 on, in any order, repeated or not; others raise :class:`IndexError`.
+        ``indices``: image indices from 0, in any order, with or without repetitions. Raises :class:`IndexError` for
+        indices out of range, and for indices that are not integers.
         """
         if not self._finished:
-            raise RuntimeError("outputs can be read after finish(), if they are cached at all")
+            raise RuntimeError("outputs cannot be read before finish(), or if the cache is off")
         wanted = torch.as_tensor(indices, device=_CPU)
         whole = wanted.ndim == 1 and wanted.dtype in (torch.int64, torch.int32)
         if not whole or (len(wanted) and not 0 <= int(wanted.min()) <= int(wanted.max()) < len(self)):
@@ -154,20 +157,22 @@ class ActivationCache:
         return tuple(from_rows(spec, rows.to(self.device, non_blocking=True)) for spec, rows in pairs)
 
     def batches(self, indices: Iterable[Indices]) -> Iterator[tuple[Tensor, ...]]:
-        """Yield the result of :meth:`read` for each."""
+        """Call :meth:`read` for each element of ``indices``, and yield the results."""
         return map(self.read, indices)
 
     def sample_of_loaded(self, count: int) -> list[int]:
-        """Return this many images, or all, of those whose outputs an earlier run has left, drawn anew every time."""
+        """Choose at random up to ``count`` images whose outputs were loaded from files of earlier runs."""
         chunks = [self.key.chunk(number) for number in range(self.key.chunks) if number not in self._missing]
         images = np.concatenate([np.arange(chunk.start, chunk.stop) for chunk in chunks] or [np.arange(0)])
-        drawn = np.random.default_rng().permutation(images)[:count]  # not by the seed: what is drawn cannot be known
+        # Without a fixed seed, so that repeated runs check different images.
+        drawn = np.random.default_rng().permutation(images)[:count]
         return sorted(drawn.tolist())
 
     def largest_difference(self, images: Sequence[int], tensors: Sequence[Tensor]) -> float:
-        """Compare outputs of images computed now with cached ones, relative to the largest magnitude of each tensor.
+        """Return the largest difference between cached outputs and newly computed ``tensors`` of the given images.
 
-        A difference far beyond rounding means that the network's code has changed: call :meth:`forget` then.
+        Differences are relative to the largest magnitude in each tensor. A difference far above rounding errors means
+        that the network's code has changed. In that case, call :meth:`forget`.
         """
         differences = []
         for cached, computed in zip(self.read(images), tensors, strict=True):
@@ -176,7 +181,7 @@ class ActivationCache:
         return max(differences)
 
     def forget(self) -> None:
-        """Count every image as missing, so that the next pass computes all of them again."""
+        """Mark the outputs of all images as missing and delete their files, so that all outputs are computed again."""
         self._end_writing(finish=False)
         self._executor, self._writing = ThreadPoolExecutor(1), []
         self._finished, self._missing = False, set(range(self.key.chunks))
@@ -211,13 +216,13 @@ class ActivationCache:
                 if not task.cancelled():
                     task.result()
         except OSError as error:
-            self._warn(f"outputs of the frozen part are not all saved for later runs: {_reason(error)}")
+            self._warn(f"some outputs of the frozen part are not saved for later runs: {_reason(error)}")
         finally:
             self._rows, self._finished = _NO_ROWS, False
             self._close_files()
 
     def _allocate(self, place: Place) -> str | None:
-        """Allocate the memory of a place, or return why there is none."""
+        """Allocate the memory that a location needs; return ``None``, or the reason why this is impossible."""
         if place == "disk":
             self._rows, self._other_rows = (self._empty_rows(self.key.chunk_images, _CPU) for _ in range(2))
             return None
@@ -234,12 +239,13 @@ class ActivationCache:
         record = EntryRecord(title=self.title, key=self.key)
         try:
             folder = self.policy.folder / record.digest
-            if len(stored_chunks(folder, self.key)) < self.key.chunks:  # a whole entry may be on a read-only disk
+            # A complete entry needs no more space, and may be on a read-only disk, where no entry can be deleted.
+            if len(stored_chunks(folder, self.key)) < self.key.chunks:
                 for gone in make_room(self.policy.folder, record, self.policy.limit):
                     self._say(f"cleared cached outputs of {gone.name} ({bytes_in_words(gone.bytes)}) to make room")
             files = self._files = ChunkFiles(folder, record)
             if len(stored_chunks(files.folder, self.key)) < self.key.chunks:
-                self._acquire_write_lock(files)  # after a process that writes now, or to write
+                self._acquire_write_lock(files)  # waits for a process that is writing these chunks
             self._load(files)
             if self._missing:
                 self._acquire_write_lock(files)
@@ -256,7 +262,7 @@ class ActivationCache:
                 time.sleep(RETRY_SECONDS)
 
     def _load(self, files: ChunkFiles) -> None:
-        """Load the chunks that match their checksums; all others stay missing."""
+        """Load all stored chunks. A chunk that does not match its checksum stays missing."""
         stored = stored_chunks(files.folder, self.key)
         if not stored:
             return
@@ -268,14 +274,17 @@ class ActivationCache:
                 self._progress.advance(len(self.key.chunk(number)))
         if damaged := len(self._missing.intersection(stored)):
             self._warn(
-                f"{damaged} of {len(stored)} chunks of cached outputs in {files.folder} are damaged: recomputing"
+                f"{damaged} of {len(stored)} chunks of cached outputs in {files.folder} are damaged and recomputed"
             )
         elif self._missing:
             there = len(self) - self.missing_images
             self._say(f"outputs of {there:,} of {len(self):,} images are cached already")
 
     def _load_chunk(self, files: ChunkFiles, number: int) -> bool:
-        """Load a chunk, or on the disk check it; return whether it matches its checksum. Several threads call it."""
+        """Load a chunk into memory, or only check it if ``place`` is ``"disk"``; return whether its checksum matches.
+
+        Several threads call this method at the same time.
+        """
         if self.place == "disk":
             return files.read(number)
         rows = self._chunk_rows(number)
@@ -286,7 +295,7 @@ class ActivationCache:
         return sound
 
     def _chunk_rows(self, number: int) -> Tensor:
-        """Return the rows in memory of a chunk."""
+        """Return the memory for the rows of a chunk."""
         chunk = self.key.chunk(number)
         return self._rows[: len(chunk)] if self.place == "disk" else self._rows[chunk.start : chunk.stop]
 
@@ -294,13 +303,16 @@ class ActivationCache:
         return torch.empty((images, self.key.row_bytes), dtype=torch.uint8, device=device)
 
     def _gathered(self, wanted: Tensor) -> list[Tensor]:
-        """Return the columns of the rows of these images: on the device if they are cached there, else on the host."""
-        words = self._rows.view(torch.int64)  # copied faster than bytes
+        """Return the cached rows of the given images, as one byte tensor for each cached tensor.
+
+        The byte tensors are in device memory if ``place`` is ``"device"``, and otherwise in host memory.
+        """
+        words = self._rows.view(torch.int64)  # torch copies 8-byte words faster than single bytes
         columns = [slice(column.start // 8, column.stop // 8) for column in self.key.columns]
         if self.place == "device":
             wanted = wanted.to(self.device)
             return [words[:, column].index_select(0, wanted).view(torch.uint8) for column in columns]
-        # Pinned, so that the copy to a GPU is asynchronous; torch reuses such memory only after the copy.
+        # Copying pinned memory to a GPU is asynchronous. torch does not reuse pinned memory before the copy has ended.
         shapes, pinned = [(len(wanted), column.stop - column.start) for column in columns], self.device.type == "cuda"
         gathered = [torch.empty(shape, dtype=torch.int64, pin_memory=pinned) for shape in shapes]
         if self._files is not None and self.place == "disk":
@@ -311,7 +323,7 @@ class ActivationCache:
         return [part.view(torch.uint8) for part in gathered]
 
     def _save(self, number: int) -> None:
-        """Write a chunk to its file in the background."""
+        """Write a completed chunk to its file in a background thread."""
         self._await_disk()
         if self._files is not None:
             rows = self._chunk_rows(number)
@@ -320,7 +332,7 @@ class ActivationCache:
             self._rows, self._other_rows = self._other_rows, self._rows
 
     def _await_disk(self) -> None:
-        """If the files are the cache itself, wait for the chunk that is written, so that its memory can be reused."""
+        """If outputs are kept only in files, wait until the current chunk is written, so that its memory is free."""
         if self.place == "disk" and self._writing:
             try:
                 self._writing.pop().result()
@@ -331,11 +343,11 @@ class ActivationCache:
         files.write(number, bytes_of(rows.cpu()))
 
     def _end_writing(self, *, finish: bool) -> None:
-        """Wait for the thread, without ``finish`` for its current task alone."""
+        """Wait for the background thread to write all chunks, or only its current chunk if ``finish`` is false."""
         try:
             self._executor.shutdown(cancel_futures=not finish)
         finally:
-            self._executor.shutdown(cancel_futures=True)  # if a second Ctrl-C ended the first
+            self._executor.shutdown(cancel_futures=True)  # a second Ctrl-C may have interrupted the first shutdown
 
     def _close_files(self) -> None:
         if self._files is not None:
@@ -343,7 +355,7 @@ class ActivationCache:
             self._files = None
 
     def _continue_without_files(self, error: OSError) -> None:
-        """Continue in memory alone or, if the files were the cache itself, without a cache."""
+        """Stop using files after an error: keep outputs only in memory, or turn the cache off if it used only files."""
         self._close_files()
         reason = f"{self.policy.folder}: {_reason(error)}"
         if self.place == "disk":
@@ -354,7 +366,7 @@ class ActivationCache:
             self._warn(f"{outputs} are cached in memory only, not for later runs: {reason}")
 
     def _disable(self) -> None:
-        """Cache nothing. Raises :class:`~zoo.errors.ZooError` if the user named the place."""
+        """Turn the cache off. Raises :class:`~zoo.errors.ZooError` if the user requires a particular location."""
         self.place, self._rows = "off", _NO_ROWS
         outputs = f"outputs of the frozen part ({bytes_in_words(self.key.bytes)})"
         reason = "; ".join(f"{NAMES[place]}: {reason}" for place, reason in self._reasons.items())

@@ -1,15 +1,18 @@
-"""Reads and writes the files of one cache entry: one checksummed file for each chunk of images.
+"""Read and write the files of a cache entry: for each chunk of images, a file of cached outputs with a checksum.
 
-A chunk file holds the rows of its images and then the CRC-32 of them all. It is written under a
-temporary name and renamed when it is complete, so a pass that is killed leaves whole chunks only. Nothing is flushed:
-a reader checks every chunk when it opens the entry, and a chunk that a power failure has damaged counts as missing.
+A chunk file holds a row of bytes for each image, followed by a CRC-32 checksum of all rows. Each file is written under
+a temporary name and renamed when it is complete, so that a killed process leaves only complete chunk files. Files are
+not flushed to the disk explicitly. A reader verifies the checksum of every chunk before using an entry, so that a chunk
+damaged by a power failure counts as missing.
 
-Rows are read, not mapped into memory: a page fault of a map can cost more than the copy, and a file that is truncated
-under a map ends the process with SIGBUS.
+Files are read with ``pread`` instead of being mapped into memory. A page fault can cost more than the copy, and if a
+mapped file is truncated, the process dies with SIGBUS.
 
-Every process that uses an entry shares its lock ``use``. The process that writes holds its lock ``write`` alone.
+Every process that uses an entry holds the entry's lock ``use`` together with other processes. The process that writes
+chunks also holds the lock ``write``, which only one process can hold.
 
-No link is followed, and a folder that another user owns or may write is refused: its rows could be anything.
+Symbolic links are not followed. A folder that another user owns or can write to is rejected, because that user could
+have placed arbitrary rows in the folder.
 """
 
 from __future__ import annotations
@@ -39,18 +42,18 @@ USE_LOCK = "use"
 RETRY_SECONDS = 0.2
 MOST_RECORD_BYTES = 2**20
 _SECONDS_TO_WRITE_A_RECORD = 60.0
-_PIECE = 2**20  # bytes that are still in the processor's cache when their checksum is computed
+_PIECE = 2**20  # bytes written or read at a time, so that the checksum finds them in the processor's cache
 
 
 def stored_chunks(folder: Path, key: CacheKey) -> list[int]:
-    """Return the numbers of the chunks that have a file in an entry's folder; the file may be damaged."""
+    """Return the numbers of the chunks for which a file exists in an entry's folder, even if the file is damaged."""
     return [number for number in range(key.chunks) if _chunk_path(folder, number).exists()]
 
 
 class ChunkFiles:
-    """Read and write the chunks of one entry, which stays locked against deletion until :meth:`close`.
+    """Read and write the chunk files of one cache entry, and lock the entry against deletion until :meth:`close`.
 
-    Raises :class:`OSError` if the folder cannot be created, written or locked, or belongs to others.
+    Raises :class:`OSError` if the folder cannot be created, written or locked, or if another user owns the folder.
     """
 
     def __init__(self, folder: Path, record: EntryRecord) -> None:
@@ -64,7 +67,7 @@ class ChunkFiles:
             raise
 
     def acquire_write_lock(self) -> bool:
-        """Become the one process that writes; return false while another process is."""
+        """Acquire the exclusive right to write chunks; return false if another process holds the right."""
         if not self._write.held:
             if not self._write.acquire(exclusive=True):
                 return False
@@ -72,26 +75,29 @@ class ChunkFiles:
         return True
 
     def release_write_lock(self) -> None:
-        """Let other processes write."""
+        """Release the exclusive right to write chunks."""
         self._write.release()
 
     def close(self) -> None:
-        """Release the locks."""
+        """Release both locks of the entry, so that other processes can write or delete the entry."""
         self._write.release()
         self._use.release()
 
     def remove_chunks(self) -> None:
-        """Delete all chunks; only for the process that holds the write lock."""
+        """Delete all chunk files. The calling process must hold the write lock."""
         for path in self.folder.glob("*.chunk"):
             path.unlink()
 
     def write(self, number: int, rows: memoryview) -> None:
-        """Write the rows of a chunk, all or nothing; only for the process that holds the write lock."""
+        """Write the rows of a chunk to a file, which appears only if all rows are written.
+
+        The calling process must hold the write lock.
+        """
         path, checksum = _chunk_path(self.folder, number), 0
         temporary = path.with_suffix(".tmp")
         try:
             with temporary.open("xb") as file:
-                # A full disk fails here, and writes are faster.
+                # Reserving the space reports a full disk before any write, and makes the writes faster.
                 os.posix_fallocate(file.fileno(), 0, len(rows) + 4)
                 for piece in _pieces(rows):
                     file.write(piece)
@@ -102,7 +108,10 @@ class ChunkFiles:
             temporary.unlink(missing_ok=True)
 
     def read(self, number: int, rows: memoryview | None = None) -> bool:
-        """Read a whole chunk to ``rows``, or only check it, and return whether it matches its checksum."""
+        """Read a chunk file into ``rows``, and return whether its checksum matches.
+
+        If ``rows`` is ``None``, only the checksum is verified.
+        """
         size, checksum = len(self.key.chunk(number)) * self.key.row_bytes, 0
         scratch = memoryview(bytearray(_PIECE))
         pieces = _pieces(rows) if rows is not None else (scratch[: size - start] for start in range(0, size, _PIECE))
@@ -119,9 +128,10 @@ class ChunkFiles:
             return False
 
     def gather(self, indices: NDArray[np.int64], columns: Sequence[memoryview]) -> None:
-        """Read the rows of these images, column by column, to memory of that size, without checks.
+        """Read the rows of the given images without verifying checksums.
 
-        Raises :class:`~zoo.errors.ZooError` if a file is gone or too short.
+        ``columns``: for each cached tensor, the memory that receives the bytes of all given images. Raises
+        :class:`~zoo.errors.ZooError` if a file is missing or too short.
         """
         numbers, offsets = np.divmod(indices, self.key.chunk_images)
         begins = offsets * self.key.row_bytes
@@ -134,12 +144,15 @@ class ChunkFiles:
                         for place, begin in zip(places, begins[places].tolist(), strict=True):
                             _read(file.fileno(), data[place * width : (place + 1) * width], begin + column.start)
         except (OSError, EOFError) as error:
-            advice = "start again, and damaged chunks are recomputed"
-            message = f"cannot read cached outputs in {self.folder} any more: {error}; {advice}"
+            advice = "try to run the command again, because a new run recomputes damaged chunks"
+            message = f"cached outputs in {self.folder} cannot be read any more: {error}; {advice}"
             raise ZooError(message, code="cache-unreadable", path=self.folder) from error
 
     def _remove_leftovers(self) -> None:
-        """Remove what killed processes left; a record that is new may be that of a process which opens the entry."""
+        """Remove temporary files of killed processes.
+
+        A temporary file of the record is removed only after a while, because another process may be writing it now.
+        """
         for path in self.folder.glob("*.tmp"):
             with suppress(OSError):
                 if not path.name.startswith(".") or time.time() - path.lstat().st_mtime > _SECONDS_TO_WRITE_A_RECORD:
@@ -148,21 +161,24 @@ class ChunkFiles:
     def _acquire_use_lock(self) -> None:
         while True:
             self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_private(self.folder.parent, follow_links=True)  # the user named it
+            _check_private(self.folder.parent, follow_links=True)  # the user may set ZOO_CACHE_DIR to a link
             self.folder.mkdir(mode=0o700, exist_ok=True)
             with suppress(FileNotFoundError):
                 _check_private(self.folder, follow_links=False)
-            with suppress(FileNotFoundError):  # another process cleared the entry in between
+            with suppress(FileNotFoundError):  # another process may delete the entry at this moment
                 if self._use.acquire(exclusive=False):
                     return
             time.sleep(RETRY_SECONDS)
 
     def _write_record(self, record: EntryRecord) -> None:
-        """Write the record, or note the time of use in its time stamp."""
+        """Write the entry's record. If the file already has this record, only update the file's modification time.
+
+        The modification time is the time of the last use.
+        """
         path = self.folder / RECORD
         with suppress(FileNotFoundError, ValueError, ZooError):
             if EntryRecord.model_validate_json(read_regular(path, MOST_RECORD_BYTES)).key == record.key:
-                with suppress(OSError):  # a read-only disk
+                with suppress(OSError):  # the disk may be read-only
                     os.utime(path)
                 return
         write_text(path, record.model_dump_json(indent=2) + "\n")
@@ -173,7 +189,7 @@ def _chunk_path(folder: Path, number: int) -> Path:
 
 
 def _opened(path: Path) -> FileIO:
-    """Open a file for reading without following a link, and without waiting if it is a pipe."""
+    """Open a file for reading, without following symbolic links, and without blocking on a pipe."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     return FileIO(os.open(path, flags))
 
@@ -183,11 +199,11 @@ def _is_own_file(status: os.stat_result) -> bool:
 
 
 def _check_private(folder: Path, *, follow_links: bool) -> None:
-    """Raise :class:`OSError`, with a remedy, if another user than root owns or may write a folder."""
-    status, elsewhere = folder.stat(follow_symlinks=follow_links), "export ZOO_CACHE_DIR=FOLDER, with one of your own"
+    """Raise :class:`OSError` if a user other than root and the current user owns a folder or can write to it."""
+    status, elsewhere = folder.stat(follow_symlinks=follow_links), "export ZOO_CACHE_DIR=FOLDER, with your own folder"
     if not stat.S_ISDIR(status.st_mode):
         raise NotADirectoryError(
-            errno.ENOTDIR, f"{folder} is not a folder, or is a link to one; remove it", str(folder)
+            errno.ENOTDIR, f"{folder} is not a folder, or is a symbolic link; try to remove it", str(folder)
         )
     if status.st_uid not in (os.geteuid(), 0):
         fault, remedy = "another user owns", elsewhere
@@ -196,7 +212,7 @@ def _check_private(folder: Path, *, follow_links: bool) -> None:
         fault, remedy = "other users may write", f"chmod go-w {shlex.quote(str(folder))}" if is_own else elsewhere
     else:
         return
-    raise PermissionError(errno.EPERM, f"{fault} {folder}, and could forge outputs; try: {remedy}", str(folder))
+    raise PermissionError(errno.EPERM, f"{fault} {folder} and could forge outputs; try: {remedy}", str(folder))
 
 
 def _pieces(rows: memoryview) -> Iterator[memoryview]:
@@ -204,7 +220,7 @@ def _pieces(rows: memoryview) -> Iterator[memoryview]:
 
 
 def _read(descriptor: int, data: memoryview, position: int) -> int:
-    """Fill ``data`` from a position of the file, and return the position behind it."""
+    """Fill ``data`` with the bytes of a file from ``position`` on, and return the position after the last byte read."""
     while data:
         count = os.preadv(descriptor, [data], position)
         if not count:

@@ -1,7 +1,8 @@
-"""Lists, clears and evicts the entries of the cache folder.
+"""List, delete and evict the entries in the folder of cached outputs.
 
-Each entry is a folder named by the digest of its record. A process that uses an entry holds its lock ``use`` together
-with others, and a process that clears it must hold that lock alone, so nothing is deleted under a run.
+Each entry is a folder whose name is the digest of the entry's record. Several processes that use an entry can share the
+entry's lock ``use``. A process that deletes an entry must hold this lock exclusively, so that no entry is deleted while
+a run uses it.
 """
 
 from __future__ import annotations
@@ -29,25 +30,30 @@ State = Literal["complete", "partial", "other version", "unreadable"]
 
 
 def cache_folder() -> Path:
-    """Return ``$ZOO_CACHE_DIR`` or, if that is not set, ``blockzoo/features`` in the user's cache."""
+    """Return the folder of cached outputs: ``$ZOO_CACHE_DIR``, or ``blockzoo/features`` in the user's cache folder.
+
+    The user's cache folder is ``$XDG_CACHE_HOME`` or ``~/.cache``.
+    """
     if named := os.environ.get("ZOO_CACHE_DIR"):
         return Path(named).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "blockzoo" / "features"
 
 
 def cache_limit() -> int:
-    """Return how many bytes all entries together may take: ``$ZOO_CACHE_LIMIT`` or 100 GiB.
+    """Return the largest number of bytes for all cache entries together: ``$ZOO_CACHE_LIMIT``, or by default 100 GiB.
 
-    Raises :class:`~zoo.errors.UsageError` if the variable is not a size.
+    Raises :class:`~zoo.errors.UsageError` if the value of the environment variable is not a size.
     """
     return parse_bytes("ZOO_CACHE_LIMIT", os.environ.get("ZOO_CACHE_LIMIT") or "100GiB")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Describe an entry on the disk: the bytes it takes, the images it has, and its last use in seconds since 1970.
+    """A cache entry on disk: a folder with the cached outputs of one frozen part on one data split.
 
-    ``record`` is ``None`` if it cannot be read.
+    ``bytes``: the size on disk. ``images_done``: the number of images with cached outputs. ``last_used``: the time of
+    the last use in seconds since 1970. ``record``: the content of the entry's record file; ``None`` if the file cannot
+    be read.
     """
 
     folder: Path
@@ -59,19 +65,19 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """The digest of its record, which is its folder's name."""
+        """The digest of the entry's record, which is also the name of the entry's folder."""
         return self.folder.name
 
     @property
     def name(self) -> str:
-        """A name for people, or the digest if the record cannot be read."""
+        """The backbone, the dataset and the split as text, or the digest if the entry's record cannot be read."""
         if self.record is None:
             return self.key
         return f"{self.record.title.backbone} on {self.record.title.dataset}, {self.record.title.split}"
 
     @property
     def in_use(self) -> bool:
-        """Whether a process has it open."""
+        """Whether a process is using the entry at the moment."""
         lock = FileLock(self.folder / USE_LOCK)
         try:
             free = lock.acquire(exclusive=True)
@@ -82,26 +88,26 @@ class Entry:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """Return all entries of a cache folder, most recently used first; other files in it are ignored."""
+    """Return all entries in a cache folder, the most recently used entry first; other files are ignored."""
     found = []
     for path in folder.iterdir() if folder.is_dir() else ():
         if re.fullmatch(r"[0-9a-f]{32}", path.name) and path.is_dir() and not path.is_symlink():
-            with contextlib.suppress(FileNotFoundError):  # another process clears or writes it now
+            with contextlib.suppress(FileNotFoundError):  # another process may be deleting or writing the entry
                 found.append(_entry(path))
     return sorted(found, key=lambda entry: entry.last_used, reverse=True)
 
 
 def clear(entry: Entry) -> bool:
-    """Delete an entry unless a process has it open; return whether it is gone."""
+    """Delete an entry unless a process is using the entry; return whether the entry no longer exists."""
     lock = FileLock(entry.folder / USE_LOCK)
     try:
         if not lock.acquire(exclusive=True):
             return False
-        # Rename it first, so that an interrupted deletion leaves nothing that looks like an entry.
+        # Rename the folder first, so that an interrupted deletion does not leave a folder that looks like an entry.
         doomed = entry.folder.with_name(f".cleared-{secrets.token_hex(8)}")
         entry.folder.rename(doomed)
         shutil.rmtree(doomed)
-    except FileNotFoundError:  # another process was faster
+    except FileNotFoundError:  # another process has deleted the entry
         return True
     finally:
         lock.release()
@@ -109,19 +115,19 @@ def clear(entry: Entry) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Finish interrupted deletions."""
+    """Remove the renamed folders of entries whose deletion was interrupted."""
     for doomed in folder.glob(".cleared-*"):
         shutil.rmtree(doomed, ignore_errors=True)
 
 
 def make_room(folder: Path, record: EntryRecord, limit: int) -> Iterator[Entry]:
-    """Clear the least recently used entries until the outputs of a record fit; yield them.
+    """Delete the least recently used entries until there is space for the outputs of a record; yield deleted entries.
 
-    Raises :class:`OSError`, before it clears anything, if the outputs cannot fit.
+    Raises :class:`OSError`, without deleting any entry, if deleting entries cannot free enough space.
     """
     remove_leftovers(folder)
     while doomed := _entries_to_clear(folder, record, limit):
-        yield from filter(clear, doomed)  # a process may have opened one since, so look again
+        yield from filter(clear, doomed)  # entries that a process has started to use stay, so the loop checks again
 
 
 def _entries_to_clear(folder: Path, record: EntryRecord, limit: int) -> list[Entry]:
@@ -130,7 +136,7 @@ def _entries_to_clear(folder: Path, record: EntryRecord, limit: int) -> list[Ent
     others = [entry for entry in found if entry.key != record.digest]
     used = [entry for entry in others if entry.in_use]
     idle = [entry for entry in others if entry not in used]
-    # Processes that write take as much as their outputs need in the end.
+    # An entry in use counts with its final size, because a process may still be writing its chunks.
     promised = sum(max(entry.bytes, entry.record.key.bytes if entry.record else 0) for entry in used)
     free = _free_bytes(folder) - promised + sum(entry.bytes for entry in used)
     allowed = limit - promised - sum(entry.bytes for entry in idle)
@@ -140,23 +146,23 @@ def _entries_to_clear(folder: Path, record: EntryRecord, limit: int) -> list[Ent
             if needed > free:
                 raise OSError(f"{bytes_in_words(max(0, free))} free")
             use = f", and running processes use {bytes_in_words(promised)}" if size <= limit else ""
-            raise OSError(f"the cache may hold {bytes_in_words(limit)} (ZOO_CACHE_LIMIT){use}")
+            raise OSError(f"ZOO_CACHE_LIMIT limits the cache to {bytes_in_words(limit)}{use}")
         doomed.append(idle.pop())
         free, allowed = free + doomed[-1].bytes, allowed + doomed[-1].bytes
     return doomed
 
 
 def _free_bytes(folder: Path) -> int:
-    """Return the bytes of the folder's disk that may be used; the folder itself need not exist yet."""
+    """Return the number of bytes that the cache may use on the disk of the folder, which need not exist yet."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     disk = shutil.disk_usage(existing)
-    return disk.free - min(disk.total // 50, 2**30)  # some of the disk stays free
+    return disk.free - min(disk.total // 50, 2**30)  # leave 2 % of the disk free, but at most 1 GiB
 
 
 def _entry(folder: Path) -> Entry:
     size, done = 0, 0
     for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a writer has renamed it
+        with contextlib.suppress(FileNotFoundError):  # another process may have renamed the file
             size += path.lstat().st_blocks * 512
     path = folder / RECORD
     record, state = _read(path)

@@ -1,4 +1,4 @@
-"""Fill a cache with the outputs that it lacks, after checking a sample of those that an earlier run has left."""
+"""Compute the outputs that are missing in a cache, and check that outputs of earlier runs are still correct."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from torch import Tensor
 
 from zoo_harness.frozen.cache.activation_cache import ActivationCache
 
-SAMPLED_IMAGES = 8  # whose cached outputs are compared with those computed now
-ROUNDING, ROUNDING_OF_HALVES = 1e-3, 5e-2  # relative to the largest value; batches of other sizes round otherwise
+SAMPLED_IMAGES = 8  # number of images whose cached outputs are compared with newly computed outputs
+# Largest accepted difference relative to the largest value, in float32 and in 16 bits. Rounding errors differ because
+# they depend on the batch size.
+ROUNDING, ROUNDING_OF_HALVES = 1e-3, 5e-2
 
 
 def fill_cache(
@@ -18,11 +20,11 @@ def fill_cache(
     outputs_of: Callable[[Sequence[int]], Sequence[Tensor]],
     warn: Callable[[], None],
 ) -> int:
-    """Compute the missing outputs, or all of them if the cached ones are outdated; return their number.
+    """Compute the missing outputs of a cache, or all outputs if cached outputs are outdated; return their number.
 
-    ``compute_missing`` writes the missing outputs and finishes the pass. ``outputs_of`` computes those of a few images
-    anew: the key of a cache does not cover all code. ``warn`` is called if they differ from the cached ones beyond
-    rounding.
+    ``compute_missing`` writes the missing outputs and finishes the pass. ``outputs_of`` computes the outputs of a few
+    images again, because the key of the cache does not cover all source code. If the new outputs and the cached outputs
+    differ by more than rounding errors, ``fill_cache`` calls ``warn`` and computes all outputs.
     """
     missing, sample = cache.missing_images, cache.sample_of_loaded(SAMPLED_IMAGES)
     compute_missing()

@@ -1,7 +1,7 @@
-"""Chooses where to keep outputs of a frozen part: on the device, in host memory, in files, or nowhere.
+"""Choose where cached outputs of the frozen part are kept: in device memory, in host memory, in files, or nowhere.
 
-``auto`` takes the first that has room, in that order. Nothing here imports torch, so that an invalid option fails at
-once.
+The option ``--cache auto`` chooses the first of these locations that has enough space. This module does not import
+torch, so that an invalid option is reported immediately.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Place = Literal["device", "host", "disk", "off"]
 Cache = Literal["auto", "device", "host", "disk", "off"]
 CACHES: tuple[Cache, ...] = get_args(Cache)
 
-# The share of the free memory that auto takes, because training needs some too.
+# The share of the free memory that --cache auto may use. Training needs the rest.
 _SHARES = {"device": 0.6, "host": 0.5}
 NAMES: dict[Place, str] = {"device": "device memory", "host": "host memory", "disk": "files"}
 _MORE_MEMORY = "--cache auto, a larger --cache-budget, or fewer images"
@@ -31,10 +31,11 @@ ADVICE: dict[Place, str] = {
 
 @dataclass(frozen=True)
 class CachePolicy:
-    """Hold the user's options: the place of outputs, and the number of bytes of memory that they may take.
+    """The user's choice of where cached outputs are kept, and how many bytes the outputs may take.
 
-    ``budget`` is for device and host memory together, ``None`` for a share of the free memory. ``folder`` holds the
-    files for later runs, which take at most ``limit`` bytes in all. ``processes`` share the host's memory.
+    ``budget``: the largest number of bytes in device and host memory together; ``None`` allows a share of the free
+    memory. ``folder``: the folder for files. ``limit``: the largest number of bytes in files of all runs.
+    ``processes``: the number of processes that share the host memory.
 
     >>> CachePolicy.of("host", "8GiB").budget
     8589934592
@@ -48,19 +49,19 @@ class CachePolicy:
 
     @classmethod
     def of(cls, cache: str, budget: str | None) -> CachePolicy:
-        """Return the policy of the options ``--cache`` and ``--cache-budget``.
+        """Return the policy for the given values of the options ``--cache`` and ``--cache-budget``.
 
         Raises :class:`~zoo.errors.UsageError` for invalid values.
         """
         chosen = cast("Cache", check_choice("--cache", cache, CACHES))
         allowed = None if budget is None else parse_bytes("--cache-budget", budget)
         if allowed is not None and chosen in ("disk", "off"):
-            message = f"--cache-budget {budget} limits memory, and --cache {chosen} uses none; leave one of them out"
+            message = f"--cache-budget {budget} limits memory, but --cache {chosen} uses no memory; omit --cache-budget"
             raise UsageError(message, code="option-unused", option="--cache-budget", given=budget)
         return cls(chosen, allowed)
 
     def places(self, device: str) -> tuple[Place, ...]:
-        """Return the places to try for outputs of a kind of device, in order of preference.
+        """Return the locations to try, in order of preference, if a device of the given type computes the outputs.
 
         >>> CachePolicy("auto").places("cpu")
         ('host', 'disk')
@@ -70,14 +71,14 @@ class CachePolicy:
             return every
         if self.cache == "off":
             return ()
-        return (self.cache if self.cache in every else "host",)  # a CPU's device memory is host memory
+        return (self.cache if self.cache in every else "host",)  # the device memory of a CPU is the host memory
 
     def less(self, used: int) -> CachePolicy:
-        """Return the policy for the next cache of a run, after others have used this number of bytes of the budget."""
+        """Return the policy for a run's next cache, after earlier caches have used the given number of bytes."""
         return self if self.budget is None else replace(self, budget=max(0, self.budget - used))
 
     def for_each_of(self, processes: int) -> CachePolicy:
-        """Return the policy of each of several processes on one machine, which divide the budget.
+        """Return the policy for each of several processes on one machine, with an equal share of the budget.
 
         >>> CachePolicy("host", 2**30).for_each_of(4).budget
         268435456
@@ -86,12 +87,15 @@ class CachePolicy:
         return replace(self, budget=budget, processes=processes)
 
     def memory_shortage_reason(self, place: Place, needed: int, free: int) -> str | None:
-        """Return why a number of bytes may not be kept there, or ``None`` if they may."""
+        """Return the reason why ``needed`` bytes must not be kept in a location, or ``None`` if there is enough memory.
+
+        ``free``: the number of free bytes in the memory of the location.
+        """
         if self.budget is not None and needed > self.budget:
             return f"--cache-budget leaves {bytes_in_words(self.budget)}"
         share = _SHARES[place] if self.cache == "auto" and self.budget is None else 1.0
         share /= self.processes if place == "host" else 1
         if needed > free * share:
-            part = "" if share == 1 else f", and the cache may use {share:.0%} of them"
+            part = "" if share == 1 else f", of which the cache may use {share:.0%}"
             return f"{bytes_in_words(free)} free{part}"
         return None

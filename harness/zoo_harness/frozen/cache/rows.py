@@ -1,4 +1,4 @@
-"""Converts tensors to the rows of bytes in a cache, one for each image, and back."""
+"""Convert tensors to the rows of bytes that the cache stores for each image, and convert rows back to tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo_harness.frozen.cache.key import DTYPES, DtypeName, TensorSpec
 
 
 def spec_of(name: str, example: Tensor) -> TensorSpec:
-    """Describe tensors like the example ``(B, ...)`` by shape, dtype and layout in memory.
+    """Return the name, shape, dtype and memory layout of tensors like the example ``(B, ...)``.
 
     >>> spec_of("layer3", torch.ones(2, 512, 14, 14).to(memory_format=torch.channels_last)).order
     (0, 2, 3, 1)
@@ -23,7 +23,7 @@ def spec_of(name: str, example: Tensor) -> TensorSpec:
 
 
 def memory_order(values: Tensor) -> tuple[int, ...] | None:
-    """Sort dimensions from the outermost in memory to the innermost; ``None`` for a part of a larger piece of memory.
+    """Return the dimensions from the outermost to the innermost in memory, or ``None`` if the memory has gaps.
 
     >>> memory_order(torch.zeros(2, 3, 5).transpose(1, 2)), memory_order(torch.zeros(2, 3, 5)[:, 1:])
     ((0, 2, 1), None)
@@ -36,8 +36,8 @@ def memory_order(values: Tensor) -> tuple[int, ...] | None:
 def as_rows(spec: TensorSpec, tensor: Tensor) -> Tensor:
     """Convert a tensor ``(B, ...)`` to bytes, ``(B, bytes)`` of uint8, in the dtype and layout of the cache.
 
-    Raises :class:`ValueError` for a tensor of another shape or dtype, and :class:`~zoo.errors.ZooError` if a finite
-    value becomes infinite.
+    Raises :class:`ValueError` if the tensor has another shape or dtype than ``spec`` describes, and
+    :class:`~zoo.errors.ZooError` if a finite value becomes infinite in the stored dtype.
     """
     if tuple(tensor.shape[1:]) != spec.shape or _dtype_name(tensor.dtype) != spec.dtype:
         given = f"{tensor.dtype} {tuple(tensor.shape)}"
@@ -47,7 +47,8 @@ def as_rows(spec: TensorSpec, tensor: Tensor) -> Tensor:
     if spec.stored and (stored.isinf() & ~values.isinf()).any():
         raise ZooError(
             f"output {spec.name!r} is too large for {spec.stored}: "
-            f"{float(values[values.isfinite()].abs().max()):.4g}; try --cache-dtype bf16, or exact for {spec.dtype}",
+            f"{float(values[values.isfinite()].abs().max()):.4g}; try --cache-dtype bf16, "
+            f"or --cache-dtype exact to store {spec.dtype}",
             code="cache-overflow",
             option="--cache-dtype",
             name=spec.name,
@@ -57,7 +58,7 @@ def as_rows(spec: TensorSpec, tensor: Tensor) -> Tensor:
 
 
 def from_rows(spec: TensorSpec, rows: Tensor) -> Tensor:
-    """Convert B rows of at least ``spec.bytes`` bytes to the tensor ``(B, ...)`` that the network computed."""
+    """Convert B rows of at least ``spec.bytes`` bytes back to the tensor ``(B, ...)`` that the network computed."""
     order = _row_order(spec)
     shape = [(len(rows), *spec.shape)[dimension] for dimension in order]
     values = rows[:, : spec.bytes].contiguous().view(getattr(torch, spec.stored_dtype)).view(shape)
@@ -65,13 +66,13 @@ def from_rows(spec: TensorSpec, rows: Tensor) -> Tensor:
 
 
 def restore(spec: TensorSpec, values: Tensor) -> Tensor:
-    """Convert values to the dtype and memory layout that the network computed: rounding depends on both."""
+    """Convert values to the dtype and memory layout that the network computed, because both affect later rounding."""
     permuted = values.to(getattr(torch, spec.dtype)).permute(spec.order).contiguous()
     return _permuted_back(permuted, spec.order)
 
 
 def bytes_of(rows: Tensor) -> memoryview:
-    """Return the memory of a contiguous host tensor."""
+    """Return the memory of a contiguous host tensor as a ``memoryview`` of bytes."""
     return rows.view(-1).view(torch.uint8).numpy().data
 
 

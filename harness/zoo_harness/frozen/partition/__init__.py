@@ -1,1 +1,1 @@
-"""Cut a network where training starts."""
+"""Divide a network into a prefix, which is frozen, and a suffix, which trains."""

@@ -1,4 +1,4 @@
-"""Makes modules of prefix and suffix from the steps of a cut; they share the modules of the network itself."""
+"""Build torch modules for the prefix and the suffix of a network; both use the submodules of the original network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zoo_harness.models.tuned_network import TunedNetwork
 
 
 def overwritten(modes: Sequence[Trace], cut: Cut) -> set[int]:
-    """Return the numbers of kept results that the suffix of either mode writes to."""
+    """Return the numbers of the cached results that the suffix overwrites in training or in inference mode."""
     found: set[int] = set()
     for mode in modes:
         written = {memory for step in mode.steps if step.number in cut.suffix for memory in step.writes}
@@ -25,12 +25,12 @@ def overwritten(modes: Sequence[Trace], cut: Cut) -> set[int]:
 
 
 def kept_names(cut: Cut) -> list[str]:
-    """Name the source of each kept tensor: the path of a module, or the name of an operation."""
+    """Return, for each cached tensor, the path of the module or the name of the operation that computes the tensor."""
     return [_name(cut.steps[number]) for number in cut.kept]
 
 
 class _Builder:
-    """Make a module from steps of a traced network, which are given by their numbers."""
+    """Build a torch module from recorded steps of a network."""
 
     def __init__(self, network: nn.Module, cut: Cut) -> None:
         self.cut, self.graph = cut, fx.Graph()
@@ -39,7 +39,7 @@ class _Builder:
         self._network = network
 
     def add(self, number: int) -> None:
-        """Add a step."""
+        """Append the step with the given number to the module."""
         step = self.cut.steps[number]
         if step.kind in ("call_module", "get_attr"):
             self.objects[step.target] = operator.attrgetter(step.target)(self._network)
@@ -47,20 +47,20 @@ class _Builder:
         self.results[number] = self.graph.create_node(step.kind, step.target, args, kwargs)
 
     def result(self, number: int) -> fx.Node:
-        """Return the node of an earlier step's result."""
+        """Return the graph node of the result of the step with the given number."""
         if number not in self.results:
             raise CannotPartitionError(f"the output of {_name(self.cut.steps[number])!r} cannot be kept image by image")
         return self.results[number]
 
     def module(self, outputs: Sequence[fx.Node]) -> fx.GraphModule:
-        """Return the finished module."""
+        """Finish the graph with the given outputs, and return it as a module."""
         self.graph.output(tuple(outputs))
         return fx.GraphModule(self.objects, self.graph)
 
     def _argument(self, leaf: Any) -> Any:
         if isinstance(leaf, Result):
             return self.result(leaf.step)
-        first = next(iter(self.results.values()))  # the images, or a kept tensor
+        first = next(iter(self.results.values()))  # the images or a cached tensor, whose first dimension is the batch
         if isinstance(leaf, SameDevice):
             return self.graph.call_function(getattr, (first, "device"))
         if isinstance(leaf, BatchSize):
@@ -71,18 +71,19 @@ class _Builder:
 
 
 def prefix_module(network: nn.Module, cut: Cut) -> nn.Module:
-    """Make the prefix: images in, a tuple of the kept tensors out."""
+    """Build the prefix: a module that takes images and returns a tuple of the tensors to cache."""
     builder = _Builder(network, cut)
-    for number in sorted({0, *cut.prefix}):  # 0 are the images
+    for number in sorted({0, *cut.prefix}):  # step 0 is the input of images
         builder.add(number)
     return builder.module([builder.results[number] for number in cut.kept])
 
 
 class SuffixBuilder(_Builder):
-    """Make the suffix of one mode: kept tensors in, the logits of every head that is one of its steps out.
+    """Build the suffix of one mode: a module that takes the cached tensors and returns logits.
 
-    ``reached`` holds the modules whose hooks it calls with the values of the whole network, ``hidden_heads`` the paths
-    of heads inside a module that is one step.
+    The module returns the logits of every head that is a step of its own. ``hidden_heads``: the paths of heads inside a
+    module that is a single step. ``reached``: the modules whose hooks the suffix calls with the same values as the
+    whole network. ``written``: the numbers of the cached tensors that the suffix overwrites.
     """
 
     def __init__(self, tuned: TunedNetwork, mode: Trace, cut: Cut, written: set[int]) -> None:
@@ -93,7 +94,7 @@ class SuffixBuilder(_Builder):
             self.results[number] = self.graph.call_method("clone", (self.results[number],))
         self._mode = mode
         self._logits: dict[str, fx.Node] = {}
-        self._last_call: dict[nn.Module, bool] = {}  # of each module, whether it is in the suffix
+        self._last_call: dict[nn.Module, bool] = {}  # whether the suffix contains the last call of each module
         for index, step in enumerate(mode.steps):
             if step.number in cut.suffix:
                 self.add(step.number)
@@ -110,11 +111,14 @@ class SuffixBuilder(_Builder):
         in_suffix = step.number in self.cut.suffix
         self._last_call |= dict.fromkeys(self._network.get_submodule(step.target).modules(), in_suffix)
         if is_head and in_suffix:
-            # A copy: an activation that works in place may follow.
+            # Clone the logits, because a later activation may modify them in place.
             self._logits[step.target] = self.graph.call_method("clone", (self.results[step.number],))
 
     def _call_hooks(self, entered: EnteredModule) -> None:
-        """Call a module that shares the hooks of one which the recorder entered, because nothing calls that one."""
+        """Call the hooks of a module whose inside was recorded, because the suffix never calls the module itself.
+
+        The suffix calls an identity module that shares the hooks.
+        """
         number = self._mode.steps[entered.result].number
         self._last_call[entered.module] = number in self.results
         if number in self.results:
@@ -126,6 +130,6 @@ class SuffixBuilder(_Builder):
 
 
 def _name(step: Step) -> str:
-    """Return the path of a module, or the name of an operation."""
+    """Return the path of the module or the name of the operation that a step calls."""
     target = step.target
     return target if isinstance(target, str) else str(getattr(target, "__name__", target))

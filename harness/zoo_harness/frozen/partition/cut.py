@@ -1,17 +1,17 @@
-"""Chooses where a recorded network is cut: which steps run once an image, and which in every epoch.
+"""Choose which recorded steps of a network run once for each image (the prefix), and which in every epoch (the suffix).
 
-Steps of several recordings are the same if they run the same operation on the same inputs; such a step has one
-number. Five rules put a step into the suffix:
+Steps of several recordings get the same number if they run the same operation on the same inputs. A step belongs to the
+suffix if one of five rules applies:
 
-- it reads a trained parameter, draws random numbers or changes its own buffers;
-- it runs in one mode alone (training or inference), as dropout does in every form;
-- it follows one of these, because it reads their result or memory they wrote to; or it overwrites memory that a step
-  of the suffix has read;
-- from the frontier towards the images: it has no weights, and keeping its inputs takes no more memory than keeping its
-  output; or it does not depend on the images;
-- its output cannot be kept image by image.
+- The step reads a trained parameter, draws random numbers, or changes its module's buffers.
+- The step runs in only one of training mode and inference mode. All forms of dropout are such steps.
+- The step reads the result of a suffix step, reads memory that a suffix step wrote to, or overwrites memory that a
+  suffix step has read.
+- The suffix reads the result of the step. Moreover, the step does not depend on the images, or the step has no weights
+  and caching its inputs takes no more memory than caching its output.
+- The suffix reads the result of the step, and the result cannot be cached image by image.
 
-The results that the suffix then reads from other steps are kept.
+The results that suffix steps read from prefix steps are cached.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from zoo_harness.frozen.cache.rows import memory_order
 from zoo_harness.frozen.partition.side_effects import CannotPartitionError
 from zoo_harness.frozen.partition.trace import Arguments, Result, Step, Trace
 
-BATCHES = (2, 3)  # images in the two recordings of each mode: differences depend on the batch size
+BATCHES = (2, 3)  # batch sizes of the two recordings of each mode; values that differ depend on the batch size
 BATCH_DEPENDENT = "its forward method depends on the number of images"
 
 
 @dataclass(frozen=True)
 class BatchSize:
-    """Stand for an integer: ``times`` the number of images, and ``plus``."""
+    """Represent an integer that depends on the batch size: ``times * batch_size + plus``."""
 
     times: int
     plus: int
@@ -44,12 +44,16 @@ class BatchSize:
 
 @dataclass(frozen=True)
 class SameDevice:
-    """Stand for the device of the images."""
+    """Represent the device of the images in the recorded arguments of a step."""
 
 
 @dataclass
 class Cut:
-    """Hold the numbers of the steps whose results are kept, of those that compute them, and of the suffix."""
+    """The division of a network's steps into prefix and suffix.
+
+    ``kept``: the numbers of the steps whose results are cached. ``prefix``: the numbers of the steps that compute the
+    cached results. ``suffix``: the numbers of the steps that run in every epoch. ``steps``: all steps by number.
+    """
 
     kept: list[int]
     prefix: set[int]
@@ -58,9 +62,11 @@ class Cut:
 
 
 def number_steps(recordings: Sequence[tuple[Trace, Trace]]) -> dict[int, Step]:
-    """Number the steps of the first of the two recordings of each mode, which must have the same steps.
+    """Number the steps of all recordings, and return one step for each number.
 
-    Returns the first step of each number. A number is larger than those of the step's inputs.
+    ``recordings``: for each mode, a recording with the smaller batch and a recording with the larger batch. Equal steps
+    of both modes get the same number. The number of a step is larger than the numbers of its inputs. Raises
+    :class:`CannotPartitionError` if the two recordings of a mode differ in their steps.
     """
     steps, known = dict[int, Step](), dict[object, int]()
     for small, large in recordings:
@@ -80,7 +86,10 @@ def number_steps(recordings: Sequence[tuple[Trace, Trace]]) -> dict[int, Step]:
 
 
 def _numbered(small: Arguments, large: Arguments, steps: list[Step]) -> tuple[Arguments, frozenset[int]]:
-    """Return the arguments of a step for any batch, given those for two, and the numbers of its inputs."""
+    """Combine the arguments of a step for two batch sizes into arguments for any batch size.
+
+    The second value returned is the set of numbers of the steps whose results are among the arguments.
+    """
     leaves: list[Any] = []
     map_aggregate(large, leaves.append)
     others, inputs = iter(leaves), set[int]()
@@ -99,7 +108,7 @@ def _numbered(small: Arguments, large: Arguments, steps: list[Step]) -> tuple[Ar
 
 
 def for_any_batch(small: Any, large: Any) -> Any:
-    """Return an argument for any batch, given those for batches of 2 and 3.
+    """Return the form of an argument that holds for any batch size, given its values for batches of 2 and 3 images.
 
     >>> for_any_batch(196, 196), for_any_batch(127, 191)
     (196, BatchSize(times=64, plus=-1))
@@ -115,7 +124,10 @@ def for_any_batch(small: Any, large: Any) -> Any:
 
 
 def choose_cut(modes: Sequence[Trace], steps: dict[int, Step]) -> Cut:
-    """Cut both modes at one place. Raises :class:`CannotPartitionError` if that saves nothing."""
+    """Divide the steps of both modes into one prefix and one suffix.
+
+    Raises :class:`CannotPartitionError` if a division saves no computation.
+    """
     suffix = _required_in_suffix(modes, steps)
     if not suffix:
         raise CannotPartitionError("nothing that trains runs")
@@ -141,7 +153,7 @@ def _required_in_suffix(modes: Sequence[Trace], steps: dict[int, Step]) -> set[i
 
 
 def _close(mode: Trace, suffix: set[int]) -> None:
-    """Add to the suffix the steps that follow it, and those that overwrite memory it has read."""
+    """Add to the suffix all steps that depend on suffix steps, or that overwrite memory read by suffix steps."""
     read_by_suffix: set[int] = set()
     for step in mode.steps:
         if step.dependencies & suffix or step.writes & read_by_suffix:
@@ -151,14 +163,14 @@ def _close(mode: Trace, suffix: set[int]) -> None:
 
 
 def _pull_back(modes: Sequence[Trace], steps: dict[int, Step], suffix: set[int]) -> set[int]:
-    """Move steps into the suffix if that costs no memory; return the numbers of its inputs."""
+    """Move steps to the suffix if the cache does not grow, and return the numbers of the results to cache."""
     overwritten = _overwritten_later(modes, suffix)
     required = set(suffix)
     while True:
         frontier = _frontier(steps, suffix)
         latest_first = sorted(frontier, reverse=True)
         moved = next((n for n in latest_first if _should_move(n, steps, frontier | suffix, overwritten)), None)
-        # Steps that write to the result of a moved step move with it.
+        # If a moved step's result is overwritten by other steps, these steps have to move into the suffix too.
         written = {n for number in suffix for n in steps[number].writers - suffix if steps[n].inputs & suffix}
         if moved is None and not written:
             break
@@ -173,7 +185,10 @@ def _frontier(steps: dict[int, Step], suffix: set[int]) -> set[int]:
 
 
 def _saves_nothing(number: int, steps: dict[int, Step], suffix: set[int]) -> bool:
-    """Tell whether the result of a moved step could be kept as well: nothing else in the suffix reads its inputs."""
+    """Whether a moved step can return to the prefix, because caching its result takes no more memory than its inputs.
+
+    A step cannot return if another suffix step reads the inputs of the step.
+    """
     step = steps[number]
     elsewhere = {given for other in suffix - {number} for given in steps[other].inputs}
     read = {given for given in step.inputs if steps[given].depends_on_images}
@@ -182,7 +197,10 @@ def _saves_nothing(number: int, steps: dict[int, Step], suffix: set[int]) -> boo
 
 
 def _should_move(number: int, steps: dict[int, Step], present: set[int], overwritten: set[int]) -> bool:
-    """Tell whether the suffix should run a step of the frontier; the results ``present`` are there anyway."""
+    """Whether to move a step, whose result the suffix reads, into the suffix.
+
+    ``present``: the numbers of the steps whose results are available to the suffix anyway.
+    """
     step = steps[number]
     if step.kind == "placeholder":
         return False
@@ -195,7 +213,10 @@ def _should_move(number: int, steps: dict[int, Step], present: set[int], overwri
 
 
 def _overwritten_later(modes: Sequence[Trace], suffix: set[int]) -> set[int]:
-    """Find steps that read memory which the prefix writes to later: in the suffix they would read the later values."""
+    """Find the steps that read memory which a later prefix step overwrites.
+
+    In the suffix, these steps would read the overwritten values.
+    """
     found: set[int] = set()
     for mode in modes:
         written: set[int] = set()
@@ -208,7 +229,10 @@ def _overwritten_later(modes: Sequence[Trace], suffix: set[int]) -> set[int]:
 
 
 def _cost(step: Step) -> float:
-    """Return the bytes that its result takes for an image; infinite if it has not one row for each image."""
+    """Return the number of bytes that the step's result takes for an image.
+
+    The number is 0 if the result does not depend on the images, and infinite if the result has no row for each image.
+    """
     small, large = step.value, step.value_of_more
     if not step.depends_on_images:
         return 0

@@ -1,19 +1,22 @@
-"""Partitions a prepared network where training starts: a frozen prefix that runs once an image, a suffix that trains.
+"""Divide a network into a frozen prefix, which runs once for each image, and a suffix, which trains.
 
-Nothing before the first trained parameter ever changes, so the outputs that the suffix reads from the prefix can be
-cached and the suffix trained alone. Together the two compute the same as the whole network, bit for bit: logits,
-gradients, buffers, and the random numbers of dropout and stochastic depth, which stay in the suffix.
+Training never changes the part of a network before the first trained parameter. Therefore the outputs of this part, the
+prefix, can be cached, and training only runs the suffix. Prefix and suffix together compute, bit for bit, the same
+logits, gradients and buffers as the whole network. Dropout and stochastic depth stay in the suffix, and draw the same
+random numbers as in the whole network.
 
-1. :mod:`zoo_harness.frozen.partition.trace` records the network as steps: in training and in inference mode, because a
-   ``forward`` may read ``self.training``, and for two and three images, to find values that depend on the batch size.
-2. :mod:`zoo_harness.frozen.partition.cut` chooses the steps of the suffix, the same ones for both modes.
-3. :mod:`zoo_harness.frozen.partition.build` makes modules of the prefix and of one suffix for each mode. They call the
-   modules of the network itself, so optimizer, checkpoint, hooks and :meth:`TunedNetwork.train` act on the suffix.
-4. :func:`zoo_harness.frozen.partition.verify.verify_partition` compares both parts with the whole network on real
-   images before a run relies on them.
+1. :mod:`zoo_harness.frozen.partition.trace` records the network as a list of steps. There are recordings of training
+   mode and of inference mode, because a ``forward`` may read ``self.training``. There are recordings of batches of two
+   and of three images, to find values that depend on the batch size.
+2. :mod:`zoo_harness.frozen.partition.cut` chooses the steps of the suffix, which are the same steps in both modes.
+3. :mod:`zoo_harness.frozen.partition.build` builds a module for the prefix, and a module for the suffix in each mode.
+   The prefix and the suffix call the submodules of the original network, so that the optimizer, checkpoints, hooks and
+   :meth:`TunedNetwork.train` also affect the suffix.
+4. :func:`zoo_harness.frozen.partition.verify.verify_partition` compares prefix and suffix with the whole network on
+   real images before a run uses the partition.
 
-A network that cannot be partitioned is no error: its prefix returns the images, its suffix is the whole network, and
-``reason`` says why.
+If a network cannot be partitioned, the prefix returns the images, the suffix is the whole network, and ``reason``
+states why the network cannot be partitioned. No error is raised.
 """
 
 from __future__ import annotations
@@ -37,35 +40,40 @@ ALL_TRAINS = "all of it trains"
 
 
 class Suffix(nn.Module):
-    """Compute the logits of every head from the kept tensors.
+    """Compute the logits of every head from the cached outputs of the prefix.
 
-    It holds the modules of the network itself and follows the mode of the network. It can be compiled and distributed:
-    ``torch.compile(partition.suffix_module)``, ``DistributedDataParallel(partition.suffix_module)``.
+    The suffix contains the submodules of the original network, and uses the network's training or inference mode. The
+    suffix can be compiled and distributed: ``torch.compile(partition.suffix_module)``,
+    ``DistributedDataParallel(partition.suffix_module)``.
     """
 
     def __init__(self, network: nn.Module, training: nn.Module, inference: nn.Module) -> None:
         super().__init__()
         self.while_training = training
         self.in_inference = inference
-        self._mode_of = [network]  # in a list, so that it is no submodule
+        self._mode_of = [network]  # in a list, so that torch does not register the network as a submodule
 
     def forward(self, *kept: Tensor) -> tuple[Tensor, ...]:
-        """Return logits ``(B, classes)`` of every head."""
+        """Return the logits ``(B, classes)`` of every head."""
         part = self.while_training if self._mode_of[0].training else self.in_inference
         logits: tuple[Tensor, ...] = part(*kept)
         return logits
 
     def train(self, mode: bool = True) -> Suffix:  # noqa: ARG002
-        """Do nothing: :class:`TunedNetwork` sets the modes, and frozen modules of the suffix stay in inference mode."""
+        """Do nothing, because :class:`TunedNetwork` sets the mode of each module.
+
+        Frozen modules of the suffix stay in inference mode.
+        """
         return self
 
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """Hold a network as prefix and suffix, or as one part with the ``reason`` why it is not partitioned.
+    """A network divided into prefix and suffix, or an undivided network with the ``reason`` why it is not divided.
 
-    ``kept`` describes the tensors that are kept for each image. ``suffix_module`` is the suffix for
-    :func:`torch.compile` and the like; it is ``None`` if the network is not partitioned.
+    ``kept``: descriptions of the prefix outputs that are cached for each image. ``prefix_module`` and
+    ``suffix_module``: the two parts; ``None`` if the network is not divided. ``hidden_heads``: the paths of heads that
+    only exist inside a single step of the suffix. ``reached``: the modules whose hooks the suffix calls.
     """
 
     tuned: TunedNetwork
@@ -78,21 +86,24 @@ class Partition:
 
     @property
     def bytes_per_image(self) -> int:
-        """Return the bytes that are kept for one image."""
+        """Return the number of bytes that are cached for one image."""
         return sum(part.bytes for part in self.kept)
 
     def prefix(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Compute one tensor ``(B, *shape)`` for each of ``kept``, under the caller's autocast."""
+        """Compute the outputs to cache: one tensor ``(B, *shape)`` for each entry of ``kept``.
+
+        The prefix runs under the caller's autocast.
+        """
         if self.prefix_module is None:
             return (images,)
-        with torch.inference_mode(mode=False), torch.no_grad():  # tensors of inference mode cannot be trained on
+        with torch.inference_mode(mode=False), torch.no_grad():  # training cannot use tensors from inference mode
             results: tuple[Tensor, ...] = self.prefix_module(images)
         return results
 
     def suffix(self, kept: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Compute the logits of every head, in the order of :meth:`TunedNetwork.logits`.
 
-        ``kept`` is a result of :meth:`prefix`, in any dtype and memory layout; it is not written to.
+        ``kept``: a result of :meth:`prefix`, in any dtype and memory layout. The suffix does not modify these tensors.
         """
         if self.suffix_module is None:
             return self.tuned.logits(*kept)
@@ -106,22 +117,24 @@ class Partition:
         return tuple((outputs | returned)[path] for path in self.tuned.head_paths)
 
     def restored(self, kept: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Convert kept tensors to the dtype and memory layout of :meth:`prefix`."""
+        """Convert cached tensors to the dtype and memory layout in which :meth:`prefix` returned them."""
         return tuple(map(restore, self.kept, kept))
 
     def reaches(self, path: str) -> bool:
-        """Tell whether :meth:`suffix` calls the hooks of this module with the values of the whole network.
+        """Whether :meth:`suffix` calls the hooks of a module with the same values as the whole network.
 
-        If it does not, run the whole network instead; the outputs of a module of the prefix never change.
+        If the method returns false, a caller that needs the hooks has to run the whole network. Training never changes
+        the outputs of modules in the prefix.
         """
         return self.suffix_module is None or self.tuned.network.get_submodule(path) in self.reached
 
 
 def partition_network(tuned: TunedNetwork, example: Tensor) -> Partition:
-    """Partition a prepared network for batches like ``example``, ``(B, 3, H, W)``; the network stays as it was.
+    """Divide a prepared network into prefix and suffix for batches like ``example``, ``(B, 3, H, W)``.
 
-    Call it under the autocast of the run, then verify the result on real images with
-    :func:`zoo_harness.frozen.partition.verify.verify_partition`. A network on the meta device can be partitioned too.
+    The network is not changed. Call this function under the autocast of the run. Afterwards, verify the result on real
+    images with :func:`zoo_harness.frozen.partition.verify.verify_partition`. A network on the meta device can also be
+    partitioned.
 
     >>> from zoo import Head, TimmArchitecture
     >>> from zoo.backbone import FeatureLayer, Training, Tuning
@@ -142,12 +155,12 @@ def partition_network(tuned: TunedNetwork, example: Tensor) -> Partition:
             return _partition(tuned, example)
     except CannotPartitionError as error:
         return unpartitioned(tuned, example, str(error))
-    except Exception as error:  # whatever the code of a network may raise
+    except Exception as error:  # a network's own code may raise any exception
         return unpartitioned(tuned, example, f"partitioning it failed: {one_line(error)}")
 
 
 def unpartitioned(tuned: TunedNetwork, example: Tensor, reason: str) -> Partition:
-    """Return the network as one part, whose kept tensors are the images."""
+    """Return a partition whose prefix returns the images and whose suffix is the whole network."""
     return Partition(tuned, (spec_of("images", example),), reason)
 
 
@@ -174,9 +187,11 @@ def _partition(tuned: TunedNetwork, example: Tensor) -> Partition:
 
 
 def _recordings(tuned: TunedNetwork, example: Tensor) -> list[tuple[Trace, Trace]]:
-    """Record both modes for two batches, on the meta device if the network runs there, otherwise on its own."""
+    """Record the network in both modes for batches of two and three images, on the meta device if this is possible."""
     if example.device.type != "meta":
-        with contextlib.suppress(Exception), on_meta(tuned.network):  # its code may read values
+        # If the network's code reads the values of tensors, recording on the meta device fails. Then the network is
+        # recorded on its own device.
+        with contextlib.suppress(Exception), on_meta(tuned.network):
             return _recordings(tuned, example.to("meta"))
     heads = {tuned.network.get_submodule(path) for path in tuned.head_paths}
     batches = [example[torch.arange(count, device=example.device) % len(example)] for count in BATCHES]
@@ -187,5 +202,5 @@ def _recordings(tuned: TunedNetwork, example: Tensor) -> list[tuple[Trace, Trace
             set_mode()
             small, large = (trace_network(tuned.network, images, heads, opaque) for images in batches)
             recordings.append((small, large))
-        if len(opaque) == known:  # every recording has the same steps
+        if len(opaque) == known:  # all recordings treated the same modules as single steps
             return recordings

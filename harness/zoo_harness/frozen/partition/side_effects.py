@@ -1,4 +1,4 @@
-"""Preserves the state of a network and of random generators while its code is tried out."""
+"""Preserve the state of a network and of random generators while the code of the network runs on trial."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ _NUMBERS = {bool, int, float}
 
 
 class CannotPartitionError(Exception):
-    """No partition of the network is certain to be right; the text says why. It never reaches a user as an error."""
+    """A network cannot be partitioned safely; the message gives the reason.
+
+    The exception is always caught, and the network then trains without a partition.
+    """
 
 
 @contextlib.contextmanager
 def preserve_state(network: nn.Module) -> Iterator[None]:
-    """Restore attributes, buffers, gradients and random states when the body ends."""
+    """Restore the network's attributes, buffers and gradients, and the random states, at the end of the block."""
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     gradients = {parameter: parameter.grad for parameter in network.parameters()}
     devices = {tensor.get_device() for tensor in (*network.buffers(), *network.parameters())} - {-1}
@@ -36,9 +39,10 @@ def preserve_state(network: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def preserve_attributes(network: nn.Module) -> Iterator[Callable[[], list[str]]]:
-    """Restore the attributes of all modules, and the dictionaries among them, in which networks cache tensors.
+    """Restore the attributes of all modules at the end of the block.
 
-    Yields a function that returns the names of the numbers which have changed.
+    The content of attributes that are dictionaries is restored too, because networks cache tensors in dictionaries.
+    The context manager yields a function that returns the names of the numeric attributes that have changed.
     """
     attributes = [vars(module) for module in network.modules()]
     inside = [value for held in attributes for value in held.values() if type(value) is dict]
@@ -57,7 +61,7 @@ def preserve_attributes(network: nn.Module) -> Iterator[Callable[[], list[str]]]
 
 @contextlib.contextmanager
 def preserve_random_states() -> Iterator[None]:
-    """Restore the generators of Python, numpy and torch when the body ends."""
+    """Restore the random generators of Python, numpy and torch at the end of the block."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):
@@ -68,18 +72,18 @@ def preserve_random_states() -> Iterator[None]:
 
 
 def python_random_states() -> tuple[object, ...]:
-    """Return the states of the generators of Python and numpy to compare."""
+    """Return the states of the random generators of Python and numpy as a value that can be compared with ``==``."""
     numpy: Any = np.random.get_state()
     return random.getstate(), numpy[1].tobytes(), *numpy[2:]
 
 
 def random_states() -> tuple[object, ...]:
-    """Return the states of the generators of Python, numpy and torch to compare."""
+    """Return the states of the random generators of Python, numpy and torch as a value to compare with ``==``."""
     return *python_random_states(), torch.get_rng_state().numpy().tobytes()
 
 
 def write_buffers(network: nn.Module, saved: dict[str, Tensor]) -> None:
-    """Write saved values into the buffers of the same names."""
+    """Copy saved values into the network's buffers with the same names."""
     with torch.no_grad():
         for name, buffer in network.named_buffers():
             if name in saved and buffer.device.type != "meta":
@@ -87,23 +91,23 @@ def write_buffers(network: nn.Module, saved: dict[str, Tensor]) -> None:
 
 
 def restore_dict(held: dict[str, Any], originals: dict[str, Any]) -> None:
-    """Restore the content of a dictionary in place."""
+    """Replace the content of the dictionary ``held`` by the content of ``originals``, in place."""
     held.clear()
     held.update(originals)
 
 
 def tensors_in(value: object) -> list[Tensor]:
-    """Return the tensors of a nested value."""
+    """Return all tensors in a nested structure of lists, tuples and dictionaries."""
     return [part for part in pytree.tree_leaves(value) if isinstance(part, Tensor)]
 
 
 def storage(tensor: Tensor) -> int:
-    """Identify the memory of a tensor; views of one tensor share it."""
+    """Return an integer that identifies the memory of a tensor; a tensor and its views have the same integer."""
     return int(tensor.untyped_storage()._cdata)
 
 
 def one_line(error: Exception) -> str:
-    r"""Return the type of an error and the first line of its text.
+    r"""Return the type of an exception and the first line of its message.
 
     >>> one_line(ValueError("not square: 3 x 4\ngiven by resize"))
     'ValueError: not square: 3 x 4'

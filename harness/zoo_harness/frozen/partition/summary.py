@@ -1,4 +1,4 @@
-"""Summarises the partition of a backbone, and the work it saves, as plain data for ``zoo show --partition``."""
+"""Summarise how a backbone is divided into prefix and suffix, and the work this saves, for ``zoo show --partition``."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _SHOWN = {"name", "shape", "dtype"}
 
 
 def describe_partition(backbone: Backbone, recipe: str, classes: int) -> dict[str, Any]:
-    """Describe the tensors kept for an image, in float32, and the floating-point operations of each part.
+    """Return the tensors cached for an image in float32, and the floating-point operations of prefix and suffix.
 
-    The network is built without its weights on the meta device, so nothing is downloaded or computed; ``zoo eval``
+    The network is built without weights on the meta device, so that nothing is downloaded or computed. ``zoo eval``
     verifies the partition on real images.
 
     >>> from zoo.registry import load_registry
@@ -37,9 +37,9 @@ def describe_partition(backbone: Backbone, recipe: str, classes: int) -> dict[st
         reads_values = partition.reason not in (None, ALL_TRAINS)
     except ZooError:
         raise
-    except Exception:  # whatever the code of a network may raise
+    except Exception:  # a network's own code may raise any exception
         reads_values = True
-    if reads_values:  # the meta device has none
+    if reads_values:  # tensors on the meta device have no values
         partition, images = _partition(backbone, tuning, classes, "cpu")
     prefix_flops, suffix_flops = count_flops(partition, images[:1])
     return {
@@ -52,7 +52,7 @@ def describe_partition(backbone: Backbone, recipe: str, classes: int) -> dict[st
 
 
 def count_flops(partition: Partition, images: Tensor) -> tuple[int, int]:
-    """Count the floating-point operations of a forward pass of prefix and suffix; a multiply-add counts as two."""
+    """Count the floating-point operations of the prefix and of the suffix; a multiply-add counts as two operations."""
     partition.tuned.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as prefix:
         kept = partition.prefix(images)
@@ -64,7 +64,7 @@ def count_flops(partition: Partition, images: Tensor) -> tuple[int, int]:
 def _partition(backbone: Backbone, tuning: Tuning, classes: int, device: str) -> tuple[Partition, Tensor]:
     network = build_network(backbone.name, backbone.network, device)
     size = resolve_preprocessing(backbone, network, tuning).input_size
-    if has_other_fixed_size(network, size):  # a recipe's
+    if has_other_fixed_size(network, size):  # the recipe may set another input size
         network = build_network(backbone.name, backbone.network, device, size)
     images = torch.rand(2, 3, *size, device=device)
     return partition_network(prepare(network, tuning, classes, images), images), images

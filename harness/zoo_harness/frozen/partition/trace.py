@@ -1,9 +1,9 @@
-"""Records a run of a network as a list of coarse steps.
+"""Record one run of a network as a list of steps.
 
-The network runs, and every call of a torch function or of a module that the recorder does not enter becomes a step. It
-enters only modules that hold both frozen and trained parameters, or a head. The run is on the meta device (tensors with
-shapes and without values) if the network allows. The side effects of a step are known too: the tensors it overwrites,
-whether it draws random numbers, and the operations it executes in this mode.
+A step is the call of a torch function, or the call of a module as a whole. The recorder looks inside a module only if
+the module contains both frozen and trained parameters, or a head. If possible, the network runs on torch's meta device,
+whose tensors have shapes but no values. Each step includes its side effects: the tensors that it overwrites, whether it
+draws random numbers, and the operations that it executes.
 """
 
 from __future__ import annotations
@@ -37,19 +37,22 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Result:
-    """Stand for the result of a step in the arguments of a later one."""
+    """Represent the result of an earlier step in the recorded arguments of a later step."""
 
     step: int
 
 
 @dataclass
 class Step:
-    """Hold one step: an operation in the terms of :meth:`torch.fx.Graph.create_node`, its result and side effects.
+    """A recorded operation of a network, its result and its side effects.
 
-    ``reads`` and ``writes`` identify memory: tensors that share it are one. ``trains``: it reads a trained parameter,
-    draws random numbers or changes its own buffers. The other fields come with the numbers
-    (:func:`zoo_harness.frozen.partition.cut.number_steps`): ``inputs`` are the steps whose result it reads,
-    ``writers`` those that wrote to the memory it reads, ``value_of_more`` its result for the larger batch.
+    ``kind``, ``target`` and ``arguments`` describe the operation as in :meth:`torch.fx.Graph.create_node`. ``reads``
+    and ``writes`` identify memory, so that tensors that share memory count as one. ``trains``: whether the step reads a
+    trained parameter, draws random numbers or changes its module's buffers.
+
+    :func:`zoo_harness.frozen.partition.cut.number_steps` sets the remaining fields. ``inputs``: the numbers of the
+    steps whose results this step reads. ``writers``: the numbers of the steps that wrote to memory that this step
+    reads. ``value_of_more``: the result of this step for the larger batch.
     """
 
     kind: str
@@ -69,18 +72,22 @@ class Step:
 
     @property
     def operation(self) -> tuple[str, Any, tuple[str, ...]]:
-        """What it does, to compare it with a step of another recording."""
+        """The kind, target and operations of the step, by which steps of two recordings are compared."""
         return self.kind, self.target, self.operations
 
     @property
     def dependencies(self) -> frozenset[int]:
-        """Return the numbers of ``inputs`` and ``writers``."""
+        """The numbers of all steps on which this step depends: ``inputs`` and ``writers``."""
         return self.inputs | self.writers
 
 
 @dataclass
 class EnteredModule:
-    """Hold a module that the recorder entered, the step whose result it returned, and the last step before that."""
+    """A module whose inside was recorded.
+
+    ``result``: the index of the step whose result the module returned. ``last``: the index of the last step recorded
+    before the module returned.
+    """
 
     module: nn.Module
     result: int
@@ -89,17 +96,17 @@ class EnteredModule:
 
 @dataclass
 class Trace:
-    """Hold the steps of one run, in order."""
+    """The recorded steps of one run of a network in order, and the modules whose inside was recorded."""
 
     steps: list[Step]
     entered: list[EnteredModule]
 
 
 def trace_network(network: nn.Module, images: Tensor, heads: set[nn.Module], opaque: set[nn.Module]) -> Trace:
-    """Record one run in the modes the modules are in.
+    """Record one run of a network, with each module in its current training or inference mode.
 
-    A module whose code cannot be recorded joins ``opaque`` and becomes one step. Raises
-    :class:`CannotPartitionError` if that is the network itself.
+    If the code of a module cannot be recorded, the module is added to ``opaque`` and becomes a single step. Raises
+    :class:`CannotPartitionError` if the code of the network itself cannot be recorded.
     """
     while True:
         recorder = _Recorder(network, images, heads, opaque)
@@ -107,9 +114,9 @@ def trace_network(network: nn.Module, images: Tensor, heads: set[nn.Module], opa
             with torch.no_grad(), preserve_attributes(network) as changed_numbers:
                 with _calls_go_to(recorder), recorder:
                     network(images)
-                if counters := changed_numbers():  # code that counts may do something else next time
+                if counters := changed_numbers():  # code that counts its calls may behave differently in the next call
                     raise CannotPartitionError(f"its forward method changes its own attribute {counters[0]!r}")
-        except Exception as error:  # whatever the code of a network may raise
+        except Exception as error:  # a network's own code may raise any exception
             if recorder.culprit is None or recorder.culprit in (network, *opaque):
                 if isinstance(error, CannotPartitionError):
                     raise
@@ -121,8 +128,11 @@ def trace_network(network: nn.Module, images: Tensor, heads: set[nn.Module], opa
 
 @contextlib.contextmanager
 def on_meta(network: nn.Module) -> Iterator[None]:
-    """Replace the network's tensors by ones without values while the body runs: running it then costs nothing."""
-    # Not torch.func.functional_call: it restores a module that has two names wrongly.
+    """Replace the network's tensors by meta tensors inside the block, so that running the network costs no computation.
+
+    Meta tensors have shapes but no values.
+    """
+    # torch.func.functional_call is not used, because it wrongly restores a module that has two names.
     replacements: dict[Tensor, Tensor] = {}
 
     def replacement(tensor: Tensor) -> Tensor:
@@ -144,7 +154,7 @@ def on_meta(network: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _calls_go_to(recorder: _Recorder) -> Iterator[None]:
-    """Let the recorder handle the calls of modules."""
+    """Redirect the calls of all modules to the recorder inside the block."""
     module_class: Any = nn.Module
     call = module_class.__call__
     module_class.__call__ = lambda module, *args, **kwargs: recorder.call_module(module, call, args, kwargs)
@@ -154,12 +164,15 @@ def _calls_go_to(recorder: _Recorder) -> Iterator[None]:
         module_class.__call__ = call
 
 
-_READ_VALUES = ("tolist", "numpy", "__array__")  # they execute no operation
+_READ_VALUES = ("tolist", "numpy", "__array__")  # methods that read values without executing a torch operation
 _NO_MODULE = nn.Module()
 
 
 class _Recorder(TorchFunctionMode):
-    """Record the calls in the body as steps. ``culprit`` is the innermost entered module whose code failed."""
+    """Record the calls of torch functions and modules as steps.
+
+    ``culprit``: after an exception, the innermost module whose inside was being recorded.
+    """
 
     def __init__(self, network: nn.Module, images: Tensor, heads: set[nn.Module], opaque: set[nn.Module]) -> None:
         super().__init__()
@@ -172,21 +185,21 @@ class _Recorder(TorchFunctionMode):
         }
         self._owned = _tensors_of_modules(network)
         self._memory = set(map(storage, self._owned))
-        self._known = {images: 0}  # the step that has a tensor for its result
-        self._running = False  # whether a step runs, whose own calls are not recorded
+        self._known = {images: 0}  # the index of the step that computed each tensor
+        self._running = False  # whether a step is running; calls inside a step are not recorded
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self._running:
             return func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
-        if name == "__get__":  # of an attribute, such as x.shape
+        if name == "__get__":  # the call reads an attribute, such as x.shape
             return self._record("call_function", getattr, getattr, (args[0], func.__self__.__name__), {})
         is_method = func is getattr(Tensor, name, None)
         kind, target = ("call_method", name) if is_method else ("call_function", func)
         return self._record(kind, target, func, args, kwargs or {})
 
     def call_module(self, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Record the call of a module as one step, or the steps inside it."""
+        """Record the call of a module as a single step, or record the steps inside the module."""
         if self._running:
             return call(module, *args, **kwargs)
         if module in self._one_step:
@@ -206,7 +219,7 @@ class _Recorder(TorchFunctionMode):
     def _record(
         self, kind: str, target: Any, run: Callable[..., Any], args: Any, kwargs: Any, module: nn.Module = _NO_MODULE
     ) -> Any:
-        """Run a step, append it with its side effects, and return its result."""
+        """Run a step, append the step and its side effects to ``steps``, and return the result."""
         self._running = True
         try:
             arguments = map_aggregate((args, kwargs), self._reference)
@@ -231,13 +244,13 @@ class _Recorder(TorchFunctionMode):
             self._running = False
 
     def _append(self, step: Step) -> None:
-        """Append a step, and one more for each part of its result."""
+        """Append a step. If the step returns a tuple, list or dictionary, append a step for each tensor inside it."""
         self.steps.append(step)
         index, value = len(self.steps) - 1, step.value
         parts: Iterable[tuple[Any, Any]] = ()
         if isinstance(value, Tensor):
             if value not in self._known or storage(value) in step.writes:
-                self._known[value] = index  # otherwise it is the unchanged result of an earlier step
+                self._known[value] = index  # otherwise, the step returned the unchanged result of an earlier step
         elif isinstance(value, dict):
             parts = value.items()
         elif isinstance(value, (tuple, list)):
@@ -248,7 +261,7 @@ class _Recorder(TorchFunctionMode):
                 self._append(Step("call_function", operator.getitem, ((Result(index), key), {}), part, reads))
 
     def _reference(self, given: Any) -> Any:
-        """Return an argument as it is recorded."""
+        """Return an argument in its recorded form, in which a :class:`Result` replaces each tensor."""
         if not isinstance(given, Tensor):
             if not isinstance(given, (*base_types, type(None), type(...))):
                 raise CannotPartitionError(f"its forward method passes on an object of type {type(given).__name__}")
@@ -261,13 +274,13 @@ class _Recorder(TorchFunctionMode):
 
 
 def _is_whole(module: nn.Module, heads: set[nn.Module]) -> bool:
-    """Tell whether all of a module trains or is frozen, and it holds no head."""
+    """Whether the parameters of a module are either all trained or all frozen, and no head is inside the module."""
     mixed = {parameter.requires_grad for parameter in module.parameters()} == {True, False}
     return not mixed and heads.isdisjoint(part for part in module.modules() if part is not module)
 
 
 def _tensors_of_modules(network: nn.Module) -> dict[Tensor, str]:
-    """Return the paths of parameters, buffers and other tensors that are attributes of modules."""
+    """Return the path of each parameter, each buffer and each other tensor that is an attribute of a module."""
     paths: dict[Tensor, str] = {}
     for path, module in network.named_modules():
         for name, value in {**vars(module), **module._parameters, **module._buffers}.items():
@@ -277,7 +290,7 @@ def _tensors_of_modules(network: nn.Module) -> dict[Tensor, str]:
 
 
 class _OperationRecorder(TorchDispatchMode):
-    """Record the operations that a step executes, and whether any draws random numbers."""
+    """Record the torch operations that a step executes, and whether one of them draws random numbers."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -293,7 +306,10 @@ class _OperationRecorder(TorchDispatchMode):
 
 
 def _draws_random_numbers(func: Any, given: dict[str, Any]) -> bool:
-    """Tell whether an operation draws random numbers: many do so only in training, or for a dropout above zero."""
+    """Whether an operation draws random numbers with the given arguments.
+
+    Many operations draw random numbers only in training mode, or only with a dropout probability above 0.
+    """
     if torch.Tag.nondeterministic_seeded not in func.tags:
         return False
     given = {argument.name: argument.default_value for argument in func._schema.arguments} | given

@@ -1,9 +1,10 @@
-"""Verifies a partition on real images before a run relies on it: it must compute the same as the whole network.
+"""Verify on real images that the prefix and the suffix of a partitioned network compute the same as the whole network.
 
-It compares the logits in inference, and the logits, gradients and buffers of one seeded training step. They must be
-equal bit for bit. Some kernels of a GPU do not repeat their own results; there the partition may differ from the
-network by about as much as the network differs from itself. The kept tensors of an image must not depend on the other
-images of its batch; batches of another size round differently, so this is compared with a tolerance.
+The verification compares the logits in inference mode, and the logits, gradients and buffers of one training step with
+a fixed seed. All these tensors must be equal bit for bit. Some GPU kernels give different results for the same input;
+in this case, the partition may differ from the network by about as much as two runs of the network differ. The cached
+tensors of an image must not depend on the other images in its batch. The check of this independence has a tolerance,
+because rounding depends on the batch size.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ from torch import Tensor, nn
 from zoo_harness.frozen.partition.partition import Partition, unpartitioned
 from zoo_harness.frozen.partition.side_effects import CannotPartitionError, one_line, preserve_state, write_buffers
 
-OWN_DEVIATIONS = 10  # allowed multiple of the difference between two runs of the network
-ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative to the largest value; other types 5 %
+OWN_DEVIATIONS = 10  # allowed difference, as a multiple of the difference between two runs of the whole network
+ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative to the largest value; 5 % for other dtypes
 SEED = 20_260_801
 
 
 def verify_partition(partition: Partition, images: Tensor) -> Partition:
-    """Return the partition if it computes the same as the whole network for these images, otherwise that network.
+    """Return the partition if it computes the same as the whole network for ``images``; else do not divide the network.
 
-    ``images``, ``(B, 3, H, W)``: 2 to 8 real ones are enough. It takes about the time of four training steps. The
-    network, its gradients, its buffers and the random states stay as they were. Call it under the run's autocast.
+    ``images``, ``(B, 3, H, W)``: 2 to 8 real images are enough. The verification takes about as long as four training
+    steps. The verification does not change the network, the gradients, the buffers or the random states. Call this
+    function under the autocast of the run.
 
     >>> from zoo_harness.frozen.partition.partition import partition_network
     >>> from zoo_harness.models.tuned_network import TunedNetwork
@@ -55,15 +57,15 @@ def _compare(partition: Partition, images: Tensor) -> None:
 
     tuned.eval()
     try:
-        kept = partition.prefix(images.clone())  # a network may work on them in place
+        kept = partition.prefix(images.clone())  # the network may modify its input in place
         _check_rows(partition, images, kept)
-        # Stored values come back one batch at a time, contiguous whatever the layout was.
+        # The cache returns contiguous tensors, whatever the memory layout was when they were computed.
         stored = tuple(values.clone(memory_format=torch.contiguous_format) for values in kept)
         copies = [values.clone() for values in stored]
         found = outcome(lambda: partition.suffix(stored))
     except CannotPartitionError:
         raise
-    except Exception as error:  # whatever the code of a network may raise
+    except Exception as error:  # a network's own code may raise any exception
         raise CannotPartitionError(one_line(error)) from error
     if not all(map(torch.equal, stored, copies)):
         raise CannotPartitionError("the part that trains writes to the kept tensors")
@@ -75,12 +77,12 @@ def _compare(partition: Partition, images: Tensor) -> None:
 
 
 def _outcome(partition: Partition, logits: Callable[[], tuple[Tensor, ...]]) -> dict[str, Tensor]:
-    """Return all that is compared, by name."""
+    """Compute logits in inference mode and one training step; return the logits, gradients and buffers by name."""
     tuned = partition.tuned
     tuned.eval()
     with torch.no_grad():
         named = {f"logits {index} in inference": part.clone() for index, part in enumerate(logits())}
-    torch.clear_autocast_cache()  # weights that were cast without gradients get none
+    torch.clear_autocast_cache()  # weights cast under no_grad would get no gradients in the training step
     tuned.train()
     tuned.network.zero_grad(set_to_none=True)
     torch.manual_seed(SEED)
@@ -95,7 +97,7 @@ def _outcome(partition: Partition, logits: Callable[[], tuple[Tensor, ...]]) -> 
 
 
 def _check_rows(partition: Partition, images: Tensor, kept: tuple[Tensor, ...]) -> None:
-    """Raise if the kept tensors of an image depend on the other images of its batch."""
+    """Raise :class:`CannotPartitionError` if the cached tensors of an image depend on the other images in its batch."""
     half = (len(images) + 1) // 2
     for part, rows, fewer in zip(partition.kept, kept, partition.prefix(images[:half].clone()), strict=True):
         expected = (len(images), *part.shape)

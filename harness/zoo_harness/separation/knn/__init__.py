@@ -1,1 +1,1 @@
-"""Find exact nearest neighbours; docs/exact-neighbours.md has the method and its proof."""
+"""Find exact nearest neighbours. docs/exact-neighbours.md describes the method and proves that no neighbour is lost."""

@@ -1,7 +1,7 @@
-"""List the candidate pairs of a search: those whose lower bound does not exclude them, computed tile by tile.
+"""List the pairs of rows that may be neighbours, by computing a lower bound of the distance of every pair.
 
-The bounds come from matrix products, with an allowance for rounding errors. docs/exact-neighbours.md derives the
-numbers used here.
+Matrix products compute the lower bounds in tiles: blocks of the matrix of all pairs. The bounds allow for rounding
+errors. docs/exact-neighbours.md derives the constants in this module.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from zoo_harness.separation.knn.exact_distances import Rows
 from zoo_harness.separation.knn.lower_bounds import ProjectedRows, Projection
 
 LARGEST_TILE, SMALLEST_TILE = 2048, 16
-PIECE = 2048  # columns of the vectors that are multiplied at a time
+PIECE = 2048  # number of vector columns in one matrix product
 
 
 class Precision(NamedTuple):
-    """The arithmetic of a pass.
+    """The floating-point formats in which one pass of the neighbour search computes lower bounds.
 
-    ``vectors``: dtype in which vectors are kept. ``products``: dtype in which they are multiplied. ``slack``: t in
-    docs/exact-neighbours.md. ``matmul_precision``: torch's setting for float32 products.
+    ``vectors``: the dtype in which vectors are stored. ``products``: the dtype in which vectors are multiplied.
+    ``slack``: the constant t in Theorem 3 of docs/exact-neighbours.md. ``matmul_precision``: the argument of
+    ``torch.set_float32_matmul_precision``.
     """
 
     vectors: torch.dtype
@@ -40,11 +41,11 @@ FLOAT64 = Precision(torch.float64, torch.float64, 2.0**-10, "highest")
 
 
 class Operand:
-    """Groups on one side of the products, ordered so that groups near each other share a tile.
+    """One side of the matrix products: groups of equal rows, ordered so that groups near each other share a tile.
 
-    ``ids``: (G,), the groups. ``vectors``: theirs, kept if they fit in ``memory`` bytes. ``half_norms``: (G,),
-    half of each squared norm minus bounds of the rounding errors (c in docs/exact-neighbours.md), in the dtype of the
-    products.
+    ``ids``: (G,), the group indices. ``vectors``: one vector per group, stored if all vectors fit in ``memory`` bytes.
+    ``half_norms``: (G,), half of each vector's squared norm minus bounds of the rounding errors, which is called c in
+    Theorem 3 of docs/exact-neighbours.md. The dtype of ``half_norms`` is the dtype of the products.
     """
 
     def __init__(
@@ -53,24 +54,25 @@ class Operand:
         basis = None
         if projection is not None:
             ids = ids[projection.arrange(rows, groups.first[ids], LARGEST_TILE)]
-            if projection.rank:  # a part of a non-expansive basis is one too
+            if projection.rank:  # a subset of the columns of a non-expansive basis is also non-expansive
                 basis = projection.basis[:, : projection.rank]
         self.ids, self.precision = ids, precision
         self.vectors = ProjectedRows(rows, groups.first[ids], basis, precision.vectors, memory)
         self.half_norms = _half_norms(self.vectors, precision)
 
     def tiles(self, size: int) -> list[slice]:
-        """Return the rows of each tile."""
+        """Divide the groups into tiles of ``size`` successive groups, and return the slice of each tile."""
         count = len(self.ids)
         return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 class TiledProducts:
-    """Products of all pairs of two operands, a tile at a time, in ``memory`` bytes for a tile and a list of pairs.
+    """Compute a lower bound for every pair of a left and a right group, one tile of pairs at a time.
 
-    If the operands are one, only pairs above the diagonal are computed. ``radius``: (G,) float64, of all groups. A pair
-    is a candidate if its distance may be at most the radius of its left group, or, if the operands are one, of either
-    group. A negative radius excludes every pair.
+    One tile and one list of candidate pairs together take at most ``memory`` bytes. ``radius``: (G,) float64, one
+    search radius per group. A pair is a candidate if its distance may be at most the radius of its left group. If both
+    operands are the same object, the radius of the right group counts too, and only pairs above the diagonal are
+    computed. A negative radius of a group admits no pair.
     """
 
     def __init__(self, left: Operand, right: Operand, radius: Tensor, memory: int) -> None:
@@ -83,9 +85,10 @@ class TiledProducts:
         self._products = left.half_norms.new_empty(min(self.tile, len(left.ids)) * min(self.tile, len(right.ids)))
 
     def candidates(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield the candidate pairs, each once, in lists of bounded length: left groups, right groups and products.
+        """Yield each candidate pair once, in batches of three tensors: left groups, right groups and lower bounds.
 
-        The next list overwrites a list. Radii that the caller lowers in between count from then on.
+        Each batch overwrites the tensors of the batch before. The caller may lower radii between batches. Tiles that
+        are computed afterwards use the lower radii.
         """
         full = max(min(self._memory // 128, len(self.left.ids) * len(self.right.ids)), 1)
         room = full + len(self._products)
@@ -102,12 +105,15 @@ class TiledProducts:
         yield buffer[0][:count], buffer[1][:count], buffer[2][:count]
 
     def nearest_tiles(self) -> Iterator[tuple[slice, slice]]:
-        """Yield each tile's rows with the columns of the tile that is nearest to these."""
+        """Yield, for each slice of left groups, the slice of right groups whose mean vector is nearest."""
         rows, columns, distances = self._tiles()
         yield from zip(rows, (columns[index] for index in distances.argmin(1).tolist()), strict=True)
 
     def lower_bounds(self, rows: slice, columns: slice) -> Tensor:
-        """Return the products of a tile, c_i + c_j - w_i w_j, (rows, columns); the next call overwrites them."""
+        """Return a tile's lower bounds of half the squared distances: c_i + c_j - w_i w_j, of shape (rows, columns).
+
+        Theorem 3 in docs/exact-neighbours.md defines c and w. The next call overwrites the returned tensor.
+        """
         height, width = rows.stop - rows.start, columns.stop - columns.start
         products = self._products[: height * width].view(height, width)
         torch.add(self.left.half_norms[rows, None], self.right.half_norms[columns], out=products)
@@ -118,7 +124,7 @@ class TiledProducts:
         return products
 
     def _of_tile(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the candidate pairs of a tile."""
+        """Return the left groups, the right groups and the lower bounds of the candidate pairs in one tile."""
         left, right = self.left.ids[rows], self.right.ids[columns]
         reach = torch.cat([left, right]) if self.symmetric else left
         if float(self.radius[reach].max()) < 0:
@@ -133,13 +139,13 @@ class TiledProducts:
         return left[row], right[column], products[row, column]
 
     def _thresholds(self, ids: Tensor) -> Tensor:
-        """Return the largest product at which a pair of each group is a candidate, rounded upwards."""
+        """Return, for each group, the largest lower bound that a candidate pair may have, rounded upwards."""
         radius = self.radius[ids]
         exact = radius.square().mul_((1 + self.left.precision.slack) / 2).to(self._products.dtype)
         return exact.nextafter(exact.new_tensor(math.inf)).masked_fill_(radius < 0, -math.inf)
 
     def _nearest_first(self) -> Iterator[tuple[slice, slice]]:
-        """Yield every tile, those with rows and columns near each other first."""
+        """Yield every tile, in ascending order of the distance between its left and its right mean vector."""
         rows, columns, distances = self._tiles()
         for index in distances.flatten().argsort().tolist():
             one, other = divmod(index, len(columns))
@@ -147,7 +153,7 @@ class TiledProducts:
                 yield rows[one], columns[other]
 
     def _tiles(self) -> tuple[list[slice], list[slice], Tensor]:
-        """Return the rows and the columns of the tiles, and the distances between the means of their vectors."""
+        """Return the slices of left groups, the slices of right groups, and the distances of their mean vectors."""
         rows, columns = self.left.tiles(self.tile), self.right.tiles(self.tile)
         one, other = (
             torch.stack([operand.vectors.of(tile, slice(PIECE)).to(torch.float64).mean(0) for tile in tiles])
@@ -157,7 +163,10 @@ class TiledProducts:
 
 
 def _half_norms(vectors: ProjectedRows, precision: Precision) -> Tensor:
-    """Return half of each squared norm minus bounds of the rounding errors, (G,): c in docs/exact-neighbours.md."""
+    """Return half of each vector's squared norm minus bounds of the rounding errors, (G,).
+
+    The result is called c in Theorem 3 of docs/exact-neighbours.md.
+    """
     terms = vectors.width + 2
     unit = torch.finfo(precision.products).eps / 2
     accumulated = 4 * terms * unit

@@ -1,6 +1,6 @@
-"""Collapse equal rows to groups, so that the search compares one row of each group.
+"""Collect equal rows into groups, so that the neighbour search compares only one row of each group.
 
-Equal rows are at distance 0 of each other, which needs no search.
+The distance between equal rows is 0, so that rows of the same group need no search.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from zoo_harness.separation.knn.exact_distances import Rows, by_parts
 
 
 class Groups:
-    """Groups of equal rows; the first ``references`` rows are reference samples, the others are queries.
+    """Divide rows into groups of equal rows. The first ``references`` rows are reference samples; the rest are queries.
 
-    Without ``references`` each row is both, and ``itself`` is 1, else 0. ``queries``: their rows. ``of_row``: (T,), the
-    group of each row. ``first``: (G,), its lowest row.
-    ``members``: the reference rows, group by group, lowest first. ``begin``, ``size``: (G,), the position of
-    each group's first member in ``members``, and the number of its members. ``labels``: (T,) int64, counted from 0
-    without gaps. ``member_labels``, ``query_labels``: those of the members and of the queries in each group.
+    If ``references`` is ``None``, each row is both a reference sample and a query. ``itself``: 1 if ``references`` is
+    ``None``, otherwise 0. ``queries``: the row numbers of the queries. ``of_row``: (T,), the group of each row.
+    ``first``: (G,), the lowest row number in each group. ``members``: the row numbers of all reference samples, sorted
+    by group and then by row number. ``begin``: (G,), the position in ``members`` where each group begins. ``size``:
+    (G,), the number of reference samples in each group. ``labels``: (T,) int64, the labels renumbered from 0 without
+    gaps. ``member_labels``: the labels of the reference samples in each group. ``query_labels``: the labels of the
+    queries in each group.
     """
 
     def __init__(self, rows: Rows, labels: Tensor, references: int | None) -> None:
@@ -39,10 +41,11 @@ class Groups:
 
 
 class LabelsOfGroups:
-    """The distinct (group, label) pairs of some rows; the equal rows of a group may have different labels.
+    """List the distinct (group, label) pairs of the given rows; the equal rows of a group may have different labels.
 
-    ``group``, ``label``: (U,), of each pair. ``of_row``: the pair of each row. ``begin``, ``count``: (G,), the first
-    pair of each group and the number of its pairs, 0 for a group without such rows.
+    ``group``, ``label``: (U,), the group and the label of each pair. ``of_row``: for each row, the index of its pair.
+    ``begin``: (G,), the index of each group's first pair. ``count``: (G,), the number of pairs of each group; 0 if none
+    of the given rows is in the group.
     """
 
     def __init__(self, group: Tensor, label: Tensor, groups: int, classes: int) -> None:
@@ -53,13 +56,16 @@ class LabelsOfGroups:
         self.begin = self.count.cumsum(0) - self.count
 
     def rows(self, group: Tensor, label: Tensor) -> Tensor:
-        """Return the number of rows in each group that have the label."""
+        """Count the rows for each of the given (group, label) pairs."""
         key = group * self._classes + label
         index = torch.searchsorted(self._keys, key).clamp_(max=len(self._keys) - 1)
         return torch.where(self._keys[index] == key, self._rows[index], 0)
 
     def expand(self, group: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the pairs of each of these groups, one after the other, and for each the position of its group."""
+        """Return the indices of all (group, label) pairs of the given groups, one group after the other.
+
+        The second tensor returned holds, for each pair, the position of the pair's group in ``group``.
+        """
         count = self.count[group]
         entry = torch.arange(len(group), device=group.device).repeat_interleave(count)
         offset = torch.arange(len(entry), device=group.device) - (count.cumsum(0) - count)[entry]
@@ -67,7 +73,10 @@ class LabelsOfGroups:
 
 
 def _equal_runs(rows: Rows) -> tuple[Tensor, Tensor]:
-    """Return an order with equal rows side by side, lower indices first, and the start of each run of equal rows."""
+    """Return a permutation that puts equal rows side by side, and a mask that is true where a run of equal rows starts.
+
+    Rows in a run of equal rows are in ascending order of their row numbers.
+    """
     for seed in range(1000):
         hashes = _hashes(rows, seed)
         order = hashes.argsort(stable=True)
@@ -75,21 +84,21 @@ def _equal_runs(rows: Rows) -> tuple[Tensor, Tensor]:
         starts[1:] = hashes[order[1:]] != hashes[order[:-1]]
         repeats = (~starts).nonzero()[:, 0]
         pairs = zip(order[repeats].split(rows.step), order[repeats - 1].split(rows.step), strict=True)
-        # Different rows may share a hash: then the next seed is tried, which costs time but no correctness.
+        # If different rows have the same hash, the loop tries another seed. A collision costs time but no correctness.
         if all(torch.equal(rows.features[one], rows.features[other]) for one, other in pairs):
             return order, starts
     raise AssertionError("1,000 hash functions failed to tell different rows apart")
 
 
 def _hashes(rows: Rows, seed: int) -> Tensor:
-    """Return an int64 for each row, equal for equal rows: a random combination of the bits, modulo 2^64."""
+    """Return an int64 hash of each row: a random linear combination of the bits of its numbers, modulo 2^64."""
     generator = torch.Generator("cpu").manual_seed(seed)
     weights = torch.empty(rows.features.shape[1], dtype=torch.int64, device="cpu")
     weights = weights.random_(-(2**63), None, generator=generator).to(rows.features.device)
 
     def combine(part: Tensor) -> Tensor:
-        bits = (part.to(torch.float64) + 0.0).view(torch.int64)  # adding 0 makes -0 and 0 the same
-        # Short numbers end in zeros, which a product modulo 2^64 would keep; so mix the upper half in.
+        bits = (part.to(torch.float64) + 0.0).view(torch.int64)  # adding 0 turns -0 into 0
+        # A float64 number with few digits ends in zero bits, which every product would keep. The XOR fills these bits.
         return (bits ^ (bits >> 32)).mul_(weights).sum(1)
 
     return by_parts(combine, rows.step, weights.new_empty(len(rows.features)), rows.features)

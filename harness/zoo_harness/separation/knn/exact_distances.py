@@ -1,6 +1,6 @@
-"""Read rows in float64, and compute squared distances between them with the same bits on every device.
+"""Compute squared distances between rows in float64, with bit-identical results on every device.
 
-docs/exact-neighbours.md says what "exact" means.
+docs/exact-neighbours.md defines what "exact" means for these distances.
 """
 
 from __future__ import annotations
@@ -11,35 +11,36 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-CHUNK_ELEMENTS = 2**18  # float64 numbers in a pass over rows: 2 MB stay in the cache
+CHUNK_ELEMENTS = 2**18  # float64 numbers processed at a time on a CPU: 2 MB fit in the processor's cache
 EXACT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.int8, torch.int16)
 
 
 class Rows:
-    """Features as given, (N, D), of one of ``EXACT_DTYPES``, read in float64 and scaled by powers of two.
+    """Convert parts of an (N, D) feature matrix x to float64 when needed, scaled by powers of two.
 
-    Squared distances are those of x times 2^``exponent``, so that squares stay in range. The vectors of a search come
-    from u = s (x - m): m is a median row, s a power of two, each coordinate of u at most 1. ``step``: number of rows to
-    process at a time.
+    The dtype of the features is one of ``EXACT_DTYPES``. :meth:`squared_distances` multiplies x by 2^``exponent``, so
+    that squares neither overflow nor vanish. :meth:`centred` returns u = s (x - m). In this formula m is a median row,
+    and s is the power of two that makes every coordinate of u at most 1. ``step``: the number of rows to process at a
+    time.
     """
 
     def __init__(self, features: Tensor, memory_budget: int) -> None:
         elements = memory_budget // 256
-        if features.device.type == "cpu":  # other devices have no such cache, and starting a pass is slow there
+        if features.device.type == "cpu":  # small chunks suit a CPU's cache; a GPU needs few, large operations
             elements = min(CHUNK_ELEMENTS, elements)
         self.features, self.width = features, features.shape[1]
         self.step, self.exponent = chunk_rows(features, elements), 0
-        # The exponent of a subnormal maximum would make a factor that overflows.
+        # If the largest feature is subnormal, an unlimited exponent would make 2^exponent overflow.
         self.exponent = min(480 - self._largest_exponent(), 1000)
-        # The median of a sample: enough against a common offset, and an outlier hardly moves it.
+        # Subtracting a sample's median removes an offset that all rows share; an outlier hardly changes the median.
         sample = features[:: max(1, len(features) // self.step)][: self.step]
         median = self._scaled(sample).median(0).values
-        # At least 300: a larger scale would raise the underflow of the exact squares above our bound on underflow.
+        # With an exponent below 300, exact squares could lose more to underflow than the search's error bounds allow.
         self._unit = max(self._largest_exponent(median), 300)
         self._shift = median * -math.ldexp(1.0, -self._unit)
 
     def squared_distances(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return the squared distance, (P,) float64, scaled, between the rows of each pair of indices."""
+        """Return the squared distance, (P,) float64, between the scaled rows of each of P pairs of row numbers."""
 
         def compare(one: Tensor, other: Tensor) -> Tensor:
             apart = self._scaled(self.features[one]).sub_(self._scaled(self.features[other]))
@@ -48,12 +49,15 @@ class Rows:
         return by_parts(compare, self.step, left.new_empty(len(left), dtype=torch.float64), left, right)
 
     def centred(self, index: Tensor, columns: slice = slice(None)) -> Tensor:
-        """Return the coordinates u of these rows, (len(index), D) float64, or some columns of them."""
+        """Return the centred and scaled coordinates u of the given rows, (len(index), D) float64.
+
+        ``columns`` restricts the result to some of the columns.
+        """
         given = self.features[:, columns][index].to(torch.float64)
         return torch.add(self._shift[columns], given, alpha=math.ldexp(1.0, self.exponent - self._unit))
 
     def centred_distances(self, squared: Tensor) -> Tensor:
-        """Return the distances in the units of u, for :meth:`squared_distances`."""
+        """Convert results of :meth:`squared_distances` to distances in the units of :meth:`centred`."""
         unit = math.ldexp(1.0, -self._unit)
         return (squared * unit * unit).sqrt_()
 
@@ -66,24 +70,25 @@ class Rows:
 
 
 def chunk_rows(features: Tensor, elements: int = CHUNK_ELEMENTS) -> int:
-    """Return the number of rows to process at a time."""
+    """Return the number of rows of the features that together hold at most ``elements`` numbers, but at least 1."""
     return max(1, elements // features.shape[1])
 
 
 def by_parts(function: Callable[..., Tensor], step: int, result: Tensor, *sources: Tensor) -> Tensor:
-    """Fill and return ``result`` with the function of ``step`` rows of the sources at a time.
+    """Apply a function to ``step`` rows of the sources at a time, and write the function's values into ``result``.
 
     >>> by_parts(lambda rows: rows.sum(1), 2, torch.empty(3), torch.ones(3, 4))
     tensor([4., 4., 4.])
     """
-    # Not a list of results for torch.cat: kept between large temporaries, these would fragment the heap.
+    # A list of partial results for torch.cat would fragment the heap, because large temporaries lie between the parts.
     for target, *parts in zip(result.split(step), *(source.split(step) for source in sources), strict=True):
         target.copy_(function(*parts))
     return result
 
 
 def _sum_of_columns(terms: Tensor) -> Tensor:
-    # By halves: a library's sum may depend on shape, strides, threads and device, and ties need equal sums.
+    # Add the upper half of the columns to the lower half until one column is left. The order of additions in torch.sum
+    # may depend on shape, strides, threads and device, but equal distances must have equal sums everywhere.
     width = terms.shape[1]
     while width > 1:
         kept = (width + 1) // 2

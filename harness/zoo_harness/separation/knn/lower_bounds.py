@@ -1,7 +1,8 @@
-"""Compute short vectors of rows, and error bounds, such that distances of the vectors bound true distances from below.
+"""Compute a short vector w and an error bound h for each row, such that w and h bound true distances from below.
 
-For any two rows, true distance >= |w_i - w_j| - h_i - h_j. docs/exact-neighbours.md has the proof. It holds for any
-non-expansive projection, so the choice of one changes the time of a search and never its result.
+For any two rows i and j, the true distance is at least |w_i - w_j| - h_i - h_j. Lemma 2 in docs/exact-neighbours.md
+proves this inequality for every non-expansive projection. The choice of the projection changes the time of a search,
+and never its result.
 """
 
 from __future__ import annotations
@@ -14,25 +15,27 @@ from torch import Tensor
 
 from zoo_harness.separation.knn.exact_distances import Rows, by_parts
 
-UNDERFLOW = 2.0**-505  # no float64 square that matters is lost above it
+UNDERFLOW = 2.0**-505  # squares of larger float64 numbers do not underflow
 
-SAMPLE = 4096  # rows from which principal components are computed
-MIN_ROWS = 4096  # below, whole rows are as fast
+SAMPLE = 4096  # largest number of rows from which principal components are computed
+MIN_ROWS = 4096  # with fewer rows, a projection makes the search no faster
 RANKS = (32, 64, 96, 128, 192, 256, 384)
 PROBES, TARGETS = 48, 8192
-ORDERING_RANK = 8  # components by which rows are ordered
+ORDERING_RANK = 8  # number of principal components that decide the order of the rows
 
-# Seconds (only their ratios matter): a pair in a tile, each number in its product, a pair that passes it.
+# Seconds per pair in a tile, per multiplied number of a pair, and per candidate pair. Only the ratios matter.
 _PAIR_COST, _NUMBER_COST, _CANDIDATE_COST = 2.5e-9, 2e-11, 2e-6
 
 
 class ProjectedRows:
-    """The vectors w of some rows, each with a bound h of its error.
+    """Compute the vector w of each chosen row, and a bound h of the error of w.
 
-    ``basis``: (D, P) float64, non-expansive: w is the projection of u and the length of the remainder, P + 1 numbers.
-    With ``basis`` ``None``, w is u itself. Vectors that do not fit in ``memory`` bytes are computed at each use.
+    ``basis``: a non-expansive (D, P) float64 matrix. The vector w holds P + 1 numbers: the projection of the centred
+    row u, and the length of the part of u that the projection drops. If ``basis`` is ``None``, w is u itself.
 
-    ``kept``: (G, width), or ``None`` if they do not fit. ``error``: (G,) float64, h. ``norms``: (G,) float64, |w|^2.
+    ``kept``: the vectors, (G, width), if they fit in ``memory`` bytes. Otherwise ``kept`` is ``None``, and the vectors
+    are computed again for each use. ``error``: (G,) float64, the bounds h. ``norms``: (G,) float64, the squared lengths
+    of the vectors.
     """
 
     def __init__(self, rows: Rows, chosen: Tensor, basis: Tensor | None, dtype: torch.dtype, memory: int) -> None:
@@ -54,7 +57,7 @@ class ProjectedRows:
             self.error[part] = (moved + earlier) * (1 + 2.0**-30) + UNDERFLOW
 
     def of(self, part: slice, columns: slice = slice(None)) -> Tensor:
-        """Return the vectors w of these rows, or some columns of them."""
+        """Return the vectors w of the rows in the slice ``part``, restricted to ``columns``."""
         if self.kept is not None:
             return self.kept[part, columns]
         chosen = self._chosen[part]
@@ -64,7 +67,7 @@ class ProjectedRows:
         return by_parts(lambda index: self._projected(index)[0], self._rows.step, result, chosen)[:, columns]
 
     def _projected(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return f(u) in float64, and a bound of its error."""
+        """Return the projected rows in float64, before rounding to ``dtype``, and a bound of each row's error."""
         centred = self._rows.centred(index)
         squares = centred.square().sum(1)
         if self._basis is None:
@@ -79,16 +82,18 @@ class ProjectedRows:
 
 
 class Projection(NamedTuple):
-    """Principal components, (D, P), non-expansive, of most variance first, and the number of them in a vector.
+    """A projection onto the principal components of the rows.
 
-    Rows are ordered by the first components. If ``rank`` is 0, vectors are whole rows.
+    ``basis``: the components as a non-expansive (D, P) matrix, in descending order of variance. ``rank``: the number of
+    components from which vectors are computed; if ``rank`` is 0, vectors are whole rows. The first components also
+    decide the order of the rows.
     """
 
     basis: Tensor
     rank: int = 0
 
     def arrange(self, rows: Rows, chosen: Tensor, leaf: int) -> Tensor:
-        """Return an order of these rows in which each run of ``leaf`` holds rows near each other."""
+        """Return a permutation of the chosen rows that puts rows near each other into the same run of ``leaf`` rows."""
         axes = self.basis[:, :ORDERING_RANK]
         points = torch.cat([rows.centred(part) @ axes for part in chosen.split(rows.step)])
         return torch.cat(_split_at_medians(points, torch.arange(len(chosen), device=chosen.device), leaf))
@@ -97,12 +102,14 @@ class Projection(NamedTuple):
 def choose_projection(
     rows: Rows, queries: Tensor, references: Tensor, order: int, memory_budget: int
 ) -> Projection | None:
-    """Return the projection that is fastest for a search of ``queries`` among ``references``, if it is worth computing.
+    """Return the projection with the shortest estimated search time, or ``None`` if no projection saves time.
 
-    The sample and the components take at most a part of the budget, so very wide rows have fewer ranks to choose from.
+    ``queries`` and ``references``: row numbers; the search looks for the nearest references of each query. The sample
+    and the components use only a part of the memory budget. Therefore only small ranks are available for very wide
+    rows.
     """
-    room = memory_budget // (32 * rows.width)
-    ranks = [rank for rank in RANKS if rank <= min(rows.width // 2, room // 4)]  # from a sample of `room` rows
+    room = memory_budget // (32 * rows.width)  # number of rows in the sample
+    ranks = [rank for rank in RANKS if rank <= min(rows.width // 2, room // 4)]
     if not ranks or min(len(queries), len(references)) < MIN_ROWS:
         return None
     basis = principal_components(rows, references, ranks[-1], sample=room)
@@ -118,7 +125,7 @@ def choose_projection(
 def principal_components(rows: Rows, chosen: Tensor, rank: int, sample: int = SAMPLE) -> Tensor:
     """Return a non-expansive (D, rank) float64 matrix whose columns are the directions of most variance.
 
-    They are computed by subspace iteration from at most ``sample`` of the rows, and at most 4,096.
+    Subspace iteration computes the columns from at most ``sample`` of the chosen rows, and from at most 4,096 rows.
     """
     sample = min(sample, SAMPLE)
     chosen = chosen[:: max(1, len(chosen) // sample)][:sample]
@@ -134,9 +141,9 @@ def principal_components(rows: Rows, chosen: Tensor, rank: int, sample: int = SA
 
 
 def make_non_expansive(basis: Tensor) -> Tensor:
-    """Divide an orthonormal basis by a bound of its largest singular value, so that it lengthens no vector.
+    """Divide an orthonormal basis by an upper bound of its largest singular value, so that it lengthens no vector.
 
-    Columns that are not orthonormal are made so first.
+    If the columns are not orthonormal, a QR decomposition orthonormalises the columns first.
 
     >>> bool(torch.linalg.matrix_norm(make_non_expansive(torch.ones(3, 2, dtype=torch.float64)), ord=2) <= 1)
     True
@@ -151,10 +158,10 @@ def make_non_expansive(basis: Tensor) -> Tensor:
 def _estimate_candidates(
     rows: Rows, queries: Tensor, references: Tensor, basis: Tensor, ranks: list[int], order: int
 ) -> dict[int, float]:
-    """Estimate from a few rows, for each rank, the number of pairs of a row that its bound would not exclude."""
+    """Estimate from a few rows, for each rank, the average number of candidate pairs per row."""
     probes = rows.centred(queries[:: max(1, len(queries) // PROBES)][:PROBES]).float()
     distances = torch.cat([torch.cdist(probes, rows.centred(p).float()) for p in references.split(rows.step)], 1)
-    # A probe may be one of the references: a distance of almost nothing is its own.
+    # A probe may also be a reference. A distance of almost 0 is taken to be the probe's distance to itself.
     distances[distances < 1e-3 * distances.median()] = torch.inf
     radius = distances.topk(min(order, distances.shape[1]), largest=False).values[:, -1:]
     targets = references[:: max(1, len(references) // TARGETS)]
@@ -178,7 +185,7 @@ def _with_rest(along: Tensor, whole: Tensor, rank: int) -> Tensor:
 
 
 def _split_at_medians(points: Tensor, rows: Tensor, leaf: int) -> list[Tensor]:
-    """Split rows at the median of the coordinate of most variance until no part has more than ``leaf``."""
+    """Split rows recursively at the median of the coordinate of most variance, into parts of at most ``leaf`` rows."""
     if len(rows) <= leaf:
         return [rows]
     inside = points[rows]

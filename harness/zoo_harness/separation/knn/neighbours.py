@@ -1,6 +1,6 @@
-"""Keep the nearest groups of every group among the pairs compared so far, and expand them to the nearest samples.
+"""Keep the nearest groups of each group while pairs are compared, and convert nearest groups to nearest samples.
 
-Both count the ties for the last place.
+The module also counts ties: the samples whose distance equals the distance of the last neighbour.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from zoo_harness.separation.knn.exact_distances import Rows
 class Neighbours(NamedTuple):
     """The nearest reference samples of each sample, on the device of the features.
 
-    ``indices``: (N, order) int64, by distance, equal distances by lowest index. ``squared_distances``: (N, order)
-    float64, ascending, in the units of the features (infinite or 0 where these leave the range of float64).
-    ``last_tied``: (N,) int64, the number of reference samples exactly at the last distance, from 1.
-    ``last_tied_same_label``: the number of those that have the label of the sample itself.
+    ``indices``: (N, order) int64, the nearest sample first; the lower index comes first if distances are equal.
+    ``squared_distances``: (N, order) float64, ascending, in the units of the features. A squared distance outside the
+    range of float64 is infinite or 0. ``last_tied``: (N,) int64, the number of reference samples at exactly the
+    distance of the last neighbour, including the last neighbour. ``last_tied_same_label``: (N,) int64, the number of
+    reference samples at this distance that have the sample's own label.
     """
 
     indices: Tensor
@@ -31,11 +32,13 @@ class Neighbours(NamedTuple):
 
 
 class NearestSoFar:
-    """For each group its ``order`` nearest other groups with reference samples, by distance, then lowest index.
+    """Keep, for each group of equal rows, the ``order`` nearest other groups among the pairs compared so far.
 
-    ``distance``: (G, order) float64, squared, infinite until known. ``group``: (G, order). ``tied``: (G,), the number
-    of reference samples at the last distance. ``tied_same_label``: (U,), for each pair of group and label among the
-    queries, the number of tied samples with that label.
+    Only groups with reference samples are neighbours. ``distance``: (G, order) float64, the squared distances in
+    ascending order; infinite for neighbours not yet found. ``group``: (G, order), the neighbouring groups; if groups
+    are equally near, the group with the lowest row number comes first. ``tied``: (G,), the number of reference samples
+    at the distance of the last neighbour. ``tied_same_label``: (U,), for each (group, label) pair of the queries, the
+    number of reference samples at the distance of the last neighbour that have the label.
     """
 
     def __init__(self, groups: Groups, order: int) -> None:
@@ -46,9 +49,11 @@ class NearestSoFar:
         self.tied_same_label = torch.zeros_like(groups.query_labels.group)
 
     def compare(self, rows: Rows, left: Tensor, right: Tensor, *, both: bool) -> None:
-        """Compare pairs of groups in float64; each pair may be given once, else it counts as a tie with itself.
+        """Compute the distances of pairs of groups in float64, and keep the nearest groups.
 
-        ``both``: each group of a pair is a possible neighbour of the other; else only the right one of the left one.
+        Each pair must be passed only once, because a repeated pair would be counted as a tie. If ``both`` is true, each
+        group of a pair is a possible neighbour of the other group. If ``both`` is false, only the right group of a pair
+        is a possible neighbour of the left group.
         """
         distance = rows.squared_distances(self.groups.first[left], self.groups.first[right])
         self._update(left, right, distance)
@@ -56,7 +61,7 @@ class NearestSoFar:
             self._update(right, left, distance)
 
     def _update(self, group: Tensor, other: Tensor, distance: Tensor) -> None:
-        near = (distance <= self.distance[group, -1]).nonzero()[:, 0]  # once: each call waits for the device
+        near = (distance <= self.distance[group, -1]).nonzero()[:, 0]  # reused below, because nonzero() waits for a GPU
         group, other, distance = group[near], other[near], distance[near]
         if len(group) == 0:
             return
@@ -71,7 +76,7 @@ class NearestSoFar:
         labels = self.groups.query_labels
         self.tied[touched[closer]] = 0
         self.tied_same_label[labels.expand(touched[closer])[0]] = 0
-        # If the last distance stayed, the ties found before are counted already.
+        # If a group's last distance has not changed, `tied` already includes the ties found in earlier calls.
         uncounted = closer[torch.searchsorted(touched, group)] | (known >= len(old[0]))
         tied = (uncounted & (distance == self.distance[group, -1])).nonzero()[:, 0]
         group, other = group[tied], other[tied]
@@ -90,7 +95,7 @@ class NearestSoFar:
         self.distance[group[kept], rank[kept]] = distance[kept]
 
     def expand(self, rows: Rows) -> Neighbours:
-        """Return the neighbours of each query."""
+        """Convert the nearest groups of each group to the nearest samples of each query."""
         step = max(1, 2**20 // (self.order + 1) ** 2)
         parts = [self._of_queries(query) for query in self.groups.queries.split(step)]
         indices, distances, tied, same_label = map(torch.cat, zip(*parts, strict=True))
@@ -100,12 +105,12 @@ class NearestSoFar:
     def _of_queries(self, query: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         own = self.groups.of_row[query]
         group = torch.cat([own[:, None], self.group[own]], 1)
-        distance = torch.nn.functional.pad(self.distance[own], (1, 0))  # of the own group: 0
+        distance = torch.nn.functional.pad(self.distance[own], (1, 0))  # the distance of a query to its own group is 0
         indices, distances = self._nearest_members(query, group, distance)
         return indices, distances, *self._count_tied(query, group, distance, distances[:, -1])
 
     def _nearest_members(self, query: Tensor, group: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the nearest samples among the lowest members of these groups."""
+        """Return the indices and squared distances of the nearest samples among the members of the given groups."""
         groups = self.groups
         rank = torch.arange(self.order + groups.itself, device=query.device)
         exists = (rank < groups.size[group][:, :, None]) & (distance < math.inf)[:, :, None]
@@ -119,9 +124,10 @@ class NearestSoFar:
         return member.gather(1, by_distance[:, : self.order]), apart[:, : self.order]
 
     def _count_tied(self, query: Tensor, group: Tensor, distance: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the number of samples at the last distance, and of those with the label of the query."""
+        """Count, for each query, the samples at distance ``last``, and the samples at this distance with its label."""
         groups, own, label = self.groups, group[:, 0], self.groups.labels[query]
-        # The ties are counted for the last group found; if members of nearer groups fill the order, those are listed.
+        # `tied` counts the samples at the distance of the last neighbouring group. If members of nearer groups already
+        # fill the neighbours of a query, the tied samples are counted from the list of groups instead.
         counted = distance[:, -1] == last
         listed = distance == last[:, None]
         listed[:, 1:] &= ~counted[:, None]

@@ -1,7 +1,7 @@
-"""Find the nearest reference samples of each sample, exactly and without comparing all pairs in float64.
+"""Find the exact nearest reference samples of each sample, without computing the distances of all pairs in float64.
 
-Each pass of a search filters all pairs by lower bounds and compares the rest in float64. docs/exact-neighbours.md
-describes the method, proves that no neighbour is lost, and says what "exact" means.
+Each pass of a search excludes pairs by lower bounds of their distances, and compares the remaining pairs in float64.
+docs/exact-neighbours.md describes the method, proves that no neighbour is lost, and defines "exact".
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from zoo_harness.separation.knn.lower_bounds import Projection, choose_projectio
 from zoo_harness.separation.knn.neighbours import NearestSoFar, Neighbours
 
 MEMORY_BUDGET = 768 * 2**20
-COMPARED_PER_ROW = 32  # on average; beyond it, float64 products are cheaper than comparing pairs one by one
-WIDEST_FLOAT32 = 2**15  # features; beyond it, the error of a float32 product is too large to exclude much
+COMPARED_PER_ROW = 32  # if more candidate pairs per row remain on average, a more precise pass saves time
+WIDEST_FLOAT32 = 2**15  # with more features, a float32 product is too inexact to exclude many pairs
 
 
 def nearest_neighbours(
@@ -45,13 +45,15 @@ def nearest_neighbours(
 ) -> Neighbours:
     """Return the ``order`` nearest reference samples of each sample.
 
-    ``features``: (N, D), finite, D at least 1, dtype one of ``EXACT_DTYPES``. ``labels``: (N,) int64 on the same
-    device; they only say which of the tied samples have the same label. Without ``references``, samples are neighbours
-    of each other, never of themselves, and ``order`` is at most N - 1. With ``references`` (M, D), of the dtype of the
-    features, and ``reference_labels`` (M,), a reference equal to a sample is its neighbour at distance 0, and ``order``
-    is at most M. ``memory_budget``: bytes of working memory beyond the input; references and features are copied once
-    besides. If the device has less memory, the search restarts with half the budget, and raises
-    :class:`DeviceMemoryError` if the smallest tiles do not fit.
+    ``features``: (N, D), finite, D at least 1, with one of the dtypes ``EXACT_DTYPES``. ``labels``: (N,) int64 on the
+    same device. Labels do not affect which neighbours are found; they only serve to count tied samples with the same
+    label. If ``references`` is ``None``, the neighbours of a sample are other samples, and ``order`` is at most N - 1.
+    ``references``: (M, D), with the dtype of the features; ``reference_labels``: (M,). With references, ``order`` is at
+    most M, and a reference that equals a sample is a neighbour at distance 0.
+
+    ``memory_budget``: bytes of working memory. The input and one joint copy of references and features do not count
+    towards the budget. If the device runs out of memory, the search restarts with half the budget. The function raises
+    :class:`DeviceMemoryError` if even the smallest tiles do not fit.
 
     >>> nearest_neighbours(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0, 1, 0]), 2).indices
     tensor([[1, 2],
@@ -69,15 +71,18 @@ def nearest_neighbours(
             return _search(rows, groups, order, budget).expand(rows)
 
     count, width = len(features) + (0 if references is None else len(references)), features.shape[1]
-    least = 2 * (2 * SMALLEST_TILE * width * 8 + SMALLEST_TILE**2 * 42)  # tiles are smallest; no less memory is used
+    least = 2 * (2 * SMALLEST_TILE * width * 8 + SMALLEST_TILE**2 * 42)  # a smaller budget would not save memory
     needed = f"{(300 * count + least) / 2**20:,.1f} MiB"
-    what = f"the search among {count:,} x {width:,} features on {features.device}, which needs about {needed},"
+    what = f"the neighbour search in {count:,} x {width:,} features on {features.device}, which needs about {needed},"
     return within_device_memory(find, memory_budget, least, what)
 
 
 def _search(rows: Rows, groups: Groups, order: int, memory_budget: int) -> NearestSoFar:
-    """Return the nearest groups of each group: try the passes in turn, each with the radii of those before."""
-    # A sample with ``order`` or more equal references has all its neighbours at distance 0.
+    """Return the nearest groups of each group of equal rows, by trying the passes of a search until a pass succeeds.
+
+    A pass fails if too many candidate pairs remain. Each pass starts with the radii that earlier passes have found.
+    """
+    # If a sample equals at least ``order`` references, all its neighbours are at distance 0 and need no search.
     searched = (groups.query_labels.count > 0) & (groups.size - groups.itself < order)
     if not searched.any():
         return NearestSoFar(groups, order)
@@ -86,7 +91,8 @@ def _search(rows: Rows, groups: Groups, order: int, memory_budget: int) -> Neare
     left = right if groups.itself else searched.nonzero()[:, 0]
     max_compared = (COMPARED_PER_ROW + 8 * order) * len(groups.first)
 
-    def run(precision: Precision, projection: Projection | None) -> NearestSoFar:  # what it holds is freed if it fails
+    # A pass is a function of its own, so that its local variables are freed before the next pass starts.
+    def run(precision: Precision, projection: Projection | None) -> NearestSoFar:
         memory = memory_budget * 7 // 16
         one = other = Operand(rows, groups, left, projection, precision, memory)
         if not groups.itself:
@@ -104,7 +110,7 @@ def _search(rows: Rows, groups: Groups, order: int, memory_budget: int) -> Neare
 def _passes(
     rows: Rows, queries: Tensor, references: Tensor, order: int, memory_budget: int
 ) -> Iterator[tuple[Precision, Projection | None]]:
-    """Yield the passes to try, the fastest first."""
+    """Yield the precision and the projection of each pass to try, the fastest pass first."""
     if rows.width <= WIDEST_FLOAT32:
         projection = choose_projection(rows, queries, references, order, memory_budget)
         if projection is not None:
@@ -115,23 +121,24 @@ def _passes(
     yield FLOAT64, None
 
 
-class TooManyCandidates(Exception):  # noqa: N818 - no error: it ends a pass
-    """The pass compared more pairs in float64 than it was allowed."""
+class TooManyCandidates(Exception):  # noqa: N818 - it ends a pass of the search and is not an error
+    """A pass of the neighbour search would compare more pairs in float64 than its limit allows."""
 
 
 class FilterRefine:
-    """A pass over all pairs of the operands of ``products``; if these are one, each pair serves both of its groups.
+    """Run one pass of the neighbour search: exclude pairs by lower bounds, and compare the others in float64.
 
-    ``nearest``: empty; the pass fills it. The radius of ``products`` is at least the distance of each group's last
-    neighbour, negative for a group without queries; the pass lowers it. ``max_compared``: most pairs to compare in
-    float64.
+    ``nearest``: an empty :class:`NearestSoFar`, which the pass fills. ``products`` computes the lower bounds. If its
+    left and right operands are the same object, each pair updates the neighbours of both groups. The pass lowers
+    ``products.radius``. The caller sets each radius at least to the distance of the group's last neighbour, and to a
+    negative number for groups that need no search. ``max_compared``: the largest number of pairs to compare in float64.
     """
 
     def __init__(self, rows: Rows, nearest: NearestSoFar, products: TiledProducts, max_compared: float) -> None:
         self.rows, self.nearest, self.products, self.remaining = rows, nearest, products, max_compared
 
     def run(self) -> NearestSoFar:
-        """Return the nearest groups of each group on the left, or raise :class:`TooManyCandidates`."""
+        """Return the nearest groups of each left group, or raise :class:`TooManyCandidates`."""
         products = self.products
         for rows, columns in products.nearest_tiles():
             self._set_first_radius(
@@ -142,7 +149,10 @@ class FilterRefine:
         return self.nearest
 
     def _set_first_radius(self, left: Tensor, right: Tensor, lower: Tensor) -> None:
-        """Set the radius of each row to the distance of its nearest among the pairs of least bound in a near tile."""
+        """Lower the radius of each left group, by comparing it with the right groups that have the lowest bounds.
+
+        The new radius is the largest of the ``order`` distances computed.
+        """
         order = self.nearest.order
         if len(right) < order:
             return
@@ -157,13 +167,13 @@ class FilterRefine:
         self.products.radius[ids] = torch.minimum(self.products.radius[ids], found)
 
     def _refine(self, left: Tensor, right: Tensor, products: Tensor) -> None:
-        """Compare the pairs that may still hold a neighbour in float64, nearest first."""
+        """Compare the candidate pairs within the current radii in float64, those with the smallest bounds first."""
         slack = self.products.left.precision.slack
         bound = products.to(torch.float64).clamp_(min=0).mul_(2 / (1 + slack)).sqrt_()
         kept = (bound <= self._radius_of(left, right)) & (left != right)
-        index = kept.nonzero()[:, 0]  # once: each call waits for the device
+        index = kept.nonzero()[:, 0]  # reused below, because nonzero() waits for a GPU
         left, right, bound = left[index], right[index], bound[index]
-        # Nearest first, relative to the radius: pairs compared early lower the radius and exclude later ones.
+        # Pairs are sorted by bound / radius. The pairs compared first lower the radii, which excludes later pairs.
         for part in (bound / self._radius_of(left, right)).argsort().tensor_split(4):
             one, other = left[part], right[part]
             near = (bound[part] <= self._radius_of(one, other)).nonzero()[:, 0]

@@ -405,7 +405,7 @@ def test_wrong_options_have_a_code(
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        (["--per-class", "100000"], "is the most that keeps the classes balanced"),
+        (["--per-class", "100000"], "is the largest value that keeps the classes balanced"),
         (["--precision", "bf16", "--device", "cpu"], "bf16 needs a CUDA device"),
         (["--unfreeze", "blocks.9"], "did you mean"),
         (["--limit", "many"], "--limit"),

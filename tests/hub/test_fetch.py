@@ -172,10 +172,10 @@ def test_absurd_declarations_are_refused_before_anything_is_downloaded(
         ({"config.json": b'{"model_type": "vit"}'}, "transformers' vit: AutoModel.from_pretrained('ada/net')"),
         ({"config.json": b"[" * 5000}, "try timm or transformers"),
         ({"config.json": b"[1]"}, "try timm or transformers"),
-        ({"adapter_config.json": b"{}"}, "an adapter of peft, and not a whole network"),
-        ({"config.json": b'{"zoo": {}, "architecture": "x"}'}, "half of a published run"),
+        ({"adapter_config.json": b"{}"}, "a peft adapter, which is not a whole network"),
+        ({"config.json": b'{"zoo": {}, "architecture": "x"}'}, "an incomplete published run"),
         ({}, "try timm or transformers"),
-        ({"model.safetensors": None, "zoo.json": b"{}"}, "half of a published run"),
+        ({"model.safetensors": None, "zoo.json": b"{}"}, "an incomplete published run"),
         (
             {"model.safetensors": None, "config.json": b"{}", "pytorch_model.bin": b"\0"},
             "pytorch_model.bin alone, a",

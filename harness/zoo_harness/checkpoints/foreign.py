@@ -32,7 +32,7 @@ def describe_foreign(
 
 
 def _read(path: Path | None) -> dict[str, Any]:
-    with suppress(ZooError, OSError, ValueError, RecursionError):  # the content only improves a hint
+    with suppress(ZooError, OSError, ValueError, RecursionError):  # config.json only improves a hint, so ignore errors
         content = json.loads(read_regular(path, LARGEST_CONFIGURATION, follow_links=True)) if path else {}
         return content if isinstance(content, dict) else {}
     return {}

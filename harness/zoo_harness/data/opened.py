@@ -111,7 +111,7 @@ def title_of(dataset: Dataset, argument: str | None) -> str:
         return dataset.title
     if not dataset.is_path(argument):
         return f"{dataset.title} {argument}"
-    title = dataset.title if dataset.argument == "PATH" else "Folder"  # a copy of a repository is a folder
+    title = dataset.title if dataset.argument == "PATH" else "Folder"  # a local copy of a Hub dataset
     return f"{title} {Path(argument).expanduser().resolve().name}"
 
 

@@ -75,7 +75,8 @@ class Retries:
 def hub_operation(action: str, reference: RepositoryReference, say: Say) -> Iterator[Retries]:
     """Yield a :class:`Retries` object for requests to the Hub, and translate errors of the ``with`` block.
 
-    The client's own messages about retries are hidden. Its progress bars are hidden unless stderr is a terminal.
+    The client's own messages about retries are hidden. The client's progress bars are hidden unless stderr is a
+    terminal.
     """
     from huggingface_hub.utils.logging import get_verbosity, set_verbosity
 

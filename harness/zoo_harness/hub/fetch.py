@@ -90,7 +90,7 @@ def fetch_snapshot(reference: RepositoryReference, say: Say) -> Path:
         try:
             listing = retried(lambda: list_commit(reference, reference.revision))
         except Exception as error:
-            # Do not replace a repository that is now missing or forbidden by an older copy in the cache.
+            # Use the cache only after temporary errors, not for a repository that is missing or forbidden now.
             if not is_transient(error):
                 raise
             return _find_in_cache(reference, first_line(error), say)
@@ -163,7 +163,7 @@ def check_size(reference: RepositoryReference, name: str, file: ListedFile) -> N
 def _not_published(reference: RepositoryReference, missing: list[str], listing: CommitListing) -> str:
     configuration, file = None, listing.files.get(CONFIGURATION)
     if file and file.size <= LARGEST_CONFIGURATION and any(name.endswith(".safetensors") for name in listing.files):
-        with suppress(OSError, ValueError):  # the file only improves a hint
+        with suppress(OSError, ValueError):  # config.json only improves a hint, so ignore errors
             configuration = Path(client().hf_hub_download(reference.id, CONFIGURATION, revision=listing.commit))
     return (
         f"{reference} is not a run that zoo published: it has no {' and no '.join(missing)} "

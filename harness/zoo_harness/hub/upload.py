@@ -133,7 +133,7 @@ def _create_repository(
     # private=None uses the owner's default visibility, which may be private.
     retried(lambda: client().create_repo(name, private=private or None, exist_ok=True))
     listing = retried(lambda: list_commit(reference))
-    if CARD in listing.files:  # the card in tree does not include the text of this card
+    if CARD in listing.files:  # zoo prepared its card without the text of this card
         message = f"somebody else has created {name} meanwhile; run the same command again"
         raise HubError(message, repository=name, code="changed")
     retried.log(f"created the {'private ' if listing.private else ''}repository {name}")

@@ -1,8 +1,8 @@
 """Save a fine-tuned network in the format that timm and transformers load.
 
 ``model.safetensors`` contains every tensor under its name in the network. timm and transformers read ``config.json``.
-Some networks cannot be loaded by these libraries, such as a network with the MLP head of recipe ``paper``. For them,
-``config.json`` makes the libraries raise an error, because silently loading a random head would be worse.
+timm and transformers cannot load some networks, such as a network with the MLP head of recipe ``paper``. For such a
+network, ``config.json`` makes timm and transformers raise an error, because loading a random head would be worse.
 """
 
 from __future__ import annotations

@@ -43,8 +43,8 @@ def check_forms(path: Path, network: Mapping[str, Tensor], source: Path | None =
 def _declared_forms(path: Path, source: Path) -> dict[str, str]:
     """Return the type and shape of each tensor as the header of a safetensors file declares them.
 
-    The function reads no tensor. Raises :class:`~zoo.errors.WeightsError` if the header is damaged or too large, or does
-    not match the size of the file.
+    The function reads no tensor. Raises :class:`~zoo.errors.WeightsError` if the header is damaged or too large, or
+    does not match the size of the file.
     """
     from safetensors import SafetensorError, safe_open
 

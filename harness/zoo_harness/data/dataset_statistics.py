@@ -103,8 +103,9 @@ def measure_dataset(
 ) -> tuple[DatasetStatistics, tuple[str, ...]]:
     """Measure a dataset, or a subset of each split; return the statistics and warnings for the user.
 
-    All images of more than 8 bits per channel are scaled by the value range of the training split. These images are
-    read twice if their own value ranges differ. Raises the errors of :func:`~zoo_harness.data.loading.load_data`.
+    All images of more than 8 bits per channel are scaled by the value range of the training split. Images of
+    more than 8 bits are read twice if their own value ranges differ. Raises the errors of
+    :func:`~zoo_harness.data.loading.load_data`.
     """
     reader = ImageReader(None)
     progress.stage(f"loading {dataset.title}", 0)

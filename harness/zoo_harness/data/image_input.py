@@ -118,7 +118,7 @@ def _as_batch(given: object, name: str, reader: ImageReader) -> Tensor:
     shape = tuple(given.shape)
     if advice := advice_for_shape(shape):
         raise UsageError(f"shape of {name} is wrong: {shape}; {advice}; {_EXPECTED}", code="image-shape", image=name)
-    # torch warns of arrays that it cannot write to.
+    # torch warns about read-only arrays.
     pixels = given if isinstance(given, Tensor) else torch.from_numpy(np.require(given, requirements=["C", "W"]))
     return pixels[None] if _is_one_image(given) else pixels
 

@@ -82,13 +82,14 @@ def load_data(
 ) -> RunData:
     """Load and check a dataset, choose the subset, and decode the images of each split.
 
-    ``balanced``: the split that must have ``subset.per_class`` images of each class. In the other split, each class is
-    reduced to the size of the smallest class if that class has fewer images. ``with_test``: if the evaluation split is
-    held out of the training split, load the dataset's own evaluation split as ``test``. ``train_only``: if the
-    evaluation split is missing, evaluate on the training split. ``options``: how the loader reads the files.
-    ``value_range``: the range that scales images of more than 8 bits per channel; the default is the range of the
-    training images. ``count_values``: compute a histogram of the training images' pixel values. ``opened``: the result
-    of :func:`~zoo_harness.data.opened.open_dataset` for the same arguments, which avoids loading the dataset twice.
+    ``balanced``: the split that must have ``subset.per_class`` images of each class. If the smallest class of the other
+    split has fewer images, every class of the other split is reduced to the size of the smallest class. ``with_test``:
+    if the evaluation split is held out of the training split, load the dataset's own evaluation split as ``test``.
+    ``train_only``: if the evaluation split is missing, evaluate on the training split. ``options``: how the loader
+    reads the files. ``value_range``: the range that scales images of more than 8 bits per channel; the default is the
+    range of the training images. ``count_values``: compute a histogram of the training images' pixel values.
+    ``opened``: the result of :func:`~zoo_harness.data.opened.open_dataset` for the same arguments, which avoids loading
+    the dataset twice.
 
     Raises :class:`~zoo.errors.DataError` for labels outside the classes, an empty class or an unreadable image, and
     :class:`~zoo.errors.UsageError` for a subset that is larger than the dataset allows.

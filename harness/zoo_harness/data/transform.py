@@ -75,7 +75,7 @@ class BatchTransform:
         if list(planes.shape[-2:]) == size:
             return planes
         name = self.preprocessing.interpolation
-        mode = InterpolationMode("nearest-exact" if name == "nearest" else name)  # torch's "nearest" is off by one
+        mode = InterpolationMode("nearest-exact" if name == "nearest" else name)  # "nearest" is off by one pixel
         # Round and clip after each axis, as PIL does. Bicubic interpolation overshoots at edges: clipping only after
         # the second axis would change values by up to 30 levels.
         levels = planes.to(torch.float32)

@@ -1,8 +1,8 @@
 """Send requests to the Hugging Face Hub with its Python client, and retry failed requests a limited number of times.
 
 huggingface_hub itself retries some requests without a time limit, and other requests never. This module turns every
-response with a transient error status into an exception immediately. Every request therefore has the same five
-attempts. Waits that the Hub requests are honoured up to one minute in total for each operation.
+response with a transient error status into an exception immediately. Every request is therefore sent at most
+five times. Waits that the Hub requests are honoured up to one minute in total for each operation.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def find_checkpoint(named: str | Path, say: Callable[[str], None] = lambda _line
     if isinstance(named, Path) or os.path.isdir(path):  # noqa: PTH112 - as above
         return CheckpointPlace(path)
     if os.path.exists(path):  # noqa: PTH110
-        message = f"a file, not the folder of a checkpoint: {named!r}; try {str(path.parent)!r}"
+        message = f"{named!r} is a file; expected the folder of a checkpoint; try {str(path.parent)!r}"
         raise UsageError(message, code="not-a-folder", given=named)
     if "/" not in named.strip("/") or named.startswith(("/", ".", "~")):
         message = f"no such folder: {named!r}; a repository of the Hub is written OWNER/NAME"

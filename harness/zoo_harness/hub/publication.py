@@ -89,10 +89,10 @@ def write_tree(
 ) -> RunRecord:
     """Write the files of a :func:`publishable` run into an empty folder; return the published record.
 
-    ``old_card``: the model card at the destination, whose user-written text is preserved. If it is ``None``, the text
-    of the run's own card is preserved. ``repository``: the destination, which appears in the card's example code.
-    ``samples``: whether to publish the image grid ``samples.png``; ``None`` publishes it unless the images are the
-    user's own.
+    ``old_card``: the model card at the destination, whose user-written text is preserved. If ``old_card`` is ``None``,
+    the text of the run's own card is preserved. ``repository``: the destination, which appears in the card's example
+    code. ``samples``: whether to publish the image grid ``samples.png``; ``None`` publishes it unless the images are
+    the user's own.
 
     Raises :class:`~zoo.errors.UsageError` for a card that cannot be merged, :class:`~zoo.errors.WeightsError` if the
     checkpoint changed after the first check, and :class:`~zoo.errors.ZooError` if the disk is full.

@@ -2,7 +2,7 @@
 
 Two photographs of scikit-learn pass through the run's own network, and through the networks that ``zoo.load``, timm and
 transformers load from the files. If timm cannot represent the head or the network, timm and transformers must fail with
-an error that names ``zoo.load``. Otherwise these libraries would load a network with a random head.
+an error that names ``zoo.load``. Without an error, timm and transformers would load a network with a random head.
 """
 
 from __future__ import annotations

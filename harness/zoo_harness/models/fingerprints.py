@@ -41,9 +41,9 @@ def _digest_of_one(named: tuple[str, Tensor]) -> bytes:
 def digest_of_source(network: nn.Module, made_by: str = "") -> str:
     """Return the SHA-256 of the Python files of all packages that define modules of the network, or ``""``.
 
-    ``made_by`` names the function that built the network, as ``module:function``; its package is included. torch,
-    torchvision and timm are excluded, because their versions are recorded. If a script defines a module class, the
-    script file is included.
+    ``made_by`` names the function that built the network, as ``module:function``; the function's package is included.
+    torch, torchvision and timm are excluded, because their versions are recorded. If a script defines a module class,
+    the script file is included.
 
     >>> digest_of_source(nn.Sequential(nn.Linear(2, 2)))
     ''

@@ -23,7 +23,7 @@ from zoo_harness.records.normalization import Normalization
 def resolve_preprocessing(
     backbone: Backbone, network: nn.Module, tuning: Tuning, input_size: tuple[int, int] | None = None
 ) -> Preprocessing:
-    """Return the preprocessing that the backbone declares, or else the one that timm or torchvision lists for it.
+    """Return the preprocessing that the backbone declares, or else the preprocessing that timm or torchvision lists.
 
     A recipe may change the input size, or squash images to that size without cropping, as in the published studies.
     ``input_size`` (height, width) is the size that the user chose. Images are not cropped if both sides are smaller

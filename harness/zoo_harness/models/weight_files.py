@@ -83,7 +83,7 @@ class WeightFiles:
         return self._sha256[path]
 
     def unreachable(self, tried: Sequence[tuple[str, str]], advice: str = "") -> UnreachableError:
-        """Return the error that weights are unreachable; ``tried`` lists each location and the reason it failed."""
+        """Return the error that weights are unreachable; ``tried`` lists each location with its failure."""
         advice = f"{advice}, or {_ADVICE}" if advice else _ADVICE
         return UnreachableError(f"weights of {self.backbone!r}", tried, advice)
 

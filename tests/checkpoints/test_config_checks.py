@@ -64,21 +64,21 @@ def test_configurations_of_zoo_pass(tiny_resnet: Backbone, tmp_path: Path, chang
     [
         (
             lambda it: it["label_names"].reverse(),
-            r"label_names is \['a \"quoted\", Größe', 'dog', 'cat'\], by",
+            r"label_names is \['a \"quoted\", Größe', 'dog', 'cat'\], but the record",
         ),
-        (lambda it: it.update(architecture="test_vit"), "architecture is 'test_vit', by the record 'test_resnet'"),
-        (lambda it: it.update(num_classes=4), "num_classes is 4, by the record 3"),
-        (lambda it: it.update(auto_map={"AutoConfig": "evil.Config"}), "it has 'auto_map', which zoo does not write"),
-        (lambda it: it.update(model_type="vit"), "it has 'model_type'"),
+        (lambda it: it.update(architecture="test_vit"), "architecture is 'test_vit', but the record requires 'test_r"),
+        (lambda it: it.update(num_classes=4), "num_classes is 4, but the record requires 3"),
+        (lambda it: it.update(auto_map={"AutoConfig": "evil.Config"}), "unexpected key 'auto_map'"),
+        (lambda it: it.update(model_type="vit"), "unexpected key 'model_type'"),
         (lambda it: it["model_args"].update(features_only=True), "model_args is"),
         (
             lambda it: it["pretrained_cfg"].update(custom_load=True),
-            r"pretrained_cfg\.custom_load is True, by",
+            r"pretrained_cfg\.custom_load is True, but",
         ),
         (lambda it: it["pretrained_cfg"].update(file="/etc/passwd"), r"pretrained_cfg\.file is '/etc/passwd'.* none"),
         (lambda it: it["pretrained_cfg"].update(hf_hub_id="eve/net"), r"pretrained_cfg\.hf_hub_id is 'eve/net'"),
         (lambda it: it["pretrained_cfg"].update(url="https://eve/x.pth"), r"pretrained_cfg\.url"),
-        (lambda it: it["pretrained_cfg"].update(mean=[0, 0, 0]), r"pretrained_cfg\.mean is \[0, 0, 0\], by the record"),
+        (lambda it: it["pretrained_cfg"].update(mean=[0, 0, 0]), r"pretrained_cfg\.mean is \[0, 0, 0\], but the"),
         (lambda it: it["pretrained_cfg"].update(input_size=[3, 9, 9]), r"pretrained_cfg\.input_size"),
         (lambda it: it.pop("pretrained_cfg"), "pretrained_cfg is missing"),
         (lambda it: it.pop("label_names"), "label_names is missing"),
@@ -117,7 +117,9 @@ def test_a_refusal_cannot_be_made_a_network(tiny_resnet: Backbone, tmp_path: Pat
     tree = published(replace(tiny_resnet, head=Head("fc", hidden=16)), tmp_path)
     edit(tree, lambda it: it.update(architecture="test_resnet", pretrained_cfg={}))
 
-    with pytest.raises(WeightsError, match=r"it has 'pretrained_cfg'.*architecture is 'test_resnet', by the rec"):
+    with pytest.raises(
+        WeightsError, match=r"unexpected key 'pretrained_cfg'.*architecture is 'test_resnet', but the rec"
+    ):
         zoo.load(tree)
 
 

@@ -219,11 +219,11 @@ def test_one_changed_byte_is_refused(tiny_resnet: Backbone, tmp_path: Path, posi
         ),
         (
             lambda t: t.update({"fc.bias": torch.ones(4)}),
-            "'fc.bias' is float32 (4), in the network float32 (3)",
+            "'fc.bias' is float32 (4), but float32 (3) in the network",
         ),
         (
             lambda t: t.update({"fc.bias": t["fc.bias"].half()}),
-            "'fc.bias' is float16 (3), in the network float32 (3)",
+            "'fc.bias' is float16 (3), but float32 (3) in the network",
         ),
     ],
 )
@@ -277,7 +277,7 @@ def test_foreign_folder_is_described(tmp_path: Path, config: str, told: str) -> 
 
 def test_folder_with_a_pickle_alone(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80")
-    with pytest.raises(UsageError, match=r"in pytorch_model\.bin alone, a pickle, which can run any code"):
+    with pytest.raises(UsageError, match=r"in the pickle file pytorch_model\.bin, which zoo never loads"):
         zoo.load(tmp_path)
 
 

@@ -18,14 +18,14 @@ from ..hub_server import WRITER, Hub
     ("status", "error_code", "code", "advice"),
     [
         (401, None, "invalid-token", "hf auth login"),
-        (403, None, "forbidden", "use one with that right"),
-        (403, "GatedRepo", "gated", "ask for access"),
+        (403, None, "forbidden", "use a token with that right"),
+        (403, "GatedRepo", "gated", "request access"),
         (409, None, "conflict", "try again"),
-        (412, None, "changed", "run the same command again"),
+        (412, None, "changed", "run the command again"),
         (413, None, "other", "status 413"),
         (429, None, "rate-limit", "wait some minutes"),
         (500, None, "server-error", "try again later"),
-        (501, None, "not-supported", "leave --create-pr out"),
+        (501, None, "not-supported", "omit --create-pr"),
         (511, None, "login-page", "open any page in a browser"),
     ],
 )

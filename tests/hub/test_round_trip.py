@@ -38,7 +38,7 @@ def results(tree: Path, run: Path) -> dict[str, str]:
 
 def fault(tree: Path, run: Path, loader: str) -> str:
     """Return the fault that must be found with a loader."""
-    with pytest.raises(WeightsError, match="; nothing was published") as raised:
+    with pytest.raises(WeightsError, match="; zoo published nothing") as raised:
         verify_tree(tree, run)
     assert raised.value.code == "round-trip"
     assert str(raised.value.facts["loader"]).startswith(loader)
@@ -128,14 +128,14 @@ def another_checkpoint(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("tamper", "loader", "told"),
     [
-        (another_checkpoint, "zoo.load", "other logits than the run's network, by up to 1"),
+        (another_checkpoint, "zoo.load", "logits that differ from the run's network by up to 1"),
         (lambda tree: edit_record(tree, lambda it: it["dataset"].update(classes=[*"abc"])), "zoo.load", "classes"),
         (edit_configuration(lambda it: it.update(architecture="test_vit")), "timm", "cannot load the tree"),
         (edit_configuration(lambda it: it.update(label_names=["a", "b", "c"])), "transformers", "other class names"),
         (
             edit_configuration(lambda it: it["pretrained_cfg"].update(mean=[0.1, 0.2, 0.3])),
             "transformers",
-            "prepares images otherwise",
+            "preprocesses images differently",
         ),
         (edit_configuration(lambda it: it.pop("pretrained_cfg")), "t", ""),
     ],

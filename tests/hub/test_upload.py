@@ -99,7 +99,7 @@ def test_a_repository_is_made_filled_in_one_commit_and_tagged(hub: Hub, tree: Pa
     assert repository.messages[sent.commit] == "Publish net on pets"
     assert repository.branches["main"] == repository.tags[TAG] == sent.commit
     assert sent == UploadResult("ada/net", f"{hub.url}/ada/net", sent.commit, TAG, pull_request=None, changed=True)
-    assert said == ["made the private repository ada/net"]
+    assert said == ["created the private repository ada/net"]
     assert hub.leaks() == []
     assert content(fetch_snapshot(parse_reference(f"ada/net@{TAG}"), said.append)) == content(tree)
 

@@ -118,7 +118,7 @@ def test_positions_of_a_grid_without_class_token_are_resampled() -> None:
 @pytest.mark.parametrize(
     ("network", "head", "size", "sizes", "words"),
     [
-        ("test_vit", "head", (40, 40), (32, 64), "its patches of 16 x 16 pixels do not divide the image"),
+        ("test_vit", "head", (40, 40), (32, 64), "the sides are not multiples of the patch size, 16 x 16 pixels"),
         ("squeezenet1_1", "classifier.1", (8, 8), (28, 32), "Output size is too small"),
         ("gmlp_ti16_224", "head", (64, 64), (), "timm cannot resample 'blocks.0.mlp_channels.gate.proj.weight'"),
     ],

@@ -200,7 +200,7 @@ def test_keras_3_files_are_refused_with_advice(tmp_path: Path) -> None:
     for name in ("net.keras", "net.weights.h5"):
         error = refusal(tmp_path / name)
         assert error.code == "file-kind"
-        assert str(error).endswith("load it in Keras and write it with model.save('net.h5')")
+        assert str(error).endswith("load the file in Keras and save it with model.save('net.h5')")
 
 
 def test_h5_file_without_a_model(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_h5_file_without_a_model(tmp_path: Path) -> None:
         file["images"] = np.zeros(3)
     error = refusal(path)
     assert error.code == "file-kind"
-    assert str(error).endswith("it holds 'images'")
+    assert str(error).endswith("the file has 'images'")
 
 
 def elsewhere(group: Any, name: str) -> None:
@@ -273,7 +273,7 @@ def test_one_dataset_under_many_names_may_not_outgrow_the_file(tmp_path: Path) -
             layer.attrs["weight_names"] = [b"bias:0"]
             if number:
                 layer["bias:0"] = file["layer0/bias:0"]
-    assert "larger than the file itself" in str(refusal(path))
+    assert "more bytes than the file has" in str(refusal(path))
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_a_head_that_does_not_fit_the_network(code: str, unfreeze: str, head: He
 def test_network_without_a_classifier_gets_one_of_the_declared_width() -> None:
     bare = build_network("vit", TimmArchitecture("test_vit.r160_in1k"))
     bare.reset_classifier(0)
-    with pytest.raises(DeclarationError, match="give in_features"):
+    with pytest.raises(DeclarationError, match="declare in_features"):
         replace_head(bare, Head("head"), 3)
     replace_head(bare, Head("head", in_features=64), 3)
     assert bare(torch.rand(1, 3, 160, 160)).shape == (1, 3)

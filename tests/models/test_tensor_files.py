@@ -112,8 +112,8 @@ def test_whole_module_is_refused_with_its_class(tmp_path: Path) -> None:
     [
         ([torch.ones(1)], "list"),
         (torch.ones(1), "Tensor"),
-        ({}, "dict without any"),
-        ({"state_dict": {}}, "dict without any"),
+        ({}, "dict without tensors"),
+        ({"state_dict": {}}, "dict without tensors"),
         ({"a": torch.ones(1), "epoch": 3}, "'epoch' as int"),
         ({"model": {"a": torch.ones(1), "note": "x"}}, "'note' as str"),
     ],

@@ -267,8 +267,8 @@ def test_by_order_refuses_another_number_or_shape(
     more = file_of({**tensors, "one more": torch.ones(1)}, tmp_path / "more.pth")
     other = file_of({**tensors, "theirs.1": torch.ones(5)}, tmp_path / "other.pth")
     for source, fault in (
-        (more, f"it has {len(tensors) + 1} tensors, the network {len(tensors)}"),
-        (other, "'theirs.1' is float32 (5), in its position the network has 'conv1.1.weight', float32 (16)"),
+        (more, f"the file has {len(tensors) + 1} tensors, the network has {len(tensors)}"),
+        (other, "'theirs.1' is float32 (5); the network has 'conv1.1.weight' at that position, float32 (16)"),
     ):
         with pytest.raises(WeightsError) as caught:
             load_weights(network, tiny_resnet, FileWeights(source.path, by_order=True))

@@ -85,7 +85,7 @@ def test_a_file_of_the_whole_network_has_each_of_its_tensors(files: Path) -> Non
 
 @pytest.mark.parametrize("name", ["keras3.weights.h5", "keras3.keras"])
 def test_what_keras_3_saves_itself_is_refused_with_the_way_out(files: Path, name: str) -> None:
-    with pytest.raises(WeightsError, match=r"load it in Keras and write it with model\.save") as caught:
+    with pytest.raises(WeightsError, match=r"load the file in Keras and save it with model\.save") as caught:
         loaded(small(), files / name)
     assert (caught.value.code, caught.value.facts["path"]) == ("file-kind", str(files / name))
 

@@ -83,7 +83,7 @@ def test_a_killed_run_ends_with_the_same_checkpoint(backbone: Backbone, tmp_path
     names = {file.name for file in out.iterdir() if not file.name.endswith(".tmp")}
     states = {"training_state.safetensors", "training_state.previous.safetensors"}
     assert names == {"history.jsonl", "options.json", "run.json", "samples.png"} | states
-    with pytest.raises(UsageError, match=rf"still runs, or was killed, after 3 of 6.*--resume {out}"):
+    with pytest.raises(UsageError, match=rf"is still running, or was killed, after 3 of 6.*--resume {out}"):
         zoo.load(out)
     with pytest.raises(KeyboardInterrupt):
         zoo.evaluate(backbone, resume=out, progress=InterruptingReporter(epoch=5))

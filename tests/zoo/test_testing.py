@@ -259,11 +259,11 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
         (small(Idle, features=(FeatureLayer("unused", 12), *FEATURES)), "feature layer 'unused' exists but never runs"),
         (
             small(features=(FeatureLayer("block1", 9), *FEATURES[1:])),
-            "feature layer 'block1' is declared 9 wide with pool 'average', but gives 8",
+            "feature layer 'block1' has the declared width 9 with pool 'average', but its vectors have width 8",
         ),
         (
             small(features=(FeatureLayer("block1", 8, pool="flatten"), *FEATURES[1:])),
-            "feature layer 'block1' is declared 8 wide with pool 'flatten', but gives 392",
+            "feature layer 'block1' has the declared width 8 with pool 'flatten', but its vectors have width 392",
         ),
         (
             small(features=(FeatureLayer("block1", 8, pool="cls"), *FEATURES[1:])),
@@ -271,7 +271,8 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
         ),
         (
             small(features=(FeatureLayer("block1", 8, pool="average_channels_last"), *FEATURES[1:])),
-            "feature layer 'block1' is declared 8 wide with pool 'average_channels_last', but gives 7",
+            "feature layer 'block1' has the declared width 8 with pool 'average_channels_last', but its vectors have "
+            "width 7",
         ),
         (
             small(InTuple, features=(FeatureLayer("pair", 3), *FEATURES)),
@@ -318,7 +319,10 @@ def test_every_recipe_is_checked_and_named() -> None:
         ({"architecture": FactoryArchitecture("no_such_module:make")}, "'no_such_module:make' cannot be imported"),
         ({"architecture": FactoryArchitecture(f"{__name__}:nothing")}, ":nothing' cannot be imported"),
         ({"architecture": FactoryArchitecture(f"{__name__}:FEATURES")}, ":FEATURES' is not callable"),
-        ({"architecture": FactoryArchitecture(f"{__name__}:not_a_network")}, "returned str; expected a torch module"),
+        (
+            {"architecture": FactoryArchitecture(f"{__name__}:not_a_network")},
+            "returned str; expected a torch.nn.Module",
+        ),
         ({"architecture": FactoryArchitecture(f"{__name__}:Small")}, "preprocessing of backbone 'small' is unknown"),
     ],
 )
@@ -343,7 +347,7 @@ def test_a_network_that_cannot_be_made_is_told(changes: dict[str, Any], message:
         ),
         (
             {"head": Head("fc", bypass=("block2",), in_features=8)},
-            "backbone 'small', recipe 'default': module 'block2' is to train, but the head bypasses it",
+            "backbone 'small', recipe 'default': the recipe trains module 'block2', but the head bypasses it",
         ),
     ],
 )

@@ -1,1 +1,1 @@
-"""Write a checkpoint that other libraries load; read one that may come from a stranger."""
+"""Write checkpoints that timm and transformers can load, and read checkpoints from untrusted sources."""

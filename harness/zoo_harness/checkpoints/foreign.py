@@ -1,4 +1,4 @@
-"""Recognizes repositories and folders that zoo did not publish, by their file names and ``config.json``."""
+"""Recognise checkpoints that zoo did not publish, by file names and ``config.json``, and advise how to load them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ LARGEST_CONFIGURATION = 2**20  # bytes
 def describe_foreign(
     identifier: str, names: Collection[str], configuration: Path | None, *, local: bool = False
 ) -> str:
-    """Describe the files of a repository, or with ``local`` of a folder, and how to load them.
+    """Return text for an error message: the file names of a repository or local folder, and how to load the files.
 
-    ``configuration`` is the path of its ``config.json``, which may be missing or anything.
+    ``configuration`` is the path of a ``config.json``, which may be missing or have any content.
 
     >>> describe_foreign("ada/net", ["net.pth"], None)
-    '(it has net.pth); its weights are in net.pth alone, a pickle, which can run any code and is never loaded'
+    '(it has net.pth); the weights are only in the pickle file net.pth, which zoo never loads because it can run code'
     """
     listed = sorted(names)
     there = ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")
@@ -32,7 +32,7 @@ def describe_foreign(
 
 
 def _read(path: Path | None) -> dict[str, Any]:
-    with suppress(ZooError, OSError, ValueError, RecursionError):  # it is but a hint
+    with suppress(ZooError, OSError, ValueError, RecursionError):  # config.json only improves a hint, so ignore errors
         content = json.loads(read_regular(path, LARGEST_CONFIGURATION, follow_links=True)) if path else {}
         return content if isinstance(content, dict) else {}
     return {}
@@ -40,15 +40,17 @@ def _read(path: Path | None) -> dict[str, Any]:
 
 def _advice(identifier: str, names: list[str], known: dict[str, Any], *, local: bool) -> str:
     if (RECORD in names and CHECKPOINT not in names) or isinstance(known.get("zoo"), dict):
-        return "it seems to be half of a published run: have it published again, or fetch all of it with zoo pull"
+        return (
+            "it seems to be an incomplete published run: get all files with zoo pull, or ask the owner to publish again"
+        )
     if (pickled := pickles(names)) and not any(name.endswith(".safetensors") for name in names):
-        return f"its weights are in {pickled[0]} alone, a pickle, which can run any code and is never loaded"
+        return f"the weights are only in the pickle file {pickled[0]}, which zoo never loads because it can run code"
     if "adapter_config.json" in names:
-        return "it seems to be an adapter of peft, and not a whole network"
+        return "it seems to be a peft adapter, which is not a whole network"
     if "architecture" in known or "pretrained_cfg" in known:
         call = f"timm.create_model('{'local-dir' if local else 'hf-hub'}:{identifier}', pretrained=True)"
         return f"it seems to be timm's {known.get('architecture', 'network')!s:.80}: {call} loads it"
     if "model_type" in known or "architectures" in known:
         call = f"AutoModel.from_pretrained('{identifier}')"
         return f"it seems to be transformers' {known.get('model_type', 'model')!s:.80}: {call} loads it"
-    return "try timm or transformers for checkpoints of other origin"
+    return "try timm or transformers for checkpoints that zoo did not publish"

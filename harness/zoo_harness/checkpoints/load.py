@@ -1,4 +1,4 @@
-"""Loads the checkpoint of a run directory or of a published folder, which may come from a stranger."""
+"""Load the checkpoint of a run directory or of a published folder, without trusting its files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from zoo_harness.records.checkpoint_choice import choose_checkpoint
 from zoo_harness.records.file_names import CONFIGURATION
 from zoo_harness.records.run import RunRecord, record_file
 
-LARGEST_TABLES = 2**31  # bytes of buffers, such as relative positions; those of timm's networks are far smaller
+LARGEST_TABLES = 2**31  # bytes of buffers, such as relative position tables; timm's networks need far less
 
 
 def load_folder(
@@ -34,10 +34,10 @@ def load_folder(
     checkpoint: str | int | None = None,
     epoch: int | None = None,
 ) -> LoadedModel:
-    """Load the model of a run directory, a published tree or an opened checkpoint; raise what :func:`zoo.load` does.
+    """Load the model of a run directory, a published folder or an opened checkpoint.
 
-    ``checkpoint`` and ``epoch`` as for :func:`~zoo_harness.records.checkpoint_choice.choose_checkpoint`. The tensors
-    are read from the same open file whose digest was verified.
+    :func:`~zoo_harness.records.checkpoint_choice.choose_checkpoint` documents ``checkpoint`` and ``epoch``. The tensors
+    are read from the open file whose digest was verified. Raises the errors of :func:`zoo.load`.
     """
     with folder if isinstance(folder, OpenedCheckpoint) else open_checkpoint(folder) as opened:
         record = opened.record
@@ -57,7 +57,7 @@ def load_folder(
 
 
 def _replace_weights(network: nn.Module, path: Path, sha256: str) -> None:
-    """Overwrite the trained weights with those of another epoch."""
+    """Replace the trained weights of a network by the weights that the run saved after another epoch."""
     with open_verified(path, sha256) as file:
         source = Path(f"/dev/fd/{file.fileno()}")
         expected = network.state_dict()
@@ -68,13 +68,13 @@ def _replace_weights(network: nn.Module, path: Path, sha256: str) -> None:
 
 
 def rebuild(record: RunRecord, device: str = "cpu") -> nn.Module:
-    """Build the network of a record with its new head, without its weights; on device ``meta`` it takes no memory."""
+    """Build the network that a run record describes, with its new head but with initial weights."""
     input_size = record.settings.preprocessing.input_size
     try:
         network = build_network(record.backbone.name, _architecture(record), device, input_size)
     except ZooError:
         raise
-    except Exception as error:  # timm, about a size that the network does not take
+    except Exception as error:  # timm raises any error for an unsupported size
         size = "{} x {}".format(*input_size)
         message = f"the network {record.backbone.network} cannot be built for the {size} images of its record"
         raise WeightsError(f"{message}: {one_line(str(error)):.200}", code="network-does-not-run") from error
@@ -83,17 +83,17 @@ def rebuild(record: RunRecord, device: str = "cpu") -> nn.Module:
 
 
 def _check_tables(empty: nn.Module, record: RunRecord, where: str) -> None:
-    """Refuse a record whose input size makes a network fill the memory with tables that no file holds."""
+    """Refuse a record whose input size makes the network allocate gigabytes of buffers, such as position tables."""
     size = sum(buffer.nbytes for buffer in empty.buffers())
     if size > LARGEST_TABLES:
         images = "{} x {}".format(*record.settings.preprocessing.input_size)
-        message = f"{where}: for {images} images the network {record.backbone.network} needs tables of {size:,} bytes"
+        message = f"{where}: for {images} images the network {record.backbone.network} needs {size:,} bytes of buffers"
         raise WeightsError(f"{message}; expected at most {LARGEST_TABLES:,}", code="record-image-size", bytes=size)
 
 
 def _architecture(record: RunRecord) -> Architecture:
-    # A record is data. timm would fetch or read from "hf-hub:..." or "local-dir:...", torchvision's detectors fetch a
-    # backbone, and a factory is code: only a name that is registered here, and is nothing but a name, is accepted.
+    # The record is untrusted. timm would download for "hf-hub:..." and read files for "local-dir:...". torchvision's
+    # detectors download a backbone, and a factory runs code. So accept only plain names that are registered here.
     from torchvision import models
 
     name, kind = record.backbone.network, record.backbone.network_kind
@@ -102,13 +102,13 @@ def _architecture(record: RunRecord) -> Architecture:
             case "timm":
                 return TimmArchitecture(name)
             case "torchvision":
-                if name not in (known := models.list_models(module=models)):  # classifiers alone
+                if name not in (known := models.list_models(module=models)):  # only classifiers
                     raise unknown_network(record.backbone.name, "torchvision", name, known)
                 return TorchvisionArchitecture(name)
             case "factory":
                 return _declared_factory(record, FactoryArchitecture(name))
     except ValidationError as error:
-        message = f"the record names a network {name!r:.80} of kind {kind}, which is not a name of this kind"
+        message = f"network name in the record is wrong: {name!r:.80}; expected a plain name of kind {kind}"
         raise WeightsError(message, code="network-name", given=name) from error
 
 
@@ -116,10 +116,10 @@ def _declared_factory(record: RunRecord, wanted: FactoryArchitecture) -> Factory
     backbone = record.backbone
     declared = load_registry().backbones.get(backbone.name)
     if declared is None or declared.network != wanted:
-        fault = "none that is installed declares" if declared is None else "the installed one declares another for"
+        fault = "no installed plugin declares" if declared is None else "the installed plugin has another network for"
         raise UsageError(
-            f"the run's network {backbone.network!r:.80} comes with a plugin, and {fault} {backbone.name!r:.80}; if "
-            f"you trust it, install {backbone.distribution:.80} {backbone.version:.40}",
+            f"the run's network {backbone.network!r:.80} needs a plugin, but {fault} {backbone.name!r:.80}; if "
+            f"you trust the plugin, install {backbone.distribution:.80} {backbone.version:.40}",
             code="network-not-declared",
             given=backbone.network,
         )

@@ -1,4 +1,4 @@
-"""A checkpoint that was loaded: it prepares images, and predicts their classes, also of image files in batches."""
+"""Predict the classes of images and image files with a loaded checkpoint."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from zoo_harness.data.transform import BatchTransform
 from zoo_harness.models.tuned_network import TunedNetwork, prediction
 from zoo_harness.records.run import RunRecord
 
-MOST_BATCHED_BYTES = 2**30  # of network input; a network for large images gets fewer at a time
+MOST_BATCHED_BYTES = 2**30  # size limit of one input batch; large images are processed in smaller batches
 
 
 class LoadedModel(nn.Module):
-    """A published or local checkpoint, ready to predict.
+    """Hold a loaded checkpoint that preprocesses images and predicts their classes.
 
-    ``classes`` are the names in label order, ``record`` is the run that made it, ``network`` the bare module.
-    ``epoch`` is the epoch whose weights these are, ``None`` if the checkpoint comes from a version of zoo that did not
-    record it. The scores in ``record`` are those of these weights.
+    ``classes`` are the class names in label order. ``record`` is the record of the run that trained the model.
+    ``network`` is the torch module without preprocessing. ``epoch`` is the epoch after which the weights were saved;
+    ``None`` if an old version of zoo did not record the epoch. The scores in ``record`` are the scores of the loaded
+    weights.
     """
 
     def __init__(self, network: nn.Module, record: RunRecord, epoch: int | None = None) -> None:
@@ -37,23 +38,22 @@ class LoadedModel(nn.Module):
         self._transform = BatchTransform(record.settings.preprocessing)
 
     def reader(self) -> ImageReader:
-        """Return a reader that converts images as those of the run were."""
+        """Return a reader that converts images in the same way as the images of the training run."""
         return ImageReader(self.record.dataset.read_range, gather=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits ``(B, classes)`` for preprocessed images, by the run's own rule if there are two heads."""
+        """Compute logits ``(B, classes)`` of preprocessed images; two heads are combined as in the training run."""
         heads = tuple(head.path for head in self.record.settings.head.parts)
         return prediction(TunedNetwork(self.network, heads, heads).logits(images), self.record.settings.predict)
 
     def preprocess(self, images: Images) -> Tensor:
-        """Return network input ``(B, 3, h, w)`` in float32, on the model's device, for one image or many.
+        """Convert one or more images to network input, float32 ``(B, 3, h, w)``, on the model's device.
 
-        ``images`` is a PIL image of 8 or 16 bits, or of the type that the run read, or a list of them, of any sizes; or
-        a uint8 numpy array or torch tensor, one image ``(H, W)`` or ``(H, W, 3)`` or a batch ``(B, H, W)`` or
-        ``(B, H, W, 3)``. A 3-D array is one RGB image if its last axis has size 3, otherwise a batch of grayscale
-        images. Raises
-        :class:`~zoo.errors.UsageError` for anything else, :class:`~zoo.errors.DataError` for an image that cannot be
-        decoded.
+        ``images`` is a PIL image, a list of PIL images of any sizes, or a uint8 numpy array or torch tensor. PIL images
+        may have 8 or 16 bits, or the pixel type of the training images. An array is one image ``(H, W)`` or
+        ``(H, W, 3)``, or a batch ``(B, H, W)`` or ``(B, H, W, 3)``. A 3-D array is one RGB image if its last axis has
+        size 3, otherwise a batch of grayscale images. Raises :class:`~zoo.errors.UsageError` for any other input, and
+        :class:`~zoo.errors.DataError` for an image that cannot be decoded.
         """
         device = next(self.network.parameters()).device
         sized = [self._transform.resize_and_crop(batch.to(device)) for batch in as_batches(images, self.reader())]
@@ -61,23 +61,23 @@ class LoadedModel(nn.Module):
 
     @torch.inference_mode()
     def predict(self, images: Images) -> list[str]:
-        """Return class names, one for each image; ``images`` as for :meth:`preprocess`."""
+        """Return the predicted class name of each image; :meth:`preprocess` documents ``images``."""
         best = self(self.preprocess(images)).argmax(1)
         return [self.classes[index] for index in best.tolist()]
 
     @torch.inference_mode()
     def top(self, images: Images, k: int = 3) -> list[list[tuple[str, float]]]:
-        """Return the ``k`` likeliest classes of each image with their probabilities, likeliest first.
+        """Return the ``k`` most probable classes of each image with their probabilities, most probable first.
 
-        ``images`` as for :meth:`preprocess`; a ``k`` above the number of classes returns all. The probabilities are the
-        softmax of the logits, and not calibrated.
+        :meth:`preprocess` documents ``images``. If ``k`` exceeds the number of classes, all classes are returned. The
+        probabilities are the softmax of the logits, without calibration.
         """
         return self.likeliest(self(self.preprocess(images)), k)
 
     def likeliest(self, logits: Tensor, k: int) -> list[list[tuple[str, float]]]:
-        """Return the result of :meth:`top` for logits ``(B, classes)``."""
+        """Return the ``k`` most probable classes for logits ``(B, classes)``, in the form that :meth:`top` returns."""
         if not isinstance(k, int) or k < 1:
-            message = f"top: k is {shortened(k)}; expected a whole number, 1 or more"
+            message = f"top: k is {shortened(k)}; expected an integer, 1 or more"
             raise UsageError(message, code="option-range", option="k", given=k)
         values, indices = logits.double().softmax(1).topk(min(k, len(self.classes)))
         return [
@@ -87,24 +87,25 @@ class LoadedModel(nn.Module):
 
     @torch.inference_mode()
     def check_that_it_runs(self) -> None:
-        """Raise :class:`~zoo.errors.WeightsError` if the network does not take images of the record's size."""
+        """Raise :class:`~zoo.errors.WeightsError` if the network fails on images of the input size in the record."""
         height, width = self.record.settings.preprocessing.input_size
         name, count = self.record.backbone.network, len(self.classes)
         try:
             logits = self(self.preprocess(torch.zeros(height, width, dtype=torch.uint8)))
-        except (RuntimeError, AssertionError, ValueError) as error:  # of layers that do not take the shape
+        except (RuntimeError, AssertionError, ValueError) as error:  # raised by layers that do not support the shape
             message = f"the network {name} does not run on the {height} x {width} images of its record: {error!s:.200}"
             raise WeightsError(message, code="network-does-not-run") from error
         if logits.shape != (1, count):
-            message = f"the network {name} gives {tuple(logits.shape)} for one image; expected {count} classes"
+            message = f"the network {name} returns shape {tuple(logits.shape)} for one image; expected {count} classes"
             raise WeightsError(message, code="network-does-not-run")
 
 
 @dataclass(frozen=True)
 class FilePrediction:
-    """The likeliest classes of a file with their probabilities, likeliest first; or the reason it was not read.
+    """Hold the prediction for one image file: the most probable classes with their probabilities, or an error.
 
-    ``first_of_many``: whether the file has several pages or frames, of which only the first was read.
+    ``error``: the reason why the file could not be read. ``first_of_many``: whether the file has several pages or
+    frames; only the first page or frame is read.
     """
 
     path: Path
@@ -116,9 +117,9 @@ class FilePrediction:
 def predict_files(
     model: LoadedModel, paths: Sequence[Path], k: int, batch_size: int = 32
 ) -> Iterator[list[FilePrediction]]:
-    """Iterate over the predictions of files, in their order, a list for each batch; unreadable ones do no harm.
+    """Yield the predictions for image files in order, one list for each batch; an unreadable file yields its error.
 
-    No more than one image is held at its own size.
+    At most one image at a time is in memory at its original size.
     """
     height, width = model.record.settings.preprocessing.input_size
     size = max(1, min(batch_size, MOST_BATCHED_BYTES // (12 * height * width)))

@@ -1,7 +1,7 @@
-"""Opens the checkpoint of a run directory or of a published folder, and verifies its digest, without torch.
+"""Open the checkpoint of a run directory or of a published folder, and verify its digest, without importing torch.
 
-The file is opened once: its digest is computed, and its tensors are read, from one descriptor. Nobody can exchange the
-file between the two.
+The file is opened only once. The digest is computed and the tensors are read from the same file descriptor, so nobody
+can replace the file after the check.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from zoo_harness.records.untrusted import check_record
 from zoo_harness.util.digests import sha256_of
 from zoo_harness.util.safe_files import open_regular
 
-_MOST_BYTES = 2**63 - 1  # the record limits what is read of it
+_MOST_BYTES = 2**63 - 1  # no limit here, because the record limits the size
 
 
 @dataclass(frozen=True)
 class OpenedCheckpoint:
-    """The record of a checkpoint, and its open file, whose SHA-256 is the recorded one; a context that closes it."""
+    """Hold a run record and its verified, open checkpoint file; leaving the ``with`` block closes the file."""
 
     directory: Path
     record: RunRecord
@@ -36,12 +36,12 @@ class OpenedCheckpoint:
 
     @property
     def path(self) -> Path:
-        """The name of the file, for messages."""
+        """The path of the checkpoint file, for messages."""
         return self.directory / CHECKPOINT
 
     @property
     def descriptor(self) -> Path:
-        """A path that opens the same file, whatever its name means by now."""
+        """A path that opens the verified file, even if another file has replaced it at :attr:`path`."""
         return Path(f"/dev/fd/{self.file.fileno()}")
 
     def __enter__(self) -> OpenedCheckpoint:
@@ -54,7 +54,7 @@ class OpenedCheckpoint:
 
 
 def open_checkpoint(directory: Path) -> OpenedCheckpoint:
-    """Open the checkpoint in a folder, and check its record and digest; raise the errors of :func:`zoo.load`."""
+    """Open the checkpoint in a folder, and check its record and SHA-256; raise the errors of :func:`zoo.load`."""
     found_in, path = record_file(directory), directory / CHECKPOINT
     if directory.is_dir() and not found_in.exists():
         raise _not_a_run(directory)
@@ -62,7 +62,7 @@ def open_checkpoint(directory: Path) -> OpenedCheckpoint:
     if record.checkpoint_sha256 is None:
         raise _no_checkpoint(record, directory, published=published)
     try:
-        file = open_regular(path, _MOST_BYTES, follow_links=True)  # the Hub's cache consists of links
+        file = open_regular(path, _MOST_BYTES, follow_links=True)  # the Hub cache consists of symbolic links
     except (ZooError, FileNotFoundError) as error:
         if isinstance(error, ZooError) and error.code != "not-a-regular-file":
             raise
@@ -77,11 +77,11 @@ def open_checkpoint(directory: Path) -> OpenedCheckpoint:
 
 
 def open_verified(path: Path, recorded: str) -> BufferedReader:
-    """Open a file whose SHA-256 is the recorded one; raise :class:`~zoo.errors.WeightsError` if it is not."""
+    """Open a file and verify its SHA-256; raise :class:`~zoo.errors.WeightsError` if the digest differs."""
     try:
         file = open_regular(path, _MOST_BYTES, follow_links=True)
     except FileNotFoundError as error:
-        message = f"{path} is missing; take it from the run once more"
+        message = f"{path} is missing; copy the file from the run again"
         raise WeightsError(message, code="checkpoint-missing", path=path) from error
     try:
         _verify(file, path, recorded)
@@ -99,24 +99,24 @@ def _verify(file: BufferedReader, path: Path, recorded: str) -> None:
 
 
 def check_digest(path: Path, recorded: str) -> None:
-    """Raise :class:`~zoo.errors.WeightsError` if the file's SHA-256 is not the recorded one."""
+    """Raise :class:`~zoo.errors.WeightsError` if the SHA-256 of a file differs from the recorded digest."""
     if (found := sha256_of(path)) != recorded:
         raise changed_checkpoint(path, found, recorded)
 
 
 def changed_checkpoint(path: Path, found: str, recorded: str) -> WeightsError:
-    """Return the error for a checkpoint whose SHA-256 is ``found``, not the recorded one."""
+    """Return the error for a checkpoint whose SHA-256 ``found`` differs from the recorded digest."""
     return WeightsError(
-        f"{path}: SHA-256 is {found}, the run wrote {recorded}; the file is damaged or was changed: fetch it again "
-        "(zoo pull), or take it from the run once more",
+        f"{path}: SHA-256 is {found}, expected {recorded}; the file is damaged or was changed: fetch it again "
+        "(zoo pull), or copy it from the run again",
         code="checkpoint-changed",
         path=path,
     )
 
 
 def how_to_finish(record: RunRecord, directory: Path) -> tuple[str, str]:
-    """Return the state of an unfinished run in words, and the command that finishes it."""
-    state = "still runs, or was killed" if record.status == "running" else f"is {record.status}"
+    """Describe how far an unfinished run got, and return the command that resumes it."""
+    state = "is still running, or was killed" if record.status == "running" else f"is {record.status}"
     verb = "train" if record.command[1:2] == ("train",) else "eval"
     epochs = f"{record.results.epochs_done} of {record.settings.training.epochs} epochs"
     return f"the run {state}, after {epochs}", shlex.join(["zoo", verb, "--resume", str(directory)])
@@ -125,7 +125,7 @@ def how_to_finish(record: RunRecord, directory: Path) -> tuple[str, str]:
 def _not_a_run(directory: Path) -> UsageError:
     names = [file.name for file in directory.iterdir()]
     return UsageError(
-        f"{directory} is not a run directory and no published checkpoint: it has neither {RUN} nor {RECORD} "
+        f"{directory} is neither a run directory nor a published checkpoint: it has neither {RUN} nor {RECORD} "
         f"{describe_foreign(str(directory), names, directory / CONFIGURATION, local=True)}",
         code="not-a-run",
         path=directory,
@@ -136,12 +136,12 @@ def _no_checkpoint(record: RunRecord, directory: Path, *, published: bool) -> Us
     path = directory / CHECKPOINT
     if record.checkpoint_sha256 is None and (published or record.status == "finished"):
         message = (
-            f"{record_file(directory)} has no checkpoint_sha256, so {path.name} cannot be checked; fetch all of it anew"
+            f"{record_file(directory)} has no checkpoint_sha256 for {path.name}; download the whole checkpoint again"
         )
         return DataError(message, code="no-digest", path=record_file(directory))
     if published:
         fault = "not a regular file" if os.path.lexists(path) else "missing"
-        return UsageError(f"{path} is {fault}; fetch all of it anew", code="no-checkpoint", path=path)
+        return UsageError(f"{path} is {fault}; download the whole checkpoint again", code="no-checkpoint", path=path)
     progress, resume = how_to_finish(record, directory)
-    message = f"{directory} holds no finished checkpoint: {progress}; finish it first: {resume}"
+    message = f"{directory} has no finished checkpoint: {progress}; finish the run first: {resume}"
     return UsageError(message, code="run-not-finished", path=directory, status=record.status, resume=resume)

@@ -1,8 +1,8 @@
-"""Writes a tuned network so that others can load it.
+"""Save a fine-tuned network in the format that timm and transformers load.
 
-``model.safetensors`` holds every tensor under the network's own names. timm and transformers read ``config.json``. A
-head they do not know (the MLP of recipe ``paper``) or a network timm did not build gets a configuration that they
-refuse by name, because loading it with a random head would be worse than an error.
+``model.safetensors`` contains every tensor under its name in the network. timm and transformers read ``config.json``.
+timm and transformers cannot load some networks, such as a network with the MLP head of recipe ``paper``. For such a
+network, ``config.json`` makes timm and transformers raise an error, because loading a random head would be worse.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from zoo_harness.util.digests import sha256_of
 
 
 def save_checkpoint(network: nn.Module, directory: Path) -> None:
-    """Write ``model.safetensors``; shared tensors are written one by one, so that every loader finds each name."""
+    """Write ``model.safetensors``; tensors that share memory are written separately under each name."""
     write_tensors(directory / CHECKPOINT, network.state_dict(), {"format": "pt"})
 
 
 def save_epoch(tensors: Mapping[str, Tensor], directory: Path, epoch: int) -> KeptCheckpoint:
-    """Write the tensors that training changes, as they are after an epoch, into ``checkpoints/``."""
+    """Write the trained tensors after an epoch into the subfolder ``checkpoints/`` of a run directory."""
     written = KeptCheckpoint(epoch=epoch, sha256="0" * 64, bytes=0)
     path = directory / written.file
     path.parent.mkdir(exist_ok=True)
@@ -37,13 +37,13 @@ def save_epoch(tensors: Mapping[str, Tensor], directory: Path, epoch: int) -> Ke
 
 
 def digest(directory: Path) -> str | None:
-    """Return the SHA-256 of the checkpoint in a run directory, ``None`` if there is none."""
+    """Return the SHA-256 of the checkpoint in a run directory, or ``None`` if the directory has no checkpoint."""
     path = directory / CHECKPOINT
     return sha256_of(path) if path.is_file() else None
 
 
 def save_configuration(network: nn.Module, record: RunRecord, directory: Path) -> None:
-    """Write ``config.json`` for timm's and transformers' loaders, or one that they refuse by name."""
+    """Write ``config.json``, which lets timm and transformers load the network or makes them raise a clear error."""
     content = timm_config_of(network, record)
     write_text(directory / CONFIGURATION, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
@@ -53,13 +53,13 @@ def timm_config_of(network: nn.Module, record: RunRecord) -> dict[str, Any]:
     content = _timm_configuration(network, record) if record.loads_in_timm else _refusal(record)
     content["label_names"] = list(record.dataset.classes)
     content["zoo"] = {"backbone": record.backbone.name, "recipe": record.settings.recipe}
-    if record.dataset.value_range:  # other loaders scale images of more than 8 bits as they like
+    if record.dataset.value_range:  # other loaders do not know this range for images of more than 8 bits
         content["zoo"]["value_range"] = list(record.dataset.value_range)
     return content
 
 
 def _timm_configuration(network: nn.Module, record: RunRecord) -> dict[str, Any]:
-    # timm exports this function only together with one that also writes a second copy of the weights.
+    # Private function: timm's public function also writes a second copy of the weights.
     from timm.models._hub import save_config_for_hf
 
     preprocessing = record.settings.preprocessing
@@ -75,13 +75,13 @@ def _timm_configuration(network: nn.Module, record: RunRecord) -> dict[str, Any]
         path = Path(folder) / CONFIGURATION
         save_config_for_hf(network, str(path), data_config=data_config)
         content: dict[str, Any] = json.loads(path.read_text())
-    # transformers passes num_classes itself, and fails on a second one (timm 1.0.31, transformers 5.23.0).
+    # transformers passes num_classes itself and fails on a second value (timm 1.0.31, transformers 5.23.0).
     content.get("model_args", {}).pop("num_classes", None)
     return content
 
 
 def _refusal(record: RunRecord) -> dict[str, Any]:
-    # No dot before the first words: timm takes the text before a dot for the architecture.
+    # Put no dot near the start: timm shows only the text before a dot as the architecture.
     return {
         "architecture": f"not timm's, load it with zoo.load ({record.backbone.network})",
         "model_type": f"not of transformers, load it with zoo.load ({record.backbone.network})",

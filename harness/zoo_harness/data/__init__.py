@@ -1,1 +1,1 @@
-"""A dataset as uint8 arrays: decoding, subsets, batches."""
+"""Decode the images of a dataset to uint8 arrays, choose subsets of them, and form batches."""

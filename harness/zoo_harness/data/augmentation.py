@@ -1,6 +1,7 @@
-"""Random changes of training images, on the device, drawn anew in every epoch.
+"""Augment training images at random on the compute device: crop, flip and rotate them.
 
-The draws depend only on the seed, the epoch and the index of an image in the epoch: not on the device or batch size.
+The random numbers depend only on the seed, the epoch and the index of an image in the epoch. The device and the batch
+size do not change the random numbers.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ from torch.nn import functional
 
 from zoo.backbone import Augmentation
 
-PADDING = 1 / 8  # of the side, as in crops of 32 pixels padded by 4
+PADDING = 1 / 8  # fraction of the side; CIFAR images of 32 pixels are padded by 4 pixels
 LARGEST_ANGLE = 15.0  # degrees
 
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Random changes of the images of an epoch: offsets (N, 2) in [0, 1), flips (N,) and angles (N,) in degrees."""
+    """Hold the random augmentations of N images.
+
+    ``offsets``: crop offsets, (N, 2) in [0, 1). ``flips``: whether to flip each image, (N,). ``angles``: rotations in
+    degrees, (N,). ``chosen``: the augmentations that :meth:`apply` uses.
+    """
 
     offsets: Tensor
     flips: Tensor
@@ -31,7 +36,7 @@ class Draws:
 
     @classmethod
     def of(cls, chosen: tuple[Augmentation, ...], images: int, seed: int, epoch: int) -> Self:
-        """Draw for the images of an epoch (or of a cached view).
+        """Draw random augmentations for all images of one epoch or of one cached augmented copy.
 
         >>> Draws.of(("flip",), 4, seed=0, epoch=1).flips.shape
         torch.Size([4])
@@ -43,7 +48,7 @@ class Draws:
         return cls(torch.from_numpy(offsets), torch.from_numpy(flips), torch.from_numpy(angles), chosen)
 
     def apply(self, planes: Tensor, indices: slice) -> Tensor:
-        """Change uint8 images (B, 3, H, W), which are those at these indices of the epoch."""
+        """Augment uint8 images (B, 3, H, W); ``indices`` are the positions of the images in the epoch."""
         offsets, flips, angles = (
             drawn[indices].to(planes.device, non_blocking=True) for drawn in (self.offsets, self.flips, self.angles)
         )
@@ -57,7 +62,7 @@ class Draws:
 
 
 def _crop(planes: Tensor, offsets: Tensor) -> Tensor:
-    """Pad images with black and crop them to their own size."""
+    """Pad images with black pixels, then crop them to their original size at the given offsets."""
     height, width = planes.shape[-2:]
     border = (math.ceil(height * PADDING), math.ceil(width * PADDING))
     padded = functional.pad(planes, (border[1], border[1], border[0], border[0]))
@@ -70,12 +75,12 @@ def _crop(planes: Tensor, offsets: Tensor) -> Tensor:
 
 
 def _rotate(planes: Tensor, angles: Tensor) -> Tensor:
-    """Rotate images about their centre, with black corners; nearest pixel, as in torchvision's rotation."""
+    """Rotate images about their centre with nearest-neighbour sampling, and fill the corners with black."""
     height, width = planes.shape[-2:]
     turn = angles * (math.pi / 180)
     cosine, sine = turn.cos(), turn.sin()
     zero = torch.zeros_like(turn)
-    # The grid ranges from -1 to 1 along both sides, which may differ in length.
+    # affine_grid uses coordinates from -1 to 1 along both sides, so a rotation must correct for the aspect ratio.
     rows = [
         torch.stack([cosine, -sine * (height / width), zero], 1),
         torch.stack([sine * (width / height), cosine, zero], 1),

@@ -1,8 +1,8 @@
-"""Batches of a run: images for the whole network, or cached outputs of its frozen part.
+"""Form the batches of a training run, from images or from cached outputs of the network's frozen part.
 
-A source serves one split. Training asks for batches by index, in the order of an epoch; evaluation asks for all
-images in order. Each of several processes gets its own part of a batch. If that part is empty, the process gets one
-image without a label, so that the network runs in step with the others.
+Each source object yields the batches of one data split. Training requests batches by image index, and evaluation
+requests all images in order. In a run of several processes, each process gets its own share of every batch. If the
+share is empty, the process gets one image without a label, so that all processes run the network equally often.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Batch = tuple[tuple[Tensor, ...], Tensor]
 
 
 class Source(Protocol):
-    """Batches of one split, on the device: inputs of the network, and labels (B,)."""
+    """Define the interface of batch sources: each batch holds network inputs and labels (B,) on the compute device."""
 
     @property
     def labels(self) -> Tensor:
@@ -35,15 +35,15 @@ class Source(Protocol):
         """Return the number of images."""
 
     def epoch(self, number: int, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
-        """Yield this process's part of each batch of image indices, for training epoch ``number``."""
+        """Yield this process's share of each batch of epoch ``number``; ``plan`` lists the image indices by batch."""
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """Yield this process's share of all images in order, without random changes."""
+        """Yield batches of this process's share of all images, in order and without augmentation."""
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Images (B, 3, h, w) for the whole network: resized, augmented in training and normalised on the device."""
+    """Yield images (B, 3, h, w) that are resized, augmented during training and normalised on the device."""
 
     data: ImageData
     device: torch.device
@@ -60,7 +60,7 @@ class ImageSource:
         return len(self.data)
 
     def epoch(self, number: int, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
-        """Yield this process's part of each batch."""
+        """Yield this process's share of each batch of image indices, augmented for epoch ``number``."""
         draws = Draws.of(self.augment, sum(map(len, plan)), self.seed, number) if self.augment else None
         first = 0
         for indices in plan:
@@ -73,25 +73,25 @@ class ImageSource:
             yield (self.data.transform.normalise(planes),), labels[: len(share)]
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """Yield this process's share of all images."""
+        """Yield batches of this process's share of all images, in order and without augmentation."""
         for indices in index_batches(self.processes.share(len(self)), batch_size):
             images, labels = self.data.batch(indices, self.device)
             yield (images,), labels
 
 
 class Rows(Protocol):
-    """Reader of a cache of activations."""
+    """Define the interface of a cache of network activations."""
 
     def batches(self, indices: Iterable[NDArray[np.int64]]) -> Iterator[tuple[Tensor, ...]]:
-        """Yield the cached tensors of these images, batch by batch, as fresh copies on the device."""
+        """Yield one batch per index array: copies, on the device, of the cached tensors of these images."""
 
 
 @dataclass(frozen=True)
 class KeptSource:
-    """Cached outputs of the frozen part for each image.
+    """Yield the cached outputs of the network's frozen part instead of images.
 
-    The cache holds this process's share of the images, then ``views`` augmented copies of all of them; epochs cycle
-    through the copies. ``labels`` are those of all images.
+    The cache holds this process's share of the images, followed by ``views`` augmented copies of that share. Epochs
+    cycle through the augmented copies. ``labels`` holds the labels of all images, not only of this process's share.
     """
 
     rows: Rows
@@ -104,11 +104,11 @@ class KeptSource:
         return len(self.labels)
 
     def epoch(self, number: int, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
-        """Yield this process's part of each batch."""
+        """Yield this process's share of each batch of image indices, from the augmented copy of epoch ``number``."""
         return self._batches(plan, 1 + (number - 1) % self.views if self.views else 0)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """Yield this process's share of all images."""
+        """Yield batches of this process's share of all images, in order and without augmentation."""
         return self._batches(index_batches(self.processes.share(len(self)), batch_size), 0)
 
     def _batches(self, plan: Iterable[NDArray[np.int64]], view: int) -> Iterator[Batch]:

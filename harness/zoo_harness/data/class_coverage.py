@@ -1,7 +1,6 @@
-"""Check which classes the splits of a dataset have images of: training needs all of them, evaluation does not.
+"""Check that the training split of a dataset has images of every class.
 
-The rule is the same for every dataset: a class of the test split without training images is an error, and a class
-without test images is not.
+A class without training images is an error. A class without test images only causes a warning.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ _SHOWN = 10
 def check_training_classes(
     labels: Mapping[str, NDArray[Any] | Sequence[int]], classes: tuple[str, ...], source: str
 ) -> None:
-    """Raise :class:`~zoo.errors.DataError`, which names the classes, if some have no image in the split ``train``.
+    """Raise :class:`~zoo.errors.DataError` with the names of the classes that have no training image.
 
-    ``labels``: those of each split, as indices into ``classes``.
+    ``labels``: the labels of each split by split name, as indices into ``classes``.
     """
     counts = {split: np.bincount(np.asarray(found), minlength=len(classes)) for split, found in labels.items()}
     untrained = counts["train"] == 0
@@ -40,7 +39,7 @@ def check_training_classes(
 
 
 def classes_not_in_train(names: Sequence[str], trained: Sequence[str], split: str, source: str) -> DataError:
-    """Return the error for classes that ``split`` has and the training split has not."""
+    """Return the error for classes that occur in ``split`` but not in the training split."""
     near = near_misses(names[0], trained, 1)
     return DataError(
         f"{source}: {len(names):,} class(es) of split {split!r} have no training image: {_quoted(names)}; expected "
@@ -52,19 +51,19 @@ def classes_not_in_train(names: Sequence[str], trained: Sequence[str], split: st
 
 
 def absent_classes(split: SplitRecord, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the classes that have no image in a split as it is used."""
+    """Return the names of the classes without any image in a split, after the subset was chosen."""
     return tuple(name for name, count in zip(classes, split.per_class, strict=True) if not count)
 
 
 def absence_warnings(train: SplitRecord, others: Sequence[SplitRecord], classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a warning for each split that lacks classes, which says what becomes of its scores.
+    """Return one warning for each split without images of some classes, and its effect on the scores.
 
     >>> train, test = (
     ...     SplitRecord(split=name, images=3, per_class=counts, pixels=(8, 8), resized=False, fingerprint="")
     ...     for name, counts in [("train", (2, 1)), ("test", (3, 0))]
     ... )
     >>> absence_warnings(train, [test], ("cat", "dog"))
-    ("split 'test' has no image of 1 of 2 classes ('dog'); accuracy and SI are those of the classes present, and ...",)
+    ("split 'test' has no image of 1 of 2 classes ('dog'); accuracy and SI cover only the classes present, and ...",)
     """
     lines = []
     for split in (train, *others):
@@ -72,8 +71,8 @@ def absence_warnings(train: SplitRecord, others: Sequence[SplitRecord], classes:
             effect = (
                 "the network cannot learn them"
                 if split is train
-                else "accuracy and SI are those of the classes present, and the mean per-class accuracy is given over "
-                "these and over all"
+                else "accuracy and SI cover only the classes present, and zoo reports the mean per-class accuracy over "
+                "these classes and over all classes"
             )
             lines.append(f"split {split.split!r} has no image of {_listed(names, classes)}; {effect}")
     return tuple(lines)

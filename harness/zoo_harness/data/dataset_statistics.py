@@ -1,4 +1,4 @@
-"""Measure the images of every split of a dataset at their own size, in one pass that keeps a few numbers per image."""
+"""Measure the images of a dataset at their original size: pixel values, image sizes, brightness and duplicates."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ from zoo_harness.util.progress import Progress
 
 _NUMBERS = np.dtype(
     [("digest", "u8"), ("height", "i8"), ("width", "i8"), ("brightness", "f8"), ("grey", "?")]
-)  # of an image: 33 bytes
+)  # the measurements of one image, 33 bytes
 
 
 @dataclass(frozen=True)
 class MeasuredSplit:
-    """The numbers of each image of a split, (N,) of ``_NUMBERS``, and the counts of the values of all pixels.
+    """Hold the measurements of the N images of a split.
 
-    ``indices``, ``labels``: the place of each image in the split, and its class.
+    ``numbers``: one record of type ``_NUMBERS`` for each image. ``counts``: a histogram of the values of all pixels.
+    ``indices``: the position of each image in the split. ``labels``: the class index of each image.
     """
 
     indices: NDArray[np.int64]
@@ -49,11 +50,11 @@ class MeasuredSplit:
 
     @property
     def digests(self) -> NDArray[np.uint64]:
-        """The digest of each image."""
+        """The 64-bit digest of each image, (N,)."""
         return self.numbers["digest"]
 
     def summary(self, split: str, names: ImageNames, classes: int) -> SplitStatistics:
-        """Return the statistics of the split."""
+        """Summarise the measurements as the statistics of the split; ``classes`` is the number of classes."""
         heights, widths = self.numbers["height"], self.numbers["width"]
         first = int(heights[0]), int(widths[0])
         one_size = bool((heights == first[0]).all() and (widths == first[1]).all())
@@ -100,10 +101,11 @@ def measure_dataset(
     options: ReadOptions,
     progress: Progress,
 ) -> tuple[DatasetStatistics, tuple[str, ...]]:
-    """Return the statistics of a dataset, or of a subset of each split, and warnings for the user.
+    """Measure a dataset, or a subset of each split; return the statistics and warnings for the user.
 
-    Images of more than 8 bits are scaled by one range, that of the training split, and read twice if their own ranges
-    differ. Raises the errors of :func:`~zoo_harness.data.loading.load_data`.
+    All images of more than 8 bits per channel are scaled by the value range of the training split. Images of
+    more than 8 bits are read twice if their own value ranges differ. Raises the errors of
+    :func:`~zoo_harness.data.loading.load_data`.
     """
     reader = ImageReader(None)
     progress.stage(f"loading {dataset.title}", 0)
@@ -137,7 +139,7 @@ def measure_dataset(
 
 
 def _train_first(loaded: LoadedDataset) -> Iterator[tuple[str, ImageSplit]]:
-    """Yield the splits by name, first the training split, which chooses the range of values."""
+    """Yield the splits by name; the training split comes first, because it determines the value range."""
     yield "train", loaded.splits["train"]
     yield from ((name, split) for name, split in loaded.splits.items() if name != "train")
 
@@ -152,7 +154,7 @@ def _measure_split(
     *,
     skip: bool,
 ) -> MeasuredSplit:
-    """Measure the images of a split at these indices; leave out the unreadable ones with ``skip``."""
+    """Measure the images of a split at these indices; ``skip`` excludes unreadable images."""
     unreadable: dict[int, DataError] = {}
     selected = select_images(split, indices)
     numbers, counts = _measure_images(selected, name, unreadable, progress)
@@ -166,7 +168,7 @@ def _measure_split(
 def _measure_images(
     split: ImageSplit, name: str, unreadable: dict[int, DataError], progress: Progress
 ) -> tuple[NDArray[np.void], PixelCounts]:
-    """Return the numbers of each image, zeros for an unreadable one, and the counts of the values of all images."""
+    """Return the measurements of each image, zeros if it is unreadable, and a histogram of all pixel values."""
     numbers, total = np.zeros(len(split), _NUMBERS), PixelCounts()
     progress.stage(f"reading the {name} split", len(split))
 

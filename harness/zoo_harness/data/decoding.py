@@ -1,4 +1,4 @@
-"""Decode one split to uint8 images, once, before a run starts."""
+"""Decode the images of one data split to uint8 arrays before training starts."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from zoo_harness.records.run import SplitRecord
 
 Result = TypeVar("Result")
 
-_IN_MEMORY = 2**30  # bytes; more decoded images are stored in a memory-mapped file
+_IN_MEMORY = 2**30  # bytes; larger arrays of decoded images are stored in a memory-mapped file
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """One decoded split: uint8 images ``(N, H, W)`` or ``(N, H, W, 3)`` and int64 labels ``(N,)``.
+    """Hold one decoded split: uint8 images ``(N, H, W)`` or ``(N, H, W, 3)`` and int64 labels ``(N,)``.
 
-    ``sized``: whether the images already have the network's input size. ``indices`` (N,): their places in the split
-    that they were chosen from. ``digests`` (N,): those of the decoded images, before they were resized. ``counts``:
-    the values of their pixels, before they were resized; ``None`` if they were not counted.
+    ``sized``: whether the images already have the network's input size. ``indices`` (N,): the position of each image in
+    the original split. ``digests`` (N,): the digest of each decoded image before resizing. ``counts``: a histogram of
+    the pixel values before resizing; ``None`` if the values were not counted.
     """
 
     images: NDArray[np.uint8]
@@ -52,27 +52,27 @@ class ImageData:
 
     @property
     def raw_pixels(self) -> NDArray[np.uint8]:
-        """The images as rows ``(N, H W)`` or ``(N, H W 3)``; a view if the array is contiguous."""
+        """The pixels of each image as one row, ``(N, H W)`` or ``(N, H W 3)``; a view if the array is contiguous."""
         return self.images.reshape(len(self), -1)
 
     def batch(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return the network input and labels of these images, on the device."""
+        """Return the normalised network input and the labels of the images at these indices, on the device."""
         planes, labels = self.planes(indices, device)
         return self.transform.normalise(planes), labels
 
     def planes(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return these images at the input size, uint8 (B, 3, h, w), and their labels, on the device."""
+        """Return the images at these indices, resized to uint8 (B, 3, h, w), and their labels, on the device."""
         raw = torch.from_numpy(np.ascontiguousarray(self.images[indices])).to(device)
         labels = self.labels[torch.from_numpy(indices)].to(device)
         return raw.permute(0, 3, 1, 2) if self.sized else self.transform.resize_and_crop(raw), labels
 
     def in_order(self, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all batches in order."""
+        """Yield the normalised network input and the labels of all images, batch by batch in order."""
         return (self.batch(indices, device) for indices in index_batches(range(len(self)), batch_size))
 
 
 def index_batches(images: range, batch_size: int) -> list[NDArray[np.int64]]:
-    """Divide image indices into batches, in order.
+    """Divide a range of image indices into batches of consecutive indices.
 
     >>> [len(batch) for batch in index_batches(range(70), 32)]
     [32, 32, 6]
@@ -91,10 +91,10 @@ def decode_split(
     *,
     count_values: bool = False,
 ) -> tuple[ImageData, SplitRecord]:
-    """Decode the images of a split at these indices; return them with their record.
+    """Decode the images of a split at these indices; return the decoded images and the record of the split.
 
-    ``unreadable`` collects the error of each image that cannot be read, by its position; without it, the first error is
-    raised. ``count_values``: count the values of the pixels in the same pass.
+    ``unreadable`` collects the error of each unreadable image, keyed by the position in ``indices``. If ``unreadable``
+    is ``None``, the first error is raised. ``count_values``: also compute a histogram of the pixel values.
     """
     selected = select_images(split, indices)
     labels = np.asarray(selected.labels, dtype=np.int64)
@@ -122,7 +122,7 @@ def decode_split(
 
 
 def checked_array(images: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    """Return the images of a split if they are uint8 of a valid shape; raise :class:`~zoo.errors.DataError` if not."""
+    """Return the images unchanged; raise :class:`~zoo.errors.DataError` if type or shape is wrong."""
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
         raise DataError(
             f"images of split {name!r} are wrong: {images.dtype} {images.shape}; "
@@ -134,10 +134,10 @@ def checked_array(images: NDArray[Any], name: str) -> NDArray[np.uint8]:
 
 
 def image_digest(pixels: NDArray[np.uint8]) -> int:
-    """Return a 64-bit digest of the size and values of one image ``(H, W)`` or ``(H, W, 3)``.
+    """Return a 64-bit hash of the size and the pixel values of one image ``(H, W)`` or ``(H, W, 3)``.
 
-    Among a million different images, two have the same digest with a probability of 3e-8. A grey image is digested
-    as the colour image of the same values.
+    Among a million different images, any two share a digest with probability 3e-8. A grey image has the same digest
+    as the RGB image with three equal channels.
 
     >>> grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
     >>> image_digest(grey) == image_digest(np.stack([grey] * 3, axis=-1)), image_digest(grey) == image_digest(grey.T)
@@ -145,7 +145,7 @@ def image_digest(pixels: NDArray[np.uint8]) -> int:
     """
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
-    # The height and the number of bytes give the width.
+    # The digest covers the width too: the height and the number of bytes determine the width.
     return xxhash.xxh3_64_intdigest(np.ascontiguousarray(pixels).data, seed=len(pixels))
 
 
@@ -161,7 +161,7 @@ def _decode_files(
     paths = getattr(files, "paths", None)
 
     def keep(index: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        digests[index] = image_digest(pixels)  # at once, while the processor's cache has them
+        digests[index] = image_digest(pixels)  # hash the pixels now, while they are in the processor's cache
         planes = transform.resize_and_crop(
             torch.from_numpy(pixels)[None], str(paths[index]) if paths else f"image {index}"
         )
@@ -179,10 +179,11 @@ def _decode_files(
 def read_pixels(
     files: ImageFiles, use: Callable[[int, NDArray[np.uint8]], Result], unreadable: dict[int, DataError] | None
 ) -> Iterator[Result]:
-    """Decode images to uint8 ``(H, W, 3)``, and yield in order what ``use`` returns for each index and image.
+    """Decode each image to uint8 ``(H, W, 3)``, call ``use`` with index and pixels, and yield the results in order.
 
-    Several threads call ``use`` if the images allow it. ``unreadable`` collects the error of each image that cannot be
-    read, for which nothing is yielded; without it, the first error is raised.
+    Several threads call ``use`` if ``files.concurrent`` is true. ``unreadable`` collects the error of each unreadable
+    image, keyed by index; nothing is yielded for such an image. If ``unreadable`` is ``None``, the first error is
+    raised.
     """
 
     def read(index: int) -> list[Result]:
@@ -200,7 +201,7 @@ def read_pixels(
 
 
 def _in_threads(decode: Callable[[int], Result], images: int) -> Iterator[Result]:
-    """Yield the results for all images in order, a few of them ahead; Pillow lets other threads run meanwhile."""
+    """Yield the results for all images in order, and decode the next images in threads meanwhile."""
     threads = os.cpu_count() or 1
     coming: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as executor:
@@ -212,7 +213,7 @@ def _in_threads(decode: Callable[[int], Result], images: int) -> Iterator[Result
             while coming:
                 yield coming.popleft().result()
         finally:
-            for future in coming:  # after an image that cannot be decoded
+            for future in coming:  # pending images, if one image raised an error or the caller stopped early
                 future.cancel()
 
 
@@ -221,9 +222,9 @@ def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     if size <= _IN_MEMORY:
         return np.empty(shape, np.uint8)
     try:
-        # The file has no name, so it disappears with the process, however that ends.
+        # The temporary file has no name, so the system deletes it even if the process is killed.
         with tempfile.TemporaryFile() as file:
-            os.posix_fallocate(file.fileno(), 0, size)  # if the disk filled up later, the process would be killed
+            os.posix_fallocate(file.fileno(), 0, size)  # reserve disk space; a full disk would later kill the process
             return np.memmap(file, np.uint8, "w+", shape=shape)
     except OSError as error:
         raise ZooError(

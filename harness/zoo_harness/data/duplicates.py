@@ -1,7 +1,7 @@
-"""Find images of equal pixels within and between the splits of a run, by a digest of each decoded image.
+"""Find duplicate images within and between the splits of a run, by comparing a digest of each decoded image.
 
-Equal means the same size and the same values as the images were decoded, before they are resized. A grey image equals
-the colour image of the same values.
+Two images are duplicates if they have the same size and the same pixel values before resizing. A grey image equals the
+RGB image with three equal channels.
 """
 
 from __future__ import annotations
@@ -22,24 +22,27 @@ from zoo_harness.records.run import DuplicatesRecord
 
 
 class DigestedImages(Protocol):
-    """The images of a split: their digests (N,), their labels (N,), and their places (N,) in the split."""
+    """Define the data that duplicate detection needs of a split of N images."""
 
     @property
     def digests(self) -> NDArray[np.uint64]:
-        """The digest of each image."""
+        """The 64-bit digest of each image, (N,)."""
 
     @property
     def labels(self) -> Any:
-        """The label of each image: an array, or a tensor on the CPU."""
+        """The label of each image, (N,): an array, or a tensor on the CPU."""
 
     @property
     def indices(self) -> NDArray[np.int64]:
-        """The place of each image in the split that it was chosen from."""
+        """The position of each image in the original split, (N,)."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The split of the dataset that images come from, and their places (N,) in it; ``None`` for all in order."""
+    """Record which split of the dataset images come from.
+
+    ``places``: the position of each image in that split, (N,); ``None`` stands for all images of the split in order.
+    """
 
     name: str
     split: ImageSplit
@@ -47,7 +50,7 @@ class Origin:
 
 
 class ImageNames:
-    """Names images for the user: by their path below the folder that all share, or by their place in their split.
+    """Name images for the user: by the path below the common folder of all images, or by the position in the split.
 
     >>> ImageNames({"train": Origin("train", ImageSplit(np.zeros((3, 8, 8), np.uint8), [0, 1, 1]))}).name("train", 2)
     'train image 2'
@@ -57,7 +60,7 @@ class ImageNames:
         self._origins = origins
 
     def name(self, split: str, index: int) -> str:
-        """Return the name of an image, on one line."""
+        """Return the name of image ``index`` of a split, without line breaks."""
         origin = self._origins[split]
         place = index if origin.places is None else int(origin.places[index])
         paths = getattr(origin.split.images, "paths", None)
@@ -75,7 +78,11 @@ class ImageNames:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """The duplicates for the record, and for each split which of its images (N,) are also in an earlier split."""
+    """Hold the duplicates that were found.
+
+    ``records``: the counts and examples for the run record. ``shared``: for each split, a mask (N,) of the images that
+    also occur in an earlier split.
+    """
 
     records: tuple[DuplicatesRecord, ...]
     shared: dict[str, NDArray[np.bool_]]
@@ -84,9 +91,9 @@ class Duplicates:
 def find_duplicates(
     decoded: Mapping[str, DigestedImages], origins: Mapping[str, Origin], classes: Sequence[str]
 ) -> Duplicates:
-    """Compare each split with the earlier ones and with itself.
+    """Find the images of each split that also occur in an earlier split, or more than once in the same split.
 
-    ``origins`` has the splits of ``decoded`` by name, and maybe others.
+    ``origins`` must contain every split name of ``decoded``; additional names are allowed.
     """
     names = ImageNames(origins)
     splits = [_Images(split, data, names, classes) for split, data in decoded.items()]
@@ -101,7 +108,7 @@ def find_duplicates(
 
 
 class _Images:
-    """The digests (N,) and labels (N,) of a split, and the names of its images."""
+    """Hold the digests (N,) and labels (N,) of a split, and name its images."""
 
     def __init__(self, split: str, data: DigestedImages, names: ImageNames, classes: Sequence[str]) -> None:
         self.split = split
@@ -116,7 +123,10 @@ class _Images:
 
 
 def _compare(images: _Images, others: _Images) -> tuple[NDArray[np.bool_], DuplicatesRecord | None]:
-    """Return which images equal one of the others, or another one if both are the same split; and the record."""
+    """Return a mask of the images that have a duplicate among ``others``, and the record of these duplicates.
+
+    If ``images`` and ``others`` are the same split, an image does not count as a duplicate of itself.
+    """
     order = np.argsort(others.digests, kind="stable")
     known, starts, counts = np.unique(others.digests[order], return_index=True, return_counts=True)
     group = np.searchsorted(known, images.digests).clip(max=len(known) - 1)

@@ -1,4 +1,4 @@
-"""Find and read the image files that a user names; nothing here imports torch."""
+"""Find and read the image files whose paths the user gives, without importing torch."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 LONGEST_ASPECT = 200
-"""Largest ratio of an image's sides; a longer strip would need gigabytes when its shorter side is resized."""
+"""Largest allowed aspect ratio; resizing a more elongated image would need gigabytes of memory."""
 
 
 def image_paths(named: Iterable[str | Path]) -> list[Path]:
-    """Return the named files, and the image files in named folders, sorted, without hidden files and subfolders.
+    """Return the paths of image files: each given file, and the sorted image files of each given folder.
 
-    A file that is named itself may have any ending and may be missing; reading it raises the error. Raises
-    :class:`~zoo.errors.UsageError` for a folder without image files.
+    Hidden files and subfolders are ignored. A given file may have any extension and may be missing, because
+    :func:`read_image` reports such errors. Raises :class:`~zoo.errors.UsageError` for a folder without image files.
     """
     paths: list[Path] = []
     for name in named:
@@ -38,10 +38,10 @@ def image_paths(named: Iterable[str | Path]) -> list[Path]:
 
 def _images_in(folder: Path) -> list[Path]:
     visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    # Images of a kind that cannot be read here are tried too: the error says what to install.
+    # Include formats whose decoder is missing: reading such a file raises an error that names the package to install.
     found = [path for path in visible if (is_readable_image(path) or remedy(path)) and not path.is_dir()]
     if not found:
-        deeper = "; it has folders, which are not looked into" if any(path.is_dir() for path in visible) else ""
+        deeper = "; its subfolders are not searched" if any(path.is_dir() for path in visible) else ""
         raise UsageError(
             f"folder {str(folder)!r} has no image file ({', '.join(readable_endings())}){deeper}",
             code="no-image-file",
@@ -51,19 +51,20 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def read_image(path: Path, reader: ImageReader) -> Image:
-    """Read the image of a file, upright, in mode ``L`` or ``RGB``.
+    """Read an image file, rotate the image as its metadata demand, and return mode ``L`` or ``RGB``.
 
-    Raises :class:`~zoo.errors.DataError`, which names the file, if it cannot be read, is no image or a long strip.
+    Raises :class:`~zoo.errors.DataError` with the path if the file is unreadable or not an image, or if the aspect
+    ratio exceeds :data:`LONGEST_ASPECT`.
     """
     import PIL.Image
 
-    readable_endings()  # registers the installed plugins of Pillow
+    readable_endings()  # side effect: registers the installed Pillow plugins
     try:
         if path.exists() and not path.is_file():
             raise DataError(f"{path} is not a regular file", code="not-a-file", path=str(path))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of metadata and size
-            # Opened here: Pillow 13 maps a TIFF that it opens itself, and then turns it wrongly.
+            warnings.simplefilter("ignore")  # Pillow warns about broken metadata and large images
+            # Pass an open file: given a path, Pillow 13 memory-maps TIFF files and then rotates them wrongly.
             with path.open("rb") as file, PIL.Image.open(file) as image:
                 width, height = image.size
                 if min(image.size) == 0 or max(image.size) > LONGEST_ASPECT * min(image.size):
@@ -78,7 +79,7 @@ def read_image(path: Path, reader: ImageReader) -> Image:
         raise
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file", code="missing-file", path=str(path)) from error
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and others
         fault = f"cannot be read as an image ({getattr(error, 'strerror', None) or f'{type(error).__name__}: {error}'})"
         if isinstance(error, PIL.UnidentifiedImageError):
             fault = "; ".join(filter(None, ("is not an image of a known format", remedy(path))))

@@ -1,4 +1,4 @@
-"""Convert a user's images, PIL images or uint8 arrays, to the uint8 batches that a transform takes."""
+"""Convert PIL images and uint8 arrays from the user to uint8 batches for preprocessing."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ _EXPECTED = (
 
 
 def as_batches(images: Images, reader: ImageReader | None = None) -> Iterator[Tensor]:
-    """Yield uint8 batches ``(B, H, W)`` or ``(B, H, W, 3)``, together all the images in order.
+    """Convert images to uint8 batches ``(B, H, W)`` or ``(B, H, W, 3)``, and yield the batches in order.
 
     A 2-D array is one grayscale image. A 3-D array is one RGB image if its last axis has size 3, otherwise a batch of
     grayscale images, even if its first axis has size 3. A 4-D array is a batch of RGB images. Each item of a list is
-    one image; sizes may differ. ``reader`` converts PIL images. Raises :class:`~zoo.errors.UsageError` for anything
-    else, and :class:`~zoo.errors.DataError` for a PIL image that cannot be decoded.
+    one image, and the images of a list may differ in size. ``reader`` converts PIL images. Raises
+    :class:`~zoo.errors.UsageError` for any other input, and :class:`~zoo.errors.DataError` for a PIL image that cannot
+    be decoded.
 
     >>> [tuple(batch.shape) for batch in as_batches([PIL.Image.new("RGB", (5, 4)), np.zeros((2, 2), np.uint8)])]
     [(1, 4, 5, 3), (1, 2, 2)]
@@ -45,11 +46,11 @@ def as_batches(images: Images, reader: ImageReader | None = None) -> Iterator[Te
 
 
 def one_image(given: object, name: str) -> NDArray[np.uint8]:
-    """Convert one image to its pixels, uint8 ``(H, W)`` or ``(H, W, 3)``.
+    """Convert one image to a uint8 array ``(H, W)`` or ``(H, W, 3)``.
 
-    Takes the items that :func:`as_batches` takes in a list, and tensors as torchvision's transforms return them:
-    floating-point values of 0 to 1 are multiplied by 255 and rounded, and channels may come first. Raises
-    :class:`~zoo.errors.UsageError` or :class:`~zoo.errors.DataError` that begins with ``name``.
+    Accepts a PIL image, a uint8 array or tensor, and the tensors that torchvision's transforms return. Floating-point
+    values from 0 to 1 are multiplied by 255 and rounded, and a tensor may have its channels first. Error messages of
+    :class:`~zoo.errors.UsageError` and :class:`~zoo.errors.DataError` name the image by ``name``.
 
     >>> one_image(torch.full((3, 2, 2), 128 / 255), "image")[0, 0].tolist()
     [128, 128, 128]
@@ -64,17 +65,17 @@ def one_image(given: object, name: str) -> NDArray[np.uint8]:
 
 
 def _rounded(image: Tensor, name: str) -> Tensor:
-    """Convert values of 0 to 1 to uint8; exact for levels that were divided by 255."""
+    """Convert floating-point values from 0 to 1 to uint8; multiples of 1/255 are converted exactly."""
     if image.ndim == 3 and image.shape[0] not in (1, 3):
         raise UsageError(
             f"shape of floating-point {name} is wrong: {tuple(image.shape)}; expected (3, H, W)",
             code="image-shape",
             image=name,
         )
-    if not bool(((image >= 0) & (image <= 1)).all()):  # false for NaN too
+    if not bool(((image >= 0) & (image <= 1)).all()):  # NaN fails this comparison too
         raise UsageError(
-            f"{name}: values from {float(image.min()):.3g} to {float(image.max()):.3g}; expected 0 to 1; leave "
-            "normalisation out of the transform, because the preprocessing of the weights is applied later",
+            f"{name}: values from {float(image.min()):.3g} to {float(image.max()):.3g}; expected 0 to 1; remove "
+            "the normalisation from the transform, because zoo applies the preprocessing of the weights later",
             code="image-range",
             image=name,
         )
@@ -91,7 +92,7 @@ def _as_one_image(given: object, name: str, reader: ImageReader) -> Tensor:
     batch = _as_batch(given, name, reader)
     if not _is_one_image(given):
         raise UsageError(
-            f"{name} is a batch: {tuple(batch.shape)}; expected one image; pass the batch alone",
+            f"{name} is a batch: {tuple(batch.shape)}; expected one image; pass the batch by itself, not in a list",
             code="image-shape",
             image=name,
         )
@@ -102,7 +103,7 @@ def _as_batch(given: object, name: str, reader: ImageReader) -> Tensor:
     if isinstance(given, PIL.Image.Image):
         try:
             return torch.from_numpy(np.array(reader.upright(given, name)))[None]
-        except Exception as error:  # Pillow decodes files late, and its decoders raise errors of many kinds
+        except Exception as error:  # Pillow decodes lazily, and its decoders raise many types of errors
             raise DataError(
                 f"{name}: this PIL image cannot be decoded ({type(error).__name__}: {error})",
                 code="image-undecodable",
@@ -117,7 +118,7 @@ def _as_batch(given: object, name: str, reader: ImageReader) -> Tensor:
     shape = tuple(given.shape)
     if advice := advice_for_shape(shape):
         raise UsageError(f"shape of {name} is wrong: {shape}; {advice}; {_EXPECTED}", code="image-shape", image=name)
-    # torch warns of arrays that it cannot write to.
+    # torch warns about read-only arrays.
     pixels = given if isinstance(given, Tensor) else torch.from_numpy(np.require(given, requirements=["C", "W"]))
     return pixels[None] if _is_one_image(given) else pixels
 
@@ -129,7 +130,7 @@ def _is_one_image(given: object) -> bool:
 
 
 def check_uint8(values: NDArray[Any] | Tensor, name: str) -> None:
-    """Raise :class:`~zoo.errors.UsageError`, which begins with ``name`` and advises, for values of another type."""
+    """Raise :class:`~zoo.errors.UsageError` with advice if the values are not uint8."""
     dtype = str(values.dtype).removeprefix("torch.")
     if dtype == "uint8":
         return
@@ -140,17 +141,17 @@ def check_uint8(values: NDArray[Any] | Tensor, name: str) -> None:
         low, high = float(values.min()), float(values.max())
         advice = "multiply by 255, round and convert to uint8" if high <= 1 else "round and convert to uint8"
         if not (low >= 0 and high <= 255):
-            advice = "pass the images as they were before normalisation, or call the model with the tensor"
+            advice = "pass the images without normalisation, or call the model with the tensor"
         advice = f"for values in [{low:.3g}, {high:.3g}]: {advice}"
     raise UsageError(f"{name}: values are {dtype}; expected uint8 (0 to 255); {advice}", code="image-dtype", image=name)
 
 
 def advice_for_shape(shape: tuple[int, ...]) -> str | None:
-    """Describe the fault in the shape of an array of images, or return ``None``."""
+    """Advise how to correct the shape of an image array; return ``None`` for a valid shape."""
     if len(shape) not in (2, 3, 4):
         return f"it has {len(shape)} dimension(s)"
     if 0 in shape:
-        return "it holds no image"
+        return "an axis has size 0, so the array holds no image"
     if len(shape) == 2 or shape[-1] == 3:
         return None
     if shape[-1] == 4:
@@ -160,5 +161,5 @@ def advice_for_shape(shape: tuple[int, ...]) -> str | None:
     if len(shape) == 3:
         return None
     if shape[1] in (1, 3, 4):
-        return "put the channels last, with permute(0, 2, 3, 1) or transpose(0, 2, 3, 1)"
-    return "the last axis must be the 3 colours"
+        return "move the channels to the last axis, with permute(0, 2, 3, 1) or transpose(0, 2, 3, 1)"
+    return "the last axis must be the 3 colour channels"

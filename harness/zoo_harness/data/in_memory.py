@@ -1,4 +1,4 @@
-"""Make a dataset of images in memory, or of a torch dataset."""
+"""Create a zoo dataset from image arrays, from lists of images, or from a torch dataset."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from zoo_harness.data.class_coverage import check_training_classes, classes_not_
 from zoo_harness.data.image_input import Pixels, advice_for_shape, check_uint8, one_image
 from zoo_harness.records.run import IN_MEMORY
 
-_READ_TWICE = 8  # images, to detect random transforms
+_READ_TWICE = 8  # images that are read twice, to detect random transforms
 
 
 class MapDataset(Protocol):
-    """A map-style torch dataset; its items are pairs of an image and a label."""
+    """Define the interface of a map-style torch dataset, whose items are pairs of an image and a label."""
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -48,22 +48,27 @@ def in_memory(
     test: tuple[MemoryImages, MemoryLabels] | MapDataset | None = None,
     name: str = "in_memory",
     title: str | None = None,
-    license: str | None = None,  # noqa: A002 - as the field of Dataset
+    license: str | None = None,  # noqa: A002 - named after the field of Dataset
 ) -> Dataset:
-    """Make a dataset of images in memory, for every function that takes a dataset.
+    """Create a dataset from images in memory; every function that takes a dataset accepts the result.
 
-    ``images``: a uint8 array or tensor ``(N, H, W)`` or ``(N, H, W, 3)``; or a sequence of images of any sizes, each a
-    PIL image, a uint8 array ``(H, W)`` or ``(H, W, 3)`` or a tensor; or a map-style torch dataset, whose items are
-    pairs of such an image and a label. A floating-point tensor ``(3, H, W)`` of values from 0 to 1 is one image too:
-    its values are multiplied by 255 and rounded.
+    ``images`` has one of three forms:
 
-    ``labels``: one for each image, an index into ``classes`` or a class name; leave it out for a torch dataset.
-    ``classes``: the names in label order; by default those of the torch dataset, or the labels that occur, sorted.
-    ``test``: a pair of images and labels, or a torch dataset. Without it, a run needs ``val_fraction``.
+    - a uint8 array or tensor ``(N, H, W)`` or ``(N, H, W, 3)``;
+    - a sequence of images of any sizes: PIL images, uint8 arrays ``(H, W)`` or ``(H, W, 3)``, or tensors;
+    - a map-style torch dataset, whose items are pairs of such an image and a label.
 
-    Images are neither copied nor written to disk. A run reads them when it starts; it refuses arrays and lists whose
-    pixels changed after this call, because the record could not say so. Raises :class:`~zoo.errors.DataError` or
-    :class:`~zoo.errors.UsageError`, with a ``code``, for wrong images, labels, classes or names.
+    A floating-point tensor ``(3, H, W)`` with values from 0 to 1 is also accepted as one image of a sequence or torch
+    dataset. The values are multiplied by 255 and rounded.
+
+    ``labels``: one label for each image, either an index into ``classes`` or a class name. Omit ``labels`` for a torch
+    dataset. ``classes``: the class names in label order. The default is the class names of the torch dataset, or the
+    sorted labels that occur. ``test``: the test split, as a pair of images and labels or as a torch dataset. Without
+    ``test``, a training run needs the option ``val_fraction``.
+
+    Images are neither copied nor written to disk. A run reads the images when it starts. A run raises an error if the
+    pixels of an array or a list changed after this call, because the run record would describe other images. Raises
+    :class:`~zoo.errors.DataError` or :class:`~zoo.errors.UsageError` for invalid images, labels, classes or names.
 
     >>> data = in_memory(np.zeros((4, 8, 8), np.uint8), ["cat", "dog", "cat", "dog"])
     >>> data.name, data.classes
@@ -89,7 +94,7 @@ def in_memory(
     def load(request: DatasetRequest) -> LoadedDataset:
         if request.data_dir is not None:
             raise UsageError(
-                f"data_dir is for files: dataset {name!r} is in memory", code="option-unused", option="data_dir"
+                f"data_dir is for datasets on disk: {name!r} is in memory", code="option-unused", option="data_dir"
             )
         read = {split: ImageSplit(found.images.read(), encoded) for split, (found, encoded) in splits.items()}
         return LoadedDataset(names, read, source=train.source)
@@ -110,7 +115,7 @@ def in_memory(
 
 
 class _Split:
-    """One split as it was given; ``which`` is ``"test "`` for the test split, for messages."""
+    """Hold the images and labels of one split; error messages put ``which`` before the word "images" or "labels"."""
 
     def __init__(self, images: Any, labels: Any, which: str = "") -> None:
         self._labels_name, images_name = f"{which}labels", f"{which}images"
@@ -136,7 +141,7 @@ class _Split:
             )
 
     def encoded(self, indices: Mapping[Label, int]) -> NDArray[np.int64]:
-        """Return the class index of each label."""
+        """Return the class index of each label, (N,); ``indices`` maps labels to class indices."""
         for number, label in enumerate(self.labels):
             if label not in indices:
                 alike = [known for known in indices if type(known) is type(label)] or list(indices)
@@ -152,7 +157,7 @@ class _Split:
 
 
 class _Array:
-    """An array of images, and the checksum that it had when it was given."""
+    """Hold an array of images, and a checksum to detect later changes of the pixels."""
 
     def __init__(self, images: NDArray[Any] | Tensor, name: str) -> None:
         check_uint8(images, name)
@@ -174,14 +179,14 @@ class _Array:
         return len(self._pixels)
 
     def read(self) -> NDArray[np.uint8]:
-        """Return the array, without a copy; raises :class:`~zoo.errors.DataError` if its pixels changed."""
+        """Return the array without a copy; raise :class:`~zoo.errors.DataError` if the pixels changed."""
         if _checksum(self._pixels) != self._checksum:
             raise _changed(self._name)
         return self._pixels
 
 
 class _Items:
-    """Images of any sizes, converted when they are read, and the checksum that each had when it was given."""
+    """Hold images of any sizes that are converted on access, and a checksum of each image to detect changes."""
 
     def __init__(self, images: Any, name: str) -> None:
         self._name = name
@@ -195,9 +200,9 @@ class _Items:
             )
         if len(images) == 0:
             raise DataError(
-                f"{name} are empty; expected at least one of each class", code="images-empty", argument=name
+                f"{name} are empty; expected at least one image of each class", code="images-empty", argument=name
             )
-        # A list is copied, so that the caller may change it.
+        # Copy the list, but not the images: the caller may later append or remove items.
         self._items = tuple(images) if isinstance(images, list | np.ndarray) else images
         self._expected = self._values()
 
@@ -208,29 +213,29 @@ class _Items:
         return PIL.Image.fromarray(self.decode(index))
 
     def decode(self, index: int) -> NDArray[np.uint8]:
-        """Convert one image; raises :class:`~zoo.errors.DataError` if it changed."""
+        """Convert one image to uint8 pixels; raise :class:`~zoo.errors.DataError` if the image changed."""
         pixels, found = self._read(index)
         if found != self._expected[index]:
             raise _changed(f"{self._name}[{index}]")
         return pixels
 
     def read(self) -> NDArray[np.uint8] | ImageFiles:
-        """Return images of one size as one array, others to be decoded one by one."""
+        """Return one array if all images have the same size; otherwise return this object."""
         array = as_one_array(self)
         return self if array is None else array
 
     def _read(self, index: int) -> tuple[NDArray[np.uint8], Label]:
-        """Return one image, and the value by which a change of it is detected."""
+        """Return one image, and a value that reveals changes: a checksum, or the label of a torch dataset's item."""
         pixels = one_image(self._items[index], f"{self._name}[{index}]")
         return pixels, _checksum(pixels)
 
     def _values(self) -> list[Label]:
-        """Return the values of all images."""
+        """Return for every image the value that reveals changes, as :meth:`_read` returns it."""
         return [self._read(index)[1] for index in range(len(self))]
 
 
 class _Pairs(_Items):
-    """The images of a torch dataset; their labels are read in advance, and a change of them is detected."""
+    """Hold the images of a torch dataset, and their labels, which are read in advance to detect changes."""
 
     def __init__(self, dataset: Any, name: str, labels_name: str) -> None:
         self._labels_name = labels_name
@@ -247,7 +252,7 @@ class _Pairs(_Items):
             ) from error
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise DataError(
-                f"{name} is not a pair (image, label): {type(item).__name__}; or pass labels",
+                f"{name} is not a pair (image, label): {type(item).__name__}; return pairs, or pass labels",
                 code="item-type",
                 index=index,
             )
@@ -270,7 +275,7 @@ class _Pairs(_Items):
 
 
 def _checksum(pixels: NDArray[np.uint8]) -> int:
-    """Return a checksum of shape and values, without a copy of the whole array."""
+    """Return a checksum of the shape and the values of an array, computed without copying the whole array."""
     total = zlib.crc32(str(pixels.shape).encode())
     step = max(1, 2**24 // pixels[0].nbytes)
     for start in range(0, len(pixels), step):
@@ -279,7 +284,7 @@ def _checksum(pixels: NDArray[np.uint8]) -> int:
 
 
 def _own_classes(dataset: Any) -> tuple[str, ...] | None:
-    """Return the class names of a torch dataset, if it has any; synonyms are joined."""
+    """Return the class names of a torch dataset, or ``None``; a tuple of synonyms becomes one name."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     names = getattr(dataset, "classes", None)
@@ -289,7 +294,7 @@ def _own_classes(dataset: Any) -> tuple[str, ...] | None:
 
 
 def _listed_labels(dataset: Any) -> list[Label] | None:
-    """Return the labels that a dataset of torchvision lists, without reading its items."""
+    """Return the labels in the attribute ``targets`` of a torchvision dataset, or ``None``, without reading items."""
     if isinstance(dataset, Subset):
         whole = _listed_labels(dataset.dataset)
         return None if whole is None else [whole[index] for index in dataset.indices]
@@ -303,11 +308,9 @@ def _listed_labels(dataset: Any) -> list[Label] | None:
 
 
 def _read_labels(labels: Any, name: str, first: int = 0) -> list[Label]:
-    """Return labels as a list of Python's whole numbers, or of class names; ``first`` is the index of their image."""
+    """Convert labels to a list of ints or of class names; ``first`` is the image index of the first label."""
     if isinstance(labels, str) or not hasattr(labels, "__iter__"):
-        raise DataError(
-            f"{name}: {labels!r:.100}; expected whole numbers or class names", code="label-type", argument=name
-        )
+        raise DataError(f"{name}: {labels!r:.100}; expected integers or class names", code="label-type", argument=name)
     if isinstance(labels, np.ndarray | Tensor):
         one_column = labels.ndim == 2 and labels.shape[1] == 1
         labels = (labels[:, 0] if one_column else labels).tolist()
@@ -323,8 +326,7 @@ def _read_labels(labels: Any, name: str, first: int = 0) -> list[Label]:
         if not isinstance(value, int | str) or type(value) is not type(values[0]):
             mixed = ", not both" if isinstance(value, int | str) else ""
             raise DataError(
-                f"label of image {index} in {name} is wrong: {value!r:.100}; expected whole numbers or class names"
-                f"{mixed}",
+                f"label of image {index} in {name} is wrong: {value!r:.100}; expected integers or class names{mixed}",
                 code="label-type",
                 argument=name,
                 index=index,
@@ -333,14 +335,14 @@ def _read_labels(labels: Any, name: str, first: int = 0) -> list[Label]:
 
 
 def _plain(label: Any) -> Any:
-    """Return a scalar of numpy or torch as Python's, and a whole number of any type as an int."""
+    """Convert a numpy or torch scalar to a Python scalar, and booleans and integral floats to int."""
     value = label.item() if isinstance(label, np.generic | np.ndarray | Tensor) and label.ndim == 0 else label
     return int(value) if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()) else value
 
 
 def _classes_of(labels: Sequence[Label]) -> tuple[tuple[str, ...], dict[Label, int]]:
-    """Name the classes after the labels that occur; return the names and the index of each label."""
-    values = sorted(set(labels))  # all of one type
+    """Name the classes after the distinct labels; return the sorted names, and a map from labels to indices."""
+    values = sorted(set(labels))  # sortable: all labels have the same type
     if isinstance(values[0], int) and values[0] < 0:
         index = list(labels).index(values[0])
         raise DataError(f"label of image {index} is negative: {values[0]}", code="label-unknown", index=index)
@@ -349,7 +351,7 @@ def _classes_of(labels: Sequence[Label]) -> tuple[tuple[str, ...], dict[Label, i
 
 
 def _refuse_untrained(tested: Sequence[Label], trained: Sequence[Label]) -> None:
-    """Refuse test labels that training does not have, where the training labels are the classes."""
+    """Raise :class:`~zoo.errors.DataError` for test labels that do not occur among the training labels."""
     known = set(trained)
     new = [label for label in set(tested) - known if type(label) is type(trained[0]) and label != -1]
     if new:
@@ -357,7 +359,7 @@ def _refuse_untrained(tested: Sequence[Label], trained: Sequence[Label]) -> None
 
 
 def _named_classes(classes: Sequence[str]) -> tuple[tuple[str, ...], dict[Label, int]]:
-    """Check the names of the classes; return them, and the index of each label: a name, or a whole number."""
+    """Check the class names; return them, and a map from each name and each class index to the class index."""
     names = tuple(classes) if not isinstance(classes, str) else (0,)
     unfit = [name for name in names if not isinstance(name, str) or not name.strip()]
     twice = [name for name, count in Counter(names).items() if count > 1]

@@ -1,7 +1,7 @@
-"""Load the images of a run: checked, reduced to a subset by seed, decoded once to uint8.
+"""Load the data splits of a run: check the dataset, choose a random subset, and decode the images to uint8.
 
-Images of one size keep it and are resized batch by batch. Images of several sizes are resized and cropped once, when
-they are decoded; their batches are only normalised.
+Images of an array are stored at their original size and resized batch by batch. Image files are resized and cropped
+once, when they are decoded, and their batches are only normalised.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from zoo_harness.data.transform import BatchTransform
 from zoo_harness.records.run import DatasetRecord, SplitRecord
 from zoo_harness.records.subset import SUBSET_OPTIONS, Subset
 
-SMALL_SIDE = 32  # pixels, of the images that a ranking keeps
+SMALL_SIDE = 32  # pixels; side length of the small images that zoo rank keeps in memory
 
 
 @dataclass(frozen=True)
 class RunData:
-    """The splits of a run with their record, and warnings for the user.
+    """Hold the decoded splits of a run, the record of the dataset, and warnings for the user.
 
-    ``test``: the split that is evaluated once, after training; ``None`` if there is none. ``shared``: by the
-    name of a split, which of its images (N,) are also in an earlier split.
+    ``test``: the split that is evaluated once, after training; ``None`` if the run has no test split. ``shared``: for
+    each split name, a mask (N,) of the images that also occur in an earlier split.
     """
 
     train: ImageData
@@ -54,11 +54,11 @@ class RunData:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The preprocessing of all splits."""
+        """The preprocessing that all splits share."""
         return self.train.transform.preprocessing
 
     def normalised_by(self, preprocessing: Preprocessing) -> RunData:
-        """Return the same decoded images with a preprocessing that differs in mean and standard deviation alone."""
+        """Return the same decoded images with another mean and standard deviation for normalisation."""
         transform = BatchTransform(preprocessing)
         train, evaluation = (replace(each, transform=transform) for each in (self.train, self.evaluation))
         test = None if self.test is None else replace(self.test, transform=transform)
@@ -80,18 +80,19 @@ def load_data(
     count_values: bool = False,
     opened: OpenedDataset | None = None,
 ) -> RunData:
-    """Load a dataset, check it, take the subset and decode it.
+    """Load and check a dataset, choose the subset, and decode the images of each split.
 
-    ``balanced``: the split that must have ``subset.per_class`` images of each class; the other split may have fewer,
-    as many as its smallest class. ``with_test``: if the evaluation split is held out of the training split, load the
-    dataset's own evaluation split as ``test``. ``train_only``: if the evaluation split is missing, the training split
-    stands in its place. ``options``: how the loader reads. ``value_range`` scales images of
-    more than 8 bits; by default it is chosen by the images of the training split. ``count_values``: count the values
-    of the training images' pixels. ``opened``: what :func:`~zoo_harness.data.opened.open_dataset` returned for the same
-    arguments, if it was called before.
+    ``balanced``: the split that must have ``subset.per_class`` images of each class. If the smallest class of the other
+    split has fewer images, every class of the other split is reduced to the size of the smallest class. ``with_test``:
+    if the evaluation split is held out of the training split, load the dataset's own evaluation split as ``test``.
+    ``train_only``: if the evaluation split is missing, evaluate on the training split. ``options``: how the loader
+    reads the files. ``value_range``: the range that scales images of more than 8 bits per channel; the default is the
+    range of the training images. ``count_values``: compute a histogram of the training images' pixel values.
+    ``opened``: the result of :func:`~zoo_harness.data.opened.open_dataset` for the same arguments, which avoids loading
+    the dataset twice.
 
     Raises :class:`~zoo.errors.DataError` for labels outside the classes, an empty class or an unreadable image, and
-    :class:`~zoo.errors.UsageError` for a subset that the dataset cannot provide.
+    :class:`~zoo.errors.UsageError` for a subset that is larger than the dataset allows.
     """
     if opened is None:
         opened = open_dataset(
@@ -145,8 +146,8 @@ def load_data(
             decoded[dataset.evaluation_split] = test
         else:
             warnings += (
-                f"{missing_split(dataset, name, loaded)}: nothing is kept for the end, and the accuracy is that of "
-                "the images which the best epoch is chosen by",
+                f"{missing_split(dataset, name, loaded)}: the reported accuracy is that of the held-out images, which "
+                "also select the best epoch",
             )
     warnings += (*skipped_warning(skipped), *reader.warnings(), *flat)
     duplicates = find_duplicates(decoded, origins, loaded.classes)
@@ -180,10 +181,10 @@ def load_data(
 
 @dataclass(frozen=True)
 class TrainingSplit:
-    """The training split alone, its images in an order of which every beginning is as balanced as possible.
+    """Hold the training split of a dataset, ordered so that the first N images are balanced for any N.
 
-    ``small``: the images as squares of :data:`SMALL_SIDE` pixels. ``record``: of these. ``warnings``: for the user, as
-    ``reading`` is; no other split is decoded.
+    ``small``: the images, resized to squares of :data:`SMALL_SIDE` pixels. ``record``: the record of the small images.
+    ``reading``: text for the user about how the files were read. ``warnings``: warnings for the user.
     """
 
     name: str
@@ -199,17 +200,17 @@ class TrainingSplit:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """The class of each image, (N,)."""
+        """The class index of each image, (N,)."""
         labels: NDArray[np.int64] = self.small.labels.numpy()
         return labels
 
     def decode(self, start: int, stop: int, transform: BatchTransform) -> ImageData:
-        """Decode the images from ``start`` to ``stop`` of the order."""
+        """Decode the images at positions ``start`` to ``stop`` of the balanced order."""
         chosen = self._order[start:stop]
         return decode_readable(self._split, chosen, self.classes, "train", transform, self._reader, skip=False)[0]
 
     def small_pixels(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Return images as rows of pixels in [0, 255], (N, 3 * SMALL_SIDE ** 2), each resized to a square."""
+        """Return the small images from ``start`` to ``stop`` as rows (N, 3 * SMALL_SIDE ** 2) of values in [0, 255]."""
         planes, _labels = self.small.planes(np.arange(start, stop), torch.device("cpu"))
         return planes.flatten(1).float().numpy()
 
@@ -224,10 +225,10 @@ def load_training_split(
     count_values: bool = False,
     opened: OpenedDataset | None = None,
 ) -> TrainingSplit:
-    """Load the training split of a dataset; it need not have another one.
+    """Load the training split of a dataset, which may have no other split.
 
-    All images are decoded once at a small size, which finds the unreadable ones and chooses the range of values.
-    ``count_values``: count the values of their pixels too.
+    All images are decoded once at a small size. This pass finds unreadable images and determines the value range.
+    ``count_values``: also compute a histogram of the pixel values.
     """
     if opened is None:
         opened = open_training_split(dataset, argument, data_dir, subset, options)

@@ -1,6 +1,6 @@
-"""Open a dataset: call its loader, choose its splits, and check all that needs neither torch nor a decoded image.
+"""Open a dataset without torch and without decoding images: call the loader, choose the splits, check the labels.
 
-A mistake in a folder, a table or a subset is therefore reported before torch is imported, which takes seconds.
+Importing torch takes seconds. Errors in a folder, a table or a subset are therefore reported before that import.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from zoo_harness.records.subset import Subset
 from zoo_harness.util.entry_function import load_function
 
 HELD_OUT = "held out of train"
-"""The name of the evaluation split that ``--val-fraction`` makes."""
+"""The name of the evaluation split that ``--val-fraction`` creates from training images."""
 
 
 @dataclass(frozen=True)
 class OpenedDataset:
-    """A loaded dataset whose images are not decoded yet.
+    """Hold a dataset whose splits are loaded but whose images are not decoded yet.
 
-    ``train`` and ``evaluation``: the whole splits that a run uses, the latter under the name ``evaluation_name``.
-    ``origins``: where the images of each split come from. ``images``: their numbers in the subset, training first.
-    ``value_range``: the requested one, which ``reader`` began with.
+    ``train`` and ``evaluation``: the two splits of the run before the subset is chosen. ``evaluation_name``: the name
+    of the evaluation split. ``origins``: for each split, the split of the dataset that the images come from.
+    ``images``: the number of training images and of evaluation images in the subset. ``value_range``: the range that
+    the user requested for images of more than 8 bits per channel.
     """
 
     name: str
@@ -51,7 +52,7 @@ class OpenedDataset:
     value_range: ValueRange | None = None
 
     def class_sizes(self, subset: Subset) -> list[int]:
-        """Return the number of training images of each class in a subset that is taken class by class."""
+        """Return the number of training images of each class in a balanced subset."""
         chosen = np.asarray(self.train.labels)[balanced_order(self.train, self.loaded.classes, subset)]
         return [int(count) for count in np.bincount(chosen, minlength=len(self.loaded.classes))]
 
@@ -67,11 +68,11 @@ def open_dataset(
     options: ReadOptions = AS_FOUND,
     value_range: ValueRange | None = None,
 ) -> OpenedDataset:
-    """Load a dataset and check its labels, its splits and the subset; see :func:`zoo_harness.data.loading.load_data`.
+    """Load a dataset and check its labels, its splits and the subset, without decoding images.
 
-    The global generators of Python, numpy and torch stay as they are. Raises :class:`~zoo.errors.DataError` for labels
-    outside the classes and an empty class, and :class:`~zoo.errors.UsageError` for a subset that the dataset cannot
-    provide.
+    :func:`zoo_harness.data.loading.load_data` describes the arguments. The states of the global random number
+    generators of Python, numpy and torch do not change. Raises :class:`~zoo.errors.DataError` for labels outside the
+    classes and for an empty class. Raises :class:`~zoo.errors.UsageError` for a subset larger than the dataset allows.
     """
     reader = ImageReader(value_range)
     loaded = load_checked(dataset, DatasetRequest(argument, data_dir, options, reader))
@@ -96,7 +97,7 @@ def open_dataset(
 def open_training_split(
     dataset: Dataset, argument: str | None, data_dir: Path | None, subset: Subset, options: ReadOptions = AS_FOUND
 ) -> OpenedDataset:
-    """Open a dataset for its training split alone; it need not have another one."""
+    """Open only the training split of a dataset, which may have no other split."""
     reader = ImageReader(None)
     loaded = load_checked(dataset, DatasetRequest(argument, data_dir, options, reader))
     name, train = f"{dataset.name}:{argument}" if argument else dataset.name, loaded.splits["train"]
@@ -105,17 +106,17 @@ def open_training_split(
 
 
 def title_of(dataset: Dataset, argument: str | None) -> str:
-    """Return the title for a card, with the name of a folder but not its path: cards are published."""
+    """Return the dataset title for a public model card, with the name but not the path of a local folder."""
     if argument is None:
         return dataset.title
     if not dataset.is_path(argument):
         return f"{dataset.title} {argument}"
-    title = dataset.title if dataset.argument == "PATH" else "Folder"  # a copy of a repository is not on the Hub
+    title = dataset.title if dataset.argument == "PATH" else "Folder"  # a local copy of a Hub dataset
     return f"{title} {Path(argument).expanduser().resolve().name}"
 
 
 def load_checked(dataset: Dataset, request: DatasetRequest) -> LoadedDataset:
-    """Call the loader of a dataset, and check its classes, splits and labels."""
+    """Load a dataset with its loader function, and check the class names, splits and labels."""
     _check_columns(dataset, request.options)
     loader = dataset.loader
     if isinstance(loader, str):
@@ -143,7 +144,7 @@ def load_checked(dataset: Dataset, request: DatasetRequest) -> LoadedDataset:
 
 @contextmanager
 def _generators_restored() -> Iterator[None]:
-    """Restore the global generators after a loader; torch's only if torch is imported already."""
+    """Restore the global random number generators after a loader ran; torch is included only if already imported."""
     torch = sys.modules.get("torch")
     python, legacy = random.getstate(), np.random.get_state()
     try:
@@ -155,14 +156,14 @@ def _generators_restored() -> Iterator[None]:
 
 
 def missing_split(dataset: Dataset, name: str, loaded: LoadedDataset) -> str:
-    """Say that a loaded dataset has no evaluation split, and which splits it has."""
+    """Begin an error message: the dataset has no evaluation split, only the listed splits."""
     return f"dataset {name!r} has no {dataset.evaluation_split!r} split here, only {', '.join(loaded.splits)}"
 
 
 def _choose_splits(
     dataset: Dataset, name: str, loaded: LoadedDataset, subset: Subset, *, train_only: bool
 ) -> tuple[ImageSplit, ImageSplit, str, dict[str, Origin]]:
-    """Return the training split, the evaluation split, the name of the latter, and where images come from."""
+    """Return the training split, the evaluation split, the evaluation split's name, and the origin of all images."""
     train = loaded.splits["train"]
     origins = {split: Origin(split, images) for split, images in loaded.splits.items()}
     if subset.val_fraction is not None:
@@ -185,7 +186,7 @@ def _check_labels(split: ImageSplit, classes: tuple[str, ...], where: str) -> No
     labels = np.asarray(split.labels)
     if labels.ndim != 1 or (labels.dtype.kind not in "iu" and len(labels)):
         raise DataError(
-            f"labels of {where} are wrong: {labels.dtype} {labels.shape}; expected one whole number per image",
+            f"labels of {where} are wrong: {labels.dtype} {labels.shape}; expected one integer per image",
             code="label-type",
         )
     if len(split.images) != len(labels):
@@ -207,20 +208,20 @@ def _check_labels(split: ImageSplit, classes: tuple[str, ...], where: str) -> No
 
 
 def _check_columns(dataset: Dataset, options: ReadOptions) -> None:
-    """Raise :class:`~zoo.errors.UsageError` for a column that is named for a dataset without columns to name."""
+    """Raise :class:`~zoo.errors.UsageError` for a reading option that the dataset does not support."""
     for name in options.given:
-        if name != "skip_unreadable" and name not in dataset.options:  # unreadable files occur in any dataset
+        if name != "skip_unreadable" and name not in dataset.options:  # every dataset supports this option
             takes = ", ".join(f"--{each.replace('_', '-')}" for each in dataset.options)
             raise UsageError(
-                f"--{name.replace('_', '-')} is not for dataset {dataset.name!r}, which "
-                f"{f'takes {takes}' if takes else 'has no columns to name'}; leave it out",
+                f"--{name.replace('_', '-')} does not apply to dataset {dataset.name!r}, which "
+                f"{f'takes {takes}' if takes else 'has no column options'}; omit the option",
                 code="option-unused",
                 option=name,
             )
 
 
 def _check_names(loaded: LoadedDataset) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the class names in Unicode form NFC, and warnings about names that look alike."""
+    """Return the class names in Unicode form NFC, and warnings about names that differ only in case or spaces."""
     classes = check_class_names(loaded.classes, loaded.source)
     return classes, tuple(
         f"class names {', '.join(map(repr, group))} differ only in case or spaces; they count as {len(group)} classes"

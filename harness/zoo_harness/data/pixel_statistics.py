@@ -1,4 +1,4 @@
-"""Count the values of pixels, and derive mean, standard deviation and brightness from the counts, exactly."""
+"""Compute the exact mean, standard deviation and brightness of images from a histogram of their pixel values."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 Channels = tuple[float, float, float]
 
 _CHUNK_BYTES = 2**24
-_LUMA = (299, 587, 114)  # thousandths of red, green and blue in ITU-R BT.601, as in Pillow's mode L
+_LUMA = (299, 587, 114)  # weights of red, green and blue in thousandths (ITU-R BT.601), as in Pillow's mode L
 
 
 @dataclass(eq=False)
 class PixelCounts:
-    """How many pixels have each of the 256 values, by channel: ``counts`` is (3, 256) int64.
+    """Count how many pixels have each of the 256 values in each channel; ``counts`` is (3, 256) int64.
 
-    All sums are whole numbers, so the results do not depend on the order of the images, to the last bit. The channels
-    of a grey image are equal.
+    All sums are integers. The results are therefore bit-identical for any order of the images. A grey image counts as
+    an RGB image with three equal channels.
 
     >>> two = PixelCounts.of_image(np.array([[0, 255]], np.uint8))
     >>> two.pixels, two.mean, two.std
@@ -32,12 +32,12 @@ class PixelCounts:
     @classmethod
     def of_image(cls, pixels: NDArray[np.uint8]) -> PixelCounts:
         """Count the values of one image, uint8 ``(H, W)`` or ``(H, W, 3)``."""
-        found = PIL.Image.fromarray(np.ascontiguousarray(pixels)).histogram()  # ten times as fast as numpy
+        found = PIL.Image.fromarray(np.ascontiguousarray(pixels)).histogram()  # 10 times numpy's speed
         return cls(np.broadcast_to(np.array(found, np.int64).reshape(-1, 256), (3, 256)))
 
     @classmethod
     def of_array(cls, images: NDArray[np.uint8]) -> PixelCounts:
-        """Count the values of images in one array, uint8 ``(N, H, W)`` or ``(N, H, W, 3)``."""
+        """Count the values of all images in one array, uint8 ``(N, H, W)`` or ``(N, H, W, 3)``."""
         found, step = cls(), max(1, _CHUNK_BYTES // images[0].nbytes)
         for start in range(0, len(images), step):
             chunk = images[start : start + step]
@@ -55,13 +55,13 @@ class PixelCounts:
 
     @property
     def mean(self) -> Channels:
-        """The mean of each channel, of values in [0, 1]."""
+        """The mean of each channel, for pixel values scaled to [0, 1]."""
         red, green, blue = (total / (255 * self.pixels) for total in self._sums(1))
         return red, green, blue
 
     @property
     def std(self) -> Channels:
-        """The population standard deviation of each channel, of values in [0, 1]."""
+        """The population standard deviation of each channel, for pixel values scaled to [0, 1]."""
         pairs = zip(self._sums(1), self._sums(2), strict=True)
         variances = (self.pixels * squares - total * total for total, squares in pairs)
         red, green, blue = (math.sqrt(variance) / (255 * self.pixels) for variance in variances)
@@ -75,9 +75,9 @@ class PixelCounts:
 
     @property
     def equal_channels(self) -> bool:
-        """Whether all channels have the same counts; those of a grey image have."""
+        """Whether all channels have the same counts, as the channels of a grey image always have."""
         return bool((self.counts == self.counts[0]).all())
 
     def _sums(self, power: int) -> list[int]:
-        """Return the sum of the values of each channel, each raised to a power, as whole numbers of any size."""
+        """Return for each channel the sum of the pixel values raised to a power, as Python ints."""
         return [int(total) for total in self.counts @ np.arange(256, dtype=np.int64) ** power]

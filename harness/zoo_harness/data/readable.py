@@ -1,4 +1,4 @@
-"""Decode the readable images of a split; list the unreadable ones, or skip and count them."""
+"""Decode the images of a split, and either skip unreadable images or raise one error that lists them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from zoo_harness.data.transform import BatchTransform
 from zoo_harness.records.run import SplitRecord
 
 UNREADABLE = "unreadable images"
-"""The key of skipped images in ``DatasetRecord.skipped``."""
+"""The key under which ``DatasetRecord.skipped`` counts the skipped images."""
 _SHOWN = 10
 _LOOKED_AT = 64
-_LEAST_CONTRAST = 16  # levels; values of 12 bits that are read as 16 have 16 levels
+_LEAST_CONTRAST = 16  # grey levels; 12-bit values that are read as 16-bit values span only 16 levels
 
 
 def decode_readable(
@@ -33,13 +33,13 @@ def decode_readable(
     skip: bool,
     count_values: bool = False,
 ) -> tuple[ImageData, SplitRecord, int]:
-    """Decode the images of a split at these indices; return them, their record and the number of skipped images.
+    """Decode images of a split; return the decoded images, their record and the number of skipped images.
 
-    Images of more than 8 bits are decoded twice if ``reader`` has to choose their range first. ``count_values``: count
-    the values of the pixels too.
+    Images of more than 8 bits per channel are decoded twice if ``reader`` must first determine the value range.
+    ``count_values``: also compute a histogram of the pixel values.
 
-    With ``skip`` the result equals that of a dataset without the unreadable images. Raises
-    :class:`~zoo.errors.DataError` that lists them otherwise, and if a class has no other image.
+    With ``skip``, the result is the same as for a dataset without the unreadable images. Without ``skip``, unreadable
+    images raise one :class:`~zoo.errors.DataError` that lists them. A class without readable images is always an error.
     """
     unreadable: dict[int, DataError] = {}
     decode = partial(decode_split, split, classes=classes, name=name, transform=transform, count_values=count_values)
@@ -49,7 +49,7 @@ def decode_readable(
     if not unreadable:
         return data, record, 0
     kept = readable_indices(unreadable, split, indices, classes, name, skip=skip)
-    data, record = decode(kept)  # again: the digest begins with the labels
+    data, record = decode(kept)  # decode again, because the digest of the split starts with the labels
     return data, record, len(unreadable)
 
 
@@ -62,7 +62,7 @@ def readable_indices(
     *,
     skip: bool,
 ) -> NDArray[np.int64]:
-    """Return the indices without those at the positions of unreadable images.
+    """Return the indices of the readable images; ``unreadable`` maps positions in ``indices`` to errors.
 
     Raises the errors that :func:`decode_readable` raises.
     """
@@ -85,7 +85,7 @@ def readable_indices(
 def _listed(unreadable: Mapping[int, DataError], images: int) -> DataError:
     errors = [unreadable[index] for index in sorted(unreadable)]
     if len(errors) == 1:
-        # Images that changed in memory can be read: skipping them would drop them without need.
+        # Images that changed in memory are readable after a new call of in_memory, so do not suggest skipping them.
         advice = "" if errors[0].code == "images-changed" else "; try --skip-unreadable"
         return DataError(f"{errors[0]}{advice}", code=errors[0].code, **{**errors[0].facts, "count": 1})
     shown = "; ".join(_without_advice(error) for error in errors[:_SHOWN])
@@ -100,17 +100,17 @@ def _listed(unreadable: Mapping[int, DataError], images: int) -> DataError:
 
 
 def _without_advice(error: DataError) -> str:
-    return str(error).removesuffix("; replace or remove it").removesuffix("; remove or cut it")
+    return str(error).removesuffix("; replace or remove it").removesuffix("; remove or crop the image")
 
 
 def skipped_warning(skipped: int) -> tuple[str, ...]:
-    """Return a warning about unreadable images that were skipped, if there are any."""
-    line = f"skipped {skipped:,} images that cannot be read (--skip-unreadable); the record counts them"
+    """Return a warning about skipped unreadable images, or an empty tuple if none were skipped."""
+    line = f"skipped {skipped:,} images that cannot be read (--skip-unreadable); the run record has the count"
     return (line,) if skipped else ()
 
 
 def contrast_warning(name: str, images: NDArray[np.uint8]) -> tuple[str, ...]:
-    """Return a warning if nearly all pixel values of a split lie close together; at most 64 images are looked at.
+    """Return a warning if 99.9 % of the pixel values of a split lie within 16 levels; sample at most 64 images.
 
     >>> contrast_warning("test", np.full((3, 4, 4), 7, np.uint8))[0].partition(";")[0]
     "images of split 'test' are nearly constant: 99.9 % of the values are 7 to 7 of 0 to 255"
@@ -123,5 +123,5 @@ def contrast_warning(name: str, images: NDArray[np.uint8]) -> tuple[str, ...]:
         return ()
     return (
         f"images of split {name!r} are nearly constant: 99.9 % of the values are {low} to {high} of 0 to 255; "
-        "check that they are read as they should be",
+        "check the files and the value range",
     )

@@ -1,4 +1,4 @@
-"""Choose the images of a subset: balanced, shuffled by seed, or held out of the training split."""
+"""Choose subsets of a data split: balanced over the classes, random by seed, or held out for evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zoo_harness.records.subset import Subset
 
 
 def select_images(split: ImageSplit, indices: NDArray[np.int64]) -> ImageSplit:
-    """Select images of a split by index, without decoding any."""
+    """Select images and labels of a split by index, without decoding the images."""
     labels = np.asarray(split.labels)[indices]
     if isinstance(split.images, np.ndarray):
         return ImageSplit(split.images[indices], labels)
@@ -49,13 +49,13 @@ class _Selected:
 def hold_out(
     labels: NDArray[np.integer[Any]], classes: tuple[str, ...], fraction: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Divide image indices into those kept for training and those held out, class by class."""
+    """Hold out a fraction of the images of each class; return the training indices and the held-out indices."""
     held_out = []
     for name, members in zip(classes, _shuffled_classes(labels, len(classes), seed), strict=True):
         count = round(len(members) * fraction)
         if count in (0, len(members)):
             raise UsageError(
-                f"--val-fraction {fraction} leaves one side of class {name!r} empty: {len(members)} image(s)",
+                f"--val-fraction {fraction} cannot divide class {name!r} into two parts: {len(members)} image(s)",
                 code="val-fraction-empty-class",
                 name=name,
             )
@@ -67,7 +67,7 @@ def hold_out(
 def subset_indices(
     split: ImageSplit, classes: tuple[str, ...], subset: Subset, must_have: str | None
 ) -> NDArray[np.int64]:
-    """Return the indices of a subset's images; ``must_have`` names the split if too small a class is an error."""
+    """Return the image indices of a subset; with ``must_have``, a split name, a class that is too small is an error."""
     labels = np.asarray(split.labels)
     if subset.per_class is None and subset.limit is None and subset.fraction is None:
         return np.arange(len(labels))
@@ -75,7 +75,7 @@ def subset_indices(
     if subset.fraction is not None:
         return np.sort(np.concatenate(_fractions(members, subset.fraction)))
     if subset.per_class is None:
-        # One of each class in turn, so that any number of them is as balanced as possible.
+        # Take one image of each class in turn, so that a limit of any size keeps the classes balanced.
         return np.sort(np.array(_in_turn(members)[: subset.limit], dtype=np.int64))
     name, smallest = min(
         ((name, len(group)) for name, group in zip(classes, members, strict=True) if len(group)), key=itemgetter(1)
@@ -83,7 +83,7 @@ def subset_indices(
     if must_have is not None and smallest < subset.per_class:
         raise UsageError(
             f"--per-class {subset.per_class}: class {name!r} has only {smallest} {must_have} images; {smallest} is the "
-            "most that keeps the classes balanced",
+            "largest value that keeps the classes balanced",
             code="per-class-too-large",
             name=name,
             largest=smallest,
@@ -92,10 +92,10 @@ def subset_indices(
 
 
 def balanced_order(split: ImageSplit, classes: tuple[str, ...], subset: Subset) -> NDArray[np.int64]:
-    """Return the indices of a subset's images, one of each class in turn, so that every beginning is balanced."""
+    """Return the image indices of a subset, one image of each class in turn; the first N are balanced for any N."""
     members = _shuffled_classes(np.asarray(split.labels), len(classes), subset.seed)
     if subset.per_class is not None:
-        subset_indices(split, classes, subset, "training")  # raises if a class is too small
+        subset_indices(split, classes, subset, "training")  # raises the error for a class that is too small
         members = [group[: subset.per_class] for group in members]
     if subset.fraction is not None:
         members = _fractions(members, subset.fraction)
@@ -103,17 +103,17 @@ def balanced_order(split: ImageSplit, classes: tuple[str, ...], subset: Subset) 
 
 
 def _fractions(members: list[NDArray[np.int64]], fraction: float) -> list[NDArray[np.int64]]:
-    """Return the fraction of each class, rounded to a whole number of images, but at least one."""
+    """Keep a fraction of the images of each class, but at least one image per class."""
     return [group[: max(1, round(len(group) * fraction))] for group in members]
 
 
 def _in_turn(members: list[NDArray[np.int64]]) -> list[int]:
-    """Merge the classes, one image of each in turn."""
+    """Merge the index lists of the classes by taking one index from each list in turn."""
     return [index for index in chain.from_iterable(zip_longest(*members)) if index is not None]
 
 
 def smallest_class(split: SplitRecord) -> int:
-    """Return the number of images in the smallest class that has any; in a balanced subset all are equal."""
+    """Return the number of images in the smallest class, ignoring classes without images."""
     return min(count for count in split.per_class if count)
 
 

@@ -1,4 +1,4 @@
-"""Resize, crop and normalise uint8 batches as a preprocessing says."""
+"""Resize, crop and normalise batches of uint8 images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_PIXELS = 2**26
 
 @dataclass(frozen=True)
 class BatchTransform:
-    """Apply a preprocessing to uint8 batches.
+    """Resize, crop and normalise uint8 batches as ``preprocessing`` specifies.
 
     >>> transform = BatchTransform(Preprocessing(input_size=(32, 32)))
     >>> transform(torch.zeros(2, 8, 8, dtype=torch.uint8)).shape
@@ -27,14 +27,14 @@ class BatchTransform:
     preprocessing: Preprocessing
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return network input, float32 ``(B, 3, h, w)``, for uint8 images ``(B, H, W)`` or ``(B, H, W, 3)``."""
+        """Convert to network input, float32 ``(B, 3, h, w)``, from uint8 images ``(B, H, W)`` or ``(B, H, W, 3)``."""
         return self.normalise(self.resize_and_crop(images))
 
     def resize_and_crop(self, images: Tensor, name: str = "image") -> Tensor:
-        """Return uint8 ``(B, 3, h, w)`` for uint8 images ``(B, H, W)`` or ``(B, H, W, 3)``.
+        """Resize and crop uint8 images ``(B, H, W)`` or ``(B, H, W, 3)`` to uint8 ``(B, 3, h, w)``.
 
-        Raises :class:`~zoo.errors.DataError`, which begins with ``name``, for a strip that would need gigabytes when
-        its shorter side is resized.
+        Raises :class:`~zoo.errors.DataError` for an aspect ratio so large that the resized image would need gigabytes.
+        The error message starts with ``name``.
         """
         from torchvision.transforms.v2 import functional
 
@@ -43,8 +43,8 @@ class BatchTransform:
         size = self._resized_size(height, width)
         if size[0] * size[1] > _MOST_PIXELS:
             raise DataError(
-                f"{name} is a strip: {width:,} x {height:,} pixels, resized it would have {size[1]:,} x {size[0]:,}; "
-                "remove or crop it",
+                f"{name} is a strip: {width:,} x {height:,} pixels would become {size[1]:,} x {size[0]:,}; "
+                "remove or crop the image",
                 code="image-strip",
                 image=name,
             )
@@ -52,7 +52,7 @@ class BatchTransform:
         return cropped.expand(-1, 3, -1, -1)
 
     def normalise(self, planes: Tensor) -> Tensor:
-        """Return float32 ``(value / 255 - mean) / std`` of uint8 ``(B, 3, h, w)``."""
+        """Normalise uint8 images ``(B, 3, h, w)`` to float32: ``(value / 255 - mean) / std``."""
         mean = torch.tensor(self.preprocessing.mean, device=planes.device).view(3, 1, 1)
         std = torch.tensor(self.preprocessing.std, device=planes.device).view(3, 1, 1)
         return planes.to(torch.float32).div_(255).sub_(mean).div_(std)
@@ -61,8 +61,8 @@ class BatchTransform:
         rows, columns = (math.floor(side / self.preprocessing.crop_fraction) for side in self.preprocessing.input_size)
         if self.preprocessing.crop_mode == "squash":
             return [rows, columns]
-        # The shorter side gets its target size. torchvision's Resize, for squares, cuts the longer one down to whole
-        # pixels; timm's ResizeKeepRatio, for other inputs, rounds it.
+        # Resize the shorter side to its target size. For square inputs, follow torchvision's Resize, which rounds the
+        # longer side down. For other inputs, follow timm's ResizeKeepRatio, which rounds the longer side to nearest.
         whole = math.floor if rows == columns else round
         if rows * width >= columns * height:
             return [rows, whole(Fraction(rows * width, height))]
@@ -75,9 +75,9 @@ class BatchTransform:
         if list(planes.shape[-2:]) == size:
             return planes
         name = self.preprocessing.interpolation
-        mode = InterpolationMode("nearest-exact" if name == "nearest" else name)  # torch's own "nearest" is off by one
-        # PIL rounds and clips after each axis. Bicubic overshoots at edges: values that are clipped only after the
-        # second axis differ by up to 30 levels.
+        mode = InterpolationMode("nearest-exact" if name == "nearest" else name)  # "nearest" is off by one pixel
+        # Round and clip after each axis, as PIL does. Bicubic interpolation overshoots at edges: clipping only after
+        # the second axis would change values by up to 30 levels.
         levels = planes.to(torch.float32)
         for step in ([planes.shape[-2], size[1]], size):
             levels = functional.resize(levels, step, interpolation=mode, antialias=True)

@@ -1,1 +1,1 @@
-"""Fetch, verify and publish checkpoints."""
+"""Download, verify and publish checkpoints on the Hugging Face Hub."""

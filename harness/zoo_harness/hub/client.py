@@ -1,8 +1,8 @@
-"""Sends requests by the Hub's client, and retries them within bounds.
+"""Send requests to the Hugging Face Hub with its Python client, and retry failed requests a limited number of times.
 
-huggingface_hub retries some requests itself, as long as a server asks it to wait, and others never. Here each answer
-that may be better later becomes an error at once, so that every request has the same five attempts, and the waits that
-the Hub asks for are honoured up to a minute in an operation.
+huggingface_hub itself retries some requests without a time limit, and other requests never. This module turns every
+response with a transient error status into an exception immediately. Every request is therefore sent at most
+five times. Waits that the Hub requests are honoured up to one minute in total for each operation.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 _T = TypeVar("_T")
 _MAX_ATTEMPTS = 5
-_MAX_WAIT = 60.0  # seconds of requested waits in an operation
+_MAX_WAIT = 60.0  # seconds; limit for the total of the waits that the Hub requests in one operation
 
 
 def client() -> HfApi:
-    """Return the Hub's client; it finds the token itself (``HF_TOKEN`` or the Hub's login)."""
+    """Create the Hub's client, which reads the token from ``HF_TOKEN`` or from the Hub's login file."""
     from huggingface_hub import HfApi
 
     from zoo._version import __version__
@@ -47,13 +47,13 @@ def client() -> HfApi:
 
 @dataclass
 class Retries:
-    """The attempts of one operation; ``log`` receives a line for each retry."""
+    """Retry the requests of one operation on the Hub; ``log`` receives one line of text for each retry."""
 
     log: Say
     waited: float = 0.0
 
     def __call__(self, request: Callable[[], _T]) -> _T:
-        """Return the result of a request that may be sent twice; after five attempts raise its error unchanged."""
+        """Send an idempotent request and return the result; after five attempts raise the last error unchanged."""
         for attempt in count(1):
             try:
                 with _transient_responses_raise():
@@ -65,7 +65,7 @@ class Retries:
                 if attempt == _MAX_ATTEMPTS or self.waited > _MAX_WAIT or not is_transient(error):
                     raise
                 wait = requested or 2.0 ** (attempt - 1)
-                fault = "cut the connection" if response is None else f"answered with status {response.status_code}"
+                fault = "closed the connection" if response is None else f"answered with status {response.status_code}"
                 self.log(f"the Hub {fault}; trying again in {wait:.0f} seconds (attempt {attempt} of {_MAX_ATTEMPTS})")
                 sleep(wait)
         raise AssertionError("unreachable")
@@ -73,9 +73,10 @@ class Retries:
 
 @contextmanager
 def hub_operation(action: str, reference: RepositoryReference, say: Say) -> Iterator[Retries]:
-    """Context manager for requests to the Hub: it yields their retries, and translates their errors.
+    """Yield a :class:`Retries` object for requests to the Hub, and translate errors of the ``with`` block.
 
-    The client's own messages about retries are hidden, as are its progress bars unless stderr is a terminal.
+    The client's own messages about retries are hidden. The client's progress bars are hidden unless stderr is a
+    terminal.
     """
     from huggingface_hub.utils.logging import get_verbosity, set_verbosity
 
@@ -92,7 +93,7 @@ def hub_operation(action: str, reference: RepositoryReference, say: Say) -> Iter
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Context manager that hides the progress bars of the Hub's client."""
+    """Hide the progress bars of the Hub's client in the ``with`` block."""
     from huggingface_hub import utils
 
     were_on = not utils.are_progress_bars_disabled()  # type: ignore[attr-defined]  # re-exported without "as"

@@ -1,7 +1,7 @@
-"""Translates the errors of the Hub's client into errors with a cause and advice; never shows a token.
+"""Translate errors of the Hub's client into error messages with a cause and advice, without revealing a token.
 
-The HTTP status and the Hub's error code decide: one error class of the client has many causes, and the Hub does not
-say whether a repository is missing or private.
+The HTTP status and the Hub's error code determine the message, because one error class of the client has many causes.
+The Hub does not reveal whether a repository is missing or private.
 """
 
 from __future__ import annotations
@@ -21,43 +21,46 @@ from zoo_harness.hub.names import RepositoryReference
 
 TRANSIENT_STATUSES = (408, 429, 500, 502, 503, 504)
 
-_LOGIN = "set HF_TOKEN to a token of yours, or log in with: hf auth login"
-_MIN_TOKEN_LENGTH = 8  # a shorter text is no token, and would match in the middle of words
+_LOGIN = "set HF_TOKEN to your token, or log in with: hf auth login"
+_MIN_TOKEN_LENGTH = 8  # shorter text is not a token, and could match parts of words
 _XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})\b")
 _TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{8,}|(?i:bearer\s+)\S+")
 _RATE_LIMIT = re.compile(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,12})")
 
-# Code and explanation of statuses that mean the same whatever was requested.
+# Error code and explanation of HTTP statuses whose meaning does not depend on the request.
 _BY_STATUS = {
-    401: ("invalid-token", f"the token is not valid (any more); {_LOGIN}"),
-    409: ("conflict", "another change is in progress there; try again"),
-    412: ("changed", "somebody else has changed it meanwhile, and nothing was overwritten; run the same command again"),
+    401: ("invalid-token", f"the token is invalid or has expired; {_LOGIN}"),
+    409: ("conflict", "another change of the repository is in progress; try again"),
+    412: (
+        "changed",
+        "somebody else has changed the repository meanwhile; zoo overwrote nothing; run the command again",
+    ),
     429: ("rate-limit", "too many requests; wait some minutes and try again"),
     511: ("login-page", "the network requires a login; open any page in a browser, and try again"),
 }
 
 
 class NotAHubError(Exception):
-    """A response that no Hub sends: from a login page, a proxy or another server."""
+    """Report a response that a Hub never sends, for example from a login page or a proxy."""
 
 
 class TransientResponseError(Exception):
-    """A response with a status that a later attempt may not get."""
+    """Report a response with a transient error status, so a later attempt may succeed."""
 
     def __init__(self, response: Any) -> None:
         wait = requested_wait(response)
         asked = "" if wait is None else f" and asks to wait {ceil(wait / 60):,} minutes"
         super().__init__(f"the Hub answered with status {response.status_code}{asked}")
         self.response = response
-        self.server_message = response.headers.get("X-Error-Message")  # named as in the client's own errors
+        self.server_message = response.headers.get("X-Error-Message")  # a name of the client's errors
 
 
 @contextmanager
 def translate_hub_errors(action: str, reference: RepositoryReference) -> Iterator[None]:
-    """Context manager that turns the errors of the Hub's client into a :class:`~zoo.errors.HubError`.
+    """Convert errors of the Hub's client in the ``with`` block to :class:`~zoo.errors.HubError`.
 
-    ``action`` completes "cannot ...". Errors of blockzoo pass unchanged. The original error stays attached for
-    ``--debug`` unless its text contains a token.
+    ``action`` completes the phrase "cannot ..." of the message. Errors of blockzoo do not change. The original error
+    stays attached for ``--debug`` unless its text contains a token.
     """
     try:
         yield
@@ -78,7 +81,7 @@ def translate_hub_errors(action: str, reference: RepositoryReference) -> Iterato
 
 
 def without_tokens(text: str) -> str:
-    """Replace every token of the Hub in a text, including the user's own token of any form.
+    """Replace every Hub token in a text by "(a token)", including the user's own token in any format.
 
     >>> without_tokens("refused: hf_abcdefgh12345678")
     'refused: (a token)'
@@ -88,34 +91,34 @@ def without_tokens(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of the original cause of an error, without tokens."""
+    """Return the first line of the message of an error's original cause, without tokens."""
     *_, first = _causes(error)
     lines = (line.strip() for line in str(first).splitlines() if line.strip())
     return without_tokens(next(lines, type(first).__name__))[:300]
 
 
 def requested_wait(response: Any) -> float | None:
-    """Return the seconds that a response requests to wait, by ``RateLimit`` or ``Retry-After``."""
+    """Return the waiting time in seconds that the header ``RateLimit`` or ``Retry-After`` of a response requests."""
     limit = _RATE_LIMIT.search(response.headers.get("RateLimit", ""))
     limit = limit or re.match(r"(\d{1,12})", response.headers.get("Retry-After", ""))
     return float(limit[1]) if limit else None
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether a later attempt may succeed: rate limit, server fault, or no response (connection lost, timeout)."""
+    """Whether an error is temporary: a rate limit, a server error, a lost connection or a timeout."""
     response = response_of(error)
     status = xet_status(error) if response is None else response.status_code
     return _lost_connection(error) if status is None else status in TRANSIENT_STATUSES
 
 
 def response_of(error: BaseException) -> Any:
-    """Return the HTTP response that caused an error, ``None`` if there is none."""
+    """Return the HTTP response that caused an error, or ``None`` if no response did."""
     responses = (getattr(one, "response", None) for one in _causes(error))
     return next((response for response in responses if response is not None), None)
 
 
 def xet_status(error: BaseException) -> int | None:
-    """Return the HTTP status in the text of an error of ``hf_xet``, which calls every answer a lost connection.
+    """Extract the HTTP status from an error message of ``hf_xet``, which reports every failure as a network error.
 
     >>> xet_status(ConnectionError("Network error: HTTP status client error (404 Not Found), domain: http://hub"))
     404
@@ -125,18 +128,18 @@ def xet_status(error: BaseException) -> int | None:
 
 
 def has_type(error: BaseException, *names: str) -> bool:
-    """Whether an error or one of its causes has a class of one of these names.
+    """Whether an error or one of its causes has a class with one of these names.
 
-    Names, because the client's HTTP library was renamed between releases, and its error classes kept their names.
+    Class names are compared because releases of the client use different HTTP libraries with equal class names.
     """
     return any(kind.__name__ in names for one in _causes(error) for kind in type(one).__mro__)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Iterate over an error and its explicit causes, latest first."""
+    """Yield an error and then its chain of explicit causes."""
     while error is not None:
         yield error
-        error = error.__cause__  # not __context__, which may be an earlier attempt
+        error = error.__cause__  # not __context__, which may belong to an earlier attempt
 
 
 def _lost_connection(error: BaseException) -> bool:
@@ -145,7 +148,7 @@ def _lost_connection(error: BaseException) -> bool:
 
 
 def refuse_unusable_token(action: str, reference: RepositoryReference) -> None:
-    """Raise :class:`~zoo.errors.HubError` if the user's token has characters that no request can carry."""
+    """Raise :class:`~zoo.errors.HubError` if the user's token has non-ASCII characters, which HTTP headers forbid."""
     if not _own_token().isascii():
         message = (
             f"cannot {action} {reference}: the token has characters that are not ASCII; copy it again, or {_LOGIN}"
@@ -154,7 +157,7 @@ def refuse_unusable_token(action: str, reference: RepositoryReference) -> None:
 
 
 def _own_token() -> str:
-    # Not huggingface_hub.get_token, which may request a new one over the network.
+    # Do not call huggingface_hub.get_token, which may request a new token over the network.
     from huggingface_hub import constants
 
     token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or ""
@@ -164,49 +167,52 @@ def _own_token() -> str:
 
 
 def _without_response(error: Exception) -> tuple[str, str] | None:
-    """Return code and explanation of an error that no HTTP status caused, ``None`` for a bug."""
+    """Return error code and explanation for an error without an HTTP response, or ``None`` for a bug."""
     from huggingface_hub import constants
 
     if has_type(error, "OfflineModeIsEnabled"):
         return "offline", "HF_HUB_OFFLINE is set; unset HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE)"
     if (status := xet_status(error)) is not None:
-        return "xet", f"its Xet storage answered with status {status}; set HF_HUB_DISABLE_XET=1 to do without it"
+        return "xet", f"the Xet storage answered with status {status}; set HF_HUB_DISABLE_XET=1"
     if _lost_connection(error):
-        advice = "check the network and HF_ENDPOINT, and try again; uploaded files are not uploaded again"
+        advice = "check the network and HF_ENDPOINT, and try again; zoo does not send uploaded files twice"
         return "no-connection", f"no connection to the Hub ({first_line(error)}); {advice}"
     if has_type(error, "NotAHubError", "JSONDecodeError", "FileMetadataError"):
         server = without_tokens(constants.ENDPOINT)[:100]
-        advice = "check HF_ENDPOINT, and whether a login page or a proxy of the network answers instead"
+        advice = "check HF_ENDPOINT, and check whether the network has a login page or a proxy"
         return "not-a-hub", f"{server} is not a Hugging Face Hub ({first_line(error)}); {advice}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "disk-full", f"the disk is full: {error.filename}; make room, or set HF_HOME to a folder on another disk"
+        return (
+            "disk-full",
+            f"the disk is full: {error.filename}; free some space, or set HF_HOME to a folder on another disk",
+        )
     return ("other", first_line(error)) if isinstance(error, OSError | ValueError | RuntimeError) else None
 
 
 def _refusal(action: str, reference: RepositoryReference, response: Any, error: Exception) -> tuple[str, str]:
-    """Return code and explanation of a response with an error status."""
+    """Return error code and explanation for a response with an error status."""
     status = int(response.status_code)
     if has_type(error, "GatedRepoError"):
-        return "gated", "it is gated; ask for access on its page on the Hub, and use the token of that account"
+        return "gated", "the repository is gated; request access on its Hub page, and use the token of the same account"
     if has_type(error, "RevisionNotFoundError"):
         revision = reference.revision or "main"
-        return "no-revision", f"it has no revision {revision!r}; its page on the Hub lists branches and tags"
+        return "no-revision", f"the repository has no revision {revision!r}; its Hub page lists branches and tags"
     if "Invalid metadata in README.md" in str(error):
-        return "invalid-card", "the front matter of the card (README.md) is refused"
+        return "invalid-card", "the Hub refused the front matter of the card (README.md)"
     if status == 401 and not _own_token():
-        return "not-found", f"there is no such repository, or it is private and no token was found; {_LOGIN}"
+        return "not-found", f"the repository does not exist, or it is private and no token was found; {_LOGIN}"
     if has_type(error, "RepositoryNotFoundError"):
-        return "not-found", "there is no such repository, or it is private and the token has no access to it"
+        return "not-found", "the repository does not exist, or it is private and the token has no access"
     if requested_wait(response) is not None:
         return "wait", f"{TransientResponseError(response)}; try again after that"
     if status == 403:
         verb, alternative = ("read from", "") if action == "fetch" else ("write to", ", or --create-pr")
-        return "forbidden", f"the token may not {verb} {reference.owner!r}; use one with that right{alternative}"
+        return "forbidden", f"the token may not {verb} {reference.owner!r}; use a token with that right{alternative}"
     if status == 501:
-        alternative = "" if action == "fetch" else "; leave --create-pr out, if you gave it"
+        alternative = "" if action == "fetch" else "; omit --create-pr if you gave that option"
         return "not-supported", f"this Hub does not support the request (status 501){alternative}"
     if status in TRANSIENT_STATUSES and status not in _BY_STATUS:
-        return "server-error", f"the Hub is out of order (status {status}) after several attempts; try again later"
+        return "server-error", f"the Hub still fails (status {status}) after several attempts; try again later"
     return _BY_STATUS.get(status, ("other", f"the Hub answered with status {status}"))
 
 

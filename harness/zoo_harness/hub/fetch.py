@@ -1,7 +1,7 @@
-"""Downloads published runs from the Hub into the Hub's own cache.
+"""Download published runs from the Hugging Face Hub into the local Hub cache.
 
-The file list of a commit is checked before any download: only the files of a published run are fetched, and their
-number and sizes must be plausible. Size and digest of each download must be those that the Hub lists.
+The file list of a commit is checked before any download: the number and the sizes of the files must be plausible. Only
+the files of a published run are downloaded. The size and digest of each download must match the Hub's file list.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.byte_sizes import bytes_in_words
 from zoo_harness.util.digests import sha256_of
 
-MOST_FILES = 1_000  # that a repository may list
-MOST_CHECKPOINT_BYTES = 32 * 2**30  # the largest checkpoint of a built-in backbone has under 2
-MOST_OTHER_BYTES = 64 * 2**20  # of any other file: records, histories and plots have kilobytes
+MOST_FILES = 1_000  # limit for the number of files in a repository
+MOST_CHECKPOINT_BYTES = 32 * 2**30  # limit for model.safetensors; built-in backbones need less than 2 GiB
+MOST_OTHER_BYTES = 64 * 2**20  # limit for other files; records, histories and plots have kilobytes
 REQUEST_SECONDS = 15.0
-_COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")  # git's 40 digits, 64 of other Hubs, or any folder's name
+_COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")  # 40 digits of git, 64 of some Hubs, or a folder name
 
 
 @dataclass(frozen=True)
 class ListedFile:
-    """A file as the Hub lists it: size in bytes, and SHA-256 of a large file or git's SHA-1 of a small one."""
+    """Hold the size in bytes and the digest that the Hub lists for a file: SHA-256 or, for small files, git's SHA-1."""
 
     size: int
     sha256: str | None
     git_sha1: str | None = None
 
     def matches(self, path: Path, sha256: str) -> bool:
-        """Whether the file at ``path``, whose SHA-256 is ``sha256``, has this size and digest."""
+        """Whether a local file has the listed size and digest; ``sha256`` is the SHA-256 of the file."""
         from huggingface_hub.utils.sha import git_hash
 
         if path.stat().st_size != self.size:
@@ -49,7 +49,7 @@ class ListedFile:
 
 @dataclass(frozen=True)
 class CommitListing:
-    """A commit of a repository by its id, its files by path, and the text of its card if known."""
+    """Hold the id of a repository's commit, its files by path, and the text of its card if the card was read."""
 
     commit: str
     files: dict[str, ListedFile]
@@ -58,7 +58,7 @@ class CommitListing:
 
 
 def list_commit(reference: RepositoryReference, revision: str | None = None) -> CommitListing:
-    """List the commit that a revision points to now, with one request; raise the client's own errors."""
+    """List the files of a revision's current commit; raise the errors of the Hub's client."""
     try:
         info = client().model_info(reference.id, revision=revision, files_metadata=True, timeout=REQUEST_SECONDS)
         files = {
@@ -66,21 +66,21 @@ def list_commit(reference: RepositoryReference, revision: str | None = None) -> 
             for file in info.siblings  # type: ignore[union-attr]
         }
     except (KeyError, TypeError, AttributeError) as error:  # the client does not check the fields of a response
-        raise NotAHubError(f"its answer lacks fields: {error}") from None
-    if _COMMIT.fullmatch(str(info.sha or "")) is None:  # it becomes the name of a folder
-        raise NotAHubError(f"its answer gives {info.sha!r:.60} for a commit")
+        raise NotAHubError(f"the response lacks fields: {error}") from None
+    if _COMMIT.fullmatch(str(info.sha or "")) is None:  # the id becomes the name of a folder
+        raise NotAHubError(f"the response has an invalid commit id: {info.sha!r:.60}")
     return CommitListing(str(info.sha), files, info.private)
 
 
 def fetch_snapshot(reference: RepositoryReference, say: Say) -> Path:
-    """Return a folder in the Hub's cache with the published files of a repository, and no other files of it.
+    """Download the files of a published run into the Hub cache, and return their folder.
 
-    The folder is named by the commit, and must not be changed. Without network, or with ``HF_HUB_OFFLINE``, the cache
-    is used. ``say`` receives the commit and the amount to download.
+    The folder is named after the commit, and must not be changed. Without network, or with ``HF_HUB_OFFLINE``, the
+    cached files are used. ``say`` receives the commit and the download size as text.
 
-    Raises :class:`~zoo.errors.HubError` if the Hub refuses, if the repository is not a published run or if it declares
-    absurd sizes; :class:`~zoo.errors.UnreachableError` if it is neither cached nor reachable; and
-    :class:`~zoo.errors.WeightsError` if a download is not the listed file.
+    Raises :class:`~zoo.errors.HubError` if the Hub refuses the request, if the repository is not a published run, or if
+    a file is too large. Raises :class:`~zoo.errors.UnreachableError` if the repository is neither cached nor reachable.
+    Raises :class:`~zoo.errors.WeightsError` if a downloaded file differs from the listed file.
     """
     from huggingface_hub import constants
 
@@ -90,7 +90,7 @@ def fetch_snapshot(reference: RepositoryReference, say: Say) -> Path:
         try:
             listing = retried(lambda: list_commit(reference, reference.revision))
         except Exception as error:
-            # A missing or refused repository must not silently become an older copy of it.
+            # Use the cache only after temporary errors, not for a repository that is missing or forbidden now.
             if not is_transient(error):
                 raise
             return _find_in_cache(reference, first_line(error), say)
@@ -108,7 +108,7 @@ def _find_in_cache(reference: RepositoryReference, reason: str, say: Say) -> Pat
         advice = "connect to the network, and unset HF_HUB_OFFLINE, or try again later"
         raise UnreachableError(str(reference), tried, advice)
     folder = paths[0].parent
-    say(f"{reference}: commit {folder.name}, from the Hub's cache ({reason})")
+    say(f"{reference}: commit {folder.name}, from the Hub cache ({reason})")
     return folder
 
 
@@ -118,7 +118,7 @@ def _fetch(reference: RepositoryReference, listing: CommitListing, retried: Retr
     commit, wanted = listing.commit, _published_files(reference, listing)
     new = [name for name in wanted if not isinstance(try_to_load_from_cache(reference.id, name, revision=commit), str)]
     size = bytes_in_words(sum(wanted[name].size for name in new))
-    download = f"fetching {len(new)} files, {size}" if new else "in the Hub's cache already"
+    download = f"fetching {len(new)} files, {size}" if new else "already in the Hub cache"
     say(f"{reference}: commit {commit}, {download}")
     try:
         folder = Path(
@@ -127,12 +127,12 @@ def _fetch(reference: RepositoryReference, listing: CommitListing, retried: Retr
     except BaseException:
         _remove_wrong(reference, commit, {name: wanted[name] for name in new})
         raise
-    # Small files always; the digest of a cached checkpoint is compared with the record when it is loaded.
+    # Check all small files. The digest of a cached checkpoint is compared with the record when zoo loads it.
     checked = {name: file for name, file in wanted.items() if name in new or name != CHECKPOINT}
     if wrong := _remove_wrong(reference, commit, checked):
         raise _not_the_listed(reference, wrong[0], wanted[wrong[0]], len(wrong))
-    if reference.revision != commit:  # the client cannot know the branch or tag, which offline use needs
-        with suppress(OSError):  # as in a cache that cannot be written to
+    if reference.revision != commit:  # offline use needs the branch or tag; the client does not store it for a commit
+        with suppress(OSError):  # the cache may be read-only
             pointer = folder.parents[1] / "refs" / (reference.revision or "main")
             pointer.parent.mkdir(parents=True, exist_ok=True)
             write_text(pointer, commit)
@@ -152,18 +152,18 @@ def _published_files(reference: RepositoryReference, listing: CommitListing) -> 
 
 
 def check_size(reference: RepositoryReference, name: str, file: ListedFile) -> None:
-    """Raise :class:`~zoo.errors.HubError` for a file that is too large to be one of a published run."""
+    """Raise :class:`~zoo.errors.HubError` for a file that is too large to belong to a published run."""
     most = MOST_CHECKPOINT_BYTES if name == CHECKPOINT else MOST_OTHER_BYTES
     if file.size > most:
         size, limit = bytes_in_words(file.size), bytes_in_words(most)
-        message = f"{reference} declares {name} of {size}; expected at most {limit}"
+        message = f"{reference} lists {name} with {size}; expected at most {limit}"
         raise HubError(message, repository=reference.id, code="file-too-large")
 
 
 def _not_published(reference: RepositoryReference, missing: list[str], listing: CommitListing) -> str:
     configuration, file = None, listing.files.get(CONFIGURATION)
     if file and file.size <= LARGEST_CONFIGURATION and any(name.endswith(".safetensors") for name in listing.files):
-        with suppress(OSError, ValueError):  # it is but a hint
+        with suppress(OSError, ValueError):  # config.json only improves a hint, so ignore errors
             configuration = Path(client().hf_hub_download(reference.id, CONFIGURATION, revision=listing.commit))
     return (
         f"{reference} is not a run that zoo published: it has no {' and no '.join(missing)} "
@@ -172,9 +172,9 @@ def _not_published(reference: RepositoryReference, missing: list[str], listing: 
 
 
 def _remove_wrong(reference: RepositoryReference, commit: str, listed: Mapping[str, ListedFile]) -> list[str]:
-    """Remove the files of a commit from the cache that are not the listed ones, and return their names.
+    """Delete cached files that differ from the Hub's file list, and return their names.
 
-    Otherwise the next call would take them for the real ones.
+    A wrong file in the cache would otherwise be used by the next call.
     """
     from huggingface_hub import try_to_load_from_cache
 
@@ -187,7 +187,7 @@ def _remove_wrong(reference: RepositoryReference, commit: str, listed: Mapping[s
         wrong.append(name)
         blob = path.resolve()
         for each in (path, *([blob] if blob.parent == path.parents[2] / "blobs" else [])):
-            with suppress(OSError):  # as in a cache that cannot be written to
+            with suppress(OSError):  # the cache may be read-only
                 each.unlink(missing_ok=True)
     return wrong
 
@@ -196,8 +196,8 @@ def _not_the_listed(reference: RepositoryReference, name: str, listed: ListedFil
     digest = f"SHA-256 {listed.sha256}" if listed.sha256 else f"git SHA-1 {listed.git_sha1}"
     others = f", nor are {count - 1} other files" if count > 1 else ""
     return WeightsError(
-        f"{reference}: {name} is not the file that the Hub lists ({listed.size:,} bytes, {digest}){others}; what is "
-        "wrong was removed from the cache, try again",
+        f"{reference}: {name} is not the file that the Hub lists ({listed.size:,} bytes, {digest}){others}; zoo "
+        "removed the wrong files from the cache, try again",
         code="not-the-listed-file",
         path=name,
     )

@@ -1,6 +1,6 @@
-"""Finds or fetches the checkpoint that a user names: a folder on this machine, or a repository of the Hub.
+"""Find a checkpoint folder on this machine, or download a checkpoint from the Hugging Face Hub.
 
-Finding never imports torch, and imports huggingface_hub only for a repository.
+Finding a checkpoint never imports torch. huggingface_hub is imported only for a repository of the Hub.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from zoo_harness.hub.names import RepositoryReference, parse_reference
 
 @dataclass(frozen=True)
 class CheckpointPlace:
-    """The folder of a checkpoint; the repository and the commit that it was fetched from, ``None`` if it is local."""
+    """Hold the folder of a checkpoint, and for a downloaded checkpoint the repository and the commit id."""
 
     path: Path
     reference: RepositoryReference | None = None
@@ -24,7 +24,7 @@ class CheckpointPlace:
 
 
 def names_a_checkpoint(text: str) -> bool:
-    """Whether a text names a folder or a repository, not a backbone: it has a slash, or is a folder with a run.
+    """Whether a command-line argument names a run folder or a Hub repository, rather than a backbone.
 
     >>> names_a_checkpoint("someone/cats"), names_a_checkpoint("resnet18"), names_a_checkpoint(".")
     (True, False, True)
@@ -34,16 +34,16 @@ def names_a_checkpoint(text: str) -> bool:
 
     if "/" in text or text in (".", "..", "~"):
         return True
-    # os.path, because Path.exists raises for a name too long for a file.
+    # Use os.path: Path.exists raises an error if the name is too long.
     return text not in load_registry().backbones and os.path.exists(record_file(Path(text)))  # noqa: PTH110
 
 
 def find_checkpoint(named: str | Path, say: Callable[[str], None] = lambda _line: None) -> CheckpointPlace:
-    """Return the folder of a checkpoint, fetched if necessary; ``say`` receives the progress.
+    """Return the folder of a checkpoint, and download the checkpoint first if a Hub repository is given.
 
-    A string that names an existing folder is a path, any other is ``OWNER/NAME`` or ``OWNER/NAME@REVISION``. Raises
-    :class:`~zoo.errors.UsageError` if it is neither, and a :class:`~zoo.errors.ZooError` if a repository cannot be
-    fetched.
+    A string that names an existing folder is a path. Any other string must have the form ``OWNER/NAME`` or
+    ``OWNER/NAME@REVISION``. ``say`` receives progress messages. Raises :class:`~zoo.errors.UsageError` for an invalid
+    name, and another :class:`~zoo.errors.ZooError` if a repository cannot be downloaded.
     """
     try:
         path = Path(named).expanduser()
@@ -52,7 +52,7 @@ def find_checkpoint(named: str | Path, say: Callable[[str], None] = lambda _line
     if isinstance(named, Path) or os.path.isdir(path):  # noqa: PTH112 - as above
         return CheckpointPlace(path)
     if os.path.exists(path):  # noqa: PTH110
-        message = f"a file, not the folder of a checkpoint: {named!r}; try {str(path.parent)!r}"
+        message = f"{named!r} is a file; expected the folder of a checkpoint; try {str(path.parent)!r}"
         raise UsageError(message, code="not-a-folder", given=named)
     if "/" not in named.strip("/") or named.startswith(("/", ".", "~")):
         message = f"no such folder: {named!r}; a repository of the Hub is written OWNER/NAME"
@@ -63,17 +63,17 @@ def find_checkpoint(named: str | Path, say: Callable[[str], None] = lambda _line
         reference = parse_reference(named)
         snapshot = fetch_snapshot(reference, say)
         return CheckpointPlace(snapshot, reference, snapshot.name)
-    except ZooError as error:  # the name may be a misspelt folder
+    except ZooError as error:  # the user may have misspelt the name of a folder
         error.args = (f"there is no folder {named!r} here; {error}",)
         raise
 
 
 def pull_checkpoint(repository: str, to: str | Path | None, say: Callable[[str], None]) -> tuple[Path, str | None]:
-    """Fetch a checkpoint, load it, run it once, and copy it to ``to``; return its folder and the commit.
+    """Download a checkpoint, check it by running it once, and copy it to ``to``; return folder and commit id.
 
-    ``to`` must not exist or be empty; it appears whole after all checks, or not at all. Raises a
-    :class:`~zoo.errors.ZooError` if the repository cannot be fetched, and :class:`~zoo.errors.WeightsError` if the
-    checkpoint differs from its record.
+    ``to`` must be empty or must not exist. The files appear in ``to`` only after all checks succeeded. Raises a
+    :class:`~zoo.errors.ZooError` if the repository cannot be downloaded. Raises :class:`~zoo.errors.WeightsError` if
+    the checkpoint differs from its record.
     """
     reference, target = parse_reference(repository), None if to is None else Path(to).expanduser()
     if target is not None:
@@ -88,18 +88,18 @@ def pull_checkpoint(repository: str, to: str | Path | None, say: Callable[[str],
     snapshot = fetch_snapshot(reference, say)
     opened = open_checkpoint(snapshot)
 
-    from zoo_harness.checkpoints.load import load_folder  # and with it torch, which takes seconds
+    from zoo_harness.checkpoints.load import load_folder  # imports torch, which takes seconds
 
     model = load_folder(opened)
     model.check_that_it_runs()
     images = check_pulled_predictions(snapshot, model.record)
-    say(f"{reference}: digest, names, types and shapes of all tensors are those of its record, and it runs")
+    say(f"{reference}: the tensors match the record in digest, names, types and shapes, and the network runs")
     if images is not None:
-        say(f"{reference}: the predictions for {images:,} images are those of its record")
+        say(f"{reference}: the predictions for {images:,} images match the record")
     if target is not None:
         with translate_hub_errors("fetch", reference):
             create_folder(target, {file.name: file for file in snapshot.iterdir() if is_published(file.name)})
-        assert model.record.checkpoint_sha256 is not None  # noqa: S101 - it has been loaded
+        assert model.record.checkpoint_sha256 is not None  # noqa: S101 - loading checked the digest
         check_digest(target / CHECKPOINT, model.record.checkpoint_sha256)
     return target or snapshot, snapshot.name
 

@@ -1,4 +1,4 @@
-"""Parses the names of the Hub's repositories and revisions; imports nothing heavy."""
+"""Parse names of Hugging Face Hub repositories and revisions, without heavy imports."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 from zoo.errors import UsageError, shortened
 
-# The Hub's rules. The Hub's client accepts letters of any alphabet, the Hub only ASCII.
+# The Hub's rules for names. The Hub accepts only ASCII letters, although its client accepts any alphabet.
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 _NAME = re.compile(rf"(?!.*(?:\.\.|--|\.git(?:/|$)))({_PART})/({_PART})")
 _LONGEST = 96
 
-# git check-ref-format, and the numbers of pull requests (refs/pr/3).
+# The rules of git check-ref-format, which also allow pull requests such as refs/pr/3.
 _NO_REVISION = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|//|@\{|/\.|\.lock(?:/|$)|^[-/.]|[/.]$|^$")
 
 
 @dataclass(frozen=True)
 class RepositoryReference:
-    """A model repository of the Hub, and a branch, tag or commit of it; ``None`` means ``main``."""
+    """Name a model repository on the Hub and one of its branches, tags or commits; ``None`` means ``main``."""
 
     owner: str
     name: str
@@ -26,7 +26,7 @@ class RepositoryReference:
 
     @property
     def id(self) -> str:
-        """The name of the repository without the revision.
+        """The name of the repository, ``OWNER/NAME``, without the revision.
 
         >>> RepositoryReference("ada", "net", "v1").id
         'ada/net'
@@ -38,7 +38,7 @@ class RepositoryReference:
 
 
 def parse_reference(text: str) -> RepositoryReference:
-    """Read ``OWNER/NAME`` or ``OWNER/NAME@REVISION``; raise :class:`~zoo.errors.UsageError` for other names.
+    """Parse ``OWNER/NAME`` or ``OWNER/NAME@REVISION``; raise :class:`~zoo.errors.UsageError` for other text.
 
     >>> parse_reference("ada/net@refs/pr/1")
     RepositoryReference(owner='ada', name='net', revision='refs/pr/1')
@@ -63,7 +63,7 @@ def parse_reference(text: str) -> RepositoryReference:
 
 
 def means_a_path(text: str) -> bool:
-    """Whether a destination is a folder: it begins with /, ./, ../ or ~, or ends in /.
+    """Whether a destination is a folder rather than a repository: it starts with /, ./, ../ or ~, or ends with /.
 
     >>> [means_a_path(text) for text in ("./net", "~/net", "out/", "..", "ada/net")]
     [True, True, True, True, False]

@@ -1,11 +1,11 @@
-"""Builds the tree of published files from a finished run, and publishes a tree to a folder.
+"""Build the folder of files that a finished run publishes, and copy these files to a target folder.
 
-The tree is the same for a repository of the Hub and for a folder: card, checkpoint, configuration, record, history,
-plots. The record is the run's own, without the folders of this machine. The training state is never published.
+A Hub repository and a folder receive the same files: card, checkpoint, configuration, record, history and plots. The
+record is a copy of the run's record without the paths of this machine. The training state is never published.
 
-A run directory may come from a stranger. So no file is sent because of its name: each is opened without following
-links, parsed, and written anew from the parsed content; plots are sent as they were checked, and the checkpoint is a
-private copy whose digest is the recorded one.
+A run directory may come from an untrusted source. Each file is therefore opened without following links, parsed, and
+written again from the parsed content. Plots are published without metadata chunks. The checkpoint is a private copy
+with a verified digest.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ from zoo_harness.util.safe_files import open_regular, read_regular
 State = Literal["new", "changed", "same", "deleted"]
 _Model = TypeVar("_Model", bound=BaseModel)
 _MOST_PLOTS = 100
-# A run may lack these; those of an earlier run would be taken for its own.
+# Optional files: if the new run lacks one, zoo deletes that file of an earlier run, which would be misleading.
 _OPTIONAL = (HISTORY, CONFUSION, PREDICTIONS, *PLOTS)
 
 
 @dataclass(frozen=True)
 class Change:
-    """The effect on one file: its new size in bytes and SHA-256, ``None`` for a deleted file."""
+    """Describe how publishing changes one file; ``size`` in bytes and ``sha256`` are ``None`` for a deleted file."""
 
     path: str
     size: int | None
@@ -72,7 +72,7 @@ class Change:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files of a finished run that can be published, as they were read and parsed; all but card and checkpoint."""
+    """Hold the record of a finished run and the parsed content of all its publishable files but card and checkpoint."""
 
     directory: Path
     record: RunRecord
@@ -87,13 +87,15 @@ def write_tree(
     *,
     samples: bool | None = None,
 ) -> RunRecord:
-    """Write the published files of a :func:`publishable` run into an empty folder, and return the published record.
+    """Write the files of a :func:`publishable` run into an empty folder; return the published record.
 
-    ``old_card`` is the card at the destination; a person's text in it is preserved, or that in the run's card if it is
-    ``None``. ``repository`` is the destination, for the code in the card. ``samples`` includes the grid of images;
-    ``None`` includes it unless the images are the user's own. Raises :class:`~zoo.errors.UsageError` for a card that
-    cannot be merged, :class:`~zoo.errors.WeightsError` if the checkpoint was changed since it was checked, and
-    :class:`~zoo.errors.ZooError` if the disk is full.
+    ``old_card``: the model card at the destination, whose user-written text is preserved. If ``old_card`` is ``None``,
+    the text of the run's own card is preserved. ``repository``: the destination, which appears in the card's example
+    code. ``samples``: whether to publish the image grid ``samples.png``; ``None`` publishes it unless the images are
+    the user's own.
+
+    Raises :class:`~zoo.errors.UsageError` for a card that cannot be merged, :class:`~zoo.errors.WeightsError` if the
+    checkpoint changed after the first check, and :class:`~zoo.errors.ZooError` if the disk is full.
     """
     run, record = files.directory, files.record
     hidden = samples is False or (samples is None and of_own_images(record))
@@ -101,32 +103,32 @@ def write_tree(
     plots = tuple(name for name in record.plots if name in contents)
     record = _without_local_folders(record.model_copy(update={"plots": plots}))
     card = _card(run, record, old_card, repository)
-    with full_disk_named(to, "make room there, or set TMPDIR to a folder on another disk"):
+    with full_disk_named(to, "free some space, or set TMPDIR to a folder on another disk"):
         to.mkdir(parents=True, exist_ok=True)
         with open_regular(run / CHECKPOINT, MOST_CHECKPOINT_BYTES) as checkpoint:
             _check_digest(run / CHECKPOINT, record, copy_with_sha256(checkpoint, to / CHECKPOINT))
-        # Bytes, because a text file would change the line ends of an old card.
+        # Write bytes: text mode would change the line endings of an old card.
         for name, data in {**contents, CARD: card.encode(), RECORD: record.to_json().encode()}.items():
             (to / name).write_bytes(data)
     return record
 
 
 def of_own_images(record: RunRecord) -> bool:
-    """Whether a run used images from a folder or the memory of this machine, which may be private."""
+    """Whether a run used the user's own images, from a local folder or from memory, which may be private."""
     return record.dataset.in_memory or (record.dataset.argument is not None and record.dataset.hub_id is None)
 
 
 def publishable(run: Path) -> RunFiles:
-    """Read and check the files of a run that can be published.
+    """Read and check all files of a run that zoo can publish.
 
-    Raises :class:`~zoo.errors.UsageError` for an unfinished run or a file that is not what its name says,
-    :class:`~zoo.errors.WeightsError` for a checkpoint that was changed after the run, and
-    :class:`~zoo.errors.ZooError` for a link, a file that is not regular or one that is too large.
+    Raises :class:`~zoo.errors.UsageError` if the folder has no finished run, and :class:`~zoo.errors.DataError` for a
+    missing or invalid file. Raises :class:`~zoo.errors.WeightsError` for a checkpoint that was changed after the run.
+    Raises :class:`~zoo.errors.ZooError` for a link, a pipe or device, and a file that is too large.
     """
     record = _read_record(run)
     if record.status != "finished":
         progress, resume = how_to_finish(record, run)
-        message = f"{run} cannot be published: {progress}; finish it first: {resume}"
+        message = f"{run} cannot be published: {progress}; finish the run first: {resume}"
         raise UsageError(message, code="run-not-finished", path=run, status=record.status, resume=resume)
     contents = _read_parsed(run, record)
     try:
@@ -154,7 +156,7 @@ def _read_record(run: Path) -> RunRecord:
 
 
 def _read_parsed(run: Path, record: RunRecord) -> dict[str, bytes]:
-    """Return what is published of the files beside the checkpoint, by name; the run may lack any of them."""
+    """Return the content to publish of all files but the checkpoint, by name; missing files are left out."""
     if len(record.plots) > _MOST_PLOTS:
         message = f"{run} cannot be published: it lists {len(record.plots):,} plots; expected at most {_MOST_PLOTS}"
         raise DataError(message, code="too-many-plots", path=run)
@@ -172,7 +174,7 @@ def _read_parsed(run: Path, record: RunRecord) -> dict[str, bytes]:
             content = read_regular(run / name, MOST_OTHER_BYTES if name == PREDICTIONS else LARGEST_RECORD)
         except FileNotFoundError:
             continue
-        # The run directory has an empty history before the first epoch.
+        # A run without epochs has an empty history, which is not published.
         if content and not (name in described and described[name] is None):
             contents[name] = parse(content, run / name, record)
     return contents
@@ -190,13 +192,13 @@ def _files_named_in_card(record: RunRecord) -> list[str]:
 
 
 def _without_local_folders(record: RunRecord) -> RunRecord:
-    """Return the record with each path of this machine reduced to its last part."""
+    """Return a copy of the record in which each local path is reduced to its last component."""
 
     def shortened(part: _Model, *names: str) -> _Model:
         texts = {name: getattr(part, name) for name in names}
         return part.model_copy(update={name: text and without_folders(text) for name, text in texts.items()})
 
-    # Not in all texts: a class may have a name such as "/m/01g317".
+    # Shorten only these fields: a class name such as "/m/01g317" is not a path.
     results, frozen = record.results, record.results.frozen_part
     reading = tuple(map(without_folders, record.dataset.reading))
     parts = {
@@ -224,7 +226,7 @@ def _card(run: Path, record: RunRecord, old: str | None, repository: str | None)
 
 
 def compare(tree: Path, there: Mapping[str, ListedFile]) -> list[Change]:
-    """Compare a tree with a destination: each file of the tree, then the stale files of an earlier run."""
+    """List the changes that publishing ``tree`` makes: its own files first, then deleted files of an earlier run."""
     changes = []
     for path in sorted(tree.iterdir()):
         listed, sha256 = there.get(path.name), sha256_of(path)
@@ -235,7 +237,7 @@ def compare(tree: Path, there: Mapping[str, ListedFile]) -> list[Change]:
 
 
 def compare_with_folder(tree: Path, to: Path) -> list[Change]:
-    """Compare a tree with a folder that :func:`check_folder` accepts."""
+    """List the changes that publishing ``tree`` makes in a local folder that :func:`check_folder` accepts."""
     files = {}
     for name in {*_OPTIONAL, *(path.name for path in tree.iterdir())}:
         try:
@@ -248,9 +250,9 @@ def compare_with_folder(tree: Path, to: Path) -> list[Change]:
 
 
 def check_folder(to: Path) -> None:
-    """Raise :class:`~zoo.errors.UsageError` for a folder with other content than a published run."""
+    """Raise :class:`~zoo.errors.UsageError` if a target folder has content that is not a published run."""
     if to.is_dir() and any(to.iterdir()) and not (to / RECORD).is_file():
-        message = f"--to {str(to)!r} holds something else than a published run; expected a folder not there yet"
+        message = f"--to {str(to)!r} has content that is not a published run; expected a folder that does not exist yet"
         raise UsageError(message, code="folder-in-use", option="to", path=to)
     if (to.exists() or to.is_symlink()) and not to.is_dir():
         message = f"--to {str(to)!r} is a file; expected a folder, or a repository as OWNER/NAME"
@@ -258,21 +260,21 @@ def check_folder(to: Path) -> None:
 
 
 def publish_to_folder(tree: Path, to: Path, changes: Iterable[Change]) -> None:
-    """Bring a folder to the content of ``tree``; files that are not of a run stay.
+    """Copy the files of ``tree`` to a folder, as ``changes`` lists; unrelated files in the folder stay.
 
-    A new folder appears whole; in an existing one each file is replaced whole, the record last. What a killed process
-    left of an earlier publication is removed. Raises :class:`~zoo.errors.UsageError` if another process publishes
-    there, and :class:`~zoo.errors.ZooError` if the disk is full.
+    A new folder appears only when it is complete. In an existing folder, each file is replaced atomically, and the
+    record is replaced last. Temporary files of a killed process are removed. Raises :class:`~zoo.errors.UsageError` if
+    another process is publishing to the folder, and :class:`~zoo.errors.ZooError` if the disk is full.
     """
     if not to.exists() or not any(to.iterdir()):
         create_folder(to, {path.name: path for path in tree.iterdir()})
         return
-    with full_disk_named(to, "make room there"), folder_lock(to) as locked:
+    with full_disk_named(to, "free some space"), folder_lock(to) as locked:
         if not locked:
-            message = f"another process publishes to {to} now; try again when it has finished"
+            message = f"another process publishes to {to} now; try again when that process has finished"
             raise UsageError(message, code="folder-locked", option="to", path=to)
         remove_temporaries(to, (path.name for path in tree.iterdir()))
-        # The record last, because it promises the other files.
+        # Write the record last, because it lists the other files.
         for change in sorted(changes, key=lambda change: change.path == RECORD):
             if change.state == "deleted":
                 (to / change.path).unlink()

@@ -1,4 +1,4 @@
-"""Publish a finished run, on the Hub or into a folder, after proof that the checkpoint loads everywhere."""
+"""Publish a finished run on the Hub or to a folder, after checking that zoo, timm and transformers can load it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Publication:
-    """The published files of a run, or with ``dry_run`` those that would be published.
+    """Describe a publication, or with ``dry_run`` the publication that would happen.
 
-    ``place``: the address of the repository, of its pull request, or the folder. ``files``: the effect on each file.
-    ``checks``: how each library loads the checkpoint. ``details``: the repository, commit and tag, or the folder.
-    ``epoch``: that of the weights, ``None`` if an earlier version did not record it.
+    ``place``: the URL of the repository or of the pull request, or the path of the folder. ``files``: the change of
+    each file. ``checks``: the result of loading the checkpoint with each library. ``details``: the repository, commit
+    and tag, or the folder. ``epoch``: the epoch after which the weights were saved; ``None`` if an old version of zoo
+    did not record the epoch.
     """
 
     place: str
@@ -46,18 +47,18 @@ class Publication:
     epoch: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain data, for JSON."""
+        """Convert the publication to plain data for JSON output."""
         lists = {"files": [asdict(change) for change in self.files], "checks": [asdict(check) for check in self.checks]}
         return {**self.details, "epoch": self.epoch, "dry_run": self.dry_run, "changed": self.changed, **lists}
 
 
 def publish_run(run: Path, to: str, given: PublishOptions, say: Say, *, show_bars: bool = False) -> Publication:
-    """Publish the run in a directory to ``OWNER/NAME`` on the Hub, or to a folder written as a path."""
+    """Publish a run directory to the Hub repository ``OWNER/NAME``, or to a folder whose path looks like ``./NAME``."""
     options, run = with_defaults(PublishOptions, given), run.expanduser()
     to_folder = means_a_path(to)
     _check_options(to, options, to_folder=to_folder)
     bars = nullcontext() if show_bars else without_bars()
-    # Private, so that nobody changes a file between its check and its upload.
+    # Work in a private folder, so that nobody can change a file between its check and its upload.
     with scratch_folder(Path(tempfile.gettempdir()), "zoo-publish-", 0o700) as scratch, bars:
         tree = scratch / "tree"
         if to_folder:
@@ -68,7 +69,7 @@ def publish_run(run: Path, to: str, given: PublishOptions, say: Say, *, show_bar
 def _check_options(to: str, options: PublishOptions, *, to_folder: bool) -> None:
     if not to_folder and (revision := parse_reference(to).revision):
         raise UsageError(
-            f"--to {to}: a run goes to the main branch and gets a tag of its own; leave @{revision} out",
+            f"--to {to}: zoo publishes to the main branch and creates a tag for the run; omit @{revision}",
             code="publish-revision",
             option="to",
         )
@@ -76,7 +77,7 @@ def _check_options(to: str, options: PublishOptions, *, to_folder: bool) -> None
         if to_folder and options[name]:
             option = f"--{name.replace('_', '-')}"
             raise UsageError(
-                f"{option} is for a repository of the Hub, and --to names a folder; leave it out",
+                f"{option} only applies to a Hub repository, but --to names a folder; omit the option",
                 code="option-unused",
                 option=name,
             )
@@ -118,7 +119,7 @@ def _inspect(reference: RepositoryReference, say: Say, *, tolerant: bool) -> Com
     except ZooError as error:
         if not tolerant:
             raise
-        say(f"not compared with the repository: {error}")
+        say(f"cannot compare with the repository: {error}")
         return None
     kind = "private" if found and found.private else "public"
     say(f"{reference}: {f'{kind}, at commit {found.commit}' if found else 'not there yet'}")
@@ -133,19 +134,19 @@ def _build(
     samples: bool | None,
     say: Say,
 ) -> tuple[Check, ...]:
-    """Write the tree of a run, and check that each library loads it."""
+    """Write the files to publish into the folder ``tree``, and check that each library loads the folder."""
     if samples is None and publication.of_own_images(source.record) and SAMPLES in source.record.plots:
-        say(f"{SAMPLES} is not published, because it shows images of your own; --samples publishes it")
+        say(f"{SAMPLES} is not published, because it shows your own images; --samples publishes it")
     if terms := binding_terms(source.record.weights.license):
         say(f"licence of the base weights: {source.record.weights.license}, {terms}")
     publication.write_tree(source, tree, card, repository, samples=samples)
-    from zoo_harness.hub.round_trip import verify_tree  # and with it torch, which takes seconds
+    from zoo_harness.hub.round_trip import verify_tree  # imports torch, which takes seconds
 
     checks = verify_tree(tree, source.directory)
     for check in checks:
         say(f"{check.loader}: {check.result}")
     if epoch := source.record.main_epoch:
-        others = f"; those in {CHECKPOINTS}/ are not published" if source.record.checkpoints else ""
+        others = f"; the checkpoints in {CHECKPOINTS}/ are not published" if source.record.checkpoints else ""
         say(f"{CHECKPOINT} has the weights of epoch {epoch}{others}")
     return tuple(checks)
 

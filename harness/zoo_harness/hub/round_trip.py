@@ -1,8 +1,8 @@
-"""Checks before publication that zoo, timm and transformers load a tree with equal logits, or refuse it by name.
+"""Check before publication that zoo, timm and transformers load the published files and compute equal logits.
 
 Two photographs of scikit-learn pass through the run's own network, and through the networks that ``zoo.load``, timm and
-transformers load from the tree. If timm cannot represent the head or network, timm and transformers must fail with an
-error that names ``zoo.load``, because they would load a network with a random head.
+transformers load from the files. If timm cannot represent the head or the network, timm and transformers must fail with
+an error that names ``zoo.load``. Without an error, timm and transformers would load a network with a random head.
 """
 
 from __future__ import annotations
@@ -24,32 +24,33 @@ from zoo_harness.checkpoints.load import load_folder
 from zoo_harness.checkpoints.loaded_model import LoadedModel
 from zoo_harness.records.file_names import CONFIGURATION
 
-# Differences by rounding, if another library computes the same steps in another order.
+# Tolerance for rounding: another library may compute the same steps in another order.
 _TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Check:
-    """The name and version of one loader, and the result of its check as text."""
+    """Hold the name and version of a library, and text that says how the library loaded the checkpoint."""
 
     loader: str
     result: str
 
 
 def verify_tree(tree: Path, run: Path) -> list[Check]:
-    """Load the tree with each loader and compare logits, classes and preprocessing with the run's.
+    """Load the published files with each library, and compare logits, classes and preprocessing with the run.
 
-    Raises :class:`~zoo.errors.WeightsError` if a loader gives others, fails, or loads a checkpoint that it must refuse.
+    Raises :class:`~zoo.errors.WeightsError` if a library fails, computes other logits, or loads a network that it
+    cannot represent.
     """
     from sklearn.datasets import load_sample_images
 
     photographs = load_sample_images().images
     own, loaded = load_folder(run), load_folder(tree)
     if loaded.classes != own.classes:
-        raise _fault("zoo.load", "gives other classes than the run")
+        raise _fault("zoo.load", "returns other classes than the run")
     images = own.preprocess(photographs)
     checks = [Check("zoo.load", _compare("zoo.load", _logits(own, images), _logits(loaded, images)))]
-    # The other loaders average the logits of two heads, whatever the run's own rule.
+    # timm and transformers always average the logits of two heads; the run may use the first head.
     expected = _logits(own.network, images)
     loaders: dict[str, Callable[[str], Tensor]] = {
         "timm": lambda _loader: _by_timm(tree, images),
@@ -63,7 +64,7 @@ def verify_tree(tree: Path, run: Path) -> list[Check]:
         if own.record.loads_in_timm:
             checks.append(Check(loader, _compare(loader, expected, _load(loader, load))))
         else:
-            # The configuration of an earlier run has no message for transformers.
+            # The config.json of an old run has no error message for transformers.
             by_name = name == "timm" or "model_type" in json.loads((tree / CONFIGURATION).read_bytes())
             checks.append(Check(loader, _refuse(loader, load, by_name=by_name)))
     return checks
@@ -83,11 +84,11 @@ def _by_transformers(tree: Path, own: LoadedModel, images: Tensor, photographs: 
         loaded = AutoModelForImageClassification.from_pretrained(tree).eval()
         processed = processor.from_pretrained(tree)(photographs)["pixel_values"]
     if loaded.config.id2label != dict(enumerate(own.classes)):
-        raise _fault(loader, "gives other class names than the run's")
-    # Both resize uint8 images; their rounding differs by one grey level at most.
+        raise _fault(loader, "returns other class names than the run")
+    # Both libraries resize uint8 images; their results differ by at most one level.
     level = 1.01 / 255 / min(own.record.settings.preprocessing.std)
     if processed.shape != images.shape or float((processed - images.cpu()).abs().max()) > level:
-        raise _fault(loader, "prepares images otherwise than the run did")
+        raise _fault(loader, "preprocesses images differently than the run")
     return _logits(lambda batch: loaded(batch).logits, images)
 
 
@@ -115,27 +116,27 @@ def _refuse(loader: str, load: Callable[[str], Tensor], *, by_name: bool) -> str
         if "zoo.load" in str(error):
             return "refuses it by name, as it must"
         raise _fault(loader, f"fails without naming zoo.load: {error}") from error
-    raise _fault(loader, "loads a network that it does not know, with a random head")
+    raise _fault(loader, "cannot represent this network, but loads it with a random head")
 
 
 def _compare(loader: str, expected: Tensor, found: Tensor) -> str:
     if found.shape != expected.shape:
-        raise _fault(loader, f"gives logits of shape {tuple(found.shape)} instead of {tuple(expected.shape)}")
+        raise _fault(loader, f"returns logits of shape {tuple(found.shape)} instead of {tuple(expected.shape)}")
     if torch.equal(found, expected):
         return "same logits, bit for bit"
     largest = float((found - expected).abs().max())
     if not torch.allclose(found, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
-        raise _fault(loader, f"gives other logits than the run's network, by up to {largest:.3g}")
+        raise _fault(loader, f"returns logits that differ from the run's network by up to {largest:.3g}")
     return f"same logits within {largest:.1e}"
 
 
 def _fault(loader: str, fault: str) -> WeightsError:
-    return WeightsError(f"{loader} {fault}; nothing was published", code="round-trip", loader=loader, fault=fault)
+    return WeightsError(f"{loader} {fault}; zoo published nothing", code="round-trip", loader=loader, fault=fault)
 
 
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Context manager that hides transformers' progress bars and advice."""
+    """Hide the progress bars and warnings of transformers in the ``with`` block."""
     from transformers import utils
 
     logging: Any = utils.logging

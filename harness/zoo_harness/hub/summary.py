@@ -1,6 +1,6 @@
-"""Summarizes a fetched checkpoint in a few figures: as plain data, and as facts for a terminal.
+"""Summarise a downloaded checkpoint, as plain data for JSON and as text for a terminal.
 
-The record may come from a stranger: each value is one line of text.
+The record may come from an untrusted source, so each value is reduced to one line without control characters.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SHOWN_CLASSES = 10
 
 
 def summary(record: RunRecord, folder: Path, repository: str, commit: str | None) -> dict[str, Any]:
-    """Return plain data about a checkpoint of ``OWNER/NAME[@REV]`` in ``folder``, for ``--json``."""
+    """Summarise a downloaded checkpoint as plain data for ``--json``; ``repository`` may end in ``@REV``."""
     reference = parse_reference(repository)
     accuracy, split = record.headline
     separation, score = record.results.separation_after, _headline_si(record)
@@ -62,7 +62,7 @@ def summary(record: RunRecord, folder: Path, repository: str, commit: str | None
 
 
 def summary_facts(record: RunRecord, folder: Path, repository: str, commit: str | None) -> list[tuple[str, str]]:
-    """Return (name, value) pairs that describe a checkpoint: its location, its size and the facts of its record."""
+    """Return (name, value) pairs that describe a checkpoint: location, size, main settings and scores."""
     size = bytes_in_words((folder / CHECKPOINT).stat().st_size)
     facts = [
         ("repository", f"{repository}, commit {commit}"),
@@ -74,18 +74,18 @@ def summary_facts(record: RunRecord, folder: Path, repository: str, commit: str 
 
 
 def uses(folder: Path, repository: str, commit: str | None) -> list[tuple[str, str]]:
-    """Return the commands that use a checkpoint, each with its purpose."""
-    named = repository if folder.name == commit else str(folder)  # a folder of the Hub's cache has the commit's name
+    """Return pairs of an example command that uses a checkpoint and a description of the command."""
+    named = repository if folder.name == commit else str(folder)  # a folder in the Hub cache is named after its commit
     typed = shlex.quote(named)
     return [
-        (f"zoo predict {typed} IMAGE...", "the likeliest classes of your images"),
-        (f"zoo eval {typed} --epochs 0", "whether it gives the same figures here"),
-        (f"zoo.load({named!r})", "in Python"),
+        (f"zoo predict {typed} IMAGE...", "predict the classes of your images"),
+        (f"zoo eval {typed} --epochs 0", "check whether the scores are reproduced here"),
+        (f"zoo.load({named!r})", "load the model in Python"),
     ]
 
 
 def record_facts(record: RunRecord) -> list[tuple[str, str]]:
-    """Return (name, value) pairs that describe a checkpoint, from its record."""
+    """Return (name, value) pairs with the main settings and scores of a run record."""
     accuracy, split = record.headline
     separation, classes = record.results.separation_after, record.dataset.classes
     settings = record.settings.separation.in_words()
@@ -110,7 +110,7 @@ def record_facts(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def _chosen(record: RunRecord) -> list[tuple[str, str]]:
-    """Return the settings that differ from the default and are not among the other facts."""
+    """Return (name, value) pairs for unusual settings: input size, normalisation and frozen BatchNorm."""
     settings, rows = record.settings, []
     if settings.default_input_size is not None:
         rows.append(("input size", input_size_in_words(settings)))

@@ -1,8 +1,8 @@
-"""Uploads a published tree to the Hub: one commit on the inspected parent commit, and a tag for the run.
+"""Upload the files of a run to the Hugging Face Hub in one commit, and create a tag for the run.
 
-Because the commit names its parent, the Hub refuses it if somebody else has changed the repository meanwhile. The
-client uploads no file that the Hub has already, so an interrupted upload resumes, and publishing a run again changes
-nothing. ``upload_folder`` is not used, because with ``hf_xet`` it splits an upload into several commits.
+The commit names its parent commit. The Hub therefore refuses the commit if somebody else has changed the repository
+meanwhile. The Hub's client uploads only files that the Hub lacks, so an interrupted upload resumes. ``upload_folder``
+is not used, because with ``hf_xet`` it splits an upload into several commits.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MAX_PULL_REQUESTS = 5
 
 @dataclass(frozen=True)
 class UploadResult:
-    """The outcome of a publication; ``commit`` is the repository's last one if nothing had to change."""
+    """Describe the result of an upload; ``commit`` is the repository's latest commit if no file changed."""
 
     repository: str
     url: str
@@ -44,9 +44,10 @@ class UploadResult:
 
 
 def inspect_repository(reference: RepositoryReference, say: Say = lambda _line: None) -> CommitListing | None:
-    """Return the last commit of a repository with its card, ``None`` if there is no such repository; change nothing.
+    """Return the latest commit of a repository with its card, or ``None`` if the repository does not exist.
 
-    ``say`` receives a line for each retry. Raises :class:`~zoo.errors.HubError` if the Hub refuses or is out of reach.
+    ``say`` receives one line of text for each retry. Raises :class:`~zoo.errors.HubError` if the Hub refuses the
+    request or is unreachable.
     """
     from huggingface_hub import get_token
 
@@ -54,7 +55,7 @@ def inspect_repository(reference: RepositoryReference, say: Say = lambda _line: 
         try:
             listing = retried(lambda: list_commit(reference))
         except Exception as error:
-            # Without a token the Hub gives the same answer for private repositories.
+            # Without a token, the Hub also reports private repositories as missing.
             missing = has_type(error, "RepositoryNotFoundError") and response_of(error).status_code in (401, 404)
             if missing and get_token():
                 return None
@@ -67,19 +68,19 @@ def inspect_repository(reference: RepositoryReference, say: Say = lambda _line: 
 
 
 def require_token() -> None:
-    """Raise :class:`~zoo.errors.HubError` if the Hub's client finds no token."""
+    """Raise :class:`~zoo.errors.HubError` if no Hub token is configured."""
     from huggingface_hub import get_token
 
     if not get_token():
         raise HubError(
-            "no token for the Hub: set HF_TOKEN to one that may write (made under Settings, Access Tokens on the Hub), "
+            "no token for the Hub: set HF_TOKEN to a token with write access (see Settings, Access Tokens on the Hub), "
             "or log in with: hf auth login",
             code="no-token",
         )
 
 
 def tag_of(record: RunRecord) -> str:
-    """Return the tag of a run: its start time and the first digits of its checkpoint's SHA-256."""
+    """Return the git tag for a run: start time and first digits of the checkpoint's SHA-256."""
     started = re.sub(r"[^0-9T]", "", record.started.partition("+")[0]).replace("T", "-")
     return f"run-{started}-{(record.checkpoint_sha256 or '')[:8]}"
 
@@ -95,19 +96,19 @@ def send_tree(
     create_pr: bool = False,
     say: Say,
 ) -> UploadResult:
-    """Bring a repository to the content of ``tree`` in one commit, and tag it; create it first if it is missing.
+    """Upload the files of ``tree`` to a Hub repository in one commit with a tag; create a missing repository.
 
-    ``inspected`` is the result of :func:`inspect_repository`. With ``create_pr`` the commit becomes a pull request,
-    without a tag. Raises :class:`~zoo.errors.HubError` if the Hub refuses, or if somebody else has changed the
-    repository since it was inspected.
+    ``inspected``: the result of :func:`inspect_repository`. With ``create_pr``, the commit becomes a pull request
+    without a tag. Raises :class:`~zoo.errors.HubError` if the Hub refuses the request, or if somebody else has changed
+    the repository since :func:`inspect_repository` was called.
     """
     url = f"{client().endpoint}/{reference.id}"
     with hub_operation("publish to", reference, say) as retried:
         before = inspected or _create_repository(reference, retried, private=private, create_pr=create_pr)
         if private and before.private is False:
             raise HubError(
-                f"{reference.id} exists already and is public, so --private cannot hold; make it private in its "
-                "settings on the Hub, or leave --private out",
+                f"{reference.id} exists already and is public, so --private has no effect; change the visibility "
+                "in its settings on the Hub, or omit --private",
                 repository=reference.id,
                 code="public",
             )
@@ -127,24 +128,24 @@ def _create_repository(
 ) -> CommitListing:
     name = reference.id
     if create_pr:
-        message = f"no such repository for a pull request: {name}; leave --create-pr out to have it made"
+        message = f"no such repository for a pull request: {name}; omit --create-pr to create the repository"
         raise HubError(message, repository=name, code="not-found")
-    # private=None leaves the visibility to the owner's default, which may be private.
+    # private=None uses the owner's default visibility, which may be private.
     retried(lambda: client().create_repo(name, private=private or None, exist_ok=True))
     listing = retried(lambda: list_commit(reference))
-    if CARD in listing.files:  # its text is not in the tree's card
-        message = f"{name} was made by somebody else meanwhile; run the same command again"
+    if CARD in listing.files:  # zoo prepared its card without the text of this card
+        message = f"somebody else has created {name} meanwhile; run the same command again"
         raise HubError(message, repository=name, code="changed")
-    retried.log(f"made the {'private ' if listing.private else ''}repository {name}")
+    retried.log(f"created the {'private ' if listing.private else ''}repository {name}")
     return listing
 
 
 def _commit_once(
     tree: Path, reference: RepositoryReference, before: CommitListing, message: str, *, create_pr: bool, say: Say
 ) -> tuple[str, str | None, bool]:
-    """Commit the tree, unless the Hub has it already: of an earlier attempt perhaps only the response was lost.
+    """Commit the files of ``tree``, unless an earlier attempt already succeeded and only its response was lost.
 
-    Return the commit, the reference of its pull request, and whether it was made now.
+    Return the commit id, the reference of the pull request, and whether this call created the commit.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.constants import REGEX_COMMIT_OID
@@ -166,8 +167,8 @@ def _commit_once(
     if REGEX_COMMIT_OID.fullmatch(before.commit):
         options["parent_commit"] = before.commit
     elif current.commit != before.commit and not create_pr:
-        # The client takes no id of 64 digits for a parent, so the Hub is not asked to refuse another one.
-        text = f"somebody else has changed {reference.id} meanwhile, and nothing was overwritten; try again"
+        # The client accepts only parent ids of 40 digits. For a longer id, zoo itself compares the parent commit.
+        text = f"somebody else has changed {reference.id} meanwhile; zoo overwrote nothing; try again"
         raise HubError(text, repository=reference.id, code="changed")
     made = _create_commit(reference, operations, options, say)
     return made.oid, made.pr_revision, True
@@ -176,7 +177,7 @@ def _commit_once(
 def _create_commit(
     reference: RepositoryReference, operations: list[Any], options: dict[str, Any], say: Say
 ) -> CommitInfo:
-    """Create a commit; upload by plain HTTP if the Hub has no Xet storage, for which ``hf_xet`` would wait long."""
+    """Create a commit; use plain HTTP if the Hub has no Xet storage, because ``hf_xet`` would wait for a long time."""
     from huggingface_hub import constants
 
     xet: AbstractContextManager[None] = nullcontext()
@@ -187,14 +188,14 @@ def _create_commit(
     ):
         say("the Hub offers no Xet storage; uploading by plain HTTP")
         xet = _without_xet()
-    # Users need neither the Hub's opinion of the front matter, nor the client's of its HTTP library.
+    # Hide warnings about the card's front matter and about the client's HTTP library, which do not help users.
     with warnings.catch_warnings(action="ignore"), xet:
         made: CommitInfo = client().create_commit(reference.id, operations, **options)
     return made
 
 
 def _has_xet(reference: RepositoryReference, *, create_pr: bool) -> bool:
-    """Whether the Hub answers a request for the address of its Xet storage with one."""
+    """Whether the Hub has Xet storage: request the address of the storage, and check the response."""
     from huggingface_hub import get_session
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # re-exported without "as"
 
@@ -205,13 +206,13 @@ def _has_xet(reference: RepositoryReference, *, create_pr: bool) -> bool:
         return False
     try:
         return "X-Xet-Cas-Url" in response.headers or "casUrl" in response.json()
-    except (ValueError, TypeError):  # a page for people
+    except (ValueError, TypeError):  # an HTML page instead of JSON
         return False
 
 
 @contextmanager
 def _without_xet() -> Iterator[None]:
-    """Context manager that does what HF_HUB_DISABLE_XET=1 does; the client reads the variable only once."""
+    """Disable Xet in the ``with`` block, as HF_HUB_DISABLE_XET=1 does; the client reads the variable only at import."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_DISABLE_XET

@@ -1,1 +1,1 @@
-"""Build a network, load weights, replace its head, freeze it, read its layers."""
+"""Build networks, load their weights, replace the head, freeze layers, and read layer outputs as features."""

@@ -1,4 +1,4 @@
-"""Build the network that a backbone declares, initialised by its own constructor."""
+"""Build the network that a backbone declares, with the initial weights that the constructor assigns."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ def build_network(
 ) -> nn.Module:
     """Build the whole network of backbone ``name`` with its original classifier, in evaluation mode.
 
-    On ``device="meta"`` it takes no memory and has no weights: enough to count and name parameters.
-    ``input_size`` (height, width) is that of the images, if it is not that of the weights; whatever timm or the network
-    raises for a size passes. Raises :class:`~zoo.errors.DeclarationError` if the architecture does not exist.
+    On ``device="meta"`` the network has parameter names and shapes, but no values and no memory. ``input_size``
+    (height, width) is the size of the images, if it differs from the size that the weights expect. Errors of timm or
+    the network for an unsupported size are not caught. Raises :class:`~zoo.errors.DeclarationError` if the architecture
+    does not exist.
     """
     with torch.device(device):
         match architecture:
@@ -50,7 +51,7 @@ def _build_timm(name: str, architecture: str) -> nn.Module:
 
 
 def has_other_fixed_size(network: nn.Module, input_size: tuple[int, int]) -> bool:
-    """Return whether a network of timm takes images of one size alone, other than ``input_size`` (height, width).
+    """Return whether a timm network accepts only one image size, and that size is not ``input_size`` (height, width).
 
     >>> import timm
     >>> has_other_fixed_size(timm.create_model("test_maxvit"), (64, 64))
@@ -67,19 +68,20 @@ def has_other_fixed_size(network: nn.Module, input_size: tuple[int, int]) -> boo
 def build_timm(
     architecture: str, input_size: tuple[int, int], tensors: Mapping[str, Tensor] | None = None
 ) -> nn.Module:
-    """Build a network of timm for an input size (height, width); timm resamples the ``tensors`` of its own size.
+    """Build a timm network for an input size (height, width).
 
-    Raises whatever timm raises if the network does not take the size, or if timm cannot resample a tensor.
+    timm resamples the given ``tensors``, such as position embeddings, from the default input size. Errors of timm for
+    an unsupported size or a tensor that cannot be resampled are not caught.
     """
     import timm
 
     overlay = {"state_dict": dict(tensors)} if tensors else {}
-    with warnings.catch_warnings(category=UserWarning, action="ignore"):  # torch's, of the way timm resamples
+    with warnings.catch_warnings(category=UserWarning, action="ignore"):  # torch warns about the way timm resamples
         network: nn.Module = timm.create_model(
             architecture, pretrained=bool(tensors), pretrained_cfg_overlay=overlay, img_size=input_size
         )
     config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
-    config.update({"state_dict": None} if tensors else {})  # the network would hold the tensors twice
+    config.update({"state_dict": None} if tensors else {})  # release the second copy of the tensors
     return network.eval()
 
 
@@ -88,7 +90,7 @@ def _build_torchvision(name: str, architecture: str) -> nn.Module:
 
     try:
         network: nn.Module = models.get_model(architecture, weights=None)
-    except NotImplementedError:  # RegNets read their widths from tensors; tensors on the meta device have no values
+    except NotImplementedError:  # RegNet constructors compute widths with tensors, which have no values on meta
         with torch.device("cpu"):
             network = models.get_model(architecture, weights=None).to("meta")
     except ValueError as error:
@@ -101,14 +103,14 @@ def _build_by_factory(name: str, function: str) -> nn.Module:
         made = load_function(function, f"backbone {shortened(name)}: architecture")()
     if not isinstance(made, nn.Module):
         raise DeclarationError(
-            f"backbone {shortened(name)}: {function} returned {type(made).__name__}; expected a torch module",
+            f"backbone {shortened(name)}: {function} returned {type(made).__name__}; expected a torch.nn.Module",
             code="network-type",
         )
     return made
 
 
 def unknown_network(name: str, library: str, architecture: str, known: Iterable[str]) -> DeclarationError:
-    """Make the error that a library has no network of this name, with near misses."""
+    """Return the error for a network name that a library does not know, with suggestions of similar names."""
     near = near_misses(architecture, known)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     message = f"backbone {shortened(name)}: {library} has no {shortened(architecture)}{hint}"

@@ -1,4 +1,4 @@
-"""Read declared layers as one vector per image."""
+"""Pool the output of a declared feature layer to one vector per image."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _DIMENSIONS = {"average": (3, 4), "average_channels_last": (4,), "cls": (3,), "d
 
 
 def pool_features(output: Tensor, layer: FeatureLayer) -> Tensor:
-    """Pool a layer's output to vectors ``(B, width)``, as its record declares.
+    """Pool a layer's output to vectors ``(B, width)`` with the pooling and the width that ``layer`` declares.
 
-    Raises :class:`~zoo.errors.DeclarationError` if the output does not have the declared form or width.
+    Raises :class:`~zoo.errors.DeclarationError` if the pooling does not apply to the output's shape, or if the vectors
+    have another width.
 
     >>> import torch
     >>> pool_features(torch.ones(2, 5, 7, 7), FeatureLayer("layer4", 5)).shape
@@ -32,8 +33,8 @@ def pool_features(output: Tensor, layer: FeatureLayer) -> Tensor:
     vectors = _pool(output, layer)
     if vectors.shape[1] != layer.width:
         raise DeclarationError(
-            f"feature layer {layer.path!r} is declared {layer.width} wide with pool {layer.pool!r}, "
-            f"but gives {vectors.shape[1]}",
+            f"feature layer {layer.path!r} has the declared width {layer.width} with pool {layer.pool!r}, "
+            f"but its vectors have width {vectors.shape[1]}",
             code="layer-width",
             layer=layer.path,
         )
@@ -55,9 +56,10 @@ def _pool(output: Tensor, layer: FeatureLayer) -> Tensor:
 
 
 def check_layer(tuned: TunedNetwork, layer: FeatureLayer, example: Tensor) -> None:
-    """Run the layer that is scored on one image, before a run writes anything.
+    """Check a feature layer with an example batch, so that a wrong declaration fails before a run writes files.
 
-    Raises :class:`~zoo.errors.DeclarationError` if it does not run, or its output is not as declared.
+    Raises :class:`~zoo.errors.DeclarationError` if the network never calls the layer, or if the output does not match
+    the declared pooling and width.
     """
     tuned.eval()
     with torch.no_grad(), capture(tuned.network, [layer.path]) as outputs:

@@ -1,4 +1,4 @@
-"""Digests of a network's tensors and of the source files that define it."""
+"""Compute SHA-256 digests of a network's tensors and of the source files that define the network."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-_BY_VERSION = frozenset({"torch", "torchvision", "timm", "builtins"})  # their versions are in every key
+_BY_VERSION = frozenset({"torch", "torchvision", "timm", "builtins"})  # cache keys contain the versions
 _MOST_FILES = 2_000
 
 
 def digest_of_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Return the SHA-256 of tensors by name, dtype, shape and value, as 64 hexadecimal digits.
+    """Return the SHA-256 of the names, dtypes, shapes and values of tensors, as 64 hexadecimal digits.
 
-    Order, device and memory format do not matter. For the key of cached outputs these are all parameters and buffers
-    of the frozen part, including running statistics.
+    The order, the device and the memory format of the tensors do not change the digest. The cache of frozen outputs
+    uses the digest of all parameters and buffers of the frozen part, including running statistics.
 
     >>> ones = torch.ones(2, 3)
     >>> digest_of_tensors([("weight", ones)]) == digest_of_tensors([("weight", ones.double())])
     False
     """
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as executor:  # hashlib lets other threads run
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as executor:  # hashlib releases the GIL
         digests = sorted(executor.map(_digest_of_one, tensors))
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
@@ -39,11 +39,11 @@ def _digest_of_one(named: tuple[str, Tensor]) -> bytes:
 
 
 def digest_of_source(network: nn.Module, made_by: str = "") -> str:
-    """Return the SHA-256 of the Python files of all packages that define a module of the network, or ``""``.
+    """Return the SHA-256 of the Python files of all packages that define modules of the network, or ``""``.
 
-    ``made_by`` names the function that made it, ``module:function``, whose package counts too. torch, torchvision and
-    timm are left out, because their versions are recorded. A class defined in a program counts with that program's
-    file.
+    ``made_by`` names the function that built the network, as ``module:function``; the function's package is included.
+    torch, torchvision and timm are excluded, because their versions are recorded. If a script defines a module class,
+    the script file is included.
 
     >>> digest_of_source(nn.Sequential(nn.Linear(2, 2)))
     ''

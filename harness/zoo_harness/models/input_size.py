@@ -1,7 +1,7 @@
-"""Load weights into a network for images of another size than that of the weights, or refuse the size by name.
+"""Load weights into a network for the image size that the user chose with ``--input-size``.
 
-Convolutional networks take other sizes as they are. A network of timm with position embeddings or windows of a fixed
-size is built for the size, and timm resamples the tensors that depend on it.
+Most convolutional networks accept images of any size. A timm network with position embeddings or windows of a fixed
+size must be built for the chosen size, and timm resamples the tensors whose shapes depend on the size.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from zoo_harness.models.weights import load_weights
 from zoo_harness.records.run import WeightsRecord
 
 Size = tuple[int, int]
-_NEAR, _NAMED = 6, 2  # sizes that are tried near a size that is refused, and those that the message names
+_NEAR, _NAMED = 6, 2  # after an unsupported size: number of near sizes to try, and to suggest in the error
 _USUAL_SIDES = (64, 128, 224, 256, 384, 448, 512)
 
 
 class LoadedNetwork(NamedTuple):
-    """A network with its weights, their record, and how its images are prepared.
+    """Hold a network with loaded weights, the record of the weights, and the preprocessing of images.
 
-    ``default_input_size``: the input size (height, width) that was not used, because the user chose another.
+    ``default_input_size``: the default input size (height, width), if the user chose another size; otherwise ``None``.
     """
 
     network: nn.Module
@@ -43,11 +43,11 @@ class LoadedNetwork(NamedTuple):
 def load_network(
     network: nn.Module, backbone: Backbone, source: WeightSource, tuning: Tuning, input_size: Size | None = None
 ) -> LoadedNetwork:
-    """Load a source into the network of a backbone, for images of the recipe's size or of ``input_size``.
+    """Load weights into a backbone's network, for images of ``input_size`` (height, width) or of the recipe's size.
 
-    The network of the result is another one if it must be built for the size. A chosen size is tried before anything
-    is fetched. Raises :class:`~zoo.errors.UsageError` if the network does not take it or timm cannot resample its
-    weights, and the errors of :func:`~zoo_harness.models.weights.load_weights`.
+    The result contains a new network if the network must be rebuilt for the size. An ``input_size`` is tested on one
+    image before weights are downloaded. Raises :class:`~zoo.errors.UsageError` if the network does not support the size
+    or timm cannot resample the weights. Also raises the errors of :func:`~zoo_harness.models.weights.load_weights`.
     """
     default = resolve_preprocessing(backbone, network, tuning)
     if input_size in (None, default.input_size):
@@ -63,7 +63,7 @@ def _load_at_size(
     architecture, tensors = backbone.network, None
     rebuilt = isinstance(architecture, TimmArchitecture) and has_other_fixed_size(network, input_size)
     if rebuilt and not isinstance(source, RandomWeights):
-        tensors = network.state_dict()  # as initialised: their shapes decide whether timm can resample them
+        tensors = network.state_dict()  # initial values: only the shapes decide whether timm can resample
     if chosen or rebuilt:
         _check_size(backbone, input_size, tensors, rebuilt=rebuilt)
     if not rebuilt:
@@ -75,7 +75,7 @@ def _load_at_size(
         record = load_weights(network, backbone, source)
     except WeightsError as error:
         sized = build_timm(architecture.name, input_size)
-        try:  # weights of a run with this input size fit without resampling
+        try:  # the weights may come from a run with this input size
             return sized, load_weights(sized, backbone, source)
         except WeightsError:
             raise error from None
@@ -83,9 +83,9 @@ def _load_at_size(
 
 
 def _check_size(backbone: Backbone, input_size: Size, tensors: Mapping[str, Tensor] | None, *, rebuilt: bool) -> None:
-    """Run the network on one image, without values if possible, before any file is needed."""
+    """Raise :class:`~zoo.errors.UsageError` with suggested sizes if the network fails on one image of this size."""
     without_values = tensors and {name: value.to("meta") for name, value in tensors.items()}
-    with torch.random.fork_rng(devices=[]):  # the constructors draw random numbers
+    with torch.random.fork_rng(devices=[]):  # building a network draws random numbers
         fault = _fault(backbone, input_size, "meta", without_values, rebuilt=rebuilt)
         fault = fault and _fault(backbone, input_size, "cpu", tensors, rebuilt=rebuilt)
         if fault:
@@ -97,7 +97,7 @@ def _check_size(backbone: Backbone, input_size: Size, tensors: Mapping[str, Tens
 def _fault(
     backbone: Backbone, input_size: Size, device: str, tensors: Mapping[str, Tensor] | None = None, *, rebuilt: bool
 ) -> str:
-    """Return the reason why the network does not run on images of this size; on ``meta``, code may fail otherwise."""
+    """Return why the network fails on images of this size, or ``""``; ``meta`` is fast, but may fail wrongly."""
     try:
         if rebuilt:
             with torch.device(device):
@@ -106,18 +106,18 @@ def _fault(
         else:
             network = build_network(backbone.name, backbone.network, device)
         if (patch := _left_over(network, input_size)) is not None:
-            return f"its patches of {patch[0]} x {patch[1]} pixels do not divide the image"
+            return f"the sides are not multiples of the patch size, {patch[0]} x {patch[1]} pixels"
         with torch.no_grad():
             network(torch.zeros(1, 3, *input_size, device=device))
     except ZooError:
         raise
-    except Exception as error:  # whatever the code of a network may raise
+    except Exception as error:  # the network's code may raise any error
         return f"{one_line(str(error)) or f'the network raises {type(error).__name__}':.200}"
     return ""
 
 
 def _left_over(network: nn.Module, input_size: Size) -> Size | None:
-    """Return the size of the patches of a timm network if they leave out a border of the image, as timm allows."""
+    """Return a timm network's patch size if whole patches do not cover the image: timm would ignore a border."""
     from timm.layers.patch_embed import PatchEmbed
 
     for module in network.modules():
@@ -128,9 +128,9 @@ def _left_over(network: nn.Module, input_size: Size) -> Size | None:
 
 
 def _sizes_that_work(backbone: Backbone, input_size: Size, *, rebuilt: bool) -> Iterator[int]:
-    """Yield the sides of square images near a size that the network takes, as far as the first trials find any."""
+    """Yield side lengths of square images that the network supports: the nearest to ``input_size`` come first."""
     side, found = max(input_size), 0
-    # Patches and strides of nearly all networks divide a multiple of 32 or 14.
+    # Nearly all networks accept multiples of 32 or 14.
     sides = {multiple for step in (32, 14) for multiple in range(step, side + 100, step)}
     near = sorted(sides - {side}, key=lambda each: abs(each - side))[:_NEAR]
     for tried in dict.fromkeys([*near, *_USUAL_SIDES]):
@@ -140,18 +140,18 @@ def _sizes_that_work(backbone: Backbone, input_size: Size, *, rebuilt: bool) -> 
 
 
 def _resampled(backbone: Backbone, input_size: Size, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Build the network for another input size with the tensors of its own size, resampled where they differ."""
+    """Build the network for another input size, and resample the tensors whose shapes depend on the size."""
     architecture = backbone.network.name
     try:
         return build_timm(architecture, input_size, tensors)
-    except Exception as error:  # timm resamples most by itself, but not all
+    except Exception as error:  # timm does not resample the position embeddings of some networks
         sized = build_timm(architecture, input_size)
         expected = sized.state_dict()
         differing = [name for name, value in tensors.items() if expected[name].shape != value.shape]
         positions = dict(_resampled_positions(differing, tensors, sized, input_size))
         if not differing or len(positions) < len(differing):
             what = repr(next((name for name in differing if name not in positions), "a tensor"))
-            fault = f"timm cannot resample {what} of its weights to it; try --weights random, or the weights' own size"
+            fault = f"timm cannot resample {what} to this size; try --weights random, or the default size"
             raise _refused(backbone, input_size, fault) from error
         return build_timm(architecture, input_size, {**tensors, **positions})
 
@@ -159,7 +159,7 @@ def _resampled(backbone: Backbone, input_size: Size, tensors: Mapping[str, Tenso
 def _resampled_positions(
     differing: Sequence[str], tensors: Mapping[str, Tensor], sized: nn.Module, input_size: Size
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield the position embeddings (1, tokens, width) of a square grid, as those of CaiT, resampled by timm."""
+    """Resample position embeddings (1, tokens, width) of a square grid, such as CaiT's; yield name and tensor."""
     from timm.layers.pos_embed import resample_abs_pos_embed
 
     own: Size = sized.pretrained_cfg["input_size"][1:]  # type: ignore[index, assignment]

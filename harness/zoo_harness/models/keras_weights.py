@@ -1,11 +1,12 @@
-"""Read tensors and their names from the H5 files of Keras applications, with h5py alone.
+"""Read tensors and their names from the H5 files of Keras applications, with h5py and without Keras.
 
-A file may be hostile. Only plain datasets inside the file are read, after a check of their size; together they are
-never larger than the file. ``model_config`` is never read, because it could name code to run.
+A file may be malicious. Only uncompressed datasets inside the file are read, after a check of their size. All datasets
+together are never larger than the file. The attribute ``model_config`` is never read, because it could name code to
+run.
 
-The layout is Keras' legacy H5 format, which Keras 3 still writes for ``model.save("net.h5")``: the attribute
-``layer_names`` names one group for each layer, and the attribute ``weight_names`` of each names its datasets. Source:
-``keras/src/legacy/saving/legacy_h5_format.py`` of Keras 3.15.
+The supported layout is Keras' legacy H5 format, which Keras 3 still writes for ``model.save("net.h5")``. The attribute
+``layer_names`` lists one group for each layer, and each group's attribute ``weight_names`` lists the datasets of the
+group. Source: ``keras/src/legacy/saving/legacy_h5_format.py`` of Keras 3.15.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ _PARAMETERS = {
     "moving_variance": "running_var",
 }
 
-_MOST_NAMES = 10_000  # in one attribute; the largest of Keras applications has about a thousand layers
+_MOST_NAMES = 10_000  # limit for one attribute; the largest Keras application has about 1,000 layers
 _LONGEST_NAME = 1_000
 _FLOATS = ("float16", "float32", "float64")
 
-# Each layer is in this network and in none of the following ones.
+# Each layer occurs in the network of its line, but not in the networks of the lines below.
 _TELLTALE_LAYERS = {
     "conv4_block36_preact_bn": "ResNet152V2",
     "conv4_block23_preact_bn": "ResNet101V2",
@@ -59,7 +60,7 @@ _TELLTALE_LAYERS = {
 def read_keras_tensors(path: Path) -> dict[str, Tensor]:
     """Return all tensors of a Keras H5 file in torch's layout, named ``layer.weight``, ``layer.running_mean``, ...
 
-    Kernels become ``(out, in, height, width)`` or ``(out, in)``, those of depthwise convolutions
+    Convolution kernels become ``(out, in, height, width)``, dense kernels ``(out, in)``, and depthwise kernels
     ``(in * multiplier, 1, height, width)``. Raises :class:`~zoo.errors.WeightsError` if a file is damaged, has
     another layout or links to other files, and if h5py is not installed.
     """
@@ -71,14 +72,14 @@ def read_keras_tensors(path: Path) -> dict[str, Tensor]:
             return _tensors(path, file)
     except WeightsError:
         raise
-    except Exception as error:  # for damaged files h5py raises OSError, KeyError, RuntimeError, ValueError and more
-        raise _damaged(path, f"damaged or cut short ({explain(error)}); download it again") from error
+    except Exception as error:  # h5py raises OSError, KeyError, RuntimeError, ValueError and others for damaged files
+        raise _damaged(path, f"damaged or incomplete ({explain(error)}); download the file again") from error
 
 
 def named_as_in(network: Iterable[str], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename tensors from their layer to the path of its module; tensors of no module keep their names.
+    """Rename tensors of Keras layers to the parameter names of a network; unmatched tensors keep their names.
 
-    A layer belongs to the module whose path, with ``_`` for every dot, is its name.
+    A Keras layer matches the torch module whose path equals the layer name after every dot is replaced by ``_``.
 
     >>> list(named_as_in(["conv5.block1.1_bn.weight"], {"conv5_block1_1_bn.weight": torch.ones(2)}))
     ['conv5.block1.1_bn.weight']
@@ -91,7 +92,7 @@ def named_as_in(network: Iterable[str], tensors: dict[str, Tensor]) -> dict[str,
 
 
 def network_of(layers: Iterable[str]) -> str | None:
-    """Name the residual, dense or VGG network of Keras that has these layers, ``None`` if it is unclear.
+    """Return the name of the Keras ResNet, DenseNet or VGG with these layers, or ``None`` if no network matches.
 
     >>> network_of(["block5_conv3", "block5_conv4"])
     "Keras' VGG19"
@@ -109,7 +110,7 @@ def _tensors(path: Path, file: h5py.File) -> dict[str, Tensor]:
             dataset = _inside(path, group, name, "dataset")
             left -= _size_of_plain(path, name, dataset)
             if left < 0:
-                raise _damaged(path, f"tensor {name!r} and those before it would be larger than the file itself")
+                raise _damaged(path, f"tensor {name!r} and the tensors before it need more bytes than the file has")
             parameter = _parameter(path, layer, name)
             if parameter in tensors:
                 raise _damaged(path, f"layer {layer!r} has two tensors for {parameter!r}")
@@ -122,16 +123,16 @@ def _tensors(path: Path, file: h5py.File) -> dict[str, Tensor]:
 def _root(path: Path, file: h5py.File) -> Any:
     if "layer_names" in file.attrs or "layer_names0" in file.attrs:
         return file
-    if file.get("model_weights", getlink=True) is not None:  # a whole model, not only its weights
+    if file.get("model_weights", getlink=True) is not None:  # a file of a whole model, not only of weights
         return _inside(path, file, "model_weights", "group")
     if "_layer_checkpoint_dependencies" in file or "layers" in file:
-        raise not_h5(path, f"Keras 3 layout (.weights.h5), which names no layers; {SAVE_AGAIN}")
+        raise not_h5(path, f"Keras 3 layout (.weights.h5), which does not store layer names; {SAVE_AGAIN}")
     found = ", ".join(map(repr, list(file)[:3])) or "nothing"
-    raise not_h5(path, f"no weights of a Keras model: it has no attribute 'layer_names'; it holds {found}")
+    raise not_h5(path, f"not the weights of a Keras model: attribute 'layer_names' is missing; the file has {found}")
 
 
 def _names(path: Path, group: Any, attribute: str) -> list[str]:
-    """Return the names that an attribute lists; Keras splits long lists into attributes ``name0``, ``name1``, ..."""
+    """Return the list of names in an attribute; Keras splits long lists into attributes ``name0``, ``name1``, ..."""
     numbered = (f"{attribute}{number}" for number in range(len(group.attrs)))
     parts = [attribute] if attribute in group.attrs else [part for part in numbered if part in group.attrs]
     if not parts:
@@ -148,7 +149,7 @@ def _names_of_one(path: Path, group: Any, attribute: str) -> list[str]:
     kind = h5py.check_string_dtype(stored.dtype)
     too_many = len(stored.shape) != 1 or stored.shape[0] > _MOST_NAMES
     if kind is None or too_many or (kind.length or 0) > _LONGEST_NAME:
-        raise _damaged(path, f"attribute {attribute!r} of {group.name!r} is not a list of names as Keras writes it")
+        raise _damaged(path, f"attribute {attribute!r} of {group.name!r} is not a list of names in the format of Keras")
     values = group.attrs[attribute].tolist()
     names = [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values]
     strange = next((name for name in names if not name.isprintable() or len(name) > _LONGEST_NAME), None)
@@ -158,7 +159,7 @@ def _names_of_one(path: Path, group: Any, attribute: str) -> list[str]:
 
 
 def _inside(path: Path, group: Any, name: str, kind: str) -> Any:
-    """Return the group or dataset at a path; refuse links, which could lead out of the file."""
+    """Return the group or dataset at a path inside the file; refuse links, because a link may point to another file."""
     import h5py
 
     found = group
@@ -167,17 +168,17 @@ def _inside(path: Path, group: Any, name: str, kind: str) -> Any:
         if link is None:
             raise _damaged(path, f"{kind} {name!r} of {group.name!r} is listed but missing")
         if not isinstance(link, h5py.HardLink):
-            raise _unsafe(path, f"{kind} {name!r} is a link ({type(link).__name__}) that may lead out of the file")
+            raise _unsafe(path, f"{kind} {name!r} is a link ({type(link).__name__}) that may point to another file")
         found = found[part]
     if not isinstance(found, h5py.Group if kind == "group" else h5py.Dataset):
-        raise _damaged(path, f"{name!r} of {group.name!r} is no {kind}")
+        raise _damaged(path, f"{name!r} of {group.name!r} is not a {kind}")
     return found
 
 
 def _size_of_plain(path: Path, name: str, dataset: Any) -> int:
-    """Return the size in bytes of a dataset; refuse all but uncompressed floats stored in this file."""
+    """Return the size of a dataset in bytes; refuse datasets that are compressed, external or not floating-point."""
     if dataset.is_virtual or dataset.external:
-        raise _unsafe(path, f"tensor {name!r} is stored in another file, which is not read")
+        raise _unsafe(path, f"tensor {name!r} is stored in another file; expected data inside this file")
     if dataset.dtype.name not in _FLOATS:
         raise _damaged(path, f"tensor {name!r} holds {dataset.dtype}; expected one of {', '.join(_FLOATS)}")
     stored, whole = dataset.id.get_storage_size(), dataset.size * dataset.dtype.itemsize
@@ -188,7 +189,7 @@ def _size_of_plain(path: Path, name: str, dataset: Any) -> int:
 
 
 def _parameter(path: Path, layer: str, name: str) -> str:
-    """Return ``layer.weight`` for ``layer/kernel:0``."""
+    """Convert the name of a Keras variable to the torch name, such as ``layer/kernel:0`` to ``layer.weight``."""
     variable = re.sub(r":\d+$", "", name.rpartition("/")[2])
     if variable not in _PARAMETERS:
         raise _damaged(path, f"layer {layer!r} has a {variable!r}; expected one of {', '.join(_PARAMETERS)}")
@@ -196,12 +197,12 @@ def _parameter(path: Path, layer: str, name: str) -> str:
 
 
 def _laid_out(path: Path, name: str, values: Tensor) -> Tensor:
-    """Return a tensor in torch's layout; Keras puts the output channels last."""
+    """Convert a tensor from Keras' layout, with output channels last, to torch's layout."""
     variable = name.rpartition("/")[2]
     if "kernel" not in variable:
         return values
     if values.ndim not in (2, 4):
-        raise _damaged(path, f"kernel {name!r} is of shape {tuple(values.shape)}; expected 2 or 4 dimensions")
+        raise _damaged(path, f"kernel {name!r} has shape {tuple(values.shape)}; expected 2 or 4 dimensions")
     if values.ndim == 2:
         return values.t().contiguous()
     if variable.startswith("depthwise"):  # (height, width, in, multiplier)

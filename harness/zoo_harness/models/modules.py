@@ -12,9 +12,9 @@ from zoo.errors import DeclarationError, near_misses
 
 
 def match_modules(network: nn.Module, patterns: Iterable[str]) -> tuple[str, ...]:
-    """Return the paths of the modules that exact paths or globs match, in the network's order.
+    """Return the paths of the modules that match the given paths or glob patterns, in the network's order.
 
-    Raises :class:`~zoo.errors.DeclarationError` with near misses for a pattern without a match.
+    Raises :class:`~zoo.errors.DeclarationError` with similar paths for a pattern without a match.
 
     >>> match_modules(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)), ["[02]"])
     ('0', '2')
@@ -34,7 +34,7 @@ def match_modules(network: nn.Module, patterns: Iterable[str]) -> tuple[str, ...
 
 
 def outermost(paths: Sequence[str]) -> list[str]:
-    """Return the paths of modules that lie inside no other module of the list.
+    """Return the module paths of the list that are not inside another module of the list.
 
     >>> outermost(["features", "features.0", "fc"])
     ['features', 'fc']
@@ -43,7 +43,7 @@ def outermost(paths: Sequence[str]) -> list[str]:
 
 
 def find_module(network: nn.Module, path: str) -> nn.Module:
-    """Return the module at a path; raises :class:`~zoo.errors.DeclarationError` with near misses."""
+    """Return the module at a path; raise :class:`~zoo.errors.DeclarationError` with similar paths if none exists."""
     try:
         return network.get_submodule(path)
     except AttributeError as error:
@@ -55,10 +55,10 @@ def find_module(network: nn.Module, path: str) -> nn.Module:
 
 @contextlib.contextmanager
 def capture(network: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """Collect the outputs of the modules at these paths while the body runs.
+    """Collect the outputs of the modules at these paths while the ``with`` block runs the network.
 
-    A module that runs several times leaves its last output. Outputs are copied, because an activation that works in
-    place may follow.
+    If a module runs several times, only the last output is kept. Outputs are copied, because a following in-place
+    activation could overwrite them.
     """
     outputs: dict[str, Tensor] = {}
 

@@ -1,8 +1,8 @@
-"""Resolve the preprocessing of a backbone's weights.
+"""Determine the preprocessing that a backbone's weights expect: input size, resizing, cropping and normalisation.
 
-Resize and crop keep whole grey levels, as PIL does, and agree with the usual PIL transforms to one level on every
-device; then values become ``(value / 255 - mean) / std``. Pillow 13 begins with the height where that shrinks much
-more than the width, older versions never did: such a squash follows the older versions.
+Resizing and cropping round to integer pixel values, as PIL does. The results differ from PIL's transforms by at most
+one level on every device. Normalisation then computes ``(value / 255 - mean) / std``. Pillow 13 resizes the height
+first if the height shrinks much more than the width. zoo always resizes the width first, as older Pillow versions do.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from zoo_harness.records.normalization import Normalization
 def resolve_preprocessing(
     backbone: Backbone, network: nn.Module, tuning: Tuning, input_size: tuple[int, int] | None = None
 ) -> Preprocessing:
-    """Return the preprocessing in a backbone's record, or that of its weights in timm or torchvision.
+    """Return the preprocessing that the backbone declares, or else the preprocessing that timm or torchvision lists.
 
-    A recipe may change the input size, or resize to it without cropping (the recipes of the studies). ``input_size``
-    (height, width) is the one that the user chose. If it is smaller than that of the weights, nothing is cropped away:
-    a small image has no margin. Raises :class:`~zoo.errors.DeclarationError` if neither the record nor the weights have
-    a preprocessing.
+    A recipe may change the input size, or squash images to that size without cropping, as in the published studies.
+    ``input_size`` (height, width) is the size that the user chose. Images are not cropped if both sides are smaller
+    than the default size, because a small image has no margin to lose. Raises :class:`~zoo.errors.DeclarationError` if
+    no preprocessing is known.
     """
     own = backbone.preprocessing or _configured(backbone, network)
     if input_size is not None:
@@ -42,16 +42,16 @@ def resolve_preprocessing(
 def normalised_by(
     preprocessing: Preprocessing, normalization: Normalization, counts: PixelCounts | None
 ) -> Preprocessing:
-    """Replace the mean and standard deviation of a preprocessing, as a normalization says.
+    """Replace the mean and the standard deviation of a preprocessing by the values of ``normalization``.
 
-    ``counts`` are the counts of the training images' pixel values, for the normalization ``dataset``. Raises
+    ``counts``: the histogram of the training images' pixel values, needed only for normalization ``dataset``. Raises
     :class:`~zoo.errors.DataError` if a channel has the same value in all pixels.
     """
     if normalization.source == "weights":
         return preprocessing
     mean, std = normalization.mean, normalization.std
     if normalization.source == "dataset":
-        assert counts is not None  # noqa: S101 - the caller had them counted
+        assert counts is not None  # noqa: S101 - the caller counted the values
         mean, std = counts.mean, counts.std
         for channel, deviation in zip(("red", "green", "blue"), std, strict=True):
             if deviation == 0:
@@ -60,7 +60,7 @@ def normalised_by(
                     "have the same value; expected different values; try --mean and --std"
                 )
                 raise DataError(message, code="constant-channel", channel=channel)
-    assert mean is not None and std is not None  # noqa: S101, PT018 - a given normalization has both
+    assert mean is not None and std is not None  # noqa: S101, PT018 - all other sources set both values
     return replace(preprocessing, mean=mean, std=std)
 
 

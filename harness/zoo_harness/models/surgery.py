@@ -1,7 +1,8 @@
-"""Turn a pretrained network into the one that is tuned: a new head, a trained part, everything else frozen.
+"""Prepare a pretrained network for fine-tuning: replace the head, and freeze all modules that must not train.
 
-A frozen parameter gets no gradient, and the module that holds it runs in inference mode while the rest trains. Its
-dropout therefore does nothing, and its BatchNorm statistics do not change, unless ``frozen_batchnorm`` is ``train``.
+A frozen parameter receives no gradient, and a module with only frozen parameters stays in inference mode during
+training. Dropout in the frozen part is therefore inactive. BatchNorm statistics in the frozen part do not change,
+unless ``frozen_batchnorm`` is ``train``.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ def prepare(
     *,
     frozen_batchnorm: Literal["eval", "train"] = "eval",
 ) -> TunedNetwork:
-    """Replace the head and freeze the modules that the recipe does not train, in place.
+    """Replace the network's head, and freeze the modules that the recipe does not train, in place.
 
     ``example``: a batch ``(B, 3, H, W)`` that runs through the network once, to record the order of its modules.
-    Without it (for a network on the meta device) the result can be inspected but not trained. With ``train``, frozen
-    BatchNorm layers are in training mode while the network trains. Raises :class:`~zoo.errors.DeclarationError` if a
-    declared path does not exist.
+    Without ``example``, the result can be inspected but not trained; use this for a network on the meta device. With
+    ``frozen_batchnorm="train"``, frozen BatchNorm layers update their statistics during training. Raises
+    :class:`~zoo.errors.DeclarationError` if a declared path does not exist.
     """
     check_classes(classes)
     head_paths = replace_head(network, tuning.head, classes)
@@ -43,11 +44,11 @@ def prepare(
     bypassed = {path for part in tuning.head.parts for path in part.bypass}
     if both := [path for path in unfrozen if path in bypassed]:
         raise DeclarationError(
-            f"module {both[0]!r} is to train, but the head bypasses it", code="head-bypass", path=both[0]
+            f"the recipe trains module {both[0]!r}, but the head bypasses it", code="head-bypass", path=both[0]
         )
     trained_paths = (*(path for path in unfrozen if path not in head_paths), *head_paths)
     if "*" in tuning.unfreeze:
-        trained_paths = ("", *trained_paths)  # the network itself may hold parameters, such as a class token
+        trained_paths = ("", *trained_paths)  # the top-level module may own parameters, such as a class token
     freeze_all_but(network, trained_paths)
     tuned = TunedNetwork(network, head_paths, trained_paths)
     if example is not None:
@@ -60,7 +61,7 @@ def prepare(
 
 
 def frozen_batch_norms(network: nn.Module, trained_paths: Iterable[str]) -> tuple[str, ...]:
-    """Return the paths of the BatchNorm layers with stored statistics outside of the trained modules.
+    """Return the paths of BatchNorm layers outside the trained modules that have running statistics.
 
     >>> frozen_batch_norms(nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2)), ["1"])
     ('0',)
@@ -76,7 +77,7 @@ def frozen_batch_norms(network: nn.Module, trained_paths: Iterable[str]) -> tupl
 
 
 def replace_head(network: nn.Module, head: Head | DualHead, classes: int) -> tuple[str, ...]:
-    """Replace each classifier that ``head`` names by a new one for ``classes`` classes; return their paths."""
+    """Replace the classifiers of a network by new classifiers for ``classes`` classes; return their paths."""
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     for part in head.parts:
         old = find_module(network, part.path)
@@ -91,12 +92,12 @@ def replace_head(network: nn.Module, head: Head | DualHead, classes: int) -> tup
             find_module(network, path)
             network.set_submodule(path, nn.Identity())
     if hasattr(network, "num_classes"):
-        setattr(network, "num_classes", classes)  # noqa: B010 - timm writes it into a checkpoint's configuration
+        setattr(network, "num_classes", classes)  # noqa: B010 - timm writes this attribute into the config of a checkpoint
     return tuple(part.path for part in head.parts)
 
 
 class _FlatConv2d(nn.Conv2d):
-    """A classifier of maps of one pixel: its tensors are those of a convolution, its output (B, classes)."""
+    """Classify feature maps of 1 x 1 pixel with a convolution, and return logits (B, classes)."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__(width, classes, kernel_size=1)
@@ -106,18 +107,19 @@ class _FlatConv2d(nn.Conv2d):
 
 
 def freeze_all_but(network: nn.Module, trained_paths: Iterable[str]) -> None:
-    """Let only the parameters under these paths receive gradients."""
+    """Freeze all parameters except those of the modules at these paths."""
     network.requires_grad_(False)
     for path in trained_paths:
         network.get_submodule(path).requires_grad_(True)
 
 
 def training_modes(network: nn.Module, trained_paths: Sequence[str], example: Tensor) -> dict[str, bool]:
-    """Return for every module whether it is in training mode while the declared part trains.
+    """Return for every module path whether the module is in training mode during training.
 
-    Modules of the trained part are; modules with frozen tensors alone are not. A container of both is, because its own
-    flag does not affect its children. A module without tensors, such as dropout, is in training mode if it first runs
-    after the last frozen module before the trained part, so that dropout before the head stays random.
+    Trained modules are in training mode, and modules with only frozen tensors are in inference mode. A container with
+    trained and frozen children is in training mode, which does not affect its children. A module without tensors, such
+    as dropout, is in training mode if its first call follows the last frozen module before the trained part. Dropout
+    directly before the head therefore stays active.
     """
     trained = {module for path in trained_paths for module in network.get_submodule(path).modules()}
     mixed = {
@@ -161,10 +163,10 @@ def _input_width(head: Head, old: nn.Module) -> int:
         return head.in_features or old.in_features
     if isinstance(old, nn.Conv2d) and old.kernel_size == (1, 1) and head.hidden is None:
         return head.in_features or old.in_channels
-    absent = isinstance(old, nn.Identity)  # in weights that are published without a classifier
+    absent = isinstance(old, nn.Identity)  # some published weights have no classifier
     if absent and head.in_features:
         return head.in_features
-    advice = "give in_features" if absent else "expected the torch.nn.Linear that gives the logits"
+    advice = "declare in_features" if absent else "expected the torch.nn.Linear that gives the logits"
     raise DeclarationError(
         f"head {head.path!r} is of type {type(old).__name__}; {advice}", code="head-type", path=head.path
     )
@@ -172,7 +174,7 @@ def _input_width(head: Head, old: nn.Module) -> int:
 
 @contextlib.contextmanager
 def _check_head_inputs(network: nn.Module, head: Head | DualHead) -> Iterator[None]:
-    """Raise in the body's forward pass if ``in_features`` of a head is not the length of its input vector."""
+    """Check during forward passes in the ``with`` block that the input of each head has ``in_features`` values."""
 
     def compare(part: Head, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         width = inputs[0].flatten(1).shape[1]
@@ -191,10 +193,10 @@ def _check_head_inputs(network: nn.Module, head: Head | DualHead) -> Iterator[No
 
 
 def warn_if_output_differs_from_head(tuned: TunedNetwork, example: Tensor) -> str | None:
-    """Return a warning if the network's output is not that of its head, whose output is trained and scored.
+    """Return a warning if the network changes its head's output, because zoo trains and scores the head's output.
 
-    A network with two heads may combine them in any way. Raises :class:`~zoo.errors.DeclarationError` if a head does
-    not return one row of logits for each image.
+    Networks with two heads are not compared, because a network may combine two heads in any way. Raises
+    :class:`~zoo.errors.DeclarationError` if a head does not return one row of logits for each image.
     """
     given: dict[str, list[Tensor]] = {path: [] for path in tuned.head_paths}
     with contextlib.ExitStack() as hooks:

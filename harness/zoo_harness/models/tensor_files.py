@@ -1,4 +1,4 @@
-"""Write safetensors; read safetensors, pickles (``weights_only``) and Keras' H5 without running code."""
+"""Write safetensors files; read safetensors, PyTorch and Keras H5 files without running code from the files."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return all tensors of a weight file by name, on the CPU, in the file's order; H5 files name them by layer.
+    """Read all tensors of a weight file by name, on the CPU and in the file's order.
 
-    Raises :class:`~zoo.errors.WeightsError` for a file that is damaged, is of another kind, or would run code.
+    Tensors of Keras H5 files have names of the form ``layer.weight``. Raises :class:`~zoo.errors.WeightsError` for a
+    file that is damaged, is not a weight file, or would run code.
     """
     check_kind(path)
     if path.suffix == ".safetensors":
@@ -34,7 +35,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_safetensors(path: Path, source: Path | None = None) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file; ``source`` is the file to read if ``path`` is only its name."""
+    """Read the tensors of a safetensors file; read ``source`` instead, if given, and use ``path`` only for messages."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -48,10 +49,10 @@ def read_safetensors(path: Path, source: Path | None = None) -> dict[str, Tensor
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str], *, keep: Path | None = None
 ) -> None:
-    """Write a safetensors file, all or nothing; tensors that share memory are written separately.
+    """Write a safetensors file atomically; tensors that share memory are written separately.
 
-    The file that was there is moved to ``keep``, if that is given. Raises :class:`~zoo.errors.ZooError` if the disk is
-    full.
+    ``keep``: the path to which an existing file at ``path`` is moved. Raises :class:`~zoo.errors.ZooError` if the disk
+    is full.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -59,25 +60,27 @@ def write_tensors(
     apart = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     with replacing(path, keep=keep) as temporary:
         temporary.touch()
-        mode = temporary.stat().st_mode  # only the owner could read the files that safetensors creates
+        mode = temporary.stat().st_mode  # safetensors creates files that only the owner can read
         try:
             save_file(apart, temporary, metadata=metadata)
-        except SafetensorError as error:  # raised if the disk is full
-            fault = f"the disk of {path.parent} is full; make room there" if "os error 28" in str(error) else str(error)
+        except SafetensorError as error:  # such as a full disk
+            fault = f"the disk of {path.parent} is full; free some space" if "os error 28" in str(error) else str(error)
             raise ZooError(f"cannot write {path.name}: {fault}", code="disk-full", path=str(path)) from error
         temporary.chmod(mode)
 
 
 def check_finite(where: object, tensors: Mapping[str, Tensor]) -> None:
-    """Raise :class:`~zoo.errors.WeightsError`, beginning with ``where``, if a value is not finite."""
+    """Raise :class:`~zoo.errors.WeightsError` that starts with ``where`` if a tensor has NaN or infinite values."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            message = f"{where}: tensor {name!r:.80} holds values that are not finite; such a network cannot predict"
+            message = (
+                f"{where}: tensor {name!r:.80} has NaN or infinite values; a network with such weights cannot predict"
+            )
             raise WeightsError(message, code="not-finite", name=name)
 
 
 def form_of(tensor: Tensor) -> str:
-    """Return type and shape of a tensor in words.
+    """Format the dtype and shape of a tensor for messages.
 
     >>> form_of(torch.ones(3, 4))
     'float32 (3, 4)'
@@ -86,22 +89,23 @@ def form_of(tensor: Tensor) -> str:
 
 
 def form(dtype: str, shape: Iterable[int]) -> str:
-    """Return a type and a shape in words."""
+    """Format a dtype and a shape for messages, such as ``float32 (3, 4)``."""
     return f"{dtype} ({', '.join(map(str, shape))})"
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # torch warns of a bare pickle before it refuses it
+            warnings.simplefilter("ignore", UserWarning)  # torch first warns about a bare pickle, then raises an error
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch's last error advises to disable its protection; the error before it describes the fault.
+        # torch's own message advises to disable the protection, so show the underlying error instead.
         reason = _first_sentence(error.__context__ or error)
         raise WeightsError(
-            f"{path}: damaged, or would run code ({reason}); save the state dict as safetensors", code="file-unsafe"
+            f"{path}: the file is damaged or would run code ({reason}); save the state dict as safetensors",
+            code="file-unsafe",
         ) from error
-    except Exception as error:  # damaged files raise struct.error, IndexError, AssertionError and more
+    except Exception as error:  # torch raises struct.error, IndexError, AssertionError and others for damaged files
         message = f"{path}: not a readable PyTorch weight file: {_first_sentence(error)}"
         raise WeightsError(message, code="file-unreadable", path=str(path)) from error
     return _state_dict(path, content)
@@ -116,7 +120,7 @@ def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
     tensors = next((tensors[key] for key in _WRAPPERS if isinstance(tensors.get(key), dict)), tensors)
     others = [f"{str(name)!r:.80} as {type(it).__name__}" for name, it in tensors.items() if not isinstance(it, Tensor)]
     if others or not tensors:
-        found = others[0] if others else f"{type(content).__name__} without any"
+        found = others[0] if others else f"{type(content).__name__} without tensors"
         message = f"{path}: expected a state dict of named tensors, found {found}"
         raise WeightsError(message, code="file-kind", path=str(path))
     return {str(name): value for name, value in tensors.items()}

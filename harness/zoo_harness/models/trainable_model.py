@@ -1,4 +1,4 @@
-"""A network together with the data it trains on."""
+"""Combine a network with its training data and evaluation data."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from zoo_harness.models.tuned_network import TunedNetwork
 
 @dataclass(frozen=True)
 class TrainableModel:
-    """A network, its training and evaluation split, and the function from a batch's inputs to logits, one per head.
+    """Combine a network, its training and evaluation batches, and the function that computes logits.
 
-    ``reaches`` returns whether ``logits`` runs the module at a path. ``logits_in_training``: a faster function for
-    training steps alone, if there is one.
+    ``logits``: computes one tensor of logits for each head from the inputs of a batch. ``reaches``: returns whether
+    ``logits`` runs the module at a path. ``logits_in_training``: an optional faster function for training steps only.
     """
 
     tuned: TunedNetwork
@@ -29,5 +29,5 @@ class TrainableModel:
 
     @classmethod
     def whole(cls, tuned: TunedNetwork, train: Source, evaluation: Source, classes: int) -> TrainableModel:
-        """Make the model that runs the whole network on images."""
+        """Create a model that runs the whole network on images, without cached outputs."""
         return cls(tuned, train, evaluation, classes, lambda inputs: tuned.logits(inputs[0]))

@@ -1,4 +1,4 @@
-"""A network with a new head and a frozen part, and the count of its parameters."""
+"""Describe a network that is prepared for fine-tuning, and count its parameters."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from zoo_harness.records.run import ParametersRecord
 
 @dataclass
 class TunedNetwork:
-    """A network with a new head and a frozen part.
+    """Hold a network with a new head, and the paths of its heads and trained modules.
 
-    ``modes``: for every module, whether it is in training mode while the network trains. ``moving``: the frozen
-    BatchNorm layers among these.
+    ``modes``: for every module path, whether the module is in training mode during training. ``moving``: the paths of
+    the frozen BatchNorm layers that update their statistics during training.
     """
 
     network: nn.Module
@@ -28,16 +28,16 @@ class TunedNetwork:
     moving: tuple[str, ...] = ()
 
     def train(self) -> None:
-        """Put the trained part into training mode, and the frozen part into inference mode."""
+        """Set training or inference mode for each module, as ``modes`` specifies."""
         for name, module in self.network.named_modules():
             module.training = self.modes[name]
 
     def eval(self) -> None:
-        """Put everything into inference mode."""
+        """Set inference mode for all modules."""
         self.network.eval()
 
     def logits(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return logits ``(B, classes)`` of every head, the one predicted from first."""
+        """Return the logits ``(B, classes)`` of every head; the main head comes first."""
         with capture(self.network, self.head_paths) as outputs:
             self.network(images)
         if silent := [path for path in self.head_paths if path not in outputs]:
@@ -50,13 +50,13 @@ class TunedNetwork:
 
 
 def has_batch_statistics(tuned: TunedNetwork) -> bool:
-    """Whether a module that trains normalises by the batch."""
+    """Whether a module in training mode normalises by the statistics of the current batch."""
     named = tuned.network.named_modules()
     return any(isinstance(module, nn.modules.batchnorm._NormBase) and tuned.modes[name] for name, module in named)
 
 
 def count_parameters(tuned: TunedNetwork) -> ParametersRecord:
-    """Count and name the parameters that train; works on the meta device."""
+    """Count all parameters, and count and name the trained parameters; a network on the meta device suffices."""
     prefixes = tuple(f"{path}." for path in tuned.head_paths)
     trained = {name: parameter.numel() for name, parameter in tuned.trained_parameters().items()}
     return ParametersRecord(
@@ -70,5 +70,5 @@ def count_parameters(tuned: TunedNetwork) -> ParametersRecord:
 
 
 def prediction(logits: tuple[Tensor, ...], predict: Literal["cls", "mean"]) -> Tensor:
-    """Return the logits that decide: those of the first head, or with ``mean`` the mean over the heads."""
+    """Return the logits that determine the predicted class: of the first head, or with ``mean`` averaged over heads."""
     return logits[0] if predict == "cls" else torch.stack(logits).mean(0)

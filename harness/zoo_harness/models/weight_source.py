@@ -1,4 +1,4 @@
-"""Ask weight sources of plugins, and name the plugin in their errors; torch is not imported."""
+"""Call weight sources, and name the plugin in errors of its sources, without importing torch."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from zoo.weights import WeightSource
 
 
 def find_local(backbone: Backbone) -> Path | None:
-    """Return the file of a backbone's weights if it is on this machine.
+    """Return the path of a backbone's weight file if the file is on this machine, otherwise ``None``.
 
-    Raises :class:`~zoo.errors.PluginError` if the source of a plugin fails.
+    Raises :class:`~zoo.errors.PluginError` if a plugin's weight source fails.
     """
     with failures_by_plugin(backbone, backbone.weights):
         found: object = backbone.weights.locate()
@@ -27,15 +27,16 @@ def find_local(backbone: Backbone) -> Path | None:
 
 
 def is_built_in(source: WeightSource) -> bool:
-    """Whether a source is one of zoo's own, not of a plugin."""
+    """Whether a weight source belongs to zoo itself and not to a plugin."""
     return type(source).__module__ == weights.__name__
 
 
 @contextmanager
 def failures_by_plugin(backbone: Backbone, source: WeightSource) -> Iterator[None]:
-    """Name plugin, backbone and source in errors of the body; those of built-in sources pass unchanged.
+    """Prepend the names of plugin, backbone and source to errors of the ``with`` block.
 
-    Raises :class:`~zoo.errors.WeightsError` for one of these, and :class:`~zoo.errors.PluginError` for all others.
+    A :class:`~zoo.errors.WeightsError` keeps its type; other errors become :class:`~zoo.errors.PluginError`. Errors of
+    built-in sources, :class:`~zoo.errors.UnreachableError` and ``MemoryError`` do not change.
     """
     is_ours = is_built_in(source)
     try:

@@ -1,4 +1,4 @@
-"""Read the weights of a source, check that they fit the network, and load them into it."""
+"""Read weights from a source, check that they fit the network, and load them into the network."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from zoo_harness.models.weight_source import failures_by_plugin
 from zoo_harness.records.run import WeightsRecord
 from zoo_harness.util.safe_files import read_regular
 
-_LARGEST_CONFIGURATION = 32 * 2**20  # bytes; with the names of 21,000 classes it has about a million
+_LARGEST_CONFIGURATION = 32 * 2**20  # bytes; a config with the names of 21,000 classes has about 1,000,000
 
 
 def load_weights(network: nn.Module, backbone: Backbone, source: WeightSource) -> WeightsRecord:
-    """Load a source into a network that still has its own classifier; return the record of the weights.
+    """Load weights into a network with its original classifier; return the record of the weights.
 
-    A classifier for another number of classes is not loaded, because it will be replaced. Raises
-    :class:`~zoo.errors.UnreachableError` if the file is neither here nor reachable, :class:`~zoo.errors.WeightsError`
-    if it is damaged, has another digest or belongs to another network, and :class:`~zoo.errors.PluginError` if the
-    source of a plugin fails.
+    Classifier weights for another number of classes are ignored, because the classifier is replaced later. Raises
+    :class:`~zoo.errors.UnreachableError` if the weight file is neither on this machine nor reachable. Raises
+    :class:`~zoo.errors.WeightsError` if the file is damaged, has a wrong digest or belongs to another network. Raises
+    :class:`~zoo.errors.PluginError` if a plugin's weight source fails.
     """
     reader = _Reader(backbone=backbone.name, network=network.state_dict())
     with failures_by_plugin(backbone, source):
@@ -46,7 +46,7 @@ def load_weights(network: nn.Module, backbone: Backbone, source: WeightSource) -
 
 @dataclass(frozen=True, kw_only=True)
 class _Reader(WeightFiles):
-    """The harness's :class:`zoo.weights.WeightReader`, which says what the methods do."""
+    """Implement :class:`zoo.weights.WeightReader`, which documents the methods."""
 
     network: Mapping[str, Tensor]
 
@@ -77,9 +77,9 @@ def _record(loaded: LoadedWeights, backbone: Backbone, source: WeightSource, rea
 def _fitting(
     loaded: LoadedWeights, source: WeightSource, expected: Mapping[str, Tensor], heads: Iterable[str]
 ) -> dict[str, Tensor]:
-    """Return the tensors to load, after checking that they fit the network.
+    """Return the tensors to load, after checking that names and shapes fit the network.
 
-    Only the tensors of its classifiers ``heads`` may be missing or differ.
+    Only tensors of the classifiers at the paths ``heads`` may be missing or have another number of classes.
     """
     given = loaded.tensors or {}
     for name, value in given.items():
@@ -118,12 +118,12 @@ def _differences(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], he
 
 
 def _shown(name: str) -> str:
-    """Return the name of a tensor, which a stranger's file may choose, short and safe to print."""
+    """Shorten a tensor name and remove control characters, because untrusted files may contain any name."""
     return one_line(name)[:80]
 
 
 def _whose(loaded: LoadedWeights) -> str:
-    """Name the network of a file by its Keras layers or the ``config.json`` beside it, for the end of an error."""
+    """Say which network a weight file belongs to, by its Keras layers or ``config.json``; ends an error message."""
     path = loaded.path
     if path is not None and path.suffix in KERAS_SUFFIXES:
         whose = network_of(name.rpartition(".")[0].replace(".", "_") for name in loaded.tensors or {})
@@ -141,21 +141,21 @@ def _whose(loaded: LoadedWeights) -> str:
 
 
 def _fits(given: Tensor, expected: Tensor, *, is_head: bool) -> bool:
-    if expected.is_floating_point() and not given.is_floating_point():  # such as quantised weights
+    if expected.is_floating_point() and not given.is_floating_point():  # for example quantised weights
         return False
-    if is_head:  # another number of classes is fine, another width is not
+    if is_head:  # the number of classes may differ, but not the input width
         return given.shape[1:] == expected.shape[1:]
     return given.shape == expected.shape
 
 
 def _match_by_order(path: Path, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     faults = [
-        f"tensor {given_name!r:.80} is {form_of(tensor)}, in its position the network has {name!r}, {form_of(wanted)}"
+        f"tensor {given_name!r:.80} is {form_of(tensor)}; the network has {name!r} at that position, {form_of(wanted)}"
         for (given_name, tensor), (name, wanted) in zip(given.items(), expected.items(), strict=False)
         if tensor.shape != wanted.shape
     ]
     if len(given) != len(expected):
-        faults = [f"it has {len(given)} tensors, the network {len(expected)}"]
+        faults = [f"the file has {len(given)} tensors, the network has {len(expected)}"]
     if faults:
         raise WeightsError(f"{path} does not fit the network: {faults[0]}", code="weights-mismatch", path=str(path))
     return dict(zip(expected, given.values(), strict=True))

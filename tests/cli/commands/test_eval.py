@@ -405,7 +405,7 @@ def test_wrong_options_have_a_code(
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        (["--per-class", "100000"], "is the most that keeps the classes balanced"),
+        (["--per-class", "100000"], "is the largest value that keeps the classes balanced"),
         (["--precision", "bf16", "--device", "cpu"], "bf16 needs a CUDA device"),
         (["--unfreeze", "blocks.9"], "did you mean"),
         (["--limit", "many"], "--limit"),
@@ -643,7 +643,7 @@ def test_a_wrong_declared_width_is_refused_before_anything_is_written(
 ) -> None:
     wrong = with_features(tiny_resnet, zoo.FeatureLayer("global_pool", 95, pool="flatten"))
     out = tmp_path / "run"
-    with pytest.raises(zoo.ZooError, match=r"'global_pool' is declared 95 wide .* 96"):
+    with pytest.raises(zoo.ZooError, match=r"'global_pool' has the declared width 95 .* 96"):
         zoo.evaluate(wrong, "digits", limit=12, out=out)
     assert not out.exists()
 
@@ -655,7 +655,7 @@ def test_a_layer_that_cannot_be_scored_costs_a_trained_run_only_its_curve(
     last = zoo.FeatureLayer("global_pool", 96, pool="flatten")
     wrong = with_features(tiny_resnet, zoo.FeatureLayer("layer3", 7), last)
     record = zoo.evaluate(wrong, "digits", limit=12, epochs=1, out=tmp_path / "run").record
-    assert "feature layer 'layer3' is declared 7 wide" in caplog.text
+    assert "feature layer 'layer3' has the declared width 7" in caplog.text
     assert record.status == "finished"
     assert record.results.layer_curve is None
     assert "layers.png" not in record.plots

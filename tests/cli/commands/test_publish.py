@@ -80,7 +80,7 @@ def test_a_run_goes_to_the_hub_and_comes_back_byte_for_byte(
     assert [line.split()[0] for line in lines[1:-2]] == FILES
     assert all(line.endswith("new") for line in lines[1:-2])
     assert lines[-1] == f"published: {hub.url}/ada/net"
-    for said in ("ada/net: not there yet", "zoo.load: same logits", "timm ", "transformers ", "made the private rep"):
+    for said in ("ada/net: not there yet", "zoo.load: same logits", "timm ", "transformers ", "created the private"):
         assert said in err
     assert hub.leaks() == []
     assert WRITER not in out + err
@@ -136,7 +136,7 @@ def test_a_dry_run_needs_neither_token_nor_hub(
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")
     assert publish(run, "ada/net", "--dry-run") == 0
-    assert "not compared with the repository: cannot inspect ada/net" in capsys.readouterr().err
+    assert "cannot compare with the repository: cannot inspect ada/net" in capsys.readouterr().err
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert publish(run, "ada/net", "--dry-run") == 0

@@ -239,7 +239,7 @@ def test_images_of_imagenets_size_and_no_test_split(tmp_path: Path, capsys: pyte
     options = ["--dataset", f"imagefolder:{tmp_path}/photos", "--epochs", "1", "--out", str(out), "--quiet"]
     assert run(["train", "efficientnet_lite0", *options]) == 0
     told = capsys.readouterr().err
-    assert "has no 'test' split here, only train: nothing is kept for the end" in told
+    assert "has no 'test' split here, only train: the reported accuracy is that of the held-out images" in told
     record = read_run(out)
     assert record.parameters.trained == record.parameters.total
     assert record.dataset.test is None

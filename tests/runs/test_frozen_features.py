@@ -223,7 +223,7 @@ def test_rows_that_were_forged_with_a_right_checksum_are_not_used(tmp_path: Path
         path.write_bytes(forged + zlib.crc32(forged).to_bytes(4, "little"))
     made, lines, result = trained(planned(), policy)
     assert made.computed == 48
-    assert sum("are not what the network gives now" in line for line in lines) == 2
+    assert sum("differ from what the network computes now" in line for line in lines) == 2
     assert (result.loss, result.accuracy) == (expected.loss, expected.accuracy)
 
 
@@ -236,7 +236,7 @@ def test_a_second_run_with_another_seed_and_rate_computes_nothing(tmp_path: Path
     second = planned(training=replace(TRAINING, learning_rate=1e-3, optimizer="adamw"))
     made, lines, _result = trained(second, policy)
     assert made.computed == 0
-    assert lines[0].endswith("of outputs are there from an earlier run")
+    assert lines[0].endswith("of outputs are read from the cache of an earlier run")
     other_images = planned(limit=20)
     assert trained(other_images, policy)[0].computed == 40
     other_weights = planned(seed=1)  # random ones

@@ -1,4 +1,4 @@
-"""The candidates of a ranking: registered backbones, checkpoints of runs, and controls."""
+"""Define the candidates of a ranking: registered backbones, checkpoints of runs, and controls to compare them with."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DECODED_AT_ONCE = 512  # images
 
 @dataclass(frozen=True, eq=False)
 class OpenNetwork:
-    """A network with its weights: the layer to read, the path of its classifier, and the digest of its own code."""
+    """A network with loaded weights, the layer to read features from, its classifier's path, and its code's digest."""
 
     network: nn.Module
     weights: WeightsRecord
@@ -43,9 +43,9 @@ class OpenNetwork:
 
 @dataclass
 class Candidate:
-    """A backbone, or the checkpoint of a run, on its way through the rounds, and what was read of it so far.
+    """A backbone, the checkpoint of a run, or raw pixels, with the features and scores computed so far.
 
-    Neither ``backbone`` nor ``run`` means raw pixels. ``parameters``: 0 until the network was built.
+    A candidate without ``backbone`` and ``run`` stands for raw pixels. ``parameters`` is 0 until the network is built.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Candidate:
     weights: WeightsRecord | None = None
     preprocessing: Preprocessing | None = None
     parameters: int = 0
-    readout: Readout | None = None  # until all scores are computed, because it may be large
+    readout: Readout | None = None  # set to None after all scores are computed, because it may be large
     width: int = 0
     source_classes: int | None = None
     computed: int = 0
@@ -68,21 +68,21 @@ class Candidate:
 
     @property
     def described(self) -> str:
-        """The kind and name of the network."""
+        """The kind and name of the network, such as ``timm resnet18``."""
         if self.run_record is not None:
             return f"{self.run_record.backbone.network_kind} {self.run_record.backbone.network}"
         return f"{self.backbone.network.kind} {self.backbone.network.name}" if self.backbone else "none"
 
     @property
     def to_fetch(self) -> bool:
-        """Whether its weights are not on this machine."""
+        """Whether the weights of this candidate must be downloaded first."""
         return self.backbone is not None and self.source.kind != "random" and find_local(self.backbone) is None
 
     def open(self, seed: int, input_size: tuple[int, int] | None) -> OpenNetwork:
         """Build the network and load its weights.
 
-        Each round does this again, because the networks of many candidates would fill memory. The checkpoint
-        of a run keeps its own input size.
+        Every round builds the network again, because the networks of many candidates would fill the memory. The
+        checkpoint of a run ignores ``input_size`` and keeps its own input size.
         """
         opened = self._of_run() if self.run is not None else self._of_backbone(seed, input_size)
         self.weights, self.preprocessing = opened.weights, opened.preprocessing
@@ -109,7 +109,7 @@ class Candidate:
         )
 
     def _of_run(self) -> OpenNetwork:
-        assert self.run is not None  # noqa: S101 - the caller has asked
+        assert self.run is not None  # noqa: S101 - open() calls this for runs only
         model = load_folder(self.run)
         record = model.record
         weights = WeightsRecord(
@@ -128,7 +128,7 @@ class Candidate:
         )
 
     def ranked(self, tier: int | None) -> RankedBackbone:
-        """Return the record of the backbone with its scores."""
+        """Return the row of the ranking's table: the backbone, its scores, and its ``tier``."""
         backbone = self.backbone
         return RankedBackbone(
             name=self.name,
@@ -160,7 +160,7 @@ class Candidate:
 
 
 class LazyImages:
-    """The images of a training split from ``start`` to ``stop``, decoded in parts when they are asked for."""
+    """The images of a training split from ``start`` up to ``stop``, decoded in blocks when a batch needs them."""
 
     def __init__(
         self, split: TrainingSplit, start: int, stop: int, transform: BatchTransform, device: torch.device
@@ -174,9 +174,9 @@ class LazyImages:
         return self._stop - self._start
 
     def batch(self, start: int, stop: int) -> Tensor:
-        """Return the network input of the images from ``start`` to ``stop``, counted from the first of these."""
+        """Return the network input for the images from ``start`` up to ``stop``; 0 is the first of these images."""
         if self._decoded is None or start not in self._range or stop - 1 not in self._range:
-            most = 1 if stop - start == 1 else _DECODED_AT_ONCE  # single images are a sample
+            most = 1 if stop - start == 1 else _DECODED_AT_ONCE  # a batch of one image is a sample
             self._range = range(start, min(max(start + most, stop), len(self)))
             self._decoded = self._split.decode(
                 self._start + self._range.start, self._start + self._range.stop, self._transform

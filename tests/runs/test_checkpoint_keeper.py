@@ -214,7 +214,7 @@ def test_the_main_checkpoint_alone_is_published(straight: zoo.Run, tmp_path: Pat
     tree = zoo.open_run(tmp_path / "tree")
     assert [*tree.checkpoints] == [straight.record.main_epoch]
     assert tree.load(checkpoint="best").epoch == straight.record.main_epoch
-    assert f"Only the main checkpoint is here, that of epoch {straight.record.main_epoch};" in (tree.card or "")
+    assert f"Only the main checkpoint, of epoch {straight.record.main_epoch}, is published;" in (tree.card or "")
     assert "checkpoints/" not in (tree.card or "")
     with pytest.raises(UsageError) as refused:
         tree.load(checkpoint="last")

@@ -237,4 +237,4 @@ def test_a_run_from_scratch_scores_each_on_the_test_split_and_stops_early(
     assert last.test_accuracy.n == 40
     assert last.test_accuracy == zoo.rescore(run, digits, checkpoint="last").figures[6].found
     assert last.separation_after.test.si.n == 40
-    assert any(line.startswith("keeping up to 1 checkpoint of ") for line in heard.lines)
+    assert any(line.startswith("saving up to 1 checkpoint of ") for line in heard.lines)

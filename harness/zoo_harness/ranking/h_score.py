@@ -43,7 +43,7 @@ def shrunk_h_score(moments: Moments) -> RankScore:
     level, squared = variances.sum() / width, float(variances @ variances)
     distance = (squared - width * level**2) / width
     error = (moments.sum_of_fourth_powers() / n - squared) / (width * n)
-    # The distance is 0 if all directions have equal variance; then there is nothing to shrink.
+    # If all directions have equal variance, the distance is 0, and the covariance needs no shrinkage.
     alpha = min(error, distance) / distance if distance > np.finfo(float).eps * squared else 0.0
     kept = (1 - alpha) * variances
     value = (kept * n / (n - 1) * _between(moments) / (kept + alpha * level)).sum()
@@ -53,7 +53,7 @@ def shrunk_h_score(moments: Moments) -> RankScore:
 def _between(moments: Moments) -> Array:
     """Return the between-class share of the variance along each principal direction of the features, (k,).
 
-    It is the sum over classes of the class size times the squared class mean of the left singular vector.
+    The share is a sum over classes: the class size times the squared class mean of the left singular vector.
     """
     shares: Array = (moments.centred.targets**2 / moments.sizes).sum(1)
     return shares

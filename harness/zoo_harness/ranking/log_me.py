@@ -9,7 +9,7 @@ from zoo_harness.ranking.score import RankScore
 
 TOLERANCE, MOST_ITERATIONS = 1e-8, 1000
 _MOST_NOISE = 1e-6  # the largest accepted rounding noise, relative to the variance along the first direction
-_RIDGE = 1e-5  # keeps the iteration finite for separable data; the features are scaled first so that this number fits
+_RIDGE = 1e-5  # keeps the iteration finite for separable data; it suits features with a root mean square of 1
 
 
 def log_me(moments: Moments) -> RankScore:

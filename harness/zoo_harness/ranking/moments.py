@@ -144,7 +144,7 @@ class Moments:
         if self.wide:
             norms = ((self.rows - shift) ** 2).sum(1)
             return float(norms @ norms)
-        # This expands |z - m|^4 = (a - 2b + c)^2 with a = |z|^2, b = z'm and c = |m|^2.
+        # The sum is computed from |z - m|^4 = (a - 2b + c)^2 with a = |z|^2, b = z'm and c = |m|^2.
         trace, along = float(np.trace(self.gram)), float(total @ shift)
         quadratic = float(shift @ self.gram @ shift)
         cross = float(shift @ self.weighted)

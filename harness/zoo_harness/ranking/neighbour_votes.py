@@ -34,7 +34,7 @@ def nearest_labels(features: Any, labels: Any, order: int = NEIGHBOURS, memory_b
 def si(neighbours: Neighbours) -> RankScore:
     """Return the share of images whose nearest other image has the same label, in [0, 1].
 
-    This is the Separation Index, which equals the accuracy of leave-one-out 1-NN; docs/separation.md gives the source.
+    The score is the Separation Index, which equals leave-one-out 1-NN accuracy; docs/separation.md gives the source.
 
     >>> si(Neighbours(np.array([[0], [1], [0]]), np.array([0, 1, 1]))).hits.tolist()
     [True, True, False]

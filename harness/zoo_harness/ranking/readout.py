@@ -50,7 +50,7 @@ class Readout:
     computed: int = 0
 
     def __add__(self, other: Readout) -> Readout:
-        """Return the rows of this readout followed by those of ``other``, which is of the same backbone."""
+        """Return the rows of this readout followed by the rows of ``other``, a readout of the same backbone."""
         logits = None
         if self.logits is not None and other.logits is not None:
             logits = np.concatenate([self.logits, other.logits])
@@ -120,7 +120,7 @@ def read_out(
         if _is_off(cache):
             return _read_uncached(reader, images, progress)
         computed = fill_cache(cache, compute_missing, outputs_of, warn)
-        if _is_off(cache):  # the disk filled up
+        if _is_off(cache):  # the cache was disabled because the disk is full
             return _read_uncached(reader, images, progress)
         return _readout([part.cpu() for part in cache.read(np.arange(len(images)))], computed)
 

@@ -11,7 +11,7 @@ class RankScore:
     """The value of a ranking score for one backbone, and details of its computation.
 
     ``value`` is ``None`` if the score cannot be computed; ``reason`` then says why. ``hits``, (N,) bool, says for each
-    image whether it was classified correctly; only scores that are a share of images have it.
+    image whether it was classified correctly; only scores that are a share of images have ``hits``.
     """
 
     value: float | None

@@ -28,7 +28,7 @@ class Evidence:
     """The inputs of ranking scores; sums and neighbours are computed when a score first needs them.
 
     ``features``, (N, D) float32, are the inputs of the backbone's original classifier. ``labels``, (N,), are class
-    indices. ``logits``, (N, S), are the outputs of that classifier, or ``None`` if the backbone has no classifier.
+    indices. ``logits``, (N, S), are the original classifier's outputs, or ``None`` if the backbone has no classifier.
     """
 
     features: Array
@@ -70,7 +70,7 @@ class RankDefinition:
     default: bool = True
 
     def compute(self, evidence: Evidence) -> RankScore:
-        """Return the score of a backbone; it has no value if the backbone lacks the input that the score needs."""
+        """Return the score of a backbone, or a score without a value if the backbone lacks a needed input."""
         part = getattr(evidence, self.needs)
         return RankScore.blank("it has no source classifier") if part is None else self.function(part)
 

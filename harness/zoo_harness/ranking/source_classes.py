@@ -40,7 +40,7 @@ def leep(logits: Array, labels: Array) -> RankScore:
 def nce(logits: Array, labels: Array) -> RankScore:
     """Return minus the conditional entropy of the labels given the predicted source class, in nats; higher is better.
 
-    The value lies in [-H(Y), 0], where H(Y) is the entropy of the labels. The arguments are those of :func:`leep`.
+    The value lies in [-H(Y), 0], where H(Y) is the entropy of the labels. :func:`leep` describes the arguments.
     Source: Tran et al., ICCV 2019 (arXiv 1908.08142).
 
     >>> round(nce(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), np.array([0, 1, 1])).value, 4)

@@ -1,7 +1,7 @@
 """Measure or look up the size of a backbone: parameters, input size, multiply-accumulates, and bytes of weights.
 
 The sizes of built-in backbones are stored in a file, because measuring them needs torch and takes seconds.
-``scripts/backbone_cards.py`` writes the file, and a test compares it with the networks.
+``scripts/backbone_cards.py`` writes this file, and a test compares the stored sizes with the networks.
 """
 
 from __future__ import annotations

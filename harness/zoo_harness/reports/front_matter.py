@@ -49,7 +49,7 @@ def front_matter(record: RunRecord) -> str:
 
 
 def hub_dataset(record: RunRecord) -> str | None:
-    """Return the dataset's repository on the Hub, or ``None`` if the data have none or came from a folder."""
+    """Return the dataset's repository on the Hub, or ``None`` if the data came from elsewhere."""
     dataset = record.dataset
     if dataset.hub_id or dataset.name != "hf":
         return dataset.hub_id and one_line(dataset.hub_id)
@@ -60,7 +60,7 @@ def hub_dataset(record: RunRecord) -> str | None:
 
 
 def _license(given: str | None) -> dict[str, Any]:
-    """Return the licence keys of the front matter; without a stated licence return none, because zoo does not guess."""
+    """Return the licence keys of the front matter, or no keys if the source states no licence."""
     name = one_line(given or "")
     if not name:
         return {}
@@ -70,7 +70,7 @@ def _license(given: str | None) -> dict[str, Any]:
 
 
 def _evaluation_results(record: RunRecord) -> list[EvalResult] | None:
-    """Return accuracy and SI of a finished run for leaderboards, which would ignore the caveats of other runs."""
+    """Return accuracy and SI for leaderboards, or ``None`` for an unfinished run, which leaderboards cannot mark."""
     accuracy, split = record.headline
     if record.status != "finished" or accuracy is None:
         return None

@@ -1,8 +1,8 @@
 """Save the weights of selected epochs beside the main checkpoint of a run, and score them when the run ends.
 
-The weights of an epoch are written before the training state of that epoch. If a kill comes between the two writes, the
-resumed run repeats the epoch with the same result and replaces the file. A resumed run also rewrites the weights of its
-last finished epoch, because a kill may have come before the digest of that file was recorded.
+The weights of an epoch are written before the training state of that epoch. If the process is killed after it wrote the
+weights and before it wrote the state, the resumed run repeats the epoch with the same result and replaces the weights.
+A resumed run also rewrites the weights of its last finished epoch, because the digest may not have been recorded yet.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class CheckpointKeeper:
         size = sum(tensor.nbytes for tensor in changing_tensors(self.state.tuned).values())
         needed, free = bytes_in_words(count * size), shutil.disk_usage(self.writer.path).free
         self.reporter.log(
-            f"keeping up to {count:,} checkpoint{'s' if count > 1 else ''} of {bytes_in_words(size)}, {needed} in "
-            f"{self.writer.path / CHECKPOINTS}"
+            f"saving up to {count:,} checkpoint{'s' if count > 1 else ''} of {bytes_in_words(size)} each, {needed} in "
+            f"total, in {self.writer.path / CHECKPOINTS}"
         )
         if count * size > free:
             self.reporter.warn(f"the disk of {self.writer.path} has {bytes_in_words(free)} free; expected {needed}")

@@ -50,7 +50,7 @@ def compare_runs(
     no run is given, or if the baseline cannot be compared.
     """
     if not runs:
-        raise UsageError("nothing to compare; give the directory of a run, or several", code="missing-run")
+        raise UsageError("nothing to compare: no run is given; give the folders of runs", code="missing-run")
     shared_by = _shared_by(group_by)
     gathered = _Gathered()
     for given in runs:

@@ -46,8 +46,8 @@ def _check_writable(folder: Path, out: Path | None) -> None:
 def claim_directory(out: Path | None, backbone: str, dataset: str) -> Path:
     """Create the folder of one run: ``out``, or by default ``runs/BACKBONE-DATASET-TIME`` with the time in UTC.
 
-    A number is appended to the default name if that folder exists. Raises :class:`~zoo.errors.UsageError` if another
-    run already uses ``out``, and :class:`~zoo.errors.ZooError` if the folder cannot be created.
+    If the default folder exists already, a number is appended to its name. Raises :class:`~zoo.errors.UsageError` if
+    another run already uses ``out``, and :class:`~zoo.errors.ZooError` if the folder cannot be created.
     """
     directory = claim_folder(out, f"{backbone}-{dataset}", "run directory")
     try:
@@ -63,8 +63,8 @@ def claim_directory(out: Path | None, backbone: str, dataset: str) -> Path:
 def claim_folder(out: Path | None, name: str, called: str = "folder") -> Path:
     """Create the folder ``out``, or by default ``runs/NAME-TIME`` with the time in UTC.
 
-    A number is appended to the default name if that folder exists. Raises :class:`~zoo.errors.ZooError` if the folder
-    cannot be created.
+    If the default folder exists already, a number is appended to its name. Raises :class:`~zoo.errors.ZooError` if the
+    folder cannot be created.
     """
     # Some systems do not allow a colon in a path, and names such as timm:NAME contain one.
     beginning, number = f"{name.replace(':', '-')}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}", 1

@@ -29,7 +29,7 @@ class _Images(ProgressColumn):
 
 
 class ProgressDisplay:
-    """Show the progress of a run on standard error. This context manager removes the progress bar when it exits."""
+    """Context manager that shows the progress of a run on standard error, and removes the progress bar on exit."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet

@@ -110,7 +110,7 @@ def _note_how_to_resume(directory: Path, call: RunCall) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        with suppress(UsageError, DataError):  # the record is not written yet
+        with suppress(UsageError, DataError):  # the run was interrupted before its record was written
             error.add_note(_what_is_kept(read_run(directory), directory, call))
         raise
 

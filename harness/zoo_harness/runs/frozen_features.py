@@ -1,8 +1,8 @@
 """Run the frozen part of a network over the images once and cache its outputs, so that epochs run only the rest.
 
-The network is split before its first trainable module (:mod:`zoo_harness.frozen.partition`), and this split is verified
-on real images. The outputs of the frozen part are cached (:mod:`zoo_harness.frozen.cache`). If the split or the cache
-is impossible, every epoch runs the whole network, and the run's record gives the reason.
+The network is partitioned before its first trainable module (:mod:`zoo_harness.frozen.partition`), and the partition is
+verified on real images. The outputs of the frozen part are cached (:mod:`zoo_harness.frozen.cache`). If partitioning or
+caching is impossible, every epoch runs the whole network, and the run's record gives the reason.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def open_trainable_model(
 ) -> Iterator[tuple[TrainableModel, FrozenPartRecord]]:
     """Context manager that yields the model to train, and the record of how its frozen part is run.
 
-    On entry it computes the outputs of the frozen part, unless an earlier run cached them. It calls ``say`` with one
-    line: where the outputs are cached, or why every epoch runs the whole network. It calls ``warn`` (by default
-    ``say``) for each fault of a cache, and if training steps cannot be compiled although the user requested it.
+    On entry, the outputs of the frozen part are computed, unless an earlier run cached these outputs. ``say`` is called
+    with one line that says where the outputs are cached, or why every epoch runs the whole network. ``warn`` (by
+    default ``say``) is called for each fault of a cache, and if requested compilation of training steps is impossible.
     """
     processes, warn = planned.request.compute.processes, warn or say
     with ExitStack() as stack:
@@ -109,7 +109,7 @@ def _suffix(
     started, computed = time.perf_counter(), 0
     for split, cache in zip(splits, caches, strict=True):
         computed += split.fill(cache)
-        if cache.place == "off":  # the disk filled up
+        if cache.place == "off":  # the cache was disabled because the disk is full
             return _NO_ROOM
     kept = caches[0].key.kept
     made = FrozenPartRecord(

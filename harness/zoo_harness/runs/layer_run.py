@@ -44,9 +44,9 @@ from zoo_harness.util.progress import Progress
 class Subject:
     """A network whose layers are scored: a backbone with its weights, or the network of a run.
 
-    ``weights`` describes the weights. ``normalization`` says what replaces the mean and standard deviation of
-    ``preprocessing``; a run keeps its own. ``value_range`` is the pixel range for images of more than 8 bits that the
-    run was trained with, or ``None`` to derive the range from the data.
+    ``weights`` records where the weights come from. ``normalization`` says what replaces the mean and standard
+    deviation of ``preprocessing``; those of a run are never replaced. ``value_range`` is the range of pixel values that
+    a run on images of more than 8 bits was trained with, or ``None`` to derive the range from the data.
     """
 
     name: str
@@ -243,7 +243,7 @@ def _written(curves: tuple[Curve, ...], scoring: Scoring, request: LayerRequest)
     path, plot = folder / "layers.json", None
     if not request.options["last"]:
         plot = folder / "layers.png"
-        about = f"{data['dataset']}, {data['images']:,} images a curve; {scoring.in_words()}"
+        about = f"{data['dataset']}, {data['images']:,} images per curve; {scoring.in_words()}"
         # If no class has two images, every SI is 0 and the curve would show nothing.
         shown = [curve for curve in curves if max(curve.data["per_class"]) > 1]
         plot_layers([(curve.title, curve.layers) for curve in shown], about, plot)

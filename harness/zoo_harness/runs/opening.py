@@ -65,7 +65,7 @@ def check_sizes(images: int, evaluation: int, split: str, epochs: int, processes
 
 
 def open_layers(request: LayerRequest, progress: Progress) -> LayerRequest:
-    """Open the checkpoints and data of a request, download its weights, and return it with the open checkpoints."""
+    """Open checkpoints and data, download weights, and return the request with the opened checkpoints."""
     options = request.options
     with ExitStack() as stack:
         checkpoints = tuple(stack.enter_context(open_checkpoint(run)) for run in request.runs)
@@ -76,7 +76,7 @@ def open_layers(request: LayerRequest, progress: Progress) -> LayerRequest:
                 check_order(options["order"], split, images)
         for backbone, source in request.backbones:
             _fetch(backbone, source, progress)
-        stack.pop_all()  # keeps the checkpoints open; the function that loads them closes them
+        stack.pop_all()  # the checkpoints stay open until another function has loaded and closed them
     return replace(request, checkpoints=checkpoints)
 
 
@@ -115,7 +115,7 @@ def open_rescoring(
         data = recorded_data_request(checkpoint, record, dataset, given)
         found = data.open(progress, value_range=record.dataset.read_range)
         _check_classes(record.dataset.classes, title_of(data.dataset, data.argument), found.loaded.classes)
-        stack.pop_all()  # keeps the checkpoint open; the function that loads it closes it
+        stack.pop_all()  # the checkpoint stays open until another function has loaded and closed it
     return RescoreRequest(checkpoint=checkpoint, opened=opened, data=data, layer=layer, options=options)
 
 
@@ -134,7 +134,7 @@ def _layer(record: RunRecord, path: str | None) -> FeatureLayer:
 def recorded_data_request(
     checkpoint: Checkpoint, record: RunRecord, dataset: str | Dataset | None, given: RescoreOptions
 ) -> DataRequest:
-    """Describe the data to score a checkpoint on: the given dataset, or else the one that its run recorded.
+    """Describe the data to score a checkpoint on: the given dataset, or by default the dataset of its record.
 
     For the recorded dataset, the recorded options apply unless the caller gives other options.
     """
@@ -180,7 +180,7 @@ def _check_classes(classes: tuple[str, ...], name: str, found: tuple[str, ...]) 
         if one != other:
             message += f"; class {number} is {one!r:.80} in the checkpoint and {other!r:.80} in the data"
             break
-    advice = "give the dataset that the checkpoint was trained on, or fine-tune a backbone on this one"
+    advice = "give the dataset that the checkpoint was trained on, or fine-tune a backbone on this dataset"
     raise UsageError(
         f"{message}; expected the same classes in the same order; {advice}", code="other-classes", dataset=name
     )

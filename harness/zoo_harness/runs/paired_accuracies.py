@@ -45,7 +45,7 @@ def mid_p_values(first_only: Array, second_only: Array) -> Array:
     pairs, less = coded >> 32, coded & (2**32 - 1)
     below = np.where(less > 0, bdtr(np.maximum(less - 1, 0), pairs, 0.5), 0.0)
     at_most = np.where(pairs > 0, bdtr(less, np.maximum(pairs, 1), 0.5), 1.0)
-    # mid-p is twice the lower tail minus the point probability, which equals P(X < k) + P(X <= k).
+    # The mid-p-value is twice the lower tail P(X <= k) minus P(X = k), which equals P(X < k) + P(X <= k).
     p = np.where(2 * less == pairs, 1 - (at_most - below) / 2, at_most + below)
     values: Array = np.where(pairs == 0, 1.0, np.minimum(p, 1.0))[place]
     return values
@@ -67,8 +67,8 @@ class PairTests:
     """Tests every pair of R rows that were scored on the same images.
 
     ``p`` and ``p_holm``, (R, R), hold the p-values before and after Holm's correction. ``only[i, j]`` counts the images
-    that row i classifies correctly and row j does not. It is NaN if row i or row j has no predictions; such a pair is
-    tested by the z-test of independent samples. ``pairs`` is the number of tested pairs.
+    that row i classifies correctly and row j does not. If row i or row j has no predictions, ``only[i, j]`` is NaN, and
+    the pair is tested by the z-test of independent samples. ``pairs`` is the number of tested pairs.
     """
 
     def __init__(self, rows: Sequence[RowOfHits]) -> None:
@@ -103,8 +103,8 @@ class PairTests:
 def paired_difference(first: Sequence[Hits], second: Sequence[Hits], *, same_images: bool) -> tuple[float, float]:
     """Return the mean accuracy of the ``first`` runs minus that of the ``second``, and the standard error over images.
 
-    ``same_images`` says that all runs were scored on the same images. Otherwise the i-th first run is paired with the
-    i-th second run.
+    ``same_images`` says that all runs were scored on the same images. If it is false, the i-th run of ``first`` and the
+    i-th run of ``second`` must have the same images.
 
     >>> right, half = np.array([True, True, True, True]), np.array([True, True, False, False])
     >>> paired_difference([right], [half], same_images=True)
@@ -125,7 +125,7 @@ def _only_one_right(hits: Sequence[Hits | None]) -> Array:
         return only
     rows = np.stack([each for each in hits if each is not None])
     both = np.zeros((len(known), len(known)))
-    for start in range(0, rows.shape[1], _AT_ONCE):  # counts up to 2**24 are exact in float32
+    for start in range(0, rows.shape[1], _AT_ONCE):  # float32 represents counts up to 2**24 exactly
         part = rows[:, start : start + _AT_ONCE].astype(np.float32)
         both += part @ part.T
     only[np.ix_(known, known)] = np.diag(both)[:, None] - both

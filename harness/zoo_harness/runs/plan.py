@@ -90,7 +90,7 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
     check_sizes(*sizes, request.training.epochs, compute.processes.count)
     few = check_settings(request.separation, data.record)
     network.to(compute.device)
-    network.to(memory_format=torch.channels_last)  # faster convolutions, same weights
+    network.to(memory_format=torch.channels_last)  # makes convolutions faster and changes no weight
     example, _labels = data.train.batch(np.arange(1), compute.device)
     tuned = prepare(network, tuning, len(data.record.classes), example, frozen_batchnorm=request.frozen_batchnorm)
     check_layer(tuned, request.layer, example)
@@ -127,8 +127,8 @@ def _warn_of_other_normalization(request: Request, preprocessing: Preprocessing)
         if (earlier.mean, earlier.std) != (preprocessing.mean, preprocessing.std):
             mean, std = (",".join(map(str, each)) for each in (earlier.mean, earlier.std))
             return (
-                "the weights come from a run with another mean and standard deviation than the backbone's, which this "
-                f"run uses; try --mean {mean} --std {std}"
+                "the weights come from a run that used another mean and standard deviation than this run; try --mean "
+                f"{mean} --std {std}"
             )
     return None
 

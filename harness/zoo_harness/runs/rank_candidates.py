@@ -57,7 +57,7 @@ class Candidate:
     weights: WeightsRecord | None = None
     preprocessing: Preprocessing | None = None
     parameters: int = 0
-    readout: Readout | None = None  # set to None after all scores are computed, because it may be large
+    readout: Readout | None = None  # deleted after all scores are computed, to free memory
     width: int = 0
     source_classes: int | None = None
     computed: int = 0
@@ -176,7 +176,7 @@ class LazyImages:
     def batch(self, start: int, stop: int) -> Tensor:
         """Return the network input for the images from ``start`` up to ``stop``; 0 is the first of these images."""
         if self._decoded is None or start not in self._range or stop - 1 not in self._range:
-            most = 1 if stop - start == 1 else _DECODED_AT_ONCE  # a batch of one image is a sample
+            most = 1 if stop - start == 1 else _DECODED_AT_ONCE  # a request for one image is a spot check
             self._range = range(start, min(max(start + most, stop), len(self)))
             self._decoded = self._split.decode(
                 self._start + self._range.start, self._start + self._range.stop, self._transform

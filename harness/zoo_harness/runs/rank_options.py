@@ -21,7 +21,7 @@ _MOST_BYTES = 2**20
 class StoredRanking(NamedTuple):
     """The request for a ranking: its dataset, backbones and options.
 
-    A dataset or backbone is stored by name. It is ``None`` if it was given as an object in Python.
+    A dataset or backbone is stored by name, or as ``None`` if it was given as an object in Python.
     """
 
     dataset: str | None
@@ -73,7 +73,7 @@ def resumed_ranking(
         message = f"--resume {folder} keeps the ranking's own options; leave out {names}, or start a new ranking"
         raise UsageError(message, code="resume-other-run", differing=tuple(differing))
     if stored.in_python and not backbones and not isinstance(dataset, str):
-        message = f"--resume {folder}: the ranking got objects in Python; pass the same dataset and backbones again"
+        message = f"--resume {folder}: the ranking was given Python objects; pass the same dataset and backbones again"
         raise UsageError(message, code="resume-needs-backbone", path=folder)
     return stored
 

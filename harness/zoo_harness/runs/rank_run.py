@@ -52,7 +52,7 @@ from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.byte_sizes import bytes_in_words
 
 SMALLEST_GROWTH = 1.1
-"""The smallest ratio of images to those of the previous round, for a last round that the time budget shortens."""
+"""If the time budget shortens the last round, it must have at least 1.1 times the images of the round before."""
 
 
 class Behind(NamedTuple):

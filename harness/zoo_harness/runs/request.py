@@ -135,7 +135,7 @@ class RunSettings(DataRequest):
 class LayerRequest(DataRequest):
     """A checked request for ``zoo.layers``: backbones with weights, run folders, the data, and all options.
 
-    ``checkpoints`` has the opened checkpoints of the runs; it is empty until they are opened.
+    ``checkpoints`` is empty until the checkpoints of the runs are opened.
     """
 
     backbones: tuple[tuple[Backbone, WeightSource], ...]
@@ -153,7 +153,7 @@ class LayerRequest(DataRequest):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The folder of a checkpoint, the name that messages call it by, and the commit of the repository it came from."""
+    """The folder of a checkpoint, the checkpoint's name in messages, and the commit of its repository."""
 
     folder: Path
     called: str
@@ -285,7 +285,7 @@ def check_layers(
 def check_checkpoints(folders: Iterable[Path], checkpoint: str | int | None, epoch: int | None = None) -> None:
     """Raise :class:`~zoo.errors.UsageError` if a run lacks the requested checkpoint or epoch."""
     if checkpoint is None and epoch is None:
-        return  # the function that reads the checkpoint checks its record later, and gives better advice
+        return  # the record is checked later, with better advice, when the checkpoint is read
     for folder in folders:
         choose_checkpoint(folder, read_run(folder), checkpoint, epoch)
 

@@ -3,9 +3,9 @@
 The record determines the network, the head, the preprocessing and, unless the caller gives other data, the data. A
 metric is compared only if a fingerprint of pixels and labels proves that the images are the same.
 
-Such a metric is a fraction of images. Another processor or library may round differently, and so change the result of
-single images. A difference of one image, or of up to one image in 1000 (in bf16, one in 200), counts as rounding. A
-larger difference means that the metric was not reproduced.
+Accuracy and separation scores are fractions of images. Another processor or library may round differently, which may
+change the result of single images. A difference of one image, or of up to one image in 1000 (in bf16, one in 200),
+counts as rounding. A larger difference means that the metric was not reproduced.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ def _tuned(model: LoadedModel, data: RunData, layer: FeatureLayer, compute: Comp
     model.check_that_it_runs()
     heads = tuple(head.path for head in model.record.settings.head.parts)
     tuned = TunedNetwork(model.network, heads, heads)
-    tuned.network.to(memory_format=torch.channels_last)  # the same memory format as in the run
+    tuned.network.to(memory_format=torch.channels_last)  # training used the same memory format
     example, _labels = data.evaluation.batch(np.arange(1), compute.device)
     check_layer(tuned, layer, example)
     return tuned

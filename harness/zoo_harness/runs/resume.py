@@ -19,8 +19,8 @@ from zoo_harness.records.run import RUN, EpochRecord, RunRecord, read_history, r
 from zoo_harness.records.stored_options import StoredOptions, read_options
 
 _DECISIVE = ("backbone", "weights", "dataset", "settings", "parameters")
-# These fields may change between processes: with the spelling or location of a path, or with the version of zoo.
-# Digests elsewhere in the record identify the data.
+# These fields of a record may differ if a path is written or located differently, or with another version of zoo. They
+# are not compared when a run is resumed, because digests in the record identify the data.
 _DESCRIPTIONS = [
     ("dataset", name)
     for name in (
@@ -39,7 +39,7 @@ _DESCRIPTIONS = [
 
 
 def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[str]:
-    """Return a warning if package versions or the machine differ from the earlier process, which may change last bits.
+    """Return a warning if package versions or the machine have changed, because the results may differ in last bits.
 
     Raises :class:`~zoo.errors.UsageError` if data, weights or settings differ; the message lists the differences.
     """
@@ -47,7 +47,7 @@ def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[
         _without_descriptions(earlier.model_dump(mode="json")),
         _without_descriptions(now.model_dump(mode="json")),
     )
-    if before["weights"]["sha256"] == after["weights"]["sha256"] is not None:  # the same file under another path
+    if before["weights"]["sha256"] == after["weights"]["sha256"] is not None:  # the weights file was moved or renamed
         after["weights"]["source"] = before["weights"]["source"]
     if earlier.backbone.source_sha256 is None:  # older records lack this digest
         after["backbone"]["source_sha256"] = None
@@ -64,9 +64,9 @@ def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[
 def run_identity(record: RunRecord, scored: Mapping[str, object]) -> str:
     """Return the SHA-256 of everything that determines a run: its options, data, weights and network.
 
-    ``scored`` holds the options that select what is scored, because the record lacks them. The digest also covers the
-    scores before training, because a resumed run reads them from its record. Default values are not part of the digest,
-    so that a later version can add settings without changing it.
+    ``scored`` holds options that select what is scored, because the record lacks these options. The digest also covers
+    the scores before training, because a resumed run reads these scores from its record. Default values are not part of
+    the digest, so that a later version can add settings without changing the digest.
     """
     content = _without_descriptions(record.model_dump(mode="json", exclude_defaults=True))
     if record.weights.sha256:  # the weights file may have been moved
@@ -94,7 +94,7 @@ def refuse_other_history(directory: Path, history: tuple[EpochRecord, ...], epoc
     elif len(lines) > len(history) + 1 or (lines and not history):
         fault = f"it has {len(lines)} epochs; the run's training state has {len(history)}"
     if fault:
-        message = f"--resume {directory}: {path.name} is of another run: {fault}; start again in a new folder"
+        message = f"--resume {directory}: {path.name} belongs to another run: {fault}; start again in a new folder"
         raise DataError(message, code="history-of-another-run", path=path)
 
 

@@ -84,8 +84,8 @@ class Steps(_Lines, tuple[StepRecord, ...]):
 class RunSeparation(SplitSeparation):
     """The separation scores of a run's scored layer after training, on the split of the run's accuracy.
 
-    ``before`` has the same scores before training, and ``raw_pixels`` has the scores of the raw images. Each is
-    ``None`` if it was not measured; the test split is not scored before training.
+    ``before`` has the same scores before training, and ``raw_pixels`` has the scores of the raw images. Scores that
+    were not measured are ``None``; the test split is not scored before training.
     """
 
     split: str

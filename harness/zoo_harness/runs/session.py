@@ -73,8 +73,8 @@ def execute_run(
     result as an uninterrupted run.
 
     Raises :class:`~zoo.errors.UsageError` if the run to resume is finished, is still running, or began with other data,
-    weights or settings. Raises :class:`~zoo.errors.ZooError` if its files are damaged or belong to another run. These
-    errors leave the files unchanged.
+    weights or settings. Raises :class:`~zoo.errors.ZooError` if the files of the run to resume are damaged or belong to
+    another run. The files of a run that cannot be resumed stay unchanged.
     """
     request = planned.request
     with out_of_memory_advice(request.training.batch_size), writer.locked(), repeatable(request.compute.deterministic):
@@ -84,7 +84,7 @@ def execute_run(
             session.run(policy, tensorboard=tensorboard, log_steps=log_steps)
             session.close("finished")
         except BaseException as error:
-            if session.record.status == "running":  # otherwise the record is already final
+            if session.record.status == "running":  # a finished run was written before the signal came
                 with suppress(OSError):  # for example, a full disk: report the first error
                     session.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
@@ -183,7 +183,7 @@ class _Session:
         self._keeper.restore()
         if self._state.progress.epoch:
             self.writer.history(self._state.progress.history)
-            self._update(**_means(self._state.progress))  # the record may lack the last epoch, too
+            self._update(**_means(self._state.progress))  # a killed process may not have recorded the last epoch
             report_history(self._state.progress.history, self.reporter)
             self._last = None
         steps = self.writer.keep_steps(self._state.progress.epoch)
@@ -387,7 +387,7 @@ class _Session:
         return evaluate_split(trainable, source, self._compute, self._layer, self.reporter)
 
     def _scored(self, when: str) -> tuple[SplitEvaluation, SplitEvaluation, SeparationRecord]:
-        """Evaluate the training split and, unless the last evaluation is current, the evaluation split; score both."""
+        """Evaluate and score both splits; evaluate the evaluation split only if its last result is outdated."""
         train = self._evaluate("train", when)
         if self._last is None or self._last.features is None:
             self._last = self._evaluate("evaluation", when)

@@ -1,7 +1,7 @@
 """Write the files of a run. If a run has several processes, only the first process writes.
 
 A file is first written completely under a temporary name and then renamed, so a kill never leaves a partial file under
-the final name. The exceptions are ``history.jsonl`` and ``steps.jsonl``, to which lines are appended.
+the final name. Only ``history.jsonl`` and ``steps.jsonl`` grow by appended lines.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class RunWriter:
             file.writelines(f"{step.model_dump_json()}\n" for step in steps)
 
     def keep_steps(self, epochs: int) -> tuple[StepRecord, ...]:
-        """Keep only the logged steps of the first ``epochs`` epochs, because later epochs run again; return them."""
+        """Delete the logged steps after the first ``epochs`` epochs, which will run again; return the other steps."""
         if not self._steps.is_file():
             return ()
         kept = tuple(step for step in read_steps(self.path) if step.epoch <= epochs)
@@ -157,9 +157,9 @@ class RunWriter:
     def finish(self, record: RunRecord) -> tuple[RunRecord, str | None]:
         """Write the model card and the final record; return this record, and an error message or ``None``.
 
-        The record is written last, because it states that all other files exist. It lists the plots and has the digest
-        of the checkpoint. If an earlier card exists, the user's own text in it is preserved. If the two cards cannot be
-        merged, the new card is written to ``README.new.md``, and the error message gives the reason.
+        The record is written last, because it states that all other files exist. The final record lists the plots and
+        has the digest of the checkpoint. The user's own text in an earlier card is preserved. If the two cards cannot
+        be merged, the new card is written to ``README.new.md``, and the error message gives the reason.
         """
         plots = tuple(name for name in PLOTS if (self.path / name).is_file())
         record = record.model_copy(update={"plots": plots, "checkpoint_sha256": save.digest(self.path)})

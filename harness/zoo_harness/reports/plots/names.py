@@ -86,7 +86,7 @@ def _installed() -> list[FontEntry]:
         if path not in known:  # installed after matplotlib wrote its list of fonts
             with contextlib.suppress(Exception):  # a damaged font file must not stop the run
                 fontManager.addfont(path)
-    fonts = [font for font in fontManager.ttflist if not font.name.startswith("Last Resort")]  # it draws boxes only
+    fonts = [font for font in fontManager.ttflist if not font.name.startswith("Last Resort")]  # draws boxes
     return sorted(fonts, key=lambda font: (font.style != "normal", font.weight != 400, "Sans" not in font.name))
 
 

@@ -169,7 +169,7 @@ def test_a_persons_own_text_in_the_card_stays(run: Path, tmp_path: Path) -> None
 
     write_tree(run, tmp_path / "theirs", card + "\nWords of theirs.\n")
     assert (tmp_path / "theirs" / "README.md").read_text() == card + "\nWords of theirs.\n"
-    with pytest.raises(DataError, match="card in the folder: the card has no part marked as made by zoo"):
+    with pytest.raises(DataError, match="card in the folder: the card has no generated part between markers"):
         write_tree(run, tmp_path / "unmarked", "# All mine\n")
 
 

@@ -132,7 +132,7 @@ def test_terminal_and_card_show_and_explain_the_averages(finished: zoo.Run, caps
         assert note in " ".join(printed.split())
         assert f"\n- {note}\n" in card
     assert "such as test/cat/copy.png = train/cat/0.png; 1 with another label" in card
-    assert "no image of 1 of 3 classes (emu). Accuracy, loss and SI are those of the classes present" in card
+    assert "no image of 1 of 3 classes (emu). Accuracy, loss and SI are computed on the classes present" in card
 
 
 def test_a_scoring_anew_compares_them_too(finished: zoo.Run, tmp_path: Path) -> None:
@@ -184,8 +184,8 @@ def test_a_test_folder_that_is_a_copy_of_train_has_no_accuracy_of_its_own(
     name, accuracy = accuracy_rows(record)[1]
     assert (name, accuracy) == ("accuracy without the 15 test images that are also in train", None)
     assert accuracy_notes(record) == [
-        "15 of the 15 test images are also in the training split, equal in every pixel; no image is left for an "
-        "accuracy without them."
+        "15 of the 15 test images are also in the training split, equal in every pixel; no other image is left to "
+        "compute an accuracy on."
     ]
 
 

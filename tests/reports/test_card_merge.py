@@ -124,7 +124,7 @@ def test_what_an_editor_changes_is_no_damage(old: str) -> None:
     ],
 )
 def test_damaged_markers_are_refused_with_advice(body: str, found: list[str]) -> None:
-    with pytest.raises(DataError, match=f"one line {BEGIN} before that part and one line {END} after it") as refused:
+    with pytest.raises(DataError, match=f"one line {BEGIN} before the part and one line {END} after it") as refused:
         merged_card(card("license: mit\n", body), NEW)
     assert (refused.value.code, refused.value.facts["found"]) == ("card-markers", found)
 

@@ -398,7 +398,7 @@ def test_card_scores_again_on_the_data_of_its_record() -> None:
     assert "zoo eval PATH --dataset cifar10 --epochs 0\n" in render_card(FINISHED)
     home_made = render_card(HOME_MADE, "a/b")
     assert "zoo eval a/b --dataset imagefolder:flowers --epochs 0\n" in home_made
-    assert "replace\n`flowers` by the folder of your copy." in home_made
+    assert "replace\n`flowers` by the folder of your copy of the data." in home_made
     no_checkpoint = render_card(FINISHED.model_copy(update={"checkpoint_sha256": None}), "a/b")
     assert "zoo pull" not in no_checkpoint
 
@@ -430,12 +430,12 @@ def test_kept_checkpoints_stand_in_a_table_with_the_main_one() -> None:
         ["| 4", "best, main", "96.44 % ± 0.26"],
         ["| 5", "last", "75.00 % ± 0.61"],
     ]
-    assert "of the network after its best epoch, epoch 4, in" in card
+    assert "were measured after the best epoch, epoch 4, with" in card
     assert "\n- `checkpoints/`: 2 files, 2.0 MiB" in card
     assert "| weights kept beside it | of the last epoch, of epochs that are multiples of 2 |" in card
     assert render_card(with_checkpoints("last")).count("last, main") == 1
     published = render_card(with_checkpoints("both"), published=True)
-    assert "Only the main checkpoint is here, that of epoch 4;" in published
+    assert "Only the main checkpoint, of epoch 4, is published;" in published
     assert "`checkpoints/`" not in published
 
 
@@ -448,7 +448,7 @@ def test_of_many_checkpoints_the_card_shows_the_named_and_the_latest() -> None:
     table = card.partition("### Checkpoints\n")[2].partition("\n### ")[0]
     rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ") and "Epoch" not in line]
     assert rows == ["| 4", *(f"| {epoch}" for epoch in range(51, 101))]
-    assert "The table shows the latest ones; `run.json` has all." in card
+    assert "The table shows the latest checkpoints; `run.json` has all checkpoints." in card
 
 
 def test_weights_that_are_kept_are_no_difference_from_a_published_run() -> None:
@@ -504,10 +504,10 @@ def test_front_matter_says_what_the_hub_needs() -> None:
 
 def test_a_test_split_that_was_kept_for_the_end_is_the_headline() -> None:
     card = render_card(FROM_SCRATCH)
-    assert "Its test accuracy is 76.34 % ± 0.42, on 10,000 images of the split `test`." in card
+    assert "The test accuracy of the model is 76.34 % ± 0.42, on 10,000 images of the split `test`." in card
     assert "| accuracy | 99.91 % ± 0.01 | 77.12 % ± 0.42 | 76.34 % ± 0.42 |" in card
     assert "| this run | 76.34 % ± 0.42 (test) | 11,220,132 |" in card
-    assert "batch size, input size and pretraining data, on the same split of the data." in card
+    assert "batch size, input size and pretraining data, and uses the same split of the data." in card
     (index,) = front_of(card)["model-index"]
     (found,) = index["results"]
     assert found["dataset"]["split"] == "test"
@@ -551,7 +551,7 @@ def test_run_that_failed_before_anything_was_measured() -> None:
     record = changed(FINISHED, status="failed", results={**NOTHING_MEASURED, "epochs_done": 0}, plots=())
     record = record.model_copy(update={"checkpoint_sha256": None})
     body = body_of(render_card(record))
-    assert "Its accuracy has not been measured." in body
+    assert "The accuracy of the model has not been measured." in body
     assert "There is no checkpoint" in body
     assert ".png" not in body
 
@@ -562,7 +562,7 @@ def test_no_epoch_is_not_sold_as_a_result() -> None:
     )
     body = body_of(render_card(record))
     assert "No epoch has been run" in body
-    assert "after its last epoch" not in body
+    assert "after the last epoch" not in body
     assert "(samples.png)" in body
     assert "(accuracy.png)" not in body
 
@@ -602,7 +602,7 @@ def test_only_what_timm_builds_is_called_timm() -> None:
     assert not {"timm", "transformers"} & set(front_of(card)["tags"])
     assert "timm.create_model" not in card
     assert "from_pretrained" not in card
-    assert "Only `zoo.load` rebuilds it: its classifier is not one that timm builds." in card
+    assert "Only `zoo.load` can load this model, because timm cannot build its classifier." in card
 
 
 def test_two_classifiers_are_explained() -> None:
@@ -610,18 +610,18 @@ def test_two_classifiers_are_explained() -> None:
     cls = render_card(changed(FINISHED, settings={"head": head}))
     mean = render_card(changed(FINISHED, settings={"head": head, "predict": "mean"}))
     assert "summed over both classifiers" in cls
-    told = "timm and transformers, below, predict from the mean of the two classifiers"
-    assert told in cls.partition("With timm alone")[0]
+    told = "timm and transformers predict from the mean of both classifiers"
+    assert told in cls.partition("timm alone can also load")[0]
     measured = Measurement(value=0.5, standard_error=0.01, n=5000)
     with_mean = render_card(changed(FINISHED, settings={"head": head}, results={"accuracy_by_other_rule": measured}))
-    assert "the accuracy of the mean on the same images is\n50.00 % ± 1.00." in with_mean
+    assert "predicting from the mean has an accuracy of\n50.00 % ± 1.00 on the same images." in with_mean
     assert told not in mean
     assert "| prediction from | the mean of both classifiers |" in mean
 
 
 def test_published_figures_stand_beside_with_the_differences() -> None:
     body = body_of(render_card(FINISHED))
-    section = body.partition("## Comparison with published figures")[2].partition("\n## ")[0]
+    section = body.partition("## Comparison with published results")[2].partition("\n## ")[0]
     assert r"| \[1\] | 96.00 % (validation) | 1,877,130 | not stated |" in section
     assert r"| \[2\] | 96.78 % (validation) | 1,775,376 | 590.6 |" in section
     assert "epochs 5 instead of 20" in section
@@ -648,8 +648,8 @@ def test_a_setting_that_no_table_states_is_compared_with_the_recipes(training: d
 def test_another_mean_and_standard_deviation_are_named_with_their_source() -> None:
     assert "mean and standard deviation" not in render_card(FINISHED)
     card = render_card(changed(FINISHED, settings={"normalization": "dataset"}))
-    assert "| source of mean and standard deviation | those of the training images |" in card
-    assert "mean and std those of the training images instead of those of the weights" in card
+    assert "| source of mean and standard deviation | computed from the training images |" in card
+    assert "mean and std computed from the training images instead of from the weights" in card
 
 
 def test_a_change_of_the_reports_recipe_is_listed_and_its_own_settings_are_not() -> None:
@@ -672,12 +672,12 @@ def test_same_setting_is_said_to_be_the_same() -> None:
 
 
 def test_nothing_published_nothing_said() -> None:
-    assert "published figures" not in render_card(HOME_MADE)
+    assert "published results" not in render_card(HOME_MADE)
 
 
 def test_exact_zero_and_one_get_their_caveat() -> None:
-    assert "its error comes out as 0" in render_card(HOME_MADE)
-    assert "its error comes out as 0" not in render_card(FINISHED)
+    assert "exactly 0 or 1 in this card has a standard error of 0" in render_card(HOME_MADE)
+    assert "exactly 0 or 1 in this card" not in render_card(FINISHED)
 
 
 def test_separation_of_too_few_images_is_not_measured() -> None:
@@ -707,7 +707,10 @@ def test_separation_stands_in_a_table_for_each_split_raw_pixels_first() -> None:
 def test_ties_and_equal_images_are_told_where_there_are_any() -> None:
     card = render_card(FINISHED)
     assert "- Test split, raw pixels: ties between distances affect up to 3 of the 5,000 images." in card
-    assert "- Training split, raw pixels: 4 images are duplicates, 2 of them of another class." in card
+    assert (
+        "- Training split, raw pixels: 4 images are duplicates of other images; 2 of these equal an image of another "
+        "class."
+    ) in card
     assert card.count("ties between distances") == card.count("are duplicates") == 1
 
 
@@ -722,9 +725,11 @@ def test_card_says_what_raw_pixels_are() -> None:
 
 
 def test_card_names_the_layer_that_was_scored() -> None:
-    assert "layer `norm`, the input of the classifier, before" in render_card(FINISHED)
+    assert "output of the layer `norm`, which is the input of the classifier." in render_card(FINISHED)
     scored = FINISHED.results.separation_before.model_copy(update={"layer": "patch_embed"})  # type: ignore[union-attr]
-    assert "layer `patch_embed` before" in render_card(changed(FINISHED, results={"separation_before": scored}))
+    assert "output of the layer `patch_embed`.\n" in render_card(
+        changed(FINISHED, results={"separation_before": scored})
+    )
 
 
 def test_other_settings_of_si_stand_beside_every_table_and_for_machines() -> None:
@@ -732,8 +737,8 @@ def test_other_settings_of_si_stand_beside_every_table_and_for_machines() -> Non
     card = render_card(changed(FINISHED, settings={"separation": settings}))
     body = body_of(card)
     assert body.count("images; z-scored features, cosine distance, order 5:") == 2
-    assert "this width; z-scored features, cosine distance, order 5. Layer" in body
-    assert "by cosine distance of z-scored features: as raw pixels" in body
+    assert "the\nclassifier; z-scored features, cosine distance, order 5. The output" in body
+    assert "by cosine distance of z-scored features. The compared features are the raw" in body
     assert "fraction of images whose 5 nearest neighbours all have their label" in body
     _accuracy, index = front_of(card)["model-index"][0]["results"][0]["metrics"]
     assert index["name"].endswith(", z-scored features, cosine distance")
@@ -750,7 +755,7 @@ def test_many_classes_are_cut_with_their_number() -> None:
         split="test", images=150, per_class=(1,) * 150, pixels=(32, 32, 3), resized=False, fingerprint="ef" * 32
     )
     body = body_of(render_card(changed(FINISHED, dataset={"classes": classes, "train": split, "evaluation": split})))
-    assert "`class 99` and 50 more, all in `config.json`" in body
+    assert "`class 99` and 50 more; `config.json` has all classes" in body
 
 
 def test_command_can_be_pasted_into_a_shell() -> None:
@@ -778,8 +783,8 @@ def test_card_shows_a_folder_by_its_name_alone(folder: str) -> None:
     assert "- Read from: `folder shoes (split test is its folder val)`" in card
     assert "- Weights: `shoes.pth` (file)" in card
     assert "zoo eval x --dataset imagefolder:shoes --data-dir=shoes --out runs/a" in card
-    assert "Paths are shortened to their last part" in card
-    assert "shortened" not in render_card(FINISHED)
+    assert "The command shows only the last part of each path" in card
+    assert "the last part of each path" not in render_card(FINISHED)
 
 
 HOSTILE = (

@@ -214,7 +214,7 @@ def test_the_main_checkpoint_alone_is_published(straight: zoo.Run, tmp_path: Pat
     tree = zoo.open_run(tmp_path / "tree")
     assert [*tree.checkpoints] == [straight.record.main_epoch]
     assert tree.load(checkpoint="best").epoch == straight.record.main_epoch
-    assert f"Only the main checkpoint is here, that of epoch {straight.record.main_epoch};" in (tree.card or "")
+    assert f"Only the main checkpoint, of epoch {straight.record.main_epoch}, is published;" in (tree.card or "")
     assert "checkpoints/" not in (tree.card or "")
     with pytest.raises(UsageError) as refused:
         tree.load(checkpoint="last")
@@ -237,4 +237,4 @@ def test_a_run_from_scratch_scores_each_on_the_test_split_and_stops_early(
     assert last.test_accuracy.n == 40
     assert last.test_accuracy == zoo.rescore(run, digits, checkpoint="last").figures[6].found
     assert last.separation_after.test.si.n == 40
-    assert any(line.startswith("keeping up to 1 checkpoint of ") for line in heard.lines)
+    assert any(line.startswith("saving up to 1 checkpoint of ") for line in heard.lines)

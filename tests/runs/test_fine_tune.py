@@ -253,7 +253,7 @@ def test_a_run_normalises_by_its_training_images(normalised: zoo.Run, tinted: Da
     assert (mean, std) == (measured.mean, measured.std)
     configuration = json.loads((normalised.directory / "config.json").read_text())["pretrained_cfg"]
     assert (tuple(configuration["mean"]), tuple(configuration["std"])) == (mean, std)
-    assert "| source of mean and standard deviation | those of the training images |" in (normalised.card or "")
+    assert "| source of mean and standard deviation | computed from the training images |" in (normalised.card or "")
     pixels = np.full((64, 64, 3), 51, np.uint8)
     levels = normalised.load().preprocess(pixels)[0, :, 0, 0]
     assert levels.tolist() == pytest.approx(((0.2 - np.array(mean)) / np.array(std)).tolist(), rel=1e-5)

@@ -115,7 +115,7 @@ def test_the_suffix_trains_to_the_same_bits_as_the_whole_network(chosen: Backbon
         made, lines, result = trained(suffix, CachePolicy(cache, folder=tmp_path / cache))
         assert (made.reason, made.place, made.computed) == (None, cache, 48)
         assert len(lines) == 1
-        assert lines[0].startswith("frozen part: ran once for 48 images")
+        assert lines[0].startswith("frozen part: ran once over 48 images")
         assert (result.loss, result.accuracy) == (expected.loss, expected.accuracy)
         states = [prepared.tuned.network.state_dict() for prepared in (whole, suffix)]
         assert [name for name, value in states[0].items() if not torch.equal(value, states[1][name])] == []
@@ -208,7 +208,7 @@ def test_outputs_of_code_that_was_changed_since_are_not_used(tmp_path: Path, mon
     monkeypatch.setattr(timm.models.resnet.ResNet, "forward_features", lambda net, images: layer(net, images * 1.01))
     made, lines, result = trained(planned(), policy)  # no file tells, but the outputs do
     assert made.computed == 48
-    assert lines[0] == "outputs kept of the train split are not what the network gives now: computed again"
+    assert "cached outputs of the train split differ from what the network computes now" in lines[0]
     assert (result.loss, result.accuracy) == (expected.loss, expected.accuracy)
 
 
@@ -223,7 +223,7 @@ def test_rows_that_were_forged_with_a_right_checksum_are_not_used(tmp_path: Path
         path.write_bytes(forged + zlib.crc32(forged).to_bytes(4, "little"))
     made, lines, result = trained(planned(), policy)
     assert made.computed == 48
-    assert sum("are not what the network gives now" in line for line in lines) == 2
+    assert sum("differ from what the network computes now" in line for line in lines) == 2
     assert (result.loss, result.accuracy) == (expected.loss, expected.accuracy)
 
 
@@ -236,7 +236,7 @@ def test_a_second_run_with_another_seed_and_rate_computes_nothing(tmp_path: Path
     second = planned(training=replace(TRAINING, learning_rate=1e-3, optimizer="adamw"))
     made, lines, _result = trained(second, policy)
     assert made.computed == 0
-    assert lines[0].endswith("of outputs are there from an earlier run")
+    assert lines[0].endswith("of outputs are read from the cache of an earlier run")
     other_images = planned(limit=20)
     assert trained(other_images, policy)[0].computed == 40
     other_weights = planned(seed=1)  # random ones

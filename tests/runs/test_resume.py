@@ -147,7 +147,7 @@ def test_input_size_and_moved_statistics_are_resumed_to_the_same_bits(
     assert resumed.checkpoint_sha256 == straight.checkpoint_sha256
     assert resumed.settings.preprocessing.input_size == (32, 32)
     assert (resumed.settings.default_input_size, resumed.settings.frozen_batchnorm) == ((64, 64), "train")
-    assert "12 frozen BatchNorm layers (36 buffers) moved" in render_card(resumed)
+    assert "statistics of 12 frozen BatchNorm layers (36 buffers), which are part" in render_card(resumed)
     assert "| input size | 32 x 32 pixels, chosen with --input-size; the default is 64 x 64 |" in render_card(resumed)
     found = zoo.load(tmp_path / "run")
     assert found.preprocess(torch.zeros(40, 50, dtype=torch.uint8)).shape == (1, 3, 32, 32)
@@ -161,7 +161,7 @@ def test_a_resumed_run_that_is_interrupted_early_has_the_checkpoint_of_its_last_
     (interrupted / "model.safetensors").unlink()  # as after a kill
     with pytest.raises(KeyboardInterrupt) as caught:
         zoo.evaluate(backbone, digits, resume=interrupted, progress=InterruptingReporter(stage="looking where"))
-    assert "the checkpoint of epoch 1 of 2" in caught.value.__notes__[0]
+    assert "the checkpoint up to epoch 1 of 2" in caught.value.__notes__[0]
     assert sha256_of(interrupted / "model.safetensors") == digest
 
 

@@ -1,4 +1,4 @@
-"""How well a score foretold the accuracies after tuning: rank correlations, regret and chance level."""
+"""Measure how well a ranking score predicts the accuracies after fine-tuning: rank correlation, regret, p-value."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ FEWEST, DRAWS = 5, 4000
 
 
 class Foresight(NamedTuple):
-    """The agreement of a score with the accuracies of the same ``n`` backbones; higher is better for both.
+    """How well the order of ``n`` backbones by a score agrees with their order by accuracy.
 
-    ``weighted_tau``: by hyperbolic weights, so that the top counts most, in [-1, 1]. ``kendall``: tau-b. ``p``: the
-    share of permutations whose weighted tau is at least as high. ``regret_1`` and ``regret_3``: the accuracy lost by
-    taking the score's best, or the best of its three best, in the unit of the accuracies. Correlations and ``p`` are
-    ``None`` for fewer than 5 backbones or constant values; ``reason`` says so.
+    ``weighted_tau``, in [-1, 1], is Kendall's tau with hyperbolic weights, so that the top of the order counts most.
+    ``kendall`` is tau-b. ``p`` is the share of random permutations whose weighted tau is at least as high. ``regret_1``
+    is the accuracy lost by choosing the backbone with the best score instead of the most accurate one. ``regret_3`` is
+    the loss if the most accurate of the three best-scored backbones is chosen. Correlations and ``p`` are ``None`` for
+    fewer than 5 backbones or constant values; ``reason`` then gives the cause.
     """
 
     n: int
@@ -30,18 +31,18 @@ class Foresight(NamedTuple):
 
     @property
     def below_chance_level(self) -> bool:
-        """Whether one in twenty random orders does as well."""
+        """Whether more than one in twenty random orders agree with the accuracies as well as the score does."""
         return self.p is None or self.p > 0.05
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain data, for JSON."""
+        """Return all fields and ``below_chance_level`` as a dictionary for JSON."""
         return self._asdict() | {"below_chance_level": self.below_chance_level}
 
 
 def foresight(scores: Sequence[float], accuracies: Sequence[float], seed: int = 0) -> Foresight:
-    """Compare scores with accuracies of the same backbones, in the same order; at least one, all finite.
+    """Compare the scores of backbones with their accuracies; both sequences are finite and in the same order.
 
-    Weighted tau is ``scipy.stats.weightedtau`` with its defaults, as in the published tables.
+    Weighted tau is computed by ``scipy.stats.weightedtau`` with its defaults, as in published tables.
 
     >>> round(foresight([1, 2, 3, 4, 5], [2, 1, 3, 5, 4]).weighted_tau, 10)
     0.5729927007
@@ -56,13 +57,16 @@ def foresight(scores: Sequence[float], accuracies: Sequence[float], seed: int = 
     tau = float(weightedtau(given, reached).statistic)
     random = np.random.default_rng(seed)
     draws = [float(weightedtau(given, random.permutation(reached)).statistic) for _ in range(DRAWS)]
-    # The observed order is one of the permutations, so that p is never 0.
+    # The observed order counts as one more permutation, so p is never 0.
     p = (1 + sum(draw >= tau - 1e-12 for draw in draws)) / (1 + DRAWS)
     return Foresight(len(given), tau, float(kendalltau(given, reached).statistic), p, first, third)
 
 
 def _regret(scores: Any, accuracies: Any, most: int) -> float:
-    """Return the accuracy lost; of equal scores the worst accuracy counts, because the score cannot tell them apart."""
+    """Return the accuracy lost if the best of the ``most`` best-scored backbones is chosen.
+
+    Among equal scores, less accurate backbones come first, because the score cannot tell such backbones apart.
+    """
     order = np.lexsort((accuracies, -scores))
     return float(accuracies.max() - accuracies[order[:most]].max())
 

@@ -1,4 +1,4 @@
-"""N-LEEP: LEEP with the components of a Gaussian mixture of the features in place of source classes."""
+"""Compute N-LEEP: the LEEP score with components of a Gaussian mixture of the features instead of source classes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ COMPONENTS_PER_CLASS, SMALLEST_COMPONENT, ENERGY, SEEDS = 5, 10, 0.8, (0, 1, 2)
 
 
 def n_leep(moments: Moments) -> RankScore:
-    """Return the mean N-LEEP over three seeds, in [-H(Y), 0] nats; higher is better. It is slow, and depends on seeds.
+    """Return the mean N-LEEP over three seeds, in [-H(Y), 0] nats, where H(Y) is the entropy of the labels.
 
-    The features are projected onto the principal directions that hold 80 % of the variance. The mixture has diagonal
-    covariances and 5 components a class, but at most one for 10 images. Details: ``spread``, the largest less the
-    smallest value over the seeds, and ``components``. Source: Li et al., CVPR 2021 (arXiv 2011.11200).
+    Higher is better. The features are projected onto the principal directions that hold 80 % of the variance. The
+    mixture has diagonal covariances and 5 components per class, but at most one component per 10 images. The details
+    contain ``spread``, the range of the values over the seeds, and ``components``. Source: Li et al., CVPR 2021 (arXiv
+    2011.11200).
     """
     from sklearn.mixture import GaussianMixture
 

@@ -1,4 +1,4 @@
-"""GBC, the Gaussian Bhattacharyya coefficient: how far apart the classes are as normal distributions."""
+"""Compute GBC, the Gaussian Bhattacharyya coefficient: how little the classes overlap as normal distributions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ SMALLEST_VARIANCE = 1e-4
 
 
 def gbc(moments: Moments) -> RankScore:
-    """Return ``-log sum exp(-B_ij)`` over all ordered pairs of classes, in nats; higher is better.
+    """Return ``-log sum exp(-B_ij)`` over all ordered pairs (i, j) of classes, in nats; higher is better.
 
-    ``B_ij`` is the Bhattacharyya distance of normal distributions with diagonal covariances, whose variances are at
-    least 1e-4 in the units of the features. The score as published is ``-exp(-value)``, which underflows to 0 for
-    common widths; the order is the same. Source: Pandy et al., CVPR 2022 (arXiv 2111.12780).
+    ``B_ij`` is the Bhattacharyya distance between normal distributions of classes i and j with diagonal covariances.
+    Variances below 1e-4, in units of the features, are raised to 1e-4. The published score is ``-exp(-value)``, which
+    ranks backbones equally but underflows to 0 for common feature widths. Source: Pandy et al., CVPR 2022 (arXiv
+    2111.12780).
 
     >>> features = np.array([[0.0], [2.0], [10.0], [12.0]])
     >>> round(gbc(Moments.of(features, np.array([0, 0, 1, 1]))).value, 4)
@@ -29,7 +30,10 @@ def gbc(moments: Moments) -> RankScore:
 
 
 def _distances(means: Array, variances: Array) -> Array:
-    """Return the Bhattacharyya distances of all ordered pairs, (C * (C - 1),); one class at a time, to save memory."""
+    """Return the Bhattacharyya distances of all ordered pairs of C classes, (C * (C - 1),).
+
+    The loop over classes saves memory.
+    """
     logarithms = np.log(variances)
     found = []
     for index in range(len(means)):

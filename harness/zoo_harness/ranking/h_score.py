@@ -1,4 +1,4 @@
-"""H-scores: how much of the features' variance lies between the classes, relative to all of it."""
+"""Compute H-scores: the variance of the features between classes, relative to their total variance."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from zoo_harness.ranking.score import RankScore
 
 
 def h_score(moments: Moments) -> RankScore:
-    """Return ``tr(cov(F)^+ cov(E[F | y]))``, in [0, C - 1]; higher is better.
+    """Return ``tr(cov(F)^+ cov(E[F | y]))`` of features F and labels y, in [0, C - 1] for C classes; higher is better.
 
-    It is blank for N <= D + 1, because every backbone then has C - 1. Source: Bao et al., ICIP 2019 (arXiv 2212.10082).
+    The score has no value for N <= D + 1 (N images, D features), because it is then C - 1 for every backbone. Source:
+    Bao et al., ICIP 2019 (arXiv 2212.10082).
 
     >>> features = np.array([[0.0], [1.0], [2.0], [3.0]])
     >>> round(h_score(Moments.of(features, np.array([0, 0, 1, 1]))).value, 6)
@@ -25,10 +26,11 @@ def h_score(moments: Moments) -> RankScore:
 
 
 def shrunk_h_score(moments: Moments) -> RankScore:
-    """Return the H-score with the covariance shrunk towards a multiple of the identity; higher is better.
+    """Return the H-score with the covariance shrunk towards a multiple of the identity matrix; higher is better.
 
-    The shrinkage ``alpha`` in [0, 1] is that of Ledoit and Wolf (2004). Values lie in [0, C - 1], or little above for
-    small N. Source: Ibrahim et al., arXiv 2110.06893, in closed form without an inverse.
+    The shrinkage ``alpha`` in [0, 1] follows Ledoit and Wolf (2004). For C classes the value lies in [0, C - 1], or
+    slightly above if there are few images. Source: Ibrahim et al., arXiv 2110.06893; this code uses a closed form
+    without a matrix inverse.
 
     >>> features = np.array([[0.0], [1.0], [2.0], [3.0]])
     >>> round(shrunk_h_score(Moments.of(features, np.array([0, 0, 1, 1]))).value, 6)
@@ -41,7 +43,7 @@ def shrunk_h_score(moments: Moments) -> RankScore:
     level, squared = variances.sum() / width, float(variances @ variances)
     distance = (squared - width * level**2) / width
     error = (moments.sum_of_fourth_powers() / n - squared) / (width * n)
-    # A single feature, or features that all vary alike, are the target of the shrinkage already.
+    # If all directions have equal variance, the distance is 0, and the covariance needs no shrinkage.
     alpha = min(error, distance) / distance if distance > np.finfo(float).eps * squared else 0.0
     kept = (1 - alpha) * variances
     value = (kept * n / (n - 1) * _between(moments) / (kept + alpha * level)).sum()
@@ -49,6 +51,9 @@ def shrunk_h_score(moments: Moments) -> RankScore:
 
 
 def _between(moments: Moments) -> Array:
-    """Return for each direction of the features the sum over classes of n_c times the squared class mean of U, (k,)."""
+    """Return the between-class share of the variance along each principal direction of the features, (k,).
+
+    The share is a sum over classes: the class size times the squared class mean of the left singular vector.
+    """
     shares: Array = (moments.centred.targets**2 / moments.sizes).sum(1)
     return shares

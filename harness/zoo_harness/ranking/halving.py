@@ -1,4 +1,4 @@
-"""Successive halving: drop backbones early, on few images, if the paired test excludes them for certain."""
+"""Successive halving: drop a backbone after few images if a paired test shows that it is worse than the best."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from zoo_harness.ranking.paired_tests import PairedDifference, compare_hits, hol
 
 FEWEST_IMAGES, FEWEST_PER_CLASS, GROWTH = 500, 5, 2
 CERTAIN = 0.001
-"""Level of the test that drops a backbone. It is below that of tiers, because a field is tested in every round, and an
-image's nearest neighbour changes as images join."""
+"""The significance level of the test that drops a backbone.
+
+The level for tiers is higher. Dropping is stricter, because the test is repeated in every round, and because added
+images change the nearest neighbours of earlier images.
+"""
 
 
 class Excluded(NamedTuple):
-    """A backbone that is worse than the best: its name, the best, the counts and the p value after Holm."""
+    """A backbone that is significantly worse than the best, with paired counts and the Holm-corrected p-value."""
 
     name: str
     best: str
@@ -24,7 +27,7 @@ class Excluded(NamedTuple):
 
 
 def rounds_of(images: int, classes: int) -> tuple[int, ...]:
-    """Return the numbers of images after which backbones may be dropped; the last is all of them.
+    """Return the number of images used in each round; after every round but the last, backbones may be dropped.
 
     >>> rounds_of(3000, 10)
     (500, 1000, 2000, 3000)
@@ -40,7 +43,9 @@ def rounds_of(images: int, classes: int) -> tuple[int, ...]:
 
 
 def worse_for_certain(hits: Mapping[str, Array]) -> list[Excluded]:
-    """Return the backbones that the paired test excludes; ``hits``: (N,) bool by name, of the same images.
+    """Return the backbones that a paired test shows to be worse than the best backbone.
+
+    ``hits`` maps each name to a (N,) bool array over the same N images, true if the image is classified correctly.
 
     >>> import numpy as np
     >>> found = worse_for_certain({"a": np.arange(100) < 90, "b": np.arange(100) < 88, "c": np.arange(100) < 40})

@@ -1,4 +1,4 @@
-"""Per-image hits as text for records, eight images to two hexadecimal digits."""
+"""Encode per-image hits as hexadecimal text for records; two digits encode eight images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from zoo_harness.ranking.moments import Array
 
 
 def pack_hits(hits: Array) -> str:
-    """Return hits, (N,) bool, as hexadecimal digits.
+    """Return a boolean array (N,) as hexadecimal digits.
 
     >>> pack_hits(np.array([True, False, True, True]))
     'b0'
@@ -17,7 +17,7 @@ def pack_hits(hits: Array) -> str:
 
 
 def unpack_hits(text: str, count: int) -> Array:
-    """Return ``count`` hits of a record.
+    """Decode the first ``count`` booleans from hexadecimal digits that :func:`pack_hits` made.
 
     >>> unpack_hits("b0", 4).tolist()
     [True, False, True, True]

@@ -1,4 +1,4 @@
-"""LogME: the logarithm of the maximum evidence of a Bayesian linear model of the labels, given the features."""
+"""Compute LogME: the log of the maximum evidence of a Bayesian linear model that predicts labels from features."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from zoo_harness.ranking.moments import Array, Moments
 from zoo_harness.ranking.score import RankScore
 
 TOLERANCE, MOST_ITERATIONS = 1e-8, 1000
-_MOST_NOISE = 1e-6  # of the variance along the centred features' first direction, left by rounding
-_RIDGE = 1e-5  # keeps the fixed point finite for separable data; it is why features are scaled first
+_MOST_NOISE = 1e-6  # the largest accepted rounding noise, relative to the variance along the first direction
+_RIDGE = 1e-5  # keeps the iteration finite for separable data; it suits features with a root mean square of 1
 
 
 def log_me(moments: Moments) -> RankScore:
-    """Return the mean over classes of ``max log p(t | F) / N`` in nats; higher is better, from below 0 to about 2.
+    """Return the mean over classes of ``max log p(t | F) / N`` in nats; higher is better.
 
-    For the 0/1 targets t of a class, ``w ~ N(0, I/a)`` and ``t ~ N(F w, I/b)``; a and b maximise the evidence. There is
-    no intercept, so that the score depends on an offset of the features; their scale is divided out (root mean square
-    1). Details: ``iterations`` of the fixed point, and whether it ``converged``.
+    F are the features of N images, and t are the 0/1 targets of a class. The model is ``w ~ N(0, I/a)`` and
+    ``t ~ N(F w, I/b)``, where a and b maximise the evidence. Typical values lie between slightly below 0 and 2. The
+    model has no intercept, so an offset of the features changes the score. The features are scaled to a root mean
+    square of 1. The details contain the number of ``iterations`` of the fixed point, and whether it ``converged``.
 
     Source: You et al., "LogME", ICML 2021 (arXiv 2102.11005), with the fixed point of arXiv 2110.10545. The evidence is
-    written so that the width D cancels, which some implementations get wrong for N < D.
+    written so that the feature width D cancels; some implementations are wrong if N < D.
 
     >>> features = np.array([[1.0, 0.1], [0.9, -0.1], [0.1, 1.0], [-0.1, 0.9]])
     >>> score = log_me(Moments.of(features, np.array([0, 0, 1, 1])))
@@ -42,8 +43,11 @@ def log_me(moments: Moments) -> RankScore:
 
 
 def _evidence(variances: Array, projections: Array, sizes: Array, count: int) -> tuple[Array, int, bool]:
-    """Return the evidence of each class divided by N; ``projections``: (k, C), the squares of U'Y."""
-    outside = np.maximum(sizes - projections.sum(0), 0)  # of the targets, what no feature explains
+    """Return the log evidence of each class divided by N, the number of iterations, and whether they converged.
+
+    ``projections``, (k, C), has the squares of U'Y for the left singular vectors U and the one-hot labels Y.
+    """
+    outside = np.maximum(sizes - projections.sum(0), 0)  # the squared norm of the targets outside the feature space
     ratio = np.ones(len(sizes))  # a / b
     column = variances[:, None]
     converged, iteration = False, 0

@@ -1,7 +1,7 @@
-"""Sums over the features of a labelled split, from which LogME, H-scores, GBC and the ridge probe follow.
+"""Compute sums over features and labels, from which LogME, the H-scores, GBC and the ridge probe are computed.
 
-One pass in float64 collects them. Features are shifted by a typical row and scaled by a power of two first, so that
-large offsets and values outside the range of float32 cost no digits.
+One pass over the features computes all sums in float64. The features are first shifted by their median and scaled by a
+power of two, so that large offsets and values outside the range of float32 lose no precision.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from zoo.errors import DataError
 
 Array = npt.NDArray[Any]
 
-CHUNK_BYTES = 2**26  # of features in float64 at a time
+CHUNK_BYTES = 2**26  # the size in bytes of the blocks of float64 features
 
 
 class Spectrum(NamedTuple):
-    """The singular value decomposition X = U S V' of N features, without the directions that are rounding noise.
+    """The singular value decomposition X = U S V' of the features X, without directions that are rounding noise.
 
-    ``variances``: (k,), the squares of S, ascending. ``targets``: (k, C), U'Y for the one-hot labels Y. ``directions``:
-    (D, k), V.
+    ``variances``, (k,), has the squares of S in ascending order. ``targets``, (k, C), is U'Y for the one-hot labels Y.
+    ``directions``, (D, k), is V.
     """
 
     variances: Array
@@ -36,11 +36,12 @@ class Spectrum(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Float64 sums of ``z = x * scale - origin`` over N features x of width D with C classes.
+    """Float64 sums of ``z = x * scale - origin`` over N feature vectors x of width D in C classes.
 
-    ``features``: (N, D), as given. ``labels``: (N,), class indices from 0 without gaps. ``sizes``: (C,). ``sums`` and
-    ``squares``: (C, D), sums of z and z^2 by class. ``gram``: (D, D), the sum of z z'; empty if N < D. ``fourth``: the
-    sum of ``|z|^4``. ``weighted``: (D,), the sum of ``|z|^2 z``.
+    ``features``, (N, D), are the unscaled features. ``labels``, (N,), are class indices from 0 without gaps. ``sizes``,
+    (C,), counts the images of each class. ``sums`` and ``squares``, (C, D), are the sums of z and z^2 in each class.
+    ``gram``, (D, D), is the sum of z z', and is empty if N < D. ``fourth`` is the sum of ``|z|^4``. ``weighted``, (D,),
+    is the sum of ``|z|^2 z``.
     """
 
     features: Array
@@ -56,7 +57,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: Array, labels: Array) -> Moments:
-        """Collect the sums in one pass; ``features``: (N, D) finite, ``labels``: (N,) integers of two classes or more.
+        """Compute the sums in one pass over ``features`` (N, D), with integer ``labels`` (N,) of two or more classes.
 
         Raises :class:`~zoo.errors.DataError` for values that are not finite and for fewer than two classes.
 
@@ -65,10 +66,11 @@ class Moments:
         """
         names, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
         if len(names) < 2:
-            raise DataError(f"labels have {len(names)} class; expected two or more", code="one-class", given=len(names))
+            message = f"too few classes among the labels: {len(names)}; expected two or more"
+            raise DataError(message, code="one-class", given=len(names))
         largest = float(max(abs(float(features.max())), abs(float(features.min()))))
         if not math.isfinite(largest):
-            raise DataError("features have values that are not finite; expected numbers", code="not-finite")
+            raise DataError("features contain NaN or infinite values; expected finite numbers", code="not-finite")
         scale = 2.0 ** -math.frexp(largest)[1] if largest else 1.0
         origin = np.median(features[:: max(1, len(features) // 256)].astype(np.float64) * scale, axis=0)
         width, wide = features.shape[1], len(features) < features.shape[1]
@@ -86,12 +88,12 @@ class Moments:
         return cls(features, classes, origin, scale, sizes, sums, squares, gram, fourth, weighted)
 
     def chunks(self) -> Iterator[tuple[Array, Array]]:
-        """Yield the shifted and scaled features in float64, some rows at a time, and their classes."""
+        """Yield blocks of shifted and scaled features in float64 with the class indices of their rows."""
         return _chunks(self.features, self.labels, self.origin, self.scale)
 
     @property
     def rows(self) -> Array:
-        """All shifted and scaled features, (N, D); only for features that are few."""
+        """All shifted and scaled features, (N, D); use this only if the array fits the memory."""
         return np.concatenate([rows for rows, _labels in self.chunks()])
 
     @property
@@ -106,43 +108,43 @@ class Moments:
 
     @property
     def wide(self) -> bool:
-        """Whether there are fewer images than features."""
+        """Whether the number of images N is below the feature width D."""
         return self.count < self.width
 
     @cached_property
     def mean(self) -> Array:
-        """The mean of z, (D,)."""
+        """The mean of the shifted and scaled features over all images, (D,)."""
         mean: Array = self.sums.sum(0) / self.count
         return mean
 
     @cached_property
     def centred(self) -> Spectrum:
-        """The decomposition of the features minus their mean."""
+        """The singular value decomposition of the features minus their mean."""
         return self._decompose(self.mean)
 
     @cached_property
     def raw(self) -> Spectrum:
-        """The decomposition of the features as they come, apart from the scale."""
+        """The singular value decomposition of the scaled features without any shift."""
         return self._decompose(-self.origin)
 
     @property
     def constant(self) -> bool:
-        """Whether all images have the same features."""
+        """Whether all images have identical features."""
         return len(self.centred.variances) == 0
 
     def class_means_and_variances(self) -> tuple[Array, Array]:
-        """Return the mean and the variance of z by class, both (C, D)."""
+        """Return the mean and the variance of the shifted and scaled features in each class, both (C, D)."""
         means = self.sums / self.sizes[:, None]
         return means, np.maximum(self.squares / self.sizes[:, None] - means**2, 0)
 
     def sum_of_fourth_powers(self) -> float:
-        """Return the sum of ``|z - mean|^4`` over the images."""
+        """Return the sum of ``|z - mean|^4`` over the images, where z are the shifted and scaled features."""
         shift, total = self.mean, self.sums.sum(0)
         length = float(shift @ shift)
         if self.wide:
             norms = ((self.rows - shift) ** 2).sum(1)
             return float(norms @ norms)
-        # |z - m|^4 = (a - 2b + c)^2 with a = |z|^2, b = z'm, c = |m|^2.
+        # The sum is computed from |z - m|^4 = (a - 2b + c)^2 with a = |z|^2, b = z'm and c = |m|^2.
         trace, along = float(np.trace(self.gram)), float(total @ shift)
         quadratic = float(shift @ self.gram @ shift)
         cross = float(shift @ self.weighted)
@@ -151,7 +153,7 @@ class Moments:
         )
 
     def _decompose(self, shift: Array) -> Spectrum:
-        """Decompose the rows ``z - shift``, by the smaller of both products of them."""
+        """Decompose the rows ``z - shift`` by the eigenvectors of X X' if N < D, otherwise of X'X."""
         products = self.sums - self.sizes[:, None] * shift  # (C, D), Y'X
         if self.wide:
             rows = self.rows - shift
@@ -171,10 +173,10 @@ def _chunks(features: Array, labels: Array, origin: Array, scale: float) -> Iter
 
 
 def _largest(product: Array, other_side: int) -> tuple[Array, Array]:
-    """Return the eigenvalues above rounding noise, ascending, and their vectors."""
+    """Return the eigenvalues of a symmetric matrix above rounding noise, ascending, and their eigenvectors."""
     import torch
 
-    # torch uses all cores for it; numpy's own build need not.
+    # torch uses all cores for the eigenvalues, which numpy may not do.
     values, vectors = (part.numpy() for part in torch.linalg.eigh(torch.from_numpy(product)))
     kept = values > max(len(product), other_side) * np.finfo(np.float64).eps * max(values[-1], 0)
     return values[kept], vectors[:, kept]

@@ -1,4 +1,4 @@
-"""Paired tests of two classifiers on the same images, corrected for the number of tests, and tiers made from them."""
+"""Compare classifiers on the same images by paired tests, correct for the number of tests, and group them in tiers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ SIGNIFICANT = 0.05
 
 
 class PairedDifference(NamedTuple):
-    """How two classifiers differ on the same N images.
+    """The difference between two classifiers on the same images.
 
-    ``first_only`` and ``second_only``: the number of images that only one of them classifies correctly. ``difference``:
-    accuracy of the first less that of the second, with its ``standard_error``. ``p``: mid-p of McNemar's test.
+    ``first_only`` and ``second_only`` count the images that only the first or only the second classifies correctly.
+    ``difference`` is the accuracy of the first classifier minus the accuracy of the second. ``standard_error`` is the
+    standard error of this difference. ``p`` is the mid-p-value of McNemar's test.
     """
 
     first_only: int
@@ -26,10 +27,10 @@ class PairedDifference(NamedTuple):
 
 
 def mid_p(first_only: int, second_only: int) -> float:
-    """Return the mid-p value of McNemar's test, two-sided, in [0, 1].
+    """Return the two-sided mid-p-value of McNemar's test, in [0, 1].
 
-    It is the exact binomial test less half the probability of the observed split, which the exact test counts in full.
-    Source: Fagerland, Lydersen and Laake, BMC Medical Research Methodology 13:91 (2013).
+    The exact binomial test counts the probability of the observed split in full; mid-p counts half of it. Source:
+    Fagerland, Lydersen and Laake, BMC Medical Research Methodology 13:91 (2013).
 
     >>> round(mid_p(9, 2), 5), mid_p(3, 0), mid_p(0, 0)
     (0.03857, 0.125, 1.0)
@@ -46,7 +47,7 @@ def mid_p(first_only: int, second_only: int) -> float:
 
 
 def compare_hits(first: Array, second: Array) -> PairedDifference:
-    """Compare two classifiers by their hits, both (N,) bool, on the same images in the same order.
+    """Compare two classifiers on the same images; each array (N,) is true for correctly classified images.
 
     >>> import numpy as np
     >>> compare_hits(np.array([True, True, True, False]), np.array([True, False, False, False])).difference
@@ -58,7 +59,7 @@ def compare_hits(first: Array, second: Array) -> PairedDifference:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Return p values adjusted for the number of tests (Holm 1979), in the order given.
+    """Return p-values corrected for multiple tests by Holm's method (1979), in the order of the input.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -71,10 +72,11 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def tiers(hits: Mapping[str, Array], level: float = SIGNIFICANT) -> dict[str, int]:
-    """Return the tier of each name, from 1: the best, and those that the paired test cannot tell from it.
+    """Group classifiers into tiers, where 1 is the best tier, and return the tier of each name.
 
-    The test is McNemar's, with Holm's correction over the comparisons with the best of the tier; what remains forms the
-    next tiers in the same way. ``hits``: (N,) bool for each name, of the same images.
+    The first tier has the most accurate classifier, and every classifier that McNemar's test does not find
+    significantly worse. Holm's method corrects for the number of comparisons with the best. The remaining classifiers
+    form the next tiers in the same way. ``hits`` maps each name to a bool array (N,) over the same images.
 
     >>> import numpy as np
     >>> found = {"a": np.arange(100) < 90, "b": np.arange(100) < 88, "c": np.arange(100) < 40}

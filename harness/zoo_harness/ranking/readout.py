@@ -1,4 +1,4 @@
-"""Read the classifier's input and the source logits of a network for images, in one pass that is cached."""
+"""Run images through a network once, and cache the classifier's input and the logits of the original classifier."""
 
 from __future__ import annotations
 
@@ -28,20 +28,21 @@ BATCH_SIZE = 32
 
 
 class Images(Protocol):
-    """The images to read, which are decoded when they are asked for."""
+    """The images to run through a network; they are decoded when :meth:`batch` requests them."""
 
     def __len__(self) -> int:
         """The number of images."""
 
     def batch(self, start: int, stop: int) -> Tensor:
-        """Return the network input of the images from ``start`` to ``stop``, on the device."""
+        """Return the network input for the images from ``start`` up to ``stop``, on the compute device."""
 
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """Features (N, D) float32, and logits (N, S) float32 of the source classifier, or ``None`` without one.
+    """Features (N, D) float32 of images, and logits (N, S) float32 if the network has its original classifier.
 
-    ``computed``: the number of images that were run through the network; the outputs of the others were cached.
+    ``computed`` is the number of images that ran through the network; the outputs of all other images came from a
+    cache.
     """
 
     features: Array
@@ -49,7 +50,7 @@ class Readout:
     computed: int = 0
 
     def __add__(self, other: Readout) -> Readout:
-        """Append the images of another readout of the same backbone."""
+        """Return the rows of this readout followed by the rows of ``other``, a readout of the same backbone."""
         logits = None
         if self.logits is not None and other.logits is not None:
             logits = np.concatenate([self.logits, other.logits])
@@ -58,7 +59,7 @@ class Readout:
 
 @dataclass(frozen=True, eq=False)
 class FeatureReader:
-    """Runs images through a network that still has its own classifier; ``head`` is its path, if it has one."""
+    """Runs images through a network with its original head; ``head`` is the classifier's path, or ``None``."""
 
     network: nn.Module
     layer: FeatureLayer
@@ -66,9 +67,9 @@ class FeatureReader:
     compute: ComputeContext
 
     def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return features (B, D) and, with a classifier, logits (B, S) of network inputs, float32 on the CPU.
+        """Return features (B, D) of a batch and, if the network has a classifier, logits (B, S), float32 on the CPU.
 
-        Raises :class:`~zoo.errors.DeclarationError` for features that are not finite.
+        Raises :class:`~zoo.errors.DeclarationError` if the features contain NaN or infinite values.
         """
         paths = [self.layer.path] if self.head is None else [self.layer.path, self.head]
         self.network.eval()
@@ -81,12 +82,12 @@ class FeatureReader:
             features = pool_features(outputs[self.layer.path], self.layer).float().cpu()
             logits = () if self.head is None else (outputs[self.head].flatten(1).float().cpu(),)
         if not bool(features.isfinite().all()):
-            message = f"outputs of layer {self.layer.path!r} are not finite on these images"
+            message = f"the outputs of layer {self.layer.path!r} contain NaN or infinite values on these images"
             raise DeclarationError(message, code="features-not-finite", layer=self.layer.path)
         return features, *logits
 
     def specs(self, images: Images) -> tuple[TensorSpec, ...]:
-        """Describe the outputs for the cache, from those of the first image."""
+        """Return the shapes and types of the outputs, found by running the first image."""
         named = zip(("features", "logits"), self.outputs(images.batch(0, 1)), strict=False)
         return tuple(spec_of(name, output) for name, output in named)
 
@@ -100,7 +101,7 @@ def read_out(
     progress: Progress,
     say: Callable[[str], None],
 ) -> Readout:
-    """Read the images, or those whose outputs an earlier run has not left in the cache."""
+    """Return features and logits of images; only images without cached outputs run through the network."""
     with ActivationCache(key, title, policy, reader.compute.device, say, progress) as cache:
 
         def compute_missing() -> None:
@@ -114,12 +115,12 @@ def read_out(
             return reader.outputs(torch.cat([images.batch(row, row + 1) for row in rows]))
 
         def warn() -> None:
-            say(f"cached features of {title.backbone} differ from what the network computes now: computing them again")
+            say(f"cached features of {title.backbone} differ from what the network computes now; zoo recomputes them")
 
         if _is_off(cache):
             return _read_uncached(reader, images, progress)
         computed = fill_cache(cache, compute_missing, outputs_of, warn)
-        if _is_off(cache):  # the disk filled up
+        if _is_off(cache):  # the cache was disabled because the disk is full
             return _read_uncached(reader, images, progress)
         return _readout([part.cpu() for part in cache.read(np.arange(len(images)))], computed)
 

@@ -1,4 +1,4 @@
-"""The ridge probe: the accuracy of a linear classifier, each image classified by the fit to all others."""
+"""Compute the ridge probe: the leave-one-out accuracy of a linear classifier that ridge regression fits."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import numpy as np
 from zoo_harness.ranking.moments import Moments
 from zoo_harness.ranking.score import RankScore
 
-PENALTIES = np.logspace(-6, 3, 25)  # times the mean variance of the features' directions
+PENALTIES = np.logspace(-6, 3, 25)  # in units of the mean variance along the principal directions
 
 
 def ridge_probe(moments: Moments) -> RankScore:
     """Return the leave-one-out accuracy of ridge regression on one-hot labels with an intercept, in [0, 1].
 
-    The accuracy is exact for each of 25 penalties, without fitting N times. The penalty is that of the best accuracy,
-    of equal ones that of the least squared error, so that the value is slightly optimistic. Details: ``penalty``,
-    relative to the mean variance of the directions. Source: the leave-one-out residual of a linear smoother,
-    ``(fit - h y) / (1 - h)``; Hastie et al., "The Elements of Statistical Learning", section 7.10.
+    The exact leave-one-out accuracy is computed for each of 25 penalties from a single fit. The score is the best of
+    the 25 accuracies, so it is slightly optimistic. Equal accuracies are decided by the smaller squared error. The
+    details contain the best ``penalty``, relative to the mean variance along the principal directions. Source: the
+    leave-one-out prediction ``(fit - h y) / (1 - h)`` of a linear smoother with leverage h; Hastie et al., "The
+    Elements of Statistical Learning", section 7.10.
 
     >>> features = np.array([[0.0], [1.0], [2.0], [8.0], [9.0], [10.0]])
     >>> ridge_probe(Moments.of(features, np.array([0, 0, 0, 1, 1, 1]))).value

@@ -8,9 +8,10 @@ from typing import Any
 
 @dataclass(frozen=True, eq=False)
 class RankScore:
-    """A score's value and the details of its computation; ``value`` is ``None`` if there is a ``reason`` for it.
+    """The value of a ranking score for one backbone, and details of its computation.
 
-    ``hits``: (N,) bool, whether each image was classified correctly, for scores that are a share of hits.
+    ``value`` is ``None`` if the score cannot be computed; ``reason`` then says why. ``hits``, (N,) bool, says for each
+    image whether it was classified correctly; only scores that are a share of images have ``hits``.
     """
 
     value: float | None
@@ -20,7 +21,7 @@ class RankScore:
 
     @classmethod
     def blank(cls, reason: str) -> RankScore:
-        """Return a score without a value.
+        """Return a score without a value, with the reason why it cannot be computed.
 
         >>> RankScore.blank("no source classifier").reason
         'no source classifier'

@@ -1,7 +1,7 @@
-"""``RANK_SCORES``: the scores by which backbones are ranked, in the order of every table.
+"""Define ``RANK_SCORES``, the list of scores by which backbones are ranked, in the order in which tables show them.
 
-Tables, records and commands iterate over this list. To add a score, write its pure function and append a
-:class:`RankDefinition`. Higher is better for all of them.
+Tables, records and commands iterate over this list. To add a score, write a pure function and append a
+:class:`RankDefinition`. For every score, higher is better.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from zoo_harness.ranking.source_classes import leep, nce
 
 @dataclass(eq=False)
 class Evidence:
-    """What scores are computed from, each part when it is first needed.
+    """The inputs of ranking scores; sums and neighbours are computed when a score first needs them.
 
-    ``features``: (N, D) float32, the input of the classifier. ``labels``: (N,) class indices. ``logits``: (N, S) of the
-    source classifier, or ``None`` for a backbone without one.
+    ``features``, (N, D) float32, are the inputs of the backbone's original classifier. ``labels``, (N,), are class
+    indices. ``logits``, (N, S), are the original classifier's outputs, or ``None`` if the backbone has no classifier.
     """
 
     features: Array
@@ -37,27 +37,28 @@ class Evidence:
 
     @cached_property
     def moments(self) -> Moments:
-        """Sums over the features."""
+        """Sums over the features, from which several scores are computed."""
         return Moments.of(self.features, self.labels)
 
     @cached_property
     def neighbours(self) -> Neighbours:
-        """The labels of the nearest images."""
+        """The labels of the images nearest to each image."""
         return nearest_labels(self.features, self.labels)
 
     @property
     def source(self) -> tuple[Array, Array] | None:
-        """The logits of the source classifier and the labels, if there is such a classifier."""
+        """The logits of the original classifier with the labels, or ``None`` if the backbone has no classifier."""
         return None if self.logits is None else (self.logits, self.labels)
 
 
 @dataclass(frozen=True)
 class RankDefinition:
-    """One ranking score: its names, definition and computation.
+    """One ranking score: its names, its definition and the function that computes it.
 
-    ``key``: its name as an option and in ``rank.json``. ``heading``: its name above a column. ``explanation``: its
-    definition as a phrase. ``needs``: the part of :class:`Evidence` that ``function`` takes. ``share``: whether it is a
-    share of images in [0, 1], with per-image hits. ``default``: whether it is computed unless others are asked for.
+    ``key`` is the score's name in options and in ``rank.json``, ``heading`` its name in tables. ``explanation`` defines
+    the score in a phrase. ``needs`` names the property of :class:`Evidence` that ``function`` takes. ``share`` says
+    that the score is a share of images in [0, 1] with per-image hits. ``default`` says that the score is computed if
+    the user selects no scores.
     """
 
     key: str
@@ -69,7 +70,7 @@ class RankDefinition:
     default: bool = True
 
     def compute(self, evidence: Evidence) -> RankScore:
-        """Return the score, blank if the backbone lacks what it needs."""
+        """Return the score of a backbone, or a score without a value if the backbone lacks a needed input."""
         part = getattr(evidence, self.needs)
         return RankScore.blank("it has no source classifier") if part is None else self.function(part)
 
@@ -84,9 +85,9 @@ RANK_SCORES: list[RankDefinition] = [
     RankDefinition(
         "ridge", "ridge", "leave-one-out accuracy of a linear (ridge) classifier", "moments", ridge_probe, share=True
     ),
-    RankDefinition("logme", "LogME", "log evidence of a Bayesian linear model, nats an image", "moments", log_me),
-    RankDefinition("hscore", "H", "shrunk H-score: variance between classes over all of it", "moments", shrunk_h_score),
-    RankDefinition("gbc", "GBC", "how far apart the classes are as normal distributions, nats", "moments", gbc),
+    RankDefinition("logme", "LogME", "log evidence of a Bayesian linear model, nats per image", "moments", log_me),
+    RankDefinition("hscore", "H", "shrunk H-score: between-class over total variance", "moments", shrunk_h_score),
+    RankDefinition("gbc", "GBC", "how little classes overlap as normal distributions, nats", "moments", gbc),
     RankDefinition(
         "leep", "LEEP", "log-likelihood of the labels given the source classes, nats", "source", lambda s: leep(*s)
     ),
@@ -100,13 +101,13 @@ RANK_SCORES: list[RankDefinition] = [
         "nleep", "N-LEEP", "LEEP with a Gaussian mixture for classes; slow", "moments", n_leep, default=False
     ),
 ]
-"""The first entry is the default order of the table; tiers come from its hits."""
+"""All ranking scores. By default, the first score sorts the table, and its per-image hits determine the tiers."""
 
 
 def choose_scores(given: str | Iterable[str] | None) -> tuple[RankDefinition, ...]:
-    """Return the scores of these keys, in the order of the list; the default ones without keys.
+    """Return the definitions of the given score keys, in the order of ``RANK_SCORES``; by default the default scores.
 
-    ``given``: keys, or text with commas between them; ``"all"`` means every score.
+    ``given`` is a list of keys or a string of keys separated by commas. The key ``"all"`` selects every score.
 
     >>> [score.key for score in choose_scores("ridge,si")]
     ['si', 'ridge']

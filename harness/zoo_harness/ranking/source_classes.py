@@ -1,4 +1,4 @@
-"""LEEP and NCE: how well the classes that a backbone was trained on foretell those of the data."""
+"""Compute LEEP and NCE: how well a backbone's original classes predict the classes of the data."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from zoo.errors import DataError
 from zoo_harness.ranking.moments import Array
 from zoo_harness.ranking.score import RankScore
 
-_CHUNK = 4096  # images whose probabilities are held in float64
+_CHUNK = 4096  # the number of images whose probabilities are in memory together
 
 
 def leep(logits: Array, labels: Array) -> RankScore:
-    """Return the mean log-likelihood of the labels under the empirical predictor, in [-H(Y), 0] nats; higher is better.
+    """Return the mean log-likelihood of the labels given the source classes, in [-H(Y), 0] nats; higher is better.
 
-    ``logits``: (N, S) of the source classifier, not probabilities. ``labels``: (N,) integers, gaps allowed. Details:
-    ``relative``, the score over the entropy of the labels plus 1, which lies in [0, 1]. Source: Nguyen et al., ICML
-    2020 (arXiv 2002.12462). A source class that no image reaches contributes nothing.
+    H(Y) is the entropy of the labels. ``logits``, (N, S), are the outputs of the original classifier for its S source
+    classes, before softmax. ``labels``, (N,), are integers, and may have gaps. A source class with zero probability for
+    every image contributes nothing. The details contain ``relative``, which is 1 plus the score divided by H(Y), in
+    [0, 1]. Source: Nguyen et al., ICML 2020 (arXiv 2002.12462).
 
     >>> leep(np.array([[9.0, -9.0], [9.0, -9.0], [-9.0, 9.0]]), np.array([0, 0, 1])).value > -1e-6
     True
@@ -37,9 +38,10 @@ def leep(logits: Array, labels: Array) -> RankScore:
 
 
 def nce(logits: Array, labels: Array) -> RankScore:
-    """Return minus the conditional entropy of the labels given the predicted source class, in [-H(Y), 0] nats.
+    """Return minus the conditional entropy of the labels given the predicted source class, in nats; higher is better.
 
-    Takes what :func:`leep` takes; higher is better. Source: Tran et al., ICCV 2019 (arXiv 1908.08142).
+    The value lies in [-H(Y), 0], where H(Y) is the entropy of the labels. :func:`leep` describes the arguments.
+    Source: Tran et al., ICCV 2019 (arXiv 1908.08142).
 
     >>> round(nce(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), np.array([0, 1, 1])).value, 4)
     -0.4621
@@ -54,7 +56,7 @@ def nce(logits: Array, labels: Array) -> RankScore:
 
 def _check(logits: Array) -> None:
     if not np.isfinite(logits).all():
-        raise DataError("logits have values that are not finite; expected numbers", code="not-finite")
+        raise DataError("logits contain NaN or infinite values; expected finite numbers", code="not-finite")
 
 
 def _probabilities(logits: Array, classes: Array) -> Iterator[tuple[Array, Array]]:

@@ -1,4 +1,4 @@
-"""Arrange the accuracies of a run for its card and the terminal: rows and notes."""
+"""Prepare the accuracies of a run as table rows and notes, for the model card and the terminal."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from zoo_harness.records.run import AccuracyDetails, Measurement, RunRecord, Spl
 
 
 def accuracy_rows(record: RunRecord) -> list[tuple[str, Measurement | None]]:
-    """Return the name and the accuracy of each split, and averages that differ: the test split first, if there is one.
+    """Return rows of a name and an accuracy: one for each split, the test split first if the run has one.
 
-    Without shared images and absent classes these are the accuracies of the splits alone.
+    If a split shares images with the training split or lacks classes, further rows have the averages of
+    :func:`detail_rows`.
     """
     results, dataset = record.results, record.dataset
     rows = [(f"{dataset.evaluation_name} accuracy", results.accuracy), *_detail_rows(record, dataset.evaluation)]
@@ -19,21 +20,21 @@ def accuracy_rows(record: RunRecord) -> list[tuple[str, Measurement | None]]:
 
 
 def detail_rows(record: RunRecord) -> list[tuple[str, Measurement | None]]:
-    """Return the rows of :func:`accuracy_rows` that are not the accuracy of a whole split."""
+    """Return rows for accuracies without images shared with the training split, and for mean per-class accuracies."""
     dataset = record.dataset
     splits = filter(None, (dataset.test, dataset.evaluation))
     return [row for split in splits for row in _detail_rows(record, split)]
 
 
 def accuracy_notes(record: RunRecord) -> list[str]:
-    """Return sentences that explain the rows: images that training has seen, and classes without images."""
+    """Return sentences about evaluation images that are also training images, and about classes without images."""
     notes = []
     for split in filter(None, (record.dataset.test, record.dataset.evaluation)):
         details, name = details_of(record, split), record.dataset.name_of(split)
         if details is None:
             continue
         if details.shared:
-            left = "" if details.unshared else "; no image is left for an accuracy without them"
+            left = "" if details.unshared else "; no other image is left to compute an accuracy on"
             notes.append(
                 f"{details.shared:,} of the {split.images:,} {name} images are also in the training "
                 f"split, equal in every pixel{left}."
@@ -42,15 +43,15 @@ def accuracy_notes(record: RunRecord) -> list[str]:
             shown = ", ".join(details.absent[:10]) + (", ..." if len(details.absent) > 10 else "")
             notes.append(
                 f"The split {split.split} has no image of {len(details.absent):,} of "
-                f"{len(record.dataset.classes):,} classes ({shown}). Accuracy, loss and SI are those of the classes "
-                "present: SI compares the images with each other, and centre SI with the centres of the classes "
-                "present. In the mean over all classes, a class without images counts as 0."
+                f"{len(record.dataset.classes):,} classes ({shown}). Accuracy, loss and SI are computed on the classes "
+                "present. Centre SI compares images only with the centres of the classes present. In the mean "
+                "per-class accuracy over all classes, a class without images counts as 0."
             )
     return notes
 
 
 def prediction_rows(record: RunRecord) -> list[tuple[str, Measurement]]:
-    """Return the measures of the predictions for the headline's split, by name."""
+    """Return the name and value of each further metric of the predictions, on the split of the run's accuracy."""
     found, details = record.results.predictions, details_of(record, record.headline[1])
     if found is None:
         return []
@@ -65,7 +66,7 @@ def prediction_rows(record: RunRecord) -> list[tuple[str, Measurement]]:
 
 
 def details_of(record: RunRecord, split: SplitRecord) -> AccuracyDetails | None:
-    """Return the averages of the evaluation or the test split, if they were measured."""
+    """Return the per-class and unshared accuracies of the evaluation or test split, or ``None`` if not measured."""
     results = record.results
     return results.test_accuracy_details if split is record.dataset.test else results.accuracy_details
 
@@ -85,7 +86,7 @@ def _detail_rows(record: RunRecord, split: SplitRecord) -> list[tuple[str, Measu
 
 
 def seconds_in_words(record: RunRecord) -> str | None:
-    """Return the mean seconds of an epoch, for training and for evaluation; ``None`` if no epoch was run.
+    """Describe the mean seconds per epoch for training and for evaluation; return ``None`` if no epoch was run.
 
     >>> from zoo_harness.records.run import Results
     >>> results = Results.model_construct(mean_train_seconds=12.34, mean_evaluation_seconds=1.5, epochs_done=20)

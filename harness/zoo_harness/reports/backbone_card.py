@@ -1,6 +1,6 @@
-"""Render the card of a backbone: its declaration, the modules its recipes train, and published results.
+"""Render the card of a backbone: its declaration, the modules that its recipes train, and published results.
 
-The card depends on the declaration and the published tables alone, so it is the same on every machine.
+The card depends only on the declaration and the published tables, so it is the same on every machine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CLASSES = 10
 
 
 def render_backbone_card(backbone: Backbone) -> str:
-    """Render the whole card in Markdown; counts are for 10 classes.
+    """Render the card of a backbone in Markdown, with parameter counts for 10 classes.
 
     >>> from zoo import load_registry
     >>> print(render_backbone_card(load_registry().backbone("resnet18")).splitlines()[0])
@@ -40,7 +40,7 @@ def render_backbone_card(backbone: Backbone) -> str:
 
 
 def _ours(figure: Published, backbone: Backbone) -> str:
-    """Return our parameter count for the source's number of classes; say whether the source omits the classifier."""
+    """Return our trained-parameter count for the source's number of classes, with a note if the source differs."""
     classes = backbone.recipes[figure.recipe].reported_classes
     ours = describe_backbone(backbone, figure.recipe, classes)["parameters"]
     printed = figure.row.trainable_parameters
@@ -52,7 +52,7 @@ def _ours(figure: Published, backbone: Backbone) -> str:
 
 
 def _layer_tables(recipes: list[dict[str, Any]]) -> list[tuple[list[dict[str, Any]], list[str]]]:
-    """Return each distinct list of feature layers with the recipes that have it."""
+    """Return each distinct list of feature layers with the names of the recipes that use it."""
     tables: dict[str, tuple[list[dict[str, Any]], list[str]]] = {}
     for recipe in recipes:
         _features, names = tables.setdefault(str(recipe["features"]), (recipe["features"], []))

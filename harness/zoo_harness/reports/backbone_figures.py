@@ -1,7 +1,7 @@
-"""How large a backbone is: parameters, input size, multiply-accumulates and the bytes of its weights.
+"""Measure or look up the size of a backbone: parameters, input size, multiply-accumulates, and bytes of weights.
 
-Those of the built-in backbones are stored, because measuring them takes torch and seconds:
-``scripts/backbone_cards.py`` writes them, and a test compares them with the networks.
+The sizes of built-in backbones are stored in a file, because measuring them needs torch and takes seconds.
+``scripts/backbone_cards.py`` writes this file, and a test compares the stored sizes with the networks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Figures = dict[str, Any]
 
 @cache
 def stored_figures() -> dict[str, Figures]:
-    """Return the figures of the built-in backbones by name, as :func:`measure_figures` returns them.
+    """Read the stored sizes of the built-in backbones, as a dictionary from name to :func:`measure_figures` result.
 
     >>> stored_figures()["resnet18"]["parameters"]
     11689512
@@ -30,7 +30,7 @@ def stored_figures() -> dict[str, Figures]:
 
 
 def figures_of(backbone: Backbone) -> Figures:
-    """Return the stored figures of a built-in backbone, and measure those of others."""
+    """Return the stored sizes of a built-in backbone; measure the sizes of any other backbone."""
     from zoo.registry import load_registry
 
     plugin = load_registry().declares(backbone)
@@ -39,12 +39,12 @@ def figures_of(backbone: Backbone) -> Figures:
 
 
 def measure_figures(backbone: Backbone) -> Figures:
-    """Return the figures of a backbone with its original classifier; nothing is downloaded.
+    """Measure the sizes of a backbone with its original classifier; nothing is downloaded.
 
-    ``parameters``: their number. ``input_size``: (height, width) in pixels. ``gmacs``: 10^9 multiply-accumulates of
-    convolutions and matrix products for one image, as timm reports them; ``None`` if the network does not run without
-    values. ``weights_bytes``: of all tensors, which a weight file exceeds only by its header; ``None`` for random
-    weights.
+    ``parameters`` is the number of parameters, and ``input_size`` is (height, width) in pixels. ``gmacs`` counts 10^9
+    multiply-accumulates of convolutions and matrix products for one image, as timm does. ``gmacs`` is ``None`` if the
+    network does not run on tensors without values. ``weights_bytes`` is the size of all tensors in bytes, or ``None``
+    for random weights; a weight file is larger only by its header.
     """
     from zoo_harness.models.build import build_network
     from zoo_harness.models.preprocessing import resolve_preprocessing
@@ -66,10 +66,10 @@ def _gmacs(network: Any, size: tuple[int, int]) -> float | None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    network.requires_grad_(False)  # the counter fails on parameters that are a module's input
+    network.requires_grad_(False)  # FlopCounterMode fails if a parameter is the input of a module
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             network.eval()(torch.empty(1, 3, *size, device="meta"))
-    except Exception:  # whatever the code of a network may raise on tensors without values
+    except Exception:  # network code may raise any error on tensors without values
         return None
     return float(f"{counter.get_total_flops() / 2e9:.4g}")

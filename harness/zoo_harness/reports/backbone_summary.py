@@ -1,4 +1,4 @@
-"""Describe a backbone and a recipe as plain data, for ``zoo show`` and the backbone's card."""
+"""Describe a backbone and one of its recipes as a dictionary, for ``zoo show`` and the backbone's card."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from zoo_harness.reports.wording import preprocessing_in_words, training_in_word
 
 
 def describe_backbone(backbone: Backbone, recipe: str, classes: int) -> dict[str, Any]:
-    """Return provenance, recipe, preprocessing, parameter counts, names of trained tensors and feature layers.
+    """Return a dictionary with a backbone's origin, recipe, preprocessing, parameter counts and feature layers.
 
-    The network is built without its weights, so nothing is downloaded and the result is the same on every machine.
+    The parameter counts are for ``classes`` classes. The network is built without its weights, so nothing is
+    downloaded, and the result is the same on every machine.
     Raises :class:`~zoo.errors.UnknownNameError` if the recipe is not declared.
 
     >>> describe_backbone(load_registry().backbone("cait_s24"), "paper", 10)["parameters"]["trained"]

@@ -1,8 +1,8 @@
-"""Merge a new card into an existing one: text written by a person stays, and our part is replaced.
+"""Merge a new model card into an existing one: replace the part that zoo generated, and preserve the user's text.
 
-Our part of the body lies between two HTML comments, each on a line of its own. In the front matter our keys are
-replaced, tags are united, and every other key stays as it was written, comments included. A card without a clear part
-of ours is never changed.
+The generated part of the body lies between two HTML comments, each on a line of its own. In the YAML front matter the
+keys that zoo generates are replaced, and tags are merged. Every other key stays exactly as the user wrote it, comments
+included. A card in which the generated part cannot be found is never changed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import yaml
 from zoo.errors import DataError, ZooError
 from zoo_harness.util.safe_files import read_regular
 
-LARGEST_CARD = 4 * 2**20  # bytes; a long card has some ten thousand
-_LARGEST_FRONT_MATTER = 2**16  # characters; PyYAML reads about 50,000 a second
-_DEEPEST_NESTING = 32  # PyYAML takes quadratic time for nested brackets
+LARGEST_CARD = 4 * 2**20  # bytes; a long card has about 10,000
+_LARGEST_FRONT_MATTER = 2**16  # characters; PyYAML reads about 50,000 per second
+_DEEPEST_NESTING = 32  # levels; PyYAML takes quadratic time for nested brackets
 
 BEGIN, END = "<!-- zoo:begin -->", "<!-- zoo:end -->"
 
-# Removed even if the new card lacks them, because those of another run would be false here.
+# These keys are removed from the old card even if the new card lacks them, because they describe another run.
 _GO_WITH_THE_RUN = frozenset({"model-index", "base_model", "base_model_relation"})
 _OUR_TAGS = frozenset({"image-classification", "timm", "transformers", "zoo", "separation-index"})
 _FRONT_MATTER = re.compile(r"\s*^---[ \t]*\r?\n(?P<yaml>.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -31,7 +31,7 @@ _MARKER = re.compile(r"^ {0,3}<!--[ \t]*zoo:(?P<which>begin|end)[ \t]*-->[ \t]*\
 
 
 class _Card(NamedTuple):
-    """A card in pieces: YAML, the text before our part, our part with its markers, and the text after it."""
+    """A card split into its YAML, the text before the generated part, the generated part, and the text after it."""
 
     front: str
     before: str
@@ -40,7 +40,7 @@ class _Card(NamedTuple):
 
 
 def marked(body: str) -> str:
-    """Put the two markers around a body.
+    """Put the markers ``zoo:begin`` and ``zoo:end`` around a card's body.
 
     >>> print(marked("# A model"), end="")
     <!-- zoo:begin -->
@@ -53,12 +53,12 @@ def marked(body: str) -> str:
 
 
 def merged_card(old: str | None, new: str) -> str:
-    r"""Return the new card with the text and keys that a person wrote in the old one.
+    r"""Return the new card with the text and the front-matter keys that the user wrote into the old card.
 
-    ``old``: the existing card, ``None`` or blank for none; ``new``: from
+    ``old`` is the existing card; ``None`` or blank text means that there is none. ``new`` comes from
     :func:`~zoo_harness.reports.run_card.render_card`. Merging the same card again changes nothing. Raises
-    :class:`~zoo.errors.DataError` if the markers of the old card are missing, doubled or in the wrong order, or if its
-    front matter cannot be read.
+    :class:`~zoo.errors.DataError` if the markers of the old card are missing, repeated or in the wrong order, or if the
+    front matter of the old card cannot be read.
 
     >>> new = "---\nlicense: mit\n---\n\n" + marked("# New")
     >>> print(merged_card("---\nlanguage: en\n---\nMine.\n\n" + marked("# Old") + "\nMine too.\n", new), end="")
@@ -84,10 +84,10 @@ def merged_card(old: str | None, new: str) -> str:
 
 
 def read_card(directory: Path, *, follow_links: bool = False) -> str | None:
-    """Read the ``README.md`` of a folder with its own line ends; ``None`` if there is none.
+    """Read the ``README.md`` of a folder without changing its line endings; return ``None`` if the file is missing.
 
-    ``follow_links`` is for the Hub's cache, which consists of links. Raises :class:`~zoo.errors.DataError` if the card
-    is a link, not a regular file, too large or not text.
+    Set ``follow_links`` for the Hub's cache, in which files are links. Raises :class:`~zoo.errors.DataError` if the
+    card is a link, is not a regular file, is too large or is not text.
     """
     path = directory / "README.md"
     try:
@@ -101,7 +101,7 @@ def read_card(directory: Path, *, follow_links: bool = False) -> str | None:
         raise DataError(f"{error}; {_ADVICE}", code="card-unreadable", path=path) from error
 
 
-_ADVICE = "repair it, or move it away to get a new one"
+_ADVICE = "repair the card, or move it away to get a new one"
 
 
 def _parts(card: str) -> _Card:
@@ -113,13 +113,14 @@ def _parts(card: str) -> _Card:
             raise _front_matter_error("expected a closing line of three dashes")
         front, body = found["yaml"], text[found.end() :]
     if not body.strip():
-        return _Card(front, "", "", "")  # the Hub's form for a licence writes front matter alone
+        return _Card(front, "", "", "")  # the Hub's licence form creates a card that has front matter only
     markers = list(_MARKER.finditer(body))
     which = [marker["which"] for marker in markers]
     if which != ["begin", "end"]:
         raise DataError(
-            f"the card has no part marked as made by zoo: its markers: {', '.join(which) or 'none'}; expected one line "
-            f"{BEGIN} before that part and one line {END} after it; add them, or move the card away to get a new one",
+            f"the card has no generated part between markers: found {', '.join(which) or 'no marker'}; expected one "
+            f"line {BEGIN} before the part and one line {END} after it; add both, or move the card away to get a new "
+            "one",
             code="card-markers",
             found=which,
         )
@@ -128,7 +129,7 @@ def _parts(card: str) -> _Card:
 
 
 def _merged_front(old: str, new: str) -> str:
-    """Return the YAML of our keys, then of the keys of the old card that are not ours; ends in a newline."""
+    """Return YAML with the generated keys, followed by the old card's other keys; the text ends in a newline."""
     content, added = _mapping(new), _mapping(old)
     tags = _united(content.get("tags"), added.get("tags"))
     if tags != content.get("tags", []):
@@ -137,7 +138,7 @@ def _merged_front(old: str, new: str) -> str:
     if "license" in content:
         replaced.add("license_name")
         if any(content.get(key) != added.get(key) for key in ("license", "license_name")):
-            replaced.add("license_link")  # to the text of another licence
+            replaced.add("license_link")  # links to the text of another licence
     kept = [_comments(block) if key in replaced else block for key, block in _blocks(old)]
     return "".join(f"{block.rstrip()}\n" for block in (new, *kept) if block.strip())
 
@@ -158,10 +159,10 @@ def _mapping(text: str) -> dict[Any, Any]:
 
 
 def _check_structure(text: str) -> None:
-    """Refuse YAML aliases and deep nesting as soon as the parser meets them, before it reads the rest."""
+    """Raise an error for YAML aliases and deep nesting while parsing, before the YAML is loaded."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        # An alias ties two keys together, and a few lines of aliases can expand to gigabytes.
+        # With an alias, one key depends on another; also, a few lines of aliases can expand to gigabytes.
         if isinstance(event, yaml.AliasEvent):
             raise _front_matter_error("it uses aliases (*name), which zoo does not merge")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -175,14 +176,14 @@ def _front_matter_error(fault: str) -> DataError:
 
 
 def _united(ours: object, theirs: object) -> list[str]:
-    """Return our tags, then those that a person added; earlier tags of ours may no longer hold."""
+    """Return the generated tags, then the user's tags; earlier generated tags are dropped, as they may be outdated."""
     mine = ours if isinstance(ours, list) else []
     given = [theirs] if isinstance(theirs, str) else theirs if isinstance(theirs, list) else []
     return [*mine, *dict.fromkeys(tag for tag in given if tag not in mine and tag not in _OUR_TAGS)]
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
-    """Return each key with its lines as they were written, and the comments above it."""
+    """Return each top-level key with its unchanged source lines, including the comment lines above the key."""
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     if node is None:
         return []
@@ -202,5 +203,5 @@ def _blocks(text: str) -> list[tuple[str, str]]:
 
 
 def _comments(block: str) -> str:
-    # Only at the beginning of a line: an indented one may be part of a long title.
+    # An indented "#" may belong to a text of several lines, so only lines that start with "#" are comments.
     return "".join(line for line in block.splitlines(keepends=True) if line.startswith("#"))

@@ -1,4 +1,4 @@
-"""Arrange the scores of the checkpoints that a run kept, for its card and the terminal."""
+"""Prepare table rows with the scores of a run's saved checkpoints, for the model card and the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zoo_harness.records.run import KeptCheckpoint, Measurement, Results, RunRec
 
 
 class CheckpointRow(NamedTuple):
-    """One checkpoint: its epoch, what it is called, its file, and accuracy and SI on each of the scored splits."""
+    """One table row: a checkpoint's epoch, its role (best, last or main), its file, and accuracy and SI per split."""
 
     epoch: int
     name: str
@@ -18,9 +18,10 @@ class CheckpointRow(NamedTuple):
 
 
 def checkpoint_rows(record: RunRecord, most: int | None = None) -> list[CheckpointRow]:
-    """Return a row for each epoch, first to last, with the main checkpoint; none if the run kept no other.
+    """Return one row per saved checkpoint and one for the main checkpoint, sorted by epoch.
 
-    With ``most`` only the best, the last, the main one and that number of the latest.
+    The list is empty if the run saved only the main checkpoint. ``most`` limits the rows to that number of latest
+    checkpoints, and to the best, the last and the main checkpoint.
     """
     main = record.main_epoch
     if not record.checkpoints or main is None:
@@ -38,7 +39,7 @@ def checkpoint_rows(record: RunRecord, most: int | None = None) -> list[Checkpoi
 
 
 def scored_splits(record: RunRecord) -> list[str]:
-    """Return the names of the splits that :class:`CheckpointRow` has scores of, the headline's first."""
+    """Return the names of the splits in the order of the scores in :class:`CheckpointRow`."""
     held_out = [record.dataset.test.split] if record.dataset.test is not None else []
     return [*held_out, record.dataset.evaluation_name, "training"]
 

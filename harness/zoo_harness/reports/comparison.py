@@ -1,4 +1,4 @@
-"""Arrange finished runs beside each other, as the tables of the reports do: terminal, Markdown, LaTeX and CSV."""
+"""Prepare tables that compare finished runs, for the terminal and as Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from zoo_harness.reports.published_results import Published, differences, publis
 
 SIGNIFICANT = 0.05
 Table = tuple[list[str], list[list[str]]]
-_WIDEST = 24  # characters of a name in a cell
-_LISTED = 20  # runs in a sentence
-_COLUMNS = {  # of the terminal, and of the documents
+_WIDEST = 24  # the longest name in a cell, in characters
+_LISTED = 20  # the largest number of runs that a sentence lists
+_COLUMNS = {  # short headings for the terminal, and full headings for documents
     "backbone": "backbone",
     "trained": "trained parameters",
     "accuracy %": "accuracy, %",
@@ -49,10 +49,11 @@ _LEFT = ("#", "run", "backbone", "recipe", "dataset", "split")
 
 
 class Comparison(Record):
-    """Runs beside each other, in the order given, and the tests of their differences.
+    """A comparison of runs, in the order in which they were given, with tests of their accuracy differences.
 
-    ``rows`` has a row for each run, or for the seeds of one setting. ``differences``: those from the baseline, which is
-    the row ``baseline``, or without one the row of the highest accuracy on the same images.
+    ``rows`` has one row for each run, or for several runs that differ in the seed. ``differences`` has the difference
+    of each row from the baseline. The baseline is the row with index ``baseline``, or by default the row with the
+    highest accuracy on the same images.
     """
 
     format: Literal["blockzoo comparison 1"] = "blockzoo comparison 1"
@@ -64,18 +65,18 @@ class Comparison(Record):
     differences: tuple[RowDifference, ...] = ()
 
     def to_json(self) -> str:
-        """Return everything as indented JSON, ending in a newline."""
+        """Return the whole comparison as indented JSON that ends in a newline."""
         return self.model_dump_json(indent=2) + "\n"
 
     def to_markdown(self) -> str:
-        """Return the rows as one table in Markdown, published figures below their row."""
+        """Return the rows as one Markdown table; published results are below the row that they belong to."""
         columns, rows = _document(self)
         rule = ["---" if column in _LEFT else "---:" for column in columns]
         lines = [columns, rule, *([str(markdown.text(cell)) for cell in row] for row in rows)]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     def to_latex(self) -> str:
-        """Return the rows as one ``tabular`` of LaTeX, which needs no package; published figures below their row."""
+        """Return the rows and published results as one LaTeX ``tabular``, which needs no LaTeX package."""
         columns, rows = _document(self)
         kinds = "".join("l" if column in _LEFT else "r" for column in columns)
         head, *lines = [" & ".join(map(_latex, row)) + r" \\" for row in [columns, *rows]]
@@ -83,15 +84,15 @@ class Comparison(Record):
         return "\n".join(parts) + "\n"
 
     def to_csv(self) -> str:
-        """Return the rows as comma-separated values, numbers in full, accuracies in [0, 1].
+        """Return the rows as comma-separated values, with unrounded numbers and accuracies in [0, 1].
 
-        Published figures have rows of their own.
+        Each published result has its own row.
         """
         return _csv(self)
 
 
 def compared_run(run: str, record: RunRecord, *, published: bool) -> ComparedRun:
-    """Return the figures of a finished run; ``run`` is its name for the user."""
+    """Collect the metrics of a finished run for a comparison; ``run`` is the name that tables show."""
     results, (accuracy, split) = record.results, record.headline
     of_test = split is record.dataset.test
     before, after = (
@@ -127,7 +128,7 @@ def compared_run(run: str, record: RunRecord, *, published: bool) -> ComparedRun
 
 
 def agrees(record: RunRecord, figure: Published) -> bool:
-    """Whether a run and a published figure of its backbone and dataset have equal recipe, split and epochs."""
+    """Whether a run and a published result of the same backbone and dataset agree in recipe, split and epochs."""
     dataset = record.dataset
     return (
         record.settings.recipe == figure.recipe
@@ -160,7 +161,7 @@ def _otherwise(record: RunRecord, figure: Published) -> OtherSetting:
 
 
 def tables(found: Comparison, width: int) -> Iterator[Table]:
-    """Yield the table of the rows in as many parts as the width needs, each with the number of its row."""
+    """Yield the table in parts that fit ``width`` columns of a terminal; each part repeats the row numbers."""
     columns, rows = _cells(found)
     widths = [max(len(row[place]) for row in [columns, *rows]) for place in range(len(columns))]
     part: list[int] = []
@@ -178,12 +179,12 @@ def _part(columns: list[str], rows: list[list[str]], part: list[int]) -> Table:
 
 
 def aligned_right(columns: Sequence[str]) -> list[str]:
-    """Return the columns whose cells are numbers."""
+    """Return the columns that contain numbers, which tables align to the right."""
     return [column for column in columns if column not in _LEFT]
 
 
 def _cells(found: Comparison) -> Table:
-    """Return the header and the rows; a published figure has a row below its run, numbered ``1 p`` below row 1."""
+    """Return the column names and the rows; a published result is below its run, with the number ``1 p`` for run 1."""
     tested = {each.row: each for each in found.differences}
     baselines = {each.baseline for each in found.differences}
     rows = []
@@ -238,7 +239,7 @@ def _published_row(figure: PublishedFigure) -> list[str]:
 
 
 def _document(found: Comparison) -> Table:
-    """Return the table of :func:`_cells` with full headings, and the names of the runs instead of numbers."""
+    """Return the table of :func:`_cells` with full column headings, and with run names instead of row numbers."""
     columns, rows = _cells(found)
     names = iter(_sources_and_names(found))
     return ["run", *(_COLUMNS[column] for column in columns[1:])], [[next(names), *row[1:]] for row in rows]
@@ -251,7 +252,7 @@ def _sources_and_names(found: Comparison) -> Iterator[str]:
 
 
 def name_of(found: Comparison, row: ComparedRow) -> str:
-    """Return the name of a row's run, or what the names of its runs begin with and their number."""
+    """Return the name of a row's run; for several runs, return the common beginning of their names and their number."""
     names = [found.runs[place].run for place in row.runs]
     same = 0
     while same < min(map(len, names)) and len({name[same] for name in names}) == 1:
@@ -260,24 +261,25 @@ def name_of(found: Comparison, row: ComparedRow) -> str:
 
 
 def notes(found: Comparison) -> Iterator[str]:
-    """Yield what the tables leave open: what each row is, what the tests mean and found, the published sources."""
+    """Yield sentences that explain the tables: the settings of each row, the columns, the tests, and the sources."""
     for number, row in enumerate(found.rows, 1):
         yield from _about(found, number, row)
     yield (
-        "accuracy: of the split, ± one standard error over its images; train %: of the training split; trained: number "
-        "of trained parameters; s: mean seconds per epoch. SI: of the split, before and after training."
+        "accuracy: on the row's split, ± one standard error over its images; train %: accuracy on the training split; "
+        "trained: number of trained parameters; s: mean seconds per epoch. SI: on the row's split, before and after "
+        "training."
     )
     if any(row.accuracy_sd is not None for row in found.rows):
-        yield "sd: standard deviation of the accuracy over seeds, in %; the other figures of such a row are means."
+        yield "sd: standard deviation of the accuracy over seeds, in %; all other values of a row with sd are means."
     if found.differences:
         yield from _about_tests(found)
     yield from _other_images(found)
     if len({(run.separation.metric, run.separation.normalize) for run in found.runs}) > 1:
-        yield "SI is not comparable between runs that score it with different distances or scaling."
+        yield "SI values are not comparable between runs that use different distances or scaling."
 
 
 def _frozen_part(results: Results) -> dict[str, Any]:
-    """Return the time of the frozen part and the images that it ran over, if the epochs used cached outputs."""
+    """Return the seconds that the frozen part ran and its number of images, if the epochs used cached outputs."""
     part = results.frozen_part
     if part is None or part.reason is not None:
         return {}
@@ -285,12 +287,12 @@ def _frozen_part(results: Results) -> dict[str, Any]:
 
 
 def _cached_outputs(computed: int, seconds: float) -> str:
-    """Say what the seconds per epoch leave out.
+    """Describe the time of the frozen part, which the seconds per epoch do not include.
 
     >>> _cached_outputs(0, 0.2)
-    'the seconds per epoch leave out the frozen part, whose outputs an earlier run had cached.'
+    'the seconds per epoch do not include the frozen part, whose outputs an earlier run had cached.'
     """
-    left_out = "the seconds per epoch leave out the frozen part, "
+    left_out = "the seconds per epoch do not include the frozen part, "
     if not computed:
         return f"{left_out}whose outputs an earlier run had cached."
     return f"{left_out}which ran once over {computed:,} images in {seconds:.1f} s."
@@ -318,31 +320,31 @@ def _about(found: Comparison, number: int, row: ComparedRow) -> Iterator[str]:
         )
     for place in row.runs:
         if why := found.runs[place].no_predictions:
-            yield f"{number}: {found.runs[place].run} is compared unpaired, which finds less: {why}."
+            yield f"{number}: {found.runs[place].run} is compared by an unpaired test, which has less power: {why}."
 
 
 def _about_tests(found: Comparison) -> Iterator[str]:
     yield (
-        "difference: accuracy less that of the baseline, in %, ± one standard error over the images, paired where both "
-        "have predictions."
+        "difference: accuracy minus the accuracy of the baseline, in %, ± one standard error over the images, which is "
+        "paired by image if both runs have predictions."
     )
     if any(each.test == "mcnemar" for each in found.differences):
         several = any(len(row.runs) > 1 for row in found.rows)
-        which = "; of several seeds, those of the lowest" if several else ""
+        which = "; for a row of several seeds, the run with the lowest seed" if several else ""
         yield (
-            f"p: McNemar's test (mid-p) of two checkpoints on the same images{which}. A small p: they differ by more "
-            "than chance on images of this kind. It says nothing about other seeds."
+            f"p: McNemar's test (mid-p) of two checkpoints on the same images{which}. A small p means that the two "
+            "checkpoints differ by more than chance on images of this kind. p says nothing about other seeds."
         )
     if any(each.test == "z" for each in found.differences):
         which = _numbers(each.row + 1 for each in found.differences if each.test == "z")
-        yield f"p of {which}: z test of two accuracies as if on different images, because predictions are missing."
+        yield f"p of {which}: z-test of two accuracies as if on different images, because predictions are missing."
     pairs = sorted({each.pairs for each in found.differences})
     counts = " or ".join(f"{count:,}" for count in pairs)
     yield f"p Holm: p corrected for the number of pairs of rows on the same images, {counts}."
     if any(each.p_seeds is not None for each in found.differences):
         yield (
-            "p seeds: paired t test over the seeds. A small p: the settings differ by more than chance over seeds. It "
-            "says nothing about other images."
+            "p seeds: paired t-test over the seeds. A small value means that the settings differ by more than chance "
+            "over seeds. p seeds says nothing about other images."
         )
     for baseline in dict.fromkeys(each.baseline for each in found.differences):
         alike = [each.row + 1 for each in found.differences if each.baseline == baseline and each.p_holm >= SIGNIFICANT]
@@ -351,7 +353,7 @@ def _about_tests(found: Comparison) -> Iterator[str]:
 
 
 def _other_images(found: Comparison) -> Iterator[str]:
-    """Say which rows are not compared, because their images are not those of the baseline."""
+    """Yield a sentence for rows that were scored on other images than the baseline, and so are not compared with it."""
     if len(found.images) < 2:
         return
     of = 0 if found.baseline is None else found.baseline
@@ -359,11 +361,11 @@ def _other_images(found: Comparison) -> Iterator[str]:
         rows = [place + 1 for place, row in enumerate(found.rows) if row.images == number]
         if not rows or number == found.rows[of].images:
             continue
-        apart = "with each other alone" if len(rows) > 1 and found.baseline is None else "with no other"
+        apart = "only with each other" if len(rows) > 1 and found.baseline is None else "with no other row"
         what = images.differs or f"the split {images.split} of {images.dataset}, {images.images:,} images"
         yield (
-            f"{_numbers(rows)}: not on the images of {of + 1}, but {what} (fingerprint {images.fingerprint[:8]}); "
-            f"compared {apart}."
+            f"{_numbers(rows)}: images or classes differ from those of row {of + 1}: {what} (fingerprint "
+            f"{images.fingerprint[:8]}); compared {apart}."
         )
 
 

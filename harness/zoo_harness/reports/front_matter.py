@@ -1,4 +1,4 @@
-"""The YAML front matter of a run's card, read by the Hub, timm and leaderboards."""
+"""Write the YAML front matter of a run's model card, which the Hub, timm and leaderboards read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from zoo.text import one_line
 from zoo_harness.records.run import Measurement, RunRecord
 
-# From https://huggingface.co/docs/hub/repositories-licenses; any other licence becomes "other" with its name.
+# The list is from https://huggingface.co/docs/hub/repositories-licenses. Any other licence is written as "other" with
+# its name.
 HUB_LICENSES = frozenset(
     """
     apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0
@@ -21,14 +22,14 @@ HUB_LICENSES = frozenset(
     ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0
     isc lppl-1.3c ms-pl mpl-2.0 odc-by odbl openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib
     pddl lgpl-lr deepfloyd-if-license llama2 gemma unknown
-    """.split()  # noqa: SIM905 - a list would take a line for each
+    """.split()  # noqa: SIM905 - a list would need one line for each licence
 )
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
 
 def front_matter(record: RunRecord) -> str:
-    """Return the YAML between the two lines of dashes; valid for any names in the record."""
+    """Return the YAML that goes between the two lines of dashes; it is valid whatever names the record contains."""
     loaders = ["timm", "transformers"] if record.loads_in_timm else []
     base_model = one_line(record.weights.source) if record.weights.kind in ("timm", "hub") else None
     results, dataset = _evaluation_results(record), hub_dataset(record)
@@ -48,18 +49,18 @@ def front_matter(record: RunRecord) -> str:
 
 
 def hub_dataset(record: RunRecord) -> str | None:
-    """Return the dataset's repository on the Hub, or ``None`` if it has none, or was read from a folder."""
+    """Return the dataset's repository on the Hub, or ``None`` if the data came from elsewhere."""
     dataset = record.dataset
     if dataset.hub_id or dataset.name != "hf":
         return dataset.hub_id and one_line(dataset.hub_id)
-    if not dataset.source.startswith("Hugging Face Hub "):  # nobody has asked the Hub whether it has that name
+    if not dataset.source.startswith("Hugging Face Hub "):  # the name was never looked up on the Hub
         return None
     named = _HUB_ID.match(dataset.argument or "")
     return named[0] if named else None
 
 
 def _license(given: str | None) -> dict[str, Any]:
-    """Return the licence keys; none if the source states no licence, because a guess would be worse."""
+    """Return the licence keys of the front matter, or no keys if the source states no licence."""
     name = one_line(given or "")
     if not name:
         return {}
@@ -69,7 +70,7 @@ def _license(given: str | None) -> dict[str, Any]:
 
 
 def _evaluation_results(record: RunRecord) -> list[EvalResult] | None:
-    """Return the results on the headline's split, for finished runs only: leaderboards do not read caveats."""
+    """Return accuracy and SI for leaderboards, or ``None`` for an unfinished run, which leaderboards cannot mark."""
     accuracy, split = record.headline
     if record.status != "finished" or accuracy is None:
         return None
@@ -79,11 +80,11 @@ def _evaluation_results(record: RunRecord) -> list[EvalResult] | None:
     found = None if separation is None else separation.test if of_test else separation.evaluation
     if separation is not None and found is not None:
         settings = record.settings.separation
-        scaled = settings.model_copy(update={"order": 2}).in_words()  # SI has no order
+        scaled = settings.model_copy(update={"order": 2}).in_words()  # SI does not depend on the order
         name = f"Separation Index of layer {separation.layer}{f', {scaled}' if scaled else ''}"
         index = found.si
         arguments: dict[str, object] = {
-            "standard_error": round(index.bootstrap_error, 6),  # the error that the card shows
+            "standard_error": round(index.bootstrap_error, 6),  # the card shows this error, too
             "standard_error_by": "bootstrap",
             "order": 1,
             "distance": settings.metric,
@@ -101,7 +102,7 @@ def _result(
     return EvalResult(
         task_type="image-classification",
         task_name="Image Classification",
-        # One line each, because PyYAML loses other line separators.
+        # Each value is put on one line, because PyYAML loses unusual line separators.
         dataset_type=hub_dataset(record) or one_line(dataset.name),
         dataset_name=one_line(dataset.title),
         dataset_split=one_line(record.headline[1].split),

@@ -1,6 +1,6 @@
-"""Escape text from outside (class names, titles, paths) for Markdown.
+"""Escape untrusted text such as class names, titles and paths for Markdown.
 
-Every value of a card that is not :class:`Markdown` yet is escaped when it is filled in.
+Every value that a card's template inserts is escaped, unless it is :class:`Markdown` already.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ import re
 
 from zoo.text import escaped, one_line
 
-# Starts emphasis, code, links, HTML, entities, table cells, strike-through or, on the Hub, mathematics.
-# An underscore between letters or digits starts nothing, and a name that can be copied is worth more.
+# These characters start emphasis, code, links, HTML, entities, table cells, strike-through or, on the Hub, formulas.
+# An underscore between letters or digits is harmless; it is not escaped, so that names can be copied.
 _SPECIAL = re.compile(r"[\\`*\[\]<>&|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _MARKER = re.compile(r"<!--[ \t]*zoo:")
 _WEB_ADDRESS = re.compile(r"https?://[A-Za-z0-9./?=&%#:~_+,;@-]+")
 
 
 class Markdown(str):
-    """Text that is Markdown already and is not escaped again."""
+    """Text that is valid Markdown and must not be escaped again."""
 
     __slots__ = ()
 
 
 def text(value: object) -> Markdown:
-    r"""Escape running text, also inside a table cell; a value must not be the first thing on its line.
+    r"""Escape text for the middle of a paragraph or for a table cell; at the start of a line it could form a heading.
 
     >>> print(text("<b>_a_b</b> | c"))
     \<b\>\_a_b\</b\> \| c
@@ -34,7 +34,7 @@ def text(value: object) -> Markdown:
 
 
 def code(value: object) -> Markdown:
-    """Make a code span that backticks inside it cannot end; not for table cells.
+    """Format text as a code span, even if it contains backticks; do not use this in table cells.
 
     >>> print(code("T-shirt/top"), code("a`b"))
     `T-shirt/top` ``a`b``
@@ -46,12 +46,12 @@ def code(value: object) -> Markdown:
 
 
 def code_list(values: tuple[str, ...] | list[str]) -> Markdown:
-    """Make code spans with commas between them."""
+    """Format each text as a code span, and join the code spans by commas."""
     return Markdown(", ".join(map(code, values)))
 
 
 def fenced(value: str, language: str) -> Markdown:
-    """Make a block of code, in which no line can look like the end of our part of a card.
+    """Format text as a code block in which no line can be mistaken for the markers of a card's generated part.
 
     >>> print(fenced("zoo list", "shell"))
     ```shell
@@ -64,7 +64,7 @@ def fenced(value: str, language: str) -> Markdown:
 
 
 def link(value: str) -> Markdown:
-    """Make a link of a web address; anything else becomes running text.
+    """Format a web address as a link; escape any other text.
 
     >>> print(link("https://arxiv.org/abs/2103.17239"))
     <https://arxiv.org/abs/2103.17239>

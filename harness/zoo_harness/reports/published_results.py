@@ -1,4 +1,4 @@
-"""Read the published tables, and list how the setting of a run differs from theirs."""
+"""Read published result tables, and list how the settings of a run differ from the published settings."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from zoo_harness.reports.wording import (
     training_rows,
 )
 
-# Each file of zoo_cards, and the recipe that reproduces its setting.
+# This maps each table file in zoo_cards to the recipe that reproduces the table's training settings.
 RECIPE_OF_TABLE = {
     "malpure2021_table1.json": "paper",
     "report2023_training.json": "scratch",
     "report2024_results.json": "report",
 }
 
-# The settings of these recipes; those of the others are the defaults.
+# The training settings of recipes whose settings are not the defaults.
 _TRAINING = {"scratch": SCRATCH.training or Training()}
 
 Count = Annotated[int, Field(gt=0)]
@@ -37,10 +37,10 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 class PublishedRow(Record):
-    """One row of a table: accuracies in percent, ``None`` if the source has no such column.
+    """One row of a published table, with accuracies in percent; a field is ``None`` if the source has no such column.
 
-    ``test_accuracy`` is measured on images that had no influence on training, ``val_accuracy`` on images that were
-    evaluated during training.
+    ``test_accuracy`` was measured on images that had no influence on training. ``val_accuracy`` was measured on images
+    that were evaluated during training.
     """
 
     backbone: str
@@ -62,17 +62,17 @@ class PublishedRow(Record):
 
     @property
     def accuracy(self) -> float:
-        """The published accuracy in percent, on the test split or on the validation split."""
+        """The published accuracy in percent: the test accuracy if there is one, otherwise the validation accuracy."""
         return float(self.val_accuracy if self.test_accuracy is None else self.test_accuracy)  # type: ignore[arg-type]
 
     @property
     def measured_on(self) -> str:
-        """The split of the published accuracy, ``test`` or ``validation``."""
+        """The split that the published accuracy was measured on, ``test`` or ``validation``."""
         return "validation" if self.test_accuracy is None else "test"
 
 
 class TrainingSetting(Record):
-    """The setting that a source states for all rows of its table."""
+    """The training settings that a source states for all rows of its table."""
 
     epochs: Count
     optimizer: Literal["adam", "sgd"]
@@ -82,10 +82,10 @@ class TrainingSetting(Record):
 
 
 class PublishedTable(Record):
-    """A table as it was published.
+    """A table of results from a publication.
 
-    ``metric`` is a text for cards: what the figures measure, and how the networks were trained. ``setting`` states that
-    training in numbers. ``val_fraction`` is the part of the training split that was held out for validation.
+    ``metric`` is the text that model cards print: the metric and the training settings. ``setting`` has the training
+    settings as numbers. ``val_fraction`` is the fraction of the training split that was held out for validation.
     """
 
     source: str
@@ -98,7 +98,7 @@ class PublishedTable(Record):
 
 
 class Published(NamedTuple):
-    """One published figure: its row, its table, and the recipe that reproduces its setting."""
+    """One published result: its table row, its table, and the recipe that reproduces its training settings."""
 
     row: PublishedRow
     table: PublishedTable
@@ -106,7 +106,7 @@ class Published(NamedTuple):
 
 
 def published_figures(backbone: str, dataset: str | None = None) -> tuple[Published, ...]:
-    """Return the published figures of a backbone on a dataset, oldest first; without ``dataset`` on all datasets.
+    """Return the published results of a backbone, oldest first, on one dataset or by default on all datasets.
 
     >>> [figure.row.val_accuracy for figure in published_figures("cait_s24", "cifar10")]
     [96.0, 96.78]
@@ -120,7 +120,7 @@ def published_figures(backbone: str, dataset: str | None = None) -> tuple[Publis
 
 
 def differences(record: RunRecord, figure: Published) -> list[str]:
-    """List the known differences in setting between a run and a published figure, one clause each."""
+    """List the known differences between the settings of a run and those of a published result, one clause each."""
     clauses = [
         f"{what} {ours} instead of {theirs}" for what, ours, theirs in _settings(record, figure) if ours != theirs
     ]
@@ -135,7 +135,7 @@ def differences(record: RunRecord, figure: Published) -> list[str]:
 
 
 def _settings(record: RunRecord, figure: Published) -> list[tuple[str, object, object]]:
-    """Return names and values to compare, ours first; a value that the source does not state counts as equal."""
+    """Return triples of a setting, the run's value and the published value; an unstated value equals the run's."""
     training, theirs = record.settings.training, figure.table.setting
     side = "{} x {}".format(*record.settings.preprocessing.input_size)
     pretraining = pretrained_on(record) or "not known"
@@ -152,7 +152,7 @@ def _settings(record: RunRecord, figure: Published) -> list[tuple[str, object, o
 
 
 def _training_differences(ours: Training, theirs: Training) -> Iterator[str]:
-    """Compare the settings that a recipe has and no table states: momentum, schedule, augmentation and so on."""
+    """Yield differences in settings that published tables do not state, such as momentum, schedule and augmentation."""
     mine, recipes = _rest_of_training(ours), _rest_of_training(theirs)
     for name in {**recipes, **mine}:
         if mine.get(name) != recipes.get(name):
@@ -179,14 +179,15 @@ def _content(name: str) -> bytes:
     return resources.files("zoo_cards").joinpath(name).read_bytes()
 
 
-# The names that the report gives to the networks that it trained from scratch.
+# This maps our names of the networks trained from scratch to the names in the report of 2023.
 _SCRATCH = {"vgg16_bn_cifar": "vgg16", "resnet18_cifar": "resnet18", "efficientnet_b0_cifar": "efficientnet_b0"}
 
 
 class PublishedSeparation(NamedTuple):
-    """The report's separation scores of one backbone on CIFAR-100.
+    """The separation scores of one backbone on CIFAR-100 that the report of 2023 published.
 
-    ``scores`` maps a split to values in the order of ``columns``; ``layers`` maps a split to values in depth order.
+    ``scores`` maps a split to values in the order of ``columns``. ``layers`` maps a split to one value per layer, in
+    depth order.
     """
 
     source: str
@@ -197,7 +198,7 @@ class PublishedSeparation(NamedTuple):
 
 
 def published_separation(backbone: str) -> PublishedSeparation | None:
-    """Return the report's scores of a backbone, ``None`` if it has none.
+    """Return the separation scores of a backbone in the report of 2023, or ``None`` if the report has none.
 
     >>> published_separation("resnet18_cifar").scores["test"][0]
     0.599

@@ -1,4 +1,4 @@
-"""Render the model card of a run: the README.md that lies beside its checkpoint, in a folder and on the Hub."""
+"""Render the model card of a run: the ``README.md`` beside the run's checkpoint in its folder or on the Hub."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from zoo_harness.reports.separation_tables import score_definitions
 from zoo_harness.reports.wording import number, percent
 from zoo_harness.util.byte_sizes import bytes_in_words
 
-_MOST_CHECKPOINTS = 50  # rows of a table
+_MOST_CHECKPOINTS = 50  # the most rows of the checkpoint table
 
-_LOGGING = ("--log-steps", "log_steps=", "--tensorboard", "tensorboard=True")  # options that write steps.jsonl
+_LOGGING = ("--log-steps", "log_steps=", "--tensorboard", "tensorboard=True")  # with these, a run writes steps.jsonl
 
 
 def render_card(record: RunRecord, repository: str | None = None, *, published: bool = False) -> str:
-    """Render the whole README.md: YAML front matter, then the body in Markdown between our two markers.
+    """Render the ``README.md`` of a run: YAML front matter, then a Markdown body between two markers.
 
-    ``repository``: the checked ``OWNER/NAME`` under which it is published, ``None`` for a folder. ``published``: the
-    files beside the card are those of a published checkpoint, not of a run directory. Names from outside (classes,
-    titles, paths) stay plain text in both parts; nothing in the card is guessed.
+    ``repository`` is the ``OWNER/NAME`` that the run is published as, or ``None`` for a card in a folder. ``published``
+    says that the folder has the files of a published checkpoint instead of a run folder. Untrusted text such as class
+    names, titles and paths is escaped in both parts. The card states only what the record contains.
     """
     context = _context(record, repository, in_tree=published or repository is not None)
     body = markdown_template("run_card.md.j2").render(context)
@@ -42,9 +42,9 @@ def render_card(record: RunRecord, repository: str | None = None, *, published: 
 
 
 def markdown_template(name: str) -> jinja2.Template:
-    """Return a template of Markdown in which every value is escaped when it is filled in."""
-    # Autoescape knows HTML alone, and its entities would show in code spans: every value passes `text` instead,
-    # also the result of a macro, so the templates have none.
+    """Return a Markdown template that escapes every value when it is rendered."""
+    # Jinja's autoescape supports HTML only, and its entities would be visible in code spans. Therefore every value
+    # passes through `text`. The results of macros would be escaped again, so the templates have no macros.
     environment = jinja2.Environment(  # noqa: S701
         finalize=markdown.text,
         undefined=jinja2.StrictUndefined,
@@ -103,7 +103,7 @@ def _context(record: RunRecord, repository: str | None, *, in_tree: bool) -> dic
 
 
 def _commands(record: RunRecord, repository: str | None) -> str:
-    """Commands: predict, fetch from the Hub, and score again on the data of the run, unless these were in memory."""
+    """Return shell commands that predict, download from the Hub, and score again if the data were not in memory."""
     place, dataset = repository or "PATH", record.dataset
     lines = [f"zoo predict {place} image.jpg"]
     if repository:

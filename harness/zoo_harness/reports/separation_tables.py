@@ -1,4 +1,4 @@
-"""Arrange the separation scores of a run for its card and the terminal: rows, definitions and notes."""
+"""Prepare the separation scores of a run as tables, definitions and notes, for the model card and the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zoo_harness.separation.scores import DEFAULT_ORDER, SCORES
 
 
 class Row(NamedTuple):
-    """One row of a table: the name of the features, and their scores; ``None`` if not measured."""
+    """One row of a separation table: the name of the features and their scores, or ``None`` if not measured."""
 
     name: str
     found: SplitSeparation | None
@@ -23,7 +23,10 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """The rows of a split: raw pixels, and the layer before training (not on a test split) and after it."""
+    """The separation table of one split, with rows for raw pixels and for the layer before and after training.
+
+    A test split has no row for the layer before training.
+    """
 
     title: str
     images: int
@@ -31,7 +34,7 @@ class Table(NamedTuple):
 
 
 def separation_tables(record: RunRecord) -> list[Table]:
-    """Return a table for each split that is scored."""
+    """Return one separation table for each scored split of a run: test, evaluation and training split."""
     results, dataset = record.results, record.dataset
     measured = {
         "raw pixels": results.separation_raw_pixels,
@@ -63,23 +66,23 @@ def split_title(record: RunRecord, split: SplitRecord) -> str:
 
 
 def scored_layer(record: RunRecord) -> str:
-    """Return the path of the scored layer, or of the default one if none was scored."""
+    """Return the path of the layer that a run scored, or of the default layer if the run scored none."""
     results = record.results
     scored = results.separation_before or results.separation_after
     return scored.layer if scored else record.backbone.features[-1].path
 
 
 def pixels_in_words(record: RunRecord) -> str:
-    """Return the size of the raw pixels of an image, as a phrase; splits may differ in it."""
+    """Describe the size of the raw pixels of an image; if the training split has another size, describe both."""
     evaluation, train = _pixels(record.dataset.evaluation), _pixels(record.dataset.train)
     return evaluation if evaluation == train else f"{evaluation} (training split: {train})"
 
 
 def separation_notes(record: RunRecord) -> list[str]:
-    """Return a sentence for each limit of the reliability of the scores: few images, ties, equal images."""
+    """Return a sentence for everything that limits the separation scores: few images, ties, duplicate images."""
     notes = []
     if record.settings.separation.order == 1:
-        notes.append("High-order, soft and anti SI of order 1 repeat SI, so they are left out.")
+        notes.append("High-order, soft and anti SI are omitted, because with order 1 they equal SI.")
     for title, images, rows in separation_tables(record):
         if images == 1:
             notes.append(f"{title}: no scores, because one image has no neighbour.")
@@ -93,7 +96,7 @@ def separation_notes(record: RunRecord) -> list[str]:
 
 
 def score_definitions(order: int = DEFAULT_ORDER) -> list[tuple[str, str]]:
-    """Return the title and the definition of each score, for scores of this order.
+    """Return the title and the definition of each separation score of the given order.
 
     >>> score_definitions()[0]
     ('SI', 'fraction of images whose nearest neighbour has their label')
@@ -102,7 +105,7 @@ def score_definitions(order: int = DEFAULT_ORDER) -> list[tuple[str, str]]:
 
 
 def with_error(score: ScoreMeasurement | None) -> str:
-    """Return a score with its bootstrap standard error."""
+    """Format a separation score with its bootstrap standard error."""
     return f"{score.value:.4f} ± {score.bootstrap_error:.4f}" if score else NOT_MEASURED
 
 
@@ -118,6 +121,7 @@ def _notes(where: str, found: SplitSeparation) -> list[str]:
     if tied:
         notes.append(f"{where}: ties between distances affect up to {tied:,} of the {found.si.n:,} images.")
     if found.duplicates:
-        unlike = f", {found.duplicates_unlike:,} of them of another class" if found.duplicates_unlike else ""
-        notes.append(f"{where}: {found.duplicates:,} images are duplicates{unlike}.")
+        unlike = f"; {found.duplicates_unlike:,} of these equal an image of another class"
+        unlike = unlike if found.duplicates_unlike else ""
+        notes.append(f"{where}: {found.duplicates:,} images are duplicates of other images{unlike}.")
     return notes

@@ -1,4 +1,4 @@
-"""Describe the parts of a record in words and figures, for cards and summaries."""
+"""Format the settings and results of a run record as text, for model cards and summaries."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from zoo_harness.records.run import (
 NOT_MEASURED = "not measured"
 OTHER_WEIGHTS = "weights kept beside it"
 NORMALIZATIONS: dict[NormalizationSource, str] = {
-    "weights": "those of the weights",
-    "dataset": "those of the training images",
+    "weights": "from the weights",
+    "dataset": "computed from the training images",
     "given": "as given by --mean and --std",
 }
-"""Sources of mean and standard deviation in words."""
+"""Phrases that say where the mean and standard deviation of the images come from."""
 
-# From the start of an absolute path to the last slash: nothing of a folder with spaces in its name may stay.
+# Matches an absolute path up to its last slash, even if folder names contain spaces, so that no folder name remains.
 _FOLDERS = re.compile(r"""(?<![^\s'"(=])(?:~[^\s/]*|\.\.)?/(?=\S)(?:.*/)?""", re.DOTALL)
 _OPTION_AND_NAME = re.compile(r"(?:--?[\w-]+=)?(?:\w+:(?!//))?")
 
 
 def without_folders(text: str) -> str:
-    """Shorten a path that begins at the root, at home or above to its last part; other paths stay.
+    """Shorten paths that start with ``/``, ``~`` or ``../`` to their last part; leave other paths unchanged.
 
     >>> without_folders("folder /srv/me/my photos (split test is its folder val)")
     'folder my photos (split test is its folder val)'
@@ -58,7 +58,7 @@ def command_without_folders(command: Iterable[str]) -> tuple[str, ...]:
 
 
 def percent(measurement: Measurement | None) -> str:
-    """Write a proportion in percent with its standard error.
+    """Format a proportion as a percentage with its standard error.
 
     >>> percent(Measurement(value=0.9712, standard_error=0.00167, n=10000))
     '97.12 % ± 0.17'
@@ -69,7 +69,7 @@ def percent(measurement: Measurement | None) -> str:
 
 
 def number(value: float | None, unit: str = "", digits: int = 1, missing: str = NOT_MEASURED) -> str:
-    """Write a figure with its unit; integers get thousands separators and no decimals.
+    """Format a number with its unit and thousands separators; only floats get decimals.
 
     >>> number(1234567), number(12.345, "s"), number(None)
     ('1,234,567', '12.3 s', 'not measured')
@@ -81,7 +81,7 @@ def number(value: float | None, unit: str = "", digits: int = 1, missing: str = 
 
 
 def per_class(split: SplitRecord) -> str:
-    """Describe how many images of a split each class has.
+    """Describe how many images each class has in a split.
 
     >>> shape = {"pixels": (8, 8), "resized": False}
     >>> per_class(SplitRecord(split="train", images=30, per_class=(20, 10), fingerprint="", **shape))
@@ -92,7 +92,7 @@ def per_class(split: SplitRecord) -> str:
 
 
 def left_out(dataset: DatasetRecord) -> str:
-    """List the files of a dataset that were left out, with their numbers.
+    """List the kinds of files that were skipped when a dataset was read, with their numbers.
 
     >>> left_out(DatasetRecord.model_construct(skipped={"files of systems": 1200, "unreadable images": 3}))
     '1,200 files of systems, 3 unreadable images'
@@ -101,7 +101,7 @@ def left_out(dataset: DatasetRecord) -> str:
 
 
 def head_in_words(head: Head | DualHead, width: int, classes: int) -> str:
-    """Describe the new classifier.
+    """Describe the new classifier of a run, given the width of its input and the number of classes.
 
     >>> head_in_words(Head("head", hidden=256), 384, 10)
     'an MLP at head (384 to 256 to 10, ReLU between)'
@@ -115,7 +115,7 @@ def head_in_words(head: Head | DualHead, width: int, classes: int) -> str:
 
 
 def preprocessing_in_words(preprocessing: Preprocessing) -> str:
-    """Describe the preprocessing of an image.
+    """Describe how images are resized and cropped before they enter the network.
 
     >>> preprocessing_in_words(Preprocessing(input_size=(32, 32), interpolation="bilinear"))
     'shorter side resized to 32 pixels, centre crop of 32 x 32, bilinear'
@@ -133,17 +133,17 @@ def preprocessing_in_words(preprocessing: Preprocessing) -> str:
 
 
 def normalization_in_words(preprocessing: Preprocessing, source: NormalizationSource) -> str:
-    """Describe the mean and standard deviation that images are normalized by, and where these come from.
+    """Describe the mean and standard deviation that normalise the images, and where these two come from.
 
     >>> normalization_in_words(Preprocessing((32, 32), mean=(0.5071, 0.4865, 0.4409)), "dataset")
-    'mean 0.5071 0.4865 0.4409, std 0.2290 0.2240 0.2250, those of the training images'
+    'mean 0.5071 0.4865 0.4409, std 0.2290 0.2240 0.2250, computed from the training images'
     """
     mean, std = (" ".join(f"{value:.4f}" for value in each) for each in (preprocessing.mean, preprocessing.std))
     return f"mean {mean}, std {std}, {NORMALIZATIONS[source]}"
 
 
 def pretrained_on(record: RunRecord) -> str | None:
-    """Return the pretraining data of the run's initial weights, ``None`` if unknown."""
+    """Return the data that a run's initial weights were pretrained on, or ``None`` if unknown."""
     if record.weights.kind == "random":
         return "nothing (random weights)"
     return record.backbone.pretrained_on if record.weights.declared else None
@@ -157,7 +157,7 @@ _CHANGES = {
 
 
 def optimizer_in_words(training: Training) -> str:
-    """Describe the optimizer with its settings.
+    """Describe the optimizer of a run with its momentum and weight decay.
 
     >>> optimizer_in_words(Training(optimizer="sgd", momentum=0.9, weight_decay=5e-4))
     'sgd, momentum 0.9, weight decay 0.0005'
@@ -188,7 +188,9 @@ def learning_rate_in_words(training: Training) -> str:
 
 
 def training_rows(training: Training, split: str = "evaluation") -> list[tuple[str, str]]:
-    """Return rows of the settings that most runs leave at their defaults; ``split`` names the evaluated split.
+    """Return name and value of each training setting that differs from its default, for settings that rarely change.
+
+    ``split`` is the name of the split that is evaluated during training.
 
     >>> training_rows(Training(augment=("flip",), keep="best"))
     [('augmentation', 'horizontal flips'), ('checkpoint', 'of the epoch with the best evaluation accuracy')]
@@ -213,7 +215,7 @@ def training_rows(training: Training, split: str = "evaluation") -> list[tuple[s
 
 
 def training_in_words(training: Training, split: str = "evaluation") -> str:
-    """Describe all settings on one line: the main ones, then, between semicolons, those that differ from the defaults.
+    """Describe the training settings on one line: first the main settings, then settings that differ from defaults.
 
     >>> training_in_words(Training(optimizer="sgd", momentum=0.9, schedule="cosine", augment=("flip",)))
     '20 epochs, sgd 0.0001, batch 32; momentum 0.9; learning rate cosine decay to 0; augmentation: horizontal flips'
@@ -228,14 +230,14 @@ def training_in_words(training: Training, split: str = "evaluation") -> str:
 
 
 def input_size_in_words(settings: SettingsRecord) -> str:
-    """Describe an input size that ``--input-size`` chose, and the one that was not used."""
+    """Describe the input size that the user chose with ``--input-size``, and the default input size."""
     sizes = settings.preprocessing.input_size, settings.default_input_size or settings.preprocessing.input_size
     chosen, default = ("{} x {}".format(*size) for size in sizes)
     return f"{chosen} pixels, chosen with --input-size; the default is {default}"
 
 
 def frozen_batchnorm_in_words(parameters: ParametersRecord) -> str:
-    """Describe what frozen BatchNorm layers in training mode change.
+    """Describe which BatchNorm statistics change if frozen BatchNorm layers are in training mode.
 
     >>> counts = {"total": 9, "trained": 3, "trained_without_head": 1, "trained_names": ()}
     >>> frozen_batchnorm_in_words(ParametersRecord(**counts, moving_layers=2, moving_buffers=6))
@@ -248,12 +250,12 @@ def frozen_batchnorm_in_words(parameters: ParametersRecord) -> str:
 
 
 def frozen_part_in_words(made: FrozenPartRecord | None) -> str:
-    """Describe how often the frozen part ran.
+    """Describe whether the frozen part of the network ran once, in every epoch, or in an earlier run.
 
     >>> frozen_part_in_words(FrozenPartRecord(reason=None, kept=("blocks.5 192x7x7",), bytes_per_image=37632))
     'ran once for each image; every epoch used its cached outputs (blocks.5 192x7x7)'
     >>> frozen_part_in_words(FrozenPartRecord(reason=None, kept=("norm 768",), computed=90, seconds=6.25))
-    'ran once for each image, in 6.2 s that the seconds per epoch leave out; every epoch used its ...'
+    'ran once for each image, in 6.2 s that the seconds per epoch do not include; every epoch used its ...'
     >>> frozen_part_in_words(FrozenPartRecord(reason=None, kept=("norm 768",), computed=0, seconds=0.01))
     'ran in an earlier run; every epoch used its cached outputs (norm 768)'
     """
@@ -264,6 +266,6 @@ def frozen_part_in_words(made: FrozenPartRecord | None) -> str:
     if made.computed == 0:
         once = "ran in an earlier run"
     else:
-        taken = "" if made.seconds is None else f", in {made.seconds:.1f} s that the seconds per epoch leave out"
+        taken = "" if made.seconds is None else f", in {made.seconds:.1f} s that the seconds per epoch do not include"
         once = f"ran once for each image{taken}"
     return f"{once}; every epoch used its cached outputs ({', '.join(made.kept)})"

@@ -1,1 +1,1 @@
-"""Plan a run, execute it, resume it, score it again."""
+"""Prepare, execute, resume, score, compare and rank runs."""

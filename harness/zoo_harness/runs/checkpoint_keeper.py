@@ -1,8 +1,8 @@
-"""Keep the weights of chosen epochs beside the main checkpoint of a run, and score them when it ends.
+"""Save the weights of selected epochs beside the main checkpoint of a run, and score them when the run ends.
 
-A file is written before the state of its epoch. So a kill never leaves a state without it: the epoch is trained again,
-to the same bits, and the file is replaced. A resumed run also writes the file of its last epoch again, because a kill
-may have come before its digest was recorded.
+The weights of an epoch are written before the training state of that epoch. If the process is killed after it wrote the
+weights and before it wrote the state, the resumed run repeats the epoch with the same result and replaces the weights.
+A resumed run also rewrites the weights of its last finished epoch, because the digest may not have been recorded yet.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from zoo_harness.util.digests import sha256_of
 
 @dataclass
 class CheckpointKeeper:
-    """Keeps the checkpoints of one run; ``kept`` are those so far, in the order of their epochs.
+    """Saves the checkpoints of one run; ``kept`` lists the saved checkpoints in the order of their epochs.
 
-    All processes of a run take the same steps; the first one alone writes.
+    Every process of a run calls the same methods, but only the first process writes files.
     """
 
     training: Training
@@ -37,7 +37,7 @@ class CheckpointKeeper:
     kept: tuple[KeptCheckpoint, ...] = ()
 
     def announce(self) -> None:
-        """Report how much disk the checkpoints take at most, and warn if it has less."""
+        """Report the most disk space that the checkpoints can take, and warn if less space is free."""
         every, epochs = self.training.save_every, self.training.epochs
         due = set(range(every, epochs + 1, every) if every else ())
         count = len(due | ({epochs} if self.training.keep == "both" else set()) - {0})
@@ -46,30 +46,30 @@ class CheckpointKeeper:
         size = sum(tensor.nbytes for tensor in changing_tensors(self.state.tuned).values())
         needed, free = bytes_in_words(count * size), shutil.disk_usage(self.writer.path).free
         self.reporter.log(
-            f"keeping up to {count:,} checkpoint{'s' if count > 1 else ''} of {bytes_in_words(size)}, {needed} in "
-            f"{self.writer.path / CHECKPOINTS}"
+            f"saving up to {count:,} checkpoint{'s' if count > 1 else ''} of {bytes_in_words(size)} each, {needed} in "
+            f"total, in {self.writer.path / CHECKPOINTS}"
         )
         if count * size > free:
             self.reporter.warn(f"the disk of {self.writer.path} has {bytes_in_words(free)} free; expected {needed}")
 
     def after_epoch(self) -> None:
-        """Keep the weights of the epoch that has ended, if ``save_every`` selects it.
+        """Save the weights of the epoch that has ended, if ``save_every`` selects this epoch.
 
-        Call this before the state is written.
+        Call this method before the training state of the epoch is written.
         """
         if self.training.save_every and self.state.progress.epoch % self.training.save_every == 0:
             self._keep()
 
     def after_training(self) -> None:
-        """Keep the last weights beside the best, if both are wanted and differ."""
+        """Save the weights of the last epoch too, if ``--keep both`` was given and an earlier epoch is the best."""
         best = self.state.progress.best
         if self.training.keep == "both" and best is not None and best.epoch != self.state.progress.epoch:
             self._keep()
 
     def restore(self) -> None:
-        """Adopt the checkpoints of an earlier process up to the epoch of the restored state.
+        """Take over the checkpoints that an earlier process saved, up to the epoch of the restored training state.
 
-        Those that are missing or damaged are left out, with a warning: only a new run can make them again.
+        Warn of each checkpoint that is missing or damaged, and skip it, because only a new run can make it again.
         """
         done, found = self.state.progress.epoch, []
         for each in self.kept:
@@ -83,9 +83,9 @@ class CheckpointKeeper:
             self.after_epoch()
 
     def score(self, main: Mapping[str, object], score: Callable[[str], Mapping[str, object]]) -> Iterator[None]:
-        """Score each checkpoint, and yield after each; the network has the main weights again at the end.
+        """Score every saved checkpoint, yield after each of them, and finally give the network its main weights back.
 
-        ``main`` are the scores of the main checkpoint; ``score`` returns those of the network as it is.
+        ``main`` holds the scores of the main checkpoint. ``score`` returns the scores of the network's current weights.
         """
         own = {name: tensor.clone() for name, tensor in changing_tensors(self.state.tuned).items()}
         for each in self.kept:

@@ -1,4 +1,4 @@
-"""Read finished runs for ``zoo.compare`` and test their differences; list the runs that cannot be compared."""
+"""Read finished runs for ``zoo.compare``, test their accuracy differences, and list runs that cannot be compared."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from zoo_harness.runs.paired_accuracies import PairTests, RowOfHits
 
-FEWEST_SEEDS = 3  # of a test over seeds
+FEWEST_SEEDS = 3  # a test over seeds needs at least this many pairs of runs with the same seed
 _SHARED: dict[str, Callable[[RunRecord], object]] = {
     "backbone": lambda record: record.backbone.name,
     "recipe": lambda record: record.settings.recipe,
@@ -40,16 +40,17 @@ def compare_runs(
     published: bool = False,
     group_by: str = "settings",
 ) -> Comparison:
-    """Read the record and the predictions of each run, put the figures of the finished ones beside each other, test.
+    """Read the records and predictions of runs, make a table of the finished runs, and test accuracy differences.
 
-    A folder stands for the runs in it. ``baseline``: the run whose row the others are compared with; by default the row
-    of the highest accuracy on the same images. ``published`` adds the published figures of the same backbone and
-    dataset. ``group_by``: runs that share this are one row: ``settings`` (all but the seed), ``none``, or some of
-    ``backbone``, ``recipe``, ``dataset``, ``split`` and ``epochs``, separated by commas. Checkpoints are not loaded.
-    Raises :class:`~zoo.errors.UsageError` if no run is given, or the baseline cannot be compared.
+    A folder that contains runs stands for all of these runs. Every row of the table is compared with the row of the run
+    ``baseline``, by default with the row of the highest accuracy on the same images. ``published`` adds published
+    results of the same backbone and dataset. ``group_by`` selects which runs form one row: runs that differ in the seed
+    only (``settings``), each run alone (``none``), or runs that agree in some of ``backbone``, ``recipe``, ``dataset``,
+    ``split`` and ``epochs``, separated by commas. Checkpoints are not loaded. Raises :class:`~zoo.errors.UsageError` if
+    no run is given, or if the baseline cannot be compared.
     """
     if not runs:
-        raise UsageError("nothing to compare; give the directory of a run, or several", code="missing-run")
+        raise UsageError("nothing to compare: no run is given; give the folders of runs", code="missing-run")
     shared_by = _shared_by(group_by)
     gathered = _Gathered()
     for given in runs:
@@ -59,7 +60,7 @@ def compare_runs(
 
 
 def _shared_by(group_by: str) -> Callable[[RunRecord], object] | None:
-    """Return the function of a record whose value the runs of one row share; ``None`` for one row a run."""
+    """Return the function that maps a run record to the key of its table row; ``None`` puts each run in its own row."""
     names = [name.strip() for name in group_by.split(",")]
     wrong = [name for name in names if name not in GROUPINGS]
     if wrong or (len(names) > 1 and {"settings", "none"} & {*names}):
@@ -71,7 +72,7 @@ def _shared_by(group_by: str) -> Callable[[RunRecord], object] | None:
 
 
 def _settings(record: RunRecord) -> object:
-    """Return all that two runs of the same settings share, and not the seed."""
+    """Return a key that is equal for two runs if all their settings except the seed are equal."""
     data, weights, backbone = record.dataset, record.weights, record.backbone
     return (
         *(backbone.name, backbone.network, weights.source, weights.sha256, record.parameters.total),
@@ -82,14 +83,14 @@ def _settings(record: RunRecord) -> object:
 
 
 class _Gathered:
-    """The runs that can be compared, by their resolved folder, and those that cannot."""
+    """Collects the runs that can be compared, keyed by resolved folder, and the runs that cannot, with reasons."""
 
     def __init__(self) -> None:
         self.runs: dict[Path, tuple[str, Run]] = {}
         self.left_out: list[LeftOutRun] = []
 
     def place_of(self, given: str | Path | Run) -> Path:
-        """Return the resolved folder of a run, added if it is not there; raise the error if it cannot be compared."""
+        """Add a run if it is missing, and return its resolved folder; raise an error if it cannot be compared."""
         run = given if isinstance(given, Run) else open_run(given)
         place = run.directory.resolve()
         if place not in self.runs:
@@ -97,7 +98,7 @@ class _Gathered:
         return place
 
     def add(self, given: str | Path | Run) -> None:
-        """Add a run, or the runs of a folder, or the reasons why they cannot be compared."""
+        """Add a run or all runs in a folder; record the reason for each run that cannot be compared."""
         for each in self._folders(given):
             name = str(each.directory if isinstance(each, Run) else each)
             try:
@@ -130,7 +131,7 @@ def _unfinished(run: Run) -> UsageError:
 
 
 class _Compared:
-    """Makes rows of runs, and tests the rows on the same images."""
+    """Groups runs into table rows, and tests the accuracy differences of rows scored on the same images."""
 
     def __init__(
         self, gathered: _Gathered, shared_by: Callable[[RunRecord], object] | None, *, published: bool, baseline: Any
@@ -154,7 +155,7 @@ class _Compared:
         self._rows = [self._row(members) for members in self._members(shared_by)]
 
     def comparison(self) -> Comparison:
-        """Return everything, in the order of the runs."""
+        """Return the whole comparison, with runs and rows in the order in which the runs were given."""
         return Comparison(
             runs=tuple(self._runs),
             left_out=self._left_out,
@@ -171,7 +172,7 @@ class _Compared:
         return next(place for place, row in enumerate(self._rows) if self._baseline in row.runs)
 
     def _members(self, shared_by: Callable[[RunRecord], object] | None) -> list[list[int]]:
-        """Return the runs of each row; a second run of the same settings and the same seed has a row of its own."""
+        """Return the run indices of each row; if two runs share settings and seed, each gets its own row."""
         rows: dict[object, list[int]] = {}
         for place, record in enumerate(self._records):
             shared = place if shared_by is None else shared_by(record)
@@ -243,7 +244,7 @@ class _Compared:
         )
 
     def _over_seeds(self, row: ComparedRow, other: ComparedRow) -> tuple[float | None, int]:
-        """Return the p value of the paired t test over the seeds that both rows have, and the number of these."""
+        """Return the p-value of the paired t-test over the seeds that two rows share, and the number of these seeds."""
         from zoo_harness.runs.paired_accuracies import paired_t
 
         pairs = [(self._runs[one].accuracy, self._runs[same].accuracy) for one, same in self._same_seeds(row, other)]
@@ -251,14 +252,14 @@ class _Compared:
         return (paired_t(apart) if len(apart) >= FEWEST_SEEDS else None), len(apart)
 
     def _difference_of_means(self, row: ComparedRow, other: ComparedRow, *, paired: bool) -> tuple[float, float]:
-        """Return the difference of two rows and its standard error over images."""
+        """Return the accuracy difference of two rows, and the standard error of this difference over images."""
         from zoo_harness.runs.paired_accuracies import paired_difference
 
         pairs = self._same_seeds(row, other)
         alike = {self._runs[place].images for place in (*row.runs, *other.runs)} == {row.images}
         matched = len(pairs) == len(row.runs) == len(other.runs)
         chosen = (row.runs, other.runs) if alike else (*zip(*pairs, strict=True),) if matched else None
-        if chosen is None and paired:  # other images with other seeds: the tested runs alone
+        if chosen is None and paired:  # images and seeds both differ, so only the two tested runs are compared
             chosen = row.runs[:1], other.runs[:1]
         first, second = ([self._hits[place] for place in runs] for runs in chosen or ((), ()))
         known = [[each for each in hits if each is not None] for hits in (first, second)]
@@ -267,7 +268,7 @@ class _Compared:
         return paired_difference(*known, same_images=alike)
 
     def _same_seeds(self, row: ComparedRow, other: ComparedRow) -> list[tuple[int, int]]:
-        """Return the pairs of runs of the same seed and the same images; none if a seed occurs twice in a row."""
+        """Return index pairs of runs with equal seed and equal images; empty if one row has a seed twice."""
         if len({*row.seeds}) < len(row.seeds) or len({*other.seeds}) < len(other.seeds):
             return []
         theirs = dict(zip(other.seeds, other.runs, strict=True))
@@ -278,7 +279,7 @@ class _Compared:
         from zoo_harness.runs.paired_accuracies import RowOfHits
 
         accuracy = self._runs[row.runs[0]].accuracy
-        assert accuracy is not None  # noqa: S101 - the row has one
+        assert accuracy is not None  # noqa: S101 - only rows with an accuracy are tested
         return RowOfHits(accuracy.value, accuracy.standard_error, self._hits[row.runs[0]])
 
 
@@ -287,7 +288,7 @@ def _unpaired(row: ComparedRow, other: ComparedRow) -> tuple[float, float]:
 
 
 def _image_set(record: RunRecord, first: tuple[SplitRecord, DatasetRecord] | None) -> ImageSet:
-    """Describe the images of a run's accuracy, and how they differ from those of the first run."""
+    """Describe the images that a run was scored on, and how these images differ from the images of the first run."""
     split, dataset = record.headline[1], record.dataset
     differs = None
     if first is not None and split != first[0]:
@@ -315,7 +316,7 @@ def _same_images(record: RunRecord) -> object:
 
 
 def _read_hits(run: Run) -> tuple[NDArray[np.bool_] | None, str | None]:
-    """Return which images a run classifies correctly, or the reason why that is not known."""
+    """Return a boolean per image, true if the run classifies the image correctly, or the reason why this is unknown."""
     if run.record.results.predictions is None:
         return None, "an earlier version wrote no predictions"
     try:

@@ -1,4 +1,4 @@
-"""Make the folder of a run, or of another command's output."""
+"""Create the folder that a run or another command writes its output to."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from zoo.errors import UsageError, ZooError
 from zoo_harness.records.file_names import HISTORY
 
 RUNS = Path("runs")
-"""The folder of the working directory that results are written to without ``--out``."""
+"""The folder in the working directory that results are written to if ``--out`` is not given."""
 
 
 def check_out(out: Path | None, *, default: Path | None = None) -> None:
     """Raise :class:`~zoo.errors.UsageError` if ``--out`` is a file, a folder that is not empty, or cannot be made.
 
-    Without ``out`` the folder ``default`` is checked, if any: folders of results are made in it.
+    If ``out`` is ``None``, check the folder ``default`` instead, in which the command will create its output folder.
     """
     if (folder := out or default) is not None:
         _check_writable(folder, out)
@@ -30,30 +30,30 @@ def check_out(out: Path | None, *, default: Path | None = None) -> None:
 
 
 def _check_writable(folder: Path, out: Path | None) -> None:
-    """Refuse a folder that cannot be made, or written to, because of the first folder above it that exists."""
+    """Raise an error if the nearest existing parent of a folder is a file or is not writable."""
     there = next((each for each in (folder, *folder.absolute().parents) if os.path.lexists(each)), Path())
     fault = ""
     if not there.is_dir():
-        fault = "not a folder" if there != folder else ""  # check_out says that --out is a file
+        fault = "not a folder" if there != folder else ""  # check_out reports an --out that is a file
     elif not os.access(there, os.W_OK | os.X_OK):
         fault = "not writable"
     if fault:
         named = f"--out {str(out)!r}" if out else f"the folder {str(folder)!r}"
-        message = f"{named} cannot be made: {str(there)!r} is {fault}; try --out with another folder"
+        message = f"{named} cannot be created: {str(there)!r} is {fault}; try --out with another folder"
         raise UsageError(message, code="out-not-writable", path=folder)
 
 
 def claim_directory(out: Path | None, backbone: str, dataset: str) -> Path:
-    """Make a folder for one run alone: ``out``, or ``runs/NAME-DATASET-TIME`` (UTC), numbered if that exists.
+    """Create the folder of one run: ``out``, or by default ``runs/BACKBONE-DATASET-TIME`` with the time in UTC.
 
-    Raises :class:`~zoo.errors.UsageError` if another run has ``out``, and :class:`~zoo.errors.ZooError` if no folder
-    can be made.
+    If the default folder exists already, a number is appended to its name. Raises :class:`~zoo.errors.UsageError` if
+    another run already uses ``out``, and :class:`~zoo.errors.ZooError` if the folder cannot be created.
     """
     directory = claim_folder(out, f"{backbone}-{dataset}", "run directory")
     try:
         (directory / HISTORY).touch(exist_ok=False)  # the run that creates this file owns the folder
     except FileExistsError as error:
-        message = f"--out {str(out)!r} is taken by another run; give a folder that does not exist yet"
+        message = f"--out {str(out)!r} is in use by another run; give a folder that does not exist yet"
         raise UsageError(message, code="out-taken", path=out) from error
     except OSError as error:
         raise _cannot_make("run directory", directory, error) from error
@@ -61,11 +61,12 @@ def claim_directory(out: Path | None, backbone: str, dataset: str) -> Path:
 
 
 def claim_folder(out: Path | None, name: str, called: str = "folder") -> Path:
-    """Make a folder: ``out``, or ``runs/NAME-TIME`` (UTC), numbered if that exists.
+    """Create the folder ``out``, or by default ``runs/NAME-TIME`` with the time in UTC.
 
-    Raises :class:`~zoo.errors.ZooError` if no folder can be made.
+    If the default folder exists already, a number is appended to its name. Raises :class:`~zoo.errors.ZooError` if the
+    folder cannot be created.
     """
-    # A colon, as in timm:NAME, cannot stand in a path on every system.
+    # Some systems do not allow a colon in a path, and names such as timm:NAME contain one.
     beginning, number = f"{name.replace(':', '-')}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}", 1
     while True:
         path = out or RUNS / (beginning if number == 1 else f"{beginning}-{number}")
@@ -80,5 +81,5 @@ def claim_folder(out: Path | None, name: str, called: str = "folder") -> Path:
 
 
 def _cannot_make(called: str, path: Path, error: OSError) -> ZooError:
-    message = f"cannot make the {called} {str(path)!r}: {error.strerror}"
+    message = f"cannot create the {called} {str(path)!r}: {error.strerror}"
     return ZooError(message, code="cannot-make-folder", path=path)

@@ -1,4 +1,4 @@
-"""Show progress: a bar with the time left in a terminal or notebook, a line per epoch elsewhere."""
+"""Show the progress of a run: a bar with the remaining time in a terminal or notebook, otherwise one line per epoch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rich.text import Text
 from zoo.text import escaped
 from zoo_harness.records.run import EpochRecord, best_epoch
 
-_BAR, _WIDE = 24, 100  # columns: of the bar, which is half as long in a terminal that is not wide
+_BAR, _WIDE = 24, 100  # The bar has 24 columns; in a terminal of fewer than 100 columns it has 12.
 
 
 class _Images(ProgressColumn):
-    """The number of images done, of all, and of each second; nothing if they are not counted."""
+    """Shows processed images, total images and images per second; empty if the stage does not count images."""
 
     def render(self, task: Task) -> Text:
         """Render the column."""
@@ -29,12 +29,12 @@ class _Images(ProgressColumn):
 
 
 class ProgressDisplay:
-    """Show the progress of a run on standard error; a context manager, which removes the bar at the end."""
+    """Context manager that shows the progress of a run on standard error, and removes the progress bar on exit."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._console = Console(stderr=True, highlight=False, markup=False)
-        # rich draws bars in a notebook with ipywidgets, and warns without them.
+        # In a notebook, rich needs ipywidgets to draw a bar, and warns if they are not installed.
         notebook = self._console.is_jupyter
         drawable = importlib.util.find_spec("ipywidgets") is not None if notebook else sys.stderr.isatty()
         self._bar = Progress(
@@ -56,7 +56,7 @@ class ProgressDisplay:
         self._bar.stop()
 
     def stage(self, name: str, images: int) -> None:
-        """Begin a part of the work on a number of images; 0 if they are not counted."""
+        """Start a stage of the run that processes ``images`` images; 0 means that the stage does not count images."""
         for earlier in self._bar.task_ids:
             self._bar.remove_task(earlier)
         room = max(self._console.width - self._bar_room(images), 16)
@@ -65,13 +65,13 @@ class ProgressDisplay:
         self._bar.add_task(shown, total=images or None)
 
     def _bar_room(self, images: int) -> int:
-        """Return the columns that the bar, the count, the speed and the time take, so that they stay on one line."""
+        """Return the number of columns that the bar, the image count, the speed and the remaining time occupy."""
         bar = _BAR if self._console.width >= _WIDE else _BAR // 2
         count = len(f"{images:,}/{images:,} images") + len("  99,999/s") if images else 0
         return bar + count + len("0:00:00") + 4
 
     def advance(self, images: int) -> None:
-        """Count images that are done."""
+        """Add a number of images to the count of processed images."""
         for task in self._bar.task_ids:
             self._bar.advance(task, images)
 
@@ -81,18 +81,18 @@ class ProgressDisplay:
             self._console.print(escaped(line), soft_wrap=True)
 
     def warn(self, line: str) -> None:
-        """Print a warning above the bar, also in quiet mode."""
+        """Print a warning above the bar, even in quiet mode."""
         self._console.print(f"warning: {escaped(line)}", soft_wrap=True)
 
     def on_resume(self, history: Sequence[EpochRecord]) -> None:
-        """Print where the run continues, and which of its epochs is the best so far."""
+        """Print after which epoch the run resumes, and which finished epoch is the best."""
         self._best = best_epoch(history)
         if self._best is not None:
             best = f"best {self._best.evaluation_accuracy:.2%} (epoch {self._best.epoch})"
             self.log(f"resumed after epoch {history[-1].epoch}   {best}")
 
     def on_epoch(self, epoch: EpochRecord) -> None:
-        """Print an epoch's figures, and the best accuracy so far if another epoch has it."""
+        """Print the metrics of an epoch, and the best accuracy so far if an earlier epoch reached it."""
         self._best = best_epoch(filter(None, (self._best, epoch))) or epoch
         split = epoch.evaluation_split or "evaluation"
         best = f"  best {self._best.evaluation_accuracy:.2%} (epoch {self._best.epoch})"

@@ -1,7 +1,6 @@
-"""Write a run as TensorBoard events: settings, every epoch and logged step, separation scores and pictures.
+"""Write TensorBoard event files of a run: settings, every epoch and logged step, separation scores and pictures.
 
-The events are written anew when a run is resumed, from its history and its log of steps, so that no point is there
-twice.
+A resumed run first rewrites all earlier events from its history and its step log, so that no point appears twice.
 """
 
 from __future__ import annotations
@@ -22,34 +21,34 @@ _PICTURES = ("samples", "confusion", "layers")
 
 
 class NoEvents:
-    """Write nothing: a run without TensorBoard."""
+    """Ignores every event, for a run without ``--tensorboard``."""
 
     def begin(self, record: RunRecord, history: Iterable[EpochRecord], steps: Iterable[StepRecord]) -> None:
-        """Begin with the results so far, and the steps and epochs of earlier processes."""
+        """Write the results so far, and the epochs and steps that earlier processes finished."""
 
     def epoch(self, epoch: EpochRecord) -> None:
-        """Write an epoch that has ended."""
+        """Write the metrics of an epoch that has ended."""
 
     def steps(self, steps: Iterable[StepRecord]) -> None:
-        """Write logged steps."""
+        """Write the metrics of logged training steps."""
 
     def finish(self, record: RunRecord) -> None:
         """Write the results of a finished run."""
 
 
 class RunEvents(NoEvents):
-    """Write the events of a run into ``tensorboard/`` in its directory.
+    """Writes the TensorBoard events of a run into the subfolder ``tensorboard/`` of the run folder.
 
-    Points have the epoch as their step, those of ``steps/`` the training step, and those of a layer curve the depth.
-    SI and its relatives have a point before training, at 0, and one after it.
+    The horizontal axis is the epoch, except for ``steps/`` (training step) and for layer curves (layer depth). Each
+    separation score has two points: epoch 0 for the score before training, and the last epoch for the final score.
     """
 
     def __init__(self, directory: Path, steps_per_epoch: int) -> None:
         self._directory, self._steps_per_epoch = directory, steps_per_epoch
-        self._writer: Any = None  # torch's SummaryWriter, from the beginning on
+        self._writer: Any = None  # torch's SummaryWriter, created by begin()
 
     def begin(self, record: RunRecord, history: Iterable[EpochRecord], steps: Iterable[StepRecord]) -> None:
-        """Replace the events of earlier processes."""
+        """Delete the event files of earlier processes, and write their epochs and steps again."""
         from torch.utils.tensorboard import SummaryWriter
 
         for earlier in (self._directory / EVENTS).glob("events.out.tfevents.*"):
@@ -66,7 +65,7 @@ class RunEvents(NoEvents):
             self.epoch(epoch)
 
     def epoch(self, epoch: EpochRecord) -> None:
-        """Write an epoch, with the learning rate of its last step."""
+        """Write the metrics of an epoch, and the learning rate of the last training step in it."""
         figures = {
             f"{figure}/{self._evaluated if split == 'evaluation' else split}": getattr(epoch, f"{split}_{figure}")
             for figure in ("loss", "accuracy", "seconds")
@@ -76,7 +75,7 @@ class RunEvents(NoEvents):
         self._scalars({**figures, "learning rate": rate}, epoch.epoch)
 
     def steps(self, steps: Iterable[StepRecord]) -> None:
-        """Write loss, learning rate and speed of steps."""
+        """Write the loss, the learning rate and the images per second of logged training steps."""
         for each in steps:
             figures = {
                 "loss": each.loss,
@@ -86,7 +85,7 @@ class RunEvents(NoEvents):
             self._scalars({f"steps/{name}": value for name, value in figures.items()}, each.step)
 
     def finish(self, record: RunRecord) -> None:
-        """Write separation after training and of each layer, the figures of the test split, and the pictures."""
+        """Write the final separation scores, the layer curve, the metrics of the test split, and the pictures."""
         from torch.utils.tensorboard.summary import hparams
 
         results, test = record.results, record.dataset.test
@@ -102,16 +101,16 @@ class RunEvents(NoEvents):
             rows = [f"| {depth} | `{layer.path}` |" for depth, layer in enumerate(curve.layers)]
             self._writer.add_text("layers", "\n".join(["| depth | layer |", "|---|---|", *rows]))
         self._pictures(*_PICTURES[1:])
-        self._writer.file_writer.add_summary(hparams({}, {})[2])  # that the run is finished
+        self._writer.file_writer.add_summary(hparams({}, {})[2])  # marks the run as finished
         self._writer.flush()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the event file."""
         if self._writer is not None:
             self._writer.close()
 
     def _declare(self, record: RunRecord) -> None:
-        """Write the settings, and the figures by which TensorBoard compares runs."""
+        """Write the settings of the run, and the names of the metrics by which TensorBoard compares runs."""
         from torch.utils.tensorboard.summary import hparams
 
         headline = record.dataset.test or record.dataset.evaluation
@@ -136,7 +135,7 @@ class RunEvents(NoEvents):
 
 
 def _scores(found: Any, record: RunRecord) -> Iterator[tuple[str, float]]:
-    """Yield tag and value of every separation score of a layer."""
+    """Yield the TensorBoard tag and the value of every separation score, split by split."""
     from zoo_harness.separation.scores import SCORES
 
     for split in ("train", "evaluation", "test"):
@@ -152,7 +151,7 @@ def _name(split: str, record: RunRecord) -> str:
 
 
 def _settings(record: RunRecord) -> dict[str, str | float]:
-    """Return the settings as TensorBoard takes them: numbers and texts."""
+    """Return the settings of a run as numbers and strings, because TensorBoard accepts no other types."""
     settings = record.settings
     chosen = {
         "backbone": record.backbone.name,

@@ -1,4 +1,4 @@
-"""Check a request for features before torch is imported and before anything is written or fetched."""
+"""Check the options of ``zoo.features`` before torch is imported and before any file is written or downloaded."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from zoo_harness.runs.request import Checkpoint, DataRequest, check_checkpoints,
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesRequest:
-    """A backbone with its weights or a run with its record, the layers to read, and all options.
+    """A checked request for features: a backbone or a run, the layers to read, and all options.
 
-    ``data``: the images, or ``None`` for those of the run. ``given``: the options without defaults.
+    ``backbone`` has its weight source beside it, ``run`` its record. ``data`` describes the images, or is ``None`` to
+    use the images of the run. ``given`` holds the options that the user set, without defaults.
     """
 
     backbone: tuple[Backbone, WeightSource] | None
@@ -39,22 +40,22 @@ class FeaturesRequest:
 def check_features(
     subject: Backbone | Checkpoint, dataset: str | Dataset | None, given: FeaturesOptions
 ) -> FeaturesRequest:
-    """Resolve names and check options; raises a :class:`~zoo.errors.ZooError` for any mistake in them."""
+    """Resolve the names and check the options of ``zoo.features``; raise :class:`~zoo.errors.ZooError` on a mistake."""
     options = with_defaults(FeaturesOptions, given)
     option_checks.check_device_name(options["device"])
     _check_file(options["out"])
     if isinstance(subject, Backbone):
         return _of_backbone(subject, dataset, given, options)
     if options["weights"] is not None:
-        message = f"--weights is unused: {str(options['weights'])!r}; a run has weights of its own"
+        message = f"--weights is unused: {str(options['weights'])!r}; a run is always read with its own weights"
         raise UsageError(message, code="option-unused", option="weights")
     record = read_run(subject.folder)
     check_checkpoints([subject.folder], options["checkpoint"], options["epoch"])
     if options["input_size"] is not None:
-        message = f"--input-size {options['input_size']} is for backbones; a run has the input size of its training"
+        message = f"--input-size {options['input_size']} is for backbones; a run keeps the input size of its training"
         raise UsageError(message, code="option-unused", option="input_size")
     if normalization := [name for name in declared(NormalizationOptions) if given.get(name)]:
-        message = f"--{normalization[0]} is for backbones; a run has its own mean and standard deviation"
+        message = f"--{normalization[0]} is for backbones; a run keeps the mean and standard deviation of its training"
         raise UsageError(message, code="option-unused", option=normalization[0])
     shared = declared(RescoreOptions).keys() - {"layer", "out", "checkpoint"}
     check_rescore(dataset, {key: value for key, value in given.items() if key in shared})  # type: ignore[arg-type]
@@ -95,7 +96,7 @@ def _of_backbone(
 def _layers(
     owner: str, declared: Sequence[FeatureLayer], given: str | Sequence[str] | None
 ) -> tuple[FeatureLayer, ...]:
-    """Return the layers of these paths or patterns, each once, in depth order; without any, the last one."""
+    """Return the layers that match the given paths or glob patterns, in depth order; by default the last layer."""
     if given is None:
         return (declared[-1],)
     paths = [layer.path for layer in declared]
@@ -117,5 +118,5 @@ def _check_file(out: Path | None) -> None:
         raise UsageError(message, code="out-exists", path=out)
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not parent.is_dir():
-        message = f"--out {str(out)!r} is in no folder: {str(parent)!r} is a file"
+        message = f"--out {str(out)!r} cannot be created: {str(parent)!r} is a file; expected a folder"
         raise UsageError(message, code="out-parent-is-a-file", path=parent)

@@ -1,4 +1,4 @@
-"""Read the features of images from layers of a backbone or a run for ``zoo.features``, into a file or into memory."""
+"""Compute image features at layers of a backbone or a run for ``zoo.features``, and store them in a file or memory."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Features of images, row by row: those of the training split first, then those of the test split.
+    """Features of images, one row per image: first the training split, then the test split.
 
-    ``record``: their layers, classes, splits and digests. ``labels``: (N,) int64. ``split``: (N,), "train" or "test".
-    ``indices``: (N,) int64, the place of each image in its split. ``path``: the file they were written to, or ``None``
-    if they are in memory.
+    ``record`` describes the layers, classes, splits and digests. ``labels`` is (N,) int64. ``split`` is (N,), with
+    "train" or "test" for each row. ``indices`` is (N,) int64, the index of each image within its split. ``path`` is the
+    file with the features, or ``None`` if the features are in memory.
     """
 
     record: FeaturesRecord
@@ -57,28 +57,28 @@ class Features:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The name of each label."""
+        """The class names; label i belongs to the i-th name."""
         return self.record.class_names
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The paths of the layers, in depth order."""
+        """The module paths of the layers, in depth order."""
         return tuple(each.layer for each in self.record.layers)
 
     @property
     def train(self) -> tuple[Array, NDArray[np.int64]]:
-        """The features, (N, D) float32, and labels of the training split, if there is one layer."""
+        """The features (N, D) float32 and the labels of the training split; use this if one layer was read."""
         return self.select("train")
 
     @property
     def test(self) -> tuple[Array, NDArray[np.int64]]:
-        """The features, (N, D) float32, and labels of the test split, if there is one layer."""
+        """The features (N, D) float32 and the labels of the test split; use this if one layer was read."""
         return self.select("test")
 
     def select(self, split: str | None = None, layer: str | None = None) -> tuple[Array, NDArray[np.int64]]:
-        """Return the features (N, D) float32 and labels (N,) of a split of a layer; without a split, of all rows.
+        """Return the features (N, D) float32 and the labels (N,) of one layer, for one split or for all rows.
 
-        ``layer`` may be left out if there is one. Features in a file are read from it.
+        ``layer`` can be omitted if only one layer was read. If the features are in a file, this method reads the file.
         """
         chosen = choose_layer(self.record, layer)
         if split is not None:
@@ -91,7 +91,7 @@ class Features:
 
 
 def read_features(request: FeaturesRequest, progress: Reporter) -> Features:
-    """Run the images of the splits through the network once, and write or return what its layers put out."""
+    """Run the images of the requested splits through the network once, and store or return the layer outputs."""
     keep_freed_memory()
     with isolated():
         progress.stage("loading weights", 0)
@@ -114,7 +114,7 @@ def _prepared(request: FeaturesRequest) -> tuple[Subject, DataRequest, ComputeCo
     if request.backbone is not None and request.data is not None:
         subject = backbone_subject(*request.backbone, options["seed"], request.data.normalization, request.input_size)
         return subject, request.data, compute_context(options), None
-    assert request.run is not None  # noqa: S101 - a request is for one or the other
+    assert request.run is not None  # noqa: S101 - a request has either a backbone or a run
     checkpoint, record = request.run
     if options["seed"] is None:
         options["seed"] = record.settings.seed
@@ -170,7 +170,7 @@ def _parts(data: RunData, splits: str) -> list[tuple[str, ImageData, SplitRecord
 def _check_finite(batch: Sequence[torch.Tensor], layers: Sequence[FeatureLayer]) -> None:
     for layer, part in zip(layers, batch, strict=True):
         if not bool(part.isfinite().all()):
-            message = f"outputs of layer {layer.path!r} are not finite on these images"
+            message = f"the outputs of layer {layer.path!r} contain NaN or infinite values on these images"
             raise DeclarationError(message, code="features-not-finite", layer=layer.path)
 
 

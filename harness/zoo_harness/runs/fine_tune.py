@@ -1,4 +1,4 @@
-"""Fine-tune as a caller asks, from names and options to a finished run directory."""
+"""Fine-tune a backbone, from the names and options of a call to a finished run folder."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def fine_tune(call: RunCall, reporter: Reporter) -> Run:
-    """Check a call, execute or resume the run, and return it.
+    """Check the options of a call, execute or resume the run, and return the run.
 
-    Mistakes are found before torch is imported. A ``KeyboardInterrupt`` leaves a run that can be resumed; a note on the
-    exception says how. If there are several processes, only the reporter of the first one is called.
+    Wrong options raise an error before torch is imported. A run that a ``KeyboardInterrupt`` stops can be resumed, and
+    a note on the exception names the command. With several processes, only the first process calls its reporter.
     """
     checked = check_run(call)
 
@@ -34,7 +34,7 @@ def fine_tune(call: RunCall, reporter: Reporter) -> Run:
 
     open_fine_tuning(checked, reporter if Processes.launched().is_main else Silence())
 
-    # From here on torch is imported, which takes seconds.
+    # Importing torch takes seconds, so the modules that need it are imported only now.
     from zoo_harness.compute.allocator import keep_freed_memory
     from zoo_harness.compute.distributed import joined
     from zoo_harness.compute.precision import isolated
@@ -62,7 +62,7 @@ def fine_tune(call: RunCall, reporter: Reporter) -> Run:
 
 
 def _writer(checked: CheckedRun, processes: Processes) -> RunWriter:
-    """Return the writer of this process; the first one makes the directory of a new run, and broadcasts its path."""
+    """Return the writer of this process. The first process creates the folder of a new run and broadcasts its path."""
     from zoo_harness.runs.directory import claim_directory
     from zoo_harness.runs.writer import NoWriter, RunWriter
 
@@ -102,7 +102,7 @@ def _announce(planned: RunPlan, reporter: Reporter) -> None:
     if settings.frozen_batchnorm == "train":
         reporter.log(f"frozen BatchNorm: {frozen_batchnorm_in_words(parameters)}")
     if data.test is not None:
-        reporter.log(f"kept for the end: split {data.test.split}, {data.test.images:,} images")
+        reporter.log(f"used only once, after training: split {data.test.split}, {data.test.images:,} images")
 
 
 @contextmanager
@@ -110,21 +110,19 @@ def _note_how_to_resume(directory: Path, call: RunCall) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        with suppress(UsageError, DataError):  # the record is not written yet
+        with suppress(UsageError, DataError):  # the run was interrupted before its record was written
             error.add_note(_what_is_kept(read_run(directory), directory, call))
         raise
 
 
 def _what_is_kept(record: RunRecord, directory: Path, call: RunCall) -> str:
     if record.status == "finished":
-        return f"interrupted when the run was finished: {directory}"
+        return f"interrupted, but the run had already finished: {directory}"
     again = f"{_resuming_call(directory, call)} resumes it"
     if record.checkpoint_sha256 is None:
-        return (
-            f"interrupted before the first epoch ended; there is no checkpoint, only the record in {directory}; {again}"
-        )
+        return f"interrupted before the first epoch ended; {directory} has the run's record, but no checkpoint; {again}"
     epochs = f"{record.results.epochs_done} of {record.settings.training.epochs}"
-    return f"interrupted; the history and the checkpoint of epoch {epochs} are kept in {directory}; {again}"
+    return f"interrupted; {directory} has the history and the checkpoint up to epoch {epochs}; {again}"
 
 
 def _resuming_call(directory: Path, call: RunCall) -> str:

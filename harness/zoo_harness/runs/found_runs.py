@@ -1,4 +1,4 @@
-"""Find the runs below a folder, and read what a list of them shows; needs neither torch nor numpy nor pydantic."""
+"""Find runs below a folder, and read what a list of runs shows, without importing torch, numpy or pydantic."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from zoo_harness.records.file_names import RECORD
 from zoo_harness.util.safe_files import read_regular
 
 _RECORDS = ("run.json", RECORD)
-_LARGEST = 32 * 2**20  # bytes of a record, as in records.run, whose import takes half a second
-_DEEPEST = 4  # folders below the given one
+_LARGEST = 32 * 2**20  # the largest record in bytes; a copy of the limit in records.run, whose import takes 0.5 s
+_DEEPEST = 4  # the number of folder levels that are searched below the given folder
 
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A run as a list shows it; ``None`` for what its record does not say.
+    """The fields of a run that a list of runs shows; a field is ``None`` if the run's record lacks it.
 
-    ``state`` is ``finished``, ``running``, ``killed``, ``interrupted``, ``failed`` or ``damaged``. ``accuracy`` is that
-    of ``split``, in [0, 1]. ``started``: UTC, in ISO format. ``fault``: why a damaged record cannot be read.
+    ``state`` is ``finished``, ``running``, ``killed``, ``interrupted``, ``failed`` or ``damaged``. ``accuracy`` is the
+    accuracy on the split ``split``, in [0, 1]. ``started`` is the UTC start time in ISO format. ``fault`` explains why
+    a damaged record cannot be read.
     """
 
     folder: str
@@ -41,8 +42,9 @@ class FoundRun:
 
 
 def run_folders(folder: Path, depth: int = _DEEPEST) -> Iterator[Path]:
-    """Yield the folders of runs in a folder and below it, by name; a run is not searched, nor is a hidden folder.
+    """Yield the run folders in a folder and its subfolders, sorted by name.
 
+    The search skips hidden folders, and does not look for further runs inside a run folder.
     Raises :class:`~zoo.errors.UsageError` if ``folder`` is not a folder.
     """
     try:
@@ -57,17 +59,17 @@ def run_folders(folder: Path, depth: int = _DEEPEST) -> Iterator[Path]:
         if depth and entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
             try:
                 yield from run_folders(folder / entry.name, depth - 1)
-            except UsageError:  # a folder that cannot be read
+            except UsageError:  # this subfolder cannot be read
                 continue
 
 
 def list_runs(folder: Path) -> list[FoundRun]:
-    """Read the runs in a folder and below it, by name; a record that cannot be read is listed as damaged."""
+    """List the runs in a folder and its subfolders, sorted by name; an unreadable record is listed as damaged."""
     return [read_found(path) for path in run_folders(folder)]
 
 
 def read_found(folder: Path) -> FoundRun:
-    """Read what a list shows of a run."""
+    """Read the fields of one run that a list of runs shows."""
     try:
         name = next((name for name in _RECORDS if (folder / name).is_file()), _RECORDS[0])
         record = json.loads(read_regular(folder / name, _LARGEST, follow_links=True))
@@ -99,7 +101,7 @@ def _found(folder: Path, record: dict[str, Any]) -> FoundRun:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a process holds the lock of a run's folder, as one that executes the run does."""
+    """Whether a process is executing the run in a folder; such a process holds a lock on the folder."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

@@ -1,8 +1,8 @@
-"""Run the frozen part of a network over the images once, so that every epoch trains the suffix alone.
+"""Run the frozen part of a network over the images once and cache its outputs, so that epochs run only the rest.
 
-The network is partitioned where training starts (:mod:`zoo_harness.frozen.partition`), the partition is verified on
-real images, and the outputs of the frozen part are cached (:mod:`zoo_harness.frozen.cache`). If any of that is not
-possible, the whole network trains, and the record says why.
+The network is partitioned before its first trainable module (:mod:`zoo_harness.frozen.partition`), and the partition is
+verified on real images. The outputs of the frozen part are cached (:mod:`zoo_harness.frozen.cache`). If partitioning or
+caching is impossible, every epoch runs the whole network, and the run's record gives the reason.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from zoo_harness.util.byte_sizes import bytes_in_words
 from zoo_harness.util.progress import Progress
 
 VERIFIED_IMAGES = 4
-BATCH_SIZE = 32  # fits every device; larger ones are tried on a GPU
+BATCH_SIZE = 32  # fits every device; on a GPU larger batches are tried
 LARGEST_BATCH = 1024
 Say = Callable[[str], None]
 _NO_ROOM = "the outputs of its frozen part cannot be kept"
 
 
 def whole_network(planned: RunPlan) -> TrainableModel:
-    """Return the model that runs every image through the whole network."""
+    """Return the trainable model of a run that runs every image through the whole network, without a cache."""
     compute, data = planned.request.compute, planned.data
     augment = planned.request.training.augment
     train = ImageSource(data.train, compute.device, augment, compute.seed, processes=compute.processes)
@@ -58,11 +58,11 @@ def whole_network(planned: RunPlan) -> TrainableModel:
 def open_trainable_model(
     planned: RunPlan, policy: CachePolicy, progress: Progress, say: Say, warn: Say | None = None
 ) -> Iterator[tuple[TrainableModel, FrozenPartRecord]]:
-    """Context manager that yields the model to train, and the record of how its frozen part runs.
+    """Context manager that yields the model to train, and the record of how its frozen part is run.
 
-    Outputs of the frozen part are computed here, unless an earlier run has left them. ``say`` gets a line that says
-    why the whole network trains or where outputs are kept; ``warn`` (by default ``say``) one for each fault of a cache,
-    and for steps that are not compiled though the user wants it.
+    On entry, the outputs of the frozen part are computed, unless an earlier run cached these outputs. ``say`` is called
+    with one line that says where the outputs are cached, or why every epoch runs the whole network. ``warn`` (by
+    default ``say``) is called for each fault of a cache, and if requested compilation of training steps is impossible.
     """
     processes, warn = planned.request.compute.processes, warn or say
     with ExitStack() as stack:
@@ -82,9 +82,10 @@ def open_trainable_model(
 def _suffix(
     planned: RunPlan, policy: CachePolicy, progress: Progress, say: Say, warn: Say, stack: ExitStack
 ) -> tuple[TrainableModel, Partition, FrozenPartRecord, list[ActivationCache]] | str:
-    """Return the trainable suffix with its caches open on ``stack``, or the reason why there is none.
+    """Return the model that trains on cached outputs, or the reason why the frozen part cannot be cached.
 
-    Each of several processes works on its share alone, and must not wait for the others: these may have failed.
+    The caches are opened on ``stack``. In a run of several processes, each process fills the cache of its own images.
+    This function must not wait for another process, because that process may have failed.
     """
     if obstacle := _obstacle(planned, policy):
         return obstacle
@@ -108,7 +109,7 @@ def _suffix(
     started, computed = time.perf_counter(), 0
     for split, cache in zip(splits, caches, strict=True):
         computed += split.fill(cache)
-        if cache.place == "off":  # the disk filled up
+        if cache.place == "off":  # the cache was disabled because the disk is full
             return _NO_ROOM
     kept = caches[0].key.kept
     made = FrozenPartRecord(
@@ -156,7 +157,7 @@ def _digest_of_frozen(planned: RunPlan) -> str:
 
 @dataclass(frozen=True)
 class _FrozenSplit:
-    """The inputs of the frozen part for a split: a process's share of the images, and ``views`` augmented copies."""
+    """The frozen part's inputs from one split: this process's share of the images, and ``views`` augmented copies."""
 
     planned: RunPlan
     partition: Partition
@@ -168,12 +169,12 @@ class _FrozenSplit:
 
     @property
     def share(self) -> range:
-        """The indices of the images of this process."""
+        """The range of image indices that this process handles."""
         return self.planned.request.compute.processes.share(len(self.images))
 
     @cached_property
     def draws(self) -> list[Draws]:
-        """The random changes of each view; they are those of an epoch without a cache."""
+        """The random augmentation parameters of each view; view N uses the parameters of epoch N of an uncached run."""
         augment, seed = self.planned.request.training.augment, self.planned.request.compute.seed
         return [Draws.of(augment, len(self.images), seed, number) for number in range(1, self.views + 1)]
 
@@ -181,7 +182,7 @@ class _FrozenSplit:
         return len(self.share) * (1 + self.views)
 
     def key(self, digest: str) -> CacheKey:
-        """Return the key of the outputs: everything that they depend on."""
+        """Return the cache key: everything that the outputs of the frozen part depend on."""
         compute, whole = self.planned.request.compute, self.planned.record.backbone
         fingerprint = self.record.fingerprint
         if self.views:
@@ -202,7 +203,7 @@ class _FrozenSplit:
         )
 
     def fill(self, cache: ActivationCache) -> int:
-        """Compute the missing outputs, or all of them if the kept ones are outdated; return their number."""
+        """Compute the outputs that the cache lacks, or all if the cached outputs are outdated; return their number."""
         device = self.planned.request.compute.device
 
         def outputs_of(rows: Sequence[int]) -> tuple[Tensor, ...]:
@@ -210,7 +211,8 @@ class _FrozenSplit:
 
         def warn() -> None:
             self.say(
-                f"outputs kept of the {self.record.split} split are not what the network gives now: computed again"
+                f"cached outputs of the {self.record.split} split differ from what the network computes now; zoo "
+                "computes them again"
             )
 
         return fill_cache(cache, lambda: self._compute_missing(cache), outputs_of, warn)
@@ -229,7 +231,7 @@ class _FrozenSplit:
             cache.finish()
 
     def _outputs(self, start: int, stop: int) -> tuple[Tensor, ...]:
-        """Compute the outputs of the frozen part for these rows."""
+        """Compute the outputs of the frozen part for the rows from ``start`` up to ``stop``."""
         return self._run(self._inputs(start, min(stop, len(self)), self.planned.request.compute.device))
 
     def _run(self, inputs: Tensor) -> tuple[Tensor, ...]:
@@ -239,7 +241,7 @@ class _FrozenSplit:
             return self.partition.prefix(inputs)
 
     def _inputs(self, start: int, stop: int, device: torch.device) -> Tensor:
-        """Return the network's input for these rows."""
+        """Return the network's input for the rows from ``start`` up to ``stop``."""
         parts = []
         while start < stop:
             view, first = divmod(start, len(self.share))
@@ -253,7 +255,7 @@ class _FrozenSplit:
         return torch.cat(parts)
 
     def _batch_size(self) -> int:
-        """Return the largest batch that fits the device with room to spare, found by doubling; fixed without a GPU."""
+        """Return the batch size: on a GPU found by doubling while memory remains free, else a fixed size."""
         device, size = self.planned.request.compute.device, BATCH_SIZE
         while device.type == "cuda" and size < min(LARGEST_BATCH, len(self)):
             try:
@@ -270,7 +272,7 @@ class _FrozenSplit:
 
 
 def _stored(part: TensorSpec, cache_dtype: CacheDtype) -> TensorSpec:
-    """Describe how a tensor is kept; one that is computed in 16 bits already is kept as it is."""
+    """Return the cache's description of a tensor; a tensor that is computed in 16 bits is stored unchanged."""
     stored: dict[str, StoredName | None] = {"exact": None, "fp16": "float16", "bf16": "bfloat16"}
     return part.model_copy(update={"stored": stored[cache_dtype]}) if part.dtype in ("float32", "float64") else part
 
@@ -282,9 +284,9 @@ def _compiled_if_wanted(
     if not compute.compiled or not planned.request.training.epochs:
         return trainable
     if compute.processes.is_distributed and has_batch_statistics(planned.tuned):
-        warn("steps are not compiled: BatchNorm takes its statistics over all processes")
+        warn("training steps are not compiled, because BatchNorm computes its statistics over all processes")
         return trainable
-    from zoo_harness.training.compile import compiled  # most runs need no compiler
+    from zoo_harness.training.compile import compiled  # a late import, because most runs compile nothing
 
     return compiled(trainable, partition, compute, say, warn)
 
@@ -295,11 +297,12 @@ def _in_short(kept: TensorSpec) -> str:
 
 
 def _in_words(made: FrozenPartRecord, kept: int, caches: list[ActivationCache]) -> str:
-    """Say how many bytes of outputs are kept, and where."""
+    """Return the line that says how many bytes of frozen outputs are cached, and where."""
     size = bytes_in_words(kept)
     if not made.computed:
-        return f"frozen part: {size} of outputs are there from an earlier run"
-    place = {"device": "on the device", "host": "in memory"}.get(caches[0].place)
+        return f"frozen part: {size} of outputs are read from the cache of an earlier run"
+    place = {"device": "in device memory", "host": "in memory"}.get(caches[0].place)
     files = "in files for later runs (zoo cache list)" if all(cache.in_files for cache in caches) else None
     where = " and ".join(part for part in (place, files) if part)
-    return f"frozen part: ran once for {made.computed:,} images in {made.seconds or 0:.1f} s; {size} are kept {where}"
+    seconds = f"{made.seconds or 0:.1f} s"
+    return f"frozen part: ran once over {made.computed:,} images in {seconds}; {size} of outputs are cached {where}"

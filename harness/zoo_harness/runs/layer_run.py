@@ -1,4 +1,4 @@
-"""Score every layer of backbones and runs for ``zoo.layers``, and write the scores down."""
+"""Compute separation scores of every layer of backbones and runs for ``zoo.layers``, and write them to a folder."""
 
 from __future__ import annotations
 
@@ -42,10 +42,11 @@ from zoo_harness.util.progress import Progress
 
 @dataclass(frozen=True)
 class Subject:
-    """A network whose layers are scored: a backbone with its weights, or that of a run; ``weights`` is its record.
+    """A network whose layers are scored: a backbone with its weights, or the network of a run.
 
-    ``normalization`` says how to replace the mean and std of ``preprocessing``: not at all for a run.
-    ``value_range``: that of a run's images of more than 8 bits, ``None`` to choose it by the data.
+    ``weights`` records where the weights come from. ``normalization`` says what replaces the mean and standard
+    deviation of ``preprocessing``; those of a run are never replaced. ``value_range`` is the range of pixel values that
+    a run on images of more than 8 bits was trained with, or ``None`` to derive the range from the data.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Curve:
-    """The scored layers of one subject on one split, and the record of the data."""
+    """The separation scores of the layers of one network on one split, and a description of the data."""
 
     subject: Subject
     split: str
@@ -68,11 +69,11 @@ class Curve:
 
     @property
     def title(self) -> str:
-        """The name of the curve in a legend."""
+        """The name of this curve in the plot's legend."""
         return f"{self.subject.name}, {self.split}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the curve as plain data, for JSON."""
+        """Return the curve as a dictionary that can be written as JSON."""
         return {
             "subject": self.subject.name,
             "weights": self.subject.weights,
@@ -86,10 +87,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class LayerScoring:
-    """The separation of every layer of the subjects, and the files it was written to.
+    """The result of ``zoo.layers``: separation scores of every layer, and the files that contain them.
 
-    ``curves``: one for each subject and split. ``path``: ``layers.json``. ``plot``: ``layers.png``; ``None`` with
-    ``last``, because a curve needs several layers.
+    ``curves`` has one curve for each network and split. ``path`` is the file ``layers.json``, and ``plot`` is the file
+    ``layers.png``. ``plot`` is ``None`` if only the last layer was scored, because a curve needs several layers.
     """
 
     curves: tuple[Curve, ...]
@@ -99,12 +100,12 @@ class LayerScoring:
     plot: Path | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain data, for JSON."""
+        """Return the content of ``layers.json`` as a dictionary."""
         return self.record
 
 
 def score_all_layers(request: LayerRequest, progress: Reporter) -> LayerScoring:
-    """Score every layer of every subject, and write ``layers.json`` and ``layers.png``."""
+    """Score every layer of every requested backbone and run, and write ``layers.json`` and ``layers.png``."""
     options = request.options
     keep_freed_memory()
     compute = compute_context(options)
@@ -147,7 +148,7 @@ def backbone_subject(
 def run_subjects(
     checkpoints: Sequence[OpenedCheckpoint], checkpoint: str | int | None, epoch: int | None
 ) -> Iterator[Subject]:
-    """Yield the networks of finished runs, each named by its folder, or by its path if another has that name."""
+    """Yield the networks of runs; each is named by its folder, or by its path if two folders share a name."""
     names = [opened.directory.resolve().name for opened in checkpoints]
     for opened, folder in zip(checkpoints, names, strict=True):
         called = folder if names.count(folder) == 1 else str(opened.directory)
@@ -199,7 +200,10 @@ def _curve(
     progress: Progress,
     pixels: dict[str, Separation],
 ) -> Curve:
-    """Score a subject on a split; ``pixels``: scores of raw pixels by fingerprint, which most subjects share."""
+    """Score the layers of one network on one split.
+
+    ``pixels`` maps the fingerprint of a split to its raw-pixel scores, because most networks share these scores.
+    """
     images, record = (data.train, data.record.train) if split == "train" else (data.evaluation, data.record.evaluation)
     check_order(scoring.order, split, len(images))
     progress.stage(f"{subject.name}: layers on the {split} split", len(images))
@@ -214,12 +218,12 @@ def _curve(
 
 
 def _class_warnings(data: RunData, splits: Sequence[str], order: int) -> list[str]:
-    """Return warnings of classes with too few images; refuse splits in which no image has another one of its class."""
+    """Return warnings about classes with too few images; raise an error if every class has a single image."""
     records = [data.record.train if split == "train" else data.record.evaluation for split in splits]
     if all(max(record.per_class) == 1 for record in records):
         raise UsageError(
-            "nothing to score: every class has one image; expected two or more, because an image is compared with the "
-            "others of its class; try --per-class 10",
+            "nothing to score: every class has one image; expected two or more, because each image is compared with "
+            "other images of its class; try --per-class 10",
             code="too-few-images",
             given=1,
         )
@@ -239,8 +243,8 @@ def _written(curves: tuple[Curve, ...], scoring: Scoring, request: LayerRequest)
     path, plot = folder / "layers.json", None
     if not request.options["last"]:
         plot = folder / "layers.png"
-        about = f"{data['dataset']}, {data['images']:,} images a curve; {scoring.in_words()}"
-        # Without two images of any class every SI is 0, and the curve would show nothing.
+        about = f"{data['dataset']}, {data['images']:,} images per curve; {scoring.in_words()}"
+        # If no class has two images, every SI is 0 and the curve would show nothing.
         shown = [curve for curve in curves if max(curve.data["per_class"]) > 1]
         plot_layers([(curve.title, curve.layers) for curve in shown], about, plot)
     write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")

@@ -1,6 +1,6 @@
-"""Take the last steps that need no torch: open the data and the checkpoints of a request, and fetch its weights.
+"""Open the data and checkpoints of a request, and download its weights, all without importing torch.
 
-Each function is called after the options of a request are checked, and before torch is imported.
+Call these functions after the options of the request are checked and before torch is imported.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from zoo_harness.util.progress import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class RescoreRequest:
-    """An opened checkpoint, the data and the layer to score it on, and all options."""
+    """A checked request to score a checkpoint again: the opened checkpoint, the data, the scored layer, and options."""
 
     checkpoint: Checkpoint
     opened: OpenedCheckpoint
@@ -43,7 +43,7 @@ class RescoreRequest:
 
 
 def open_fine_tuning(checked: CheckedRun, progress: Progress) -> None:
-    """Open the data of a run, and fetch its weights."""
+    """Open the data of a run, check that it has enough images, and download the weights."""
     settings = checked.settings
     opened = settings.open(progress)
     check_sizes(*opened.images, opened.evaluation_name, settings.training.epochs, Processes.launched().count)
@@ -51,21 +51,21 @@ def open_fine_tuning(checked: CheckedRun, progress: Progress) -> None:
 
 
 def check_sizes(images: int, evaluation: int, split: str, epochs: int, processes: int) -> None:
-    """Raise :class:`~zoo.errors.UsageError` for too few images to train on, or to share among the processes.
+    """Raise :class:`~zoo.errors.UsageError` if there are too few images for training or for the number of processes.
 
-    ``images`` and ``evaluation`` are the numbers of the training split and of the evaluation split, named ``split``.
+    ``images`` counts the training images, ``evaluation`` the images of the evaluation split, whose name is ``split``.
     """
     if epochs and images < 2:
-        message = f"training needs at least 2 images, given {images}; --epochs 0 scores without training"
+        message = f"too few images to train: {images}; expected at least 2; try --epochs 0 to score without training"
         raise UsageError(message, code="too-few-images", given=images)
     for name, number in (("training", images), (split, evaluation)):
         if number < processes:
-            message = f"{processes} processes cannot share the {number} {name} image(s); start fewer"
+            message = f"too many processes: {processes} for {number} {name} image(s); start fewer processes"
             raise UsageError(message, code="too-many-processes", split=name, given=number)
 
 
 def open_layers(request: LayerRequest, progress: Progress) -> LayerRequest:
-    """Return the request with its checkpoints opened; open its data, and fetch its weights."""
+    """Open checkpoints and data, download weights, and return the request with the opened checkpoints."""
     options = request.options
     with ExitStack() as stack:
         checkpoints = tuple(stack.enter_context(open_checkpoint(run)) for run in request.runs)
@@ -76,12 +76,12 @@ def open_layers(request: LayerRequest, progress: Progress) -> LayerRequest:
                 check_order(options["order"], split, images)
         for backbone, source in request.backbones:
             _fetch(backbone, source, progress)
-        stack.pop_all()  # whoever loads the checkpoints closes them
+        stack.pop_all()  # the checkpoints stay open until another function has loaded and closed them
     return replace(request, checkpoints=checkpoints)
 
 
 def open_ranking(request: RankRequest, progress: Progress) -> None:
-    """Open the training split of a ranking; a backbone whose weights are unreachable is left out later."""
+    """Open the training split of a ranking. The weights are downloaded later, backbone by backbone."""
     progress.stage(f"loading {request.dataset.title}", 0)
     where = request.dataset, request.argument, request.data_dir, request.subset
     opened = open_training_split(*where, request.reading)
@@ -90,10 +90,10 @@ def open_ranking(request: RankRequest, progress: Progress) -> None:
 
 
 def check_class_sizes(counts: Sequence[int]) -> None:
-    """Raise :class:`~zoo.errors.UsageError` if no class has two images, which could be neighbours."""
+    """Raise :class:`~zoo.errors.UsageError` if every class has one image, so no image has a same-class neighbour."""
     if max(counts) == 1:
         raise UsageError(
-            "every class has one image; expected two or more, because an image is compared with the others of its "
+            "every class has one image; expected two or more, because each image is compared with other images of its "
             "class; try --per-class 10",
             code="too-few-images",
             given=1,
@@ -105,7 +105,7 @@ def open_rescoring(
 ) -> RescoreRequest:
     """Open a checkpoint and the data to score it on.
 
-    Raises a :class:`~zoo.errors.ZooError` if the classes of the data are not those of the checkpoint.
+    Raises a :class:`~zoo.errors.ZooError` if the data and the checkpoint have different classes.
     """
     options = with_defaults(RescoreOptions, given)
     layer = _layer(read_run(checkpoint.folder), options["layer"])
@@ -115,7 +115,7 @@ def open_rescoring(
         data = recorded_data_request(checkpoint, record, dataset, given)
         found = data.open(progress, value_range=record.dataset.read_range)
         _check_classes(record.dataset.classes, title_of(data.dataset, data.argument), found.loaded.classes)
-        stack.pop_all()  # whoever loads the checkpoint closes it
+        stack.pop_all()  # the checkpoint stays open until another function has loaded and closed it
     return RescoreRequest(checkpoint=checkpoint, opened=opened, data=data, layer=layer, options=options)
 
 
@@ -134,7 +134,10 @@ def _layer(record: RunRecord, path: str | None) -> FeatureLayer:
 def recorded_data_request(
     checkpoint: Checkpoint, record: RunRecord, dataset: str | Dataset | None, given: RescoreOptions
 ) -> DataRequest:
-    """Return the recorded part of the recorded dataset with the given options in place; else the given part."""
+    """Describe the data to score a checkpoint on: the given dataset, or by default the dataset of its record.
+
+    For the recorded dataset, the recorded options apply unless the caller gives other options.
+    """
     own, chosen = record.dataset, with_defaults(RescoreOptions, given)
     kept: EvalOptions = {}
     if dataset is None:
@@ -153,7 +156,7 @@ def recorded_data_request(
 
 
 def _recorded_data(checkpoint: Checkpoint, record: RunRecord) -> tuple[str, EvalOptions]:
-    """Return the dataset's name, and the options that it was read with: those of the run, else the recorded name."""
+    """Return the dataset's name and the options of the run; without stored options, return the recorded name only."""
     recorded = record.dataset
     if record_file(checkpoint.folder).name != RECORD and (checkpoint.folder / OPTIONS).is_file():
         kept = read_options(checkpoint.folder)
@@ -162,22 +165,22 @@ def _recorded_data(checkpoint: Checkpoint, record: RunRecord) -> tuple[str, Eval
     declared = load_registry().datasets.get(recorded.name)
     if declared is not None and (declared.argument == "PATH" or recorded.argument_is_lost):
         raise UsageError(
-            f"missing data: the run was scored on a folder of images ({recorded.title}), and its record does not name "
-            f"the folder; give it with --dataset {recorded.name}:PATH, or give another dataset",
+            f"missing data: the run was scored on a folder of images ({recorded.title}), and the run's record does not "
+            f"name the folder; give the folder with --dataset {recorded.name}:PATH, or give another dataset",
             code="missing-dataset",
         )
     return (f"{recorded.name}:{recorded.argument}" if recorded.argument else recorded.name), {}
 
 
 def _check_classes(classes: tuple[str, ...], name: str, found: tuple[str, ...]) -> None:
-    if [*map(normalised, found)] == [*map(normalised, classes)]:  # earlier records are not normalised
+    if [*map(normalised, found)] == [*map(normalised, classes)]:  # class names in earlier records are not normalised
         return
     message = f"the checkpoint has {len(classes)} classes, {name} has {len(found)}"
     for number, (one, other) in enumerate(zip(classes, found, strict=False)):
         if one != other:
             message += f"; class {number} is {one!r:.80} in the checkpoint and {other!r:.80} in the data"
             break
-    advice = "give the dataset it was made for, or fine-tune a backbone on this one"
+    advice = "give the dataset that the checkpoint was trained on, or fine-tune a backbone on this dataset"
     raise UsageError(
-        f"{message}: they must be the same, in the same order; {advice}", code="other-classes", dataset=name
+        f"{message}; expected the same classes in the same order; {advice}", code="other-classes", dataset=name
     )

@@ -1,6 +1,6 @@
-"""Test the differences between the accuracies of rows of runs: paired on the same images, and paired over seeds.
+"""Test accuracy differences between table rows of runs: paired by image, and paired by seed.
 
-All pairs of rows are tested at once, in arrays: a thousand rows have half a million pairs.
+All pairs of rows are tested together in arrays, because a thousand rows have half a million pairs.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Hits = NDArray[np.bool_]
-_AT_ONCE = 8192  # images
+_AT_ONCE = 8192  # images per matrix product
 
 
 @dataclass(frozen=True)
 class RowOfHits:
-    """The tested run of a row: accuracy, standard error, and ``hits`` (N,) bool, ``None`` without predictions."""
+    """The accuracy and standard error of a row's tested run, and which of N images the run classifies correctly.
+
+    ``hits`` is (N,) bool, or ``None`` if the run has no predictions.
+    """
 
     accuracy: float
     standard_error: float
@@ -27,7 +30,9 @@ class RowOfHits:
 
 
 def mid_p_values(first_only: Array, second_only: Array) -> Array:
-    """Return the mid-p values of McNemar's test, as :func:`zoo_harness.ranking.paired_tests.mid_p` does for one pair.
+    """Return the mid-p-values of McNemar's test for arrays of discordant counts.
+
+    :func:`zoo_harness.ranking.paired_tests.mid_p` computes the same value for a single pair of counts.
 
     >>> mid_p_values(np.array([9.0, 25, 300, 3, 0]), np.array([2.0, 12, 220, 0, 0])).round(5).tolist()
     [0.03857, 0.03355, 0.00045, 0.125, 1.0]
@@ -35,19 +40,19 @@ def mid_p_values(first_only: Array, second_only: Array) -> Array:
     from scipy.special import bdtr  # scipy.stats takes seconds to import
 
     counts = np.stack([first_only + second_only, np.minimum(first_only, second_only)]).astype(np.int64)
-    # Many pairs have the same counts, and np.unique is faster on single numbers.
+    # Many pairs have equal counts. Two counts are packed into one integer, because np.unique is faster on integers.
     coded, place = np.unique(counts[0] * 2**32 + counts[1], return_inverse=True)
     pairs, less = coded >> 32, coded & (2**32 - 1)
     below = np.where(less > 0, bdtr(np.maximum(less - 1, 0), pairs, 0.5), 0.0)
     at_most = np.where(pairs > 0, bdtr(less, np.maximum(pairs, 1), 0.5), 1.0)
-    # Twice the lower tail less the probability of the observed split is the sum of the two tails.
+    # The mid-p-value is twice the lower tail P(X <= k) minus P(X = k), which equals P(X < k) + P(X <= k).
     p = np.where(2 * less == pairs, 1 - (at_most - below) / 2, at_most + below)
     values: Array = np.where(pairs == 0, 1.0, np.minimum(p, 1.0))[place]
     return values
 
 
 def holm_values(p: Array) -> Array:
-    """Return p values corrected for their number (Holm 1979), in the order given.
+    """Return p-values corrected for multiple tests by Holm's method (1979), in the order of the input.
 
     >>> holm_values(np.array([0.01, 0.04, 0.03])).round(6).tolist()
     [0.03, 0.06, 0.06]
@@ -59,10 +64,11 @@ def holm_values(p: Array) -> Array:
 
 
 class PairTests:
-    """The tests of all pairs of rows on the same images: ``p``, ``p_holm`` and ``only``, arrays (R, R).
+    """Tests every pair of R rows that were scored on the same images.
 
-    ``only[i, j]``: the number of images that row i alone of the two classifies correctly; NaN where one of the rows has
-    no predictions, whose accuracies are compared by the z test of independent samples. ``pairs``: number of pairs.
+    ``p`` and ``p_holm``, (R, R), hold the p-values before and after Holm's correction. ``only[i, j]`` counts the images
+    that row i classifies correctly and row j does not. If row i or row j has no predictions, ``only[i, j]`` is NaN, and
+    the pair is tested by the z-test of independent samples. ``pairs`` is the number of tested pairs.
     """
 
     def __init__(self, rows: Sequence[RowOfHits]) -> None:
@@ -80,7 +86,7 @@ class PairTests:
             table[first, second] = table[second, first] = values
 
     def is_paired(self, row: int, other: int) -> bool:
-        """Whether both rows have predictions."""
+        """Whether the two rows are tested image by image, because both have predictions."""
         return not math.isnan(self.only[row, other])
 
     def _z_test(self, first: NDArray[np.intp], second: NDArray[np.intp]) -> Array:
@@ -95,9 +101,10 @@ class PairTests:
 
 
 def paired_difference(first: Sequence[Hits], second: Sequence[Hits], *, same_images: bool) -> tuple[float, float]:
-    """Return the difference of the mean accuracies of some runs and some others, and its standard error over images.
+    """Return the mean accuracy of the ``first`` runs minus that of the ``second``, and the standard error over images.
 
-    If not all runs have the ``same_images``, each of the first runs is paired with the second run in the same place.
+    ``same_images`` says that all runs were scored on the same images. If it is false, the i-th run of ``first`` and the
+    i-th run of ``second`` must have the same images.
 
     >>> right, half = np.array([True, True, True, True]), np.array([True, True, False, False])
     >>> paired_difference([right], [half], same_images=True)
@@ -118,7 +125,7 @@ def _only_one_right(hits: Sequence[Hits | None]) -> Array:
         return only
     rows = np.stack([each for each in hits if each is not None])
     both = np.zeros((len(known), len(known)))
-    for start in range(0, rows.shape[1], _AT_ONCE):  # counts up to 2**24 are exact in float32
+    for start in range(0, rows.shape[1], _AT_ONCE):  # float32 represents counts up to 2**24 exactly
         part = rows[:, start : start + _AT_ONCE].astype(np.float32)
         both += part @ part.T
     only[np.ix_(known, known)] = np.diag(both)[:, None] - both
@@ -126,7 +133,7 @@ def _only_one_right(hits: Sequence[Hits | None]) -> Array:
 
 
 def paired_t(differences: Sequence[float]) -> float:
-    """Return the p value of the paired t test, two-sided, for the differences of at least two pairs.
+    """Return the two-sided p-value of the paired t-test, given the differences of at least two pairs.
 
     >>> round(paired_t([0.01, 0.02, 0.03]), 4)
     0.0742
@@ -135,6 +142,6 @@ def paired_t(differences: Sequence[float]) -> float:
 
     values = np.array(differences)
     mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
-    if error <= 1e-12 * abs(mean):  # as after rounding
+    if error <= 1e-12 * abs(mean):  # the differences are equal up to rounding
         return 1.0 if mean == 0 else 0.0
     return 2 * float(stdtr(len(values) - 1, -abs(mean) / error))

@@ -1,7 +1,7 @@
-"""Prepare a run: load weights and data, replace the head, freeze, begin the record.
+"""Prepare a run: load weights and data, replace the head, freeze parameters, and create the run's record.
 
-:func:`prepare_run` finds every mistake in a request before anything is written; then
-:func:`zoo_harness.runs.session.execute_run` executes the plan.
+:func:`prepare_run` raises an error for every mistake in a request before any file is written. Afterwards
+:func:`zoo_harness.runs.session.execute_run` executes the prepared run.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Request(RunSettings):
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A prepared run: the network, the decoded data, the record so far, and warnings for the user."""
+    """A prepared run: the network, the decoded data, the run's record without results, and warnings for the user."""
 
     request: Request
     tuned: TunedNetwork
@@ -58,7 +58,7 @@ class RunPlan:
 
 
 def compute_context(values: Mapping[str, Any], processes: Processes = ALONE) -> ComputeContext:
-    """Return the device, precision and seed that the options of a command choose, all checked."""
+    """Check the options for device, precision and seed, and return them as a :class:`ComputeContext`."""
     device = choose_device(values["device"], processes)
     return ComputeContext(
         device=device,
@@ -73,7 +73,7 @@ def compute_context(values: Mapping[str, Any], processes: Processes = ALONE) -> 
 
 
 def prepare_run(request: Request, progress: Progress) -> RunPlan:
-    """Prepare a run; nothing is written yet. Raises a :class:`~zoo.errors.ZooError` for any mistake in the request."""
+    """Prepare a run without writing any file; raise a :class:`~zoo.errors.ZooError` for any mistake in the request."""
     backbone, compute, tuning = request.backbone, request.compute, request.tuning
     torch.manual_seed(compute.seed)
     network = build_network(backbone.name, backbone.network)
@@ -90,7 +90,7 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
     check_sizes(*sizes, request.training.epochs, compute.processes.count)
     few = check_settings(request.separation, data.record)
     network.to(compute.device)
-    network.to(memory_format=torch.channels_last)  # faster convolutions, same weights
+    network.to(memory_format=torch.channels_last)  # makes convolutions faster and changes no weight
     example, _labels = data.train.batch(np.arange(1), compute.device)
     tuned = prepare(network, tuning, len(data.record.classes), example, frozen_batchnorm=request.frozen_batchnorm)
     check_layer(tuned, request.layer, example)
@@ -119,16 +119,16 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
 
 
 def _warn_of_other_normalization(request: Request, preprocessing: Preprocessing) -> str | None:
-    """Return a warning if the weights are those of a run with another mean and std than the backbone's."""
+    """Return a warning if the weights come from a run whose mean and standard deviation differ from the backbone's."""
     if request.normalization.source != "weights" or not isinstance(request.weights, FileWeights):
         return None
-    with suppress(ZooError):  # a file that is not in the directory of a run
+    with suppress(ZooError):  # the weights file is not in the folder of a run
         earlier = read_run(Path(request.weights.path).parent).settings.preprocessing
         if (earlier.mean, earlier.std) != (preprocessing.mean, preprocessing.std):
             mean, std = (",".join(map(str, each)) for each in (earlier.mean, earlier.std))
             return (
-                "the weights are those of a run with another mean and standard deviation; this run uses those of the "
-                f"backbone; try --mean {mean} --std {std}"
+                "the weights come from a run that used another mean and standard deviation than this run; try --mean "
+                f"{mean} --std {std}"
             )
     return None
 
@@ -136,7 +136,7 @@ def _warn_of_other_normalization(request: Request, preprocessing: Preprocessing)
 def _check_modules(network: nn.Module, patterns: tuple[str, ...]) -> None:
     try:
         match_modules(network, patterns)
-    except DeclarationError as error:  # the user wrote these, not a plugin
+    except DeclarationError as error:  # the user wrote the patterns, so a plugin is not to blame
         raise UsageError(f"--unfreeze: {error}", code="no-such-module", option="unfreeze") from error
 
 
@@ -145,8 +145,8 @@ def _check_frozen_batchnorm(network: nn.Module, tuning: Tuning) -> None:
     trained = [""] if "*" in tuning.unfreeze else [*match_modules(network, tuning.unfreeze), *heads]
     if not frozen_batch_norms(network, trained):
         message = (
-            f"--frozen-batchnorm train needs frozen BatchNorm layers: beside {', '.join(tuning.unfreeze)} the network "
-            "has none; leave the option out"
+            f"--frozen-batchnorm train needs frozen BatchNorm layers: the network has none outside "
+            f"{', '.join(tuning.unfreeze)}; leave the option out"
         )
         raise UsageError(message, code="option-unused", option="frozen_batchnorm")
 

@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
 
 
 def host(device: torch.device, processes: int = 1) -> HostRecord:
-    """Describe the machine, without anything that names its owner, and the number of processes of the run."""
+    """Describe the machine and the number of processes of the run, without any name that identifies the owner."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return HostRecord(
         platform=platform.platform(terse=True),
@@ -39,14 +39,14 @@ def host(device: torch.device, processes: int = 1) -> HostRecord:
 
 
 def peak_memory_gib() -> float:
-    """Return the largest amount of memory that this process has held so far, in GiB."""
+    """Return the peak memory use of this process so far, in GiB."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
 
 def backbone_record(backbone: Backbone, tuning: Tuning, built: nn.Module) -> BackboneRecord:
-    """Record the backbone as declared, with the recipe's feature layers, its plugin, and the digest of its code.
+    """Record a backbone: its declaration, the recipe's feature layers, its plugin, and the digest of its source code.
 
-    If no plugin declares it, ``UNREGISTERED`` replaces the plugin's names.
+    If no plugin declares the backbone, ``UNREGISTERED`` replaces the names of the plugin.
     """
     plugin = load_registry().declares(backbone)
     network = backbone.network

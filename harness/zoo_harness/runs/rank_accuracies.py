@@ -1,4 +1,4 @@
-"""Compare the scores of a ranking with accuracies: of backbones that it fine-tunes, and of finished runs."""
+"""Compare the scores of a ranking with measured accuracies, from fine-tuning its best backbones and from other runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HELD_OUT_FRACTION = 0.2
 
 
 def with_accuracies(record: RankRecord, request: RankRequest, folder: Path, reporter: Reporter) -> RankRecord:
-    """Fine-tune the best backbones, collect the accuracies of runs, and say how well each score foretold them."""
+    """Fine-tune the best backbones, collect the accuracies of runs, and measure how well each score predicts them."""
     found, failures = _tuned(record, request, folder, reporter)
     runs, left_out = _of_runs(record, request.against)
     accuracies = _joined(record, found, runs)
@@ -49,7 +49,10 @@ def with_accuracies(record: RankRecord, request: RankRequest, folder: Path, repo
 def _tuned(
     record: RankRecord, request: RankRequest, folder: Path, reporter: Reporter
 ) -> tuple[dict[str, RunRecord], list[Failure]]:
-    """Return the records of the runs by backbone; a finished one of a resumed ranking is not repeated."""
+    """Fine-tune the best backbones; return the run record of each, by backbone name, and the failures.
+
+    A resumed ranking reuses the runs that have finished.
+    """
     backbones = {each.name: each for each in request.backbones}
     best = [row for row in record.backbones if not row.control and row.name in backbones][: request.tune]
     found, failures = {}, []
@@ -64,7 +67,10 @@ def _tuned(
 
 
 def _fine_tuned(backbone: Backbone, request: RankRequest, folder: Path, reporter: Reporter) -> Run:
-    """Fine-tune a backbone in a folder of the ranking's, or resume that; hold out a fifth if there is no test split."""
+    """Fine-tune a backbone in a subfolder of the ranking, or resume the unfinished run there.
+
+    If the dataset has no test split, a fifth of the training split is held out to measure the accuracy.
+    """
     place = folder / TUNED / re.sub(r"[^A-Za-z0-9._-]", "-", backbone.name)
     if (place / RUN).is_file() and read_run(place).status == "finished":
         return open_run(place)
@@ -72,7 +78,7 @@ def _fine_tuned(backbone: Backbone, request: RankRequest, folder: Path, reporter
     if (place / OPTIONS).is_file():
         options = {**options, "resume": place}
     else:
-        shutil.rmtree(place, ignore_errors=True)  # a run that was interrupted before it began
+        shutil.rmtree(place, ignore_errors=True)  # an earlier run was interrupted before it wrote its options
         options = {**options, "out": place}
     registry, dataset = load_registry(), request.stored.dataset or request.dataset
     named = registry.knows(backbone.name) and registry.backbone(backbone.name) == backbone
@@ -87,14 +93,14 @@ def _fine_tuned(backbone: Backbone, request: RankRequest, folder: Path, reporter
 
 
 def _run_options(request: RankRequest) -> EvalOptions:
-    """Return the options of the ranking that ``zoo eval`` has too, as far as they were given."""
+    """Return the given options of the ranking that ``zoo eval`` has too."""
     common = declared(EvalOptions).keys() & declared(RankOptions).keys() - {"out", "resume", "cache"}
     values: dict[str, Any] = dict(request.options)
     return {name: values[name] for name in sorted(common) if values[name] is not None}  # type: ignore[return-value]
 
 
 def _of_runs(record: RankRecord, folders: Sequence[Path]) -> tuple[dict[str, list[tuple[str, RunRecord]]], list[str]]:
-    """Return the names and records of finished runs by the name of their backbone, and why others are left out."""
+    """Map each ranked backbone to the names and records of its finished runs, and explain which runs are excluded."""
     found: dict[str, list[tuple[str, RunRecord]]] = {}
     left_out = []
     for folder in folders:
@@ -110,13 +116,13 @@ def _of_runs(record: RankRecord, folders: Sequence[Path]) -> tuple[dict[str, lis
 
 
 def _rows_of(record: RankRecord, run: RunRecord) -> list[RankedBackbone]:
-    """Return what was ranked of a run: its own checkpoint, and the backbone with the weights that it began with."""
+    """Return a run's rows in the ranking: its own checkpoint, or the backbone with the weights that it started from."""
     name = record.dataset.partition(":")[0]
     if run.dataset.name != name or run.dataset.classes != record.classes:
         message = f"its dataset is {run.dataset.title}; expected {record.title} with the same classes"
         raise UsageError(message, code="other-dataset")
     if run.status != "finished" or run.headline[0] is None:
-        raise UsageError(f"the run is {run.status}", code="run-unfinished")
+        raise UsageError(f"the run is {run.status}; expected a finished run", code="run-unfinished")
     rows = [row for row in record.backbones if not row.control and _is_of(row, run)]
     if not rows:
         message = f"backbone {run.backbone.name!r} with these weights is not in the ranking"
@@ -135,7 +141,7 @@ def _is_of(row: RankedBackbone, run: RunRecord) -> bool:
 def _joined(
     record: RankRecord, tuned: dict[str, RunRecord], runs: dict[str, list[tuple[str, RunRecord]]]
 ) -> tuple[KnownAccuracy, ...]:
-    """Return one accuracy for each ranked backbone that has runs, in the order of the table."""
+    """Return the mean accuracy of each ranked backbone that has runs, in the order of the ranking's table."""
     found = []
     for row in record.backbones:
         named = [(f"{TUNED}/{row.name}", tuned[row.name])] if row.name in tuned else []
@@ -162,7 +168,7 @@ def _joined(
 
 
 def _foresight(record: RankRecord, accuracies: Sequence[KnownAccuracy]) -> Iterator[ForesightRecord]:
-    """Yield a record for each score that two or more backbones with accuracies have; top-1 is the baseline."""
+    """Yield how well each score, and ImageNet top-1 as a baseline, predicts the accuracies of two or more backbones."""
     reached = {each.name: each.accuracy for each in accuracies}
     rows = [row for row in record.backbones if row.name in reached and row.images == record.images_seen]
     for key in [*(rows[0].scores if rows else ()), TOP_1]:

@@ -1,4 +1,4 @@
-"""The candidates of a ranking: registered backbones, checkpoints of runs, and controls."""
+"""Define the candidates of a ranking: registered backbones, checkpoints of runs, and controls to compare them with."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _BLOCK = 512  # images
 
 @dataclass(frozen=True, eq=False)
 class OpenNetwork:
-    """A network with its weights: the layer to read, the path of its classifier, and the digest of its own code."""
+    """A network with loaded weights, the layer to read features from, its classifier's path, and its code's digest."""
 
     network: nn.Module
     weights: WeightsRecord
@@ -44,9 +44,9 @@ class OpenNetwork:
 
 @dataclass
 class Candidate:
-    """A backbone, or the checkpoint of a run, on its way through the rounds, and what was read of it so far.
+    """A backbone, the checkpoint of a run, or raw pixels, with the features and scores computed so far.
 
-    Neither ``backbone`` nor ``run`` means raw pixels. ``parameters``: 0 until the network was built.
+    A candidate without ``backbone`` and ``run`` stands for raw pixels. ``parameters`` is 0 until the network is built.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Candidate:
     weights: WeightsRecord | None = None
     preprocessing: Preprocessing | None = None
     parameters: int = 0
-    readout: Readout | None = None  # until all scores are computed, because it may be large
+    readout: Readout | None = None  # deleted after all scores are computed, to free memory
     width: int = 0
     source_classes: int | None = None
     computed: int = 0
@@ -69,21 +69,21 @@ class Candidate:
 
     @property
     def described(self) -> str:
-        """The kind and name of the network."""
+        """The kind and name of the network, such as ``timm resnet18``."""
         if self.run_record is not None:
             return f"{self.run_record.backbone.network_kind} {self.run_record.backbone.network}"
         return f"{self.backbone.network.kind} {self.backbone.network.name}" if self.backbone else "none"
 
     @property
     def to_fetch(self) -> bool:
-        """Whether its weights are not on this machine."""
+        """Whether the weights of this candidate must be downloaded first."""
         return self.backbone is not None and self.source.kind != "random" and find_local(self.backbone) is None
 
     def open(self, seed: int, input_size: tuple[int, int] | None) -> OpenNetwork:
         """Build the network and load its weights.
 
-        Each round does this again, because the networks of many candidates would fill memory. The checkpoint
-        of a run keeps its own input size.
+        Every round builds the network again, because the networks of many candidates would fill the memory. The
+        checkpoint of a run ignores ``input_size`` and keeps its own input size.
         """
         opened = self._of_run() if self.run is not None else self._of_backbone(seed, input_size)
         self.weights, self.preprocessing = opened.weights, opened.preprocessing
@@ -110,7 +110,7 @@ class Candidate:
         )
 
     def _of_run(self) -> OpenNetwork:
-        assert self.run is not None  # noqa: S101 - the caller has asked
+        assert self.run is not None  # noqa: S101 - open() calls this for runs only
         model = load_folder(self.run)
         record = model.record
         weights = WeightsRecord(
@@ -129,7 +129,7 @@ class Candidate:
         )
 
     def ranked(self, tier: int | None) -> RankedBackbone:
-        """Return the record of the backbone with its scores."""
+        """Return the row of the ranking's table: the backbone, its scores, and its ``tier``."""
         backbone = self.backbone
         return RankedBackbone(
             name=self.name,

@@ -1,4 +1,4 @@
-"""The options of a ranking, kept beside it as ``options.json`` so that it can be resumed from any folder."""
+"""Store the options of a ranking as ``options.json`` in its folder, so that the ranking can be resumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _MOST_BYTES = 2**20
 
 
 class StoredRanking(NamedTuple):
-    """What a ranking was asked for: names on the command line, ``None`` for an object that was given in Python."""
+    """The request for a ranking: its dataset, backbones and options.
+
+    A dataset or backbone is stored by name, or as ``None`` if it was given as an object in Python.
+    """
 
     dataset: str | None
     backbones: tuple[str | None, ...]
@@ -27,11 +30,11 @@ class StoredRanking(NamedTuple):
 
     @property
     def in_python(self) -> bool:
-        """Whether the dataset or a backbone was given as an object, which a resumed ranking needs again."""
+        """Whether the dataset or a backbone was given as an object, which the user must pass again to resume."""
         return self.dataset is None or None in self.backbones
 
     def write(self, folder: Path) -> None:
-        """Write the options that can change the result, with paths that are valid in any working directory."""
+        """Write the options that can change the ranking, with absolute paths."""
         known = declared(RankOptions)
         given = {name: _absolute(value) for name, value in self.given.items() if known[name][1].stored}
         backbones = [_absolute(Path(each)) if each and _is_folder(each) else each for each in self.backbones]
@@ -40,7 +43,7 @@ class StoredRanking(NamedTuple):
 
 
 def read_ranking_options(folder: Path) -> StoredRanking:
-    """Read the options of the ranking in a folder; raise :class:`~zoo.errors.UsageError` if there are none."""
+    """Read the options of the ranking in a folder; raise :class:`~zoo.errors.UsageError` if the folder has none."""
     path = folder / OPTIONS
     try:
         content = json.loads(read_regular(path, _MOST_BYTES))
@@ -48,14 +51,14 @@ def read_ranking_options(folder: Path) -> StoredRanking:
         return StoredRanking(dataset, backbones, checked(RankOptions, content))
     except (OSError, ZooError, ValueError, TypeError, LookupError, AttributeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        message = f"--resume {folder} is not a ranking that can be resumed: {path.name}: {reason!s:.200}"
+        message = f"--resume {folder} has no ranking that can be resumed: {path.name}: {reason!s:.200}"
         raise UsageError(message, code="resume-no-options", path=folder) from error
 
 
 def resumed_ranking(
     folder: Path, dataset: object, backbones: Sequence[object], given: Mapping[str, Any]
 ) -> StoredRanking:
-    """Return the stored request of a ranking; raise :class:`~zoo.errors.UsageError` if other options are given."""
+    """Return the stored request of a ranking; raise :class:`~zoo.errors.UsageError` if the given options differ."""
     stored, known = read_ranking_options(folder), declared(RankOptions)
     kept = {name: _absolute(value) for name, value in stored.given.items()}
     differing = [name for name, value in given.items() if known[name][1].stored and _absolute(value) != kept.get(name)]
@@ -67,10 +70,10 @@ def resumed_ranking(
         differing.append("dataset")
     if differing:
         names = ", ".join(known[name][1].spelling(name) if name in known else f"--{name}" for name in differing)
-        message = f"--resume {folder} continues with its own options; leave out {names}, or start a new ranking"
+        message = f"--resume {folder} keeps the ranking's own options; leave out {names}, or start a new ranking"
         raise UsageError(message, code="resume-other-run", differing=tuple(differing))
     if stored.in_python and not backbones and not isinstance(dataset, str):
-        message = f"--resume {folder}: the ranking began in Python with objects; pass the same dataset and backbones"
+        message = f"--resume {folder}: the ranking was given Python objects; pass the same dataset and backbones again"
         raise UsageError(message, code="resume-needs-backbone", path=folder)
     return stored
 
@@ -82,7 +85,7 @@ def _absolute(value: Any) -> Any:
 
 
 def _absolute_name(dataset: str) -> str:
-    """Return ``name:PATH`` with an absolute path; other names as they are."""
+    """Make the path in a dataset name of the form ``name:PATH`` absolute; return other names unchanged."""
     name, _colon, argument = dataset.partition(":")
     return (
         f"{name}:{Path(argument).expanduser().absolute()}"

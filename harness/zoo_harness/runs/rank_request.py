@@ -1,4 +1,4 @@
-"""Check a request to rank backbones before torch is imported and before anything is written or fetched."""
+"""Check the options of ``zoo.rank`` before torch is imported and before any file is written or downloaded."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RankRequest(DataRequest):
-    """Backbones and runs to rank, the data to rank them on, and all options.
+    """A checked request for a ranking: the backbones and runs to rank, the data, and all options.
 
-    ``runs``: the name, folder and record of each. ``controls``: add raw pixels and random weights. ``budget``: in
-    seconds. ``against``: the folders of runs whose accuracies are compared. ``stored``: the request as it is kept.
+    ``runs`` has the name, folder and record of each run. ``controls`` adds two controls: raw pixels and random weights.
+    ``budget`` is in seconds. ``against`` lists the folders of runs whose accuracies are compared with the scores.
+    ``stored`` is the request in the form that ``options.json`` stores.
     """
 
     backbones: tuple[Backbone, ...]
@@ -51,16 +52,16 @@ class RankRequest(DataRequest):
 
     @property
     def tune(self) -> int:
-        """The number of backbones to fine-tune."""
+        """The number of best backbones that the ranking fine-tunes, 0 by default."""
         return self.options["tune"] or 0
 
     @property
     def in_python(self) -> bool:
-        """Whether the dataset or a backbone was given as an object."""
+        """Whether the dataset or a backbone was given as a Python object instead of a name."""
         return self.stored.in_python
 
     def write_options(self, folder: Path) -> None:
-        """Keep the request in the folder of the ranking, so that it can be resumed."""
+        """Write the request into the folder of the ranking, so that the ranking can be resumed."""
         self.stored.write(folder)
 
 
@@ -70,15 +71,15 @@ def check_rank(
     given: RankOptions,
     command: tuple[str, ...],
 ) -> RankRequest:
-    """Resolve names, globs and runs and check options; raises a :class:`~zoo.errors.ZooError` for any mistake in them.
+    """Resolve backbone names, globs and runs, and check options; raise :class:`~zoo.errors.ZooError` on a mistake.
 
-    Without backbones, those whose weights are on this machine are ranked, beside two controls. Without a dataset it is
-    ``digits``.
+    If no backbone is given, the request has every backbone whose weights are on this machine, and two controls. The
+    default dataset is ``digits``.
     """
     resume = given.get("resume")
     if resume is not None:
         if given.get("out") is not None:
-            message = f"--resume {resume} continues in its own folder; leave --out out"
+            message = f"--resume {resume} continues in the folder of the ranking; leave out --out"
             raise UsageError(message, code="resume-with-out")
         stored = resumed_ranking(resume, dataset, backbones, given)
         given = {**stored.given, "cache": given.get("cache", "auto")}
@@ -94,10 +95,10 @@ def check_rank(
     check_out(options["out"], default=RUNS)
     budget = None if options["budget"] is None else parse_duration("--budget", options["budget"])
     if options["epochs"] is not None and not options["tune"]:
-        message = "--epochs is for --tune; give --tune N too"
+        message = "--epochs is unused without --tune; give --tune N too"
         raise UsageError(message, code="option-unused", option="epochs")
     if budget is not None and options["halving"] is False:
-        message = "--budget needs rounds of growing size; leave --no-halving out"
+        message = "--budget needs rounds of growing size; leave out --no-halving"
         raise UsageError(message, code="option-unused", option="halving")
     from zoo_harness.ranking.scores import choose_scores  # imports numpy
 
@@ -108,7 +109,7 @@ def check_rank(
     records = [each for each in backbones if isinstance(each, Backbone) or not _names_a_run(each)]
     found = tuple(_licensed(_resolved(records, all_local=not backbones), options["license"]))
     if not found and not folders:
-        raise UsageError("no backbone is left to rank; check --license", code="nothing-to-rank")
+        raise UsageError("no backbone matches --license; try another licence", code="nothing-to-rank")
     names = tuple(each if isinstance(each, str) else None for each in backbones)
     return RankRequest(
         **vars(data),
@@ -128,9 +129,9 @@ def check_rank(
 
 
 def find_runs(paths: Sequence[str]) -> Iterator[Path]:
-    """Yield the folders of runs at these paths, and in folders at these paths, in order of name.
+    """Yield the run folders that paths name; a path may be a run or a folder of runs, which is read in name order.
 
-    Raises :class:`~zoo.errors.UsageError` for a path that has none.
+    Raises :class:`~zoo.errors.UsageError` for a path without runs.
     """
     for path in (Path(each).expanduser() for each in paths):
         if not path.is_dir():
@@ -170,13 +171,13 @@ def _runs(folders: Sequence[Path]) -> Iterator[tuple[str, Path, RunRecord]]:
         called = name if names.count(name) == 1 else str(folder)
         record = read_run(folder)
         if record.checkpoint_sha256 is None:
-            message = f"the run has no checkpoint: {str(folder)!r}; it is {record.status}"
+            message = f"the run has no checkpoint: {str(folder)!r} is {record.status}; expected a finished run"
             raise UsageError(message, code="no-checkpoint", path=folder)
         yield f"{record.backbone.name} ({called})", folder, record
 
 
 def _number(text: str | None) -> int | None:
-    """Return the number that text such as ``30M`` means.
+    """Parse a number that may end in K, M, B or G, such as ``30M`` for 30 million.
 
     >>> _number("30M"), _number("1.5B"), _number("400000")
     (30000000, 1500000000, 400000)

@@ -1,4 +1,4 @@
-"""Rank backbones on the training split of a dataset for ``zoo.rank``, and write the ranking down."""
+"""Rank backbones on the training split of a dataset for ``zoo.rank``, and write the ranking to a folder."""
 
 from __future__ import annotations
 
@@ -52,11 +52,14 @@ from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.byte_sizes import bytes_in_words
 
 SMALLEST_GROWTH = 1.1
-"""A last round that the budget cuts short must have this many times the images of the round before."""
+"""If the time budget shortens the last round, it must have at least 1.1 times the images of the round before."""
 
 
 class Behind(NamedTuple):
-    """A backbone's share of hits with its standard error, and its difference from the best on the same images."""
+    """How much a backbone scores below the best backbone on the same images.
+
+    ``own_error`` is the standard error of the backbone's own score, ``standard_error`` that of the difference.
+    """
 
     own_error: float
     difference: float
@@ -64,7 +67,7 @@ class Behind(NamedTuple):
 
     @property
     def in_words(self) -> str:
-        """The difference and its standard error, or a dash for the best."""
+        """The difference and its standard error as text, or a dash for the best backbone."""
         return (
             "-"
             if self.difference == 0 == self.standard_error
@@ -74,7 +77,7 @@ class Behind(NamedTuple):
 
 @dataclass(frozen=True)
 class Ranking:
-    """A ranking of backbones, and the files it was written to; ``rows`` are in the order of the table."""
+    """A finished ranking of backbones: its record, the folder with its files, and the definitions of its scores."""
 
     record: RankRecord
     directory: Path
@@ -82,11 +85,14 @@ class Ranking:
 
     @property
     def rows(self) -> tuple[RankedBackbone, ...]:
-        """The ranked backbones, the best first."""
+        """The ranked backbones with their scores, best first."""
         return self.record.backbones
 
     def differences(self) -> dict[str, Behind]:
-        """Return how far each backbone is behind the best, on the images that both saw, by the score of the table."""
+        """Return how much each backbone scores below the best, by the score that sorts the table.
+
+        Two backbones are compared on the images that both were scored on.
+        """
         sort = self.record.sort
         hits = {row.name: unpack_hits(row.scores[sort].hits or "", row.images) for row in self.rows}
         best = hits[self.rows[0].name]
@@ -98,14 +104,15 @@ class Ranking:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain data, for JSON."""
+        """Return the ranking as a dictionary that can be written as JSON."""
         return self.record.model_dump(mode="json")
 
 
 def rank_backbones(request: RankRequest, progress: Reporter) -> Ranking:
-    """Read every backbone, score it, drop what is worse for certain, and write ``rank.json`` and ``rank.png``.
+    """Compute features and scores of every backbone, and write ``rank.json`` and ``rank.png``.
 
-    Features are cached, so an interrupted ranking continues where it was; a note on the ``KeyboardInterrupt`` says how.
+    After each round, backbones that are significantly worse than the best are dropped. Features are cached, so an
+    interrupted ranking can be resumed; a note on the ``KeyboardInterrupt`` names the command.
     """
     started = time.monotonic()
     keep_freed_memory()
@@ -137,12 +144,12 @@ def _note_how_to_resume(folder: Path, request: RankRequest, competition: _Compet
         again = f"zoo rank --resume {shlex.quote(str(folder))}"
         if request.in_python:
             again = f"zoo.rank(dataset, backbones, resume={str(folder)!r})"
-        error.add_note(f"interrupted; features of {competition.finished} are cached; {again} continues")
+        error.add_note(f"interrupted; features of {competition.finished} are cached; {again} resumes the ranking")
         raise
 
 
 class _Competition:
-    """All candidates of a ranking, round by round on the same growing set of images."""
+    """Scores all candidates of a ranking in rounds; every round adds images, and all candidates see the same images."""
 
     def __init__(self, request: RankRequest, compute: ComputeContext, progress: Reporter) -> None:
         self.request, self.compute, self.progress = request, compute, progress
@@ -172,12 +179,12 @@ class _Competition:
 
     @property
     def finished(self) -> str:
-        """The number of backbones that were read in full, in words."""
+        """How many of the backbones are fully scored, as text such as ``3 of 8 backbones``."""
         read = [each for each in self.candidates if each.scores]
         return f"{len(read)} of {len(self.candidates)} backbones"
 
     def run(self) -> None:
-        """Read and score the candidates in rounds, as long as the budget allows."""
+        """Compute features and scores of the candidates in rounds, until the time budget is used up."""
         seen = 0
         for number, planned in enumerate(self.planned):
             images = self._affordable(seen, planned)
@@ -191,7 +198,7 @@ class _Competition:
                 break
             self._drop(images)
         for candidate in self._alive():
-            if candidate.readout is not None:  # the budget ended after a round that was not planned to be the last
+            if candidate.readout is not None:  # the budget ended before the planned last round
                 with self._left_out_on_error(candidate):
                     self._finish(candidate, seen)
         if not self._alive():
@@ -209,7 +216,7 @@ class _Competition:
                     self._finish(candidate, images)
 
     def _affordable(self, seen: int, planned: int) -> int:
-        """Return the number of images to read up to, by the time that is left and the time that images have taken."""
+        """Return the total number of images after the next round, as limited by the remaining time budget."""
         if self.request.budget is None or not seen:
             return planned
         left = self.request.budget - (time.monotonic() - self.started)
@@ -223,7 +230,11 @@ class _Competition:
         return images
 
     def record(self, seconds: float) -> RankRecord:
-        """Return the record; the backbones that saw all images come first, each group by the score of the table."""
+        """Return the record of the ranking, with the candidates in the order of the table.
+
+        Candidates that were never dropped come first, then dropped candidates by the number of images they were scored
+        on. Within each group the score that sorts the table decides.
+        """
         alive = {candidate.name: candidate.hits for candidate in self._alive()}
         found = tiers(alive)
         sort, failed = self.request.options["sort"], {failure.name for failure in self.failures}
@@ -254,14 +265,14 @@ class _Competition:
         )
 
     def _check_classes(self) -> None:
-        """Refuse classes of one image each, whose nearest images can never have their label; warn of single ones."""
+        """Raise an error if every class has one image, and warn about each class that has too few images."""
         counts = self.split.record.per_class
         check_class_sizes(counts)
         for line in class_warnings(self.split.record, self.split.classes, order=1):
             self.progress.warn(line)
 
     def announce(self) -> None:
-        """Leave out networks that are too large, and say what must be fetched, before anything is."""
+        """Remove networks that exceed ``--max-parameters``, and report what must be downloaded, before downloading."""
         most, too_large = self.request.max_parameters, []
         missing: list[tuple[Backbone, int]] = []
         for candidate in self.candidates:
@@ -280,7 +291,7 @@ class _Competition:
         self.candidates = [each for each in self.candidates if each not in too_large]
         if all(each.control for each in self.candidates):
             given = self.request.options["max_parameters"]
-            message = f"--max-parameters {given} leaves none of {len(too_large)} backbones; try a larger number"
+            message = f"--max-parameters {given} excludes all {len(too_large)} backbones; try a larger number"
             raise UsageError(message, code="nothing-to-rank", option="max_parameters")
         if missing:
             licences = sorted({backbone.license or "unknown" for backbone, _count in missing})
@@ -290,7 +301,7 @@ class _Competition:
             size = bytes_in_words(4 * sum(count for _backbone, count in missing))
             count = len(missing)
             networks = f"{count} backbone{'s' if count > 1 else ''}"
-            self.progress.log(f"weights to fetch: {networks}, about {size}, under {', '.join(licences)}")
+            self.progress.log(f"weights to download: {networks}, about {size}, licences: {', '.join(licences)}")
 
     def _alive(self) -> list[Candidate]:
         failed = {failure.name for failure in self.failures}
@@ -298,7 +309,10 @@ class _Competition:
 
     @contextlib.contextmanager
     def _left_out_on_error(self, candidate: Candidate) -> Iterator[None]:
-        """Name a backbone that fails and continue without it; the images were all decoded once before."""
+        """Context manager that turns an error of one candidate into a warning and excludes this candidate.
+
+        The error cannot be the fault of an image, because every image was decoded once before.
+        """
         try:
             yield
         except MemoryError:
@@ -311,10 +325,10 @@ class _Competition:
             return
         self.failures.append(failure)
         candidate.readout = None
-        self.progress.warn(f"{candidate.name} is left out: {one_line(failure.message)}")
+        self.progress.warn(f"{candidate.name} is excluded: {one_line(failure.message)}")
 
     def _read(self, candidate: Candidate, seen: int, images: int) -> None:
-        """Append the images from ``seen`` to ``images`` to the features of a candidate."""
+        """Compute a candidate's features of the images from index ``seen`` up to ``images``, and append them."""
         started = time.monotonic()
         if candidate.backbone is None and candidate.run is None:
             new = Readout(self.split.small_pixels(seen, images), None, images - seen)
@@ -353,21 +367,21 @@ class _Competition:
             return read_out(reader, lazy, key, title, policy, self.progress, self.progress.log)
 
     def _score(self, candidate: Candidate, images: int) -> None:
-        """Compute the score of the table."""
+        """Compute the score that sorts the table."""
         [definition] = [each for each in self.request.scores if each.key == self.request.options["sort"]]
         [candidate.hits] = self._computed(candidate, [definition], images)
 
     def _finish(self, candidate: Candidate, images: int) -> None:
-        """Compute the other scores on the images that the candidate saw, and free its memory."""
+        """Compute a candidate's other scores on its first ``images`` images, and free its features."""
         others = [each for each in self.request.scores if each.key != self.request.options["sort"]]
         self._computed(candidate, others, images)
-        # In the order of every table.
+        # Tables show the scores in the order of the request.
         candidate.scores = {each.key: candidate.scores[each.key] for each in self.request.scores}
         candidate.readout = None
 
     def _computed(self, candidate: Candidate, definitions: Sequence[RankDefinition], images: int) -> list[Any]:
-        """Compute scores on the images read so far and record them; return the hits of each."""
-        assert candidate.readout is not None  # noqa: S101 - it was read just now
+        """Compute and record scores of a candidate on the first ``images`` images; return each score's hit array."""
+        assert candidate.readout is not None  # noqa: S101 - _read() has set the readout
         evidence = Evidence(candidate.readout.features, self.split.labels[:images], candidate.readout.logits)
         self.progress.stage(f"{self.heading}: scores", 0)
         hits = []
@@ -400,7 +414,7 @@ class _Competition:
 
 
 def _candidates(request: RankRequest) -> list[Candidate]:
-    """Return the backbones, then the runs, then the controls."""
+    """Return the candidates of a ranking: its backbones, then its runs, then its controls."""
     weights = request.options["weights"]
     found = [Candidate(each.name, each, option_checks.choose_source(each, weights)) for each in request.backbones]
     found += [Candidate(called, run=run, run_record=record) for called, run, record in request.runs]

@@ -11,23 +11,23 @@ from zoo_harness.util.progress import Progress, Silence
 
 LOGGER = logging.getLogger("zoo")
 LOGGER.addHandler(logging.NullHandler())
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of its caches, which no run depends on
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # matplotlib's warnings about its own caches concern no run
 
 
 class Reporter(Progress, Protocol):
     """Receives the stages, epochs, messages and warnings of a run.
 
-    It may also have ``on_resume(history)``, which receives the finished epochs of a run that is resumed.
+    A reporter may also have a method ``on_resume(history)``, which receives the finished epochs of a resumed run.
     """
 
     def log(self, line: str) -> None:
-        """Take a message, one line."""
+        """Receive a message of one line."""
 
     def warn(self, line: str) -> None:
-        """Take a warning, one line."""
+        """Receive a warning of one line."""
 
     def on_epoch(self, epoch: EpochRecord) -> None:
-        """Take the record of an epoch that has ended."""
+        """Receive the record of an epoch that has ended."""
 
 
 class LoggingReporter(Silence):
@@ -52,14 +52,14 @@ class LoggingReporter(Silence):
 
 
 def report_history(history: Sequence[EpochRecord], reporter: Reporter) -> None:
-    """Report the epochs that an earlier process finished, if the reporter has ``on_resume``."""
+    """Pass the epochs that an earlier process finished to the reporter's ``on_resume``, if the reporter has it."""
     on_resume = getattr(reporter, "on_resume", None)
     if on_resume is not None:
         on_resume(history)
 
 
 def report_reading(lines: Iterable[str], warnings: Iterable[str], reporter: Reporter) -> None:
-    """Report how the files of a dataset were read, and the warnings about it."""
+    """Report how the files of a dataset were read, and the warnings about the dataset."""
     for line in lines:
         reporter.log(line)
     for warning in warnings:

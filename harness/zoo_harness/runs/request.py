@@ -1,4 +1,4 @@
-"""Check a request before torch is imported and before anything is written or fetched."""
+"""Check the options of a command before torch is imported and before any file is written or downloaded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from zoo_harness.records.subset import SUBSET_OPTIONS, Subset
 from zoo_harness.runs.directory import RUNS, check_out
 from zoo_harness.runs.resume import refuse_finished, resumed
 
-STEPS_OF_TENSORBOARD = 10  # from one logged step to the next, unless --log-steps says
+STEPS_OF_TENSORBOARD = 10  # with --tensorboard, every tenth step is logged unless --log-steps is given
 
 if TYPE_CHECKING:
     from zoo.value_range import ValueRange
@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DataRequest:
-    """A dataset, the part of it to load, and how to read and normalise it.
+    """A checked request for data: a dataset, the part of it to load, and how to read and normalise the images.
 
-    ``opened`` holds the dataset between :meth:`open` and :meth:`load`, which takes it out, so that its memory is freed.
+    ``opened`` holds the opened dataset between :meth:`open` and :meth:`load`. :meth:`load` empties the list to free the
+    memory of the dataset.
     """
 
     dataset: Dataset
@@ -59,7 +60,7 @@ class DataRequest:
         train_only: bool = False,
         value_range: ValueRange | None = None,
     ) -> OpenedDataset:
-        """Call the loader and check what it returns, before torch is imported; :meth:`load` decodes the images."""
+        """Call the dataset's loader and check the result without importing torch; :meth:`load` decodes the images."""
         from zoo_harness.data.opened import open_dataset  # imports numpy
 
         progress.stage(f"loading {self.dataset.title}", 0)
@@ -80,7 +81,8 @@ class DataRequest:
     ) -> RunData:
         """Load and decode the images; see :func:`zoo_harness.data.loading.load_data`.
 
-        ``preprocessing`` is that of the weights; the loaded data have the mean and standard deviation of the request.
+        ``preprocessing`` belongs to the weights. The loaded images are normalised as the request asks, which may
+        replace the mean and standard deviation of ``preprocessing``.
         """
         from zoo_harness.data.loading import load_data
         from zoo_harness.data.transform import BatchTransform
@@ -102,17 +104,17 @@ class DataRequest:
         return data.normalised_by(normalised_by(preprocessing, self.normalization, data.train.counts))
 
     def _take_opened(self, value_range: ValueRange | None) -> OpenedDataset | None:
-        """Return the opened dataset, once; none if it was opened to be read in another range."""
+        """Remove and return the opened dataset; return ``None`` if it was opened for another pixel value range."""
         opened = self.opened.pop() if self.opened else None
         return opened if opened and opened.value_range == value_range else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings(DataRequest):
-    """A run whose names are resolved and whose options are checked, all but those of the device.
+    """The settings of a run, with names resolved and every option checked except the device.
 
-    ``with_test``: keep the test split, and score it once at the end; ``layer_curve``: score every declared layer of
-    the trained network. ``input_size``: height and width of the network's input, if the user chose them.
+    ``with_test`` sets the test split aside and scores it once, after training. ``layer_curve`` scores every declared
+    layer of the trained network. ``input_size`` is the height and width of the network's input if the user set them.
     """
 
     backbone: Backbone
@@ -131,9 +133,9 @@ class RunSettings(DataRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRequest(DataRequest):
-    """Backbones with their weights, the directories of runs, the data to score them on, and all options.
+    """A checked request for ``zoo.layers``: backbones with weights, run folders, the data, and all options.
 
-    ``checkpoints`` are those of the runs, once they are opened.
+    ``checkpoints`` is empty until the checkpoints of the runs are opened.
     """
 
     backbones: tuple[tuple[Backbone, WeightSource], ...]
@@ -151,7 +153,7 @@ class LayerRequest(DataRequest):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The folder of a checkpoint, its name for the user, and the commit of its repository."""
+    """The folder of a checkpoint, the checkpoint's name in messages, and the commit of its repository."""
 
     folder: Path
     called: str
@@ -162,7 +164,7 @@ class Checkpoint:
 class RunCall:
     """A call of ``zoo.evaluate`` or ``zoo.train``: names or records, and the options that were given.
 
-    ``command`` is the command that the record of the run shows.
+    ``command`` is the command line that the run's record stores.
     """
 
     backbone: str | Backbone | None
@@ -173,7 +175,7 @@ class RunCall:
 
     @property
     def stored(self) -> StoredOptions:
-        """The options as they are kept with the run."""
+        """The options in the form that ``options.json`` of the run stores."""
         records = {"backbone": self.backbone, "dataset": self.dataset}
         in_python = tuple(key for key, value in records.items() if isinstance(value, Backbone | Dataset))
         name, dataset = (value.name if isinstance(value, Backbone | Dataset) else value for value in records.values())
@@ -182,7 +184,7 @@ class RunCall:
 
 @dataclass(frozen=True)
 class CheckedRun:
-    """The settings of a run, and its directory; ``options`` are the given ones, or those of the run to resume."""
+    """The checked settings of a run, its folder, and its options, which a resumed run reads from its folder."""
 
     settings: RunSettings
     options: StoredOptions
@@ -194,10 +196,10 @@ class CheckedRun:
 
 
 def check_run(call: RunCall) -> CheckedRun:
-    """Resolve names and check options; raises a :class:`~zoo.errors.ZooError` for any mistake in them."""
+    """Resolve the names and check the options of a run; raise :class:`~zoo.errors.ZooError` for any mistake."""
     given = call.given
     if (checkpoint := given.get("checkpoint")) is not None:
-        message = f"--checkpoint {checkpoint} is for a run that is scored again, with --epochs 0; leave it out"
+        message = f"--checkpoint {checkpoint} is only for scoring a run again with --epochs 0; leave out --checkpoint"
         raise UsageError(message, code="option-unused", option="checkpoint")
     out, resume = given.get("out"), given.get("resume")
     options = call.stored if resume is None else resumed(resume, call.stored)
@@ -239,21 +241,21 @@ def check_layers(
     given: LayersOptions,
     command: tuple[str, ...],
 ) -> LayerRequest:
-    """Resolve names and check options; raises a :class:`~zoo.errors.ZooError` for any mistake in them."""
+    """Resolve the names and check the options of ``zoo.layers``; raise :class:`~zoo.errors.ZooError` on a mistake."""
     options = with_defaults(LayersOptions, given)
     found = [each if isinstance(each, Backbone) else load_registry().backbone(each) for each in backbones]
     weights, folders = options["weights"], tuple(run.expanduser() for run in runs)
     if not found and not folders:
         raise UsageError("nothing to score; give a backbone, or a run with --run", code="missing-backbone")
     if weights is not None and not found:
-        message = f"--weights {weights!r} is for backbones; a run has weights of its own"
+        message = f"--weights {weights!r} is for backbones; a run is always scored with its own weights"
         raise UsageError(message, code="option-unused", option="weights")
     for name in ("checkpoint", "epoch"):
         if options[name] is not None and not folders:
             raise UsageError(f"--{name} is for runs; give one with --run", code="option-unused", option=name)
     check_checkpoints(folders, options["checkpoint"], options["epoch"])
     if options["input_size"] is not None and not found:
-        message = f"--input-size {options['input_size']} is for backbones; a run has the input size of its training"
+        message = f"--input-size {options['input_size']} is for backbones; a run keeps the input size of its training"
         raise UsageError(message, code="option-unused", option="input_size")
     subjects = [*(backbone.name for backbone in found), *(str(run.resolve()) for run in folders)]
     for subject in subjects:
@@ -264,10 +266,10 @@ def check_layers(
     data = choose_data(dataset, options)
     if data.normalization.source != "weights" and not found:
         option = "mean" if data.normalization.source == "given" else "normalization"
-        message = f"--{option} is for backbones; a run has its own mean and standard deviation"
+        message = f"--{option} is for backbones; a run keeps the mean and standard deviation of its training"
         raise UsageError(message, code="option-unused", option=option)
     if options["split"] == "train" and data.subset.has_own_evaluation:
-        message = "--eval-limit and --eval-fraction choose images of the test split; expected --split test or both"
+        message = "--eval-limit and --eval-fraction select images of the test split; expected --split test or both"
         raise UsageError(message, code="option-unused", option="split")
     check_out(options["out"], default=RUNS)
     return LayerRequest(
@@ -281,15 +283,15 @@ def check_layers(
 
 
 def check_checkpoints(folders: Iterable[Path], checkpoint: str | int | None, epoch: int | None = None) -> None:
-    """Raise :class:`~zoo.errors.UsageError` if one of the runs does not have the named checkpoint."""
+    """Raise :class:`~zoo.errors.UsageError` if a run lacks the requested checkpoint or epoch."""
     if checkpoint is None and epoch is None:
-        return  # reading the checkpoint checks its record, with better advice
+        return  # the record is checked later, with better advice, when the checkpoint is read
     for folder in folders:
         choose_checkpoint(folder, read_run(folder), checkpoint, epoch)
 
 
 def check_rescore(dataset: str | Dataset | None, given: RescoreOptions) -> None:
-    """Check the options of ``zoo.rescore``, as far as that is possible without the checkpoint's record."""
+    """Check the options of ``zoo.rescore`` that can be checked without reading the checkpoint's record."""
     options = with_defaults(RescoreOptions, given)
     values = {**options, "seed": options["seed"] or 0}
     if dataset is None:
@@ -302,7 +304,7 @@ def check_rescore(dataset: str | Dataset | None, given: RescoreOptions) -> None:
 
 
 def choose_data(dataset: str | Dataset, values: Mapping[str, Any]) -> DataRequest:
-    """Resolve a dataset, and check the options that choose a part of it."""
+    """Resolve a dataset name, and check the options that select images and say how to read and normalise them."""
     found, argument = (dataset, None) if isinstance(dataset, Dataset) else load_registry().dataset(dataset)
     data_dir, reading = values["data_dir"], ReadOptions.of(values)
     option_checks.check_folders(found, argument, data_dir)
@@ -323,7 +325,7 @@ def _subset(values: Mapping[str, Any]) -> Subset:
 
 def _check_run_directory(out: Path | None, resume: Path | None) -> None:
     if resume is not None and out is not None:
-        raise UsageError(f"--resume {resume} continues in its own folder; leave --out out", code="resume-with-out")
+        raise UsageError(f"--resume {resume} continues in the run's folder; leave out --out", code="resume-with-out")
     if not Processes.launched().is_main:
         return
     if resume is not None:
@@ -335,8 +337,8 @@ def _check_run_directory(out: Path | None, resume: Path | None) -> None:
 def _named_backbone(options: StoredOptions) -> Backbone:
     if "backbone" in options.in_python:
         message = (
-            f"the run's backbone {options.name!r} was a zoo.Backbone given in Python; resume it from Python, with the "
-            "record: zoo.evaluate(backbone, resume=RUN)"
+            f"the run's backbone {options.name!r} is a zoo.Backbone that was passed in Python; resume the run in "
+            "Python with the same zoo.Backbone: zoo.evaluate(backbone, resume=RUN)"
         )
         raise UsageError(message, code="resume-needs-backbone", name=options.name)
     if options.name is None:
@@ -349,8 +351,8 @@ def _named_backbone(options: StoredOptions) -> Backbone:
 def _dataset_name(options: StoredOptions) -> str:
     if "dataset" in options.in_python:
         message = (
-            f"the run's dataset {options.dataset!r} was a zoo.Dataset given in Python; resume it from Python, with "
-            "the dataset: zoo.evaluate(dataset=dataset, resume=RUN)"
+            f"the run's dataset {options.dataset!r} is a zoo.Dataset that was passed in Python; resume the run in "
+            "Python with the same zoo.Dataset: zoo.evaluate(dataset=dataset, resume=RUN)"
         )
         raise UsageError(message, code="resume-needs-dataset", name=options.dataset)
     if options.dataset is None:
@@ -365,6 +367,6 @@ def _cache_policy(given: EvalOptions, values: EvalOptions) -> CachePolicy:
 
     policy = CachePolicy.of(given.get("cache", "auto"), given.get("cache_budget"))
     if policy.cache == "off" and values["cache_dtype"] != "exact":
-        message = f"--cache-dtype {values['cache_dtype']} needs a cache; leave it out with --cache off"
+        message = f"--cache-dtype {values['cache_dtype']} is unused with --cache off; leave out one of the two options"
         raise UsageError(message, code="cache-dtype-without-cache")
     return policy

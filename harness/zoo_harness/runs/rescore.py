@@ -1,9 +1,11 @@
-"""Score a checkpoint again for ``zoo.rescore``, and compare each figure with its record.
+"""Score a checkpoint again for ``zoo.rescore``, and compare each metric with the recorded value.
 
-The network, the head and the preprocessing are those of the record; so is the data, unless the caller gives other data.
-A figure can be compared only on the same images: their fingerprint covers pixels and labels. It is then a number of
-images divided by the number of all, and another processor or library may round some of them to another side: one image
-in a thousand (in bf16 one in two hundred), and at least one. A larger difference is not rounding.
+The record determines the network, the head, the preprocessing and, unless the caller gives other data, the data. A
+metric is compared only if a fingerprint of pixels and labels proves that the images are the same.
+
+Accuracy and separation scores are fractions of images. Another processor or library may round differently, which may
+change the result of single images. A difference of one image, or of up to one image in 1000 (in bf16, one in 200),
+counts as rounding. A larger difference means that the metric was not reproduced.
 """
 
 from __future__ import annotations
@@ -67,11 +69,11 @@ SplitName = Literal["evaluation", "test"]
 
 
 class Figure(Record):
-    """One figure as recorded and as found here, each with one standard error (for SI scores by bootstrap).
+    """A metric as the run recorded it and as the new scoring found it, each with a standard error.
 
-    ``images_apart``: their difference in images, if the images are the same; soft SI counts halves. ``errors_apart``:
-    their difference in standard errors of independent samples. ``split_name``: the name that tables show, such as
-    ``held-out``.
+    The standard error of a separation score comes from a bootstrap. ``images_apart`` is the difference as a number of
+    images, if the images are the same; soft SI counts half images. ``errors_apart`` is the difference in standard
+    errors of independent samples. ``split_name`` is the name of the split in tables, such as ``held-out``.
     """
 
     name: str
@@ -85,10 +87,11 @@ class Figure(Record):
 
 
 class RescoreRecord(Record):
-    """One re-scoring, whole; ``same_data`` says for each split whether its images are those of the record.
+    """The record of scoring a checkpoint again, as ``rescore.json`` stores it.
 
-    ``epoch``: that of the weights, ``None`` if an earlier version did not record it. ``predictions``: those for the
-    last split of ``same_data``, which ``predictions.safetensors`` beside this record has.
+    ``same_data`` says for each split whether the images are the recorded ones. ``epoch`` is the epoch of the weights,
+    or ``None`` if an earlier version did not record it. ``predictions`` describes the file ``predictions.safetensors``
+    beside this record, which has the predictions for the last split of ``same_data``.
     """
 
     format: Literal["blockzoo rescore 1"] = "blockzoo rescore 1"
@@ -113,7 +116,7 @@ class RescoreRecord(Record):
 
     @property
     def reproduced(self) -> bool:
-        """Whether every figure that can be compared was reproduced."""
+        """Whether every metric that could be compared was reproduced."""
         return all(figure.verdict != "not reproduced" for figure in self.figures)
 
     def to_json(self) -> str:
@@ -122,10 +125,10 @@ class RescoreRecord(Record):
 
 
 def rescore_checkpoint(request: RescoreRequest, reporter: Reporter) -> RescoreRecord:
-    """Score a checkpoint, compare each figure with its record, and write ``rescore.json`` if a folder is given.
+    """Score a checkpoint, compare each metric with the recorded value, and write ``rescore.json`` if ``out`` is given.
 
-    Raises a :class:`~zoo.errors.ZooError` if the network does not run on the images, or its scored layer is not what
-    the record declares.
+    Raises a :class:`~zoo.errors.ZooError` if the network does not run on the images, or if its scored layer differs
+    from the record's declaration.
     """
     keep_freed_memory()
     options, checkpoint = request.options, request.checkpoint
@@ -159,20 +162,20 @@ def rescore_checkpoint(request: RescoreRequest, reporter: Reporter) -> RescoreRe
 
 
 def _compute_context(settings: SettingsRecord, options: RescoreOptions, reporter: Reporter) -> ComputeContext:
-    """Return how the run computed, with the given options in place."""
+    """Return the recorded device settings, precision and seed of the run, changed by the given options."""
     values = {**options, "predict": settings.predict}
     if options["seed"] is None:
         values["seed"] = settings.seed
     if options["precision"] is None:
         values["precision"] = settings.precision
         if settings.precision == "bf16" and choose_device(options["device"]).type != "cuda":
-            reporter.warn("the run computed in bf16, which needs a CUDA device; this scoring computes in fp32")
+            reporter.warn("the run used bf16, which needs a CUDA device; zoo scores it in fp32 on this device")
             values["precision"] = "fp32"
     return compute_context(values)
 
 
 def _scoring(settings: SettingsRecord, options: RescoreOptions) -> SeparationSettings:
-    """Return the recorded settings of the SI scores with the given options in place."""
+    """Return the recorded settings of the separation scores, changed by the given options."""
     given = {name: options[name] for name in SeparationSettings.model_fields}  # type: ignore[literal-required]
     return settings.separation.model_copy(update={name: value for name, value in given.items() if value is not None})
 
@@ -211,7 +214,7 @@ def _rescored(
         details = accuracy_details(images.labels, scored.predictions, data.record.classes, data.shared[here.split])
         measured += _detail_figures(record, split, details, here, same_data=same, per_rounded=per_rounded)
         figures += [figure.model_copy(update={"split_name": name}) for figure in measured]
-    assert predictions is not None  # noqa: S101 - there is an evaluation split
+    assert predictions is not None  # noqa: S101 - _splits() always yields the evaluation split
     made = RescoreRecord(
         time=now(),
         checkpoint=checkpoint.called,
@@ -239,7 +242,7 @@ def _tuned(model: LoadedModel, data: RunData, layer: FeatureLayer, compute: Comp
     model.check_that_it_runs()
     heads = tuple(head.path for head in model.record.settings.head.parts)
     tuned = TunedNetwork(model.network, heads, heads)
-    tuned.network.to(memory_format=torch.channels_last)  # as in the run
+    tuned.network.to(memory_format=torch.channels_last)  # training used the same memory format
     example, _labels = data.evaluation.batch(np.arange(1), compute.device)
     check_layer(tuned, layer, example)
     return tuned
@@ -254,7 +257,10 @@ def _splits(data: RunData, record: RunRecord) -> Iterator[tuple[SplitName, Image
 def _recorded_figures(
     record: RunRecord, layer: FeatureLayer, split: SplitName, found: SplitSeparation | None
 ) -> dict[str, Measurement]:
-    """Return the recorded figures of a split, but no score of another layer or with other settings than ``found``."""
+    """Return a split's recorded metrics by name, without scores of another layer or with other settings than ``found``.
+
+    ``found`` holds the separation scores of the new scoring.
+    """
     results, after = record.results, record.results.separation_after
     accuracy = results.accuracy if split == "evaluation" else results.test_accuracy
     recorded = getattr(after, split) if after is not None and after.layer == layer.path else None
@@ -270,7 +276,7 @@ def _scaled(scores: SplitSeparation) -> tuple[str, str]:
 
 
 def _figures(accuracy: Measurement | None, separation: SplitSeparation | None) -> dict[str, Measurement]:
-    """Return the measured figures of a split by name."""
+    """Return the accuracy and the separation scores of a split in one dictionary by name."""
     figures: dict[str, Measurement] = {} if accuracy is None else {"accuracy": accuracy}
     scores = {} if separation is None else separation.scores
     return figures | {each.title: scores[each.key] for each in SCORES if each.key in scores}
@@ -285,7 +291,10 @@ def _detail_figures(
     same_data: bool,
     per_rounded: int,
 ) -> Iterator[Figure]:
-    """Compare the accuracy without shared images, and the means over classes if the split lacks some."""
+    """Compare the accuracy without images shared with the training split, and mean per-class accuracies.
+
+    The mean per-class accuracies are compared only if the split lacks some classes.
+    """
     results = record.results
     earlier = results.accuracy_details if split == "evaluation" else results.test_accuracy_details
     if found.unshared is not None and found.shared:
@@ -322,9 +331,10 @@ def compared(
     per_rounded: int = IMAGES_PER_ROUNDED["fp32"],
     images: int | None = None,
 ) -> Figure:
-    """Compare a figure with its record; one image in ``per_rounded``, and at least one, may differ by rounding.
+    """Compare a metric with its recorded value; a difference of one image in ``per_rounded`` counts as rounding.
 
-    One image changes the value by 1 / ``images`` at most, by default by 1 / n.
+    A difference of a single image always counts as rounding. ``images`` says that one image changes the metric by at
+    most 1 / ``images``; the default is the number of scored images.
 
     >>> recorded, found = (Measurement(value=v, standard_error=0.02, n=500) for v in (0.8, 0.798))
     >>> compared("accuracy", "evaluation", recorded, found, same_data=True).verdict
@@ -347,5 +357,5 @@ def compared(
 
 
 def error_of(measurement: Measurement) -> float:
-    """Return the standard error to show: for a score of the SI family that by bootstrap."""
+    """Return the standard error that tables show: the bootstrap error for separation scores."""
     return measurement.bootstrap_error if isinstance(measurement, ScoreMeasurement) else measurement.standard_error

@@ -1,4 +1,4 @@
-"""Check that a run is resumed with the options, data, weights and settings that it began with."""
+"""Check that a run is resumed with the same options, data, weights and settings as before."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from zoo_harness.records.run import RUN, EpochRecord, RunRecord, read_history, r
 from zoo_harness.records.stored_options import StoredOptions, read_options
 
 _DECISIVE = ("backbone", "weights", "dataset", "settings", "parameters")
-# They depend on how a path was typed, on where files lie, or on the version that wrote them; digests say what was read.
+# These fields of a record may differ if a path is written or located differently, or with another version of zoo. They
+# are not compared when a run is resumed, because digests in the record identify the data.
 _DESCRIPTIONS = [
     ("dataset", name)
     for name in (
@@ -38,21 +39,21 @@ _DESCRIPTIONS = [
 
 
 def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[str]:
-    """Return warnings of other versions or another processor, which may change the last bits.
+    """Return a warning if package versions or the machine have changed, because the results may differ in last bits.
 
-    Raises :class:`~zoo.errors.UsageError` with the data, weights and settings that differ.
+    Raises :class:`~zoo.errors.UsageError` if data, weights or settings differ; the message lists the differences.
     """
     before, after = (
         _without_descriptions(earlier.model_dump(mode="json")),
         _without_descriptions(now.model_dump(mode="json")),
     )
-    if before["weights"]["sha256"] == after["weights"]["sha256"] is not None:  # the same file under another path
+    if before["weights"]["sha256"] == after["weights"]["sha256"] is not None:  # the weights file was moved or renamed
         after["weights"]["source"] = before["weights"]["source"]
-    if earlier.backbone.source_sha256 is None:  # written before records had it
+    if earlier.backbone.source_sha256 is None:  # older records lack this digest
         after["backbone"]["source_sha256"] = None
     changed = [line for part in _DECISIVE for line in _differences(part, before[part], after[part])]
     if changed:
-        message = f"--resume {directory}: these differ from what the run began with: {'; '.join(changed[:5])}"
+        message = f"--resume {directory}: settings or data differ from those of the run: {'; '.join(changed[:5])}"
         raise UsageError(message, code="resume-other-run", differing=tuple(line.partition(" ")[0] for line in changed))
     other = [line for part in ("versions", "host") for line in _differences(part, before[part], after[part])]
     if not other:
@@ -63,25 +64,25 @@ def refuse_changes(earlier: RunRecord, now: RunRecord, directory: Path) -> list[
 def run_identity(record: RunRecord, scored: Mapping[str, object]) -> str:
     """Return the SHA-256 of everything that determines a run: its options, data, weights and network.
 
-    ``scored``: the options that choose what is scored, which the record lacks. The scores before training count too,
-    because a resumed run takes them from its record. A key that a later version adds does not change the digest,
-    because defaults do not count.
+    ``scored`` holds options that select what is scored, because the record lacks these options. The digest also covers
+    the scores before training, because a resumed run reads these scores from its record. Default values are not part of
+    the digest, so that a later version can add settings without changing the digest.
     """
     content = _without_descriptions(record.model_dump(mode="json", exclude_defaults=True))
-    if record.weights.sha256:  # the same file may lie elsewhere
+    if record.weights.sha256:  # the weights file may have been moved
         del content["weights"]["source"]
     begun = record.results.separation_raw_pixels, record.results.separation_before
-    # The test split is scored at the end.
+    # The test scores are excluded, because they do not exist before the run ends.
     scores = [score and score.model_dump(mode="json", exclude={"test"}, exclude_defaults=True) for score in begun]
     decisive = [*(content[part] for part in _DECISIVE), dict(scored), scores]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def refuse_other_history(directory: Path, history: tuple[EpochRecord, ...], epochs: int) -> None:
-    """Raise :class:`~zoo.errors.UsageError` if ``history.jsonl`` is not that of a state with this ``history``.
+    """Raise :class:`~zoo.errors.DataError` if ``history.jsonl`` does not match the ``history`` of the training state.
 
-    The state is written before its line in the file, so the file may lack lines. It may have one line more, if the
-    newest state is damaged.
+    The training state of an epoch is written before the epoch's line in the file, so the file may lack lines. The file
+    may have one line too many if the newest training state is damaged and the one before is used.
     """
     path, lines = directory / HISTORY, read_history(directory)
     common = min(len(lines), len(history))
@@ -89,11 +90,11 @@ def refuse_other_history(directory: Path, history: tuple[EpochRecord, ...], epoc
     if len(history) > epochs or len(lines) > epochs:
         fault = f"it has {max(len(history), len(lines))} epochs; the run has {epochs}"
     elif lines[:common] != history[:common]:
-        fault = "its figures are not those of the run's training state"
+        fault = "its epochs differ from those of the run's training state"
     elif len(lines) > len(history) + 1 or (lines and not history):
         fault = f"it has {len(lines)} epochs; the run's training state has {len(history)}"
     if fault:
-        message = f"--resume {directory}: {path.name} is of another run: {fault}; start again in a new folder"
+        message = f"--resume {directory}: {path.name} belongs to another run: {fault}; start again in a new folder"
         raise DataError(message, code="history-of-another-run", path=path)
 
 
@@ -106,7 +107,7 @@ def refuse_finished(directory: Path) -> None:
 def _without_descriptions(content: dict[str, Any]) -> dict[str, Any]:
     for part, name in _DESCRIPTIONS:
         content[part].pop(name, None)
-    settings = content["settings"]  # of several processes each has its own GPU
+    settings = content["settings"]  # the GPU number is dropped, because each process of a run has its own GPU
     settings["device"] = settings["device"].partition(":")[0]
     return content
 
@@ -120,9 +121,9 @@ def _differences(path: str, before: Any, after: Any) -> Iterator[str]:
 
 
 def resumed(directory: Path, asked: StoredOptions) -> StoredOptions:
-    """Return the options of the run to resume; the given ones must be the same, or replace those that may change.
+    """Return the stored options of the run to resume, changed by given options that a resumed run may change.
 
-    Raises :class:`~zoo.errors.UsageError` that names every option that differs.
+    Raises :class:`~zoo.errors.UsageError` that names every other given option that differs from the stored one.
     """
     kept, asked = read_options(directory), asked.to_keep()
     had = {"name": kept.name, "dataset": kept.dataset, **kept.values}
@@ -152,7 +153,7 @@ def _same_size(name: str, *values: Any) -> bool:
 
 
 def same_place(one: object, other: object) -> bool:
-    """Whether two values are equal, or name the same place, such as a folder and a link to it."""
+    """Whether two values are equal, or are paths of the same file or folder, such as a folder and a link to it."""
     if not isinstance(one, str | Path) or not isinstance(other, str | Path):
         return one == other
     (kind, _colon, path), (other_kind, _mark, other_path) = (str(each).rpartition(":") for each in (one, other))
@@ -163,12 +164,12 @@ def same_place(one: object, other: object) -> bool:
 
 
 def _is_the_recipes(name: str, given: object, directory: Path) -> bool:
-    """Whether a training setting equals that of the run, which has it from its recipe."""
+    """Whether a given training option equals the value that the run has from its recipe."""
     if name not in TRAINING_OPTIONS:
         return False
     try:
         has = read_run(directory).settings.training
-    except (UsageError, DataError):  # killed before its record was written
+    except (UsageError, DataError):  # the run was killed before its record was written
         return False
     return apply_overrides(has, {name: given}) == has
 

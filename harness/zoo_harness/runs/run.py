@@ -1,4 +1,4 @@
-"""Read one run: its record, history, scores, plots and model."""
+"""Read the record, history, scores, plots and model of one run."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ if TYPE_CHECKING:
     from zoo_harness.evaluation.predictions import Predictions
 
 _CURVES = ("loss", "accuracy")
-_LARGEST_CURVE = 2**20  # bytes of a PNG that is shown in a notebook
+_LARGEST_CURVE = 2**20  # the size limit in bytes of a PNG that a notebook shows
 _MOST_ROWS = 50
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class _Lines(tuple[Any, ...]):
-    """The lines of a log, first to last."""
+    """The lines of a log file of a run, in the order of the file."""
 
     __slots__ = ()
     _kind: type[Record]
     _called: str
 
     def to_pandas(self) -> Any:
-        """Return a ``pandas.DataFrame`` with a row for each line, if pandas is installed."""
+        """Return a ``pandas.DataFrame`` with one row per line; raise an error if pandas is not installed."""
         import importlib
 
         try:
@@ -68,24 +68,24 @@ class _Lines(tuple[Any, ...]):
 
 
 class History(_Lines, tuple[EpochRecord, ...]):
-    """The epochs of a run, first to last; a tuple of :class:`~zoo_harness.records.run.EpochRecord`."""
+    """The finished epochs of a run in order, as a tuple of :class:`~zoo_harness.records.run.EpochRecord`."""
 
     __slots__ = ()
     _kind, _called = EpochRecord, "epochs"
 
 
 class Steps(_Lines, tuple[StepRecord, ...]):
-    """The logged steps of a run, first to last; a tuple of :class:`~zoo_harness.records.steps.StepRecord`."""
+    """The logged training steps of a run in order, as a tuple of :class:`~zoo_harness.records.steps.StepRecord`."""
 
     __slots__ = ()
     _kind, _called = StepRecord, "steps"
 
 
 class RunSeparation(SplitSeparation):
-    """The separation of a run's scored layer after training, on the split that its accuracy is of.
+    """The separation scores of a run's scored layer after training, on the split of the run's accuracy.
 
-    ``before`` has the same scores before training, ``raw_pixels`` those of the images; ``None`` if not measured. The
-    test split is not scored before training.
+    ``before`` has the same scores before training, and ``raw_pixels`` has the scores of the raw images. Scores that
+    were not measured are ``None``; the test split is not scored before training.
     """
 
     split: str
@@ -96,10 +96,10 @@ class RunSeparation(SplitSeparation):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
-    """One run, read from its folder; nothing here changes the folder.
+    """One run, read from its folder; no method changes the folder.
 
-    ``record`` is the content of ``run.json`` when the run was opened; ``commit`` is that of the repository from which
-    :func:`zoo.pull` fetched the folder. Two runs of one folder are equal.
+    ``record`` is the content of ``run.json`` at the time when the run was opened. ``commit`` is the repository commit
+    that :func:`zoo.pull` downloaded, or ``None`` for other folders. Two objects for the same folder are equal.
     """
 
     directory: Path
@@ -107,37 +107,38 @@ class Run:
     commit: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "directory", self.directory.absolute())  # it stays valid in another working directory
+        object.__setattr__(self, "directory", self.directory.absolute())  # stays valid if the working directory changes
 
     @property
     def status(self) -> str:
-        """``running``, ``finished``, ``interrupted`` or ``failed``."""
+        """The status of the run: ``running``, ``finished``, ``interrupted`` or ``failed``."""
         return self.record.status
 
     @cached_property
     def history(self) -> History:
-        """The epochs so far, first to last; ``run.history.to_pandas()`` makes a DataFrame."""
+        """The finished epochs in order; ``run.history.to_pandas()`` returns a DataFrame."""
         lines, epochs = read_history(self.directory), self.record.settings.training.epochs
         if len(lines) > epochs:
             message = (
-                f"{self.directory / HISTORY} is of another run: it has {len(lines):,} epochs; the run has {epochs:,}"
+                f"{self.directory / HISTORY} belongs to another run: it has {len(lines):,} epochs; this run has "
+                f"{epochs:,}"
             )
             raise DataError(message, code="history-of-another-run", path=self.directory / HISTORY)
         return History(lines)
 
     @cached_property
     def steps(self) -> Steps:
-        """The steps that ``--log-steps`` logged; ``run.steps.to_pandas()`` makes a DataFrame."""
+        """The training steps that ``--log-steps`` logged; ``run.steps.to_pandas()`` returns a DataFrame."""
         return Steps(read_steps(self.directory))
 
     @property
     def accuracy(self) -> Measurement | None:
-        """The accuracy on the test split if one was kept for the end, else on the evaluation split."""
+        """The accuracy on the test split if the run scored one after training, otherwise on the evaluation split."""
         return self.record.headline[0]
 
     @property
     def separation(self) -> RunSeparation | None:
-        """The Separation Index and its relatives after training, on the split of :attr:`accuracy`."""
+        """The Separation Index and the other separation scores after training, on the split of :attr:`accuracy`."""
         results, headline = self.record.results, self.record.headline[1]
         split = "test" if headline is self.record.dataset.test else "evaluation"
         raw_pixels, before, after = (
@@ -151,9 +152,9 @@ class Run:
 
     @cached_property
     def predictions(self) -> Predictions | None:
-        """The predictions for each image of the split of :attr:`accuracy`; ``None`` if the run wrote none.
+        """The prediction for each image of the split of :attr:`accuracy`, or ``None`` if the run wrote no predictions.
 
-        Raises :class:`~zoo.errors.UsageError` if the file is not the one that the run wrote.
+        Raises :class:`~zoo.errors.UsageError` if the file was changed after the run wrote it.
         """
         from zoo_harness.evaluation.predictions import read_predictions
 
@@ -162,20 +163,20 @@ class Run:
 
     @property
     def plots(self) -> dict[str, Path]:
-        """The pictures of the run, PNG files by name, such as ``loss``."""
+        """The PNG files of the run's plots, by name, such as ``loss``."""
         paths = [self.directory / name for name in self.record.plots]
         return {path.stem: path for path in paths if path.is_file()}
 
     @property
     def card(self) -> str | None:
-        """The text of the model card, ``None`` if there is none yet."""
+        """The text of the model card, or ``None`` if the run has no card yet."""
         from zoo_harness.reports.card_merge import read_card
 
         return read_card(self.directory, follow_links=True)
 
     @property
     def checkpoints(self) -> dict[int, Path]:
-        """The files of the weights that are there, by epoch; :meth:`load` loads each."""
+        """The existing weight files by epoch; :meth:`load` can load each of them."""
         return available_checkpoints(self.directory, self.record)
 
     def load(
@@ -223,18 +224,18 @@ class Run:
 
 
 def open_run(path: str | Path) -> Run:
-    """Open a run folder, a published checkpoint in a folder, or the record in either, ``run.json`` or ``zoo.json``.
+    """Open a run from its folder or its ``run.json``, or a published checkpoint from its folder or its ``zoo.json``.
 
-    Neither torch nor the checkpoint is loaded. Raises :class:`~zoo.errors.UsageError` for anything else.
+    Neither torch nor the weights are loaded. Raises :class:`~zoo.errors.UsageError` for any other path.
     """
     if not isinstance(path, str | Path):
-        raise _not_a_run(f"a run is the path of its folder; given {type(path).__name__}", path)
+        raise _not_a_run(f"not a run: an object of type {type(path).__name__}; expected the path of a folder", path)
     try:
         directory = Path(path).expanduser()
         if directory.name in (RUN, RECORD) and directory.is_file():
             directory = directory.parent
         there, is_folder = directory.exists(), directory.is_dir()
-    except (RuntimeError, OSError, ValueError) as error:  # no such user; a name that no file can have
+    except (RuntimeError, OSError, ValueError) as error:  # an unknown user in ~user, or an invalid file name
         raise _not_a_run(f"not a path: {shortened(path)}: {error}", path) from error
     if not there:
         raise _not_a_run(f"no such folder: {shortened(str(path))}; fetch a repository with zoo.pull first", path)
@@ -248,16 +249,16 @@ def _not_a_run(message: str, path: object) -> UsageError:
 
 
 def _table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """An HTML table; every cell is escaped, because names may come from strangers."""
+    """Return an HTML table; every cell is escaped, because names may come from untrusted files."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     body = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
     return f"<table>{f'<tr>{head}</tr>' if head else ''}{''.join(f'<tr>{row}</tr>' for row in body)}</table>"
 
 
 def _picture(name: str, path: Path) -> str:
-    """An HTML image that holds a PNG file; nothing for a file that is large or no PNG."""
+    """Return an HTML image that embeds a PNG file, or an empty string if the file is too large or not a PNG."""
     try:
-        content = read_regular(path, _LARGEST_CURVE, follow_links=True)  # as in the Hub's cache
+        content = read_regular(path, _LARGEST_CURVE, follow_links=True)  # files in the Hub's cache are links
     except (OSError, ZooError):
         return ""
     if not content.startswith(_PNG):

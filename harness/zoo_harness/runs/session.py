@@ -1,8 +1,8 @@
-"""Execute a run: score, train, score again, and write everything down on the way.
+"""Execute a run: score the network, train it, score it again, and write the files of the run.
 
-If there are several processes, all take the same steps, and the first alone scores and writes. After every epoch the
-state of the training is on the disk, so a kill costs no more than the epoch it falls into. The checkpoint is written
-when the run ends; a killed run has none until it is resumed.
+If a run has several processes, all processes train, but only the first one computes scores and writes files. The
+training state is saved after every epoch, so a kill loses at most the unfinished epoch. The checkpoint is written when
+the run ends, so a killed run has no checkpoint until it is resumed.
 """
 
 from __future__ import annotations
@@ -66,12 +66,15 @@ def execute_run(
     log_steps: int | None = None,
     resume: bool = False,
 ) -> RunRecord:
-    """Execute a plan, writing the run directory on the way; return the finished record.
+    """Execute a prepared run, write its files, and return the finished record.
 
-    A run that is interrupted or fails leaves its history, the checkpoint of its last whole epoch, and a record that
-    says so. With ``resume`` the run in the directory continues after its last whole epoch, to the same result; raises
-    :class:`~zoo.errors.UsageError` if it is finished, is still running, or began with other data, weights or settings,
-    and :class:`~zoo.errors.ZooError` if the files in it are damaged or of another run. Its files stay unchanged then.
+    If the run fails or is interrupted, its folder keeps the history, the checkpoint of the last finished epoch, and a
+    record with that status. ``resume`` continues the run in the folder after its last finished epoch, with the same
+    result as an uninterrupted run.
+
+    Raises :class:`~zoo.errors.UsageError` if the run to resume is finished, is still running, or began with other data,
+    weights or settings. Raises :class:`~zoo.errors.ZooError` if the files of the run to resume are damaged or belong to
+    another run. The files of a run that cannot be resumed stay unchanged.
     """
     request = planned.request
     with out_of_memory_advice(request.training.batch_size), writer.locked(), repeatable(request.compute.deterministic):
@@ -81,15 +84,15 @@ def execute_run(
             session.run(policy, tensorboard=tensorboard, log_steps=log_steps)
             session.close("finished")
         except BaseException as error:
-            if session.record.status == "running":  # else the signal waited until the finished run was written
-                with suppress(OSError):  # such as a full disk: the first error is the one to report
+            if session.record.status == "running":  # a finished run was written before the signal came
+                with suppress(OSError):  # for example, a full disk: report the first error
                     session.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
     return session.record
 
 
 def _continued(planned: RunPlan, directory: Path, reporter: Reporter) -> RunPlan:
-    """Return the plan with the beginning and the results of the run in a directory."""
+    """Return the prepared run with the start time, command, results and checkpoints of the run in a folder."""
     refuse_finished(directory)
     earlier = read_run(directory)
     for warning in refuse_changes(earlier, planned.record, directory):
@@ -112,7 +115,7 @@ class _Session:
         self._events, self._log = NoEvents(), StepLog()
         self._started = time.perf_counter()
         self._data, self._compute, self._layer = planned.data, planned.request.compute, planned.request.layer
-        self._is_main = self._compute.processes.is_main  # the process that scores; the others only train
+        self._is_main = self._compute.processes.is_main  # only the first process computes scores
         self._last: SplitEvaluation | None = None
         self._of_test: SplitEvaluation | None = None
         self._trainable = self._whole = whole_network(planned)
@@ -122,14 +125,14 @@ class _Session:
         self._identify()
 
     def check_state(self) -> None:
-        """Raise an error, before anything is written, if the state or the history in the folder is of another run."""
+        """Raise an error if the training state or history in the folder belongs to another run; write nothing."""
         found = self._state.find(self.writer.path)
         progress = found.progress if found else self._state.progress
         refuse_other_history(self.writer.path, progress.history, self.planned.request.training.epochs)
         read_steps(self.writer.path)
 
     def run(self, policy: CachePolicy, *, tensorboard: bool, log_steps: int | None) -> None:
-        """Score, train and score again."""
+        """Score the network, train it, score it again, and write the results."""
         self.writer.record(self.record)
         self._keeper.announce()
         self.score_raw_pixels()
@@ -156,7 +159,7 @@ class _Session:
             self._events.finish(self.record)
 
     def score_raw_pixels(self) -> None:
-        """Score the separation of the images themselves, and draw some of them."""
+        """Compute the separation scores of the raw images, and draw a picture of some images."""
         if self.record.results.separation_raw_pixels is not None or not self._is_main:
             return
         train, evaluation = self._data.train, self._data.evaluation
@@ -167,27 +170,27 @@ class _Session:
         self._update(separation_raw_pixels=separation)
 
     def score_before(self) -> None:
-        """Score the separation of the features before training."""
+        """Compute the separation scores of the features before training, unless the resumed run has them already."""
         if self.record.results.separation_before is not None:
             return
         self._update(separation_before=self._scored("before")[2])
 
     def restore_state(self) -> None:
-        """Restore the state after the last whole epoch, if an earlier process has left one."""
+        """Restore the training state after the last finished epoch, if an earlier process saved one."""
         self._identify()
         for warning in self._state.load(self.writer.path):
             self.reporter.warn(warning)
         self._keeper.restore()
         if self._state.progress.epoch:
             self.writer.history(self._state.progress.history)
-            self._update(**_means(self._state.progress))  # the record too may be an epoch behind
+            self._update(**_means(self._state.progress))  # a killed process may not have recorded the last epoch
             report_history(self._state.progress.history, self.reporter)
             self._last = None
         steps = self.writer.keep_steps(self._state.progress.epoch)
         self._events.begin(self.record, self._state.progress.history, steps)
 
     def train(self) -> None:
-        """Fine-tune, keeping history and state up to date after every epoch."""
+        """Fine-tune the network, and update the history and the training state after every epoch."""
         training = self.planned.request.training
         if training.epochs:
             layer = self._layer if self._trainable.reaches(self._layer.path) else None
@@ -204,7 +207,7 @@ class _Session:
             self._last = None
 
     def _warn_if_diverged(self) -> None:
-        heads = len(self.record.settings.head.parts)  # whose losses are summed
+        heads = len(self.record.settings.head.parts)  # the loss is the sum over all heads
         guessing = heads * math.log(len(self.record.dataset.classes))
         diverged = divergence(self._state.progress.history, guessing)
         if diverged is not None:
@@ -212,7 +215,7 @@ class _Session:
             self.reporter.warn(diverged)
 
     def score_after(self) -> None:
-        """Score accuracy and separation; the last epoch may have scored the evaluation split already."""
+        """Compute the final accuracy and separation scores, reusing the last epoch's evaluation if possible."""
         self._update(**self._scored_after("after"))
 
     def _scored_after(self, when: str) -> dict[str, Any]:
@@ -225,7 +228,7 @@ class _Session:
         }
 
     def score_test(self) -> None:
-        """Score accuracy and separation of the test split, once, if it was kept for the end."""
+        """Compute the accuracy and separation scores of the test split once, if the run has such a split."""
         test, results = self._data.test, self.record.results
         if test is None:
             return
@@ -251,7 +254,7 @@ class _Session:
         return found, {"test_loss": found.loss, "test_accuracy": found.accuracy, "separation_after": separation}
 
     def score_checkpoints(self) -> None:
-        """Score the checkpoints that were kept beside the main one, as the main one was scored."""
+        """Score the checkpoints of selected epochs in the same way as the main checkpoint."""
 
         def scores(when: str) -> dict[str, Any]:
             self._last = None
@@ -264,7 +267,7 @@ class _Session:
             self._update()
 
     def detail_accuracies(self) -> None:
-        """Compute the accuracy of each class, and the accuracy without the images that are also in an earlier split."""
+        """Compute the accuracy of each class, and the accuracy without images that also occur in an earlier split."""
         data = self.planned.data
         scored = {
             "accuracy_details": (self._last, data.evaluation, data.record.evaluation),
@@ -277,7 +280,10 @@ class _Session:
                 self._update(**{name: details})
 
     def count_confusion(self) -> None:
-        """Count the confused classes of the headline's split, and score the other rule of two heads."""
+        """Compute the confusion matrix on the split of the run's accuracy.
+
+        For a network with two heads, also record the accuracy of the alternative prediction rule.
+        """
         split, images = self._headline()
         found = self._of_test or self._last
         if found is None or not self._is_main:
@@ -289,7 +295,7 @@ class _Session:
             self._update(confusion=summarize(confusion))
 
     def keep_predictions(self) -> None:
-        """Write the predictions for the images of the headline's split, and measure them."""
+        """Write the predictions for the images of the run's accuracy, and record their metrics."""
         split, images = self._headline()
         found = self._of_test or self._last
         if found is not None and self._is_main:
@@ -297,7 +303,7 @@ class _Session:
             self._update(predictions=self.writer.predictions(predictions))
 
     def score_layers(self) -> None:
-        """Score the separation of every declared layer of the trained network, on the headline's split."""
+        """Compute separation scores of every declared layer of the trained network, on the split of its accuracy."""
         split, images = self._headline()
         # If no class has two images, every SI is 0 and the curve would show nothing.
         if not self.planned.request.layer_curve or max(split.per_class) < 2 or not self._is_main:
@@ -314,16 +320,16 @@ class _Session:
                 raw_pixels=scored,
                 settings=self.record.settings.separation,
             )
-        except ZooError as error:  # the run is finished all the same
-            self.reporter.warn(f"no separation of the layers: {error}")
+        except ZooError as error:  # the run can finish without these scores
+            self.reporter.warn(f"the layers could not be scored: {error}")
             return
         self.writer.layer_curve(curve, self.record)
         self._update(layer_curve=curve)
 
     def close(self, status: Ending) -> None:
-        """Write the checkpoint, the card, the plots, and the record for the last time.
+        """Write the checkpoint, the plots, the model card and the final record.
 
-        If the run was cut short, the checkpoint has the weights of the last whole epoch.
+        If the run was interrupted or failed, the checkpoint has the weights of the last finished epoch.
         """
         with defer_signals():
             seconds = time.perf_counter() - self._started
@@ -331,7 +337,7 @@ class _Session:
             if status == "finished":
                 self.writer.checkpoint(self.planned.tuned.network, self.record)
             else:
-                with suppress(OSError, ZooError):  # the error that ended the run is the one to report
+                with suppress(OSError, ZooError):  # report the error that ended the run, not this one
                     self._state.load(self.writer.path)
                     if self._state.progress.epoch:
                         self.writer.checkpoint(self.planned.tuned.network, self.record)
@@ -358,14 +364,14 @@ class _Session:
         self._state.run = run_identity(self.record, scored)
 
     def _headline(self) -> tuple[SplitRecord, ImageData]:
-        """Return the split of the run's headline accuracy, which is the test split if there is one, and its images."""
+        """Return the record and the images of the split of the run's accuracy: the test split if there is one."""
         data = self._data
         if data.test is None or data.record.test is None:
             return data.record.evaluation, data.evaluation
         return data.record.test, data.test
 
     def _after_epoch(self, epoch: EpochRecord, result: SplitEvaluation) -> None:
-        with defer_signals():  # checkpoint, state, history and record are of the same epoch
+        with defer_signals():  # a signal must not separate these writes of one epoch
             self._keeper.after_epoch()
             self.writer.epoch(self._state, epoch)
             self._last = result
@@ -381,7 +387,7 @@ class _Session:
         return evaluate_split(trainable, source, self._compute, self._layer, self.reporter)
 
     def _scored(self, when: str) -> tuple[SplitEvaluation, SplitEvaluation, SeparationRecord]:
-        """Evaluate both splits, the evaluation split only if its last evaluation is outdated, and score the layer."""
+        """Evaluate and score both splits; evaluate the evaluation split only if its last result is outdated."""
         train = self._evaluate("train", when)
         if self._last is None or self._last.features is None:
             self._last = self._evaluate("evaluation", when)
@@ -411,7 +417,7 @@ def _with_test(separation: SeparationRecord | None, test: SplitSeparation | None
 
 
 def _means(progress: TrainingProgress) -> dict[str, float | None]:
-    """Return the results that sum up a history."""
+    """Return the number of epochs, the best epoch, and the mean seconds per epoch of a training history."""
     history, best = progress.history, progress.best
     return {
         "epochs_done": progress.epoch,

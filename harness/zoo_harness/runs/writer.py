@@ -1,7 +1,7 @@
-"""Write the files of a run: all of them in its first process, none in the others.
+"""Write the files of a run. If a run has several processes, only the first process writes.
 
-Every file is written whole under a temporary name and then renamed, so a kill never leaves half a file under a final
-name. ``history.jsonl`` and ``steps.jsonl`` alone grow line by line.
+A file is first written completely under a temporary name and then renamed, so a kill never leaves a partial file under
+the final name. Only ``history.jsonl`` and ``steps.jsonl`` grow by appended lines.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _FILES = (
 
 
 class RunWriter:
-    """Writes everything of a run into its directory; for the first process."""
+    """Writes all files of a run into its folder; the first process of a run uses this class."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory
@@ -59,16 +59,16 @@ class RunWriter:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from running in this folder while the body runs; remove what killed ones left.
+        """Context manager that locks the run folder, and removes temporary files that killed processes left.
 
-        Raises :class:`~zoo.errors.UsageError` if another process does.
+        Raises :class:`~zoo.errors.UsageError` if another process has locked the folder.
         """
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                message = f"{self.path}: the run is still running, in another process"
+                message = f"{self.path}: another process is still executing this run"
                 raise UsageError(message, code="run-is-running", path=self.path) from error
             remove_temporaries(self.path, _FILES)
             self._remove_partial_checkpoints()
@@ -84,7 +84,7 @@ class RunWriter:
 
     @contextmanager
     def events(self, steps_per_epoch: int) -> Iterator[NoEvents]:
-        """Context manager that yields a writer of TensorBoard events into ``tensorboard/``."""
+        """Context manager that yields a writer of TensorBoard events for the subfolder ``tensorboard/``."""
         with closing(RunEvents(self.path, steps_per_epoch)) as events:
             yield events
 
@@ -93,7 +93,7 @@ class RunWriter:
         write_text(self.path / RUN, record.to_json())
 
     def epoch(self, state: TrainingState, epoch: EpochRecord) -> None:
-        """Write the state after an epoch, then add the epoch to ``history.jsonl``; all is on the disk afterwards."""
+        """Write the training state after an epoch, append the epoch to ``history.jsonl``, and flush both to disk."""
         if self._steps.is_file():
             with self._steps.open("ab") as file:
                 os.fsync(file.fileno())
@@ -108,16 +108,16 @@ class RunWriter:
         return save.save_epoch(tensors, self.path, epoch)
 
     def history(self, epochs: Iterable[EpochRecord]) -> None:
-        """Replace ``history.jsonl``: that of a killed run may lack its last line."""
+        """Rewrite ``history.jsonl``, because a killed run may have left the file without its last line."""
         write_text(self._history, "".join(f"{epoch.model_dump_json(exclude_none=True)}\n" for epoch in epochs))
 
     def steps(self, steps: Iterable[StepRecord]) -> None:
-        """Add logged steps to ``steps.jsonl``; they are on the disk when their epoch is."""
+        """Append logged steps to ``steps.jsonl``; :meth:`epoch` flushes them to disk when their epoch ends."""
         with self._steps.open("a", encoding="utf-8") as file:
             file.writelines(f"{step.model_dump_json()}\n" for step in steps)
 
     def keep_steps(self, epochs: int) -> tuple[StepRecord, ...]:
-        """Drop the logged steps of unfinished epochs, which will run again; return the others."""
+        """Delete the logged steps after the first ``epochs`` epochs, which will run again; return the other steps."""
         if not self._steps.is_file():
             return ()
         kept = tuple(step for step in read_steps(self.path) if step.epoch <= epochs)
@@ -125,41 +125,41 @@ class RunWriter:
         return kept
 
     def samples(self, images: ImageData, record: RunRecord) -> None:
-        """Draw a grid of labelled images of the evaluation split."""
+        """Draw a picture of some labelled images of the evaluation split."""
         about = f"{record.dataset.title}, {record.dataset.evaluation_name} split"
         plot_samples(
             images.images, images.labels.numpy(), record.dataset.classes, self.path / "samples.png", about=about
         )
 
     def confusion(self, confusion: Confusion, record: RunRecord) -> None:
-        """Write and draw the confusion matrix."""
+        """Write the confusion matrix as a file, and draw it as a picture."""
         confusion.write(self.path)
         plot_confusion(confusion, self.path / "confusion.png", title(record))
 
     def predictions(self, predictions: Predictions) -> PredictionsRecord:
-        """Write the predictions for each image; return their digest and measures."""
+        """Write the prediction for each image; return the digest and the metrics of the predictions."""
         return write_predictions(predictions, self.path)
 
     def layer_curve(self, curve: LayerCurveRecord, record: RunRecord) -> None:
-        """Draw the separation of every layer."""
+        """Draw the curve of the separation scores over the layers."""
         plot_run_curve(curve, title(record), self.path / "layers.png")
 
     def curves(self, history: tuple[EpochRecord, ...], record: RunRecord, steps_per_epoch: int) -> None:
-        """Draw loss, accuracy and learning rate."""
+        """Draw the curves of loss, accuracy and learning rate over the epochs."""
         plot_history(history, self.path, title(record))
         plot_learning_rate(record.settings.training, len(history), steps_per_epoch, self.path, title(record))
 
     def checkpoint(self, network: nn.Module, record: RunRecord) -> None:
-        """Write ``model.safetensors``, and the ``config.json`` that other libraries read."""
+        """Write the weights to ``model.safetensors``, and ``config.json`` for other libraries."""
         save.save_checkpoint(network, self.path)
         save.save_configuration(network, record, self.path)
 
     def finish(self, record: RunRecord) -> tuple[RunRecord, str | None]:
-        """Write the card, then the last record, because the record says that everything else is there.
+        """Write the model card and the final record; return this record, and an error message or ``None``.
 
-        Returns that record, which has the plots and the digest of the checkpoint. The user's own text in an earlier
-        card stays. If the two cards cannot be merged, the new one is written beside the old one, and the reason is
-        returned too.
+        The record is written last, because it states that all other files exist. The final record lists the plots and
+        has the digest of the checkpoint. The user's own text in an earlier card is preserved. If the two cards cannot
+        be merged, the new card is written to ``README.new.md``, and the error message gives the reason.
         """
         plots = tuple(name for name in PLOTS if (self.path / name).is_file())
         record = record.model_copy(update={"plots": plots, "checkpoint_sha256": save.digest(self.path)})
@@ -168,7 +168,7 @@ class RunWriter:
             write_text(self.path / CARD, merged_card(read_card(self.path), card))
         except ZooError as error:
             write_text(self.path / UNMERGED, card)
-            fault = f"{self.path / 'README.md'} is unchanged, the new card is {self.path / UNMERGED}: {error}"
+            fault = f"{self.path / 'README.md'} is unchanged; the new card is in {self.path / UNMERGED}: {error}"
         self.record(record)
         if record.status == "finished":
             (self.path / PREVIOUS).unlink(missing_ok=True)
@@ -180,26 +180,26 @@ def _write_nothing(_writer: RunWriter, *_given: Any, **_named: Any) -> None:
 
 
 class NoWriter(RunWriter):
-    """Writes nothing; for every process but the first."""
+    """Ignores every write; all processes of a run except the first use this class."""
 
     record = epoch = history = steps = samples = confusion = layer_curve = curves = checkpoint = _write_nothing
 
     def locked(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        """Lock nothing: the first process locks the folder for all."""
+        """Lock nothing, because the first process locks the folder for all processes."""
         return nullcontext()
 
     def events(self, steps_per_epoch: int) -> AbstractContextManager[NoEvents]:  # type: ignore[override]  # noqa: ARG002
-        """Write no events."""
+        """Return a context manager that yields a writer without output."""
         return nullcontext(NoEvents())
 
     def keep_steps(self, epochs: int) -> tuple[StepRecord, ...]:  # noqa: ARG002
-        """Return no steps: the first process alone reads them."""
+        """Return an empty tuple, because only the first process reads the logged steps."""
         return ()
 
     def keep(self, tensors: Mapping[str, Tensor], epoch: int) -> KeptCheckpoint:
-        """Return a record without a digest: the first process writes the file."""
+        """Return a record with a digest of zeros, because the first process writes the file."""
         return KeptCheckpoint(epoch=epoch, sha256="0" * 64, bytes=sum(tensor.nbytes for tensor in tensors.values()))
 
     def finish(self, record: RunRecord) -> tuple[RunRecord, str | None]:
-        """Return the record as it is."""
+        """Return the record unchanged, and no error message."""
         return record, None

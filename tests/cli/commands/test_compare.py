@@ -90,7 +90,7 @@ def test_the_table_is_that_of_the_report(
     assert "1, published: University of Tehran report (1403/2024)" in notes
     assert "2, published in another setting, 91.44 %" in notes
     assert "the run differs: recipe default instead of report" in notes
-    assert "SI is not comparable between runs" in notes
+    assert "SI values are not comparable between runs" in notes
 
 
 def test_figures_are_not_published_ones_of_another_setting(finished: tuple[Path, Path]) -> None:
@@ -256,8 +256,8 @@ def test_seeds_are_one_row_and_tested_as_pairs(saved: Path, tmp_path: Path, caps
     assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
     text = " ".join(" ".join(lines).split())
     assert f"1: {tmp_path}/a* (3 runs): epochs 0; all images, seeds 0, 1, 2." in text
-    assert "It says nothing about other seeds." in text
-    assert "It says nothing about other images." in text
+    assert "p says nothing about other seeds." in text
+    assert "p seeds says nothing about other images." in text
 
 
 def test_other_images_are_never_paired_and_named(
@@ -286,11 +286,13 @@ def test_other_images_are_never_paired_and_named(
     assert [row.images for row in found.rows] == [1, 1, 2, 3, 1, 1]
     assert run(["compare", *runs]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "3: not on the images of 1, but the split train of Pets, 1,000 images, with other pixels or labels" in text
-    assert "4: not on the images of 1, but other class names: class 1 is 'cow' instead of 'dog'" in text
-    assert f"5: {runs[4]} is compared unpaired, which finds less: an earlier version wrote no predictions." in text
-    assert f"6: {runs[5]} is compared unpaired" in text
-    assert "p of 5, 6: z test" in text
+    differ = "images or classes differ from those of row 1:"
+    assert f"3: {differ} the split train of Pets, 1,000 images, with other pixels or labels" in text
+    assert f"4: {differ} other class names: class 1 is 'cow' instead of 'dog'" in text
+    unpaired = "is compared by an unpaired test, which has less power:"
+    assert f"5: {runs[4]} {unpaired} an earlier version wrote no predictions." in text
+    assert f"6: {runs[5]} {unpaired}" in text
+    assert "p of 5, 6: z-test" in text
 
 
 def test_hostile_names_stay_in_their_cells(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -319,5 +321,5 @@ def test_a_note_says_which_seconds_leave_out_the_frozen_part(
 ) -> None:
     folder = scored_run(saved, tmp_path / "run", [True, False])
     edit_record(folder, lambda record: record["results"].update(frozen_part=part))
-    found = [each for each in notes(zoo.compare(folder)) if "leave out the frozen part" in each]
-    assert found == ([] if note is None else [f"1: the seconds per epoch leave out the frozen part, {note}"])
+    found = [each for each in notes(zoo.compare(folder)) if "do not include the frozen part" in each]
+    assert found == ([] if note is None else [f"1: the seconds per epoch do not include the frozen part, {note}"])

@@ -409,7 +409,7 @@ def test_wrong_options_have_a_code(
         (["--precision", "bf16", "--device", "cpu"], "bf16 needs a CUDA device"),
         (["--unfreeze", "blocks.9"], "did you mean"),
         (["--limit", "many"], "--limit"),
-        (["--limit", "1", "--epochs", "1"], "at least 2 images"),
+        (["--limit", "1", "--epochs", "1"], "too few images to train"),
     ],
 )
 def test_options_that_the_data_or_the_network_refuse(
@@ -531,7 +531,7 @@ def test_a_terminated_command_ends_in_order_and_is_resumed_to_the_same_bits(fini
     assert (process.returncode, printed) == (143, "")
     assert "Traceback" not in told
     record = read_run(out)
-    assert f"the checkpoint of epoch {record.results.epochs_done} of 2 are kept in {out}" in told
+    assert f"{out} has the history and the checkpoint up to epoch {record.results.epochs_done} of 2" in told
     assert record.status == "interrupted"
     assert record.results.epochs_done == len(history(out)) >= 1
     assert {file.name for file in out.iterdir()} <= FILES | AT_THE_END
@@ -552,7 +552,7 @@ def test_control_c_in_the_first_epoch_promises_no_checkpoint(
     monkeypatch.setattr(ProgressDisplay, "stage", press)
     out = tmp_path / "run"
     assert run([*EVAL, "--limit", "12", "--epochs", "1", "--out", str(out)]) == 130
-    assert f"there is no checkpoint, only the record in {out}" in capsys.readouterr().err.splitlines()[-1]
+    assert f"{out} has the run's record, but no checkpoint" in capsys.readouterr().err.splitlines()[-1]
     assert not (out / "model.safetensors").exists()
     assert read_run(out).status == "interrupted"
 
@@ -616,7 +616,7 @@ def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     claimed = [claim_directory(None, "net", "data") for _run in range(5)]
     assert len(set(claimed)) == 5
-    with pytest.raises(zoo.UsageError, match="taken by another run"):
+    with pytest.raises(zoo.UsageError, match="in use by another run"):
         claim_directory(claimed[0], "net", "data")
 
 

@@ -137,7 +137,7 @@ def test_a_backbone_that_fails_is_left_out_and_the_rest_goes_on(
     arguments = ["rank", "efficientnet_lite0", "timm:test_vit", "--fraction", "0.02", "--out", str(tmp_path / "out")]
     assert run(arguments) == 1
     printed = capsys.readouterr()
-    assert "timm:test_vit is left out" in printed.err
+    assert "timm:test_vit is excluded" in printed.err
     record = RankRecord.model_validate_json((tmp_path / "out" / "rank.json").read_bytes())
     assert [row.name for row in record.backbones] == ["efficientnet_lite0"]
     assert (set(record.per_class), record.subset[:18]) == ({3}, "0.02 of each class")

@@ -109,7 +109,7 @@ def test_what_is_shown_has_the_test_split_first(straight: Path) -> None:
     ]
     assert f"Its test accuracy is {accuracy:.2f} % ± " in card
     assert "on 20 images of the split `test`" in card
-    assert "kept for the end: split test, 20 images" in (straight / "told").read_text()
+    assert "used only once, after training: split test, 20 images" in (straight / "told").read_text()
 
 
 def test_the_checkpoint_is_the_best_epochs(straight: Path) -> None:
@@ -283,7 +283,7 @@ def test_show_says_how_any_backbone_is_trained_from_scratch(capsys: pytest.Captu
         (["train", "resnet18_cifar"], '"code": "missing-dataset"'),
         ([*TRAIN, "--val-fraction", "0"], '"code": "option-range"'),
         ([*TRAIN, "--unfreeze", "fc"], '"code": "usage"'),
-        ([*TRAIN, "--limit", "1"], "at least 2 images"),
+        ([*TRAIN, "--limit", "1"], "too few images to train"),
     ],
 )
 def test_wrong_usage_is_refused(capsys: pytest.CaptureFixture[str], arguments: list[str], part: str) -> None:

@@ -1,7 +1,7 @@
-"""Plot a confusion matrix: a row for each true class, a column for each predicted class.
+"""Plot a confusion matrix: each row is a true class, and each column is a predicted class.
 
-The darkness of a cell is the square root of its share of the row, because mistakes would be invisible otherwise. Class
-names and counts are written if there is room; otherwise classes are numbered.
+The darkness of a cell is the square root of its share of the row, because rare mistakes would be invisible otherwise.
+If there is room, the plot has class names and counts; otherwise it has class numbers.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from zoo_harness.reports.plots.names import columns, font_families, shown_classe
 from zoo_harness.reports.plots.run import DOTS_PER_INCH, INK, save_figure
 
 _MOST_NUMBERS, _MOST_NAMES = 25, 60
-_WIDEST = 9.0  # inches of the matrix
+_WIDEST = 9.0  # the largest width of the matrix in inches
 
 
 def plot_confusion(confusion: Confusion, path: Path, about: str = "") -> None:
-    """Write the matrix as a PNG under a title, to which number and split of the images are added."""
+    """Draw a confusion matrix as a PNG. The title has the text ``about``, the number of images and the split."""
     counts = np.array(confusion.counts)
     classes = len(counts)
     side = min(_WIDEST, max(2.4, classes * (0.42 if classes <= _MOST_NUMBERS else 0.17)))
@@ -50,7 +50,7 @@ def plot_confusion(confusion: Confusion, path: Path, about: str = "") -> None:
 
 
 def _name_classes(axes: Axes, classes: tuple[str, ...], room: float) -> None:
-    """Label the axes; ``room`` is how many inches a cell has."""
+    """Label both axes with class names, or with class numbers if there are too many; ``room`` is inches per cell."""
     numbers = "" if len(classes) <= _MOST_NAMES else ", by its number from 0"
     axes.set_xlabel(f"predicted class{numbers}", color=INK, fontsize=9)
     axes.set_ylabel(f"true class{numbers}", color=INK, fontsize=9)
@@ -62,7 +62,7 @@ def _name_classes(axes: Axes, classes: tuple[str, ...], room: float) -> None:
         return
     names = shown_classes(enumerate(classes))
     upright = max(map(columns, names)) * 0.08 > room
-    # Not mathematics: a name may contain dollar signs.
+    # A name may contain dollar signs, which matplotlib would read as a formula.
     style: dict[str, Any] = {"family": font_families(names), "parse_math": False}
     style["fontsize"] = 8 if len(classes) <= _MOST_NUMBERS else 6
     axes.set_xticks(range(len(names)), names, rotation=90 if upright else 0, **style)
@@ -72,7 +72,7 @@ def _name_classes(axes: Axes, classes: tuple[str, ...], room: float) -> None:
 def _write_counts(
     axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64], colours: Colormap, norm: PowerNorm
 ) -> None:
-    """Write the number of images into each cell that has any, light on dark and dark on light."""
+    """Write the number of images into each cell that is not empty, in white on dark cells."""
     size = 8 if counts.max() < 10_000 else 6
     for row, column in np.argwhere(counts).tolist():
         red, green, blue, _opaque = colours(norm(shares[row, column]))

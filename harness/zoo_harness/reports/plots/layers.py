@@ -1,4 +1,4 @@
-"""Plot the Separation Index of each layer, from the pixels to the input of the classifier."""
+"""Plot the Separation Index of each layer of a network, from the pixels to the input of the classifier."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zoo_harness.reports.plots.run import DOTS_PER_INCH, INK, QUIET, save_figure
 
 
 def plot_run_curve(curve: LayerCurveRecord, run: str, path: Path) -> None:
-    """Write the layer curve of a run as a PNG; ``run`` names its backbone and its data."""
+    """Draw the layer curve of a run as a PNG; ``run`` is the text that names the backbone and the dataset."""
     found = curve.layers[-1].separation
     scaled = ", z-scored" if found.normalize == "zscore" else ""
     about = f"{found.si.n:,} images, split {shown_name(curve.split, '?')}; "
@@ -27,19 +27,20 @@ def plot_run_curve(curve: LayerCurveRecord, run: str, path: Path) -> None:
 Layers = Sequence[ScoredLayer] | Sequence[LayerScores]
 Curve = tuple[str, Layers]
 
-# Of Okabe and Ito: distinct for every kind of colour vision.
+# The colours of Okabe and Ito are distinct for every kind of colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vP"
 _DASHES = ("-", (0, (5, 2.5)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)))
-_WIDEST, _EQUAL = 5, 0.005  # steps in width; difference in SI that a line's width hides
+_WIDEST, _EQUAL = 5, 0.005  # the number of line widths; the largest SI difference that a line's width hides
 _MOST_NAMES = 30
 
 
 def plot_layers(curves: Sequence[Curve], about: str, path: Path) -> None:
-    """Write one line per curve with its bootstrap errors; x is the layer, or its depth if the curves' layers differ.
+    """Draw one line per curve with bootstrap error bars, and write the plot as a PNG.
 
-    ``about`` is the title: the data and the method. Each curve has its own dash and marker, and is wider than those
-    that are drawn over it with the same values, so that all of them can be seen.
+    The x axis shows the layer names, or the relative depth if the curves have different layers. ``about`` is the title,
+    which states the data and the method. Each curve has its own dash and marker. If curves have equal values, the lower
+    curve is drawn wider, so that every curve is visible.
     """
     names = [layer.path for layer in curves[0][1]]
     same = all([layer.path for layer in layers] == names for _title, layers in curves)
@@ -56,7 +57,7 @@ def plot_layers(curves: Sequence[Curve], about: str, path: Path) -> None:
 
 
 def _covering(curves: Sequence[Curve]) -> int:
-    """Return how many of the later curves cover a part of the first one, from one of its layers to the next."""
+    """Return how many later curves hide a part of the first curve, because both agree in two neighbouring layers."""
     first, *later = [[layer.separation.si.value for layer in layers] for _title, layers in curves]
     count = 0
     for other in later:

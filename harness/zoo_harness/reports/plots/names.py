@@ -1,4 +1,4 @@
-"""Show names from outside in plots: on one line, shortened, and in a font that has their characters.
+"""Prepare class names and titles for plots: put them on one line, shorten them, and find fonts for their characters.
 
 matplotlib's own font lacks Chinese, Japanese, Korean and many other scripts; another installed font often has them.
 """
@@ -16,12 +16,12 @@ from matplotlib.font_manager import FontEntry, FontProperties, findfont, findSys
 from zoo.text import one_line
 
 _LONGEST_NAME = 24
-# Debian's packages, by the first word of a character's name in Unicode; all others are in fonts-noto-core.
+# Debian's font packages by the first word of a character's Unicode name. fonts-noto-core has all other scripts.
 _PACKAGES = dict.fromkeys(("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH"), "fonts-noto-cjk")
 
 
 def shown_name(name: str, otherwise: str, longest: int = _LONGEST_NAME) -> str:
-    """Return the name on one line and shortened; ``otherwise`` if no installed font has a character of it."""
+    """Put a name on one line and shorten it; return ``otherwise`` if no installed font has all its characters."""
     line = one_line(name)
     if not line or _unwritable([line]):
         return otherwise
@@ -29,7 +29,7 @@ def shown_name(name: str, otherwise: str, longest: int = _LONGEST_NAME) -> str:
 
 
 def shown_classes(classes: Iterable[tuple[int, str]]) -> list[str]:
-    """Return the name of each class as a plot shows it; pairs of label and name.
+    """Return the name that a plot shows for each class, given pairs of label and class name.
 
     >>> shown_classes([(0, "cat"), (1, " ")])
     ['cat', 'class 1']
@@ -38,26 +38,26 @@ def shown_classes(classes: Iterable[tuple[int, str]]) -> list[str]:
 
 
 def font_families(texts: Iterable[str]) -> list[str]:
-    """Return the font families that draw these texts: the usual one, then one for each script that it lacks."""
+    """Return the default font family, and further families for the characters of ``texts`` that the default lacks."""
     fallbacks = dict.fromkeys(family for char in _unusual(texts) if (family := _family_with(char)))
     return [*matplotlib.rcParams["font.family"], *fallbacks]
 
 
 def missing_font_note(classes: Sequence[str]) -> str | None:
-    """Return a line that names the fonts to install, if the plots number classes for want of one."""
+    """Return a line that names fonts to install, if plots show class numbers because fonts are missing."""
     unwritable = [name for name in map(one_line, classes) if _unwritable([name])]
     if not unwritable:
         return None
     scripts = {unicodedata.name(char, "").split(" ")[0].split("-")[0] for char in _unwritable(unwritable)}
     packages = sorted({_PACKAGES.get(script, "fonts-noto-core") for script in scripts})
     return (
-        f"plots number {len(unwritable)} of the classes, because no installed font has the characters of names such as "
-        f"{unwritable[0]!r}; to see the names, install {' and '.join(packages)} (Debian, Ubuntu) or the like"
+        f"plots show numbers instead of names for {len(unwritable)} classes, because no installed font has the "
+        f"characters of names such as {unwritable[0]!r}; try installing {' and '.join(packages)} (Debian, Ubuntu)"
     )
 
 
 def columns(text: str) -> int:
-    """Return the width of a text in letters; a Chinese, Japanese or Korean character has the width of two."""
+    """Return the width of a text in Latin letters; a Chinese, Japanese or Korean character counts as two."""
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 
@@ -72,7 +72,7 @@ def _unwritable(texts: Iterable[str]) -> list[str]:
 
 @cache
 def _family_with(char: str) -> str | None:
-    """Return an installed font family that has a character, a plain one if possible."""
+    """Return an installed font family that has a character, preferably an upright sans-serif one, or ``None``."""
     for font in _installed():
         if ord(char) in _characters(font.fname):
             return font.name
@@ -84,9 +84,9 @@ def _installed() -> list[FontEntry]:
     known = {font.fname for font in fontManager.ttflist}
     for path in findSystemFonts():
         if path not in known:  # installed after matplotlib wrote its list of fonts
-            with contextlib.suppress(Exception):  # a damaged file of the user's is no fault of the run
+            with contextlib.suppress(Exception):  # a damaged font file must not stop the run
                 fontManager.addfont(path)
-    fonts = [font for font in fontManager.ttflist if not font.name.startswith("Last Resort")]  # it draws boxes
+    fonts = [font for font in fontManager.ttflist if not font.name.startswith("Last Resort")]  # draws boxes
     return sorted(fonts, key=lambda font: (font.style != "normal", font.weight != 400, "Sans" not in font.name))
 
 

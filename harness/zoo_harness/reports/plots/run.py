@@ -1,6 +1,6 @@
-"""Plot loss and accuracy of each epoch, the learning rate, and a labelled grid of the data.
+"""Plot the loss and accuracy of each epoch, the learning rate, and a grid of labelled images.
 
-Figures have canvases of their own and never use pyplot, which keeps every figure of a process alive.
+Each figure has its own canvas. pyplot is not used, because pyplot keeps every figure in memory until the process ends.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from zoo_harness.util.atomic_files import replacing
 DOTS_PER_INCH = 150
 INK, QUIET = "#222222", "#d9d9d9"
 
-# Blue and vermilion of Okabe and Ito: distinct for every kind of colour vision, and in grey.
+# Okabe and Ito's blue and vermilion are distinct for every kind of colour vision, and in a grey print.
 _TRAIN, _EVALUATION = "#0072B2", "#D55E00"
 _MOST_STEPS = 4000
 _MOST_CLASSES, _IMAGES_OF_A_CLASS = 10, 10
-_TILE, _GAP = 1.0, 0.08  # of one image
+_TILE, _GAP = 1.0, 0.08  # the side of an image's square, and the gap in it
 _TILE_INCHES = 0.58
-_HEADING = 0.5  # height of the title of the samples, in tiles
+_HEADING = 0.5  # the height of the title above the images, in units of _TILE
 _LONGEST_TITLE = 72
 
 
 def title(record: RunRecord) -> str:
-    """Return the title of the plots of a run: its backbone and its data."""
+    """Return the title of a run's plots, which names the backbone and the dataset."""
     return f"{record.backbone.name} on {record.dataset.title}"
 
 
 def plot_history(history: Sequence[EpochRecord], directory: Path, about: str = "") -> tuple[Path, ...]:
-    """Write ``loss.png`` and ``accuracy.png`` under a title; nothing without an epoch."""
+    """Write ``loss.png`` and ``accuracy.png`` with the title ``about``; write nothing if there is no epoch yet."""
     if not history:
         return ()
     epochs = [line.epoch for line in history]
@@ -60,20 +60,20 @@ def plot_history(history: Sequence[EpochRecord], directory: Path, about: str = "
 def plot_learning_rate(
     training: Training, epochs: int, steps_per_epoch: int, directory: Path, about: str = ""
 ) -> tuple[Path, ...]:
-    """Write ``learning_rate.png`` for the finished epochs; nothing if the learning rate is constant."""
+    """Write ``learning_rate.png`` for the finished epochs; write nothing if the learning rate is constant."""
     steps = epochs * steps_per_epoch
     if not steps or (training.schedule == "constant" and not training.warmup_epochs):
         return ()
     shown = np.unique(np.linspace(0, steps - 1, min(steps, _MOST_STEPS)).round()).astype(int).tolist()
     figure = Figure(figsize=(6.4, 2.4), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
-    # Epoch n ends at n, as in the other curves, whose points were measured at the end of an epoch.
+    # Epoch n ends at x = n, because the loss and accuracy of epoch n, measured at its end, are drawn at x = n, too.
     rates = [learning_rate(training, step, steps_per_epoch) for step in shown]
     axes.plot([(step + 1) / steps_per_epoch for step in shown], rates, color=INK, linewidth=1.4)
     axes.yaxis.set_major_formatter("{x:g}")
     if training.schedule == "multistep" and (levels := _levels(training, rates, epochs)):
         axes.set_yscale("log")
-        # The rates themselves: matplotlib would label decades in one format and what lies between in another.
+        # The ticks are set by hand, because matplotlib would format powers of ten and other ticks differently.
         axes.set_yticks(levels, [f"{level:g}" for level in levels])
         axes.yaxis.set_minor_locator(NullLocator())
     _prepare_axes(axes, "Learning rate", list(range(1, epochs + 1)))
@@ -85,7 +85,9 @@ def plot_learning_rate(
 
 
 def _levels(training: Training, rates: list[float], epochs: int) -> list[float]:
-    """Return the rates between which a multistep schedule jumps, without those too near to label; none without a jump.
+    """Return the learning rates of a multistep schedule's levels, except levels too close together to be labelled.
+
+    The list is empty if the learning rate never changes.
 
     >>> _levels(Training(schedule="multistep", milestones=(1, 2), decay=0.5, learning_rate=0.5), [0.5, 0.25], 2)
     [0.5, 0.25]
@@ -101,10 +103,10 @@ def _levels(training: Training, rates: list[float], epochs: int) -> list[float]:
 def plot_samples(
     images: NDArray[np.uint8], labels: ArrayLike, classes: Sequence[str], path: Path, *, about: str = ""
 ) -> None:
-    """Write a grid of images: for each of the first classes that occur, a row of its first images.
+    """Draw a grid of labelled images: one row of images for each of the first 10 classes that occur.
 
-    ``images`` are uint8, ``(N, H, W)`` grey or ``(N, H, W, 3)`` RGB. ``about``, the data, is the title, and says how
-    many of the classes are shown.
+    ``images`` are uint8 with shape ``(N, H, W)`` (grey) or ``(N, H, W, 3)`` (RGB). The title has the text ``about`` and
+    the number of classes shown.
     """
     labels = np.asarray(labels)
     present = np.unique(labels)[:_MOST_CLASSES].tolist()
@@ -115,7 +117,7 @@ def plot_samples(
     font = FontProperties(family=font_families([*names, heading]), size=9)
     figure, axes = _sample_canvas(names, font, max(map(len, chosen.values()), default=1), heading)
     for row, (name, indices) in enumerate(zip(names, chosen.values(), strict=True)):
-        # Not mathematics: a name may contain dollar signs.
+        # A name may contain dollar signs, which matplotlib would read as a formula.
         axes.text(-0.15, row + 0.5, name, ha="right", va="center", color=INK, font=font, parse_math=False)
         for column, index in enumerate(indices):
             _draw_tile(axes, images[index], column, row)
@@ -157,12 +159,12 @@ def _plot_curves(
 
 def _set_title(axes: Axes, about: str) -> None:
     about = _writable(about)
-    # Not mathematics: a name may contain dollar signs.
+    # A name may contain dollar signs, which matplotlib would read as a formula.
     axes.set_title(about, fontsize=9, color=INK, parse_math=False, family=font_families([about]))
 
 
 def _writable(about: str) -> str:
-    """Return a title on one line, shortened; without characters that no font has it is empty."""
+    """Put a title on one line and shorten it; return an empty title if no installed font has all its characters."""
     return shown_name(about, "", _LONGEST_TITLE)
 
 
@@ -172,7 +174,7 @@ def _prepare_axes(axes: Axes, quantity: str, epochs: list[int]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
     axes.margins(y=0.12)
-    # Widen an axis of nearly equal values, which would magnify tiny differences.
+    # If all values are nearly equal, the axis is widened, so that the plot does not magnify tiny differences.
     low, high = axes.get_ylim()
     room = max(abs(low), abs(high)) / 50 - (high - low) / 2
     if room > 0:
@@ -185,7 +187,7 @@ def _prepare_axes(axes: Axes, quantity: str, epochs: list[int]) -> None:
 
 
 def _sample_canvas(names: list[str], font: FontProperties, columns: int, heading: str) -> tuple[Figure, Axes]:
-    """Return a figure whose axes have a square of side 1 for each image, room for names on the left, and a heading."""
+    """Return a figure and its axes, with a unit square per image, room for names on the left, and a heading."""
     rows, top = max(len(names), 1), 0.05 + (_HEADING if heading else 0)
     margin = 0.3 + max((_width_in_inches(name, font) for name in names), default=0.0) / _TILE_INCHES
     needed = 0.4 + _width_in_inches(heading, font) / _TILE_INCHES if heading else 0.0
@@ -198,7 +200,7 @@ def _sample_canvas(names: list[str], font: FontProperties, columns: int, heading
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set_xlim(-margin, right)
-    axes.set_ylim(rows + 0.05, -top)  # downwards, as images are stored
+    axes.set_ylim(rows + 0.05, -top)  # y grows downwards, as in images
     if heading:
         axes.text(0.2 - margin, -top / 2, heading, va="center", color=INK, font=font, parse_math=False)
     return figure, axes
@@ -219,7 +221,7 @@ def _draw_tile(axes: Axes, pixels: NDArray[Any], column: int, row: int) -> None:
     axes.imshow(
         pixels,
         extent=(x - across, x + across, y + down, y - down),
-        # Without these limits a grey image would be stretched to its own darkest and brightest pixel.
+        # Without these limits, matplotlib would stretch the contrast of each grey image.
         cmap="gray",
         vmin=0,
         vmax=255,
@@ -229,10 +231,10 @@ def _draw_tile(axes: Axes, pixels: NDArray[Any], column: int, row: int) -> None:
 
 
 def save_figure(figure: Figure, path: Path, *, tight: bool = False) -> None:
-    """Write a figure as a PNG, whole or not at all; ``tight`` crops it to its content."""
+    """Write a figure as a PNG file by renaming a finished temporary file; ``tight`` crops the figure to its content."""
     FigureCanvasAgg(figure)
     with replacing(path) as temporary, warnings.catch_warnings():
-        # Without the version of matplotlib, the same data give the same bytes.
+        # The file omits matplotlib's version, so that equal data give equal bytes.
         inches = "tight" if tight else None
-        warnings.simplefilter("ignore", UserWarning)  # of characters that no font has: boxes show that
+        warnings.simplefilter("ignore", UserWarning)  # missing characters appear as boxes, so no warning is needed
         figure.savefig(temporary, format="png", metadata={"Software": None}, bbox_inches=inches)

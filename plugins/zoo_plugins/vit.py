@@ -11,7 +11,7 @@ WIDTH = 1024
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
-    """Declare the ViT family."""
+    """Declare ViT-L/32."""
     yield Backbone(
         name="vit_l32",
         title="ViT-L/32",

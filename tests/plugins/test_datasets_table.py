@@ -309,8 +309,7 @@ def test_parquet_labels_with_gaps(tmp_path: Path) -> None:
 def test_an_image_with_two_labels_is_refused_and_one_named_twice_is_told(tmp_path: Path) -> None:
     rows = [f"{number}.png,{kind}" for number, kind in enumerate(KINDS)]
     assert (
-        "1 images occur in more than one row"
-        in read(make(tmp_path, "image,label", *rows, "./0.png,cat")).warnings[0]
+        "1 images occur in more than one row" in read(make(tmp_path, "image,label", *rows, "./0.png,cat")).warnings[0]
     )
     error = refused(make(tmp_path, "image,label", *rows, "./0.png,dog"), "label-conflict")
     assert error.facts["names"] == ["0.png"]

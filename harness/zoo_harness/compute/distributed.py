@@ -97,7 +97,7 @@ class Processes:
             gradient.copy_(part.view_as(gradient))
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Collect the rows (N, ...) of all processes in rank order on the CPU of the main process; others keep theirs."""
+        """Collect the rows (N, ...) of all processes in rank order on the main process; others return their own."""
         if not self.is_distributed:
             return rows
         import torch

@@ -23,7 +23,7 @@ _USUAL_MAXIMA = tuple(2**bits - 1 for bits in (10, 12, 14, 16))
 
 @dataclass(frozen=True)
 class DeepPixels:
-    """Upright pixels ``(H, W)`` or ``(H, W, 3)`` with their stored values; ``white_is_zero`` if zero means white."""
+    """Upright pixels ``(H, W)`` or ``(H, W, 3)`` as stored; ``white_is_zero`` is true if pixel value 0 means white."""
 
     pixels: np.ndarray[Any, Any]
     stated: ValueRange | None

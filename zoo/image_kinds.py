@@ -50,7 +50,7 @@ def readable_endings() -> tuple[str, ...]:
     for name in _PLUGINS:
         with contextlib.suppress(ImportError):
             plugin = importlib.import_module(name)
-            if name == "pillow_heif":  # the other packages register themselves
+            if name == "pillow_heif":  # pillow_jxl and pillow_avif register themselves
                 plugin.register_heif_opener()
     PIL.Image.init()
     _accept_more_tiffs()
@@ -59,7 +59,7 @@ def readable_endings() -> tuple[str, ...]:
 
 
 def _accept_more_tiffs() -> None:
-    """Let Pillow open grey TIFFs in both byte orders and of 64-bit floats; Pillow accepts only some of these files."""
+    """Register grey TIFF formats that Pillow rejects but can decode: the swapped byte orders, and 64-bit floats."""
     from PIL.TiffImagePlugin import II, MM, OPEN_INFO
 
     for order, white in ((II, 0), (II, 1), (MM, 0), (MM, 1)):
@@ -84,7 +84,7 @@ def has_pages(image: Image) -> bool:
 
 
 def is_readable_image(path: PurePath) -> bool:
-    """Whether a file's name ends with one of :func:`readable_endings`, in upper or lower case."""
+    """Whether Pillow can read a file according to its name's ending, in upper or lower case."""
     return path.suffix.lower() in readable_endings()
 
 

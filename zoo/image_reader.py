@@ -70,7 +70,7 @@ class ImageReader:
         """Choose one value range for all images, and return whether images that were already read must be read again.
 
         The range is chosen from the images of more than 8 bits that were read so far. Raises
-        :class:`~zoo.errors.DataError` if their ranges cannot be combined.
+        :class:`~zoo.errors.DataError` if the ranges of the images cannot be combined.
         """
         if self.value_range is not None or not self.notes.deep:
             return False

@@ -28,7 +28,7 @@ def why_unreachable(url: str) -> str | None:
     """Return the reason why the host of ``url`` is unreachable, or ``None`` if it may be reachable.
 
     The check resolves the host's name, opens a connection and closes it; behind a proxy, the check connects to the
-    proxy. The check takes at most :data:`PATIENCE` seconds. Without it, the Hub's client would retry for up to a
+    proxy. The check takes at most :data:`PATIENCE` seconds. Without the check, the Hub's client would retry for up to a
     minute before failing.
 
     >>> why_unreachable("https://localhost.invalid/").partition(",")[0]

@@ -41,7 +41,7 @@ _WRITTEN_NONE = ("license", "paper", "pretrained_on", "imagenet_top1", "citation
 
 @dataclass
 class Plugin:
-    """One entry point of the group ``zoo``, with the names that it declares and the errors that occurred.
+    """An installed plugin: its entry point, its distribution, the names that it declares, and its errors.
 
     >>> Plugin("cait", "zoo_plugins.cait", "blockzoo", "0.1.0").built_in
     True
@@ -372,7 +372,7 @@ def _describe(entry_point: importlib.metadata.EntryPoint) -> Plugin:
 
 
 def _rank(found: tuple[Plugin, importlib.metadata.EntryPoint]) -> tuple[bool, str, str]:
-    # Built-in plugins come first, so that they keep their names.
+    # Built-in plugins are loaded first, so that no other plugin can take their names.
     plugin, _entry_point = found
     return (not plugin.built_in, plugin.distribution, plugin.entry_point)
 

@@ -45,6 +45,6 @@ def encodable(text: str) -> str:
 def breaks_line(char: str) -> bool:
     """Whether a character ends a line, controls the terminal or overrides the writing direction.
 
-    Joiners and direction marks return false, because names in many scripts need them.
+    The result is false for joiners and direction marks, because names in many scripts need these characters.
     """
     return unicodedata.category(char) in ("Cc", "Zl", "Zp") or bool(re.match(f"[{_BIDI_OVERRIDES}]", char))

@@ -16,8 +16,8 @@ Place = tuple[str | None, ...]
 def find(place: Sequence[str | None]) -> Path | None:
     """Return the file at a standard place, or ``None`` if the file is not on this machine.
 
-    A place is one of the tuples ``("file", path)``, ``("package", path below site-packages)``, ``("torch", filename)``,
-    ``("keras", filename)`` and ``("hub", repository, filename, revision)``.
+    A standard place is one of the tuples ``("file", path)``, ``("package", path below site-packages)``, ``("torch",
+    filename)``, ``("keras", filename)`` and ``("hub", repository, filename, revision)``.
 
     >>> find(("file", "/no/such/file.safetensors")) is None
     True

@@ -1,6 +1,6 @@
 """Weight sources: records that describe, locate and read the weights with which a network starts.
 
-The harness treats built-in sources and sources of plugins alike: both are subclasses of :class:`WeightSource`. Neither
+The harness treats built-in sources and sources of plugins alike: all are subclasses of :class:`WeightSource`. Neither
 torch nor huggingface_hub is imported before weights are read.
 """
 
@@ -54,7 +54,7 @@ class WeightReader(Protocol):
         """Return the path of a Hub file in the local cache; download the file if it is not cached."""
 
     def from_url(self, url: str, target: Path, *, sha256: str | None = None, md5: str | None = None) -> Path:
-        """Return ``target``; if the file is missing, download it from an https address. Give one of the digests."""
+        """Return ``target``; if the file is missing, download it from an https address. A digest is required."""
 
     def verify(self, path: Path, *, sha256: str | None = None, md5: str | None = None) -> None:
         """Raise :class:`~zoo.errors.WeightsError` if the digest differs; ``sha256`` may be the first digits only."""
@@ -111,9 +111,9 @@ class WeightSource(ABC):
         """
 
     def standard_place(self) -> Place | None:
-        """Return the standard place of the file, as :func:`zoo.weight_paths.find` takes it; ``None`` for no such place.
+        """Return a tuple that tells :func:`zoo.weight_paths.find` where to look for the file, or ``None``.
 
-        Override this method instead of :meth:`locate` if possible: ``zoo list`` caches the place, and then does not
+        Override this method instead of :meth:`locate` if possible: ``zoo list`` caches the tuple, and then does not
         import the plugin.
         """
         return None
@@ -268,8 +268,8 @@ class KerasWeights(WeightSource):
 class PackageWeights(WeightSource):
     """A weight file of an installed Python package; ``path`` is relative to the site-packages folder.
 
-    ``by_order=True`` matches tensors by position instead of by name, which suits a file that another implementation
-    of the same network wrote.
+    ``by_order=True`` matches tensors by position instead of by name. Use it for a file that another implementation of
+    the same network wrote.
 
     >>> PackageWeights("some-weights", "some_weights/net.pth", sha256="0" * 64).by_order
     False

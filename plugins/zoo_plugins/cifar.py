@@ -1,7 +1,7 @@
 """Load CIFAR-10 and CIFAR-100 from the Hub, from a folder or archive, or from the authors' server.
 
 Folder names, file names, addresses and digests equal those of torchvision's dataset classes, and a test compares them.
-They are copied because importing torchvision takes seconds, which would delay an error about a missing folder.
+This module copies torchvision's constants, because importing torchvision would delay every error by seconds.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _load(edition: _Edition, request: DatasetRequest) -> LoadedDataset:
         folder = request.data_dir.expanduser()
         locations = [lambda: _from_folder(edition, folder)]
     else:
-        # The authors' server comes last, because it limits the download speed since June 2026.
+        # The authors' server comes last, because downloads from this server have been slow since June 2026.
         locations = [
             edition.hub.cached,
             lambda: _from_folder(edition, data_folder()),

@@ -17,7 +17,7 @@ def zoo_backbones() -> Iterator[Backbone]:
         name="coat_lite_small",
         title="CoaT-Lite Small",
         weights=TimmWeights("coat_lite_small.in1k"),
-        # The last block owns the position encodings cpe4 and crpe4 of the whole fourth stage, so they are trained too.
+        # The last block owns the position encodings cpe4 and crpe4 of the whole fourth stage, so zoo trains both too.
         unfreeze=("serial_blocks4.2", "norm4"),
         head=Head("head"),
         recipes={

@@ -1,4 +1,4 @@
-"""Declare the built-in datasets; other modules of this package contain their loaders.
+"""Declare the built-in datasets; other modules of ``zoo_plugins`` contain the loaders.
 
 This module imports no large package: a loader's module is imported when its dataset is first used.
 """

@@ -29,7 +29,7 @@ def zoo_backbones() -> Iterator[Backbone]:
         license="apache-2.0",
         paper="https://arxiv.org/abs/2304.07193",
         pretrained_on="LVD-142M",
-        imagenet_top1=None,  # these weights have no ImageNet-1k classifier
+        imagenet_top1=None,  # DINOv2's weights contain no ImageNet-1k classifier
         has_classifier=False,
     )
     yield Backbone(

@@ -1,7 +1,7 @@
 """EfficientNets (Tan and Le 2019, 2021): the three Lite networks, B0, V2-S and V2-L.
 
-The weights of the three Lite networks come with installed Python packages, so they need no download. Another
-implementation of the networks wrote these weight files, so the tensors are matched by position.
+Python packages contain the weights of the three Lite networks, so zoo need not download them. Another implementation of
+the Lite networks wrote the weight files, so zoo matches their tensors by position.
 """
 
 from __future__ import annotations

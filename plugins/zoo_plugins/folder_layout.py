@@ -76,10 +76,10 @@ class FolderLayout:
 def find_layout(root: Path) -> FolderLayout:
     """Find the folders of the splits in ``root``; without such folders, ``root`` itself is the training split.
 
-    A folder with the name of a split is a split if it contains folders. If it directly contains images, it is a class,
-    because a dataset of vehicles may have a class "train". Raises :class:`~zoo.errors.DataError` if two folders could
-    be the same split, if the training split is missing, if split folders contain images but no class folders, or if
-    the splits are further down in the tree.
+    A folder with the name of a split is a split if it contains folders. A folder with such a name that directly
+    contains images is a class: a dataset of vehicles may have a class "train". Raises :class:`~zoo.errors.DataError` if
+    two folders could be the same split, if the training split is missing, if split folders contain images but no class
+    folders, or if the splits are further down in the tree.
     """
     folders = sorted(visible_folders(root))
     named = [folder for folder in folders if split_word(folder.name) and has_folders(folder)]
@@ -130,7 +130,7 @@ def _refuse_two(found: Sequence[Path], split: str) -> None:
 
 
 def _refuse_flat_splits(root: Path, folders: Sequence[Path]) -> None:
-    """Raise an error for folders that are named like splits but contain no class folders; they look like classes."""
+    """Raise an error if folders are named like splits but contain no class folders, so that they look like classes."""
     alike = [folder for folder in folders if looks_like_a_split(folder.name)]
     trains = any(re.search("|".join(_TRAINING), folder.name.casefold()) for folder in alike)
     if len(alike) < 2 or not (trains or len(alike) == len(folders)):

@@ -63,8 +63,9 @@ def labels_by_name(
 ) -> tuple[dict[str, np.ndarray[Any, Any]], tuple[str, ...]]:
     """Return each split's labels as indices into ``classes``, and lines for the run record about changed labels.
 
-    ``labels`` are as the files number them. ``files`` lists the files of each split in the order of the rows; splits
-    in other formats are missing. Raises :class:`~zoo.errors.DataError` if the files name different classes.
+    ``labels`` contains the class indices from the files. ``files`` lists the files of each split in the order of the
+    rows; splits in other formats are missing. Raises :class:`~zoo.errors.DataError` if the files name different
+    classes.
     """
     classes = tuple(map(normalised, classes))
     named = [file for split in labels for file in files.get(split, ()) if file.names is not None]
@@ -134,6 +135,6 @@ def _mapped(
 def _numbered(labels: np.ndarray[Any, Any], names: Names, classes: Names) -> np.ndarray[Any, Any]:
     numbers = np.array([classes.index(name) for name in names])
     inside = (labels >= 0) & (labels < len(names))
-    mapped = labels.copy()  # labels without a class stay as they are, for the error that reports them
+    mapped = labels.copy()  # labels without a class stay unchanged; a later check reports such labels
     mapped[inside] = numbers[labels[inside]]
     return mapped

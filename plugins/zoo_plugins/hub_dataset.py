@@ -80,9 +80,9 @@ class RowImages:
 class HubCopy:
     """A dataset on the Hub, read from the local cache or online.
 
-    ``columns`` are the names of the image and label columns; by default, or unless ``request`` names them, they are
-    found by their types. ``classes`` replaces the class names of the Hub dataset, because the Hub misspells some names
-    ("cra", "T - shirt / top"); the number of classes must be equal.
+    ``columns`` are the names of the image and label columns. Without ``columns``, zoo uses the column names in
+    ``request``, or else finds the columns by their types. ``classes`` replaces the class names of the Hub dataset,
+    because the Hub misspells some names ("cra", "T - shirt / top"); the number of classes must be equal.
 
     >>> HubCopy("uoft-cs/cifar10").location
     'Hugging Face Hub uoft-cs/cifar10'
@@ -148,10 +148,10 @@ def load(request: DatasetRequest) -> LoadedDataset:
     """Load a Hub dataset from ``OWNER/NAME`` or ``OWNER/NAME@REVISION``, or from a folder with its files.
 
     ``--data-dir`` is a folder with the files of the dataset. An argument that is written as a path, such as
-    ``./FOLDER``, is also such a folder.
+    ``./FOLDER``, also names a folder with the files of the dataset.
 
-    Split ``test`` is the first existing split of :data:`EVALUATION_SPLITS`; without any of them, there is only
-    ``train``. Images of equal size become one array.
+    Split ``test`` is the first existing split of :data:`EVALUATION_SPLITS`. A dataset without an evaluation split has
+    only ``train``. Images of equal size become one array.
     """
     argument = request.argument or ""
     if re.match(r"(~|\.{0,2}/|\.{1,2}$)", argument):
@@ -329,7 +329,7 @@ def _label_files(builder: Any, column: str) -> tuple[dict[str, list[LabelFile]],
     """
     try:
         with _silenced_clients():
-            if isinstance(builder, Cache):  # it no longer knows the files, so the Hub client's cache is tried
+            if isinstance(builder, Cache):  # the cache does not name the files, so look in the Hub client's cache
                 builder = _builder_of_files(builder)
             files = getattr(builder.config, "data_files", None) or {}
             paths = {
@@ -353,7 +353,7 @@ def _builder_of_files(builder: Any) -> Any:
 
 @contextlib.contextmanager
 def _silenced_clients() -> Iterator[None]:
-    # Both libraries log every retry and every use of the cache; zoo's own errors report failures.
+    # datasets and huggingface_hub log every retry and every use of the cache; zoo's own errors report failures.
     loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

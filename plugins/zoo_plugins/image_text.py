@@ -1,6 +1,6 @@
 """The image encoders of CLIP, SigLIP 2 and the Perception Encoder, which were trained on images with captions.
 
-In place of a classifier, some of these encoders have a projection to the embedding space of the captions.
+Instead of a classifier, an image encoder may end with a projection to the embedding space of the captions.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ Found = TypeVar("Found")
 
 
 class NotHere(Exception):  # noqa: N818 - not yet an error, because another location may have the data
-    """Raised if one location lacks the data; the user sees the reason only if all other locations lack them too.
+    """Raised if one location lacks the data; the user sees the reason only if no location has the data.
 
     >>> NotHere("folder /data", "no such folder").location
     'folder /data'

@@ -28,7 +28,7 @@ def load(request: DatasetRequest) -> LoadedDataset:
 
     For a folder, the table is the folder's ``metadata.csv``, or the joined ``metadata.csv`` files of its split folders,
     such as ``train``. Paths in a table are relative to the table's folder. ``--image-column``, ``--label-column`` and
-    ``--split-column`` name the columns; without these options, columns are found by their usual names.
+    ``--split-column`` name the columns; without these options, zoo looks for columns with usual names.
     """
     if request.data_dir is not None:
         raise UsageError(

@@ -97,7 +97,7 @@ def _only(table: Table, kind: str, usual: Sequence[str], taken: Sequence[str], f
 
 
 def _by_name_alone(table: Table, kind: str, usual: Sequence[str], free: Sequence[str]) -> str:
-    """Return the only column with a usual name, although its values look unsuitable; a later check reports them."""
+    """Return the only column with a usual name, although its values look unsuitable; a later check reports those."""
     found = [name for name in free if _plain(name) in map(_plain, usual)]
     if len(found) == 1:
         return found[0]

@@ -155,7 +155,7 @@ def _read_parquet(path: Path) -> Table:
         raise DataError(f"{path} cannot be read as a parquet file: {reason}", code="table-damaged") from error
     _check_header(path, table.column_names)
     names = {name: names_in_schema(table.schema, name) for name in table.column_names}
-    # Encoded images stay in Arrow's memory until they are accessed.
+    # An encoded image stays in Arrow's memory until zoo accesses the image.
     columns = {name: _values(table.column(name)) for name in table.column_names}
     return Table(path, columns, class_names={name: found for name, found in names.items() if found})
 

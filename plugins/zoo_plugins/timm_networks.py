@@ -75,7 +75,8 @@ def names() -> list[str]:
 def published_accuracies() -> dict[str, float]:
     """Return the top-1 accuracies on ImageNet-1k that timm publishes, in percent; keys are names with tags.
 
-    Each accuracy was measured at timm's test size of the network. The file NOTICE names the source of the table.
+    timm measured each accuracy at the input size at which it tests the network. The file NOTICE names the source of the
+    table.
 
     >>> published_accuracies()["test_vit.r160_in1k"]
     40.832

@@ -1,8 +1,8 @@
 """Make glibc keep freed memory for the next batch of images.
 
 By default, glibc returns large freed blocks to the operating system immediately. A network allocates and frees the same
-large activations for every batch, so every batch must obtain fresh, zeroed pages. On a virtual machine this takes three
-to six times as long as the network itself (benchmarks/README.md).
+large activations for every batch, so every batch must obtain fresh, zeroed pages. On a virtual machine, obtaining the
+pages takes three to six times as long as the network itself (benchmarks/README.md).
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Every process holds the whole network and a share of the images. Gradients and counts are summed over the processes, so
 the result equals the result of one process, up to rounding. Only the main process writes files and output.
 
-This module imports torch only if there is more than one process, because early error handling needs the module.
+This module imports torch only if there is more than one process, because error handling uses the module before torch is
+imported.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# The other processes wait while the main process scores. A long limit is harmless: torchrun ends all if one dies.
+# The other processes wait while the main process scores. A long limit is harmless: torchrun ends all after a crash.
 _LONGEST_WAIT = datetime.timedelta(days=2)
 
 
@@ -97,7 +98,7 @@ class Processes:
             gradient.copy_(part.view_as(gradient))
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Collect the rows (N, ...) of all processes in rank order on the main process; others return their own."""
+        """Return the rows (N, ...) of all processes in rank order on the main process, and own rows on the others."""
         if not self.is_distributed:
             return rows
         import torch

@@ -101,7 +101,7 @@ def full_precision(device: torch.device, setting: str = "highest") -> Iterator[N
     torch.float32
     """
     backends: Any = torch.backends
-    # Before torch 2.9, one setting applies to all backends. Since then, it also changes the switch of each backend.
+    # Before torch 2.9, one setting applies to all backends. Since 2.9, the setting also changes each backend's switch.
     switches = (backends.cuda.matmul, backends.mkldnn.matmul) if hasattr(backends.mkldnn, "matmul") else ()
     before = [switch.fp32_precision for switch in switches]
     former = "highest"

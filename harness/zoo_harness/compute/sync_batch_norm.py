@@ -41,7 +41,7 @@ class SharedBatchNorm(TorchFunctionMode):
 
     def _batch_norm(
         self,
-        input: Tensor,  # noqa: A002 - torch's name; callers may pass it by keyword
+        input: Tensor,  # noqa: A002 - torch's name, which callers may use as a keyword
         running_mean: Tensor | None,
         running_var: Tensor | None,
         weight: Tensor | None = None,

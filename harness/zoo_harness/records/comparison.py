@@ -56,7 +56,8 @@ class ComparedRun(Record):
     If the run trained on cached outputs of the frozen layers, ``frozen_part_seconds`` is the time to compute the
     outputs of ``frozen_part_computed`` images; the seconds per epoch exclude this time. The outputs of the remaining
     images came from an earlier run. ``no_predictions`` is the reason why the predictions cannot be read, or ``None``.
-    ``published_otherwise`` lists published results in other settings than those of ``published``.
+    ``published`` lists published results with the settings of the run, and ``published_otherwise`` lists published
+    results with other settings.
     """
 
     run: str

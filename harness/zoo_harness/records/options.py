@@ -34,7 +34,7 @@ InputSize = Annotated[
 OutputFolder = Annotated[Path | None, Option("Folder for the results (default: a new folder in runs/).", stored=False)]
 
 
-# A test compares these numbers with the recipes; only pydantic can read the recipes, and it must not be imported here.
+# A test compares the epochs in this text with the recipes. Reading the recipes here would import pydantic.
 EPOCHS_HELP = "Number of epochs (default: the recipe's: 20; report 10; scratch 200); 0 scores without training."
 
 

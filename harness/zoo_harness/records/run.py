@@ -72,7 +72,7 @@ class Record(BaseModel):
 class WeightsRecord(Record):
     """The initial weights of a run; ``source`` is a Hub id, a distribution, a path or ``random``.
 
-    ``declared`` means that these are the weights that the backbone's plugin declares. The declared licence,
+    ``declared`` is true if the run started from the weights that the backbone's plugin declares. The declared licence,
     pretraining data and accuracy apply only to declared weights.
     """
 
@@ -143,7 +143,7 @@ class DuplicatesRecord(Record):
 
     ``images`` is the number of duplicates among the ``of`` images of ``split``. ``other_label`` is the number of
     duplicates whose equal image has a different label. The examples are the first pairs of equal images, as file
-    names, or else as indices in the split.
+    names, or as indices in the split if the images have no file names.
     """
 
     split: str
@@ -232,7 +232,7 @@ class ParametersRecord(Record):
     """Numbers of parameters of the network; ``trained_names`` are the tensors that received gradients.
 
     ``moving_layers`` is the number of frozen BatchNorm layers whose stored statistics change during training, and
-    ``moving_buffers`` is the number of these statistics tensors.
+    ``moving_buffers`` is the number of statistics tensors that change.
     """
 
     total: Count
@@ -361,10 +361,11 @@ class SplitSeparation(Record):
     """The Separation Index scores of one split; each image is compared with all other images of the split.
 
     ``order`` is the number of neighbours for high-order, soft and anti SI: the requested number, or 1 for a split of
-    two images. At order 1 these three scores are ``None``, because they would equal SI. ``metric`` and ``normalize``
-    are as in :class:`SeparationSettings`. ``duplicates`` is the number of images whose features equal the features of
-    another image; ``duplicates_unlike`` is the number of images whose features equal an image of another class. Any
-    other key is a score of ``zoo_harness.separation.scores``, in this version or in the version that wrote the record.
+    two images. At order 1, high-order, soft and anti SI are ``None``, because they would repeat SI. ``metric`` and
+    ``normalize`` are as in :class:`SeparationSettings`. ``duplicates`` is the number of images whose features equal the
+    features of another image; ``duplicates_unlike`` is the number of images whose features equal an image of another
+    class. Any further field is a score that ``zoo_harness.separation.scores`` defines, or defined when the record was
+    written.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -405,9 +406,9 @@ class AccuracyDetails(Record):
 
     ``per_class`` is the mean per-class recall (balanced accuracy) over the classes that have images in the split.
     ``per_class_of_all`` is the mean over all classes, where a class without images counts as 0. ``absent`` lists the
-    classes without images. ``shared`` is the number of images that also occur in an earlier split: the training split
-    for the evaluation split, either of them for the test split. ``unshared`` is the accuracy without the shared
-    images; ``None`` if no image remains.
+    classes without images. ``shared`` is the number of images that also occur in an earlier split. The splits are
+    ordered: training split, evaluation split, test split. ``unshared`` is the accuracy without the shared images;
+    ``None`` if no image remains.
     """
 
     per_class: Measurement
@@ -484,9 +485,10 @@ class PredictionsRecord(Record):
     """The digest of ``predictions.safetensors``, and metrics of these predictions on the images of ``split``.
 
     ``macro_f1`` is the mean F1 over the classes that occur as a label or as a prediction. ``calibration_error`` is the
-    expected calibration error. To compute it, images are sorted by the probability of their prediction into
-    ``calibration_bins`` equally wide bins; the differences between accuracy and mean probability are averaged over the
-    images. The standard errors of ``macro_f1`` and ``calibration_error`` come from 200 bootstrap samples.
+    expected calibration error. To compute the calibration error, images are sorted by the probability of their
+    prediction into ``calibration_bins`` equally wide bins; the differences between accuracy and mean probability are
+    averaged over the images. The standard errors of ``macro_f1`` and ``calibration_error`` come from 200 bootstrap
+    samples.
 
     ``auroc`` is the area under the ROC curve with DeLong's standard error; it needs two classes with at least two
     images each. ``top5`` is the fraction of images whose label is among the five likeliest classes, with its binomial

@@ -14,7 +14,7 @@ Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Range(Record):
-    """The smallest value, the median and the largest value over the images of a split."""
+    """The smallest, the median and the largest value of a property, such as the width, over the images of a split."""
 
     min: Ratio
     median: Ratio

@@ -50,7 +50,7 @@ class StoredOptions:
         given: dict[str, Any] = {name: value for name, value in self.given.items() if known[name][1].stored}
         if "data_dir" in given:
             given["data_dir"] = given["data_dir"].absolute()
-        for name in ("mean", "std"):  # stored as text, whether they were typed as text or passed as numbers
+        for name in ("mean", "std"):  # stored as text, even if the user passed numbers from Python
             if name in given:
                 given[name] = ",".join(map(str, parse_channels(name, given[name])))
         if given.get("weights", "random") not in ("pretrained", "random"):

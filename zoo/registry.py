@@ -300,7 +300,7 @@ class Registry:
         if rivals:
             claimed = " and ".join(rival.origin for rival in rivals)
             raise PluginError(
-                f"{kind} {name!r} is declared by {claimed}; uninstall one plugin, or ask its author for another name",
+                f"{kind} {name!r} is declared by {claimed}; uninstall one of these plugins, or have the record renamed",
                 code="name-contested",
                 name=name,
             )

@@ -24,7 +24,7 @@ def decode_image(file: IO[bytes], where: str, reader: ImageReader) -> PIL.Image.
             return reader.upright(image, where)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
         reason, advice = f"{type(error).__name__}: {error}", "replace or remove it"
-        if isinstance(error, PIL.UnidentifiedImageError):  # its message would show the repr of the open file
+        if isinstance(error, PIL.UnidentifiedImageError):  # Pillow's message shows the repr of the open file
             reason = "unknown format"
             advice = remedy(PurePath(where)) or advice
         raise DataError(

@@ -58,7 +58,7 @@ class FoundFiles:
                     self.of_systems.append(Path(folder) / name)
             subfolders[:] = [name for name in subfolders if not is_system_name(name)]
             for path in (Path(folder) / name for name in subfolders):
-                if path.is_symlink():  # following it could loop for ever, and skipping it could lose images
+                if path.is_symlink():  # following a link could loop for ever; skipping it could lose images
                     raise DataError(
                         f"{path} links to a folder; link {class_folder} itself, or the image files",
                         code="folder-link",

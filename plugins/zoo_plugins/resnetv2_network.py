@@ -27,8 +27,9 @@ def resnet152v2() -> ResNetV2:
 class ResNetV2(nn.Module):
     """A ResNet V2 that maps images ``(B, 3, H, W)`` with values in [-1, 1] to logits ``(B, classes)``.
 
-    ``blocks`` and ``widths`` are the number of blocks and the width of each stage, from stage ``conv2`` on. A stage has
-    four times its width output channels. The last block of every stage but the last halves height and width.
+    ``blocks`` and ``widths`` are the number of blocks and the width of each stage, from stage ``conv2`` on. The number
+    of output channels of a stage is four times its width. The last block of every stage but the last halves height and
+    width.
 
     >>> import torch
     >>> ResNetV2(blocks=(2, 2), widths=(4, 8), classes=5)(torch.zeros(1, 3, 32, 32)).shape

@@ -1,7 +1,7 @@
 """Derive the record of a timm network: run the network, and find its classifier, last block and feature layers.
 
 The network is built and run on torch's meta device, where tensors have a shape but no values. Forward hooks record the
-calls of its modules for a batch of the network's own input size.
+calls of all modules for a batch of the network's own input size.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def _unfrozen(name: str, network: nn.Module, before: list[Call], heads: list[Cal
     blocks = [_block_around(network, path, listed) for path in weighted]
     blocks = ["" if any(head.path.startswith(f"{block}.") for head in heads) else block for block in blocks]
     known = [index for index, block in enumerate(blocks) if block]
-    # A network without repeated blocks, such as VGG, trains its last child module that contains layers.
+    # For a network without repeated blocks, such as VGG, the last child module that contains layers is the block.
     block = blocks[known[-1]] if known else weighted[-1].partition(".")[0]
     inside = [each for each in blocks if each.startswith(f"{block}.")]  # a stage may end with a norm after its blocks
     block = inside[-1] if inside else block
@@ -269,7 +269,7 @@ def _block_around(network: nn.Module, path: str, listed: set[str]) -> str:
 
 
 def _is_container(module: nn.Module, *, stage: bool) -> bool:
-    """Whether the children of a module are repeated units: it is a container, or a stage with equal children."""
+    """Whether the children of a module are repeated units: the module is a container, or a stage of equal children."""
     from torch import nn
 
     children = list(module.children())

@@ -25,7 +25,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 class PublishedFigure(Record):
     """A published result of the same backbone, recipe, dataset, split and epochs; ``None``: not published.
 
-    ``differences`` lists the known differences between the run and the publication in other settings, one clause each.
+    ``differences`` lists the known differences between the settings of the run and of the publication.
     """
 
     source: str

@@ -28,7 +28,7 @@ class FeatureArray(Record):
 
 
 class FeatureRows(Record):
-    """The rows of one split in the file; the splits follow each other, and ``source`` is the split's dataset name.
+    """The rows of one split in the file; the splits follow each other, and ``source`` names the split in the dataset.
 
     ``fingerprint`` is the digest of the split's pixels and labels, as in ``run.json``.
     """

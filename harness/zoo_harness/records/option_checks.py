@@ -45,7 +45,7 @@ def apply_overrides(training: Training, given: Mapping[str, object]) -> Training
         if name:
             hint = " (0 scores without training)" if name == "epochs" else ""
             message = f"{message[0].lower()}{message[1:]}{hint}"
-        named = {name: given.get(name)} if name else given  # without a name, several options contradict each other
+        named = {name: given.get(name)} if name else given  # no name: several options contradict each other
         options = " ".join(f"--{option.replace('_', '-')} {value}" for option, value in named.items())
         raise UsageError(f"{options}: {message}", code="option-value", option=name) from error
 

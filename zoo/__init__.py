@@ -1,7 +1,7 @@
 """blockzoo: choose an image backbone, fine-tune one block of it, measure how well its layers separate the classes.
 
-Public names are imported when they are first used, so ``import zoo`` is fast and loads neither torch nor any other
-large package.
+The package imports each public name when the name is first used. ``import zoo`` is therefore fast, and loads neither
+torch nor another large package.
 """
 
 from __future__ import annotations

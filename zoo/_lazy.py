@@ -1,4 +1,4 @@
-"""Public names that are imported when they are first used, listed once: in the module's ``if TYPE_CHECKING`` block."""
+"""Import the public names of a module lazily; the module's ``if TYPE_CHECKING`` block is the only list of the names."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 
 def lazy_imports(module: str) -> tuple[Callable[[str], object], Callable[[], list[str]], dict[str, str]]:
-    """Make ``__getattr__`` and ``__dir__`` of a module, and a dictionary of its lazy names with their homes.
+    """Make ``__getattr__`` and ``__dir__`` for a module, and a dictionary from its lazy names to their home modules.
 
-    Type checkers read the imports under ``if TYPE_CHECKING``; this function reads the same lines from the module's
-    source. Each name is therefore written once.
+    Type checkers read the imports under ``if TYPE_CHECKING``. This function reads the same lines from the module's
+    source, so each public name is written only once.
 
     >>> lazy_imports("zoo")[2]["Backbone"]
     'zoo.backbone'
@@ -35,7 +35,7 @@ def lazy_imports(module: str) -> tuple[Callable[[str], object], Callable[[], lis
 
 def _listed(module: str) -> dict[str, str]:
     spec = importlib.util.find_spec(module)
-    source = getattr(spec.loader, "get_source")(module) if spec else ""  # noqa: B009 - not every loader has it
+    source = getattr(spec.loader, "get_source")(module) if spec else ""  # noqa: B009 - some loaders lack get_source
     blocks = [node.body for node in ast.parse(source or "").body if isinstance(node, ast.If)]
     imports = [node for block in blocks for node in block if isinstance(node, ast.ImportFrom) and node.module]
     return {alias.name: str(node.module) for node in imports for alias in node.names if alias.asname == alias.name}

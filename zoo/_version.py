@@ -1,3 +1,3 @@
-"""The version of blockzoo, in a module of its own so that no other module imports the whole package for it."""
+"""The version of blockzoo, in a separate module so that importing the version does not import the whole package."""
 
 __version__ = "0.1.0"

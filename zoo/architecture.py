@@ -1,4 +1,4 @@
-"""Records that name a network to build: one of timm, one of torchvision, or a function of an installed package."""
+"""Records that name a network to build: a timm model, a torchvision model, or a function of an installed package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo.fields import STRICT, FactoryPath
 
 @dataclass(frozen=True, config=STRICT)
 class TimmArchitecture:
-    """A network of timm, named with its tag, which determines the preprocessing.
+    """A timm model to build; a tag in the name, such as ``in1k``, determines the preprocessing.
 
     >>> TimmArchitecture("tf_efficientnet_lite0.in1k").kind
     'timm'
@@ -25,7 +25,7 @@ class TimmArchitecture:
 
 @dataclass(frozen=True, config=STRICT)
 class TorchvisionArchitecture:
-    """A network that ``torchvision.models.get_model`` builds.
+    """A torchvision model to build, by the name that ``torchvision.models.get_model`` takes.
 
     >>> TorchvisionArchitecture("efficientnet_v2_s").name
     'efficientnet_v2_s'
@@ -37,7 +37,7 @@ class TorchvisionArchitecture:
 
 @dataclass(frozen=True, config=STRICT)
 class FactoryArchitecture:
-    """A function ``module:function`` of an installed package that returns a fresh ``torch.nn.Module``.
+    """A network to build by calling a function ``module:function``, which returns a new ``torch.nn.Module``.
 
     >>> FactoryArchitecture("my_package.networks:tiny").kind
     'factory'

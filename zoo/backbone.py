@@ -1,8 +1,8 @@
-"""Records in which a plugin declares a backbone; the harness does everything else.
+"""Records with which a plugin declares a backbone: its weights, its layers, its classifier and how to train it.
 
-Each record is strict: an unknown key, a wrong type or an empty name is an error when the record is made. Facts about
-where a backbone comes from (licence, paper, data, accuracy) have no default: write ``None`` for unknown ones. Nothing
-here imports torch.
+Every record is strict: an unknown field, a wrong type or an empty name raises an error when the record is created.
+The licence, the paper, the pretraining data and the accuracy of a backbone have no default: write ``None`` for an
+unknown value. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from zoo.fields import (
 )
 from zoo.weights import WeightSource
 
-MOST_CHECKPOINTS = 1000  # beside the main one; a record has room for their scores
+MOST_CHECKPOINTS = 1000  # per run, not counting the main checkpoint; run.json holds at most this many scores
 Augmentation = Literal["crop", "flip", "rotate"]
 Pool = Literal["flatten", "average", "average_channels_last", "cls", "dist"]
 
 
 def _check_distinct(features: tuple[FeatureLayer, ...]) -> tuple[FeatureLayer, ...]:
     if not features:
-        raise ValueError("at least the layer the classifier sees must be declared")
+        raise ValueError("at least the layer that feeds the classifier must be declared")
     paths = [layer.path for layer in features]
     twice = [path for path in paths if paths.count(path) > 1]
     if twice:
@@ -46,12 +46,13 @@ def _check_distinct(features: tuple[FeatureLayer, ...]) -> tuple[FeatureLayer, .
 
 @dataclass(frozen=True, config=STRICT)
 class FeatureLayer:
-    """A layer whose output is read as one vector per image.
+    """A layer of the network whose output is pooled to one feature vector per image.
 
-    ``pool`` is one of these: ``flatten`` keeps every value; ``average`` is the mean over the positions of a
-    ``(B, C, H, W)`` map or over the tokens of ``(B, N, C)``; ``average_channels_last`` the mean over a ``(B, H, W, C)``
-    map; ``cls`` and ``dist`` are tokens 0 and 1 of ``(B, N, C)``. ``width`` is the length of the vector. ``skip`` is
-    the number of tokens at the start, such as class and register tokens, that the mean over tokens leaves out.
+    ``path`` is the module's path in the network, and ``width`` is the length of the vector. ``pool`` selects the
+    pooling: ``flatten`` keeps every value. ``average`` takes the mean over the positions of a ``(B, C, H, W)`` map or
+    over the tokens of a ``(B, N, C)`` sequence. ``average_channels_last`` takes the mean over the positions of a
+    ``(B, H, W, C)`` map. ``cls`` takes token 0 and ``dist`` token 1 of a ``(B, N, C)`` sequence. ``skip`` is the
+    number of leading tokens, such as class and register tokens, that the mean over tokens excludes.
 
     >>> FeatureLayer("norm", 384, pool="cls").width
     384
@@ -65,7 +66,7 @@ class FeatureLayer:
     @model_validator(mode="after")
     def _only_a_mean_skips(self) -> FeatureLayer:
         if self.skip and self.pool != "average":
-            raise ValueError(f"skip {self.skip} is for pool 'average', not for {self.pool!r}")
+            raise ValueError(f"skip {self.skip} needs pool 'average'; given pool {self.pool!r}")
         return self
 
 
@@ -74,13 +75,14 @@ FeatureLayers = Annotated[tuple[FeatureLayer, ...], AfterValidator(_check_distin
 
 @dataclass(frozen=True, config=STRICT)
 class Head:
-    """The classifier to replace: a linear layer, or with ``hidden`` a small MLP (in -> hidden -> classes, ReLU).
+    """The classifier that training replaces: a linear layer, or a small MLP (in -> hidden -> classes, ReLU).
 
-    ``path`` names the module that maps the penultimate vector to logits. Its output is used as logits: modules after
-    it, such as a temperature, are neither trained nor scored, and a run warns of them. ``bypass`` names modules before
-    the classifier that are replaced by the identity, such as the two 4096-wide layers of Keras' VGG. ``in_features`` is
-    the length of the classifier's input vector; it is required with ``bypass`` and for a network published without a
-    classifier.
+    ``path`` names the module that maps the penultimate vector to logits. ``hidden`` is the number of hidden units of
+    the MLP; ``None`` selects the linear layer. The output of the module at ``path`` is used as logits: modules after
+    the classifier, such as a temperature, are neither trained nor scored, and zoo warns about them. ``bypass`` names
+    modules before the classifier that are replaced by the identity, such as the two 4096-wide layers of Keras' VGG.
+    ``in_features`` is the length of the classifier's input vector. ``in_features`` is required if ``bypass`` is given,
+    and for a network that was published without a classifier.
 
     >>> Head("head", hidden=256).hidden
     256
@@ -96,18 +98,18 @@ class Head:
     @model_validator(mode="after")
     def _width_is_known(self) -> Head:
         if self.bypass and self.in_features is None:
-            raise ValueError(f"bypassing {self.bypass[0]!r} changes the classifier's width; give in_features")
+            raise ValueError(f"bypass of {self.bypass[0]!r} changes the classifier's input width; give in_features")
         return self
 
     @property
     def parts(self) -> tuple[Head, ...]:
-        """The classifiers to replace, the one predicted from first."""
+        """The classifiers to replace; predictions come from the first classifier."""
         return (self,)
 
 
 @dataclass(frozen=True, config=STRICT)
 class DualHead:
-    """Two classifiers, as in distilled DeiT; the loss is the sum of both cross-entropies.
+    """Two classifiers that are trained together, as in distilled DeiT; the loss is the sum of both cross-entropies.
 
     >>> [head.path for head in DualHead(cls=Head("head"), dist=Head("head_dist")).parts]
     ['head', 'head_dist']
@@ -119,30 +121,35 @@ class DualHead:
     @model_validator(mode="after")
     def _two_of_them(self) -> DualHead:
         if self.cls.path == self.dist.path:
-            raise ValueError(f"cls and dist have the same path {self.cls.path!r}; expected two classifiers")
+            raise ValueError(f"cls and dist have the same path {self.cls.path!r}; expected two different classifiers")
         return self
 
     @property
     def parts(self) -> tuple[Head, ...]:
-        """The classifiers to replace, the one predicted from first."""
+        """The classifiers to replace; predictions come from the first classifier."""
         return (self.cls, self.dist)
 
 
 @dataclass(frozen=True, config=STRICT)
 class Training:
-    """The settings of a training run; the defaults are those of Malpure et al. (2021).
+    """The settings of a training run; the defaults are the settings of Malpure et al. (2021).
 
-    ``momentum`` (Nesterov's with ``nesterov``) is for ``sgd``; ``adam`` and ``sgd`` add ``weight_decay`` to the
-    gradient, ``adamw`` decouples it. ``schedule`` is that of the learning rate: ``constant``; ``multistep`` multiplies
-    it by ``decay`` after each epoch in ``milestones``; ``cosine`` decays it to 0 over the steps after the warm-up. It
-    rises linearly, step by step, over the first ``warmup_epochs``. With ``class_weights`` ``balanced`` the loss of an
-    image is multiplied by n / (classes x images of its class). ``augment`` names random changes of training images:
-    ``crop`` (padded by an eighth of the side and cropped back), ``flip`` (left to right, with probability 1/2) and
-    ``rotate`` (up to 15 degrees). They are drawn anew in every epoch, unless ``views`` is the number of augmented
-    copies to cache for each image; epochs cycle through them. ``patience`` is the number of epochs without a better
-    evaluation accuracy after which training stops, ``None`` for never. ``keep`` is the epoch of the checkpoint's
-    weights: the ``last``, or that of the ``best`` evaluation accuracy; ``both`` is ``best``, with the last weights
-    beside it. ``save_every``: also keep the weights of every N-th epoch, ``None`` for no others.
+    ``momentum`` is for optimizer ``sgd``; ``nesterov`` selects Nesterov momentum. ``adam`` and ``sgd`` add
+    ``weight_decay`` to the gradient; ``adamw`` decouples weight decay from the gradient. ``schedule`` is the schedule
+    of the learning rate: ``constant`` keeps the rate, ``multistep`` multiplies the rate by ``decay`` after each epoch
+    in ``milestones``, and ``cosine`` decays the rate to 0 over the steps after the warm-up. The learning rate rises
+    linearly, step by step, during the first ``warmup_epochs`` epochs.
+
+    With ``class_weights="balanced"``, the loss of an image is multiplied by n / (classes x images of its class), with
+    n training images. ``augment`` names random changes of training images: ``crop`` pads an image by an eighth of its
+    side and crops it to its former size, ``flip`` mirrors left to right with probability 1/2, and ``rotate`` rotates
+    by up to 15 degrees. Each epoch draws new random changes, unless ``views`` is given. ``views`` is the number of
+    augmented copies to cache for each image; the epochs cycle through the cached copies.
+
+    Training stops after ``patience`` epochs without a better evaluation accuracy; ``None`` disables early stopping.
+    ``keep`` selects the weights of the checkpoint: ``last`` keeps the weights of the last epoch, ``best`` keeps the
+    weights of the epoch with the best evaluation accuracy, and ``both`` saves the last weights in addition to the best.
+    ``save_every=N`` also saves the weights of every N-th epoch; ``None`` saves no further weights.
 
     >>> Training().epochs
     20
@@ -176,9 +183,9 @@ class Training:
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
         if self.schedule == "multistep" and not self.milestones:
-            raise ValueError("schedule 'multistep' needs milestones, the epochs after which the learning rate falls")
+            raise ValueError("schedule 'multistep' needs milestones: epochs after which the learning rate decreases")
         if self.milestones and self.schedule != "multistep":
-            raise ValueError(f"milestones {self.milestones} are of schedule 'multistep', not of {self.schedule!r}")
+            raise ValueError(f"milestones {self.milestones} need schedule 'multistep'; given {self.schedule!r}")
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones {self.milestones} must be epochs in ascending order")
         if 0 < self.epochs < self.warmup_epochs:
@@ -191,20 +198,20 @@ class Training:
                 f"save_every {self.save_every} keeps {kept:,} checkpoints; expected {MOST_CHECKPOINTS:,} or fewer"
             )
         if len(set(self.augment)) < len(self.augment):
-            raise ValueError(f"augment {self.augment} names one twice")
+            raise ValueError(f"augment {self.augment} contains a duplicate; name each change once")
         if self.views and not self.augment:
-            raise ValueError(f"views {self.views} needs augment, which is empty")
+            raise ValueError(f"views {self.views} needs at least one change in augment; given an empty augment")
         return self
 
 
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """One published way to tune a backbone; fields that are ``None`` are as in the backbone's own record.
+    """A published way to fine-tune a backbone; a field that is ``None`` takes its value from the backbone's record.
 
-    ``resize`` is ``"own"`` for the weights' own resize and crop, ``"squash"`` for a plain resize to the input size
-    without cropping; ``input_size`` (height, width in pixels) is given if it is not that of the weights, and
-    ``features`` if ``head`` bypasses layers. ``reported_parameters`` is the count of trained parameters that the
-    source printed for ``reported_classes`` classes.
+    ``source`` names the publication. ``resize="own"`` resizes and crops images as the weights require;
+    ``resize="squash"`` resizes to the input size without cropping. ``input_size`` is (height, width) in pixels, if the
+    recipe uses another input size than the weights. Give ``features`` if ``head`` bypasses layers.
+    ``reported_parameters`` is the number of trained parameters that the source prints for ``reported_classes`` classes.
 
     >>> Recipe("Malpure et al. 2021", head=Head("fc", hidden=256), resize="squash").resize
     'squash'
@@ -239,15 +246,15 @@ SCRATCH = Recipe(
         keep="best",
     ),
 )
-"""How ``zoo train`` trains any backbone from scratch, unless the backbone has a recipe ``scratch`` of its own."""
+"""The recipe with which ``zoo train`` trains a backbone from scratch, unless the backbone has a recipe ``scratch``."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class Preprocessing:
-    """The preprocessing of an image; sizes in pixels, mean and std for values in [0, 1].
+    """How an image is resized, cropped and normalised; sizes are in pixels, mean and std apply to values in [0, 1].
 
-    The image is resized so that its shorter side is ``size / crop_fraction`` and the centre is cropped; with
-    ``crop_mode="squash"`` both sides are resized instead, which ignores the aspect ratio.
+    The image is resized so that its shorter side is ``size / crop_fraction``, and the centre of ``size`` is cropped.
+    With ``crop_mode="squash"`` both sides are resized separately, which changes the aspect ratio.
 
     >>> Preprocessing(input_size=(32, 32)).crop_fraction
     1.0
@@ -263,15 +270,15 @@ class Preprocessing:
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Backbone:
-    """Everything the harness must know about one backbone.
+    """The record of one backbone: its weights, its network, its layers, its classifier, its recipes and its origin.
 
-    ``unfreeze`` names the modules that train (exact paths or globs, ``*`` for all of the network); ``head`` the
-    classifier that is replaced; ``features`` the hookable layers in depth order, the last being the
-    classifier's input. ``architecture`` and ``preprocessing`` may be left out if the weights imply them.
-    ``imagenet_top1`` is the accuracy of these weights, in percent. ``derived_from`` names the library whose network the
-    record was derived from, if nobody declared it by hand; its name then has the prefix of its family.
-    ``has_classifier`` is false if what stands in the classifier's place is none, such as CLIP's projection: scores that
-    need source classes are then blank.
+    ``unfreeze`` names the modules to train, as exact paths or globs; ``*`` trains the whole network. ``head`` is the
+    classifier to replace. ``features`` lists the layers to score, in depth order; the last layer is the classifier's
+    input. ``architecture`` and ``preprocessing`` are optional if the weights imply them. ``imagenet_top1`` is the
+    ImageNet top-1 accuracy of these weights, in percent. ``derived_from`` names the library whose network the record
+    was derived from, if zoo made the record automatically; the name of such a backbone begins with the prefix of its
+    family. Set ``has_classifier=False`` if the module at ``head`` is not a classifier, such as CLIP's projection.
+    Scores that need the classes of the pretraining data are then empty.
 
     >>> from zoo import TimmWeights
     >>> backbone = Backbone(
@@ -303,7 +310,7 @@ class Backbone:
     @classmethod
     def _default_is_the_record(cls, recipes: dict[str, Recipe]) -> dict[str, Recipe]:
         if "default" in recipes:
-            raise ValueError("'default' is the backbone's own record; choose another name for the recipe")
+            raise ValueError("'default' is reserved for the backbone's own settings; choose another recipe name")
         return recipes
 
     @field_validator("weights")
@@ -311,7 +318,7 @@ class Backbone:
     def _weights_are_strict_and_described(cls, weights: WeightSource) -> WeightSource:
         made = type(weights)
         if not is_pydantic_dataclass(made):
-            raise ValueError(f"{made.__name__} is not checked; decorate it with pydantic's @dataclass(frozen=True)")
+            raise ValueError(f"{made.__name__} does not validate; decorate it with pydantic's @dataclass(frozen=True)")
         words = weights.describe()
         if not isinstance(words, str) or not words or not words.isprintable():
             raise ValueError(f"{made.__name__}.describe() returned {words!r:.80}; expected one line of text")
@@ -320,27 +327,27 @@ class Backbone:
     @model_validator(mode="after")
     def _only_derived_names_have_a_prefix(self) -> Backbone:
         if self.derived_from is None and ":" in self.name:
-            raise ValueError(f"name {self.name!r} has the prefix of a family, whose records are derived")
+            raise ValueError(f"name {self.name!r} has the prefix of a family; only derived records may have a prefix")
         return self
 
     @model_validator(mode="after")
     def _architecture_is_known(self) -> Backbone:
         if self.architecture is None and self.weights.implied_network() is None:
-            raise ValueError(f"weights of kind {self.weights.kind!r} do not say which network: give architecture")
+            raise ValueError(f"weights of kind {self.weights.kind!r} do not determine the network; give architecture")
         return self
 
     @property
     def network(self) -> TimmArchitecture | TorchvisionArchitecture | FactoryArchitecture:
-        """The network to build: as declared, or as the weights imply."""
+        """The network to build: the declared architecture, or the network that the weights imply."""
         network = self.architecture or self.weights.implied_network()
         assert network is not None  # noqa: S101 - checked by the validator above
         return network
 
     def tuning(self, recipe: str) -> Tuning:
-        """Return a recipe, its missing fields filled in from this backbone; ``"default"`` is the record itself.
+        """Return the named recipe, with missing fields taken from this backbone's record.
 
-        Every backbone has a recipe ``"scratch"``: its own, or :data:`SCRATCH`.
-        Raises :class:`~zoo.errors.UnknownNameError` if the recipe is not declared.
+        The recipe ``"default"`` consists of the record's own settings. Every backbone has a recipe ``"scratch"``: the
+        backbone's own, or :data:`SCRATCH`. Raises :class:`~zoo.errors.UnknownNameError` for an unknown recipe.
         """
         if recipe == "default":
             return Tuning("default", self.unfreeze, self.head, Training(), self.features)
@@ -364,9 +371,9 @@ class Backbone:
 
 @dataclass(frozen=True, config=STRICT)
 class Tuning:
-    """A recipe whose missing fields are filled in from its backbone.
+    """The complete settings of a recipe: missing fields are filled in from the record of the backbone.
 
-    ``input_size``: ``None`` for the input size of the weights.
+    If ``input_size`` is ``None``, images are resized to the input size of the weights.
 
     >>> layers = (FeatureLayer("global_pool", 512, pool="flatten"),)
     >>> Tuning("default", ("layer4.1",), Head("fc"), Training(), layers).training.batch_size

@@ -1,4 +1,4 @@
-"""Check the names of classes when data are read: comparable, printable, and different from each other."""
+"""Check the class names of a dataset: each name must be printable, comparable and different from the other names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _JOINERS = "\u200c\u200d"  # needed by Persian, Indic scripts and emoji
 
 
 def normalised(name: str) -> str:
-    r"""Return the name in Unicode form NFC, in which names are compared.
+    r"""Return the name in Unicode form NFC; zoo compares class names in this form.
 
     >>> normalised("cafe\u0301") == "caf\u00e9"
     True
@@ -20,10 +20,10 @@ def normalised(name: str) -> str:
 
 
 def check_class_names(names: Iterable[str], where: str) -> tuple[str, ...]:
-    r"""Return the names in form NFC.
+    r"""Return the names in Unicode form NFC, or raise :class:`~zoo.errors.DataError` for an unusable name.
 
-    Raises :class:`~zoo.errors.DataError` for a name that is empty, that occurs twice, or that holds line breaks,
-    control characters, terminal escapes, invisible marks or bytes that are not UTF-8.
+    A name is unusable if it is empty, occurs twice, or contains line breaks, control characters, terminal escapes,
+    invisible marks or bytes that are not UTF-8. ``where`` names the dataset in the error.
 
     >>> check_class_names(["cat", "cafe\u0301"], "example")
     ('cat', 'caf\xe9')
@@ -41,8 +41,8 @@ def check_class_names(names: Iterable[str], where: str) -> tuple[str, ...]:
     twice = sorted({name for name in found if found.count(name) > 1}) if len(set(found)) < len(found) else []
     if twice:
         raise DataError(
-            f"{where}: {found.count(twice[0])} classes are named {twice[0]!r} (names are compared in Unicode form NFC, "
-            "in which different spellings of the same letters are equal); rename or merge them",
+            f"{where}: {found.count(twice[0])} classes are named {twice[0]!r} (zoo compares names in Unicode form NFC, "
+            "in which different encodings of the same letters are equal); rename or merge the classes",
             code="class-twice",
             name=twice[0],
         )
@@ -50,7 +50,7 @@ def check_class_names(names: Iterable[str], where: str) -> tuple[str, ...]:
 
 
 def look_alikes(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return groups of names that differ only in case or in spaces.
+    """Return groups of names that differ only in upper and lower case or in spaces.
 
     >>> look_alikes(["Cat", "dog", "cat "])
     [('Cat', 'cat ')]

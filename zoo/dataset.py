@@ -1,6 +1,6 @@
-"""The record of a dataset, and the arguments and results of its loader.
+"""The record with which a plugin declares a dataset, and the arguments and results of the dataset's loader.
 
-Nothing here imports numpy or torch; a loader imports them when it is called.
+Importing this module imports neither numpy nor torch; a loader imports them when zoo calls the loader.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ReadOptions:
-    """How a loader reads images and labels; a dataset names in :attr:`Dataset.options` the columns that it takes.
+    """How a loader reads images and labels from the source.
 
-    ``image_column``, ``label_column`` and ``split_column`` name columns of a table. ``skip_unreadable``: continue
-    without the images that cannot be read, and count them.
+    ``image_column``, ``label_column`` and ``split_column`` name columns of a table. :attr:`Dataset.options` lists the
+    columns that a dataset accepts. With ``skip_unreadable=True`` the loader skips and counts unreadable images.
 
     >>> ReadOptions.of({"label_column": "kind", "seed": 1}).given
     {'label_column': 'kind'}
@@ -40,7 +40,7 @@ class ReadOptions:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> ReadOptions:
-        """Take the fields of this class out of options; those that are missing or ``None`` keep their defaults."""
+        """Create the record from a mapping of options; missing options and ``None`` keep their defaults."""
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: values[name] for name in names if values.get(name) is not None})
 
@@ -56,10 +56,10 @@ AS_FOUND = ReadOptions()
 
 @dataclasses.dataclass(frozen=True)
 class DatasetRequest:
-    """The arguments of a loader: the text after the colon of ``name:argument``, ``--data-dir``, and how to read.
+    """The arguments of a loader: the text after the colon of ``name:argument``, ``--data-dir`` and the reading options.
 
-    ``reader`` converts the images; a loader passes every opened image file to :meth:`ImageReader.upright`, so that
-    images of more than 8 bits are scaled alike, and that zoo can say so.
+    ``reader`` converts images. A loader must pass every opened image file to :meth:`ImageReader.upright`: then all
+    images of more than 8 bits are scaled in the same way, and zoo can report the scaling.
 
     >>> DatasetRequest(argument="someone/flowers").data_dir is None
     True
@@ -72,21 +72,21 @@ class DatasetRequest:
 
 
 class ImageFiles(Protocol):
-    """Images of any sizes, decoded on access.
+    """A sequence of images of different sizes that decodes an image when the image is accessed.
 
-    A class that several threads may read at once sets ``concurrent = True``.
+    Set the attribute ``concurrent = True`` if several threads may read images simultaneously.
     """
 
     def __len__(self) -> int:
         """Return the number of images."""
 
     def __getitem__(self, index: int) -> Image:
-        """Decode one image; raises :class:`~zoo.errors.DataError`, which names its path, if that fails."""
+        """Decode one image; raise :class:`~zoo.errors.DataError` with the image's path if decoding fails."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageSplit:
-    """One split: a uint8 array ``(N, H, W)`` or ``(N, H, W, 3)``, or image files; and a class index per image.
+    """One split of a dataset: uint8 images ``(N, H, W)`` or ``(N, H, W, 3)``, or image files, and N class indices.
 
     >>> len(ImageSplit(images=[], labels=[]))
     0
@@ -101,12 +101,12 @@ class ImageSplit:
 
 @dataclasses.dataclass(frozen=True)
 class LoadedDataset:
-    """The result of a loader: the class names in label order, the splits by name, and their source.
+    """The result of a loader: the class names in the order of the class indices, the splits by name, and the source.
 
-    ``revision`` is the version of the source (a Hub commit, a package version), or ``None``. ``warnings`` are lines for
-    the user, for example about files that were left out. ``reading`` are lines that say how the data were read, such as
-    which folder is which split; ``skipped`` counts the files that were left out, by kind. Both are recorded, and
-    records are published, so they name no folder outside of the dataset.
+    ``revision`` is the version of the source, such as a Hub commit or a package version, or ``None``. ``warnings`` are
+    lines for the user, for example about skipped files. ``reading`` are lines that describe how the loader read the
+    data, such as which folder is which split. ``skipped`` counts the skipped files by kind. Runs record and publish
+    ``reading`` and ``skipped``; therefore both must not name a folder outside the dataset.
 
     >>> LoadedDataset(("cat", "dog"), {}, source="a folder").revision is None
     True
@@ -126,14 +126,15 @@ DatasetLoader = Callable[[DatasetRequest], LoadedDataset]
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Dataset:
-    """Everything the harness must know about one dataset.
+    """The record of one dataset: its loader, its classes, its splits, its licence and its citation.
 
-    ``loader`` is a function that takes a :class:`DatasetRequest` and returns a :class:`LoadedDataset`, or its name
-    ``module:function``, which is imported when the dataset is used. ``argument`` describes the argument of a dataset
-    that needs one, such as ``imagefolder:PATH``. ``classes`` is ``None`` if only the loader knows them.
-    ``evaluation_split`` is the split that a run validates on and reports; for CIFAR-10 that is the test split, as in
-    the studies. ``options`` names the columns of :class:`ReadOptions` that the loader takes; others are refused.
-    ``data_file``: ``--data-dir`` may also be a file, such as an archive.
+    ``loader`` is a function that takes a :class:`DatasetRequest` and returns a :class:`LoadedDataset`. ``loader`` may
+    also be the function's name ``module:function``, which zoo imports when the dataset is first used. ``argument``
+    describes the required argument of a dataset such as ``imagefolder:PATH``. ``classes`` is ``None`` if the class
+    names are known only after loading. ``evaluation_split`` names the split that runs evaluate during training and
+    report; for CIFAR-10 it is the test split, as in the published studies. ``options`` lists the columns of
+    :class:`ReadOptions` that the loader accepts; zoo refuses other columns. ``data_file=True`` means that
+    ``--data-dir`` may name a file, such as an archive.
 
     >>> Dataset(name="blobs", title="Blobs", loader="my_package.data:load", classes=None,
     ...         license=None, citation=None).call
@@ -157,17 +158,17 @@ class Dataset:
     @classmethod
     def _classes_are_distinct(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if classes is not None and len(set(classes)) < max(2, len(classes)):
-            raise ValueError("expected at least 2 classes, each named once, or None if only the loader knows them")
+            raise ValueError("expected at least 2 distinct classes, or None if only the loader knows the class names")
         return classes
 
     @model_validator(mode="after")
     def _evaluation_split_exists(self) -> Dataset:
         if self.sizes is not None and self.evaluation_split not in self.sizes:
-            raise ValueError(f"evaluation_split is {self.evaluation_split!r}, the sizes are of {', '.join(self.sizes)}")
+            raise ValueError(f"evaluation_split is {self.evaluation_split!r}; expected one of {', '.join(self.sizes)}")
         return self
 
     def is_path(self, argument: str | None) -> bool:
-        """Whether an argument is the path of a file or folder: if it is ``PATH``, or is written as a path.
+        """Whether an argument is a file or folder: the dataset takes a ``PATH``, or the argument is written as a path.
 
         >>> hub = Dataset(name="hub", title="Hub", loader="m:f", classes=None, license=None, citation=None,
         ...               argument="OWNER/NAME")
@@ -179,5 +180,5 @@ class Dataset:
 
     @property
     def call(self) -> str:
-        """The name on the command line, with the argument."""
+        """The text to type on the command line: the name, and a placeholder for the argument if there is one."""
         return f"{self.name}:{self.argument}" if self.argument else self.name

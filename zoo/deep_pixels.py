@@ -1,6 +1,7 @@
-"""Read the pixels of images of more than 8 bits per channel as they are stored, and scale them to 8 bits.
+"""Read images of more than 8 bits per channel without loss, and scale their pixels to 8 bits.
 
-Pillow itself keeps the upper 8 of 16 bits of colour images, and ignores in 16 bits that white is zero.
+Pillow alone keeps only the upper 8 bits of 16-bit colour images. Pillow also ignores the TIFF tag that marks zero as
+white in 16-bit images.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _MAX, _PLANES, _SAMPLE_MIN, _SAMPLE_MAX = 258, 262, 281, 284, 340, 341  # tags of TIFF
-_LOWER_BYTES = {"16B": "16L", "16L": "16B", "16N": "16B"}  # read in the other order, the lower byte is the upper one
+_LOWER_BYTES = {"16B": "16L", "16L": "16B", "16N": "16B"}  # with the byte order swapped, Pillow keeps the lower byte
 _USUAL_MAXIMA = tuple(2**bits - 1 for bits in (10, 12, 14, 16))
 
 
 @dataclass(frozen=True)
 class DeepPixels:
-    """Pixels ``(H, W)`` or ``(H, W, 3)`` as stored, upright; ``white_is_zero``: small values are bright."""
+    """Upright pixels ``(H, W)`` or ``(H, W, 3)`` as stored; ``white_is_zero`` is true if pixel value 0 means white."""
 
     pixels: np.ndarray[Any, Any]
     stated: ValueRange | None
@@ -30,20 +31,20 @@ class DeepPixels:
 
     @property
     def values(self) -> DeepValues:
-        """The smallest and largest value, and the stated range."""
+        """The smallest and the largest pixel value, and the value range that the file states."""
         lowest, highest = float(self.pixels.min()), float(self.pixels.max())
         return DeepValues(lowest, highest, self.values_are_whole, self.stated)
 
     @property
     def values_are_whole(self) -> bool:
-        """Whether the values are whole numbers."""
+        """Whether the pixels are integers."""
         return self.pixels.dtype.kind in "iu"
 
     def to_8_bits(self, value_range: ValueRange) -> Image:
-        """Scale to mode ``L`` or ``RGB``; values outside of the range become 0 or 255.
+        """Scale the pixels to mode ``L`` or ``RGB``; values outside ``value_range`` become 0 or 255.
 
-        Whole numbers keep their upper 8 bits: the range is cut into 256 equal parts. Floating-point numbers are
-        rounded to the nearest of 256 levels.
+        Integers keep their upper 8 bits: the range is cut into 256 equal parts. Floating-point values are rounded to
+        the nearest of 256 levels.
         """
         import numpy as np
         import PIL.Image
@@ -56,7 +57,7 @@ class DeepPixels:
 
 
 def deep_pixels(image: Image) -> DeepPixels | None:
-    """Return the pixels of an open image of more than 8 bits per channel; ``None`` for any other image.
+    """Return the pixels of an open image with more than 8 bits per channel, or ``None`` for 8-bit images.
 
     Raises :class:`ValueError` for a TIFF whose colours Pillow cannot decode.
     """
@@ -66,7 +67,7 @@ def deep_pixels(image: Image) -> DeepPixels | None:
     grey = image.mode.startswith("I;16") or image.mode in ("I", "F")
     if not grey and _colour_order(image) is None:
         return None
-    stated, white_is_zero = _stated_range(image), _white_is_zero(image)  # before the file is read and closed
+    stated, white_is_zero = _stated_range(image), _white_is_zero(image)  # must precede decoding, which closes the file
     if not grey:
         return DeepPixels(_wide_colours(image), stated, white_is_zero)
     if image.mode in ("I", "F"):
@@ -75,23 +76,23 @@ def deep_pixels(image: Image) -> DeepPixels | None:
 
 
 def _colour_order(image: Image) -> str | None:
-    """Return the order of bytes in which Pillow unpacks 16 bits per colour; ``None`` for other images."""
+    """Return the byte order in which Pillow unpacks an image of 16 bits per colour; ``None`` for other images."""
     if _has_separate_planes(image):  # Pillow 13 decodes garbage
-        raise ValueError("a TIFF of 16 bits with separate planes of colour; save it with contiguous colours")
+        raise ValueError("TIFF of 16 bits with one plane per colour is not supported; save it with contiguous colours")
     mode, _semicolon, order = _raw_mode(image).partition(";")
     return order if mode in ("LA", "RGB", "RGBA", "RGBX") and order in _LOWER_BYTES else None
 
 
 def _wide_colours(image: Image) -> np.ndarray[Any, Any]:
-    """Return the 16 bits of each colour of a PNG or TIFF file, without alpha.
+    """Return all 16 bits of each colour of a PNG or TIFF file, without alpha.
 
-    Pillow unpacks the upper byte of each value alone. Unpacked in the other order of bytes, it is the lower one.
+    Pillow unpacks only the upper byte of each value. With the byte order swapped, Pillow unpacks the lower byte.
     """
     import numpy as np
 
     raw_mode = _raw_mode(image)
     mode, _semicolon, order = raw_mode.partition(";")
-    if mode == "LA":  # four bytes of a pixel: grey and alpha, two each, the upper one first
+    if mode == "LA":  # a pixel has four bytes: two of grey and two of alpha, the upper byte first
         grey = _unpacked(image, raw_mode, "RGBA").astype(np.uint16)
         return np.repeat((grey[..., :1] << 8) + grey[..., 1:2], 3, axis=2)
     upper = _unpacked(image, raw_mode, raw_mode)[..., :3].astype(np.uint16)
@@ -101,7 +102,7 @@ def _wide_colours(image: Image) -> np.ndarray[Any, Any]:
 
 
 def _expect_native_order(image: Image) -> None:
-    """Correct how Pillow 13 unpacks a compressed big-endian TIFF: libtiff gives values in the order of this machine."""
+    """Work around Pillow 13, which swaps the bytes of compressed big-endian TIFFs; libtiff has already swapped them."""
     tiles = getattr(image, "tile", None) or []
     if image.format == "TIFF" and tiles and tiles[0][0] == "libtiff":
         raw_mode = tiles[0][3][0]
@@ -115,7 +116,7 @@ def _has_separate_planes(image: Image) -> bool:
 
 
 def _raw_mode(image: Image) -> str:
-    """Return how Pillow will unpack the pixels of an image file; nothing if it is loaded already, or of other kinds."""
+    """Return Pillow's raw mode of an open PNG or TIFF file; ``""`` for a decoded image or another format."""
     tiles = getattr(image, "tile", None)
     if image.format not in ("PNG", "TIFF") or not tiles or getattr(image, "fp", None) is None:
         return ""
@@ -124,7 +125,7 @@ def _raw_mode(image: Image) -> str:
 
 
 def _unpacked(image: Image, usual: str, raw_mode: str) -> np.ndarray[Any, Any]:
-    """Decode the file of an open image anew, upright, with another way to unpack its pixels."""
+    """Decode the file of an open image again, upright, with the raw mode ``usual`` replaced by ``raw_mode``."""
     import numpy as np
     import PIL.Image
     import PIL.ImageOps
@@ -151,11 +152,11 @@ def _white_is_zero(image: Image) -> bool:
 
 
 def _stated_range(image: Image) -> ValueRange | None:
-    """Return the range that the tags of a file state: of TIFF, of PNG (sBIT), or Pillow's own for PGM."""
+    """Return the value range that a file states: in its TIFF tags, in the PNG chunk sBIT, or in the PGM header."""
     if image.format == "PNG":
         bits = _significant_bits(image)
         return ValueRange(0, 2**bits - 1) if bits else None
-    if image.format == "PPM" and image.mode == "I":  # Pillow has scaled the values by the maximum in the header
+    if image.format == "PPM" and image.mode == "I":  # Pillow has already scaled the values by the header's maximum
         return ValueRange(0, 65535)
     tags = getattr(image, "tag_v2", None)
     if tags is None:
@@ -166,18 +167,18 @@ def _stated_range(image: Image) -> ValueRange | None:
     bits = int(max(_numbers(tags.get(_BITS_PER_SAMPLE)), default=0))
     if bits in range(9, 16):
         return ValueRange(0, 2**bits - 1)
-    largest = max(_numbers(tags.get(_MAX)), default=0)  # often the largest value that occurs, which is no range
+    largest = max(_numbers(tags.get(_MAX)), default=0)  # often the largest value in the image, not the end of the range
     return ValueRange(0, largest) if largest in _USUAL_MAXIMA else None
 
 
 def _numbers(value: Any) -> list[float]:
-    """Return the numbers of a tag, which may have none, one or several."""
+    """Return the numbers of a TIFF tag, which may hold no number, one number or several numbers."""
     values = value if isinstance(value, tuple | list) else (value,)
     return [float(each) for each in values if isinstance(each, int | float)]
 
 
 def _significant_bits(image: Image) -> int | None:
-    """Return the number of significant bits that the chunk sBIT of a PNG file states, the most of any channel."""
+    """Return the largest number of significant bits of any channel, from the chunk sBIT of a PNG file."""
     file = getattr(image, "fp", None)
     if file is None:
         return None

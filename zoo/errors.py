@@ -1,7 +1,7 @@
-"""Errors, whose messages name the fault, the given value, the expected value and a remedy.
+"""The exceptions of zoo; each message names the fault, the given value, the expected value and a remedy.
 
-Every error a user can cause derives from :class:`ZooError`; the command line prints its message on one line and exits
-with :attr:`ZooError.exit_code`. Any other exception is a bug in blockzoo.
+Every error that a user can cause derives from :class:`ZooError`. The command line prints the message on one line, and
+exits with :attr:`ZooError.exit_code`. Any other exception is a bug in blockzoo.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Any
 
 
 class ZooError(Exception):
-    """Base of every error that is not a bug in blockzoo.
+    """Base class of every error that is not a bug in blockzoo.
 
-    ``exit_code`` is the exit status of the command: 2 if other words must be typed, because a name, an option or a
-    path is wrong or names nothing that exists; 1 if something that exists is bad, or cannot be reached or written.
+    ``exit_code`` is the exit status of the command. Status 2 means that the user must type something else, because a
+    name, an option or a path is wrong or does not exist. Status 1 means that something that exists is damaged, or
+    cannot be reached or written.
 
-    ``code`` names the kind of mistake and ``facts`` holds values of the message, paths as text. A new wording of the
-    message changes neither.
+    ``code`` identifies the kind of mistake, and ``facts`` holds the values in the message, with paths as text. A
+    later version may reword the message, but changes neither ``code`` nor ``facts``.
 
     >>> error = UsageError("--epochs -1 must be at least 0", code="option-range", option="epochs")
     >>> error.code, error.facts["option"]
@@ -37,7 +38,7 @@ class ZooError(Exception):
         self.facts = {name: str(fact) if isinstance(fact, PurePath) else fact for name, fact in facts.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Restored from the finished message, so that an error of a worker process can be pickled.
+        # An error of a worker process must survive pickling, so it is restored from the finished message.
         return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
@@ -49,7 +50,7 @@ class UsageError(ZooError):
 
 
 class UnknownNameError(UsageError):
-    """A name that is not declared, with near misses.
+    """An unknown name, such as a misspelt backbone; the message suggests similarly spelled names.
 
     >>> print(UnknownNameError("backbone", "cait_s42", ["cait_s24", "resnet18"]))
     unknown backbone 'cait_s42'; did you mean 'cait_s24'? (2 known: cait_s24, resnet18)
@@ -69,26 +70,26 @@ class UnknownNameError(UsageError):
 
 
 class DeclarationError(ZooError):
-    """A backbone's record that does not fit its network."""
+    """A backbone's record does not fit its network."""
 
 
 class PluginError(ZooError):
-    """A plugin that cannot be imported, declares a bad record or takes a name already taken."""
+    """A plugin cannot be imported, declares an invalid record, or uses a name that is already taken."""
 
 
 class WeightsError(ZooError):
-    """A weight file that is damaged, has another digest, or holds tensors of another network."""
+    """A weight file is damaged, has an unexpected digest, or holds tensors of another network."""
 
 
 class DataError(ZooError):
-    """Invalid or unreadable content: an unreadable image, a label outside the classes, a damaged record or card."""
+    """The content of a file is invalid: an unreadable image, a label without a class, a damaged record or card."""
 
 
 class HubError(ZooError):
-    """A request that the Hub refuses or cannot serve, or a repository in an unusable state; never shows a token.
+    """The Hugging Face Hub refused or failed a request, or a repository is unusable; messages never show a token.
 
-    ``repository`` is ``OWNER/NAME``, ``status`` the HTTP status, ``code`` a short name of the cause such as
-    ``"forbidden"``; repository and status are ``None`` if they do not apply.
+    ``repository`` is ``OWNER/NAME``, and ``status`` is the HTTP status; both are ``None`` if they do not apply.
+    ``code`` is a short name of the cause, such as ``"forbidden"``.
 
     >>> HubError("too many requests", repository="ada/net", status=429, code="rate-limit").status
     429
@@ -103,11 +104,11 @@ class HubError(ZooError):
 
 
 class DeviceMemoryError(ZooError):
-    """A device without enough memory for the smallest possible pieces of work."""
+    """The device has too little memory even for the smallest batch or block of the computation."""
 
 
 class UnreachableError(ZooError):
-    """A file or dataset that is neither on this machine nor reachable from it.
+    """A file or dataset is not on this machine and cannot be downloaded.
 
     >>> print(UnreachableError("weights of 'x'", [("a.pth", "no such file")], "pass --weights PATH"))
     weights of 'x' not found; looked in: a.pth (no such file); pass --weights PATH
@@ -120,7 +121,7 @@ class UnreachableError(ZooError):
 
 
 def shortened(value: object, most: int = 100) -> str:
-    """Return a value's ``repr``, whole numbers with commas; a long one is cut, and its length added.
+    """Return a value's ``repr``, with commas in integers; a text of more than ``most`` characters is cut.
 
     >>> shortened("abc"), shortened("x" * 200, most=5), shortened(10**400, most=5)
     ("'abc'", "'xxxx... (202 characters)", '10,00... (534 characters)')
@@ -133,7 +134,7 @@ def shortened(value: object, most: int = 100) -> str:
 
 
 def near_misses(given: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """Return the known names that differ from ``given`` by a typing mistake, nearest first.
+    """Return at most ``most`` known names that are spelled similarly to ``given``, the most similar first.
 
     >>> near_misses("fashion-mnist", ["fashion_mnist", "digits"])
     ['fashion_mnist']
@@ -166,7 +167,7 @@ def _either(names: Sequence[str]) -> str:
 
 
 def _known(names: Sequence[str], most: int = 12) -> str:
-    if len(names) > 200:  # a family of a library, too many to be of help
+    if len(names) > 200:  # the names of a family; such a long list does not help the user
         return f"{len(names)} known"
     shown = ", ".join(names[:most]) or "none"
     return f"{len(names)} known: {shown}" + (", ..." if len(names) > most else "")

@@ -1,4 +1,4 @@
-"""The record in which a plugin declares a family of backbones, whose records are derived from their names."""
+"""The record with which a plugin declares a family of backbones, whose records zoo derives from the networks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from zoo.fields import STRICT, FactoryPath, Name, Text
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class BackboneFamily:
-    """Backbones that are taken as ``prefix:NAME`` wherever a backbone's name is taken.
+    """A family of backbones that zoo accepts as ``prefix:NAME`` wherever it accepts the name of a backbone.
 
     ``names`` is a function ``module:function`` that returns the names of all members, without the prefix. ``derive`` is
-    one that takes such a name and returns the :class:`~zoo.Backbone` called ``prefix:NAME``; it raises
-    :class:`~zoo.DeclarationError` with the reason if it cannot. Both may import torch: they are called when a name of
-    the family is given, not before.
+    a function ``module:function`` that takes a member's name and returns the :class:`~zoo.Backbone` called
+    ``prefix:NAME``. If the record cannot be derived, ``derive`` raises :class:`~zoo.DeclarationError` with the reason.
+    Both functions may import torch, because zoo calls them only when the user gives a name of the family.
 
     >>> BackboneFamily(prefix="timm", title="timm", names="plugin:names", derive="plugin:derive").prefix
     'timm'

@@ -1,4 +1,4 @@
-"""Types of the fields of records: names, paths, digests and numbers that pydantic checks when a record is made."""
+"""Field types of the records: names, paths, digests and numbers that pydantic checks when a record is created."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 
-RELATIVE = r"\w[\w.-]*(/\w[\w.-]*)*"  # no part begins with a dot, so none leads out of the folder
+RELATIVE = r"\w[\w.-]*(/\w[\w.-]*)*"  # no component begins with a dot, so no path escapes its folder through ".."
 OWN_NAME = "[A-Za-z0-9][A-Za-z0-9_.-]*"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)]
@@ -26,7 +26,7 @@ HttpsFolder = Annotated[
 ]
 FactoryPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
-LARGEST_COUNT = 10**15  # of images, parameters or bytes; readers that hold numbers as doubles read it exactly
+LARGEST_COUNT = 10**15  # of images, parameters or bytes; JSON readers that use doubles still read it exactly
 MOST_EPOCHS = 10**9
 
 Pixels = Annotated[int, Field(gt=0)]

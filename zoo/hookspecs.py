@@ -1,7 +1,7 @@
-"""The plugin contract: three hooks, each called once, when the registry first looks for plugins.
+"""The three hooks of the plugin contract; the registry calls each hook once, when it loads the plugins.
 
-A plugin is a module (or object) under the entry-point group ``zoo``. The built-in backbones and datasets come through
-these same hooks.
+A plugin is a module (or an object) that is an entry point of the group ``zoo``. The built-in backbones and datasets
+use the same hooks.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = cast("Callable[[Function], Function]", pluggy.HookimplMarker("zoo"))
-"""Marks a plugin's function as an implementation of the hook of the same name."""
+"""Mark a function of a plugin as the implementation of the hook with the same name."""
 
 
 @hookspec
 def zoo_backbones() -> Iterable[Backbone]:  # type: ignore[empty-body]
-    """Return or yield the backbones this plugin declares; called once per process, before any name is resolved."""
+    """Return or yield the backbones that this plugin declares; zoo calls this hook once per process."""
 
 
 @hookspec
 def zoo_datasets() -> Iterable[Dataset]:  # type: ignore[empty-body]
-    """Return or yield the datasets this plugin declares; called once per process, before any name is resolved."""
+    """Return or yield the datasets that this plugin declares; zoo calls this hook once per process."""
 
 
 @hookspec
 def zoo_backbone_families() -> Iterable[BackboneFamily]:  # type: ignore[empty-body]
-    """Return or yield families of backbones, each taken as ``prefix:NAME``; called once per process, as the others."""
+    """Return or yield the backbone families that this plugin declares; zoo accepts their members as ``prefix:NAME``."""

@@ -1,6 +1,6 @@
-"""Which endings name image files, and which of them Pillow can read here: one list for all commands.
+"""Which file name endings belong to images, and which image files Pillow can read on this machine.
 
-Nothing here imports Pillow at module level.
+Importing this module does not import Pillow.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ _REMEDIES = {
     **dict.fromkeys((".psd", ".psb", ".xcf"), f"file of a picture editor: {_CONVERT}"),
 }
 _PLUGINS = ("pillow_heif", "pillow_jxl", "pillow_avif")
-"""Packages that teach Pillow another format; each is used if it is installed."""
+"""Packages that add image formats to Pillow; zoo uses each package that is installed."""
 
 
 @cache
 def readable_endings() -> tuple[str, ...]:
-    """Return the endings of the image files that Pillow and its installed plugins can read here, in lower case.
+    """Return the endings, in lower case, of image files that Pillow and its installed plugins can read.
 
     >>> readable_endings()[:3]
     ('.jpg', '.jpeg', '.png')
     """
     import PIL.Image
 
-    PIL.Image.preinit()  # first, because Pillow tries formats in this order: a third of the time for a small JPEG
+    PIL.Image.preinit()  # before the plugins: Pillow tries formats in this order, and a small JPEG opens 3x faster
     for name in _PLUGINS:
         with contextlib.suppress(ImportError):
             plugin = importlib.import_module(name)
-            if name == "pillow_heif":  # the others register themselves
+            if name == "pillow_heif":  # pillow_jxl and pillow_avif register themselves
                 plugin.register_heif_opener()
     PIL.Image.init()
     _accept_more_tiffs()
@@ -59,7 +59,7 @@ def readable_endings() -> tuple[str, ...]:
 
 
 def _accept_more_tiffs() -> None:
-    """Let Pillow open grey TIFFs whose likes it opens in the other order of bytes, and 64-bit floating point."""
+    """Register grey TIFF formats that Pillow rejects but can decode: the swapped byte orders, and 64-bit floats."""
     from PIL.TiffImagePlugin import II, MM, OPEN_INFO
 
     for order, white in ((II, 0), (II, 1), (MM, 0), (MM, 1)):
@@ -76,20 +76,20 @@ def _accept_more_tiffs() -> None:
 
 
 def has_pages(image: Image) -> bool:
-    """Whether an open image is the first of several pages or frames; its file is not read whole to find out.
+    """Whether an open image has several pages or frames; finding out does not read the whole file.
 
-    Phones write a photo and its preview as one MPO file; that is one picture.
+    An MPO file counts as one image, because phones store a photo and its preview as MPO.
     """
     return image.format != "MPO" and bool(getattr(image, "is_animated", False))
 
 
 def is_readable_image(path: PurePath) -> bool:
-    """Whether the ending of a file's name is one of :func:`readable_endings`, in any case."""
+    """Whether Pillow can read a file according to its name's ending, in upper or lower case."""
     return path.suffix.lower() in readable_endings()
 
 
 def remedy(path: PurePath) -> str | None:
-    """Say how to use an image file whose kind cannot be read here; ``None`` if it is readable or no image.
+    """Return advice for an image file that cannot be read here; ``None`` if the file is readable or not an image.
 
     >>> remedy(PurePath("photo.NEF"))
     'camera raw: convert it to PNG or JPEG'
@@ -103,7 +103,7 @@ def remedy(path: PurePath) -> str | None:
 
 
 def remedies(paths: Iterable[PurePath]) -> str:
-    """Return the remedies of several files, each once, with the endings that they are for.
+    """Return the advice for several unreadable image files, each piece of advice once with its file name endings.
 
     >>> remedies([PurePath("a.nef"), PurePath("b.ARW"), PurePath("c.jpg")])
     '.arw, .nef: camera raw: convert it to PNG or JPEG'

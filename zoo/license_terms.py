@@ -1,4 +1,4 @@
-"""Name the terms of licences that bind whoever uses weights, or whatever is made from them."""
+"""Find the restrictive terms in the licences of weights, which bind users of the weights and of derived checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TERMS = (
 
 
 def binding_terms(license: str | None) -> str | None:  # noqa: A002 - the field's word
-    """Return the terms of a licence that permits less than the usual open licences, or ``None``.
+    """Return the terms that make a licence more restrictive than the usual open licences, or ``None``.
 
     >>> binding_terms("cc-by-nc-4.0"), binding_terms("apache-2.0")
     ('non-commercial use only', None)

@@ -1,4 +1,4 @@
-"""Convert PIL images of any mode to 8-bit grey or colour; loaders and predictions share these functions."""
+"""Convert PIL images of any mode to 8-bit grey or colour images, for dataset loaders and for predictions."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ARRAY_BYTES = 2**30
-"""Images that would fill more memory than this are not copied into one array."""
+"""The largest array, in bytes, that :func:`as_one_array` creates."""
 
 
 def upright_grey_or_colour(image: Image) -> Image:
-    """Return a copy in mode ``L`` or ``RGB``, rotated by its EXIF orientation; alpha is dropped.
+    """Return a copy of an image in mode ``L`` or ``RGB``, rotated by its EXIF orientation and without alpha.
 
-    Images of 16 bits keep the upper 8. Raises :class:`ValueError` for modes ``I`` and ``F``, whose pixels have no fixed
-    range.
+    Images of 16 bits keep the upper 8 bits. Raises :class:`ValueError` for modes ``I`` and ``F``, because their pixel
+    values have no fixed range.
 
     >>> import PIL.Image
     >>> upright_grey_or_colour(PIL.Image.new("RGBA", (4, 2))).mode
@@ -24,13 +24,13 @@ def upright_grey_or_colour(image: Image) -> Image:
     """
     import PIL.ImageOps
 
-    upright = PIL.ImageOps.exif_transpose(image)  # a copy in any case
+    upright = PIL.ImageOps.exif_transpose(image)  # copies even if there is nothing to rotate
     if upright.mode.startswith("I;16"):
         return _upper_bits(upright)
     if upright.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {upright.mode} have no fixed range; expected 8 or 16 bits per channel")
     if upright.mode == "P" and "transparency" in upright.info:
-        upright = upright.convert("RGBA")  # Pillow warns of a direct conversion to RGB
+        upright = upright.convert("RGBA")  # Pillow warns about a direct conversion to RGB
     return upright if upright.mode in ("L", "RGB") else upright.convert("RGB")
 
 
@@ -43,7 +43,7 @@ def _upper_bits(image: Image) -> Image:
 
 
 class DecodableImages(Protocol):
-    """Images that :func:`as_one_array` can read."""
+    """A sequence of images that decodes an image when the image is requested."""
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -53,9 +53,9 @@ class DecodableImages(Protocol):
 
 
 def as_one_array(images: DecodableImages) -> np.ndarray[Any, Any] | None:
-    """Read all images into one uint8 array ``(N, H, W)`` or ``(N, H, W, 3)``.
+    """Decode all images into one uint8 array ``(N, H, W)`` or ``(N, H, W, 3)``.
 
-    Return ``None`` if sizes or modes differ, or if the array would fill more than :data:`ARRAY_BYTES`.
+    Returns ``None`` if sizes or modes differ, or if the array would be larger than :data:`ARRAY_BYTES`.
     """
     import numpy as np
 

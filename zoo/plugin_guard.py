@@ -1,7 +1,7 @@
-"""Run the code of plugins, and name the plugin if it prints, ends the process or takes long.
+"""Run the code of plugins safely: a plugin that prints, exits the process or takes long is named on stderr.
 
-What a plugin prints goes to stderr, because stdout is for the results of commands. A crash of the interpreter, or a
-signal that cannot be caught, still ends the process without a word.
+Output of a plugin goes to stderr, because stdout is for the results of commands. A crash of the Python interpreter, or
+a signal that cannot be caught, still ends the process without a message.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from zoo.errors import PluginError
 from zoo.text import one_line
 
 SECONDS_BEFORE_NOTICE = 5.0
-_IMPORTS = threading.RLock()  # two threads may load the plugins at once
+_IMPORTS = threading.RLock()  # two threads may load the plugins simultaneously
 
 
 @dataclass
 class Guard:
-    """What happened to the process while a plugin's code ran; ``interrupted``: Ctrl-C or SIGTERM came from outside."""
+    """The signals during a plugin's import; ``interrupted`` is true after Ctrl-C or SIGTERM from outside the plugin."""
 
     interrupted: bool = False
 
 
 @contextmanager
 def guarded_import(origin: str) -> Iterator[Guard]:
-    """Run the import and the hooks of a plugin; ``origin`` names the plugin.
+    """Run the import and the hooks of a plugin; ``origin`` names the plugin in messages.
 
-    Everything that is printed goes to stderr, each line after ``origin``. After some seconds a line on stderr says
-    that zoo waits for the plugin. ``os._exit`` and ``os.abort`` raise :class:`~zoo.errors.PluginError`.
+    Everything that the plugin prints goes to stderr, and each line begins with ``origin``. After some seconds zoo
+    prints that it is waiting for the plugin. Calls of ``os._exit`` and ``os.abort`` raise
+    :class:`~zoo.errors.PluginError`.
     """
     guard = Guard()
     output = _collecting_output_of_files(origin), printing_to_stderr(origin)
@@ -45,9 +46,9 @@ def guarded_import(origin: str) -> Iterator[Guard]:
 
 @contextmanager
 def guarded_call(origin: str) -> Iterator[None]:
-    """Run a function of a plugin that may take long; what it prints goes to stderr, as :func:`printing_to_stderr` does.
+    """Run a function of a plugin that may take long; output goes to stderr, as in :func:`printing_to_stderr`.
 
-    Raises :class:`~zoo.errors.PluginError` if it tries to end the process.
+    Raises :class:`~zoo.errors.PluginError` if the function tries to exit the process.
 
     >>> with guarded_call("loader of dataset 'blobs'"):
     ...     sys.exit(0)
@@ -64,7 +65,7 @@ def guarded_call(origin: str) -> Iterator[None]:
 
 @contextmanager
 def printing_to_stderr(origin: str) -> Iterator[None]:
-    """Send what this thread prints to stderr while the body runs, each line after ``origin``."""
+    """Redirect everything that this thread prints to stderr; each printed line begins with ``origin``."""
     before = _STDOUT.enter(origin)
     try:
         yield
@@ -73,7 +74,7 @@ def printing_to_stderr(origin: str) -> Iterator[None]:
 
 
 class _Redirection:
-    """Replaces ``sys.stdout`` as long as the code of a plugin runs in any thread."""
+    """A replacement for ``sys.stdout`` that is active while any thread runs the code of a plugin."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -83,7 +84,7 @@ class _Redirection:
         self._stdout: TextIO = sys.stdout
 
     def enter(self, origin: str) -> str | None:
-        """Label the output of this thread from now on, and return the label that it had."""
+        """Label the output of this thread with ``origin`` from now on, and return the previous label."""
         before: str | None = getattr(self._threads, "origin", None)
         self._threads.origin = origin
         with self._lock:
@@ -95,7 +96,7 @@ class _Redirection:
         return before
 
     def leave(self, before: str | None) -> None:
-        """Label the output of this thread as before; put ``sys.stdout`` back after the last thread."""
+        """Restore the previous label of this thread; the last thread to leave restores ``sys.stdout``."""
         with self._lock:
             if self._stream is not None:
                 with suppress(ValueError):  # the plugin closed it
@@ -108,7 +109,7 @@ class _Redirection:
                 self._stream = None
 
     def write(self, content: str, origin: str) -> None:
-        """Write lines to stderr, or to stdout if they come from a thread that runs no plugin."""
+        """Write lines to stderr with their label; write to stdout if the thread does not run a plugin."""
         own: str | None = getattr(self._threads, "origin", None)
         if own is None and self._users:
             self._stdout.write(content)
@@ -118,18 +119,18 @@ class _Redirection:
 
 
 class _Labelled(io.RawIOBase):
-    """A file of a plugin's output; a plugin may keep it after its import, for example in a handler of logging."""
+    """The output stream of a plugin; a plugin may keep it after its import, for example in a logging handler."""
 
     def __init__(self, redirection: _Redirection, origin: str) -> None:
         self._redirection = redirection
         self._origin = origin
 
     def writable(self) -> bool:
-        """Return true."""
+        """Return true, as :class:`io.RawIOBase` requires of a stream that can be written."""
         return True
 
     def write(self, data: Any) -> int:
-        """Write some lines."""
+        """Decode the bytes as UTF-8 and write the lines with the label of the plugin."""
         content = bytes(data)
         self._redirection.write(content.decode("utf-8", "backslashreplace"), self._origin)
         return len(content)
@@ -140,13 +141,13 @@ _STDOUT = _Redirection()
 
 @contextmanager
 def _collecting_output_of_files(origin: str) -> Iterator[None]:
-    """Collect what C code and subprocesses write to the file of stdout, and write it to stderr afterwards."""
+    """Collect what C code and subprocesses write to file descriptor 1 (stdout), and print it to stderr afterwards."""
     import tempfile
 
     try:
         sys.stdout.flush()
         collected, kept = tempfile.TemporaryFile(), os.dup(1)  # noqa: SIM115 - closed below
-    except (OSError, ValueError, AttributeError):  # stdout is closed, or there is no disk
+    except (OSError, ValueError, AttributeError):  # stdout is closed, or no temporary file can be created
         yield
         return
     try:
@@ -175,7 +176,7 @@ def _notice(origin: str) -> Iterator[None]:
 
 @contextmanager
 def _without_exits() -> Iterator[None]:
-    """Let functions that end the process at once raise an error; in a child process they work as ever."""
+    """Make ``os._exit`` and ``os.abort`` raise an error; in a child process both functions still end the process."""
     process, originals = os.getpid(), {name: getattr(os, name) for name in ("_exit", "abort")}
 
     def refusing(name: str) -> Any:
@@ -197,8 +198,8 @@ def _without_exits() -> Iterator[None]:
 
 @contextmanager
 def _noting_signals(guard: Guard) -> Iterator[None]:
-    """Note Ctrl-C and SIGTERM, which raise the same exceptions as a plugin may."""
-    if threading.current_thread() is not threading.main_thread():  # only that thread gets signals
+    """Note Ctrl-C and SIGTERM, because a plugin may raise the same exceptions without any signal."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield
         return
     numbers = (signal.SIGINT, signal.SIGTERM)

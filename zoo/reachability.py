@@ -1,4 +1,4 @@
-"""Check at once whether a server may be reachable; plugins and harness call this before they download."""
+"""Check within seconds whether a server is reachable; plugins and the harness run this check before downloads."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 PATIENCE = 5.0
-"""Seconds to wait for a server before it counts as out of reach."""
+"""Seconds to wait for a server before it counts as unreachable."""
 
 
 def network_advice() -> str:
-    """Return advice for an unreachable Hub: unset ``HF_HUB_OFFLINE`` if it is set, otherwise connect.
+    """Return advice for an unreachable Hub: to unset ``HF_HUB_OFFLINE`` if it is set, otherwise to connect.
 
     >>> "HF_HUB_OFFLINE" in network_advice()
     True
@@ -20,15 +20,16 @@ def network_advice() -> str:
     from huggingface_hub import is_offline_mode
 
     if is_offline_mode():
-        return "unset HF_HUB_OFFLINE to have it fetched"
-    return "connect to the network (HF_HUB_OFFLINE=1 skips the attempt and uses what is cached)"
+        return "unset HF_HUB_OFFLINE to allow downloads"
+    return "connect to the network (HF_HUB_OFFLINE=1 skips the connection attempt and uses only cached files)"
 
 
 def why_unreachable(url: str) -> str | None:
-    """Return the reason why the host of ``url`` is unreachable, or ``None`` if it may answer.
+    """Return the reason why the host of ``url`` is unreachable, or ``None`` if it may be reachable.
 
-    This takes at most :data:`PATIENCE` seconds. It resolves the host's name, and opens and closes a connection; behind
-    a proxy, to the proxy. The Hub's client would retry for up to a minute before it fails.
+    The check resolves the host's name, opens a connection and closes it; behind a proxy, the check connects to the
+    proxy. The check takes at most :data:`PATIENCE` seconds. Without the check, the Hub's client would retry for up to a
+    minute before failing.
 
     >>> why_unreachable("https://localhost.invalid/").partition(",")[0]
     'no network: host localhost.invalid does not resolve'
@@ -48,7 +49,7 @@ def why_unreachable(url: str) -> str | None:
 
 
 def _ask(kind: str, host: str | None, port: int) -> str | None:
-    """Try to connect; a resolver that does not answer cannot be stopped, so it is left to a thread."""
+    """Try to connect in a separate thread, because a name resolver that hangs cannot be stopped."""
     reasons: list[str | None] = []
 
     def connect() -> None:

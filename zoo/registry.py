@@ -1,8 +1,8 @@
-"""Find plugins, resolve names and explain failures.
+"""Find the installed plugins, look up backbones and datasets by name, and explain the failures of plugins.
 
-A plugin (an entry point of the group ``zoo``) that cannot be imported, misspells a hook, declares a bad record or takes
-a name already taken is reported with its entry point and distribution, and does not affect the others. Set
-``ZOO_RAISE_PLUGIN_ERRORS=1`` to raise the first such error instead.
+A plugin is an entry point of the group ``zoo``. A plugin fails if it cannot be imported, misspells a hook, declares an
+invalid record or uses a name that is already taken. zoo reports a failed plugin with its entry point and distribution,
+and the other plugins keep working. Set ``ZOO_RAISE_PLUGIN_ERRORS=1`` to raise the first failure instead.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _WRITTEN_NONE = ("license", "paper", "pretrained_on", "imagenet_top1", "citation
 
 @dataclass
 class Plugin:
-    """One entry point of the group, and the result of loading it.
+    """An installed plugin: its entry point, its distribution, the names that it declares, and its errors.
 
     >>> Plugin("cait", "zoo_plugins.cait", "blockzoo", "0.1.0").built_in
     True
@@ -58,16 +58,16 @@ class Plugin:
 
     @property
     def built_in(self) -> bool:
-        """Whether it is part of blockzoo; a built-in plugin keeps its names."""
+        """Whether the plugin is part of blockzoo; other plugins cannot take the names of a built-in plugin."""
         return self.distribution == BUILT_IN
 
     @property
     def origin(self) -> str:
-        """Entry point and distribution, for errors."""
+        """The entry point and the distribution of the plugin, for error messages."""
         return f"entry point {self.entry_point!r} of distribution {self.distribution!r}"
 
     def names(self, kind: Kind) -> list[str]:
-        """Return the names it declares."""
+        """Return the names of the given kind that the plugin declares."""
         return {"backbone": self.backbones, "dataset": self.datasets, "backbone family": self.families}[kind]
 
 
@@ -96,14 +96,14 @@ class Registry:
 
     @property
     def problems(self) -> list[str]:
-        """One line for everything that went wrong with any plugin."""
+        """One line for each error of a plugin, with the plugin's entry point and distribution."""
         return [f"{plugin.origin}: {error}" for plugin in self.plugins for error in plugin.errors]
 
     def backbone(self, name: str) -> Backbone:
-        """Return the record of that name, or derive that of ``prefix:NAME``.
+        """Return the backbone of that name; for ``prefix:NAME``, derive the record from the family's network.
 
-        Raises :class:`~zoo.errors.UnknownNameError` with near misses, :class:`~zoo.errors.PluginError` if two plugins
-        declare the name, and :class:`~zoo.errors.DeclarationError` if a record cannot be derived.
+        Raises :class:`~zoo.errors.UnknownNameError` with similarly spelled names, :class:`~zoo.errors.PluginError` if
+        two plugins declare the name, and :class:`~zoo.errors.DeclarationError` if the record cannot be derived.
         """
         prefix, colon, _member = name.partition(":")
         if colon and prefix in self.families:
@@ -114,9 +114,9 @@ class Registry:
         return self.backbones[name]
 
     def backbone_names(self, pattern: str) -> list[str]:
-        """Return the names that a name or glob means, such as ``timm:vit_*_dinov2*`` or ``efficientnet_*``.
+        """Return the backbone names that match a name or glob, such as ``timm:vit_*_dinov2*`` or ``efficientnet_*``.
 
-        Raises :class:`~zoo.errors.UnknownNameError` with near misses if there is none.
+        Raises :class:`~zoo.errors.UnknownNameError` with similarly spelled names if no backbone matches the glob.
 
         >>> load_registry().backbone_names("efficientnet_lite[01]")
         ['efficientnet_lite0', 'efficientnet_lite1']
@@ -132,11 +132,11 @@ class Registry:
         return [f"{prefix}:{name}" if family else name for name in found]
 
     def knows(self, name: str) -> bool:
-        """Return whether :meth:`backbone` has a record of that name, or may derive one."""
+        """Return whether :meth:`backbone` has a record of that name, or can try to derive a record for it."""
         return name in self.backbones or (":" in name and name.partition(":")[0] in self.families)
 
     def declares(self, backbone: Backbone) -> Plugin | None:
-        """Return the plugin that declares exactly this record, or whose family it is derived from."""
+        """Return the plugin that declares exactly this record, or the plugin of the family that derived the record."""
         if self.backbones.get(backbone.name) == backbone:
             return self.owner("backbone", backbone.name)
         if self._derived.get(backbone.name) == backbone:
@@ -144,7 +144,7 @@ class Registry:
         return None
 
     def dataset(self, text: str) -> tuple[Dataset, str | None]:
-        """Return the record and the argument of ``name`` or ``name:argument``.
+        """Return the dataset's record and the argument from the text ``name`` or ``name:argument``.
 
         >>> load_registry().dataset("imagefolder:/photos")[1]
         '/photos'
@@ -169,7 +169,7 @@ class Registry:
         if name not in self._derived:
             member = name.partition(":")[2]
             known = self._ask(family, "names")
-            # A name may leave out what follows its last dot, such as a tag of timm.
+            # A name may omit the part after its last dot, such as timm's tag.
             if member not in known and not any(name.startswith(f"{member}.") for name in known):
                 raise UnknownNameError("backbone", name, [f"{family.prefix}:{each}" for each in known])
             derived = self._ask(family, "derive", member)
@@ -183,7 +183,7 @@ class Registry:
         return self._derived[name]
 
     def _ask(self, family: BackboneFamily, what: Literal["names", "derive"], *arguments: str) -> Any:
-        """Call a function of a family's plugin, and name the plugin in its errors."""
+        """Call the function ``names`` or ``derive`` of a family; errors name the plugin that declares the family."""
         try:
             return pkgutil.resolve_name(getattr(family, what))(*arguments)
         except ZooError:
@@ -194,7 +194,7 @@ class Registry:
             raise PluginError(message, code="plugin-family", name=family.prefix) from error
 
     def owner(self, kind: Kind, name: str) -> Plugin:
-        """Return the plugin that declares the ``"backbone"`` or ``"dataset"`` of that name."""
+        """Return the plugin that declares the ``"backbone"``, ``"dataset"`` or ``"backbone family"`` of that name."""
         return self._owners[kind, name]
 
     def _load(self, plugin: Plugin, entry_point: importlib.metadata.EntryPoint) -> None:
@@ -232,7 +232,7 @@ class Registry:
         return implementation
 
     def _check_hooks(self) -> None:
-        """Refuse misspelt hooks, which pluggy accepts silently until it is asked."""
+        """Raise an error for a misspelt hook; pluggy itself ignores unknown hooks until ``check_pending`` is called."""
         try:
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
@@ -251,7 +251,7 @@ class Registry:
             raise PluginError(f"implements neither {' nor '.join(HOOKS)} with @zoo.hookimpl", code="hook-missing")
 
     def _marked(self, implementation: object, hook: str) -> list[Callable[[], Any]]:
-        """Return the functions with which a plugin implements a hook; seldom more than one."""
+        """Return the functions with which a plugin implements a hook; usually there is at most one function."""
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
         return [found.function for found in caller.get_hookimpls() if found.plugin is implementation]
 
@@ -275,7 +275,7 @@ class Registry:
         key = (kind, name)
         owner = self._owners.setdefault(key, plugin)
         if name in plugin.names(kind) or plugin in self._contested.get(key, []):
-            error = PluginError(f"{kind} {name!r} is declared twice; the first counts", code="name-declared-twice")
+            error = PluginError(f"{kind} {name!r} is declared twice; the first is used", code="name-declared-twice")
             self._fail(plugin, error)
         elif owner is plugin:
             self._named(kind)[name] = record
@@ -287,7 +287,7 @@ class Registry:
             self._contested.setdefault(key, [owner]).append(plugin)
 
     def _withdraw_contested(self) -> None:
-        """Withdraw each name that several plugins declare, and report it to all of them."""
+        """Remove each name that several plugins declare, and report the conflict to all of these plugins."""
         for (kind, name), rivals in self._contested.items():
             del self._named(kind)[name], self._owners[kind, name]
             rivals[0].names(kind).remove(name)
@@ -300,7 +300,7 @@ class Registry:
         if rivals:
             claimed = " and ".join(rival.origin for rival in rivals)
             raise PluginError(
-                f"{kind} {name!r} is declared by {claimed}; uninstall one or have it renamed",
+                f"{kind} {name!r} is declared by {claimed}; uninstall one of these plugins, or have the record renamed",
                 code="name-contested",
                 name=name,
             )
@@ -316,7 +316,7 @@ class Registry:
     def _fail(self, plugin: Plugin, error: BaseException) -> None:
         message = explain(error)
         if os.environ.get("ZOO_RAISE_PLUGIN_ERRORS", "") not in ("", "0"):
-            if not isinstance(error, Exception):  # it would end the program silently
+            if not isinstance(error, Exception):  # such as SystemExit, which would end the program silently
                 raise PluginError(f"{plugin.origin}: {message}", code="plugin-exit") from error
             error.add_note(f"raised by {plugin.origin}")
             raise error
@@ -325,7 +325,7 @@ class Registry:
 
 @functools.cache
 def load_registry() -> Registry:
-    """Return the registry of all installed plugins, made once per process.
+    """Return the registry of all installed plugins; the plugins are loaded once per process.
 
     >>> load_registry() is load_registry()
     True
@@ -334,7 +334,7 @@ def load_registry() -> Registry:
 
 
 def explain(error: BaseException) -> str:
-    """Return one printable line for an error of a plugin; a rejected record is explained field by field.
+    """Describe an error of a plugin on one printable line; for a rejected record, name each wrong field.
 
     >>> explain(ImportError("No module named 'spam'"))
     "ImportError: No module named 'spam'"
@@ -365,18 +365,18 @@ def _explain_fault(fault: ErrorDetails) -> str:
 
 
 def _describe(entry_point: importlib.metadata.EntryPoint) -> Plugin:
-    # An interrupted uninstall leaves a distribution without metadata, thus without name and version.
+    # After an interrupted uninstall, a distribution has no metadata, and therefore no name and no version.
     facts = entry_point.dist.metadata if entry_point.dist is not None else None
     name, version = (facts[key] if facts and key in facts else "unknown" for key in ("Name", "Version"))
     return Plugin(entry_point.name, entry_point.value, name, version)
 
 
 def _rank(found: tuple[Plugin, importlib.metadata.EntryPoint]) -> tuple[bool, str, str]:
-    # Built-in plugins come first, so that they keep their names.
+    # Built-in plugins are loaded first, so that no other plugin can take their names.
     plugin, _entry_point = found
     return (not plugin.built_in, plugin.distribution, plugin.entry_point)
 
 
 def _broken_plugins(plugins: Iterable[Plugin]) -> str:
     broken = sum(1 for plugin in plugins if plugin.errors)
-    return f"{broken} plugin(s) with problems, see zoo plugins" if broken else ""
+    return f"{broken} plugin(s) have errors; run 'zoo plugins' to see them" if broken else ""

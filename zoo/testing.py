@@ -1,4 +1,4 @@
-"""Checks that the author of a plugin runs in their own tests."""
+"""Checks for plugin authors, who call them in the tests of their plugins."""
 
 from zoo_harness.testing import check_backbone
 

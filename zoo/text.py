@@ -1,4 +1,4 @@
-"""Text from files, Hubs and plugins that is safe to print: it controls no terminal, and reads in the order it has."""
+"""Make text from files, Hubs and plugins safe to print: remove or escape characters that control a terminal."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import re
 import unicodedata
 
 _BIDI_OVERRIDES = "\u202a-\u202e\u2066-\u2069"
-# Control characters (escape sequences begin with one), separators of lines, changes of the writing direction,
-# characters of no width (except joiners, which scripts need), and lone surrogates, which no terminal can be sent.
+# Matched are control characters (escape sequences begin with one), line separators, changes of the writing direction,
+# zero-width characters except joiners (some scripts need joiners), and lone surrogates (no terminal accepts them).
 _UNSAFE = re.compile(
     f"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200b\u200e\u200f\u2060\ufeff{_BIDI_OVERRIDES}\ud800-\udfff]"
 )
 
 
 def one_line(value: object) -> str:
-    r"""Replace line breaks, control characters and changes of the writing direction in a value's text by single spaces.
+    r"""Return a value's text on one line, without control characters and changes of the writing direction.
 
     >>> one_line("T-shirt\n---\n top\x1b")
     'T-shirt --- top'
@@ -23,9 +23,9 @@ def one_line(value: object) -> str:
 
 
 def escaped(text: str) -> str:
-    r"""Escape what changes the output itself, as JSON does; line breaks and tabs stay.
+    r"""Escape characters that would control the terminal, in JSON's notation; line breaks and tabs stay.
 
-    That are control characters, changes of the writing direction, and bytes of paths that are not UTF-8.
+    Escaped are control characters, changes of the writing direction, and path bytes that are not UTF-8.
 
     >>> escaped("a\x1b[31mb")
     'a\\u001b[31mb'
@@ -34,7 +34,7 @@ def escaped(text: str) -> str:
 
 
 def encodable(text: str) -> str:
-    r"""Escape the bytes of a path that are not UTF-8, which Python holds as lone surrogates.
+    r"""Escape path bytes that are not UTF-8; Python represents such bytes as lone surrogates.
 
     >>> print(encodable("caf\udce9"))
     caf\udce9
@@ -43,8 +43,8 @@ def encodable(text: str) -> str:
 
 
 def breaks_line(char: str) -> bool:
-    """Whether a character ends a line, controls the terminal or changes the writing direction.
+    """Whether a character ends a line, controls the terminal or overrides the writing direction.
 
-    Joiners and marks of direction do not count: names in many scripts need them.
+    The result is false for joiners and direction marks, because names in many scripts need these characters.
     """
     return unicodedata.category(char) in ("Cc", "Zl", "Zp") or bool(re.match(f"[{_BIDI_OVERRIDES}]", char))

@@ -1,4 +1,4 @@
-"""Choose the range of values that images of more than 8 bits per channel are scaled by, one for a whole dataset."""
+"""Choose one value range per dataset, from which images of more than 8 bits per channel are scaled to 8 bits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BITS = (8, 10, 12, 14, 16, 20, 24, 32)
 
 @dataclass(frozen=True)
 class ValueRange:
-    """The values that become 0 and 255.
+    """The pixel values that become 0 (``low``) and 255 (``high``) when an image is scaled to 8 bits.
 
     >>> print(ValueRange(0, 4095))
     0 to 4,095
@@ -31,7 +31,7 @@ FULL_16_BITS = ValueRange(0, 65535)
 
 @dataclass(frozen=True)
 class DeepValues:
-    """The smallest and largest value of a deep image, whether they are whole numbers, and the range that tags state."""
+    """The smallest and largest pixel value of an image, whether all are integers, and the range that its tags state."""
 
     low: float
     high: float
@@ -40,16 +40,16 @@ class DeepValues:
 
     @property
     def believed(self) -> ValueRange | None:
-        """The stated range, unless a value is outside of it; PNG's sBIT counts bits before they were scaled up."""
+        """The stated range, or ``None`` if a pixel value lies outside; PNG's sBIT may count bits before scaling."""
         stated = self.stated
         return stated if stated and stated.low <= self.low and self.high <= stated.high else None
 
     @property
     def own_range(self) -> ValueRange:
-        """The range of this image alone: the one that its tags state, else the smallest usual one that holds it.
+        """The range for this image alone: the range in its tags, or else the smallest standard range.
 
-        Usual are 0 to 1 for floating-point values, and 8, 10, 12, 14, 16, 20, 24 and 32 bits. Raises
-        :class:`ValueError` for values that fit none of them.
+        The standard ranges are 0 to 1 for floating-point values, and 0 to 2^b - 1 for b = 8, 10, 12, 14, 16, 20, 24
+        and 32 bits. Raises :class:`ValueError` if the values fit in no standard range.
 
         >>> print(DeepValues(3, 4000, whole=True).own_range)
         0 to 4,095
@@ -57,21 +57,21 @@ class DeepValues:
         if self.believed:
             return self.believed
         if not math.isfinite(self.low) or not math.isfinite(self.high):
-            raise ValueError("it has values that are not finite")
+            raise ValueError("pixel values are not finite")
         highs = [2**bits - 1 for bits in _BITS]
         fitting = [high for high in (highs if self.whole else [1, *highs]) if self.high <= high]
         if self.low < 0 or not fitting:
             raise ValueError(
-                f"its values, {self.low:,g} to {self.high:,g}, have no known range; convert it to 8 or 16 bits, or "
-                "give a TIFF the tags SMinSampleValue and SMaxSampleValue"
+                f"pixel values from {self.low:,g} to {self.high:,g} have no known range; convert the image to 8 or 16 "
+                "bits, or write the TIFF tags SMinSampleValue and SMaxSampleValue"
             )
         return ValueRange(0, fitting[0])
 
 
 def common_range(found: Mapping[str, DeepValues]) -> ValueRange:
-    """Return the range of several images by name: the smallest that holds the own range of each.
+    """Return the smallest range that contains the own range of every image; ``found`` maps names to pixel values.
 
-    Raises :class:`~zoo.errors.DataError` if some have whole and others floating-point numbers.
+    Raises :class:`~zoo.errors.DataError` if some images hold integers and others hold floating-point values.
 
     >>> print(common_range({"a": DeepValues(0, 900, True), "b": DeepValues(0, 4000, True)}))
     0 to 4,095
@@ -79,8 +79,8 @@ def common_range(found: Mapping[str, DeepValues]) -> ValueRange:
     kinds = {values.whole: name for name, values in found.items()}
     if len(kinds) > 1:
         raise DataError(
-            f"images of whole and of floating-point numbers are mixed, such as {kinds[True]} and {kinds[False]}; "
-            "expected one kind; convert all of them to 8 bits",
+            f"images of integers and of floating-point values are mixed, such as {kinds[True]} and {kinds[False]}; "
+            "expected one kind; convert all images to 8 bits",
             code="image-ranges-mixed",
             images=[kinds[True], kinds[False]],
         )

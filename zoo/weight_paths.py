@@ -1,6 +1,6 @@
-"""Find weight files on this machine by paths and environment variables alone.
+"""Find weight files on this machine, using only paths and environment variables.
 
-``zoo list`` calls this for every backbone, so nothing outside the standard library is imported here.
+``zoo list`` calls :func:`find` for every backbone, so this module imports only the standard library.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ Place = tuple[str | None, ...]
 
 
 def find(place: Sequence[str | None]) -> Path | None:
-    """Return the file at a place, ``None`` if it is not on this machine.
+    """Return the file at a standard place, or ``None`` if the file is not on this machine.
 
-    A place is one of ``("file", path)``, ``("package", path below site-packages)``, ``("torch", filename)``,
-    ``("keras", filename)`` and ``("hub", repository, filename, revision)``.
+    A standard place is one of the tuples ``("file", path)``, ``("package", path below site-packages)``, ``("torch",
+    filename)``, ``("keras", filename)`` and ``("hub", repository, filename, revision)``.
 
     >>> find(("file", "/no/such/file.safetensors")) is None
     True
@@ -28,19 +28,19 @@ def find(place: Sequence[str | None]) -> Path | None:
 
 
 def hub_cache() -> Path:
-    """Return the cache folder of the Hub's client, by the environment variables it reads."""
+    """Return the cache folder of the Hub's client, from the environment variables that the client reads."""
     home = os.environ.get("HF_HOME", f"{_cache_home()}/huggingface")
     older = os.environ.get("HUGGINGFACE_HUB_CACHE", f"{home}/hub")
     return Path(os.path.expandvars(os.environ.get("HF_HUB_CACHE", older))).expanduser()
 
 
 def torch_hub_folder() -> Path:
-    """Return the folder that torchvision downloads weights to, by the environment variables that torch reads."""
+    """Return the folder to which torchvision downloads weights, from the environment variables that torch reads."""
     return Path(os.environ.get("TORCH_HOME", f"{_cache_home()}/torch")).expanduser() / "hub" / "checkpoints"
 
 
 def keras_folder() -> Path:
-    """Return the folder that Keras downloads its applications' weights to, by the environment variable it reads."""
+    """Return the folder to which Keras downloads the weights of its applications, from the variable ``KERAS_HOME``."""
     return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
 
 

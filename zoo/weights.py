@@ -1,7 +1,7 @@
-"""Weight sources: records that describe, locate and read the weights a network starts from.
+"""Weight sources: records that describe, locate and read the weights with which a network starts.
 
-The built-in sources and those of plugins are the same to the harness: subclasses of :class:`WeightSource`. Nothing here
-imports torch or huggingface_hub before weights are read.
+The harness treats built-in sources and sources of plugins alike: all are subclasses of :class:`WeightSource`. Neither
+torch nor huggingface_hub is imported before weights are read.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ _TIMM_FILENAME = "model.safetensors"
 
 @dataclass(frozen=True, config=STRICT)
 class LoadedWeights:
-    """The result of a source: torch tensors under the network's own names, and their origin.
+    """The result of reading a weight source: torch tensors under the network's own names, and their origin.
 
-    ``tensors`` is ``None`` if the network keeps the values of its constructor. ``origin`` is a
-    repository, a distribution, an address or a path. The record of a run has the name, size and SHA-256 of the file at
-    ``path``.
+    If ``tensors`` is ``None``, the network keeps the values of its constructor. ``origin`` is a repository, a
+    distribution, an address or a path. The record of a run contains the name, size and SHA-256 of the file ``path``.
     """
 
     tensors: dict[str, Any] | None
@@ -45,38 +44,39 @@ class LoadedWeights:
 
 
 class WeightReader(Protocol):
-    """The argument of :meth:`WeightSource.read`, provided by the harness; no method runs code of a file."""
+    """The argument of :meth:`WeightSource.read`: downloads, verifies and reads files without running code from them."""
 
     @property
     def network(self) -> Mapping[str, Tensor]:
-        """The tensors of the network to fill, by name; do not change them."""
+        """The tensors of the network that receives the weights, by name; callers must not change these tensors."""
 
     def from_hub(self, repository: str, filename: str, revision: str | None = None) -> Path:
-        """Return a file of the Hub's cache, downloaded if it is missing."""
+        """Return the path of a Hub file in the local cache; download the file if it is not cached."""
 
     def from_url(self, url: str, target: Path, *, sha256: str | None = None, md5: str | None = None) -> Path:
-        """Return ``target``, downloaded from an https address if it is missing; one digest is required."""
+        """Return ``target``; if the file is missing, download it from an https address. A digest is required."""
 
     def verify(self, path: Path, *, sha256: str | None = None, md5: str | None = None) -> None:
-        """Raise :class:`~zoo.errors.WeightsError` if a file has another digest; a SHA-256 may be its beginning."""
+        """Raise :class:`~zoo.errors.WeightsError` if the digest differs; ``sha256`` may be the first digits only."""
 
     def read_file(
         self, path: Path, *, sha256: str | None = None, md5: str | None = None, by_order: bool = False
     ) -> dict[str, Tensor]:
-        """Return the tensors of a safetensors, ``weights_only`` or Keras H5 file, once its digest is verified.
+        """Verify a file's digest and return its tensors, from a safetensors, ``weights_only`` or Keras H5 file.
 
-        Those of a Keras file get the network's names; with ``by_order``, those of any file do, by position.
+        Tensors of a Keras file are renamed to the network's names. With ``by_order=True``, the tensors of any file are
+        matched to the network's tensors by position, and renamed.
         """
 
     def unreachable(self, tried: Sequence[tuple[str, str]], advice: str = "") -> UnreachableError:
-        """Make the error that the weights are neither here nor reachable, from (place, reason) pairs."""
+        """Make the error for weights that are neither here nor downloadable; ``tried`` lists (place, reason) pairs."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class WeightSource(ABC):
-    """Base of all weight sources; a plugin declares its own as a frozen pydantic dataclass, which is strict too.
+    """Base class of all weight sources; a plugin declares its own source as a frozen pydantic dataclass.
 
-    ``kind`` names the source in records and cards.
+    ``kind`` names the type of source in run records and model cards. The fields of a source are validated strictly.
 
     >>> RandomWeights().kind, TimmWeights("resnet18.tv_in1k").describe()
     ('random', 'hub timm/resnet18.tv_in1k')
@@ -95,36 +95,37 @@ class WeightSource(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """Return the origin of the weights in one line."""
+        """Return the origin of the weights on one line."""
 
     def locate(self) -> Path | None:
-        """Return the file on this machine, or ``None``; import nothing large and contact no server."""
+        """Return the file on this machine, or ``None``; overrides must use neither the network nor large imports."""
         place = self.standard_place()
         return find(place) if place else None
 
     @abstractmethod
     def read(self, reader: WeightReader) -> LoadedWeights:
-        """Return the tensors; download them if necessary.
+        """Return the tensors of the weights; download the file if necessary.
 
-        Raise ``reader.unreachable(...)`` if they are unavailable and :class:`~zoo.errors.WeightsError` if they are
-        damaged.
+        Raise ``reader.unreachable(...)`` if the weights are unavailable, and :class:`~zoo.errors.WeightsError` if the
+        weights are damaged.
         """
 
     def standard_place(self) -> Place | None:
-        """Return a place that :func:`zoo.weight_paths.find` knows, instead of overriding :meth:`locate`.
+        """Return a tuple that tells :func:`zoo.weight_paths.find` where to look for the file, or ``None``.
 
-        ``zoo list`` remembers it and need not import the plugin.
+        Override this method instead of :meth:`locate` if possible: ``zoo list`` caches the tuple, and then does not
+        import the plugin.
         """
         return None
 
     def implied_network(self) -> TimmArchitecture | TorchvisionArchitecture | FactoryArchitecture | None:
-        """Return the network of these weights, if they determine it."""
+        """Return the network that these weights belong to, or ``None`` if the weights do not determine the network."""
         return None
 
 
 @dataclass(frozen=True, config=STRICT)
 class TimmWeights(WeightSource):
-    """Weights that timm publishes on the Hub, as ``architecture.tag``; one architecture may have several tags.
+    """Weights that timm publishes on the Hub as ``architecture.tag``; one architecture may have several tags.
 
     >>> TimmWeights("cait_s24_224.fb_dist_in1k").repository
     'timm/cait_s24_224.fb_dist_in1k'
@@ -137,11 +138,11 @@ class TimmWeights(WeightSource):
 
     @property
     def repository(self) -> str:
-        """The Hub repository that holds the file."""
+        """The Hub repository that holds the weight file."""
         return f"timm/{self.name}"
 
     def describe(self) -> str:
-        """Name the repository."""
+        """Return ``hub`` and the name of the repository."""
         return f"hub {self.repository}"
 
     def standard_place(self) -> Place:
@@ -149,7 +150,7 @@ class TimmWeights(WeightSource):
         return ("hub", self.repository, _TIMM_FILENAME, self.revision)
 
     def read(self, reader: WeightReader) -> LoadedWeights:
-        """Read the file; timm renames the tensors of older ones."""
+        """Read the weight file; if the tensor names differ from the network's, timm renames the tensors."""
         path = reader.from_hub(self.repository, _TIMM_FILENAME, self.revision)
         tensors = reader.read_file(path, sha256=self.sha256)
         if tensors.keys() != reader.network.keys():
@@ -157,13 +158,13 @@ class TimmWeights(WeightSource):
         return LoadedWeights(tensors, self.repository, path, _commit(path))
 
     def implied_network(self) -> TimmArchitecture:
-        """Return timm's network of that name."""
+        """Return the timm network of the same name."""
         return TimmArchitecture(self.name)
 
 
 @dataclass(frozen=True, config=STRICT)
 class TorchvisionWeights(WeightSource):
-    """One member of a torchvision weights enum, with the name of the file it downloads.
+    """Weights of torchvision: the network, the member of its weights enum, and the name of the downloaded file.
 
     >>> TorchvisionWeights("efficientnet_v2_s", "IMAGENET1K_V1", "efficientnet_v2_s-dd5fe13b.pth").tag
     'IMAGENET1K_V1'
@@ -175,20 +176,20 @@ class TorchvisionWeights(WeightSource):
     kind: ClassVar[str] = "torchvision"
 
     def describe(self) -> str:
-        """Name the network and the member of its enum."""
+        """Return ``torchvision``, the name of the network and the member of its weights enum."""
         return f"torchvision {self.name} {self.tag}"
 
     def standard_place(self) -> Place:
-        """Return the file's place in torch's folder."""
+        """Return the file's place in torch's download folder."""
         return ("torch", self.filename)
 
     def read(self, reader: WeightReader) -> LoadedWeights:
-        """Read the file, checked against the start of the SHA-256 that torchvision puts into its name."""
+        """Read the file, and verify the first digits of its SHA-256, which torchvision puts into the file's name."""
         start = re.search(r"-([0-9a-f]{8,})\.", self.filename)
         sha256 = start[1] if start else None
         path = self.locate()
         if path is None:
-            # The address that the enum has too; importing torchvision takes seconds.
+            # The address is the same as in torchvision's enum, but importing torchvision would take seconds.
             folder = "models/quantized" if self.name.startswith("quantized_") else "models"
             url = f"https://download.pytorch.org/{folder}/{self.filename}"
             path = reader.from_url(url, torch_hub_folder() / self.filename, sha256=sha256)
@@ -201,7 +202,7 @@ class TorchvisionWeights(WeightSource):
 
 @dataclass(frozen=True, config=STRICT)
 class HubWeights(WeightSource):
-    """One safetensors file of any Hub repository; a published zoo checkpoint is one.
+    """A safetensors file in any Hub repository, such as a published checkpoint of blockzoo.
 
     >>> HubWeights("someone/cait_s24-cifar10").filename
     'model.safetensors'
@@ -214,7 +215,7 @@ class HubWeights(WeightSource):
     kind: ClassVar[str] = "hub"
 
     def describe(self) -> str:
-        """Name the repository."""
+        """Return ``hub`` and the name of the repository."""
         return f"hub {self.repository}"
 
     def standard_place(self) -> Place:
@@ -222,17 +223,17 @@ class HubWeights(WeightSource):
         return ("hub", self.repository, self.filename, self.revision)
 
     def read(self, reader: WeightReader) -> LoadedWeights:
-        """Read the file."""
+        """Download the file if it is not in the Hub's cache, and read its tensors."""
         path = reader.from_hub(self.repository, self.filename, self.revision)
         return LoadedWeights(reader.read_file(path, sha256=self.sha256), self.repository, path, _commit(path))
 
 
 @dataclass(frozen=True, config=STRICT)
 class KerasWeights(WeightSource):
-    """An H5 file that Keras applications publish, with its published MD5; reading it needs ``[keras]``.
+    """An H5 file that Keras applications publish, with its published MD5; reading the file needs ``blockzoo[keras]``.
 
-    Nothing maps its layers to the network's modules: a layer belongs to the module whose path, with ``_`` for every
-    dot, is the layer's name, so ``conv5_block1_preact_bn`` to ``conv5.block1.preact_bn``.
+    Keras layers and modules of the network are matched by name: the name of a layer is the module's path with ``_``
+    instead of every dot. The layer ``conv5_block1_preact_bn`` therefore belongs to ``conv5.block1.preact_bn``.
 
     >>> published = KerasWeights("https://example.org/resnet/", "resnet152v2_weights.h5", md5="0" * 32)
     >>> published.url
@@ -250,25 +251,25 @@ class KerasWeights(WeightSource):
         return f"{self.folder}{self.filename}"
 
     def describe(self) -> str:
-        """Name the file."""
+        """Return ``keras`` and the name of the file."""
         return f"keras {self.filename}"
 
     def standard_place(self) -> Place:
-        """Return the file's place in Keras' folder."""
+        """Return the file's place in Keras' download folder."""
         return ("keras", self.filename)
 
     def read(self, reader: WeightReader) -> LoadedWeights:
-        """Read the file."""
+        """Download the file if it is missing, verify its MD5 and read its tensors."""
         path = reader.from_url(self.url, keras_folder() / self.filename, md5=self.md5)
         return LoadedWeights(reader.read_file(path, md5=self.md5), self.folder, path)
 
 
 @dataclass(frozen=True, config=STRICT)
 class PackageWeights(WeightSource):
-    """A weight file of an installed package; ``path`` is relative to the site-packages folder.
+    """A weight file of an installed Python package; ``path`` is relative to the site-packages folder.
 
-    With ``by_order`` the tensors are matched by position, not by name: for a file made by another implementation of
-    the same network.
+    ``by_order=True`` matches tensors by position instead of by name. Use it for a file that another implementation of
+    the same network wrote.
 
     >>> PackageWeights("some-weights", "some_weights/net.pth", sha256="0" * 64).by_order
     False
@@ -281,7 +282,7 @@ class PackageWeights(WeightSource):
     kind: ClassVar[str] = "package"
 
     def describe(self) -> str:
-        """Name the distribution."""
+        """Return ``package`` and the name of the distribution."""
         return f"package {self.distribution}"
 
     def standard_place(self) -> Place:
@@ -289,7 +290,7 @@ class PackageWeights(WeightSource):
         return ("package", self.path)
 
     def read(self, reader: WeightReader) -> LoadedWeights:
-        """Read the file; its revision is the version of the distribution."""
+        """Read the file; ``revision`` of the result is the version of the distribution."""
         path = self.locate()
         if path is None:
             tried = [(f"installed package {self.distribution}", f"no {self.path}")]
@@ -304,7 +305,7 @@ class PackageWeights(WeightSource):
 
 @dataclass(frozen=True, config=STRICT)
 class FileWeights(WeightSource):
-    """A safetensors, ``weights_only`` or Keras H5 file on this machine; ``~`` is expanded.
+    """A safetensors, ``weights_only`` or Keras H5 file on this machine; ``~`` in ``path`` is expanded.
 
     >>> FileWeights("~/weights/net.safetensors").by_order
     False
@@ -316,24 +317,24 @@ class FileWeights(WeightSource):
     kind: ClassVar[str] = "file"
 
     def describe(self) -> str:
-        """Name the path."""
+        """Return ``file`` and the path."""
         return f"file {self.path}"
 
     def standard_place(self) -> Place:
-        """Return the path itself."""
+        """Return the path as a standard place."""
         return ("file", self.path)
 
     def read(self, reader: WeightReader) -> LoadedWeights:
-        """Read the file."""
+        """Read the tensors of the file, after verifying its SHA-256 if the record has one."""
         path = Path(self.path).expanduser()
         if not path.is_file():
-            raise reader.unreachable([(str(path), "no such file")], "put it there")
+            raise reader.unreachable([(str(path), "no such file")], "put the file there")
         return LoadedWeights(reader.read_file(path, sha256=self.sha256, by_order=self.by_order), self.path, path)
 
 
 @dataclass(frozen=True, config=STRICT)
 class RandomWeights(WeightSource):
-    """No pretrained weights: the network starts as its own constructor initialises it.
+    """No pretrained weights: the network keeps the random values of its constructor.
 
     >>> RandomWeights().kind
     'random'
@@ -346,19 +347,19 @@ class RandomWeights(WeightSource):
         return "random"
 
     def read(self, reader: WeightReader) -> LoadedWeights:
-        """Leave the network as it is."""
+        """Return no tensors, so that the network keeps its random values."""
         del reader
         return LoadedWeights(None, "random")
 
 
 def _commit(path: Path) -> str | None:
-    """The commit of a file in the Hub's cache."""
+    """Return the commit of a file in the Hub's cache, or ``None`` for a file elsewhere."""
     parts = path.parts
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts else None
 
 
 def _renamed_by_timm(architecture: str, given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors as timm's own loader renames and reshapes them; unchanged if it cannot read them."""
+    """Return the tensors as timm's own loader renames and reshapes them; unchanged if timm cannot read them."""
     import timm
 
     try:

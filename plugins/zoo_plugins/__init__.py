@@ -1,1 +1,1 @@
-"""The built-in plugins, one module per family, found through the same entry-point group as all others."""
+"""The plugins that come with blockzoo; zoo finds them through the entry-point group ``zoo``, like all other plugins."""

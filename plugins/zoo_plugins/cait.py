@@ -1,4 +1,4 @@
-"""CaiT-S24 (Touvron et al. 2021): 24 self-attention blocks, then two that attend to the class token alone."""
+"""CaiT-S24 (Touvron et al. 2021): 24 self-attention blocks, then two blocks in which only the class token attends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WIDTH = 384
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
-    """Declare the CaiT family."""
+    """Declare CaiT-S24."""
     yield Backbone(
         name="cait_s24",
         title="CaiT-S24",
@@ -26,7 +26,7 @@ def zoo_backbones() -> Iterator[Backbone]:
                 reported_parameters=1_877_130,
             ),
             "report": Recipe(
-                # A self-attention block, not a class-attention one; counted before the head was replaced.
+                # The report trains a self-attention block, and counts the parameters before replacing the head.
                 "University of Tehran 2024",
                 unfreeze=("blocks.23",),
                 training=Training(epochs=10),

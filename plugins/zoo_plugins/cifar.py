@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 from the Hub, a folder in torchvision's layout, or their home server.
+"""Load CIFAR-10 and CIFAR-100 from the Hub, from a folder or archive, or from the authors' server.
 
-Folder and file names, addresses and digests are those of torchvision's classes, as a test checks; importing torchvision
-takes seconds, which an error about a missing folder need not wait for.
+Folder names, file names, addresses and digests equal those of torchvision's dataset classes, and a test compares them.
+This module copies torchvision's constants, because importing torchvision would delay every error by seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SHAPE = (3, 32, 32)
 
 @dataclasses.dataclass
 class PythonLayout:
-    """Archive of a CIFAR dataset as Python pickles, and (name, MD5) of its files; field names as in torchvision."""
+    """A CIFAR archive of Python pickles, with (name, MD5) of each file; the field names are those of torchvision."""
 
     base_folder: str
     url: str
@@ -79,18 +79,18 @@ class _Edition:
     hub_id: str
     hub_columns: tuple[str, str]
     binary: _Binary
-    most: int  # bytes of the largest file, twice over
+    most: int  # bytes; twice the size of the largest file
 
 
 @dataclasses.dataclass(frozen=True)
 class _Binary:
-    """The binary version, which torchvision does not know."""
+    """The binary version of a CIFAR dataset, which torchvision cannot read."""
 
     folder: str
     train: tuple[str, ...]
     test: str
     names: str
-    labels: int  # bytes before the pixels of a record
+    labels: int  # number of bytes before the pixels of each record
     archive: str
     md5: str
 
@@ -134,12 +134,12 @@ _CIFAR100 = _Edition(
 
 
 def load_cifar10(request: DatasetRequest) -> LoadedDataset:
-    """Load both splits, colour ``(N, 32, 32, 3)``; with ``--data-dir`` only from that folder or archive."""
+    """Load CIFAR-10 with colour images ``(N, 32, 32, 3)``; with ``--data-dir``, only from that folder or archive."""
     return _load(_CIFAR10, request)
 
 
 def load_cifar100(request: DatasetRequest) -> LoadedDataset:
-    """Load both splits as :func:`load_cifar10` does, with the fine labels."""
+    """Load CIFAR-100 with its fine labels, from the same kinds of sources as :func:`load_cifar10`."""
     return _load(_CIFAR100, request)
 
 
@@ -148,7 +148,7 @@ def _load(edition: _Edition, request: DatasetRequest) -> LoadedDataset:
         folder = request.data_dir.expanduser()
         locations = [lambda: _from_folder(edition, folder)]
     else:
-        # This machine, then the Hub, then the home server, which has been throttled since June 2026.
+        # The authors' server comes last, because downloads from this server have been slow since June 2026.
         locations = [
             lambda: _hub_copy(edition).cached(),
             lambda: _from_folder(edition, data_folder()),
@@ -166,7 +166,7 @@ def _hub_copy(edition: _Edition) -> HubCopy:
 
 
 def _from_folder(edition: _Edition, root: Path) -> LoadedDataset:
-    """Read the unpacked files in a folder or below, or an archive: either version, the python version first."""
+    """Read the Python version if it exists, else the binary version; ``root`` is a folder, its parent or an archive."""
     layout, binary = edition.layout, edition.binary
     if root.is_file():
         return _from_archive(edition, root)
@@ -200,12 +200,12 @@ def _from_home_server(edition: _Edition) -> LoadedDataset:
     reason = why_unreachable(url)
     if reason:
         raise NotHere(url, reason)
-    from torchvision.datasets.utils import download_and_extract_archive  # and with it torch, which takes seconds
+    from torchvision.datasets.utils import download_and_extract_archive  # imports torch, which takes seconds
 
     target = data_folder()
     try:
         target.mkdir(parents=True, exist_ok=True)
-        # Unpacked elsewhere and moved when complete, so that a killed download leaves no partial folder.
+        # The archive is unpacked elsewhere and then moved, so that a killed download leaves no partial folder.
         with tempfile.TemporaryDirectory(prefix="incomplete-", dir=target) as scratch:
             download_and_extract_archive(url, scratch, md5=edition.layout.tgz_md5)
             (Path(scratch) / edition.layout.base_folder).replace(target / edition.layout.base_folder)

@@ -1,4 +1,4 @@
-"""Read CIFAR's batch files, which are pickles, without running code of a pickle."""
+"""Read CIFAR's batch files, which are pickles, without running code that a pickle could contain."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from zoo.errors import DataError
 
 
 def read_batch(path: Path, content: bytes | None = None) -> dict[str, Any]:
-    """Read the dictionary in a batch file, or in its content, written by Python 2 or 3, with text keys.
+    """Read the dictionary of a batch file, with text keys; Python 2 or 3 may have written the file.
 
-    Raises :class:`~zoo.errors.DataError`, which names the path, if the file is missing, damaged or no dictionary, or
-    needs anything but numpy arrays.
+    If ``content`` is given, the dictionary is read from these bytes. Raises :class:`~zoo.errors.DataError`, which names
+    ``path``, if the file is missing or damaged, is not a dictionary, or needs other classes than numpy arrays.
     """
     try:
         with path.open("rb") if content is None else io.BytesIO(content) as file:
             loaded = _ArraysOnly(file, path).load()
     except DataError:
         raise
-    except Exception as error:  # a damaged pickle raises nearly anything, from EOFError to UnicodeDecodeError
+    except Exception as error:  # a damaged pickle can raise almost any exception, from EOFError to UnicodeDecodeError
         raise DataError(
             f"{path} cannot be read as a CIFAR batch: {type(error).__name__}: {error}",
             code="file-unreadable",
@@ -39,7 +39,7 @@ def read_batch(path: Path, content: bytes | None = None) -> dict[str, Any]:
 
 
 def as_text(text: object) -> str:
-    """Return text that is stored as text or, in files of Python 2, as bytes.
+    """Return a text as ``str``; files of Python 2 store texts as bytes.
 
     >>> as_text(b"frog")
     'frog'
@@ -53,14 +53,14 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_ARRAY_MAKER: Any = np.empty(0).__reduce__()[0]  # numpy's own way to find it: its module changed name in numpy 2
+_ARRAY_MAKER: Any = np.empty(0).__reduce__()[0]  # obtained from an array, because numpy 2 renamed the function's module
 
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _ARRAY_MAKER,
     ("numpy._core.multiarray", "_reconstruct"): _ARRAY_MAKER,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _encode,  # how protocol 2 of Python 3 writes bytes
+    ("_codecs", "encode"): _encode,  # Python 3 writes bytes with this function in pickle protocol 2
 }
 
 
@@ -72,7 +72,7 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             raise DataError(
-                f"{self._path} tries to load {module}.{name}, refused: a CIFAR batch needs only numpy arrays; the file "
+                f"{self._path} tries to load {module}.{name}; expected only numpy arrays in a CIFAR batch; the file "
                 "is not CIFAR or was tampered with; download it again",
                 code="file-unsafe",
                 path=str(self._path),

@@ -1,4 +1,4 @@
-"""Read the binary version of CIFAR: records of one or two labels and 3,072 pixels, and the class names as text."""
+"""Read the binary version of CIFAR: records of one or two label bytes and 3,072 pixels, and a file of class names."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _PIXELS = 3 * 32 * 32
 
 
 def read_binary_batch(files: CifarFiles, name: str, labels: int, classes: Sequence[str], most: int) -> ImageSplit:
-    """Read a batch, such as ``data_batch_1.bin``; of ``labels`` bytes the last is the label (CIFAR-100 has two).
+    """Read one batch file, such as ``data_batch_1.bin``.
 
-    Raises :class:`~zoo.errors.DataError` for a file that is no whole number of records, and for labels outside of the
-    classes.
+    Each record begins with ``labels`` bytes, of which the last is the label; CIFAR-100 has two. Raises
+    :class:`~zoo.errors.DataError` if the file's size is not a multiple of the record size, or a label has no class.
     """
     content = files.read(name, most)
     record = labels + _PIXELS
@@ -34,6 +34,6 @@ def read_binary_batch(files: CifarFiles, name: str, labels: int, classes: Sequen
 
 
 def read_class_names(files: CifarFiles, name: str) -> tuple[str, ...]:
-    """Read the class names, one a line."""
+    """Read the class names from a text file with one name per line."""
     text = files.read(name, 2**16).decode("utf-8", errors="replace")
     return tuple(line.strip() for line in text.splitlines() if line.strip())

@@ -1,4 +1,4 @@
-"""Find the files of CIFAR in a folder or in a downloaded archive; nothing of an archive is written to disk."""
+"""Read the files of CIFAR from a folder or from a downloaded archive; archives are not unpacked to disk."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import IO, cast
 from zoo.errors import DataError
 
 _PIECE = 2**20
-_LARGEST_ARCHIVE = 2**30  # bytes when unpacked; the published ones have less than a fifth
+_LARGEST_ARCHIVE = 2**30  # bytes after decompression; the published archives have less than a fifth of this size
 
 
 @dataclass(frozen=True)
 class CifarFiles:
-    """The files of one version of CIFAR: in a folder, or as ``contents`` of an archive.
+    """The files of one version of CIFAR: files in a folder, or the ``contents`` of an archive.
 
-    ``place`` is the folder or the archive; ``warnings`` tell of MD5 digests that are not the published ones.
+    ``place`` is the folder or the archive. ``warnings`` report MD5 digests that differ from the published digests.
     """
 
     place: Path
@@ -31,11 +31,11 @@ class CifarFiles:
 
     @property
     def source(self) -> str:
-        """How the record names the place."""
+        """The name of the folder or archive in run records."""
         return f"{'archive' if self.contents else 'folder'} {self.place.resolve()}"
 
     def read(self, name: str, most: int) -> bytes:
-        """Return the content of a file; raises :class:`~zoo.errors.DataError` if it is missing or too large."""
+        """Return the content of a file; raise :class:`~zoo.errors.DataError` if it is missing or too large."""
         if self.contents:
             if name not in self.contents:
                 raise DataError(f"{self.place} has no file {name}", code="missing-file", path=str(self.place))
@@ -43,7 +43,7 @@ class CifarFiles:
         path = self.place / name
         try:
             status = path.stat()
-            if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+            if not stat.S_ISREG(status.st_mode):  # reading a named pipe would block
                 raise OSError(f"{path.name} is not a regular file")
             size = status.st_size
             if size > most:
@@ -57,16 +57,17 @@ class CifarFiles:
             ) from error
 
     def called(self, name: str) -> str:
-        """How messages name a file."""
+        """Return the name of a file for messages."""
         return f"{self.place}: {name}" if self.contents else str(self.place / name)
 
 
 def read_archive(path: Path, wanted: Iterable[str], most: int, published: Mapping[str, str]) -> CifarFiles:
-    """Read the wanted files of a ``.tar.gz`` archive into memory, whatever folder they are in.
+    """Read the files named ``wanted`` from a ``.tar.gz`` archive into memory, in whatever folder of the archive.
 
-    Only regular files of these names are read, each of at most ``most`` bytes: no path, link or size in the archive is
-    trusted. ``published``: the MD5 of the published archive that has a file of this name; another is warned of. Raises
-    :class:`~zoo.errors.DataError` for a damaged archive and files over the limit.
+    The archive's paths, links and sizes are not trusted: only regular files with a wanted name are read, each with at
+    most ``most`` bytes. ``published`` maps a file's name to the MD5 of the published archive that contains the file; if
+    the MD5 differs, the result has a warning. Raises :class:`~zoo.errors.DataError` for a damaged archive and for a
+    file that is too large.
     """
     digest = _md5(path)
     try:
@@ -75,8 +76,8 @@ def read_archive(path: Path, wanted: Iterable[str], most: int, published: Mappin
         raise
     except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError) as error:
         raise DataError(
-            f"archive {path} is damaged ({type(error).__name__}: {error}); its MD5 is {digest}, that of the published "
-            f"one {' or '.join(published.values())}; download it again",
+            f"archive {path} is damaged ({type(error).__name__}: {error}); its MD5 is {digest}; expected the published "
+            f"{' or '.join(published.values())}; download it again",
             code="archive-damaged",
             path=str(path),
             md5=digest,
@@ -108,7 +109,7 @@ def _wanted_contents(path: Path, wanted: set[str], most: int) -> dict[str, bytes
                 raise DataError(f"{path} has {name} twice", code="archive-damaged", path=str(path))
             held = archive.extractfile(member)
             contents[name] = held.read() if held else b""
-        while stream.read(_PIECE):  # the checksum is at the end
+        while stream.read(_PIECE):  # reads to the end, where gzip verifies its checksum
             pass
     return contents
 
@@ -125,7 +126,7 @@ def _md5(path: Path) -> str:
 
 
 def check_md5(folder: Path, published: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """Return a warning that names the files in a folder whose MD5 is not the published one."""
+    """Return a warning that names the files in ``folder`` whose MD5 differs from the published MD5."""
     wrong = []
     for name, md5 in published:
         path = folder / name
@@ -134,8 +135,8 @@ def check_md5(folder: Path, published: Iterable[tuple[str, str]]) -> tuple[str, 
     if not wrong:
         return ()
     return (
-        f"MD5 of {len(wrong)} file(s) in {folder} is not that of the published ones: {', '.join(wrong)}; "
-        "they are read, and the figures may not be comparable",
+        f"MD5 of {len(wrong)} file(s) in {folder} differs from the published MD5: {', '.join(wrong)}; "
+        "the files are read, but results may not be comparable",
     )
 
 
@@ -143,7 +144,7 @@ def _md5_warning(name: Path, found: str, expected: str | None) -> tuple[str, ...
     if expected is None or found == expected:
         return ()
     return (
-        f"MD5 of {name} is {found}, that of the published archive {expected}; it is read, and the figures may not be "
+        f"MD5 of {name} is {found}; the published archive has {expected}; the archive is read, but results may not be "
         "comparable",
     )
 

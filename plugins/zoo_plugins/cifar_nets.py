@@ -1,7 +1,7 @@
-"""Networks for 32 x 32 images, trained from scratch: VGG-16 with BatchNorm, ResNet-18 and EfficientNet-B0.
+"""Networks to train from scratch on 32 x 32 images: VGG-16 with BatchNorm, ResNet-18 and EfficientNet-B0.
 
-They are the networks of the 2023 report on ranking networks by the Separation Index. No weights are published, so they
-start at random and the whole network trains; recipe ``scratch`` is the report's.
+The University of Tehran's 2023 report ranks these networks by the Separation Index. No weights are published, so the
+networks start with random weights and all modules are trained; recipe ``scratch`` is the recipe of the report.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from zoo import SCRATCH, Backbone, FactoryArchitecture, FeatureLayer, Head, Preprocessing, RandomWeights, hookimpl
 
-# Mean and standard deviation of the training set of CIFAR-100, from the report.
+# Mean and standard deviation of the CIFAR-100 training images, as printed in the report.
 CIFAR100 = Preprocessing(input_size=(32, 32), mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
 
 VGG_POOLS = ((6, 64), (13, 128), (23, 256), (33, 512), (43, 512))
@@ -21,7 +21,7 @@ EFFICIENTNET_STAGES = (32, 16, 24, 40, 80, 112, 192, 320, 1280)
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
-    """Declare the networks for CIFAR."""
+    """Declare the three networks for CIFAR."""
     yield _trained_from_scratch(
         "vgg16_bn_cifar",
         "VGG-16 with BatchNorm, for CIFAR",

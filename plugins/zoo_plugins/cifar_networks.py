@@ -1,6 +1,6 @@
-"""The torch modules of the networks for 32 x 32 images: torchvision's, adapted to small images.
+"""torchvision's VGG-16, ResNet-18 and EfficientNet-B0, adapted to 32 x 32 images.
 
-Each has 100 classes, as in the 2023 report.
+All three networks have 100 classes, as in the 2023 report.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torchvision.models.vgg import cfgs, make_layers
 CLASSES = 100
 HIDDEN = 4096
 
-# EfficientNet-B0: expansion, kernel, stride for 32 x 32 images, channels in and out, layers.
+# Columns: expansion, kernel size, stride for 32 x 32 images, number of input channels, of output channels, of layers.
 EFFICIENTNET_STAGES = (
     (1, 3, 1, 32, 16, 1),
     (6, 3, 2, 16, 24, 2),
@@ -26,7 +26,7 @@ EFFICIENTNET_STAGES = (
 
 
 class SmallVGG(nn.Module):
-    """VGG-16 with BatchNorm whose five max pools leave one position, so that the classifier begins with 512 values."""
+    """VGG-16 with BatchNorm for 32 x 32 images: after five max pools, the classifier receives 512 values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,13 +42,13 @@ class SmallVGG(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(B, 100)`` for images ``(B, 3, 32, 32)``."""
+        """Return logits ``(B, 100)`` for images ``(B, 3, 32, 32)``."""
         logits: Tensor = self.classifier(self.features(images).flatten(1))
         return logits
 
 
 def vgg16_bn() -> nn.Module:
-    """VGG-16 with BatchNorm; 34,015,396 parameters.
+    """Build VGG-16 with BatchNorm and 34,015,396 parameters.
 
     >>> sum(parameter.numel() for parameter in vgg16_bn().parameters())
     34015396
@@ -57,21 +57,21 @@ def vgg16_bn() -> nn.Module:
 
 
 def resnet18() -> nn.Module:
-    """ResNet-18 with a 3 x 3 stem of stride 1 and no pooling after it; 11,220,132 parameters.
+    """Build ResNet-18 with a 3 x 3 stem of stride 1, without the first max pool; it has 11,220,132 parameters.
 
     >>> sum(parameter.numel() for parameter in resnet18().parameters())
     11220132
     """
     network: nn.Module = imagenet_resnet18(weights=None, num_classes=CLASSES)
     stem = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
-    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")  # as torchvision initialises the others
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")  # as in torchvision's ResNet
     network.conv1 = stem
     network.maxpool = nn.Identity()
     return network
 
 
 def efficientnet_b0() -> nn.Module:
-    """EfficientNet-B0 with strides for small images, dropout 0.2, no stochastic depth; 4,135,648 parameters.
+    """Build EfficientNet-B0 with strides for small images, dropout 0.2 and no stochastic depth (4,135,648 parameters).
 
     >>> sum(parameter.numel() for parameter in efficientnet_b0().parameters())
     4135648

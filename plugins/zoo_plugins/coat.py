@@ -1,4 +1,4 @@
-"""CoaT-Lite Small (Xu et al. 2021): four serial stages; all blocks of a stage share their position encodings."""
+"""CoaT-Lite Small (Xu et al. 2021): four serial stages; the blocks of a stage share their position encodings."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ STAGE_WIDTHS = (64, 128, 320, 512)
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
-    """Declare the CoaT family."""
+    """Declare CoaT-Lite Small."""
     yield Backbone(
         name="coat_lite_small",
         title="CoaT-Lite Small",
         weights=TimmWeights("coat_lite_small.in1k"),
-        # The last block holds the encodings cpe4 and crpe4, which the whole fourth stage uses: they train with it.
+        # The last block owns the position encodings cpe4 and crpe4 of the whole fourth stage, so zoo trains both too.
         unfreeze=("serial_blocks4.2", "norm4"),
         head=Head("head"),
         recipes={
@@ -37,8 +37,8 @@ def zoo_backbones() -> Iterator[Backbone]:
 
 
 def _layers() -> Iterator[FeatureLayer]:
-    # Every stage has its own class token, but only the last one's reaches the classifier. In the other stages the token
-    # is dropped, so the mean of the tokens represents the output.
+    # Every stage has its own class token, but only the last stage's class token reaches the classifier. The other
+    # stages discard the token, so the mean over all tokens represents their output.
     for stage, (blocks, width) in enumerate(zip(BLOCKS, STAGE_WIDTHS, strict=True), start=1):
         yield FeatureLayer(f"patch_embed{stage}", width)
         for block in range(blocks):

@@ -11,7 +11,7 @@ STAGE_WIDTHS = (96, 192, 384, 768)
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
-    """Declare the ConvNeXt family."""
+    """Declare ConvNeXt-T."""
     yield Backbone(
         name="convnext_tiny",
         title="ConvNeXt-T",
@@ -26,5 +26,5 @@ def zoo_backbones() -> Iterator[Backbone]:
         license="apache-2.0",
         paper="https://arxiv.org/abs/2201.03545",
         pretrained_on="ImageNet-12k, then ImageNet-1k",
-        imagenet_top1=84.448,  # at 288 pixels, as timm tests it
+        imagenet_top1=84.448,  # at 288 pixels, the size at which timm tests these weights
     )

@@ -1,6 +1,6 @@
-"""The records of the built-in datasets; the other modules here load them.
+"""Declare the built-in datasets; other modules of ``zoo_plugins`` contain the loaders.
 
-Nothing heavy is imported here: the module of a loader is imported when its dataset is used.
+This module imports no large package: a loader's module is imported when its dataset is first used.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def zoo_datasets() -> Iterator[Dataset]:
         loader="zoo_plugins.digits:load",
         classes=DIGIT_CLASSES,
         sizes={"train": 1442, "test": 355},
-        license=None,  # scikit-learn's copy names its origin, the UCI repository, but no licence
+        license=None,  # scikit-learn names the UCI repository as the origin of these images, but states no licence
         citation="Alpaydin and Kaynak 1998, Optical recognition of handwritten digits, UCI repository",
     )
     yield Dataset(
@@ -60,7 +60,7 @@ def zoo_datasets() -> Iterator[Dataset]:
         license="mit",
         citation="Xiao, Rasul and Vollgraf 2017, https://arxiv.org/abs/1708.07747",
     )
-    # In the studies, "validation set" of CIFAR means its test split.
+    # The studies say "validation set" for the test split of CIFAR.
     yield Dataset(
         name="cifar10",
         title="CIFAR-10",

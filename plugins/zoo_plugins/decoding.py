@@ -1,4 +1,4 @@
-"""Decode image files of any kind to upright 8-bit images."""
+"""Decode image files of any readable format to upright 8-bit images."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from zoo.image_reader import ImageReader
 
 
 def decode_image(file: IO[bytes], where: str, reader: ImageReader) -> PIL.Image.Image:
-    """Decode the image, rotated by its EXIF orientation, to mode ``L`` or ``RGB``.
+    """Decode an open image file to mode ``L`` or ``RGB``, rotated by the EXIF orientation.
 
-    ``reader`` is that of the dataset. Raises :class:`~zoo.errors.DataError`, which names ``where`` and the reason.
+    ``reader`` is the dataset's image reader. Raises :class:`~zoo.errors.DataError` with the reason; ``where`` names the
+    image in the error.
     """
     try:
-        readable_endings()  # registers the installed plugins of Pillow
+        readable_endings()  # also registers Pillow's installed plugins
         with PIL.Image.open(file) as image:
             return reader.upright(image, where)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
         reason, advice = f"{type(error).__name__}: {error}", "replace or remove it"
-        if isinstance(error, PIL.UnidentifiedImageError):  # whose message shows the open file as an object
+        if isinstance(error, PIL.UnidentifiedImageError):  # Pillow's message shows the repr of the open file
             reason = "unknown format"
             advice = remedy(PurePath(where)) or advice
         raise DataError(

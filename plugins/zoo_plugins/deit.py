@@ -1,4 +1,4 @@
-"""DeiT-B distilled (Touvron et al. 2020): a class token and a distillation token, each with a head of its own."""
+"""DeiT-B distilled (Touvron et al. 2020): a class token and a distillation token, each with its own classifier."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WIDTH = 768
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
-    """Declare the DeiT family."""
+    """Declare DeiT-B distilled."""
     yield Backbone(
         name="deit_base_distilled",
         title="DeiT-B distilled",

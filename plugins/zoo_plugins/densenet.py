@@ -22,7 +22,7 @@ STAGES = (
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
-    """Declare the DenseNet family."""
+    """Declare DenseNet-201."""
     yield Backbone(
         name="densenet201",
         title="DenseNet-201",
@@ -31,14 +31,14 @@ def zoo_backbones() -> Iterator[Backbone]:
         head=Head("classifier"),
         recipes={
             "paper": Recipe(
-                # Table 1 leaves the head out of this count.
+                # Table 1 counts the trained parameters without the head.
                 "Malpure et al. 2021, Table 1",
                 head=Head("classifier", hidden=256),
                 resize="squash",
                 reported_parameters=6_982_400,
             ),
             "report": Recipe(
-                # Its last dense layer is the 32nd; the report unfroze the 16th.
+                # The network's last dense layer is the 32nd, but the report unfroze the 16th.
                 "University of Tehran 2024",
                 unfreeze=("features.denseblock4.denselayer16",),
                 training=Training(epochs=10),

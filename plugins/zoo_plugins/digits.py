@@ -1,4 +1,4 @@
-"""The digits data: scikit-learn's 1,797 scans of handwritten digits, 8x8, which come with the package."""
+"""The digits dataset: 1,797 scans of handwritten digits, 8 x 8 pixels, which are part of scikit-learn."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _BRIGHTEST = 16
 
 
 def load(request: DatasetRequest) -> LoadedDataset:
-    """Load all scans, their grey values scaled from 0..16 to 0..255, ``(N, 8, 8)``.
+    """Load all scans as ``(N, 8, 8)``, with grey values scaled from 0..16 to 0..255.
 
-    There is no official split, so every fifth scan of each class (the 5th, 10th, ... in the package's order)
-    is a test image; the same writers appear in both splits.
+    The dataset has no official split. Therefore every fifth scan of each class (the 5th, 10th, ... in scikit-learn's
+    order) is a test image. The same writers appear in both splits.
 
     >>> load(DatasetRequest()).splits["train"].images.shape
     (1442, 8, 8)
     """
     if request.data_dir is not None:
         raise UsageError(
-            f"digits comes with scikit-learn; leave out --data-dir, given {request.data_dir}",
+            f"digits is part of scikit-learn and takes no --data-dir: {request.data_dir}; omit --data-dir",
             code="option-unused",
             option="data_dir",
         )

@@ -1,6 +1,6 @@
 """DINOv2 and DINOv3 ViT-S (Oquab et al. 2023, Siméoni et al. 2025): self-supervised, published without a classifier.
 
-DINOv3's licence binds whatever is made from its weights.
+A checkpoint that was made from DINOv3's weights remains under the DINOv3 licence.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from zoo import Backbone, FeatureLayer, Head, TimmWeights, hookimpl
 
 WIDTH, BLOCKS = 384, 12
-DINOV3_PREFIX = 5  # the class token and four registers
+DINOV3_PREFIX = 5  # number of tokens before the patch tokens: the class token and four registers
 
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
-    """Declare the DINO family."""
+    """Declare DINOv2 ViT-S/14 and DINOv3 ViT-S/16."""
     yield Backbone(
         name="dinov2_s",
         title="DINOv2 ViT-S/14",
@@ -29,7 +29,7 @@ def zoo_backbones() -> Iterator[Backbone]:
         license="apache-2.0",
         paper="https://arxiv.org/abs/2304.07193",
         pretrained_on="LVD-142M",
-        imagenet_top1=None,  # these weights have no ImageNet-1k classifier
+        imagenet_top1=None,  # DINOv2's weights contain no ImageNet-1k classifier
         has_classifier=False,
     )
     yield Backbone(

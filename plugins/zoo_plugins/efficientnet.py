@@ -1,7 +1,7 @@
-"""The EfficientNets (Tan and Le 2019, 2021) of timm and torchvision, and the embedded default among them.
+"""EfficientNets (Tan and Le 2019, 2021): the three Lite networks, B0, V2-S and V2-L.
 
-The three Lite networks are also examples of backbones whose weights come with an installed package. Another
-implementation of the networks wrote the files, so their tensors are matched by position.
+Python packages contain the weights of the three Lite networks, so zoo need not download them. Another implementation of
+the Lite networks wrote the weight files, so zoo matches their tensors by position.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ LITE_FILES = (
     "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
     "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 )
-"""SHA-256 of the files of EfficientNet-Lite0, 1 and 2, whose first digits are in the file names."""
+"""SHA-256 of the weight files of EfficientNet-Lite0, 1 and 2; the first eight digits are part of the file names."""
 
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
-    """Declare the EfficientNet family."""
+    """Declare the EfficientNets."""
     yield from map(_lite, LITE_FILES, (B0_STAGE_WIDTHS, B0_STAGE_WIDTHS, B2_STAGE_WIDTHS))
     yield _b0()
     yield _v2_s()
@@ -64,7 +64,7 @@ def _lite(sha256: str, stage_widths: tuple[int, ...]) -> Backbone:
         license="apache-2.0",
         paper=FIRST_PAPER,
         pretrained_on="ImageNet-1k",
-        imagenet_top1=None,  # not stated by the package; another port's accuracy may differ
+        imagenet_top1=None,  # the package states no accuracy, and the accuracy of another port may differ
     )
 
 
@@ -89,7 +89,7 @@ def _v2_s() -> Backbone:
         title="EfficientNetV2-S",
         weights=TorchvisionWeights("efficientnet_v2_s", "IMAGENET1K_V1", "efficientnet_v2_s-dd5fe13b.pth"),
         unfreeze=("features.6.14", "features.7"),
-        head=Head("classifier.1"),  # after its dropout of 0.2, as in the report of 2023
+        head=Head("classifier.1"),  # classifier.0 is a dropout of 0.2, as in the report of 2023
         features=(
             *(FeatureLayer(f"features.{stage}", width) for stage, width in enumerate(V2_S_STAGE_WIDTHS)),
             FeatureLayer("avgpool", WIDTH),
@@ -105,13 +105,13 @@ def _v2_l() -> Backbone:
     return Backbone(
         name="efficientnetv2_l",
         title="EfficientNetV2-L",
-        # The name without a tag means weights trained on ImageNet-21k; the study used weights of ImageNet-1k only.
+        # timm's name without a tag selects weights trained on ImageNet-21k; the study used ImageNet-1k weights.
         weights=TimmWeights("tf_efficientnetv2_l.in1k"),
         unfreeze=("blocks.6.6", "conv_head", "bn2"),
         head=Head("classifier"),
         recipes={
             "paper": Recipe(
-                # Table 1 leaves the head out of this count.
+                # Table 1 counts the trained parameters without the head.
                 "Malpure et al. 2021, Table 1",
                 head=Head("classifier", hidden=256),
                 resize="squash",

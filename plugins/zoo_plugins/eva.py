@@ -1,4 +1,4 @@
-"""EVA-02 (Fang et al. 2023) in its smallest size, pretrained by masked images and tuned on ImageNet."""
+"""EVA-02 Tiny (Fang et al. 2023): pretrained by masked image modelling and fine-tuned on ImageNet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WIDTH, BLOCKS = 192, 12
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
-    """Declare the EVA family."""
+    """Declare EVA-02 ViT-Ti/14."""
     yield Backbone(
         name="eva02_tiny",
         title="EVA-02 ViT-Ti/14",

@@ -1,4 +1,4 @@
-"""Fashion-MNIST from idx files on this machine, otherwise from the Hub."""
+"""Load Fashion-MNIST from idx files on this machine, or else from the Hub."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ _SIDE = 28
 
 
 def load(request: DatasetRequest) -> LoadedDataset:
-    """Load both splits, grey ``(N, 28, 28)``.
+    """Load both splits as grey images ``(N, 28, 28)``.
 
-    ``--data-dir`` is the folder itself, or has torchvision's ``FashionMNIST/raw`` in it. Without it the order is:
-    Debian's package ``dataset-fashion-mnist``, torchvision's layout in the zoo's data folder, the Hub.
+    ``--data-dir`` is the folder of the idx files, or a folder that contains ``FashionMNIST/raw`` as torchvision writes
+    it. Without ``--data-dir``, zoo looks in Debian's package ``dataset-fashion-mnist``, in its own data folder (in
+    torchvision's layout), and on the Hub, in this order.
     """
     if request.data_dir is not None:
         folder = request.data_dir.expanduser()

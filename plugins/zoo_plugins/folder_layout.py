@@ -1,4 +1,4 @@
-"""Find out which folder of a dataset is which split, by the usual names in any case; refuse what is ambiguous."""
+"""Find out which subfolder is which split of an image folder, from the usual names; refuse ambiguous folders."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _TRAINING = ("train", "training")
 _TESTING = ("test", "testing")
 _VALIDATION = ("val", "validation", "valid", "dev", "eval", "evaluation")
 EVALUATION = (*_TESTING, *_VALIDATION)
-"""Names of evaluation splits, in the order in which they are preferred."""
+"""Names of evaluation splits, the most preferred name first."""
 _ADDITIONS = ("", "set", "split", "data", "images", "imgs")
 LAYOUT = "expected PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg, or PATH/CLASS/*.jpg"
 
 
 def split_word(name: str) -> str | None:
-    """Return the usual word for a split that a name stands for, ``None`` if it is no name of a split.
+    """Return the standard word for a split's name, such as ``train`` for ``Train_set``; ``None`` for other names.
 
     >>> [split_word(name) for name in ("Train", "testing", "VALID", "training_set", "trainer")]
     ['train', 'testing', 'valid', 'training', None]
@@ -34,36 +34,36 @@ def split_word(name: str) -> str | None:
 
 
 def is_training(word: str | None) -> bool:
-    """Whether a result of :func:`split_word` stands for the training split."""
+    """Whether a result of :func:`split_word` means the training split."""
     return word in _TRAINING
 
 
 def looks_like_a_split(name: str) -> bool:
-    """Whether part of a name is the name of a split, such as ``seg_train`` or ``test-2019``.
+    """Whether a name contains the name of a split, as ``seg_train`` and ``test-2019`` do.
 
     >>> [looks_like_a_split(name) for name in ("seg_train", "Val2017", "testament", "train")]
     [True, True, False, True]
     """
-    parts = re.split(r"[_.\d-]+", name.casefold())  # not at spaces: "test tube" is a class
+    parts = re.split(r"[_.\d-]+", name.casefold())  # not split at spaces, because "test tube" can be a class
     return split_word(name) is not None or any(part in (*_TRAINING, *EVALUATION) for part in parts)
 
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """The folder of each split, ``train`` and maybe ``test``, and the folders beside them that are not read."""
+    """The folder of each split (``train``, and ``test`` if it exists), and the other folders, which are not read."""
 
     splits: dict[str, Path]
     unread: tuple[Path, ...] = ()
 
     def lines(self, root: Path) -> tuple[str, ...]:
-        """Say which folder is which split."""
+        """Return one line per split that names the split's folder."""
         return tuple(
             f"split {name} is folder {'itself' if folder == root else folder.relative_to(root)}"
             for name, folder in self.splits.items()
         )
 
     def warnings(self) -> tuple[str, ...]:
-        """Say which folders are not read."""
+        """Return a warning that names the folders that are not read."""
         if not self.unread:
             return ()
         names = ", ".join(repr(folder.name) for folder in self.unread[:8]) + (", ..." if len(self.unread) > 8 else "")
@@ -74,11 +74,12 @@ class FolderLayout:
 
 
 def find_layout(root: Path) -> FolderLayout:
-    """Find the splits in a folder; without any, the folder itself is the training split.
+    """Find the folders of the splits in ``root``; without such folders, ``root`` itself is the training split.
 
-    A folder that is named like a split is one if it has folders in it; with images right in it, it is a class (think of
-    vehicles). Raises :class:`~zoo.errors.DataError` if two folders may be the same split, if there is no training
-    split, if split folders hold images but no class folders, and if the folders with images are further down.
+    A folder with the name of a split is a split if it contains folders. A folder with such a name that directly
+    contains images is a class: a dataset of vehicles may have a class "train". Raises :class:`~zoo.errors.DataError` if
+    two folders could be the same split, if the training split is missing, if split folders contain images but no class
+    folders, or if the splits are further down in the tree.
     """
     folders = sorted(visible_folders(root))
     named = [folder for folder in folders if split_word(folder.name) and has_folders(folder)]
@@ -87,7 +88,7 @@ def find_layout(root: Path) -> FolderLayout:
     if not training:
         if evaluation is not None:
             raise DataError(
-                f"{root} has {evaluation.name} but no train with class folders in it; {LAYOUT}",
+                f"{root} has {evaluation.name} but no train folder that contains class folders; {LAYOUT}",
                 code="split-missing",
                 path=str(root),
                 split="train",
@@ -108,7 +109,7 @@ def find_layout(root: Path) -> FolderLayout:
 
 
 def _evaluation(named: Sequence[Path]) -> Path | None:
-    """Return the evaluation folder: test before validation, the usual names in their order."""
+    """Return the evaluation split's folder: a test folder if there is one, else a validation folder."""
     for words in (_TESTING, *((word,) for word in _VALIDATION)):
         found = [folder for folder in named if split_word(folder.name) in words]
         if found:
@@ -129,7 +130,7 @@ def _refuse_two(found: Sequence[Path], split: str) -> None:
 
 
 def _refuse_flat_splits(root: Path, folders: Sequence[Path]) -> None:
-    """Refuse folders that are named like splits and hold no class folders: they would be read as classes."""
+    """Raise an error if folders are named like splits but contain no class folders, so that they look like classes."""
     alike = [folder for folder in folders if looks_like_a_split(folder.name)]
     trains = any(re.search("|".join(_TRAINING), folder.name.casefold()) for folder in alike)
     if len(alike) < 2 or not (trains or len(alike) == len(folders)):
@@ -140,7 +141,7 @@ def _refuse_flat_splits(root: Path, folders: Sequence[Path]) -> None:
     elif tables := [table for folder in alike for table in _tables_in(folder)]:
         advice = f"if {tables[0].relative_to(root)} holds the labels, try table:{root}"
     else:
-        advice = "sort the images into one folder per class inside of each, or name the labels with table:FILE.csv"
+        advice = "sort the images into one folder per class in each split, or give the labels with table:FILE.csv"
     raise DataError(
         f"{root} has no class folders but folders that look like splits (folders found: {names}); {LAYOUT}; {advice}",
         code="classes-look-like-splits",
@@ -150,7 +151,7 @@ def _refuse_flat_splits(root: Path, folders: Sequence[Path]) -> None:
 
 
 def _refuse_deeper_layout(root: Path, folders: Sequence[Path]) -> None:
-    """Refuse a folder whose splits are further down: ``PATH/images/train/CLASS`` or ``PATH/CLASS/train``."""
+    """Raise an error if the splits are further down: ``PATH/images/train/CLASS`` or ``PATH/CLASS/train``."""
     for folder in folders:
         for inner in (folder, *visible_folders(folder)):
             splits = sorted(child for child in visible_folders(inner) if split_word(child.name))
@@ -174,13 +175,13 @@ def _refuse_deeper_layout(root: Path, folders: Sequence[Path]) -> None:
 
 
 def visible_folders(folder: Path) -> list[Path]:
-    """Return the folders in a folder but for hidden ones and those of systems."""
-    with os.scandir(folder) as entries:  # faster than iterdir for folders of many images
+    """Return the folders in a folder, except hidden folders and folders that operating systems create."""
+    with os.scandir(folder) as entries:  # faster than iterdir for folders with many images
         return [Path(entry.path) for entry in entries if entry.is_dir() and not is_system_name(entry.name)]
 
 
 def has_folders(folder: Path) -> bool:
-    """Whether a folder has visible folders."""
+    """Whether a folder contains at least one visible folder."""
     return folder.is_dir() and bool(visible_folders(folder))
 
 
@@ -191,7 +192,7 @@ def _has_files(folder: Path) -> bool:
 def class_folders(folder: Path) -> list[Path]:
     """Return the class folders of a split, sorted by name.
 
-    Raises :class:`~zoo.errors.DataError` if there are fewer than two, or all of them are named like splits.
+    Raises :class:`~zoo.errors.DataError` if there are fewer than two folders, or if all folders are named like splits.
     """
     found = sorted(visible_folders(folder), key=lambda child: child.name)
     names = [child.name for child in found]
@@ -211,7 +212,7 @@ def class_folders(folder: Path) -> list[Path]:
 
 
 def _hint(folder: Path) -> str:
-    """Point to a table of labels beside the images."""
+    """Return advice to use a table of labels, if there is one beside the images; otherwise ``""``."""
     tables = _tables_in(folder)
     return f"; if {tables[0].name} holds the labels, try table:{tables[0]}" if tables else ""
 

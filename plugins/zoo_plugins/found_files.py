@@ -1,4 +1,4 @@
-"""Find the image files of class folders, and account for every other file: what was skipped, and why."""
+"""Find the image files in class folders, and record every file that is skipped, with the reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo_plugins.system_files import is_system_name, skipped_note
 
 
 class FoundFiles:
-    """The files that are not read: of systems, no images, images of an unreadable kind or outside of the classes."""
+    """The skipped files: system files, files that are not images, unreadable images, and images outside the classes."""
 
     def __init__(self) -> None:
         self.of_systems: list[Path] = []
@@ -22,7 +22,7 @@ class FoundFiles:
         self.outside: list[Path] = []
 
     def note_beside_classes(self, folder: Path) -> None:
-        """Note what lies beside the class folders of a split: names of systems, and images of no class."""
+        """Record the system files, and the images without a class, that lie beside the class folders of a split."""
         for path in sorted(folder.iterdir()):
             if is_system_name(path.name):
                 self.of_systems.append(path)
@@ -30,9 +30,9 @@ class FoundFiles:
                 self.outside.append(path)
 
     def images_in(self, class_folder: Path, *, needed: bool = True) -> list[Path]:
-        """Return the image files in a class folder and below, sorted; note the others.
+        """Return the image files of a class folder and its subfolders, sorted; record the other files.
 
-        Raises :class:`~zoo.errors.DataError` for a link to a folder, and if ``needed`` for a folder without image.
+        Raises :class:`~zoo.errors.DataError` for a link to a folder and, if ``needed``, for a folder without images.
         """
         files = sorted(self._visible_files(class_folder))
         found = [path for path in files if is_readable_image(path)]
@@ -58,7 +58,7 @@ class FoundFiles:
                     self.of_systems.append(Path(folder) / name)
             subfolders[:] = [name for name in subfolders if not is_system_name(name)]
             for path in (Path(folder) / name for name in subfolders):
-                if path.is_symlink():  # followed, it can lead in a circle; passed over, images would be missing
+                if path.is_symlink():  # following a link could loop for ever; skipping it could lose images
                     raise DataError(
                         f"{path} links to a folder; link {class_folder} itself, or the image files",
                         code="folder-link",
@@ -67,7 +67,7 @@ class FoundFiles:
             yield from (Path(folder) / name for name in files if not is_system_name(name))
 
     def refuse_other_kinds(self, *, skip: bool) -> None:
-        """Raise :class:`~zoo.errors.DataError` for images that cannot be read here, unless they are to be skipped."""
+        """Raise :class:`~zoo.errors.DataError` for images of unreadable formats, unless ``skip`` is true."""
         if self.other_kinds and not skip:
             shown = ", ".join(map(str, self.other_kinds[:10])) + (", ..." if len(self.other_kinds) > 10 else "")
             raise DataError(
@@ -79,16 +79,16 @@ class FoundFiles:
             )
 
     def warnings(self) -> tuple[str, ...]:
-        """Name the files that are left out although the user may have meant them."""
+        """Return warnings about skipped files that the user may have wanted to use."""
         lines = []
         if self.outside:
             lines.append(
-                f"{len(self.outside):,} image file(s) outside of the class folders are left out, such as "
+                f"{len(self.outside):,} image file(s) outside of the class folders are skipped, such as "
                 f"{self.outside[0]}"
             )
         if self.no_images:
             lines.append(
-                f"{len(self.no_images):,} file(s) ending in {_endings(self.no_images)} are left out, such as "
+                f"{len(self.no_images):,} file(s) ending in {_endings(self.no_images)} are skipped, such as "
                 f"{self.no_images[0]}; images end in {', '.join(readable_endings())}"
             )
         if self.other_kinds:
@@ -99,11 +99,11 @@ class FoundFiles:
         return tuple(lines)
 
     def lines(self) -> tuple[str, ...]:
-        """Say how many files and folders of systems were skipped."""
+        """Return a line that counts the skipped system files and folders; no line if there are none."""
         return (skipped_note(self.of_systems),) if self.of_systems else ()
 
     def counts(self) -> Mapping[str, int]:
-        """Return the number of skipped files by kind, for the record."""
+        """Return the number of skipped files by kind, for the run record."""
         kinds = {
             "files of systems": self.of_systems,
             "images outside of class folders": self.outside,
@@ -114,7 +114,7 @@ class FoundFiles:
 
 
 def _endings(files: list[Path]) -> str:
-    """Return the endings of files, the most frequent first."""
+    """Return the file name endings of some files as text, the most frequent ending first."""
     counted = Counter(path.suffix.lower() or "no extension" for path in files)
     return ", ".join(ending for ending, _count in counted.most_common(8)) + (", ..." if len(counted) > 8 else "")
 

@@ -1,4 +1,4 @@
-"""Map the labels of parquet files whose own metadata number the classes differently to one numbering, by name."""
+"""Give all parquet files of a dataset the same class indices; their metadata may number the classes differently."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Names = tuple[str, ...]
 
 @dataclass(frozen=True)
 class LabelFile:
-    """A parquet file: its number of rows, and the class names in label order that its metadata has, if any."""
+    """A parquet file, its number of rows, and the class names in its metadata, or ``None`` without such metadata."""
 
     path: Path
     rows: int
@@ -28,7 +28,7 @@ class LabelFile:
 
 
 def names_in_schema(schema: pyarrow.Schema, column: str) -> Names | None:
-    """Return the class names that the ``datasets`` library wrote into the metadata of a schema, in label order.
+    """Return the class names that the ``datasets`` library stored in a schema's metadata, in the order of the labels.
 
     >>> features = '{"info": {"features": {"kind": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}'
     >>> names_in_schema(pyarrow.schema([("kind", "int64")], {"huggingface": features}), "kind")
@@ -37,7 +37,7 @@ def names_in_schema(schema: pyarrow.Schema, column: str) -> Names | None:
     content = (schema.metadata or {}).get(b"huggingface")
     try:
         names = json.loads(content)["info"]["features"][column]["names"] if content else None
-    except (ValueError, KeyError, TypeError):  # another type of column, or metadata of other software
+    except (ValueError, KeyError, TypeError):  # not a column of class labels, or metadata of other software
         return None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return None
@@ -45,13 +45,13 @@ def names_in_schema(schema: pyarrow.Schema, column: str) -> Names | None:
 
 
 def read_label_file(path: Path, column: str) -> LabelFile:
-    """Read the footer of a parquet file; raises :class:`~zoo.errors.DataError` for a damaged one."""
+    """Read row count and class names from a parquet file; raise :class:`~zoo.errors.DataError` if it is damaged."""
     try:
         metadata = pyarrow.parquet.read_metadata(path)
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(
             f"{path} cannot be read as a parquet file ({str(error).splitlines()[0]}), so its class names are unknown; "
-            "fetch it anew",
+            "download it again",
             code="table-damaged",
             path=str(path),
         ) from error
@@ -61,10 +61,11 @@ def read_label_file(path: Path, column: str) -> LabelFile:
 def labels_by_name(
     labels: Mapping[str, np.ndarray[Any, Any]], files: Mapping[str, Sequence[LabelFile]], classes: Names, where: str
 ) -> tuple[dict[str, np.ndarray[Any, Any]], tuple[str, ...]]:
-    """Return the labels of each split as indices into ``classes``, and lines that say what was mapped.
+    """Return each split's labels as indices into ``classes``, and lines for the run record about changed labels.
 
-    ``labels``: as the files number them; ``files``: those of each split, in the order of its rows; splits of other
-    formats are missing. Raises :class:`~zoo.errors.DataError` if the files name different classes.
+    ``labels`` contains the class indices from the files. ``files`` lists the files of each split in the order of the
+    rows; splits in other formats are missing. Raises :class:`~zoo.errors.DataError` if the files name different
+    classes.
     """
     classes = tuple(map(normalised, classes))
     named = [file for split in labels for file in files.get(split, ()) if file.names is not None]
@@ -97,7 +98,7 @@ def _refuse_other_names(named: Sequence[LabelFile], where: str) -> None:
 def _by_place(
     labels: Mapping[str, np.ndarray[Any, Any]], file: LabelFile, classes: Names, where: str
 ) -> tuple[dict[str, np.ndarray[Any, Any]], tuple[str, ...]]:
-    """Return the labels unchanged: all files agree, and the description of the dataset renames their classes."""
+    """Return the labels unchanged if the dataset's description gives the classes other names than all the files do."""
     names = file.names or ()
     if len(names) != len(classes):
         raise DataError(
@@ -134,6 +135,6 @@ def _mapped(
 def _numbered(labels: np.ndarray[Any, Any], names: Names, classes: Names) -> np.ndarray[Any, Any]:
     numbers = np.array([classes.index(name) for name in names])
     inside = (labels >= 0) & (labels < len(names))
-    mapped = labels.copy()  # labels outside of the names stay, for the error that tells of them
+    mapped = labels.copy()  # labels without a class stay unchanged; a later check reports such labels
     mapped[inside] = numbers[labels[inside]]
     return mapped

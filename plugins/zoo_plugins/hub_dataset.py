@@ -1,7 +1,7 @@
-"""Image-classification datasets of the Hugging Face Hub, read through the ``datasets`` library.
+"""Load image-classification datasets of the Hugging Face Hub through the ``datasets`` library.
 
-Cached datasets are used before the network. No code of a dataset runs: ``datasets`` does not support it since
-version 4.
+A cached copy of a dataset is preferred to a download. No code of a dataset runs, because ``datasets`` does not support
+such code since version 4.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Columns = tuple[str, str]
 
 
 class RowImages:
-    """The images of one column, decoded on access, as RGB."""
+    """The images of one column of a Hub dataset, decoded to RGB on access."""
 
     concurrent = True
 
@@ -55,18 +55,18 @@ class RowImages:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> PIL.Image.Image:
-        """Decode one image; raises :class:`~zoo.errors.DataError`, which names its index, if that fails."""
+        """Decode one image to RGB; raise :class:`~zoo.errors.DataError`, which names its index, if decoding fails."""
         return self.decode(index).convert("RGB")
 
     def decode(self, index: int) -> PIL.Image.Image:
-        """Decode one image, to mode ``L`` or ``RGB``."""
+        """Decode one image to mode ``L`` or ``RGB``."""
         value = self._rows[index][self._column] or {}
         content, path = value.get("bytes"), value.get("path")
         where = f"{self._where}, image {index}" + (f" ({path})" if path else "")
 
         if content is not None:
             return decode_image(io.BytesIO(content), where, self._reader)
-        if not path or not Path(path).is_file():  # datasets itself would download an address in a row
+        if not path or not Path(path).is_file():  # datasets itself would download an image whose path is a URL
             raise DataError(
                 f"{where} holds neither an image nor the path of a file on this machine",
                 code="image-undecodable",
@@ -78,11 +78,11 @@ class RowImages:
 
 @dataclass(frozen=True)
 class HubCopy:
-    """A dataset of the Hub, cached or online.
+    """A dataset on the Hub, read from the local cache or online.
 
-    ``columns``: the image and label columns, by default found by their types; ``request`` may name them instead.
-    ``classes`` replaces the class names of the copy, which must have the same number: the Hub misspells some ("cra",
-    "T - shirt / top").
+    ``columns`` are the names of the image and label columns. Without ``columns``, zoo uses the column names in
+    ``request``, or else finds the columns by their types. ``classes`` replaces the class names of the Hub dataset,
+    because the Hub misspells some names ("cra", "T - shirt / top"); the number of classes must be equal.
 
     >>> HubCopy("uoft-cs/cifar10").location
     'Hugging Face Hub uoft-cs/cifar10'
@@ -96,11 +96,11 @@ class HubCopy:
 
     @property
     def location(self) -> str:
-        """The name in errors and run records."""
+        """The name of the Hub dataset in errors and run records."""
         return f"Hugging Face Hub {self.repo}" + (f"@{self.revision}" if self.revision else "")
 
     def cached(self) -> LoadedDataset:
-        """Read the copy that ``datasets`` cached on this machine, without the network."""
+        """Read the copy that ``datasets`` cached on this machine, without using the network."""
         location = f"cache of {self.location} in {datasets.config.HF_DATASETS_CACHE}"
         try:
             with _silenced_clients():
@@ -109,17 +109,17 @@ class HubCopy:
         except (ValueError, OSError) as error:
             raise NotHere(location, str(error).splitlines()[0]) from error
         if self.revision not in (None, builder.hash):
-            raise NotHere(location, f"holds revision {builder.hash}, and revisions are compared in full")
+            raise NotHere(location, f"holds revision {builder.hash}; a revision must be given in full to match")
         return self._read(builder)
 
     def online(self) -> LoadedDataset:
-        """Download the current copy and read it."""
+        """Download the current version of the dataset and read it."""
         reason = why_unreachable(huggingface_hub.constants.ENDPOINT)
         if reason:
             raise NotHere(self.location, reason)
-        if Path(self.repo).is_dir():  # datasets would read it in place of the Hub
+        if Path(self.repo).is_dir():  # datasets would read this folder instead of the Hub
             raise UsageError(
-                f"the folder {self.repo} here hides {self.location}; change folder, or pass --data-dir",
+                f"the folder {self.repo} here hides {self.location}; change the working directory, or pass --data-dir",
                 code="folder-hides-repository",
                 path=self.repo,
             )
@@ -133,9 +133,9 @@ class HubCopy:
             raise DataError(
                 f"{self.location} cannot be read: {_first_line(error)}", code="dataset-unreadable", repository=self.repo
             ) from error
-        except Exception as error:  # the clients raise errors of four libraries
+        except Exception as error:  # the client libraries raise errors of four packages
             raise NotHere(self.location, _first_line(error)) from error
-        if isinstance(builder, Cache):  # the fallback of datasets, whatever the requested revision
+        if isinstance(builder, Cache):  # datasets falls back to its cache, and ignores the requested revision
             raise NotHere(self.location, "it did not answer")
         return self._read(builder)
 
@@ -145,18 +145,19 @@ class HubCopy:
 
 
 def load(request: DatasetRequest) -> LoadedDataset:
-    """Load the dataset ``OWNER/NAME`` or ``OWNER/NAME@REVISION``; ``--data-dir`` is a folder with its files.
+    """Load a Hub dataset from ``OWNER/NAME`` or ``OWNER/NAME@REVISION``, or from a folder with its files.
 
-    An argument that is written as a path, such as ``./FOLDER``, is such a folder itself.
+    ``--data-dir`` is a folder with the files of the dataset. An argument that is written as a path, such as
+    ``./FOLDER``, also names a folder with the files of the dataset.
 
-    Split ``test`` is the first of :data:`EVALUATION_SPLITS` that exists; without any there is only ``train``. Images of
-    one size become one array.
+    Split ``test`` is the first existing split of :data:`EVALUATION_SPLITS`. A dataset without an evaluation split has
+    only ``train``. Images of equal size become one array.
     """
     argument = request.argument or ""
     if re.match(r"(~|\.{0,2}/|\.{1,2}$)", argument):
         if request.data_dir is not None:
             raise UsageError(
-                f"hf:{argument} is a folder itself; leave out --data-dir, given {request.data_dir}",
+                f"hf:{argument} is already a folder; omit --data-dir, given {request.data_dir}",
                 code="option-unused",
                 option="data_dir",
             )
@@ -169,9 +170,9 @@ def load(request: DatasetRequest) -> LoadedDataset:
 
 
 def parse_argument(argument: str) -> tuple[str, str | None]:
-    """Parse ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` and return the repository and the revision.
+    """Split ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` into the repository and the revision.
 
-    Raises :class:`~zoo.errors.UsageError` for an invalid name of a repository.
+    Raises :class:`~zoo.errors.UsageError` for an invalid repository name.
 
     >>> parse_argument("someone/flowers@refs/pr/1")
     ('someone/flowers', 'refs/pr/1')
@@ -182,7 +183,7 @@ def parse_argument(argument: str) -> tuple[str, str | None]:
         validate_repo_id(repo)
     except HFValidationError as error:
         raise UsageError(
-            f"hf:{argument} names no dataset of the Hub ({_first_line(error)}); {expected}",
+            f"hf:{argument} is not the name of a Hub dataset ({_first_line(error)}); {expected}",
             code="repository-name",
             given=argument,
         ) from error
@@ -204,10 +205,10 @@ def read_builder(
     classes: tuple[str, ...] | None,
     request: DatasetRequest,
 ) -> LoadedDataset:
-    """Read a prepared ``datasets.DatasetBuilder``; arguments as in :class:`HubCopy`."""
+    """Read a prepared ``datasets.DatasetBuilder``; the other arguments are the fields of :class:`HubCopy`."""
     try:
         rows = builder.as_dataset()
-    except Exception as error:  # a damaged cache raises errors of Arrow or of datasets
+    except Exception as error:  # a damaged cache raises errors of pyarrow or datasets
         raise DataError(
             f"{location} cannot be read: {_first_line(error)}; delete {builder.cache_dir} to create it again",
             code="dataset-unreadable",
@@ -255,7 +256,7 @@ def read_builder(
 def _load_folder(folder: Path, revision: str | None, request: DatasetRequest) -> LoadedDataset:
     if revision is not None:
         raise UsageError(
-            f"--data-dir {folder} has no revisions to choose from; leave out @{revision}",
+            f"--data-dir {folder} has no revisions to choose from; omit @{revision}",
             code="argument-unused",
             given=revision,
         )
@@ -267,10 +268,10 @@ def _load_folder(folder: Path, revision: str | None, request: DatasetRequest) ->
         )
     try:
         with _silenced_clients():
-            # A full path, because datasets takes a bare name for one of its own builders.
+            # The path must be absolute, because datasets takes a bare name for one of its own builders.
             builder = datasets.load_dataset_builder(str(folder.resolve()))
             builder.download_and_prepare()
-    except Exception as error:  # the readers of a dozen formats raise errors of their own
+    except Exception as error:  # the readers of a dozen formats raise their own errors
         raise DataError(
             f"{folder} cannot be read by the datasets library: {_first_line(error)}",
             code="dataset-unreadable",
@@ -322,13 +323,13 @@ def _labels(rows: datasets.Dataset, column: str) -> np.ndarray[Any, Any]:
 
 
 def _label_files(builder: Any, column: str) -> tuple[dict[str, list[LabelFile]], tuple[str, ...]]:
-    """Return the parquet files of each split, none for other formats; and a line if they are not on this machine.
+    """Return the parquet files of each split, and a line for the run record if the files are not on this machine.
 
-    Raises :class:`~zoo.errors.DataError` for a file whose footer cannot be read.
+    Splits in other formats have no files in the result. Raises :class:`~zoo.errors.DataError` for a damaged file.
     """
     try:
         with _silenced_clients():
-            if isinstance(builder, Cache):  # which knows the files no more: those of the Hub's own cache are tried
+            if isinstance(builder, Cache):  # the cache does not name the files, so look in the Hub client's cache
                 builder = _builder_of_files(builder)
             files = getattr(builder.config, "data_files", None) or {}
             paths = {
@@ -336,7 +337,7 @@ def _label_files(builder: Any, column: str) -> tuple[dict[str, list[LabelFile]],
                 for split, named in files.items()
                 if all(str(name).endswith(".parquet") for name in named)
             }
-    except Exception:  # files that are gone, or a Hub that is not reached: the clients raise errors of four libraries
+    except Exception:  # files were deleted or the Hub is unreachable: the clients raise errors of four packages
         return {}, (
             "class numbers are those of the copy that the datasets library cached; its files are not on this machine, "
             "so the class names in them are not compared",
@@ -352,7 +353,7 @@ def _builder_of_files(builder: Any) -> Any:
 
 @contextlib.contextmanager
 def _silenced_clients() -> Iterator[None]:
-    # Both libraries log every retry and every use of the cache; our errors report failures.
+    # datasets and huggingface_hub log every retry and every use of the cache; zoo's own errors report failures.
     loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -365,7 +366,7 @@ def _silenced_clients() -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    if isinstance(error, DatasetGenerationError) and error.__cause__:  # whose own message has no reason
+    if isinstance(error, DatasetGenerationError) and error.__cause__:  # the error's own message states no reason
         error = error.__cause__
     first = (str(error).strip().splitlines() or ["no reason given"])[0]
     return f"{type(error).__name__}: {first}"

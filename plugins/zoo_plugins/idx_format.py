@@ -1,4 +1,4 @@
-"""Read idx files, the format of MNIST and Fashion-MNIST (http://yann.lecun.com/exdb/mnist)."""
+"""Read idx files, the file format of MNIST and Fashion-MNIST (http://yann.lecun.com/exdb/mnist)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _UNSIGNED_BYTE = 8
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray[Any, Any]:
-    """Read the uint8 array in an idx file with this number of dimensions; ``.gz`` files are decompressed.
+    """Read the uint8 array in an idx file; files that end in ``.gz`` are decompressed.
 
-    Raises :class:`~zoo.errors.DataError`, which names the path, if the file is damaged, of another type or number of
-    dimensions, or longer or shorter than its header states.
+    ``dimensions`` is the expected number of dimensions. Raises :class:`~zoo.errors.DataError`, which names the path, if
+    the file is damaged, has another type or number of dimensions, or has another length than its header states.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -55,7 +55,7 @@ def _parse(file: BufferedIOBase, dimensions: int, path: Path) -> np.ndarray[Any,
 
 def _read_body(file: BufferedIOBase, shape: tuple[int, ...], path: Path) -> np.ndarray[Any, Any]:
     expected = math.prod(shape)
-    body = file.read(expected + 1)  # one more byte shows whether more follow
+    body = file.read(expected + 1)  # one byte more than expected, to detect a file that is too long
     if len(body) != expected:
         found = "more" if len(body) > expected else f"only {len(body)}"
         raise DataError(
@@ -63,4 +63,4 @@ def _read_body(file: BufferedIOBase, shape: tuple[int, ...], path: Path) -> np.n
             code="file-damaged",
             path=str(path),
         )
-    return np.frombuffer(body, dtype=np.uint8).reshape(shape).copy()  # a copy, because the buffer is read-only
+    return np.frombuffer(body, dtype=np.uint8).reshape(shape).copy()  # copied, because the buffer is read-only

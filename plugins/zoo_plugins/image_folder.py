@@ -1,4 +1,4 @@
-"""The user's own images: one folder per class, or a train and a test folder of such folders."""
+"""Load the user's own images: a folder per class, or a train and a test folder that contain a folder per class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zoo_plugins.labels import checked_split
 
 
 class ImagePaths:
-    """Images decoded from their files on access, as RGB."""
+    """Image files, decoded to RGB on access."""
 
     concurrent = True
 
@@ -29,7 +29,7 @@ class ImagePaths:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> PIL.Image.Image:
-        """Decode one image; raises :class:`~zoo.errors.DataError`, which names its path, if that fails."""
+        """Decode one image to RGB; raise :class:`~zoo.errors.DataError`, which names its path, if decoding fails."""
         path = self.paths[index]
         try:
             with path.open("rb") as file:
@@ -41,15 +41,15 @@ class ImagePaths:
 
 
 def load(request: DatasetRequest) -> LoadedDataset:
-    """Load the folder that the argument names: split ``train`` and, if it exists, ``test``.
+    """Load the images in the folder that the argument names, as split ``train`` and, if it exists, split ``test``.
 
     :mod:`zoo_plugins.folder_layout` decides which folder is which split. Classes are in alphabetical order, as in
-    torchvision. Files and folders that systems create are skipped and counted; files that are no images are skipped
-    with a warning.
+    torchvision. Files and folders that operating systems create are skipped and counted; other files that are not
+    images are skipped with a warning.
     """
     if request.data_dir is not None:
         raise UsageError(
-            f"imagefolder:PATH contains its folder; leave out --data-dir, given {request.data_dir}",
+            f"imagefolder:PATH already names its folder; omit --data-dir, given {request.data_dir}",
             code="option-unused",
             option="data_dir",
         )
@@ -95,14 +95,14 @@ def _load_folder(root: Path, request: DatasetRequest) -> LoadedDataset:
 
 
 def _same_classes(layout: FolderLayout) -> tuple[tuple[str, ...], dict[str, dict[str, Path]]]:
-    """Return the class names of the training split, and the class folders of each split by name, in form NFC."""
+    """Return the class names of all splits, and each split's class folders by name; names are in Unicode form NFC."""
     folders = {}
     for split, folder in layout.splits.items():
         found = class_folders(folder) if split == "train" else sorted(visible_folders(folder))
         names = check_class_names([child.name for child in found], str(folder))
         folders[split] = dict(zip(names, found, strict=True))
     untrained = sorted(folders.get("test", {}).keys() - folders["train"].keys())
-    return (*folders["train"], *untrained), folders  # zoo refuses classes that training lacks, in any dataset
+    return (*folders["train"], *untrained), folders  # later, zoo refuses classes without training images
 
 
 def _read_split(
@@ -117,13 +117,13 @@ def _read_split(
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        if name not in folders:  # of the evaluation split: a warning names the class
+        if name not in folders:  # the evaluation split lacks this class; a later warning names the class
             continue
         found = files.images_in(folders[name], needed=needed)
         for path in found:
             if not path.is_file():
                 raise DataError(
-                    f"{path} is a broken link or no regular file; repair or remove it",
+                    f"{path} is a broken link or not a regular file; repair or remove it",
                     code="not-a-file",
                     path=str(path),
                 )

@@ -1,6 +1,6 @@
-"""The image encoders of CLIP, SigLIP 2 and the Perception Encoder, which were trained on images and their captions.
+"""The image encoders of CLIP, SigLIP 2 and the Perception Encoder, which were trained on images with captions.
 
-Their classifier, if they have one, is a projection to the space of the captions, and no classifier of images.
+Instead of a classifier, an image encoder may end with a projection to the embedding space of the captions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LAST = FeatureLayer("fc_norm", WIDTH, pool="flatten")
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
-    """Declare the encoders, all ViT-B/16 at 224 pixels."""
+    """Declare the three encoders, each a ViT-B/16 for images of 224 pixels."""
     yield Backbone(
         name="clip_b",
         title="CLIP ViT-B/16",
@@ -26,7 +26,7 @@ def zoo_backbones() -> Iterator[Backbone]:
         license="apache-2.0",
         paper="https://arxiv.org/abs/2103.00020",
         pretrained_on="WIT-400M",
-        imagenet_top1=None,  # its accuracy without training depends on the captions
+        imagenet_top1=None,  # CLIP's zero-shot accuracy depends on the captions
         has_classifier=False,
     )
     yield Backbone(

@@ -1,4 +1,4 @@
-"""The locations of data: the zoo's own data folder, the network, and a search of several in turn."""
+"""Look for data in several locations in turn, such as the zoo's own data folder and the network."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from zoo.reachability import network_advice
 Found = TypeVar("Found")
 
 
-class NotHere(Exception):  # noqa: N818 - not an error yet: another location may have it
-    """One location does not have the data; the user sees it only if no location has them.
+class NotHere(Exception):  # noqa: N818 - not yet an error, because another location may have the data
+    """Raised if one location lacks the data; the user sees the reason only if no location has the data.
 
     >>> NotHere("folder /data", "no such folder").location
     'folder /data'
@@ -27,9 +27,10 @@ class NotHere(Exception):  # noqa: N818 - not an error yet: another location may
 
 
 def first_found(what: str, locations: Iterable[Callable[[], Found]], advice: str) -> Found:
-    """Return the data of the first location that has them.
+    """Call the functions in ``locations`` in turn, and return the data of the first function that finds them.
 
-    Raises :class:`~zoo.errors.UnreachableError`, with every location and its reason, if each raises :class:`NotHere`.
+    Raises :class:`~zoo.errors.UnreachableError`, with every location and reason, if all functions raise
+    :class:`NotHere`.
 
     >>> first_found("a number", [lambda: 7], "count again")
     7
@@ -44,7 +45,7 @@ def first_found(what: str, locations: Iterable[Callable[[], Found]], advice: str
 
 
 def reach_advice(contents: str) -> str:
-    """Return advice for data that no location has.
+    """Return advice for data that were found in no location; ``contents`` names the data.
 
     >>> reach_advice("the idx files").partition(", or ")[0]
     'pass --data-dir FOLDER with the idx files'
@@ -53,7 +54,7 @@ def reach_advice(contents: str) -> str:
 
 
 def data_folder() -> Path:
-    """Return the folder for downloads: ``$ZOO_DATA_DIR``, or ``blockzoo/data`` in the user cache."""
+    """Return the folder for downloaded data: ``$ZOO_DATA_DIR``, or else ``blockzoo/data`` in the user's cache."""
     named = os.environ.get("ZOO_DATA_DIR")
     if named:
         return Path(named).expanduser()

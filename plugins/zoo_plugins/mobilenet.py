@@ -11,7 +11,7 @@ STAGE_WIDTHS = (32, 64, 96, 128, 960)
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
-    """Declare the MobileNet family."""
+    """Declare MobileNetV4 small."""
     yield Backbone(
         name="mobilenetv4_s",
         title="MobileNetV4 small",
@@ -26,5 +26,5 @@ def zoo_backbones() -> Iterator[Backbone]:
         license="apache-2.0",
         paper="https://arxiv.org/abs/2404.10518",
         pretrained_on="ImageNet-1k",
-        imagenet_top1=74.644,  # at 256 pixels, as timm tests it
+        imagenet_top1=74.644,  # at 256 pixels, the size at which timm tests these weights
     )

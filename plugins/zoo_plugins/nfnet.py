@@ -1,4 +1,4 @@
-"""NFNet-F6 (Brock et al. 2021): normaliser-free, 438 million parameters, DeepMind's ImageNet weights."""
+"""NFNet-F6 (Brock et al. 2021): a network without normalisation layers, 438 million parameters, DeepMind's weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WIDTH = 3072
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
-    """Declare the NFNet family."""
+    """Declare NFNet-F6."""
     yield Backbone(
         name="nfnet_f6",
         title="NFNet-F6",

@@ -1,4 +1,4 @@
-"""Read images of one size into one array; without the unreadable ones if these are to be skipped."""
+"""Read images of equal size into one array; unreadable images are skipped or reported together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zoo.picture import as_one_array
 
 
 class DecodableRows(Protocol):
-    """Images that are decoded by index; ``decode`` keeps grey images grey."""
+    """A sequence of images that are decoded on access; ``decode`` keeps grey images grey."""
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -23,11 +23,11 @@ class DecodableRows(Protocol):
         """Decode one image to RGB."""
 
     def decode(self, index: int) -> PIL.Image.Image:
-        """Decode one image to mode ``L`` or ``RGB``; raises :class:`~zoo.errors.DataError` if it cannot be read."""
+        """Decode one image to mode ``L`` or ``RGB``; raise :class:`~zoo.errors.DataError` if it is unreadable."""
 
 
 class ChosenRows:
-    """Some of the images of a column."""
+    """A selection of images, by index, from a longer sequence of images."""
 
     concurrent = True
 
@@ -42,16 +42,17 @@ class ChosenRows:
         return self._images[int(self._indices[index])]
 
     def decode(self, index: int) -> PIL.Image.Image:
-        """Decode one image to mode ``L`` or ``RGB``."""
+        """Decode one selected image to mode ``L`` or ``RGB``."""
         return self._images.decode(int(self._indices[index]))
 
 
 def readable_array(
     images: DecodableRows, split: ImageSplit, reader: ImageReader, *, skip: bool
 ) -> tuple[ImageSplit, int]:
-    """Return the split with its images in one array if they have one size; and the number of skipped images.
+    """Return the split, with its images in one array if they have equal sizes, and the number of skipped images.
 
-    Raises :class:`~zoo.errors.DataError` that lists the unreadable images, ten at most, unless ``skip``.
+    If ``skip`` is true, unreadable images are skipped. Otherwise this function raises
+    :class:`~zoo.errors.DataError`, which lists up to ten unreadable images.
     """
     try:
         return _in_one_array(images, split, reader), 0
@@ -78,7 +79,7 @@ def _in_one_array(images: DecodableRows, split: ImageSplit, reader: ImageReader)
     notes = reader.copy_of_notes()
     array = as_one_array(images)
     if array is None:
-        reader.notes = notes  # the run reads the images again, perhaps only some of them
+        reader.notes = notes  # undo the notes of this trial, because the run reads the images again
         return split
     again = as_one_array(images) if reader.settle() else None
     return ImageSplit(array if again is None else again, split.labels)

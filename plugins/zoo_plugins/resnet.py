@@ -1,4 +1,4 @@
-"""ResNet-18 (He et al. 2015) with the weights of torchvision, and ResNet-50 with those of Wightman et al. (2021)."""
+"""ResNet-18 (He et al. 2015) with torchvision's weights, and ResNet-50 with the weights of Wightman et al. (2021)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zoo import Backbone, FeatureLayer, Head, TimmWeights, hookimpl
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
-    """Declare the ResNet family."""
+    """Declare ResNet-18 and ResNet-50."""
     yield Backbone(
         name="resnet18",
         title="ResNet-18",
@@ -46,5 +46,5 @@ def zoo_backbones() -> Iterator[Backbone]:
         license="apache-2.0",
         paper="https://arxiv.org/abs/2110.00476",
         pretrained_on="ImageNet-1k",
-        imagenet_top1=81.240,  # at 288 pixels, as timm tests it
+        imagenet_top1=81.240,  # at 288 pixels, the size at which timm tests these weights
     )

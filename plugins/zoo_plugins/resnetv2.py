@@ -1,4 +1,4 @@
-"""ResNet152V2 (He et al. 2016) with the ImageNet weights that Keras applications publish; no other library has them."""
+"""ResNet152V2 (He et al. 2016) with the ImageNet weights of Keras applications, which no other library provides."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ WIDTHS = {"conv2": 256, "conv3": 512, "conv4": 1024, "conv5": 2048}
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
-    """Declare the ResNet V2 family."""
+    """Declare ResNet152V2."""
     yield Backbone(
         name="resnet152v2",
         title="ResNet152V2",
         architecture=FactoryArchitecture("zoo_plugins.resnetv2_network:resnet152v2"),
-        # Folder, name and MD5 as in keras/src/applications/resnet.py of Keras 3.15 (BASE_WEIGHTS_PATH, WEIGHTS_HASHES).
+        # Folder, name and MD5 are copied from keras/src/applications/resnet.py of Keras 3.15.
         weights=KerasWeights(
             "https://storage.googleapis.com/tensorflow/keras-applications/resnet/",
             "resnet152v2_weights_tf_dim_ordering_tf_kernels.h5",
             md5="a49b44d1979771252814e80f8ec446f9",
         ),
-        # keras/src/applications/imagenet_utils.py, mode "tf": value / 127.5 - 1. Keras evaluates single centre crops of
-        # 224 pixels and does not state the resize before them; 256 is the usual one.
+        # Keras normalises by value / 127.5 - 1 (keras/src/applications/imagenet_utils.py, mode "tf"). Keras evaluates
+        # centre crops of 224 pixels and does not state the resize before the crop; 256 pixels are usual.
         preprocessing=Preprocessing(
             input_size=(224, 224),
             mean=(0.5, 0.5, 0.5),
@@ -52,8 +52,8 @@ def zoo_backbones() -> Iterator[Backbone]:
             FeatureLayer("post_relu", 2048),
             FeatureLayer("avg_pool", 2048, pool="flatten"),
         ),
-        license=None,  # Keras' code is Apache-2.0; its pages state no licence for these weights
+        license=None,  # the code of Keras is Apache-2.0, but Keras states no licence for these weights
         paper="https://arxiv.org/abs/1603.05027",
         pretrained_on="ImageNet-1k",
-        imagenet_top1=78.0,  # https://keras.io/api/applications/, in per cent and to one decimal
+        imagenet_top1=78.0,  # from https://keras.io/api/applications/, which prints one decimal
     )

@@ -1,7 +1,7 @@
-"""ResNet V2 (He et al. 2016) as Keras applications build it, so that their published files fit it exactly.
+"""ResNet V2 (He et al. 2016) with exactly the layers of Keras applications, so that the weight files of Keras fit.
 
-Modules are named so that a path with ``_`` for every dot is the name of the Keras layer: ``conv5.block1.preact_bn`` is
-``conv5_block1_preact_bn``. The networks of timm and torchvision stride, pad and normalise in other places.
+A module's path with ``_`` instead of every dot is the name of the Keras layer: module ``conv5.block1.preact_bn`` is
+layer ``conv5_block1_preact_bn``. The networks of timm and torchvision differ in strides, padding and normalisation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ EXPANSION = 4
 
 
 def resnet152v2() -> ResNetV2:
-    """ResNet152V2 for the 1,000 classes of ImageNet: 60.4 million parameters, initialised as Keras does it.
+    """Build ResNet152V2 for the 1,000 classes of ImageNet: 60.2 million parameters, initialised as in Keras.
 
     >>> sum(parameter.numel() for parameter in resnet152v2().parameters())
     60236904
@@ -25,10 +25,11 @@ def resnet152v2() -> ResNetV2:
 
 
 class ResNetV2(nn.Module):
-    """Logits ``(B, classes)`` for images ``(B, 3, H, W)`` with values in [-1, 1].
+    """A ResNet V2 that maps images ``(B, 3, H, W)`` with values in [-1, 1] to logits ``(B, classes)``.
 
-    ``blocks`` and ``widths`` are given for each stage, ``conv2`` on; a stage puts out four times its width. All but
-    the last stage halve height and width, in their last block.
+    ``blocks`` and ``widths`` are the number of blocks and the width of each stage, from stage ``conv2`` on. The number
+    of output channels of a stage is four times its width. The last block of every stage but the last halves height and
+    width.
 
     >>> import torch
     >>> ResNetV2(blocks=(2, 2), widths=(4, 8), classes=5)(torch.zeros(1, 3, 32, 32)).shape
@@ -38,7 +39,7 @@ class ResNetV2(nn.Module):
     def __init__(self, blocks: Sequence[int], widths: Sequence[int] = (64, 128, 256, 512), classes: int = 1000) -> None:
         super().__init__()
         self.conv1 = _named(conv=nn.Conv2d(3, STEM_WIDTH, 7, stride=2, padding=3))
-        # Keras pads with zeros; torch's max pool pads with minus infinity, which changes the logits by 0.12.
+        # Keras pads with zeros; the padding of torch's max pool is minus infinity, which changes the logits by 0.12.
         self.pool1 = _named(pad=nn.ZeroPad2d(1), pool=nn.MaxPool2d(3, stride=2))
         self.stages = [f"conv{number}" for number in range(2, 2 + len(blocks))]
         channels = STEM_WIDTH
@@ -53,7 +54,7 @@ class ResNetV2(nn.Module):
         self.apply(_initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits; Keras' own ``predictions`` applies a softmax to them."""
+        """Return logits; Keras' own layer ``predictions`` also applies a softmax."""
         values = self.pool1(self.conv1(images))
         for stage in self.stages:
             values = self.get_submodule(stage)(values)
@@ -61,9 +62,10 @@ class ResNetV2(nn.Module):
 
 
 class PreactivatedBlock(nn.Module):
-    """A bottleneck that normalises before it convolves: ``(B, C, H, W)`` to ``(B, 4 * width, H / stride, W / stride)``.
+    """A bottleneck block with normalisation before the convolutions.
 
-    The first of a stage convolves its shortcut too.
+    The block maps ``(B, C, H, W)`` to ``(B, 4 * width, H / stride, W / stride)``. In the first block of a stage, the
+    shortcut is a convolution.
     """
 
     def __init__(self, channels: int, width: int, stride: int, *, convolved_shortcut: bool) -> None:
@@ -85,7 +87,7 @@ class PreactivatedBlock(nn.Module):
             self.add_module(name, layer)
 
     def forward(self, values: Tensor) -> Tensor:
-        """The sum of the residual and the shortcut, not activated: the next block begins with the activation."""
+        """Return the sum of residual and shortcut, without activation: the next block begins with the activation."""
         layer = self.get_submodule
         active = relu(self.preact_bn(values))
         shortcut = layer("0_conv")(active) if self.convolved_shortcut else values[..., :: self.stride, :: self.stride]
@@ -95,7 +97,7 @@ class PreactivatedBlock(nn.Module):
 
 
 def _stage(channels: int, width: int, depth: int, stride: int) -> nn.Sequential:
-    """Make ``block1`` to ``block<depth>``; the last has the stride."""
+    """Build the blocks ``block1`` to ``block<depth>`` of a stage; only the last block has the stride."""
     blocks: dict[str, nn.Module] = {}
     for number in range(1, depth + 1):
         blocks[f"block{number}"] = PreactivatedBlock(
@@ -106,7 +108,7 @@ def _stage(channels: int, width: int, depth: int, stride: int) -> nn.Sequential:
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
-    # Keras' epsilon (torch's 1e-5 changes the logits by 8e-5) and momentum (0.99, which is 1 - 0.99 in torch).
+    # Keras' epsilon (torch's 1e-5 changes the logits by 8e-5), and Keras' momentum 0.99, which torch calls 1 - 0.99.
     return nn.BatchNorm2d(channels, eps=1.001e-5, momentum=0.01)
 
 

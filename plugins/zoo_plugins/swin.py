@@ -1,4 +1,4 @@
-"""Swin-B (Liu et al. 2021) with Microsoft's ImageNet-1k weights; its maps are channels-last."""
+"""Swin-B (Liu et al. 2021) with Microsoft's ImageNet-1k weights; its feature maps have channels as the last axis."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ STAGE_WIDTHS = (128, 256, 512, 1024)
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
-    """Declare the Swin family."""
+    """Declare Swin-B."""
     yield Backbone(
         name="swin_b",
         title="Swin-B",
-        # The name without a tag means weights trained on ImageNet-22k; the study used weights of ImageNet-1k only.
+        # timm's name without a tag selects weights trained on ImageNet-22k; the study used ImageNet-1k weights.
         weights=TimmWeights("swin_base_patch4_window7_224.ms_in1k"),
         unfreeze=("layers.3.blocks.1", "norm"),
         head=Head("head.fc"),

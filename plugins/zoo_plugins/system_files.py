@@ -1,4 +1,4 @@
-"""Recognise the files and folders that operating systems, file servers and tools create beside a user's images."""
+"""Recognise files and folders that operating systems, file servers and tools create among a user's images."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _NAMES = frozenset({
     "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp", "@sharebin",  # Synology, QNAP
     "lost+found",  # Linux
     "$recycle.bin", "system volume information", "found.000", "thumbs.db", "ehthumbs.db", "desktop.ini",
-    "__macosx", "icon\r", "network trash folder", "temporary items",  # macOS, archives made on it
+    "__macosx", "icon\r", "network trash folder", "temporary items",  # macOS, and archives from macOS
     "__pycache__", "ipynb_checkpoints",
 })  # fmt: skip
 _THUMBNAILS = re.compile(r"synofile_thumb|synophoto_thumb", re.IGNORECASE)
 
 
 def is_system_name(name: str) -> bool:
-    """Whether a file or folder of this name is hidden or was made by a system rather than by the user.
+    """Whether a file or folder of this name is hidden, or was created by a system instead of the user.
 
     >>> [is_system_name(name) for name in ("@eaDir", "$RECYCLE.BIN", "._cat.jpg", ".DS_Store", "cat.jpg")]
     [True, True, True, True, False]
@@ -26,7 +26,7 @@ def is_system_name(name: str) -> bool:
 
 
 def skipped_note(skipped: Sequence[PurePath]) -> str:
-    """Say how many files and folders of systems were skipped, and name some.
+    """Return a line that counts the skipped system files and folders, and names the most frequent.
 
     >>> skipped_note([PurePath("a/@eaDir"), PurePath("b/@eaDir"), PurePath("a/.DS_Store")])
     'skipped 3 files or folders made by systems or hidden: @eaDir (2), .DS_Store'

@@ -1,4 +1,4 @@
-"""Images whose labels stand in a table, or in the metadata file of a folder: ``table:FILE`` or ``table:FOLDER``."""
+"""Load images whose labels are in a table (``table:FILE``) or in a folder's metadata file (``table:FOLDER``)."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from zoo_plugins.table_images import HeldImages, find_files, holds_images
 from zoo_plugins.table_labels import TableLabels, conflicting, read_labels
 
 METADATA = tuple(f"metadata{ending}" for ending in ENDINGS)
-"""Names of the table in a folder of images, as the ``datasets`` library has them."""
+"""The names of metadata files in a folder of images, as the ``datasets`` library defines them."""
 
 
 def load(request: DatasetRequest) -> LoadedDataset:
-    """Read the table that the argument names: ``train`` and, if it has one, ``test``.
+    """Load the images that a table lists, as split ``train`` and, if the table has one, split ``test``.
 
-    A folder stands for the ``metadata.csv`` in it, or for those in its folders of splits, such as ``train``. Paths are
-    relative to the table. ``--image-column``, ``--label-column`` and ``--split-column`` name the columns; without them,
-    columns of usual names are used.
+    For a folder, the table is the folder's ``metadata.csv``, or the joined ``metadata.csv`` files of its split folders,
+    such as ``train``. Paths in a table are relative to the table's folder. ``--image-column``, ``--label-column`` and
+    ``--split-column`` name the columns; without these options, zoo looks for columns with usual names.
     """
     if request.data_dir is not None:
         raise UsageError(
-            f"table:FILE names its file itself; leave out --data-dir, given {request.data_dir}", code="option-unused"
+            f"table:FILE already names its file; omit --data-dir, given {request.data_dir}", code="option-unused"
         )
     table = _named_table(request.argument)
     columns = choose_columns(table, request.options)
@@ -83,7 +83,7 @@ def _named_table(argument: str | None) -> Table:
 
 
 def _metadata_of_splits(root: Path) -> list[Path]:
-    """Return the one metadata file of each folder of a split, if there is one of the training split."""
+    """Return the metadata file of each split's folder; an empty list if the training split has no metadata file."""
     folders = [folder for folder in sorted(visible_folders(root)) if split_word(folder.name)]
     found = {folder: files for folder in folders if (files := metadata_in(folder))}
     training = [folder.name for folder in found if is_training(split_word(folder.name))]
@@ -100,12 +100,12 @@ def _metadata_of_splits(root: Path) -> list[Path]:
 
 
 def metadata_in(folder: Path) -> list[Path]:
-    """Return the metadata files in a folder of images."""
+    """Return the metadata files that exist in a folder of images."""
     return [folder / name for name in METADATA if (folder / name).is_file()]
 
 
 def _rows_of_splits(table: Table, columns: TableColumns) -> tuple[dict[str, list[int]], list[str]]:
-    """Return the rows of each split, and warnings about the rows that belong to none."""
+    """Return the row indices of each split, and warnings about rows that belong to no split."""
     if columns.split is None:
         return {"train": list(range(table.rows))}, []
     written = ["" if value is None else str(value) for value in table.columns[columns.split]]
@@ -135,7 +135,7 @@ def _rows_of_splits(table: Table, columns: TableColumns) -> tuple[dict[str, list
 def _load_held(
     table: Table, columns: TableColumns, rows: Mapping[str, Sequence[int]], unread: list[str], request: DatasetRequest
 ) -> LoadedDataset:
-    """Read images that are in the table itself; those of one size become one array, as those of the Hub do."""
+    """Load images that the table itself contains; images of equal size become one array."""
     every = [row for members in rows.values() for row in members]
     labels = read_labels(table, columns.label, every)
     index_of = dict(zip(every, labels.indices, strict=True))
@@ -151,7 +151,7 @@ def _load_held(
 
 
 def _repeated(table: Table, splits: Mapping[str, ImageSplit]) -> list[str]:
-    """Refuse images with two labels; return warnings about images that several rows name."""
+    """Raise an error for images with several labels, and return warnings about images in several rows."""
     names = {name: [path.resolve() for path in split.images.paths] for name, split in splits.items()}  # type: ignore[union-attr]
     keys = [path for paths in names.values() for path in paths]
     conflicts, repeated = conflicting(
@@ -160,12 +160,12 @@ def _repeated(table: Table, splits: Mapping[str, ImageSplit]) -> list[str]:
     if conflicts:
         raise DataError(
             f"{table.path} gives {len(conflicts):,} images several labels, such as {conflicts[0].name}; expected one "
-            "label per image; remove the other rows",
+            "label per image; remove the wrong rows",
             code="label-conflict",
             names=[path.name for path in conflicts[:10]],
         )
     shared = set(names.get("train", ())) & set(names.get("test", ()))
-    lines = [f"{repeated:,} images are named by more than one row; each counts as often"] * bool(repeated)
+    lines = [f"{repeated:,} images occur in more than one row; each row counts"] * bool(repeated)
     return lines + [f"{len(shared):,} images are in both splits, train and test"] * bool(shared)
 
 

@@ -1,4 +1,4 @@
-"""Choose the columns of a table that hold images, labels and splits: the named ones, else those of usual names."""
+"""Choose the image, label and split columns of a table: the columns that the user named, or else usual names."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _SPLIT = ("split", "subset", "partition", "set", "fold", "usage")
 
 @dataclass(frozen=True)
 class TableColumns:
-    """The names of the chosen columns; ``split`` is ``None`` if the table has no column of splits."""
+    """The names of the chosen columns; ``split`` is ``None`` if the table has no split column."""
 
     image: str
     label: str
     split: str | None
 
     def line(self, table: Table) -> str:
-        """Say which columns are read, and which are not."""
+        """Return a line that names the columns that are read, and the columns that are not."""
         split = f", {self.split!r} (splits)" if self.split else ""
         rest = [name for name in table.columns if name not in (self.image, self.label, self.split)]
         unread = f"; not read: {', '.join(map(repr, rest[:12]))}{', ...' if len(rest) > 12 else ''}" if rest else ""
@@ -42,10 +42,10 @@ class TableColumns:
 
 
 def choose_columns(table: Table, options: ReadOptions) -> TableColumns:
-    """Choose the columns of a table.
+    """Choose the image, label and split columns of a table.
 
-    Raises :class:`~zoo.errors.UsageError` for a named column that the table lacks, with near misses, and
-    :class:`~zoo.errors.DataError` if no column or several may be meant.
+    Raises :class:`~zoo.errors.UsageError` for a named column that the table lacks, with similarly spelled names. Raises
+    :class:`~zoo.errors.DataError` if no column or several columns are suitable.
     """
     if any(_is_image_name(name) for name in table.columns):
         raise DataError(
@@ -78,7 +78,7 @@ def _refuse_unknown(table: Table, kind: str, name: str) -> None:
 
 
 def _only(table: Table, kind: str, usual: Sequence[str], taken: Sequence[str], fits: Callable[[str], bool]) -> str:
-    """Return the one column of a usual name that fits, else the one column that fits."""
+    """Return the only suitable column with a usual name, or else the only suitable column."""
     free = [name for name in table.columns if name not in taken]
     fitting = [name for name in free if fits(name)]
     by_name = [name for name in fitting if _plain(name) in map(_plain, usual)]
@@ -97,14 +97,14 @@ def _only(table: Table, kind: str, usual: Sequence[str], taken: Sequence[str], f
 
 
 def _by_name_alone(table: Table, kind: str, usual: Sequence[str], free: Sequence[str]) -> str:
-    """Return the one column of a usual name although its values do not look like it; a later check reports them."""
+    """Return the only column with a usual name, although its values look unsuitable; a later check reports those."""
     found = [name for name in free if _plain(name) in map(_plain, usual)]
     if len(found) == 1:
         return found[0]
     near = [name for name in table.columns if near_misses(name, usual, 1)]
     hint = f" (perhaps {', '.join(map(repr, near))})" if near else ""
     raise DataError(
-        f"{table.path} has no column that must be the {kind}s{hint}; it has {', '.join(map(repr, table.columns))}; "
+        f"{table.path} has no {kind} column{hint}; it has {', '.join(map(repr, table.columns))}; "
         f"try --{kind}-column NAME",
         code="column-missing",
         kind=kind,
@@ -113,7 +113,7 @@ def _by_name_alone(table: Table, kind: str, usual: Sequence[str], free: Sequence
 
 
 def _label_column(table: Table, taken: Sequence[str]) -> str:
-    """Return the column of labels: of a usual name, else the only one left besides row numbers."""
+    """Return the label column: a column with a usual name, or else the only remaining column except row numbers."""
     free = [name for name in table.columns if name not in taken]
     by_name = [name for name in free if _plain(name) in map(_plain, _LABEL)]
     left = by_name or [name for name in free if not is_bookkeeping(name)]
@@ -123,7 +123,7 @@ def _label_column(table: Table, taken: Sequence[str]) -> str:
 
 
 def is_bookkeeping(name: str) -> bool:
-    """Whether a column of this name holds numbers of rows, as pandas and databases write them.
+    """Whether a column's name is one that pandas or a database gives to a column of row numbers.
 
     >>> [is_bookkeeping(name) for name in ("Unnamed: 0", "__index_level_0__", "index", "id", "kind")]
     [True, True, True, True, False]
@@ -132,7 +132,7 @@ def is_bookkeeping(name: str) -> bool:
 
 
 def _split_column(table: Table, named: dict[str, str | None]) -> str | None:
-    """Return the column of a usual name whose values are names of splits, with training among them."""
+    """Return the column that has a usual name for splits and whose values include the training split."""
     found = []
     for name in table.columns:
         if _plain(name) in _SPLIT and name not in named.values():

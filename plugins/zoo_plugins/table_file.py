@@ -1,4 +1,4 @@
-"""Read a table of a CSV, TSV, JSON Lines or parquet file: its columns as lists, without pandas."""
+"""Read a table from a CSV, TSV, JSON Lines or parquet file into lists, one per column, without pandas."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ TEXT_ENDINGS = (".csv", ".tsv", ".txt")
 JSON_ENDINGS = (".jsonl", ".ndjson")
 PARQUET_ENDINGS = (".parquet", ".pq")
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
-"""The usual endings of tables."""
+"""The usual file name endings of tables, as error messages list them."""
 SPLIT_FOLDER = "split folder"
-"""The column that :func:`joined` adds."""
+"""The name of the column that :func:`joined` adds to hold the name of each row's split folder."""
 _SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 
 
 @dataclass(frozen=True)
 class Table:
-    """The columns of a table file; ``notes`` say how it was read.
+    """The columns of a table file; ``notes`` are lines for the run record that describe how the file was read.
 
-    ``first_line``: number of the line of the first row in a text file, for messages. ``class_names``: of label columns
-    whose numbers the metadata of a parquet file names. ``parts``: the tables that :func:`joined` made it of.
+    In a text file, ``first_line`` is the line number of the first row, for messages. ``class_names`` maps label columns
+    to the class names in a parquet file's metadata. ``parts`` lists the tables that :func:`joined` combined.
     """
 
     path: Path
@@ -43,11 +43,11 @@ class Table:
 
     @property
     def rows(self) -> int:
-        """Number of rows."""
+        """The number of rows, without the header."""
         return len(next(iter(self.columns.values()), ()))
 
     def row_name(self, index: int) -> str:
-        """Return what messages call a row.
+        """Return the name of a row for messages.
 
         >>> Table(Path("a.csv"), {}, first_line=2).row_name(0)
         'line 2'
@@ -58,11 +58,11 @@ class Table:
         return f"row {index + 1}" if self.first_line is None else f"line {index + self.first_line}"
 
     def folder_of(self, index: int) -> Path:
-        """Return the folder that the paths in a row are relative to."""
+        """Return the folder to which the paths in a row are relative."""
         return (self._part_of(index)[0] if self.parts else self).path.parent
 
     def _part_of(self, index: int) -> tuple[Table, int]:
-        """Return the table that a row came from, and its number there."""
+        """Return the original table of a row of a joined table, and the row's index in the original table."""
         for part in self.parts:
             if index < part.rows:
                 return part, index
@@ -70,15 +70,15 @@ class Table:
         raise IndexError(index)
 
     def some_rows(self, indices: Sequence[int]) -> str:
-        """Name the first ten of some rows."""
+        """Return the names of the first ten of the given rows, as text."""
         return ", ".join(self.row_name(index) for index in indices[:10]) + (", ..." if len(indices) > 10 else "")
 
 
 def read_table(path: Path) -> Table:
-    """Read the table in a file; the ending of its name says which format it has.
+    """Read the table in a file; the ending of the file's name determines the format.
 
-    Raises :class:`~zoo.errors.DataError` for a damaged file, rows of uneven length, a missing header and repeated
-    column names, and :class:`~zoo.errors.UsageError` for another format.
+    Raises :class:`~zoo.errors.DataError` for a damaged file, an unknown format, rows of unequal length, and missing or
+    duplicate column names.
     """
     ending = path.suffix.lower()
     if ending in PARQUET_ENDINGS:
@@ -88,7 +88,7 @@ def read_table(path: Path) -> Table:
     elif ending in TEXT_ENDINGS:
         table = _read_text(path)
     else:
-        advice = "save it as CSV first" if ending in _SPREADSHEETS else "give the table itself"
+        advice = "first save it as CSV" if ending in _SPREADSHEETS else "give the table itself"
         raise DataError(
             f"format of {path} is unknown: {ending or 'no ending'}; expected {', '.join(ENDINGS)}; {advice}",
             code="table-format",
@@ -100,9 +100,10 @@ def read_table(path: Path) -> Table:
 
 
 def joined(root: Path, tables: Sequence[Table]) -> Table:
-    """Join the tables of split folders: the columns that all have, and the folder's name as :data:`SPLIT_FOLDER`.
+    """Join the tables of several split folders to one table, with the columns that all tables have.
 
-    Raises :class:`~zoo.errors.DataError` if their metadata number the classes differently.
+    The added column :data:`SPLIT_FOLDER` holds the name of each row's folder. Raises :class:`~zoo.errors.DataError` if
+    the metadata of the tables number the classes differently.
     """
     first = tables[0]
     if any(table.class_names != first.class_names for table in tables):
@@ -154,7 +155,7 @@ def _read_parquet(path: Path) -> Table:
         raise DataError(f"{path} cannot be read as a parquet file: {reason}", code="table-damaged") from error
     _check_header(path, table.column_names)
     names = {name: names_in_schema(table.schema, name) for name in table.column_names}
-    # Encoded images stay in Arrow's memory until they are decoded.
+    # An encoded image stays in Arrow's memory until zoo accesses the image.
     columns = {name: _values(table.column(name)) for name in table.column_names}
     return Table(path, columns, class_names={name: found for name, found in names.items() if found})
 
@@ -166,7 +167,7 @@ def _values(column: Any) -> Any:
 
 
 class ArrowColumn(Sequence[Any]):
-    """A column of Arrow values, which are converted when they are asked for."""
+    """A column of Arrow values that converts a value to Python when it is accessed."""
 
     def __init__(self, column: Any) -> None:
         self._column = column
@@ -196,8 +197,8 @@ def _read_text(path: Path) -> Table:
     if uneven:
         shown = ", ".join(f"line {number}" for number in uneven[:10]) + (", ..." if len(uneven) > 10 else "")
         raise DataError(
-            f"{path}: {len(uneven):,} rows have another number of cells than the header, {len(header)}: {shown}; "
-            "quote cells that hold the separator",
+            f"{path}: {len(uneven):,} rows do not have as many cells as the header, {len(header)}: {shown}; "
+            "quote cells that contain the separator",
             code="table-uneven",
             lines=uneven[:10],
         )
@@ -206,7 +207,7 @@ def _read_text(path: Path) -> Table:
 
 
 def _numbered(reader: Any) -> list[tuple[int, list[str]]]:
-    """Return the rows that are not empty, each with the number of the line that it begins on."""
+    """Return the rows that are not empty, each with the number of its first line in the file."""
     rows, begin = [], 1
     for row in reader:
         if any(cell.strip() for cell in row):
@@ -234,7 +235,7 @@ def _decoded(path: Path) -> str:
 
 
 def _delimiter(path: Path, text: str) -> tuple[str, tuple[str, ...]]:
-    """Return the separator of the cells, and a warning if it is not the one of the file's ending."""
+    """Return the separator of the cells, and a note if the separator differs from the usual one for the ending."""
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
     header = text.lstrip("\r\n").partition("\n")[0]
     if usual in header:

@@ -1,4 +1,4 @@
-"""Find the images that a table names or holds, and decode them."""
+"""Find the images that a table contains or names as files, and decode them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zoo_plugins.table_file import ArrowColumn, Table
 
 
 class HeldImages:
-    """Encoded images in a column of a table, decoded when they are asked for, as RGB."""
+    """Encoded images in a column of a table, decoded to RGB on access."""
 
     concurrent = True
 
@@ -34,23 +34,23 @@ class HeldImages:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> PIL.Image.Image:
-        """Decode one; raises :class:`~zoo.errors.DataError` with its row when that fails."""
+        """Decode one image to RGB; raise :class:`~zoo.errors.DataError`, which names its row, if decoding fails."""
         return self.decode(index).convert("RGB")
 
     def decode(self, index: int) -> PIL.Image.Image:
-        """Decode one, in mode ``L`` or ``RGB``."""
+        """Decode one image to mode ``L`` or ``RGB``."""
         row = self._rows[index]
         value = self._values[row]
         content = value.get("bytes") if isinstance(value, dict) else value
         where = f"{self._table.path}, {self._table.row_name(row)}"
         if not isinstance(content, bytes):
-            raise DataError(f"{where} holds no encoded image", code="image-missing")
+            raise DataError(f"{where} contains no encoded image", code="image-missing")
         return decode_image(io.BytesIO(content), where, self._reader)
 
 
 @dataclass(frozen=True)
 class NamedFiles:
-    """The file of each row that has one, by row; and the rows whose files are missing, with what they name."""
+    """The image file of each row (``paths``), and the names in rows whose files are missing (``missing``)."""
 
     paths: dict[int, Path]
     missing: dict[int, str] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class NamedFiles:
 
 
 def holds_images(table: Table, column: str) -> bool:
-    """Whether a column holds encoded images rather than names of files."""
+    """Whether a column contains encoded images instead of file names."""
     values = table.columns[column]
     if not isinstance(values, ArrowColumn):
         return False
@@ -67,10 +67,10 @@ def holds_images(table: Table, column: str) -> bool:
 
 
 def find_files(table: Table, column: str, rows: Sequence[int], *, skip_missing: bool) -> NamedFiles:
-    r"""Return the files that rows of a table name, relative to the folder of the table.
+    r"""Return the image files that the rows of a table name, relative to the table's folder.
 
-    Backslashes of Windows are read as slashes if the name as written is no file. Raises
-    :class:`~zoo.errors.DataError` that lists missing files, ten at most, unless ``skip_missing``.
+    If no file has the name as written, the backslashes of Windows paths are read as slashes. Unless ``skip_missing`` is
+    true, missing files raise :class:`~zoo.errors.DataError`, which lists up to ten of them.
     """
     paths, missing, turned = {}, {}, 0
     for row in rows:
@@ -92,8 +92,8 @@ def find_files(table: Table, column: str, rows: Sequence[int], *, skip_missing: 
 
 def _is_file(path: Path) -> bool:
     try:
-        return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises on names that are too long
-    except ValueError:  # a null character
+        return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises an error for names that are too long
+    except ValueError:  # the name contains a null character
         return False
 
 
@@ -111,12 +111,12 @@ def _missing_files(table: Table, column: str, missing: dict[int, str], rows: int
 
 
 def _advice(folder: Path, name: str) -> str:
-    """Say where the file of the first missing name seems to be."""
+    """Return advice on how the table could name its missing files; ``name`` is the first missing name."""
     if "://" in name:
-        return "addresses are not fetched: download the images first"
+        return "zoo does not download images from addresses in a table; download them first"
     endings = [ending for ending in readable_endings() if name and _is_file(folder / (name + ending))]
     if endings:
-        return f"the files end in {endings[0]}: write it into the column"
+        return f"the files end in {endings[0]}: add the ending to the names in the column"
     deeper = [each for each in sorted(folder.iterdir()) if each.is_dir() and not is_system_name(each.name)]
     for inner in deeper:
         for ending in ("", *readable_endings()):

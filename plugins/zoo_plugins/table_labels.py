@@ -1,4 +1,4 @@
-"""Turn a column of labels into class names and numbers; refuse what is no class, and tell what looks odd."""
+"""Convert a label column of a table to class names and indices; refuse unusable labels, and warn about unusual ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zoo_plugins.table_file import Table
 
 @dataclass(frozen=True)
 class TableLabels:
-    """The class names, the index of each row's class, and what a user should know of them."""
+    """The class names, the class index of each row, and warnings about the labels."""
 
     classes: tuple[str, ...]
     indices: list[int]
@@ -23,11 +23,11 @@ class TableLabels:
 
 
 def read_labels(table: Table, column: str, rows: Sequence[int]) -> TableLabels:
-    """Read the labels of some rows.
+    """Read the labels of the given rows, and sort the distinct labels into classes.
 
-    Text is taken as it is, in Unicode form NFC and sorted; whole numbers are sorted as numbers. Numbers that the file
-    itself names are those classes. Raises :class:`~zoo.errors.DataError` for rows without label, fractions, a label per
-    row, and fewer than two classes.
+    Texts are normalised to Unicode form NFC and sorted as text; integers are sorted as numbers. If the file's metadata
+    name the classes of integers, these names are used. Raises :class:`~zoo.errors.DataError` for rows without a label,
+    for fractions, for a different label in every row, and for fewer than two classes.
     """
     values = [table.columns[column][row] for row in rows]
     where = f"label column {column!r} of {table.path}"
@@ -63,7 +63,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _numbers(values: Sequence[Any]) -> list[float] | None:
-    """Return all values as numbers, ``None`` if one of them is no number."""
+    """Return all values as numbers, or ``None`` if a value is not a number."""
     if any(isinstance(value, bool) for value in values):
         return None
     try:
@@ -86,7 +86,7 @@ def _refuse_fractions(table: Table, rows: Sequence[int], numbers: Sequence[float
 
 
 def _numbered_names(values: Sequence[Any], where: str) -> tuple[list[str], tuple[str, ...]]:
-    """Return the class name of each number, and warnings about decimals and about numbers that are left out."""
+    """Return the class name of each number, and warnings about decimals and about gaps in the numbers."""
     texts = [str(value).strip() for value in values]
     decimal = [text for text in texts if not text.lstrip("+-").isdigit()]
     names = [text if text.lstrip("+-").isdigit() else str(int(float(text))) for text in texts]
@@ -120,14 +120,14 @@ def _check_classes(classes: Sequence[str], rows: int, where: str) -> None:
         )
     if len(classes) == rows and rows > 2:
         raise DataError(
-            f"{where} has another value in each of its {rows:,} rows; expected classes of several images; "
+            f"{where} has a different value in each of its {rows:,} rows; expected classes with several images; "
             "try --label-column NAME",
             code="label-unique",
         )
 
 
 def conflicting(keys: Sequence[Any], indices: Sequence[int]) -> tuple[list[Any], int]:
-    """Return the keys that occur with several labels, and the number of keys that occur more than once.
+    """Return the keys that occur with several labels, and how many keys occur more than once.
 
     >>> conflicting(["a", "b", "a", "b"], [0, 1, 0, 2])
     (['b'], 2)

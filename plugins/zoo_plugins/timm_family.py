@@ -1,4 +1,4 @@
-"""Every pretrained network of timm as a backbone ``timm:NAME``, its record derived from the network itself."""
+"""Declare every timm network as a backbone ``timm:NAME``, whose record is derived from the network itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zoo import BackboneFamily, hookimpl
 
 @hookimpl
 def zoo_backbone_families() -> Iterator[BackboneFamily]:
-    """Declare timm's networks."""
+    """Declare the family ``timm``."""
     yield BackboneFamily(
         prefix="timm",
         title="networks of timm",

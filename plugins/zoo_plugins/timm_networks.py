@@ -1,7 +1,7 @@
-"""Derive the record of a timm network: its head, last block and feature layers, found by running it without values.
+"""Derive the record of a timm network: run the network, and find its classifier, last block and feature layers.
 
-The network is built on the meta device, where tensors have shapes alone. Its modules are watched while a batch of its
-own input size runs.
+The network is built and run on torch's meta device, where tensors have a shape but no values. Forward hooks record the
+calls of all modules for a batch of the network's own input size.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from zoo import (
 if TYPE_CHECKING:
     from torch import nn
 
-CLASSES = 1009  # of the classifier while it is looked for; no layer of timm has this width
-PROJECTIONS = frozenset((384, 512, 640, 768, 1024, 1152, 1280))  # widths of the spaces of captions in timm's networks
+CLASSES = 1009  # width of the classifier during the derivation; no layer of timm has this width
+PROJECTIONS = frozenset((384, 512, 640, 768, 1024, 1152, 1280))  # widths of the caption embeddings of timm's networks
 
 
 class Call(NamedTuple):
-    """One call of a module: its path, the module, its first input and its output."""
+    """One recorded call of a module: the module's path, the module, its first input and its output."""
 
     path: str
     module: nn.Module
@@ -47,23 +47,23 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
 class UnverifiedWeights(WeightSource):
-    """Weights that timm knows by an address alone: without a digest, blockzoo does not download them."""
+    """Weights for which timm knows only an address and no digest; blockzoo does not download such weights."""
 
     address: str
     kind: ClassVar[str] = "address"
 
     def describe(self) -> str:
-        """Return the address."""
+        """Return the address of the weights."""
         return self.address
 
     def read(self, reader: WeightReader) -> LoadedWeights:
-        """Refuse, with advice."""
-        raise reader.unreachable([(self.address, "timm publishes no digest of it")], "download it yourself")
+        """Raise the error that the weights must be downloaded by the user."""
+        raise reader.unreachable([(self.address, "timm publishes no digest of the file")], "download it yourself")
 
 
 @cache
 def names() -> list[str]:
-    """Return the names of timm's pretrained networks, each with its tag, and of the networks that have no weights."""
+    """Return the names of timm's pretrained networks, with their tags, and the names of networks without weights."""
     import timm
 
     pretrained = timm.list_pretrained()
@@ -73,9 +73,10 @@ def names() -> list[str]:
 
 @cache
 def published_accuracies() -> dict[str, float]:
-    """Return the top-1 accuracies on ImageNet-1k that timm publishes, in percent, by name with tag.
+    """Return the top-1 accuracies on ImageNet-1k that timm publishes, in percent; keys are names with tags.
 
-    Each is that at the size at which timm tests the network. NOTICE says where the table is from.
+    timm measured each accuracy at the input size at which it tests the network. The file NOTICE names the source of the
+    table.
 
     >>> published_accuracies()["test_vit.r160_in1k"]
     40.832
@@ -85,9 +86,9 @@ def published_accuracies() -> dict[str, float]:
 
 
 def derive(name: str) -> Backbone:
-    """Return the record of a timm network.
+    """Return the record of a timm network, derived by running the network.
 
-    Raises :class:`~zoo.DeclarationError` with the reason if its structure is not understood.
+    Raises :class:`~zoo.DeclarationError` with the reason if the network's structure is not supported.
 
     >>> record = derive("test_vit.r160_in1k")
     >>> record.head.path, record.unfreeze, record.features[-1]
@@ -127,7 +128,7 @@ def _refused(name: str, reason: str) -> DeclarationError:
 
 
 def _watched(name: str) -> tuple[list[Call], nn.Module]:
-    """Run the network with a classifier of ``CLASSES`` classes; return the calls of its modules in order of return."""
+    """Run the network with a classifier of ``CLASSES`` classes; return its modules' calls in the order of return."""
     import timm
     import torch
     from timm.data.config import resolve_data_config
@@ -163,12 +164,12 @@ def _is_headless(config: Any) -> bool:
 
 
 def _is_projection(config: Any) -> bool:
-    """Whether the last layer projects to the space of captions: timm counts its width as classes."""
+    """Whether the last layer is a projection to caption embeddings, whose width timm states as the class count."""
     return config is not None and config.num_classes in PROJECTIONS and "in1k" not in (config.tag or "")
 
 
 def _heads(name: str, calls: list[Call]) -> list[Call]:
-    """Return the classifiers: one, or two that see the same vector."""
+    """Return the calls of the classifiers: one classifier, or two classifiers with the same input vector."""
     from torch import nn
 
     found = [
@@ -179,29 +180,29 @@ def _heads(name: str, calls: list[Call]) -> list[Call]:
     ]
     kinds = sorted({f"{call.path} on {tuple(call.given.shape[1:])}" for call in found})
     if not found:
-        raise _refused(name, "it has no linear layer that puts out the logits")
+        raise _refused(name, "it has no linear layer that outputs the logits")
     if len(found) > 2 or len({tuple(call.given.shape) for call in found}) > 1:
-        raise _refused(name, f"it has several classifiers that see different vectors: {', '.join(kinds)}")
+        raise _refused(name, f"it has several classifiers with different inputs: {', '.join(kinds)}")
     return found
 
 
 def _last_layer(name: str, before: list[Call], given: Any) -> str:
-    """Return the module whose output is the classifier's input; a dropout only if there is no other."""
+    """Return the path of the module whose output is the classifier's input, preferring modules other than dropout."""
     from torch import nn
 
     same = [call for call in before if call.output is given]
     kept = [call for call in same if not isinstance(call.module, nn.Dropout)] or same
     if not kept:
-        raise _refused(name, "no module puts out the vector that its classifier sees")
+        raise _refused(name, "no module outputs the input vector of its classifier")
     return kept[-1].path
 
 
 def _feature_layers(network: nn.Module, before: list[Call], last: str) -> list[FeatureLayer]:
-    """Return the stages or blocks that timm lists, as far as they put out one map or sequence, in order."""
+    """Return the stages or blocks that timm lists, in order, except those that do not output one map or sequence."""
     listed = {info["module"]: info["num_chs"] for info in getattr(network, "feature_info", [])}
     skip = int(getattr(network, "num_prefix_tokens", 0) or 0)
     by_token = getattr(network, "global_pool", "") == "token"
-    # A module that runs several times is read at its last run.
+    # If a module runs several times, its last output is used.
     ran = {call.path: call.output for call in before}
     order = list(dict.fromkeys(call.path for call in reversed(before)))[::-1]
     found = []
@@ -221,14 +222,14 @@ def _layer(path: str, output: Any, width: int | None, skip: int, *, by_token: bo
     if len(shape) == 4 and shape[3] == width:
         return FeatureLayer(path, width, pool="average_channels_last")
     if len(shape) == 3 and shape[2] == width:
-        # A square number of tokens has no prefix, as before CaiT's class token joins.
+        # A square number of tokens means that there is no prefix token, as in CaiT before the class token joins.
         prefix = skip if int((shape[1]) ** 0.5) ** 2 != shape[1] else 0
         return FeatureLayer(path, width, pool="cls") if by_token and prefix else FeatureLayer(path, width, skip=prefix)
     return None
 
 
 def _unfrozen(name: str, network: nn.Module, before: list[Call], heads: list[Call]) -> tuple[str, ...]:
-    """Return the last block and the modules with parameters that run after it, before the classifier."""
+    """Return the last block, and the modules with parameters that run between the block and the classifier."""
     weighted = [call.path for call in before if any(True for _ in call.module.parameters(recurse=False))]
     if not weighted:
         raise _refused(name, "it has no layer with weights before its classifier")
@@ -236,20 +237,18 @@ def _unfrozen(name: str, network: nn.Module, before: list[Call], heads: list[Cal
     blocks = [_block_around(network, path, listed) for path in weighted]
     blocks = ["" if any(head.path.startswith(f"{block}.") for head in heads) else block for block in blocks]
     known = [index for index, block in enumerate(blocks) if block]
-    # Without repeated units, as in VGG, it is the last module of the network itself that holds layers.
+    # For a network without repeated blocks, such as VGG, the last child module that contains layers is the block.
     block = blocks[known[-1]] if known else weighted[-1].partition(".")[0]
-    inside = [each for each in blocks if each.startswith(f"{block}.")]  # a stage may end in a norm of its own
+    inside = [each for each in blocks if each.startswith(f"{block}.")]  # a stage may end with a norm after its blocks
     block = inside[-1] if inside else block
     end = max(index for index, path in enumerate(weighted) if f"{path}.".startswith(f"{block}."))
     return (block, *dict.fromkeys(weighted[end + 1 :]))
 
 
 def _block_around(network: nn.Module, path: str, listed: set[str]) -> str:
-    """Return the block that a layer is in: an element of a container of modules.
+    """Return the path of the block that contains a layer: an element, with several layers, of a container of modules.
 
-    The element must have several layers.
-
-    A stage, which timm lists or which is a sequence itself, is left for the element inside it.
+    If the element is a stage (timm lists it, or it is itself a sequence), the block inside the stage is returned.
     """
     from torch import nn
 
@@ -270,7 +269,7 @@ def _block_around(network: nn.Module, path: str, listed: set[str]) -> str:
 
 
 def _is_container(module: nn.Module, *, stage: bool) -> bool:
-    """Whether the children of a module are units of one kind: a container, or a stage with blocks as its children."""
+    """Whether the children of a module are repeated units: the module is a container, or a stage of equal children."""
     from torch import nn
 
     children = list(module.children())
@@ -279,7 +278,7 @@ def _is_container(module: nn.Module, *, stage: bool) -> bool:
 
 
 def _holds_layers(module: nn.Module) -> bool:
-    """Whether a module is no list of modules and has two layers with parameters or more."""
+    """Whether a module has at least two layers with parameters, and is not a list of modules."""
     from torch import nn
 
     layers = [part for part in module.modules() if any(True for _ in part.parameters(recurse=False))]
@@ -293,7 +292,7 @@ def _published_accuracy(config: Any) -> float | None:
 
 
 def _weights(config: Any) -> WeightSource:
-    """Return the weights that timm has for the name: in its own repository, or in that of the authors."""
+    """Return the weight source of a network: timm's repository, the authors' repository, an address or no weights."""
     if config is None or not config.has_weights:
         return RandomWeights()
     if not config.hf_hub_id:

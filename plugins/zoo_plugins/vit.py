@@ -11,7 +11,7 @@ WIDTH = 1024
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
-    """Declare the ViT family."""
+    """Declare ViT-L/32."""
     yield Backbone(
         name="vit_l32",
         title="ViT-L/32",
@@ -34,5 +34,5 @@ def zoo_backbones() -> Iterator[Backbone]:
         license="apache-2.0",
         paper="https://arxiv.org/abs/2010.11929",
         pretrained_on="ImageNet-21k",
-        imagenet_top1=None,  # these weights have no ImageNet-1k classifier
+        imagenet_top1=None,  # the ImageNet-21k weights contain no ImageNet-1k classifier
     )

@@ -387,7 +387,7 @@ def test_offline_mode_is_named_as_the_obstacle(
     with pytest.raises(UnreachableError) as caught:
         load_weights(nn.Identity(), tiny_resnet, HubWeights(REPOSITORY))
     assert caught.value.tried[1] == ("Hub", "HF_HUB_OFFLINE is set")
-    assert "; unset HF_HUB_OFFLINE to have it fetched, or pass --weights PATH" in str(caught.value)
+    assert "; unset HF_HUB_OFFLINE to allow downloads, or pass --weights PATH" in str(caught.value)
     assert "HF_HUB_OFFLINE=1" not in str(caught.value)
 
 

@@ -359,7 +359,7 @@ def test_reasons_not_to_use_the_network(monkeypatch: pytest.MonkeyPatch) -> None
     assert "proxy proxy.invalid does not resolve" in (why_unreachable("https://hub.invalid") or "")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert why_unreachable("https://hub.invalid") == "HF_HUB_OFFLINE is set"
-    assert reach_advice("files") == "pass --data-dir FOLDER with files, or unset HF_HUB_OFFLINE to have it fetched"
+    assert reach_advice("files") == "pass --data-dir FOLDER with files, or unset HF_HUB_OFFLINE to allow downloads"
 
 
 @pytest.mark.usefixtures("no_hub")

@@ -179,7 +179,7 @@ def test_files_that_are_no_images_are_counted_and_named(tmp_path: Path) -> None:
     loaded = load_folder(tmp_path)
     (told,) = loaded.warnings
     assert told.startswith(
-        f"4 file(s) ending in .txt, .mov, no extension are left out, such as {tmp_path}/train/blue/b.TXT; "
+        f"4 file(s) ending in .txt, .mov, no extension are skipped, such as {tmp_path}/train/blue/b.TXT; "
     )
     assert "images end in .jpg" in told
     assert loaded.skipped == {"files of systems": 1, "files that are no images": 4}
@@ -298,7 +298,7 @@ def test_images_of_no_class_are_named(tmp_path: Path) -> None:
     write_images(tmp_path / "train")
     PIL.Image.new("L", (5, 5)).save(tmp_path / "train" / "lost.png")
     loaded = load_folder(tmp_path)
-    assert "1 image file(s) outside of the class folders are left out" in loaded.warnings[0]
+    assert "1 image file(s) outside of the class folders are skipped" in loaded.warnings[0]
     assert loaded.skipped == {"images outside of class folders": 1}
 
 

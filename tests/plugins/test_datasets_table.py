@@ -309,8 +309,7 @@ def test_parquet_labels_with_gaps(tmp_path: Path) -> None:
 def test_an_image_with_two_labels_is_refused_and_one_named_twice_is_told(tmp_path: Path) -> None:
     rows = [f"{number}.png,{kind}" for number, kind in enumerate(KINDS)]
     assert (
-        "1 images are named by more than one row"
-        in read(make(tmp_path, "image,label", *rows, "./0.png,cat")).warnings[0]
+        "1 images occur in more than one row" in read(make(tmp_path, "image,label", *rows, "./0.png,cat")).warnings[0]
     )
     error = refused(make(tmp_path, "image,label", *rows, "./0.png,dog"), "label-conflict")
     assert error.facts["names"] == ["0.png"]
@@ -345,7 +344,7 @@ def test_missing_files_are_listed_and_may_be_skipped(tmp_path: Path) -> None:
     [
         ("0", "the files end in .png"),
         ("a.png", "there is inner/a.png"),
-        ("https://x.invalid/0.png", "download the images"),
+        ("https://x.invalid/0.png", "zoo does not download images"),
     ],
 )
 def test_where_missing_files_may_be(tmp_path: Path, name: str, told: str) -> None:

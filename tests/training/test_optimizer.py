@@ -110,9 +110,9 @@ def test_balanced_weights_count_every_class_the_same():
         ({"momentum": 0.9}, "momentum 0.9 is a setting of optimizer 'sgd', not of 'adam'"),
         ({"optimizer": "sgd", "nesterov": True}, "needs a momentum above 0"),
         ({"schedule": "multistep"}, "needs milestones"),
-        ({"milestones": (3,)}, "are of schedule 'multistep', not of"),
+        ({"milestones": (3,)}, "need schedule 'multistep'; given"),
         ({"schedule": "multistep", "milestones": (5, 3)}, "ascending"),
-        ({"augment": ("flip", "flip")}, "names one twice"),
+        ({"augment": ("flip", "flip")}, "contains a duplicate"),
         ({"augment": ("blur",)}, "'crop', 'flip' or 'rotate'"),
     ],
 )

@@ -302,7 +302,7 @@ def test_nobody_can_pass_one_kind_of_weights_for_another() -> None:
     ids=lambda weights: weights.kind,
 )
 def test_weights_that_do_not_say_which_network_need_an_architecture(weights: Any) -> None:
-    assert f"weights of kind '{weights.kind}' do not say which network" in refused(lambda: backbone(weights=weights))
+    assert f"weights of kind '{weights.kind}' do not determine" in refused(lambda: backbone(weights=weights))
     given = FactoryArchitecture("package.networks:tiny")
     assert backbone(weights=weights, architecture=given).network == given
 
@@ -371,7 +371,7 @@ def test_a_data_set_refuses(field: str, value: object) -> None:
 
 def test_a_data_sets_evaluation_split_is_one_of_those_it_has() -> None:
     assert dataset(sizes={"train": 8, "validation": 2}, evaluation_split="validation").sizes
-    assert "evaluation_split is 'test', the sizes are of train, validation" in refused(
+    assert "evaluation_split is 'test'; expected one of train, validation" in refused(
         lambda: dataset(sizes={"train": 8, "validation": 2})
     )
 

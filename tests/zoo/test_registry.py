@@ -137,7 +137,7 @@ def test_an_entry_point_that_names_nothing_is_reported(install: Install, entry_p
         (backbone(name="'Tiny Net'"), ["name", "'Tiny Net'"]),
         (backbone(weights="'test_resnet'"), ["weights", "'test_resnet'"]),
         (backbone(weights="zoo.TimmWeights('test_resnet')"), ["bad TimmWeights", "argument 1", "'test_resnet'"]),
-        (backbone(features="()"), ["features", "the layer the classifier sees"]),
+        (backbone(features="()"), ["features", "the layer that feeds the classifier"]),
         (backbone(weights="zoo.RandomWeights()"), ["'random'", "architecture"]),
     ],
 )
@@ -260,7 +260,7 @@ def test_a_name_two_plugins_claim_is_refused_with_both(install: Install, kind: s
 def test_a_plugin_that_declares_a_name_twice_is_reported_and_the_first_counts(install: Install) -> None:
     install("bad-plugin", plugin(backbone(title="'first'"), backbone(title="'second'")))
     registry = discover()
-    assert problem_of(registry, "bad_plugin") == "backbone 'tiny' is declared twice; the first counts"
+    assert problem_of(registry, "bad_plugin") == "backbone 'tiny' is declared twice; the first is used"
     assert registry.backbone("tiny").title == "first"
 
 
@@ -304,7 +304,7 @@ def test_unknown_names_come_with_near_misses_and_a_word_on_broken_plugins(instal
     assert "did you mean 'resnet18'" in str(caught.value)
     assert "plugin(s)" not in str(caught.value)
     install("bad-plugin", "1 / 0")
-    with pytest.raises(UnknownNameError, match=r"unknown backbone 'tiny'.*; 1 plugin\(s\) with problems, see zoo plu"):
+    with pytest.raises(UnknownNameError, match=r"unknown backbone 'tiny'.*; 1 plugin\(s\) have errors; run 'zoo plu"):
         discover().backbone("tiny")
 
 

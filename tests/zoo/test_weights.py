@@ -199,7 +199,7 @@ def test_a_source_that_cannot_be_located_costs_the_others_nothing(
         ('= "npz"', '= "N P Z"', "TypeError: weight source NpzWeights: bad kind: 'N P Z'; expected a name such as"),
         ('kind: ClassVar[str] = "npz"', "", "TypeError: weight source NpzWeights: bad kind: None; expected a name"),
         ("(frozen=True)", "", "TypeError: cannot inherit non-frozen dataclass from a frozen one"),
-        ("pydantic.dataclasses", "dataclasses", "weights: NpzWeights is not checked; decorate it with pydantic's"),
+        ("pydantic.dataclasses", "dataclasses", "weights: NpzWeights does not validate; decorate it with pydantic's"),
         ('NpzWeights("net.npz")', "NpzWeights(3)", "bad NpzWeights record: argument 1: Input should be a valid string"),
         ('NpzWeights("net.npz")', 'NpzWeights("a", size=3)', "bad NpzWeights record: size: Unexpected keyword"),
         ('NpzWeights("net.npz")', '"net.npz"', "weights: Input should be an instance of WeightSource (given 'net.npz'"),

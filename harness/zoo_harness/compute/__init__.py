@@ -1,1 +1,1 @@
-"""Device, precision, memory and processes."""
+"""Choose the device and precision, manage memory, and connect the processes of a run."""

@@ -1,29 +1,29 @@
-"""Keep freed memory for the next batch.
+"""Make glibc keep freed memory for the next batch of images.
 
-By default glibc returns large freed blocks to the system at once. A network allocates and frees the same large
-activations for every batch, so each batch pays for fresh, zeroed pages again: three to six times the time of the
-network itself on a virtual machine (benchmarks/README.md).
+By default, glibc returns large freed blocks to the operating system immediately. A network allocates and frees the same
+large activations for every batch, so every batch must obtain fresh, zeroed pages. On a virtual machine, obtaining the
+pages takes three to six times as long as the network itself (benchmarks/README.md).
 """
 
 from __future__ import annotations
 
 import ctypes
 
-# From malloc.h; the names are those of mallopt(3).
+# Constants from malloc.h, under the names that mallopt(3) uses.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-_KEEP_BLOCKS_UP_TO = (2**30, 2**25)  # bytes; the second is the maximum of older releases of glibc
+_KEEP_BLOCKS_UP_TO = (2**30, 2**25)  # bytes; older releases of glibc accept at most the second value
 _NEVER_TRIM = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep the memory that this process frees; return false with another C library.
+    """Make glibc keep the memory that this process frees; return false if the C library is not glibc.
 
-    The setting is for the whole process, so commands make it and the Python API does not.
+    The setting applies to the whole process. Therefore commands call this function, and the Python API does not.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # another C library
+    except (OSError, AttributeError):  # the C library is not glibc
         return False
     keeps_large_blocks = any(mallopt(_M_MMAP_THRESHOLD, size) for size in _KEEP_BLOCKS_UP_TO)
     return bool(keeps_large_blocks and mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM))

@@ -1,4 +1,4 @@
-"""The device, precision and seed of a run."""
+"""The device, the precision, the seed and the processes of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo_harness.records.option_checks import CacheDtype
 
 @dataclass(frozen=True)
 class ComputeContext:
-    """Everything that determines the results of a run beside its data and training settings."""
+    """The settings that determine the results of a run in addition to its data and its training settings."""
 
     device: torch.device
     precision: str = "fp32"

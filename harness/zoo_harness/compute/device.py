@@ -1,4 +1,4 @@
-"""The device of a run."""
+"""Choose the torch device of a run from the name that the user gave."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from zoo_harness.records.option_checks import NO_GPU, check_device_name, no_such
 
 
 def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
-    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` names; each process gets its own GPU.
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` names; each process gets a different GPU.
 
-    Raises :class:`~zoo.errors.UsageError` for another name, and for a device that this machine does not have.
+    Raises :class:`~zoo.errors.UsageError` for a wrong name, and for a device that does not exist on this machine.
 
     >>> choose_device("cpu")
     device(type='cpu')
@@ -22,11 +22,11 @@ def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
         return torch.device("cpu")
     fault = None
     if processes.is_distributed and name not in ("auto", "cuda"):
-        fault = "each process needs a GPU of its own; use --device cuda"
+        fault = "each process needs its own GPU; use --device cuda"
     elif not gpus:
         fault = NO_GPU
     elif processes.local_count > gpus:
-        fault = f"{processes.local_count} processes need a GPU each, this machine has {gpus}; start {gpus}, or use cpu"
+        fault = f"{processes.local_count} processes need a GPU each; this machine has {gpus}; start {gpus}, or use cpu"
     index = int(name.partition(":")[2] or processes.local_rank)
     if fault is None and index >= gpus:
         fault = f"this machine has {gpus} CUDA device(s), numbered from cuda:0"

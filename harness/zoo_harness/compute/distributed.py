@@ -1,9 +1,10 @@
-"""Several processes that train one network together; ``torchrun`` starts them, one for each GPU.
+"""Train one network in several processes; ``torchrun`` starts one process per GPU.
 
-Each process holds the whole network and gets a share of the images. Gradients and counts are summed over all, so the
-result equals that of one process up to rounding. The main process alone writes files and output.
+Every process holds the whole network and a share of the images. Gradients and counts are summed over the processes, so
+the result equals the result of one process, up to rounding. Only the main process writes files and output.
 
-torch is imported only if there is more than one process, so that early errors can ask which process reports them.
+This module imports torch only if there is more than one process, because error handling uses the module before torch is
+imported.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# The others wait while the main process scores. torchrun ends them all if one is lost, so a long wait does no harm.
+# The other processes wait while the main process scores. A long limit is harmless: torchrun ends all after a crash.
 _LONGEST_WAIT = datetime.timedelta(days=2)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a run, as one of them sees them: its ``rank`` from 0 on, and their ``count``.
+    """The rank of this process (from 0) among the ``count`` processes of a run.
 
-    ``local_rank`` and ``local_count`` are the same among the processes on this machine.
+    ``local_rank`` and ``local_count`` are the rank and the count among the processes on this machine.
 
     >>> Processes(rank=1, count=3).share(8)
     range(2, 5)
@@ -45,13 +46,13 @@ class Processes:
 
     @classmethod
     def launched(cls) -> Processes:
-        """Read the environment variables of ``torchrun``; without them there is one process.
+        """Read the environment variables that ``torchrun`` sets; without these variables there is one process.
 
-        Raises :class:`~zoo.errors.UsageError` for values that are not whole numbers.
+        Raises :class:`~zoo.errors.UsageError` for values that are not integers.
         """
         names = {"rank": "RANK", "count": "WORLD_SIZE", "local_rank": "LOCAL_RANK", "local_count": "LOCAL_WORLD_SIZE"}
         given = {field: os.environ[name] for field, name in names.items() if name in os.environ}
-        if given.keys() != names.keys():  # variables of another program
+        if given.keys() != names.keys():  # set by a program other than torchrun
             return cls()
         if not all(value.isdecimal() for value in given.values()):
             raise UsageError(
@@ -63,7 +64,7 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes files and output."""
+        """Whether this is the main process, which alone writes files and output."""
         return self.rank == 0
 
     @property
@@ -72,11 +73,11 @@ class Processes:
         return self.count > 1
 
     def share(self, items: int) -> range:
-        """Return the indices of this process's share of a number of items; shares are consecutive and even."""
+        """Return the indices of this process's share of ``items`` items; shares are contiguous and of similar size."""
         return range(items * self.rank // self.count, items * (self.rank + 1) // self.count)
 
     def add(self, *tensors: Tensor) -> None:
-        """Replace each tensor by its sum over all processes, in all of them."""
+        """Replace each tensor, in every process, by its sum over all processes."""
         if not self.is_distributed:
             return
         import torch.distributed
@@ -85,7 +86,7 @@ class Processes:
             torch.distributed.all_reduce(tensor)
 
     def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Sum the gradients of parameters over all processes, in one transfer."""
+        """Sum the gradients of the parameters over all processes, in a single transfer."""
         if not self.is_distributed:
             return
         import torch
@@ -97,7 +98,7 @@ class Processes:
             gradient.copy_(part.view_as(gradient))
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Return the rows (N, ...) of all processes in order, on the CPU of the main one; the others keep theirs."""
+        """Return the rows (N, ...) of all processes in rank order on the main process, and own rows on the others."""
         if not self.is_distributed:
             return rows
         import torch
@@ -107,7 +108,7 @@ class Processes:
         return rows if parts is None else torch.cat(parts)
 
     def values(self, own: T) -> list[T]:
-        """Return the value of every process, which must pickle, in all of them."""
+        """Return, in every process, the list of all processes' values; the values must be picklable."""
         if not self.is_distributed:
             return [own]
         import torch
@@ -117,15 +118,15 @@ class Processes:
         return values
 
     def broadcast(self, value: T) -> T:
-        """Return the main process's value, which must pickle, in all processes."""
+        """Return the main process's value in every process; the value must be picklable."""
         return self.values(value)[0]
 
     def sum(self, number: int) -> int:
-        """Return the sum of a number over all processes, in all of them."""
+        """Return, in every process, the sum of a number over all processes."""
         return sum(self.values(number))
 
     def any(self, true: bool) -> bool:
-        """Whether the value is true in at least one process."""
+        """Return whether ``true`` is true in at least one process."""
         return any(self.values(true))
 
 
@@ -136,7 +137,7 @@ ALONE = Processes()
 def joined() -> Iterator[Processes]:
     """Connect the processes of this run while the body runs.
 
-    Raises :class:`~zoo.errors.UsageError` if this build of torch cannot.
+    Raises :class:`~zoo.errors.UsageError` if this build of torch lacks ``torch.distributed``.
     """
     processes = Processes.launched()
     if not processes.is_distributed:
@@ -151,7 +152,7 @@ def joined() -> Iterator[Processes]:
         )
     on_gpu = torch.cuda.is_available() and torch.cuda.device_count() >= processes.local_count
     if on_gpu:
-        torch.cuda.set_device(processes.local_rank)  # otherwise each would also use the first GPU
+        torch.cuda.set_device(processes.local_rank)  # otherwise every process would also use the first GPU
     torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_LONGEST_WAIT)
     try:
         yield processes

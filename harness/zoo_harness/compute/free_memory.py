@@ -1,4 +1,4 @@
-"""Memory that this process can still allocate, on the host and on a device."""
+"""Measure the memory that this process can still allocate, on the host and on a CUDA device."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 def free_host_memory() -> int:
-    """Return the bytes available without swapping, by the kernel and by the limits of a container."""
+    """Return the bytes that are available without swapping, within the limits of the machine and of its container."""
     memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     return min([int(memory["MemAvailable"].split()[0]) * 2**10, *_left_in_control_groups()])
 
 
 def free_device_memory(device: torch.device) -> int:
-    """Return the bytes available on a CUDA device, including unused ones that torch has reserved."""
+    """Return the available bytes on a CUDA device, including memory that torch has reserved but does not use."""
     import torch
 
     free, _total = torch.cuda.mem_get_info(device)
@@ -28,7 +28,7 @@ def free_device_memory(device: torch.device) -> int:
 
 
 def _left_in_control_groups() -> list[int]:
-    """Return what each limit above this process leaves (cgroup v2); cached pages of files count as free."""
+    """Return the remaining bytes below each memory limit of this process (cgroup v2); cached file pages are free."""
     left = []
     for group in _groups():
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Retry work in smaller pieces if a device runs out of memory."""
+"""Retry a computation in smaller pieces if the device runs out of memory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from zoo.errors import DeviceMemoryError
 
 Result = TypeVar("Result")
 
-_ADVICE = "lower --batch-size, cache less on the device (--cache host or disk), or end other programs that use it"
+_ADVICE = "lower --batch-size, cache outputs off the device (--cache host or disk), or end other programs on the device"
 
 
 def within_device_memory(work: Callable[[int], Result], budget: int, least: int, what: str) -> Result:
-    """Return ``work(budget)``; halve the budget each time that the device runs out of memory.
+    """Return ``work(budget)``; after each out-of-memory error, retry with half the budget.
 
-    ``budget``: bytes. Raises :class:`DeviceMemoryError`, which names ``what``, if ``least`` bytes do not suffice.
+    ``budget`` and ``least`` are in bytes. Raises :class:`DeviceMemoryError`, which names ``what``, if ``least`` bytes
+    are not enough.
 
     >>> within_device_memory(lambda budget: budget // 8, 4096, 1024, "a doctest")
     512
@@ -29,7 +30,7 @@ def within_device_memory(work: Callable[[int], Result], budget: int, least: int,
             return work(size)
         except torch.OutOfMemoryError as error:
             reason = _first_line(error)
-        torch.cuda.empty_cache()  # not inside except, where the error still refers to the tensors of the work
+        torch.cuda.empty_cache()  # not inside except, because the caught error still references the tensors
         if size <= least:
             break
         size = max(size // 2, least)
@@ -43,9 +44,10 @@ def within_device_memory(work: Callable[[int], Result], budget: int, least: int,
 
 
 def in_batches_that_fit(work: Callable[[int, int], None], start: int, stop: int, size: int) -> int:
-    """Call ``work(first, last)`` for batches from ``start`` to ``stop``; halve their size when memory runs out.
+    """Call ``work(first, last)`` for batches of ``size`` images; halve the size after each out-of-memory error.
 
-    Returns the size that fits. Raises :class:`DeviceMemoryError` if a single image does not fit.
+    The batches cover the indices from ``start`` to ``stop``. Returns the size that fits. Raises
+    :class:`DeviceMemoryError` if a single image does not fit.
 
     >>> in_batches_that_fit(print, 0, 5, 2)
     0 2
@@ -73,7 +75,7 @@ def in_batches_that_fit(work: Callable[[int, int], None], start: int, stop: int,
 
 @contextmanager
 def out_of_memory_advice(batch_size: int) -> Iterator[None]:
-    """Re-raise out-of-memory errors as :class:`DeviceMemoryError` with advice."""
+    """Convert out-of-memory errors in the body to :class:`DeviceMemoryError` with advice for the user."""
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -1,4 +1,4 @@
-"""Set the global state of torch for a computation, and restore the caller's afterwards."""
+"""Change the global state of torch for one computation, and restore the caller's state afterwards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zoo_harness.records.option_checks import PRECISIONS, precision_needs_gpu
 
 
 def check_precision(precision: str, device: torch.device) -> str:
-    """Return the precision if the device supports it; ``bf16`` needs CUDA.
+    """Return the precision if the device supports it; ``bf16`` needs a CUDA device.
 
     >>> check_precision("fp32", torch.device("cpu"))
     'fp32'
@@ -34,7 +34,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 @contextmanager
 def _determinism_restored() -> Iterator[None]:
-    """Restore torch's deterministic switches and cuDNN's after the body."""
+    """Restore torch's and cuDNN's switches for deterministic algorithms after the body."""
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
@@ -47,9 +47,9 @@ def _determinism_restored() -> Iterator[None]:
 
 @contextmanager
 def repeatable(wanted: bool) -> Iterator[None]:
-    """Restrict torch to deterministic algorithms in the body, if ``wanted``.
+    """Allow torch only deterministic algorithms in the body, if ``wanted`` is true.
 
-    Enter it before anything runs on the GPU. benchmarks/gpu.py measures the cost.
+    Enter this context before any computation on the GPU. benchmarks/gpu.py measures how much slower training becomes.
     """
     with _determinism_restored():
         if wanted:
@@ -61,10 +61,10 @@ def repeatable(wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """Run the body with torch's default dtype and gradients; restore the caller's global state afterwards.
+    """Run the body with torch's default dtype and with gradients; restore the caller's global state afterwards.
 
-    The state is: the generators of torch, of every GPU, of numpy and of Python; torch's default dtype and gradient
-    mode; the deterministic switches and cuDNN's; the number of threads.
+    The restored state consists of the random generators of torch, of every GPU, of numpy and of Python, torch's default
+    dtype and gradient mode, torch's and cuDNN's deterministic switches, and the number of threads.
 
     >>> before = torch.get_rng_state()
     >>> with torch.no_grad(), isolated():
@@ -93,18 +93,19 @@ def isolated() -> Iterator[None]:
 def full_precision(device: torch.device, setting: str = "highest") -> Iterator[None]:
     """Disable TF32, bfloat16 and autocast in the body, and restore the settings afterwards.
 
-    With the setting ``"medium"`` float32 products may be computed in bfloat16, for numbers that fit into it.
+    With ``setting="medium"``, torch may compute float32 products in bfloat16; use it only if bfloat16 represents the
+    numbers exactly.
 
     >>> with torch.autocast("cpu"), full_precision(torch.device("cpu")):
     ...     (torch.ones(1, 1) @ torch.ones(1, 1)).dtype
     torch.float32
     """
     backends: Any = torch.backends
-    # Before torch 2.9 there is one setting for all; since then it sets a switch of each backend too.
+    # Before torch 2.9, one setting applies to all backends. Since 2.9, the setting also changes each backend's switch.
     switches = (backends.cuda.matmul, backends.mkldnn.matmul) if hasattr(backends.mkldnn, "matmul") else ()
     before = [switch.fp32_precision for switch in switches]
     former = "highest"
-    with suppress(RuntimeError):  # raised if the user set a switch to another value than the setting
+    with suppress(RuntimeError):  # raised if the user changed a backend's switch so that it differs from the setting
         former = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision(setting)

@@ -1,4 +1,4 @@
-"""BatchNorm over a batch that several processes share, with the statistics of the whole batch."""
+"""BatchNorm for a batch that is split over several processes, with the statistics of the whole batch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from zoo_harness.compute.distributed import Processes
 
 
 class SharedBatchNorm(TorchFunctionMode):
-    """While active, BatchNorm in training mode takes mean and variance over the batches of all processes.
+    """Make BatchNorm in training mode use the mean and variance over the batches of all processes.
 
-    Every process must run the same such layers in the same order. ``counted`` is false if this process has no image of
-    the batch and runs another one only to keep step.
+    All processes must run the same BatchNorm layers in the same order. ``counted`` is false if this process has no
+    image of the batch, and runs a substitute image only to take part in the communication.
 
-    Not torch's ``SyncBatchNorm``, which replaces modules and supports GPUs only.
+    torch's own ``SyncBatchNorm`` does not suffice, because it replaces modules and supports only GPUs.
     """
 
     def __init__(self, processes: Processes, *, counted: bool) -> None:
@@ -34,14 +34,14 @@ class SharedBatchNorm(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Replace BatchNorm in training mode; call every other function unchanged."""
+        """Replace BatchNorm in training mode; call every other torch function unchanged."""
         if function is functional.batch_norm:
             function = self._batch_norm
         return function(*args, **(kwargs or {}))
 
     def _batch_norm(
         self,
-        input: Tensor,  # noqa: A002 - torch's name, by which it may be given
+        input: Tensor,  # noqa: A002 - torch's name, which callers may use as a keyword
         running_mean: Tensor | None,
         running_var: Tensor | None,
         weight: Tensor | None = None,
@@ -65,7 +65,7 @@ class SharedBatchNorm(TorchFunctionMode):
         return result.to(input.dtype)
 
     def _statistics(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return mean and variance (C,) of values (B, C, ...) over all processes, and the count per channel."""
+        """Return mean and variance (C,) of values (B, C, ...) over all processes, and the values per channel."""
         others = [dimension for dimension in range(values.ndim) if dimension != 1]
         counts = float(self._counted)
         of_channel = values.new_tensor([counts * values.numel() / values.shape[1]])
@@ -73,13 +73,13 @@ class SharedBatchNorm(TorchFunctionMode):
         count = summed[-1].detach()
         mean = summed[:-1] / count
         shape = [1, -1] + [1] * (values.ndim - 2)
-        # Around the mean: sums of squares would lose digits if the values are far from zero.
+        # Deviations from the mean are squared; squares of the values would lose digits if the mean is far from zero.
         squares = (values - mean.view(shape)).square().sum(others) * counts
         return mean, _Sum.apply(squares, self._processes) / count, count
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; its gradient sums theirs."""
+    """Sum a tensor over all processes; the gradient is the sum of all processes' gradients."""
 
     @staticmethod
     def forward(context: Any, values: Tensor, processes: Processes) -> Tensor:

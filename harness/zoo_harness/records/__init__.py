@@ -1,1 +1,1 @@
-"""The JSON documents of a run, the names of its files, and the options that were given; no torch."""
+"""The JSON documents of a run, the names of a run's files, and the declared options; this package imports no torch."""

@@ -1,4 +1,4 @@
-"""Choose one of the checkpoints of a run by name. Nothing here imports torch."""
+"""Choose one of a run's checkpoints by name or epoch. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from zoo_harness.records.run import KeptCheckpoint, RunRecord, best_epoch, read_
 def choose_checkpoint(
     directory: Path, record: RunRecord, checkpoint: str | int | None = None, epoch: int | None = None
 ) -> KeptCheckpoint | None:
-    """Return the checkpoint of a run that a name means; ``None`` for the main one, which no name means too.
+    """Return the record of the checkpoint that the caller chose, or ``None`` for the run's main checkpoint.
 
-    ``checkpoint`` is ``"best"``, ``"last"`` or an epoch, which ``epoch`` names as well. Raises
-    :class:`~zoo.errors.UsageError` for another name, and if the run did not keep these weights, or the file is not
-    there; the error lists those that are.
+    ``checkpoint`` is ``"best"``, ``"last"`` or an epoch; ``epoch`` is an epoch. Without either, the main checkpoint is
+    chosen. Raises :class:`~zoo.errors.UsageError` if the name is wrong, if the run did not save these weights, or if
+    their file is missing; the error lists the available checkpoints.
     """
     if checkpoint is None and epoch is None:
         return None
     if checkpoint is not None and epoch is not None:
-        message = f"checkpoint {checkpoint!r} and epoch {epoch} are given together; give one of them"
+        message = f"checkpoint {checkpoint!r} and epoch {epoch} exclude each other; give only one of them"
         raise UsageError(message, code="checkpoint-named-twice", option="epoch")
     wanted = _epoch_of(directory, record, checkpoint if epoch is None else epoch)
     there = available_checkpoints(directory, record)
     if wanted not in there:
         named = f" ({checkpoint})" if checkpoint in ("best", "last") else ""
         listed = ", ".join(_described(directory, record, number) for number in there) or "none"
-        message = f"no such checkpoint: epoch {wanted}{named} of {directory}; expected an epoch that is kept: {listed}"
+        message = f"no such checkpoint: epoch {wanted}{named} of {directory}; expected a saved epoch: {listed}"
         raise UsageError(message, code="no-such-checkpoint", epoch=wanted, there=tuple(there))
     return next((kept for kept in record.checkpoints if directory / kept.file == there[wanted]), None)
 
 
 def available_checkpoints(directory: Path, record: RunRecord) -> dict[int, Path]:
-    """Return the files of the checkpoints that are there, by epoch; the main one under its own epoch alone."""
+    """Return the files of a run's existing checkpoints, by epoch; the main checkpoint is listed under its epoch."""
     files = {kept.epoch: directory / kept.file for kept in record.checkpoints}
     there = {epoch: path for epoch, path in files.items() if path.is_file()}
     if record.checkpoint_sha256 is not None and (directory / CHECKPOINT).is_file():
@@ -62,7 +62,7 @@ def _main_epoch(directory: Path, record: RunRecord) -> int:
 def _best_epoch(directory: Path, record: RunRecord) -> int:
     if record.results.best_epoch is not None:
         return record.results.best_epoch
-    found = best_epoch(read_history(directory))  # an earlier version did not record it
+    found = best_epoch(read_history(directory))  # earlier versions did not record the best epoch
     return record.results.epochs_done if found is None else found.epoch
 
 

@@ -1,4 +1,4 @@
-"""The parts of a comparison of runs: the figures of each run, and the runs that were left out."""
+"""The records that make up a comparison of runs: the results of each run, the tests, and the excluded runs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class PublishedFigure(Record):
-    """A published figure of the same backbone, recipe, dataset, split and number of epochs; ``None`` if not stated.
+    """A published result of the same backbone, recipe, dataset, split and epochs; ``None``: not published.
 
-    ``differences``: the known differences of the run in other settings, one clause each.
+    ``differences`` lists the known differences between the settings of the run and of the publication.
     """
 
     source: str
@@ -38,7 +38,7 @@ class PublishedFigure(Record):
 
 
 class OtherSetting(Record):
-    """A published figure of the same backbone and dataset in another setting, and the differences of the settings."""
+    """A published result of the same backbone and dataset in another setting, and the differences of the settings."""
 
     source: str
     accuracy_percent: Percent
@@ -46,15 +46,18 @@ class OtherSetting(Record):
 
 
 class ComparedRun(Record):
-    """The figures of one finished run; ``None`` if not measured.
+    """The results of one finished run; a value that was not measured is ``None``.
 
-    ``accuracy`` and the scores are of ``split``. Seconds per epoch are means. ``separation`` has the settings of the
-    scores, ``layer`` the scored layer; the test split is not scored before training. ``images`` numbers the sets of
-    images, from 1: runs with the same number have the same images (``fingerprint``), split and classes.
-    ``frozen_part_seconds``: the time in which the run computed the outputs of ``frozen_part_computed`` images, if it
-    trained on cached outputs; those of the others came from an earlier run. The seconds per epoch do not contain it.
-    ``no_predictions``: why the predictions cannot be read, ``None`` if they were.
-    ``published_otherwise``: the published figures that are not in ``published``.
+    ``accuracy`` and the Separation Index ``si_after`` were measured on ``split``. Seconds per epoch are means over the
+    epochs. ``separation`` holds the settings of the scores, and ``layer`` is the scored layer. ``si_before`` is
+    ``None`` for the test split, which is not scored before training. ``images`` numbers the sets of evaluated images
+    from 1: two runs with the same number evaluated the same images (``fingerprint``), split and classes.
+
+    If the run trained on cached outputs of the frozen layers, ``frozen_part_seconds`` is the time to compute the
+    outputs of ``frozen_part_computed`` images; the seconds per epoch exclude this time. The outputs of the remaining
+    images came from an earlier run. ``no_predictions`` is the reason why the predictions cannot be read, or ``None``.
+    ``published`` lists published results with the settings of the run, and ``published_otherwise`` lists published
+    results with other settings.
     """
 
     run: str
@@ -86,7 +89,7 @@ class ComparedRun(Record):
 
 
 class ImageSet(Record):
-    """The images of a run's accuracy; ``differs``: how they differ from those of the first run, ``None`` for these."""
+    """The images on which an accuracy was measured; ``differs`` says how they differ from the first run's images."""
 
     dataset: str
     split: str
@@ -97,10 +100,11 @@ class ImageSet(Record):
 
 
 class ComparedRow(Record):
-    """One run, or several with the same settings and other seeds; their figures are means, ``None`` if one lacks it.
+    """A row of the comparison: one run, or several runs that differ only in their seed.
 
-    ``runs``: their places in the comparison's ``runs``, from 0, the lowest seed first. ``accuracy_error``: the mean of
-    their standard errors over images. ``accuracy_sd``: the standard deviation of their accuracies, over seeds.
+    The values of several runs are means, or ``None`` if a run lacks the value. ``runs`` are indices into the runs of
+    the comparison, from 0, sorted by seed. ``accuracy_error`` is the mean of the runs' standard errors over images.
+    ``accuracy_sd`` is the standard deviation of the runs' accuracies over seeds.
     """
 
     runs: tuple[Count, ...]
@@ -118,14 +122,14 @@ class ComparedRow(Record):
 
 
 class RowDifference(Record):
-    """How the accuracy of a row differs from that of its baseline; both are places in the comparison's ``rows``.
+    """The difference of a row's accuracy to the accuracy of its baseline; ``row`` and ``baseline`` index the rows.
 
-    ``difference``, with ``standard_error`` over images, is in [-1, 1]; of several seeds it is that of their means.
-    ``tested`` names the two runs that ``test`` compares, those of the lowest seeds: ``mcnemar`` is McNemar's mid-p test
-    on the same images, of which ``row_only`` and ``baseline_only`` are classified correctly by one run alone;
-    ``z`` compares the two accuracies as if of different images, where predictions are missing. ``p_holm`` is corrected
-    for all ``pairs`` of rows on these images. ``p_seeds``: the paired t test over the ``seeds`` that both rows have, if
-    there are at least three.
+    ``difference`` is in [-1, 1] and has a ``standard_error`` over images; for several seeds, mean accuracies are
+    compared. ``test`` compares the two runs in ``tested``, the runs with the lowest seeds. ``mcnemar`` is McNemar's
+    mid-p test on the same images: ``row_only`` images are classified correctly only by the row's run, and
+    ``baseline_only`` images only by the baseline's run. ``z`` is used if predictions are missing: it treats the two
+    accuracies as measured on different images. ``p_holm`` is corrected for all ``pairs`` of rows on these images.
+    ``p_seeds`` is the paired t test over the ``seeds`` that both rows have, if there are at least three.
     """
 
     row: Count
@@ -144,7 +148,7 @@ class RowDifference(Record):
 
 
 class LeftOutRun(Record):
-    """A run that cannot be compared, and the reason: the code of the error and its message."""
+    """A run that is excluded from the comparison, with the code and the message of the error."""
 
     run: str
     code: str

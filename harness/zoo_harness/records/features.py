@@ -1,4 +1,4 @@
-"""The record in a file of ``zoo features``: whose features it holds, of which images, and what its rows are."""
+"""The metadata record in a file that ``zoo features`` writes: the network, the layers, and the images of the rows."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from zoo.backbone import Preprocessing
 from zoo.fields import Digest
 from zoo_harness.records.run import Count, Number, Record
 
-KEY = "blockzoo"  # of the record in the metadata of a file
+KEY = "blockzoo"  # the key of the record in the metadata of the file
 FEATURES, LABELS, INDICES, SPLIT = "features", "labels", "indices", "split"
 
 
 class FeatureArray(Record):
-    """One layer: its path, the width of its features, and the reduction of its output to one vector an image.
+    """The features of one layer in the file: the layer's path, the name of the array, and the number of features.
 
-    ``array``: the name of its array or column in the file. ``vector``: as declared (``average``, ``cls``, ...) or
-    ``flatten`` for the whole output.
+    ``vector`` is how the layer's output became one vector per image: the declared pooling (``average``, ``cls``, ...)
+    or ``flatten`` for the whole output.
     """
 
     layer: str
@@ -28,9 +28,9 @@ class FeatureArray(Record):
 
 
 class FeatureRows(Record):
-    """The rows of one split, which follow those of the split before; ``source`` is its name in the dataset.
+    """The rows of one split in the file; the splits follow each other, and ``source`` names the split in the dataset.
 
-    ``fingerprint`` is the digest of its pixels and labels, as in ``run.json``.
+    ``fingerprint`` is the digest of the split's pixels and labels, as in ``run.json``.
     """
 
     split: Literal["train", "test"]
@@ -42,10 +42,10 @@ class FeatureRows(Record):
 
 
 class FeaturesRecord(Record):
-    """Everything about a file of features but the numbers.
+    """The complete metadata of a feature file: the network, its weights, the dataset, the layers and the rows.
 
-    ``weights``: their origin, as ``zoo layers`` records it. ``tensors_sha256``: the digest of all tensors of the
-    network by name, dtype, shape and value. ``class_names``: the name of each label, by label.
+    ``weights`` is the origin of the weights, as ``zoo layers`` records it. ``tensors_sha256`` is the digest of all
+    tensors of the network by name, dtype, shape and value. ``class_names[i]`` is the name of label i.
     """
 
     format: Literal["blockzoo features 1"] = "blockzoo features 1"
@@ -67,16 +67,16 @@ class FeaturesRecord(Record):
     def _names_are_distinct(self) -> FeaturesRecord:
         for names in ([each.layer for each in self.layers], [each.split for each in self.splits]):
             if len(set(names)) < len(names):
-                raise ValueError(f"a name stands twice among {names}")
+                raise ValueError(f"duplicate name in {names}")
         return self
 
     @property
     def rows(self) -> int:
-        """The number of rows of the file."""
+        """The number of rows in the file."""
         return sum(each.rows for each in self.splits)
 
     def rows_of(self, split: str) -> slice:
-        """Return the rows of a split."""
+        """Return the slice of row indices that belong to a split; raise :class:`KeyError` for an unknown split."""
         start = 0
         for each in self.splits:
             if each.split == split:
@@ -86,7 +86,7 @@ class FeaturesRecord(Record):
 
 
 def array_names(layers: list[str]) -> list[str]:
-    """Return the name of each layer's array: ``features`` for a single one, else with the layer's path.
+    """Return the array name of each layer: ``features`` if there is one layer, else ``features.`` and the path.
 
     >>> array_names(["layer3"]), array_names(["layer3", "layer4"])
     (['features'], ['features.layer3', 'features.layer4'])

@@ -1,4 +1,4 @@
-"""Names of the files of a published run, in a repository or a folder; none of them runs code or is a pickle."""
+"""The file names of a published run, in a repository or a folder; none of these files is a pickle or runs code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 CARD = "README.md"
 CHECKPOINT = "model.safetensors"
-CHECKPOINTS = "checkpoints"  # the folder of the weights that a run keeps beside its main checkpoint; never published
+CHECKPOINTS = "checkpoints"  # the folder of the weights that a run saves beside its main checkpoint; never published
 CONFIGURATION = "config.json"
 RECORD = "zoo.json"
 HISTORY = "history.jsonl"
@@ -24,7 +24,7 @@ _PICKLE = re.compile(r".*\.(?:bin|pt|pth|pkl|pickle|ckpt)", re.IGNORECASE)
 
 
 def is_published(name: str) -> bool:
-    """Return whether a file of this name, relative to the top of the tree, belongs to a published run.
+    """Return whether a file is part of a published run; ``name`` is the file's path relative to the repository's root.
 
     >>> [is_published(name) for name in ("zoo.json", "loss.png", "run.json", "plots/loss.png", "pytorch_model.bin")]
     [True, True, False, False, False]
@@ -33,7 +33,7 @@ def is_published(name: str) -> bool:
 
 
 def pickles(names: Iterable[str]) -> list[str]:
-    """Return the names of pickles, which may run any code when they are loaded.
+    """Return the names that belong to pickle files; loading a pickle can run arbitrary code.
 
     >>> pickles(["config.json", "pytorch_model.bin"])
     ['pytorch_model.bin']

@@ -1,4 +1,4 @@
-"""Parse files of JSON lines, one record a line, such as ``history.jsonl`` and ``steps.jsonl``."""
+"""Parse files of JSON lines, which hold one record per line, such as ``history.jsonl`` and ``steps.jsonl``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Line = TypeVar("Line", bound=BaseModel)
 
 
 class InvalidLineError(ValueError):
-    """A line that is not a record, or does not follow the line before; ``line`` is its number, from 1."""
+    """Raised if a line is not a record or does not fit the previous line; ``line`` is the line number, from 1."""
 
     def __init__(self, line: int, fault: str) -> None:
         super().__init__(f"line {line:,}: {fault:.200}")
@@ -25,10 +25,10 @@ def parse_lines(
     *,
     strict: bool | None = None,
 ) -> tuple[Line, ...]:
-    r"""Return the records in the lines; a last line without an end is ignored, because it may be incomplete.
+    r"""Parse one record per line; a last line without a line break is ignored, because it may be incomplete.
 
-    ``fault`` gets a record and the one before, and returns what is wrong with their order. ``strict``: refuse numbers
-    of another type. Raises :class:`InvalidLineError`.
+    ``fault`` takes a record and the previous record, and returns an error text if the two are in the wrong order.
+    ``strict=True`` refuses values of another JSON type. Raises :class:`InvalidLineError`.
 
     >>> class Step(BaseModel):
     ...     step: int

@@ -1,4 +1,4 @@
-"""The mean and standard deviation that a run normalises images by, as its options choose them."""
+"""Choose, from the options of a run, the mean and standard deviation by which images are normalised."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ NormalizationSource = Literal["weights", "dataset", "given"]
 
 @dataclass(frozen=True)
 class Normalization:
-    """The source of mean and standard deviation: the ``weights``, the training images (``dataset``), or as ``given``.
+    """Where mean and standard deviation come from: the ``weights``, the training images (``dataset``) or the user.
 
-    ``mean`` and ``std`` are those of red, green and blue, of values in [0, 1]; ``None`` unless they were given.
+    If the user gave ``mean`` and ``std`` (source ``given``), they hold the values of red, green and blue for pixels in
+    [0, 1]; otherwise they are ``None``.
     """
 
     source: NormalizationSource = "weights"
@@ -26,7 +27,7 @@ class Normalization:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Normalization:
-        """Take the normalization out of options, which may lack it; raise :class:`~zoo.errors.UsageError` if wrong.
+        """Read the normalization from a mapping of options; raise :class:`~zoo.errors.UsageError` for wrong values.
 
         >>> Normalization.of({"mean": "0.5,0.5,0.5", "std": [0.25, 0.25, 0.25], "normalization": "weights"}).source
         'given'
@@ -42,8 +43,8 @@ class Normalization:
             raise UsageError(message, code="option-missing", option=missing)
         if source == "dataset":
             message = (
-                "--mean and --std exclude --normalization dataset, which computes them from the training images; give "
-                "one of the two"
+                "--mean and --std exclude --normalization dataset, which computes them from the training images; drop "
+                "either --mean and --std or --normalization"
             )
             raise UsageError(message, code="option-conflict", options=("mean", "std", "normalization"))
         return cls("given", parse_channels("mean", mean), parse_channels("std", std))
@@ -53,7 +54,7 @@ OF_WEIGHTS = Normalization()
 
 
 def parse_channels(option: Literal["mean", "std"], given: str | Sequence[float]) -> Channels:
-    """Return the three numbers of ``--mean`` or ``--std``: a mean from 0 to 1, a standard deviation above 0 up to 1.
+    """Parse ``--mean`` (three numbers from 0 to 1) or ``--std`` (three numbers above 0, at most 1).
 
     >>> parse_channels("mean", "0.5071, 0.4865, 0.4409")
     (0.5071, 0.4865, 0.4409)

@@ -1,6 +1,7 @@
-"""Declare an option: its type is the annotation of a key, everything else is in :class:`Option`.
+"""Declare an option: the annotation of a key gives the option's type, and :class:`Option` gives its other properties.
 
-Commands and Python functions read the same declarations. Nothing here imports typer, pydantic or torch.
+The command line and the Python functions read the same declarations. This module imports neither typer, pydantic nor
+torch.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ Options = TypeVar("Options", bound=Mapping[str, Any])
 
 @dataclass(frozen=True)
 class Option:
-    """The help text, default and spelling of an option.
+    """The help text, the default and the command-line spelling of an option.
 
-    ``flag`` is the spelling on the command line if it is not ``--the-name``; ``metavar`` the placeholder in the help
-    page; ``minimum`` the smallest value allowed; ``repeatable`` says whether the command line takes text several times;
-    ``stored`` says whether the option is kept with the run, for ``--resume``; ``fixed``: whether a resumed run must
-    have the same value, because another could change a result. ``bare`` is the value of an option that is typed without
-    one, because it was a flag once; in Python, ``True`` means ``bare`` and ``False`` the first choice.
+    ``flag`` is the command-line spelling if it is not ``--the-name``. ``metavar`` is the placeholder in the help page.
+    ``minimum`` is the smallest allowed value. ``repeatable`` means that the command line accepts the option several
+    times. ``stored`` means that the run saves the value for ``--resume``. ``fixed`` means that a resumed run must use
+    the same value, because another value could change a result. ``bare`` is the value if the option is typed without
+    a value: such an option used to be a flag. In Python, ``True`` stands for ``bare`` and ``False`` for the first
+    choice.
     """
 
     help: str
@@ -40,7 +42,7 @@ class Option:
     fixed: bool = True
 
     def spelling(self, name: str) -> str:
-        """Return the option as it is written on the command line.
+        """Return the option as the user types it on the command line.
 
         >>> Option("").spelling("learning_rate")
         '--learning-rate'
@@ -50,22 +52,22 @@ class Option:
 
 @cache
 def declared(options: type) -> dict[str, tuple[Any, Option]]:
-    """Return the type and the :class:`Option` of every key of an options class; its own keys come first."""
+    """Return the type and the :class:`Option` of every key of an options class; inherited keys come last."""
     hints = get_type_hints(options, include_extras=True)
     kinds = {name: get_args(hints[name]) for name in (*options.__annotations__, *hints)}
     return {name: (kind, option) for name, (kind, option) in kinds.items()}
 
 
 def with_defaults(options: type[Options], given: Mapping[str, Any]) -> Options:
-    """Return the given options with the defaults of all others."""
+    """Return the given options, completed with the defaults of the missing options."""
     return {name: option.default for name, (_kind, option) in declared(options).items()} | dict(given)  # type: ignore[return-value]
 
 
 def checked(options: type[Options], given: Mapping[str, Any]) -> Options:
-    """Return the given options, each converted to its declared type.
+    """Return the given options, with each value converted to its declared type.
 
-    Options that are ``None`` count as not given. Raises :class:`~zoo.errors.UsageError` for an unknown name and for a
-    value that its declaration does not allow, with near misses.
+    Options whose value is ``None`` are removed. Raises :class:`~zoo.errors.UsageError` for an unknown name, with
+    similarly spelled names, and for a value that the declaration does not allow.
     """
     known = declared(options)
     for name in given.keys() - known:
@@ -88,7 +90,7 @@ def _value(name: str, value: Any, kind: Any, option: Option) -> Any:
     if choices:
         return check_choice(spelled, value, choices)
     try:
-        # Strict, because "2" for a number or True for a count of epochs is a mistake of the program that calls.
+        # Strict, because the text "2" for a number, or True for a count of epochs, is a mistake in the calling program.
         found = TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]["msg"]
@@ -100,14 +102,14 @@ def _value(name: str, value: Any, kind: Any, option: Option) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return a numpy scalar, such as a seed from ``numpy.arange``, as Python's number; in a list or tuple too."""
+    """Convert numpy scalars, such as a seed from ``numpy.arange``, to Python numbers, also in a list or tuple."""
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         return value.item()
     return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
 
 
 def choices_of(kind: Any) -> tuple[str, ...]:
-    """Return the values that ``Literal[...]`` or ``Literal[...] | None`` allows, or nothing for another type."""
+    """Return the values that ``Literal[...]`` or ``Literal[...] | None`` allows; an empty tuple for other types."""
     parts = [part for part in get_args(kind) if part is not NoneType]
     if get_origin(kind) is Literal:
         return tuple(parts)

@@ -1,4 +1,4 @@
-"""Resolve and check the options of a run. Nothing here imports torch, so that mistakes are reported at once."""
+"""Resolve and check the options of a run. This module does not import torch, so mistakes are reported immediately."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ TRAINING_OPTIONS = frozenset(field.name for field in fields(Training))
 
 
 def apply_overrides(training: Training, given: Mapping[str, object]) -> Training:
-    """Return the recipe's training settings, replaced by those of the given options that are training settings.
+    """Return the recipe's training settings, with the given options in place of the recipe's values.
 
-    Raises :class:`~zoo.errors.UsageError` for a value that is not allowed, alone or together with the others.
+    Options that are no training settings are ignored. Raises :class:`~zoo.errors.UsageError` for a value that is not
+    allowed, alone or in combination with other settings.
 
     >>> apply_overrides(Training(), {"epochs": 3, "augment": "crop,flip", "momentum": None, "seed": 1}).augment
     ('crop', 'flip')
@@ -36,7 +37,7 @@ def apply_overrides(training: Training, given: Mapping[str, object]) -> Training
     changes = {name: _parts(value) if name in ("augment", "milestones") else value for name, value in given.items()}
     try:
         if changes.get("schedule", "multistep") != "multistep":
-            changes.setdefault("milestones", ())  # without those of the recipe's own schedule
+            changes.setdefault("milestones", ())  # drops the recipe's milestones, which belong to its own schedule
         return TypeAdapter(Training).validate_python({**asdict(training), **changes}, strict=False)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
@@ -44,7 +45,7 @@ def apply_overrides(training: Training, given: Mapping[str, object]) -> Training
         if name:
             hint = " (0 scores without training)" if name == "epochs" else ""
             message = f"{message[0].lower()}{message[1:]}{hint}"
-        named = {name: given.get(name)} if name else given  # several options may contradict each other
+        named = {name: given.get(name)} if name else given  # no name: several options contradict each other
         options = " ".join(f"--{option.replace('_', '-')} {value}" for option, value in named.items())
         raise UsageError(f"{options}: {message}", code="option-value", option=name) from error
 
@@ -56,7 +57,7 @@ def _parts(given: object) -> tuple[object, ...]:
 
 
 def parse_input_size(given: str | int | Sequence[int] | None) -> tuple[int, int] | None:
-    """Return the height and width in pixels that ``--input-size`` names: ``N``, ``HxW`` or a pair.
+    """Return height and width in pixels from ``--input-size``: ``N``, ``HxW`` or a pair of numbers.
 
     >>> parse_input_size("32"), parse_input_size("64x96"), parse_input_size((64, 96))
     ((32, 32), (64, 96), (64, 96))
@@ -75,9 +76,9 @@ def parse_input_size(given: str | int | Sequence[int] | None) -> tuple[int, int]
 
 
 def choose_source(backbone: Backbone, option: str | Path | None) -> WeightSource:
-    """Return the source that ``--weights`` names: ``pretrained`` (the default), ``random`` or a path.
+    """Return the weight source that ``--weights`` names: ``pretrained`` (the default), ``random`` or a path.
 
-    The path of a run directory names the checkpoint in it. Raises :class:`~zoo.errors.UsageError` for a missing file.
+    If the path is a run directory, its checkpoint is used. Raises :class:`~zoo.errors.UsageError` for a missing file.
     """
     if option in (None, "pretrained"):
         return backbone.weights
@@ -93,7 +94,7 @@ def choose_source(backbone: Backbone, option: str | Path | None) -> WeightSource
 
 
 def choose_layer(owner: str, features: Sequence[FeatureLayer], path: str | None) -> FeatureLayer:
-    """Return the declared feature layer at a path, or without a path the last one, the classifier's input."""
+    """Return the declared feature layer at ``path``; without a path, the last layer, which feeds the classifier."""
     layers = {layer.path: layer for layer in features}
     if path is not None and path not in layers:
         raise UnknownNameError(f"feature layer of {owner}", path, layers)
@@ -101,7 +102,7 @@ def choose_layer(owner: str, features: Sequence[FeatureLayer], path: str | None)
 
 
 def check_classes(classes: int) -> int:
-    """Return the number of classes if it is at least 2.
+    """Return the number of classes, or raise :class:`~zoo.errors.UsageError` if it is below 2.
 
     >>> check_classes(2)
     2
@@ -113,26 +114,26 @@ def check_classes(classes: int) -> int:
 
 
 def check_seed(seed: int) -> int:
-    """Return the seed if generators accept it: 0 to 2^63 - 1."""
+    """Return the seed, or raise :class:`~zoo.errors.UsageError` if it is not in the range 0 to 2^63 - 1."""
     if not 0 <= seed < 2**63:
         raise UsageError(f"--seed {seed} must be 0 or more, and below 2^63", code="option-range", option="seed")
     return seed
 
 
 def check_prediction(rule: Literal["cls", "mean"], tuning: Tuning, backbones: Iterable[Backbone]) -> None:
-    """Raise :class:`~zoo.errors.UsageError` for ``mean`` of a single head; it names the ``backbones`` with two."""
+    """Raise :class:`~zoo.errors.UsageError` for rule ``mean`` with one head; the error lists two-headed backbones."""
     if rule == "cls" or isinstance(tuning.head, DualHead):
         return
     two = ", ".join(sorted(backbone.name for backbone in backbones if isinstance(backbone.head, DualHead)))
     message = (
-        f"--predict mean needs two heads: the backbone has one, {tuning.head.path!r}; leave the option out (backbones "
+        f"--predict mean needs two heads: the backbone has one, {tuning.head.path!r}; omit the option (backbones "
         f"with two heads: {two or 'none'})"
     )
     raise UsageError(message, code="option-unused", option="predict")
 
 
 def check_device_name(name: str) -> str:
-    """Return the name if it is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; the device may be absent.
+    """Return the name if it is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, even if this machine lacks the device.
 
     >>> check_device_name("cuda:1")
     'cuda:1'
@@ -144,9 +145,9 @@ def check_device_name(name: str) -> str:
 
 
 def check_device(name: str, precision: str | None = None) -> None:
-    """Check a device by its name, and refuse CUDA, or a precision that needs it, where no driver of a GPU is installed.
+    """Check the device's name; raise an error if CUDA, or a precision that needs CUDA, is requested without a driver.
 
-    This check does not ask torch; :func:`zoo_harness.compute.device.choose_device` does so later and decides.
+    This early check does not import torch. :func:`zoo_harness.compute.device.choose_device` makes the final check.
     """
     check_device_name(name)
     if name.startswith("cuda") and not _may_have_gpu():
@@ -159,19 +160,19 @@ NO_GPU = "this machine has no usable CUDA device; use --device cpu or auto"
 
 
 def no_such_device(name: str, fault: str) -> UsageError:
-    """Return the error for a device that this machine does not have."""
+    """Return the error for a device that does not exist on this machine; ``fault`` is the reason."""
     return UsageError(f"--device {name!r}: {fault}", code="device-unavailable", option="device", given=name)
 
 
 def precision_needs_gpu(device: str) -> UsageError:
-    """Return the error for ``bf16`` on another device than a GPU."""
-    message = f"--precision bf16 needs a CUDA device, this run is on {device}; use fp32"
+    """Return the error for ``--precision bf16`` on a device that is not a GPU."""
+    message = f"--precision bf16 needs a CUDA device, but this run is on {device}; use fp32"
     return UsageError(message, code="precision-device", option="precision")
 
 
 @cache
 def _may_have_gpu() -> bool:
-    """Whether the driver's library of a GPU can be loaded (CUDA), or its device is there (ROCm)."""
+    """Whether the driver library of CUDA can be loaded, or the device file of ROCm exists."""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -182,7 +183,7 @@ def _may_have_gpu() -> bool:
 def check_folders(dataset: Dataset | None, argument: str | None, data_dir: Path | None) -> None:
     """Raise :class:`~zoo.errors.UsageError` if the folder of a dataset's files, or their archive, is missing.
 
-    ``dataset`` is ``None`` if it is not known yet.
+    ``dataset`` is ``None`` if the caller has not resolved the dataset yet.
     """
     may_be_file = dataset is None or dataset.data_file
     if data_dir is not None and not (data_dir.is_dir() or (may_be_file and data_dir.is_file())):
@@ -193,7 +194,7 @@ def check_folders(dataset: Dataset | None, argument: str | None, data_dir: Path 
 
 
 def check_order(order: int, split: str, images: int) -> None:
-    """Raise :class:`~zoo.errors.UsageError` if the images of a split have too few neighbours for an order."""
+    """Raise :class:`~zoo.errors.UsageError` if a split has too few images for ``order`` neighbours per image."""
     if images <= order:
-        message = f"--order {order} needs more than {order} images, split {split!r} has {images}; try a smaller order"
+        message = f"--order {order} needs more than {order} images; split {split!r} has {images}; try a smaller order"
         raise UsageError(message, code="too-few-images", split=split, given=images)

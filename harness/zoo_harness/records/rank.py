@@ -1,4 +1,4 @@
-"""The record of a ranking: ``rank.json``, with everything that its table and its tiers are made from."""
+"""The record of a ranking, ``rank.json``, which contains all data of the ranking's table and tiers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from zoo_harness.records.run import Count, Record, WeightsRecord
 
 RANK, PLOT = "rank.json", "rank.png"
 TOP_1 = "imagenet_top1"
-"""The name of the published accuracies among the scores, as their baseline."""
+"""The name under which published ImageNet accuracies appear among the scores, as a baseline for the other scores."""
 
 
 class ScoreRecord(Record):
-    """One score of one backbone; ``value`` is ``None`` if there is a ``reason`` for it.
+    """One score of one backbone; if ``value`` is ``None``, ``reason`` explains why.
 
-    ``details``: of the computation, such as ``iterations`` and ``converged``. ``hits``: whether each image was
-    classified correctly, one bit an image in the order of the images, in hexadecimal digits.
+    ``details`` holds facts about the computation, such as ``iterations`` and ``converged``. ``hits`` holds one bit per
+    image, in the order of the images, as hexadecimal digits: 1 if the image was classified correctly.
     """
 
     value: float | None = Field(allow_inf_nan=False)
@@ -30,7 +30,7 @@ class ScoreRecord(Record):
 
 
 class Drop(Record):
-    """Why a backbone was left out early: the paired test against the best backbone on the images seen so far."""
+    """The paired test that dropped a backbone early: a comparison with the best backbone on the images read so far."""
 
     images: Count
     against: str
@@ -40,12 +40,13 @@ class Drop(Record):
 
 
 class RankedBackbone(Record):
-    """One backbone: where its weights come from, what was read of it, and its scores on ``images`` images.
+    """One backbone of a ranking: the origin of its weights, the scored layer, and its scores on ``images`` images.
 
-    ``tier``: 1 for the best and all that the paired test cannot tell from it; ``None`` if it was dropped before all
-    images were seen. ``weights``: ``None`` for raw pixels. ``width``: of its features. ``source_classes``: of its own
-    classifier, if it has one. ``seconds``: to read the images. ``computed``: the number of images that were run through
-    the network; the outputs of the others were cached; ``None`` in older records.
+    ``tier`` is 1 for the best backbone and for all backbones that the paired test cannot distinguish from it; a
+    backbone that was dropped before the last image has no tier. ``weights`` is ``None`` for raw pixels. ``width`` is
+    the number of features. ``source_classes`` is the number of classes of the pretrained classifier, if there is one.
+    ``seconds`` is the time to read the images. ``computed`` is the number of images that ran through the network; the
+    features of the remaining images came from the cache. Older records lack ``computed``.
     """
 
     name: str
@@ -70,7 +71,7 @@ class RankedBackbone(Record):
 
 
 class Failure(Record):
-    """A backbone that was left out because of an error."""
+    """A backbone that is excluded from the ranking because of an error."""
 
     name: str
     code: str
@@ -78,9 +79,9 @@ class Failure(Record):
 
 
 class KnownAccuracy(Record):
-    """The accuracy of a ranked backbone after training, the mean over its ``runs``; ``images`` of the split ``split``.
+    """The accuracy of a ranked backbone after training, on ``images`` images of ``split``; the mean over ``runs``.
 
-    ``standard_error``: over the images of one run. ``tuned``: whether this ranking trained it.
+    ``standard_error`` is over the images of one run. ``tuned`` means that this ranking fine-tuned the backbone.
     """
 
     name: str
@@ -95,9 +96,9 @@ class KnownAccuracy(Record):
 
 
 class ForesightRecord(Record):
-    """How well a score foretold the accuracies of ``n`` backbones, as :class:`zoo_harness.ranking.foresight.Foresight`.
+    """How well a score predicted the accuracies of ``n`` backbones, from :mod:`zoo_harness.ranking.foresight`.
 
-    ``score``: a key of the scores, or ``imagenet_top1`` for the published accuracies, which are the baseline.
+    ``score`` is the name of a score, or ``imagenet_top1`` for the published ImageNet accuracies, which are a baseline.
     """
 
     score: str
@@ -114,9 +115,10 @@ class ForesightRecord(Record):
 class RankRecord(Record):
     """A ranking of backbones on the training split of a dataset; ``backbones`` are in the order of the table.
 
-    ``images``: those of the training split, or of its subset; ``rounds``: the numbers of images that were read.
-    ``stopped``: why fewer than all were read. ``input_size``: height and width in pixels, if the user chose one for all
-    networks. ``accuracies`` and ``foresight``: after ``--tune`` and ``--against``.
+    ``images`` is the number of images of the training split or of its subset. ``rounds`` lists the number of images
+    that the backbones had read after each round. ``stopped`` is the reason why not all images were read.
+    ``input_size`` is height and width in pixels, if the user chose the same size for all networks. ``accuracies`` and
+    ``foresight`` are filled in by ``--tune`` and ``--against``.
     """
 
     format: Literal["blockzoo rank 1"] = "blockzoo rank 1"
@@ -144,5 +146,5 @@ class RankRecord(Record):
 
     @property
     def images_seen(self) -> int:
-        """The number of images that the backbones of the last round have seen."""
+        """The number of images that the backbones of the last round have read."""
         return self.rounds[-1] if self.rounds else self.images

@@ -1,7 +1,8 @@
 """The record of one run: every setting, version and digest, and the results with their uncertainty.
 
-It is written when the run starts, after every epoch and when it ends, so that it is also right after a kill. The card
-is made from it. It holds no secret: the command is recorded, the environment is not.
+zoo writes the record when the run starts, after every epoch and when the run ends; the record is therefore valid even
+if the process is killed. Model cards are made from the record. The record contains no secrets: it holds the command,
+but not the environment variables.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ from zoo_harness.records.normalization import NormalizationSource
 from zoo_harness.util.safe_files import read_regular
 
 RUN = "run.json"
-LARGEST_RECORD = 32 * 2**20  # bytes; that of a run on 21,000 classes has about two million
-CALIBRATION_BINS = 15  # of the calibration error, equally wide
-IN_MEMORY = "memory"  # source of a dataset of zoo.in_memory; a space and the class of a torch dataset may follow
+LARGEST_RECORD = 32 * 2**20  # bytes; the record of a run on 21,000 classes has about two million bytes
+CALIBRATION_BINS = 15  # number of equally wide bins for the expected calibration error
+IN_MEMORY = "memory"  # source of a zoo.in_memory dataset, optionally followed by a space and the torch dataset's class
 
 PlotName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.png$")]
 Proportion = Annotated[float, Field(ge=0, le=1)]
@@ -53,14 +54,14 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Record(BaseModel):
-    """Base of all parts: unknown keys are errors, values do not change once made."""
+    """Base class of all records: unknown keys are errors, and instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @field_validator("*", mode="after")
     @classmethod
     def _escape_bytes_of_paths(cls, value: object) -> object:
-        """Escape what no file can hold as UTF-8, such as paths with other bytes."""
+        """Escape path bytes that are not UTF-8, because a JSON file cannot hold them."""
         if isinstance(value, str):
             return value if value.isascii() else encodable(value)
         if isinstance(value, tuple) and value and isinstance(value[0], str):
@@ -69,9 +70,10 @@ class Record(BaseModel):
 
 
 class WeightsRecord(Record):
-    """The initial weights; ``source`` is a Hub id, a distribution, a path or ``random``.
+    """The initial weights of a run; ``source`` is a Hub id, a distribution, a path or ``random``.
 
-    ``declared``: whether they are those of the plugin, to which alone its licence, data and accuracy apply.
+    ``declared`` is true if the run started from the weights that the backbone's plugin declares. The declared licence,
+    pretraining data and accuracy apply only to declared weights.
     """
 
     kind: str
@@ -85,11 +87,11 @@ class WeightsRecord(Record):
 
 
 class BackboneRecord(Record):
-    """The backbone as its plugin declared it, and the plugin.
+    """The backbone as its plugin declares it, and the entry point, distribution and version of the plugin.
 
-    ``source_sha256`` is the digest of the Python files of the network's packages other than torch, timm and
-    torchvision; ``None`` if there are none. ``derived_from``: the library whose network the record was derived from, if
-    nobody declared it by hand.
+    ``source_sha256`` is the digest of the Python files of the packages that define the network, except torch, timm and
+    torchvision; ``None`` without other packages. ``derived_from`` is the library whose network the record was derived
+    from, if zoo made the backbone's record automatically.
     """
 
     name: str
@@ -108,10 +110,10 @@ class BackboneRecord(Record):
 
 
 class SplitRecord(Record):
-    """One split as it was used: number of images, in all and of each class, and a digest of pixels and labels.
+    """One split of a run's dataset: the number of images in total and per class, and a digest of pixels and labels.
 
-    ``pixels`` is the shape of one decoded uint8 image, (height, width) or (height, width, 3): its own size, or if
-    ``resized``, the network's input size, to which image files are resized and cropped.
+    ``pixels`` is the shape of one decoded uint8 image: (height, width) or (height, width, 3). If ``resized`` is true,
+    the shape is the network's input size, because image files are resized and cropped; otherwise it is the image's own.
     """
 
     split: str
@@ -125,22 +127,23 @@ class SplitRecord(Record):
     def _classes_make_the_split(self) -> SplitRecord:
         if sum(self.per_class) != self.images:
             raise ValueError(
-                f"per_class counts {sum(self.per_class):,} images; expected {self.images:,}, as images says"
+                f"per_class has {sum(self.per_class):,} images in total; expected {self.images:,}, the value of images"
             )
         return self
 
 
 def _check_rising(values: tuple[float, float]) -> tuple[float, float]:
     if not values[0] < values[1]:
-        raise ValueError(f"{values} does not rise")
+        raise ValueError(f"{values} is not increasing; expected the smaller number first")
     return values
 
 
 class DuplicatesRecord(Record):
-    """The images of ``split`` that equal one of ``other``, pixel by pixel; within one split, another image of it.
+    """Duplicate images: images of ``split`` whose pixels equal an image of split ``other``, or another of ``split``.
 
-    ``images`` counts these images of ``split``, which has ``of``; ``other_label``: those for which such an image has
-    another label. The examples are the first pairs, by file name, or else by place in the split as it was read.
+    ``images`` is the number of duplicates among the ``of`` images of ``split``. ``other_label`` is the number of
+    duplicates whose equal image has a different label. The examples are the first pairs of equal images, as file
+    names, or as indices in the split if the images have no file names.
     """
 
     split: str
@@ -152,7 +155,7 @@ class DuplicatesRecord(Record):
     example_other_label: tuple[str, str] | None = None
 
     def in_words(self) -> str:
-        """Return the counts and the examples, on one line.
+        """Return the number of duplicates and the examples, on one line.
 
         >>> counts = {"images": 2, "of": 9, "other_label": 0}
         >>> DuplicatesRecord(split="test", other="train", example=("b/1", "a/1"), **counts).in_words()
@@ -167,13 +170,13 @@ class DuplicatesRecord(Record):
 
 
 class DatasetRecord(Record):
-    """The data, down to the digest of the images that were read; ``subset`` describes the part that was used.
+    """The dataset of a run, with digests of the images that the run read; ``subset`` describes the images it used.
 
-    ``test`` is the test split that was kept for the end, if the evaluation split was held out of the training split.
-    ``reading`` says how the files were read, such as which folder is which split; ``skipped`` counts the files that
-    were left out, by kind. ``value_range``: the lowest and highest value that images of more than 8 bits per channel
-    were scaled by; ``None`` if there were none.
-    ``duplicates``: equal images within and between the splits; ``None`` in records from before they were counted.
+    ``test`` is the test split for the final evaluation, if the evaluation split was held out of the training split.
+    ``reading`` describes how the files were read, such as which folder is which split. ``skipped`` counts the skipped
+    files by kind. ``value_range`` is the lowest and highest value of the range from which images of more than 8 bits
+    per channel were scaled; ``None`` without such images. ``duplicates`` lists equal images within and between the
+    splits; ``None`` in old records, for which duplicates were not counted.
     """
 
     name: str
@@ -202,34 +205,34 @@ class DatasetRecord(Record):
 
     @property
     def evaluation_name(self) -> str:
-        """The name of the evaluation split: ``held-out`` if it was held out of the training split."""
+        """The name of the evaluation split: ``held-out`` if the split was held out of the training split."""
         return "held-out" if self.val_fraction is not None else self.evaluation.split
 
     def name_of(self, split: SplitRecord) -> str:
-        """Return the name under which figures of the evaluation or the test split are shown."""
+        """Return the name that tables and cards show for the evaluation split or the test split."""
         return split.split if split is self.test else self.evaluation_name
 
     @property
     def read_range(self) -> ValueRange | None:
-        """The range that images of more than 8 bits were scaled by."""
+        """The value range from which images of more than 8 bits were scaled, or ``None`` without such images."""
         return ValueRange(*self.value_range) if self.value_range else None
 
     @property
     def argument_is_lost(self) -> bool:
-        """Whether the argument was the path of a local copy of a repository; a published record has only its name."""
+        """Whether the argument was the path of a local repository copy; published records keep only the copy's name."""
         return self.name == "hf" and "/" not in (self.argument or "")
 
     @property
     def in_memory(self) -> bool:
-        """Whether the images came from ``zoo.in_memory``; no command can load them again."""
+        """Whether the dataset came from ``zoo.in_memory``, so that no command can load it again."""
         return self.source.partition(" ")[0] == IN_MEMORY
 
 
 class ParametersRecord(Record):
-    """Numbers of parameters; ``trained_names`` are the tensors that received gradients.
+    """Numbers of parameters of the network; ``trained_names`` are the tensors that received gradients.
 
-    ``moving_layers``: number of frozen BatchNorm layers whose stored statistics training updates, and
-    ``moving_buffers`` the number of these buffers.
+    ``moving_layers`` is the number of frozen BatchNorm layers whose stored statistics change during training, and
+    ``moving_buffers`` is the number of statistics tensors that change.
     """
 
     total: Count
@@ -241,9 +244,9 @@ class ParametersRecord(Record):
 
 
 class SeparationSettings(Record):
-    """How the Separation Index is scored: order, distance, and the scaling of each feature before.
+    """The settings of the Separation Index: the order, the distance, and the scaling of the features.
 
-    ``order``: the number of neighbours of high-order, soft and anti SI. SI and centre SI do not depend on it.
+    ``order`` is the number of neighbours for high-order, soft and anti SI; SI and centre SI do not depend on it.
     """
 
     order: Annotated[int, Field(gt=0)] = 2
@@ -251,7 +254,7 @@ class SeparationSettings(Record):
     normalize: Literal["none", "zscore"] = "none"
 
     def in_words(self) -> str:
-        """Return the settings that are not the defaults, as a phrase; empty if all are.
+        """Describe the settings that differ from the defaults, as a phrase; ``""`` if all settings are the defaults.
 
         >>> SeparationSettings(order=5, normalize="zscore").in_words(), SeparationSettings().in_words()
         ('z-scored features, order 5', '')
@@ -259,7 +262,7 @@ class SeparationSettings(Record):
         return ", ".join(self._scaled() + ([f"order {self.order}"] if self.order != SeparationSettings().order else []))
 
     def features_in_words(self) -> str:
-        """Return what is compared and how, as a phrase.
+        """Describe the distance, and the scaling of the features, as a phrase.
 
         >>> SeparationSettings(normalize="zscore").features_in_words()
         'Euclidean distance of z-scored features'
@@ -276,12 +279,12 @@ DEFAULT_SEPARATION = SeparationSettings()
 
 
 class SettingsRecord(Record):
-    """Every choice that can change a result.
+    """All settings of a run that can change a result.
 
-    ``normalization``: the source of mean and std in ``preprocessing``.
-    ``default_input_size``: height and width of the input without ``--input-size``, if that chose another size.
-    ``frozen_batchnorm``: whether frozen BatchNorm layers normalise by their stored statistics (``eval``) or by those of
-    each training batch, which then also update the stored ones (``train``).
+    ``normalization`` is the source of mean and std in ``preprocessing``. ``default_input_size`` is the height and width
+    that the input would have without ``--input-size``, if the option chose another size. ``frozen_batchnorm`` is
+    ``eval`` if frozen BatchNorm layers use their stored statistics. ``train`` means that frozen BatchNorm layers use
+    the statistics of each training batch, and update the stored statistics.
     """
 
     recipe: str
@@ -305,7 +308,7 @@ class SettingsRecord(Record):
 
 
 class HostRecord(Record):
-    """The machine, as far as it affects speed and rounding."""
+    """The properties of the machine that affect speed and rounding."""
 
     platform: str
     processor: str
@@ -316,7 +319,7 @@ class HostRecord(Record):
 
 
 class Measurement(Record):
-    """A value in [0, 1] and its binomial standard error over the ``n`` samples of the split, not over seeds."""
+    """A value in [0, 1] with its binomial standard error over the ``n`` images of the split (not over seeds)."""
 
     value: Proportion
     standard_error: StandardError
@@ -324,7 +327,7 @@ class Measurement(Record):
 
 
 def measure(value: float, n: int) -> Measurement:
-    """Return a proportion of ``n`` samples with its binomial standard error.
+    """Return a proportion of ``n`` images with its binomial standard error.
 
     >>> measure(0.5, 100).standard_error
     0.05
@@ -333,11 +336,11 @@ def measure(value: float, n: int) -> Measurement:
 
 
 class ScoreMeasurement(Measurement):
-    """One score of the Separation Index family and its errors, as in :class:`zoo.Score`.
+    """One score of the Separation Index family with its standard errors, as in :class:`zoo.Score`.
 
-    ``standard_error`` assumes independent images. ``bootstrap_error``, which tables show, draws images that are each
-    other's nearest neighbour together. ``tied``: number of images for which another choice among equally distant
-    neighbours would change the score. Scores that are added later may leave [0, 1].
+    ``standard_error`` assumes independent images. ``bootstrap_error``, which tables show, resamples mutual nearest
+    neighbours together. ``tied`` is the number of images for which a different choice among equally distant neighbours
+    would change the score. The values of future scores may lie outside [0, 1].
     """
 
     value: Annotated[float, Field(allow_inf_nan=False)]
@@ -355,13 +358,14 @@ Fraction = Annotated[ScoreMeasurement, AfterValidator(_check_fraction)]
 
 
 class SplitSeparation(Record):
-    """The scores of one split, each image compared with all others of that split.
+    """The Separation Index scores of one split; each image is compared with all other images of the split.
 
-    ``order``: that of high-order, soft and anti SI: the one asked for, or 1 for two images. At order 1 these three
-    scores are ``None``, because they repeat SI. ``metric`` and ``normalize``: as in :class:`SeparationSettings`.
-    ``duplicates``: number of images whose features equal those of another image;
-    ``duplicates_unlike``: number of those that equal one of another class. Any further key is a score that
-    ``zoo_harness.separation.scores`` lists, or listed when the record was written.
+    ``order`` is the number of neighbours for high-order, soft and anti SI: the requested number, or 1 for a split of
+    two images. At order 1, high-order, soft and anti SI are ``None``, because they would repeat SI. ``metric`` and
+    ``normalize`` are as in :class:`SeparationSettings`. ``duplicates`` is the number of images whose features equal the
+    features of another image; ``duplicates_unlike`` is the number of images whose features equal an image of another
+    class. Any further field is a score that ``zoo_harness.separation.scores`` defines, or defined when the record was
+    written.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -380,15 +384,15 @@ class SplitSeparation(Record):
 
     @property
     def scores(self) -> dict[str, ScoreMeasurement]:
-        """The measured scores by key."""
+        """The scores that were computed, by key."""
         return {key: value for key, value in self if isinstance(value, ScoreMeasurement)}
 
 
 class SeparationRecord(Record):
-    """The scores of one layer's features on each split; ``None`` for a split of one image.
+    """The Separation Index scores of one layer's features, by split; ``None`` for a split of one image.
 
-    ``layer`` is ``"raw pixels"`` for the images themselves: the decoded uint8 values of each as one row. ``test`` is
-    ``None`` before training, and if no test split was kept for the end.
+    ``layer="raw pixels"`` stands for the images themselves: the features are the decoded uint8 values of an image.
+    ``test`` is ``None`` before training, and if the run has no separate test split.
     """
 
     layer: str
@@ -398,13 +402,13 @@ class SeparationRecord(Record):
 
 
 class AccuracyDetails(Record):
-    """Other averages of the predictions on a split, beside its accuracy.
+    """Class averages of the accuracy on a split, and the accuracy without duplicated images.
 
-    ``per_class``: mean of the accuracies of the classes (mean per-class recall, balanced accuracy), over the classes
-    that have images in the split; ``per_class_of_all``: over all classes, where a class without images counts as 0.
-    They differ if some classes are ``absent``. ``shared``: number of images that are also in an earlier split (the
-    evaluation split: in the training split; the test split: in either); ``unshared``: the accuracy without them,
-    ``None`` if no image is left.
+    ``per_class`` is the mean per-class recall (balanced accuracy) over the classes that have images in the split.
+    ``per_class_of_all`` is the mean over all classes, where a class without images counts as 0. ``absent`` lists the
+    classes without images. ``shared`` is the number of images that also occur in an earlier split. The splits are
+    ordered: training split, evaluation split, test split. ``unshared`` is the accuracy without the shared images;
+    ``None`` if no image remains.
     """
 
     per_class: Measurement
@@ -415,9 +419,9 @@ class AccuracyDetails(Record):
 
 
 class EpochRecord(Record):
-    """One line of ``history.jsonl``; accuracies in [0, 1], losses as means per image, wall-clock seconds.
+    """One line of ``history.jsonl``: accuracies in [0, 1], losses as means per image, and wall-clock seconds.
 
-    ``evaluation_split`` names the evaluated split, such as ``held-out`` or ``test``; ``None`` in earlier records.
+    ``evaluation_split`` is the name of the evaluated split, such as ``held-out`` or ``test``; old records lack it.
     """
 
     epoch: Annotated[int, Field(gt=0, le=MOST_EPOCHS)]
@@ -431,17 +435,17 @@ class EpochRecord(Record):
 
 
 def best_epoch(history: Iterable[EpochRecord]) -> EpochRecord | None:
-    """Return the first epoch of the highest accuracy on the evaluation split; ``None`` without epochs."""
+    """Return the first epoch with the highest evaluation accuracy; ``None`` if ``history`` is empty."""
     return max(history, key=lambda line: line.evaluation_accuracy, default=None)
 
 
 class FrozenPartRecord(Record):
-    """How the frozen part ran: once, with cached outputs, or in every epoch.
+    """How the frozen layers ran: once per image, with cached outputs, or in every epoch.
 
-    ``reason`` says why it ran in every epoch, and is ``None`` otherwise. ``kept``: names and shapes of the outputs
-    cached of an image; ``place``: their storage. ``replayed`` is true only in older records: there the network's own
-    forward code ran in every epoch. The outputs of ``computed`` images were computed, in ``seconds``; those of the
-    others came from an earlier run.
+    ``reason`` explains why the frozen layers ran in every epoch; ``None`` if their outputs were cached. ``kept`` lists
+    names and shapes of the cached outputs of one image, and ``place`` is the storage of the cache. The run computed
+    the outputs of ``computed`` images in ``seconds``; the outputs of the remaining images came from an earlier run.
+    ``replayed`` is true only in old records, in which the network's own forward code ran in every epoch.
     """
 
     reason: str | None
@@ -454,7 +458,7 @@ class FrozenPartRecord(Record):
 
 
 class ConfusedPair(Record):
-    """A mistake: ``images`` of the ``of`` images of class ``true`` were classified as ``predicted``."""
+    """A frequent mistake: ``images`` of the ``of`` images of class ``true`` were classified as ``predicted``."""
 
     true: str
     predicted: str
@@ -470,7 +474,7 @@ class ClassAccuracy(Record):
 
 
 class ConfusionSummary(Record):
-    """The most frequent mistakes on a split and its worst classes; ``confusion.json`` has the whole matrix."""
+    """The most frequent mistakes and the worst classes of a split; ``confusion.json`` holds the whole matrix."""
 
     split: str
     pairs: tuple[ConfusedPair, ...]
@@ -478,14 +482,17 @@ class ConfusionSummary(Record):
 
 
 class PredictionsRecord(Record):
-    """The digest of ``predictions.safetensors``, and measures made from these predictions for the images of ``split``.
+    """The digest of ``predictions.safetensors``, and metrics of these predictions on the images of ``split``.
 
-    ``macro_f1``: mean of F1 over the classes that occur as label or prediction. ``calibration_error``: expected
-    calibration error: the images are sorted into ``calibration_bins`` equally wide bins by the probability of their
-    prediction, and the gaps between accuracy and mean probability of the bins are averaged over the images. The
-    standard errors of these two come from 200 bootstrap draws of the images. ``auroc``: area under the ROC curve, with
-    DeLong's standard error; for two classes of at least two images. ``top5``: share of images whose label is among the
-    five likeliest classes, with its binomial standard error; for more than five classes.
+    ``macro_f1`` is the mean F1 over the classes that occur as a label or as a prediction. ``calibration_error`` is the
+    expected calibration error. To compute the calibration error, images are sorted by the probability of their
+    prediction into ``calibration_bins`` equally wide bins; the differences between accuracy and mean probability are
+    averaged over the images. The standard errors of ``macro_f1`` and ``calibration_error`` come from 200 bootstrap
+    samples.
+
+    ``auroc`` is the area under the ROC curve with DeLong's standard error; it needs two classes with at least two
+    images each. ``top5`` is the fraction of images whose label is among the five likeliest classes, with its binomial
+    standard error; it needs more than five classes.
     """
 
     sha256: Digest
@@ -498,7 +505,7 @@ class PredictionsRecord(Record):
 
 
 class LayerScores(Record):
-    """Scores of one layer's features, or of ``"raw pixels"``; ``vector``: how its output became ``width`` numbers."""
+    """The scores of one layer's features or of ``"raw pixels"``; ``vector`` is how the output became a vector."""
 
     path: str
     width: Count
@@ -507,29 +514,32 @@ class LayerScores(Record):
 
 
 class LayerCurveRecord(Record):
-    """The separation at every declared layer of the trained network on one split, raw pixels first."""
+    """The Separation Index at every declared layer of the trained network on one split, raw pixels first."""
 
     split: str
     layers: Annotated[tuple[LayerScores, ...], Field(min_length=1)]
 
     @property
     def best(self) -> LayerScores:
-        """The layer of the network with the highest Separation Index, the earliest if equal."""
+        """The layer of the network with the highest Separation Index; the earliest of several equal layers."""
         layers = [layer for layer in self.layers if layer.path != "raw pixels"]
         return max(layers or self.layers, key=lambda layer: layer.separation.si.value)
 
 
 class Results(Record):
-    """The measurements; ``None`` before they are made, and without a test split kept for the end.
+    """The results of a run; a value is ``None`` until it is measured.
 
-    ``confusion`` and ``layer_curve`` describe the headline's split of a finished run; runs of more than 1,000 classes
-    or with ``--no-layer-curve`` lack them. ``accuracy_by_other_rule``, on that split, is the accuracy of the prediction
-    rule that was not chosen, ``mean`` or ``cls``, of a network with two heads. ``diverged`` describes a training whose
-    last epoch was far worse than guessing. ``accuracy_details`` and ``test_accuracy_details`` belong to ``accuracy``
-    and ``test_accuracy`` of a finished run. ``best_epoch``: the first one of the highest evaluation accuracy; earlier
-    records lack it. ``evaluation_split`` names the split of ``accuracy`` and ``evaluation_loss``, such as ``held-out``
-    or ``test``; ``None`` in earlier records. ``predictions`` describes those for the headline's split of a finished
-    run; earlier records lack it.
+    Values of the test split stay ``None`` if the run has no separate test split. ``evaluation_split`` is the name of
+    the split on which ``accuracy`` and ``evaluation_loss`` were measured, such as ``held-out`` or ``test``.
+    ``best_epoch`` is the first epoch with the highest evaluation accuracy. Old records lack ``evaluation_split``,
+    ``best_epoch`` and ``predictions``. ``accuracy_by_other_rule`` belongs to a network with two heads: the accuracy
+    with the prediction rule (``mean`` or ``cls``) that the run did not use. ``diverged`` describes a training whose
+    last epoch was far worse than guessing.
+
+    ``accuracy_details``, ``test_accuracy_details``, ``confusion``, ``predictions`` and ``layer_curve`` exist only for
+    finished runs. ``confusion``, ``predictions``, ``layer_curve`` and ``accuracy_by_other_rule`` belong to the split of
+    the main accuracy. ``confusion`` is missing for more than 1,000 classes, and ``layer_curve`` is missing with
+    ``--no-layer-curve``.
     """
 
     epochs_done: Epochs
@@ -558,10 +568,10 @@ class Results(Record):
 
 
 class KeptCheckpoint(Record):
-    """The weights after an epoch that a run kept beside its main checkpoint, and their scores.
+    """The weights after one epoch that a run saved in addition to its main checkpoint, and their scores.
 
-    The file holds the tensors that training changes; all others are those of ``model.safetensors``. The scores are as
-    in :class:`Results`; an unfinished run has none yet.
+    The file contains only the tensors that training changes; all other tensors are in ``model.safetensors``. The
+    scores have the same meaning as in :class:`Results`; they are ``None`` in an unfinished run.
     """
 
     epoch: Annotated[int, Field(gt=0, le=MOST_EPOCHS)]
@@ -576,17 +586,17 @@ class KeptCheckpoint(Record):
 
     @property
     def file(self) -> str:
-        """The path of the file in the run directory."""
+        """The path of the checkpoint's file, relative to the run directory."""
         return f"{CHECKPOINTS}/epoch-{self.epoch:04}.safetensors"
 
     @property
     def scores(self) -> dict[str, object]:
-        """The scores by their names in :class:`Results`."""
+        """The scores by their field names in :class:`Results`."""
         return {name: value for name, value in self if name not in ("epoch", "sha256", "bytes")}
 
 
 class RunRecord(Record):
-    """The whole record of a run.
+    """The complete record of a run, as ``run.json`` stores it.
 
     >>> RunRecord.model_fields["status"].annotation
     typing.Literal['running', 'finished', 'interrupted', 'failed']
@@ -618,22 +628,22 @@ class RunRecord(Record):
 
     @property
     def loads_in_timm(self) -> bool:
-        """Whether timm's loader rebuilds this network: timm's architecture, linear heads, nothing bypassed."""
+        """Whether timm's loader can rebuild the network: a timm architecture with linear heads and nothing bypassed."""
         linear = all(head.hidden is None and not head.bypass for head in self.settings.head.parts)
         return self.backbone.network_kind == "timm" and linear
 
     @property
     def keeps_best(self) -> bool:
-        """Whether the checkpoint has the weights of the best epoch, which only a finished run has."""
+        """Whether the main checkpoint holds the weights of the best epoch, which is known only for a finished run."""
         return self.settings.training.keep != "last" and self.status == "finished" and self.results.epochs_done > 0
 
     @property
     def main_epoch(self) -> int | None:
-        """The epoch of the weights in ``model.safetensors``; ``None`` if an earlier version did not record it."""
+        """The epoch of the weights in ``model.safetensors``; ``None`` if an old version of zoo did not record it."""
         return self.results.best_epoch if self.keeps_best else self.results.epochs_done
 
     def of_checkpoint(self, kept: KeptCheckpoint) -> RunRecord:
-        """Return the record with the scores and the digest of another checkpoint than the main one."""
+        """Return this record with the scores and the digest of another checkpoint instead of the main checkpoint."""
         others = (
             "accuracy_by_other_rule", "accuracy_details", "test_accuracy_details", "confusion", "predictions",
             "layer_curve",
@@ -643,27 +653,27 @@ class RunRecord(Record):
 
     @property
     def headline(self) -> tuple[Measurement | None, SplitRecord]:
-        """The main accuracy of the run and its split: the test split kept for the end, once measured."""
+        """The main accuracy of the run and its split: the test split if it was measured, else the evaluation split."""
         test = self.dataset.test
         if self.results.test_accuracy is None or test is None:
             return self.results.accuracy, self.dataset.evaluation
         return self.results.test_accuracy, test
 
     def to_json(self) -> str:
-        """Return the record as indented JSON, ending in a newline."""
+        """Return the record as indented JSON with a final newline."""
         return self.model_dump_json(indent=2) + "\n"
 
 
 def now() -> str:
-    """Return the time in UTC, as records have it."""
+    """Return the current UTC time as ISO 8601 text with seconds, the format that records use."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def read_run(directory: Path) -> RunRecord:
-    """Read the record of a run directory, or of a published checkpoint: ``run.json``, else ``zoo.json``.
+    """Read the record of a run directory (``run.json``) or of a published checkpoint (``zoo.json``).
 
-    Raises :class:`~zoo.errors.UsageError` if there is none, and :class:`~zoo.errors.DataError` if it is not a record of
-    this version.
+    Raises :class:`~zoo.errors.UsageError` if neither file exists, and :class:`~zoo.errors.DataError` if the file is not
+    a record of this version.
     """
     path = record_file(directory)
     try:
@@ -675,7 +685,7 @@ def read_run(directory: Path) -> RunRecord:
 
 
 def parse_run(content: bytes, path: Path) -> RunRecord:
-    """Return the record that the bytes hold; ``path`` is their file, for :class:`~zoo.errors.DataError`."""
+    """Parse the JSON text of a record; ``path`` names the file in a :class:`~zoo.errors.DataError`."""
     try:
         return RunRecord.model_validate_json(content)
     except ValidationError as error:
@@ -689,10 +699,10 @@ def parse_run(content: bytes, path: Path) -> RunRecord:
 
 
 def read_history(directory: Path) -> tuple[EpochRecord, ...]:
-    """Read the epochs of a run directory or of a published checkpoint; none if no epoch was run.
+    """Read the finished epochs of a run directory or published checkpoint; ``()`` if there is no history file.
 
-    A last line without an end is ignored: the run is writing it, or was killed. Raises
-    :class:`~zoo.errors.DataError` for a file that is not a history, such as one whose epochs are not 1, 2, 3, ...
+    A last line without a line break is ignored, because the run is writing the line or was killed. Raises
+    :class:`~zoo.errors.DataError` for an invalid history, such as one whose epochs are not 1, 2, 3, ...
     """
     path = directory / HISTORY
     try:
@@ -706,7 +716,7 @@ def read_history(directory: Path) -> tuple[EpochRecord, ...]:
 
 
 def parse_history(content: bytes, path: Path) -> tuple[EpochRecord, ...]:
-    """Return the epochs that the bytes hold, as :func:`read_history` does; ``path`` is their file, for errors."""
+    """Parse the content of ``history.jsonl``, as :func:`read_history` does; ``path`` names the file in errors."""
 
     def fault(epoch: EpochRecord, before: EpochRecord | None) -> str | None:
         expected = 1 if before is None else before.epoch + 1
@@ -720,18 +730,18 @@ def parse_history(content: bytes, path: Path) -> tuple[EpochRecord, ...]:
 
 
 def record_file(directory: Path) -> Path:
-    """Return the path of the record of a run or of a published checkpoint: ``zoo.json`` if only that exists."""
+    """Return the path of ``run.json`` in a folder, or the path of ``zoo.json`` if only ``zoo.json`` exists."""
     published, own = directory / RECORD, directory / RUN
-    there = os.path.exists  # Path's own raises for a name that no file can have
+    there = os.path.exists  # unlike Path.exists, it does not raise for an impossible file name
     return published if there(published) and not there(own) else own
 
 
 def _content(path: Path, kind: str) -> bytes:
-    """Read a file, but no device, nor more bytes than a record can have; links are followed, as in the Hub's cache."""
+    """Read a regular file of at most ``LARGEST_RECORD`` bytes; follow links, as in the cache of the Hub."""
     try:
         return read_regular(path, LARGEST_RECORD, follow_links=True)
     except ZooError as error:
         if error.code == "file-too-large":
-            message = f"{path} is not a {kind}: it has more bytes than a {kind.split()[-1]}: {LARGEST_RECORD:,}"
+            message = f"{path} is too large for a {kind}; a {kind.split()[-1]} has at most {LARGEST_RECORD:,} bytes"
             raise DataError(message, code="too-large", path=path) from error
         raise DataError(f"{path} is not a {kind}: {error}", code="not-a-file", path=path) from error

@@ -1,4 +1,4 @@
-"""The record of ``zoo stats``: the images, values and classes of each split of a dataset."""
+"""The record that ``zoo stats`` writes: sizes, pixel values, brightness and classes of each split of a dataset."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Range(Record):
-    """The smallest value, the median and the largest value over the images of a split."""
+    """The smallest, the median and the largest value of a property, such as the width, over the images of a split."""
 
     min: Ratio
     median: Ratio
@@ -40,12 +40,12 @@ class BrightnessRecord(Record):
 
 
 class SplitStatistics(Record):
-    """The statistics of one split, at the images' own size.
+    """The statistics of one split, measured at the images' original sizes.
 
-    ``pixels`` is the number of pixels of all images. ``mean`` and ``std`` (of the population) are those of red, green
-    and blue over all pixels, of values in [0, 1]. ``size``: the (height, width) that all images have, ``None`` if they
-    differ. ``aspect_ratio`` is width / height. ``grey``: number of images without colour. ``per_class``: number of
-    images of each class, in the order of :attr:`DatasetStatistics.classes`.
+    ``pixels`` is the total number of pixels. ``mean`` and ``std`` (population standard deviation) are those of red,
+    green and blue over all pixels, for values in [0, 1]. ``size`` is the (height, width) of all images; ``None`` if
+    sizes differ. ``aspect_ratio`` is width / height. ``grey`` is the number of images without colour. ``per_class`` is
+    the number of images of each class, in the order of :attr:`DatasetStatistics.classes`.
     """
 
     images: Number
@@ -62,10 +62,10 @@ class SplitStatistics(Record):
 
 
 class DatasetStatistics(Record):
-    """The statistics of a dataset, by split; ``duplicates`` are the equal images within and between the splits.
+    """The statistics of a dataset by split; ``duplicates`` lists equal images within and between the splits.
 
-    ``source``, ``revision``, ``reading``, ``skipped`` and ``value_range`` are those of
-    :class:`~zoo_harness.records.run.DatasetRecord`; ``subset`` describes the images that were read.
+    ``source``, ``revision``, ``reading``, ``skipped`` and ``value_range`` have the same meaning as in
+    :class:`~zoo_harness.records.run.DatasetRecord`. ``subset`` describes the images that were read.
     """
 
     format: Literal["blockzoo stats 1"] = "blockzoo stats 1"
@@ -82,9 +82,9 @@ class DatasetStatistics(Record):
     duplicates: tuple[DuplicatesRecord, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain data, for JSON."""
+        """Return the record as JSON-compatible dictionaries, lists and numbers."""
         return self.model_dump(mode="json")
 
     def to_json(self) -> str:
-        """Return the record as indented JSON, ending in a newline."""
+        """Return the record as indented JSON with a final newline."""
         return self.model_dump_json(indent=2) + "\n"

@@ -1,4 +1,4 @@
-"""The log of single training steps, ``steps.jsonl``: the record of a line, and a strict reader."""
+"""The log of individual training steps, ``steps.jsonl``: the record of one line, and a strict reader."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _LARGEST_LOG = 2**30  # bytes; about eight million steps
 class StepRecord(Record):
     """One line of ``steps.jsonl``: a training step, counted from 1 over all epochs.
 
-    ``loss`` is the mean per image of the step's batch, before the step. ``images_per_second`` is measured since the
-    logged step before, or since the start of the epoch; it leaves evaluation out.
+    ``loss`` is the mean loss per image of the step's batch, before the weights change. ``images_per_second`` is
+    measured since the previously logged step or the start of the epoch, without the time for evaluation.
     """
 
     step: Number
@@ -32,10 +32,10 @@ class StepRecord(Record):
 
 
 def read_steps(directory: Path) -> tuple[StepRecord, ...]:
-    """Read the logged steps of a run directory; none if no step was logged.
+    """Read the logged training steps of a run directory; ``()`` if no step was logged.
 
-    A last line without an end is ignored: the run is writing it, or was killed. Raises
-    :class:`~zoo.errors.DataError` for a file that is not a log of steps, such as one whose steps do not rise.
+    A last line without a line break is ignored, because the run is writing the line or was killed. Raises
+    :class:`~zoo.errors.DataError` for an invalid log, such as one whose step numbers do not increase.
     """
     path = directory / STEPS
     try:
@@ -48,7 +48,7 @@ def read_steps(directory: Path) -> tuple[StepRecord, ...]:
     try:
         return parse_lines(content, StepRecord, _fault, strict=True)
     except InvalidLineError as error:
-        message = f"{path} is not a log of steps: {error}; remove it to go without it"
+        message = f"{path} is not a log of steps: {error}; remove the file to continue without it"
         raise DataError(message, code="steps-invalid", path=path, line=error.line) from error
 
 

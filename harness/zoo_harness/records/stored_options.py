@@ -1,6 +1,6 @@
-"""The options of a run, kept beside it as ``options.json`` so that it can be resumed from any folder.
+"""Store the options of a run as ``options.json`` in the run directory, so that the run can be resumed.
 
-The file may name folders of this machine, so it is never published.
+``options.json`` may contain paths of this machine, so it is never published.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ IN_PYTHON = "given_in_python"
 
 @dataclass(frozen=True)
 class StoredOptions:
-    """The options of a run.
+    """The options of a run, as its ``options.json`` stores them.
 
-    ``name`` and ``dataset`` are names on the command line. ``given`` holds the options that were given, as ``zoo eval``
-    declares them. ``in_python``: which of ``backbone`` and ``dataset`` were Python objects, which a resumed run needs
-    again.
+    ``name`` and ``dataset`` are the names on the command line. ``given`` holds the options that the user gave, under
+    the names of the ``zoo eval`` options. ``in_python`` says whether ``backbone`` or ``dataset`` was a Python object,
+    which the user must pass again to resume the run.
     """
 
     name: str | None
@@ -39,18 +39,18 @@ class StoredOptions:
 
     @property
     def values(self) -> EvalOptions:
-        """All options: the given ones, and the defaults of the command for the others."""
+        """All options of the run: the given options, and the command's defaults for the missing options."""
         own = {name: option.default for name, (_kind, option) in declared(TrainOptions).items()}
         fixed = {**own, "recipe": "scratch"} if self.from_scratch else {}
         return with_defaults(EvalOptions, {**fixed, **self.given})
 
     def to_keep(self) -> StoredOptions:
-        """Return the options that can change the result, with paths that are valid in any working directory."""
+        """Return the options that can change the results, with absolute paths."""
         known = declared(EvalOptions)
         given: dict[str, Any] = {name: value for name, value in self.given.items() if known[name][1].stored}
         if "data_dir" in given:
             given["data_dir"] = given["data_dir"].absolute()
-        for name in ("mean", "std"):  # as text, in whatever way they were typed or passed
+        for name in ("mean", "std"):  # stored as text, even if the user passed numbers from Python
             if name in given:
                 given[name] = ",".join(map(str, parse_channels(name, given[name])))
         if given.get("weights", "random") not in ("pretrained", "random"):
@@ -61,7 +61,7 @@ class StoredOptions:
         return replace(self, dataset=dataset, given=given)  # type: ignore[arg-type]
 
     def write(self, directory: Path) -> None:
-        """Write the options to keep into a run directory."""
+        """Write the options from :meth:`to_keep` into a run directory."""
         kept = self.to_keep()
         content: dict[str, object] = {"from_scratch": True} if self.from_scratch else {}
         content |= {"name": kept.name, "dataset": kept.dataset, **kept.given}
@@ -70,9 +70,9 @@ class StoredOptions:
 
 
 def read_options(directory: Path) -> StoredOptions:
-    """Read the options of the run in a directory; raise :class:`~zoo.errors.UsageError` if there are none.
+    """Read the options of the run in a directory; raise :class:`~zoo.errors.UsageError` if the file is missing.
 
-    Raises :class:`~zoo.errors.DataError` if they are damaged, or of another version.
+    Raises :class:`~zoo.errors.DataError` if the file is damaged, or was written by another version.
     """
     path = directory / OPTIONS
     try:
@@ -82,7 +82,7 @@ def read_options(directory: Path) -> StoredOptions:
         message = f"{directory} is not a run that can be resumed: {reason}"
         raise UsageError(message, code="resume-no-options") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is damaged: {error!s:.200}; start the run anew", code="resume-damaged") from error
+        raise DataError(f"{path} is damaged: {error!s:.200}; start the run again", code="resume-damaged") from error
     try:
         return _parsed(content)
     except (UsageError, TypeError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""The part of a dataset that a run uses, as its options choose it."""
+"""Select the part of a dataset that a run uses, from the options of the run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SUBSET_OPTIONS = ("per_class", "limit", "val_fraction", "fraction", "eval_limit"
 class Subset:
     """The part of a dataset that a run uses.
 
-    In each split it is ``per_class`` images of each class, or ``limit`` images in all, or ``fraction`` of each class,
-    rounded to a whole number of images and at least one; at most one of the three is given. ``eval_limit`` and
-    ``eval_fraction`` replace it in the splits that are only evaluated. ``val_fraction`` is the fraction of the training
-    split to hold out as the evaluation split. The images are held out first; each split is then reduced to its part.
+    At most one of three options selects images in each split: ``per_class`` images of each class, ``limit`` images in
+    total, or ``fraction`` of each class, rounded to at least one image. ``eval_limit`` and ``eval_fraction`` replace
+    this choice in the splits that are only evaluated. ``val_fraction`` is the fraction of the training split to hold
+    out as the evaluation split. First the images are held out; then each split is reduced.
     """
 
     per_class: int | None = None
@@ -51,7 +51,7 @@ class Subset:
         return self.eval_limit is not None or self.eval_fraction is not None
 
     def for_evaluation(self) -> Subset:
-        """Return the subset of the evaluation and test splits.
+        """Return the subset that applies to the evaluation split and the test split.
 
         >>> Subset(per_class=9, eval_limit=50).for_evaluation()
         Subset(per_class=None, limit=50, val_fraction=None, seed=0, fraction=None, eval_limit=None, eval_fraction=None)
@@ -62,10 +62,10 @@ class Subset:
         return replace(self, **part, eval_limit=None, eval_fraction=None)  # type: ignore[arg-type]
 
     def in_words(self, *splits: tuple[str, int]) -> str:
-        """Describe the subset for the card.
+        """Describe the subset in one line for the model card.
 
-        ``splits``: the name of each split, the training split first, and the number of images of each class that
-        ``per_class`` came to in it.
+        ``splits`` gives the name of each split, the training split first, and the number of images per class that
+        ``per_class`` actually selected in the split.
 
         >>> Subset(per_class=9).in_words(("training split", 9), ("test split", 4))
         '9 images per class of the training split, 4 of the test split (all that its smallest class has), seed 0'
@@ -86,7 +86,7 @@ class Subset:
         return "; ".join(parts) or "all images"
 
     def _part(self, splits: Sequence[tuple[str, int]], each: str = "") -> str:
-        """Describe the part of these splits; empty for all images."""
+        """Describe the images that are selected from some splits; ``""`` if all images are used."""
         if self.per_class is not None:
             return f"{_image_counts(self.per_class, splits)}, seed {self.seed}"
         if self.limit is not None:
@@ -97,7 +97,7 @@ class Subset:
 
 
 def check_exclusive(options: Mapping[str, object]) -> None:
-    """Raise :class:`~zoo.errors.UsageError` if several of the options are given, each by its name.
+    """Raise :class:`~zoo.errors.UsageError` if more than one of the options is given; ``options`` maps names to values.
 
     >>> check_exclusive({"per_class": 3, "limit": None})
     """

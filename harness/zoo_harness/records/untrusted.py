@@ -1,7 +1,7 @@
-"""Check the record of a checkpoint from a stranger, before a network is built or an image resized by it.
+"""Check the record of an untrusted checkpoint before a network is built or images are resized from its values.
 
-The types of a record were checked when it was read. The checks here refuse a record that could fill the memory, or
-deceive a reader of what is printed of it. Nothing here imports torch.
+The types of the record's values are already checked when it is read. The checks here refuse records that could exhaust
+the memory, or that could deceive a person who reads printed values. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from zoo.errors import WeightsError, shortened
 from zoo.text import breaks_line
 from zoo_harness.records.run import RunRecord
 
-LARGEST_SIDE = 4096  # pixels; the largest input of all networks of timm and torchvision has a third of that
+LARGEST_SIDE = 4096  # pixels; about three times the largest input size of any network of timm and torchvision
 _LONGEST_NAME = 1000
 
 
 def check_record(record: RunRecord, where: str, checkpoint_bytes: int, *, published: bool) -> None:
-    """Raise :class:`~zoo.errors.WeightsError`, beginning with ``where``, if no checkpoint can have such a record.
+    """Raise :class:`~zoo.errors.WeightsError`, beginning with ``where``, if the record does not fit its checkpoint.
 
     ``checkpoint_bytes`` is the size of the checkpoint's file, which limits the size of the head. With ``published``,
-    class names must be safe to print and no folder may be named; a run's own directory may have any names.
+    class names must be safe to print, and the weights' file name must not contain a folder; the record of the user's
+    own run may contain any names.
     """
     classes, filename = record.dataset.classes, record.weights.filename
     if len(classes) < 2:
@@ -36,15 +37,15 @@ def check_record(record: RunRecord, where: str, checkpoint_bytes: int, *, publis
     if published:
         _check_names(classes, where)
         if filename is not None and ("/" in filename or "\\" in filename):
-            message = f"{where}: the record's weights.filename {filename!r:.80} is more than the name of a file"
+            message = f"{where}: the record's weights.filename {filename!r:.80} is a path; expected only a file name"
             raise WeightsError(message, code="record-file-name")
     _check_sizes(record.settings.preprocessing, where)
     for head in record.settings.head.parts:
         numbers = (head.hidden or head.in_features or 1) * len(classes)
         if numbers > checkpoint_bytes:
             raise WeightsError(
-                f"{where}: the head {head.path!r:.80} of the record has {shortened(numbers)} numbers or more, the "
-                f"checkpoint only {checkpoint_bytes:,} bytes",
+                f"{where}: the head {head.path!r:.80} of the record needs at least {shortened(numbers)} numbers, but "
+                f"the checkpoint has only {checkpoint_bytes:,} bytes",
                 code="record-head-size",
             )
 
@@ -66,7 +67,7 @@ def _check_names(classes: tuple[str, ...], where: str) -> None:
 def _check_sizes(preprocessing: Preprocessing, where: str) -> None:
     fraction, fault = preprocessing.crop_fraction, ""
     for side in preprocessing.input_size:
-        if side > LARGEST_SIDE:  # first, because a long number cannot be divided
+        if side > LARGEST_SIDE:  # must precede the division, which fails for huge integers
             fault = f"{shortened(side)} pixels a side; expected at most {LARGEST_SIDE:,}"
         elif side / fraction > 2 * LARGEST_SIDE:
             resized = f"{side} / {fraction:g} pixels a side before the crop"

@@ -1,1 +1,1 @@
-"""Files, locks, digests, sizes, text, signals and the progress protocol; no torch."""
+"""Helpers for files, locks, digests, sizes, durations, signals and progress; this package imports no torch."""

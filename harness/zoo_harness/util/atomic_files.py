@@ -1,4 +1,4 @@
-"""Write files and folders so that no reader and no killed process leaves or sees a partial one."""
+"""Write files and folders atomically: readers never see a partial file, even if the writing process is killed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from zoo.text import encodable
 
 @contextmanager
 def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary path in the folder of ``path``; on success the file there replaces ``path``.
+    """Yield a temporary path beside ``path``; if the body succeeds, the temporary file replaces ``path``.
 
-    The file is flushed to disk before it is renamed. If the body raises, ``path`` stays unchanged. The file that was
-    there is moved to ``keep``, if that is given; a kill between the two renames leaves it there alone.
+    The temporary file is flushed to disk before it is renamed. If the body raises, ``path`` stays unchanged. If
+    ``keep`` is given, the previous file is first renamed to ``keep``; after a kill between the two renames, only
+    ``keep`` exists.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -45,35 +46,35 @@ def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, all or nothing; bytes of paths that are not UTF-8 are escaped."""
+    """Write ``text`` as UTF-8 atomically; path bytes that are not UTF-8 are escaped."""
     write_bytes(path, encodable(text).encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data``, all or nothing."""
+    """Write ``data`` to a file atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
 
 def create_folder(to: Path, files: Mapping[str, Path]) -> None:
-    """Create a folder with copies of ``files``, all or nothing; an empty folder at ``to`` is replaced.
+    """Create a folder with copies of ``files`` atomically; an empty folder at ``to`` is replaced.
 
-    Raises :class:`~zoo.errors.ZooError` if the disk is full.
+    The keys of ``files`` are the new names. Raises :class:`~zoo.errors.ZooError` if the disk is full.
     """
     to = to.resolve()
     to.parent.mkdir(parents=True, exist_ok=True)
     with full_disk_named(to, "make room there"), scratch_folder(to.parent, f".{to.name}.") as temporary:
         for name, path in files.items():
-            shutil.copyfile(path, temporary / name)  # follows the symbolic links of a cache
+            shutil.copyfile(path, temporary / name)  # follows symbolic links, of which the Hub's cache consists
         temporary.rename(to)
 
 
 @contextmanager
 def scratch_folder(parent: Path, prefix: str, mode: int = 0o777) -> Iterator[Path]:
-    """Yield a new folder whose name begins with ``prefix``, and remove it afterwards unless it was renamed.
+    """Yield a new folder whose name begins with ``prefix``; remove the folder afterwards, unless it was renamed.
 
-    Folders of the same prefix that killed processes left in ``parent`` are removed. A lock on each folder shows that
-    its process lives.
+    Folders in ``parent`` with the same prefix that killed processes left behind are removed. Each process locks its
+    folder; an unlocked folder is a leftover.
     """
     _remove_leftovers(parent, prefix)
     folder, descriptor = _locked_folder(parent, prefix, mode)
@@ -87,7 +88,7 @@ def scratch_folder(parent: Path, prefix: str, mode: int = 0o777) -> Iterator[Pat
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[bool]:
-    """Lock a folder against other processes that call this function; yield false if another process holds the lock."""
+    """Lock a folder against other callers of this function; yield false if another process holds the lock."""
     try:
         descriptor = _locked(folder, wait=False)
     except BlockingIOError:
@@ -102,9 +103,9 @@ def folder_lock(folder: Path) -> Iterator[bool]:
 
 @contextmanager
 def full_disk_named(folder: Path, advice: str) -> Iterator[None]:
-    """Context manager that turns the error of a full disk into one that names the folder on it.
+    """Turn the error of a full disk into an error that names ``folder`` and gives advice.
 
-    The operating system's error may name the source of a copy, although the destination is on the full disk.
+    The operating system's own error may name the source of a copy, although the disk of the destination is full.
     """
     try:
         yield
@@ -115,7 +116,7 @@ def full_disk_named(folder: Path, advice: str) -> Iterator[None]:
 
 
 def remove_temporaries(folder: Path, names: Iterable[str]) -> None:
-    """Remove what killed processes left of :func:`replacing` files of these names; the caller alone writes there."""
+    """Remove temporary files that killed calls of :func:`replacing` left behind; no other process may write there."""
     for name in names:
         for path in _matching(folder, f".{name}."):
             with suppress(OSError):
@@ -124,7 +125,7 @@ def remove_temporaries(folder: Path, names: Iterable[str]) -> None:
 
 def _remove_leftovers(parent: Path, prefix: str) -> None:
     for path in _matching(parent, prefix):
-        with suppress(OSError):  # of another user, or in use
+        with suppress(OSError):  # another user owns the folder, or a process is using it
             status = path.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
                 continue
@@ -144,16 +145,16 @@ def _locked_folder(parent: Path, prefix: str, mode: int) -> tuple[Path, int | No
         folder = parent / f"{prefix}{secrets.token_hex(4)}.tmp"
         folder.mkdir(mode)
         descriptor = _locked(folder, wait=True)
-        if folder.is_dir():  # else another process took it for a leftover before it was locked
+        if folder.is_dir():  # false if another process removed the folder as a leftover before it was locked
             return folder, descriptor
         if descriptor is not None:
             os.close(descriptor)
 
 
 def _locked(folder: Path, *, wait: bool) -> int | None:
-    """Lock a folder and return its descriptor, or ``None`` if the file system has no locks.
+    """Lock a folder and return the lock's file descriptor, or ``None`` if the file system does not support locks.
 
-    Without ``wait``, :class:`BlockingIOError` says that another process has the lock.
+    If ``wait`` is false and another process holds the lock, this function raises :class:`BlockingIOError`.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -170,7 +171,7 @@ def _locked(folder: Path, *, wait: bool) -> int | None:
 
 
 def _beside(path: Path) -> Path:
-    # Not tempfile.mkstemp, whose files only their owner can read, whatever the umask.
+    # tempfile.mkstemp would ignore the umask and create files that only their owner can read.
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 

@@ -1,4 +1,4 @@
-"""Parse and format amounts of memory and disk."""
+"""Parse and format numbers of bytes, for amounts of memory and disk space."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from zoo.errors import UsageError
 def parse_bytes(option: str, given: str) -> int:
     """Parse a size such as ``8GiB``, ``500 MB`` or ``1048576`` and return the number of bytes.
 
-    KiB, MiB, GiB and TiB are powers of 1,024, KB to TB powers of 1,000. Raises :class:`~zoo.errors.UsageError`, which
-    names the ``option``, for anything else.
+    KiB, MiB, GiB and TiB are powers of 1,024; KB, MB, GB and TB are powers of 1,000. Raises
+    :class:`~zoo.errors.UsageError`, which names the ``option``, for any other text.
 
     >>> parse_bytes("--cache-budget", "1.5 GiB")
     1610612736
     """
-    from pydantic import ByteSize, TypeAdapter, ValidationError  # zoo list formats sizes without it
+    from pydantic import ByteSize, TypeAdapter, ValidationError  # imported here, because zoo list must start fast
 
     # ByteSize alone ignores text after a number: it parses 1,5GiB as one byte.
     if re.fullmatch(r"\d+(\.\d+)?\s*[a-z]*", given.strip(), re.ASCII | re.IGNORECASE):
@@ -34,7 +34,7 @@ def parse_bytes(option: str, given: str) -> int:
 
 
 def bytes_in_words(size: int) -> str:
-    """Format a number of bytes with one decimal, in the unit that keeps it short.
+    """Format a number of bytes with one decimal, in the largest binary unit that fits.
 
     >>> bytes_in_words(3 * 2**29), bytes_in_words(12)
     ('1.5 GiB', '12 bytes')

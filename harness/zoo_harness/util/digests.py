@@ -1,4 +1,4 @@
-"""Digests of files."""
+"""Compute SHA-256 and MD5 digests of files, and compare them with published digests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def md5_of(path: Path) -> str:
-    """Return the MD5 of a file as 32 hexadecimal digits; for files whose publisher gives no other digest."""
+    """Return the MD5 of a file as 32 hexadecimal digits, for publishers that give no stronger digest."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
@@ -20,7 +20,7 @@ def sha256_of(path: Path) -> str:
 
 
 def copy_with_sha256(file: BufferedReader, to: Path | None) -> str:
-    """Copy the rest of an open file to ``to``, or nowhere, and return the SHA-256 of the bytes that were copied."""
+    """Return the SHA-256 of the rest of an open file; if ``to`` is given, also copy these bytes to the new file."""
     if to is None:
         return hashlib.file_digest(file, "sha256").hexdigest()
     digest = hashlib.sha256()
@@ -34,9 +34,9 @@ def copy_with_sha256(file: BufferedReader, to: Path | None) -> str:
 def digest_mismatch(
     path: Path, *, sha256: str | None = None, md5: str | None = None, found_sha256: str | None = None
 ) -> str | None:
-    """Describe the published digest that the file does not have, or return ``None``.
+    """Describe how a file's digest differs from the published digest; ``None`` if it does not.
 
-    ``sha256`` may be the first digits only; ``found_sha256`` is the file's own, if it is known.
+    ``sha256`` may be only the first digits. ``found_sha256`` is the file's own SHA-256, if the caller knows it.
     """
     if sha256 and not (found := found_sha256 or sha256_of(path)).startswith(sha256):
         return f"SHA-256 is {found}; expected {sha256}"

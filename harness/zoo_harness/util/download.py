@@ -1,4 +1,4 @@
-"""Download a published file completely or not at all, and verify its digest."""
+"""Download a published file atomically, and verify its digest."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from zoo_harness.util.digests import digest_mismatch
 
 
 def fetch(url: str, target: Path, *, sha256: str | None = None, md5: str | None = None, timeout: float = 30.0) -> None:
-    """Download ``url`` to ``target``; the file appears there only after its digest is verified.
+    """Download ``url`` to ``target``, whose folder is created; ``target`` appears only after its digest is verified.
 
-    ``sha256`` may be the first digits only. ``timeout``: seconds without data from the server. Creates the folder of
-    ``target``. Raises :class:`OSError` if the download fails or cannot be stored, and
-    :class:`~zoo.errors.WeightsError` if the file has another digest.
+    ``sha256`` may be only the first digits. ``timeout`` is the number of seconds to wait for data from the server.
+    Raises :class:`OSError` if the download fails or cannot be stored, and :class:`~zoo.errors.WeightsError` if the
+    digest differs.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as part:
@@ -33,8 +33,8 @@ def _download(url: str, part: Path, timeout: float) -> None:
             announced = response.headers.get("Content-Length")
             shutil.copyfileobj(response, file, 2**20)
             received = file.tell()
-    except http.client.HTTPException as error:  # not a kind of OSError
+    except http.client.HTTPException as error:  # not a subclass of OSError
         raise ConnectionError(f"{type(error).__name__}: {error}") from error
-    # http.client reports no error if a response that is read in pieces ends early.
+    # When a response is read in blocks, http.client reports no error if the response ends early.
     if announced is not None and received != int(announced):
         raise ConnectionError(f"the connection was cut after {received:,} of {int(announced):,} bytes")

@@ -1,4 +1,4 @@
-"""Parse and write spans of time."""
+"""Parse and format durations, such as ``1h30m``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
 
 def parse_duration(option: str, text: str) -> float:
-    """Return the seconds of a span such as ``10m``, ``90s`` or ``1h30m``; a bare number is in seconds.
+    """Return the seconds of a duration such as ``10m``, ``90s`` or ``1h30m``; a number without a unit is in seconds.
 
     >>> parse_duration("--budget", "1h30m"), parse_duration("--budget", "90")
     (5400.0, 90.0)
@@ -28,7 +28,7 @@ def parse_duration(option: str, text: str) -> float:
 
 
 def in_words(seconds: float) -> str:
-    """Write a span of time, rounded.
+    """Format a duration in seconds, minutes or hours, rounded.
 
     >>> in_words(5432), in_words(95), in_words(4.2)
     ('1 h 31 min', '1 min 35 s', '4 s')

@@ -1,4 +1,4 @@
-"""Resolve ``module:function`` strings."""
+"""Import functions that are named by strings ``module:function``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from zoo.errors import DeclarationError, shortened
 
 
 def load_function(path: str, what: str) -> Any:
-    """Import the function that ``module:function`` names; ``what`` begins an error and names its purpose.
+    """Import the function that ``module:function`` names; errors begin with ``what``, the purpose of the function.
 
-    Raises :class:`~zoo.errors.DeclarationError` if it cannot be imported or called.
+    Raises :class:`~zoo.errors.DeclarationError` if the object cannot be imported or is not callable.
     """
     named = f"{what} {shortened(path)}"
     try:

@@ -1,4 +1,4 @@
-"""Lock files between processes; the kernel releases a lock however the process that holds it ends."""
+"""Lock files between processes; the kernel releases a lock when its process ends, even after a crash."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class FileLock:
-    """Lock a file, shared or exclusively, without waiting; others may delete the file.
+    """A shared or exclusive lock on a file, acquired without waiting; another process may delete the locked file.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -25,23 +25,23 @@ class FileLock:
 
     @property
     def held(self) -> bool:
-        """Whether this object holds the lock."""
+        """Whether this object currently holds the lock."""
         return self._descriptor is not None
 
     def acquire(self, *, exclusive: bool) -> bool:
-        """Acquire the lock and return true, or return false if another process has it; create a missing file.
+        """Acquire the lock and return true, or return false if another process holds it; create a missing file.
 
-        A shared lock needs no more than a file that can be read, such as one on a read-only disk. Raises
+        For a shared lock, permission to read the file is enough, for example on a read-only disk. Raises
         :class:`FileNotFoundError` if the folder is missing, and :class:`OSError` if the file is a link or the file
         system has no locks.
         """
         if self.held:
-            raise RuntimeError(f"{self.path}: this lock is held already")
+            raise RuntimeError(f"{self.path}: this lock is already held")
         while True:
             descriptor = self._open(readable=not exclusive)
             try:
                 fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-                # A lock on a file that was deleted since would lock nobody out.
+                # If the file was deleted meanwhile, a lock on the deleted file would not exclude other processes.
                 with suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(descriptor), self.path.stat()):
                         self._descriptor, descriptor = descriptor, -1
@@ -63,7 +63,7 @@ class FileLock:
             raise
 
     def release(self) -> None:
-        """Release the lock, if it is held."""
+        """Release the lock; do nothing if it is not held."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -1,4 +1,4 @@
-"""The command line that this program was started with, for the record of a run."""
+"""Remember the command line of the running zoo command, so that run records can contain it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-COMMAND: ContextVar[tuple[str, ...] | None] = ContextVar("command", default=None)  # None in a Python program
+COMMAND: ContextVar[tuple[str, ...] | None] = ContextVar("command", default=None)  # None if no zoo command is running
 
 
 @contextmanager
 def invoked_as(words: Sequence[str]) -> Iterator[None]:
-    """Set the command line that runs in the body record."""
+    """Make runs that start in the body record ``words`` as their command line."""
     token = COMMAND.set(tuple(words))
     try:
         yield

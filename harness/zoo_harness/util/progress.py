@@ -1,4 +1,4 @@
-"""The protocol that long tasks report their progress to."""
+"""The protocol through which long tasks report their progress."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Any, Protocol
 
 
 class Progress(Protocol):
-    """Receiver of progress: ``stage`` begins a part with a number of images, ``advance`` counts finished ones."""
+    """Receives progress: ``stage`` begins a part of the work, ``advance`` counts images that are finished."""
 
     def stage(self, name: str, images: int) -> None:
-        """Begin a part."""
+        """Begin a part of the work called ``name``, in which ``images`` images are processed."""
 
     def advance(self, images: int) -> None:
-        """Count finished images."""
+        """Count a number of further finished images."""
 
 
 class Silence:
-    """Ignore all progress, and everything else that a :class:`~zoo.Reporter` receives."""
+    """A receiver that ignores all progress and all other messages of a :class:`~zoo.Reporter`."""
 
     def _ignore(self, *_given: Any, **_named: Any) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Open files that this process did not just write: regular files of bounded size, without links and without waiting."""
+"""Read files that may be hostile: only regular files of limited size, without following links or blocking."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 
 from zoo.errors import ZooError
 
-# NONBLOCK, because opening a FIFO would otherwise wait for a writer.
+# O_NONBLOCK, because opening a named pipe would otherwise block until a process writes to the pipe.
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def open_regular(path: Path, most: int, *, below: Path | None = None, follow_links: bool = False) -> BufferedReader:
-    """Open a regular file of at most ``most`` bytes for reading, without following links and without waiting.
+    """Open a regular file of at most ``most`` bytes for reading, without following links and without blocking.
 
-    No component of ``path`` after the folder ``below`` may be a link; without ``below`` only the last one is checked.
-    ``below`` itself may be a link, because the user named it. ``follow_links`` allows all links: the Hub's cache
-    consists of them. Raises :class:`FileNotFoundError` for a missing file, and for any other fault
-    :class:`~zoo.errors.ZooError` with the fact ``path`` and a code: ``file-is-a-link``, ``not-a-regular-file``,
-    ``file-too-large``, ``file-outside`` or ``file-unreadable``.
+    No component of ``path`` below the folder ``below`` may be a link; without ``below``, only the last component is
+    checked. ``below`` itself may be a link, because the user chose it. ``follow_links=True`` allows all links, as in
+    the Hub's cache. Raises :class:`FileNotFoundError` for a missing file. Any other fault raises
+    :class:`~zoo.errors.ZooError` with the fact ``path`` and one of these codes: ``file-is-a-link``,
+    ``not-a-regular-file``, ``file-too-large``, ``file-outside`` or ``file-unreadable``.
     """
     if follow_links:
         path = _resolved(path)
@@ -39,7 +39,7 @@ def open_regular(path: Path, most: int, *, below: Path | None = None, follow_lin
 
 
 def read_regular(path: Path, most: int, *, below: Path | None = None, follow_links: bool = False) -> bytes:
-    """Return the content of a file that :func:`open_regular` accepts; raise the same errors.
+    """Return the content of a file under the conditions of :func:`open_regular`, which also lists the errors.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +49,7 @@ def read_regular(path: Path, most: int, *, below: Path | None = None, follow_lin
     """
     try:
         with open_regular(path, most, below=below, follow_links=follow_links) as file:
-            content = file.read(most + 1)  # the file may grow meanwhile
+            content = file.read(most + 1)  # the file may have grown since its size was checked
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -67,15 +67,15 @@ def _too_large(path: Path, most: int, size: int) -> ZooError:
 def _resolved(path: Path) -> Path:
     try:
         return path.resolve()
-    except (OSError, RuntimeError) as error:  # links in a circle
+    except (OSError, RuntimeError) as error:  # for example a circle of links
         raise ZooError(f"{path} cannot be read: {error}", code="file-unreadable", path=path) from error
 
 
 def _open_below(root: Path, path: Path) -> int:
-    """Open one component after the other, so that no folder on the way can be swapped for a link."""
+    """Open each component of the path in turn, so that no folder can be replaced by a link between check and use."""
     *folders, name = path.relative_to(root).parts
     if ".." in (*folders, name):
-        raise ZooError(f"{path} leads out of {root}; expected a file below it", code="file-outside", path=path)
+        raise ZooError(f"{path} contains '..'; expected a file below {root}", code="file-outside", path=path)
     reached = root
     try:
         parent = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -91,12 +91,12 @@ def _open_below(root: Path, path: Path) -> int:
             os.close(parent)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:  # ValueError for a name with a null character
+    except (OSError, ValueError) as error:  # ValueError if the name contains a null character
         raise _refused(path, reached, error) from error
 
 
 def _refused(path: Path, reached: Path, error: OSError | ValueError) -> ZooError:
-    """Return the error for a component ``reached`` that the system did not open."""
+    """Return the error for ``reached``, the component of the path that the operating system did not open."""
     number = getattr(error, "errno", None)
     if number in (errno.ELOOP, errno.EMLINK) or (number == errno.ENOTDIR and reached.is_symlink()):
         message = f"{reached} is a link, and links are not followed; put the file itself there"
@@ -107,7 +107,7 @@ def _refused(path: Path, reached: Path, error: OSError | ValueError) -> ZooError
 
 
 def _not_regular(path: Path) -> ZooError:
-    message = f"{path} is not a regular file, but a folder, a pipe or a device; put the file itself there"
+    message = f"{path} is not a regular file, but a folder, a pipe or a device; expected a regular file"
     return ZooError(message, code="not-a-regular-file", path=path)
 
 

@@ -1,4 +1,4 @@
-"""Handle Ctrl-C and SIGTERM: both end a run in order, after writes that belong together are complete."""
+"""Handle Ctrl-C and SIGTERM: both end a run cleanly, after the current group of writes is complete."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from types import FrameType
 
 
 class Terminated(KeyboardInterrupt):
-    """Raised by SIGTERM inside :func:`raise_on_sigterm`, so that code for Ctrl-C handles it too."""
+    """Raised by SIGTERM within :func:`raise_on_sigterm`; code that handles Ctrl-C also handles this exception."""
 
     exit_code = 128 + signal.SIGTERM
 
 
 @contextlib.contextmanager
 def raise_on_sigterm() -> Iterator[None]:
-    """Have SIGTERM raise :class:`Terminated` in the body, unless the process ignores SIGTERM."""
+    """Make SIGTERM raise :class:`Terminated` in the body, unless the process ignores SIGTERM."""
 
     def terminate(_number: int, _frame: FrameType | None) -> None:
         raise Terminated
@@ -31,7 +31,7 @@ def raise_on_sigterm() -> Iterator[None]:
 
 @contextlib.contextmanager
 def defer_signals() -> Iterator[None]:
-    """Deliver Ctrl-C and SIGTERM only after the body.
+    """Delay Ctrl-C and SIGTERM until the body has finished.
 
     >>> with defer_signals():
     ...     "written completely"
@@ -46,11 +46,11 @@ def defer_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handling(handler: Callable[[int, FrameType | None], None], *signals: signal.Signals) -> Iterator[None]:
-    """Install a handler while the body runs; do nothing outside the main thread, which alone receives signals."""
+    """Install a signal handler while the body runs; do nothing outside the main thread, which receives all signals."""
     with contextlib.ExitStack() as formers:
         if threading.current_thread() is threading.main_thread():
             for number in signals:
-                # A handler that Python did not install reads as None and could not be restored.
+                # A handler that was not installed from Python reads as None, and could not be restored.
                 if (former := signal.getsignal(number)) is not None:
                     formers.callback(signal.signal, number, former)
                     signal.signal(number, handler)

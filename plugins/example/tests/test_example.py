@@ -1,4 +1,4 @@
-"""What a plugin should test of itself, in its own CI."""
+"""Tests that every plugin should run in its own CI."""
 
 from __future__ import annotations
 

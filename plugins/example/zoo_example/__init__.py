@@ -1,6 +1,6 @@
-"""A complete plugin for blockzoo: one backbone and one dataset, each a record returned from a hook.
+"""A complete plugin for blockzoo that declares one backbone and one dataset.
 
-Nothing here imports torch or numpy, so that ``zoo list`` stays instant; the loader does, when it is called.
+Importing this module imports neither torch nor numpy, so that ``zoo list`` stays fast; the loader imports numpy later.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CLASSES = ("circle", "square", "triangle")
 
 @hookimpl
 def zoo_backbones() -> Iterator[Backbone]:
-    """Declare a ViT of 371,240 parameters for 160-pixel images, which timm trained for its own tests."""
+    """Declare a ViT with 371,240 parameters for 160-pixel images, which timm trained for its own tests."""
     yield Backbone(
         name="example_tiny",
         title="Tiny test ViT",
@@ -23,21 +23,21 @@ def zoo_backbones() -> Iterator[Backbone]:
         unfreeze=("blocks.5", "norm"),
         head=Head("head"),
         features=(
-            # timm builds this one for changing image sizes, so its patches come as a map, channels last.
+            # timm builds this network for variable image sizes, so patch_embed outputs a map with channels last.
             FeatureLayer("patch_embed", WIDTH, pool="average_channels_last"),
             *(FeatureLayer(f"blocks.{block}", WIDTH, pool="cls") for block in range(6)),
             FeatureLayer("norm", WIDTH, pool="cls"),
         ),
         license="apache-2.0",
-        paper=None,  # nobody published one about it
+        paper=None,  # there is no paper about this network
         pretrained_on="ImageNet-1k",
-        imagenet_top1=40.946,  # timm's model card, at 160 pixels and these weights' own crop
+        imagenet_top1=40.946,  # from timm's model card: at 160 pixels, with the preprocessing of these weights
     )
 
 
 @hookimpl
 def zoo_datasets() -> Iterator[Dataset]:
-    """Declare 300 drawn shapes, the same on every machine."""
+    """Declare a dataset of 300 drawn shapes, which is identical on every machine."""
     yield Dataset(
         name="example_shapes",
         title="Drawn circles, squares and triangles",

@@ -1,4 +1,4 @@
-"""Draws the shapes: grey, 32 by 32 pixels, of random size, place and brightness, on a noisy ground."""
+"""Draw the images: grey shapes, 32 by 32 pixels, with random size, position and brightness on a noisy background."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEEDS = {"train": 0, "test": 1}
 
 
 def load(request: DatasetRequest) -> LoadedDataset:
-    """Draw both splits; the request is not needed: there is no argument and no folder to read."""
+    """Draw both splits; the request is ignored, because the dataset needs neither an argument nor a folder."""
     del request
     version = importlib.metadata.version("zoo-example")
     return LoadedDataset(
@@ -28,7 +28,7 @@ def load(request: DatasetRequest) -> LoadedDataset:
 
 
 def draw_split(per_class: int, seed: int) -> ImageSplit:
-    """Draw ``per_class`` images of each class, in turn.
+    """Draw ``per_class`` images of each class; the classes alternate.
 
     >>> split = draw_split(2, seed=0)
     >>> split.images.shape, split.labels.tolist()
@@ -40,7 +40,7 @@ def draw_split(per_class: int, seed: int) -> ImageSplit:
 
 
 def draw(shape: str, generator: np.random.Generator) -> NDArray[np.uint8]:
-    """Draw one shape, at least five pixels in radius and wholly inside, as a uint8 array ``(32, 32)``.
+    """Draw one shape of at least five pixels radius, wholly inside the image, as a uint8 array ``(32, 32)``.
 
     >>> image = draw("circle", np.random.default_rng(0))
     >>> image.shape, str(image.dtype)
@@ -56,11 +56,11 @@ def draw(shape: str, generator: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _inside(shape: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which pixels a shape of radius 1 covers; ``y`` grows downwards."""
+    """Return which pixels a shape of radius 1 covers; ``x`` grows to the right and ``y`` downwards."""
     edge = {"circle": np.hypot(x, y), "square": np.maximum(abs(x), abs(y)) / 0.9, "triangle": _triangle(x, y)}
     return edge[shape] <= 1
 
 
 def _triangle(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """At most 1 between a tip at the top, ``y`` = -1, and a base at ``y`` = 0.8."""
+    """Return values that are at most 1 inside a triangle with its tip at ``y`` = -1 and its base at ``y`` = 0.8."""
     return np.maximum(y / 0.8, 2 * abs(x) - y)

@@ -511,7 +511,7 @@ def test_an_unreadable_image_is_named_and_nothing_is_written(
     (tmp_path / "photos" / "test" / "cat" / "old.xyz").write_text("not an image")
     assert run([*photos, "--epochs", "1", "--quiet", "--out", str(tmp_path / "run")]) == 0
     told = capsys.readouterr().err
-    assert told.startswith("warning: 1 file(s) ending in .xyz are left out, such as ")
+    assert told.startswith("warning: 1 file(s) ending in .xyz are skipped, such as ")
     assert told.count("\n") == 1
     assert read_run(tmp_path / "run").dataset.classes == ("cat", "dog")
 

@@ -84,7 +84,9 @@ def test_list_names_the_backbones_whose_licence_binds(capsys: pytest.CaptureFixt
     footer = " ".join(" ".join(lines[lines.index("") :]).split())
     bound = {name: each.license for name, each in load_registry().backbones.items() if binding_terms(each.license)}
     assert "dinov3_s" in bound
-    assert footer.partition("licences that bind: ")[2].count(" (") == len(set(map(binding_terms, bound.values())))
+    assert footer.partition("licences that restrict the use: ")[2].count(" (") == len(
+        set(map(binding_terms, bound.values()))
+    )
     assert all(f"{name} (" in footer or f"{name}, " in footer for name in bound)
 
 

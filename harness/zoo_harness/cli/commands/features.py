@@ -1,4 +1,4 @@
-"""``zoo features NAME``: write what layers of a network put out for the images of a dataset."""
+"""``zoo features NAME``: write the outputs of a network's layers for the images of a dataset to a file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Name = Annotated[
     str,
     typer.Argument(
         metavar="NAME",
-        help="A backbone, a run directory or OWNER/NAME[@REV]; 'zoo list' lists the backbones.",
+        help="Name of a backbone from 'zoo list', the folder of a run, or OWNER/NAME[@REV] on the Hub.",
         autocompletion=complete_backbone,
     ),
 ]
@@ -33,8 +33,9 @@ def _features(
 ) -> None:
     """Write the features of a dataset's images to a file.
 
-    The file also has labels and class names; zoo si, scikit-learn and others read it. A
-    run needs no --dataset: without one it is the part of the data that the run used.
+    The file also contains the labels and class names, so that zoo si, scikit-learn and other
+    programs can use it. For a run, --dataset is optional: by default zoo reads the images that
+    the run used.
     """
     from zoo.errors import UsageError
 

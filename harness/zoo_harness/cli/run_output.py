@@ -214,7 +214,7 @@ def _print_separation(record: RunRecord) -> None:
     print_table(columns, rows, right=columns[2:])
     notes = [
         f"before and after training: scores of the outputs of layer {scored_layer(record)}",
-        f"raw pixels: scores of the images {pixels_in_words(record)}",
+        f"raw pixels: images {pixels_in_words(record)}",
         *(f"{title}: {definition}" for title, definition in score_definitions(settings.order)),
         "± is one standard error, for SI by bootstrap; the card has the errors of all scores.",
         *separation_notes(record),

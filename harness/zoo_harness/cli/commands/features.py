@@ -9,7 +9,7 @@ import typer
 
 from zoo_harness.cli.command import Given, command
 from zoo_harness.cli.options import AsJson, DatasetName, Quiet, complete_backbone
-from zoo_harness.cli.output import print_facts, print_json, print_lines, print_table
+from zoo_harness.cli.output import print_facts, print_json, print_lines, print_notes, print_table
 from zoo_harness.cli.run_output import display_for, ended_in_order
 from zoo_harness.records.options import FeaturesOptions
 
@@ -63,7 +63,9 @@ def _print_record(record: FeaturesRecord, out: Path) -> None:
     from zoo_harness.util.byte_sizes import bytes_in_words
 
     rows = " + ".join(f"{each.rows:,} {each.split}" for each in record.splits)
-    print_lines("", f"{record.network} on {record.title}: {rows} images, {len(record.class_names)} classes", "")
+    print_lines("")
+    print_notes(f"{record.network} on {record.title}: {rows} images, {len(record.class_names)} classes")
+    print_lines("")
     columns = ["array", "layer", "width", "vector"]
     print_table(
         columns, [[each.array, each.layer, f"{each.width:,}", each.vector] for each in record.layers], right=["width"]

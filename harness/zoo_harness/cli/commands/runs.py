@@ -51,7 +51,7 @@ def _print(folder: Path, found: list[FoundRun]) -> None:
     columns, rows = ["run", "state", "backbone", "dataset", "accuracy %", "started (UTC)"], []
     for each in found:
         name = one_line(str(Path(each.folder).relative_to(folder)) if each.folder != str(folder) else each.folder)
-        shown = [each.state, _short(each.backbone, 22), _short(each.dataset, 16)]
+        shown = [each.state, _short(each.backbone, 18), _short(each.dataset, 13)]
         started = one_line(each.started or "-")[:16].replace("T", " ")
         rows.append([name, *shown, _accuracy(each), started])
     widths = [max(len(row[place]) for row in [columns, *rows]) for place in range(len(columns))]

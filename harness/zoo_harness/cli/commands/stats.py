@@ -46,7 +46,7 @@ def _print(found: DatasetStatistics) -> None:
     print_table(["", *cells], rows)
     train = found.splits["train"]
     mean, std = (",".join(f"{value:.4f}" for value in each) for each in (train.mean, train.std))
-    hint = "to train with the mean and std of train, add --normalization dataset, or rounded:"
+    hint = "to use the mean and std of train, add --normalization dataset, or rounded:"
     print_lines("")
     print_notes(*_notes(found))
     print_lines("", hint, f"  --mean {mean} --std {std}")

@@ -174,7 +174,7 @@ def test_unknown_names_have_near_misses_and_exit_with_2(capsys: pytest.CaptureFi
 
 
 def test_one_class_or_none_is_no_classifier(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "at least 2 classes, given 1" in failing(capsys, 2, "show", "resnet18", "--classes", "1")
+    assert "classes is wrong: 1; expected 2 or more" in failing(capsys, 2, "show", "resnet18", "--classes", "1")
 
 
 def test_errors_are_json_where_json_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,7 +94,7 @@ def test_other_images_are_not_compared(finished: Path, capsys: pytest.CaptureFix
     assert found.same_data == {"evaluation": False}
     assert run(["eval", str(finished), "--epochs", "0", "--seed", "4"]) == 0
     assert "not comparable: other images, " in (printed := capsys.readouterr().out)
-    assert "a figure may differ although the checkpoint is the same" in " ".join(printed.split())
+    assert "results may differ although the checkpoint is the same" in " ".join(printed.split())
 
 
 def test_a_checkpoint_that_was_not_kept_is_refused(finished: Path, error_of: Refused) -> None:

@@ -146,7 +146,7 @@ def reference_pages() -> Iterator[tuple[str, str]]:
     titles = {
         "functions": "Functions",
         "results": "Results and metrics",
-        "plugins": "Records of a plugin",
+        "plugins": "Declarations of a plugin",
         "errors": "Errors",
     }
     for kind, names in kinds.items():

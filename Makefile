@@ -25,7 +25,7 @@ SHOW_DOWNLOADS := s/^ *Downloading \([^ ]*\.whl\) (\(.* [MG]B\)).*/  \1 (\2)/p;s
 
 .PHONY: help
 help: ## List these commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
 .PHONY: demo
 demo: $(STAMP) ## Fine-tune one block of a small pretrained network and score it, in a few minutes

@@ -1,7 +1,7 @@
-"""Every option of the commands, declared once: the command line and the Python functions read it here.
+"""Declare every option of the commands once, for both the command line and the Python functions.
 
-To add a training option, add a field to :class:`zoo.Training`, a key to :class:`TrainingOptions`, and use the field.
-Nothing here imports typer, pydantic or torch.
+To add a training option, add a field to :class:`zoo.Training`, add a key to :class:`TrainingOptions`, and use the
+field in the training code. This module imports neither typer, pydantic nor torch.
 """
 
 from __future__ import annotations
@@ -14,221 +14,180 @@ from typing_extensions import TypedDict
 
 from zoo_harness.records.option import Option
 
-Device = Annotated[str, Option("Device to compute on: auto, cpu, cuda or cuda:N.", "auto")]
-Precision = Annotated[
-    Literal["fp32", "bf16"], Option("Number format of the computation: fp32, or bf16 (autocast, CUDA only).", "fp32")
-]
-Metric = Annotated[
-    Literal["euclidean", "cosine"], Option("Distance between features: euclidean or cosine.", "euclidean")
-]
-Normalize = Annotated[
-    Literal["none", "zscore"], Option("Scaling of each feature before SI: none, or zscore (mean 0, std 1).", "none")
-]
+Device = Annotated[str, Option("Device: auto, cpu, cuda or cuda:N.", "auto")]
+Precision = Annotated[Literal["fp32", "bf16"], Option("fp32, or bf16 (mixed precision, CUDA only).", "fp32")]
+Metric = Annotated[Literal["euclidean", "cosine"], Option("Distance: euclidean or cosine.", "euclidean")]
+Normalize = Annotated[Literal["none", "zscore"], Option("Scaling of each feature: none or zscore.", "none")]
 NormalizeOrFlag = Annotated[
-    Literal["none", "zscore"],
-    Option("Scaling of each feature before SI: none, or zscore (mean 0, std 1).", "none", bare="zscore"),
+    Literal["none", "zscore"], Option("Scaling of each feature: none or zscore.", "none", bare="zscore")
 ]
 Order = Annotated[int, Option("Number of nearest neighbours for high-order, soft and anti SI.", 2, minimum=1)]
-Deterministic = Annotated[
-    bool, Option("Use only deterministic algorithms, which are slower on a GPU.", False, "--deterministic")
-]
+Deterministic = Annotated[bool, Option("Use only deterministic algorithms; slower on a GPU.", False, "--deterministic")]
 Checkpoint = Annotated[
     str | int | None,
-    Option(
-        "Checkpoint of a run to load: best, last or an epoch (default: its main one).", metavar="NAME|N", stored=False
-    ),
+    Option("Saved weights: best, last or an epoch (default: the main checkpoint).", metavar="NAME|N", stored=False),
 ]
 InputSize = Annotated[
     str | int | Sequence[int] | None,
-    Option("Image size for the network, in pixels (default: the size of its pretraining).", metavar="N|HxW"),
-]
-OptionalWeights = Annotated[
-    str | Path | None, Option("Initial weights: 'pretrained', 'random' or the path of a weight file.")
+    Option("Input size of the network in pixels (default: the weights' input size).", metavar="N|HxW"),
 ]
 OutputFolder = Annotated[Path | None, Option("Folder for the results (default: a new folder in runs/).", stored=False)]
 
 
-# A test compares the numbers with the recipes, which only pydantic can read.
-EPOCHS_HELP = "Number of epochs (default: 20; with --recipe report 10, scratch 200); 0 trains nothing."
+# A test compares these numbers with the recipes; only pydantic can read the recipes, and it must not be imported here.
+EPOCHS_HELP = "Number of epochs (default: the recipe's: 20; report 10; scratch 200); 0 scores without training."
 
 
 class ReadingOptions(TypedDict, total=False):
-    """How images are read."""
+    """Options that say where images and labels are read from."""
 
-    data_dir: Annotated[Path | None, Option("Folder with the dataset's files, or the path of their archive.")]
-    image_column: Annotated[str | None, Option("Table column with the images or their paths.")]
-    label_column: Annotated[str | None, Option("Table column with the labels.")]
-    split_column: Annotated[str | None, Option("Table column that names the split of each image.")]
+    data_dir: Annotated[Path | None, Option("Folder with the dataset's files, or an archive of the files.")]
+    image_column: Annotated[str | None, Option("Name of the table column with the images or their paths.")]
+    label_column: Annotated[str | None, Option("Name of the table column with the labels.")]
+    split_column: Annotated[str | None, Option("Name of the table column with the split of each image.")]
     skip_unreadable: Annotated[
         bool, Option("Skip images that cannot be read, instead of stopping.", False, "--skip-unreadable")
     ]
 
 
 class DataOptions(ReadingOptions, total=False):
-    """Which images are used."""
+    """Options that select the images to use."""
 
-    per_class: Annotated[int | None, Option("Use only this many images of each class, drawn with --seed.", minimum=1)]
+    per_class: Annotated[int | None, Option("Use this many images of each class, chosen by --seed.", minimum=1)]
     limit: Annotated[int | None, Option("Use at most this many images of each split.", minimum=1)]
-    fraction: Annotated[float | None, Option("Use this fraction (0 to 1) of each class, drawn with --seed.")]
+    fraction: Annotated[float | None, Option("Use this fraction of each class, rounded, chosen by --seed.")]
     eval_limit: Annotated[
         int | None,
-        Option("Evaluate on at most this many images, spread over the classes.", minimum=1),
+        Option("Evaluate at most this many images, equally from all classes; training is unaffected.", minimum=1),
     ]
-    eval_fraction: Annotated[float | None, Option("Evaluate on this fraction of each class (1: on all images).")]
+    eval_fraction: Annotated[
+        float | None, Option("Evaluate this fraction of each class (1: all images); training is unaffected.")
+    ]
 
 
 class StatsOptions(DataOptions, total=False):
     """The options of ``zoo stats`` and :func:`zoo.dataset_stats`."""
 
-    seed: Annotated[int, Option("Random seed that draws the subset of images.", 0)]
+    seed: Annotated[int, Option("Seed for the random choice of images.", 0)]
 
 
 class NormalizationOptions(TypedDict, total=False):
-    """The mean and standard deviation that images are normalised by."""
+    """Options that select the mean and standard deviation by which images are normalised."""
 
     mean: Annotated[
-        str | Sequence[float] | None,
-        Option("Mean of the red, green and blue values, 0 to 1; needs --std.", metavar="R,G,B"),
+        str | Sequence[float] | None, Option("Channel means of pixels in [0, 1]; needs --std.", metavar="R,G,B")
     ]
-    std: Annotated[
-        str | Sequence[float] | None,
-        Option("Standard deviation of the red, green and blue values; needs --mean.", metavar="R,G,B"),
-    ]
+    std: Annotated[str | Sequence[float] | None, Option("Channel standard deviations; needs --mean.", metavar="R,G,B")]
     normalization: Annotated[
         Literal["weights", "dataset"],
-        Option("Mean and std: 'weights' (from pretraining) or 'dataset' (of your images).", "weights"),
+        Option("Source of mean and std: 'weights', or 'dataset' for the training images.", "weights"),
     ]
 
 
 class HeldOutOption(TypedDict, total=False):
-    """A held-out part of the training split, where the dataset's own evaluation split is used otherwise."""
+    """The option that holds out a part of the training split; otherwise the dataset's evaluation split is used."""
 
-    val_fraction: Annotated[float | None, Option("Hold out this fraction of the training split, and evaluate on it.")]
+    val_fraction: Annotated[float | None, Option("Hold out this fraction of the training split for evaluation.")]
 
 
 class TuningOptions(TypedDict, total=False):
-    """What is tuned, from which weights, and how its frozen layers run."""
+    """Options that select the recipe, the initial weights, the modules to train, and the mode of frozen BatchNorm."""
 
-    recipe: Annotated[str, Option("How to fine-tune the backbone; 'zoo show NAME' lists its recipes.", "default")]
-    weights: Annotated[
-        str | Path, Option("Initial weights: 'pretrained', 'random' or the path of a weight file.", "pretrained")
-    ]
+    recipe: Annotated[str, Option("Fine-tuning recipe; 'zoo show NAME' lists the recipes.", "default")]
+    weights: Annotated[str | Path, Option("Initial weights: 'pretrained', 'random' or a file.", "pretrained")]
     unfreeze: Annotated[
-        Sequence[str] | None, Option("Train this module instead of the recipe's block; repeatable.", metavar="MODULE")
+        Sequence[str] | None, Option("Train this module instead of the recipe's; repeatable.", metavar="MODULE")
     ]
     frozen_batchnorm: Annotated[
         Literal["eval", "train"],
-        Option("Statistics of frozen BatchNorm layers: eval (fixed) or train (of each batch).", "eval"),
+        Option("Frozen BatchNorm uses stored statistics (eval) or those of each batch (train).", "eval"),
     ]
 
 
 class InputSizeOption(TypedDict, total=False):
-    """Another input size than that of the weights."""
+    """The option that replaces the input size of the weights."""
 
     input_size: InputSize
 
 
 class TrainingOptions(TypedDict, total=False):
-    """Overrides of the recipe's training settings; a test compares them with the fields of :class:`zoo.Training`."""
+    """Options that replace training settings of the recipe; their names are the fields of :class:`zoo.Training`."""
 
     epochs: Annotated[int | None, Option(EPOCHS_HELP)]
     learning_rate: Annotated[float | None, Option("Learning rate (default: the recipe's).")]
-    batch_size: Annotated[int | None, Option("Number of images per training step (default: the recipe's).")]
-    optimizer: Annotated[
-        Literal["adam", "adamw", "sgd"] | None, Option("Optimizer: adam, adamw or sgd (default: the recipe's).")
-    ]
+    batch_size: Annotated[int | None, Option("Images per step (default: the recipe's).")]
+    optimizer: Annotated[Literal["adam", "adamw", "sgd"] | None, Option("adam, adamw or sgd (default: the recipe's).")]
     momentum: Annotated[float | None, Option("Momentum of optimizer sgd.")]
-    nesterov: Annotated[
-        bool | None, Option("Use Nesterov momentum with optimizer sgd.", flag="--nesterov/--no-nesterov")
-    ]
-    weight_decay: Annotated[float | None, Option("Weight decay of the optimizer (default: the recipe's).")]
+    nesterov: Annotated[bool | None, Option("Use Nesterov momentum with sgd.", flag="--nesterov/--no-nesterov")]
+    weight_decay: Annotated[float | None, Option("Weight decay.")]
     schedule: Annotated[
         Literal["constant", "multistep", "cosine"] | None,
-        Option("Learning-rate schedule: constant, multistep or cosine."),
+        Option("Schedule of the learning rate: constant, multistep or cosine."),
     ]
     milestones: Annotated[
-        str | Sequence[int] | None,
-        Option("Epochs after which schedule multistep lowers the learning rate.", metavar="N,N"),
+        str | Sequence[int] | None, Option("Epochs after which schedule multistep decays the rate.", metavar="N,N")
     ]
     decay: Annotated[float | None, Option("Factor by which schedule multistep multiplies the learning rate.")]
-    warmup_epochs: Annotated[float | None, Option("Number of first epochs in which the learning rate rises linearly.")]
-    label_smoothing: Annotated[float | None, Option("Share of each label (0 to 1) that is spread over all classes.")]
-    class_weights: Annotated[
-        Literal["none", "balanced"] | None,
-        Option("Class weights in the loss: none, or balanced (rare classes count more)."),
-    ]
-    augment: Annotated[
-        str | Sequence[str] | None, Option("Random augmentations, with commas: crop, flip, rotate.", metavar="A,A")
-    ]
-    views: Annotated[
-        int | None, Option("Number of augmented copies to cache per image (default: new ones each epoch).")
-    ]
-    patience: Annotated[int | None, Option("Stop after this many epochs in a row without better accuracy.")]
+    warmup_epochs: Annotated[float | None, Option("Epochs of linear learning-rate warm-up.")]
+    label_smoothing: Annotated[float | None, Option("Label smoothing: fraction of each label spread over all classes.")]
+    class_weights: Annotated[Literal["none", "balanced"] | None, Option("'balanced' gives rare classes more weight.")]
+    augment: Annotated[str | Sequence[str] | None, Option("Random augmentations: crop, flip, rotate.", metavar="A,A")]
+    views: Annotated[int | None, Option("Augmented copies to cache per image (default: new ones every epoch).")]
+    patience: Annotated[int | None, Option("Stop after this many epochs without a better evaluation accuracy.")]
     keep: Annotated[
         Literal["last", "best", "both"] | None,
-        Option("Epoch whose weights to save: last, best or both (main checkpoint: best)."),
+        Option("Epoch whose weights are saved: last, best, or both (main checkpoint: best)."),
     ]
     save_every: Annotated[int | None, Option("Also save the weights of every N-th epoch.", metavar="N")]
 
 
 class ScoringOptions(TypedDict, total=False):
-    """What is scored, and how two heads predict."""
+    """Options of the Separation Index, and of the predictions of networks with two heads."""
 
-    layer: Annotated[
-        str | None, Option("Feature layer for the Separation Index, SI (default: the classifier's input).")
-    ]
+    layer: Annotated[str | None, Option("Layer whose features are scored with SI (default: the classifier's input).")]
     order: Order
     metric: Metric
     normalize: Normalize
-    layer_curve: Annotated[
-        bool, Option("Score every feature layer after training.", True, "--layer-curve/--no-layer-curve")
-    ]
-    predict: Annotated[
-        Literal["cls", "mean"],
-        Option("For a network with two heads: predict with 'cls', or the 'mean' of both.", "cls"),
-    ]
+    layer_curve: Annotated[bool, Option("Score every layer after training.", True, "--layer-curve/--no-layer-curve")]
+    predict: Annotated[Literal["cls", "mean"], Option("With two heads, predict from head 'cls' or the 'mean'.", "cls")]
 
 
 class ComputeOptions(TypedDict, total=False):
-    """What a run computes with."""
+    """Options of the computation: the seed, the device, the precision and determinism."""
 
-    seed: Annotated[int, Option("Random seed of the new head, the image order and the subset.", 0)]
+    seed: Annotated[int, Option("Seed for the new head, the image order and the choice of images.", 0)]
     device: Device
     precision: Precision
     deterministic: Deterministic
 
 
 class CompileOption(TypedDict, total=False):
-    """Compiled training steps."""
+    """The option that compiles the training steps."""
 
-    compile: Annotated[
-        bool, Option("Compile the training step: it starts slowly, then runs faster on a GPU.", False, "--compile")
-    ]
+    compile: Annotated[bool, Option("Compile training steps: slow start, then faster on a GPU.", False, "--compile")]
 
 
 class CacheOptions(TypedDict, total=False):
-    """Where the outputs of the frozen layers are cached."""
+    """Options of the cache for the outputs of the frozen layers."""
 
     cache: Annotated[
         Literal["auto", "device", "host", "disk", "off"],
         Option("Where to cache outputs of frozen layers: auto, device, host, disk or off.", "auto", stored=False),
     ]
-    cache_budget: Annotated[
-        str | None, Option("Largest memory that the cache may take, such as 8GiB.", metavar="SIZE", stored=False)
-    ]
+    cache_budget: Annotated[str | None, Option("Memory for the cache, such as 8GiB.", metavar="SIZE", stored=False)]
     cache_dtype: Annotated[
         Literal["exact", "fp16", "bf16"],
-        Option("Number format of cached outputs: exact, or half the space with fp16 or bf16.", "exact"),
+        Option("Precision of cached outputs: exact, or fp16 or bf16 in half the space.", "exact"),
     ]
 
 
 class RunOutputOptions(TypedDict, total=False):
-    """Where a run is written."""
+    """Options that say where and how a run writes its results."""
 
     log_steps: Annotated[
         int | None,
         Option(
-            "Log every N-th training step in steps.jsonl (default with --tensorboard: 10).",
+            "Log every N-th step in steps.jsonl (default: none; 10 with --tensorboard).",
             None,
             None,
             "N",
@@ -236,11 +195,9 @@ class RunOutputOptions(TypedDict, total=False):
             fixed=False,
         ),
     ]
-    tensorboard: Annotated[bool, Option("Also write the log for TensorBoard.", False, "--tensorboard", fixed=False)]
-    out: Annotated[Path | None, Option("Folder for the run (default: runs/NAME-DATASET-TIME).", stored=False)]
-    resume: Annotated[
-        Path | None, Option("Continue this interrupted run with its own settings.", metavar="RUN", stored=False)
-    ]
+    tensorboard: Annotated[bool, Option("Also write TensorBoard logs.", False, "--tensorboard", fixed=False)]
+    out: Annotated[Path | None, Option("Run directory (default: runs/NAME-DATASET-TIME).", stored=False)]
+    resume: Annotated[Path | None, Option("Resume this run with its stored settings.", metavar="RUN", stored=False)]
 
 
 class EvalOptions(
@@ -257,7 +214,7 @@ class EvalOptions(
     RunOutputOptions,
     total=False,
 ):
-    """The options of ``zoo eval`` and :func:`zoo.evaluate`; ``checkpoint`` is for a run that is scored again."""
+    """The options of ``zoo eval`` and :func:`zoo.evaluate`; ``checkpoint`` selects saved weights of a run to score."""
 
     checkpoint: Checkpoint
 
@@ -275,63 +232,50 @@ class TrainOptions(
 ):
     """The options of ``zoo train`` and :func:`zoo.train`."""
 
-    weights: Annotated[
-        str | Path, Option("Initial weights: 'random', 'pretrained' or the path of a weight file.", "random")
-    ]
-    val_fraction: Annotated[
-        float, Option("Fraction of the training split that is held out to choose the best epoch.", 0.2)
-    ]
+    weights: Annotated[str | Path, Option("Initial weights: 'random', 'pretrained' or a file.", "random")]
+    val_fraction: Annotated[float, Option("Fraction of the training split to hold out for choosing the epoch.", 0.2)]
 
 
 class RescoreOptions(DataOptions, HeldOutOption, total=False):
-    """The options of :func:`zoo.rescore`: those of ``zoo eval CHECKPOINT --epochs 0``."""
+    """The options of :func:`zoo.rescore`, which equal the options of ``zoo eval CHECKPOINT --epochs 0``."""
 
     checkpoint: Checkpoint
-    layer: Annotated[str | None, Option("Feature layer to score with SI (default: the recorded one).")]
-    order: Annotated[int | None, Option("Order of the SI scores (default: the recorded order).", minimum=1)]
-    metric: Annotated[
-        Literal["euclidean", "cosine"] | None, Option("Distance between features (default: the recorded metric).")
-    ]
-    normalize: Annotated[
-        Literal["none", "zscore"] | None,
-        Option("Scaling of each feature before SI: none or zscore (default: the recorded scaling)."),
-    ]
-    seed: Annotated[int | None, Option("Random seed that draws the subset (default: the recorded seed).")]
+    layer: Annotated[str | None, Option("Layer whose features are scored with SI (default: as recorded).")]
+    order: Annotated[int | None, Option("Nearest neighbours for the SI scores (default: as recorded).", minimum=1)]
+    metric: Annotated[Literal["euclidean", "cosine"] | None, Option("Distance for SI (default: as recorded).")]
+    normalize: Annotated[Literal["none", "zscore"] | None, Option("none or zscore (default: as recorded).")]
+    seed: Annotated[int | None, Option("Seed for the random choice of images (default: as recorded).")]
     device: Device
-    precision: Annotated[
-        Literal["fp32", "bf16"] | None, Option("Number format: fp32 or bf16 (default: the recorded format).")
-    ]
+    precision: Annotated[Literal["fp32", "bf16"] | None, Option("fp32 or bf16 (default: as recorded).")]
     deterministic: Deterministic
-    out: Annotated[Path | None, Option("Folder for rescore.json (default: nothing is written).", stored=False)]
+    out: Annotated[Path | None, Option("Folder for rescore.json (default: write no file).", stored=False)]
 
 
 class KeptWeightsOptions(TypedDict, total=False):
-    """Which of the weights that a run kept."""
+    """Options that select one of the checkpoints that a run saved."""
 
     checkpoint: Checkpoint
-    epoch: Annotated[int | None, Option("Load the weights that a run saved after epoch N.", metavar="N", minimum=1)]
+    epoch: Annotated[int | None, Option("Weights after epoch N, if the run saved them.", metavar="N", minimum=1)]
 
 
 class LayersOptions(DataOptions, NormalizationOptions, HeldOutOption, KeptWeightsOptions, total=False):
     """The options of ``zoo layers`` and :func:`zoo.layers`."""
 
     split: Annotated[Literal["train", "test", "both"], Option("Split to score: train, test or both.", "test")]
-    weights: OptionalWeights
+    weights: Annotated[str | Path | None, Option("Weights to load: 'pretrained', 'random' or a file.")]
     last: Annotated[
         bool,
-        Option("Score only the classifier's input, and print one table for all networks.", False, "--last"),
+        Option("Score only the classifier's input; print one row per network and split.", False, "--last"),
     ]
     input_size: InputSize
     pool: Annotated[
-        bool, Option("Score the pooled vector of each layer instead of its whole output; faster.", False, "--pool")
+        bool, Option("Score each layer's pooled vector instead of its whole output; faster.", False, "--pool")
     ]
     order: Order
     metric: Metric
     normalize: NormalizeOrFlag
-    seed: Annotated[int, Option("Random seed of the subset and of random weights.", 0)]
-    memory: Annotated[
-        int, Option("MiB of memory for features and search; larger features go to a file.", 1024, minimum=1)
-    ]
+    seed: Annotated[int, Option("Seed for random weights and the choice of images.", 0)]
+    memory: Annotated[int, Option("Memory for features and search in MiB; the rest goes to a file.", 1024, minimum=1)]
     device: Device
     precision: Precision
     out: OutputFolder
@@ -343,41 +287,35 @@ class FeaturesOptions(DataOptions, NormalizationOptions, HeldOutOption, KeptWeig
     layer: Annotated[
         str | Sequence[str] | None,
         Option(
-            "Layer to read, or a pattern such as 'layer*'; repeatable (default: the classifier's input).",
+            "Layer to read, or a glob such as 'layer*'; repeatable (default: the classifier's input).",
             metavar="LAYER",
             repeatable=True,
         ),
     ]
-    split: Annotated[Literal["train", "test", "both"], Option("Split to read: train, test or both.", "both")]
-    pool: Annotated[
-        bool,
-        Option("Write the pooled vector of each layer, or its whole output, flattened.", True, flag="--pool/--whole"),
-    ]
+    split: Annotated[Literal["train", "test", "both"], Option("Split to write: train, test or both.", "both")]
+    pool: Annotated[bool, Option("Write each layer's pooled vector, or its whole output.", True, flag="--pool/--whole")]
     input_size: InputSize
-    weights: OptionalWeights
-    seed: Annotated[int | None, Option("Random seed of the subset and of random weights (default: 0, or the run's).")]
+    weights: Annotated[str | Path | None, Option("Weights to load: 'pretrained', 'random' or a file.")]
+    seed: Annotated[int | None, Option("Seed for random weights and the choice of images (default: 0, or the run's).")]
     device: Device
     precision: Precision
-    out: Annotated[
-        Path | None, Option("File to write, ending in .safetensors, .npz or .parquet.", metavar="FILE", stored=False)
-    ]
+    out: Annotated[Path | None, Option("File to write: .safetensors, .npz or .parquet.", metavar="FILE", stored=False)]
 
 
 class RankOptions(ReadingOptions, NormalizationOptions, total=False):
     """The options of ``zoo rank`` and :func:`zoo.rank`."""
 
     scores: Annotated[
-        str | Sequence[str] | None,
-        Option("Scores to compute, with commas, or all (default: all without randomness).", metavar="A,A"),
+        str | Sequence[str] | None, Option("Scores, or 'all' (default: scores that need no seed).", metavar="A,A")
     ]
-    sort: Annotated[str, Option("Score that orders the table and forms the tiers: si, knn or ridge.", "si")]
+    sort: Annotated[str, Option("Score that sorts the table and defines the tiers: si, knn or ridge.", "si")]
     weights: Annotated[
-        Literal["pretrained", "random"], Option("Weights of every backbone: pretrained or random.", "pretrained")
+        Literal["pretrained", "random"], Option("Weights of all networks: pretrained or random.", "pretrained")
     ]
     input_size: InputSize
-    per_class: Annotated[int | None, Option("Use only this many training images of each class.", minimum=1)]
-    images: Annotated[int | None, Option("Use at most this many training images, spread over the classes.", minimum=1)]
-    fraction: Annotated[float | None, Option("Use this fraction (0 to 1) of the training images of each class.")]
+    per_class: Annotated[int | None, Option("Use this many training images of each class.", minimum=1)]
+    images: Annotated[int | None, Option("Use at most this many training images, equally from all classes.", minimum=1)]
+    fraction: Annotated[float | None, Option("Use this fraction of the training images of each class.")]
     license: Annotated[
         Sequence[str] | None,
         Option("Rank only backbones with this licence, such as 'apache*'; repeatable.", metavar="LICENSE"),
@@ -388,70 +326,55 @@ class RankOptions(ReadingOptions, NormalizationOptions, total=False):
     halving: Annotated[
         bool | None,
         Option(
-            "Drop backbones early that are clearly worse (default: with more than 8).", flag="--halving/--no-halving"
+            "Drop clearly worse backbones early (default: with more than 8 backbones).", flag="--halving/--no-halving"
         ),
     ]
     budget: Annotated[
-        str | None, Option("Stop after about this time, such as 10m; the first round has few images.", metavar="TIME")
+        str | None, Option("Stop after about this time, such as 10m; starts with few images.", metavar="TIME")
     ]
-    tune: Annotated[int | None, Option("Fine-tune the N best backbones, as zoo eval does.", metavar="N", minimum=1)]
+    tune: Annotated[int | None, Option("Fine-tune the N best backbones as zoo eval does.", metavar="N", minimum=1)]
     epochs: Annotated[int | None, Option("Number of epochs for --tune (default: the recipe's).", minimum=1)]
     against: Annotated[
         Sequence[str] | None,
-        Option("Compare the scores with the accuracy of this run, or of a folder's runs; repeatable.", metavar="RUN"),
+        Option("Compare the scores with the accuracies of this run or folder of runs; repeatable.", metavar="RUN"),
     ]
     cache: Annotated[
-        Literal["auto", "disk", "off"], Option("Where to cache the features: auto, disk or off.", "auto", stored=False)
+        Literal["auto", "disk", "off"], Option("Where to cache features: auto, disk or off.", "auto", stored=False)
     ]
-    seed: Annotated[int, Option("Random seed of the subset and of random weights.", 0)]
+    seed: Annotated[int, Option("Seed for random weights and the choice of images.", 0)]
     device: Device
     precision: Precision
     out: OutputFolder
-    resume: Annotated[
-        Path | None, Option("Continue the interrupted ranking in this folder.", metavar="FOLDER", stored=False)
-    ]
+    resume: Annotated[Path | None, Option("Resume the ranking in this folder.", metavar="FOLDER", stored=False)]
 
 
 class SeparationOptions(TypedDict, total=False):
     """The options of ``zoo si`` and :func:`zoo.score_features`."""
 
-    features: Annotated[
-        str | None, Option("Array of features in the file, or table columns such as 'x,f*'.", metavar="NAME")
-    ]
-    exclude: Annotated[str | None, Option("Table columns that are not features, such as 'id,meta*'.", metavar="NAMES")]
-    labels: Annotated[
-        str | None, Option("Array or column with the labels; for an .npy file, a file of labels.", metavar="NAME|FILE")
-    ]
+    features: Annotated[str | None, Option("Name of the features, or table columns: 'x,f*'.", metavar="NAME")]
+    exclude: Annotated[str | None, Option("Table columns that are not features: 'id,meta*'.", metavar="NAMES")]
+    labels: Annotated[str | None, Option("Name of the labels; for an .npy file, the label file.", metavar="NAME|FILE")]
     split: Annotated[
         Literal["train", "test"] | None,
-        Option("For a file of 'zoo features': split to score, train or test (default: test)."),
+        Option("Split to score if 'zoo features' wrote the file: train or test (default: test, or the only split)."),
     ]
-    references: Annotated[
-        Path | None, Option("Search the nearest neighbours in this file instead of in FILE.", metavar="FILE")
-    ]
-    reference_labels: Annotated[
-        str | None, Option("Labels of the --references file, given as for --labels.", metavar="NAME|FILE")
-    ]
-    order: Annotated[
-        int | None, Option("Number of nearest neighbours for high-order, soft and anti SI (default: 2).", minimum=1)
-    ]
+    references: Annotated[Path | None, Option("Search the neighbours among the samples of this file.", metavar="FILE")]
+    reference_labels: Annotated[str | None, Option("Like --labels, for --references.", metavar="NAME|FILE")]
+    order: Annotated[int | None, Option("Largest order of high-order, soft and anti SI (default: 2).", minimum=1)]
     metric: Metric
     normalize: NormalizeOrFlag
-    per_class: Annotated[int | None, Option("Score only this many samples of each class.", minimum=1)]
-    seed: Annotated[int, Option("Random seed of the subset and of the bootstrap.", 0)]
-    memory: Annotated[int, Option("MiB of memory for the search, in addition to the features.", 768, minimum=1)]
+    per_class: Annotated[int | None, Option("Score this many samples of each class.", minimum=1)]
+    seed: Annotated[int, Option("Seed for the bootstrap and the choice of samples.", 0)]
+    memory: Annotated[int, Option("Working memory in MiB, not counting the features.", 768, minimum=1)]
 
 
 class PublishOptions(TypedDict, total=False):
     """The options of ``zoo publish`` and :func:`zoo.publish`."""
 
-    private: Annotated[bool, Option("Make the repository private if zoo creates it.", False, "--private")]
-    create_pr: Annotated[bool, Option("Open a pull request instead of committing to the branch.", False, "--create-pr")]
+    private: Annotated[bool, Option("Make a new repository private.", False, "--private")]
+    create_pr: Annotated[bool, Option("Propose the commit as a pull request.", False, "--create-pr")]
     dry_run: Annotated[bool, Option("Check everything and list the files, but send nothing.", False, "--dry-run")]
     samples: Annotated[
-        bool | None,
-        Option(
-            "Upload samples.png, which shows images (default: not if they are your own).", flag="--samples/--no-samples"
-        ),
+        bool | None, Option("Publish samples.png (default: not for your own images).", flag="--samples/--no-samples")
     ]
-    message: Annotated[str | None, Option("Commit message.", metavar="TEXT")]
+    message: Annotated[str | None, Option("Message of the commit.", metavar="TEXT")]

@@ -1,4 +1,4 @@
-"""Convert open image files to upright 8-bit images, all of a dataset in the same way, and note what was met."""
+"""Convert the images of one dataset to upright 8-bit images, and note the images that needed special treatment."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ if TYPE_CHECKING:
 
 @dataclass
 class ImageNotes:
-    """The names of images: the values of those of more than 8 bits, and those with several pages or frames."""
+    """Names of special images: ``deep`` have more than 8 bits per channel, ``paged`` have several pages or frames."""
 
     deep: dict[str, DeepValues] = field(default_factory=dict)
-    paged: dict[str, None] = field(default_factory=dict)  # a set that keeps the order
+    paged: dict[str, None] = field(default_factory=dict)  # serves as an ordered set
 
 
 class ImageReader:
-    """Converts the images of one dataset; several threads may use it at once.
+    """Converts the images of one dataset to upright 8-bit images; several threads may share a reader.
 
-    ``value_range`` scales images of more than 8 bits per channel. If it is ``None`` and ``gather`` is true, each image
-    is scaled by its own range until :meth:`settle` chooses one for all. If ``gather`` is false, the range is that of
-    the tags, else that of 16 bits; images of other types without tags are refused.
+    ``value_range`` is the range from which images of more than 8 bits per channel are scaled. If ``value_range`` is
+    ``None`` and ``gather`` is true, each image is scaled by its own range until :meth:`settle` chooses one range for
+    the dataset. If ``gather`` is false, an image is scaled by the range in its tags, or else by the range of 16 bits;
+    an image without tags whose pixels are not 16-bit integers raises an error.
 
     >>> import PIL.Image
     >>> ImageReader().upright(PIL.Image.new("RGBA", (4, 2)), "a.png").mode
@@ -43,9 +44,10 @@ class ImageReader:
         self._gather = gather
 
     def upright(self, image: Image, name: str) -> Image:
-        """Return a copy in mode ``L`` or ``RGB``, rotated by its EXIF orientation, without alpha; note its ``name``.
+        """Return a copy in mode ``L`` or ``RGB``, rotated by the EXIF orientation, without alpha.
 
-        Of several pages or frames the first is read. Raises :class:`ValueError` for pixels of an unknown range.
+        ``name`` is the name under which the reader notes a special image. Only the first page or frame is read. Raises
+        :class:`ValueError` if the range of the pixel values is unknown.
         """
         if has_pages(image):
             self.notes.paged[name] = None
@@ -65,9 +67,10 @@ class ImageReader:
         return values.believed or FULL_16_BITS
 
     def settle(self) -> bool:
-        """Choose the range of all images from those that were read, if none is chosen; return whether to read again.
+        """Choose one value range for all images, and return whether images that were already read must be read again.
 
-        Raises :class:`~zoo.errors.DataError` for images whose ranges cannot be one.
+        The range is chosen from the images of more than 8 bits that were read so far. Raises
+        :class:`~zoo.errors.DataError` if their ranges cannot be combined.
         """
         if self.value_range is not None or not self.notes.deep:
             return False
@@ -75,11 +78,11 @@ class ImageReader:
         return any(values.own_range != self.value_range for values in self.notes.deep.values())
 
     def copy_of_notes(self) -> ImageNotes:
-        """Return the notes so far, to be put back after a trial."""
+        """Return a copy of the notes, so that the caller can restore them after reading images for a trial."""
         return copy.deepcopy(self.notes)
 
     def lines(self) -> tuple[str, ...]:
-        """Say how many images were read in a special way; the lines name no file."""
+        """Return lines that count the images that needed special treatment; the lines name no file."""
         lines = []
         if self.notes.deep and self.value_range:
             stated = sum(values.believed is not None for values in self.notes.deep.values())
@@ -90,11 +93,11 @@ class ImageReader:
                 f"255 ({by}largest value {highest:,g})"
             )
         if self.notes.paged:
-            lines.append(f"{len(self.notes.paged):,} file(s) have several pages or frames; the first of each is read")
+            lines.append(f"{len(self.notes.paged):,} file(s) have several pages or frames; only the first is read")
         return tuple(lines)
 
     def warnings(self) -> tuple[str, ...]:
-        """Return a warning, with an example, about files read in part and one about images with values out of range."""
+        """Return warnings about files with several pages or frames, and about pixel values outside the range."""
         lines = []
         if self.notes.paged:
             lines.append(pages_warning(self.notes.paged))
@@ -107,13 +110,13 @@ class ImageReader:
         if beyond:
             lines.append(
                 f"{len(beyond):,} image(s) have values outside of {limit}, the range of the training split "
-                f"(such as {short_name(beyond[0])}); these become black or white"
+                f"(such as {short_name(beyond[0])}); these values become black or white"
             )
         return tuple(lines)
 
 
 def pages_warning(names: Iterable[str]) -> str:
-    """Return the warning about files of several pages.
+    """Return the warning that only the first page or frame of some files is used; ``names`` are the files.
 
     >>> pages_warning(["photos/a.tif"])
     '1 file(s) have several pages or frames (such as a.tif); only the first of each is used'
@@ -126,5 +129,5 @@ def pages_warning(names: Iterable[str]) -> str:
 
 
 def short_name(name: str) -> str:
-    """Return the last part of a path."""
+    """Return the last component of a path."""
     return PurePath(name).name

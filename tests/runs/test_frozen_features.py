@@ -236,7 +236,7 @@ def test_a_second_run_with_another_seed_and_rate_computes_nothing(tmp_path: Path
     second = planned(training=replace(TRAINING, learning_rate=1e-3, optimizer="adamw"))
     made, lines, _result = trained(second, policy)
     assert made.computed == 0
-    assert lines[0].endswith("of outputs are there from an earlier run")
+    assert lines[0].endswith("of outputs are read from the cache of an earlier run")
     other_images = planned(limit=20)
     assert trained(other_images, policy)[0].computed == 40
     other_weights = planned(seed=1)  # random ones

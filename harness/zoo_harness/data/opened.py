@@ -212,8 +212,8 @@ def _check_columns(dataset: Dataset, options: ReadOptions) -> None:
         if name != "skip_unreadable" and name not in dataset.options:  # unreadable files occur in any dataset
             takes = ", ".join(f"--{each.replace('_', '-')}" for each in dataset.options)
             raise UsageError(
-                f"--{name.replace('_', '-')} cannot be used with dataset {dataset.name!r}, which "
-                f"{f'takes only {takes}' if takes else 'is not a table with named columns'}; remove the option",
+                f"--{name.replace('_', '-')} does not apply to dataset {dataset.name!r}, which "
+                f"{f'takes {takes}' if takes else 'has no column options'}; omit the option",
                 code="option-unused",
                 option=name,
             )

@@ -1,4 +1,4 @@
-"""Find, fetch and verify weight files, and refuse those of a wrong kind; torch is not imported."""
+"""Find, download and verify weight files, and refuse other file types, without importing torch."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from zoo_harness.util.digests import digest_mismatch, sha256_of
 from zoo_harness.util.download import fetch
 
 KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
-SAVE_AGAIN = "load it in Keras and write it with model.save('net.h5')"
+SAVE_AGAIN = "load the file in Keras and save it with model.save('net.h5')"
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
-_ADVICE = "pass --weights PATH to a file you have, or --weights random"
+_ADVICE = "pass --weights PATH with a local file, or --weights random"
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightFiles:
-    """The part of a :class:`zoo.weights.WeightReader` that finds files; ``backbone`` is a name for messages."""
+    """Implement the file methods of :class:`zoo.weights.WeightReader`; error messages name ``backbone``."""
 
     backbone: str
     _sha256: dict[Path, str] = field(default_factory=dict)
 
     def from_hub(self, repository: str, filename: str, revision: str | None = None) -> Path:
-        """Return a file of the Hub's cache, downloaded if it is missing."""
+        """Return the path of a file in the local Hugging Face Hub cache; download the file if it is missing."""
         from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -47,11 +47,11 @@ class WeightFiles:
         raise self.unreachable([in_cache, ("Hub", obstacle)], network_advice())
 
     def from_url(self, url: str, target: Path, *, sha256: str | None = None, md5: str | None = None) -> Path:
-        """Return ``target``, downloaded if it is missing."""
+        """Return the path ``target``; download the file from ``url`` if it is missing."""
         if not url.startswith("https://") or not (sha256 or md5):
             raise ValueError(f"from_url({url!r}) needs an https address and a digest")
         if target.suffix in KERAS_SUFFIXES:
-            require_h5py(f"weights of {self.backbone!r}")  # before hundreds of megabytes are downloaded
+            require_h5py(f"weights of {self.backbone!r}")  # fail before hundreds of megabytes are downloaded
         if target.is_file():
             return target
         obstacle = why_unreachable(url)
@@ -64,8 +64,8 @@ class WeightFiles:
         raise self.unreachable([(str(target), "no such file"), (url, obstacle)])
 
     def verify(self, path: Path, *, sha256: str | None = None, md5: str | None = None) -> None:
-        """Raise :class:`~zoo.errors.WeightsError` if a file has another digest."""
-        # The Hub's cache names the blob of a large file by its SHA-256, and links to it from the snapshot.
+        """Raise :class:`~zoo.errors.WeightsError` if a file's digest differs from the published digest."""
+        # The Hub cache stores a large file under its SHA-256 as the file name, and the snapshot links to that file.
         blob = path.resolve()
         is_blob = blob.parent.name == "blobs" and len(blob.name) == 64
         published = sha256 or (blob.name if is_blob else None)
@@ -77,23 +77,23 @@ class WeightFiles:
             )
 
     def sha256(self, path: Path) -> str:
-        """Return the SHA-256 of a file, computed once."""
+        """Return the SHA-256 of a file; later calls reuse the computed digest."""
         if path not in self._sha256:
             self._sha256[path] = sha256_of(path)
         return self._sha256[path]
 
     def unreachable(self, tried: Sequence[tuple[str, str]], advice: str = "") -> UnreachableError:
-        """Make the error that the weights are neither here nor reachable."""
+        """Return the error that weights are unreachable; ``tried`` lists each location and the reason it failed."""
         advice = f"{advice}, or {_ADVICE}" if advice else _ADVICE
         return UnreachableError(f"weights of {self.backbone!r}", tried, advice)
 
 
-class _Fetched(Exception):  # noqa: N818 - no error: the file is there
-    """The source has its file, and would read it now."""
+class _Fetched(Exception):  # noqa: N818 - a signal, not an error
+    """Signal that the weight file is on this machine and that the source starts to read tensors."""
 
 
 class _Fetching(WeightFiles):
-    """A reader that ends a source's ``read`` where it begins to read tensors."""
+    """Fetch a weight file through a source's ``read`` method, but stop before tensors are read."""
 
     @property
     def network(self) -> NoReturn:
@@ -105,10 +105,11 @@ class _Fetching(WeightFiles):
 
 
 def fetch_weights(backbone: Backbone, source: WeightSource) -> None:
-    """Fetch the file of a built-in source if it is not here, and check its kind; the sources of plugins do it later.
+    """Download the weight file of a built-in source if it is missing, and check the file type.
 
-    Raises :class:`~zoo.errors.UnreachableError` if the file is neither here nor reachable, and
-    :class:`~zoo.errors.WeightsError` if it is of another kind than its name says.
+    Sources of plugins fetch their files later, when weights are loaded. Raises :class:`~zoo.errors.UnreachableError` if
+    the file is neither on this machine nor reachable, and :class:`~zoo.errors.WeightsError` if the file's content does
+    not match its extension.
     """
     if is_built_in(source):
         try:
@@ -118,9 +119,9 @@ def fetch_weights(backbone: Backbone, source: WeightSource) -> None:
 
 
 def check_kind(path: Path) -> None:
-    """Raise :class:`~zoo.errors.WeightsError` if a file is no weight file by its name, or cannot be one by its content.
+    """Raise :class:`~zoo.errors.WeightsError` if a file's extension or content is not that of a weight file.
 
-    Of a pickle or a Keras file only the first bytes are looked at.
+    For PyTorch and Keras files, only the first bytes are checked.
     """
     if path.suffix == ".safetensors":
         _check_safetensors(path)
@@ -145,7 +146,7 @@ def _check_safetensors(path: Path) -> None:
 
 
 def unreadable_safetensors(path: Path, error: Exception) -> WeightsError:
-    """Return the error for a file that the safetensors library refuses."""
+    """Return the error for a file that the safetensors library cannot read."""
     message = f"{path}: not a readable safetensors file: {error}"
     return WeightsError(message, code="file-unreadable", path=str(path))
 
@@ -157,13 +158,13 @@ def _check_pickle(path: Path) -> None:
     except OSError as error:
         message = f"{path}: not a readable PyTorch weight file: {error.strerror}"
         raise WeightsError(message, code="file-unreadable", path=str(path)) from error
-    if not start.startswith((b"PK", b"\x80")):  # what torch writes: an archive, or a bare pickle
+    if not start.startswith((b"PK", b"\x80")):  # torch writes a zip archive (PK), or in old versions a bare pickle
         message = f"{path}: not a readable PyTorch weight file: it starts with {start!r}"
         raise WeightsError(message, code="file-unreadable", path=str(path))
 
 
 def require_h5py(what: str) -> None:
-    """Raise :class:`~zoo.errors.WeightsError` if h5py, which only ``blockzoo[keras]`` brings, is not installed."""
+    """Raise :class:`~zoo.errors.WeightsError` if h5py is not installed; ``blockzoo[keras]`` installs it."""
     try:
         import h5py  # noqa: F401
     except ImportError as error:
@@ -174,7 +175,7 @@ def require_h5py(what: str) -> None:
 
 
 def check_h5(path: Path) -> None:
-    """Raise :class:`~zoo.errors.WeightsError` if a file is no H5 file by its first bytes, or h5py is missing."""
+    """Raise :class:`~zoo.errors.WeightsError` if the first bytes are not those of an H5 file, or h5py is missing."""
     require_h5py(str(path))
     try:
         with path.open("rb") as file:
@@ -183,11 +184,11 @@ def check_h5(path: Path) -> None:
         message = f"{path}: not a readable H5 file: {error}"
         raise WeightsError(message, code="file-unreadable", path=str(path)) from error
     if beginning.startswith(b"PK"):
-        raise not_h5(path, f"a zip archive, as Keras 3 writes for .keras; {SAVE_AGAIN}")
+        raise not_h5(path, f"a zip archive in the .keras format of Keras 3; {SAVE_AGAIN}")
     if beginning != b"\x89HDF\r\n\x1a\n":
         raise not_h5(path, f"not an H5 file, despite its name; it begins with {beginning!r}")
 
 
 def not_h5(path: Path, fault: str) -> WeightsError:
-    """Return the error for a file that is no H5 file of Keras' legacy layout."""
+    """Return the error for a file that is not in Keras' legacy H5 layout."""
     return WeightsError(f"{path}: {fault}", code="file-kind", path=str(path))

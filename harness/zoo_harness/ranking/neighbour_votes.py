@@ -1,4 +1,4 @@
-"""SI and k-NN: whether the nearest other images have an image's label."""
+"""Compute the scores SI and k-NN: the share of images whose nearest other images have the same label."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ NEIGHBOURS = 5
 
 
 class Neighbours(NamedTuple):
-    """``labels``: (N, order), the labels of the images nearest to each image; ``own``: (N,), each image's own label."""
+    """The labels (N, order) of the images nearest to each of N images, and each image's ``own`` label (N,)."""
 
     labels: Array
     own: Array
 
 
 def nearest_labels(features: Any, labels: Any, order: int = NEIGHBOURS, memory_budget: int | None = None) -> Neighbours:
-    """Find the labels of the ``order`` nearest images (fewer if there are fewer), in Euclidean distance, exactly."""
+    """Find the labels of the ``order`` nearest other images of each image by exact Euclidean distance."""
     import torch
 
     from zoo_harness.separation.knn.search import MEMORY_BUDGET, nearest_neighbours
@@ -32,9 +32,9 @@ def nearest_labels(features: Any, labels: Any, order: int = NEIGHBOURS, memory_b
 
 
 def si(neighbours: Neighbours) -> RankScore:
-    """Return the share of images whose nearest other image has their label, in [0, 1].
+    """Return the share of images whose nearest other image has the same label, in [0, 1].
 
-    It is the Separation Index, the accuracy of leave-one-out 1-NN; docs/separation.md has the source.
+    This is the Separation Index, which equals the accuracy of leave-one-out 1-NN; docs/separation.md gives the source.
 
     >>> si(Neighbours(np.array([[0], [1], [0]]), np.array([0, 1, 1]))).hits.tolist()
     [True, True, False]
@@ -43,9 +43,9 @@ def si(neighbours: Neighbours) -> RankScore:
 
 
 def k_nearest(neighbours: Neighbours) -> RankScore:
-    """Return the leave-one-out accuracy of the vote of the nearest images, in [0, 1].
+    """Return the leave-one-out accuracy of k-NN, in [0, 1]: the k nearest other images vote for the label of an image.
 
-    Of labels with equally many votes, that of the nearest image counts. Details: ``k``.
+    If labels get equally many votes, the label of the nearer image wins. The details contain ``k``.
 
     >>> k_nearest(Neighbours(np.array([[0, 1, 1], [0, 1, 2]]), np.array([1, 0]))).value
     1.0

@@ -43,7 +43,7 @@ def apply_overrides(training: Training, given: Mapping[str, object]) -> Training
         name, message = str(fault["loc"][0]) if fault["loc"] else "", fault["msg"].removeprefix("Value error, ")
         if name:
             message = expectation(message) + (" (0 scores without training)" if name == "epochs" else "")
-        named = {name: given.get(name)} if name else given  # several options may contradict each other
+        named = {name: given.get(name)} if name else given  # without a name, several options contradict each other
         options = " ".join(f"--{option.replace('_', '-')} {value}" for option, value in named.items())
         raise UsageError(f"{options}: {message}", code="option-value", option=name) from error
 
@@ -119,7 +119,7 @@ def check_classes(classes: int) -> int:
     2
     """
     if classes < 2:
-        message = f"the number of classes is wrong: {classes}; expected 2 or more, because a classifier needs two"
+        message = f"the number of classes is wrong: {classes}; expected 2 or more"
         raise UsageError(message, code="class-count", given=classes)
     return classes
 
@@ -176,8 +176,8 @@ def no_such_device(name: str, fault: str) -> UsageError:
 
 
 def precision_needs_gpu(device: str) -> UsageError:
-    """Return the error for ``bf16`` on another device than a GPU."""
-    message = f"--precision bf16 needs a CUDA device, but the device is {device}; use --precision fp32"
+    """Return the error for ``--precision bf16`` on a device that is not a GPU."""
+    message = f"--precision bf16 needs a CUDA device, but this run is on {device}; use fp32"
     return UsageError(message, code="precision-device", option="precision")
 
 

@@ -82,7 +82,7 @@ class ProgressDisplay:
             self._print(line)
 
     def warn(self, line: str) -> None:
-        """Print a warning above the bar, also in quiet mode."""
+        """Print a warning above the bar, even in quiet mode."""
         self._print(f"warning: {line}")
 
     def _print(self, line: str) -> None:

@@ -295,11 +295,11 @@ def _in_short(kept: TensorSpec) -> str:
 
 
 def _in_words(made: FrozenPartRecord, kept: int, caches: list[ActivationCache]) -> str:
-    """Say how many bytes of frozen outputs are cached, and where."""
+    """Return the line that says how many bytes of frozen outputs are cached, and where."""
     size = bytes_in_words(kept)
     if not made.computed:
-        return f"frozen part: {size} of outputs are there from an earlier run"
-    place = {"device": "on the device", "host": "in memory"}.get(caches[0].place)
+        return f"frozen part: {size} of outputs are read from the cache of an earlier run"
+    place = {"device": "in device memory", "host": "in memory"}.get(caches[0].place)
     files = f"{'' if place else 'in '}files" if all(cache.in_files for cache in caches) else None
     where = " and ".join(part for part in (place, files) if part)
     return f"frozen part: ran once for {made.computed:,} images in {made.seconds or 0:.1f} s; {size} cached {where}"

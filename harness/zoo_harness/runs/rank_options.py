@@ -48,8 +48,7 @@ def read_ranking_options(folder: Path) -> StoredRanking:
         return StoredRanking(dataset, backbones, checked(RankOptions, content))
     except (OSError, ZooError, ValueError, TypeError, LookupError, AttributeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        fault = f"{path.name}: {reason!s:.200}"
-        message = f"--resume {folder} is not a ranking that can be resumed: {fault}; expected the --out of a zoo rank"
+        message = f"--resume {folder} has no ranking that can be resumed: {path.name}: {reason!s:.200}"
         raise UsageError(message, code="resume-no-options", path=folder) from error
 
 

@@ -197,7 +197,7 @@ def check_run(call: RunCall) -> CheckedRun:
     """Resolve names and check options; raises a :class:`~zoo.errors.ZooError` for any mistake in them."""
     given = call.given
     if (checkpoint := given.get("checkpoint")) is not None:
-        message = f"--checkpoint {checkpoint} works only with zoo eval RUN --epochs 0, which scores a run; remove it"
+        message = f"--checkpoint {checkpoint} is only for scoring a run again with --epochs 0; leave out --checkpoint"
         raise UsageError(message, code="option-unused", option="checkpoint")
     out, resume = given.get("out"), given.get("resume")
     options = call.stored if resume is None else resumed(resume, call.stored)

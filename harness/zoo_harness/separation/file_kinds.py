@@ -89,8 +89,8 @@ def kind_of(path: Path) -> str:
     """Return the usual ending of a file with this content."""
     with blaming(path):
         if not path.is_file():
-            fault = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
-            message = f"the file cannot be read: {fault}; expected a file of the type {', '.join(ENDINGS)}"
+            fault = "a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
+            message = f"the file cannot be read: {fault}; expected a file of type {', '.join(ENDINGS)}"
             raise UsageError(message, code="not-a-file")
         with path.open("rb") as file:
             start = file.read(4096)
@@ -114,8 +114,8 @@ def labels_column(names: Sequence[str], given: str | None) -> str:
         return given
     found = [name for name in names if name.casefold() in ("label", "labels")]
     if len(found) != 1:
-        fault = f"{len(found) or 'no'} columns are named label or labels; the columns are {short_list(names)}"
-        message = f"the column of labels is unknown: {fault}; try --labels NAME"
+        fault = f"{len(found)} of the columns {short_list(names)} are named 'label' or 'labels'"
+        message = f"the column of labels is unknown: {fault}; expected exactly one such column; try --labels NAME"
         raise UsageError(message, code="missing-labels", option="labels", columns=names)
     return found[0]
 

@@ -1,7 +1,8 @@
-"""Score features and labels from array files and tables; nothing in them is unpickled or executed.
+"""Compute the Separation Index of features and labels in array files and tables, without unpickling any data.
 
-The first bytes of a file decide how it is read, because its ending may be wrong. ``.npz`` and ``.safetensors`` hold
-both arrays by name; ``.npy`` holds one array; :mod:`zoo_harness.separation.tables` reads the others.
+The first bytes of a file decide how it is read, because its file name extension may be wrong. Files in the formats
+``.npz`` and ``.safetensors`` hold features and labels as two named arrays. An ``.npy`` file holds only one array.
+:mod:`zoo_harness.separation.tables` reads tables.
 """
 
 from __future__ import annotations
@@ -38,11 +39,13 @@ _TABLES = {".parquet": tables.read_parquet, ".arrow": tables.read_arrow, ".csv":
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Features (N, D) and labels (N,) of a file; its kind, such as ".npz"; and the columns of features of a table.
+    """The features (N, D) and labels (N,) read from a file.
 
-    ``class_names``: the name of each label, by label, if the file has names. ``from_text``: whether the labels are
-    text in the file, so that their numbers mean nothing without the names. Of a file of ``zoo features``: ``split``,
-    and ``source``, the layer and the digest of its network.
+    ``kind``: the file format, such as ".npz". ``columns``: the names of a table's feature columns. ``class_names``: the
+    class name of each label, indexed by label; empty if the file has no class names. ``from_text``: whether the file
+    stores labels as text, so that the integer labels mean nothing without ``class_names``. ``split`` and ``source`` are
+    set for files that ``zoo features`` has written. ``source`` holds the name of the layer and the digest of the
+    network.
     """
 
     features: Tensor
@@ -56,14 +59,15 @@ class Samples:
 
 
 def score_file(file: Path, given: SeparationOptions, log: Writer, warn: Writer) -> Separation:
-    """Score the features of a file, against each other or against the references of another file.
+    """Compute the Separation Index family of a file's samples, compared with each other or with another file's samples.
 
-    Without an order it is 2, or 1 if each sample has a single neighbour. ``log`` and ``warn`` take the lines that say
-    which columns of a table are the features, and which features may be row numbers.
+    The default order is 2, or 1 if there is only one candidate neighbour. The function passes to ``log`` a line that
+    lists the feature columns of a table. The function passes warnings to ``warn``, for example of columns that may be
+    row numbers.
     """
     references, labels_name = given.get("references"), given.get("reference_labels")
     if labels_name is not None and references is None:
-        message = f"--reference-labels is unused: {labels_name!r}; expected --references FILE with it"
+        message = f"--reference-labels is unused: {labels_name!r}; try to add --references FILE"
         raise UsageError(message, code="option-unused", option="reference_labels")
 
     file, options = expanded(file), with_defaults(SeparationOptions, given)
@@ -116,11 +120,12 @@ def read_samples(
 ) -> Samples:
     """Read and check the features and labels of a file.
 
-    ``features`` and ``labels``: their names in the file, by default "features" and "labels"; for a table, and for
-    ``exclude``, see :func:`~zoo_harness.separation.tables.columns_of`. For ``.npy``, ``labels`` is another ``.npy``
-    file. ``least``: the smallest number of samples accepted. ``columns``: the columns of features to read of a table.
-    ``split``: the split to read of a file of ``zoo features``; without it the ``preferred`` one, if the file has both.
-    Raises a :class:`~zoo.errors.ZooError` whose ``facts["path"]`` is the file at fault.
+    ``features`` and ``labels``: the names of the arrays in the file, by default "features" and "labels". If ``path`` is
+    an ``.npy`` file, ``labels`` is the path of another ``.npy`` file. For tables,
+    :func:`~zoo_harness.separation.tables.columns_of` explains ``features``, ``labels`` and ``exclude``. ``least``: the
+    smallest number of samples accepted. ``columns``: the names of a table's columns to read as features. ``split``: the
+    split to read if ``zoo features`` has written the file; by default the ``preferred`` split if the file has two
+    splits. Raises a :class:`~zoo.errors.ZooError` whose ``facts["path"]`` is the faulty file.
     """
     given: Array | Tensor
     given_labels: Array | Tensor
@@ -133,7 +138,7 @@ def read_samples(
             unused = {"labels": labels, "exclude": exclude}
             return _read_features(path, kind, record, features, split, preferred, unused, least, log)
         if split is not None:
-            message = f"--split is unused: {split!r}; expected a file of 'zoo features', which names the split of rows"
+            message = f"--split is unused: {split!r}; expected a file that 'zoo features' has written"
             raise UsageError(message, code="option-unused", option="split")
         if kind in _TABLES:
             given, given_labels, names, columns = _read_table(path, kind, columns or features, labels, exclude, log)
@@ -152,7 +157,7 @@ def read_samples(
 def _read_references(
     path: Path, labels: str | None, samples: Samples, options: SeparationOptions, log: Writer
 ) -> Samples:
-    """Read the references; of a table, the columns that the samples have, because their order may differ."""
+    """Read the reference samples. Select a table's columns by the names of the samples' columns, not by position."""
     kind = kind_of(path)
     if labels is None and kind == ".npy":
         raise missing_labels(path, "reference_labels")
@@ -172,10 +177,10 @@ def _read_features(
     least: int,
     log: Writer,
 ) -> Samples:
-    """Read one layer and one split of a file of ``zoo features``."""
+    """Read the features of one layer and one split from a file that ``zoo features`` has written."""
     for option, value in unused.items():
         if value is not None:
-            message = f"--{option} is unused: {value!r}; a file of 'zoo features' says which are the labels"
+            message = f"--{option} is unused: {value!r}; the metadata of a 'zoo features' file determines the labels"
             raise UsageError(message, code="option-unused", option=option)
     layer = feature_metadata.choose_layer(record, features)
     split = feature_metadata.choose_split(record, split, preferred)
@@ -187,27 +192,29 @@ def _read_features(
 
 
 def _check_references(path: Path, samples: Samples, references_path: Path, references: Samples) -> None:
-    """Refuse references that are the samples themselves, or features of another layer or network."""
+    """Raise :class:`UsageError` if the references are the samples themselves, or come from another layer or network."""
     if samples.split is not None and samples.split == references.split and references_path.samefile(path):
         message = f"the references are the samples themselves: the {samples.split} split of {path}"
         raise UsageError(
             f"{message}; expected other samples; try --split test, or another file", code="references-are-samples"
         )
     if None not in (samples.source, references.source) and samples.source != references.source:
-        message = f"features of the references are of another layer or network: {references_path}"
-        raise UsageError(f"{message}; expected those of {path}", code="references-differ", path=references_path)
+        message = f"the references come from another layer or network: {references_path}"
+        raise UsageError(
+            f"{message}; expected the layer and network of {path}", code="references-differ", path=references_path
+        )
 
 
 def _same_classes(samples: Samples, references: Samples, path: Path) -> tuple[Samples, Samples]:
-    """Return both with the same number for each class name, if they have names."""
+    """Renumber the labels of samples and references so that equal class names have equal labels."""
     if samples.class_names == references.class_names:
         return samples, references
     if not (samples.class_names and references.class_names):
         if not (samples.from_text or references.from_text):
             return samples, references
         kinds = [("text" if each.from_text else "numbers") for each in (samples, references)]
-        message = f"labels differ in kind: {kinds[0]} of the samples, {kinds[1]} of the references"
-        raise UsageError(f"{path}: {message}; expected one kind", code="labels-differ", path=path)
+        message = f"labels of samples are {kinds[0]}, but labels of references are {kinds[1]}"
+        raise UsageError(f"{path}: {message}; expected text or numbers in both files", code="labels-differ", path=path)
     names = tuple(sorted({*samples.class_names, *references.class_names}))
 
     def numbered(part: Samples) -> Samples:
@@ -218,13 +225,13 @@ def _same_classes(samples: Samples, references: Samples, path: Path) -> tuple[Sa
 
 
 def _warn_of_row_numbers(path: Path, samples: Samples, warn: Writer) -> None:
-    """Warn of features that may be row numbers; those of arrays and lists have an index instead of a name."""
+    """Warn of feature columns that may be row numbers; columns without names are listed by index."""
     named = len(samples.columns) == samples.features.shape[1]
     found = [samples.columns[index] if named else str(index) for index in row_numbers(samples.features)]
     if found:
-        fault = "their whole numbers all differ and are in order or without gaps"
+        fault = "their values are whole numbers that all differ and that are sorted or have no gaps"
         option = f" with --exclude {','.join(found)}" if named else ""
-        warn(f"columns of {path} may be row numbers: {short_list(found)}; {fault}; try to leave them out{option}")
+        warn(f"columns of {path} may be row numbers: {short_list(found)}; {fault}; try to exclude the columns{option}")
 
 
 def _read_table(
@@ -235,13 +242,13 @@ def _read_table(
     found = tables.columns_of(table, features, labels, exclude)
     log(f"features of {path}: {short_list(found.columns)}")
     if found.left_out:
-        log(f"left out of {path}: {by_reason(found.left_out)}")
+        log(f"columns of {path} excluded from the features: {by_reason(found.left_out)}")
     return found.features, found.labels, found.class_names, found.columns
 
 
 def _read_npy(path: Path, features: str | None, labels: str | None) -> tuple[Array, Array]:
     if features is not None:
-        message = f"--features is unused: {features!r}; an .npy file holds one array without a name"
+        message = f"--features is unused: {features!r}; an .npy file holds a single array that has no name"
         raise UsageError(message, code="option-unused", option="features")
     if labels is None:
         raise missing_labels(path, "labels")
@@ -249,13 +256,14 @@ def _read_npy(path: Path, features: str | None, labels: str | None) -> tuple[Arr
     other = expanded(Path(labels))
     with blaming(other):
         if kind_of(other) != ".npy":
-            message = f"the file of labels has the content of {kind_of(other)}; expected .npy, as for the features"
+            message = f"the label file has the wrong format: {kind_of(other)}; expected .npy, as for the feature file"
             raise DataError(message, code="labels-not-npy")
         return array, open_memmap(other, mode="r")
 
 
 def _read_npz(path: Path, features: str | None, labels: str | None) -> tuple[Array, Array]:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:  # numpy leaves damaged files open
+    # If a path is damaged, np.load leaves the file open. Therefore np.load gets an open file instead of a path.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         names = chosen_names(features, labels, archive.files)
         return archive[names[0]], archive[names[1]]
 

@@ -1,15 +1,16 @@
-"""The Separation Index (SI) and its family: how often the nearest neighbours of a sample have its label.
+"""Compute the Separation Index (SI) and related scores: how often nearest neighbours have the label of a sample.
 
-With N_r(i) the r samples nearest to sample i, itself excluded, and y the labels of n samples,
+Let N_r(i) be the r samples nearest to sample i, without i itself, and y_i the label of sample i, for n samples:
 
     SI       = (1/n) sum_i [the nearest other sample of i has the label y_i]
     high_r   = (1/n) sum_i [all of N_r(i) have the label y_i]
     soft_r   = (1/n) sum_i (fraction of N_r(i) that has the label y_i)
     anti_r   = (1/n) sum_i [none of N_r(i) has the label y_i]
-    centre   = (1/n) sum_i [the nearest class mean is that of y_i]
+    centre   = (1/n) sum_i [the nearest class mean is the mean of class y_i]
 
-Each lies in [0, 1]. SI = high_1 = soft_1 = 1 - anti_1 is the accuracy of leave-one-out 1-nearest-neighbour
-classification. docs/separation.md has the details and the sources. One search serves all orders and scores.
+Each score lies in [0, 1]. SI = high_1 = soft_1 = 1 - anti_1 is the accuracy of leave-one-out 1-nearest-neighbour
+classification. docs/separation.md describes the scores in detail and cites the papers. A single neighbour search is
+enough to compute all scores of all orders.
 """
 
 from __future__ import annotations
@@ -32,22 +33,25 @@ from zoo_harness.separation.validation import Array
 def separation(
     features: Array | Tensor, labels: Array | Tensor, order: int = DEFAULT_ORDER, **options: Unpack[Options]
 ) -> Separation:
-    """Return SI, high-order, soft and anti SI of orders 1 to ``order`` and centre SI, with errors, from one search.
+    """Compute SI, centre SI, and the high-order, soft and anti SI of orders 1 to ``order``, with standard errors.
 
-    ``features``: (N, D), real and finite; any strides, any device. ``labels``: (N,) integers from 0, gaps allowed; the
-    classes are the labels that occur. ``order``: at most N - 1, or M. The options:
+    ``features``: (N, D), real and finite, with any strides, on any device. ``labels``: (N,) non-negative integers; the
+    classes are the labels that occur. ``order``: the largest number of neighbours; at most N - 1, or at most M if there
+    are references. The options:
 
-    - ``references=None``: (M, D), with ``reference_labels=None``, (M,): compare the samples with these instead of each
-      other. Labels that only one of the two sets has are allowed and never agree.
-    - ``metric="euclidean"``, or "cosine", which scales rows to unit length.
-    - ``normalize=False``: if true, z-score each feature first, by mean and deviation of the references, or of the
-      samples if there are no references; a constant feature becomes 0.
-    - ``per_class=None``: score a subset of this number of samples of each class.
-    - ``seed=0``: of the subset and of the bootstrap.
-    - ``memory_budget=768 * 2**20``: bytes of working memory, beyond the input, its copies in float64 (needed for metric
-      "cosine", ``normalize`` and integers of 32 bits or more) and the result.
+    - ``references=None``: an (M, D) array. If references are given, the neighbours of each sample are references
+      instead of other samples. A label may occur in only one of ``labels`` and ``reference_labels``.
+    - ``reference_labels=None``: (M,), the labels of the references.
+    - ``metric="euclidean"``: the distance between samples. The metric "cosine" scales rows to unit length.
+    - ``normalize=False``: if true, z-score each feature by the mean and standard deviation of the references, or of the
+      samples if there are no references. A constant feature becomes 0.
+    - ``per_class=None``: the number of samples to choose at random from each class; ``None`` scores all samples.
+    - ``seed=0``: the random seed for choosing samples and for the bootstrap.
+    - ``memory_budget=768 * 2**20``: bytes of working memory. The input, the result and float64 copies of the input do
+      not count towards the budget. The metric "cosine", ``normalize`` and integers of 32 bits or more need float64
+      copies.
 
-    Raises :class:`UsageError` for invalid shapes, types and orders, :class:`DataError` for invalid values.
+    Raises :class:`UsageError` for invalid shapes, types and orders, and :class:`DataError` for invalid values.
 
     >>> import numpy as np
     >>> result = separation(np.array([[0.0], [1.0], [4.0], [6.0], [6.5]]), np.array([0, 0, 0, 1, 1]))
@@ -84,15 +88,16 @@ def separation_index(
 ) -> SeparationIndex:
     """Return the fraction of samples whose nearest other sample, in Euclidean distance, has the same label.
 
-    ``features``: (N, D), real and finite, at least two rows and one column; any strides, any device. ``labels``: (N,)
-    integers from 0, gaps allowed. A sample whose class has no other sample counts as a miss. Of several equally near
-    samples the one with the lowest index counts. :func:`separation` returns more and accepts references.
+    ``features``: (N, D), real and finite, at least two rows and one column, with any strides, on any device.
+    ``labels``: (N,) non-negative integers. A sample without another sample of its class counts as a miss. If several
+    samples are equally near, the sample with the lowest index is the neighbour. :func:`separation` computes more scores
+    and accepts references.
 
-    ``memory_budget``: bytes of working memory beyond the input. The search needs about 300 bytes a sample and a few
-    rows even if the budget is smaller. Features other than 16 to 64 bit floats and 8 or 16 bit integers are first
-    copied to float64.
+    ``memory_budget``: bytes of working memory, not counting the input. Even with a smaller budget, the search uses
+    about 300 bytes per sample and the memory of a few rows. Floating-point features of 16 to 64 bits and integers of 8
+    or 16 bits are read as they are. Features of other dtypes are first copied to float64.
 
-    Raises :class:`UsageError` for invalid shapes and types, :class:`DataError` for invalid values.
+    Raises :class:`UsageError` for invalid shapes and types, and :class:`DataError` for invalid values.
 
     >>> import numpy as np
     >>> features = np.array([[0.0], [1.0], [4.0], [6.0], [6.5]])
@@ -115,9 +120,11 @@ def separation_index(
 def high_order_si(
     features: Array | Tensor, labels: Array | Tensor, order: int = DEFAULT_ORDER, **options: Unpack[Options]
 ) -> Score:
-    """Return the fraction of samples whose ``order`` nearest neighbours all have their label; order 1 is SI.
+    """Return the fraction of samples whose ``order`` nearest neighbours all have the sample's label.
 
-    Takes the options of :func:`separation`, as do the functions below.
+    If ``order`` is 1, the fraction is the Separation Index.
+
+    ``options``: the keyword arguments of :func:`separation`.
 
     >>> import numpy as np
     >>> high_order_si(np.array([[0], [1], [3], [7], [8], [9]]), np.array([0, 0, 0, 1, 1, 1])).value
@@ -129,7 +136,11 @@ def high_order_si(
 def soft_si(
     features: Array | Tensor, labels: Array | Tensor, order: int = DEFAULT_ORDER, **options: Unpack[Options]
 ) -> Score:
-    """Return the mean fraction of the ``order`` nearest neighbours that have the sample's label; order 1 is SI.
+    """Return the fraction of the ``order`` nearest neighbours that have the sample's label, averaged over the samples.
+
+    If ``order`` is 1, the fraction is the Separation Index.
+
+    ``options``: the keyword arguments of :func:`separation`.
 
     >>> import numpy as np
     >>> soft_si(np.array([[0], [1], [3], [7]]), np.array([0, 0, 1, 1])).value
@@ -141,7 +152,9 @@ def soft_si(
 def anti_si(
     features: Array | Tensor, labels: Array | Tensor, order: int = DEFAULT_ORDER, **options: Unpack[Options]
 ) -> Score:
-    """Return the fraction of samples that have no sample of their label among their ``order`` nearest neighbours.
+    """Return the fraction of samples whose ``order`` nearest neighbours all have other labels.
+
+    ``options``: the keyword arguments of :func:`separation`.
 
     >>> import numpy as np
     >>> anti_si(np.array([[0], [1], [3], [7]]), np.array([0, 0, 1, 1])).per_class
@@ -151,9 +164,10 @@ def anti_si(
 
 
 def centre_si(features: Array | Tensor, labels: Array | Tensor, **options: Unpack[Options]) -> Score:
-    """Return the fraction of samples whose nearest class mean is that of their class.
+    """Return the fraction of samples whose nearest class mean is the mean of their own class.
 
-    A sample counts towards the mean of its class; with references the means are theirs.
+    The mean of a class includes the sample itself. If references are given, the class means are computed from the
+    references. ``options``: the keyword arguments of :func:`separation`.
 
     >>> import numpy as np
     >>> centre_si(np.array([[0], [1], [2], [7]]), np.array([0, 0, 1, 1])).value
@@ -163,7 +177,7 @@ def centre_si(features: Array | Tensor, labels: Array | Tensor, **options: Unpac
 
 
 def _single_score(key: str, order: int, inputs: ScoringInputs) -> Score:
-    """Return one score of one order, without computing the others."""
+    """Compute a single score of a single order. ``key``: the score's key in ``SCORES``."""
     definition = next(each for each in SCORES if each.key == key)
     if definition.neighbours == "centres":
         return _score(definition, 1, agreement_with_centres(inputs), inputs)

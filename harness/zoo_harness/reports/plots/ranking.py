@@ -1,4 +1,4 @@
-"""Plot a ranking: the score of the table with its error, another score, and the accuracies after training."""
+"""Plot a ranking of backbones: the main score with its error, a second score, and the accuracies after training."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from zoo_harness.records.rank import RankedBackbone, RankRecord
 from zoo_harness.reports.plots.names import font_families, shown_name
 from zoo_harness.reports.plots.run import DOTS_PER_INCH, INK, QUIET, save_figure
 
-_TIER_1, _OTHERS, _CONTROL = "#0072B2", "#8C8C8C", "#D55E00"  # of Okabe and Ito, and grey
+_TIER_1, _OTHERS, _CONTROL = "#0072B2", "#8C8C8C", "#D55E00"  # two colours of Okabe and Ito, and grey
 _MOST_ROWS, _MOST_LABELS, _LONGEST_LABEL = 40, 12, 34
 Value = Callable[[RankedBackbone], float | None]
 
 
 def plot_ranking(record: RankRecord, scores: Sequence[RankDefinition], path: Path) -> None:
-    """Write the ranking as a PNG; a second panel compares two scores, a third the score with accuracies.
+    """Draw a ranking as a PNG of up to three panels.
 
-    Backbones of tier 1 are blue, controls vermilion, all others grey. Of more than 40 backbones the best are shown.
+    The first panel shows the score of each backbone. The second compares this score with another score, and the third
+    compares it with accuracies. Backbones of tier 1 are blue, controls are vermilion, and all others are grey. If there
+    are more than 40 backbones, the first panel shows the 40 best.
     """
     rows = record.backbones[:_MOST_ROWS]
     accuracies = {each.name: each.accuracy for each in record.accuracies}

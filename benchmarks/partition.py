@@ -145,7 +145,7 @@ def last_block(network: nn.Module, head: str, images: Tensor) -> str:
 
 
 def candidates(network: nn.Module) -> Iterator[list[nn.Module]]:
-    """Yield lists of modules in which to search for blocks: items of containers first, children of the network last."""
+    """Yield lists of modules among which the last block is searched: items of containers, then direct children."""
     children = [child for child in network.children() if holds_blocks(child)]
     yield [block for child in children if isinstance(child, CONTAINERS) for block in child.children()]
     if len(children) == 1 and not isinstance(children[0], CONTAINERS):

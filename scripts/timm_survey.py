@@ -2,9 +2,9 @@
 
     python scripts/timm_survey.py
 
-A family is a module of timm.models. To derive a backbone means to find the trained block, head and feature layers of a
-network on torch's meta device. The table names the smallest network of each family that zoo can derive, or the reason
-why zoo can derive none.
+A family consists of the networks in one module of timm.models. To derive a backbone means to find the trained block,
+head and feature layers of a network on torch's meta device. The table names the smallest network of each family that
+zoo can derive, or the reason why zoo can derive none.
 """
 
 from __future__ import annotations

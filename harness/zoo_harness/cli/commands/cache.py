@@ -27,8 +27,8 @@ cache = typer.Typer(
 def list_entries(as_json: AsJson = False, _debug: Debug = False) -> None:
     """List the cached entries, their size and last use.
 
-    Each entry holds the outputs that the frozen layers of a backbone have for one split of a dataset. An entry that is
-    not complete shows its state.
+    Each entry holds the outputs of a backbone's frozen layers for one split of a dataset. The list shows the state of
+    every entry that is not complete.
     """
     from zoo_harness.frozen.cache.entries import cache_folder, cache_limit, entries
     from zoo_harness.util.byte_sizes import bytes_in_words

@@ -38,8 +38,8 @@ def compare(
         str,
         typer.Option(
             metavar="WHAT",
-            help="Print one row for all runs with equal settings (all except the seed), one row per run (none), or one "
-            "for each value of: backbone, recipe, dataset, split, epochs (with commas).",
+            help="What the runs of one row share: settings (all except the seed), none (one row per run), or some of "
+            "backbone, recipe, dataset, split and epochs, with commas.",
         ),
     ] = "settings",
     as_json: AsJson = False,

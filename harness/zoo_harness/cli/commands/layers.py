@@ -74,7 +74,9 @@ def _print_last(found: LayerScoring) -> None:
     data = found.curves[0].data
     splits = dict.fromkeys(f"{each.split} {each.data['images']:,} images" for each in found.curves)
     subsets = dict.fromkeys(each.data["subset"] for each in found.curves)
-    about = f"{data['dataset']}: {', '.join(splits)} ({'; '.join(subsets)}); the input of each network's classifier"
+    about = (
+        f"{data['dataset']}: {', '.join(splits)} ({'; '.join(subsets)}); scored: the input of each network's classifier"
+    )
     print_lines("")
     print_notes(f"{about}; {found.scoring.in_words()}")
     print_lines("")

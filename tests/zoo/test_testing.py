@@ -279,7 +279,7 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
         ),
         (
             small(features=(FEATURES[1], FEATURES[0], FEATURES[2])),
-            "expected ['block1', 'block2', 'pool']",
+            "feature layers are not in depth order: ['block2', 'block1', 'pool']; expected ['block1'",
         ),
         (
             small(features=FEATURES[:1]),

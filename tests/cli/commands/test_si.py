@@ -125,7 +125,8 @@ def test_columns_of_a_table_can_be_named(
     captured = capsys.readouterr()
     assert json.loads(captured.out)["si"] == zoo.separation(FEATURES, LABELS).si.to_dict()
     assert captured.err == (
-        f"features of {path}: x0 … x63 (64)\nleft out of {path}: id (row number or id); name (text)\n"
+        f"features of {path}: x0 … x63 (64)\n"
+        f"columns of {path} excluded from the features: id (row number or id); name (text)\n"
     )
     assert run(["si", str(path), "--features", "x10,x20,x30", "--json"]) == 0
     given = json.loads(capsys.readouterr().out)

@@ -179,7 +179,7 @@ def _notes(found: Ranking, *, verbose: bool) -> list[str]:
     for reason, by_name in blank.items():
         keys = sorted({key for several in by_name.values() for key in several})
         more = f" and {len(by_name) - 3} more" if len(by_name) > 3 else ""
-        notes.append(f"{', '.join([*by_name][:3])}{more} without {', '.join(keys)}: {reason}.")
+        notes.append(f"{', '.join(keys)} cannot be computed for {', '.join([*by_name][:3])}{more}: {reason}.")
     notes += [
         f"{row.name} was dropped after {row.dropped.images:,} images: {row.dropped.against} alone was right on "
         f"{row.dropped.first_only} images, {row.name} alone on {row.dropped.second_only} (p {row.dropped.p:.2g})."

@@ -1,9 +1,10 @@
-"""What it costs to give freed memory back to the system between batches, against keeping it.
+"""Compare the speed of a network if freed memory returns to the system after each batch, and if the process keeps it.
 
     python benchmarks/allocator.py [--repeat 8]
 
-The same network (EfficientNet-Lite0, inference, 224 pixels) in two processes that take turns: glibc as it comes, and
-after `zoo_harness.compute.allocator.keep_freed_memory()`. Page faults tell why the one is slower.
+Two processes run the same network (EfficientNet-Lite0, inference, 224 pixels) in turn: one with the default settings of
+glibc, and one after `zoo_harness.compute.allocator.keep_freed_memory()`. The number of page faults explains the
+difference in speed.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ print(json.dumps([statistics.median(rates), statistics.median(faults), peak]))
 
 
 def measure(memory: str, batch_size: int, repeat: int) -> tuple[float, float, float]:
-    """Images per second, page faults per batch and peak memory in GiB of one process."""
+    """Return the images per second, page faults per batch and peak memory in GiB of one process."""
     command = [sys.executable, "-c", WORKER, memory, str(batch_size), str(repeat)]
     rate, faults, peak = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return rate, faults, peak
 
 
 def main() -> None:
-    """Measure both at several batch sizes and print the table."""
+    """Measure both processes at several batch sizes, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=8)
     repeat = parser.parse_args().repeat

@@ -1,15 +1,19 @@
-"""How long fine-tuning takes, against the plain loop that everybody writes, on the same data in the same run.
+"""Measure how much faster zoo fine-tunes a network than a plain training loop, on the same data.
 
     python benchmarks/finetune.py [NAME ...] [--images 500] [--epochs 20] [--device cpu] [--seeds 1]
 
-The plain loop is that of the reports: the whole network in every epoch, fp32, a DataLoader with PIL transforms, batch
-32, Adam, with the frozen part in inference mode. It is linear in epochs, so one epoch of it is measured and multiplied;
-the engine runs all of them. The floor is what one pass of the frozen part and the suffix's epochs (a backward pass
-counted as two forward passes) take at the rate at which this machine multiplies float32 matrices of 2,048. `again` is
-the second run on the same data: what it takes until training starts. Weights are random but for efficientnet_lite0;
-images are those of Fashion-MNIST, or the digits of scikit-learn where it is not installed.
+The plain loop is the loop of the two reports: every epoch runs the whole network in fp32, with a DataLoader, PIL
+transforms, batches of 32 and Adam, and the frozen part is in inference mode. Every epoch of the plain loop takes
+equally long, so the script measures one epoch and multiplies. The engine, which is the training loop of zoo, runs all
+epochs.
 
-With --seeds 5 both train for all epochs from each seed, and the accuracies on as many test images are compared.
+The column `floor` is a lower bound of the engine's time: one pass of the frozen part, and all epochs of the trained
+part, at the speed at which this machine multiplies float32 matrices of size 2,048. A backward pass counts as two
+forward passes. The column `again` is the time until training starts in a second run on the same data. All weights are
+random except those of efficientnet_lite0. The images are Fashion-MNIST, or the digits of scikit-learn if Fashion-MNIST
+is not installed.
+
+With --seeds 5, both loops train for all epochs with five seeds, and the script compares their accuracies.
 """
 
 from __future__ import annotations
@@ -49,7 +53,7 @@ DEFAULT = ("efficientnet_lite0", "resnet18", "densenet201", "coat_lite_small", "
 
 @dataclass
 class Pictures(Samples[tuple[Tensor, int]]):
-    """Images as PIL pictures through the usual transforms, as a tutorial has it."""
+    """A torch dataset that passes PIL images through torchvision transforms, as tutorials do."""
 
     data: ImageData
     preprocessing: Preprocessing
@@ -79,7 +83,7 @@ class Pictures(Samples[tuple[Tensor, int]]):
 
 
 def plain_epoch(tuned: TunedNetwork, loader: DataLoader, optimizer: torch.optim.Optimizer, device: str) -> None:
-    """One epoch over the training images."""
+    """Train for one epoch over the training images."""
     tuned.train()
     for images, labels in loader:
         logits = tuned.logits(images.to(device))
@@ -90,7 +94,7 @@ def plain_epoch(tuned: TunedNetwork, loader: DataLoader, optimizer: torch.optim.
 
 
 def plain_accuracy(tuned: TunedNetwork, loader: DataLoader, device: str) -> float:
-    """The accuracy on the evaluation images."""
+    """Return the accuracy on the evaluation images."""
     tuned.eval()
     with torch.no_grad():
         right = [(tuned.logits(images.to(device))[0].argmax(1).cpu() == labels).sum() for images, labels in loader]
@@ -98,7 +102,7 @@ def plain_accuracy(tuned: TunedNetwork, loader: DataLoader, device: str) -> floa
 
 
 def plain(planned: RunPlan, epochs: int, seed: int) -> tuple[float, float]:
-    """Seconds of an epoch with its evaluation, and the accuracy after the last."""
+    """Run the plain loop; return the seconds of an epoch with its evaluation, and the accuracy after the last epoch."""
     torch.manual_seed(seed)
     device = str(planned.request.compute.device)
     preprocessing = planned.record.settings.preprocessing
@@ -113,7 +117,7 @@ def plain(planned: RunPlan, epochs: int, seed: int) -> tuple[float, float]:
 
 
 def engine(planned: RunPlan, folder: Path) -> tuple[float, float, float]:
-    """Seconds until training starts, seconds in all, and the accuracy after the last epoch."""
+    """Run zoo's engine; return the seconds until training starts, the seconds of the run, and the final accuracy."""
     request = planned.request
     started = time.perf_counter()
     with open_trainable_model(planned, CachePolicy(folder=folder), Silence(), lambda _line: None) as (trainable, _made):
@@ -126,7 +130,7 @@ def engine(planned: RunPlan, folder: Path) -> tuple[float, float, float]:
 
 
 def synthetic_images(_request: DatasetRequest) -> LoadedDataset:
-    """As many images as CIFAR-10 has, of its size: random, with a faint pattern for each of ten classes."""
+    """Return random images of the number and size of CIFAR-10, with a faint pattern for each of ten classes."""
     generator = np.random.default_rng(0)
     patterns = generator.normal(size=(10, 32, 32, 3))
     splits = {}
@@ -149,7 +153,7 @@ SYNTHETIC = Dataset(
 
 
 def planned_run(name: str, options: argparse.Namespace, seed: int) -> RunPlan:
-    """A run that is ready to go."""
+    """Return a planned run whose network and data are loaded."""
     registry = load_registry()
     backbone = registry.backbone(name)
     tuning = backbone.tuning("default")
@@ -171,7 +175,7 @@ def planned_run(name: str, options: argparse.Namespace, seed: int) -> RunPlan:
 
 
 def floor(planned: RunPlan, epochs: int) -> tuple[float, float]:
-    """Operations of a pass of the frozen part with the suffix's epochs, and of the whole network's, in units of 1e9."""
+    """Return the GFLOP of training on cached outputs, and of training the whole network in every epoch."""
     images, _labels = planned.data.train.batch(np.arange(2), planned.request.compute.device)
     prefix, suffix = (flops / 2e9 for flops in count_flops(partition_network(planned.tuned, images), images))
     train, held = len(planned.data.train), len(planned.data.evaluation)
@@ -180,7 +184,7 @@ def floor(planned: RunPlan, epochs: int) -> tuple[float, float]:
 
 
 def matrix_rate(device: str) -> float:
-    """Operations a second, in units of 1e9, of a float32 product of matrices of 2,048."""
+    """Return the GFLOP per second of a product of float32 matrices of size 2,048."""
     matrix = torch.randn(2048, 2048, device=device)
     times = []
     for _ in range(8):
@@ -211,7 +215,7 @@ def compare_times(options: argparse.Namespace) -> None:
 
 
 def compare_accuracies(options: argparse.Namespace) -> None:
-    """Print the accuracies of both from several seeds."""
+    """Print the accuracies of the plain loop and of the engine with several seeds."""
     _row("backbone", "plain", "spread", "engine", "spread")
     for name in options.names:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,10 +1,10 @@
-"""Every check and benchmark that needs a GPU, in one command, in under eight minutes.
+"""Run every check and benchmark that needs a GPU with one command, in under eight minutes.
 
     python benchmarks/gpu.py [--device cuda] [--images 2000] [--profile]
 
-It needs no network: weights come with a package, images are the digits of scikit-learn, or random ones. With
-`--device cpu` it runs the same on a machine without a GPU, on fewer images, to see that it works. `--profile` prints
-where a search spends its time.
+The script needs no network connection: the weights are in an installed package, and the images are the digits of
+scikit-learn or random. With `--device cpu`, the script runs the same checks on a machine without a GPU, on fewer
+images, so that you can test the script. `--profile` prints which operations of a neighbour search take most time.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from zoo_harness.records.run import read_run
 from zoo_harness.separation.knn.candidate_pairs import BFLOAT16, FLOAT32, FLOAT64, LARGEST_TILE
 from zoo_harness.separation.knn.search import nearest_neighbours
 
-DATA = {"wide": (50_000, 3, 32, 0.05), "grey": (60_000, 1, 28, 0.025)}  # images, channels, pixels, seconds aimed at
+DATA = {"wide": (50_000, 3, 32, 0.05), "grey": (60_000, 1, 28, 0.025)}  # images, channels, pixels, target in seconds
 BUDGETS = {"512 MiB": 2**29, "4 GiB": 2**32}
 
 
 def check_separation(device: torch.device, samples: int) -> None:
-    """The device's neighbours must be the CPU's, ties and offsets included."""
+    """Check that the device finds the same neighbours as the CPU, also for ties and offsets."""
     generator = torch.Generator().manual_seed(0)
     for name, offset, dtype in (("plain", 0.0, torch.float32), ("offset 1e4", 1e4, torch.float32)):
         features = (torch.randn(samples, 512, generator=generator) + offset).to(dtype)
@@ -43,7 +43,7 @@ def check_separation(device: torch.device, samples: int) -> None:
 
 
 def time_separation(device: torch.device, samples: int) -> None:
-    """Seconds for features that lie on the device already."""
+    """Print the seconds of a search for features that are already on the device."""
     features = torch.randn(samples, 1280, device=device)
     labels = torch.randint(0, 10, (samples,), device=device)
     for turn in ("first", "second"):
@@ -53,7 +53,7 @@ def time_separation(device: torch.device, samples: int) -> None:
 
 
 def check_search(device: torch.device, samples: int) -> None:
-    """The device's neighbours must be the CPU's bit for bit, duplicates, ties, offsets and references included."""
+    """Check that the device and the CPU find the same neighbours, also for duplicates, ties, offsets and references."""
     rows = smooth_images(samples, 1, 28)
     rows[: samples // 50] = rows[-(samples // 50) :]
     labels = torch.randint(0, 10, (samples,), generator=torch.Generator().manual_seed(0))
@@ -78,7 +78,7 @@ def check_search(device: torch.device, samples: int) -> None:
 
 
 def seconds(device: torch.device, work: Callable[[], object], turns: int = 3) -> list[float]:
-    """Seconds of each turn, the first one with whatever is compiled or loaded."""
+    """Return the seconds of each call; the first call also compiles and loads code."""
     taken = []
     for _ in range(turns):
         synchronize(device)
@@ -96,13 +96,13 @@ def synchronize(device: torch.device) -> None:
 
 
 def cdist(features: Tensor) -> None:
-    """Find neighbours of order 2 by torch.cdist and topk, 2,000 rows at a time: fast and not exact."""
+    """Find the two nearest neighbours by torch.cdist and topk, 2,000 rows at a time, which is fast but not exact."""
     for part in features.split(2000):
         torch.cdist(part, features).topk(3, largest=False)
 
 
 def time_search(device: torch.device, share: float, *, profile: bool) -> None:
-    """Print the time of order 2 on images on the device, with the aims, the time of torch.cdist, and wrong rows."""
+    """Print the times of zoo's search and of torch.cdist for two neighbours, the targets, and the wrong rows."""
     for name, (count, channels, size, aim) in DATA.items():
         features = smooth_images(int(count * share), channels, size).to(device)
         labels = torch.arange(len(features), device=device) % 10
@@ -128,7 +128,7 @@ def time_search(device: torch.device, share: float, *, profile: bool) -> None:
 
 
 def time_products(device: torch.device) -> None:
-    """Print the rate of torch's product of one tile, 3,072 numbers wide, in each arithmetic of the search."""
+    """Print the speed of torch's matrix product of one tile, 3,072 wide, in each number format of the search."""
     for name, precision in {"bfloat16": BFLOAT16, "float32": FLOAT32, "float64": FLOAT64}.items():
         left, right = (torch.randn(LARGEST_TILE, 3072, device=device).bfloat16().to(precision.products) for _ in "12")
         products = left.new_empty(LARGEST_TILE, LARGEST_TILE)
@@ -143,12 +143,12 @@ def time_products(device: torch.device) -> None:
 
 
 def show(what: str, taken: list[float]) -> None:
-    """Print the first and the least of the others."""
+    """Print the first time, and the smallest of the other times."""
     print(f"  {what}: {min(taken[1:]):.4f} s (first {taken[0]:.3f} s)", flush=True)
 
 
 def evaluate(device: str, per_class: int, *more: str) -> str | None:
-    """A whole run of the embedded default; its figures and where its time went. The digest of its checkpoint."""
+    """Run ``zoo eval efficientnet_lite0``, print its results and times, and return the digest of its checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         options = ["--per-class", str(per_class), "--epochs", "3", "--device", device, *more]
@@ -164,14 +164,14 @@ def evaluate(device: str, per_class: int, *more: str) -> str | None:
 
 
 def check_repeats(device: str, per_class: int) -> None:
-    """With --deterministic two runs end with the same bits, and the tail trains as the whole network does."""
+    """Print whether two runs with --deterministic, and a run without the cache, end with the same bits."""
     digests = [evaluate(device, per_class, "--deterministic", *more) for more in ((), (), ("--cache", "off"))]
     print(f"deterministic: two runs {'agree' if digests[0] == digests[1] else 'DIFFER'}, ", end="")
     print(f"the whole network {'too' if digests[0] == digests[2] else 'differs in its bits'}")
 
 
 def time_fine_tuning(device: str, images: int) -> None:
-    """The engine against the plain loop, 20 epochs at 224 pixels; see benchmarks/finetune.py for the columns."""
+    """Compare zoo's engine with the plain loop for 20 epochs; benchmarks/finetune.py explains the columns."""
     names = ["deit_base_distilled", "cait_s24"] if device != "cpu" else ["efficientnet_lite0"]
     for precision in ("fp32", "bf16") if device != "cpu" else ("fp32",):
         print(f"fine-tuning, {precision}:")
@@ -183,7 +183,7 @@ def time_fine_tuning(device: str, images: int) -> None:
 
 
 def main() -> None:
-    """Run everything; an assertion that fails ends it."""
+    """Run all checks and benchmarks; a failed assertion ends the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--images", type=int, default=2000)

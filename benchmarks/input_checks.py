@@ -1,13 +1,13 @@
-"""The cost of the checks of images and labels: whole runs with them, against the code from before.
+"""Measure how much time zoo's checks of images and labels take, in comparison with code without the checks.
 
     git worktree add /tmp/before 7229f0c
     python benchmarks/input_checks.py --before /tmp/before [--images 10000] [--repeat 5]
 
-Two datasets of 10,000 different images, 8,000 of them for training: JPEG files of 500 x 375 pixels, and an array of
-32 x 32 pixels in memory. The network is as small as one can be (timm's test network, at 32 x 32 pixels), so that
-reading takes the largest share of the run that it ever takes. Runs take turns, each in a process of its own. The table
-has the smallest CPU seconds of the runs and of their reading, because a busy machine adds to both; "added" is what
-reading takes longer, as a share of the run. Target: at most 3 %.
+The script uses two datasets of 10,000 different images, 8,000 of them for training: JPEG files of 500 x 375 pixels, and
+an array of 32 x 32 pixels in memory. The network is as small as possible (timm's test network, at 32 x 32 pixels), so
+that reading images takes a large share of the run. Runs of both versions take turns, each in its own process. The table
+shows the smallest CPU seconds of the runs and of reading, because a busy machine only adds time. The column "added" is
+the additional time of reading, as a share of the run. The target is at most 3 %.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ print(json.dumps({"run": used() - begun, "reading": clock.read - clock.reading})
 
 
 def write_images(folder: Path, images: int) -> None:
-    """Write smooth random pictures, which JPEG compresses as it does photographs."""
+    """Write smooth random images, which JPEG compresses about as well as photographs."""
     draws = np.random.default_rng(0)
     for number in range(images):
         split = "train" if number < images * 4 // 5 else "test"
@@ -76,7 +76,7 @@ def write_images(folder: Path, images: int) -> None:
 
 
 def measured(tree: Path, folder: Path, kind: str) -> dict[str, float]:
-    """Run the code of a tree once; return its seconds."""
+    """Run the code of a checkout once, and return the seconds of the run and of reading."""
     parts = [tree, *(tree / name for name in ("harness", "plugins", "cards"))]
     with tempfile.TemporaryDirectory() as scratch:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, parts)), "ZOO_CACHE_DIR": scratch}
@@ -87,7 +87,7 @@ def measured(tree: Path, folder: Path, kind: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Let both trees take turns, and print the table."""
+    """Run the code of both checkouts in turn, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, required=True, help="a checkout of the code without the checks")
     parser.add_argument("--images", type=int, default=10_000)

@@ -1,11 +1,11 @@
-"""Kills runs at random moments, resumes them, and compares what they end with with a run that nobody disturbed.
+"""Kill runs at random moments, resume them, and compare their results with the results of an uninterrupted run.
 
     python benchmarks/kills.py --kills 100
 
-Each attempt is a process of its own, forked from one that has imported everything, and is sent SIGKILL or SIGTERM
-after a random part of the time that the whole run takes. What is left is resumed until the run ends; then the next run
-begins, until the number of kills is reached. Prints a line for each finished run and a table; exits with 1 if anything
-differs.
+Each attempt is a new process, which is forked from a process that has imported all modules. The script sends SIGKILL or
+SIGTERM to the attempt after a random part of the time of an uninterrupted run. The next attempt resumes the run, until
+the run ends and the next run begins. The script stops after the given number of kills. The script prints a line for
+each finished run and a table, and exits with status 1 if a result differs.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ def main() -> None:
 
 
 def broken_run(folder: Path, out: Path, whole: float, chance: random.Random, found: Counter[str]) -> dict[str, object]:
-    """One run, killed until an attempt comes to its end; what it ends with."""
+    """Kill and resume one run until an attempt finishes it, and return the results of the run."""
     while True:
-        if chance.random() < 0.2:  # the frozen part anew, so that kills fall into that too
+        if chance.random() < 0.2:  # remove the cache, so that some kills happen while the frozen part runs
             for store in (folder / "cache").glob("*"):
                 shutil.rmtree(store)
         resumable = (out / "run.json").is_file() and (out / "options.json").is_file()
-        if out.exists() and not resumable:  # killed before there was anything to resume
+        if out.exists() and not resumable:  # killed before the run had written a state to resume
             shutil.rmtree(out)
             found["kills before there was a run"] += 1
         command = ["eval", "--resume", str(out), "--quiet"] if resumable else [*EVAL, "--out", str(out)]
@@ -87,7 +87,7 @@ def broken_run(folder: Path, out: Path, whole: float, chance: random.Random, fou
 
 
 def attempt(command: list[str], seconds: float | None, number: signal.Signals, folder: Path) -> int | None:
-    """Run a command in a fork; its exit status, or ``None`` if it was killed after ``seconds``."""
+    """Run a command in a forked process; return its exit status, or ``None`` if it was killed after ``seconds``."""
     child = os.fork()
     if child == 0:
         said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -107,7 +107,7 @@ def attempt(command: list[str], seconds: float | None, number: signal.Signals, f
 
 
 def outcome(out: Path) -> dict[str, object]:
-    """What must be the same: digests, figures, history without the seconds."""
+    """Return the results that must not differ: digests, scores, and the history without seconds."""
     record = json.loads((out / "run.json").read_text())
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     for line in history:

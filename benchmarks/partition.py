@@ -1,15 +1,16 @@
-"""How many of timm's architectures are partitioned where training starts, and why the others are not.
+"""Count the architectures of timm that zoo can partition into a frozen and a trained part, and explain the others.
 
     python benchmarks/partition.py [NAME ...] [--seconds 60] [--parameters 135]
 
-Takes the smallest member of each family, that is of each module of timm.models, with random weights and three random
-images of the smallest size that the network takes. The last block or stage and a new linear head train. The last block
-is the last one called of those that the containers of the network list, or of its children if they list none; a block
-is a module that holds modules with parameters. Each partition is verified as before a run.
+The script tries the smallest network of each family, which is a module of timm.models. The network has random weights
+and gets three random images of the smallest size that works. The last block or stage and a new linear head are trained.
+A block is a module that contains modules with parameters. The last block is the block that runs last among the items of
+the network's containers, or among the network's children if the containers have no blocks. The script verifies each
+partition as zoo does before a run.
 
-Prints a row for each network: whether it is partitioned, the CPU time, the block that trains, the size of the images,
-and the tensors that are kept or the reason why the whole network trains; then the counts. Networks of more than
---parameters million parameters are skipped, and so are those that take more than --seconds of CPU time.
+The script prints a row for each network: whether zoo can partition it, the CPU time, the trained block and the size of
+the images. A row also has the tensors that zoo caches, or the reason why every epoch runs the whole network. The script
+skips networks with more than --parameters million parameters, and networks that take more than --seconds of CPU time.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from zoo_harness.frozen.partition.verify import verify_partition
 from zoo_harness.models.surgery import freeze_all_but, training_modes
 from zoo_harness.models.tuned_network import TunedNetwork
 
-# The smallest member of each family of timm 1.0.31; building all 1,580 networks to find them takes five minutes.
+# The smallest network of each family of timm 1.0.31; building all 1,580 networks to find them takes five minutes.
 SMALLEST = """
     beit_base_patch16_224 halonet_h1 test_byobnet cait_xxs24_224 coat_tiny convit_tiny convmixer_768_32
     test_convnext cpubone_nano crossvit_tiny_240 csatv2 cs3darknet_focus_s cspnext_tiny davit_tiny
@@ -57,12 +58,12 @@ CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 
 
 class OutOfTimeError(BaseException):
-    """The CPU time for one network is used up; no ``except Exception`` catches it."""
+    """The CPU time of one network is over the limit; ``except Exception`` does not catch this error."""
 
 
 @contextlib.contextmanager
 def limited_to(seconds: float) -> Iterator[None]:
-    """Raise :class:`OutOfTimeError` in the body after this CPU time."""
+    """Context manager that raises :class:`OutOfTimeError` after this many seconds of CPU time."""
 
     def stop(*_arguments: object) -> None:
         raise OutOfTimeError
@@ -77,7 +78,7 @@ def limited_to(seconds: float) -> Iterator[None]:
 
 
 def smallest_members() -> list[str]:
-    """Name one network of each family; of a family that is not listed, the one with the fewest parameters."""
+    """Return a network name for each family; for an unlisted family, the network with the fewest parameters."""
     listed = {_model_to_module[name]: name for name in SMALLEST.split() if name in _model_to_module}
     return [
         listed.get(family) or min(_module_to_models[family], key=parameters_in_millions)
@@ -86,18 +87,20 @@ def smallest_members() -> list[str]:
 
 
 def parameters_in_millions(name: str) -> float:
-    """Count parameters without memory for them."""
+    """Return the number of parameters of a network, in millions, without allocating the parameters."""
     with torch.device("meta"):
         network = timm.create_model(name)
     return sum(parameter.numel() for parameter in network.parameters()) / 1e6
 
 
 def prepared(name: str) -> tuple[TunedNetwork, Tensor]:
-    """Build the network with its last block and a new head to train, and images that it takes."""
+    """Return the network, of which only the last block and a new head are trained, and images of a suitable size."""
     network = timm.create_model(name, num_classes=CLASSES).eval()
     images = images_for(network)
     classifier = network.default_cfg["classifier"]
-    head = classifier if isinstance(classifier, str) else classifier[0]  # others are auxiliary or of a distillation
+    head = (
+        classifier if isinstance(classifier, str) else classifier[0]
+    )  # further classifiers are auxiliary heads or distillation heads
     put_linear(network, head)
     trained = (last_block(network, head, images), head)
     freeze_all_but(network, trained)
@@ -105,7 +108,7 @@ def prepared(name: str) -> tuple[TunedNetwork, Tensor]:
 
 
 def images_for(network: nn.Module) -> Tensor:
-    """Draw three random images of the smallest size that the network takes."""
+    """Return three random images of the smallest size that the network accepts."""
     own = network.default_cfg["input_size"][-1]
     for size in sorted({*(size for size in SIZES if size < own), own}):
         images = torch.rand(3, 3, size, size)
@@ -116,7 +119,7 @@ def images_for(network: nn.Module) -> Tensor:
 
 
 def put_linear(network: nn.Module, path: str) -> None:
-    """Replace a classifier, linear or a convolution of 1 x 1, by a new linear one."""
+    """Replace the classifier of a network, a linear layer or a 1 x 1 convolution, by a new linear layer."""
     old = network.get_submodule(path)
     convolves = isinstance(old, nn.Conv2d)
     new: nn.Module = nn.Linear(old.in_channels if convolves else old.in_features, CLASSES)
@@ -125,7 +128,7 @@ def put_linear(network: nn.Module, path: str) -> None:
 
 
 def last_block(network: nn.Module, head: str, images: Tensor) -> str:
-    """Find the path of the last block to be called."""
+    """Return the path of the block that runs last."""
     called: list[nn.Module] = []
     hooks = [module.register_forward_pre_hook(lambda module, _: called.append(module)) for module in network.modules()]
     with torch.no_grad():
@@ -142,7 +145,7 @@ def last_block(network: nn.Module, head: str, images: Tensor) -> str:
 
 
 def candidates(network: nn.Module) -> Iterator[list[nn.Module]]:
-    """Yield what the containers among the children list, the same of an only child with blocks, then the children."""
+    """Yield lists of modules among which the last block is searched: items of containers, then direct children."""
     children = [child for child in network.children() if holds_blocks(child)]
     yield [block for child in children if isinstance(child, CONTAINERS) for block in child.children()]
     if len(children) == 1 and not isinstance(children[0], CONTAINERS):
@@ -151,12 +154,12 @@ def candidates(network: nn.Module) -> Iterator[list[nn.Module]]:
 
 
 def holds_blocks(module: nn.Module) -> bool:
-    """Tell whether a module holds modules with parameters."""
+    """Return whether a module contains modules with parameters."""
     return any(True for part in module.children() for _parameter in part.parameters())
 
 
 def outcome(name: str, options: argparse.Namespace) -> tuple[str, str]:
-    """Partition and verify a network; return what became of it, and a remark."""
+    """Partition and verify a network; return the outcome, such as ``partitioned``, and a remark."""
     if (size := parameters_in_millions(name)) > options.parameters:
         return "skipped", f"{size:.0f} million parameters"
     torch.manual_seed(0)

@@ -1,13 +1,14 @@
-"""What the scores of ``zoo rank`` cost beyond the forward pass, the share of forward passes, and what halving saves.
+"""Measure the time and memory of the scores of ``zoo rank``, and the forward passes that successive halving saves.
 
     python benchmarks/ranking.py [--part scores peers share halving]
 
-``scores``: time and memory of all default scores for 5,000 x 1,280 and 50,000 x 2,048 features.
-``peers``: LogME and H-score against the cost of the usual implementations (an SVD of the features for LogME, the
-pseudo-inverse of their covariance for H-score), which are written here for their cost alone.
-``share``: the share of forward passes in the time of a process that ranks one or three networks on Fashion-MNIST.
-``halving``: on ten fields of recorded features, whether the winner's tier is kept and how many forward passes are
-saved. A field is the features of several layers of EfficientNet-Lite0, 1 and 2, each layer a backbone.
+``scores`` measures the time and memory of all default scores for 5,000 x 1,280 and 50,000 x 2,048 features.
+``peers`` compares LogME and H-score with the time of their usual implementations: an SVD of the features for LogME, and
+the pseudo-inverse of the covariance for H-score. This script contains those implementations only to measure their time.
+``share`` measures the share of forward passes in the time of a process that ranks one or three networks.
+``halving`` measures, on ten fields, whether successive halving keeps all backbones of tier 1, and how many forward
+passes it saves. A field is a set of candidates to rank: the features of several layers of EfficientNet-Lite0, 1 and 2,
+where each layer counts as a backbone.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
 def main() -> None:
-    """Run the parts that were asked for."""
+    """Run the parts that ``--part`` names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts: dict[str, Callable[[], None]] = {"scores": scores, "peers": peers, "share": share, "halving": halving}
     parser.add_argument("--part", nargs="+", choices=list(parts), default=list(parts))
@@ -58,7 +59,7 @@ def main() -> None:
 
 
 def scores() -> None:
-    """Print the time of each default score, and the memory beyond the features."""
+    """Print the time of each default score, and the memory in addition to the features."""
     print("| features | score | seconds |\n|---|---|---|")
     for count, width, classes, sources in ((5_000, 1_280, 10, 1_000), (50_000, 2_048, 10, 1_000)):
         evidence = _evidence(count, width, classes, sources)
@@ -71,7 +72,7 @@ def scores() -> None:
 
 
 def peers() -> None:
-    """Print LogME and H-score beside the cost of an SVD of the features and of a pseudo-inverse."""
+    """Print the times of LogME and H-score, and of an SVD of the features and a pseudo-inverse of the covariance."""
     print("| features | ours, s | usual way, s | ratio |\n|---|---|---|---|")
     evidence = _evidence(5_000, 1_280, 10, 10)
     wide = evidence.features.astype(np.float64)
@@ -79,7 +80,7 @@ def peers() -> None:
 
     def usual_log_me() -> None:
         _u, singular, right = np.linalg.svd(wide, full_matrices=False)
-        for column in targets.T:  # one fixed point for each class, with products of the size of the features
+        for column in targets.T:  # one fixed-point iteration per class, with matrix products as large as the features
             projected = right @ (wide.T @ column)
             for _ in range(11):
                 weights = right.T @ (projected / (singular**2 + 1.0))
@@ -130,7 +131,7 @@ def _rank_and_print_seconds(images: int, names: Sequence[str]) -> None:
 
 
 def halving() -> None:
-    """Print for each field whether the winner's tier was kept, and the forward passes that were saved."""
+    """Print for each field whether halving keeps tier 1, and the share of forward passes that halving saves."""
     print("| field | backbones | images | tier 1 kept | passes saved |\n|---|---|---|---|---|")
     kept, saved = [], []
     for name, features, labels in _fields():
@@ -155,7 +156,7 @@ def halving() -> None:
 
 
 def _fields() -> Iterator[tuple[str, dict[str, Array], Array]]:
-    """Yield ten fields: two datasets at two sizes and seeds, each layer of three networks a backbone."""
+    """Yield ten fields from two datasets with several sizes and seeds; each layer of three networks is a backbone."""
     for dataset, counts in (("fashion_mnist", (2_000, 4_000, 6_000)), ("digits", (1_000, 1_400))):
         for count in counts:
             for seed in (0, 1):
@@ -188,7 +189,7 @@ def _balanced(dataset: str, count: int, seed: int) -> tuple[Array, Array]:
 
 
 def _layers(name: str, images: Array) -> dict[str, Array]:
-    """Return pooled features of the layers of a network at 64 pixels, by name."""
+    """Return the pooled features of each layer of a network for images of 64 pixels, by layer name."""
     from zoo import Preprocessing, load_registry
     from zoo_harness.data.transform import BatchTransform
     from zoo_harness.models.build import build_network

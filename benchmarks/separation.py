@@ -1,13 +1,13 @@
-"""How long the exact search for nearest neighbours takes, against the exact peers, in the same run.
+"""Compare the time of zoo's exact search for nearest neighbours with the time of other exact searches.
 
     python benchmarks/separation.py [--data fashion lite0 wide smooth] [--orders 1 5] [--peers faiss sklearn cdist]
 
-Data: Fashion-MNIST as it comes (60,000 x 784, uint8), features of it by the pretrained EfficientNet-Lite0
-(60,000 x 1,280), random images with the spectrum of natural ones, and smooth ones (both 50,000 x 3,072). Peers:
-faiss-cpu's IndexFlatL2, scikit-learn's brute force, torch.cdist where its matrix fits. They are asked for `--share` of
-the rows, which takes that share of their time, and their time is given for all rows; ours is for all rows. Every
-answer of ours on 500 rows is compared with float64 brute force. faiss-cpu is not among our dependencies:
-pip install faiss-cpu.
+The data are the raw images of Fashion-MNIST (60,000 x 784, uint8), their features from the pretrained
+EfficientNet-Lite0 (60,000 x 1,280), random images with the spectrum of natural images, and smooth random images (both
+50,000 x 3,072). The other searches are faiss-cpu's IndexFlatL2, scikit-learn's brute force, and torch.cdist if its
+matrix fits into memory. The other searches only search the neighbours of a `--share` of the rows, and the script
+extrapolates their time to all rows. zoo's search runs on all rows. The script compares zoo's neighbours of 500 rows
+with a brute-force search in float64. faiss-cpu is not a dependency of zoo; install it with pip install faiss-cpu.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ CHECKED = 500
 
 
 def fashion() -> Tensor:
-    """Fashion-MNIST's training images, (60,000, 784) uint8, from Debian's package dataset-fashion-mnist."""
+    """Return Fashion-MNIST's training images, (60,000, 784) uint8, from Debian's package dataset-fashion-mnist."""
     content = gzip.decompress((FASHION / "train-images-idx3-ubyte.gz").read_bytes())
     return torch.from_numpy(np.frombuffer(content, np.uint8)[16:].reshape(-1, 784).copy())
 
 
 def lite0() -> Tensor:
-    """Penultimate features of those images at 64 pixels, (60,000, 1,280) float32."""
+    """Return EfficientNet-Lite0's features of Fashion-MNIST images at 64 pixels, (60,000, 1,280) float32."""
     from zoo import Preprocessing, load_registry
     from zoo_harness.data.transform import BatchTransform
     from zoo_harness.models.build import build_network
@@ -55,9 +55,9 @@ def lite0() -> Tensor:
 
 
 def wide() -> Tensor:
-    """50,000 random images of 32 x 32 x 3 with the spectrum of natural ones, (50,000, 3,072) float32.
+    """Return 50,000 random images of 32 x 32 x 3 with the spectrum of natural images, (50,000, 3,072) float32.
 
-    Amplitudes fall off as one over the frequency, channels go together, and contrast differs between images.
+    Amplitudes fall as one over the frequency, channels are correlated, and contrast differs between images.
     """
     generator = torch.Generator().manual_seed(0)
     frequency = (torch.fft.fftfreq(32)[:, None].square() + torch.fft.rfftfreq(32).square()).sqrt()
@@ -71,12 +71,12 @@ def wide() -> Tensor:
 
 
 def smooth() -> Tensor:
-    """50,000 smooth random images: 192 directions of equal strength, and a little noise, (50,000, 3,072) float32."""
+    """Return 50,000 smooth random images: 192 equally strong directions and a little noise, (50,000, 3,072) float32."""
     return smooth_images(50_000, 3, 32)
 
 
 def smooth_images(count: int, channels: int, size: int) -> Tensor:
-    """Random images with noise, (count, channels * size^2) float32."""
+    """Return random images with noise, (count, channels * size^2) float32."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(count, channels, 8, 8, generator=generator)
     images = torch.nn.functional.interpolate(coarse, size=size, mode="bicubic")
@@ -84,7 +84,7 @@ def smooth_images(count: int, channels: int, size: int) -> Tensor:
 
 
 def ours(features: Tensor, order: int, _share: float) -> tuple[float, Tensor]:
-    """Seconds for all rows, and the neighbours found."""
+    """Return the seconds of zoo's search for all rows, and the neighbours."""
     labels = torch.zeros(len(features), dtype=torch.int64)
     started = time.perf_counter()
     found = nearest_neighbours(features, labels, order).indices
@@ -92,7 +92,7 @@ def ours(features: Tensor, order: int, _share: float) -> tuple[float, Tensor]:
 
 
 def faiss(features: Tensor, order: int, share: float) -> tuple[float, None]:
-    """Seconds of IndexFlatL2 for all rows, by what a share of them takes."""
+    """Return the seconds of IndexFlatL2 for all rows, extrapolated from a share of the rows."""
     import faiss as library
 
     rows = features.float().numpy()
@@ -103,7 +103,7 @@ def faiss(features: Tensor, order: int, share: float) -> tuple[float, None]:
 
 
 def sklearn(features: Tensor, order: int, share: float) -> tuple[float, None]:
-    """Seconds of scikit-learn's brute force for all rows, by what a share of them takes."""
+    """Return the seconds of scikit-learn's brute force for all rows, extrapolated from a share of the rows."""
     from sklearn.neighbors import NearestNeighbors
 
     rows = features.float().numpy()
@@ -113,7 +113,7 @@ def sklearn(features: Tensor, order: int, share: float) -> tuple[float, None]:
 
 
 def cdist(features: Tensor, order: int, share: float) -> tuple[float, None]:
-    """Seconds of torch.cdist and topk for all rows, by what a share of them takes; a tile of 2,000 rows at a time."""
+    """Return the seconds of torch.cdist and topk for all rows, extrapolated from a share, in tiles of 2,000 rows."""
     rows = features.float()
 
     def search() -> None:
@@ -124,7 +124,7 @@ def cdist(features: Tensor, order: int, share: float) -> tuple[float, None]:
 
 
 def wrong(features: Tensor, found: Tensor) -> int:
-    """How many of 500 rows have other neighbours than float64 brute force finds."""
+    """Return how many of 500 rows have other neighbours than a float64 brute-force search finds."""
     chosen = torch.arange(0, len(features), max(1, len(features) // CHECKED))[:CHECKED]
     wrong_rows = 0
     for part in chosen.split(max(1, 2**27 // len(features))):
@@ -138,7 +138,7 @@ def wrong(features: Tensor, found: Tensor) -> int:
         )
         distances[torch.arange(len(part)), part] = torch.inf
         nearest = distances.topk(found.shape[1], largest=False).values
-        # Sums in another order may differ in the last bits: only distances that differ more count.
+        # Sums in another order differ in the last bits, so only larger differences of distances count as wrong.
         same = torch.isclose(nearest, distances.gather(1, found[part]), rtol=1e-12, atol=0)
         wrong_rows += int((~same.all(1)).sum())
     return wrong_rows

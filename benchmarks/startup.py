@@ -1,9 +1,9 @@
-"""Start-up of the commands that must feel instant, as ratios to importing typer and rich in the same run.
+"""Measure the start-up time of fast commands such as ``zoo list``, relative to the time of importing typer and rich.
 
     python benchmarks/startup.py [--repeat 25]
 
-Targets: `zoo list` and `zoo --help` under 0.25 s, and under twice the time of `python -c "import typer, rich"`. The
-commands take turns, so that a busy machine slows all of them alike; medians are compared.
+The targets for `zoo list` and `zoo --help` are less than 0.25 s, and less than twice the time of `python -c "import
+typer, rich"`. The commands take turns, so that a busy machine slows all commands equally. The script compares medians.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COMMANDS = {
 
 
 def seconds(command: list[str]) -> float:
-    """Wall time of one run."""
+    """Return the wall time of one run of a command, in seconds."""
     started = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - started
@@ -45,7 +45,7 @@ def main() -> None:
     for turn in range(repeat + 2):
         for name, command in COMMANDS.items():
             taken = seconds(command)
-            if turn >= 2:  # the first turns warm the file cache
+            if turn >= 2:  # the first turns fill the file cache of the system, and are not measured
                 times[name].append(taken)
     medians = {name: statistics.median(values) for name, values in times.items()}
     print(f"{'command':32} {'median':>9} {'ratio':>7}")

@@ -1,4 +1,7 @@
-"""Writes cards/NAME.md and the figures of every built-in backbone; a test fails where one is out of date."""
+"""Write cards/NAME.md and the stored parameters, input size and cost of every built-in backbone.
+
+A test fails if one of these files is out of date.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "cards"
 
 
 def main() -> None:
-    """Write the cards anew, and take away those of backbones that are gone."""
+    """Write all cards, and delete the cards of backbones that no longer exist."""
     registry = load_registry()
     built_in = [name for name in registry.backbones if registry.owner("backbone", name).built_in]
     for stale in {path.stem for path in FOLDER.glob("*.md")} - set(built_in):

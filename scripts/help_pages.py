@@ -1,4 +1,4 @@
-"""Writes docs/commands.md from what every command's --help prints; --check fails where the page is out of date."""
+"""Write docs/commands.md from the help page of every command; with --check, fail if docs/commands.md is out of date."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "commands.md"
 INTRODUCTION = """\
 # Commands
 
-What `zoo --help` and the `--help` of every command print. Written by `make docs`; do not edit.
+This page shows the output of `zoo --help`, and of every command with `--help`. `make docs`
+writes this page; do not edit it.
 """
 
 
 def main() -> int:
-    """Write the page, or with ``--check`` compare it; 1 where it is out of date."""
+    """Write docs/commands.md, or with ``--check`` compare it; return 1 if the page is out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 with the differences if any")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; print the differences and exit with status 1 if the page is out of date",
+    )
     checking = parser.parse_args().check
     page = INTRODUCTION + "".join(section(command) for command in commands())
     if not checking:
@@ -38,7 +43,7 @@ def main() -> int:
 
 
 def commands() -> Iterator[tuple[str, ...]]:
-    """The words of every command, ``("zoo",)`` first."""
+    """Yield the words of every command, beginning with ``("zoo",)``."""
     import typer
 
     from zoo_harness.cli.app import app
@@ -54,13 +59,13 @@ def _below(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def section(command: tuple[str, ...]) -> str:
-    """One command's heading and help text, in Markdown."""
+    """Return the heading and help text of one command in Markdown."""
     return f"\n## {' '.join(command)}\n\n```text\n{help_text(command).strip()}\n```\n"
 
 
 def help_text(command: tuple[str, ...]) -> str:
-    """What the installed command prints, the same on every machine and terminal."""
-    # These make typer write for a colour terminal, whatever it writes to.
+    """Return the help page of a command, which is the same on every machine and terminal."""
+    # These variables make typer print colours even if the output is not a terminal.
     loud = ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "CLICOLOR_FORCE")
     quiet = {key: value for key, value in os.environ.items() if key not in loud}
     quiet |= {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING": "utf-8", "PYTHONUTF8": "1"}

@@ -1,4 +1,4 @@
-"""Builds wheel and sdist, and tries both in fresh environments of each supported Python that is on the machine."""
+"""Build wheel and sdist, and test them in new environments of each supported Python that the machine has."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMMANDS = (
 
 
 def main() -> int:
-    """Check the distributions on each version of Python; 1 if none of the versions is on the machine."""
+    """Check the distributions on each version of Python; return 1 if the machine has none of the versions."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--versions", default=",".join(SUPPORTED), help="versions of Python, separated by commas")
     versions = parser.parse_args().versions.split(",")
@@ -36,7 +36,7 @@ def main() -> int:
 
 
 def find_interpreter(version: str) -> Path | None:
-    """Return the interpreter of a version, from PATH or from pyenv; ``None`` if there is none that runs."""
+    """Return a working interpreter of a Python version from PATH or pyenv, or ``None``."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     on_path = shutil.which(f"python{version}")
     candidates = [Path(on_path)] if on_path else []
@@ -47,7 +47,7 @@ def find_interpreter(version: str) -> Path | None:
 
 
 def build(folder: Path) -> tuple[Path, Path]:
-    """Build the sdist, and the wheel from it, in a folder."""
+    """Build the sdist in a folder, and build the wheel from the sdist."""
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", ROOT, cwd=folder)
     (wheel,) = (folder / "dist").glob("*.whl")
     (sdist,) = (folder / "dist").glob("*.tar.gz")
@@ -56,7 +56,7 @@ def build(folder: Path) -> tuple[Path, Path]:
 
 
 def check(distributions: list[Path], interpreter: Path, folder: Path) -> None:
-    """Install the distributions in a fresh environment, one over the other, and run the commands with each."""
+    """Install each distribution in turn in one new environment, and run a few commands after each installation."""
     environment = folder / "environment"
     run(interpreter, "-m", "venv", environment, cwd=folder)
     pip = (environment / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
@@ -69,7 +69,7 @@ def check(distributions: list[Path], interpreter: Path, folder: Path) -> None:
 
 
 def try_commands(zoo: Path, folder: Path) -> None:
-    """Run a few commands of an installed zoo, away from the checkout, with a home folder of their own."""
+    """Run a few commands of the installed zoo outside of the checkout, with a temporary home folder."""
     version = zoo_version()
     with tempfile.TemporaryDirectory(dir=folder) as home:
         printed = run(zoo, "--version", cwd=Path(home), home=home)
@@ -88,7 +88,7 @@ def zoo_version() -> str:
 
 
 def run(*command: str | Path, cwd: Path, home: str | None = None) -> str:
-    """Run a program to its end and return what it printed; exit with its output if it fails."""
+    """Run a program and return its output; if the program fails, exit with its output as the message."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "ZOO_"))}
     clean |= {"HOME": home, "XDG_CACHE_HOME": home, "HF_HUB_OFFLINE": "1"} if home else {}
     done = subprocess.run(

@@ -1,7 +1,7 @@
-"""Builds the documentation site in build/site/html: collects the pages, runs Sphinx strictly, checks the HTML.
+"""Build the documentation site in build/site/html: collect the pages, run Sphinx strictly, and check the HTML.
 
-The pages are the Markdown files of the repository, and they stay where they are, so that their links also work in a
-checkout. ``page_of`` decides the place of each page in the site; links are rewritten to match.
+The pages are the Markdown files of the repository. The files stay in their folders, so that their links also work in a
+checkout. ``page_of`` decides the path of each page in the site, and the script changes the links to these paths.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ PLACES = {
     "docs/commands.md": "reference/commands.md",
     "plugins/example/README.md": "howto/example-plugin.md",
 }
-# The page that stands for a folder.
+# A link to a folder becomes a link to this page.
 FOLDERS = {"cards": "docs/site/backbones/index.md", "plugins/example": "plugins/example/README.md"}
 LINK = re.compile(r"(?P<before>\]\(<?)(?P<target>[^)\s>]+)|(?P<attribute>\b(?:src|srcset|href)=\")(?P<file>[^\"]+)")
 CODE = re.compile(r"(^```.*?^```[^\n]*$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 
 
 class SiteError(Exception):
-    """A page, a link or a loaded file is wrong."""
+    """The site cannot be built, because a page, a link or a loaded file is wrong."""
 
 
 def main() -> int:
-    """Build the site, and print what is wrong with it."""
+    """Build the site, and print the errors in it."""
     try:
         shutil.rmtree(BUILD, ignore_errors=True)
         collect_pages(ROOT, BUILD / "source")
@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def collect_pages(root: Path, source: Path) -> None:
-    """Write the source of the site: the repository's pages with their links rewritten, and the generated ones."""
+    """Write the source of the site: the pages of the repository with changed links, and the generated pages."""
     generated = dict(reference_pages())
     found = list(repository_pages(root))
     pages = {path: page_of(path) for path in [*found, *(OWN_PAGES / page for page in generated)]}
@@ -87,7 +87,7 @@ def repository_pages(root: Path) -> Iterator[Path]:
 
 
 def page_of(path: Path) -> Path:
-    """Return the place of a page in the site.
+    """Return the path of a page in the site.
 
     >>> page_of(Path("docs/training.md")).as_posix(), page_of(Path("cards/vgg16.md")).as_posix()
     ('howto/training.md', 'backbones/vgg16.md')
@@ -101,7 +101,7 @@ def page_of(path: Path) -> Path:
 
 
 def markdown_of(path: Path) -> str:
-    """Return the Markdown of a page; a notebook's cells are shown, not executed."""
+    """Return the Markdown of a page; the cells of a notebook are shown but not executed."""
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".ipynb":
         return text
@@ -111,7 +111,7 @@ def markdown_of(path: Path) -> str:
 
 
 def rewrite_links(text: str, path: Path, pages: dict[Path, Path], root: Path, source: Path) -> str:
-    """Return the text of a page with its links to files of the repository leading to their places in the site."""
+    """Return the text of a page, with links to files of the repository changed to the paths in the site."""
 
     def rewritten(match: re.Match[str]) -> str:
         target, _, anchor = (match["target"] or match["file"]).partition("#")
@@ -127,7 +127,7 @@ def rewrite_links(text: str, path: Path, pages: dict[Path, Path], root: Path, so
             shutil.copy(root / found, source / place)
         else:
             raise SiteError(f"{path}: link to {target}: expected a file or the folder of a page")
-        if match["attribute"]:  # raw HTML links to the built site, which has the files at its root
+        if match["attribute"]:  # links in raw HTML are relative to the built site, which has these files at its root
             place = place.relative_to("extra") if place.parts[0] == "extra" else place.with_suffix(".html")
         link = Path(os.path.relpath(place, pages[path].parent)).as_posix() + (f"#{anchor}" if anchor else "")
         return f"{match['before'] or match['attribute']}{link}"
@@ -137,7 +137,7 @@ def rewrite_links(text: str, path: Path, pages: dict[Path, Path], root: Path, so
 
 
 def reference_pages() -> Iterator[tuple[str, str]]:
-    """Yield the name and the text of the pages on the public names, whose content is their docstrings."""
+    """Yield the name and text of each reference page, which documents public names by their docstrings."""
     import zoo
 
     kinds: dict[str, list[str]] = {"functions": [], "results": [], "plugins": [], "errors": []}
@@ -146,7 +146,7 @@ def reference_pages() -> Iterator[tuple[str, str]]:
     titles = {
         "functions": "Functions",
         "results": "Results and metrics",
-        "plugins": "Records of a plugin",
+        "plugins": "Declarations of a plugin",
         "errors": "Errors",
     }
     for kind, names in kinds.items():
@@ -155,7 +155,7 @@ def reference_pages() -> Iterator[tuple[str, str]]:
 
 
 def kind_of(value: Any) -> str:
-    """Return the reference page of a public value."""
+    """Return the name of the reference page that documents a public value."""
     import zoo
 
     if not inspect.isclass(value):
@@ -184,7 +184,7 @@ class PageParser(HTMLParser):
         self.loaded: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what an element declares and refers to."""
+        """Collect the anchors and links of an HTML element."""
         attributes = {key: value or "" for key, value in attrs}
         self.anchors |= {attributes[key] for key in ("id", "name") if key in attributes}
         if tag == "a" and "href" in attributes:
@@ -205,7 +205,7 @@ def html_problems(html: Path) -> list[str]:
 
 
 def parsed(path: Path) -> PageParser:
-    """Return the parsed page."""
+    """Return the parsed HTML page."""
     parser = PageParser()
     parser.feed(path.read_text(encoding="utf-8"))
     return parser

@@ -1,9 +1,10 @@
-"""Prints which families of timm become backbones: one small network of each, derived on the meta device.
+"""Print for each family of timm whether zoo can derive a backbone from it, using one small network per family.
 
     python scripts/timm_survey.py
 
-A family is a module of timm's models. For each the smallest architecture of it that derives is named, or the reason
-why none does.
+A family consists of the networks in one module of timm.models. To derive a backbone means to find the trained block,
+head and feature layers of a network on torch's meta device. The table names the smallest network of each family that
+zoo can derive, or the reason why zoo can derive none.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ MOST_TRIES = 3
 
 
 def main() -> None:
-    """Print a table of all families, and how many derive."""
+    """Print a table of all families, and how many families zoo can derive."""
     import timm
 
     derived = 0
@@ -28,7 +29,7 @@ def main() -> None:
 
 
 def _first(family: str) -> tuple[str, str, str]:
-    """Return the first network of a family that derives, of its smallest ones, or the reason of the last refusal."""
+    """Return the smallest network of a family that zoo can derive, or the reason why the last attempt failed."""
     import timm
 
     names = timm.list_models(module=family)

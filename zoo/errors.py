@@ -62,8 +62,9 @@ class UnknownNameError(UsageError):
         self.known = sorted(known)
         near = near_misses(given, self.known)
         question = f"; did you mean {_either(near)}?" if near else ""
+        noun, of, owner = kind.partition(" of ")
         super().__init__(
-            f"unknown {kind} {shortened(given)}{question} ({_known(self.known)}){advice and '; ' + advice}",
+            f"unknown {noun} {shortened(given)}{of}{owner}{question} ({_known(self.known)}){advice and '; ' + advice}",
             code="unknown-name",
             near=near,
         )

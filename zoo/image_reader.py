@@ -93,7 +93,7 @@ class ImageReader:
                 f"255 ({by}largest value {highest:,g})"
             )
         if self.notes.paged:
-            lines.append(f"{len(self.notes.paged):,} file(s) have several pages or frames; the first of each is read")
+            lines.append(f"{len(self.notes.paged):,} file(s) have several pages or frames; only the first is read")
         return tuple(lines)
 
     def warnings(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The functions that ``zoo`` exports from the harness; each imports its own needs when it is called."""
+"""Define the functions that ``zoo`` exports from the harness; each function imports large packages when called."""
 
 from __future__ import annotations
 
@@ -69,17 +69,19 @@ def evaluate(
     progress: bool | Reporter = False,
     **options: Unpack[EvalOptions],
 ) -> Run:
-    """Fine-tune one block of a backbone on a dataset, score it, and write checkpoint, card and plots.
+    """Fine-tune one block of a backbone on a dataset, score the network, and write a checkpoint, a card and plots.
 
-    ``backbone`` is a name, a record that need not be registered, or a run, whose checkpoint provides the initial
-    weights under a new head; :func:`rescore` scores a run unchanged. ``dataset`` is a name such as ``"cifar10"`` or
-    ``"imagefolder:photos"``, or a :class:`~zoo.Dataset`, such as :func:`zoo.in_memory` returns. ``options`` are those
-    of ``zoo eval``: the same names, types and defaults. ``progress`` shows bars and epochs on standard error; it may
-    also be a :class:`~zoo.Reporter`.
+    ``backbone`` is a name, a :class:`~zoo.Backbone` that need not be registered, or a run. If ``backbone`` is a run,
+    its checkpoint provides the initial weights, and the network gets a new head; :func:`rescore` scores a run without
+    training. ``dataset`` is a name such as ``"cifar10"`` or ``"imagefolder:photos"``, or a :class:`~zoo.Dataset` such
+    as :func:`zoo.in_memory` returns. ``options`` have the names, types and defaults of the options of ``zoo eval``.
+    ``progress=True`` shows progress bars and epochs on standard error; ``progress`` may also be a
+    :class:`~zoo.Reporter`.
 
-    Nothing is printed otherwise; messages go to the logger ``zoo``. The caller's random generators, threads and signal
-    handlers are the same afterwards. Raises a :class:`~zoo.ZooError` for every mistake. A ``KeyboardInterrupt`` leaves
-    a run that ``zoo.evaluate(resume=RUN)`` continues, to the same bits.
+    Without ``progress``, the function prints nothing, and messages go to the logger ``zoo``. The function restores the
+    caller's random generators, threads and signal handlers. Raises a :class:`~zoo.ZooError` for every mistake. After a
+    ``KeyboardInterrupt``, ``zoo.evaluate(resume=RUN)`` continues the run and ends with the same bits as an
+    uninterrupted run.
 
     >>> import tempfile, zoo
     >>> folder = f"{tempfile.mkdtemp()}/run"
@@ -97,9 +99,9 @@ def train(
     progress: bool | Reporter = False,
     **options: Unpack[TrainOptions],
 ) -> Run:
-    """Train a whole network from scratch: choose the epoch on a held-out part, and test once at the end.
+    """Train a whole network from scratch, choose the best epoch on held-out images, and score the test split once.
 
-    The arguments are those of :func:`evaluate`, and ``options`` those of ``zoo train``.
+    The function has the arguments of :func:`evaluate`, and takes the options of ``zoo train``.
     """
     given = checked(TrainOptions, options)
     return _fine_tune(True, backbone, dataset, progress, given)  # type: ignore[arg-type]
@@ -108,10 +110,11 @@ def train(
 def dataset_stats(
     dataset: str | Dataset, *, progress: bool | Reporter = False, **options: Unpack[StatsOptions]
 ) -> DatasetStatistics:
-    """Measure a dataset, split by split: mean and standard deviation, sizes, classes, equal images and brightness.
+    """Measure each split of a dataset: mean and standard deviation, sizes, classes, duplicate images and brightness.
 
-    Every image is read at its own size. ``options`` are those of ``zoo stats``; with ``per_class``, ``limit`` and
-    ``seed`` the images are those of a run with the same options. Raises a :class:`~zoo.ZooError` for unreadable data.
+    zoo reads every image at its original size. The function takes the options of ``zoo stats``. With ``per_class``,
+    ``limit`` and ``seed``, it measures the images that a run with the same options uses. Raises a
+    :class:`~zoo.ZooError` for unreadable data.
 
     >>> import zoo
     >>> zoo.dataset_stats("digits").splits["train"].size
@@ -122,7 +125,7 @@ def dataset_stats(
     given = with_defaults(StatsOptions, checked(StatsOptions, options))
     request = choose_data(dataset, {**given, "val_fraction": None})
 
-    from zoo_harness.data.dataset_statistics import measure_dataset  # and with it torch, which takes seconds
+    from zoo_harness.data.dataset_statistics import measure_dataset  # imports torch, which takes seconds
 
     with _reporter(progress) as reporter:
         where = request.dataset, request.argument, request.data_dir, request.subset
@@ -141,8 +144,8 @@ def layers(
 ) -> LayerScoring:
     """Score every feature layer of backbones and runs, from the pixels to the classifier's input.
 
-    ``backbones`` is a name, a record, a run, or the path of a run directory, or a sequence of these. ``options`` are
-    those of ``zoo layers``.
+    ``backbones`` is a backbone name, a :class:`~zoo.Backbone`, a run, the path of a run folder, or a sequence of such
+    values. The function takes the options of ``zoo layers``.
     """
     from zoo_harness.runs.request import check_layers
 
@@ -156,7 +159,7 @@ def layers(
         from zoo_harness.runs.opening import open_layers  # imports numpy
 
         request = open_layers(request, reporter)
-        from zoo_harness.runs.layer_run import score_all_layers  # and with it torch, which takes seconds
+        from zoo_harness.runs.layer_run import score_all_layers  # imports torch, which takes seconds
 
         return score_all_layers(request, reporter)
 
@@ -168,12 +171,12 @@ def features(
     progress: bool | Reporter = False,
     **options: Unpack[FeaturesOptions],
 ) -> Features:
-    """Read the features of a dataset's images from one or several layers of a backbone or a run.
+    """Compute the features of a dataset's images in one or several layers of a backbone or a run.
 
-    ``backbone`` is a name, a record, a run, the path of a run directory, or ``OWNER/NAME[@REV]`` on the Hub. A run
-    needs no ``dataset``: without one it is the part of the data that the run used. ``options`` are those of
-    ``zoo features``. With ``out`` the features are written to that file, and memory holds a batch of them at a time;
-    otherwise they are returned in memory.
+    ``backbone`` is a backbone name, a :class:`~zoo.Backbone`, a run, the path of a run folder, or ``OWNER/NAME[@REV]``
+    on the Hugging Face Hub. For a run, ``dataset`` is by default the images that the run used. The function takes the
+    options of ``zoo features``. With ``out``, the function writes the features to that file and keeps only one batch in
+    memory. Without ``out``, it returns the features in memory.
 
     >>> import zoo
     >>> data = zoo.features("efficientnet_lite0", "digits", per_class=2)
@@ -187,7 +190,7 @@ def features(
     with _reporter(progress) as reporter:
         request = check_features(_subject(backbone, reporter), dataset, given)
 
-        from zoo_harness.runs.features_run import read_features  # and with it torch, which takes seconds
+        from zoo_harness.runs.features_run import read_features  # imports torch, which takes seconds
 
         return read_features(request, reporter)
 
@@ -199,11 +202,12 @@ def rank(
     progress: bool | Reporter = False,
     **options: Unpack[RankOptions],
 ) -> Ranking:
-    """Rank backbones by how well their features separate the classes of a training split, before training any.
+    """Rank backbones, without training, by how well their features separate the classes of the training split.
 
-    ``dataset`` is ``"digits"`` by default. ``backbones`` is a name, a glob such as ``"timm:vit_*_dinov2*"``, a record,
-    a run or its path, or a sequence of these; without any, those whose weights are on this machine are ranked.
-    ``options`` are those of ``zoo rank``. A backbone that fails is left out and listed in ``record.failures``.
+    ``dataset`` is ``"digits"`` by default. ``backbones`` is a backbone name, a pattern such as
+    ``"timm:vit_*_dinov2*"``, a :class:`~zoo.Backbone`, a run or its path, or a sequence of such values. By default, the
+    function ranks every backbone whose weights are on this machine. The function takes the options of ``zoo rank``.
+    If a backbone fails, ``record.failures`` lists it and the ranking continues.
     """
     from zoo_harness.runs.rank_request import check_rank
 
@@ -217,7 +221,7 @@ def rank(
         from zoo_harness.runs.opening import open_ranking
 
         open_ranking(request, reporter)
-        from zoo_harness.runs.rank_run import rank_backbones  # and with it torch, which takes seconds
+        from zoo_harness.runs.rank_run import rank_backbones  # imports torch, which takes seconds
 
         return rank_backbones(request, reporter)
 
@@ -229,13 +233,13 @@ def compare(
     published: bool = False,
     group_by: str = "settings",
 ) -> Comparison:
-    """Put the figures of finished runs beside each other and test their differences, as ``zoo compare`` does.
+    """Compare the results of finished runs, and test their differences, as ``zoo compare`` does.
 
-    ``runs`` are runs, the paths of their directories, or folders with runs. A run that is unfinished or damaged is left
-    out and listed in ``left_out``. ``baseline`` is the run that the others are compared with, by default the best on
-    the same images. ``published`` adds the published figures of the same backbone and dataset. ``group_by``: runs that
-    share this are one row: ``settings`` (all but the seed), ``none``, or some of ``backbone``, ``recipe``, ``dataset``,
-    ``split`` and ``epochs``, separated by commas.
+    ``runs`` are runs, paths of run folders, or folders that contain runs. The comparison excludes unfinished and
+    damaged runs, and lists them in ``left_out``. ``baseline`` is the run with which all other runs are compared, by
+    default the best run on the same images. ``published`` adds the published results of the same backbone and dataset.
+    ``group_by`` names what the runs of one row share: ``settings`` (all settings except the seed), ``none`` (one row
+    per run), or some of ``backbone``, ``recipe``, ``dataset``, ``split`` and ``epochs``, separated by commas.
     """
     from zoo_harness.runs.compare import compare_runs
 
@@ -252,10 +256,10 @@ def rescore(
     progress: bool | Reporter = False,
     **options: Unpack[RescoreOptions],
 ) -> RescoreRecord:
-    """Score a checkpoint again, and compare each figure with that of its record.
+    """Score a checkpoint again, and compare each result with the recorded result.
 
-    ``run`` is a run, its path, or ``OWNER/NAME[@REV]`` on the Hub. Without ``dataset`` the data are those of the
-    record. ``options`` are those of ``zoo eval CHECKPOINT --epochs 0``.
+    ``run`` is a run, its path, or ``OWNER/NAME[@REV]`` on the Hugging Face Hub. ``dataset`` is by default the recorded
+    dataset. The function takes the options of ``zoo eval CHECKPOINT --epochs 0``.
     """
     from zoo_harness.runs.request import check_checkpoints, check_rescore
 
@@ -268,7 +272,7 @@ def rescore(
 
         request = open_rescoring(found, dataset, given, reporter)
 
-        from zoo_harness.runs.rescore import rescore_checkpoint  # and with it torch, which takes seconds
+        from zoo_harness.runs.rescore import rescore_checkpoint  # imports torch, which takes seconds
 
         return rescore_checkpoint(request, reporter)
 
@@ -279,15 +283,15 @@ def score_features(
     """Score how well the features in a file separate the classes.
 
     ``file`` is an ``.npz``, ``.npy``, ``.safetensors``, ``.parquet``, ``.arrow``, ``.feather``, ``.csv`` or ``.tsv``
-    file. ``options`` are those of ``zoo si``; for arrays in memory there is :func:`zoo.separation`. Columns that may be
-    row numbers cause a warning.
+    file. The function takes the options of ``zoo si``. Use :func:`zoo.separation` for arrays in memory. The function
+    warns if a column may contain row numbers.
     """
     from zoo_harness.separation.file_kinds import check_file
 
     given = checked(SeparationOptions, options)
     check_file(Path(file), given)
 
-    from zoo_harness.separation.files import score_file  # and with it torch, which takes seconds
+    from zoo_harness.separation.files import score_file  # imports torch, which takes seconds
 
     with _reporter(progress) as reporter:
         # The logger is silent by default, but a column of row numbers makes the scores wrong.
@@ -298,10 +302,10 @@ def score_features(
 def publish(
     run: str | Path | Run, to: str | Path, *, progress: bool | Reporter = False, **options: Unpack[PublishOptions]
 ) -> Publication:
-    """Publish a finished run, on the Hub (``OWNER/NAME``) or into a folder (``./FOLDER``), after proof that it loads.
+    """Check that a finished run loads, and publish it on the Hugging Face Hub (``OWNER/NAME``) or in a folder.
 
-    A :class:`~pathlib.Path` is always a folder.
-    ``options`` are those of ``zoo publish``. The token is the one of ``HF_TOKEN``, or of the Hub's login.
+    If ``to`` is a :class:`~pathlib.Path`, ``to`` is a folder. The function takes the options of ``zoo publish``. zoo
+    reads your access token from the variable ``HF_TOKEN``, or from the login of ``hf auth login``.
     """
     from zoo_harness.hub.publish import publish_run
 
@@ -312,10 +316,11 @@ def publish(
 
 
 def pull(repository: str, to: str | Path | None = None, *, progress: bool | Reporter = False) -> Run:
-    """Fetch a published checkpoint, ``OWNER/NAME`` or ``OWNER/NAME@REV``, and verify all of it.
+    """Download a published checkpoint, ``OWNER/NAME`` or ``OWNER/NAME@REV``, and verify all its files.
 
-    It is copied to the folder ``to``, or stays in the Hub's cache; ``run.commit`` says which commit it is. Raises a
-    :class:`~zoo.ZooError` if it cannot be fetched, or differs from its record.
+    With ``to``, the function copies the checkpoint to that folder; otherwise the checkpoint stays in the cache of the
+    Hub. ``run.commit`` is the commit of the checkpoint. Raises a :class:`~zoo.ZooError` if the checkpoint cannot
+    be downloaded, or differs from its record.
     """
     from zoo_harness.hub.client import without_bars
     from zoo_harness.hub.locate import pull_checkpoint
@@ -334,14 +339,16 @@ def load(
     checkpoint: str | int | None = None,
     epoch: int | None = None,
 ) -> LoadedModel:
-    """Load the fine-tuned model of a run directory or of a published repository, in inference mode.
+    """Load the fine-tuned model of a run folder or of a published repository, in inference mode.
 
-    A string that names an existing folder is a path; any other is ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` on the Hub,
-    fetched once and then read from the Hub's cache. ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. No code of
-    the repository is executed. ``checkpoint`` (``"best"`` or ``"last"``) or ``epoch`` names other weights that the run
-    kept; ``model.epoch`` and the scores in ``model.record`` are then theirs. Raises
-    :class:`~zoo.errors.UsageError` if there is no finished checkpoint, or not the named one, and
-    :class:`~zoo.errors.WeightsError` if the file is not the one that the run wrote, does not fit the network, or
+    A string that names an existing folder is a path. Any other string is ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` on
+    the Hugging Face Hub; zoo downloads the repository once and then reads it from the cache of the Hub. zoo executes no
+    code of the repository. ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. ``checkpoint`` (``"best"`` or
+    ``"last"``) or ``epoch`` selects another checkpoint that the run saved. ``model.epoch`` and the scores in
+    ``model.record`` then belong to that checkpoint.
+
+    Raises :class:`~zoo.errors.UsageError` if the run is not finished or did not save the selected checkpoint. Raises
+    :class:`~zoo.errors.WeightsError` if the weight file has changed since the run, does not fit the network, or
     contradicts the published ``config.json``.
     """
     from zoo_harness.checkpoints.opened import open_checkpoint
@@ -351,25 +358,25 @@ def load(
 
     check_device(device)
     if device.startswith("cuda"):
-        _choose_device(device)  # before anything is fetched
+        _choose_device(device)  # an absent GPU must be an error before zoo downloads anything
     named = path_or_repository if isinstance(path_or_repository, str | Path) else path_or_repository.directory
     place = find_checkpoint(named).path
     check_checkpoints([place], checkpoint, epoch)
     opened = open_checkpoint(place)
 
-    from zoo_harness.checkpoints.load import load_folder  # and with it torch, which takes seconds
+    from zoo_harness.checkpoints.load import load_folder  # imports torch, which takes seconds
 
     return load_folder(opened, _choose_device(device), checkpoint=checkpoint, epoch=epoch)
 
 
 def _choose_device(name: str) -> torch.device:
-    from zoo_harness.compute.device import choose_device  # and with it torch, which takes seconds
+    from zoo_harness.compute.device import choose_device  # imports torch, which takes seconds
 
     return choose_device(name)
 
 
 def _subject(backbone: str | Backbone | Run | Path, reporter: Reporter) -> Backbone | Checkpoint:
-    """Return a backbone, or the folder of a checkpoint, fetched if necessary."""
+    """Return the named backbone, or the folder of the named checkpoint, which is downloaded if necessary."""
     from zoo.registry import load_registry
     from zoo_harness.hub.locate import names_a_checkpoint
 
@@ -406,7 +413,7 @@ def _fine_tune(
 
 
 def _from_run(run: Run, given: EvalOptions) -> tuple[str, EvalOptions]:
-    """Return the backbone of a run, and the options with the run's checkpoint as the initial weights."""
+    """Return the backbone of a run, and the options with the checkpoint of the run as the initial weights."""
     from zoo.registry import load_registry
 
     directory, name = _directory(run), run.record.backbone.name
@@ -423,7 +430,7 @@ def _from_run(run: Run, given: EvalOptions) -> tuple[str, EvalOptions]:
 
 
 def _directory(run: object) -> Path:
-    """The directory of a run or a path."""
+    """Return the folder of a run, which is given as a run or as a path."""
     if isinstance(run, str | Path):
         return Path(run)
     directory = getattr(run, "directory", None)
@@ -451,7 +458,7 @@ def _reporter(progress: bool | Reporter) -> AbstractContextManager[Reporter]:
 
 
 def _command(function: str, arguments: Sequence[object], given: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the command that the record of a run shows: the command line, or the call in Python."""
+    """Return the command that the record of a run stores: the command line, or the Python call."""
     from zoo_harness.util.invocation import COMMAND
 
     shown = [*map(_shown, arguments), *(f"{name}={_shown(value)}" for name, value in given.items())]

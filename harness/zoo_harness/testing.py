@@ -1,6 +1,6 @@
-"""Check a backbone's declaration against the real network; the author of a plugin calls it in their own tests.
+"""Check that a backbone's declaration fits its real network; authors of plugins call this check in their tests.
 
-torch is imported when a check is called, not before.
+The module imports torch when a check is called, not before.
 """
 
 from __future__ import annotations
@@ -26,15 +26,21 @@ SAMPLED_VALUES = 2**14
 def check_backbone(
     backbone: Backbone, *, classes: int = 10, input_size: tuple[int, int] | None = None, seed: int = 0
 ) -> None:
-    """Raise :class:`~zoo.errors.DeclarationError` unless everything the record declares is true of its network.
+    """Raise :class:`~zoo.errors.DeclarationError` unless everything that a backbone declares is true of its network.
 
-    A reported number of trained parameters is that of the recipe, with or without the head. For every recipe: each
-    ``unfreeze`` pattern names a module with parameters; each head exists and returns ``classes`` logits; the frozen
-    part, BatchNorm buffers included, is bit for bit the same after a training step, and so is its output; every
-    trained tensor receives a gradient; a checkpoint saved and loaded returns the same logits. Every feature layer
-    exists, in depth order, with its declared width, and the output of the last one is the input of the classifier.
-    Weights are random, so nothing is downloaded. ``input_size`` (height, width in pixels) is that of the weights
-    unless given: a convolutional network can be checked on smaller images in less time.
+    The function checks for every recipe:
+
+    - each ``unfreeze`` pattern names a module with parameters;
+    - each head exists and returns ``classes`` logits;
+    - the frozen part, including BatchNorm buffers, and its output are the same after a training step, bit for bit;
+    - every trained tensor receives a gradient;
+    - a saved checkpoint returns the same logits after loading;
+    - the number of trained parameters, with or without the head, equals the declared ``reported_parameters``.
+
+    The function also checks that every feature layer exists, that the layers are in depth order and have their declared
+    widths, and that the output of the last layer is the input of the classifier. Weights are random, so that nothing is
+    downloaded. ``input_size`` (height, width in pixels) is by default the input size of the weights; a smaller size
+    makes the check of a convolutional network faster.
 
     >>> from zoo import Backbone, FeatureLayer, Head, TimmWeights
     >>> check_backbone(Backbone(
@@ -50,11 +56,11 @@ def check_backbone(
     _check_facts(backbone)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        # The second starts from other random values, so that whatever a checkpoint forgets shows.
+        # The second network has other random values, so that the check detects a tensor that a checkpoint forgets.
         networks = [build_network(backbone.name, backbone.network) for _copy in range(2)]
         recipes = ("default", *backbone.recipes)
         for recipe in recipes:
-            # A check changes the networks it is given, so only the last may have these themselves.
+            # A check changes its networks, so only the last check may get the original networks.
             given = networks if recipe == recipes[-1] else copy.deepcopy(networks)
             try:
                 _check_recipe(backbone, recipe, classes, input_size, *given)
@@ -66,7 +72,7 @@ def check_backbone(
 def _check_facts(backbone: Backbone) -> None:
     top1 = backbone.imagenet_top1
     if top1 is not None and top1 <= 1:
-        message = f"backbone {backbone.name!r}: imagenet_top1={top1} is in percent: {100 * top1:g}?"
+        message = f"backbone {backbone.name!r}: imagenet_top1={top1} is wrong; expected percent; try {100 * top1:g}"
         raise DeclarationError(message, code="top1-not-percent", given=top1)
     for name, recipe in backbone.recipes.items():
         if recipe.reported_parameters is not None:
@@ -122,7 +128,10 @@ def _check_unfreeze(network: nn.Module, tuning: Tuning) -> None:
         paths = match_modules(network, [pattern])
         if not any(True for path in paths for _parameter in network.get_submodule(path).parameters()):
             kinds = {type(network.get_submodule(path)).__name__ for path in paths}
-            message = f"{pattern!r} is to train but has no parameters: it is {' and '.join(sorted(kinds))}"
+            kind = " and ".join(sorted(kinds))
+            message = (
+                f"unfreeze pattern {pattern!r} matches no parameters, only {kind}; expected a module with parameters"
+            )
             raise DeclarationError(message, code="nothing-to-train", name=pattern)
 
 
@@ -132,7 +141,7 @@ def _check_outputs(tuning: Tuning, tuned: TunedNetwork, images: Tensor, classes:
     from zoo_harness.models.modules import capture
 
     tuned.eval()
-    seen: list[Tensor] = []  # by the first head
+    seen: list[Tensor] = []  # input of the first head
     head = tuned.network.get_submodule(tuned.head_paths[0])
     hook = head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach().flatten(1)))
     with torch.no_grad(), capture(tuned.network, [layer.path for layer in tuning.features]) as outputs, hook:
@@ -140,7 +149,7 @@ def _check_outputs(tuning: Tuning, tuned: TunedNetwork, images: Tensor, classes:
     for path, given in zip(tuned.head_paths, logits, strict=True):
         shape, expected = tuple(given.shape), (len(images), classes)
         if shape != expected:
-            message = f"head {path!r} gives logits of {shape}, expected {expected}"
+            message = f"head {path!r} returns logits of shape {shape}; expected {expected}"
             raise DeclarationError(message, code="logits-shape", name=path, given=shape)
     _check_features(tuning.features, outputs, tuned.head_paths[0], seen[0])
 
@@ -157,12 +166,12 @@ def _check_features(features: tuple[FeatureLayer, ...], outputs: dict[str, Tenso
         raise DeclarationError(message, code="layer-never-runs", name=silent[0])
     last = [pool_features(outputs[layer.path], layer) for layer in features][-1]
     if list(outputs) != declared:
-        message = f"feature layers are not in depth order: they run in the order {list(outputs)}"
+        message = f"feature layers are not in depth order: {declared}; expected {list(outputs)}"
         raise DeclarationError(message, code="layers-not-in-order", given=declared)
     same_shape = last.shape == given.shape
     if not same_shape or not torch.allclose(last, given, rtol=1e-4, atol=1e-5):
-        shapes = "" if same_shape else f": {tuple(last.shape)} against {tuple(given.shape)}"
-        message = f"the last feature layer, {declared[-1]!r}, is not what the classifier {head!r} sees{shapes}"
+        shapes = "" if same_shape else f": shape {tuple(last.shape)} instead of {tuple(given.shape)}"
+        message = f"the last feature layer, {declared[-1]!r}, is not the input of the classifier {head!r}{shapes}"
         raise DeclarationError(message, code="last-layer", name=declared[-1])
 
 
@@ -178,13 +187,13 @@ def _check_training_step(tuned: TunedNetwork, images: Tensor) -> None:
     summed_loss(tuned.logits(images), torch.tensor([0, 1])).backward()
     idle = [name for name, parameter in trained.items() if parameter.grad is None]
     if idle:
-        message = f"{idle[0]!r} is to train but receives no gradient ({len(idle)} such tensor(s))"
+        message = f"trained tensor {idle[0]!r} receives no gradient ({len(idle)} such tensor(s))"
         raise DeclarationError(message, code="no-gradient", name=idle[0])
     optimizer.step()
     after = _frozen_tensors(tuned)
     moved = [name for name, tensor in before.items() if name not in after or not torch.equal(tensor, after[name])]
     if moved:
-        message = f"frozen tensor {moved[0]!r} moved in a training step ({len(moved)} such tensor(s))"
+        message = f"frozen tensor {moved[0]!r} changed in a training step ({len(moved)} such tensor(s))"
         raise DeclarationError(message, code="frozen-tensor-moved", name=moved[0])
 
 
@@ -194,15 +203,15 @@ def _check_stillness(still: dict[str, Tensor], training: dict[str, Tensor]) -> N
     stirred = [name for name, value in still.items() if not torch.allclose(value, training[name], atol=1e-3)]
     if stirred:
         message = (
-            f"frozen module {stirred[0]!r} gives something else while the network trains: a forward method before it "
-            "drops or adds by asking self.training; make that a module of its own"
+            f"frozen module {stirred[0]!r} has another output in training mode: a forward method before it reads "
+            "self.training, for example for dropout; move that code into a separate module"
         )
         raise DeclarationError(message, code="frozen-output-changed", name=stirred[0])
 
 
 @contextlib.contextmanager
 def _frozen_outputs(tuned: TunedNetwork) -> Iterator[dict[str, Tensor]]:
-    """Context manager that yields fingerprints of frozen modules' outputs, before the first trained module runs."""
+    """Context manager that yields fingerprints of the outputs of frozen modules that run before any trained module."""
     import torch
 
     pattern = torch.cos(torch.arange(SAMPLED_VALUES, dtype=torch.float64))
@@ -212,7 +221,7 @@ def _frozen_outputs(tuned: TunedNetwork) -> Iterator[dict[str, Tensor]]:
     def note(name: str, output: object) -> None:
         if isinstance(output, torch.Tensor) and not begun:
             values = output.detach().flatten()
-            # Dropping changes a good part of the values, so that an even sample of them shows it.
+            # Dropout changes many values, so that a regular sample of the values detects dropout.
             values = values[:: len(values) // SAMPLED_VALUES + 1].double()
             fingerprints[name] = values @ pattern[: len(values)] / values.norm().clamp(min=1e-12)
 
@@ -228,7 +237,7 @@ def _frozen_outputs(tuned: TunedNetwork) -> Iterator[dict[str, Tensor]]:
 
 
 def _frozen_tensors(tuned: TunedNetwork) -> dict[str, Tensor]:
-    """Return every tensor that must not change, with the buffers that a checkpoint leaves out."""
+    """Return every tensor that training must not change, including buffers that checkpoints do not save."""
     trained = {module for path in tuned.trained_paths for module in tuned.network.get_submodule(path).modules()}
     buffers = {
         f"{path}.{name}".lstrip("."): buffer
@@ -253,12 +262,12 @@ def _check_round_trip(tuned: TunedNetwork, fresh: nn.Module, images: Tensor) -> 
         try:
             fresh.load_state_dict(read_tensors(Path(folder) / CHECKPOINT))
         except RuntimeError as error:
-            message = f"a saved checkpoint does not load again: {error}"
+            message = f"a saved checkpoint cannot be loaded: {error}"
             raise DeclarationError(message, code="checkpoint-does-not-load") from error
     tuned.eval()
     with torch.no_grad():
         expected = tuned.logits(images)
         loaded = TunedNetwork(fresh, tuned.head_paths, tuned.trained_paths).logits(images)
     if not all(map(torch.equal, expected, loaded)):
-        message = "a saved checkpoint gives other logits when it is loaded again"
+        message = "a saved checkpoint returns other logits after loading"
         raise DeclarationError(message, code="checkpoint-other-logits")

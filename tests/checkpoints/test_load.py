@@ -360,7 +360,7 @@ def test_a_card_is_neither_read_nor_written_through_a_link(
     assert run(["card", str(folder)]) == 0
     captured = capsys.readouterr()
     assert "PRIVATE" not in captured.out
-    assert "warning: not merged with" in captured.err
+    assert "warning: your own text in" in captured.err
     assert secret.read_text().endswith("PRIVATE\n")
 
 

@@ -84,7 +84,9 @@ def test_list_names_the_backbones_whose_licence_binds(capsys: pytest.CaptureFixt
     footer = " ".join(" ".join(lines[lines.index("") :]).split())
     bound = {name: each.license for name, each in load_registry().backbones.items() if binding_terms(each.license)}
     assert "dinov3_s" in bound
-    assert footer.partition("licences that bind: ")[2].count(" (") == len(set(map(binding_terms, bound.values())))
+    assert footer.partition("licences that restrict the use: ")[2].count(" (") == len(
+        set(map(binding_terms, bound.values()))
+    )
     assert all(f"{name} (" in footer or f"{name}, " in footer for name in bound)
 
 
@@ -172,7 +174,7 @@ def test_unknown_names_have_near_misses_and_exit_with_2(capsys: pytest.CaptureFi
 
 
 def test_one_class_or_none_is_no_classifier(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "at least 2 classes, given 1" in failing(capsys, 2, "show", "resnet18", "--classes", "1")
+    assert "classes is wrong: 1; expected 2 or more" in failing(capsys, 2, "show", "resnet18", "--classes", "1")
 
 
 def test_errors_are_json_where_json_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,8 @@
-"""The built-in backbones with fewer blocks: their classes, names and widths, in a fraction of the time.
+"""Build the built-in backbones with fewer computing blocks, so that tests take a fraction of the time.
 
-Of a row of equal blocks, all but the first and the last return what they are given, at their own paths. Parameters are
-random, also those that a constructor fills with zeros or ones. Names, counts and images of the real
-size are tested on the real networks, on the meta device.
+In a row of equal blocks, only the first and the last block compute. The other blocks keep their paths and return their
+input. All parameters are random, also those that a constructor fills with zeros or ones. Other tests check the names,
+counts and image sizes of the real networks on torch's meta device.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def test_new_scores_are_in_a_run_its_card_its_layers_and_its_rescoring(tmp_path,
     assert {"adjusted", "majority"} < set(after.layer_curve.layers[3].separation.scores)
 
     assert run(["eval", str(out), "--epochs", "0", "--verbose"]) == 0
-    assert "all 8 figures are reproduced" in capsys.readouterr().out
+    assert "all 8 results are reproduced" in capsys.readouterr().out
     layers = ["layers", "efficientnet_lite0", *sample, "--pool", "--quiet", "--out", str(tmp_path / "layers")]
     assert run(layers) == 0
     assert "anti 2  centre  adjusted  majority 2" in capsys.readouterr().out

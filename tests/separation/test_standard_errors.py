@@ -64,7 +64,7 @@ def test_among_each_other_only_the_bootstrap_sees_that_mutual_neighbours_go_toge
     spread, standard, bootstrap = spread_and_errors(cross=False, classes=classes)
     assert bootstrap[0] == pytest.approx(spread[0], rel=0.12)
     assert standard[0] < 0.87 * spread[0]
-    # Of order 2 more samples than such pairs depend on each other: nearer, but still too small.
+    # At order 2, more samples than these pairs depend on each other, so the error is closer but still too small.
     assert standard[1] < bootstrap[1] < 1.05 * spread[1]
     assert bootstrap[1] > 0.75 * spread[1]
 

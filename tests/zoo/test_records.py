@@ -338,7 +338,7 @@ def test_a_recipe_that_is_not_declared_is_told_with_near_misses() -> None:
     with pytest.raises(UnknownNameError) as caught:
         backbone(recipes={"paper": Recipe("somebody")}).tuning("papr")
     message = str(caught.value)
-    assert message == "unknown recipe of tiny 'papr'; did you mean 'paper'? (3 known: default, paper, scratch)"
+    assert message == "unknown recipe 'papr' of tiny; did you mean 'paper'? (3 known: default, paper, scratch)"
 
 
 def test_records_made_apart_share_no_recipes() -> None:

@@ -239,7 +239,7 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
         (small(unfreeze=("blok2",)), "no module of the network matches 'blok2'; did you mean 'block2'"),
         (small(unfreeze=("block2", "layer*")), "no module of the network matches 'layer*'; it has block1, block1.0,"),
         (small(unfreeze=("block2.*.conv",)), "no module of the network matches 'block2.*.conv'"),
-        (small(unfreeze=("block2", "pool")), "'pool' is to train but has no parameters: it is AdaptiveAvgPool2d"),
+        (small(unfreeze=("block2", "pool")), "unfreeze pattern 'pool' matches no parameters, only AdaptiveAvgPool2d"),
         (small(head=Head("fcs")), "the network has no module 'fcs'; did you mean 'fc'?"),
         (small(head=Head("classifier")), "the network has no module 'classifier'; it has block1,"),
         (small(head=Head("fc.weight")), "the network has no module 'fc.weight'"),
@@ -280,24 +280,27 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
         ),
         (
             small(features=(FEATURES[1], FEATURES[0], FEATURES[2])),
-            "feature layers are not in depth order: they run in the order ['block1', 'block2', 'pool']",
+            "feature layers are not in depth order: ['block2', 'block1', 'pool']; expected ['block1'",
         ),
         (
             small(features=FEATURES[:1]),
-            "the last feature layer, 'block1', is not what the classifier 'fc' sees: (2, 8) against (2, 12)",
+            "the last feature layer, 'block1', is not the input of the classifier 'fc': shape (2, 8) instead of",
         ),
         (
             small(features=(FEATURES[0], FeatureLayer("block2.0", 12))),
-            "the last feature layer, 'block2.0', is not what the classifier 'fc' sees",
+            "the last feature layer, 'block2.0', is not the input of the classifier 'fc'",
         ),
-        (small(Wide), "the last feature layer, 'pool', is not what the classifier 'fc' sees: (2, 12) against (2, 24)"),
-        (small(PerPixel), "head 'fc' gives logits of (2, 3, 3, 10), expected (2, 10)"),
-        (small(Idle, unfreeze=("unused",)), "'unused.weight' is to train but receives no gradient (2 such tensor(s))"),
-        (small(Idle, unfreeze=("block2", "detached")), "'detached.weight' is to train but receives no gradient"),
-        (small(Counting), "frozen tensor 'seen' moved in a training step (1 such tensor(s))"),
-        (small(counting_out_of_sight), "frozen tensor 'seen' moved in a training step"),
-        (small(Restless), "frozen module 'block1.0' gives something else while the network trains"),
-        (small(Forgetful), "a saved checkpoint gives other logits when it is loaded again"),
+        (
+            small(Wide),
+            "the last feature layer, 'pool', is not the input of the classifier 'fc': shape (2, 12) instead of (2, 24)",
+        ),
+        (small(PerPixel), "head 'fc' returns logits of shape (2, 3, 3, 10); expected (2, 10)"),
+        (small(Idle, unfreeze=("unused",)), "trained tensor 'unused.weight' receives no gradient (2 such tensor(s))"),
+        (small(Idle, unfreeze=("block2", "detached")), "trained tensor 'detached.weight' receives no gradient"),
+        (small(Counting), "frozen tensor 'seen' changed in a training step (1 such tensor(s))"),
+        (small(counting_out_of_sight), "frozen tensor 'seen' changed in a training step"),
+        (small(Restless), "frozen module 'block1.0' has another output in training mode"),
+        (small(Forgetful), "a saved checkpoint returns other logits after loading"),
     ],
 )
 def test_a_wrong_declaration_is_told(backbone: Backbone, message: str) -> None:
@@ -336,7 +339,7 @@ def test_a_network_that_cannot_be_made_is_told(changes: dict[str, Any], message:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"imagenet_top1": 0.76}, "backbone 'small': imagenet_top1=0.76 is in percent: 76?"),
+        ({"imagenet_top1": 0.76}, "backbone 'small': imagenet_top1=0.76 is wrong; expected percent; try 76"),
         (
             {"recipes": {"paper": Recipe("somebody", reported_parameters=77)}},
             "backbone 'small', recipe 'paper': reported_parameters is 77, but for 10 classes 1,030 train, 900 without",

@@ -1,1 +1,1 @@
-"""The command line: the application, its options and output, and one module per command."""
+"""The command line ``zoo``: the Typer application, shared options, printed output, and a module for each command."""

@@ -1,4 +1,7 @@
-"""The Typer application. Help is plain text, because rich's help formatter takes longer to import than the rest."""
+"""Define the Typer application of the ``zoo`` command.
+
+Help pages are plain text, because importing rich's help formatter takes longer than importing everything else.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Choose an image backbone, fine-tune one block of it, measure how well its layers separate the classes.",
+    help="Choose an image backbone, fine-tune one block of it, and measure how well its layers separate the classes.",
     epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.",
 )
 
@@ -82,10 +85,10 @@ def _options(
 
 
 def command() -> TyperGroup:
-    """Build the command from the application.
+    """Build the ``zoo`` command, which starts fast, from the Typer application.
 
-    Typer's own flags (help and completion) default to None, and to check that None, Typer 0.29.2 imports all of
-    pydantic in every command. It does not check a flag that is False.
+    Typer's own flags (help and completion) default to None. Typer 0.29.2 imports all of pydantic to check a flag that
+    is None, but not to check a flag that is False. This function therefore sets those defaults to False.
     """
     built = cast("TyperGroup", typer.main.get_command(app))
     for part in _commands(built):

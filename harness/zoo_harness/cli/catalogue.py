@@ -1,8 +1,8 @@
-"""List the declarations of the installed plugins and describe backbones as plain data, cached between commands.
+"""Describe the installed backbones and datasets as plain data, and cache the descriptions in a file.
 
-The cache saves most of the time of ``zoo list``, of ``zoo show`` and of completing a name. It is valid until a folder
-on the path or a source file of a plugin changes. The list is not cached if a plugin has a problem. Commands that act on
-a backbone never read the cache.
+The cache makes ``zoo list``, ``zoo show`` and shell completion several times faster. The cache becomes invalid if a
+folder on ``sys.path`` or a source file of a plugin changes. The list is not cached if a plugin has an error. Commands
+that load or train a backbone never read the cache.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MOST_BYTES = 2**26
 
 
 def read_catalogue() -> Catalogue:
-    """Return the backbones, datasets and problems of the installed plugins.
+    """Return descriptions of all installed backbones and datasets, and the errors of broken plugins.
 
     >>> [backbone["name"] for backbone in read_catalogue()["backbones"]][:2]
     ['cait_s24', 'clip_b']
@@ -42,10 +42,11 @@ def read_catalogue() -> Catalogue:
 
 
 def read_description(backbone: Backbone, recipe: str, classes: int) -> dict[str, Any]:
-    """Describe a backbone as :func:`~zoo_harness.reports.backbone_summary.describe_backbone` does.
+    """Return the cached result of :func:`~zoo_harness.reports.backbone_summary.describe_backbone`, or compute it.
 
-    To count parameters, the network is built, which imports torch and timm; a cached description needs neither. It is
-    void if the declaration, the source files of its network, or the version of torch, torchvision or timm change.
+    Computing a description imports torch and timm, because the network must be built to count its parameters. A cached
+    description becomes invalid if the backbone's declaration, the source files of its network, or the version of torch,
+    torchvision or timm change.
 
     >>> from zoo.registry import load_registry
     >>> read_description(load_registry().backbone("cait_s24"), "paper", 10)["parameters"]["trained"]
@@ -68,9 +69,10 @@ def read_description(backbone: Backbone, recipe: str, classes: int) -> dict[str,
 
 
 def weights_file(row: Catalogue) -> Path | None:
-    """Return the file of a backbone's weights in the catalogue, if it is on this machine.
+    """Return the path of a backbone's weight file, or ``None`` if the file is not on this machine.
 
-    Raises :class:`~zoo.errors.PluginError` if the source of a plugin fails.
+    ``row`` is the backbone's entry in the catalogue. Raises :class:`~zoo.errors.PluginError` if a plugin's own
+    :class:`~zoo.weights.WeightSource` fails.
     """
     if row["weights_kind"] == "random":
         return None
@@ -148,7 +150,7 @@ def _write_cache(path: Path, content: Catalogue, files: Iterable[str]) -> None:
     from zoo_harness.util.atomic_files import write_text
 
     stamps = {file: _stamp(file) for file in [*filter(None, sys.path), *files]}
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time and nothing else
+    with contextlib.suppress(OSError):  # without the cache, the next command is only slower
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps({"stamps": stamps, "cached": content}))
 
@@ -164,9 +166,9 @@ def _plugin_files() -> list[str]:
 
 
 def _loose_files() -> list[str]:
-    """Return the files of all loaded modules that are neither Python's own nor installed.
+    """Return the files of all loaded modules that are neither in the standard library nor in ``site-packages``.
 
-    Installed ones change with a folder on the path.
+    Installing a package changes ``site-packages`` itself, which is a folder on ``sys.path``.
     """
     installed = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
     files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
@@ -186,7 +188,7 @@ def _stamp(file: str) -> list[int] | None:
 
 
 def _path(kind: str, *about: str) -> Path:
-    # One file for each environment and version, so that they do not overwrite each other.
+    # Each environment and version has its own file, so that two environments do not overwrite each other's cache.
     key = zlib.crc32("\0".join([__version__, sys.version, sys.prefix, *sys.path, *about]).encode())
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(home).expanduser() / "blockzoo" / f"{kind}-{key:08x}.json"

@@ -1,4 +1,4 @@
-"""Make a Typer command of an options class, by building the signature that Typer reads; help pages in panels."""
+"""Turn an options class into a Typer command, and print the options of a help page in panels."""
 
 from __future__ import annotations
 
@@ -30,14 +30,17 @@ PANELS = {
     "Cache": ("CacheOptions",),
     "Output": ("RunOutputOptions",),
 }
-"""The panels of a help page in order, and the options classes that declare their options; others are in the first."""
+"""The panels of a help page, in order, with the options classes whose options each panel shows.
+
+An option of any other class is in the panel ``Options``.
+"""
 
 
 def command(options: type, run: Callable[..., None]) -> Callable[..., None]:
-    """Return a function for ``app.command`` that takes the parameters of ``run`` and the options of a class.
+    """Return a function for ``app.command`` whose parameters are those of ``run`` and all options of a class.
 
-    ``run`` has a parameter ``given``, a mapping of the options that were typed and no others. Its other parameters
-    are arguments and flags that only the command line has, declared as Typer reads them.
+    ``run`` receives the options that the user typed as the mapping ``given``. All other parameters of ``run`` are
+    arguments and flags that exist only on the command line, and have Typer's annotations.
     """
     own = [parameter for name, parameter in inspect.signature(run, eval_str=True).parameters.items() if name != "given"]
     known = declared(options)
@@ -59,10 +62,10 @@ def command(options: type, run: Callable[..., None]) -> Callable[..., None]:
 
 
 class OptionsCommand(TyperCommand):
-    """A command of :func:`command` whose options may be typed without a value if they declare a bare one."""
+    """A command of :func:`command`; an option that declares a ``bare`` value may be typed without a value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments as Typer does, after every bare option got its value."""
+        """Parse the arguments as Typer does, after adding the ``bare`` value to options typed without a value."""
         known = declared(self.callback.options)  # type: ignore[union-attr]
         bare = {option.spelling(name): (option.bare, choices_of(kind)) for name, (kind, option) in known.items()}
         words = []
@@ -76,7 +79,7 @@ class OptionsCommand(TyperCommand):
         return super().parse_args(ctx, words)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments, and the options in panels by the class that declares them."""
+        """Write the arguments of a help page, then the options, grouped into panels by the class that declares them."""
         panels = {"help": "Output", **panels_of(self.callback.options)}  # type: ignore[union-attr]
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], OWN_PANEL: [], **{name: [] for name in PANELS}}
         for parameter in self.get_params(ctx):
@@ -88,10 +91,10 @@ class OptionsCommand(TyperCommand):
 
 
 class PanelGroup(TyperGroup):
-    """A group whose help page lists the commands in the panels that they name, in the order of the first ones."""
+    """A group of commands whose help page lists the commands under the panel that each command names."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the commands, each with the first sentence of its help."""
+        """Write the name of each command with the first sentence of its help."""
         sections: dict[str, list[tuple[str, str]]] = {}
         commands = {name: self.commands[name] for name in self.list_commands(ctx) if not self.commands[name].hidden}
         room = formatter.width - 6 - max(map(len, commands))
@@ -102,9 +105,9 @@ class PanelGroup(TyperGroup):
 
 
 def panels_of(options: type) -> dict[str, str]:
-    """Return the panel of each option of a class, by the class that declares it.
+    """Return the name of the help-page panel for each option of a class.
 
-    An option of a class without a panel is where ``zoo eval`` has an option of this name.
+    If the class that declares an option has no panel, the option is in the panel of the same option in ``zoo eval``.
 
     >>> from zoo_harness.records.options import LayersOptions
     >>> panels = panels_of(LayersOptions)
@@ -125,7 +128,7 @@ def _declaring_panels(options: type) -> dict[str, str]:
 
 
 def write_sections(formatter: Any, sections: Mapping[str, Sequence[tuple[str, str]]]) -> None:
-    """Write each section that has rows, all with the same column widths."""
+    """Write every section of a help page that has rows, with the same column widths in all sections."""
     width = max((len(first) for rows in sections.values() for first, _second in rows), default=0)
     for name, rows in sections.items():
         if rows:
@@ -134,7 +137,10 @@ def write_sections(formatter: Any, sections: Mapping[str, Sequence[tuple[str, st
 
 
 def _is_mistyped(word: str) -> bool:
-    """Return whether a word after a bare option is neither an option, a backbone nor a path: a value, then."""
+    """Return whether a word after an option with a ``bare`` value must be a mistyped value.
+
+    Such a word looks like a name, but no backbone and no file has this name.
+    """
     from zoo_harness.cli.catalogue import read_catalogue
 
     if not re.fullmatch(r"\w[\w-]*", word) or os.path.exists(word):  # noqa: PTH110 - Path.exists raises for a name that is too long
@@ -153,7 +159,10 @@ def _annotation(kind: Any, option: Option) -> Any:
 
 
 def _typer_type(kind: Any) -> Any:
-    """Return the type that Typer parses; choices are text, because they are checked later, with near misses."""
+    """Return the type that Typer must parse an option as.
+
+    Typer parses an option with fixed choices as text, because zoo checks the choices later and suggests near misses.
+    """
     if choices_of(kind):
         return str | None
     parts = get_args(kind)

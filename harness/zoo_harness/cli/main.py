@@ -1,4 +1,4 @@
-"""Run the ``zoo`` command, and report an error on one line."""
+"""Run the ``zoo`` command, and print an error as one line."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``zoo`` and exit with 0 done, 1 failed, 2 wrong usage, 130 interrupted or 143 terminated."""
+    """Run ``zoo`` and exit with status 0 (done), 1 (failed), 2 (wrong usage), 130 (interrupted) or 143 (terminated)."""
     from zoo_harness.cli.streams import guard_streams
 
     guard_streams()
@@ -20,9 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit status; with ``--debug`` errors keep their traceback.
+    """Run one command and return its exit status; with ``--debug`` raise errors instead of printing them.
 
-    The status is 0 too if the reader of the output ends before the command.
+    If the program that reads the output, such as ``head``, ends before the command, the status is also 0.
     """
     from typer.exceptions import TyperException
 
@@ -38,9 +39,9 @@ def run(arguments: Sequence[str]) -> int:
             status = command()(args=list(arguments), prog_name="zoo", standalone_mode=False)
         sys.stdout.flush()
     except (ZooError, TyperException, OSError, MemoryError, SystemExit) as error:
-        # Typer exits for a broken pipe. The reader, such as head, has what it wanted.
+        # Typer exits if the pipe is broken. That is no error: a reader such as head has read all it needs.
         ended = isinstance(error, BrokenPipeError | SystemExit) and reader_has_ended()
-        if ended or isinstance(error, OSError):  # perhaps of stdout, and its last flush would fail again
+        if ended or isinstance(error, OSError):  # stdout may have failed, and then its last flush would fail again
             discard_output()
         if ended:
             return 0
@@ -53,14 +54,15 @@ def run(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _quiet_libraries(*, all_of_them: bool) -> Iterator[None]:
-    """Keep other libraries from printing: all their warnings and progress bars, or Pillow's of large images alone."""
-    bars = {f"HF_{library}_DISABLE_PROGRESS_BARS": "1" for library in ("DATASETS", "HUB")}  # read at their import
+    """Suppress all warnings and progress bars of other libraries, or only Pillow's warning about large images."""
+    # The libraries read these variables when they are imported.
+    bars = {f"HF_{library}_DISABLE_PROGRESS_BARS": "1" for library in ("DATASETS", "HUB")}
     before = {name: os.environ.get(name) for name in bars}
     with warnings.catch_warnings():
         if all_of_them:
             warnings.simplefilter("ignore")
             os.environ.update(bars)
-        else:  # zoo reads images of any size
+        else:  # zoo accepts images of any size
             warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
         try:
             yield
@@ -71,15 +73,15 @@ def _quiet_libraries(*, all_of_them: bool) -> Iterator[None]:
 
 
 def _report(error: Exception, *, as_json: bool) -> None:
-    if type(error).__name__ == "NoArgsIsHelpError":  # no command given: its message is the help page
+    if type(error).__name__ == "NoArgsIsHelpError":  # no command is given, and the message is the help page
         sys.stderr.write(f"{error}\n")
         return
     from zoo.text import one_line
 
-    message = one_line(_message(error))  # it may quote a stranger's file, which must not control the terminal
+    message = one_line(_message(error))  # an escape sequence quoted from a stranger's file must not reach the terminal
     rank, wrong_usage = _rank(), getattr(error, "exit_code", 1) == 2
     if rank and wrong_usage:
-        time.sleep(1)  # the first process reports wrong usage before torchrun ends all processes with this one
+        time.sleep(1)  # torchrun ends all processes when one exits, and the first process must report the error before
         return
     if rank:
         message = f"process {rank}: {message}"
@@ -92,7 +94,7 @@ def _report(error: Exception, *, as_json: bool) -> None:
 
 
 def _rank() -> int:
-    """Return the number of this process among those that torchrun started."""
+    """Return the rank of this process among the processes that torchrun started, or 0 without torchrun."""
     from zoo.errors import UsageError
     from zoo_harness.compute.distributed import Processes
 
@@ -105,5 +107,21 @@ def _rank() -> int:
 def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    format_message = getattr(error, "format_message", None)  # of Typer's errors
-    return str(format_message() if format_message else error) or type(error).__name__
+    if hasattr(error, "format_message"):
+        return _typer_message(error)
+    return str(error) or type(error).__name__
+
+
+def _typer_message(error: Any) -> str:
+    """Return the message of Typer's error with the given value and the help page of the command.
+
+    Typer's own message leaves out the value that pydantic could not convert.
+    """
+    message: str = error.format_message().removesuffix(".")
+    if hasattr(error.__context__, "errors"):
+        from zoo_harness.records.option_checks import expectation
+
+        fault = error.__context__.errors()[0]
+        message = f"{error.param.opts[0]} {fault['input']!r} is wrong: {expectation(fault['msg'])}"
+    command = "" if message.endswith("?") or error.ctx is None else f"; try {error.ctx.command_path} --help"
+    return f"{message}{command}"

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and what shells complete for them."""
+"""Declare the arguments and options that several commands share, and the names that the shell completes for them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import typer
 
 
 def complete_backbone(incomplete: str) -> list[str]:
-    """Return the backbones whose names begin with the text."""
+    """Return the names of backbones that begin with the text that the user typed."""
     return _names("backbones", incomplete)
 
 
 def complete_dataset(incomplete: str) -> list[str]:
-    """Return the datasets whose names begin with the text."""
+    """Return the names of datasets that begin with the text that the user typed."""
     return _names("datasets", incomplete)
 
 
 def complete_run(incomplete: str) -> list[str]:
-    """Return the folders of runs whose paths begin with the text."""
+    """Return the folders of runs whose paths begin with the text that the user typed."""
     from pathlib import Path
 
     from zoo.errors import UsageError
@@ -38,29 +38,30 @@ def _names(kind: str, beginning: str) -> list[str]:
     return [row["name"] for row in read_catalogue()[kind] if row["name"].startswith(beginning)]
 
 
-OUTPUT = "Output"  # the panel of help pages for what a command prints and writes
+OUTPUT = "Output"  # the panel of a help page with the options for printed output and written files
 OptionalBackboneName = Annotated[
     str | None,
-    typer.Argument(metavar="[NAME]", help="A backbone; 'zoo list' lists them.", autocompletion=complete_backbone),
+    typer.Argument(metavar="[NAME]", help="Name of a backbone from 'zoo list'.", autocompletion=complete_backbone),
 ]
-RecipeName = Annotated[str, typer.Option("--recipe", help="How to tune it; 'zoo show NAME' lists the recipes.")]
+RecipeName = Annotated[
+    str, typer.Option("--recipe", help="How to fine-tune the backbone; 'zoo show NAME' lists its recipes.")
+]
 DatasetName = Annotated[
     str | None,
     typer.Option(
         "--dataset",
         metavar="D",
-        help="A dataset; 'zoo datasets' lists them.",
+        help="Name of a dataset from 'zoo datasets'.",
         autocompletion=complete_dataset,
         rich_help_panel="Data",
     ),
 ]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print JSON on stdout instead of a table.", rich_help_panel=OUTPUT)
-]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.", rich_help_panel=OUTPUT)]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print only results, warnings and errors.", rich_help_panel=OUTPUT)
+    bool,
+    typer.Option("--quiet", "-q", help="Print no progress: only results, warnings and errors.", rich_help_panel=OUTPUT),
 ]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Print all details below the summary.", rich_help_panel=OUTPUT)
+    bool, typer.Option("--verbose", "-v", help="Also print all details below the summary.", rich_help_panel=OUTPUT)
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT)]
+Debug = Annotated[bool, typer.Option("--debug", help="Print the Python traceback of an error.", rich_help_panel=OUTPUT)]

@@ -1,7 +1,8 @@
-"""Print tables, facts, notes and JSON on stdout; control characters are escaped.
+"""Print tables, facts, notes and JSON on stdout, with control characters escaped.
 
-At a terminal tables have a rule, and text is wrapped to the width; in a pipe columns are plain and lines whole. The
-only attribute is bold, which light and dark terminals show alike, and ``NO_COLOR`` turns it off.
+At a terminal, tables have a line below their headings and text is wrapped to the width of the terminal. In a pipe,
+tables have no lines and long text is not wrapped. The only text attribute is bold, because bold text is readable on
+light and on dark terminals; the environment variable ``NO_COLOR`` turns bold off.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from zoo.text import escaped
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
 
-_WIDTH = 80  # of notes, which are hard to read in longer lines
+_WIDTH = 80  # longest line of a note: sentences in longer lines are hard to read
 
 
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = (), whole: Sequence[str] = ()
 ) -> None:
-    """Print rows under column names; the columns named in ``right`` are aligned to the right.
+    """Print rows below column names; columns that ``right`` names are aligned to the right.
 
-    Cells of the first column and of those named in ``whole`` are never broken into two lines.
+    Cells of the first column, and of the columns that ``whole`` names, are never broken into two lines.
     """
     rows = [[escaped(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
@@ -37,9 +38,9 @@ def print_table(
 
 
 def print_facts(facts: Iterable[tuple[str, str]], indent: str = "", gap: int = 2) -> None:
-    """Print names with their values below each other; a fact without a name continues the one above.
+    """Print one name with its value per line; a value without a name continues the value in the line above.
 
-    At a terminal names are bold and values wrapped to the width.
+    At a terminal, names are bold and values are wrapped to the width of the terminal.
     """
     shown = [(escaped(name), escaped(value)) for name, value in facts]
     width = max((len(name) for name, _value in shown), default=0)
@@ -61,7 +62,7 @@ def print_notes(*notes: str) -> None:
 
 
 def is_styled() -> bool:
-    """Return whether the environment allows bold text at a terminal."""
+    """Return whether the environment variables ``NO_COLOR`` and ``TERM`` allow bold text."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -81,7 +82,7 @@ def tell(*lines: str) -> None:
 
 
 def warn_of(problems: Sequence[str]) -> None:
-    """Print one line on stderr for each problem with a plugin."""
+    """Print a warning on stderr for each plugin that is broken."""
     tell(*(f"warning: plugin: {problem}" for problem in problems))
 
 
@@ -94,11 +95,11 @@ def _print_ruled(columns: Sequence[str], rows: Sequence[Sequence[str]], right: S
     style = "bold" if is_styled() else "not bold"
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style=style)
     for column in columns:
-        # A name that is cut in two cannot be copied.
+        # A name that is broken into two lines cannot be copied.
         justify: JustifyMethod = "right" if column in right else "left"
         table.add_column(column, justify=justify, overflow="fold", no_wrap=column in whole)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: brackets in a cell are no markup
+        table.add_row(*(Text(cell) for cell in row))  # Text, because rich reads brackets in a str as markup
     Console().print(table)
 
 

@@ -1,4 +1,4 @@
-"""Show the progress of a run and print its results."""
+"""Show the progress of a run at the terminal, and print its results."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from zoo_harness.runs.run import Run
 
 _LOGS = (STEPS, "tensorboard")
-_MOST_CHECKPOINTS = 12  # rows of a table below the results
+_MOST_CHECKPOINTS = 12  # rows in the table of checkpoints below the results
 
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
-    """Report broken plugins; let SIGTERM end the body as Ctrl-C does, and print how to resume an interrupted run."""
+    """Context manager that warns of broken plugins, and prints how to resume a run that Ctrl-C or SIGTERM interrupts.
+
+    SIGTERM ends the body as Ctrl-C does, but with exit status 143.
+    """
     from zoo.registry import load_registry
     from zoo_harness.util.signals import Terminated, raise_on_sigterm
 
@@ -42,16 +45,16 @@ def ended_in_order() -> Iterator[None]:
 
 
 def display_for(*, quiet: bool) -> ProgressDisplay:
-    """Return a display of progress; of several processes only the first one shows it."""
+    """Return a progress display; if there are several processes, only the first process shows progress."""
     from zoo_harness.runs.display import ProgressDisplay
 
     return ProgressDisplay(quiet=quiet or not Processes.launched().is_main)
 
 
 def print_run(run: Run, *, as_json: bool, quiet: bool, verbose: bool = False) -> None:
-    """Print a summary of a run, with ``verbose`` every measure too; of several processes only the first one prints.
+    """Print a summary of a run, and with ``verbose`` all scores; with ``quiet`` print only the run's folder.
 
-    In quiet mode only the run's directory is printed.
+    If there are several processes, only the first process prints.
     """
     if not Processes.launched().is_main:
         return
@@ -79,7 +82,7 @@ def print_run(run: Run, *, as_json: bool, quiet: bool, verbose: bool = False) ->
 def _measured(
     accuracies: list[tuple[str, Measurement | None]], record: RunRecord | None = None
 ) -> list[tuple[str, str]]:
-    """Return accuracies, and SI of a record, with their figures below each other."""
+    """Return names and formatted values of accuracies, followed by SI if a record is given, aligned as a column."""
     rows = [(name, _percent(value), f"of {value.n:,} images") for name, value in accuracies if value is not None]
     rows += _separation(record) if record is not None else []
     width = max((len(value) for _name, value, _note in rows), default=0)
@@ -87,7 +90,7 @@ def _measured(
 
 
 def _separation(record: RunRecord) -> list[tuple[str, str, str]]:
-    """Return SI of the split of the headline, before and after training; a test split is scored only after it."""
+    """Return SI before and after training on the split whose accuracy zoo reports; a test split has only SI after."""
     from zoo_harness.reports.separation_tables import scored_layer, separation_tables
 
     first, *_others = separation_tables(record)
@@ -127,7 +130,7 @@ def _trained(record: RunRecord) -> str:
 
 
 def _time(record: RunRecord) -> str:
-    """Return the time of the run and of a mean epoch; that of a resumed run does not count its earlier epochs."""
+    """Describe the total time and the mean time of an epoch; a resumed run has no total time for all its epochs."""
     from zoo_harness.util import durations
 
     results = record.results
@@ -142,7 +145,7 @@ def _time(record: RunRecord) -> str:
 
 
 def _print_details(run: Run) -> None:
-    """Print the scores of every split and their definitions, the best layer, kept checkpoints and the files."""
+    """Print the scores of every split with their definitions, the best layer, the checkpoints and the file names."""
     record = run.record
     print_lines("")
     _print_separation(record)
@@ -152,7 +155,8 @@ def _print_details(run: Run) -> None:
         words = record.settings.separation.in_words()
         settings = f" ({words})" if words else ""
         print_lines(
-            "", f"layer with the highest SI after training: {best.path}, {_fraction(best.separation.si)}{settings}"
+            "",
+            f"The layer with the highest SI after training is {best.path}: {_fraction(best.separation.si)}{settings}",
         )
     print_checkpoints(record, _MOST_CHECKPOINTS)
     logs = [log for log in _LOGS if (run.directory / log).exists()]
@@ -161,7 +165,7 @@ def _print_details(run: Run) -> None:
 
 
 def print_checkpoints(record: RunRecord, most: int | None = None) -> None:
-    """Print accuracy and SI of the checkpoints of other epochs, and the disk that they take; nothing without any."""
+    """Print the accuracy, SI and total size of the checkpoints in ``checkpoints/``; print nothing if there are none."""
     from zoo_harness.reports.checkpoint_table import checkpoint_rows, scored_splits
     from zoo_harness.util.byte_sizes import bytes_in_words
 
@@ -169,7 +173,7 @@ def print_checkpoints(record: RunRecord, most: int | None = None) -> None:
     if not shown:
         return
     if len(shown) < len(record.checkpoints):
-        left_out = "; the table shows the latest, zoo show RUN prints all"
+        left_out = "; the table shows the latest, and zoo show RUN shows all"
     rows = [[str(row.epoch), row.name, _percent(row.scores[0][0]), _fraction(row.scores[0][1])] for row in shown]
     split = scored_splits(record)[0]
     print_lines("")
@@ -209,10 +213,10 @@ def _print_separation(record: RunRecord) -> None:
             rows.append(["" if index else title.removesuffix(" split").lower(), row.name, *cells])
     print_table(columns, rows, right=columns[2:])
     notes = [
-        f"before and after training: outputs of layer {scored_layer(record)}",
+        f"before and after training: scores of the outputs of layer {scored_layer(record)}",
         f"raw pixels: images {pixels_in_words(record)}",
         *(f"{title}: {definition}" for title, definition in score_definitions(settings.order)),
-        "± is one standard error, of SI by bootstrap; the card has all errors.",
+        "± is one standard error, for SI by bootstrap; the card has the errors of all scores.",
         *separation_notes(record),
     ]
     print_lines("")

@@ -1,4 +1,4 @@
-"""Guard the standard streams: closed ones, pipes whose reader has ended, full disks, terminals of other encodings."""
+"""Keep the command running if a standard stream is closed, full, unread, or a terminal without Unicode."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from contextlib import suppress
 def guard_streams() -> None:
     """Make the standard streams safe to write to, for the rest of this process.
 
-    A stream that the caller closed (``>&-``) becomes the null device; else the next file that is opened would get its
-    number. Errors of writing to stderr are ignored, because a run is worth more than its messages.
+    A stream that the caller closed (``>&-``) becomes the null device. Otherwise the next file that zoo opens would get
+    the number of the stream, and messages would be written to that file. Errors of writing to stderr are ignored,
+    because a lost message must not end a run.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -26,10 +27,10 @@ def guard_streams() -> None:
 
 
 class _LossyFile(io.FileIO):
-    """A file whose failed writes count as done."""
+    """A file that ignores errors of writing."""
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
-        """Write what can be written."""
+        """Write the data, and report them as written even if writing fails."""
         try:
             return super().write(data) or 0
         except OSError:
@@ -37,15 +38,15 @@ class _LossyFile(io.FileIO):
 
 
 def print_any_character() -> None:
-    """Let stdout and stderr print every text: an ASCII terminal gets question marks in place of a traceback."""
+    """Let stdout and stderr replace characters that the terminal's encoding lacks by ``?``, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def reader_has_ended() -> bool:
-    """Whether stdout is a pipe that nobody reads any more."""
-    with suppress(OSError, ValueError):  # not a file, such as a stream of a test
+    """Return whether stdout is a pipe whose reader has closed it."""
+    with suppress(OSError, ValueError):  # stdout is not a file, for example in a test
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
         return any(events & (select.POLLERR | select.POLLHUP) for _number, events in poll.poll(0))
@@ -53,8 +54,8 @@ def reader_has_ended() -> bool:
 
 
 def discard_output() -> None:
-    """Drop what stdout still holds, and everything that is written to it from now on."""
-    with suppress(OSError, ValueError):  # not a file, such as a stream of a test
+    """Discard the buffered text of stdout, and everything that is written to stdout afterwards."""
+    with suppress(OSError, ValueError):  # stdout is not a file, for example in a test
         _open_null_device(sys.stdout.fileno())
 
 

@@ -48,8 +48,8 @@ def parse_reference(text: str) -> RepositoryReference:
     if parts is None or len(identifier) > _LONGEST:
         raise UsageError(
             f"not a repository of the Hub: {shortened(text)}; expected OWNER/NAME or OWNER/NAME@REVISION, in ASCII "
-            f"letters, digits and single '-', '_' or '.', at most {_LONGEST} characters, without address or '.git'; "
-            "write ./NAME for a folder",
+            f"letters, digits and single '-', '_' or '.', at most {_LONGEST} characters, without 'https://' and "
+            "'.git'; write ./NAME for a folder",
             code="not-a-repository",
             given=text,
         )

@@ -43,11 +43,23 @@ def apply_overrides(training: Training, given: Mapping[str, object]) -> Training
         fault = error.errors(include_url=False)[0]
         name, message = str(fault["loc"][0]) if fault["loc"] else "", fault["msg"].removeprefix("Value error, ")
         if name:
-            hint = " (0 scores without training)" if name == "epochs" else ""
-            message = f"{message[0].lower()}{message[1:]}{hint}"
-        named = {name: given.get(name)} if name else given  # no name: several options contradict each other
+            message = expectation(message) + (" (0 scores without training)" if name == "epochs" else "")
+        named = {name: given.get(name)} if name else given  # without a name, several options contradict each other
         options = " ".join(f"--{option.replace('_', '-')} {value}" for option, value in named.items())
         raise UsageError(f"{options}: {message}", code="option-value", option=name) from error
+
+
+def expectation(message: str) -> str:
+    """Turn pydantic's description of an invalid value into the words that end an error message.
+
+    >>> expectation("Input should be greater than 0")
+    'expected a number greater than 0'
+    >>> expectation("Input should be a valid integer, unable to parse string as an integer")
+    'expected an integer'
+    """
+    expected = message.removeprefix("Input should be ").partition(", unable to")[0]
+    expected = re.sub("^(?=greater|less)", "a number ", expected).replace("a valid integer", "an integer")
+    return f"expected {expected.replace('valid ', '')}"
 
 
 def _parts(given: object) -> tuple[object, ...]:
@@ -108,7 +120,7 @@ def check_classes(classes: int) -> int:
     2
     """
     if classes < 2:
-        message = f"a classifier needs at least 2 classes, given {classes}"
+        message = f"the number of classes is wrong: {classes}; expected 2 or more"
         raise UsageError(message, code="class-count", given=classes)
     return classes
 

@@ -79,7 +79,7 @@ def read_options(directory: Path) -> StoredOptions:
         content = json.loads(read_regular(path, _MOST_BYTES))
     except (OSError, ZooError) as error:
         reason = f"{path}: {error.strerror}" if isinstance(error, OSError) else error
-        message = f"{directory} is not a run that can be resumed: {reason}"
+        message = f"{directory} is not a run that can be resumed: {reason}; expected the folder of an unfinished run"
         raise UsageError(message, code="resume-no-options") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged: {error!s:.200}; start the run again", code="resume-damaged") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -78,11 +79,19 @@ class ProgressDisplay:
     def log(self, line: str) -> None:
         """Print a message above the bar."""
         if not self._quiet:
-            self._console.print(escaped(line), soft_wrap=True)
+            self._print(line)
 
     def warn(self, line: str) -> None:
         """Print a warning above the bar, even in quiet mode."""
-        self._console.print(f"warning: {escaped(line)}", soft_wrap=True)
+        self._print(f"warning: {line}")
+
+    def _print(self, line: str) -> None:
+        """Print a line, at a terminal wrapped to its width between words, with a hanging indent."""
+        text = escaped(line)
+        if self._console.is_terminal:
+            width = max(self._console.width, 20)
+            text = textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        self._console.print(text, soft_wrap=True)
 
     def on_resume(self, history: Sequence[EpochRecord]) -> None:
         """Print after which epoch the run resumes, and which finished epoch is the best."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zoo.backbone import Backbone, FeatureLayer
 from zoo.dataset import Dataset
-from zoo.errors import UnknownNameError, UsageError
+from zoo.errors import UnknownNameError, UsageError, shortened
 from zoo.weights import WeightSource
 from zoo_harness.evaluation.feature_writer import check_ending
 from zoo_harness.records import option_checks
@@ -47,15 +47,16 @@ def check_features(
     if isinstance(subject, Backbone):
         return _of_backbone(subject, dataset, given, options)
     if options["weights"] is not None:
-        message = f"--weights is unused: {str(options['weights'])!r}; a run is always read with its own weights"
+        given_weights = shortened(str(options["weights"]))
+        message = f"--weights {given_weights} cannot be used: {subject.called} is a run with its own weights; remove it"
         raise UsageError(message, code="option-unused", option="weights")
     record = read_run(subject.folder)
     check_checkpoints([subject.folder], options["checkpoint"], options["epoch"])
     if options["input_size"] is not None:
-        message = f"--input-size {options['input_size']} is for backbones; a run keeps the input size of its training"
+        message = f"--input-size {options['input_size']} cannot be used: a run keeps its input size; remove the option"
         raise UsageError(message, code="option-unused", option="input_size")
     if normalization := [name for name in declared(NormalizationOptions) if given.get(name)]:
-        message = f"--{normalization[0]} is for backbones; a run keeps the mean and standard deviation of its training"
+        message = f"--{normalization[0]} cannot be used: a run keeps its own mean and std; remove the option"
         raise UsageError(message, code="option-unused", option=normalization[0])
     shared = declared(RescoreOptions).keys() - {"layer", "out", "checkpoint"}
     check_rescore(dataset, {key: value for key, value in given.items() if key in shared})  # type: ignore[arg-type]
@@ -78,7 +79,7 @@ def _of_backbone(
         raise UsageError(message, code="missing-dataset")
     for name in ("checkpoint", "epoch"):
         if options[name] is not None:
-            message = f"--{name} is for a run; {backbone.name} is a backbone"
+            message = f"--{name} {options[name]} selects weights of a run, but {backbone.name} is a backbone; remove it"
             raise UsageError(message, code="option-unused", option=name)
     options["seed"] = options["seed"] or 0
     return FeaturesRequest(

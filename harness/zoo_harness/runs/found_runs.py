@@ -50,7 +50,7 @@ def run_folders(folder: Path, depth: int = _DEEPEST) -> Iterator[Path]:
     try:
         found = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        message = f"no such folder: {str(folder)!r}: {error.strerror}; expected a folder with runs"
+        message = f"not a folder that zoo can list: {str(folder)!r}: {error.strerror}; expected a folder with runs"
         raise UsageError(message, code="no-such-folder", given=folder) from error
     if any(entry.name in _RECORDS for entry in found):
         yield folder

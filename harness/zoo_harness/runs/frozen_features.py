@@ -302,7 +302,6 @@ def _in_words(made: FrozenPartRecord, kept: int, caches: list[ActivationCache]) 
     if not made.computed:
         return f"frozen part: {size} of outputs are read from the cache of an earlier run"
     place = {"device": "in device memory", "host": "in memory"}.get(caches[0].place)
-    files = "in files for later runs (zoo cache list)" if all(cache.in_files for cache in caches) else None
+    files = f"{'' if place else 'in '}files" if all(cache.in_files for cache in caches) else None
     where = " and ".join(part for part in (place, files) if part)
-    seconds = f"{made.seconds or 0:.1f} s"
-    return f"frozen part: ran once over {made.computed:,} images in {seconds}; {size} of outputs are cached {where}"
+    return f"frozen part: ran once for {made.computed:,} images in {made.seconds or 0:.1f} s; {size} cached {where}"

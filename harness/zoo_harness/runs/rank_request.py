@@ -95,7 +95,7 @@ def check_rank(
     check_out(options["out"], default=RUNS)
     budget = None if options["budget"] is None else parse_duration("--budget", options["budget"])
     if options["epochs"] is not None and not options["tune"]:
-        message = "--epochs is unused without --tune; give --tune N too"
+        message = f"--epochs {options['epochs']} works only with --tune, which is missing; add --tune N"
         raise UsageError(message, code="option-unused", option="epochs")
     if budget is not None and options["halving"] is False:
         message = "--budget needs rounds of growing size; leave out --no-halving"
@@ -109,7 +109,10 @@ def check_rank(
     records = [each for each in backbones if isinstance(each, Backbone) or not _names_a_run(each)]
     found = tuple(_licensed(_resolved(records, all_local=not backbones), options["license"]))
     if not found and not folders:
-        raise UsageError("no backbone matches --license; try another licence", code="nothing-to-rank")
+        wanted = options["license"]
+        fault = f"--license {', '.join(wanted)} matches no backbone" if wanted else "no weights are on this machine"
+        message = f"nothing to rank: {fault}; expected backbones; zoo list and zoo show NAME describe them"
+        raise UsageError(message, code="nothing-to-rank")
     names = tuple(each if isinstance(each, str) else None for each in backbones)
     return RankRequest(
         **vars(data),

@@ -246,16 +246,18 @@ def check_layers(
     found = [each if isinstance(each, Backbone) else load_registry().backbone(each) for each in backbones]
     weights, folders = options["weights"], tuple(run.expanduser() for run in runs)
     if not found and not folders:
-        raise UsageError("nothing to score; give a backbone, or a run with --run", code="missing-backbone")
+        message = "missing backbone; run 'zoo list' to list the backbones, or give the folder of a run with --run RUN"
+        raise UsageError(message, code="missing-backbone")
     if weights is not None and not found:
-        message = f"--weights {weights!r} is for backbones; a run is always scored with its own weights"
+        message = f"--weights {str(weights)!r} cannot be used: a run keeps its own weights; remove the option"
         raise UsageError(message, code="option-unused", option="weights")
     for name in ("checkpoint", "epoch"):
         if options[name] is not None and not folders:
-            raise UsageError(f"--{name} is for runs; give one with --run", code="option-unused", option=name)
+            message = f"--{name} {options[name]} selects weights of a run, but no run is given; add --run RUN"
+            raise UsageError(message, code="option-unused", option=name)
     check_checkpoints(folders, options["checkpoint"], options["epoch"])
     if options["input_size"] is not None and not found:
-        message = f"--input-size {options['input_size']} is for backbones; a run keeps the input size of its training"
+        message = f"--input-size {options['input_size']} cannot be used: a run keeps its input size; remove the option"
         raise UsageError(message, code="option-unused", option="input_size")
     subjects = [*(backbone.name for backbone in found), *(str(run.resolve()) for run in folders)]
     for subject in subjects:
@@ -266,7 +268,7 @@ def check_layers(
     data = choose_data(dataset, options)
     if data.normalization.source != "weights" and not found:
         option = "mean" if data.normalization.source == "given" else "normalization"
-        message = f"--{option} is for backbones; a run keeps the mean and standard deviation of its training"
+        message = f"--{option} cannot be used: a run keeps its own mean and std; remove the option"
         raise UsageError(message, code="option-unused", option=option)
     if options["split"] == "train" and data.subset.has_own_evaluation:
         message = "--eval-limit and --eval-fraction select images of the test split; expected --split test or both"

@@ -101,7 +101,8 @@ def refuse_other_history(directory: Path, history: tuple[EpochRecord, ...], epoc
 def refuse_finished(directory: Path) -> None:
     """Raise :class:`~zoo.errors.UsageError` if the run in this directory is finished."""
     if (directory / RUN).is_file() and read_run(directory).status == "finished":
-        raise UsageError(f"--resume {directory}: the run is finished", code="resume-finished", path=directory)
+        message = f"--resume {directory}: the run is finished; expected an unfinished run, which zoo runs lists"
+        raise UsageError(message, code="resume-finished", path=directory)
 
 
 def _without_descriptions(content: dict[str, Any]) -> dict[str, Any]:

@@ -238,7 +238,8 @@ def open_run(path: str | Path) -> Run:
     except (RuntimeError, OSError, ValueError) as error:  # an unknown user in ~user, or an invalid file name
         raise _not_a_run(f"not a path: {shortened(path)}: {error}", path) from error
     if not there:
-        raise _not_a_run(f"no such folder: {shortened(str(path))}; fetch a repository with zoo.pull first", path)
+        message = f"no such folder: {shortened(str(path))}; expected the folder of a run; zoo runs lists them"
+        raise _not_a_run(f"{message}, and zoo pull fetches a published one", path)
     if not is_folder:
         raise _not_a_run(f"not a run: {shortened(str(path))}; expected a folder, or the {RUN} in it", path)
     return Run(directory, read_run(directory))

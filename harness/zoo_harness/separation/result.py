@@ -179,8 +179,8 @@ class Separation:
         if self.duplicates:
             other = f"{self.duplicates_unlike:,} with a different label"
             note = f"{_count(self.duplicates, 'sample')} equal {candidate}, {other}."
-        first = f"{headline.title} {self.score(headline)}  ({compared}, {scaled})"
-        return "\n".join([first, "", *table, "", f"± is one bootstrap standard error. {note}"])
+        first = [f"{headline.title} {self.score(headline)}", f"{compared}, {scaled}"]
+        return "\n".join([*first, "", *table, "", f"± is one bootstrap standard error. {note}"])
 
 
 @dataclass(frozen=True, eq=False)

@@ -103,7 +103,7 @@ def test_an_empty_cache(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert run(["cache", "list", "--json"]) == 0
     assert capsys.readouterr().out == "[]\n"
     assert run(["cache", "clear", "--all"]) == 0
-    assert capsys.readouterr().out == "cleared 0 of 0, 0 bytes\n"
+    assert capsys.readouterr().out == "deleted 0 of 0 entries, 0 bytes\n"
     assert (folder / "below").exists()
 
 
@@ -135,9 +135,9 @@ def test_what_is_in_use_stays_and_is_told(keys: list[str], folder: Path, capsys:
         assert capsys.readouterr().out.count("in use") == 1
         assert run(["cache", "clear", "--all"]) == 0
         captured = capsys.readouterr()
-        assert captured.out.startswith("cleared 2 of 3, ")
+        assert captured.out.startswith("deleted 2 of 3 entries, ")
         assert captured.err == (
-            f"{keys[0][:12]} (cait_s24 on Digits, train) is in use by a running process and was not cleared\n"
+            f"{keys[0][:12]} (cait_s24 on Digits, train) is in use by a running process and was not deleted\n"
         )
         assert run(["cache", "clear", keys[0]]) == 1
         assert "in use by a running process" in capsys.readouterr().err

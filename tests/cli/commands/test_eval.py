@@ -140,7 +140,7 @@ def test_card_command_never_writes_over_a_card_by_hand(
     assert run(["card", str(tmp_path)]) == 0
     captured = capsys.readouterr()
     assert captured.out == (finished / "README.md").read_text()
-    assert captured.err.startswith("warning: not merged with ")
+    assert captured.err.startswith("warning: your own text in ")
     assert error_of("card", "efficientnet_lite0", "--write").code == "option-unused"
 
 

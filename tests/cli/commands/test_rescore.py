@@ -94,7 +94,7 @@ def test_other_images_are_not_compared(finished: Path, capsys: pytest.CaptureFix
     assert found.same_data == {"evaluation": False}
     assert run(["eval", str(finished), "--epochs", "0", "--seed", "4"]) == 0
     assert "not comparable: other images, " in (printed := capsys.readouterr().out)
-    assert "a figure may differ although the checkpoint is the same" in " ".join(printed.split())
+    assert "results may differ although the checkpoint is the same" in " ".join(printed.split())
 
 
 def test_a_checkpoint_that_was_not_kept_is_refused(finished: Path, error_of: Refused) -> None:
@@ -137,7 +137,7 @@ def test_a_table_shows_which_figures_were_made_up(
     assert "not reproduced: " in lines[1]
     assert " of 40 images fewer, -" in lines[1]
     assert (lines[2].split()[-8], lines[2].split()[-1], lines[3]) == ("SI", "reproduced", "")
-    assert "6 figures: 1 not reproduced, 5 reproduced" in lines
+    assert "6 results: 1 not reproduced, 5 reproduced" in lines
     assert run(["eval", str(made_up), "--epochs", "0", "--verbose"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert all(line.endswith("  reproduced") for line in lines[2:7])
@@ -147,7 +147,7 @@ def test_figures_that_are_all_reproduced_are_one_line(finished: Path, capsys: py
     assert run(["eval", str(finished), "--epochs", "0"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[-1] for line in lines[1:3]] == ["reproduced"] * 2
-    assert lines[4] == "all 6 figures are reproduced"
+    assert lines[4] == "all 6 results are reproduced"
 
 
 # Folders of images, and a split that was kept for the end

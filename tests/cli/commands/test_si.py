@@ -99,7 +99,7 @@ def test_default_order_is_the_largest_that_two_samples_have(
     warning, note = captured.err.splitlines()
     assert warning.startswith("warning: too few samples per class in ")
     assert "2 of 2 classes (0, 1) have 1 sample; expected 2 or more" in warning
-    assert note == "note: each sample has one neighbour, so scores are of order 1 instead of 2"
+    assert note == "note: the scores have order 1 instead of 2, because each sample has only one neighbour"
     assert error_of("si", str(tmp_path / "two.npz"), "--order", "2").facts["most"] == 1
 
 

@@ -1,1 +1,1 @@
-"""One module per command, called as the command."""
+"""The commands of ``zoo``: each module has the name of its command."""

@@ -1,4 +1,4 @@
-"""``zoo cache``: list and clear the cached outputs of frozen layers."""
+"""``zoo cache``: list and delete the cached outputs of frozen layers."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ _DAY = 24 * 60 * 60
 _SHOWN = 12  # digits of a key
 
 cache = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="List or clear the cached outputs of frozen layers."
+    no_args_is_help=True, rich_markup_mode=None, help="List or delete the cached outputs of frozen layers."
 )
 
 
 @cache.command("list")
 def list_entries(as_json: AsJson = False, _debug: Debug = False) -> None:
-    """List the entries: backbone, data, size, state if not complete, and the last use."""
+    """List the cached entries, their size and last use.
+
+    Each entry holds the outputs of a backbone's frozen layers for one split of a dataset. The list shows the state of
+    every entry that is not complete.
+    """
     from zoo_harness.frozen.cache.entries import cache_folder, cache_limit, entries
     from zoo_harness.util.byte_sizes import bytes_in_words
 
@@ -37,23 +41,26 @@ def list_entries(as_json: AsJson = False, _debug: Debug = False) -> None:
     columns = ["key", "outputs of", "images", "size", "last used"]
     print_table(columns, [_row(entry) for entry in found], right=columns[2:], whole=columns[2:])
     taken = bytes_in_words(sum(entry.bytes for entry in found))
-    tell(f"{taken} of {bytes_in_words(limit)} in {folder}")
+    tell(f"the cache takes {taken} of {bytes_in_words(limit)} in {folder}")
 
 
 @cache.command("clear")
 def clear_entries(
     keys: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY]...", help="Keys that zoo cache list prints, or their first digits."),
+        typer.Argument(metavar="[KEY]...", help="Keys of entries from 'zoo cache list', or their first digits."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Clear all entries.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Delete all entries.")] = False,
     older_than: Annotated[
-        float | None, typer.Option(help="Clear entries that were not used in the last DAYS days.", metavar="DAYS")
+        float | None, typer.Option(help="Delete the entries that were not used in the last DAYS days.", metavar="DAYS")
     ] = None,
     as_json: AsJson = False,
     _debug: Debug = False,
 ) -> None:
-    """Clear entries, without confirmation; entries that a running process uses stay."""
+    """Delete cached entries without asking first.
+
+    Entries that a running process uses are not deleted.
+    """
     from zoo.errors import ZooError
     from zoo_harness.frozen.cache.entries import cache_folder, clear, remove_leftovers
     from zoo_harness.util.byte_sizes import bytes_in_words
@@ -69,9 +76,9 @@ def clear_entries(
         kept = [entry.key for entry in in_use]
         print_json({"cleared": [entry.key for entry in cleared], "bytes": freed, "in_use": kept})
     else:
-        print_lines(f"cleared {len(cleared)} of {len(chosen)}, {bytes_in_words(freed)}")
+        print_lines(f"deleted {len(cleared)} of {len(chosen)} entries, {bytes_in_words(freed)}")
     faults = [
-        f"{entry.key[:_SHOWN]} ({entry.name}) is in use by a running process and was not cleared" for entry in in_use
+        f"{entry.key[:_SHOWN]} ({entry.name}) is in use by a running process and was not deleted" for entry in in_use
     ]
     if keys and in_use:
         raise ZooError("; ".join(faults), code="cache-in-use", keys=[entry.key for entry in in_use])
@@ -79,15 +86,16 @@ def clear_entries(
 
 
 def _chosen(folder: Path, keys: list[str], everything: bool, older_than: float | None) -> list[Entry]:
-    """Return the entries to clear: all, old ones, or those whose keys begin with the given ones."""
+    """Return the entries to delete: all entries, old entries, or the entries whose keys start with the given digits."""
     from zoo.errors import UnknownNameError, UsageError
     from zoo_harness.frozen.cache.entries import entries
 
     if bool(keys) + everything + (older_than is not None) != 1:
-        message = "expected one of KEY ..., --all or --older-than DAYS; zoo cache list prints the keys"
+        fault = "several ways to choose entries are given" if keys or everything else "nothing chooses the entries"
+        message = f"{fault}; expected one of KEY ..., --all or --older-than DAYS; zoo cache list prints the keys"
         raise UsageError(message, code="option-conflict")
     if older_than is not None and not older_than >= 0:
-        message = f"--older-than {older_than} must be 0 or more days"
+        message = f"--older-than {older_than:g} must be 0 or more days"
         raise UsageError(message, code="option-range", option="older_than")
     found = entries(folder)
     if not keys:
@@ -121,7 +129,7 @@ def _row(entry: Entry) -> list[str]:
 
 
 def _ago(moment: float) -> str:
-    """Return a moment as the time since then, in the largest unit that fits."""
+    """Describe how long ago a moment was, in days, hours or minutes, such as ``3 d ago``."""
     seconds = max(time.time() - moment, 0)
     for unit, name in ((_DAY, "d"), (60 * 60, "h"), (60, "min")):
         if seconds >= unit:

@@ -1,4 +1,4 @@
-"""``zoo card NAME|RUN``: the card of a backbone or of a run, on standard output."""
+"""``zoo card NAME|RUN``: print the model card of a backbone or of a run on standard output."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def card(
         str,
         typer.Argument(
             metavar="NAME|RUN",
-            help="A backbone, or the directory of a run (with a slash, if a backbone has the same name).",
+            help="Name of a backbone, or folder of a run (type ./NAME if a backbone has the same name).",
             autocompletion=complete_backbone,
         ),
     ],
     write: Annotated[
-        bool, typer.Option("--write", help="Write it into the run's README.md; your own text is preserved.")
+        bool, typer.Option("--write", help="Write the card to the README.md of the run; keep your own text.")
     ] = False,
     _debug: Debug = False,
 ) -> None:
-    """Print the card of a backbone or of a run, in Markdown."""
+    """Print the model card of a backbone or of a run in Markdown."""
     from zoo.errors import UsageError
     from zoo.registry import load_registry
 
@@ -36,7 +36,7 @@ def card(
         _run_card(directory.parent if directory.name in ("run.json", "zoo.json") else directory, write=write)
         return
     if write:
-        message = f"--write is only for the card of a run: {subject!r} is not the directory of one"
+        message = f"--write cannot be used: {subject!r} is not the folder of a run; expected --write with a run"
         raise UsageError(message, code="option-unused", option="write")
     warn_of(registry.problems)
     backbone = registry.backbone(subject)
@@ -47,7 +47,7 @@ def card(
 
 
 def _run_card(directory: Path, *, write: bool) -> None:
-    """Print a run's card with the text that a person added to it, or write it."""
+    """Print the card of a run, or write the card to README.md; text that a person added to the card stays."""
     from zoo.errors import DataError, UsageError
     from zoo_harness.records.file_names import RECORD
     from zoo_harness.records.run import read_run, record_file
@@ -57,17 +57,19 @@ def _run_card(directory: Path, *, write: bool) -> None:
 
     published = record_file(directory).name == RECORD
     if published and write:
-        message = f"{directory} is a published checkpoint, not a run; to renew its card, publish its run again"
+        message = (
+            f"--write cannot be used: {directory} is a published checkpoint; expected a run; publish the run again"
+        )
         raise UsageError(message, code="not-a-run", path=directory)
     card = render_card(read_run(directory), published=published)
     try:
-        # Only the record of a stranger's checkpoint is printed, because its card may say anything.
+        # The card of a stranger's checkpoint may say anything, so zoo makes the printed card from the record alone.
         card = card if published else merged_card(read_card(directory), card)
     except DataError as error:
         if write:
             message = f"{directory / 'README.md'} was not changed: {error}"
             raise DataError(message, code="card-not-merged", path=directory) from error
-        tell(f"warning: not merged with {directory / 'README.md'}: {error}")
+        tell(f"warning: your own text in {directory / 'README.md'} is missing from this card: {error}")
     if write:
         write_text(directory / "README.md", card)
         print_lines(str(directory / "README.md"))

@@ -1,4 +1,4 @@
-"""``zoo compare RUN...``: finished runs beside each other, and the tests of their differences."""
+"""``zoo compare RUN...``: print finished runs in one table, and test whether their accuracies differ."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def compare(
         list[Path],
         typer.Argument(
             metavar="RUN|FOLDER...",
-            help="Directories of finished runs, or folders that have some.",
+            help="Folders of finished runs, or folders that contain runs.",
             autocompletion=complete_run,
         ),
     ],
@@ -27,38 +27,38 @@ def compare(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Compare the others with this run; by default with the best on the same images.",
+            help="Run that every other run is compared with (default: the best on the same images).",
             autocompletion=complete_run,
         ),
     ] = None,
     published: Annotated[
-        bool, typer.Option("--published", help="Add published figures, or say how their setting differs.")
+        bool, typer.Option("--published", help="Add the published accuracies of the same backbones.")
     ] = False,
     group_by: Annotated[
         str,
         typer.Option(
             metavar="WHAT",
-            help="One row for runs that share it: settings (all but the seed), none, or some of backbone, recipe, "
-            "dataset, split and epochs, with commas.",
+            help="What the runs of one row share: settings (all except the seed), none (one row per run), or some of "
+            "backbone, recipe, dataset, split and epochs, with commas.",
         ),
     ] = "settings",
     as_json: AsJson = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print one table in Markdown.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values, numbers in full.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values with all digits.")] = False,
     as_latex: Annotated[bool, typer.Option("--latex", help="Print one table in LaTeX.")] = False,
     _debug: Debug = False,
 ) -> None:
     """Compare finished runs, and test their differences.
 
-    The tables have parameters, accuracies, the Separation Index and times. Runs that differ in the
-    seed alone are one row. Differences from the baseline are tested on the same images (McNemar's
-    test, Holm's correction), and over seeds if there are three. A run that is unfinished or damaged
-    is named and left out; the exit status is then 1.
+    The tables show the parameters, accuracies, Separation Index and times of each run. Runs that
+    differ only in the seed share a row. zoo tests the difference of each row from the baseline on
+    the same images (McNemar's test, Holm's correction), and over the seeds if a row has three or
+    more. zoo names unfinished and damaged runs, leaves them out, and exits with status 1.
     """
     from zoo.errors import UsageError
 
     if as_json + as_markdown + as_csv + as_latex > 1:
-        message = "--json, --markdown, --csv and --latex exclude each other; expected one of them"
+        message = "several formats are given; expected only one of --json, --markdown, --csv and --latex"
         raise UsageError(message, code="option-conflict")
 
     from zoo_harness.api import compare as compare_runs

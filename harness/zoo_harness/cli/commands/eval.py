@@ -15,7 +15,7 @@ Name = Annotated[
     str | None,
     typer.Argument(
         metavar="[NAME]",
-        help="A backbone; 'zoo list' lists them. With --epochs 0 also a run or OWNER/NAME[@REV].",
+        help="Name of a backbone from 'zoo list'; with --epochs 0 also the folder of a run, or OWNER/NAME[@REV].",
         autocompletion=complete_backbone,
     ),
 ]
@@ -32,10 +32,11 @@ def _eval(
 ) -> None:
     """Fine-tune one block of a backbone on a dataset, and score it.
 
-    The run directory gets the checkpoint, its card, plots and a record of every setting.
+    zoo writes the checkpoint, a model card, plots and a record of all settings to a new folder, the run.
 
-    With a run or a published checkpoint and --epochs 0: score it again on its own data, or on another dataset with the
-    same classes, and report which of the recorded figures were reproduced (exit status 1 if not all).
+    If you give a run or a published checkpoint and --epochs 0, zoo scores that checkpoint again, on its own data or on
+    another dataset with the same classes. zoo then reports which recorded results were reproduced; the exit status is
+    1 if some were not.
     """
     from zoo_harness.hub.locate import names_a_checkpoint
 

@@ -1,4 +1,4 @@
-"""``zoo features NAME``: write what layers of a network put out for the images of a dataset."""
+"""``zoo features NAME``: write the outputs of a network's layers for the images of a dataset to a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from zoo_harness.cli.command import Given, command
 from zoo_harness.cli.options import AsJson, DatasetName, Quiet, complete_backbone
-from zoo_harness.cli.output import print_facts, print_json, print_lines, print_table
+from zoo_harness.cli.output import print_facts, print_json, print_lines, print_notes, print_table
 from zoo_harness.cli.run_output import display_for, ended_in_order
 from zoo_harness.records.options import FeaturesOptions
 
@@ -22,7 +22,7 @@ Name = Annotated[
     str,
     typer.Argument(
         metavar="NAME",
-        help="A backbone, a run directory or OWNER/NAME[@REV]; 'zoo list' lists the backbones.",
+        help="Name of a backbone from 'zoo list', the folder of a run, or OWNER/NAME[@REV] on the Hub.",
         autocompletion=complete_backbone,
     ),
 ]
@@ -33,8 +33,9 @@ def _features(
 ) -> None:
     """Write the features of a dataset's images to a file.
 
-    The file also has labels and class names; zoo si, scikit-learn and others read it. A
-    run needs no --dataset: without one it is the part of the data that the run used.
+    The file also contains the labels and class names, so that zoo si, scikit-learn and other
+    programs can use it. For a run, --dataset is optional: by default zoo reads the images that
+    the run used.
     """
     from zoo.errors import UsageError
 
@@ -62,7 +63,9 @@ def _print_record(record: FeaturesRecord, out: Path) -> None:
     from zoo_harness.util.byte_sizes import bytes_in_words
 
     rows = " + ".join(f"{each.rows:,} {each.split}" for each in record.splits)
-    print_lines("", f"{record.network} on {record.title}: {rows} images, {len(record.class_names)} classes", "")
+    print_lines("")
+    print_notes(f"{record.network} on {record.title}: {rows} images, {len(record.class_names)} classes")
+    print_lines("")
     columns = ["array", "layer", "width", "vector"]
     print_table(
         columns, [[each.array, each.layer, f"{each.width:,}", each.vector] for each in record.layers], right=["width"]

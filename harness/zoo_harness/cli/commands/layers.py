@@ -1,4 +1,4 @@
-"""``zoo layers``: score every feature layer with the Separation Index."""
+"""``zoo layers``: score every feature layer of a network with the Separation Index."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ _WIDTH = 120  # without a terminal
 
 Names = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[NAME]...", help="Backbones; 'zoo list' lists them.", autocompletion=complete_backbone),
+    typer.Argument(metavar="[NAME]...", help="Names of backbones from 'zoo list'.", autocompletion=complete_backbone),
 ]
 Dataset = Annotated[
     str,
-    typer.Option(help="A dataset; 'zoo datasets' lists them.", autocompletion=complete_dataset, rich_help_panel="Data"),
+    typer.Option(
+        help="Name of a dataset from 'zoo datasets'.", autocompletion=complete_dataset, rich_help_panel="Data"
+    ),
 ]
 Runs = Annotated[
-    list[Path] | None, typer.Option("--run", help="Directory of a run, beside or in place of names; repeatable.")
+    list[Path] | None, typer.Option("--run", help="Also score the network of the run in this folder; repeatable.")
 ]
 
 
@@ -68,11 +70,13 @@ layers_command = command(LayersOptions, _layers)
 
 
 def _print_last(found: LayerScoring) -> None:
-    """Print a row for each network and split; raw pixels come first, once for each set of images."""
+    """Print a row of scores for each network and split, after a row for the raw pixels of each set of images."""
     data = found.curves[0].data
     splits = dict.fromkeys(f"{each.split} {each.data['images']:,} images" for each in found.curves)
     subsets = dict.fromkeys(each.data["subset"] for each in found.curves)
-    about = f"{data['dataset']}: {', '.join(splits)} ({'; '.join(subsets)}); the input of each network's classifier"
+    about = (
+        f"{data['dataset']}: {', '.join(splits)} ({'; '.join(subsets)}); scored: the input of each network's classifier"
+    )
     print_lines("")
     print_notes(f"{about}; {found.scoring.in_words()}")
     print_lines("")
@@ -95,7 +99,7 @@ def _scores(layer: ScoredLayer) -> list[str]:
 
 
 def _headings(curve: Curve) -> list[str]:
-    """Return the keys of the scores, because the columns must be narrow."""
+    """Return short column names for the scores: their keys, which are narrower than their full names."""
     from zoo_harness.separation.scores import SCORES
 
     order = curve.layers[0].separation.order
@@ -122,7 +126,7 @@ def _print_curve(curve: Curve, scoring: Scoring) -> None:
 
 
 def _room_for_bars(rows: list[list[str]]) -> int:
-    """Return the length of bars beside these cells; 0 if the terminal has no room for short ones."""
+    """Return how many characters long a bar beside these cells can be; 0 if the terminal is too narrow for bars."""
     taken = sum(2 + max(map(len, column)) for column in zip(*rows, strict=True))
     room = shutil.get_terminal_size((_WIDTH, 24)).columns - taken - 1
     return min(room, _LONGEST_BAR) if room >= _SHORTEST_BAR else 0

@@ -1,4 +1,4 @@
-"""``zoo list``, ``zoo plugins`` and ``zoo datasets``: list what is installed."""
+"""``zoo list``, ``zoo plugins`` and ``zoo datasets``: list the installed backbones, plugins and datasets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoo_harness.cli.output import print_json, print_lines, print_notes, print_t
 def list_backbones(as_json: AsJson = False, _debug: Debug = False) -> None:
     """List the backbones: weights, size, cost, recipes.
 
-    Those with weights on this machine come first.
+    Backbones whose weights are on this machine come first.
     """
     from zoo_harness.cli.catalogue import read_catalogue
 
@@ -35,7 +35,7 @@ _NOTES = (
 
 
 def _license_notes(backbones: list[dict[str, Any]]) -> list[str]:
-    """Return a line that names the backbones whose licence binds its users, if there are any."""
+    """Return a line that names the backbones whose licence restricts their use, or an empty list."""
     from zoo.license_terms import binding_terms
 
     names: dict[str, list[str]] = {}
@@ -43,11 +43,11 @@ def _license_notes(backbones: list[dict[str, Any]]) -> list[str]:
         if terms := binding_terms(row["license"]):
             names.setdefault(terms, []).append(row["name"])
     bound = "; ".join(f"{', '.join(several)} ({terms})" for terms, several in names.items())
-    return [f"licences that bind: {bound}"] if bound else []
+    return [f"licences that restrict the use: {bound}"] if bound else []
 
 
 def list_plugins(as_json: AsJson = False, _debug: Debug = False) -> None:
-    """List the plugins, with the error of each broken one."""
+    """List the installed plugins, and the error of each broken plugin."""
     from dataclasses import asdict
 
     from zoo.registry import load_registry
@@ -66,7 +66,7 @@ def list_plugins(as_json: AsJson = False, _debug: Debug = False) -> None:
 
 
 def list_datasets(as_json: AsJson = False, _debug: Debug = False) -> None:
-    """List the datasets by their names on the command line."""
+    """List the datasets by the names that --dataset takes."""
     from zoo_harness.cli.catalogue import read_catalogue
 
     catalogue = read_catalogue()
@@ -88,7 +88,7 @@ def list_datasets(as_json: AsJson = False, _debug: Debug = False) -> None:
 
 
 def _row(backbone: dict[str, Any]) -> dict[str, Any]:
-    """Return the backbone as ``--json`` prints it, with its figures, and whether its weights are on this machine."""
+    """Return the entry that ``--json`` prints for a backbone: description, size, cost, and where the weights are."""
     from zoo.errors import PluginError
     from zoo_harness.cli.catalogue import weights_file
 
@@ -113,7 +113,7 @@ def _row(backbone: dict[str, Any]) -> dict[str, Any]:
 
 
 def _figures(backbone: dict[str, Any]) -> dict[str, Any]:
-    """Return the stored figures of a built-in backbone, and what the record of another declares."""
+    """Return the parameters, input size and GMACs of a backbone; values that nobody stored or declared are ``None``."""
     from zoo_harness.reports.backbone_figures import stored_figures
 
     stored = stored_figures().get(backbone["name"]) if backbone["built_in"] else None
@@ -138,7 +138,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _weights(row: dict[str, Any]) -> str:
-    """Return where the weights are: ``here``, ``random``, or the size of the download, short enough for 80 columns."""
+    """Return the cell of the column ``weights``: ``here``, ``random``, or the size of the download."""
     size = row["weights_bytes"]
     if row["on_this_machine"]:
         return "random" if row["random_weights"] else "here"

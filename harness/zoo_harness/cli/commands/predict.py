@@ -1,4 +1,4 @@
-"""``zoo predict CHECKPOINT IMAGES...``: the likeliest classes of image files."""
+"""``zoo predict CHECKPOINT IMAGES...``: print the most probable classes of image files."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 def predict(
     checkpoint: Annotated[
         str,
-        typer.Argument(metavar="REPO|RUN", help="OWNER/NAME[@REV] on the Hub, or the folder of a run or checkpoint."),
+        typer.Argument(metavar="REPO|RUN", help="Model: OWNER/NAME[@REV] on the Hub, or the folder of a run."),
     ],
     images: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGES...", help="Image files, and folders of which all image files are taken."),
+        typer.Argument(metavar="IMAGES...", help="Image files, or folders; zoo reads every image file of a folder."),
     ],
-    top: Annotated[int, typer.Option(help="How many classes of each image, likeliest first.")] = 3,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    batch_size: Annotated[int, typer.Option(help="Images that go through the network together.")] = 32,
+    top: Annotated[int, typer.Option(help="Number of classes to print for each image, most probable first.")] = 3,
+    device: Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[int, typer.Option(help="Number of images that the network processes together.")] = 32,
     weights: Annotated[
         str | None, typer.Option("--checkpoint", metavar="NAME|N", help="Weights of a run: best, last or an epoch.")
     ] = None,
@@ -34,9 +34,9 @@ def predict(
     quiet: Quiet = False,
     _debug: Debug = False,
 ) -> None:
-    """Print the likeliest classes of images.
+    """Print the most probable classes of images.
 
-    The exit status is 1 if an image could not be read.
+    The exit status is 1 if an image cannot be read.
     """
     from zoo.errors import UsageError
     from zoo_harness.checkpoints.opened import open_checkpoint
@@ -47,18 +47,18 @@ def predict(
 
     for option, value in (("--top", top), ("--batch-size", batch_size)):
         if value < 1:
-            message = f"{option} must be at least 1: {value}"
+            message = f"{option} {value} must be at least 1"
             raise UsageError(message, code="option-range", option=option, given=value)
     check_device(device)
     paths = image_paths(images)
-    if not any(map(os.path.lexists, paths)):  # one missing file among others costs these nothing
+    if not any(map(os.path.lexists, paths)):  # if one of several files is missing, zoo reports it and reads the others
         message = f"no such file: {str(paths[0])!r}; expected image files, or folders of them"
         raise UsageError(message, code="missing-file", path=str(paths[0]))
     place = find_checkpoint(checkpoint, (lambda _line: None) if quiet or as_json else tell)
     check_checkpoints([place.path], weights)
     opened = open_checkpoint(place.path)
 
-    # From here on torch is imported, which takes seconds; everything that needs no torch has been checked.
+    # Importing torch takes seconds, so every check that needs no torch comes before this line.
     from zoo_harness.checkpoints.load import load_folder
     from zoo_harness.checkpoints.loaded_model import predict_files
     from zoo_harness.compute.device import choose_device

@@ -1,4 +1,4 @@
-"""``zoo publish RUN --to ...``: a finished run to the Hub, or into a folder, after proof that it loads everywhere."""
+"""``zoo publish RUN --to ...``: check that a finished run loads, and upload it to the Hub or copy it to a folder."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def _publish(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     to: Annotated[
         str,
         typer.Option(
             metavar="OWNER/NAME|PATH",
-            help="A repository of the Hub, or a folder: a path begins with /, ./, ../ or ~, or ends in /.",
+            help="Repository on the Hugging Face Hub, or folder; a folder begins with /, ./, ../ or ~, or ends in /.",
         ),
     ],
     *,
@@ -31,10 +31,10 @@ def _publish(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Publish a finished run on the Hub or into a folder.
+    """Publish a finished run on the Hugging Face Hub or in a folder.
 
-    zoo first checks that zoo, timm and transformers load it as it is. The
-    token is the one of HF_TOKEN, or of the Hub's login (hf auth login).
+    zoo first checks that zoo, timm and transformers can load the files that it will publish. zoo
+    reads your access token from the variable HF_TOKEN, or from the login of 'hf auth login'.
     """
     from zoo_harness.api import publish
 

@@ -1,4 +1,4 @@
-"""``zoo pull OWNER/NAME[@REV]``: fetch a published checkpoint, verify it, and summarize it."""
+"""``zoo pull OWNER/NAME[@REV]``: download a published checkpoint, verify its files, and print a summary."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from zoo_harness.cli.run_output import display_for
 
 def pull_command(
     repository: Annotated[
-        str, typer.Argument(metavar="OWNER/NAME[@REV]", help="A repository of the Hub that zoo publish made.")
+        str,
+        typer.Argument(metavar="OWNER/NAME[@REV]", help="Repository on the Hugging Face Hub that 'zoo publish' made."),
     ],
     to: Annotated[
         Path | None,
-        typer.Option(help="Folder to copy it to, not there yet or empty; else it stays in the Hub's cache."),
+        typer.Option(help="New or empty folder to copy the checkpoint to (default: only the Hub's cache)."),
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     _debug: Debug = False,
 ) -> None:
-    """Fetch a published checkpoint, verify it and describe it."""
+    """Download a published checkpoint, verify it and describe it."""
     from zoo_harness.api import pull
     from zoo_harness.hub.summary import summary, summary_facts, uses
 

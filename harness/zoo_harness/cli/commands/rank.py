@@ -1,4 +1,4 @@
-"""``zoo rank``: which backbone suits the images of a dataset, before training any."""
+"""``zoo rank``: estimate, without training, which backbones will classify the images of a dataset best."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ Names = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[NAME]...",
-        help="Backbones, such as resnet18 or 'timm:vit_*_dinov2*', or runs (default: what is on this machine).",
+        help="Backbones, such as resnet18 or 'timm:vit_*_dinov2*', or folders of runs (default: all backbones whose "
+        "weights are on this machine).",
         autocompletion=complete_backbone,
     ),
 ]
 Dataset = Annotated[
     str | None,
     typer.Option(
-        help="A dataset; 'zoo datasets' lists them (default: digits).",
+        help="Name of a dataset from 'zoo datasets' (default: digits).",
         autocompletion=complete_dataset,
         rich_help_panel="Data",
     ),
@@ -46,8 +47,8 @@ def _rank(
 ) -> None:
     """Rank backbones on your training images without training them.
 
-    The scores say how well the features separate the classes; docs/ranking.md defines them, and --verbose adds a line
-    for each.
+    Each score measures how well the features of a backbone separate the classes. docs/ranking.md defines the scores,
+    and --verbose prints a line about each.
     """
     from zoo_harness.api import rank
 
@@ -108,13 +109,13 @@ def _print_ranking(found: Ranking, *, verbose: bool) -> None:
 
 
 def _next_step(found: Ranking) -> list[tuple[str, str]]:
-    """Return the command that fine-tunes the best backbone; a control is none."""
+    """Return the command that fine-tunes the best backbone, or nothing if every row is a control or a run."""
     best = next((row.name for row in found.rows if not row.control and "/" not in row.name), None)
     return [("next", f"zoo eval {best} --dataset {shlex.quote(found.record.dataset)}")] if best else []
 
 
 def _print_accuracies(found: Ranking) -> None:
-    """Print accuracy after training beside the score, the cost of following it, and how well each score foretold it."""
+    """Print a table of scores and accuracies after training, and a table of how well each score predicted accuracy."""
     from zoo_harness.records.rank import TOP_1
 
     record = found.record
@@ -152,7 +153,7 @@ def _print_accuracies(found: Ranking) -> None:
 
 
 def _column(found: Ranking, key: str) -> list[str]:
-    """Return the values of a score, all with the decimals that give the largest one four digits."""
+    """Format the values of a score with equal decimals, so that the largest value has about four digits."""
     values = [row.scores[key].value for row in found.rows]
     most = max((abs(value) for value in values if value is not None), default=0.0)
     decimals = max(4 - len(f"{int(most)}"), 0) if most >= 1 else 4
@@ -163,12 +164,13 @@ def _notes(found: Ranking, *, verbose: bool) -> list[str]:
     record = found.record
     test = "a paired test on the same images (McNemar, mid-p, Holm, 5 %)" if verbose else "a paired test"
     notes = [
-        f"Tier 1: the best backbone and those that {test} cannot tell from it. behind: difference from the best, with "
-        "its standard error. size: millions of parameters." + ("" if verbose else " --verbose explains the scores."),
+        f"tier 1: the best backbone, and the backbones that {test} cannot distinguish from the best. behind: "
+        "difference from the best, with its standard error. size: millions of parameters. top-1: accuracy on ImageNet "
+        "in %, as published." + ("" if verbose else " --verbose explains the scores."),
     ]
     if verbose:
         notes += [f"{score.heading}: {score.explanation}." for score in found.scores]
-    blank: dict[str, dict[str, list[str]]] = {}  # by reason, then by backbone, the headings of the scores
+    blank: dict[str, dict[str, list[str]]] = {}  # reason -> backbone -> headings of the missing scores
     headings = {score.key: score.heading for score in found.scores}
     for row in found.rows:
         for key, score in row.scores.items():
@@ -177,18 +179,17 @@ def _notes(found: Ranking, *, verbose: bool) -> list[str]:
     for reason, by_name in blank.items():
         keys = sorted({key for several in by_name.values() for key in several})
         more = f" and {len(by_name) - 3} more" if len(by_name) > 3 else ""
-        notes.append(f"{', '.join(keys)} blank for {', '.join([*by_name][:3])}{more}: {reason}.")
+        notes.append(f"{', '.join(keys)} cannot be computed for {', '.join([*by_name][:3])}{more}: {reason}.")
     notes += [
-        f"{row.name} was dropped after {row.dropped.images:,} images: {row.dropped.against} was right on "
-        f"{row.dropped.first_only} that it missed, and missed {row.dropped.second_only} that it had right "
-        f"(p {row.dropped.p:.2g})."
+        f"{row.name} was dropped after {row.dropped.images:,} images: {row.dropped.against} alone was right on "
+        f"{row.dropped.first_only} images, {row.name} alone on {row.dropped.second_only} (p {row.dropped.p:.2g})."
         for row in found.rows
         if row.dropped
     ]
     notes += _accuracy_notes(found)
     if record.stopped:
         notes.append(f"Stopped early: {record.stopped}.")
-    notes += [f"{failure.name} is left out: {failure.message}" for failure in record.failures]
+    notes += [f"{failure.name} failed and is not ranked: {failure.message}" for failure in record.failures]
     return notes
 
 
@@ -200,17 +201,20 @@ def _accuracy_notes(found: Ranking) -> list[str]:
         return []
     splits = {(each.split, each.fingerprint) for each in record.accuracies}
     names = ", ".join(sorted({split for split, _fingerprint in splits}))
-    notes = [f"Accuracy is that of the split: {names}. Its error is one standard error over the images."]
+    notes = [f"Accuracies are measured on: {names}. ± is one standard error over the images."]
     if len(splits) > 1:
-        notes.append("These accuracies are of different images, so their differences are not those of the backbones.")
+        notes.append("The accuracies were measured on different images, so they do not compare the backbones fairly.")
     if record.foresight:
         notes.append(
-            "regret@1 and regret@3: percentage points lost by taking the score's best, or the best of its three best."
+            "regret@1: percentage points of accuracy that you lose by choosing the backbone with the best score. "
+            "regret@3: the same for the most accurate of the three backbones with the best scores."
         )
     headings = {score.key: score.heading for score in found.scores} | {TOP_1: "ImageNet top-1"}
     chance = [headings[each.score] for each in record.foresight if each.p is not None and each.below_chance_level]
     if chance:
-        notes.append(f"Below chance level (p > 0.05, one in twenty random orders does as well): {', '.join(chance)}.")
+        notes.append(
+            f"Not better than chance (p > 0.05: over one in twenty random orders does as well): {', '.join(chance)}."
+        )
     if reasons := {each.reason for each in record.foresight if each.reason}:
         notes.append(f"No correlation: {'; '.join(sorted(reasons))}.")
     return notes + [f"{line}." for line in record.left_out_runs]

@@ -1,8 +1,9 @@
-"""``zoo eval REPO|RUN --epochs 0``: score a checkpoint again, and report which of its figures were reproduced."""
+"""``zoo eval REPO|RUN --epochs 0``: score a checkpoint again, and report which recorded results were reproduced."""
 
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def rescore_checkpoint(
     name: str, dataset: str | None, given: Given, *, as_json: bool, quiet: bool, verbose: bool = False
 ) -> None:
-    """Score a checkpoint with the settings of its record; exit with status 1 if a figure is not reproduced."""
+    """Score a checkpoint with its recorded settings; exit with status 1 if a recorded result is not reproduced."""
     options = _options_for(name, given)
 
     from zoo_harness.api import rescore
@@ -39,15 +40,18 @@ def _options_for(name: str, given: Given) -> dict[str, Any]:
     from zoo.errors import UsageError
 
     if given.get("epochs") != 0:
+        fetch, weights = ("", name) if Path(name).exists() else (f"zoo pull {name} --to FOLDER and then ", "FOLDER")
         raise UsageError(
-            f"{name!r} is a checkpoint, not a backbone: --epochs 0 scores it again, as it is; to train on from its "
-            "weights, zoo eval BACKBONE --weights FOLDER/model.safetensors (zoo pull --to FOLDER fetches it)",
+            f"missing --epochs 0: {name!r} is a checkpoint, not a backbone; to score it again, add --epochs 0; to "
+            f"train from its weights, try {fetch}zoo eval BACKBONE --weights {weights}",
             code="checkpoint-needs-epochs-0",
         )
     others = sorted(given.keys() - declared(RescoreOptions).keys() - {"epochs"})
     if others:
         spelled = ", ".join(declared(EvalOptions)[other][1].spelling(other) for other in others)
-        message = f"{spelled}: {name!r} is a checkpoint and is scored as it is; leave that out"
+        message = (
+            f"{spelled} cannot be used: checkpoint {name!r} is scored with its recorded settings; remove {spelled}"
+        )
         raise UsageError(message, code="option-unused", options=others)
     return {option: value for option, value in given.items() if option != "epochs"}
 
@@ -72,11 +76,11 @@ def _report(found: RescoreRecord, options: Given, *, as_json: bool, quiet: bool,
 
 
 def _count(found: RescoreRecord) -> str:
-    """Return how many figures have which verdict."""
+    """Say how many results were reproduced, and how many have each other verdict."""
     counts = Counter(each.verdict for each in found.figures)
     if [*counts] == ["reproduced"]:
-        return f"all {len(found.figures)} figures are reproduced"
-    return f"{len(found.figures)} figures: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        return f"all {len(found.figures)} results are reproduced"
+    return f"{len(found.figures)} results: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
 
 
 def _shown(measurement: Measurement | None) -> str:
@@ -99,18 +103,18 @@ def _verdict(figure: Figure) -> str:
 def _notes(found: RescoreRecord) -> list[str]:
     settings = found.separation.in_words()
     scored = f"{found.layer}{f'; {settings}' if settings else ''}"
-    lines = [f"SI: outputs of layer {scored}. ± is one standard error, of SI by bootstrap."]
+    lines = [f"SI is computed from the outputs of layer {scored}. ± is one standard error, for SI by bootstrap."]
     if found.device != found.recorded_device or found.precision != found.recorded_precision:
         lines.append(
-            f"recorded on {found.recorded_device} in {found.recorded_precision}, here on {found.device} in "
-            f"{found.precision}: rounding differences can change the predictions of a few images."
+            f"The record was made on {found.recorded_device} in {found.recorded_precision}, and these results on "
+            f"{found.device} in {found.precision}: rounding differences can change the predictions of a few images."
         )
     if found.recorded_separation != found.separation:
         recorded = found.recorded_separation.in_words() or "default settings of SI"
-        lines.append(f"The record has other settings of SI ({recorded}): only scores with equal settings are compared.")
+        lines.append(f"The record has other SI settings ({recorded}). zoo compares only scores with equal settings.")
     if not all(found.same_data.values()):
         lines.append(
-            "The images are not those of the record (their fingerprint differs): a figure may differ although the "
-            "checkpoint is the same."
+            "The images differ from the recorded images (their fingerprints differ), so that results may differ "
+            "although the checkpoint is the same."
         )
     return lines

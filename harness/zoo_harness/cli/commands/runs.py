@@ -1,4 +1,4 @@
-"""``zoo runs [FOLDER]``: the runs of a folder, in a moment."""
+"""``zoo runs [FOLDER]``: list the runs in a folder, reading only their records and no weights."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _WIDTH = 80
 
 def runs(
     folder: Annotated[
-        Path, typer.Argument(metavar="[FOLDER]", help="Where to look, also in the folders below.")
+        Path, typer.Argument(metavar="[FOLDER]", help="Folder to search for runs, with its subfolders.")
     ] = Path("runs"),
     as_json: AsJson = False,
     _debug: Debug = False,
 ) -> None:
     """List the runs of a folder and their accuracies.
 
-    Each row has state, backbone, dataset, accuracy and start. The exit status is 1 if one is damaged.
+    Each row shows the state, backbone, dataset, accuracy and start of a run. The exit status is 1 if a run is damaged.
     """
     from dataclasses import asdict
 
@@ -45,13 +45,13 @@ def runs(
 
 
 def _print(folder: Path, found: list[FoundRun]) -> None:
-    """Print a table, or where it would be wider than 80 columns, the folder of each run above the rest of its row."""
+    """Print a table of runs; if it would be wider than 80 columns, print the folder of each run on its own line."""
     from zoo.text import one_line
 
     columns, rows = ["run", "state", "backbone", "dataset", "accuracy %", "started (UTC)"], []
     for each in found:
         name = one_line(str(Path(each.folder).relative_to(folder)) if each.folder != str(folder) else each.folder)
-        shown = [each.state, _short(each.backbone, 22), _short(each.dataset, 16)]
+        shown = [each.state, _short(each.backbone, 18), _short(each.dataset, 13)]
         started = one_line(each.started or "-")[:16].replace("T", " ")
         rows.append([name, *shown, _accuracy(each), started])
     widths = [max(len(row[place]) for row in [columns, *rows]) for place in range(len(columns))]

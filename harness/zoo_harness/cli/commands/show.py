@@ -1,4 +1,4 @@
-"""``zoo show NAME``: print the declaration of a backbone and the parameters that a recipe trains."""
+"""``zoo show NAME``: describe a backbone, one of its recipes, and the parameters that the recipe trains."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ def show(
         str,
         typer.Argument(
             metavar="NAME|RUN",
-            help="A backbone, which 'zoo list' lists, or the directory of a run.",
+            help="Name of a backbone from 'zoo list', or the folder of a run.",
             autocompletion=complete_backbone,
         ),
     ],
     recipe: RecipeName = "default",
-    classes: Annotated[int, typer.Option(help="Number of classes of the new head.")] = 10,
+    classes: Annotated[int, typer.Option(help="Number of classes that the new head predicts.")] = 10,
     partition: Annotated[
         bool,
-        typer.Option("--partition", "--split", help="Show where training starts, and the outputs cached per image."),
+        typer.Option(
+            "--partition", "--split", help="Show the first trained module, and the size of the cache per image."
+        ),
     ] = False,
     as_json: AsJson = False,
     _debug: Debug = False,
 ) -> None:
     """Show a backbone or a run.
 
-    For a backbone: provenance, recipe, trained tensors, parameter counts and feature layers.
-    For a run: its data, settings, scores and checkpoints, and the disk that it takes.
+    For a backbone, zoo shows its origin, recipe, trained tensors, parameter counts and feature layers.
+    For a run, zoo shows its data, settings, scores, checkpoints and disk use.
     """
     from zoo_harness.hub.locate import names_a_checkpoint
 
@@ -55,7 +57,7 @@ def show(
 
     local = find_local(backbone)
     description = {**read_description(backbone, recipe, classes), "weights_file": str(local) if local else None}
-    if partition:  # which imports torch, and that takes seconds
+    if partition:  # importing torch takes seconds
         from zoo_harness.frozen.partition.summary import describe_partition
 
         description["partition"] = describe_partition(backbone, recipe, classes)
@@ -72,7 +74,7 @@ def _license(given: str | None) -> str:
 
 def _print(shown: dict[str, Any]) -> None:
     top1 = shown["imagenet_top1"]
-    source = [("derived from", f"{shown['derived_from']}: nobody declared it by hand")] if shown["derived_from"] else []
+    source = [("derived from", f"{shown['derived_from']}, automatically")] if shown["derived_from"] else []
     print_lines(f"{shown['title']} ({shown['name']})", "")
     _print_part(
         ("weights", shown["weights"]),
@@ -107,7 +109,7 @@ def _print(shown: dict[str, Any]) -> None:
 
 
 def _print_part(*facts: tuple[str, str]) -> None:
-    """Print facts below a heading; all parts have the same column of values."""
+    """Print names with their values below a heading; the values of all parts start in the same column."""
     print_facts([(f"{name:<14}", value) for name, value in facts], indent="  ", gap=1)
 
 

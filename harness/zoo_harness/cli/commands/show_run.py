@@ -1,4 +1,4 @@
-"""``zoo show RUN``: print what a run is, its settings, its checkpoints and the disk that it takes."""
+"""``zoo show RUN``: print the data, settings, scores, checkpoints and disk use of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def show_run(name: str, *, as_json: bool) -> None:
-    """Print a run that is named by its folder; nothing in the folder is changed, and no weights are read."""
+    """Print a summary of the run in a folder, without reading its weights or changing the folder."""
     from zoo_harness.runs.run import open_run
 
     run = open_run(name)
@@ -26,7 +26,7 @@ def show_run(name: str, *, as_json: bool) -> None:
 
 
 def disk_use(directory: Path) -> dict[str, int]:
-    """Return the bytes of the files of a run: the main checkpoint, the kept ones, the training state, the others."""
+    """Return the bytes that a run's main checkpoint, other checkpoints, training state and other files take."""
     from zoo_harness.records.file_names import CHECKPOINT, CHECKPOINTS
 
     use = {CHECKPOINT: 0, f"{CHECKPOINTS}/": 0, "training state": 0, "other files": 0}

@@ -1,4 +1,4 @@
-"""``zoo si FILE``: score the features in a file with the Separation Index family."""
+"""``zoo si FILE``: score the features in a file with the Separation Index and its variants."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
 def _si(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="An .npz, .npy, .safetensors, .parquet, .arrow or .csv file.")
+        Path, typer.Argument(metavar="FILE", help="Feature file: .npz, .npy, .safetensors, .parquet, .arrow or .csv.")
     ],
     *,
     given: Given,
-    classes: Annotated[bool, typer.Option("--classes", help="Print the scores of each class too.")] = False,
+    classes: Annotated[bool, typer.Option("--classes", help="Also print the scores of each class.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score the features in a file with the Separation Index.
 
-    The scores are SI, high-order, soft, anti and centre SI, each with its standard error.
+    zoo prints SI, high-order, soft, anti and centre SI, each with its standard error.
     """
     from zoo_harness.api import score_features
 
     with display_for(quiet=False) as display:
         result = score_features(file, progress=display, **given)
     if "order" not in given and result.order == 1:
-        tell("note: each sample has one neighbour, so scores are of order 1 instead of 2")
+        tell("note: the scores have order 1 instead of 2, because each sample has only one neighbour")
     if as_json:
         references = given.get("references")
         compared = None if references is None else str(references)

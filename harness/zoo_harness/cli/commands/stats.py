@@ -1,4 +1,4 @@
-"""``zoo stats``: mean, standard deviation, sizes, classes, equal images and brightness of a dataset."""
+"""``zoo stats``: measure the mean, standard deviation, sizes, classes, duplicates and brightness of a dataset."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def _stats(dataset: DatasetName = None, *, given: Given, quiet: Quiet = False, as_json: AsJson = False) -> None:
-    """Measure a dataset: images, mean, std, duplicates, brightness."""
+    """Measure a dataset: images, mean, std, duplicates, brightness.
+
+    mean and std are the mean and standard deviation of the red, green and blue values.
+    """
     from zoo.errors import UsageError
     from zoo_harness.api import dataset_stats
 
@@ -43,14 +46,14 @@ def _print(found: DatasetStatistics) -> None:
     print_table(["", *cells], rows)
     train = found.splits["train"]
     mean, std = (",".join(f"{value:.4f}" for value in each) for each in (train.mean, train.std))
-    hint = "to train with the mean and std of train: --normalization dataset; or rounded:"
+    hint = "to use the mean and std of train, add --normalization dataset, or rounded:"
     print_lines("")
     print_notes(*_notes(found))
     print_lines("", hint, f"  --mean {mean} --std {std}")
 
 
 def _cells(split: SplitStatistics, *, one_size: bool) -> dict[str, str]:
-    """Return the column of a split, by the label of each row."""
+    """Return the table column of a split, as a mapping from row label to cell."""
     height, width = split.size or (0, 0)
     sizes = {"width": _range(split.width), "height": _range(split.height)}
     brightness, (fewest, most) = split.brightness, _extremes(split)
@@ -77,9 +80,9 @@ def _extremes(split: SplitStatistics) -> tuple[int, int]:
 
 
 def _notes(found: DatasetStatistics) -> Iterator[str]:
-    """Yield the lines below the table: terms, extremes, equal images, and how the data were read."""
-    yield "a / b / c: smallest, median, largest; mean, std: of all pixels, values 0 to 1"
-    yield "brightness: mean luma of an image, 0 is black and 1 is white"
+    """Yield the notes below the table: terms, extreme images, duplicates, and how zoo read the images."""
+    yield "a / b / c: smallest, median and largest value; mean, std: over all pixels, values 0 to 1"
+    yield "brightness: mean luma of an image; 0 is black and 1 is white"
     for name, split in found.splits.items():
         shown, (fewest, most) = split.brightness, _extremes(split)
         yield f"split {name}: darkest {shown.darkest.name}, brightest {shown.brightest.name}"
@@ -91,4 +94,4 @@ def _notes(found: DatasetStatistics) -> Iterator[str]:
         yield "no image occurs twice, within a split or in two splits"
     yield from found.reading
     if found.skipped:
-        yield f"left out: {', '.join(f'{count:,} {kind}' for kind, count in found.skipped.items())}"
+        yield f"skipped: {', '.join(f'{count:,} {kind}' for kind, count in found.skipped.items())}"

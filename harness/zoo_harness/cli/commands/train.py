@@ -19,7 +19,7 @@ def _train(
 ) -> None:
     """Train a whole network from scratch.
 
-    The best epoch is chosen on a held-out part of the training split; the test split is scored once at the end.
+    zoo chooses the best epoch on a held-out part of the training split, and scores the test split once, at the end.
     """
     from zoo_harness.api import train
 

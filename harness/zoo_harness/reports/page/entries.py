@@ -1,0 +1,128 @@
+"""The rows of the page: the figures of a comparison beside the records that they come from, best first."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zoo.text import one_line
+from zoo_harness.records.comparison import ComparedRow, ComparedRun, ImageSet, RowDifference
+from zoo_harness.records.run import RunRecord
+from zoo_harness.reports.comparison import SIGNIFICANT, Comparison
+
+LONGEST = 80  # characters of a name
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row: ``number`` is its place on the page, ``name`` that of its runs; ``is_best``: on its images.
+
+    ``label``: the backbone, as charts show it, or the name if another row on the same images has this backbone.
+    """
+
+    number: int
+    name: str
+    label: str
+    row: ComparedRow
+    run: ComparedRun
+    records: tuple[RunRecord, ...]
+    difference: RowDifference | None
+    is_best: bool
+
+    @property
+    def record(self) -> RunRecord:
+        """The record of the run with the lowest seed."""
+        return self.records[0]
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether the row is the best one on its images, or the paired test cannot tell it from the best one."""
+        return self.is_best or (self.difference is not None and self.difference.p_holm >= SIGNIFICANT)
+
+    @property
+    def title(self) -> str:
+        """The backbone and the name of the runs."""
+        return f"{shown(self.run.backbone, 40)} ({shown(self.name, 60)})"
+
+    def mean(self, measure: Callable[[RunRecord], float | None]) -> float | None:
+        """Return the mean over the runs, ``None`` if one has no value."""
+        values = [measure(record) for record in self.records]
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if len(known) == len(values) else None
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows on the same images, the highest accuracy first."""
+
+    images: ImageSet
+    entries: tuple[Entry, ...]
+
+    @property
+    def title(self) -> str:
+        """The dataset and the split."""
+        return f"{shown(self.images.dataset)}, {shown(self.images.split, 40)} split"
+
+
+def groups_of(found: Comparison, records: Sequence[RunRecord], folders: Sequence[Path]) -> tuple[Group, ...]:
+    """Return the rows by images; ``records`` and ``folders`` are those of the comparison's runs."""
+    names = run_names(folders)
+    tested = {each.row: each for each in found.differences}
+    baselines = {each.baseline for each in found.differences}
+    rows_of = Counter(row.images for row in found.rows)
+    backbones = Counter((row.images, found.runs[row.runs[0]].backbone) for row in found.rows)
+    order = sorted(range(len(found.rows)), key=lambda place: _rank(found, place, names))
+    entries: dict[int, list[Entry]] = {}
+    for number, place in enumerate(order):
+        row = found.rows[place]
+        is_best = place in baselines or (rows_of[row.images] == 1 and row.accuracy is not None)
+        members = tuple(records[run] for run in row.runs)
+        run, name = found.runs[row.runs[0]], _row_name([names[run] for run in row.runs])
+        label = shown(run.backbone if backbones[row.images, run.backbone] == 1 else name.partition("*,")[0] + "*" * (len(members) > 1), 24)
+        entry = Entry(number, name, label, row, run, members, tested.get(place), is_best)
+        entries.setdefault(row.images, []).append(entry)
+    return tuple(Group(found.images[number - 1], tuple(rows)) for number, rows in entries.items())
+
+
+def _rank(found: Comparison, place: int, names: Sequence[str]) -> tuple[object, ...]:
+    row, images = found.rows[place], found.images[found.rows[place].images - 1]
+    about = images.dataset, images.split, images.fingerprint, row.images
+    return *about, row.accuracy is None, -(row.accuracy or 0), names[row.runs[0]]
+
+
+def run_names(folders: Sequence[Path]) -> list[str]:
+    """Return the paths of run folders below the deepest folder that has all of them; no two are equal.
+
+    >>> run_names([Path("/a/runs/one"), Path("/a/other/one")])
+    ['runs/one', 'other/one']
+    """
+    above = os.path.commonpath([folder.parent for folder in folders]) if folders else ""
+    names, used = [], set()
+    for folder in folders:
+        name = beginning = shown(folder.relative_to(above))
+        again = 1
+        while name in used:
+            again += 1
+            name = f"{beginning} ({again})"
+        used.add(name)
+        names.append(name)
+    return names
+
+
+def _row_name(names: Sequence[str]) -> str:
+    same = os.path.commonprefix(list(names))
+    return names[0] if len(names) == 1 else f"{same}*, {len(names)} runs"
+
+
+def shown(text: object, most: int = LONGEST) -> str:
+    """Return text on one line without marks of direction; of a long one the beginning and the end.
+
+    >>> shown("a" * 50, 9), shown("a\\nb")
+    ('aaaa…aaaa', 'a b')
+    """
+    line = one_line(str(text)[:100_000])
+    half = (most - 1) // 2
+    return line if len(line) <= most else f"{line[:half]}…{line[-half:]}"

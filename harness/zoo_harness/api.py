@@ -248,9 +248,7 @@ def _several(runs: str | Path | Run | Sequence[str | Path | Run]) -> list[str | 
     return list(runs) if several else [runs]  # type: ignore[arg-type, list-item]
 
 
-def report(
-    runs: str | Path | Run | Sequence[str | Path | Run] = "runs", *, out: str | Path = "report.html"
-) -> Report:
+def report(runs: str | Path | Run | Sequence[str | Path | Run] = "runs", *, out: str | Path = "report.html") -> Report:
     """Write one HTML file that compares finished runs: table, paired tests, charts, confusion, and rankings.
 
     ``runs`` are runs, the paths of their directories, or folders with runs and rankings. ``out``: the file, which may

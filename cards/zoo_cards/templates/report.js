@@ -275,8 +275,10 @@
     addEventListener("beforeprint", showAll);
     form.addEventListener("input", () => { showColumns(); filter(); write(); });
     form.addEventListener("submit", (event) => event.preventDefault());
-    form.addEventListener("reset", () => setTimeout(() => { history.replaceState(null, "", location.pathname + location.search); read(); }));
-    form.addEventListener("click", (event) => { if (event.target.dataset.copy) copy(event.target.dataset.copy); });
+    form.addEventListener("click", (event) => {
+      if (event.target.dataset.copy) copy(event.target.dataset.copy);
+      if (event.target.id === "clear") { history.replaceState(null, "", location.pathname + location.search); read(); }
+    });
     addEventListener("hashchange", () => { if (location.hash.includes("=") || !location.hash) read(); });
     read();
   }

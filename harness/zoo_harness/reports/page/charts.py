@@ -1,13 +1,15 @@
-"""The charts of a group of rows: accuracy against cost with the Pareto front, SI against accuracy, published figures."""
+"""The charts of a group of rows: accuracy and cost with the Pareto front, SI and accuracy, published accuracies."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup
 
+from zoo_harness.records.comparison import OtherSetting, PublishedFigure
 from zoo_harness.reports.page import svg
 from zoo_harness.reports.page.entries import Entry, Group, shown
 from zoo_harness.reports.page.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale
@@ -22,7 +24,7 @@ _UNITS = ((2 * 3600, 3600, "h"), (180, 60, "min"), (0, 1, "s"))
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with its title and caption; ``picture`` is ``None`` if there is nothing to draw, and ``caption`` says why."""
+    """A chart with its title and caption; if ``picture`` is ``None``, ``caption`` says why there is nothing to draw."""
 
     title: str
     picture: Markup | None
@@ -77,7 +79,7 @@ def _front_chart(
     best = front(points)
     line = [(x(value), y(accuracy)) for _entry, value, accuracy in best]
     steps = [line[0]]
-    for before, after in zip(line, line[1:], strict=False):
+    for before, after in pairwise(line):
         steps += [(after[0], before[1]), after]
     steps.append((_X[1], line[-1][1]))
     body = Markup("").join(
@@ -118,9 +120,7 @@ def _marks(points: Sequence[Point], x: Scale, y: Scale, emphasized: Iterable[int
         kind = f"{'a' if entry.is_alike else 'b'}{' f' if entry.number in ringed else ''}"
         about = Markup("")
         if entry.number in ringed:
-            about = Markup(' tabindex="0" role="img" aria-label="{}"').format(
-                f"{entry.title}: {accuracy:.2f} %"
-            )
+            about = Markup(' tabindex="0" role="img" aria-label="{}"').format(f"{entry.title}: {accuracy:.2f} %")
         circle = Markup('<circle class="{}" data-r="{}" cx="{}" cy="{}" r="{}"{}/>')
         parts.append(circle.format(kind, entry.number, left, y(accuracy), 5 if about else 4, about))
     return Markup("").join(parts)
@@ -134,7 +134,9 @@ def _separation_chart(entries: Sequence[Entry]) -> Figure:
         why = "zoo scores no test split before training" if entries and not scored else "two rows must have it"
         return Figure(title, None, f"There is no chart of SI before training: {why}.")
     chosen = max(settings, key=lambda each: (settings[each], each))
-    points = [(each, each.row.si_before or 0, 100 * (each.row.accuracy or 0)) for each in scored if _scored_as(each) == chosen]
+    points = [
+        (each, each.row.si_before or 0, 100 * (each.row.accuracy or 0)) for each in scored if _scored_as(each) == chosen
+    ]
     x = svg.linear([value for _entry, value, _y in points], *_X)
     y = svg.linear(_with_errors(points), *_Y)
     body = svg.axes(x, y, "SI before training", "accuracy, %") + _marks(points, x, y)
@@ -154,7 +156,7 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> str:
     """Describe the rank correlation of two lists of values.
 
     >>> correlation([1, 2, 3, 4, 5], [1, 2, 3, 5, 4])
-    'Kendall’s tau is 0.80 (n = 5, p = 0.083).'
+    "Kendall's tau is 0.80 (n = 5, p = 0.083)."
     """
     if len(first) < _FEWEST:
         return f"{len(first)} rows are too few for a correlation; zoo computes it from {_FEWEST} rows on."
@@ -164,7 +166,7 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> str:
 
     found = kendalltau(first, second)
     p = "p < 0.001" if found.pvalue < 0.001 else f"p = {found.pvalue:.3f}"
-    return f"Kendall’s tau is {found.statistic:.2f} (n = {len(first)}, {p})."
+    return f"Kendall's tau is {found.statistic:.2f} (n = {len(first)}, {p})."
 
 
 def _published_chart(entries: Sequence[Entry]) -> Figure:
@@ -206,14 +208,14 @@ def _published_chart(entries: Sequence[Entry]) -> Figure:
 def _differences(entries: Sequence[Entry]) -> Iterable[str]:
     """Yield a sentence for each published figure whose setting is not that of the row."""
     for entry in entries:
-        for figure in (*entry.run.published, *entry.run.published_otherwise):
+        figures: list[PublishedFigure | OtherSetting] = [*entry.run.published, *entry.run.published_otherwise]
+        for figure in figures:
             if figure.differences:
-                clauses = shown("; ".join(figure.differences), 600)
-                yield f"{entry.title}, published {figure.accuracy_percent:.2f} % ({shown(figure.source, 120)}): {clauses}."
+                source, clauses = shown(figure.source, 120), shown("; ".join(figure.differences), 600)
+                yield f"{entry.title}, published {figure.accuracy_percent:.2f} % ({source}): {clauses}."
 
 
 def _listed(names: Sequence[str]) -> str:
     most = 6
     texts = [*names[:most], f"{len(names) - most} more"] if len(names) > most else [*names]
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
-

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
-from zoo_harness.records.run import Measurement, PredictionsRecord, RunRecord
+from zoo_harness.records.run import Measurement, RunRecord
 from zoo_harness.reports.page.entries import Entry, shown
 from zoo_harness.reports.page.svg import compact
 from zoo_harness.reports.wording import pretrained_on
@@ -24,26 +24,27 @@ GROUPS = {
     "origin": "Origin",
 }
 HIDDEN = ("measures", "model", "published", "origin")  # until the reader shows them
-MISSING = "–"
+MISSING = "\N{EN DASH}"
+TIER = Markup('<b class="tier">1</b>')
 Value = str | int | float | None
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: ``value`` returns what sorts and is copied as CSV, ``text`` what the cell shows.
+    """A column: ``value`` returns what sorts and is copied as CSV, ``text`` or ``cell`` what the cell shows.
 
-    ``missing`` says why a row can lack the value.
+    ``help`` explains the column, ``missing`` says why a row can lack the value.
     """
 
     key: str
     label: str
     group: str
-    help: str
-    missing: str
     value: Callable[[Entry], Value]
     text: Callable[[Any], str] = str
     cell: Callable[[Entry], str] | None = None
     numeric: bool = True
+    help: str = ""
+    missing: str = ""
 
     def content(self, entry: Entry) -> str:
         """Return the content of the cell."""
@@ -74,155 +75,88 @@ def _software(record: RunRecord) -> str:
     return shown(f"{versions}; {device}; {record.settings.precision} on {record.settings.device}", 400)
 
 
-def all_columns(letters: dict[str, str]) -> Iterator[Column]:
-    """Yield every column; ``letters`` are those of :func:`software`."""
-    yield Column("backbone", "Backbone", "result", "The network, and the folder of its run.", "", _backbone, numeric=False)
-    yield Column("recipe", "Recipe", "result", "The training recipe.", "", lambda e: shown(e.run.recipe, 40), numeric=False)
-    yield Column(
-        *("accuracy", "Accuracy, %", "result"),
-        "Share of correctly classified images, ± one standard error over the images; of several seeds the mean.",
-        "the run has no accuracy",
-        *(lambda e: e.row.accuracy, _percent, lambda e: _with_error(e.row.accuracy or 0, e.row.accuracy_error)),
+# fmt: off
+def all_columns(letters: dict[str, str]) -> tuple[Column, ...]:
+    """Return every column; ``letters`` are those of :func:`software`."""
+    no_best = "the row is the best on its images, or it has no accuracy"
+    untrained, earlier = "not measured, or no epoch was trained", "an earlier version did not measure it"
+    unpublished = "no published figure has this setting"
+    si = "Separation Index of the scored layer {} training: share of images whose nearest image has their label."
+    unscored = "not scored: zoo scores a test split that was kept for the end after training only"
+    return (
+        Column("backbone", "Backbone", "result", lambda e: shown(e.run.backbone), numeric=False,
+               help="The network, and the folder of its run."),
+        Column("recipe", "Recipe", "result", lambda e: shown(e.run.recipe, 40), numeric=False,
+               help="The training recipe."),
+        Column("accuracy", "Accuracy, %", "result", lambda e: e.row.accuracy, _percent, _accuracy,
+               help="Share of correctly classified images, ± one standard error over the images; of several seeds the "
+               "mean.", missing="the run has no accuracy"),
+        Column("difference", "Behind best", "result", _difference, cell=_behind, missing="the row has no accuracy",
+               help="Difference from the best row on the same images, in percentage points, ± its standard error."),
+        Column("p_holm", "p", "result", lambda e: e.difference and e.difference.p_holm, _p, missing=no_best,
+               help="p value of the paired test against the best row (McNemar, mid-p), corrected for all pairs of "
+               "rows (Holm)."),
+        Column("tier", "Tier", "result", lambda e: 1 if e.is_alike else None, lambda _one: TIER,
+               missing="the test tells the row from the best one",
+               help="1: the best row on its images, and each row that the test cannot tell from it (p at least 0.05)."),
+        Column("seeds", "Seeds", "result", lambda e: len(e.row.seeds),
+               help="Number of runs that differ in the seed alone; the row shows their means."),
+        Column("accuracy_sd", "sd", "result", lambda e: e.row.accuracy_sd, _percent, missing="the row has one seed",
+               help="Standard deviation of the accuracy over the seeds, in percentage points."),
+        Column("p_seeds", "p, seeds", "result", lambda e: e.difference and e.difference.p_seeds, _p,
+               missing="fewer than three seeds are shared with the best row",
+               help="p value of the paired t test over the seeds, against the best row."),
+        Column("si_before", "SI before", "separation", lambda e: e.row.si_before, _score, missing=unscored,
+               help=si.format("before")),
+        Column("si_after", "SI after", "separation", lambda e: e.row.si_after, _score, missing="not scored",
+               help=si.format("after")),
+        Column("trained", "Trained", "cost", lambda e: e.run.trained_parameters, compact,
+               help="Number of trained parameters."),
+        Column("total", "Total", "cost", lambda e: e.run.total_parameters, compact, help="Number of all parameters."),
+        Column("seconds_per_epoch", "s/epoch", "cost", lambda e: e.row.train_seconds_per_epoch, _short,
+               help="Mean seconds of training per epoch, without evaluation.", missing=untrained),
+        Column("images_per_second", "Images/s", "cost", _images_per_second, _short, missing=untrained,
+               help="Training images divided by the seconds per epoch; cached frozen outputs make it larger."),
+        Column("total_seconds", "Time", "cost", lambda e: e.row.total_seconds, _time, missing="not measured",
+               help="Time of the whole run with all its scores."),
+        Column("memory", "Memory, GiB", "cost", lambda e: e.mean(lambda record: record.results.peak_memory_gib),
+               "{:.2f}".format, help="Largest memory of the process, or of the accelerator.", missing="not measured"),
+        Column("balanced_accuracy", "Balanced, %", "measures", lambda e: e.mean(_balanced), _percent, missing=earlier,
+               help="Mean of the accuracies of the classes."),
+        Column("macro_f1", "Macro F1, %", "measures", _predicted("macro_f1"), _percent, missing=earlier,
+               help="Mean of F1 over the classes."),
+        Column("calibration_error", "ECE, %", "measures", _predicted("calibration_error"), _percent, missing=earlier,
+               help="Expected calibration error in 15 bins; lower is better."),
+        Column("auroc", "AUROC, %", "measures", _predicted("auroc"), _percent, missing="only for two classes",
+               help="Area under the ROC curve."),
+        Column("top5", "Top-5, %", "measures", _predicted("top5"), _percent, missing="only for more than five classes",
+               help="Share of images whose label is among the five likeliest classes."),
+        Column("family", "Family", "model", lambda e: shown(e.record.backbone.plugin.rpartition(".")[2], 40),
+               numeric=False, help="The plugin that declares the backbone."),
+        Column("input", "Input, px", "model", _input_size, numeric=False,
+               help="Height and width of the network's input."),
+        Column("epochs", "Epochs", "model", lambda e: e.run.epochs, help="Number of epochs."),
+        Column("pretrained_on", "Pretrained on", "model", lambda e: _optional(pretrained_on(e.record)), numeric=False,
+               help="Data of the initial weights.", missing="random weights, or weights of unknown origin"),
+        Column("license", "Licence", "model", lambda e: _optional(e.record.weights.license), numeric=False,
+               help="Licence of the initial weights.", missing="the weights declare no licence"),
+        Column("published", "Published, %", "published", _published, "{:.2f}".format, missing=unpublished,
+               help="Published accuracy of the same backbone, recipe, dataset, kind of split and number of epochs."),
+        Column("published_difference", "Ours \N{MINUS SIGN} published", "published", _less_published, _signed,
+               missing=unpublished, help="Our accuracy less the published one, in percentage points."),
+        Column("date", "Started", "origin", lambda e: min(shown(each.started, 40) for each in e.records)[:10],
+               numeric=False, help="Day on which the run started (UTC); of several the first."),
+        Column("software", "Software", "origin", numeric=False, help="Versions and machine, listed in the notes.",
+               value=lambda e: "".join(dict.fromkeys(letters[_software(record)] for record in e.records))),
+        Column("checkpoint", "Checkpoint", "origin", numeric=False,
+               value=lambda e: ", ".join((record.checkpoint_sha256 or MISSING)[:8] for record in e.records),
+               help="First digits of the SHA-256 of model.safetensors, by seed."),
     )
-    yield Column(
-        *("difference", "Behind best", "result"),
-        "Difference from the best row on the same images, in percentage points, ± its standard error over the images.",
-        "the row has no accuracy",
-        *(lambda e: 0.0 if e.is_best else e.difference and e.difference.difference, _points, _behind),
-    )
-    yield Column(
-        *("p_holm", "p", "result"),
-        "p value of the paired test against the best row (McNemar, mid-p), corrected for all pairs of rows (Holm).",
-        "the row is the best on its images, or it has no accuracy",
-        *(lambda e: e.difference and e.difference.p_holm, _p),
-    )
-    yield Column(
-        *("tier", "Tier", "result"),
-        "1: the best row on its images, and every row that the test cannot tell from it (p at least 0.05).",
-        "the test tells the row from the best one",
-        *(lambda e: 1 if e.is_alike else None, lambda _one: Markup('<b class="tier">1</b>')),
-    )
-    yield Column(
-        *("seeds", "Seeds", "result"),
-        "Number of runs that differ in the seed alone; the row shows their means.",
-        *("", lambda e: len(e.row.seeds)),
-    )
-    yield Column(
-        *("accuracy_sd", "sd", "result"),
-        "Standard deviation of the accuracy over the seeds, in percentage points.",
-        *("the row has one seed", lambda e: e.row.accuracy_sd, _percent),
-    )
-    yield Column(
-        *("p_seeds", "p, seeds", "result"),
-        "p value of the paired t test over the seeds, against the best row.",
-        *("fewer than three seeds are shared with the best row", lambda e: e.difference and e.difference.p_seeds, _p),
-    )
-    for key, label, when in (("si_before", "SI before", "before"), ("si_after", "SI after", "after")):
-        yield Column(
-            *(key, label, "separation"),
-            f"Separation Index of the scored layer {when} training: share of images whose nearest image has their label.",
-            "not scored: zoo scores the test split after training only, and a run can lack the score",
-            *((lambda e, key=key: getattr(e.row, key)), _score),
-        )
-    yield from _costs()
-    yield from _measures()
-    yield from _model()
-    yield Column(
-        *("published", "Published, %", "published"),
-        "Published accuracy of the same backbone, recipe, dataset, kind of split and number of epochs.",
-        *("no published figure has this setting", lambda e: _published(e), lambda value: f"{value:.2f}"),
-    )
-    yield Column(
-        *("published_difference", "Ours − published", "published"),
-        "Our accuracy less the published one, in percentage points.",
-        *("no published figure has this setting", _less_published, lambda value: f"{value:+.2f}".replace("-", "−")),
-    )
-    yield Column(
-        *("date", "Started", "origin", "Day on which the run started (UTC); of several the first.", ""),
-        *(lambda e: min(shown(record.started, 40) for record in e.records)[:10],),
-        numeric=False,
-    )
-    yield Column(
-        *("software", "Software", "origin", "Versions and machine, listed in the notes.", ""),
-        *(lambda e: "".join(dict.fromkeys(letters[_software(record)] for record in e.records)),),
-        numeric=False,
-    )
-    yield Column(
-        *("checkpoint", "Checkpoint", "origin", "First digits of the SHA-256 of model.safetensors.", "no checkpoint"),
-        *(lambda e: ", ".join((record.checkpoint_sha256 or MISSING)[:8] for record in e.records),),
-        numeric=False,
-    )
+# fmt: on
 
 
-def _costs() -> Iterator[Column]:
-    yield Column(
-        *("trained", "Trained", "cost", "Number of trained parameters.", ""),
-        *(lambda e: e.run.trained_parameters, compact),
-    )
-    yield Column(
-        *("total", "Total", "cost", "Number of all parameters.", ""), *(lambda e: e.run.total_parameters, compact)
-    )
-    untrained = "not measured, or no epoch was trained"
-    yield Column(
-        *("seconds_per_epoch", "s/epoch", "cost", "Mean seconds of training per epoch, without evaluation.", untrained),
-        *(lambda e: e.row.train_seconds_per_epoch, lambda value: f"{value:.3g}" if value < 100 else f"{value:,.0f}"),
-    )
-    yield Column(
-        *("images_per_second", "Images/s", "cost"),
-        "Training images divided by the seconds per epoch; cached outputs of frozen layers make it larger.",
-        *(untrained, _images_per_second, lambda value: f"{value:,.0f}"),
-    )
-    yield Column(
-        *("total_seconds", "Time", "cost", "Time of the whole run with all its scores.", "not measured"),
-        *(lambda e: e.row.total_seconds, _time),
-    )
-    yield Column(
-        *("memory", "Memory, GiB", "cost", "Largest memory of the process, or of the accelerator.", "not measured"),
-        *(lambda e: e.mean(lambda record: record.results.peak_memory_gib), lambda value: f"{value:.2f}"),
-    )
-
-
-def _measures() -> Iterator[Column]:
-    earlier = "an earlier version did not measure it"
-    yield Column(
-        *("balanced_accuracy", "Balanced, %", "measures", "Mean of the accuracies of the classes.", earlier),
-        *(lambda e: e.mean(_balanced), _percent),
-    )
-    for key, label, help_, missing in (
-        ("macro_f1", "Macro F1, %", "Mean of F1 over the classes.", earlier),
-        ("calibration_error", "ECE, %", "Expected calibration error in 15 bins; lower is better.", earlier),
-        ("auroc", "AUROC, %", "Area under the ROC curve.", "only for two classes"),
-        ("top5", "Top-5, %", "Share of images whose label is among the five likeliest.", "only for more than five classes"),
-    ):
-        yield Column(key, label, "measures", help_, missing, lambda e, key=key: e.mean(_predicted(key)), _percent)
-
-
-def _model() -> Iterator[Column]:
-    yield Column(
-        *("family", "Family", "model", "The plugin that declares the backbone.", ""),
-        *(lambda e: shown(e.record.backbone.plugin.rpartition(".")[2], 40),),
-        numeric=False,
-    )
-    yield Column(
-        *("input", "Input, px", "model", "Height and width of the network's input.", ""),
-        *(lambda e: "×".join(map(str, e.record.settings.preprocessing.input_size)),),
-        numeric=False,
-    )
-    yield Column("epochs", "Epochs", "model", "Number of epochs.", "", lambda e: e.run.epochs)
-    yield Column(
-        *("pretrained_on", "Pretrained on", "model", "Data of the initial weights.", "random or other weights"),
-        *(lambda e: _optional(pretrained_on(e.record)),),
-        numeric=False,
-    )
-    yield Column(
-        *("license", "Licence", "model", "Licence of the initial weights.", "the weights declare no licence"),
-        *(lambda e: _optional(e.record.weights.license),),
-        numeric=False,
-    )
-
-
-def _backbone(entry: Entry) -> str:
-    return shown(entry.run.backbone)
+def _input_size(entry: Entry) -> str:
+    return "{} x {}".format(*entry.record.settings.preprocessing.input_size)
 
 
 def _optional(text: str | None) -> str | None:
@@ -235,13 +169,13 @@ def _balanced(record: RunRecord) -> float | None:
     return details.per_class.value if details else None
 
 
-def _predicted(key: str) -> Callable[[RunRecord], float | None]:
+def _predicted(key: str) -> Callable[[Entry], float | None]:
     def measure(record: RunRecord) -> float | None:
-        found: PredictionsRecord | None = record.results.predictions
+        found = record.results.predictions
         measured: Measurement | None = getattr(found, key) if found else None
         return measured.value if measured else None
 
-    return measure
+    return lambda entry: entry.mean(measure)
 
 
 def _images_per_second(entry: Entry) -> float | None:
@@ -270,22 +204,30 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _points(value: float) -> str:
-    return f"{100 * value:+.2f}".replace("-", "−")
+def _signed(points: float) -> str:
+    return f"{points:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
 def _time(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else durations.in_words(seconds)
 
 
-def _with_error(value: float, error: float | None) -> str:
-    return _error(f"{100 * value:.2f}", error)
+def _accuracy(entry: Entry) -> str:
+    return _with_error(_percent(entry.row.accuracy or 0), entry.row.accuracy_error)
+
+
+def _difference(entry: Entry) -> float | None:
+    return 0.0 if entry.is_best else entry.difference and entry.difference.difference
 
 
 def _behind(entry: Entry) -> str:
     found = entry.difference
-    return _error(_points(found.difference), found.standard_error) if found else "best"
+    return _with_error(_signed(100 * found.difference), found.standard_error) if found else "best"
 
 
-def _error(text: str, error: float | None) -> str:
+def _with_error(text: str, error: float | None) -> str:
     return text if error is None else Markup("{} <i>± {:.2f}</i>").format(text, 100 * error)

@@ -53,17 +53,24 @@ def _curve(entry: Entry, y: svg.Scale) -> Curve:
     layer, score = shown(best.best.path, 40), best.best.separation.si.value
     top = next(place for place, each in zip(places, values, strict=True) if each == (layer, score))
     grid = svg.axes(svg.Scale(0, 1, _LEFT, _WIDTH - 8, ()), y, "", "", bottom=_HEIGHT - _BOTTOM)
-    line = Markup('<path class="curve" d="{}"/><circle class="a" cx="{}" cy="{}" r="3"/>').format(svg.path(places), *top)
-    ends = Markup('<g class="axes"><text x="{}" y="{}">pixels</text><text class="e" x="{}" y="{}">{}</text></g>').format(
-        _LEFT, _HEIGHT - 6, _WIDTH - 8, _HEIGHT - 6, f"{len(values):,} layers" if len(values) > 1 else ""
+    line = Markup('<path class="curve" d="{}"/><circle class="a" cx="{}" cy="{}" r="3"/>').format(
+        svg.path(places), *top
     )
+    ends = Markup(
+        '<g class="axes"><text x="{}" y="{}">pixels</text><text class="e" x="{}" y="{}">{}</text></g>'
+    ).format(_LEFT, _HEIGHT - 6, _WIDTH - 8, _HEIGHT - 6, f"{len(values):,} layers" if len(values) > 1 else "")
     listed = ", ".join(f"{name} {value:.3f}" for name, value in values)
     about = f"SI of the layers of {shown(entry.run.backbone, 40)}: {listed}"
-    return Curve(entry, shown(entry.run.backbone, 40), svg.picture(grid + line + ends, about, _WIDTH, _HEIGHT), f"best {score:.3f} at {layer}")
+    return Curve(
+        entry,
+        shown(entry.run.backbone, 40),
+        svg.picture(grid + line + ends, about, _WIDTH, _HEIGHT),
+        f"best {score:.3f} at {layer}",
+    )
 
 
 def confusion_of(entry: Entry, predictions: Predictions | None) -> dict[str, Any] | None:
-    """Return the confusion of a row's first run as the page's data: a matrix, or the largest mistakes; ``None`` if unknown.
+    """Return the confusion of a row's first run for the page: a matrix, or its largest mistakes; ``None`` if unknown.
 
     ``m``: counts, row by row, label by label. ``p``: label, prediction, number of images, images of the label.
     """
@@ -82,5 +89,5 @@ def confusion_of(entry: Entry, predictions: Predictions | None) -> dict[str, Any
     cells, counts = np.unique(coded[~predictions.hits], return_counts=True)
     order = np.argsort(-counts, kind="stable")[:_PAIRS]
     of = np.bincount(predictions.label, minlength=size)
-    pairs = [(*divmod(int(cells[place]), size), int(counts[place])) for place in order]
-    return {"r": entry.number, "p": [[names[true], names[other], count, int(of[true])] for true, other, count in pairs]}
+    found = [(*divmod(int(cells[place]), size), int(counts[place])) for place in order]
+    return {"r": entry.number, "p": [[names[true], names[other], count, int(of[true])] for true, other, count in found]}

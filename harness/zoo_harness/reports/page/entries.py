@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from zoo.text import one_line
@@ -81,7 +82,12 @@ def groups_of(found: Comparison, records: Sequence[RunRecord], folders: Sequence
         is_best = place in baselines or (rows_of[row.images] == 1 and row.accuracy is not None)
         members = tuple(records[run] for run in row.runs)
         run, name = found.runs[row.runs[0]], _row_name([names[run] for run in row.runs])
-        label = shown(run.backbone if backbones[row.images, run.backbone] == 1 else name.partition("*,")[0] + "*" * (len(members) > 1), 24)
+        label = shown(
+            run.backbone
+            if backbones[row.images, run.backbone] == 1
+            else name.partition("*,")[0] + "*" * (len(members) > 1),
+            24,
+        )
         entry = Entry(number, name, label, row, run, members, tested.get(place), is_best)
         entries.setdefault(row.images, []).append(entry)
     return tuple(Group(found.images[number - 1], tuple(rows)) for number, rows in entries.items())
@@ -113,14 +119,14 @@ def run_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _row_name(names: Sequence[str]) -> str:
-    same = os.path.commonprefix(list(names))
+    same = "".join(characters[0] for characters in takewhile(lambda each: len({*each}) == 1, zip(*names, strict=False)))
     return names[0] if len(names) == 1 else f"{same}*, {len(names)} runs"
 
 
 def shown(text: object, most: int = LONGEST) -> str:
-    """Return text on one line without marks of direction; of a long one the beginning and the end.
+    r"""Return text on one line without marks of direction; of a long one the beginning and the end.
 
-    >>> shown("a" * 50, 9), shown("a\\nb")
+    >>> shown("a" * 50, 9), shown("a\nb")
     ('aaaa…aaaa', 'a b')
     """
     line = one_line(str(text)[:100_000])

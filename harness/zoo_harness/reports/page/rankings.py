@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from zoo_harness.ranking.scores import RANK_SCORES
 from zoo_harness.records.rank import RankedBackbone, RankRecord
-from zoo_harness.reports.page.columns import MISSING, Value
+from zoo_harness.reports.page.columns import MISSING, TIER, Value
 from zoo_harness.reports.page.entries import shown
 from zoo_harness.reports.page.svg import compact
 from zoo_harness.util.byte_sizes import bytes_in_words
@@ -55,7 +53,7 @@ def rank_table(name: str, record: RankRecord) -> RankTable:
 def _row(number: int, row: RankedBackbone, keys: list[str]) -> Iterator[tuple[Value, str]]:
     yield shown(row.name), shown(row.name)
     yield number, str(number)
-    yield row.tier, Markup('<b class="tier">1</b>') if row.tier == 1 else "dropped" if row.dropped else _text(row.tier)
+    yield row.tier, TIER if row.tier == 1 else "dropped" if row.dropped else _text(row.tier)
     for key in keys:
         value = row.scores[key].value if key in row.scores else None
         yield value, MISSING if value is None else f"{value:.4f}"

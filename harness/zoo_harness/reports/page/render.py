@@ -34,7 +34,7 @@ def render_page(
     """Return the HTML of the page; ``confusions``: by the number of the row."""
     entries = [entry for group in groups for entry in group.entries]
     letters = columns.software(entries)
-    kept, empty = columns.filled([*columns.all_columns(letters)], entries)
+    kept, empty = columns.filled(columns.all_columns(letters), entries)
     script = Markup(_file("report.js"))  # noqa: S704 - our own file
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     sections = [_section(group, confusions) for group in groups[:MOST_GROUPS]]
@@ -51,7 +51,7 @@ def render_page(
         "runs": sum(len(entry.records) for entry in entries),
         "columns": kept,
         "empty": empty,
-        "missing": [column for column in kept if column.missing and any(column.value(e) is None for e in entries)],
+        "missing": _reasons(entries, kept),
         "column_groups": _column_groups(kept),
         "hidden": columns.HIDDEN,
         "filters": _filters(entries, kept),
@@ -80,6 +80,15 @@ def _title(groups: Sequence[Group], rankings: Sequence[RankTable]) -> str:
     if not datasets:
         return f"Rankings of backbones on {rankings[0].title}"
     return f"Backbones on {datasets[0]}" if len(datasets) == 1 else f"Backbones on {len(datasets)} datasets"
+
+
+def _reasons(entries: Sequence[Entry], kept: Sequence[columns.Column]) -> dict[str, list[str]]:
+    """Return the reasons for missing values, each with the headings of its columns."""
+    found: dict[str, list[str]] = {}
+    for column in kept:
+        if column.missing and any(column.value(entry) is None for entry in entries):
+            found.setdefault(column.missing, []).append(column.label)
+    return found
 
 
 def _column_groups(kept: Sequence[columns.Column]) -> list[tuple[str, str, int, int]]:

@@ -1,4 +1,4 @@
-"""Draw charts as inline SVG: scales with round ticks, axes, labels that do not overlap; the page's CSS has the colours."""
+"""Draw charts as inline SVG: scales with round ticks, axes and labels that do not overlap; CSS has the colours."""
 
 from __future__ import annotations
 
@@ -97,18 +97,10 @@ def compact(value: float) -> str:
 def axes(x: Scale, y: Scale, x_label: str, y_label: str, bottom: float = HEIGHT - BOTTOM) -> Markup:
     """Return grid lines, ticks and the labels of both axes; the label of y stands above its axis."""
     parts = [Markup('<g class="axes">')]
-    for value, text in y.ticks:
-        parts.append(
-            Markup('<line x1="{}" x2="{}" y1="{}" y2="{}"/><text x="{}" y="{}" class="e">{}</text>').format(
-                x.start, x.end, y(value), y(value), x.start - 6, y(value) + 4, text
-            )
-        )
-    for value, text in x.ticks:
-        parts.append(
-            Markup('<line class="tick" x1="{}" x2="{}" y1="{}" y2="{}"/><text x="{}" y="{}" class="m">{}</text>').format(
-                x(value), x(value), bottom, bottom + 4, x(value), bottom + 16, text
-            )
-        )
+    row = Markup('<line x1="{0}" x2="{1}" y1="{2}" y2="{2}"/><text x="{3}" y="{4}" class="e">{5}</text>')
+    parts += [row.format(x.start, x.end, y(value), x.start - 6, y(value) + 4, text) for value, text in y.ticks]
+    mark = Markup('<line class="tick" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/><text x="{0}" y="{3}" class="m">{4}</text>')
+    parts += [mark.format(x(value), bottom, bottom + 4, bottom + 16, text) for value, text in x.ticks]
     parts.append(Markup('<text class="name" x="0" y="12">{}</text>').format(y_label))
     parts.append(Markup('<text class="name e" x="{}" y="{}">{}</text></g>').format(x.end, bottom + 33, x_label))
     return Markup("").join(parts)
@@ -132,11 +124,8 @@ def labels(points: Sequence[tuple[float, float, str]], obstacles: Iterable[tuple
             inside = box[0] >= LEFT and box[2] <= WIDTH and box[1] >= TOP - 8 and box[3] <= HEIGHT - BOTTOM
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
-                parts.append(
-                    Markup('<text class="label {}" x="{:.1f}" y="{:.1f}">{}</text>').format(
-                        anchor, x + right, y + down, text
-                    )
-                )
+                label = Markup('<text class="label {}" x="{:.1f}" y="{:.1f}">{}</text>')
+                parts.append(label.format(anchor, x + right, y + down, text))
                 break
     return Markup("").join(parts)
 

@@ -44,6 +44,8 @@ def charts(group: Group) -> list[Figure]:
     timed = [(entry, seconds / divisor, accuracy) for entry, seconds, accuracy in times]
     machines = len({(each.host.processor, each.host.accelerator) for entry in entries for each in entry.records})
     where = f" The runs are of {machines} kinds of machines." if machines > 1 else ""
+    if len(entries) < 2:
+        return [Figure("Charts", None, "The charts of cost and SI need two rows."), _published_chart(entries)]
     return [
         _front_chart("Accuracy and trained parameters", parameters, "trained parameters", "fewer trained parameters"),
         _front_chart("Accuracy and time", timed, f"total time, {unit}", "less time", where, always_log=False),
@@ -122,7 +124,9 @@ def _marks(points: Sequence[Point], x: Scale, y: Scale, emphasized: Iterable[int
         if entry.number in ringed:
             about = Markup(' tabindex="0" role="img" aria-label="{}"').format(f"{entry.title}: {accuracy:.2f} %")
         circle = Markup('<circle class="{}" data-r="{}" cx="{}" cy="{}" r="{}"{}/>')
-        parts.append(circle.format(kind, entry.number, left, y(accuracy), 5 if about else 4, about))
+        parts.append(
+            circle.format(kind, entry.number, left, y(accuracy), 4 + 0.5 * entry.is_alike + bool(about), about)
+        )
     return Markup("").join(parts)
 
 

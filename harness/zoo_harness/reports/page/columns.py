@@ -91,9 +91,9 @@ def all_columns(letters: dict[str, str]) -> tuple[Column, ...]:
         Column("accuracy", "Accuracy, %", "result", lambda e: e.row.accuracy, _percent, _accuracy,
                help="Share of correctly classified images, ± one standard error over the images; of several seeds the "
                "mean.", missing="the run has no accuracy"),
-        Column("difference", "Behind best", "result", _difference, cell=_behind, missing="the row has no accuracy",
+        Column("difference", "Behind", "result", _difference, cell=_behind, missing="the row has no accuracy",
                help="Difference from the best row on the same images, in percentage points, ± its standard error."),
-        Column("p_holm", "p", "result", lambda e: e.difference and e.difference.p_holm, _p, missing=no_best,
+        Column("p_holm", "p", "result", _tested("p_holm"), _p, missing=no_best,
                help="p value of the paired test against the best row (McNemar, mid-p), corrected for all pairs of "
                "rows (Holm)."),
         Column("tier", "Tier", "result", lambda e: 1 if e.is_alike else None, lambda _one: TIER,
@@ -103,7 +103,7 @@ def all_columns(letters: dict[str, str]) -> tuple[Column, ...]:
                help="Number of runs that differ in the seed alone; the row shows their means."),
         Column("accuracy_sd", "sd", "result", lambda e: e.row.accuracy_sd, _percent, missing="the row has one seed",
                help="Standard deviation of the accuracy over the seeds, in percentage points."),
-        Column("p_seeds", "p, seeds", "result", lambda e: e.difference and e.difference.p_seeds, _p,
+        Column("p_seeds", "p, seeds", "result", _tested("p_seeds"), _p,
                missing="fewer than three seeds are shared with the best row",
                help="p value of the paired t test over the seeds, against the best row."),
         Column("si_before", "SI before", "separation", lambda e: e.row.si_before, _score, missing=unscored,
@@ -119,7 +119,7 @@ def all_columns(letters: dict[str, str]) -> tuple[Column, ...]:
                help="Training images divided by the seconds per epoch; cached frozen outputs make it larger."),
         Column("total_seconds", "Time", "cost", lambda e: e.row.total_seconds, _time, missing="not measured",
                help="Time of the whole run with all its scores."),
-        Column("memory", "Memory, GiB", "cost", lambda e: e.mean(lambda record: record.results.peak_memory_gib),
+        Column("memory", "Peak, GiB", "cost", lambda e: e.mean(lambda record: record.results.peak_memory_gib),
                "{:.2f}".format, help="Largest memory of the process, or of the accelerator.", missing="not measured"),
         Column("balanced_accuracy", "Balanced, %", "measures", lambda e: e.mean(_balanced), _percent, missing=earlier,
                help="Mean of the accuracies of the classes."),
@@ -169,6 +169,10 @@ def _balanced(record: RunRecord) -> float | None:
     return details.per_class.value if details else None
 
 
+def _tested(key: str) -> Callable[[Entry], float | None]:
+    return lambda entry: None if entry.difference is None else getattr(entry.difference, key)
+
+
 def _predicted(key: str) -> Callable[[Entry], float | None]:
     def measure(record: RunRecord) -> float | None:
         found = record.results.predictions
@@ -213,7 +217,9 @@ def _short(value: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 10 else durations.in_words(seconds)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    return durations.in_words(seconds) if not 600 <= seconds < 3570 else f"{seconds / 60:.0f} min"
 
 
 def _accuracy(entry: Entry) -> str:
@@ -221,7 +227,7 @@ def _accuracy(entry: Entry) -> str:
 
 
 def _difference(entry: Entry) -> float | None:
-    return 0.0 if entry.is_best else entry.difference and entry.difference.difference
+    return 0.0 if entry.is_best else _tested("difference")(entry)
 
 
 def _behind(entry: Entry) -> str:

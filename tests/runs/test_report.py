@@ -94,3 +94,17 @@ def test_a_folder_of_rankings_alone_is_a_report(tmp_path: Path) -> None:
     found = zoo.report(tmp_path, out=tmp_path / "page.html")
     assert (found.left_out, found.comparison.runs) == ((), ())
     assert "<bdi>a&lt;b&gt;</bdi>" in found.path.read_text()
+
+
+def test_the_page_says_what_cannot_be_compared(tmp_path: Path) -> None:
+    for number, name in enumerate(("first", "old", "other", "scaled")):
+        other = {"fingerprint": "cd" * 32} if name == "other" else {}
+        write_run(tmp_path / name, 300 + number, number, **backbone(name, 9), **other)
+    edit_record(tmp_path / "old", lambda record: record["results"].pop("predictions"))
+    scaled = {"order": 2, "metric": "cosine", "normalize": "zscore"}
+    edit_record(tmp_path / "scaled", lambda record: record["settings"].update(separation=scaled))
+    text = zoo.report(tmp_path, out=tmp_path / "page.html").path.read_text()
+    assert "zoo tests 1 row as if on different images, which finds fewer differences: <bdi>old (old)</bdi>." in text
+    assert "SI is not comparable" in text
+    for fingerprint in ("cdcdcdcd", "efefefef"):
+        assert f'<option value="{int(fingerprint[0] == "e")}">CIFAR-10, test split (fingerprint {fingerprint})' in text

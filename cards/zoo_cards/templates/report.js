@@ -205,12 +205,14 @@
   const DETAILS = ["accuracy", "difference", "p_holm", "si_before", "si_after", "trained", "total_seconds"];
 
   function details(target) {
-    const mark = target.closest("circle[data-r]"), cell = target.closest("#runs td");
+    const mark = target.closest("circle[data-r]"), cell = target.closest("#runs td"), curve = target.closest(".curves svg");
     if (mark) {
       const row = rows[mark.dataset.r], names = $$("bdi", row.element.cells[0]).map((part) => part.textContent);
       const values = DETAILS.filter((key) => place[key] !== undefined && row.values[place[key]] !== null);
       showTip(mark, [...names, ...values.map((key) => `${data.columns[place[key]][1]}: ${row.element.cells[place[key]].textContent}`)]);
       row.element.classList.add("on");
+    } else if (curve) {
+      showTip(curve, curve.getAttribute("aria-label").split(/: |, /));
     } else if (cell && cell.textContent === "–") {
       const column = data.columns[cell.cellIndex];
       showTip(cell, [column[1], column[3] || "no value"]);

@@ -51,7 +51,7 @@ def write_report(given: Sequence[str | Path | Run], out: Path = REPORT) -> Repor
         raise UsageError("nothing to report; give the directory of a run, or a folder with runs", code="missing-run")
     _check_out(out)
     rankings, left_out = _read_rankings(given)
-    ranked = {folder for folder, _record in rankings} | {Path(each.run) for each in left_out}
+    ranked = {folder.resolve() for folder in (*(each for each, _record in rankings), *(Path(e.run) for e in left_out))}
     compared = [each for each in given if not _only_rankings(each, ranked)]
     found, runs = compare_in_order(compared)
     left_out = (*found.left_out, *left_out)
@@ -111,7 +111,8 @@ def _read_rankings(
     """Return the rankings in the folders, sorted by path, and those that cannot be read."""
     folders = [Path(each) for each in given if not isinstance(each, Run) and Path(each).is_dir()]
     found, left_out = [], []
-    for folder in sorted({place.resolve() for each in folders for place in run_folders(each, files=(RANK,))}):
+    places = {place.resolve(): place for each in folders for place in run_folders(each, files=(RANK,))}
+    for _resolved, folder in sorted(places.items()):
         try:
             found.append((folder, _read_ranking(folder / RANK)))
         except ZooError as error:

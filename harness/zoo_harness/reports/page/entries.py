@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import count, takewhile
 from pathlib import Path
 
 from zoo.text import one_line
@@ -57,15 +57,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """The rows on the same images, the highest accuracy first."""
+    """The rows on the same images, the highest accuracy first; ``title``: dataset and split, unlike other titles."""
 
+    title: str
     images: ImageSet
     entries: tuple[Entry, ...]
-
-    @property
-    def title(self) -> str:
-        """The dataset and the split."""
-        return f"{shown(self.images.dataset)}, {shown(self.images.split, 40)} split"
 
 
 def groups_of(found: Comparison, records: Sequence[RunRecord], folders: Sequence[Path]) -> tuple[Group, ...]:
@@ -90,7 +86,21 @@ def groups_of(found: Comparison, records: Sequence[RunRecord], folders: Sequence
         )
         entry = Entry(number, name, label, row, run, members, tested.get(place), is_best)
         entries.setdefault(row.images, []).append(entry)
-    return tuple(Group(found.images[number - 1], tuple(rows)) for number, rows in entries.items())
+    titles = _titles([found.images[number - 1] for number in entries])
+    return tuple(
+        Group(title, found.images[number - 1], tuple(rows))
+        for title, (number, rows) in zip(titles, entries.items(), strict=True)
+    )
+
+
+def _titles(images: Sequence[ImageSet]) -> list[str]:
+    titles = [f"{shown(each.dataset)}, {shown(each.split, 40)} split" for each in images]
+    prints = [each.fingerprint[:8] for each in images]
+    longer = [
+        f"{title} (fingerprint {mark})" if titles.count(title) > 1 else title
+        for title, mark in zip(titles, prints, strict=True)
+    ]
+    return _unlike(longer)
 
 
 def _rank(found: Comparison, place: int, names: Sequence[str]) -> tuple[object, ...]:
@@ -106,16 +116,18 @@ def run_names(folders: Sequence[Path]) -> list[str]:
     ['runs/one', 'other/one']
     """
     above = os.path.commonpath([folder.parent for folder in folders]) if folders else ""
-    names, used = [], set()
-    for folder in folders:
-        name = beginning = shown(folder.relative_to(above))
-        again = 1
-        while name in used:
-            again += 1
-            name = f"{beginning} ({again})"
-        used.add(name)
-        names.append(name)
-    return names
+    return _unlike([shown(folder.relative_to(above)) for folder in folders])
+
+
+def _unlike(names: Sequence[str]) -> list[str]:
+    """Return the names, with a number after each that occurred before."""
+    found: list[str] = []
+    used: set[str] = set()
+    for name in names:
+        numbered = (f"{name} ({number})" for number in count(2))
+        found.append(name if name not in used else next(each for each in numbered if each not in used))
+        used.add(found[-1])
+    return found
 
 
 def _row_name(names: Sequence[str]) -> str:

@@ -59,6 +59,8 @@ def render_page(
         "interval": _interval,
         "sections": sections,
         "software": letters,
+        "unpaired": [entry.title for entry in entries if entry.difference and entry.difference.test == "z"],
+        "scorings": sorted({entry.run.separation.features_in_words() for entry in entries}),
         "rankings": rankings,
         "left_out": [(shown(each.run, 200), shown(each.message, 600)) for each in left_out[:_MOST_LEFT_OUT]],
         "more_left_out": max(0, len(left_out) - _MOST_LEFT_OUT),

@@ -30,9 +30,9 @@ _NAMED = 20  # runs in a message
 
 @dataclass(frozen=True)
 class Report:
-    """The written page: ``path`` is its file, ``comparison`` its figures, ``rankings`` the folders of its rankings.
+    """A written report: its file, the comparison of its runs, and the folders of its rankings.
 
-    ``left_out``: the runs and rankings that the page does not show, with the reasons.
+    ``left_out`` lists the runs and rankings that the page does not show, with the reasons.
     """
 
     path: Path
@@ -44,8 +44,8 @@ class Report:
 def write_report(given: Sequence[str | Path | Run], out: Path = REPORT) -> Report:
     """Write one HTML file with the table, the tests and the charts of the finished runs and rankings in the folders.
 
-    An earlier page of this function is overwritten. Raises :class:`~zoo.errors.UsageError` if nothing is given or
-    ``out`` is another file, and :class:`~zoo.errors.DataError` if there is no finished run and no ranking.
+    A report that an earlier call wrote is overwritten. Raises :class:`~zoo.errors.UsageError` if ``given`` is empty or
+    ``out`` is a file of another kind, and :class:`~zoo.errors.DataError` if there is no finished run and no ranking.
     """
     if not given:
         raise UsageError("nothing to report; give the directory of a run, or a folder with runs", code="missing-run")
@@ -97,7 +97,7 @@ def _write(out: Path, page: str) -> None:
 
 
 def _only_rankings(given: str | Path | Run, ranked: set[Path]) -> bool:
-    """Whether a folder has rankings and no run."""
+    """Whether a path is a folder that has rankings and no run."""
     if isinstance(given, Run) or not Path(given).is_dir():
         return False
     folder = Path(given).resolve()
@@ -108,7 +108,7 @@ def _only_rankings(given: str | Path | Run, ranked: set[Path]) -> bool:
 def _read_rankings(
     given: Sequence[str | Path | Run],
 ) -> tuple[list[tuple[Path, RankRecord]], tuple[LeftOutRun, ...]]:
-    """Return the rankings in the folders, sorted by path, and those that cannot be read."""
+    """Return the rankings in the folders, sorted by path, and the rankings that cannot be read."""
     folders = [Path(each) for each in given if not isinstance(each, Run) and Path(each).is_dir()]
     found, left_out = [], []
     places = {place.resolve(): place for each in folders for place in run_folders(each, files=(RANK,))}
@@ -136,14 +136,14 @@ def _read_ranking(path: Path) -> RankRecord:
 
 
 def _confusions(groups: Sequence[Group], runs: Sequence[Run]) -> dict[int, dict[str, Any]]:
-    """Return the confusion of the best rows of each group, by the number of the row."""
+    """Return the confusion of the rows with the highest accuracies in each group, by the number of the row."""
     from zoo_harness.reports.page.curves import MOST_MATRICES, confusion_of
 
     found = {}
     for entry in (entry for group in groups for entry in group.entries[:MOST_MATRICES]):
         try:
             predictions = runs[entry.row.runs[0]].predictions
-        except ZooError:  # the comparison says so in the row
+        except ZooError:  # the page lists the row as tested without predictions
             predictions = None
         confusion = confusion_of(entry, predictions)
         if confusion is not None:

@@ -1,4 +1,4 @@
-"""``zoo report [RUN|FOLDER...]``: finished runs and rankings as one HTML file."""
+"""``zoo report [RUN|FOLDER...]``: write finished runs and rankings into one HTML file."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def report(
 
     The page has a table that can be sorted, filtered and copied, the tests of 'zoo compare', charts,
     the SI of the layers, confusion matrices, and the rankings of 'zoo rank'. It needs no network and
-    can be read without JavaScript. A run that is unfinished or damaged is named and left out; the
-    exit status is then 1.
+    can be read without JavaScript. zoo names each run that is unfinished or damaged, and leaves it
+    out; the exit status is then 1.
     """
     from zoo_harness.api import report as write_report
     from zoo_harness.util.byte_sizes import bytes_in_words

@@ -1,4 +1,4 @@
-"""The charts of a group of rows: accuracy and cost with the Pareto front, SI and accuracy, published accuracies."""
+"""Draw the charts of a report: accuracy against cost, SI against accuracy, and published accuracy against ours."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ Point = tuple[Entry, float, float]
 
 
 def charts(group: Group) -> list[Figure]:
-    """Return the charts of a group; rows without an accuracy are in none."""
+    """Return the charts of the rows on the same images; a chart shows only rows that have an accuracy."""
     entries = [entry for entry in group.entries if entry.row.accuracy is not None]
     parameters = [(entry, float(entry.run.trained_parameters), 100 * (entry.row.accuracy or 0)) for entry in entries]
     times = [(entry, entry.row.total_seconds or 0.0, 100 * (entry.row.accuracy or 0)) for entry in entries]
     divisor, unit = _unit([seconds for _entry, seconds, _accuracy in times])
     timed = [(entry, seconds / divisor, accuracy) for entry, seconds, accuracy in times]
     machines = len({(each.host.processor, each.host.accelerator) for entry in entries for each in entry.records})
-    where = f" The runs are of {machines} kinds of machines." if machines > 1 else ""
+    where = f" The runs used {machines} kinds of machines." if machines > 1 else ""
     if len(entries) < 2:
         return [Figure("Charts", None, "The charts of cost and SI need two rows."), _published_chart(entries)]
     return [
@@ -55,7 +55,7 @@ def charts(group: Group) -> list[Figure]:
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """Return the points that no other point beats in both directions, the smallest x first; less x is better."""
+    """Return the Pareto front: the points for which no other point has a smaller x and a larger y, by rising x."""
     found: list[Point] = []
     for point in sorted(points, key=lambda each: (each[1], -each[2])):
         if not found or point[2] > found[-1][2]:
@@ -112,7 +112,7 @@ def _with_errors(points: Iterable[Point]) -> list[float]:
 
 
 def _marks(points: Sequence[Point], x: Scale, y: Scale, emphasized: Iterable[int] = ()) -> Markup:
-    """Return a circle for each point, filled for tier 1, with an error bar unless there are many points."""
+    """Return a circle for each point, filled if the row has tier 1; up to 60 points also have error bars."""
     parts, ringed = [], {*emphasized}
     for entry, value, accuracy in reversed(points):
         left, error = x(value), 100 * (entry.row.accuracy_error or 0)
@@ -135,7 +135,7 @@ def _separation_chart(entries: Sequence[Entry]) -> Figure:
     scored = [entry for entry in entries if entry.row.si_before is not None]
     settings = Counter(_scored_as(entry) for entry in scored)
     if not settings or settings.most_common(1)[0][1] < 2:
-        why = "zoo scores no test split before training" if entries and not scored else "two rows must have it"
+        why = "zoo scores no test split before training" if not scored else "fewer than two rows have this SI"
         return Figure(title, None, f"There is no chart of SI before training: {why}.")
     chosen = max(settings, key=lambda each: (settings[each], each))
     points = [
@@ -148,7 +148,7 @@ def _separation_chart(entries: Sequence[Entry]) -> Figure:
     if len({entry.run.backbone for entry, _x, _y in points}) < len(points):
         caption += " Rows of the same backbone are not independent."
     if len(points) < len(entries):
-        caption += f" {len(entries) - len(points)} rows are not in it: their SI is missing or has other settings."
+        caption += f" The chart omits {len(entries) - len(points)} rows whose SI is missing or has other settings."
     return Figure(title, svg.picture(body, f"{title}: {len(points):,} rows"), caption)
 
 
@@ -157,13 +157,13 @@ def _scored_as(entry: Entry) -> str:
 
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> str:
-    """Describe the rank correlation of two lists of values.
+    """Describe the rank correlation of two lists of values, or say why there is none.
 
     >>> correlation([1, 2, 3, 4, 5], [1, 2, 3, 5, 4])
     "Kendall's tau is 0.80 (n = 5, p = 0.083)."
     """
     if len(first) < _FEWEST:
-        return f"{len(first)} rows are too few for a correlation; zoo computes it from {_FEWEST} rows on."
+        return f"{len(first)} rows are too few for a correlation; zoo needs {_FEWEST}."
     if len({*first}) == 1 or len({*second}) == 1:
         return "There is no correlation, because all values of one axis are equal."
     from scipy.stats import kendalltau  # takes a second to import
@@ -184,7 +184,7 @@ def _published_chart(entries: Sequence[Entry]) -> Figure:
     if len(notes) > _LISTED:
         notes = [*notes[:_LISTED], f"The settings of {len(notes) - _LISTED} more pairs differ too."]
     if not points:
-        why = "No published figure has backbone, dataset, recipe, split and epochs of a row."
+        why = "No published accuracy has the backbone, dataset, recipe, split and epochs of a run."
         return Figure(title, None, why, tuple(notes))
     values = [value for _entry, *both, _figure in points for value in both]
     x, y = svg.linear(values, *_X), svg.linear(values, *_Y)
@@ -203,14 +203,14 @@ def _published_chart(entries: Sequence[Entry]) -> Figure:
     )
     body = svg.axes(x, y, "published accuracy, %", "our accuracy, %") + diagonal + Markup("").join(marks) + names
     caption = (
-        "On the diagonal both are equal. A filled point has the setting of the published figure; a hollow point "
-        "differs as listed."
+        "On the diagonal, both accuracies are equal. A filled point has the setting of the publication; the setting of "
+        "a hollow point differs as listed."
     )
     return Figure(title, svg.picture(body, f"{title}: {len(points):,} pairs"), caption, tuple(notes))
 
 
 def _differences(entries: Sequence[Entry]) -> Iterable[str]:
-    """Yield a sentence for each published figure whose setting is not that of the row."""
+    """Yield a sentence for each published accuracy whose training setting differs from that of the run."""
     for entry in entries:
         figures: list[PublishedFigure | OtherSetting] = [*entry.run.published, *entry.run.published_otherwise]
         for figure in figures:

@@ -1,4 +1,4 @@
-"""The columns of the page's table: heading, explanation, value and text of each cell."""
+"""Define the columns of the table of a report: heading, explanation, and the value and text of a cell."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GROUPS = {
     "published": "Published",
     "origin": "Origin",
 }
-HIDDEN = ("measures", "model", "published", "origin")  # until the reader shows them
+HIDDEN = ("measures", "model", "published", "origin")  # groups of columns that the reader must switch on
 MISSING = "\N{EN DASH}"
 TIER = Markup('<b class="tier">1</b>')
 Value = str | int | float | None
@@ -31,9 +31,9 @@ Value = str | int | float | None
 
 @dataclass(frozen=True)
 class Column:
-    """A column: ``value`` returns what sorts and is copied as CSV, ``text`` or ``cell`` what the cell shows.
+    """One column. ``value`` returns the value that sorts the rows; ``text`` formats it, or ``cell`` formats the row.
 
-    ``help`` explains the column, ``missing`` says why a row can lack the value.
+    ``help`` explains the column. ``missing`` says why a row can lack the value.
     """
 
     key: str
@@ -47,7 +47,7 @@ class Column:
     missing: str = ""
 
     def content(self, entry: Entry) -> str:
-        """Return the content of the cell."""
+        """Return the content of the cell of a row."""
         value = self.value(entry)
         if value is None:
             return MISSING
@@ -55,7 +55,7 @@ class Column:
 
 
 def filled(columns: Sequence[Column], entries: Sequence[Entry]) -> tuple[list[Column], list[Column]]:
-    """Return the columns of which at least one row has a value, and the others."""
+    """Return the columns in which at least one row has a value, then the columns without any value."""
     kept: list[Column] = []
     empty: list[Column] = []
     for column in columns:
@@ -64,7 +64,7 @@ def filled(columns: Sequence[Column], entries: Sequence[Entry]) -> tuple[list[Co
 
 
 def software(entries: Sequence[Entry]) -> dict[str, str]:
-    """Return the distinct sets of versions and machines, each with a letter or a number."""
+    """Return each distinct set of software versions and machine with a letter, or with a number if there are many."""
     found = dict.fromkeys(_software(record) for entry in entries for record in entry.records)
     return {text: chr(65 + place) if len(found) <= 26 else str(place + 1) for place, text in enumerate(found)}
 
@@ -77,10 +77,10 @@ def _software(record: RunRecord) -> str:
 
 # fmt: off
 def all_columns(letters: dict[str, str]) -> tuple[Column, ...]:
-    """Return every column; ``letters`` are those of :func:`software`."""
+    """Return all columns; ``letters`` is the result of :func:`software`."""
     no_best = "the row is the best on its images, or it has no accuracy"
     untrained, earlier = "not measured, or no epoch was trained", "an earlier version did not measure it"
-    unpublished = "no published figure has this setting"
+    unpublished = "no published accuracy has this setting"
     si = "Separation Index of the scored layer {} training: share of images whose nearest image has their label."
     unscored = "not scored: zoo scores a test split that was kept for the end after training only"
     return (
@@ -89,8 +89,8 @@ def all_columns(letters: dict[str, str]) -> tuple[Column, ...]:
         Column("recipe", "Recipe", "result", lambda e: shown(e.run.recipe, 40), numeric=False,
                help="The training recipe."),
         Column("accuracy", "Accuracy, %", "result", lambda e: e.row.accuracy, _percent, _accuracy,
-               help="Share of correctly classified images, ± one standard error over the images; of several seeds the "
-               "mean.", missing="the run has no accuracy"),
+               help="Share of correctly classified images, ± one standard error over the images; the mean if the "
+               "row has several seeds.", missing="the run has no accuracy"),
         Column("difference", "Behind", "result", _difference, cell=_behind, missing="the row has no accuracy",
                help="Difference from the best row on the same images, in percentage points, ± its standard error."),
         Column("p_holm", "p", "result", _tested("p_holm"), _p, missing=no_best,
@@ -127,9 +127,10 @@ def all_columns(letters: dict[str, str]) -> tuple[Column, ...]:
                help="Mean of F1 over the classes."),
         Column("calibration_error", "ECE, %", "measures", _predicted("calibration_error"), _percent, missing=earlier,
                help="Expected calibration error in 15 bins; lower is better."),
-        Column("auroc", "AUROC, %", "measures", _predicted("auroc"), _percent, missing="only for two classes",
+        Column("auroc", "AUROC, %", "measures", _predicted("auroc"), _percent, missing="defined for two classes only",
                help="Area under the ROC curve."),
-        Column("top5", "Top-5, %", "measures", _predicted("top5"), _percent, missing="only for more than five classes",
+        Column("top5", "Top-5, %", "measures", _predicted("top5"), _percent,
+               missing="measured for more than five classes only",
                help="Share of images whose label is among the five likeliest classes."),
         Column("family", "Family", "model", lambda e: shown(e.record.backbone.plugin.rpartition(".")[2], 40),
                numeric=False, help="The plugin that declares the backbone."),
@@ -137,7 +138,7 @@ def all_columns(letters: dict[str, str]) -> tuple[Column, ...]:
                help="Height and width of the network's input."),
         Column("epochs", "Epochs", "model", lambda e: e.run.epochs, help="Number of epochs."),
         Column("pretrained_on", "Pretrained on", "model", lambda e: _optional(pretrained_on(e.record)), numeric=False,
-               help="Data of the initial weights.", missing="random weights, or weights of unknown origin"),
+               help="Data of the initial weights.", missing="the initial weights are random or of unknown origin"),
         Column("license", "Licence", "model", lambda e: _optional(e.record.weights.license), numeric=False,
                help="Licence of the initial weights.", missing="the weights declare no licence"),
         Column("published", "Published, %", "published", _published, "{:.2f}".format, missing=unpublished,
@@ -145,8 +146,9 @@ def all_columns(letters: dict[str, str]) -> tuple[Column, ...]:
         Column("published_difference", "Ours \N{MINUS SIGN} published", "published", _less_published, _signed,
                missing=unpublished, help="Our accuracy less the published one, in percentage points."),
         Column("date", "Started", "origin", lambda e: min(shown(each.started, 40) for each in e.records)[:10],
-               numeric=False, help="Day on which the run started (UTC); of several the first."),
-        Column("software", "Software", "origin", numeric=False, help="Versions and machine, listed in the notes.",
+               numeric=False, help="Day on which the first run of the row started (UTC)."),
+        Column("software", "Software", "origin", numeric=False,
+               help="Letter of the software versions and the machine, which the notes list.",
                value=lambda e: "".join(dict.fromkeys(letters[_software(record)] for record in e.records))),
         Column("checkpoint", "Checkpoint", "origin", numeric=False,
                value=lambda e: ", ".join((record.checkpoint_sha256 or MISSING)[:8] for record in e.records),

@@ -1,4 +1,4 @@
-"""The SI of every layer as small charts of one scale, and the confusion matrices that the page can show."""
+"""Draw the SI of every layer as small charts with one scale, and count the confusion matrices of a report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 190, 128, 28, 12, 22
 
 @dataclass(frozen=True)
 class Curve:
-    """The chart of one run, and its best layer in words."""
+    """The layer chart of one run, with a caption that names the best layer."""
 
     entry: Entry
     backbone: str
@@ -31,7 +31,7 @@ class Curve:
 
 
 def layer_curves(group: Group) -> list[Curve]:
-    """Return the curves of the best rows that have one, all with the same scale of SI."""
+    """Return the layer charts of the 24 rows with the highest accuracy; all charts have the same scale of SI."""
     found = [entry for entry in group.entries if entry.record.results.layer_curve is not None][:MOST_CURVES]
     values = [value for entry in found for _layer, value in _values(entry)]
     if not values:
@@ -70,9 +70,10 @@ def _curve(entry: Entry, y: svg.Scale) -> Curve:
 
 
 def confusion_of(entry: Entry, predictions: Predictions | None) -> dict[str, Any] | None:
-    """Return the confusion of a row's first run for the page: a matrix, or its largest mistakes; ``None`` if unknown.
+    """Return the confusion matrix of a row's first run, or its most frequent mistakes; ``None`` if both are unknown.
 
-    ``m``: counts, row by row, label by label. ``p``: label, prediction, number of images, images of the label.
+    ``m``: the counts, row by row; a row has one label. ``p``: lists of label, prediction, number of images with this
+    mistake, and number of images with this label.
     """
     classes = entry.record.dataset.classes
     names = [shown(name, 40) for name in classes]

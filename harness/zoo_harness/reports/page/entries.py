@@ -1,4 +1,4 @@
-"""The rows of the page: the figures of a comparison beside the records that they come from, best first."""
+"""Build the rows of a report from a comparison of runs and the records of these runs, best row first."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ LONGEST = 80  # characters of a name
 
 @dataclass(frozen=True)
 class Entry:
-    """One row: ``number`` is its place on the page, ``name`` that of its runs; ``is_best``: on its images.
+    """One row of a report. ``number``: its place on the page. ``name``: its run folders.
 
-    ``label``: the backbone, as charts show it, or the name if another row on the same images has this backbone.
+    ``is_best``: whether no other row on the same images has a higher accuracy. ``label``: the backbone, or the name if
+    another row on the same images has the same backbone.
     """
 
     number: int
@@ -40,7 +41,7 @@ class Entry:
 
     @property
     def is_alike(self) -> bool:
-        """Whether the row is the best one on its images, or the paired test cannot tell it from the best one."""
+        """Whether the row is the best on its images, or the paired test cannot tell the row from the best."""
         return self.is_best or (self.difference is not None and self.difference.p_holm >= SIGNIFICANT)
 
     @property
@@ -49,7 +50,7 @@ class Entry:
         return f"{shown(self.run.backbone, 40)} ({shown(self.name, 60)})"
 
     def mean(self, measure: Callable[[RunRecord], float | None]) -> float | None:
-        """Return the mean over the runs, ``None`` if one has no value."""
+        """Return the mean of a measure over the runs of the row, ``None`` if a run lacks the measure."""
         values = [measure(record) for record in self.records]
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if len(known) == len(values) else None
@@ -57,7 +58,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """The rows on the same images, the highest accuracy first; ``title``: dataset and split, unlike other titles."""
+    """The rows on the same images, the highest accuracy first; ``title`` has dataset and split, and is unique."""
 
     title: str
     images: ImageSet
@@ -65,7 +66,7 @@ class Group:
 
 
 def groups_of(found: Comparison, records: Sequence[RunRecord], folders: Sequence[Path]) -> tuple[Group, ...]:
-    """Return the rows by images; ``records`` and ``folders`` are those of the comparison's runs."""
+    """Return one group for each set of images; ``records`` and ``folders`` belong to the runs of the comparison."""
     names = run_names(folders)
     tested = {each.row: each for each in found.differences}
     baselines = {each.baseline for each in found.differences}
@@ -120,7 +121,7 @@ def run_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _unlike(names: Sequence[str]) -> list[str]:
-    """Return the names, with a number after each that occurred before."""
+    """Return the names; a name that occurred before gets a number."""
     found: list[str] = []
     used: set[str] = set()
     for name in names:
@@ -136,7 +137,7 @@ def _row_name(names: Sequence[str]) -> str:
 
 
 def shown(text: object, most: int = LONGEST) -> str:
-    r"""Return text on one line without marks of direction; of a long one the beginning and the end.
+    r"""Return text on one line, without marks of writing direction; the middle of a long text is cut out.
 
     >>> shown("a" * 50, 9), shown("a\nb")
     ('aaaa…aaaa', 'a b')

@@ -1,4 +1,4 @@
-"""The tables of rankings: each ``rank.json`` as rows of rank, tier, scores, download and licence."""
+"""Turn each ``rank.json`` into a table with rank, tier, scores, download size and licence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zoo_harness.util.byte_sizes import bytes_in_words
 
 @dataclass(frozen=True)
 class RankTable:
-    """A ranking as a table: ``values`` sort the rows, ``cells`` show them; ``head`` has heading and explanation."""
+    """A ranking as a table: ``values`` sort the rows, ``cells`` are shown, ``head`` has headings and explanations."""
 
     title: str
     about: str
@@ -25,14 +25,14 @@ class RankTable:
 
 
 def rank_table(name: str, record: RankRecord) -> RankTable:
-    """Return the table of a ranking; ``name`` is that of its folder."""
+    """Return the table of a ranking; ``name`` is the name of its folder."""
     defined = {score.key: score for score in RANK_SCORES}
     keys = list(dict.fromkeys(key for row in record.backbones for key in row.scores))
     keys.sort(key=lambda key: key != record.sort)
     head = [
         ("Backbone", "The network."),
         ("Rank", "Place in the ranking."),
-        ("Tier", "1: the best, and those that the paired test cannot tell from it."),
+        ("Tier", "1: the best backbone, and each backbone that the paired test cannot tell from the best."),
         *((defined[key].heading, defined[key].explanation) if key in defined else (shown(key, 24), "") for key in keys),
         ("Parameters", "Number of parameters."),
         ("ImageNet top-1, %", "Published accuracy."),

@@ -1,4 +1,4 @@
-"""Render the page of ``zoo report``: the same records give the same bytes, and nothing from them becomes markup."""
+"""Render the HTML of ``zoo report``: equal records give equal bytes, and no text of a record becomes markup."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def render_page(
     left_out: Sequence[LeftOutRun],
     confusions: Mapping[int, dict[str, Any]],
 ) -> str:
-    """Return the HTML of the page; ``confusions``: by the number of the row."""
+    """Return the HTML of a report; ``confusions`` maps the number of a row to its confusion."""
     entries = [entry for group in groups for entry in group.entries]
     letters = columns.software(entries)
     kept, empty = columns.filled(columns.all_columns(letters), entries)
@@ -85,7 +85,7 @@ def _title(groups: Sequence[Group], rankings: Sequence[RankTable]) -> str:
 
 
 def _reasons(entries: Sequence[Entry], kept: Sequence[columns.Column]) -> dict[str, list[str]]:
-    """Return the reasons for missing values, each with the headings of its columns."""
+    """Return each reason for missing values with the headings of the columns that it applies to."""
     found: dict[str, list[str]] = {}
     for column in kept:
         if column.missing and any(column.value(entry) is None for entry in entries):
@@ -94,7 +94,7 @@ def _reasons(entries: Sequence[Entry], kept: Sequence[columns.Column]) -> dict[s
 
 
 def _column_groups(kept: Sequence[columns.Column]) -> list[tuple[str, str, int, int]]:
-    """Return key and heading of each group of columns, with its first and last place in the table, from 1."""
+    """Return key, heading, first place and last place of each group of columns; places count from 1."""
     places: dict[str, list[int]] = {}
     for place, column in enumerate(kept, 1):
         places.setdefault(column.group, []).append(place)
@@ -102,7 +102,7 @@ def _column_groups(kept: Sequence[columns.Column]) -> list[tuple[str, str, int, 
 
 
 def _filters(entries: Sequence[Entry], kept: Sequence[columns.Column]) -> list[tuple[str, str, list[str]]]:
-    """Return key, heading and values of each filter that has a choice."""
+    """Return key, heading and values of each filter that has at least two values."""
     found = []
     for column in kept:
         if column.key in ("family", "license", "recipe"):
@@ -114,7 +114,7 @@ def _filters(entries: Sequence[Entry], kept: Sequence[columns.Column]) -> list[t
 
 
 def _span(group: Group) -> tuple[float, float]:
-    """Return the lowest and the highest end of the intervals of two standard errors in a group."""
+    """Return the ends of the axis on which a group's accuracies are drawn with two standard errors."""
     ends = [
         (entry.row.accuracy or 0) + sign * 2 * (entry.row.accuracy_error or 0)
         for entry in group.entries
@@ -126,7 +126,7 @@ def _span(group: Group) -> tuple[float, float]:
 
 
 def _interval(entry: Entry, span: tuple[float, float]) -> tuple[str, str]:
-    """Return how far the interval of two standard errors is from the left and the right end, in [0, 1]."""
+    """Return the gaps left and right of a row's interval of two standard errors, as fractions of the axis."""
     accuracy, twice = entry.row.accuracy or 0, 2 * (entry.row.accuracy_error or 0)
     low, high = max(0.0, accuracy - twice), min(1.0, accuracy + twice)
     return f"{(low - span[0]) / (span[1] - span[0]):.3f}", f"{(span[1] - high) / (span[1] - span[0]):.3f}"
@@ -155,7 +155,7 @@ def _data(
     rankings: Sequence[RankTable],
     confusions: Mapping[int, dict[str, Any]],
 ) -> Markup:
-    """Return what the script reads, as JSON that ends no element."""
+    """Return the JSON that the script of the page reads, without characters that mean something in HTML."""
     content = {
         "columns": [[each.key, each.label, each.numeric, each.missing] for each in kept],
         "rows": [[_rounded(each.value(entry)) for each in kept] for group in groups for entry in group.entries],

@@ -16,7 +16,7 @@ _LINE = 12
 
 @dataclass(frozen=True)
 class Scale:
-    """A function from values to places on an axis, with its ticks: value and text."""
+    """A function from values to coordinates on an axis; ``ticks`` are pairs of value and text."""
 
     low: float
     high: float
@@ -26,7 +26,7 @@ class Scale:
     logarithmic: bool = False
 
     def __call__(self, value: float) -> float:
-        """Return the place of a value, rounded to a tenth."""
+        """Return the coordinate of a value, rounded to a tenth."""
         low, high, value = (math.log10(each) if self.logarithmic else each for each in (self.low, self.high, value))
         return round(self.start + (value - low) / (high - low) * (self.end - self.start), 1)
 
@@ -95,7 +95,7 @@ def compact(value: float) -> str:
 
 
 def axes(x: Scale, y: Scale, x_label: str, y_label: str, bottom: float = HEIGHT - BOTTOM) -> Markup:
-    """Return grid lines, ticks and the labels of both axes; the label of y stands above its axis."""
+    """Return grid lines, ticks and the labels of both axes; the label of the y axis stands above the axis."""
     parts = [Markup('<g class="axes">')]
     row = Markup('<line x1="{0}" x2="{1}" y1="{2}" y2="{2}"/><text x="{3}" y="{4}" class="e">{5}</text>')
     parts += [row.format(x.start, x.end, y(value), x.start - 6, y(value) + 4, text) for value, text in y.ticks]
@@ -107,12 +107,12 @@ def axes(x: Scale, y: Scale, x_label: str, y_label: str, bottom: float = HEIGHT 
 
 
 def picture(body: Markup, label: str, width: int = WIDTH, height: int = HEIGHT) -> Markup:
-    """Return the SVG element around the body; screen readers read the ``label`` and the marks with labels."""
+    """Return the SVG element around ``body``; screen readers read ``label``."""
     return Markup('<svg viewBox="0 0 {} {}" role="group" aria-label="{}">{}</svg>').format(width, height, label, body)
 
 
 def labels(points: Sequence[tuple[float, float, str]], obstacles: Iterable[tuple[float, float]]) -> Markup:
-    """Return a text beside each point, left out if every side is taken by another label, a point or the margin."""
+    """Return a label beside each point; a label that finds no free side is left out."""
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in obstacles]
     parts = []
     for x, y, text in points:
@@ -131,7 +131,7 @@ def labels(points: Sequence[tuple[float, float, str]], obstacles: Iterable[tuple
 
 
 def path(points: Iterable[tuple[float, float]]) -> str:
-    """Return the ``d`` of a line through the points.
+    """Return the attribute ``d`` of an SVG path through the points.
 
     >>> path([(0, 1.5), (2.0, 3)])
     'M0 1.5L2 3'

@@ -240,12 +240,9 @@ def compare(
     """
     from zoo_harness.runs.compare import compare_runs
 
-    return compare_runs(_several(runs), baseline=baseline, published=published, group_by=group_by)
-
-
-def _several(runs: str | Path | Run | Sequence[str | Path | Run]) -> list[str | Path | Run]:
     several = isinstance(runs, Sequence) and not isinstance(runs, str)
-    return list(runs) if several else [runs]  # type: ignore[arg-type, list-item]
+    given: list[str | Path | Run] = list(runs) if several else [runs]  # type: ignore[arg-type, list-item]
+    return compare_runs(given, baseline=baseline, published=published, group_by=group_by)
 
 
 def report(runs: str | Path | Run | Sequence[str | Path | Run] = "runs", *, out: str | Path = "report.html") -> Report:
@@ -257,7 +254,9 @@ def report(runs: str | Path | Run | Sequence[str | Path | Run] = "runs", *, out:
     """
     from zoo_harness.runs.report import write_report
 
-    return write_report(_several(runs), Path(out).expanduser())
+    several = isinstance(runs, Sequence) and not isinstance(runs, str)
+    given: list[str | Path | Run] = list(runs) if several else [runs]  # type: ignore[arg-type, list-item]
+    return write_report(given, Path(out).expanduser())
 
 
 def rescore(

@@ -72,7 +72,8 @@ def test_only_an_earlier_page_is_overwritten(
     assert error_of("report", str(runs), "--out", str(mine)).code == "out-exists"
     assert error_of("report", str(runs), "--out", str(tmp_path)).code == "out-ending"
     assert error_of("report", str(runs), "--out", str(mine / "page.html")).code == "out-not-writable"
-    assert error_of("report", str(tmp_path / "nowhere")).code == "nothing-to-report"
+    for nowhere in (str(tmp_path / "nowhere"), "x" * 10_000):
+        assert error_of("report", nowhere).code == "nothing-to-report"
     with pytest.raises(UsageError, match="nothing to report"):
         zoo.report([])
     monkeypatch.chdir(tmp_path)

@@ -51,28 +51,11 @@ def compare_runs(
     if not runs:
         raise UsageError("nothing to compare; give the directory of a run, or several", code="missing-run")
     shared_by = _shared_by(group_by)
-    gathered = _gathered(runs)
-    first = None if baseline is None else gathered.place_of(baseline)
-    return _Compared(gathered, shared_by, published=published, baseline=first).comparison()
-
-
-def compare_in_order(runs: Sequence[str | Path | Run]) -> tuple[Comparison, tuple[Run, ...]]:
-    """Compare runs in the order of their folders, with published figures; return the compared runs too.
-
-    The seeds of the same settings are one row. The order in which the runs are given changes nothing.
-    """
-    gathered = _gathered(runs)
-    gathered.runs = dict(sorted(gathered.runs.items()))
-    gathered.left_out.sort(key=lambda each: (each.run, each.message))
-    found = _Compared(gathered, _settings, published=True, baseline=None).comparison()
-    return found, tuple(run for _name, run in gathered.runs.values())
-
-
-def _gathered(runs: Sequence[str | Path | Run]) -> _Gathered:
     gathered = _Gathered()
     for given in runs:
         gathered.add(given)
-    return gathered
+    first = None if baseline is None else gathered.place_of(baseline)
+    return _Compared(gathered, shared_by, published=published, baseline=first).comparison()
 
 
 def _shared_by(group_by: str) -> Callable[[RunRecord], object] | None:

@@ -40,10 +40,9 @@ class FoundRun:
     fault: str | None = None
 
 
-def run_folders(folder: Path, depth: int = _DEEPEST, files: tuple[str, ...] = _RECORDS) -> Iterator[Path]:
+def run_folders(folder: Path, depth: int = _DEEPEST) -> Iterator[Path]:
     """Yield the folders of runs in a folder and below it, by name; a run is not searched, nor is a hidden folder.
 
-    ``files``: file names; a folder that contains one of them is yielded. By default they are those of run records.
     Raises :class:`~zoo.errors.UsageError` if ``folder`` is not a folder.
     """
     try:
@@ -51,13 +50,13 @@ def run_folders(folder: Path, depth: int = _DEEPEST, files: tuple[str, ...] = _R
     except OSError as error:
         message = f"no such folder: {str(folder)!r}: {error.strerror}; expected a folder with runs"
         raise UsageError(message, code="no-such-folder", given=folder) from error
-    if any(entry.name in files for entry in found):
+    if any(entry.name in _RECORDS for entry in found):
         yield folder
         return
     for entry in found:
         if depth and entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
             try:
-                yield from run_folders(folder / entry.name, depth - 1, files)
+                yield from run_folders(folder / entry.name, depth - 1)
             except UsageError:  # a folder that cannot be read
                 continue
 

@@ -90,8 +90,8 @@ class _Opened:
 
     def add(self, given: str | Path | Run) -> None:
         """Open a run, or all runs of a folder."""
-        below = run_folders(Path(given)) if _is_folder(given) else []
-        for each in [*below] or [given]:
+        below: list[str | Path | Run] = [*run_folders(Path(given))] if _is_folder(given) else []
+        for each in below or [given]:
             try:
                 self._several.append(each if isinstance(each, Run) else self._opening(each))
             except ZooError as error:

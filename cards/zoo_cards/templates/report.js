@@ -237,8 +237,9 @@
   function goTo(mark) {
     const { element: row } = rows[mark.dataset.r];
     if (!row.isConnected) showAll();
+    row.tabIndex = -1;
+    row.focus({ preventScroll: true });
     row.scrollIntoView({ block: "center" });
-    row.classList.add("on");
   }
 
   // Confusion

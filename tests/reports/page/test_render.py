@@ -222,6 +222,8 @@ def test_details_show_on_hover_and_focus(opened: Page) -> None:
     assert "Accuracy" in (tip.text_content() or "")
     opened.keyboard.press("Escape")
     assert tip.is_hidden()
+    opened.keyboard.press("Enter")
+    assert opened.evaluate("document.activeElement.matches('#runs tr')")  # the row of the point
     opened.locator("#runs td", has_text="\N{EN DASH}").first.hover()
     assert "best on its images" in (tip.text_content() or "")
 

@@ -17,6 +17,7 @@ from zoo_harness.reports.page.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 _WIDE = 30  # ratio of the largest to the smallest value from which an axis is logarithmic
 _MOST_ERRORS = 60  # points that have error bars
 _FEWEST = 5  # points of a correlation
+_MOST_LABELS = 12  # points that all have labels; of more points only the Pareto front has
 _LISTED = 20
 _X, _Y = (LEFT, WIDTH - RIGHT), (HEIGHT - BOTTOM, TOP)
 _UNITS = ((2 * 3600, 3600, "h"), (180, 60, "min"), (0, 1, "s"))
@@ -79,6 +80,7 @@ def _front_chart(
     x = svg.logarithmic(values, *_X) if is_log else svg.linear([0, *values], *_X)
     y = svg.linear(_with_errors(points), *_Y)
     best = front(points)
+    labelled = [*reversed(best), *(point for point in points if point not in best and len(points) <= _MOST_LABELS)]
     line = [(x(value), y(accuracy)) for _entry, value, accuracy in best]
     steps = [line[0]]
     for before, after in pairwise(line):
@@ -90,13 +92,15 @@ def _front_chart(
             Markup('<path class="front" d="{}"/>').format(svg.path(steps)),
             _marks(points, x, y, {entry.number for entry, _x, _y in best}),
             svg.labels(
-                [(x(value), y(accuracy), entry.label) for entry, value, accuracy in reversed(best)],
+                [(x(value), y(accuracy), entry.label) for entry, value, accuracy in labelled],
                 [(x(value), y(accuracy)) for _entry, value, accuracy in points[:200]],
             ),
         ]
     )
     listed = _listed([f"{entry.label} {accuracy:.2f} %" for entry, _x, accuracy in best])
     caption = f"The line is the Pareto front: no row has {less} and a higher accuracy than {listed}.{where}"
+    if sum(entry.is_alike for entry, _x, _y in best) > 1:
+        caption += " Differences within tier 1 may be chance."
     return Figure(title, svg.picture(body, f"{title}: {len(points):,} rows"), caption)
 
 

@@ -39,8 +39,8 @@ def linear(values: Iterable[float], start: float, end: float, *, most: int = 6, 
     """
     found = [*values]
     low, high = min(found), max(found)
-    if high - low < 1e-9 * max(1.0, abs(high)):
-        low, high = low - 0.5, high + 0.5
+    if high - low <= 1e-6 * abs(high):  # ticks that are so close would have equal texts
+        low, high = low - (0.01 * abs(low) or 1), high + (0.01 * abs(high) or 1)
     step = round_step(low, high, most)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = tuple((place * step, f"{place * step:.10g}{unit}") for place in range(first, last + 1))

@@ -147,7 +147,10 @@ def _separation_chart(entries: Sequence[Entry]) -> Figure:
     ]
     x = svg.linear([value for _entry, value, _y in points], *_X)
     y = svg.linear(_with_errors(points), *_Y)
-    body = svg.axes(x, y, "SI before training", "accuracy, %") + _marks(points, x, y)
+    places = [(x(value), y(accuracy)) for _entry, value, accuracy in points]
+    named = [(*place, entry.label) for place, (entry, _x, _y) in zip(places, points, strict=True)]
+    names = svg.labels(named, places) if len(points) <= _MOST_LABELS else ""
+    body = svg.axes(x, y, "SI before training", "accuracy, %") + _marks(points, x, y) + names
     caption = correlation([value for _entry, value, _y in points], [value for _entry, _x, value in points])
     if len({entry.run.backbone for entry, _x, _y in points}) < len(points):
         caption += " Rows of the same backbone are not independent."

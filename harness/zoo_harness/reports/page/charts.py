@@ -117,15 +117,15 @@ def _with_errors(points: Iterable[Point]) -> list[float]:
 
 def _marks(points: Sequence[Point], x: Scale, y: Scale, emphasized: Iterable[int] = ()) -> Markup:
     """Return a circle for each point, filled if the row has tier 1; up to 60 points also have error bars."""
-    parts, ringed = [], {*emphasized}
+    parts, focusable = [], {*emphasized}
     for entry, value, accuracy in reversed(points):
         left, error = x(value), 100 * (entry.row.accuracy_error or 0)
         if len(points) <= _MOST_ERRORS and error:
             bar = Markup('<path class="bar" d="M{0} {1}V{2}"/>')
             parts.append(bar.format(left, y(max(0, accuracy - error)), y(min(100, accuracy + error))))
-        kind = f"{'a' if entry.is_alike else 'b'}{' f' if entry.number in ringed else ''}"
+        kind = "a" if entry.is_alike else "b"
         about = Markup("")
-        if entry.number in ringed:
+        if entry.number in focusable:
             about = Markup(' tabindex="0" role="img" aria-label="{}"').format(f"{entry.title}: {accuracy:.2f} %")
         circle = Markup('<circle class="{}" data-r="{}" cx="{}" cy="{}" r="{}"{}/>')
         parts.append(

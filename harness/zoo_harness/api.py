@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from zoo_harness.runs.features_run import Features as Features
     from zoo_harness.runs.layer_run import LayerScoring as LayerScoring
     from zoo_harness.runs.rank_run import Ranking as Ranking
+    from zoo_harness.runs.report import Report as Report
     from zoo_harness.runs.reporter import Reporter as Reporter
     from zoo_harness.runs.request import Checkpoint  # for annotations here alone
     from zoo_harness.runs.rescore import RescoreRecord as RescoreRecord
@@ -246,6 +247,20 @@ def compare(
     several = isinstance(runs, Sequence) and not isinstance(runs, str)
     given: list[str | Path | Run] = list(runs) if several else [runs]  # type: ignore[arg-type, list-item]
     return compare_runs(given, baseline=baseline, published=published, group_by=group_by)
+
+
+def report(runs: str | Path | Run | Sequence[str | Path | Run] = "runs", *, out: str | Path = "report.html") -> Report:
+    """Write one HTML file that compares finished runs: table, paired tests, charts, confusion, and rankings.
+
+    ``runs`` are runs, the paths of their directories, or folders with runs and rankings. ``out``: the file, which may
+    be an earlier report. The file needs no network, and the same runs give the same bytes. A run that is unfinished or
+    damaged is left out and listed in ``left_out``, and on the page.
+    """
+    from zoo_harness.runs.report import write_report
+
+    several = isinstance(runs, Sequence) and not isinstance(runs, str)
+    given: list[str | Path | Run] = list(runs) if several else [runs]  # type: ignore[arg-type, list-item]
+    return write_report(given, Path(out).expanduser())
 
 
 def rescore(

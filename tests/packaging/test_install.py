@@ -119,8 +119,9 @@ def test_the_wheel_holds_the_packages_with_their_types_templates_and_tables(whee
     names = set(zipfile.ZipFile(wheel).namelist())
 
     assert {f"{package}/py.typed" for package in OURS[:4]} <= names
-    packaged = {path.relative_to(ROOT / "cards").as_posix() for path in (ROOT / "cards" / "zoo_cards").rglob("*.j*")}
-    assert packaged
+    files = [path for ending in ("j*", "css") for path in (ROOT / "cards" / "zoo_cards").rglob(f"*.{ending}")]
+    packaged = {path.relative_to(ROOT / "cards").as_posix() for path in files}
+    assert "zoo_cards/templates/report.css" in packaged
     assert packaged <= names
     assert any(name.endswith(".j2") for name in packaged)
     assert any(name.endswith(".json") for name in packaged)

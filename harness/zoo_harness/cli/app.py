@@ -23,6 +23,7 @@ from zoo_harness.cli.commands import (
     publish as publishing,
     pull as pulling,
     rank as ranking,
+    report as reporting,
     runs as listing_runs,
     show as showing,
     si as separating,
@@ -57,6 +58,7 @@ app.command("eval", cls=OptionsCommand, rich_help_panel=_TRAIN)(evaluation.evalu
 app.command("train", cls=OptionsCommand, rich_help_panel=_TRAIN)(training.train_command)
 app.command("runs", rich_help_panel=_LOOK)(listing_runs.runs)
 app.command("compare", rich_help_panel=_LOOK)(comparing.compare)
+app.command("report", rich_help_panel=_LOOK)(reporting.report)
 app.command("layers", cls=OptionsCommand, rich_help_panel=_LOOK)(layering.layers_command)
 app.command("features", cls=OptionsCommand, rich_help_panel=_LOOK)(featuring.features_command)
 app.command("si", cls=OptionsCommand, rich_help_panel=_LOOK)(separating.si_command)

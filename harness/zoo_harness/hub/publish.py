@@ -138,7 +138,7 @@ def _build(
     if samples is None and publication.of_own_images(source.record) and SAMPLES in source.record.plots:
         say(f"{SAMPLES} is not published, because it shows your own images; --samples publishes it")
     if terms := binding_terms(source.record.weights.license):
-        say(f"licence of the base weights: {source.record.weights.license}, {terms}")
+        say(f"licence of the initial weights: {source.record.weights.license}, {terms}")
     publication.write_tree(source, tree, card, repository, samples=samples)
     from zoo_harness.hub.round_trip import verify_tree  # imports torch, which takes seconds
 

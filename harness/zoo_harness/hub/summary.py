@@ -103,9 +103,17 @@ def record_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("weights", _epoch_in_words(record)),
         (f"{record.dataset.name_of(split)} accuracy", f"{percent(accuracy)} ({split.images:,} images)"),
         ("SI", f"{with_error(_headline_si(record))}" + (f" ({scored})" if separation else "")),
-        ("base weights", f"{record.weights.source}, {pretrained_on(record) or 'of unknown data'}"),
-        ("licence", f"{record.weights.license or 'not known'}, of the base weights"),
+        *_initial_weights(record),
         ("made", f"{record.ended or 'not finished'}, blockzoo {record.versions.get('blockzoo', 'of unknown version')}"),
+    ]
+
+
+def _initial_weights(record: RunRecord) -> list[tuple[str, str]]:
+    if record.weights.kind == "random":
+        return [("initial weights", "random")]
+    return [
+        ("initial weights", f"{record.weights.source}, pretrained on {pretrained_on(record) or 'unknown data'}"),
+        ("licence", f"{record.weights.license or 'unknown'} (of the initial weights)"),
     ]
 
 

@@ -110,8 +110,11 @@ def _print_ranking(found: Ranking, *, verbose: bool) -> None:
 
 def _next_step(found: Ranking) -> list[tuple[str, str]]:
     """Return the command that fine-tunes the best backbone, or nothing if every row is a control or a run."""
-    best = next((row.name for row in found.rows if not row.control and "/" not in row.name), None)
-    return [("next", f"zoo eval {best} --dataset {shlex.quote(found.record.dataset)}")] if best else []
+    best = next((row for row in found.rows if not row.control and row.weights and row.weights.kind != "run"), None)
+    if best is None or best.weights is None:
+        return []
+    weights = " --weights random" if best.weights.kind == "random" else ""
+    return [("next", f"zoo eval {best.name} --dataset {shlex.quote(found.record.dataset)}{weights}")]
 
 
 def _print_accuracies(found: Ranking) -> None:

@@ -58,7 +58,8 @@ def test_the_table_fits_the_terminal(
     assert run([*RANDOM, "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in printed if not line.startswith("folder")) <= 80
-    assert [line.split()[0] for line in printed if line.startswith(("eff", "timm:"))][:3] != []
+    best, *_others = [line.split()[0] for line in printed if line.startswith(("eff", "timm:"))]
+    assert printed[-1].split() == ["next", "zoo", "eval", best, "--dataset", "digits", "--weights", "random"]
 
 
 def test_pretrained_weights_rank_above_controls(tmp_path: Path) -> None:

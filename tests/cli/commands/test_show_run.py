@@ -45,6 +45,7 @@ def test_it_has_settings_checkpoints_and_disk(
     facts = dict(line.split("  ", 1) for line in lines if "  " in line and line[0] != " ")
     assert facts["status"].strip() == "finished, 40 of 40 epochs, the best was epoch 7"
     assert facts["weights"].strip() == "of the best of 40 epochs, epoch 7"
+    assert (facts["initial weights"].strip(), "licence" in facts) == ("random", False)
     assert "checkpoints/ 19.5 KiB, training state 500 bytes" in facts["disk"]
     rows = [line.split()[:3] for line in lines if line.startswith("   ") and line.split()[0].isdigit()]
     assert [int(row[0]) for row in rows] == sorted({*range(2, 41, 2), 7})

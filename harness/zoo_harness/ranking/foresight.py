@@ -4,61 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from zoo_harness.records.rank import Foresight
+
 FEWEST, DRAWS = 5, 4000
+_CHANCE_LEVEL = 0.05
 
 
-class Foresight(NamedTuple):
-    """The agreement of a score with the accuracies of the same ``n`` backbones; higher is better for both.
+def foresight(score: str, values: Sequence[float], accuracies: Sequence[float], seed: int = 0) -> Foresight:
+    """Compare the values of a score with accuracies of the same backbones, in the same order.
 
-    ``weighted_tau``: by hyperbolic weights, so that the top counts most, in [-1, 1]. ``kendall``: tau-b. ``p``: the
-    share of permutations whose weighted tau is at least as high. ``regret_1`` and ``regret_3``: the accuracy lost by
-    taking the score's best, or the best of its three best, in the unit of the accuracies. Correlations and ``p`` are
-    ``None`` for fewer than 5 backbones or constant values; ``reason`` says so.
-    """
-
-    n: int
-    weighted_tau: float | None
-    kendall: float | None
-    p: float | None
-    regret_1: float
-    regret_3: float
-    reason: str = ""
-
-    @property
-    def below_chance_level(self) -> bool:
-        """Whether one in twenty random orders does as well."""
-        return self.p is None or self.p > 0.05
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain data, for JSON."""
-        return self._asdict() | {"below_chance_level": self.below_chance_level}
-
-
-def foresight(scores: Sequence[float], accuracies: Sequence[float], seed: int = 0) -> Foresight:
-    """Compare scores with accuracies of the same backbones, in the same order; at least one, all finite.
+    At least one backbone; all values finite. ``seed``: of the permutations.
 
     Weighted tau is ``scipy.stats.weightedtau`` with its defaults, as in the published tables.
 
-    >>> round(foresight([1, 2, 3, 4, 5], [2, 1, 3, 5, 4]).weighted_tau, 10)
+    >>> round(foresight("si", [1, 2, 3, 4, 5], [2, 1, 3, 5, 4]).weighted_tau, 10)
     0.5729927007
     """
     from scipy.stats import kendalltau, weightedtau
 
-    given, reached = np.asarray(scores, np.float64), np.asarray(accuracies, np.float64)
-    first, third = (_regret(given, reached, most) for most in (1, 3))
-    reason = _why_none(given, reached)
-    if reason:
-        return Foresight(len(given), None, None, None, first, third, reason)
+    given, reached = np.asarray(values, np.float64), np.asarray(accuracies, np.float64)
+    found: dict[str, Any] = {"score": score, "n": len(given), "reason": _why_none(given, reached)}
+    found |= {f"regret_{most}": _regret(given, reached, most) for most in (1, 3)}
+    if found["reason"]:
+        return Foresight(**found, weighted_tau=None, kendall=None, p=None, below_chance_level=True)
     tau = float(weightedtau(given, reached).statistic)
     random = np.random.default_rng(seed)
     draws = [float(weightedtau(given, random.permutation(reached)).statistic) for _ in range(DRAWS)]
     # The observed order is one of the permutations, so that p is never 0.
     p = (1 + sum(draw >= tau - 1e-12 for draw in draws)) / (1 + DRAWS)
-    return Foresight(len(given), tau, float(kendalltau(given, reached).statistic), p, first, third)
+    found |= {"weighted_tau": tau, "kendall": float(kendalltau(given, reached).statistic), "p": p}
+    return Foresight(**found, below_chance_level=p > _CHANCE_LEVEL)
 
 
 def _regret(scores: Any, accuracies: Any, most: int) -> float:

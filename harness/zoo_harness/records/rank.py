@@ -94,10 +94,15 @@ class KnownAccuracy(Record):
     seconds: float | None = None
 
 
-class ForesightRecord(Record):
-    """How well a score foretold the accuracies of ``n`` backbones, as :class:`zoo_harness.ranking.foresight.Foresight`.
+class Foresight(Record):
+    """How well a score foretold the accuracies of the same ``n`` backbones; higher is better for both.
 
     ``score``: a key of the scores, or ``imagenet_top1`` for the published accuracies, which are the baseline.
+    ``weighted_tau``: by hyperbolic weights, so that the top counts most, in [-1, 1]. ``kendall``: tau-b. ``p``: the
+    share of permutations whose weighted tau is at least as high. ``regret_1`` and ``regret_3``: the accuracy lost by
+    taking the score's best, or the best of its three best, in the unit of the accuracies. Correlations and ``p`` are
+    ``None`` for fewer than 5 backbones or constant values; ``reason`` says so. ``below_chance_level``: whether one in
+    twenty random orders does as well.
     """
 
     score: str
@@ -139,7 +144,7 @@ class RankRecord(Record):
     seconds: float
     stopped: str = ""
     accuracies: tuple[KnownAccuracy, ...] = ()
-    foresight: tuple[ForesightRecord, ...] = ()
+    foresight: tuple[Foresight, ...] = ()
     left_out_runs: tuple[str, ...] = ()
 
     @property

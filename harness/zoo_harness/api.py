@@ -228,20 +228,25 @@ def compare(
     baseline: str | Path | Run | None = None,
     published: bool = False,
     group_by: str = "settings",
+    progress: bool | Reporter = False,
 ) -> Comparison:
     """Put the figures of finished runs beside each other and test their differences, as ``zoo compare`` does.
 
-    ``runs`` are runs, the paths of their directories, or folders with runs. A run that is unfinished or damaged is left
-    out and listed in ``left_out``. ``baseline`` is the run that the others are compared with, by default the best on
+    ``runs`` are runs, the paths of their directories, folders with runs, or ``OWNER/NAME[@REV]`` on the Hub, whose
+    record and predictions are fetched. A run that is unfinished, damaged or missing is left out and listed in
+    ``left_out``. ``baseline`` is the run that the others are compared with, by default the best on
     the same images. ``published`` adds the published figures of the same backbone and dataset. ``group_by``: runs that
     share this are one row: ``settings`` (all but the seed), ``none``, or some of ``backbone``, ``recipe``, ``dataset``,
     ``split`` and ``epochs``, separated by commas.
     """
+    from zoo_harness.hub.locate import open_named_run
     from zoo_harness.runs.compare import compare_runs
 
     several = isinstance(runs, Sequence) and not isinstance(runs, str)
     given: list[str | Path | Run] = list(runs) if several else [runs]  # type: ignore[arg-type, list-item]
-    return compare_runs(given, baseline=baseline, published=published, group_by=group_by)
+    with _reporter(progress) as reporter:
+        opening = partial(open_named_run, say=reporter.log)
+        return compare_runs(given, opening, baseline=baseline, published=published, group_by=group_by)
 
 
 def rescore(

@@ -6,12 +6,18 @@ Finding never imports torch, and imports huggingface_hub only for a repository.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.errors import UsageError, ZooError
 from zoo_harness.hub.names import RepositoryReference, parse_reference
+
+if TYPE_CHECKING:
+    from zoo_harness.runs.run import Run
+
+_ANY_SIZE = 2**63  # bytes of a checkpoint, which limit its head: a comparison builds no network
 
 
 @dataclass(frozen=True)
@@ -38,9 +44,12 @@ def names_a_checkpoint(text: str) -> bool:
     return text not in load_registry().backbones and os.path.exists(record_file(Path(text)))  # noqa: PTH110
 
 
-def find_checkpoint(named: str | Path, say: Callable[[str], None] = lambda _line: None) -> CheckpointPlace:
+def find_checkpoint(
+    named: str | Path, say: Callable[[str], None] = lambda _line: None, only: Collection[str] | None = None
+) -> CheckpointPlace:
     """Return the folder of a checkpoint, fetched if necessary; ``say`` receives the progress.
 
+    ``only`` names the files to fetch, the record among them; ``None`` fetches all published files.
     A string that names an existing folder is a path, any other is ``OWNER/NAME`` or ``OWNER/NAME@REVISION``. Raises
     :class:`~zoo.errors.UsageError` if it is neither, and a :class:`~zoo.errors.ZooError` if a repository cannot be
     fetched.
@@ -61,11 +70,38 @@ def find_checkpoint(named: str | Path, say: Callable[[str], None] = lambda _line
         from zoo_harness.hub.fetch import fetch_snapshot
 
         reference = parse_reference(named)
-        snapshot = fetch_snapshot(reference, say)
+        snapshot = fetch_snapshot(reference, say, only)
         return CheckpointPlace(snapshot, reference, snapshot.name)
     except ZooError as error:  # the name may be a misspelt folder
         error.args = (f"there is no folder {named!r} here; {error}",)
         raise
+
+
+def open_named_run(named: str | Path, say: Callable[[str], None]) -> Run:
+    """Open a run in a folder, or fetch the record and the predictions of ``OWNER/NAME[@REV]``; no checkpoint is read.
+
+    Raises a :class:`~zoo.errors.ZooError` if there is no such run, or if the fetched files contradict each other.
+    """
+    from zoo_harness.records.file_names import PREDICTIONS, RECORD
+    from zoo_harness.runs.run import Run, open_run
+
+    if isinstance(named, Path) or os.path.exists(os.path.expanduser(named)):  # noqa: PTH110, PTH111 - as above
+        return open_run(named)
+    place = find_checkpoint(named, say, (RECORD, PREDICTIONS))
+
+    from zoo_harness.hub.run_files import check_pulled_predictions  # imports numpy
+    from zoo_harness.records.run import read_run
+    from zoo_harness.records.untrusted import check_record
+
+    try:
+        record = read_run(place.path)
+        check_record(record, RECORD, _ANY_SIZE, published=True)
+        if record.results.predictions is not None:
+            check_pulled_predictions(place.path, record)
+    except ZooError as error:
+        error.args = (f"{place.reference}: {error}",)
+        raise
+    return Run(place.path, record, place.commit)
 
 
 def pull_checkpoint(repository: str, to: str | Path | None, say: Callable[[str], None]) -> tuple[Path, str | None]:

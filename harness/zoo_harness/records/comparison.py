@@ -53,6 +53,7 @@ class ComparedRun(Record):
     images, from 1: runs with the same number have the same images (``fingerprint``), split and classes.
     ``frozen_part_seconds``: the time in which the run computed the outputs of ``frozen_part_computed`` images, if it
     trained on cached outputs; those of the others came from an earlier run. The seconds per epoch do not contain it.
+    ``commit``: that of the repository which ``run`` names, ``None`` for a folder.
     ``no_predictions``: why the predictions cannot be read, ``None`` if they were.
     ``published_otherwise``: the published figures that are not in ``published``.
     """
@@ -80,6 +81,7 @@ class ComparedRun(Record):
     frozen_part_computed: Count = 0
     images: Count = 0
     fingerprint: str = ""
+    commit: str | None = None
     no_predictions: str | None = None
     published: tuple[PublishedFigure, ...] = ()
     published_otherwise: tuple[OtherSetting, ...] = ()

@@ -302,8 +302,9 @@ def _about(found: Comparison, number: int, row: ComparedRow) -> Iterator[str]:
     seeds = f"seed{'s' * (len(row.seeds) > 1)} {', '.join(map(str, row.seeds))}"
     seed = "" if len(row.seeds) == 1 and "seed" in run.subset else f", {seeds}"
     subset = run.subset if len(row.seeds) == 1 else run.subset.replace(f", seed {run.seed}", "")
+    commit = "" if run.commit is None or len(row.runs) > 1 else f" (commit {one_line(run.commit)[:12]})"
     yield (
-        f"{number}: {name_of(found, row)}: epochs {run.epochs}; {subset}{seed}"
+        f"{number}: {name_of(found, row)}{commit}: epochs {run.epochs}; {subset}{seed}"
         f"{f'; SI with {scored}' if scored else ''}."
     )
     if run.frozen_part_seconds is not None:

@@ -23,6 +23,7 @@ from zoo_harness.ranking.paired_tests import mid_p
 from zoo_harness.records.run import SeparationSettings
 from zoo_harness.reports.comparison import Comparison, notes
 
+from ...hub_server import Hub
 from ...saved_runs import edit_record, save_run
 
 
@@ -148,7 +149,7 @@ def test_a_bad_run_is_named_and_the_rest_is_shown(
     codes = [each["code"] for each in record["left_out"]]
     assert codes == [
         *("run-not-finished", "record-invalid", "not-a-run", "record-of-another-version", "run-not-finished"),
-        *("not-a-run", "repeated-subject"),
+        *("no-such-folder", "repeated-subject"),
     ]
     assert [each["run"] for each in record["left_out"]] == [*bad, str(finished[0])]
     assert captured.err.count("error: ") == 7
@@ -162,7 +163,7 @@ def test_nothing_to_compare_and_two_formats_are_refused(
 ) -> None:
     assert error_of("compare", str(finished[0]), "--json", "--csv").code == "option-conflict"
     assert error_of("compare", str(finished[0]), "--group-by", "seed").code == "group-by"
-    assert error_of("compare", str(finished[0]), "--baseline", "nowhere").code == "not-a-run"
+    assert error_of("compare", str(finished[0]), "--baseline", "nowhere").code == "no-such-folder"
     with pytest.raises(UsageError) as refused:
         zoo.compare([])
     assert refused.value.code == "missing-run"
@@ -321,3 +322,69 @@ def test_a_note_says_which_seconds_leave_out_the_frozen_part(
     edit_record(folder, lambda record: record["results"].update(frozen_part=part))
     found = [each for each in notes(zoo.compare(folder)) if "leave out the frozen part" in each]
     assert found == ([] if note is None else [f"1: the seconds per epoch leave out the frozen part, {note}"])
+
+
+# Tests of repositories
+
+
+def published(folder: Path, name: str = "zoo.json") -> dict[str, bytes]:
+    """What ``zoo publish`` sends of a run that was not trained; no test loads the checkpoint."""
+    files = {each: (folder / each).read_bytes() for each in ("config.json", "predictions.safetensors")}
+    return files | {"model.safetensors": b"not read", name: (folder / "run.json").read_bytes()}
+
+
+def test_repositories_are_rows_and_only_record_and_predictions_are_fetched(
+    hub: Hub, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = hits(900, 30, 10)
+    here = scored_run(saved, tmp_path / "here", first)
+    commit = hub.create("ada/pets", published(scored_run(saved, tmp_path / "there", second, recipe="own")))
+    assert run(["compare", str(here), "ada/pets"]) == 0
+    captured = capsys.readouterr()
+    assert "+0.00" not in captured.out
+    oid = commit.branches["main"]
+    assert f"2: ada/pets (commit {oid[:12]}): epochs 0" in captured.out
+    assert f"ada/pets: commit {oid}, fetching 2 files" in captured.err
+    assert not [each.path for each in hub.seen("*", "*resolve*") if "model.safetensors" in each.path]
+    found = zoo.compare([here, f"ada/pets@{oid}"], baseline="ada/pets")
+    assert [(each.test, each.row_only, each.baseline_only) for each in found.differences] == [("mcnemar", 30, 10)]
+    assert (found.runs[1].run, found.runs[1].commit) == (f"ada/pets@{oid}", oid)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert zoo.compare([here, "ada/pets"]).differences[0].test == "mcnemar"  # from the Hub's cache
+
+
+def test_a_repository_that_cannot_be_compared_is_named_and_the_rest_is_shown(
+    hub: Hub, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = published(scored_run(saved, tmp_path / "run", hits(900, 30, 10)[0]))
+    other = published(scored_run(saved, tmp_path / "other", hits(900, 10, 30)[0]))
+    hub.create("ada/pets", files)
+    hub.create("ada/not-ours", {"model.safetensors": b"x", "config.json": b"{}"})
+    hub.create("eve/private", files, private=True)
+    hub.create("ada/newer", files | {"zoo.json": files["zoo.json"].replace(b"blockzoo run 1", b"blockzoo run 2")})
+    hub.create("ada/contradicts", files | {"predictions.safetensors": other["predictions.safetensors"]})
+    hub.create("ada/hostile", files | {"zoo.json": files["zoo.json"].replace(b'"cat"', b'"%s"' % (b"c" * 2000))})
+    bad = ("not-ours", "newer", "contradicts", "hostile", "missing", "--bad")
+    names = [*(f"ada/{name}" for name in bad), "eve/private", "ada/pets@v9", "https://hub/ada/pets"]
+    assert run(["compare", "ada/pets", "ada/pets@main", *names, "--json"]) == 1
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert [each["run"] for each in found["runs"]] == ["ada/pets"]
+    assert {each["run"]: each["code"] for each in found["left_out"]} == {
+        "ada/pets@main": "repeated-subject",
+        "ada/not-ours": "not-published",
+        "ada/newer": "record-of-another-version",
+        "ada/contradicts": "predictions-invalid",
+        "ada/hostile": "record-class-name",
+        "ada/missing": "not-found",
+        "ada/--bad": "not-a-repository",
+        "eve/private": "not-found",
+        "ada/pets@v9": "no-revision",
+        "https://hub/ada/pets": "not-a-repository",
+    }
+    errors = captured.err.splitlines()
+    assert len(errors) == 10
+    for line, each in zip(errors, found["left_out"], strict=True):
+        assert line.startswith("error: ")
+        assert each["run"] in line
+    assert hub.leaks() == []

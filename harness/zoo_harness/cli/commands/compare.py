@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zoo_harness.cli.options import AsJson, Debug, complete_run
 from zoo_harness.cli.output import print_lines, print_notes, print_table, tell
+from zoo_harness.cli.run_output import display_for
 
 if TYPE_CHECKING:
     from zoo_harness.reports.comparison import Comparison
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 def compare(
     runs: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
-            metavar="RUN|FOLDER...",
-            help="Directories of finished runs, or folders that have some.",
+            metavar="RUN|FOLDER|REPO...",
+            help="Directories of finished runs, folders that have some, or OWNER/NAME[@REV] on the Hub.",
             autocompletion=complete_run,
         ),
     ],
     baseline: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="RUN",
+            metavar="RUN|REPO",
             help="Compare the others with this run; by default with the best on the same images.",
             autocompletion=complete_run,
         ),
@@ -52,8 +52,9 @@ def compare(
 
     The tables have parameters, accuracies, the Separation Index and times. Runs that differ in the
     seed alone are one row. Differences from the baseline are tested on the same images (McNemar's
-    test, Holm's correction), and over seeds if there are three. A run that is unfinished or damaged
-    is named and left out; the exit status is then 1.
+    test, Holm's correction), and over seeds if there are three. zoo fetches the record and the
+    predictions of a repository. A run that is unfinished, damaged or missing is named and left
+    out; the exit status is then 1.
     """
     from zoo.errors import UsageError
 
@@ -63,8 +64,10 @@ def compare(
 
     from zoo_harness.api import compare as compare_runs
 
-    found = compare_runs(runs, baseline=baseline, published=published, group_by=group_by)
-    if as_json or as_markdown or as_csv or as_latex:
+    machine_readable = as_json or as_markdown or as_csv or as_latex
+    with display_for(quiet=machine_readable) as display:
+        found = compare_runs(runs, baseline=baseline, published=published, group_by=group_by, progress=display)
+    if machine_readable:
         text = found.to_json() if as_json else found.to_markdown() if as_markdown else ""
         text = text or (found.to_latex() if as_latex else found.to_csv())
         print_lines(*text.removesuffix("\n").split("\n"))

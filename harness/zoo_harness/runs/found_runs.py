@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,19 @@ class FoundRun:
     fault: str | None = None
 
 
-def run_folders(folder: Path, depth: int = _DEEPEST) -> Iterator[Path]:
+def run_folders(folder: Path, depth: int = _DEEPEST, *, most: int | None = None) -> Iterator[Path]:
     """Yield the folders of runs in a folder and below it, by name; a run is not searched, nor is a hidden folder.
 
-    Raises :class:`~zoo.errors.UsageError` if ``folder`` is not a folder.
+    ``most``: the number of folders to search; ``None`` searches all. Raises :class:`~zoo.errors.UsageError` if
+    ``folder`` is not a folder.
     """
+    yield from _run_folders(folder, depth, count() if most is None else iter(range(most)))
+
+
+def _run_folders(folder: Path, depth: int, searches: Iterator[int]) -> Iterator[Path]:
+    """Yield the folders of runs; each search of a folder takes one of ``searches``."""
+    if next(searches, None) is None:
+        return
     try:
         found = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -56,7 +65,7 @@ def run_folders(folder: Path, depth: int = _DEEPEST) -> Iterator[Path]:
     for entry in found:
         if depth and entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
             try:
-                yield from run_folders(folder / entry.name, depth - 1)
+                yield from _run_folders(folder / entry.name, depth - 1, searches)
             except UsageError:  # a folder that cannot be read
                 continue
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo_harness.cli.command import Given, command
-from zoo_harness.cli.options import AsJson, Quiet, complete_backbone, complete_dataset
+from zoo_harness.cli.options import AsJson, Quiet, complete_backbone, complete_dataset, complete_run
 from zoo_harness.cli.output import print_facts, print_json, print_lines, print_notes, print_table
 from zoo_harness.cli.run_output import display_for, ended_in_order
 from zoo_harness.records.options import LayersOptions
@@ -33,7 +33,10 @@ Dataset = Annotated[
     typer.Option(help="A dataset; 'zoo datasets' lists them.", autocompletion=complete_dataset, rich_help_panel="Data"),
 ]
 Runs = Annotated[
-    list[Path] | None, typer.Option("--run", help="Directory of a run, beside or in place of names; repeatable.")
+    list[Path] | None,
+    typer.Option(
+        "--run", help="Directory of a run, beside or in place of names; repeatable.", autocompletion=complete_run
+    ),
 ]
 
 

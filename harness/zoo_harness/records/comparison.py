@@ -25,10 +25,12 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 class PublishedFigure(Record):
     """A published figure of the same backbone, recipe, dataset, split and number of epochs; ``None`` if not stated.
 
-    ``differences``: the known differences of the run in other settings, one clause each.
+    ``recipe``: the recipe that reproduces the setting of its table. ``differences``: the known differences of the run
+    in other settings, one clause each.
     """
 
     source: str
+    recipe: str = ""
     accuracy_percent: Percent
     train_accuracy_percent: Percent | None
     trained_parameters: Count
@@ -41,8 +43,30 @@ class OtherSetting(Record):
     """A published figure of the same backbone and dataset in another setting, and the differences of the settings."""
 
     source: str
+    recipe: str = ""
     accuracy_percent: Percent
     differences: tuple[str, ...]
+
+
+class PublishedScores(Record):
+    """Published scores of the Separation Index, beside ours of the same features on the same split, by key.
+
+    ``features``: ``raw pixels``, ``before training`` or ``after training`` for the input of the classifier, or the path
+    of a layer. ``images``: the number of ours. ``si_error``: the bootstrap standard error of our SI. ``agrees``:
+    whether backbone, recipe, dataset, split and epochs agree. ``differences``: the known differences of ours, one
+    clause each. ``remarks``: what the source leaves open, or where its values contradict each other.
+    """
+
+    source: str
+    features: str
+    split: str
+    images: Count
+    ours: dict[str, float]
+    si_error: NotNegative
+    published: dict[str, float]
+    agrees: bool
+    differences: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
 class ComparedRun(Record):
@@ -55,11 +79,14 @@ class ComparedRun(Record):
     trained on cached outputs; those of the others came from an earlier run. The seconds per epoch do not contain it.
     ``commit``: that of the repository which ``run`` names, ``None`` for a folder.
     ``no_predictions``: why the predictions cannot be read, ``None`` if they were.
+    ``type``: that of the backbone in a published table.
     ``published_otherwise``: the published figures that are not in ``published``.
+    ``published_separation``: the published scores of the Separation Index, with ours beside them.
     """
 
     run: str
     backbone: str
+    type: Literal["CNN", "Transformer"] | None = None
     recipe: str
     dataset: str
     subset: str
@@ -85,6 +112,7 @@ class ComparedRun(Record):
     no_predictions: str | None = None
     published: tuple[PublishedFigure, ...] = ()
     published_otherwise: tuple[OtherSetting, ...] = ()
+    published_separation: tuple[PublishedScores, ...] = ()
 
 
 class ImageSet(Record):

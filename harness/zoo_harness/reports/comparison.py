@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from zoo.text import one_line
@@ -15,19 +15,30 @@ from zoo_harness.records.comparison import (
     LeftOutRun,
     OtherSetting,
     PublishedFigure,
+    PublishedScores,
     RowDifference,
 )
 from zoo_harness.records.run import Record, Results, RunRecord
-from zoo_harness.reports import markdown
-from zoo_harness.reports.published_results import Published, differences, published_figures
+from zoo_harness.reports import markdown, published_separation as published_si
+from zoo_harness.reports.published_results import Published, agrees, differences, published_figures
+from zoo_harness.separation.scores import SCORES
 
 SIGNIFICANT = 0.05
+Finding = Literal["higher", "lower", "within noise", "mixed"]
+_FINDINGS: dict[Finding, str] = {
+    "within noise": "NOT distinguishable from {} (within noise)",
+    "mixed": "undecided against {}, because images and seeds disagree",
+    "lower": "worse than {} by more than chance",
+    "higher": "better than {} by more than chance",
+}
 Table = tuple[list[str], list[list[str]]]
 _WIDEST = 24  # characters of a name in a cell
 _LISTED = 20  # runs in a sentence
 _COLUMNS = {  # of the terminal, and of the documents
     "backbone": "backbone",
+    "type": "type",
     "trained": "trained parameters",
+    "paper %": "accuracy in the paper, %",
     "accuracy %": "accuracy, %",
     "sd": "sd over seeds",
     "train %": "train accuracy, %",
@@ -39,13 +50,14 @@ _COLUMNS = {  # of the terminal, and of the documents
     "SI before": "SI before",
     "SI after": "SI after",
     "difference": "difference, %",
+    "finding": "finding",
     "p": "p",
     "p Holm": "p, Holm",
     "p seeds": "p over seeds",
     "total s": "total seconds",
     "parameters": "total parameters",
 }
-_LEFT = ("#", "run", "backbone", "recipe", "dataset", "split")
+_LEFT = ("#", "run", "backbone", "type", "recipe", "dataset", "split", "features", "finding")
 
 
 class Comparison(Record):
@@ -68,19 +80,12 @@ class Comparison(Record):
         return self.model_dump_json(indent=2) + "\n"
 
     def to_markdown(self) -> str:
-        """Return the rows as one table in Markdown, published figures below their row."""
-        columns, rows = _document(self)
-        rule = ["---" if column in _LEFT else "---:" for column in columns]
-        lines = [columns, rule, *([str(markdown.text(cell)) for cell in row] for row in rows)]
-        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        """Return the rows as one table in Markdown, published figures below their row; published SI is a second one."""
+        return "\n".join(map(_markdown, _documents(self)))
 
     def to_latex(self) -> str:
-        """Return the rows as one ``tabular`` of LaTeX, which needs no package; published figures below their row."""
-        columns, rows = _document(self)
-        kinds = "".join("l" if column in _LEFT else "r" for column in columns)
-        head, *lines = [" & ".join(map(_latex, row)) + r" \\" for row in [columns, *rows]]
-        parts = [rf"\begin{{tabular}}{{{kinds}}}", r"\hline", head, r"\hline", *lines, r"\hline", r"\end{tabular}"]
-        return "\n".join(parts) + "\n"
+        """Return the rows as one ``tabular`` of LaTeX, which needs no package; published SI is a second one."""
+        return "\n".join(map(_tabular, _documents(self)))
 
     def to_csv(self) -> str:
         """Return the rows as comma-separated values, numbers in full, accuracies in [0, 1].
@@ -102,6 +107,7 @@ def compared_run(run: str, record: RunRecord, *, published: bool) -> ComparedRun
     return ComparedRun(
         run=run,
         backbone=record.backbone.name,
+        type=next((figure.row.type for figure in figures if figure.row.type), None),
         recipe=record.settings.recipe,
         dataset=record.dataset.title,
         subset=record.dataset.subset,
@@ -123,17 +129,7 @@ def compared_run(run: str, record: RunRecord, *, published: bool) -> ComparedRun
         fingerprint=split.fingerprint,
         published=tuple(_published(record, figure) for figure in figures if agrees(record, figure)),
         published_otherwise=tuple(_otherwise(record, figure) for figure in figures if not agrees(record, figure)),
-    )
-
-
-def agrees(record: RunRecord, figure: Published) -> bool:
-    """Whether a run and a published figure of its backbone and dataset have equal recipe, split and epochs."""
-    dataset = record.dataset
-    return (
-        record.settings.recipe == figure.recipe
-        and record.results.epochs_done == figure.table.setting.epochs
-        and dataset.val_fraction == figure.table.val_fraction
-        and (dataset.test is not None) == (figure.row.test_accuracy is not None)
+        published_separation=tuple(published_si.scores_of_run(record)) if published else (),
     )
 
 
@@ -141,6 +137,7 @@ def _published(record: RunRecord, figure: Published) -> PublishedFigure:
     row = figure.row
     return PublishedFigure(
         source=figure.table.source,
+        recipe=figure.recipe,
         accuracy_percent=row.accuracy,
         train_accuracy_percent=row.train_accuracy,
         trained_parameters=row.trainable_parameters,
@@ -155,7 +152,10 @@ def _otherwise(record: RunRecord, figure: Published) -> OtherSetting:
     if (record.dataset.test is not None) != (figure.row.test_accuracy is not None):
         clauses.append(f"its accuracy is of the {figure.row.measured_on} split")
     return OtherSetting(
-        source=figure.table.source, accuracy_percent=figure.row.accuracy, differences=tuple(dict.fromkeys(clauses))
+        source=figure.table.source,
+        recipe=figure.recipe,
+        accuracy_percent=figure.row.accuracy,
+        differences=tuple(dict.fromkeys(clauses)),
     )
 
 
@@ -170,6 +170,23 @@ def tables(found: Comparison, width: int) -> Iterator[Table]:
             part = []
         part.append(place)
     yield _part(columns, rows, part)
+    if scores := _published_scores(found):
+        yield ["#", "features", "split", *(each.heading for each in SCORES)], scores
+
+
+def _published_scores(found: Comparison) -> list[list[str]]:
+    """Return our scores of the Separation Index, and below them the published ones of the same setting."""
+    rows, seen = [], set()
+    for number, row in enumerate(found.rows, 1):
+        for each in found.runs[row.runs[0]].published_separation:
+            key = (each.features, each.split, *each.ours.values())  # runs on the same images share the raw pixels
+            if not each.agrees or (each.features == published_si.RAW_PIXELS and key in seen):
+                continue
+            seen.add(key)
+            ours, theirs = (_values(values) for values in (each.ours, each.published))
+            rows.append([str(number), each.features, each.split, f"{ours[0]} ± {each.si_error:.4f}", *ours[1:]])
+            rows.append([f"{number} p", "published", each.split, *theirs])
+    return rows
 
 
 def _part(columns: list[str], rows: list[list[str]], part: list[int]) -> Table:
@@ -200,7 +217,9 @@ def _row(row: ComparedRow, run: ComparedRun, tested: RowDifference | None, *, is
     error = "" if row.accuracy_error is None else f" ± {100 * row.accuracy_error:.2f}"
     return [
         _short(run.backbone),
+        run.type or "-",
         f"{run.trained_parameters:,}",
+        _in_the_paper(run),
         "-" if row.accuracy is None else f"{100 * row.accuracy:.2f}{error}",
         _percent(row.accuracy_sd),
         _percent(row.train_accuracy),
@@ -211,25 +230,80 @@ def _row(row: ComparedRow, run: ComparedRun, tested: RowDifference | None, *, is
         _short(run.split),
         _value(row.si_before),
         _value(row.si_after),
-        *(_difference(tested) if tested else ["baseline" if is_baseline else "-", "-", "-", "-"]),
+        *(_difference(tested) if tested else ["baseline" if is_baseline else "-", *["-"] * 4]),
         "-" if row.total_seconds is None else f"{row.total_seconds:,.0f}",
         f"{run.total_parameters:,}",
     ]
 
 
+def _in_the_paper(run: ComparedRun) -> str:
+    """Return the accuracy of the paper, in another setting with a star; a run of the paper's recipe has a row below."""
+    found = [f"{each.accuracy_percent:.2f}" for each in run.published if each.recipe == "paper"]
+    found += [f"{each.accuracy_percent:.2f} *" for each in run.published_otherwise if each.recipe == "paper"]
+    return found[0] if found else "-"
+
+
 def _difference(tested: RowDifference) -> list[str]:
     return [
         f"{100 * tested.difference:+.2f} ± {100 * tested.standard_error:.2f}",
+        finding(tested),
         _p(tested.p),
-        _p(tested.p_holm),
+        _p(tested.p_holm) if tested.pairs > 1 else "-",
         "-" if tested.p_seeds is None else _p(tested.p_seeds),
     ]
+
+
+def finding(tested: RowDifference) -> Finding:
+    """Return what the tests of a difference find: ``mixed`` if images and seeds disagree."""
+    images = tested.p_holm < SIGNIFICANT
+    seeds = images if tested.p_seeds is None else tested.p_seeds < SIGNIFICANT
+    if images != seeds:
+        return "mixed"
+    return ("higher" if tested.difference > 0 else "lower") if images else "within noise"
+
+
+def conclusions(found: Comparison) -> Iterator[str]:
+    """Yield a sentence or two for each baseline: which rows differ from it by more than chance, and which do not."""
+    for baseline in dict.fromkeys(each.baseline for each in found.differences):
+        tested = [each for each in found.differences if each.baseline == baseline]
+        if len(tested) == 1:
+            yield _conclusion(found, tested[0])
+            continue
+        rows = {kind: [each.row + 1 for each in tested if finding(each) == kind] for kind in _FINDINGS}
+        named = [(words.format(baseline + 1), rows[kind]) for kind, words in _FINDINGS.items() if rows[kind]]
+        yield f"Conclusion: {'; '.join(f'{words}: {_numbers(numbers)}' for words, numbers in named)}."
+
+
+def _conclusion(found: Comparison, tested: RowDifference) -> str:
+    """Return the conclusion about two rows, the better one named first if one is better."""
+    places = tested.row, tested.baseline
+    row, other = (f"{place + 1} ({_end_of(name_of(found, found.rows[place]))})" for place in places)
+    apart = f"{100 * abs(tested.difference):.2f} ± {100 * tested.standard_error:.2f} points"
+    what = finding(tested)
+    if what == "within noise":
+        return (
+            f"Conclusion: {row} and {other} are NOT distinguishable. Their difference of {apart} is within noise "
+            f"({_p_of(tested)}): on other images of this kind either may be ahead. Do not choose between them by it."
+        )
+    if what == "mixed":
+        return (
+            f"Conclusion: undecided between {row} and {other}, {apart} apart. Over images {_p_of(tested)}, over seeds "
+            f"p = {_p(tested.p_seeds or 0)}: one of the two tests does not exclude chance. Run more seeds."
+        )
+    better, worse = (row, other) if tested.difference > 0 else (other, row)
+    seeds = "" if tested.p_seeds is not None else " Another seed may change this; three seeds of each would test it."
+    return f"Conclusion: {better} is better than {worse} by {apart}, more than chance ({_p_of(tested)}).{seeds}"
+
+
+def _p_of(tested: RowDifference) -> str:
+    shown = _p(tested.p_holm)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
 
 
 def _published_row(figure: PublishedFigure) -> list[str]:
     train = figure.train_accuracy_percent
     shown = [
-        *("published", f"{figure.trained_parameters:,}", f"{figure.accuracy_percent:.2f}", ""),
+        *("published", "", f"{figure.trained_parameters:,}", "", f"{figure.accuracy_percent:.2f}", ""),
         "-" if train is None else f"{train:.2f}",
         _seconds(figure.train_seconds_per_epoch),
         _seconds(figure.evaluation_seconds_per_epoch),
@@ -237,11 +311,29 @@ def _published_row(figure: PublishedFigure) -> list[str]:
     return shown + [""] * (len(_COLUMNS) - len(shown))
 
 
-def _document(found: Comparison) -> Table:
-    """Return the table of :func:`_cells` with full headings, and the names of the runs instead of numbers."""
+def _documents(found: Comparison) -> Iterator[Table]:
+    """Yield the tables with full headings, and the names of the runs instead of numbers."""
     columns, rows = _cells(found)
     names = iter(_sources_and_names(found))
-    return ["run", *(_COLUMNS[column] for column in columns[1:])], [[next(names), *row[1:]] for row in rows]
+    yield ["run", *(_COLUMNS[column] for column in columns[1:])], [[next(names), *row[1:]] for row in rows]
+    if scores := _published_scores(found):
+        named = [[name_of(found, found.rows[int(row[0].split()[0]) - 1]), *row[1:]] for row in scores]
+        yield ["run", "features", "split", *(each.title for each in SCORES)], named
+
+
+def _markdown(table: Table) -> str:
+    columns, rows = table
+    rule = ["---" if column in _LEFT else "---:" for column in columns]
+    lines = [columns, rule, *([str(markdown.text(cell)) for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _tabular(table: Table) -> str:
+    columns, rows = table
+    kinds = "".join("l" if column in _LEFT else "r" for column in columns)
+    head, *lines = [" & ".join(map(_latex, row)) + r" \\" for row in [columns, *rows]]
+    parts = [rf"\begin{{tabular}}{{{kinds}}}", r"\hline", head, r"\hline", *lines, r"\hline", r"\end{tabular}"]
+    return "\n".join(parts) + "\n"
 
 
 def _sources_and_names(found: Comparison) -> Iterator[str]:
@@ -261,17 +353,22 @@ def name_of(found: Comparison, row: ComparedRow) -> str:
 
 def notes(found: Comparison) -> Iterator[str]:
     """Yield what the tables leave open: what each row is, what the tests mean and found, the published sources."""
+    told: set[str] = set()
     for number, row in enumerate(found.rows, 1):
-        yield from _about(found, number, row)
+        yield from _about(found, number, row, told)
     yield (
         "accuracy: of the split, ± one standard error over its images; train %: of the training split; trained: number "
         "of trained parameters; s: mean seconds per epoch. SI: of the split, before and after training."
     )
+    if any(_in_the_paper(run).endswith("*") for run in found.runs):
+        yield "paper %: accuracy in Malpure et al. (2021); * in another setting, whose differences the notes list."
     if any(row.accuracy_sd is not None for row in found.rows):
         yield "sd: standard deviation of the accuracy over seeds, in %; the other figures of such a row are means."
     if found.differences:
         yield from _about_tests(found)
     yield from _other_images(found)
+    if any(run.published_separation for run in found.runs):
+        yield published_si.GENERAL
     if len({(run.separation.metric, run.separation.normalize) for run in found.runs}) > 1:
         yield "SI is not comparable between runs that score it with different distances or scaling."
 
@@ -296,7 +393,8 @@ def _cached_outputs(computed: int, seconds: float) -> str:
     return f"{left_out}which ran once over {computed:,} images in {seconds:.1f} s."
 
 
-def _about(found: Comparison, number: int, row: ComparedRow) -> Iterator[str]:
+def _about(found: Comparison, number: int, row: ComparedRow, told: set[str]) -> Iterator[str]:
+    """Say what a row is, and how it differs from published figures; ``told``: notes that another row has as well."""
     run = found.runs[row.runs[0]]
     scored = run.separation.in_words()
     seeds = f"seed{'s' * (len(row.seeds) > 1)} {', '.join(map(str, row.seeds))}"
@@ -317,9 +415,41 @@ def _about(found: Comparison, number: int, row: ComparedRow) -> Iterator[str]:
             f"{number}, published in another setting, {other.accuracy_percent:.2f} %: {other.source}; the run differs: "
             f"{'; '.join(other.differences)}."
         )
+    yield from (f"{number}, {line}" for line in _about_published_scores(run, told))
     for place in row.runs:
         if why := found.runs[place].no_predictions:
             yield f"{number}: {found.runs[place].run} is compared unpaired, which finds less: {why}."
+
+
+def _about_published_scores(run: ComparedRun, told: set[str]) -> Iterator[str]:
+    """Say how our scores differ from the published ones in setting, once for features with the same differences."""
+    above = {clause for figure in (*run.published, *run.published_otherwise) for clause in figure.differences}
+    alike: dict[tuple[str, bool, object, object], list[PublishedScores]] = {}
+    for each in run.published_separation:
+        kind = each.features if len(each.published) > 1 else "layers"
+        alike.setdefault((kind, each.agrees, each.differences, each.remarks), []).append(each)
+    for (kind, alike_setting, *_), scores in alike.items():
+        clauses = [clause for clause in scores[0].differences if clause not in above]
+        clauses = ["as above"] * (len(clauses) < len(scores[0].differences)) + clauses
+        differs = [f"the run differs: {', '.join(clauses)}"] if clauses else []
+        parts = [_which_scores(kind, scores, alike_setting=alike_setting), *differs, *scores[0].remarks]
+        line = f"published SI {'; '.join(parts)}."
+        if len(parts) > 1 and not (kind == published_si.RAW_PIXELS and line in told):
+            told.add(line)
+            yield line
+
+
+def _which_scores(kind: str, scores: Sequence[PublishedScores], *, alike_setting: bool) -> str:
+    if alike_setting:  # the table has the values
+        return f"{kind}, {' and '.join(each.split for each in scores)} split"
+    pairs = [(_of_what(each), each.published["si"], each.ours["si"]) for each in scores]
+    return f"in another setting, {kind}: " + ", ".join(
+        f"{what} {theirs:.4f} (ours {ours:.4f})" for what, theirs, ours in pairs
+    )
+
+
+def _of_what(scores: PublishedScores) -> str:
+    return scores.split if len(scores.published) > 1 else f"{scores.features} {scores.split}"
 
 
 def _about_tests(found: Comparison) -> Iterator[str]:
@@ -339,16 +469,17 @@ def _about_tests(found: Comparison) -> Iterator[str]:
         yield f"p of {which}: z test of two accuracies as if on different images, because predictions are missing."
     pairs = sorted({each.pairs for each in found.differences})
     counts = " or ".join(f"{count:,}" for count in pairs)
-    yield f"p Holm: p corrected for the number of pairs of rows on the same images, {counts}."
+    if pairs[-1] > 1:
+        yield f"p Holm: p corrected for the number of pairs of rows on the same images, {counts}."
     if any(each.p_seeds is not None for each in found.differences):
         yield (
             "p seeds: paired t test over the seeds. A small p: the settings differ by more than chance over seeds. It "
             "says nothing about other images."
         )
-    for baseline in dict.fromkeys(each.baseline for each in found.differences):
-        alike = [each.row + 1 for each in found.differences if each.baseline == baseline and each.p_holm >= SIGNIFICANT]
-        if alike:
-            yield f"Not distinguishable from {baseline + 1} on these images (p Holm at least 0.05): {_numbers(alike)}."
+    yield (
+        "finding: within noise if p, with Holm's correction, is at least 0.05: then the rows are not distinguishable; "
+        "mixed if the tests over images and over seeds disagree."
+    )
 
 
 def _other_images(found: Comparison) -> Iterator[str]:
@@ -371,6 +502,9 @@ def _other_images(found: Comparison) -> Iterator[str]:
 def _numbers(rows: Iterable[int]) -> str:
     listed = [*map(str, rows)]
     return ", ".join(listed[:_LISTED]) + (f" and {len(listed) - _LISTED:,} more" if len(listed) > _LISTED else "")
+
+
+_CSV_OF = {published_si.BEFORE: "si_before", published_si.AFTER: "si_after"}
 
 
 def _csv(found: Comparison) -> str:
@@ -397,6 +531,10 @@ def _csv(found: Comparison) -> str:
         about = {name: figures[name] for name in ("backbone", "recipe", "dataset", "split", "epochs")}
         for figure in run.published:
             writer.writerow(about | _published_values(figure))
+        for scores in run.published_separation:
+            if scores.agrees and scores.features in _CSV_OF:
+                values = {"split": scores.split, _CSV_OF[scores.features]: scores.published["si"]}
+                writer.writerow(about | values | {"published_by": scores.source})
     return text.getvalue()
 
 
@@ -433,12 +571,20 @@ def _short(text: str) -> str:
     return shown if len(shown) <= _WIDEST else f"{shown[: _WIDEST - 3]}..."
 
 
+def _end_of(name: str) -> str:
+    return name if len(name) <= _WIDEST else f"...{name[3 - _WIDEST :]}"
+
+
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
 def _value(score: float | None) -> str:
     return "-" if score is None else f"{score:.4f}"
+
+
+def _values(scores: Mapping[str, float]) -> list[str]:
+    return [_value(scores.get(each.key)) for each in SCORES]
 
 
 def _seconds(seconds: float | None) -> str:

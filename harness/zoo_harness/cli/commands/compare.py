@@ -79,9 +79,12 @@ def compare(
 
 
 def _print(found: Comparison) -> None:
-    from zoo_harness.reports.comparison import aligned_right, notes, tables
+    from zoo_harness.reports.comparison import aligned_right, conclusions, notes, tables
 
     for columns, rows in tables(found, 80):
         print_table(columns, rows, right=aligned_right(columns))
         print_lines("")
     print_notes(*notes(found))
+    if concluded := [*conclusions(found)]:
+        print_lines("")
+        print_notes(*concluded)

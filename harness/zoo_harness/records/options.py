@@ -266,6 +266,7 @@ class LayersOptions(DataOptions, NormalizationOptions, HeldOutOption, KeptWeight
     ]
     input_size: InputSize
     pool: Annotated[bool, Option("Score each layer's declared vector, not its whole output; fast.", False, "--pool")]
+    published: Annotated[bool, Option("Add published scores, or say how their setting differs.", False, "--published")]
     order: Order
     metric: Metric
     normalize: NormalizeOrFlag

@@ -15,7 +15,6 @@ from zoo_harness.records.comparison import (
     LeftOutRun,
     OtherSetting,
     PublishedFigure,
-    PublishedScores,
     RowDifference,
 )
 from zoo_harness.records.run import Record, Results, RunRecord
@@ -415,41 +414,11 @@ def _about(found: Comparison, number: int, row: ComparedRow, told: set[str]) -> 
             f"{number}, published in another setting, {other.accuracy_percent:.2f} %: {other.source}; the run differs: "
             f"{'; '.join(other.differences)}."
         )
-    yield from (f"{number}, {line}" for line in _about_published_scores(run, told))
+    above = [clause for figure in (*run.published, *run.published_otherwise) for clause in figure.differences]
+    yield from (f"{number}, {line}" for line in published_si.notes(run.published_separation, above, told))
     for place in row.runs:
         if why := found.runs[place].no_predictions:
             yield f"{number}: {found.runs[place].run} is compared unpaired, which finds less: {why}."
-
-
-def _about_published_scores(run: ComparedRun, told: set[str]) -> Iterator[str]:
-    """Say how our scores differ from the published ones in setting, once for features with the same differences."""
-    above = {clause for figure in (*run.published, *run.published_otherwise) for clause in figure.differences}
-    alike: dict[tuple[str, bool, object, object], list[PublishedScores]] = {}
-    for each in run.published_separation:
-        kind = each.features if len(each.published) > 1 else "layers"
-        alike.setdefault((kind, each.agrees, each.differences, each.remarks), []).append(each)
-    for (kind, alike_setting, *_), scores in alike.items():
-        clauses = [clause for clause in scores[0].differences if clause not in above]
-        clauses = ["as above"] * (len(clauses) < len(scores[0].differences)) + clauses
-        differs = [f"the run differs: {', '.join(clauses)}"] if clauses else []
-        parts = [_which_scores(kind, scores, alike_setting=alike_setting), *differs, *scores[0].remarks]
-        line = f"published SI {'; '.join(parts)}."
-        if len(parts) > 1 and not (kind == published_si.RAW_PIXELS and line in told):
-            told.add(line)
-            yield line
-
-
-def _which_scores(kind: str, scores: Sequence[PublishedScores], *, alike_setting: bool) -> str:
-    if alike_setting:  # the table has the values
-        return f"{kind}, {' and '.join(each.split for each in scores)} split"
-    pairs = [(_of_what(each), each.published["si"], each.ours["si"]) for each in scores]
-    return f"in another setting, {kind}: " + ", ".join(
-        f"{what} {theirs:.4f} (ours {ours:.4f})" for what, theirs, ours in pairs
-    )
-
-
-def _of_what(scores: PublishedScores) -> str:
-    return scores.split if len(scores.published) > 1 else f"{scores.features} {scores.split}"
 
 
 def _about_tests(found: Comparison) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -58,6 +58,16 @@ class PublishedRow(NamedTuple):
     split: str
     values: dict[str, float]
     remarks: tuple[str, ...]
+
+
+class Network(NamedTuple):
+    """A network whose layers are scored; ``record`` is that of its run, ``None`` before training."""
+
+    backbone: str
+    pretrained: bool
+    weights: str
+    size: tuple[int, int]
+    record: RunRecord | None
 
 
 class Scored(NamedTuple):
@@ -117,6 +127,31 @@ def scores_of_run(record: RunRecord) -> Iterator[PublishedScores]:
             yield beside(row, ours, *_setting_of_run(record, row))
 
 
+def scores_of_layers(
+    layers: Mapping[str, SplitSeparation], split: str, part: str | None, *, pooled: bool, network: Network
+) -> Iterator[PublishedScores]:
+    """Yield the published scores for the layers of a network on a split of CIFAR-100, ours beside them.
+
+    ``layers``: their scores by path, raw pixels first, and last the input of the classifier.
+    """
+    for row in published_rows(network.backbone):
+        named = {RAW_PIXELS: RAW_PIXELS, AFTER if network.record else BEFORE: [*layers][-1]}
+        path = row.features if network.record and row.features in layers else named.get(row.features, "")
+        if row.split != split or path not in layers:
+            continue
+        setting: tuple[bool, list[str]] = (True, [])
+        if row.features == BEFORE:
+            setting = setting_before_training(network.pretrained, network.weights, network.size)
+        elif row.features != RAW_PIXELS and network.record:
+            setting = setting_after_training(network.record)
+        yield beside(row, _scored(layers[path], part, pooled=pooled), *setting)
+
+
+def _scored(found: SplitSeparation, part: str | None, *, pooled: bool) -> Scored:
+    settings = SeparationSettings(order=found.order, metric=found.metric, normalize=found.normalize)
+    return Scored(found.si.n, found.scores, settings, part, pooled)
+
+
 def beside(row: PublishedRow, ours: Scored, alike: bool, clauses: list[str]) -> PublishedScores:
     """Return a published row with our scores; ``alike`` and ``clauses`` say how the networks agree and differ."""
     layer = row.features not in (RAW_PIXELS, BEFORE, AFTER)
@@ -163,6 +198,37 @@ def setting_after_training(record: RunRecord) -> tuple[bool, list[str]]:
     return False, [f"trained {', '.join(record.settings.unfreeze)} instead of the whole network"]
 
 
+def notes(scores: Iterable[PublishedScores], above: Sequence[str] = (), told: set[str] | None = None) -> Iterator[str]:
+    """Yield a note for published scores of another setting, and for those that the source leaves in doubt.
+
+    ``above``: differences that an earlier note lists. ``told`` collects the notes on raw pixels, which runs share.
+    """
+    alike: dict[tuple[str, bool, object, object], list[PublishedScores]] = {}
+    for each in scores:
+        kind = each.features if len(each.published) > 1 else "layers"
+        alike.setdefault((kind, each.agrees, each.differences, each.remarks), []).append(each)
+    for (kind, agreeing, *_), several in alike.items():
+        clauses = [clause for clause in several[0].differences if clause not in above]
+        clauses = ["as above"] * (len(clauses) < len(several[0].differences)) + clauses
+        differs = [f"ours differ: {', '.join(clauses)}"] if clauses else []
+        parts = [_named(kind, several, agreeing=agreeing), *differs, *several[0].remarks]
+        line = f"published SI {'; '.join(parts)}."
+        if len(parts) > 1 and not (told is not None and kind == RAW_PIXELS and line in told):
+            yield line
+            if told is not None:
+                told.add(line)
+
+
+def _named(kind: str, scores: Sequence[PublishedScores], *, agreeing: bool) -> str:
+    """Name published scores; with their values if no table has them."""
+    if agreeing:
+        return f"{kind}, {' and '.join(dict.fromkeys(each.split for each in scores))} split"
+    named = [each.split if len(each.published) > 1 else f"{each.features} {each.split}" for each in scores]
+    pairs = [(each.published["si"], each.ours["si"]) for each in scores]
+    values = [f"{name} {theirs:.4f} (ours {ours:.4f})" for name, (theirs, ours) in zip(named, pairs, strict=True)]
+    return f"in another setting, {kind}: {', '.join(values)}"
+
+
 def _setting_of_run(record: RunRecord, row: PublishedRow) -> tuple[bool, list[str]]:
     if row.features == RAW_PIXELS:
         return True, []
@@ -192,8 +258,7 @@ def _of_run(record: RunRecord, row: PublishedRow) -> Scored | None:
         found = layers.get(row.features)
     if found is None:
         return None
-    settings = SeparationSettings(order=found.order, metric=found.metric, normalize=found.normalize)
-    return Scored(found.si.n, found.scores, settings, _part(record, row), row.features not in tables)
+    return _scored(found, _part(record, row), pooled=row.features not in tables)
 
 
 def _part(record: RunRecord, row: PublishedRow) -> str | None:

@@ -31,6 +31,7 @@ InputSize = Annotated[
     str | int | Sequence[int] | None,
     Option("Size of the images that the network sees (default: that of the weights).", metavar="N|HxW"),
 ]
+Svg = Annotated[bool, Option("Write each plot as SVG too.", False, "--svg", fixed=False)]
 OutputFolder = Annotated[Path | None, Option("Folder for the results (default: one in runs/).", stored=False)]
 
 
@@ -193,6 +194,7 @@ class RunOutputOptions(TypedDict, total=False):
         ),
     ]
     tensorboard: Annotated[bool, Option("Write TensorBoard events too.", False, "--tensorboard", fixed=False)]
+    svg: Svg
     out: Annotated[Path | None, Option("Run directory (default: runs/NAME-DATASET-TIME).", stored=False)]
     resume: Annotated[Path | None, Option("Resume this run with its own settings.", metavar="RUN", stored=False)]
 
@@ -274,6 +276,7 @@ class LayersOptions(DataOptions, NormalizationOptions, HeldOutOption, KeptWeight
     memory: Annotated[int, Option("MiB for features and search; more goes to a file.", 1024, minimum=1)]
     device: Device
     precision: Precision
+    svg: Svg
     out: OutputFolder
 
 
@@ -337,6 +340,7 @@ class RankOptions(ReadingOptions, NormalizationOptions, total=False):
     seed: Annotated[int, Option("Seed of the subset and of random weights.", 0)]
     device: Device
     precision: Precision
+    svg: Svg
     out: OutputFolder
     resume: Annotated[Path | None, Option("Continue the ranking in this folder.", metavar="FOLDER", stored=False)]
 

@@ -31,6 +31,7 @@ from zoo_harness.records.normalization import OF_WEIGHTS, Normalization
 from zoo_harness.records.option_checks import check_order
 from zoo_harness.records.run import RunRecord
 from zoo_harness.reports.plots.layers import plot_layers
+from zoo_harness.reports.plots.run import Finish
 from zoo_harness.reports.published_separation import Network, scores_of_layers
 from zoo_harness.reports.wording import normalization_in_words
 from zoo_harness.runs import provenance
@@ -265,6 +266,7 @@ def _written(curves: tuple[Curve, ...], scoring: Scoring, request: LayerRequest)
         about = f"{data['dataset']}, {data['images']:,} images a curve; {scoring.in_words()}"
         # Without two images of any class every SI is 0, and the curve would show nothing.
         shown = [curve for curve in curves if max(curve.data["per_class"]) > 1]
-        plot_layers([(curve.title, curve.layers) for curve in shown], about, plot)
+        finish = Finish(svg=request.options["svg"])
+        plot_layers([(curve.title, curve.layers) for curve in shown], about, plot, finish)
     write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return LayerScoring(curves, scoring, record, path, plot)

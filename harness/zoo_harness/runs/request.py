@@ -188,6 +188,7 @@ class CheckedRun:
     options: StoredOptions
     cache: CachePolicy
     tensorboard: bool
+    svg: bool
     log_steps: int | None
     out: Path | None
     resume: Path | None
@@ -229,7 +230,7 @@ def check_run(call: RunCall) -> CheckedRun:
     )
     cache, tensorboard = _cache_policy(given, values), values["tensorboard"]
     log_steps = values["log_steps"] or (STEPS_OF_TENSORBOARD if tensorboard else None)
-    return CheckedRun(settings, options, cache, tensorboard, log_steps, out, resume)
+    return CheckedRun(settings, options, cache, tensorboard, values["svg"], log_steps, out, resume)
 
 
 def check_layers(

@@ -97,7 +97,9 @@ class TuningOptions(TypedDict, total=False):
     """What is tuned, from which weights, and how its frozen layers run."""
 
     recipe: Annotated[str, Option("How to tune it; 'zoo show NAME' lists the recipes.", "default")]
-    weights: Annotated[str | Path, Option("'pretrained', 'random' or the path of a weight file.", "pretrained")]
+    weights: Annotated[
+        str | Path, Option("'pretrained', 'random', or a weight file or a run (with --checkpoint N).", "pretrained")
+    ]
     unfreeze: Annotated[
         Sequence[str] | None, Option("Train this module, not the recipe's; repeatable.", metavar="MODULE")
     ]
@@ -213,7 +215,10 @@ class EvalOptions(
     RunOutputOptions,
     total=False,
 ):
-    """The options of ``zoo eval`` and :func:`zoo.evaluate`; ``checkpoint`` is for a run that is scored again."""
+    """The options of ``zoo eval`` and :func:`zoo.evaluate`.
+
+    ``checkpoint`` is for a run that is scored again, or that ``weights`` names.
+    """
 
     checkpoint: Checkpoint
 

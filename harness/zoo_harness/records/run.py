@@ -71,7 +71,9 @@ class Record(BaseModel):
 class WeightsRecord(Record):
     """The initial weights; ``source`` is a Hub id, a distribution, a path or ``random``.
 
-    ``declared``: whether they are those of the plugin, to which alone its licence, data and accuracy apply.
+    ``declared``: whether they are those of the plugin, to which alone its licence, data and accuracy apply. ``epoch``:
+    that of another run, which kept them beside its main checkpoint; ``main_sha256``: the digest of that main
+    checkpoint, which has the tensors that the other run did not train.
     """
 
     kind: str
@@ -82,6 +84,8 @@ class WeightsRecord(Record):
     sha256: Digest | None
     bytes: Count | None
     license: str | None
+    epoch: Count | None = None
+    main_sha256: Digest | None = None
 
 
 class BackboneRecord(Record):

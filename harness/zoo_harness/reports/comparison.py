@@ -414,7 +414,8 @@ def _about(found: Comparison, number: int, row: ComparedRow, told: set[str]) -> 
             f"{number}, published in another setting, {other.accuracy_percent:.2f} %: {other.source}; the run differs: "
             f"{'; '.join(other.differences)}."
         )
-    above = [clause for figure in (*run.published, *run.published_otherwise) for clause in figure.differences]
+    figures: tuple[PublishedFigure | OtherSetting, ...] = (*run.published, *run.published_otherwise)
+    above = [clause for figure in figures for clause in figure.differences]
     yield from (f"{number}, {line}" for line in published_si.notes(run.published_separation, above, told))
     for place in row.runs:
         if why := found.runs[place].no_predictions:

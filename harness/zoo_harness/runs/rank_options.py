@@ -59,7 +59,7 @@ def resumed_ranking(
     stored, known = read_ranking_options(folder), declared(RankOptions)
     kept = {name: _absolute(value) for name, value in stored.given.items()}
     fixed = [name for name in given if known[name][1].stored and known[name][1].fixed]
-    differing = [name for name in fixed if _absolute(given[name]) != kept.get(name)]  # type: ignore[literal-required]
+    differing = [name for name in fixed if _absolute(given[name]) != kept.get(name)]
     if (
         isinstance(dataset, str)
         and stored.dataset is not None

@@ -17,6 +17,7 @@ from zoo_harness.util.safe_files import read_regular
 
 _RECORDS = ("run.json", RECORD)
 _LARGEST = 32 * 2**20  # bytes of a record, as in records.run, whose import takes half a second
+_FORMAT = "blockzoo run 1"
 _DEEPEST = 4  # folders below the given one
 
 
@@ -24,8 +25,9 @@ _DEEPEST = 4  # folders below the given one
 class FoundRun:
     """A run as a list shows it; ``None`` for what its record does not say.
 
-    ``state`` is ``finished``, ``running``, ``killed``, ``interrupted``, ``failed`` or ``damaged``. ``accuracy`` is that
-    of ``split``, in [0, 1]. ``started``: UTC, in ISO format. ``fault``: why a damaged record cannot be read.
+    ``state`` is ``finished``, ``running``, ``killed``, ``interrupted``, ``failed``, ``newer`` (of another version of
+    zoo) or ``damaged``. ``accuracy`` is that of ``split``, in [0, 1]. ``started``: UTC, in ISO format. ``fault``: why a
+    newer or damaged record cannot be read.
     """
 
     folder: str
@@ -80,14 +82,18 @@ def read_found(folder: Path) -> FoundRun:
     try:
         name = next((name for name in _RECORDS if (folder / name).is_file()), _RECORDS[0])
         record = json.loads(read_regular(folder / name, _LARGEST, follow_links=True))
+        if str(record["format"]).startswith("blockzoo run ") and record["format"] != _FORMAT:
+            fault = f"its record has the format {record['format']!r:.60}; expected {_FORMAT!r}; try a newer zoo"
+            return FoundRun(str(folder), "newer", fault=fault)
         return _found(folder, record)
     except (ZooError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        return FoundRun(str(folder), "damaged", fault=f"{type(error).__name__}: {error!s:.200}")
+        fault = f"its record cannot be read: {type(error).__name__}: {error!s:.200}"
+        return FoundRun(str(folder), "damaged", fault=fault)
 
 
 def _found(folder: Path, record: dict[str, Any]) -> FoundRun:
-    if record["format"] != "blockzoo run 1":
-        raise ValueError(f"its format is {record['format']!r:.60}; expected 'blockzoo run 1'")
+    if record["format"] != _FORMAT:
+        raise ValueError(f"its format is {record['format']!r:.60}; expected {_FORMAT!r}")
     dataset, results, state = record["dataset"], record["results"], str(record["status"])
     of_test = results.get("test_accuracy") is not None and dataset.get("test") is not None
     measured = results["test_accuracy"] if of_test else results["accuracy"]

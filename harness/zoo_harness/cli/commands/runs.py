@@ -25,7 +25,8 @@ def runs(
 ) -> None:
     """List the runs of a folder and their accuracies.
 
-    Each row has state, backbone, dataset, accuracy and start. The exit status is 1 if one is damaged.
+    Each row has state, backbone, dataset, accuracy and start. The exit status is 1 if one cannot be
+    read.
     """
     from dataclasses import asdict
 
@@ -39,7 +40,7 @@ def runs(
     else:
         tell(f"no runs in {folder}")
     damaged = [each for each in found if each.fault is not None]
-    tell(*(f"error: {each.folder} is damaged: {each.fault}" for each in damaged))
+    tell(*(f"error: {each.folder} is {each.state}: {each.fault}" for each in damaged))
     if damaged:
         raise typer.Exit(1)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -239,13 +240,12 @@ def compare(
     share this are one row: ``settings`` (all but the seed), ``none``, or some of ``backbone``, ``recipe``, ``dataset``,
     ``split`` and ``epochs``, separated by commas.
     """
-    from zoo_harness.hub.locate import open_named_run
     from zoo_harness.runs.compare import compare_runs
 
     several = isinstance(runs, Sequence) and not isinstance(runs, str)
     given: list[str | Path | Run] = list(runs) if several else [runs]  # type: ignore[arg-type, list-item]
     with _reporter(progress) as reporter:
-        opening = partial(open_named_run, say=reporter.log)
+        opening = partial(_open_or_fetch, say=reporter.log)
         return compare_runs(given, opening, baseline=baseline, published=published, group_by=group_by)
 
 
@@ -425,6 +425,16 @@ def _from_run(run: Run, given: EvalOptions) -> tuple[str, EvalOptions]:
         )
         raise UsageError(message, code="run-needs-backbone", name=name)
     return name, {"weights": directory, **given}
+
+
+def _open_or_fetch(named: str | Path, say: Callable[[str], None]) -> Run:
+    """Open a run in a folder, or fetch the record and the predictions of ``OWNER/NAME[@REV]``."""
+    from zoo_harness.hub.locate import fetch_record
+    from zoo_harness.runs.run import Run, open_run
+
+    if isinstance(named, Path) or os.path.exists(os.path.expanduser(named)):  # noqa: PTH110, PTH111 - they never raise
+        return open_run(named)
+    return Run(*fetch_record(named, say))
 
 
 def _directory(run: object) -> Path:

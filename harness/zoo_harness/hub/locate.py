@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from zoo.errors import UsageError, ZooError
 from zoo_harness.hub.names import RepositoryReference, parse_reference
+from zoo_harness.records.file_names import PREDICTIONS, RECORD
 
 if TYPE_CHECKING:
-    from zoo_harness.runs.run import Run
+    from zoo_harness.records.run import RunRecord
 
 _ANY_SIZE = 2**63  # bytes of a checkpoint, which limit its head: a comparison builds no network
 
@@ -77,16 +78,11 @@ def find_checkpoint(
         raise
 
 
-def open_named_run(named: str | Path, say: Callable[[str], None]) -> Run:
-    """Open a run in a folder, or fetch the record and the predictions of ``OWNER/NAME[@REV]``; no checkpoint is read.
+def fetch_record(named: str, say: Callable[[str], None]) -> tuple[Path, RunRecord, str | None]:
+    """Fetch the record and the predictions of a repository, and no checkpoint; return folder, record and commit.
 
     Raises a :class:`~zoo.errors.ZooError` if there is no such run, or if the fetched files contradict each other.
     """
-    from zoo_harness.records.file_names import PREDICTIONS, RECORD
-    from zoo_harness.runs.run import Run, open_run
-
-    if isinstance(named, Path) or os.path.exists(os.path.expanduser(named)):  # noqa: PTH110, PTH111 - as above
-        return open_run(named)
     place = find_checkpoint(named, say, (RECORD, PREDICTIONS))
 
     from zoo_harness.hub.run_files import check_pulled_predictions  # imports numpy
@@ -101,7 +97,7 @@ def open_named_run(named: str | Path, say: Callable[[str], None]) -> Run:
     except ZooError as error:
         error.args = (f"{place.reference}: {error}",)
         raise
-    return Run(place.path, record, place.commit)
+    return place.path, record, place.commit
 
 
 def pull_checkpoint(repository: str, to: str | Path | None, say: Callable[[str], None]) -> tuple[Path, str | None]:

@@ -43,9 +43,9 @@ def compare(
         ),
     ] = "settings",
     as_json: AsJson = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print one table in Markdown.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the rows as a table in Markdown.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values, numbers in full.")] = False,
-    as_latex: Annotated[bool, typer.Option("--latex", help="Print one table in LaTeX.")] = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="Print the rows as a table in LaTeX.")] = False,
     _debug: Debug = False,
 ) -> None:
     """Compare finished runs, and test their differences.

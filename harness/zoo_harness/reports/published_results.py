@@ -149,6 +149,9 @@ def _settings(record: RunRecord, figure: Published) -> list[tuple[str, object, o
     training, theirs = record.settings.training, figure.table.setting
     side = "{} x {}".format(*record.settings.preprocessing.input_size)
     pretraining = pretrained_on(record) or "not known"
+    # A source that names no data for its fine-tuning did not begin with random weights.
+    untrained = record.weights.kind == "random" and figure.recipe != "scratch"
+    unnamed = "data that the source does not name" if untrained else pretraining
     return [
         ("recipe", record.settings.recipe, figure.recipe),
         ("epochs", record.results.epochs_done, theirs.epochs),
@@ -157,7 +160,7 @@ def _settings(record: RunRecord, figure: Published) -> list[tuple[str, object, o
         ("batch size", training.batch_size, theirs.batch_size),
         ("input size", side, f"{theirs.input_side} x {theirs.input_side}"),
         ("mean and std", NORMALIZATIONS[record.settings.normalization], NORMALIZATIONS["weights"]),
-        ("pretrained on", pretraining, figure.row.pretrained_on or pretraining),
+        ("pretrained on", pretraining, figure.row.pretrained_on or unnamed),
     ]
 
 

@@ -104,6 +104,7 @@ def test_figures_are_not_published_ones_of_another_setting(finished: tuple[Path,
     [figure] = found.runs[0].published
     assert figure.accuracy_percent == 91.44
     assert any(clause.startswith("learning rate") or "input size" in clause for clause in figure.differences)
+    assert any(clause.startswith("pretrained on nothing (random weights) instead of") for clause in figure.differences)
     assert [each.published for each in zoo.compare(finished).runs] == [(), ()]
     assert zoo.compare(zoo.open_run(finished[0])).runs == zoo.compare(str(finished[0])).runs
 

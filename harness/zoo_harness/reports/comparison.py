@@ -74,6 +74,11 @@ class Comparison(Record):
     baseline: int | None = None
     differences: tuple[RowDifference, ...] = ()
 
+    @property
+    def conclusions(self) -> tuple[str, ...]:
+        """The conclusion for each baseline: which rows differ from it by more than chance, and which do not."""
+        return tuple(conclusions(self))
+
     def to_json(self) -> str:
         """Return everything as indented JSON, ending in a newline."""
         return self.model_dump_json(indent=2) + "\n"
@@ -483,7 +488,8 @@ def _csv(found: Comparison) -> str:
         "run", "backbone", "recipe", "dataset", "subset", "split", "seeds", "epochs", "trained_parameters",
         "total_parameters", "accuracy", "accuracy_error", "accuracy_sd", "train_accuracy", "layer", "si_settings",
         "si_before", "si_after", "train_seconds_per_epoch", "evaluation_seconds_per_epoch", "total_seconds",
-        "fingerprint", "baseline", "difference", "difference_error", "test", "p", "p_holm", "p_seeds", "published_by",
+        "fingerprint", "baseline", "difference", "difference_error", "finding", "test", "p", "p_holm", "p_seeds",
+        "published_by",
     ]  # fmt: skip
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -496,7 +502,7 @@ def _csv(found: Comparison) -> str:
         figures["si_settings"] = run.separation.in_words()
         if each := tested.get(place):
             figures |= {name: getattr(each, name) for name in ("difference", "test", "p", "p_holm", "p_seeds")}
-            figures |= {"difference_error": each.standard_error, "baseline": each.tested[1]}
+            figures |= {"difference_error": each.standard_error, "baseline": each.tested[1], "finding": finding(each)}
         writer.writerow(figures)
         about = {name: figures[name] for name in ("backbone", "recipe", "dataset", "split", "epochs")}
         for figure in run.published:

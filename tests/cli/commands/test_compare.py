@@ -277,6 +277,10 @@ def test_the_last_lines_say_what_to_conclude(saved: Path, tmp_path: Path, capsys
     assert run(["compare", str(tmp_path / "clear")]) == 0
     shown = " ".join(capsys.readouterr().out.split("\n\n")[-1].split())
     assert "is better than 2 (" in shown
+    found = zoo.compare(tmp_path / "clear")
+    assert " ".join(found.conclusions) == shown
+    rows = csv.DictReader(io.StringIO(found.to_csv()))
+    assert [row["finding"] for row in rows] == ["", "lower"]
     assert "more than chance (p < 0.0001). Another seed may change this" in shown
     folders = [str(tmp_path / name) for name in ("noise", "clear")]
     assert run(["compare", *folders, "--group-by", "none", "--baseline", f"{folders[0]}/a"]) == 0

@@ -64,7 +64,8 @@ def _layers(
             _print_curve(curve, found.scoring)
     if given.get("published"):
         _print_published_notes(found)
-    plots = [found.plot.name] if found.plot else []
+    suffixes = [".png", *([".svg"] if given.get("svg") else [])]
+    plots = [found.plot.with_suffix(suffix).name for suffix in suffixes] if found.plot else []
     print_lines("")
     print_facts([("folder", str(found.path.parent)), ("files", ", ".join([found.path.name, *plots]))])
 

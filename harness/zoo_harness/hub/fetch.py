@@ -75,8 +75,8 @@ def list_commit(reference: RepositoryReference, revision: str | None = None) -> 
 def fetch_snapshot(reference: RepositoryReference, say: Say, only: Collection[str] | None = None) -> Path:
     """Return a folder in the Hub's cache with the published files of a repository, and no other files of it.
 
-    ``only`` names the files to fetch, the record among them; ``None`` fetches all published files. The folder is named
-    by the commit, and must not be changed. Without network, or with ``HF_HUB_OFFLINE``, the cache
+    ``only`` names the files to fetch, and must name the record; ``None`` fetches all published files. The folder is
+    named by the commit, and must not be changed. Without network, or with ``HF_HUB_OFFLINE``, the cache
     is used. ``say`` receives the commit and the amount to download.
 
     Raises :class:`~zoo.errors.HubError` if the Hub refuses, if the repository is not a published run or if it declares

@@ -18,7 +18,7 @@ from zoo_harness.records.file_names import PREDICTIONS, RECORD
 if TYPE_CHECKING:
     from zoo_harness.records.run import RunRecord
 
-_ANY_SIZE = 2**63  # bytes of a checkpoint, which limit its head: a comparison builds no network
+_ANY_SIZE = 2**63  # bytes; the size of the checkpoint does not matter, because a comparison builds no network
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def find_checkpoint(
 ) -> CheckpointPlace:
     """Return the folder of a checkpoint, fetched if necessary; ``say`` receives the progress.
 
-    ``only`` names the files to fetch, the record among them; ``None`` fetches all published files.
+    ``only`` names the files to fetch, and must name the record; ``None`` fetches all published files.
     A string that names an existing folder is a path, any other is ``OWNER/NAME`` or ``OWNER/NAME@REVISION``. Raises
     :class:`~zoo.errors.UsageError` if it is neither, and a :class:`~zoo.errors.ZooError` if a repository cannot be
     fetched.
@@ -79,7 +79,7 @@ def find_checkpoint(
 
 
 def fetch_record(named: str, say: Callable[[str], None]) -> tuple[Path, RunRecord, str | None]:
-    """Fetch the record and the predictions of a repository, and no checkpoint; return folder, record and commit.
+    """Fetch the record and the predictions of a repository, not its checkpoint; return the folder, record and commit.
 
     Raises a :class:`~zoo.errors.ZooError` if there is no such run, or if the fetched files contradict each other.
     """

@@ -1,4 +1,4 @@
-"""Put our Separation Index scores beside the tables of the 2023 report, and list how the settings differ."""
+"""Put the Separation Index scores of a run beside the tables of the 2023 report, and list how the settings differ."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PublishedSeparation(NamedTuple):
 
 
 class PublishedRow(NamedTuple):
-    """One row of the report: what is scored, the split, the values by key of the score, and what is odd about them.
+    """One row of the 2023 report: the scored features, the split, the scores by key, and remarks on inconsistencies.
 
     ``features`` is ``raw pixels``, ``before training`` or ``after training`` for the input of the classifier, or the
     path of a layer.
@@ -71,7 +71,10 @@ class Network(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """Our scores of one kind of features on one split; ``part`` describes a part of the data, ``None`` for all."""
+    """The scores that zoo measured for some features on one split.
+
+    ``part`` describes the part of the data that was used; ``None`` means all images.
+    """
 
     images: int
     scores: Mapping[str, ScoreMeasurement]
@@ -119,7 +122,7 @@ def published_rows(backbone: str) -> Iterator[PublishedRow]:
 
 
 def scores_of_run(record: RunRecord) -> Iterator[PublishedScores]:
-    """Yield the published scores that a run on CIFAR-100 has scores of its own for, ours beside them."""
+    """Yield each published score for which a run on CIFAR-100 has a score too, with the score of the run."""
     if record.dataset.name != _DATASET:
         return
     for row in published_rows(record.backbone.name):
@@ -130,9 +133,9 @@ def scores_of_run(record: RunRecord) -> Iterator[PublishedScores]:
 def scores_of_layers(
     layers: Mapping[str, SplitSeparation], split: str, part: str | None, *, pooled: bool, network: Network
 ) -> Iterator[PublishedScores]:
-    """Yield the published scores for the layers of a network on a split of CIFAR-100, ours beside them.
+    """Yield the published scores for the layers of a network on a split of CIFAR-100, with those that zoo measured.
 
-    ``layers``: their scores by path, raw pixels first, and last the input of the classifier.
+    ``layers`` maps the path of each layer to its scores: raw pixels come first, the classifier's input comes last.
     """
     for row in published_rows(network.backbone):
         named = {RAW_PIXELS: RAW_PIXELS, AFTER if network.record else BEFORE: [*layers][-1]}
@@ -153,7 +156,10 @@ def _scored(found: SplitSeparation, part: str | None, *, pooled: bool) -> Scored
 
 
 def beside(row: PublishedRow, ours: Scored, alike: bool, clauses: list[str]) -> PublishedScores:
-    """Return a published row with our scores; ``alike`` and ``clauses`` say how the networks agree and differ."""
+    """Return a published row with the scores that zoo measured.
+
+    ``alike``: whether the networks have the same setting. ``clauses``: the known differences of the networks.
+    """
     layer = row.features not in (RAW_PIXELS, BEFORE, AFTER)
     scoring = [
         (ours.settings.order != 2 and len(row.values) > 1, f"order {ours.settings.order} instead of 2"),
@@ -180,7 +186,7 @@ def beside(row: PublishedRow, ours: Scored, alike: bool, clauses: list[str]) -> 
 
 
 def setting_before_training(pretrained: bool, weights: str, size: tuple[int, int]) -> tuple[bool, list[str]]:
-    """Return whether a network is as the report's were, pretrained and for small images, and how it differs."""
+    """Return whether a network has ImageNet weights and the input size of the 2023 report, and the differences."""
     height, width = size
     clauses = [] if pretrained else [f"weights {weights} instead of those of ImageNet"]
     if size != (_SIDE, _SIDE):
@@ -199,9 +205,10 @@ def setting_after_training(record: RunRecord) -> tuple[bool, list[str]]:
 
 
 def notes(scores: Iterable[PublishedScores], above: Sequence[str] = (), told: set[str] | None = None) -> Iterator[str]:
-    """Yield a note for published scores of another setting, and for those that the source leaves in doubt.
+    """Yield a note for each published score that has another setting or a remark.
 
-    ``above``: differences that an earlier note lists. ``told`` collects the notes on raw pixels, which runs share.
+    ``above``: differences that an earlier note lists. ``told``: the notes on raw pixels that were yielded before; runs on
+    the same images share these notes.
     """
     alike: dict[tuple[str, bool, object, object], list[PublishedScores]] = {}
     for each in scores:
@@ -220,7 +227,7 @@ def notes(scores: Iterable[PublishedScores], above: Sequence[str] = (), told: se
 
 
 def _named(kind: str, scores: Sequence[PublishedScores], *, agreeing: bool) -> str:
-    """Name published scores; with their values if no table has them."""
+    """Name published scores, with their values if the printed table does not show the scores."""
     if agreeing:
         return f"{kind}, {' and '.join(dict.fromkeys(each.split for each in scores))} split"
     named = [each.split if len(each.published) > 1 else f"{each.features} {each.split}" for each in scores]
@@ -262,7 +269,7 @@ def _of_run(record: RunRecord, row: PublishedRow) -> Scored | None:
 
 
 def _part(record: RunRecord, row: PublishedRow) -> str | None:
-    """Describe the part of the data that a run used, ``None`` if it is that of the report."""
+    """Describe the part of the data that a run used; return ``None`` if the 2023 report used the same part."""
     dataset, from_scratch = record.dataset, row.features == AFTER and record.backbone.name in _SCRATCH
     parts = (dataset.per_class, dataset.limit, dataset.fraction, dataset.eval_limit, dataset.eval_fraction)
     held_out = row.split == "train" and dataset.val_fraction is not None and not from_scratch

@@ -207,8 +207,8 @@ def setting_after_training(record: RunRecord) -> tuple[bool, list[str]]:
 def notes(scores: Iterable[PublishedScores], above: Sequence[str] = (), told: set[str] | None = None) -> Iterator[str]:
     """Yield a note for each published score that has another setting or a remark.
 
-    ``above``: differences that an earlier note lists. ``told``: the notes on raw pixels that were yielded before; runs on
-    the same images share these notes.
+    ``above``: differences that an earlier note lists. ``told``: the notes on raw pixels that were yielded before; runs
+    on the same images share these notes.
     """
     alike: dict[tuple[str, bool, object, object], list[PublishedScores]] = {}
     for each in scores:

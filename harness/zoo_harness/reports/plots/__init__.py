@@ -1,1 +1,1 @@
-"""The PNG plots of a run."""
+"""The plots of a run, as PNG and on request as SVG."""

@@ -254,18 +254,25 @@ def compare(
         return compare_runs(given, opening, baseline=baseline, published=published, group_by=group_by)
 
 
-def report(runs: str | Path | Run | Sequence[str | Path | Run] = "runs", *, out: str | Path = "report.html") -> Report:
+def report(
+    runs: str | Path | Run | Sequence[str | Path | Run] = "runs",
+    *,
+    out: str | Path = "report.html",
+    progress: bool | Reporter = False,
+) -> Report:
     """Write one HTML file that compares finished runs: table, paired tests, charts, confusion, and rankings.
 
-    ``runs`` are runs, the paths of their directories, or folders with runs and rankings. ``out``: the file, which may
-    be an earlier report. The file needs no network, and the same runs give the same bytes. A run that is unfinished or
-    damaged is left out and listed in ``left_out``, and on the page.
+    ``runs`` are runs, paths of run folders, folders that contain runs and rankings, or ``OWNER/NAME[@REV]`` on the Hub.
+    zoo downloads the record and the predictions of a Hub repository. ``out`` is the HTML file to write; an earlier
+    report is overwritten. The file needs no network, and the same runs give the same bytes. The report excludes
+    unfinished, damaged and missing runs, and lists them on the page and in ``left_out``.
     """
     from zoo_harness.runs.report import write_report
 
     several = isinstance(runs, Sequence) and not isinstance(runs, str)
     given: list[str | Path | Run] = list(runs) if several else [runs]  # type: ignore[arg-type, list-item]
-    return write_report(given, Path(out).expanduser())
+    with _reporter(progress) as reporter:
+        return write_report(given, Path(out).expanduser(), partial(_open_or_fetch, say=reporter.log))
 
 
 def rescore(

@@ -457,7 +457,7 @@ def _from_run(run: Run, given: EvalOptions) -> tuple[str, EvalOptions]:
 
 
 def _open_or_fetch(named: str | Path, say: Callable[[str], None]) -> Run:
-    """Open a run in a folder, or fetch the record and the predictions of ``OWNER/NAME[@REV]``."""
+    """Open a run in a folder, or download the record and the predictions of the Hub repository ``OWNER/NAME[@REV]``."""
     from zoo_harness.hub.locate import fetch_record
     from zoo_harness.runs.run import Run, open_run
 

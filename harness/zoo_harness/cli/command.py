@@ -160,7 +160,7 @@ def _annotation(kind: Any, option: Option) -> Any:
 
 
 def _completion(kind: Any, option: Option) -> Callable[[str], list[str]] | None:
-    """Return what shells complete for an option that takes a run, or the words and runs of ``--weights``."""
+    """Return the function that completes the value of an option in the shell, or ``None`` if the value is not a run."""
     if {str, Path} <= {*get_args(kind)}:
         return complete_weights
     return complete_run if option.metavar == "RUN" else None

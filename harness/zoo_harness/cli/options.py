@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-_MOST_FOLDERS = 2000  # that a completion searches, so that it ends in a moment in a home directory too
+_MOST_FOLDERS = 2000  # completion searches at most this number of folders, to be fast in a home directory
 
 
 def complete_backbone(incomplete: str) -> list[str]:
@@ -35,12 +35,12 @@ def complete_run(incomplete: str) -> list[str]:
 
 
 def complete_backbone_or_run(incomplete: str) -> list[str]:
-    """Return the backbones whose names, and the folders of runs whose paths begin with the text."""
+    """Return the names of backbones and the folders of runs that begin with the text that the user typed."""
     return [*complete_backbone(incomplete), *complete_run(incomplete)]
 
 
 def complete_weights(incomplete: str) -> list[str]:
-    """Return the words for ``--weights`` and the folders of runs that begin with the text."""
+    """Return the values of ``--weights`` that begin with the text: ``pretrained``, ``random`` and folders of runs."""
     words = [word for word in ("pretrained", "random") if word.startswith(incomplete)]
     return [*words, *complete_run(incomplete)]
 

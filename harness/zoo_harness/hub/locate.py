@@ -18,7 +18,7 @@ from zoo_harness.records.file_names import PREDICTIONS, RECORD
 if TYPE_CHECKING:
     from zoo_harness.records.run import RunRecord
 
-_ANY_SIZE = 2**63  # bytes; the size of the checkpoint does not matter, because a comparison builds no network
+_ANY_SIZE = 2**63  # a limit in bytes that every checkpoint satisfies, because a comparison does not load the checkpoint
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def find_checkpoint(
 
 
 def fetch_record(named: str, say: Callable[[str], None]) -> tuple[Path, RunRecord, str | None]:
-    """Fetch the record and the predictions of a repository, not its checkpoint; return the folder, record and commit.
+    """Download the record and the predictions of a repository without the checkpoint; return folder, record and commit.
 
     Raises a :class:`~zoo.errors.ZooError` if there is no such run, or if the fetched files contradict each other.
     """

@@ -65,7 +65,7 @@ class _Reader(WeightFiles):
 
 
 def _read_kept(path: Path, record: RunRecord, kept: KeptCheckpoint, reader: WeightFiles) -> dict[str, Tensor]:
-    """Return the tensors of a kept checkpoint of a run, and from its main checkpoint those that it did not train."""
+    """Read the tensors of a kept checkpoint, and read the tensors that were not trained from the main checkpoint."""
     main = run_of_weights(path) / CHECKPOINT
     if not main.is_file():
         message = f"{path} has only the trained tensors of its run, and {main} is missing; expected both files"

@@ -49,12 +49,13 @@ class OtherSetting(Record):
 
 
 class PublishedScores(Record):
-    """Published scores of the Separation Index, beside ours of the same features on the same split, by key.
+    """Published scores of the Separation Index by key, beside our scores of the same features on the same split.
 
-    ``features``: ``raw pixels``, ``before training`` or ``after training`` for the input of the classifier, or the path
-    of a layer. ``images``: the number of ours. ``si_error``: the bootstrap standard error of our SI. ``agrees``:
-    whether backbone, recipe, dataset, split and epochs agree. ``differences``: the known differences of ours, one
-    clause each. ``remarks``: what the source leaves open, or where its values contradict each other.
+    ``features`` is ``raw pixels``, the path of a layer, or ``before training`` or ``after training`` for the input of
+    the classifier. ``images`` is the number of images that we scored. ``si_error`` is the bootstrap standard error of
+    our SI. ``agrees`` tells whether we have the published backbone, recipe, dataset, split and epochs.
+    ``differences`` lists the known differences between our settings and the published settings. ``remarks`` lists what
+    the publication does not state, and published values that contradict each other.
     """
 
     source: str

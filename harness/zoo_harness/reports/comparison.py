@@ -77,7 +77,7 @@ class Comparison(Record):
 
     @property
     def conclusions(self) -> tuple[str, ...]:
-        """The conclusion for each baseline: which rows differ from it by more than chance, and which do not."""
+        """Sentences that name the rows that differ from the baseline by more than chance, and the remaining rows."""
         return tuple(conclusions(self))
 
     def to_json(self) -> str:
@@ -183,7 +183,7 @@ def tables(found: Comparison, width: int) -> Iterator[Table]:
 
 
 def _published_scores(found: Comparison) -> list[list[str]]:
-    """Return our scores of the Separation Index, and below them the published ones of the same setting."""
+    """Return our scores of the Separation Index, each followed by the published scores with the same settings."""
     rows, seen = [], set()
     for number, row in enumerate(found.rows, 1):
         for each in found.runs[row.runs[0]].published_separation:
@@ -245,7 +245,7 @@ def _row(row: ComparedRow, run: ComparedRun, tested: RowDifference | None, *, is
 
 
 def _in_the_paper(run: ComparedRun) -> str:
-    """Return the accuracy of the paper, in another setting with a star; a run of the paper's recipe has a row below."""
+    """Return the paper's accuracy with a star if the settings differ; if the settings agree, a row below shows it."""
     found = [f"{each.accuracy_percent:.2f}" for each in run.published if each.recipe == "paper"]
     found += [f"{each.accuracy_percent:.2f} *" for each in run.published_otherwise if each.recipe == "paper"]
     return found[0] if found else "-"
@@ -262,7 +262,7 @@ def _difference(tested: RowDifference) -> list[str]:
 
 
 def finding(tested: RowDifference) -> Finding:
-    """Return what the tests of a difference find: ``mixed`` if images and seeds disagree."""
+    """Return the finding of the tests of a difference; ``mixed`` if the tests over images and over seeds disagree."""
     images = tested.p_holm < SIGNIFICANT
     seeds = images if tested.p_seeds is None else tested.p_seeds < SIGNIFICANT
     if images != seeds:
@@ -271,7 +271,7 @@ def finding(tested: RowDifference) -> Finding:
 
 
 def conclusions(found: Comparison) -> Iterator[str]:
-    """Yield a sentence or two for each baseline: which rows differ from it by more than chance, and which do not."""
+    """Yield sentences that name the rows that differ from a baseline by more than chance, and the remaining rows."""
     for baseline in dict.fromkeys(each.baseline for each in found.differences):
         tested = [each for each in found.differences if each.baseline == baseline]
         if len(tested) == 1:
@@ -283,7 +283,7 @@ def conclusions(found: Comparison) -> Iterator[str]:
 
 
 def _conclusion(found: Comparison, tested: RowDifference) -> str:
-    """Return the conclusion about two rows, the better one named first if one is better."""
+    """Return the conclusion about two rows; if one row is better, the conclusion names the better row first."""
     places = tested.row, tested.baseline
     row, other = (f"{place + 1} ({_end_of(name_of(found, found.rows[place]))})" for place in places)
     apart = f"{100 * abs(tested.difference):.2f} ± {100 * tested.standard_error:.2f} points"
@@ -403,7 +403,7 @@ def _cached_outputs(computed: int, seconds: float) -> str:
 
 
 def _about(found: Comparison, number: int, row: ComparedRow, told: set[str]) -> Iterator[str]:
-    """Say what a row is, and how it differs from published figures; ``told``: notes that another row has as well."""
+    """Yield notes on the settings of a row and its differences from published results, except the notes in ``told``."""
     run = found.runs[row.runs[0]]
     scored = run.separation.in_words()
     seeds = f"seed{'s' * (len(row.seeds) > 1)} {', '.join(map(str, row.seeds))}"

@@ -119,7 +119,7 @@ def published_figures(backbone: str, dataset: str | None = None) -> tuple[Publis
 
 
 def agrees(record: RunRecord, figure: Published) -> bool:
-    """Whether a run and a published figure of its backbone and dataset have equal recipe, split and epochs."""
+    """Whether a run and a published result of the same backbone and dataset agree in recipe, split and epochs."""
     dataset = record.dataset
     return (
         record.settings.recipe == figure.recipe
@@ -149,7 +149,7 @@ def _settings(record: RunRecord, figure: Published) -> list[tuple[str, object, o
     training, theirs = record.settings.training, figure.table.setting
     side = "{} x {}".format(*record.settings.preprocessing.input_size)
     pretraining = pretrained_on(record) or "not known"
-    # A source that names no data for its fine-tuning did not begin with random weights.
+    # A publication that fine-tunes without naming the pretraining data did not start from random weights.
     untrained = record.weights.kind == "random" and figure.recipe != "scratch"
     unnamed = "data that the source does not name" if untrained else pretraining
     return [

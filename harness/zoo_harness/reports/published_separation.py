@@ -14,10 +14,10 @@ from zoo_harness.separation.scores import SCORES
 
 RAW_PIXELS, BEFORE, AFTER = "raw pixels", "before training", "after training"
 _DATASET, _SIDE = "cifar100", 32
-# The names that the report gives to the networks that it trained from scratch.
+# This maps our names of the networks trained from scratch to the names in the report of 2023.
 _SCRATCH = {"vgg16_bn_cifar": "vgg16", "resnet18_cifar": "resnet18", "efficientnet_b0_cifar": "efficientnet_b0"}
 _LAYERED = "efficientnet_v2_s"
-_ROUNDING = 1.5e-3  # of an anti SI that is computed from the other printed scores
+_ROUNDING = 1.5e-3  # the largest rounding error of an anti SI that is computed from the other printed scores
 _TRAINING_UNKNOWN = "the report does not state how it trained the network"
 _ABOUT_ROW = {
     "raw CIFAR-100": "the report does not state the split",
@@ -35,9 +35,10 @@ GENERAL = (
 
 
 class PublishedSeparation(NamedTuple):
-    """The report's separation scores of one backbone on CIFAR-100.
+    """The separation scores of one backbone on CIFAR-100 that the report of 2023 published.
 
-    ``scores`` maps a split to values in the order of ``columns``; ``layers`` maps a split to values in depth order.
+    ``scores`` maps a split to values in the order of ``columns``. ``layers`` maps a split to one value per layer, in
+    depth order.
     """
 
     source: str
@@ -61,7 +62,7 @@ class PublishedRow(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A network whose layers are scored; ``record`` is that of its run, ``None`` before training."""
+    """A network whose layers are scored; ``record`` is the record of a trained run, or ``None`` before training."""
 
     backbone: str
     pretrained: bool
@@ -84,7 +85,7 @@ class Scored(NamedTuple):
 
 
 def published_separation(backbone: str) -> PublishedSeparation | None:
-    """Return the report's scores of a backbone for its card, ``None`` if it has none.
+    """Return the separation scores of a backbone in the report of 2023, or ``None`` if the report has none.
 
     >>> published_separation("resnet18_cifar").scores["test"][0]
     0.599
@@ -103,7 +104,7 @@ def published_separation(backbone: str) -> PublishedSeparation | None:
 
 
 def published_rows(backbone: str) -> Iterator[PublishedRow]:
-    """Yield the rows of the report for a backbone on CIFAR-100: raw pixels, the classifier's input, the layers.
+    """Yield the rows of the 2023 report for a backbone on CIFAR-100: raw pixels, the classifier's input, and layers.
 
     >>> [(row.features, row.split, row.values["si"]) for row in published_rows("resnet18")]
     [('raw pixels', 'train', 0.1741), ('before training', 'train', 0.229), ('before training', 'test', 0.2171)]
@@ -122,7 +123,7 @@ def published_rows(backbone: str) -> Iterator[PublishedRow]:
 
 
 def scores_of_run(record: RunRecord) -> Iterator[PublishedScores]:
-    """Yield each published score for which a run on CIFAR-100 has a score too, with the score of the run."""
+    """Yield the published scores that a run on CIFAR-100 also measured, each beside the score of the run."""
     if record.dataset.name != _DATASET:
         return
     for row in published_rows(record.backbone.name):
@@ -133,7 +134,7 @@ def scores_of_run(record: RunRecord) -> Iterator[PublishedScores]:
 def scores_of_layers(
     layers: Mapping[str, SplitSeparation], split: str, part: str | None, *, pooled: bool, network: Network
 ) -> Iterator[PublishedScores]:
-    """Yield the published scores for the layers of a network on a split of CIFAR-100, with those that zoo measured.
+    """Yield the published scores of a network's layers on a split of CIFAR-100, beside the scores that zoo measured.
 
     ``layers`` maps the path of each layer to its scores: raw pixels come first, the classifier's input comes last.
     """
@@ -156,9 +157,9 @@ def _scored(found: SplitSeparation, part: str | None, *, pooled: bool) -> Scored
 
 
 def beside(row: PublishedRow, ours: Scored, alike: bool, clauses: list[str]) -> PublishedScores:
-    """Return a published row with the scores that zoo measured.
+    """Return a published row beside the scores that zoo measured.
 
-    ``alike``: whether the networks have the same setting. ``clauses``: the known differences of the networks.
+    ``alike`` tells whether the two networks have the same settings. ``clauses`` lists the known differences.
     """
     layer = row.features not in (RAW_PIXELS, BEFORE, AFTER)
     scoring = [
@@ -186,7 +187,7 @@ def beside(row: PublishedRow, ours: Scored, alike: bool, clauses: list[str]) -> 
 
 
 def setting_before_training(pretrained: bool, weights: str, size: tuple[int, int]) -> tuple[bool, list[str]]:
-    """Return whether a network has ImageNet weights and the input size of the 2023 report, and the differences."""
+    """Return whether a network has the weights and the input size of the 2023 report, and list the differences."""
     height, width = size
     clauses = [] if pretrained else [f"weights {weights} instead of those of ImageNet"]
     if size != (_SIDE, _SIDE):
@@ -195,7 +196,7 @@ def setting_before_training(pretrained: bool, weights: str, size: tuple[int, int
 
 
 def setting_after_training(record: RunRecord) -> tuple[bool, list[str]]:
-    """Return whether a run has the report's recipe, epochs and splits, and how it differs."""
+    """Return whether a run has the recipe, epochs and splits of the 2023 report, and list the differences."""
     figures = [each for each in published_figures(record.backbone.name, _DATASET) if each.recipe == "scratch"]
     if figures:
         return agrees(record, figures[0]), differences(record, figures[0])
@@ -205,10 +206,10 @@ def setting_after_training(record: RunRecord) -> tuple[bool, list[str]]:
 
 
 def notes(scores: Iterable[PublishedScores], above: Sequence[str] = (), told: set[str] | None = None) -> Iterator[str]:
-    """Yield a note for each published score that has another setting or a remark.
+    """Yield a note for each published score that has a remark or other settings than our score.
 
-    ``above``: differences that an earlier note lists. ``told``: the notes on raw pixels that were yielded before; runs
-    on the same images share these notes.
+    ``above`` has differences that an earlier note lists. ``told`` has the notes on raw pixels that were yielded before,
+    because runs on the same images share these notes.
     """
     alike: dict[tuple[str, bool, object, object], list[PublishedScores]] = {}
     for each in scores:

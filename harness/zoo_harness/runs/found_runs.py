@@ -54,7 +54,7 @@ def run_folders(folder: Path, depth: int = _DEEPEST, *, most: int | None = None)
 
 
 def _run_folders(folder: Path, depth: int, searches: Iterator[int]) -> Iterator[Path]:
-    """Yield the folders of runs; each search of a folder takes one of ``searches``."""
+    """Yield the run folders in a folder; every search of a folder takes one item from the iterator ``searches``."""
     if next(searches, None) is None:
         return
     try:

@@ -231,7 +231,7 @@ def _curve(
 def _published(
     subject: Subject, layers: Sequence[ScoredLayer], split: str, subset: str, scoring: Scoring
 ) -> Iterator[PublishedScores]:
-    """Yield the published scores of a subject's layers, ours beside them."""
+    """Yield the published scores of a network's layers, each beside our score."""
     backbone = subject.record.backbone.name if subject.record else subject.name.partition(" (")[0]
     pretrained = subject.weights.get("declared") is True and subject.weights["kind"] != "random"
     size = subject.preprocessing.input_size

@@ -234,15 +234,15 @@ def check_run(call: RunCall) -> CheckedRun:
 
 
 def _with_named_weights(given: EvalOptions) -> EvalOptions:
-    """Return the options with the file of ``--checkpoint`` as the weights, if ``--weights`` names a run."""
+    """Return the options; if ``--weights`` names a run, ``weights`` becomes the file that ``--checkpoint`` selects."""
     checkpoint, weights = given.get("checkpoint"), given.get("weights", "pretrained")
     if checkpoint is None:
         return given
     folder = Path(weights).expanduser()
     if weights in ("pretrained", "random") or given.get("resume") is not None or not folder.is_dir():
         message = (
-            f"--checkpoint {checkpoint} needs a run that has it: expected --weights RUN to train on from it, or a run "
-            "with --epochs 0 to score it again"
+            f"--checkpoint {checkpoint} needs a run: expected --weights RUN to train from the checkpoint, or a run "
+            "with --epochs 0 to score the checkpoint again"
         )
         raise UsageError(message, code="option-unused", option="checkpoint")
     kept = choose_checkpoint(folder, read_run(folder), checkpoint)

@@ -1,1 +1,1 @@
-"""The plots of a run, as PNG and on request as SVG."""
+"""Draw the plots of a run as PNG files, and as SVG files if the user asks for SVG."""

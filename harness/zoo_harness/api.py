@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -233,11 +234,13 @@ def compare(
     baseline: str | Path | Run | None = None,
     published: bool = False,
     group_by: str = "settings",
+    progress: bool | Reporter = False,
 ) -> Comparison:
     """Compare the results of finished runs, and test their differences, as ``zoo compare`` does.
 
-    ``runs`` are runs, paths of run folders, or folders that contain runs. The comparison excludes unfinished and
-    damaged runs, and lists them in ``left_out``. ``baseline`` is the run with which all other runs are compared, by
+    ``runs`` are runs, paths of run folders, folders that contain runs, or ``OWNER/NAME[@REV]`` on the Hub. zoo
+    downloads the record and the predictions of a Hub repository. The comparison excludes unfinished, damaged and
+    missing runs, and lists them in ``left_out``. ``baseline`` is the run with which all other runs are compared, by
     default the best run on the same images. ``published`` adds the published results of the same backbone and dataset.
     ``group_by`` names what the runs of one row share: ``settings`` (all settings except the seed), ``none`` (one row
     per run), or some of ``backbone``, ``recipe``, ``dataset``, ``split`` and ``epochs``, separated by commas.
@@ -246,21 +249,30 @@ def compare(
 
     several = isinstance(runs, Sequence) and not isinstance(runs, str)
     given: list[str | Path | Run] = list(runs) if several else [runs]  # type: ignore[arg-type, list-item]
-    return compare_runs(given, baseline=baseline, published=published, group_by=group_by)
+    with _reporter(progress) as reporter:
+        opening = partial(_open_or_fetch, say=reporter.log)
+        return compare_runs(given, opening, baseline=baseline, published=published, group_by=group_by)
 
 
-def report(runs: str | Path | Run | Sequence[str | Path | Run] = "runs", *, out: str | Path = "report.html") -> Report:
+def report(
+    runs: str | Path | Run | Sequence[str | Path | Run] = "runs",
+    *,
+    out: str | Path = "report.html",
+    progress: bool | Reporter = False,
+) -> Report:
     """Write one HTML file that compares finished runs: table, paired tests, charts, confusion, and rankings.
 
-    ``runs`` are runs, the paths of their directories, or folders with runs and rankings. ``out``: the file, which may
-    be an earlier report. The file needs no network, and the same runs give the same bytes. A run that is unfinished or
-    damaged is left out and listed in ``left_out``, and on the page.
+    ``runs`` are runs, paths of run folders, folders that contain runs and rankings, or ``OWNER/NAME[@REV]`` on the Hub.
+    zoo downloads the record and the predictions of a Hub repository. ``out`` is the HTML file to write; an earlier
+    report is overwritten. The file needs no network, and the same runs give the same bytes. The report excludes
+    unfinished, damaged and missing runs, and lists them on the page and in ``left_out``.
     """
     from zoo_harness.runs.report import write_report
 
     several = isinstance(runs, Sequence) and not isinstance(runs, str)
     given: list[str | Path | Run] = list(runs) if several else [runs]  # type: ignore[arg-type, list-item]
-    return write_report(given, Path(out).expanduser())
+    with _reporter(progress) as reporter:
+        return write_report(given, Path(out).expanduser(), partial(_open_or_fetch, say=reporter.log))
 
 
 def rescore(
@@ -442,6 +454,16 @@ def _from_run(run: Run, given: EvalOptions) -> tuple[str, EvalOptions]:
         )
         raise UsageError(message, code="run-needs-backbone", name=name)
     return name, {"weights": directory, **given}
+
+
+def _open_or_fetch(named: str | Path, say: Callable[[str], None]) -> Run:
+    """Open a run in a folder, or download the record and the predictions of the Hub repository ``OWNER/NAME[@REV]``."""
+    from zoo_harness.hub.locate import fetch_record
+    from zoo_harness.runs.run import Run, open_run
+
+    if isinstance(named, Path) or os.path.exists(os.path.expanduser(named)):  # noqa: PTH110, PTH111 - they never raise
+        return open_run(named)
+    return Run(*fetch_record(named, say))
 
 
 def _directory(run: object) -> Path:

@@ -70,7 +70,7 @@ def test_picture_has_numbers_and_names_while_they_fit(
     monkeypatch.setattr(
         confusion_plot,
         "save_figure",
-        lambda figure, path, **options: figures.append(figure) or save(figure, path, **options),
+        lambda figure, *path, **options: figures.append(figure) or save(figure, *path, **options),
     )
     found = counted(classes, 40 * classes)
     plot_confusion(found, tmp_path / "c.png")
@@ -84,7 +84,7 @@ def test_picture_has_numbers_and_names_while_they_fit(
 
 def test_numbers_stand_out_against_their_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures: list[Figure] = []
-    monkeypatch.setattr(confusion_plot, "save_figure", lambda figure, _path, **_options: figures.append(figure))
+    monkeypatch.setattr(confusion_plot, "save_figure", lambda figure, *_path, **_options: figures.append(figure))
     counts = tuple(tuple(100 if row == column else 3 * column for column in range(10)) for row in range(10))
     plot_confusion(Confusion(split="test", classes=tuple("abcdefghij"), counts=counts), tmp_path / "c.png")
     axes = figures[0].axes[0]

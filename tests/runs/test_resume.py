@@ -129,10 +129,12 @@ def test_an_interrupted_run_is_resumed_to_the_same_bits(
     begun = read_run(interrupted)
     assert begun.results.epochs_done == 1
     heard = Historian()
-    resumed = zoo.evaluate(backbone, digits, resume=interrupted, batch_size=16, progress=heard)  # the run has it too
+    resumed = zoo.evaluate(backbone, digits, resume=interrupted, batch_size=16, svg=True, progress=heard)
     assert heard.history == resumed.history[:1]
     assert resumed.record.checkpoint_sha256 == finished.record.checkpoint_sha256
     assert (resumed.record.command, resumed.record.started) == (begun.command, begun.started)
+    assert (interrupted / "loss.svg").is_file()  # a run without SVG may be resumed with it
+    assert {path.suffix for path in resumed.plots.values()} == {".png"}
 
 
 def test_input_size_and_moved_statistics_are_resumed_to_the_same_bits(

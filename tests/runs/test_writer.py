@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from torch import nn
 
 from zoo import UsageError
+from zoo_harness.evaluation.confusion import Confusion
 from zoo_harness.frozen.cache.placement import CachePolicy
 from zoo_harness.records.run import EpochRecord, RunRecord, read_run
 from zoo_harness.records.steps import StepRecord
@@ -121,3 +126,33 @@ def test_folders_are_new_and_of_one_run(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(UsageError) as refused:
         claim_directory(tmp_path / "mine", "net", "data")
     assert refused.value.code == "out-taken"
+
+
+def test_plots_name_the_run_and_are_the_same_bytes_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = FINISHED.dataset.model_copy(update={"title": "a </svg><script> $x$ & b"})
+    record = FINISHED.model_copy(update={"dataset": about})
+    shown: list[str] = []
+    write = Figure.savefig
+
+    def remember(figure: Figure, *given: Any, **options: Any) -> None:
+        write(figure, *given, **options)
+        shown.append(" ".join(text.get_text() for text in figure.findobj(Text)))
+
+    monkeypatch.setattr(Figure, "savefig", remember)
+    first, again, plain = (tmp_path / name for name in ("first", "again", "plain"))
+    confusion = Confusion(split="test", classes=("cat", "dog"), counts=((3, 1), (0, 4)))
+    for folder in (first, again, plain):
+        folder.mkdir()
+        writer = RunWriter(folder, svg=folder != plain)
+        writer.curves((EPOCH,), record, 4)
+        writer.confusion(confusion, record)
+    recipe = f"recipe {record.settings.recipe}, {record.settings.training.epochs} epochs, seed 0; 2026-11-22"
+    title = f"{record.backbone.name} on a </svg><script> $x$ & b, test split"
+    assert all(recipe in text and title in text for text in shown)
+    names = [f"{name}.{kind}" for name in ("accuracy", "confusion", "loss") for kind in ("png", "svg")]
+    assert sorted(path.name for path in first.iterdir() if path.suffix != ".json") == names
+    assert all((first / name).read_bytes() == (again / name).read_bytes() for name in names)
+    roots = [ElementTree.fromstring((first / name).read_bytes()) for name in names[1::2]]  # noqa: S314 - our own
+    assert all(root.tag.endswith("svg") for root in roots)
+    assert sorted(path.name for path in plain.iterdir() if path.suffix != ".json") == names[::2]
+    assert all((first / name).read_bytes() == (plain / name).read_bytes() for name in names[::2])

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from zoo.errors import check_choice
-from zoo_harness.cli.options import Debug
+from zoo_harness.cli.options import Debug, complete_run, complete_weights
 from zoo_harness.records.option import Option, choices_of, declared
 from zoo_harness.records.options import EvalOptions
 
@@ -155,7 +155,15 @@ def _keyword(name: str, default: object, annotation: Any) -> inspect.Parameter:
 def _annotation(kind: Any, option: Option) -> Any:
     flags = [option.flag] if option.flag else []
     parsed = list[str] | None if option.repeatable else _typer_type(kind)
-    return Annotated[parsed, typer.Option(*flags, help=option.help, metavar=option.metavar)]
+    about: dict[str, Any] = {"help": option.help, "metavar": option.metavar}
+    return Annotated[parsed, typer.Option(*flags, **about, autocompletion=_completion(kind, option))]
+
+
+def _completion(kind: Any, option: Option) -> Callable[[str], list[str]] | None:
+    """Return the function that completes the value of an option in the shell, or ``None`` if the value is not a run."""
+    if {str, Path} <= {*get_args(kind)}:
+        return complete_weights
+    return complete_run if option.metavar == "RUN" else None
 
 
 def _typer_type(kind: Any) -> Any:

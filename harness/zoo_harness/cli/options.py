@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+_MOST_FOLDERS = 2000  # completion searches at most this number of folders, to be fast in a home directory
+
 
 def complete_backbone(incomplete: str) -> list[str]:
     """Return the names of backbones that begin with the text that the user typed."""
@@ -26,10 +28,21 @@ def complete_run(incomplete: str) -> list[str]:
 
     folder = incomplete.rpartition("/")[0] + "/" * incomplete.startswith("/")
     try:
-        found = [str(path) for path in run_folders(Path(folder or "."), 3)]
+        found = [str(path) for path in run_folders(Path(folder or "."), 3, most=_MOST_FOLDERS)]
     except UsageError:
         return []
     return [path for path in found if path.startswith(incomplete)]
+
+
+def complete_backbone_or_run(incomplete: str) -> list[str]:
+    """Return the names of backbones and the folders of runs that begin with the text that the user typed."""
+    return [*complete_backbone(incomplete), *complete_run(incomplete)]
+
+
+def complete_weights(incomplete: str) -> list[str]:
+    """Return the values of ``--weights`` that begin with the text: ``pretrained``, ``random`` and folders of runs."""
+    words = [word for word in ("pretrained", "random") if word.startswith(incomplete)]
+    return [*words, *complete_run(incomplete)]
 
 
 def _names(kind: str, beginning: str) -> list[str]:

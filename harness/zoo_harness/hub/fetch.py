@@ -7,7 +7,7 @@ the files of a published run are downloaded. The size and digest of each downloa
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,10 +72,11 @@ def list_commit(reference: RepositoryReference, revision: str | None = None) -> 
     return CommitListing(str(info.sha), files, info.private)
 
 
-def fetch_snapshot(reference: RepositoryReference, say: Say) -> Path:
+def fetch_snapshot(reference: RepositoryReference, say: Say, only: Collection[str] | None = None) -> Path:
     """Download the files of a published run into the Hub cache, and return their folder.
 
-    The folder is named after the commit, and must not be changed. Without network, or with ``HF_HUB_OFFLINE``, the
+    ``only`` names the files to download, and must include the record; ``None`` downloads all published files. The
+    folder is named after the commit, and must not be changed. Without network, or with ``HF_HUB_OFFLINE``, the
     cached files are used. ``say`` receives the commit and the download size as text.
 
     Raises :class:`~zoo.errors.HubError` if the Hub refuses the request, if the repository is not a published run, or if
@@ -85,7 +86,7 @@ def fetch_snapshot(reference: RepositoryReference, say: Say) -> Path:
     from huggingface_hub import constants
 
     if obstacle := why_unreachable(constants.ENDPOINT):
-        return _find_in_cache(reference, obstacle, say)
+        return _find_in_cache(reference, obstacle, say, only)
     with hub_operation("fetch", reference, say) as retried:
         try:
             listing = retried(lambda: list_commit(reference, reference.revision))
@@ -93,14 +94,14 @@ def fetch_snapshot(reference: RepositoryReference, say: Say) -> Path:
             # Use the cache only after temporary errors, not for a repository that is missing or forbidden now.
             if not is_transient(error):
                 raise
-            return _find_in_cache(reference, first_line(error), say)
-        return _fetch(reference, listing, retried, say)
+            return _find_in_cache(reference, first_line(error), say, only)
+        return _fetch(reference, listing, retried, say, only)
 
 
-def _find_in_cache(reference: RepositoryReference, reason: str, say: Say) -> Path:
+def _find_in_cache(reference: RepositoryReference, reason: str, say: Say, only: Collection[str] | None) -> Path:
     from huggingface_hub import constants, try_to_load_from_cache
 
-    needed = (RECORD, CHECKPOINT)
+    needed = [name for name in (RECORD, CHECKPOINT) if only is None or name in only]
     found = [try_to_load_from_cache(reference.id, name, revision=reference.revision) for name in needed]
     paths = [Path(path) for path in found if isinstance(path, str)]
     if len(paths) < len(needed):
@@ -112,10 +113,13 @@ def _find_in_cache(reference: RepositoryReference, reason: str, say: Say) -> Pat
     return folder
 
 
-def _fetch(reference: RepositoryReference, listing: CommitListing, retried: Retries, say: Say) -> Path:
+def _fetch(
+    reference: RepositoryReference, listing: CommitListing, retried: Retries, say: Say, only: Collection[str] | None
+) -> Path:
     from huggingface_hub import try_to_load_from_cache
 
-    commit, wanted = listing.commit, _published_files(reference, listing)
+    commit, listed = listing.commit, _published_files(reference, listing)
+    wanted = {name: file for name, file in listed.items() if only is None or name in only}
     new = [name for name in wanted if not isinstance(try_to_load_from_cache(reference.id, name, revision=commit), str)]
     size = bytes_in_words(sum(wanted[name].size for name in new))
     download = f"fetching {len(new)} files, {size}" if new else "already in the Hub cache"

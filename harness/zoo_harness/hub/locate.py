@@ -6,12 +6,19 @@ Finding a checkpoint never imports torch. huggingface_hub is imported only for a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.errors import UsageError, ZooError
 from zoo_harness.hub.names import RepositoryReference, parse_reference
+from zoo_harness.records.file_names import PREDICTIONS, RECORD
+
+if TYPE_CHECKING:
+    from zoo_harness.records.run import RunRecord
+
+_ANY_SIZE = 2**63  # a limit in bytes that every checkpoint satisfies, because a comparison does not load the checkpoint
 
 
 @dataclass(frozen=True)
@@ -38,9 +45,12 @@ def names_a_checkpoint(text: str) -> bool:
     return text not in load_registry().backbones and os.path.exists(record_file(Path(text)))  # noqa: PTH110
 
 
-def find_checkpoint(named: str | Path, say: Callable[[str], None] = lambda _line: None) -> CheckpointPlace:
+def find_checkpoint(
+    named: str | Path, say: Callable[[str], None] = lambda _line: None, only: Collection[str] | None = None
+) -> CheckpointPlace:
     """Return the folder of a checkpoint, and download the checkpoint first if a Hub repository is given.
 
+    ``only`` names the files to download, and must include the record; ``None`` downloads all published files.
     A string that names an existing folder is a path. Any other string must have the form ``OWNER/NAME`` or
     ``OWNER/NAME@REVISION``. ``say`` receives progress messages. Raises :class:`~zoo.errors.UsageError` for an invalid
     name, and another :class:`~zoo.errors.ZooError` if a repository cannot be downloaded.
@@ -61,11 +71,33 @@ def find_checkpoint(named: str | Path, say: Callable[[str], None] = lambda _line
         from zoo_harness.hub.fetch import fetch_snapshot
 
         reference = parse_reference(named)
-        snapshot = fetch_snapshot(reference, say)
+        snapshot = fetch_snapshot(reference, say, only)
         return CheckpointPlace(snapshot, reference, snapshot.name)
     except ZooError as error:  # the user may have misspelt the name of a folder
         error.args = (f"there is no folder {named!r} here; {error}",)
         raise
+
+
+def fetch_record(named: str, say: Callable[[str], None]) -> tuple[Path, RunRecord, str | None]:
+    """Download the record and the predictions of a repository without the checkpoint; return folder, record and commit.
+
+    Raises a :class:`~zoo.errors.ZooError` if there is no such run, or if the fetched files contradict each other.
+    """
+    place = find_checkpoint(named, say, (RECORD, PREDICTIONS))
+
+    from zoo_harness.hub.run_files import check_pulled_predictions  # imports numpy
+    from zoo_harness.records.run import read_run
+    from zoo_harness.records.untrusted import check_record
+
+    try:
+        record = read_run(place.path)
+        check_record(record, RECORD, _ANY_SIZE, published=True)
+        if record.results.predictions is not None:
+            check_pulled_predictions(place.path, record)
+    except ZooError as error:
+        error.args = (f"{place.reference}: {error}",)
+        raise
+    return place.path, record, place.commit
 
 
 def pull_checkpoint(repository: str, to: str | Path | None, say: Callable[[str], None]) -> tuple[Path, str | None]:

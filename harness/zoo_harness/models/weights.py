@@ -18,7 +18,9 @@ from zoo_harness.models.keras_weights import named_as_in, network_of
 from zoo_harness.models.tensor_files import check_finite, form_of, read_tensors
 from zoo_harness.models.weight_files import KERAS_SUFFIXES, WeightFiles
 from zoo_harness.models.weight_source import failures_by_plugin
-from zoo_harness.records.run import WeightsRecord
+from zoo_harness.records.checkpoint_choice import kept_by_run, run_of_weights
+from zoo_harness.records.file_names import CHECKPOINT
+from zoo_harness.records.run import KeptCheckpoint, RunRecord, WeightsRecord
 from zoo_harness.util.safe_files import read_regular
 
 _LARGEST_CONFIGURATION = 32 * 2**20  # bytes; a config with the names of 21,000 classes has about 1,000,000
@@ -54,14 +56,28 @@ class _Reader(WeightFiles):
         self, path: Path, *, sha256: str | None = None, md5: str | None = None, by_order: bool = False
     ) -> dict[str, Tensor]:
         self.verify(path, sha256=sha256, md5=md5)
+        if found := kept_by_run(path):
+            return _read_kept(path, *found, self)
         tensors = read_tensors(path)
         if by_order:
             return _match_by_order(path, tensors, self.network)
         return named_as_in(self.network, tensors) if path.suffix in KERAS_SUFFIXES else tensors
 
 
+def _read_kept(path: Path, record: RunRecord, kept: KeptCheckpoint, reader: WeightFiles) -> dict[str, Tensor]:
+    """Read the tensors of a kept checkpoint, and read the tensors that were not trained from the main checkpoint."""
+    main = run_of_weights(path) / CHECKPOINT
+    if not main.is_file():
+        message = f"{path} has only the trained tensors of its run, and {main} is missing; expected both files"
+        raise WeightsError(message, code="checkpoint-missing", path=str(main))
+    reader.verify(path, sha256=kept.sha256)
+    reader.verify(main, sha256=record.checkpoint_sha256)
+    return read_tensors(main) | read_tensors(path)
+
+
 def _record(loaded: LoadedWeights, backbone: Backbone, source: WeightSource, reader: _Reader) -> WeightsRecord:
     declared, path = source == backbone.weights, loaded.path
+    found = kept_by_run(path) if path else None
     return WeightsRecord(
         kind=source.kind,
         declared=declared,
@@ -71,6 +87,8 @@ def _record(loaded: LoadedWeights, backbone: Backbone, source: WeightSource, rea
         sha256=reader.sha256(path) if path else None,
         bytes=path.stat().st_size if path else None,
         license=backbone.license if declared and loaded.tensors is not None else None,
+        epoch=found[1].epoch if found else None,
+        main_sha256=found[0].checkpoint_sha256 if found else None,
     )
 
 
@@ -129,9 +147,8 @@ def _whose(loaded: LoadedWeights) -> str:
         whose = network_of(name.rpartition(".")[0].replace(".", "_") for name in loaded.tensors or {})
         return f"; by its layers it is {whose}" if whose else ""
     try:
-        content = (
-            read_regular(path.parent / "config.json", _LARGEST_CONFIGURATION, follow_links=True) if path else b"{}"
-        )
+        file = run_of_weights(path) / "config.json" if path else None
+        content = read_regular(file, _LARGEST_CONFIGURATION, follow_links=True) if file else b"{}"
         configuration = json.loads(content)
         made_by, size = configuration["zoo"], configuration.get("pretrained_cfg", {}).get("input_size", ())
         images = f", input size {size[1]!s:.9}x{size[2]!s:.9}" if len(size) == 3 else ""

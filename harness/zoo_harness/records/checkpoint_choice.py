@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from zoo.errors import UsageError
-from zoo_harness.records.file_names import CHECKPOINT
-from zoo_harness.records.run import KeptCheckpoint, RunRecord, best_epoch, read_history
+from zoo_harness.records.file_names import CHECKPOINT, CHECKPOINTS
+from zoo_harness.records.run import KeptCheckpoint, RunRecord, best_epoch, read_history, read_run, record_file
 
 
 def choose_checkpoint(
@@ -40,6 +40,29 @@ def available_checkpoints(directory: Path, record: RunRecord) -> dict[int, Path]
     if record.checkpoint_sha256 is not None and (directory / CHECKPOINT).is_file():
         there[_main_epoch(directory, record)] = directory / CHECKPOINT
     return dict(sorted(there.items()))
+
+
+def run_of_weights(path: Path) -> Path:
+    """Return the folder of the run that a weight file may belong to; the file is in ``RUN`` or ``RUN/checkpoints``.
+
+    >>> run_of_weights(Path("/run/checkpoints/epoch-0002.safetensors"))
+    PosixPath('/run')
+    """
+    folder = path.absolute().parent
+    return folder.parent if folder.name == CHECKPOINTS else folder
+
+
+def kept_by_run(path: Path) -> tuple[RunRecord, KeptCheckpoint] | None:
+    """Return the record of the run that saved a weight file in ``checkpoints/``, and the file's record, or ``None``.
+
+    Raises a :class:`~zoo.errors.ZooError` if the record of the run cannot be read.
+    """
+    folder = run_of_weights(path)
+    if path.absolute().parent.name != CHECKPOINTS or not record_file(folder).is_file():
+        return None
+    record = read_run(folder)
+    kept = next((each for each in record.checkpoints if Path(each.file).name == path.name), None)
+    return None if kept is None else (record, kept)
 
 
 def _epoch_of(directory: Path, record: RunRecord, name: str | int | None) -> int:

@@ -25,10 +25,12 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 class PublishedFigure(Record):
     """A published result of the same backbone, recipe, dataset, split and epochs; ``None``: not published.
 
-    ``differences`` lists the known differences between the settings of the run and of the publication.
+    ``recipe`` is the backbone's recipe that has the settings of the published table. ``differences`` lists the known
+    differences between the settings of the run and of the publication.
     """
 
     source: str
+    recipe: str = ""
     accuracy_percent: Percent
     train_accuracy_percent: Percent | None
     trained_parameters: Count
@@ -41,8 +43,31 @@ class OtherSetting(Record):
     """A published result of the same backbone and dataset in another setting, and the differences of the settings."""
 
     source: str
+    recipe: str = ""
     accuracy_percent: Percent
     differences: tuple[str, ...]
+
+
+class PublishedScores(Record):
+    """Published scores of the Separation Index by key, beside our scores of the same features on the same split.
+
+    ``features`` is ``raw pixels``, the path of a layer, or ``before training`` or ``after training`` for the input of
+    the classifier. ``images`` is the number of images that we scored. ``si_error`` is the bootstrap standard error of
+    our SI. ``agrees`` tells whether we have the published backbone, recipe, dataset, split and epochs.
+    ``differences`` lists the known differences between our settings and the published settings. ``remarks`` lists what
+    the publication does not state, and published values that contradict each other.
+    """
+
+    source: str
+    features: str
+    split: str
+    images: Count
+    ours: dict[str, float]
+    si_error: NotNegative
+    published: dict[str, float]
+    agrees: bool
+    differences: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
 class ComparedRun(Record):
@@ -55,13 +80,17 @@ class ComparedRun(Record):
 
     If the run trained on cached outputs of the frozen layers, ``frozen_part_seconds`` is the time to compute the
     outputs of ``frozen_part_computed`` images; the seconds per epoch exclude this time. The outputs of the remaining
-    images came from an earlier run. ``no_predictions`` is the reason why the predictions cannot be read, or ``None``.
-    ``published`` lists published results with the settings of the run, and ``published_otherwise`` lists published
-    results with other settings.
+    images came from an earlier run. ``commit`` is the commit of the Hub repository that ``run`` names, or ``None`` for
+    a folder. ``no_predictions`` is the reason why the predictions cannot be read, or ``None``.
+
+    ``type`` is the type of the backbone in a published table. ``published`` lists published results with the settings
+    of the run, and ``published_otherwise`` lists published results with other settings. ``published_separation`` lists
+    published scores of the Separation Index beside our scores.
     """
 
     run: str
     backbone: str
+    type: Literal["CNN", "Transformer"] | None = None
     recipe: str
     dataset: str
     subset: str
@@ -83,9 +112,11 @@ class ComparedRun(Record):
     frozen_part_computed: Count = 0
     images: Count = 0
     fingerprint: str = ""
+    commit: str | None = None
     no_predictions: str | None = None
     published: tuple[PublishedFigure, ...] = ()
     published_otherwise: tuple[OtherSetting, ...] = ()
+    published_separation: tuple[PublishedScores, ...] = ()
 
 
 class ImageSet(Record):

@@ -31,6 +31,7 @@ InputSize = Annotated[
     str | int | Sequence[int] | None,
     Option("Input size of the network in pixels (default: the weights' input size).", metavar="N|HxW"),
 ]
+Svg = Annotated[bool, Option("Also write each plot as SVG.", False, "--svg", fixed=False)]
 OutputFolder = Annotated[Path | None, Option("Folder for the results (default: a new folder in runs/).", stored=False)]
 
 
@@ -94,7 +95,10 @@ class TuningOptions(TypedDict, total=False):
     """Options that select the recipe, the initial weights, the modules to train, and the mode of frozen BatchNorm."""
 
     recipe: Annotated[str, Option("Fine-tuning recipe; 'zoo show NAME' lists the recipes.", "default")]
-    weights: Annotated[str | Path, Option("Initial weights: 'pretrained', 'random' or a file.", "pretrained")]
+    weights: Annotated[
+        str | Path,
+        Option("Initial weights: 'pretrained', 'random', a file, or a run (with --checkpoint N).", "pretrained"),
+    ]
     unfreeze: Annotated[
         Sequence[str] | None, Option("Train this module instead of the recipe's; repeatable.", metavar="MODULE")
     ]
@@ -196,6 +200,7 @@ class RunOutputOptions(TypedDict, total=False):
         ),
     ]
     tensorboard: Annotated[bool, Option("Also write TensorBoard logs.", False, "--tensorboard", fixed=False)]
+    svg: Svg
     out: Annotated[Path | None, Option("Run directory (default: runs/NAME-DATASET-TIME).", stored=False)]
     resume: Annotated[Path | None, Option("Resume this run with its stored settings.", metavar="RUN", stored=False)]
 
@@ -214,7 +219,10 @@ class EvalOptions(
     RunOutputOptions,
     total=False,
 ):
-    """The options of ``zoo eval`` and :func:`zoo.evaluate`; ``checkpoint`` selects saved weights of a run to score."""
+    """The options of ``zoo eval`` and :func:`zoo.evaluate`.
+
+    ``checkpoint`` selects saved weights of a run: the run to score again, or the run that ``weights`` names.
+    """
 
     checkpoint: Checkpoint
 
@@ -271,6 +279,9 @@ class LayersOptions(DataOptions, NormalizationOptions, HeldOutOption, KeptWeight
     pool: Annotated[
         bool, Option("Score each layer's pooled vector instead of its whole output; faster.", False, "--pool")
     ]
+    published: Annotated[
+        bool, Option("Add published scores, and list the differences in the settings.", False, "--published")
+    ]
     order: Order
     metric: Metric
     normalize: NormalizeOrFlag
@@ -278,6 +289,7 @@ class LayersOptions(DataOptions, NormalizationOptions, HeldOutOption, KeptWeight
     memory: Annotated[int, Option("Memory for features and search in MiB; the rest goes to a file.", 1024, minimum=1)]
     device: Device
     precision: Precision
+    svg: Svg
     out: OutputFolder
 
 
@@ -344,6 +356,7 @@ class RankOptions(ReadingOptions, NormalizationOptions, total=False):
     seed: Annotated[int, Option("Seed for random weights and the choice of images.", 0)]
     device: Device
     precision: Precision
+    svg: Svg
     out: OutputFolder
     resume: Annotated[Path | None, Option("Resume the ranking in this folder.", metavar="FOLDER", stored=False)]
 

@@ -95,10 +95,16 @@ class KnownAccuracy(Record):
     seconds: float | None = None
 
 
-class ForesightRecord(Record):
-    """How well a score predicted the accuracies of ``n`` backbones, from :mod:`zoo_harness.ranking.foresight`.
+class Foresight(Record):
+    """How well the order of ``n`` backbones by a score agrees with their order by accuracy.
 
     ``score`` is the name of a score, or ``imagenet_top1`` for the published ImageNet accuracies, which are a baseline.
+    ``weighted_tau``, in [-1, 1], is Kendall's tau with hyperbolic weights, so that the top of the order counts most.
+    ``kendall`` is tau-b. ``p`` is the share of random permutations whose weighted tau is at least as high. ``regret_1``
+    is the accuracy lost by choosing the backbone with the best score instead of the most accurate one. ``regret_3`` is
+    the loss if the most accurate of the three best-scored backbones is chosen. Correlations and ``p`` are ``None`` for
+    fewer than 5 backbones or constant values; ``reason`` then gives the cause. ``below_chance_level`` tells whether
+    more than one in twenty random orders agree with the accuracies as well as the score does.
     """
 
     score: str
@@ -141,7 +147,7 @@ class RankRecord(Record):
     seconds: float
     stopped: str = ""
     accuracies: tuple[KnownAccuracy, ...] = ()
-    foresight: tuple[ForesightRecord, ...] = ()
+    foresight: tuple[Foresight, ...] = ()
     left_out_runs: tuple[str, ...] = ()
 
     @property

@@ -74,6 +74,10 @@ class WeightsRecord(Record):
 
     ``declared`` is true if the run started from the weights that the backbone's plugin declares. The declared licence,
     pretraining data and accuracy apply only to declared weights.
+
+    If the run started from a checkpoint that an earlier run saved beside its main checkpoint, ``epoch`` is the epoch of
+    that checkpoint. ``main_sha256`` is then the digest of the earlier run's main checkpoint, which has the tensors that
+    the earlier run did not train.
     """
 
     kind: str
@@ -84,6 +88,8 @@ class WeightsRecord(Record):
     sha256: Digest | None
     bytes: Count | None
     license: str | None
+    epoch: Count | None = None
+    main_sha256: Digest | None = None
 
 
 class BackboneRecord(Record):

@@ -10,7 +10,8 @@ from typing import Any
 from zoo.backbone import Backbone
 from zoo.registry import load_registry
 from zoo_harness.reports.backbone_summary import describe_backbone
-from zoo_harness.reports.published_results import Published, published_figures, published_separation
+from zoo_harness.reports.published_results import Published, published_figures
+from zoo_harness.reports.published_separation import published_separation
 from zoo_harness.reports.run_card import markdown_template
 
 CLASSES = 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from zoo.text import one_line
@@ -18,16 +18,26 @@ from zoo_harness.records.comparison import (
     RowDifference,
 )
 from zoo_harness.records.run import Record, Results, RunRecord
-from zoo_harness.reports import markdown
-from zoo_harness.reports.published_results import Published, differences, published_figures
+from zoo_harness.reports import markdown, published_separation as published_si
+from zoo_harness.reports.published_results import Published, agrees, differences, published_figures
+from zoo_harness.separation.scores import SCORES
 
 SIGNIFICANT = 0.05
+Finding = Literal["higher", "lower", "within noise", "mixed"]
+_FINDINGS: dict[Finding, str] = {
+    "within noise": "NOT distinguishable from {} (within noise)",
+    "mixed": "undecided against {}, because images and seeds disagree",
+    "lower": "worse than {} by more than chance",
+    "higher": "better than {} by more than chance",
+}
 Table = tuple[list[str], list[list[str]]]
 _WIDEST = 24  # the longest name in a cell, in characters
 _LISTED = 20  # the largest number of runs that a sentence lists
 _COLUMNS = {  # short headings for the terminal, and full headings for documents
     "backbone": "backbone",
+    "type": "type",
     "trained": "trained parameters",
+    "paper %": "accuracy in the paper, %",
     "accuracy %": "accuracy, %",
     "sd": "sd over seeds",
     "train %": "train accuracy, %",
@@ -39,13 +49,14 @@ _COLUMNS = {  # short headings for the terminal, and full headings for documents
     "SI before": "SI before",
     "SI after": "SI after",
     "difference": "difference, %",
+    "finding": "finding",
     "p": "p",
     "p Holm": "p, Holm",
     "p seeds": "p over seeds",
     "total s": "total seconds",
     "parameters": "total parameters",
 }
-_LEFT = ("#", "run", "backbone", "recipe", "dataset", "split")
+_LEFT = ("#", "run", "backbone", "type", "recipe", "dataset", "split", "features", "finding")
 
 
 class Comparison(Record):
@@ -64,24 +75,25 @@ class Comparison(Record):
     baseline: int | None = None
     differences: tuple[RowDifference, ...] = ()
 
+    @property
+    def conclusions(self) -> tuple[str, ...]:
+        """Sentences that name the rows that differ from the baseline by more than chance, and the remaining rows."""
+        return tuple(conclusions(self))
+
     def to_json(self) -> str:
         """Return the whole comparison as indented JSON that ends in a newline."""
         return self.model_dump_json(indent=2) + "\n"
 
     def to_markdown(self) -> str:
-        """Return the rows as one Markdown table; published results are below the row that they belong to."""
-        columns, rows = _document(self)
-        rule = ["---" if column in _LEFT else "---:" for column in columns]
-        lines = [columns, rule, *([str(markdown.text(cell)) for cell in row] for row in rows)]
-        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        """Return the rows and published results as one Markdown table; published SI values form a second table."""
+        return "\n".join(map(_markdown, _documents(self)))
 
     def to_latex(self) -> str:
-        """Return the rows and published results as one LaTeX ``tabular``, which needs no LaTeX package."""
-        columns, rows = _document(self)
-        kinds = "".join("l" if column in _LEFT else "r" for column in columns)
-        head, *lines = [" & ".join(map(_latex, row)) + r" \\" for row in [columns, *rows]]
-        parts = [rf"\begin{{tabular}}{{{kinds}}}", r"\hline", head, r"\hline", *lines, r"\hline", r"\end{tabular}"]
-        return "\n".join(parts) + "\n"
+        """Return the rows and published results as a LaTeX ``tabular``; published SI values form a second one.
+
+        The text needs no LaTeX package.
+        """
+        return "\n".join(map(_tabular, _documents(self)))
 
     def to_csv(self) -> str:
         """Return the rows as comma-separated values, with unrounded numbers and accuracies in [0, 1].
@@ -103,6 +115,7 @@ def compared_run(run: str, record: RunRecord, *, published: bool) -> ComparedRun
     return ComparedRun(
         run=run,
         backbone=record.backbone.name,
+        type=next((figure.row.type for figure in figures if figure.row.type), None),
         recipe=record.settings.recipe,
         dataset=record.dataset.title,
         subset=record.dataset.subset,
@@ -124,17 +137,7 @@ def compared_run(run: str, record: RunRecord, *, published: bool) -> ComparedRun
         fingerprint=split.fingerprint,
         published=tuple(_published(record, figure) for figure in figures if agrees(record, figure)),
         published_otherwise=tuple(_otherwise(record, figure) for figure in figures if not agrees(record, figure)),
-    )
-
-
-def agrees(record: RunRecord, figure: Published) -> bool:
-    """Whether a run and a published result of the same backbone and dataset agree in recipe, split and epochs."""
-    dataset = record.dataset
-    return (
-        record.settings.recipe == figure.recipe
-        and record.results.epochs_done == figure.table.setting.epochs
-        and dataset.val_fraction == figure.table.val_fraction
-        and (dataset.test is not None) == (figure.row.test_accuracy is not None)
+        published_separation=tuple(published_si.scores_of_run(record)) if published else (),
     )
 
 
@@ -142,6 +145,7 @@ def _published(record: RunRecord, figure: Published) -> PublishedFigure:
     row = figure.row
     return PublishedFigure(
         source=figure.table.source,
+        recipe=figure.recipe,
         accuracy_percent=row.accuracy,
         train_accuracy_percent=row.train_accuracy,
         trained_parameters=row.trainable_parameters,
@@ -156,7 +160,10 @@ def _otherwise(record: RunRecord, figure: Published) -> OtherSetting:
     if (record.dataset.test is not None) != (figure.row.test_accuracy is not None):
         clauses.append(f"its accuracy is of the {figure.row.measured_on} split")
     return OtherSetting(
-        source=figure.table.source, accuracy_percent=figure.row.accuracy, differences=tuple(dict.fromkeys(clauses))
+        source=figure.table.source,
+        recipe=figure.recipe,
+        accuracy_percent=figure.row.accuracy,
+        differences=tuple(dict.fromkeys(clauses)),
     )
 
 
@@ -171,6 +178,23 @@ def tables(found: Comparison, width: int) -> Iterator[Table]:
             part = []
         part.append(place)
     yield _part(columns, rows, part)
+    if scores := _published_scores(found):
+        yield ["#", "features", "split", *(each.heading for each in SCORES)], scores
+
+
+def _published_scores(found: Comparison) -> list[list[str]]:
+    """Return our scores of the Separation Index, each followed by the published scores with the same settings."""
+    rows, seen = [], set()
+    for number, row in enumerate(found.rows, 1):
+        for each in found.runs[row.runs[0]].published_separation:
+            key = (each.features, each.split, *each.ours.values())  # runs on the same images share the raw pixels
+            if not each.agrees or (each.features == published_si.RAW_PIXELS and key in seen):
+                continue
+            seen.add(key)
+            ours, theirs = (_values(values) for values in (each.ours, each.published))
+            rows.append([str(number), each.features, each.split, f"{ours[0]} ± {each.si_error:.4f}", *ours[1:]])
+            rows.append([f"{number} p", "published", each.split, *theirs])
+    return rows
 
 
 def _part(columns: list[str], rows: list[list[str]], part: list[int]) -> Table:
@@ -201,7 +225,9 @@ def _row(row: ComparedRow, run: ComparedRun, tested: RowDifference | None, *, is
     error = "" if row.accuracy_error is None else f" ± {100 * row.accuracy_error:.2f}"
     return [
         _short(run.backbone),
+        run.type or "-",
         f"{run.trained_parameters:,}",
+        _in_the_paper(run),
         "-" if row.accuracy is None else f"{100 * row.accuracy:.2f}{error}",
         _percent(row.accuracy_sd),
         _percent(row.train_accuracy),
@@ -212,25 +238,80 @@ def _row(row: ComparedRow, run: ComparedRun, tested: RowDifference | None, *, is
         _short(run.split),
         _value(row.si_before),
         _value(row.si_after),
-        *(_difference(tested) if tested else ["baseline" if is_baseline else "-", "-", "-", "-"]),
+        *(_difference(tested) if tested else ["baseline" if is_baseline else "-", *["-"] * 4]),
         "-" if row.total_seconds is None else f"{row.total_seconds:,.0f}",
         f"{run.total_parameters:,}",
     ]
 
 
+def _in_the_paper(run: ComparedRun) -> str:
+    """Return the paper's accuracy with a star if the settings differ; if the settings agree, a row below shows it."""
+    found = [f"{each.accuracy_percent:.2f}" for each in run.published if each.recipe == "paper"]
+    found += [f"{each.accuracy_percent:.2f} *" for each in run.published_otherwise if each.recipe == "paper"]
+    return found[0] if found else "-"
+
+
 def _difference(tested: RowDifference) -> list[str]:
     return [
         f"{100 * tested.difference:+.2f} ± {100 * tested.standard_error:.2f}",
+        finding(tested),
         _p(tested.p),
-        _p(tested.p_holm),
+        _p(tested.p_holm) if tested.pairs > 1 else "-",
         "-" if tested.p_seeds is None else _p(tested.p_seeds),
     ]
+
+
+def finding(tested: RowDifference) -> Finding:
+    """Return the finding of the tests of a difference; ``mixed`` if the tests over images and over seeds disagree."""
+    images = tested.p_holm < SIGNIFICANT
+    seeds = images if tested.p_seeds is None else tested.p_seeds < SIGNIFICANT
+    if images != seeds:
+        return "mixed"
+    return ("higher" if tested.difference > 0 else "lower") if images else "within noise"
+
+
+def conclusions(found: Comparison) -> Iterator[str]:
+    """Yield sentences that name the rows that differ from a baseline by more than chance, and the remaining rows."""
+    for baseline in dict.fromkeys(each.baseline for each in found.differences):
+        tested = [each for each in found.differences if each.baseline == baseline]
+        if len(tested) == 1:
+            yield _conclusion(found, tested[0])
+            continue
+        rows = {kind: [each.row + 1 for each in tested if finding(each) == kind] for kind in _FINDINGS}
+        named = [(words.format(baseline + 1), rows[kind]) for kind, words in _FINDINGS.items() if rows[kind]]
+        yield f"Conclusion: {'; '.join(f'{words}: {_numbers(numbers)}' for words, numbers in named)}."
+
+
+def _conclusion(found: Comparison, tested: RowDifference) -> str:
+    """Return the conclusion about two rows; if one row is better, the conclusion names the better row first."""
+    places = tested.row, tested.baseline
+    row, other = (f"{place + 1} ({_end_of(name_of(found, found.rows[place]))})" for place in places)
+    apart = f"{100 * abs(tested.difference):.2f} ± {100 * tested.standard_error:.2f} points"
+    what = finding(tested)
+    if what == "within noise":
+        return (
+            f"Conclusion: {row} and {other} are NOT distinguishable. Their difference of {apart} is within noise "
+            f"({_p_of(tested)}): on other images of this kind either may be ahead. Do not choose between them by it."
+        )
+    if what == "mixed":
+        return (
+            f"Conclusion: undecided between {row} and {other}, {apart} apart. Over images {_p_of(tested)}, over seeds "
+            f"p = {_p(tested.p_seeds or 0)}: one of the two tests does not exclude chance. Run more seeds."
+        )
+    better, worse = (row, other) if tested.difference > 0 else (other, row)
+    seeds = "" if tested.p_seeds is not None else " Another seed may change this; three seeds of each would test it."
+    return f"Conclusion: {better} is better than {worse} by {apart}, more than chance ({_p_of(tested)}).{seeds}"
+
+
+def _p_of(tested: RowDifference) -> str:
+    shown = _p(tested.p_holm)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
 
 
 def _published_row(figure: PublishedFigure) -> list[str]:
     train = figure.train_accuracy_percent
     shown = [
-        *("published", f"{figure.trained_parameters:,}", f"{figure.accuracy_percent:.2f}", ""),
+        *("published", "", f"{figure.trained_parameters:,}", "", f"{figure.accuracy_percent:.2f}", ""),
         "-" if train is None else f"{train:.2f}",
         _seconds(figure.train_seconds_per_epoch),
         _seconds(figure.evaluation_seconds_per_epoch),
@@ -238,11 +319,29 @@ def _published_row(figure: PublishedFigure) -> list[str]:
     return shown + [""] * (len(_COLUMNS) - len(shown))
 
 
-def _document(found: Comparison) -> Table:
-    """Return the table of :func:`_cells` with full column headings, and with run names instead of row numbers."""
+def _documents(found: Comparison) -> Iterator[Table]:
+    """Yield the tables with full column headings, and with run names instead of row numbers."""
     columns, rows = _cells(found)
     names = iter(_sources_and_names(found))
-    return ["run", *(_COLUMNS[column] for column in columns[1:])], [[next(names), *row[1:]] for row in rows]
+    yield ["run", *(_COLUMNS[column] for column in columns[1:])], [[next(names), *row[1:]] for row in rows]
+    if scores := _published_scores(found):
+        named = [[name_of(found, found.rows[int(row[0].split()[0]) - 1]), *row[1:]] for row in scores]
+        yield ["run", "features", "split", *(each.title for each in SCORES)], named
+
+
+def _markdown(table: Table) -> str:
+    columns, rows = table
+    rule = ["---" if column in _LEFT else "---:" for column in columns]
+    lines = [columns, rule, *([str(markdown.text(cell)) for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _tabular(table: Table) -> str:
+    columns, rows = table
+    kinds = "".join("l" if column in _LEFT else "r" for column in columns)
+    head, *lines = [" & ".join(map(_latex, row)) + r" \\" for row in [columns, *rows]]
+    parts = [rf"\begin{{tabular}}{{{kinds}}}", r"\hline", head, r"\hline", *lines, r"\hline", r"\end{tabular}"]
+    return "\n".join(parts) + "\n"
 
 
 def _sources_and_names(found: Comparison) -> Iterator[str]:
@@ -262,18 +361,23 @@ def name_of(found: Comparison, row: ComparedRow) -> str:
 
 def notes(found: Comparison) -> Iterator[str]:
     """Yield sentences that explain the tables: the settings of each row, the columns, the tests, and the sources."""
+    told: set[str] = set()
     for number, row in enumerate(found.rows, 1):
-        yield from _about(found, number, row)
+        yield from _about(found, number, row, told)
     yield (
         "accuracy: on the row's split, ± one standard error over its images; train %: accuracy on the training split; "
         "trained: number of trained parameters; s: mean seconds per epoch. SI: on the row's split, before and after "
         "training."
     )
+    if any(_in_the_paper(run).endswith("*") for run in found.runs):
+        yield "paper %: accuracy in Malpure et al. (2021); * in another setting, whose differences the notes list."
     if any(row.accuracy_sd is not None for row in found.rows):
         yield "sd: standard deviation of the accuracy over seeds, in %; all other values of a row with sd are means."
     if found.differences:
         yield from _about_tests(found)
     yield from _other_images(found)
+    if any(run.published_separation for run in found.runs):
+        yield published_si.GENERAL
     if len({(run.separation.metric, run.separation.normalize) for run in found.runs}) > 1:
         yield "SI values are not comparable between runs that use different distances or scaling."
 
@@ -298,14 +402,16 @@ def _cached_outputs(computed: int, seconds: float) -> str:
     return f"{left_out}which ran once over {computed:,} images in {seconds:.1f} s."
 
 
-def _about(found: Comparison, number: int, row: ComparedRow) -> Iterator[str]:
+def _about(found: Comparison, number: int, row: ComparedRow, told: set[str]) -> Iterator[str]:
+    """Yield notes on the settings of a row and its differences from published results, except the notes in ``told``."""
     run = found.runs[row.runs[0]]
     scored = run.separation.in_words()
     seeds = f"seed{'s' * (len(row.seeds) > 1)} {', '.join(map(str, row.seeds))}"
     seed = "" if len(row.seeds) == 1 and "seed" in run.subset else f", {seeds}"
     subset = run.subset if len(row.seeds) == 1 else run.subset.replace(f", seed {run.seed}", "")
+    commit = "" if run.commit is None or len(row.runs) > 1 else f" (commit {one_line(run.commit)[:12]})"
     yield (
-        f"{number}: {name_of(found, row)}: epochs {run.epochs}; {subset}{seed}"
+        f"{number}: {name_of(found, row)}{commit}: epochs {run.epochs}; {subset}{seed}"
         f"{f'; SI with {scored}' if scored else ''}."
     )
     if run.frozen_part_seconds is not None:
@@ -318,6 +424,9 @@ def _about(found: Comparison, number: int, row: ComparedRow) -> Iterator[str]:
             f"{number}, published in another setting, {other.accuracy_percent:.2f} %: {other.source}; the run differs: "
             f"{'; '.join(other.differences)}."
         )
+    figures: tuple[PublishedFigure | OtherSetting, ...] = (*run.published, *run.published_otherwise)
+    above = [clause for figure in figures for clause in figure.differences]
+    yield from (f"{number}, {line}" for line in published_si.notes(run.published_separation, above, told))
     for place in row.runs:
         if why := found.runs[place].no_predictions:
             yield f"{number}: {found.runs[place].run} is compared by an unpaired test, which has less power: {why}."
@@ -340,16 +449,17 @@ def _about_tests(found: Comparison) -> Iterator[str]:
         yield f"p of {which}: z-test of two accuracies as if on different images, because predictions are missing."
     pairs = sorted({each.pairs for each in found.differences})
     counts = " or ".join(f"{count:,}" for count in pairs)
-    yield f"p Holm: p corrected for the number of pairs of rows on the same images, {counts}."
+    if pairs[-1] > 1:
+        yield f"p Holm: p corrected for the number of pairs of rows on the same images, {counts}."
     if any(each.p_seeds is not None for each in found.differences):
         yield (
             "p seeds: paired t-test over the seeds. A small value means that the settings differ by more than chance "
             "over seeds. p seeds says nothing about other images."
         )
-    for baseline in dict.fromkeys(each.baseline for each in found.differences):
-        alike = [each.row + 1 for each in found.differences if each.baseline == baseline and each.p_holm >= SIGNIFICANT]
-        if alike:
-            yield f"Not distinguishable from {baseline + 1} on these images (p Holm at least 0.05): {_numbers(alike)}."
+    yield (
+        "finding: within noise if p, with Holm's correction, is at least 0.05: then the rows are not distinguishable; "
+        "mixed if the tests over images and over seeds disagree."
+    )
 
 
 def _other_images(found: Comparison) -> Iterator[str]:
@@ -374,13 +484,17 @@ def _numbers(rows: Iterable[int]) -> str:
     return ", ".join(listed[:_LISTED]) + (f" and {len(listed) - _LISTED:,} more" if len(listed) > _LISTED else "")
 
 
+_CSV_OF = {published_si.BEFORE: "si_before", published_si.AFTER: "si_after"}
+
+
 def _csv(found: Comparison) -> str:
     text = io.StringIO()
     columns = [
         "run", "backbone", "recipe", "dataset", "subset", "split", "seeds", "epochs", "trained_parameters",
         "total_parameters", "accuracy", "accuracy_error", "accuracy_sd", "train_accuracy", "layer", "si_settings",
         "si_before", "si_after", "train_seconds_per_epoch", "evaluation_seconds_per_epoch", "total_seconds",
-        "fingerprint", "baseline", "difference", "difference_error", "test", "p", "p_holm", "p_seeds", "published_by",
+        "fingerprint", "baseline", "difference", "difference_error", "finding", "test", "p", "p_holm", "p_seeds",
+        "published_by",
     ]  # fmt: skip
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -393,11 +507,15 @@ def _csv(found: Comparison) -> str:
         figures["si_settings"] = run.separation.in_words()
         if each := tested.get(place):
             figures |= {name: getattr(each, name) for name in ("difference", "test", "p", "p_holm", "p_seeds")}
-            figures |= {"difference_error": each.standard_error, "baseline": each.tested[1]}
+            figures |= {"difference_error": each.standard_error, "baseline": each.tested[1], "finding": finding(each)}
         writer.writerow(figures)
         about = {name: figures[name] for name in ("backbone", "recipe", "dataset", "split", "epochs")}
         for figure in run.published:
             writer.writerow(about | _published_values(figure))
+        for scores in run.published_separation:
+            if scores.agrees and scores.features in _CSV_OF:
+                values = {"split": scores.split, _CSV_OF[scores.features]: scores.published["si"]}
+                writer.writerow(about | values | {"published_by": scores.source})
     return text.getvalue()
 
 
@@ -434,12 +552,20 @@ def _short(text: str) -> str:
     return shown if len(shown) <= _WIDEST else f"{shown[: _WIDEST - 3]}..."
 
 
+def _end_of(name: str) -> str:
+    return name if len(name) <= _WIDEST else f"...{name[3 - _WIDEST :]}"
+
+
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
 def _value(score: float | None) -> str:
     return "-" if score is None else f"{score:.4f}"
+
+
+def _values(scores: Mapping[str, float]) -> list[str]:
+    return [_value(scores.get(each.key)) for each in SCORES]
 
 
 def _seconds(seconds: float | None) -> str:

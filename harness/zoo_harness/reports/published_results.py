@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import cache
 from importlib import resources
@@ -119,6 +118,17 @@ def published_figures(backbone: str, dataset: str | None = None) -> tuple[Publis
     )
 
 
+def agrees(record: RunRecord, figure: Published) -> bool:
+    """Whether a run and a published result of the same backbone and dataset agree in recipe, split and epochs."""
+    dataset = record.dataset
+    return (
+        record.settings.recipe == figure.recipe
+        and record.results.epochs_done == figure.table.setting.epochs
+        and dataset.val_fraction == figure.table.val_fraction
+        and (dataset.test is not None) == (figure.row.test_accuracy is not None)
+    )
+
+
 def differences(record: RunRecord, figure: Published) -> list[str]:
     """List the known differences between the settings of a run and those of a published result, one clause each."""
     clauses = [
@@ -139,6 +149,9 @@ def _settings(record: RunRecord, figure: Published) -> list[tuple[str, object, o
     training, theirs = record.settings.training, figure.table.setting
     side = "{} x {}".format(*record.settings.preprocessing.input_size)
     pretraining = pretrained_on(record) or "not known"
+    # A publication that fine-tunes without naming the pretraining data did not start from random weights.
+    untrained = record.weights.kind == "random" and figure.recipe != "scratch"
+    unnamed = "data that the source does not name" if untrained else pretraining
     return [
         ("recipe", record.settings.recipe, figure.recipe),
         ("epochs", record.results.epochs_done, theirs.epochs),
@@ -147,7 +160,7 @@ def _settings(record: RunRecord, figure: Published) -> list[tuple[str, object, o
         ("batch size", training.batch_size, theirs.batch_size),
         ("input size", side, f"{theirs.input_side} x {theirs.input_side}"),
         ("mean and std", NORMALIZATIONS[record.settings.normalization], NORMALIZATIONS["weights"]),
-        ("pretrained on", pretraining, figure.row.pretrained_on or pretraining),
+        ("pretrained on", pretraining, figure.row.pretrained_on or unnamed),
     ]
 
 
@@ -156,7 +169,7 @@ def _training_differences(ours: Training, theirs: Training) -> Iterator[str]:
     mine, recipes = _rest_of_training(ours), _rest_of_training(theirs)
     for name in {**recipes, **mine}:
         if mine.get(name) != recipes.get(name):
-            yield f"{name}: {mine.get(name, 'none')}, instead of {recipes.get(name, 'none')}"
+            yield f"{name}: {mine.get(name, 'none')} (published: {recipes.get(name, 'none')})"
 
 
 def _rest_of_training(training: Training) -> dict[str, str]:
@@ -164,7 +177,7 @@ def _rest_of_training(training: Training) -> dict[str, str]:
     return {
         "momentum and weight decay": optimizer.partition(", ")[2] or "none",
         "schedule of the learning rate": rate.partition(", ")[2] or "constant",
-        "checkpoint": "that of the last epoch",
+        "checkpoint": "of the last epoch",
         **{name: words for name, words in training_rows(training) if name != OTHER_WEIGHTS},
     }
 
@@ -172,47 +185,9 @@ def _rest_of_training(training: Training) -> dict[str, str]:
 @cache
 def _tables() -> tuple[tuple[PublishedTable, str], ...]:
     files = RECIPE_OF_TABLE.items()
-    return tuple((PublishedTable.model_validate_json(_content(name)), recipe) for name, recipe in files)
+    return tuple((PublishedTable.model_validate_json(read_table(name)), recipe) for name, recipe in files)
 
 
-def _content(name: str) -> bytes:
+def read_table(name: str) -> bytes:
+    """Return the content of a file of published results."""
     return resources.files("zoo_cards").joinpath(name).read_bytes()
-
-
-# This maps our names of the networks trained from scratch to the names in the report of 2023.
-_SCRATCH = {"vgg16_bn_cifar": "vgg16", "resnet18_cifar": "resnet18", "efficientnet_b0_cifar": "efficientnet_b0"}
-
-
-class PublishedSeparation(NamedTuple):
-    """The separation scores of one backbone on CIFAR-100 that the report of 2023 published.
-
-    ``scores`` maps a split to values in the order of ``columns``. ``layers`` maps a split to one value per layer, in
-    depth order.
-    """
-
-    source: str
-    setting: str
-    columns: list[str]
-    scores: dict[str, list[float]]
-    layers: dict[str, list[float]]
-
-
-def published_separation(backbone: str) -> PublishedSeparation | None:
-    """Return the separation scores of a backbone in the report of 2023, or ``None`` if the report has none.
-
-    >>> published_separation("resnet18_cifar").scores["test"][0]
-    0.599
-    """
-    report = json.loads(_content("si2023_results.json"))
-    source, columns = report["source"], report["columns"]
-    if backbone == "efficientnet_v2_s":
-        layers = report["layerwise_si_efficientnet_v2_s_cifar100"]
-        setting = layers.pop("layers")
-        return PublishedSeparation(source, setting, columns, {}, layers)
-    network = _SCRATCH.get(backbone, backbone)
-    key, setting = "imagenet_pretrained_not_fine_tuned", "as pretrained on ImageNet"
-    if backbone in _SCRATCH:
-        key, setting = "trained_from_scratch", "trained from scratch"
-    names = {split: f"{network}_{split}" for split in ("train", "test")}
-    scores = {split: report[key][name] for split, name in names.items() if name in report[key]}
-    return PublishedSeparation(source, setting, columns, scores, {}) if scores else None

@@ -35,6 +35,7 @@ GROUPINGS = ("settings", "none", *_SHARED)
 
 def compare_runs(
     runs: Sequence[str | Path | Run],
+    opening: Callable[[str | Path], Run] = open_run,
     *,
     baseline: str | Path | Run | None = None,
     published: bool = False,
@@ -42,17 +43,17 @@ def compare_runs(
 ) -> Comparison:
     """Read the records and predictions of runs, make a table of the finished runs, and test accuracy differences.
 
-    A folder that contains runs stands for all of these runs. Every row of the table is compared with the row of the run
-    ``baseline``, by default with the row of the highest accuracy on the same images. ``published`` adds published
-    results of the same backbone and dataset. ``group_by`` selects which runs form one row: runs that differ in the seed
-    only (``settings``), each run alone (``none``), or runs that agree in some of ``backbone``, ``recipe``, ``dataset``,
-    ``split`` and ``epochs``, separated by commas. Checkpoints are not loaded. Raises :class:`~zoo.errors.UsageError` if
-    no run is given, or if the baseline cannot be compared.
+    A folder that contains runs stands for all of these runs. ``opening`` opens a run by its name. Every row of the
+    table is compared with the row of the run ``baseline``, by default with the row of the highest accuracy on the same
+    images. ``published`` adds published results of the same backbone and dataset. ``group_by`` selects which runs form
+    one row: runs that differ in the seed only (``settings``), each run alone (``none``), or runs that agree in some of
+    ``backbone``, ``recipe``, ``dataset``, ``split`` and ``epochs``, separated by commas. Checkpoints are not loaded.
+    Raises :class:`~zoo.errors.UsageError` if no run is given, or if the baseline cannot be compared.
     """
     if not runs:
         raise UsageError("nothing to compare: no run is given; give the folders of runs", code="missing-run")
     shared_by = _shared_by(group_by)
-    gathered = _Gathered()
+    gathered = _Gathered(opening)
     for given in runs:
         gathered.add(given)
     first = None if baseline is None else gathered.place_of(baseline)
@@ -85,13 +86,14 @@ def _settings(record: RunRecord) -> object:
 class _Gathered:
     """Collects the runs that can be compared, keyed by resolved folder, and the runs that cannot, with reasons."""
 
-    def __init__(self) -> None:
+    def __init__(self, opening: Callable[[str | Path], Run]) -> None:
+        self._opening = opening
         self.runs: dict[Path, tuple[str, Run]] = {}
         self.left_out: list[LeftOutRun] = []
 
     def place_of(self, given: str | Path | Run) -> Path:
         """Add a run if it is missing, and return its resolved folder; raise an error if it cannot be compared."""
-        run = given if isinstance(given, Run) else open_run(given)
+        run = given if isinstance(given, Run) else self._opening(given)
         place = run.directory.resolve()
         if place not in self.runs:
             self._add(run, str(given.directory if isinstance(given, Run) else given))
@@ -112,21 +114,21 @@ class _Gathered:
         return [given]
 
     def _add(self, given: str | Path | Run, name: str) -> None:
-        run = given if isinstance(given, Run) else open_run(given)
+        run = given if isinstance(given, Run) else self._opening(given)
         if run.status != "finished":
-            raise _unfinished(run)
+            raise _unfinished(run, name)
         place = run.directory.resolve()
         if place in self.runs:
-            message = f"{run.directory} is given twice; give it once"
+            message = f"{name} is given twice; give it once"
             raise UsageError(message, code="repeated-subject", path=run.directory)
         self.runs[place] = (encodable(name), run)
 
 
-def _unfinished(run: Run) -> UsageError:
+def _unfinished(run: Run, name: str) -> UsageError:
     epochs = f"{run.record.results.epochs_done} of {run.record.settings.training.epochs} epochs"
     status = "killed" if run.status == "running" and not is_running(run.directory) else run.status
     called = {"killed": "was killed", "failed": "failed", "interrupted": "was interrupted"}.get(status, f"is {status}")
-    message = f"{run.directory} {called} after {epochs}; expected a finished run; try --resume"
+    message = f"{name} {called} after {epochs}; expected a finished run; try --resume"
     return UsageError(message, code="run-not-finished", path=run.directory, status=status)
 
 
@@ -150,7 +152,7 @@ class _Compared:
             number = images.setdefault(_same_images(run.record), len(images) + 1)
             if number > len(self._images):
                 self._images.append(_image_set(run.record, of_first))
-            found = {"images": number, "no_predictions": why and encodable(why)}
+            found = {"images": number, "no_predictions": why and encodable(why), "commit": run.commit}
             self._runs.append(compared_run(name, run.record, published=published).model_copy(update=found))
         self._rows = [self._row(members) for members in self._members(shared_by)]
 

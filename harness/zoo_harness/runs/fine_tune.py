@@ -71,7 +71,7 @@ def _writer(checked: CheckedRun, processes: Processes) -> RunWriter:
         path = claim_directory(checked.out, checked.settings.backbone.name, checked.settings.dataset.name)
         checked.options.write(path)
     path = processes.broadcast(path or Path())
-    return RunWriter(path) if processes.is_main else NoWriter(path)
+    return RunWriter(path, svg=checked.svg) if processes.is_main else NoWriter(path)
 
 
 def _announce(planned: RunPlan, reporter: Reporter) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from zoo_harness.util.safe_files import read_regular
 
 _RECORDS = ("run.json", RECORD)
 _LARGEST = 32 * 2**20  # the largest record in bytes; a copy of the limit in records.run, whose import takes 0.5 s
+_FORMAT = "blockzoo run 1"
 _DEEPEST = 4  # the number of folder levels that are searched below the given folder
 
 
@@ -23,9 +25,9 @@ _DEEPEST = 4  # the number of folder levels that are searched below the given fo
 class FoundRun:
     """The fields of a run that a list of runs shows; a field is ``None`` if the run's record lacks it.
 
-    ``state`` is ``finished``, ``running``, ``killed``, ``interrupted``, ``failed`` or ``damaged``. ``accuracy`` is the
-    accuracy on the split ``split``, in [0, 1]. ``started`` is the UTC start time in ISO format. ``fault`` explains why
-    a damaged record cannot be read.
+    ``state`` is ``finished``, ``running``, ``killed``, ``interrupted``, ``failed``, ``damaged``, or ``newer`` if
+    another version of zoo wrote the record. ``accuracy`` is the accuracy on the split ``split``, in [0, 1]. ``started``
+    is the UTC start time in ISO format. ``fault`` explains why a newer or damaged record cannot be read.
     """
 
     folder: str
@@ -41,12 +43,20 @@ class FoundRun:
     fault: str | None = None
 
 
-def run_folders(folder: Path, depth: int = _DEEPEST) -> Iterator[Path]:
+def run_folders(folder: Path, depth: int = _DEEPEST, *, most: int | None = None) -> Iterator[Path]:
     """Yield the run folders in a folder and its subfolders, sorted by name.
 
-    The search skips hidden folders, and does not look for further runs inside a run folder.
+    The search skips hidden folders, and does not look for further runs inside a run folder. ``most`` is the largest
+    number of folders to search; ``None`` searches all folders.
     Raises :class:`~zoo.errors.UsageError` if ``folder`` is not a folder.
     """
+    yield from _run_folders(folder, depth, count() if most is None else iter(range(most)))
+
+
+def _run_folders(folder: Path, depth: int, searches: Iterator[int]) -> Iterator[Path]:
+    """Yield the run folders in a folder; every search of a folder takes one item from the iterator ``searches``."""
+    if next(searches, None) is None:
+        return
     try:
         found = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -58,7 +68,7 @@ def run_folders(folder: Path, depth: int = _DEEPEST) -> Iterator[Path]:
     for entry in found:
         if depth and entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
             try:
-                yield from run_folders(folder / entry.name, depth - 1)
+                yield from _run_folders(folder / entry.name, depth - 1, searches)
             except UsageError:  # this subfolder cannot be read
                 continue
 
@@ -73,14 +83,18 @@ def read_found(folder: Path) -> FoundRun:
     try:
         name = next((name for name in _RECORDS if (folder / name).is_file()), _RECORDS[0])
         record = json.loads(read_regular(folder / name, _LARGEST, follow_links=True))
+        if str(record["format"]).startswith("blockzoo run ") and record["format"] != _FORMAT:
+            fault = f"its record has the format {record['format']!r:.60}; expected {_FORMAT!r}; try a newer zoo"
+            return FoundRun(str(folder), "newer", fault=fault)
         return _found(folder, record)
     except (ZooError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        return FoundRun(str(folder), "damaged", fault=f"{type(error).__name__}: {error!s:.200}")
+        fault = f"its record cannot be read: {type(error).__name__}: {error!s:.200}"
+        return FoundRun(str(folder), "damaged", fault=fault)
 
 
 def _found(folder: Path, record: dict[str, Any]) -> FoundRun:
-    if record["format"] != "blockzoo run 1":
-        raise ValueError(f"its format is {record['format']!r:.60}; expected 'blockzoo run 1'")
+    if record["format"] != _FORMAT:
+        raise ValueError(f"its format is {record['format']!r:.60}; expected {_FORMAT!r}")
     dataset, results, state = record["dataset"], record["results"], str(record["status"])
     of_test = results.get("test_accuracy") is not None and dataset.get("test") is not None
     measured = results["test_accuracy"] if of_test else results["accuracy"]

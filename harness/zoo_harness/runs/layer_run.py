@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,16 @@ from zoo_harness.compute.precision import isolated
 from zoo_harness.data.loading import RunData
 from zoo_harness.data.subset import smallest_class
 from zoo_harness.evaluation.layer_scores import ScoredLayer, score_layers
-from zoo_harness.evaluation.split_scores import Scoring, class_warnings
+from zoo_harness.evaluation.split_scores import Scoring, class_warnings, recorded
 from zoo_harness.models.build import build_network
 from zoo_harness.models.input_size import load_network
+from zoo_harness.records.comparison import PublishedScores
 from zoo_harness.records.normalization import OF_WEIGHTS, Normalization
 from zoo_harness.records.option_checks import check_order
+from zoo_harness.records.run import RunRecord
 from zoo_harness.reports.plots.layers import plot_layers
+from zoo_harness.reports.plots.run import Finish
+from zoo_harness.reports.published_separation import Network, scores_of_layers
 from zoo_harness.reports.wording import normalization_in_words
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
@@ -46,7 +50,8 @@ class Subject:
 
     ``weights`` records where the weights come from. ``normalization`` says what replaces the mean and standard
     deviation of ``preprocessing``; those of a run are never replaced. ``value_range`` is the range of pixel values that
-    a run on images of more than 8 bits was trained with, or ``None`` to derive the range from the data.
+    a run on images of more than 8 bits was trained with, or ``None`` to derive the range from the data. ``record`` is
+    the record of the run, or ``None`` for a backbone.
     """
 
     name: str
@@ -56,16 +61,18 @@ class Subject:
     weights: dict[str, Any]
     normalization: Normalization
     value_range: ValueRange | None = None
+    record: RunRecord | None = None
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The separation scores of the layers of one network on one split, and a description of the data."""
+    """The separation scores of one network's layers on one split, a description of the data, and published scores."""
 
     subject: Subject
     split: str
     data: dict[str, Any]
     layers: tuple[ScoredLayer, ...]
+    published: tuple[PublishedScores, ...] = ()
 
     @property
     def title(self) -> str:
@@ -82,6 +89,7 @@ class Curve:
             "split": self.split,
             "data": self.data,
             "layers": [layer.to_dict() for layer in self.layers],
+            "published": [each.model_dump() for each in self.published],
         }
 
 
@@ -160,7 +168,7 @@ def run_subjects(
         layers, preprocessing = record.backbone.features, record.settings.preprocessing
         name = f"{record.backbone.name} ({called})"
         value_range = record.dataset.read_range
-        yield Subject(name, model.network, layers, preprocessing, weights, OF_WEIGHTS, value_range)
+        yield Subject(name, model.network, layers, preprocessing, weights, OF_WEIGHTS, value_range, record)
 
 
 def _curves(
@@ -214,7 +222,23 @@ def _curve(
     used = request.subset if split == "train" else request.subset.for_evaluation()
     subset = replace(used, eval_limit=None, eval_fraction=None).in_words((f"{split} split", smallest_class(record)))
     described = {"dataset": data.record.name, "subset": subset, **record.model_dump()}
-    return Curve(subject, split, described, tuple(layers))
+    published: Iterable[PublishedScores] = ()
+    if request.options["published"] and request.dataset.name == "cifar100":
+        published = _published(subject, layers, split, subset, scoring)
+    return Curve(subject, split, described, tuple(layers), tuple(published))
+
+
+def _published(
+    subject: Subject, layers: Sequence[ScoredLayer], split: str, subset: str, scoring: Scoring
+) -> Iterator[PublishedScores]:
+    """Yield the published scores of a network's layers, each beside our score."""
+    backbone = subject.record.backbone.name if subject.record else subject.name.partition(" (")[0]
+    pretrained = subject.weights.get("declared") is True and subject.weights["kind"] != "random"
+    size = subject.preprocessing.input_size
+    network = Network(backbone, pretrained, str(subject.weights["source"]), size, subject.record)
+    scored = {layer.path: recorded(layer.separation) for layer in layers}
+    part = None if subset == "all images" else subset
+    yield from scores_of_layers(scored, split, part, pooled=scoring.pooled, network=network)
 
 
 def _class_warnings(data: RunData, splits: Sequence[str], order: int) -> list[str]:
@@ -246,6 +270,7 @@ def _written(curves: tuple[Curve, ...], scoring: Scoring, request: LayerRequest)
         about = f"{data['dataset']}, {data['images']:,} images per curve; {scoring.in_words()}"
         # If no class has two images, every SI is 0 and the curve would show nothing.
         shown = [curve for curve in curves if max(curve.data["per_class"]) > 1]
-        plot_layers([(curve.title, curve.layers) for curve in shown], about, plot)
+        finish = Finish(svg=request.options["svg"])
+        plot_layers([(curve.title, curve.layers) for curve in shown], about, plot, finish)
     write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return LayerScoring(curves, scoring, record, path, plot)

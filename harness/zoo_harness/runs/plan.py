@@ -32,6 +32,7 @@ from zoo_harness.models.input_size import LoadedNetwork, load_network
 from zoo_harness.models.modules import match_modules
 from zoo_harness.models.surgery import frozen_batch_norms, prepare, warn_if_output_differs_from_head
 from zoo_harness.models.tuned_network import TunedNetwork, count_parameters
+from zoo_harness.records.checkpoint_choice import run_of_weights
 from zoo_harness.records.run import Results, RunRecord, SettingsRecord, now, read_run
 from zoo_harness.runs import provenance
 from zoo_harness.runs.opening import check_sizes
@@ -123,7 +124,7 @@ def _warn_of_other_normalization(request: Request, preprocessing: Preprocessing)
     if request.normalization.source != "weights" or not isinstance(request.weights, FileWeights):
         return None
     with suppress(ZooError):  # the weights file is not in the folder of a run
-        earlier = read_run(Path(request.weights.path).parent).settings.preprocessing
+        earlier = read_run(run_of_weights(Path(request.weights.path))).settings.preprocessing
         if (earlier.mean, earlier.std) != (preprocessing.mean, preprocessing.std):
             mean, std = (",".join(map(str, each)) for each in (earlier.mean, earlier.std))
             return (

@@ -16,7 +16,7 @@ from zoo.text import one_line
 from zoo_harness.ranking.foresight import foresight
 from zoo_harness.records.option import declared
 from zoo_harness.records.options import EvalOptions, RankOptions
-from zoo_harness.records.rank import TOP_1, Failure, ForesightRecord, KnownAccuracy, RankedBackbone, RankRecord
+from zoo_harness.records.rank import TOP_1, Failure, Foresight, KnownAccuracy, RankedBackbone, RankRecord
 from zoo_harness.records.run import RUN, RunRecord, read_run
 from zoo_harness.records.stored_options import OPTIONS
 from zoo_harness.runs.fine_tune import fine_tune
@@ -167,7 +167,7 @@ def _joined(
     return tuple(found)
 
 
-def _foresight(record: RankRecord, accuracies: Sequence[KnownAccuracy]) -> Iterator[ForesightRecord]:
+def _foresight(record: RankRecord, accuracies: Sequence[KnownAccuracy]) -> Iterator[Foresight]:
     """Yield how well each score, and ImageNet top-1 as a baseline, predicts the accuracies of two or more backbones."""
     reached = {each.name: each.accuracy for each in accuracies}
     rows = [row for row in record.backbones if row.name in reached and row.images == record.images_seen]
@@ -175,5 +175,4 @@ def _foresight(record: RankRecord, accuracies: Sequence[KnownAccuracy]) -> Itera
         values = {row.name: row.imagenet_top1 if key == TOP_1 else row.scores[key].value for row in rows}
         pairs = [(value, reached[name]) for name, value in values.items() if value is not None]
         if len(pairs) >= 2:
-            found = foresight([value for value, _ in pairs], [accuracy for _, accuracy in pairs], record.seed)
-            yield ForesightRecord(score=key, **found.to_dict())
+            yield foresight(key, [value for value, _ in pairs], [accuracy for _, accuracy in pairs], record.seed)

@@ -61,7 +61,8 @@ def resumed_ranking(
     """Return the stored request of a ranking; raise :class:`~zoo.errors.UsageError` if the given options differ."""
     stored, known = read_ranking_options(folder), declared(RankOptions)
     kept = {name: _absolute(value) for name, value in stored.given.items()}
-    differing = [name for name, value in given.items() if known[name][1].stored and _absolute(value) != kept.get(name)]
+    fixed = [name for name in given if known[name][1].stored and known[name][1].fixed]
+    differing = [name for name in fixed if _absolute(given[name]) != kept.get(name)]
     if (
         isinstance(dataset, str)
         and stored.dataset is not None

@@ -82,7 +82,8 @@ def check_rank(
             message = f"--resume {resume} continues in the folder of the ranking; leave out --out"
             raise UsageError(message, code="resume-with-out")
         stored = resumed_ranking(resume, dataset, backbones, given)
-        given = {**stored.given, "cache": given.get("cache", "auto")}
+        svg = given.get("svg", stored.given.get("svg", False))
+        given = {**stored.given, "cache": given.get("cache", "auto"), "svg": svg}
         if not stored.in_python:
             dataset, backbones = stored.dataset, [each for each in stored.backbones if each is not None]
     options = with_defaults(RankOptions, given)

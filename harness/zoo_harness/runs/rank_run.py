@@ -38,6 +38,7 @@ from zoo_harness.ranking.scores import Evidence, RankDefinition
 from zoo_harness.records import option_checks
 from zoo_harness.records.rank import PLOT, RANK, Drop, Failure, RankedBackbone, RankRecord, ScoreRecord
 from zoo_harness.reports.plots.ranking import plot_ranking
+from zoo_harness.reports.plots.run import Finish
 from zoo_harness.reports.wording import NORMALIZATIONS
 from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
@@ -133,7 +134,7 @@ def rank_backbones(request: RankRequest, progress: Reporter) -> Ranking:
 
 def _write(record: RankRecord, request: RankRequest, folder: Path) -> None:
     write_text(folder / RANK, record.model_dump_json(indent=2) + "\n")
-    plot_ranking(record, request.scores, folder / PLOT)
+    plot_ranking(record, request.scores, folder / PLOT, Finish(svg=request.options["svg"]))
 
 
 @contextlib.contextmanager

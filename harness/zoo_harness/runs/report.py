@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.text import encodable, one_line
-from zoo_harness.records.comparison import LeftOutRun
+from zoo_harness.records.comparison import ComparedRun, LeftOutRun
 from zoo_harness.records.rank import RANK, RankRecord
 from zoo_harness.records.run import RUN
 from zoo_harness.reports.comparison import Comparison
@@ -49,7 +49,7 @@ def write_report(
 ) -> Report:
     """Write one HTML file with the table, the tests and the charts of the finished runs and rankings in the folders.
 
-    ``opening`` opens a run by its path. A report that an earlier call wrote is overwritten. Raises
+    ``opening`` opens a run by its path or its repository. A report that an earlier call wrote is overwritten. Raises
     :class:`~zoo.errors.UsageError` if ``given`` is empty or ``out`` is a file of another kind, and
     :class:`~zoo.errors.DataError` if there is no finished run and no ranking.
     """
@@ -72,20 +72,30 @@ def write_report(
     from zoo_harness.reports.page.rankings import rank_table
     from zoo_harness.reports.page.render import MOST_GROUPS, render_page
 
-    groups = groups_of(found, [run.record for run in runs], [run.directory.resolve() for run in runs])
+    groups = groups_of(found, [run.record for run in runs], [*map(_origin, found.runs, runs)])
     tables = [rank_table(folder.name, record) for folder, record in rankings]
     page = render_page(groups, tables, left_out, _confusions(groups[:MOST_GROUPS], runs))
     _write(out, page)
     return Report(out, found, tuple(folder for folder, _record in rankings), left_out)
 
 
+def _origin(compared: ComparedRun, run: Run) -> Path | str:
+    """Return the folder of a run, or the repository and the commit that the run was downloaded from."""
+    if os.path.isabs(compared.run):  # noqa: PTH117 - no path is needed
+        return run.directory.resolve()
+    return f"{compared.run} (commit {run.commit!s:.12})"
+
+
 class _Opened:
-    """The runs that could be opened, by the name that the comparison gives them, and the others with the reasons."""
+    """The runs that could be opened, by the name that the comparison gives them, and the others with the reasons.
+
+    The name of a run is the path of its folder, or the name of the repository that the run was downloaded from.
+    """
 
     def __init__(self, opening: Callable[[str | Path], Run]) -> None:
         self._opening = opening
-        self._several: list[Run] = []
         self.runs: dict[str, Run] = {}
+        self._names: list[str] = []
         self.left_out: list[LeftOutRun] = []
 
     def add(self, given: str | Path | Run) -> None:
@@ -93,16 +103,21 @@ class _Opened:
         below: list[str | Path | Run] = [*run_folders(Path(given))] if _is_folder(given) else []
         for each in below or [given]:
             try:
-                self._several.append(each if isinstance(each, Run) else self._opening(each))
+                run = each if isinstance(each, Run) else self._opening(each)
             except ZooError as error:
                 self.left_out.append(_left_out(each, error))
+                continue
+            is_fetched = isinstance(each, str) and run.commit is not None
+            name = encodable(str(each if is_fetched else run.directory))
+            self._names.append(name)
+            self.runs[name] = run
 
     def compared(self) -> Comparison:
-        """Compare the runs, sorted by their folders, so that the order in which they are given changes nothing."""
-        several = sorted(self._several, key=lambda run: run.directory.resolve())
-        self.runs = {encodable(str(run.directory)): run for run in several}
+        """Compare the runs, sorted by their names, so that the order in which they are given changes nothing."""
         self.left_out.sort(key=lambda each: (each.run, each.message))
-        return compare_runs(several, published=True) if several else Comparison(runs=())
+        if not self._names:
+            return Comparison(runs=())
+        return compare_runs(sorted(self._names), lambda name: self.runs[encodable(str(name))], published=True)
 
 
 def _left_out(given: object, error: ZooError) -> LeftOutRun:

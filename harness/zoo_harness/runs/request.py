@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -190,6 +190,7 @@ class CheckedRun:
     options: StoredOptions
     cache: CachePolicy
     tensorboard: bool
+    svg: bool
     log_steps: int | None
     out: Path | None
     resume: Path | None
@@ -197,10 +198,8 @@ class CheckedRun:
 
 def check_run(call: RunCall) -> CheckedRun:
     """Resolve the names and check the options of a run; raise :class:`~zoo.errors.ZooError` for any mistake."""
+    call = replace(call, given=_with_named_weights(call.given))
     given = call.given
-    if (checkpoint := given.get("checkpoint")) is not None:
-        message = f"--checkpoint {checkpoint} is only for scoring a run again with --epochs 0; leave out --checkpoint"
-        raise UsageError(message, code="option-unused", option="checkpoint")
     out, resume = given.get("out"), given.get("resume")
     options = call.stored if resume is None else resumed(resume, call.stored)
     values = options.values
@@ -231,7 +230,25 @@ def check_run(call: RunCall) -> CheckedRun:
     )
     cache, tensorboard = _cache_policy(given, values), values["tensorboard"]
     log_steps = values["log_steps"] or (STEPS_OF_TENSORBOARD if tensorboard else None)
-    return CheckedRun(settings, options, cache, tensorboard, log_steps, out, resume)
+    return CheckedRun(settings, options, cache, tensorboard, values["svg"], log_steps, out, resume)
+
+
+def _with_named_weights(given: EvalOptions) -> EvalOptions:
+    """Return the options; if ``--weights`` names a run, ``weights`` becomes the file that ``--checkpoint`` selects."""
+    checkpoint, weights = given.get("checkpoint"), given.get("weights", "pretrained")
+    if checkpoint is None:
+        return given
+    folder = Path(weights).expanduser()
+    if weights in ("pretrained", "random") or given.get("resume") is not None or not folder.is_dir():
+        message = (
+            f"--checkpoint {checkpoint} needs a run: expected --weights RUN to train from the checkpoint, or a run "
+            "with --epochs 0 to score the checkpoint again"
+        )
+        raise UsageError(message, code="option-unused", option="checkpoint")
+    kept = choose_checkpoint(folder, read_run(folder), checkpoint)
+    chosen: EvalOptions = {**given, "weights": folder if kept is None else folder / kept.file}
+    del chosen["checkpoint"]
+    return chosen
 
 
 def check_layers(

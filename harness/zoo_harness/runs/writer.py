@@ -37,7 +37,7 @@ from zoo_harness.records.stored_options import OPTIONS
 from zoo_harness.reports.card_merge import merged_card, read_card
 from zoo_harness.reports.plots.confusion import plot_confusion
 from zoo_harness.reports.plots.layers import plot_run_curve
-from zoo_harness.reports.plots.run import plot_history, plot_learning_rate, plot_samples, title
+from zoo_harness.reports.plots.run import Finish, plot_history, plot_learning_rate, plot_samples, small_print, title
 from zoo_harness.reports.run_card import render_card
 from zoo_harness.runs.events import NoEvents, RunEvents
 from zoo_harness.training.state import PREVIOUS, STATE, TrainingState
@@ -46,15 +46,18 @@ from zoo_harness.util.atomic_files import remove_temporaries, write_text
 UNMERGED = "README.new.md"
 _FILES = (
     *(RUN, OPTIONS, HISTORY, STEPS, STATE, CHECKPOINT, CONFIGURATION),
-    *(CONFUSION, PREDICTIONS, CARD, UNMERGED, *PLOTS),
+    *(CONFUSION, PREDICTIONS, CARD, UNMERGED, *PLOTS, *(f"{Path(name).stem}.svg" for name in PLOTS)),
 )
 
 
 class RunWriter:
-    """Writes all files of a run into its folder; the first process of a run uses this class."""
+    """Writes all files of a run into its folder, and each plot also as SVG if ``svg`` is true.
 
-    def __init__(self, directory: Path) -> None:
-        self.path = directory
+    Only the first process of a run uses this class.
+    """
+
+    def __init__(self, directory: Path, *, svg: bool = False) -> None:
+        self.path, self._svg = directory, svg
         self._history, self._steps = directory / HISTORY, directory / STEPS
 
     @contextmanager
@@ -126,15 +129,20 @@ class RunWriter:
 
     def samples(self, images: ImageData, record: RunRecord) -> None:
         """Draw a picture of some labelled images of the evaluation split."""
-        about = f"{record.dataset.title}, {record.dataset.evaluation_name} split"
         plot_samples(
-            images.images, images.labels.numpy(), record.dataset.classes, self.path / "samples.png", about=about
+            images.images,
+            images.labels.numpy(),
+            record.dataset.classes,
+            self.path / "samples.png",
+            about=title(record, record.dataset.evaluation_name),
+            finish=self._finish(record),
         )
 
     def confusion(self, confusion: Confusion, record: RunRecord) -> None:
         """Write the confusion matrix as a file, and draw it as a picture."""
         confusion.write(self.path)
-        plot_confusion(confusion, self.path / "confusion.png", title(record))
+        about = title(record, record.dataset.name_of(record.headline[1]))
+        plot_confusion(confusion, self.path / "confusion.png", about, self._finish(record))
 
     def predictions(self, predictions: Predictions) -> PredictionsRecord:
         """Write the prediction for each image; return the digest and the metrics of the predictions."""
@@ -142,12 +150,17 @@ class RunWriter:
 
     def layer_curve(self, curve: LayerCurveRecord, record: RunRecord) -> None:
         """Draw the curve of the separation scores over the layers."""
-        plot_run_curve(curve, title(record), self.path / "layers.png")
+        plot_run_curve(curve, title(record, curve.split), self.path / "layers.png", self._finish(record))
 
     def curves(self, history: tuple[EpochRecord, ...], record: RunRecord, steps_per_epoch: int) -> None:
         """Draw the curves of loss, accuracy and learning rate over the epochs."""
-        plot_history(history, self.path, title(record))
-        plot_learning_rate(record.settings.training, len(history), steps_per_epoch, self.path, title(record))
+        about, finish = title(record, record.dataset.evaluation_name), self._finish(record)
+        plot_history(history, self.path, about, finish)
+        about = title(record, record.dataset.train.split)
+        plot_learning_rate(record.settings.training, len(history), steps_per_epoch, self.path, about, finish)
+
+    def _finish(self, record: RunRecord) -> Finish:
+        return Finish(small_print(record), self._svg)
 
     def checkpoint(self, network: nn.Module, record: RunRecord) -> None:
         """Write the weights to ``model.safetensors``, and ``config.json`` for other libraries."""

@@ -23,6 +23,7 @@ from zoo_harness.ranking.paired_tests import mid_p
 from zoo_harness.records.run import SeparationSettings
 from zoo_harness.reports.comparison import Comparison, notes
 
+from ...hub_server import Hub
 from ...saved_runs import edit_record, save_run
 
 
@@ -79,13 +80,17 @@ def test_the_table_is_that_of_the_report(
     monkeypatch.chdir(finished[0].parent)
     assert run(["compare", "report", "own", "--published"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ["1", "densenet201", "235,210", "91.51", "±", "0.28", "97.80", "12.35", "2.50", "report"]
+    columns = ["#", "backbone", "type", "trained", "paper", "%", "accuracy", "%", "train", "%", "train", "s"]
+    assert lines[0].split() == [*columns, "eval", "s"]
+    paper, seconds = ["94.76", "*"], ["97.80", "12.35", "2.50"]
+    assert lines[1].split() == ["1", "densenet201", "CNN", "235,210", *paper, "91.51", "±", "0.28", *seconds]
     assert lines[2].split() == ["1", "p", "published", "235,210", "91.44", "97.72", "299.59", "53.12"]
     assert lines[3].split()[:2] == ["2", "densenet201"]  # another recipe: nothing published
-    assert lines[6].split() == ["1", "CIFAR-10", "test", "0.7100", "0.8300", "baseline", "-", "-"]
-    assert lines[7].split()[-6:] == ["0.8300", "+0.00", "±", "0.39", "1.0000", "1.0000"]
+    assert lines[6].split() == ["1", "report", "CIFAR-10", "test", "0.7100", "0.8300", "baseline", "-"]
+    assert lines[7].split()[-6:] == ["0.8300", "+0.00", "±", "0.39", "within", "noise"]
     assert max(map(len, lines)) <= 80
     notes = " ".join(" ".join(lines[8:]).split())
+    assert "* in another setting" in notes
     assert "2: own: epochs 10; 0.9 of each class, seed 0; SI with z-scored features, order 5." in notes
     assert "1, published: University of Tehran report (1403/2024)" in notes
     assert "2, published in another setting, 91.44 %" in notes
@@ -99,6 +104,7 @@ def test_figures_are_not_published_ones_of_another_setting(finished: tuple[Path,
     [figure] = found.runs[0].published
     assert figure.accuracy_percent == 91.44
     assert any(clause.startswith("learning rate") or "input size" in clause for clause in figure.differences)
+    assert any(clause.startswith("pretrained on nothing (random weights) instead of") for clause in figure.differences)
     assert [each.published for each in zoo.compare(finished).runs] == [(), ()]
     assert zoo.compare(zoo.open_run(finished[0])).runs == zoo.compare(str(finished[0])).runs
 
@@ -117,7 +123,7 @@ def test_every_format_has_the_same_figures(finished: tuple[Path, Path], capsys: 
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     assert len({line.count(" | ") for line in lines}) == 1
-    assert "| 235,210 | 91.44 | 97.72 | 299.59 | 53.12 |" in lines[3]
+    assert "| 235,210 |  | 91.44 | 97.72 | 299.59 | 53.12 |" in lines[3]
     assert run([*given, "--latex"]) == 0
     latex = capsys.readouterr().out.splitlines()
     assert [latex[place].partition("{")[0] for place in (0, -1)] == [r"\begin", r"\end"]
@@ -148,7 +154,7 @@ def test_a_bad_run_is_named_and_the_rest_is_shown(
     codes = [each["code"] for each in record["left_out"]]
     assert codes == [
         *("run-not-finished", "record-invalid", "not-a-run", "record-of-another-version", "run-not-finished"),
-        *("not-a-run", "repeated-subject"),
+        *("no-such-folder", "repeated-subject"),
     ]
     assert [each["run"] for each in record["left_out"]] == [*bad, str(finished[0])]
     assert captured.err.count("error: ") == 7
@@ -162,7 +168,7 @@ def test_nothing_to_compare_and_two_formats_are_refused(
 ) -> None:
     assert error_of("compare", str(finished[0]), "--json", "--csv").code == "option-conflict"
     assert error_of("compare", str(finished[0]), "--group-by", "seed").code == "group-by"
-    assert error_of("compare", str(finished[0]), "--baseline", "nowhere").code == "not-a-run"
+    assert error_of("compare", str(finished[0]), "--baseline", "nowhere").code == "no-such-folder"
     with pytest.raises(UsageError) as refused:
         zoo.compare([])
     assert refused.value.code == "missing-run"
@@ -260,6 +266,30 @@ def test_seeds_are_one_row_and_tested_as_pairs(saved: Path, tmp_path: Path, caps
     assert "p seeds says nothing about other images." in text
 
 
+def test_the_last_lines_say_what_to_conclude(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, only in (("noise", (31, 24)), ("clear", (90, 20))):
+        for run_name, right in zip("ab", hits(800, *only), strict=True):
+            scored_run(saved, tmp_path / name / run_name, right, recipe=run_name)
+    assert run(["compare", str(tmp_path / "noise")]) == 0
+    shown = " ".join(capsys.readouterr().out.split("\n\n")[-1].split())
+    assert shown.startswith("Conclusion: 2 (")
+    assert "are NOT distinguishable. Their difference of 0.70 ± 0.74 points is within noise (p = 0.3497)" in shown
+    assert run(["compare", str(tmp_path / "clear")]) == 0
+    shown = " ".join(capsys.readouterr().out.split("\n\n")[-1].split())
+    assert "is better than 2 (" in shown
+    found = zoo.compare(tmp_path / "clear")
+    assert " ".join(found.conclusions) == shown
+    rows = csv.DictReader(io.StringIO(found.to_csv()))
+    assert [row["finding"] for row in rows] == ["", "lower"]
+    assert "more than chance (p < 0.0001). Another seed may change this" in shown
+    folders = [str(tmp_path / name) for name in ("noise", "clear")]
+    assert run(["compare", *folders, "--group-by", "none", "--baseline", f"{folders[0]}/a"]) == 0
+    shown = " ".join(capsys.readouterr().out.split("\n\n")[-1].split())
+    assert shown == (
+        "Conclusion: NOT distinguishable from 1 (within noise): 2, 4; better than 1 by more than chance: 3."
+    )
+
+
 def test_other_images_are_never_paired_and_named(
     saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -323,3 +353,156 @@ def test_a_note_says_which_seconds_leave_out_the_frozen_part(
     edit_record(folder, lambda record: record["results"].update(frozen_part=part))
     found = [each for each in notes(zoo.compare(folder)) if "do not include the frozen part" in each]
     assert found == ([] if note is None else [f"1: the seconds per epoch do not include the frozen part, {note}"])
+
+
+# Tests of published scores of the Separation Index
+
+
+def family(index: float) -> dict[str, Any]:
+    """The scores of a split at order 2."""
+    parts = {"si": score(index), "high": score(0.3), "soft": score(0.4), "anti": score(0.5), "centre": score(0.6)}
+    return {"order": 2, **parts, "duplicates": 0, "duplicates_unlike": 0}
+
+
+def as_in_the_2023_report(record: dict[str, Any]) -> None:
+    """Make the record one of ResNet-18 trained from scratch on CIFAR-100, for 200 epochs."""
+    as_in_the_report(record)
+    record["backbone"]["name"] = "resnet18_cifar"
+    record["settings"]["recipe"] = "scratch"
+    record["settings"]["training"]["epochs"] = 200
+    dataset = record["dataset"]
+    dataset.update(name="cifar100", title="CIFAR-100", val_fraction=0.2, test=dict(dataset["evaluation"]))
+    dataset["evaluation"]["split"] = "train"
+    splits = {"train": family(0.45), "evaluation": family(0.5)}
+    after = {"layer": "global_pool", **splits, "test": family(0.61)}
+    record["results"].update(
+        epochs_done=200,
+        test_accuracy=measured(0.75),
+        separation_raw_pixels={**after, "layer": "raw pixels"},
+        separation_before={"layer": "global_pool", **splits},
+        separation_after=after,
+    )
+
+
+def test_published_si_stands_below_that_of_a_run_with_the_same_setting(
+    tiny_resnet: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("same", "other"):
+        (tmp_path / name).mkdir()
+        save_run(tiny_resnet, tmp_path / name)
+        edit_record(tmp_path / name, as_in_the_2023_report)
+    edit_record(tmp_path / "other", lambda record: record["results"].update(epochs_done=20))
+    found = zoo.compare([tmp_path / "same", tmp_path / "other"], published=True)
+    beside = [(each.features, each.split, each.agrees) for run in found.runs for each in run.published_separation]
+    after = [("after training", "train"), ("after training", "test")]
+    raw = ("raw pixels", "train", True)
+    assert beside == [raw, *((*each, True) for each in after), raw, *((*each, False) for each in after)]
+    test = found.runs[0].published_separation[2]
+    assert (test.ours["si"], test.published["si"], test.published["centre"]) == (0.61, 0.599, 0.7026)
+    assert "epochs 20 instead of 200" in found.runs[1].published_separation[2].differences
+    assert run(["compare", str(tmp_path / "same"), str(tmp_path / "other"), "--published"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    others = ["0.4853", "0.5898", "0.3056", "0.7026"]
+    row = next(place for place, line in enumerate(lines) if line.split()[:4] == ["1", "after", "training", "test"])
+    assert lines[row + 1].split() == ["1", "p", "published", "test", "0.5990", *others]
+    assert sum(line.split()[1:2] == ["raw"] for line in lines) == 1  # both runs have the same images
+    text = " ".join(" ".join(lines).split())
+    assert "2, published SI in another setting, after training: train 0.4858 (ours 0.4500)" in text
+    assert "anti SI 0.8364 does not fit the other scores, which give 0.7730" in text
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
+    assert found.to_markdown().count("| published |") == 3 + 1
+    assert found.to_latex().count(r"\begin{tabular}") == 2
+    rows = list(csv.DictReader(io.StringIO(found.to_csv())))
+    assert [row["si_after"] for row in rows if row["published_by"] and row["si_after"]] == ["0.4858", "0.599"]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "change", "agrees", "clause"),
+    [
+        ("resnet18", {}, True, None),
+        ("resnet18", {"declared": False, "source": "x.pth"}, False, "weights x.pth instead of those of ImageNet"),
+        ("efficientnet_v2_s", {}, False, "trained layer4 instead of the whole network"),
+    ],
+)
+def test_si_of_other_networks_of_the_report(
+    tiny_resnet: Backbone, tmp_path: Path, backbone: str, change: dict[str, Any], agrees: bool, clause: str | None
+) -> None:
+    def edit(record: dict[str, Any]) -> None:
+        as_in_the_2023_report(record)
+        record["backbone"]["name"] = backbone
+        record["weights"].update({"kind": "timm", "declared": True, **change})
+        record["settings"]["preprocessing"]["input_size"] = [32, 32]
+
+    save_run(tiny_resnet, tmp_path)
+    edit_record(tmp_path, edit)
+    [found] = zoo.compare(tmp_path, published=True).runs
+    raw, network = found.published_separation
+    assert raw.remarks[0] == "the report does not state the split"
+    assert network.agrees == agrees
+    assert clause is None or clause in network.differences
+
+
+# Tests of repositories
+
+
+def published(folder: Path, name: str = "zoo.json") -> dict[str, bytes]:
+    """What ``zoo publish`` sends of a run that was not trained; no test loads the checkpoint."""
+    files = {each: (folder / each).read_bytes() for each in ("config.json", "predictions.safetensors")}
+    return files | {"model.safetensors": b"not read", name: (folder / "run.json").read_bytes()}
+
+
+def test_repositories_are_rows_and_only_record_and_predictions_are_fetched(
+    hub: Hub, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = hits(900, 30, 10)
+    here = scored_run(saved, tmp_path / "here", first)
+    commit = hub.create("ada/pets", published(scored_run(saved, tmp_path / "there", second, recipe="own")))
+    assert run(["compare", str(here), "ada/pets"]) == 0
+    captured = capsys.readouterr()
+    assert "+0.00" not in captured.out
+    oid = commit.branches["main"]
+    assert f"2: ada/pets (commit {oid[:12]}): epochs 0" in captured.out
+    assert f"ada/pets: commit {oid}, fetching 2 files" in captured.err
+    assert not [each.path for each in hub.seen("*", "*resolve*") if "model.safetensors" in each.path]
+    found = zoo.compare([here, f"ada/pets@{oid}"], baseline="ada/pets")
+    assert [(each.test, each.row_only, each.baseline_only) for each in found.differences] == [("mcnemar", 30, 10)]
+    assert (found.runs[1].run, found.runs[1].commit) == (f"ada/pets@{oid}", oid)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert zoo.compare([here, "ada/pets"]).differences[0].test == "mcnemar"  # from the Hub's cache
+
+
+def test_a_repository_that_cannot_be_compared_is_named_and_the_rest_is_shown(
+    hub: Hub, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = published(scored_run(saved, tmp_path / "run", hits(900, 30, 10)[0]))
+    other = published(scored_run(saved, tmp_path / "other", hits(900, 10, 30)[0]))
+    hub.create("ada/pets", files)
+    hub.create("ada/not-ours", {"model.safetensors": b"x", "config.json": b"{}"})
+    hub.create("eve/private", files, private=True)
+    hub.create("ada/newer", files | {"zoo.json": files["zoo.json"].replace(b"blockzoo run 1", b"blockzoo run 2")})
+    hub.create("ada/contradicts", files | {"predictions.safetensors": other["predictions.safetensors"]})
+    hub.create("ada/hostile", files | {"zoo.json": files["zoo.json"].replace(b'"cat"', b'"%s"' % (b"c" * 2000))})
+    bad = ("not-ours", "newer", "contradicts", "hostile", "missing", "--bad")
+    names = [*(f"ada/{name}" for name in bad), "eve/private", "ada/pets@v9", "https://hub/ada/pets"]
+    assert run(["compare", "ada/pets", "ada/pets@main", *names, "--json"]) == 1
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert [each["run"] for each in found["runs"]] == ["ada/pets"]
+    assert {each["run"]: each["code"] for each in found["left_out"]} == {
+        "ada/pets@main": "repeated-subject",
+        "ada/not-ours": "not-published",
+        "ada/newer": "record-of-another-version",
+        "ada/contradicts": "predictions-invalid",
+        "ada/hostile": "record-class-name",
+        "ada/missing": "not-found",
+        "ada/--bad": "not-a-repository",
+        "eve/private": "not-found",
+        "ada/pets@v9": "no-revision",
+        "https://hub/ada/pets": "not-a-repository",
+    }
+    errors = captured.err.splitlines()
+    assert len(errors) == 10
+    for line, each in zip(errors, found["left_out"], strict=True):
+        assert line.startswith("error: ")
+        assert each["run"] in line
+    assert hub.leaks() == []

@@ -72,10 +72,11 @@ def test_the_last_layers_stand_in_one_table_with_a_row_for_each_network_and_spli
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     networks = ("resnet18_cifar", "vgg16_bn_cifar", "--weights", "random")
-    data = ("--dataset", "digits", "--per-class", "4", "--split", "both", "--last", "--quiet")
+    data = ("--dataset", "digits", "--per-class", "4", "--split", "both", "--last", "--published", "--quiet")
     assert run(["layers", *networks, *data, "--normalize", "zscore", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "layers pooled, euclidean distance, z-scored" in " ".join(printed.split())
+    assert "Nothing is published of these networks and this dataset." in printed
     rows = [line for line in printed.splitlines() if " ± " in line]
     assert [line[:24].split() for line in rows[::2]] == [
         ["raw", "pixels"],

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from zoo import Backbone, ZooError
+from zoo_harness.cli.app import command
 from zoo_harness.cli.main import run
 from zoo_harness.cli.options import complete_run
+from zoo_harness.runs.found_runs import run_folders
 
 from ...saved_runs import edit_record, save_run
 
@@ -62,3 +64,22 @@ def test_shells_complete_folders_of_runs(folder: Path) -> None:
     assert complete_run("runs/s") == ["runs/second"]
     assert complete_run(f"{folder}/runs/f") == [f"{folder}/runs/first"]
     assert complete_run("nowhere/") == []
+
+
+def test_every_command_completes_the_runs_that_it_takes(folder: Path) -> None:
+    taking = [
+        *("show", "publish", "predict", "eval", "card", "features", "rank", "compare", "layers --run"),
+        *("eval --resume", "eval --weights", "train --resume", "rank --against", "compare --baseline"),
+    ]
+    for name, _, option in (words.partition(" ") for words in taking):
+        found = command().commands[name]
+        context = found.make_context(name, [], resilient_parsing=True)
+        arguments = [each for each in found.params if each.param_type_name == "argument"]
+        taken = [each for each in found.params if option in each.opts] if option else arguments[:1]
+        values = [each.value for each in taken[0].shell_complete(context, "runs/f")]
+        assert values == ["runs/first"], (folder, name, option)
+
+
+def test_completion_searches_a_bounded_number_of_folders(folder: Path) -> None:
+    assert [*run_folders(folder, most=1)] == []
+    assert [*run_folders(folder, most=4)] == [folder / "runs" / "first", folder / "runs" / "second"]

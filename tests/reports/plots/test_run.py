@@ -268,7 +268,7 @@ def test_the_axis_of_the_learning_rate_has_one_format(
     training: Training, epochs: int, levels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures: list[Figure] = []
-    monkeypatch.setattr("zoo_harness.reports.plots.run.save_figure", lambda figure, _path: figures.append(figure))
+    monkeypatch.setattr("zoo_harness.reports.plots.run.save_figure", lambda figure, *_options: figures.append(figure))
     plot_learning_rate(training, epochs, 10, tmp_path)
     (axes,) = figures[0].axes
     axes.figure.draw_without_rendering()
@@ -285,7 +285,7 @@ def test_the_grid_says_how_many_of_the_classes_it_shows(
     classes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures: list[Figure] = []
-    monkeypatch.setattr("zoo_harness.reports.plots.run.save_figure", lambda figure, _path: figures.append(figure))
+    monkeypatch.setattr("zoo_harness.reports.plots.run.save_figure", lambda figure, *_options: figures.append(figure))
     images, names = np.zeros((200, 8, 8), np.uint8), [f"c{place}" for place in range(classes)]
     about = "CIFAR-100 in $x$, test split"
     plot_samples(images, np.arange(200) % classes, names, tmp_path / "s.png", about=about)
@@ -297,7 +297,7 @@ def test_the_grid_says_how_many_of_the_classes_it_shows(
 
 def test_curves_have_the_name_of_their_split_and_a_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures: list[Figure] = []
-    monkeypatch.setattr("zoo_harness.reports.plots.run.save_figure", lambda figure, _path: figures.append(figure))
+    monkeypatch.setattr("zoo_harness.reports.plots.run.save_figure", lambda figure, *_options: figures.append(figure))
     line = epoch(1, 0.5, 0.5)
     for name in ("held-out", None):
         history = [line.model_copy(update={"evaluation_split": name})]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zoo_harness.cli.options import Debug, complete_backbone
+from zoo_harness.cli.options import Debug, complete_backbone_or_run
 from zoo_harness.cli.output import print_lines, tell, warn_of
 
 
@@ -17,7 +17,7 @@ def card(
         typer.Argument(
             metavar="NAME|RUN",
             help="Name of a backbone, or folder of a run (type ./NAME if a backbone has the same name).",
-            autocompletion=complete_backbone,
+            autocompletion=complete_backbone_or_run,
         ),
     ],
     write: Annotated[

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zoo_harness.cli.options import AsJson, Debug, complete_run
 from zoo_harness.cli.output import print_lines, print_notes, print_table, tell
+from zoo_harness.cli.run_output import display_for
 
 if TYPE_CHECKING:
     from zoo_harness.reports.comparison import Comparison
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 def compare(
     runs: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
-            metavar="RUN|FOLDER...",
-            help="Folders of finished runs, or folders that contain runs.",
+            metavar="RUN|FOLDER|REPO...",
+            help="Folders of finished runs, folders that contain runs, or OWNER/NAME[@REV] on the Hub.",
             autocompletion=complete_run,
         ),
     ],
     baseline: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="RUN",
+            metavar="RUN|REPO",
             help="Run that every other run is compared with (default: the best on the same images).",
             autocompletion=complete_run,
         ),
@@ -43,9 +43,9 @@ def compare(
         ),
     ] = "settings",
     as_json: AsJson = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print one table in Markdown.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the rows as a table in Markdown.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values with all digits.")] = False,
-    as_latex: Annotated[bool, typer.Option("--latex", help="Print one table in LaTeX.")] = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="Print the rows as a table in LaTeX.")] = False,
     _debug: Debug = False,
 ) -> None:
     """Compare finished runs, and test their differences.
@@ -53,7 +53,8 @@ def compare(
     The tables show the parameters, accuracies, Separation Index and times of each run. Runs that
     differ only in the seed share a row. zoo tests the difference of each row from the baseline on
     the same images (McNemar's test, Holm's correction), and over the seeds if a row has three or
-    more. zoo names unfinished and damaged runs, leaves them out, and exits with status 1.
+    more. zoo downloads the record and the predictions of a Hub repository. zoo names unfinished,
+    damaged and missing runs, leaves them out, and exits with status 1.
     """
     from zoo.errors import UsageError
 
@@ -63,8 +64,10 @@ def compare(
 
     from zoo_harness.api import compare as compare_runs
 
-    found = compare_runs(runs, baseline=baseline, published=published, group_by=group_by)
-    if as_json or as_markdown or as_csv or as_latex:
+    machine_readable = as_json or as_markdown or as_csv or as_latex
+    with display_for(quiet=machine_readable) as display:
+        found = compare_runs(runs, baseline=baseline, published=published, group_by=group_by, progress=display)
+    if machine_readable:
         text = found.to_json() if as_json else found.to_markdown() if as_markdown else ""
         text = text or (found.to_latex() if as_latex else found.to_csv())
         print_lines(*text.removesuffix("\n").split("\n"))
@@ -76,9 +79,12 @@ def compare(
 
 
 def _print(found: Comparison) -> None:
-    from zoo_harness.reports.comparison import aligned_right, notes, tables
+    from zoo_harness.reports.comparison import aligned_right, conclusions, notes, tables
 
     for columns, rows in tables(found, 80):
         print_table(columns, rows, right=aligned_right(columns))
         print_lines("")
     print_notes(*notes(found))
+    if concluded := [*conclusions(found)]:
+        print_lines("")
+        print_notes(*concluded)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from zoo_harness.cli.command import Given, command
-from zoo_harness.cli.options import AsJson, DatasetName, Quiet, Verbose, complete_backbone
+from zoo_harness.cli.options import AsJson, DatasetName, Quiet, Verbose, complete_backbone_or_run
 from zoo_harness.cli.run_output import display_for, ended_in_order, print_run
 from zoo_harness.records.options import EvalOptions
 
@@ -16,7 +16,7 @@ Name = Annotated[
     typer.Argument(
         metavar="[NAME]",
         help="Name of a backbone from 'zoo list'; with --epochs 0 also the folder of a run, or OWNER/NAME[@REV].",
-        autocompletion=complete_backbone,
+        autocompletion=complete_backbone_or_run,
     ),
 ]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo_harness.cli.command import Given, command
-from zoo_harness.cli.options import AsJson, DatasetName, Quiet, complete_backbone
+from zoo_harness.cli.options import AsJson, DatasetName, Quiet, complete_backbone_or_run
 from zoo_harness.cli.output import print_facts, print_json, print_lines, print_notes, print_table
 from zoo_harness.cli.run_output import display_for, ended_in_order
 from zoo_harness.records.options import FeaturesOptions
@@ -23,7 +23,7 @@ Name = Annotated[
     typer.Argument(
         metavar="NAME",
         help="Name of a backbone from 'zoo list', the folder of a run, or OWNER/NAME[@REV] on the Hub.",
-        autocompletion=complete_backbone,
+        autocompletion=complete_backbone_or_run,
     ),
 ]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo_harness.cli.command import Given, command
-from zoo_harness.cli.options import AsJson, Quiet, complete_backbone, complete_dataset
+from zoo_harness.cli.options import AsJson, Quiet, complete_backbone, complete_dataset, complete_run
 from zoo_harness.cli.output import print_facts, print_json, print_lines, print_notes, print_table
 from zoo_harness.cli.run_output import display_for, ended_in_order
 from zoo_harness.records.options import LayersOptions
@@ -35,7 +35,10 @@ Dataset = Annotated[
     ),
 ]
 Runs = Annotated[
-    list[Path] | None, typer.Option("--run", help="Also score the network of the run in this folder; repeatable.")
+    list[Path] | None,
+    typer.Option(
+        "--run", help="Also score the network of the run in this folder; repeatable.", autocompletion=complete_run
+    ),
 ]
 
 
@@ -61,7 +64,10 @@ def _layers(
     else:
         for curve in found.curves:
             _print_curve(curve, found.scoring)
-    plots = [found.plot.name] if found.plot else []
+    if given.get("published"):
+        _print_published_notes(found)
+    suffixes = [".png", *([".svg"] if given.get("svg") else [])]
+    plots = [found.plot.with_suffix(suffix).name for suffix in suffixes] if found.plot else []
     print_lines("")
     print_facts([("folder", str(found.path.parent)), ("files", ", ".join([found.path.name, *plots]))])
 
@@ -87,8 +93,30 @@ def _print_last(found: LayerScoring) -> None:
         cells = ["" if name == before else name, curve.split, *_scores(layer)]
         rows.append(cells)
         before = name
+        for values in _published_values(curve, layer):
+            rows.append(["published", curve.split, *values])
+            before = ""
     headings = _headings(found.curves[0])
     print_table(["network", "split", *headings], rows, right=headings)
+
+
+def _published_values(curve: Curve, layer: ScoredLayer) -> list[list[str]]:
+    """Return the published scores of the raw pixels or of the classifier's input, if the settings are the same."""
+    from zoo_harness.separation.scores import SCORES
+
+    raw = layer is curve.layers[0]
+    found = [each for each in curve.published if each.agrees and (each.features == "raw pixels") == raw]
+    return [[f"{each.published[score.key]:.4f}" for score in SCORES] for each in found if len(each.published) > 1]
+
+
+def _print_published_notes(found: LayerScoring) -> None:
+    from zoo_harness.reports.published_separation import GENERAL, notes
+
+    told: set[str] = set()
+    lines = [f"{each.title}: {line}" for each in found.curves for line in notes(each.published, told=told)]
+    known = any(each.published for each in found.curves)
+    print_lines("")
+    print_notes(*lines, GENERAL if known else "Nothing is published of these networks and this dataset.")
 
 
 def _scores(layer: ScoredLayer) -> list[str]:
@@ -115,12 +143,18 @@ def _print_curve(curve: Curve, scoring: Scoring) -> None:
     rows = [[layer.path, f"{layer.width:,}", layer.vector, *_scores(layer)] for layer in curve.layers]
     headings = _headings(curve)
     columns = ["layer", "width", "vector", *headings]
+    last = dict.fromkeys(("before training", "after training"), curve.layers[-1].path)
+    known = {last.get(each.features, each.features): each.published["si"] for each in curve.published if each.agrees}
+    if known:
+        columns.insert(4, "published")
+        for row in rows:
+            row.insert(4, f"{known[row[0]]:.4f}" if row[0] in known else "-")
     bar = _room_for_bars([columns, *rows])
     if bar:
         columns.append("SI, 0 to 1")
         for row, layer in zip(rows, curve.layers, strict=True):
             row.append(f"{'#' * round(bar * layer.separation.si.value):<{bar}}|")
-    print_table(columns, rows, right=["width", *headings])
+    print_table(columns, rows, right=["width", "published", *headings])
     best = max(curve.layers, key=lambda layer: layer.separation.si.value)
     print_lines("", f"highest SI: {best.path}, {best.separation.si}")
 

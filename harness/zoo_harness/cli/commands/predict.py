@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo_harness.cli.options import AsJson, Debug, Quiet
+from zoo_harness.cli.options import AsJson, Debug, Quiet, complete_run
 from zoo_harness.cli.output import print_json, print_table, tell
 
 if TYPE_CHECKING:
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 def predict(
     checkpoint: Annotated[
         str,
-        typer.Argument(metavar="REPO|RUN", help="Model: OWNER/NAME[@REV] on the Hub, or the folder of a run."),
+        typer.Argument(
+            metavar="REPO|RUN",
+            help="Model: OWNER/NAME[@REV] on the Hub, or the folder of a run.",
+            autocompletion=complete_run,
+        ),
     ],
     images: Annotated[
         list[str],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo_harness.cli.command import Given, command
-from zoo_harness.cli.options import AsJson, Quiet
+from zoo_harness.cli.options import AsJson, Quiet, complete_run
 from zoo_harness.cli.output import print_json, print_lines, print_table
 from zoo_harness.cli.run_output import display_for
 from zoo_harness.records.options import PublishOptions
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def _publish(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Folder of a finished run.", autocompletion=complete_run),
+    ],
     to: Annotated[
         str,
         typer.Option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zoo_harness.cli.command import Given, command
-from zoo_harness.cli.options import AsJson, Quiet, Verbose, complete_backbone, complete_dataset
+from zoo_harness.cli.options import AsJson, Quiet, Verbose, complete_backbone_or_run, complete_dataset
 from zoo_harness.cli.output import print_facts, print_json, print_lines, print_notes, print_table
 from zoo_harness.cli.run_output import display_for, ended_in_order
 from zoo_harness.records.options import RankOptions
@@ -23,7 +23,7 @@ Names = Annotated[
         metavar="[NAME]...",
         help="Backbones, such as resnet18 or 'timm:vit_*_dinov2*', or folders of runs (default: all backbones whose "
         "weights are on this machine).",
-        autocompletion=complete_backbone,
+        autocompletion=complete_backbone_or_run,
     ),
 ]
 Dataset = Annotated[

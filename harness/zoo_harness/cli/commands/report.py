@@ -1,4 +1,4 @@
-"""``zoo report [RUN|FOLDER...]``: write finished runs and rankings into one HTML file."""
+"""``zoo report [RUN|FOLDER|REPO...]``: write finished runs and rankings into one HTML file."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import typer
 
 from zoo_harness.cli.options import OUTPUT, Debug, complete_run
 from zoo_harness.cli.output import print_lines, tell
+from zoo_harness.cli.run_output import display_for
 
 
 def report(
     runs: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
-            metavar="RUN|FOLDER",
-            help="Directories of finished runs, or folders with runs and rankings (default: runs).",
+            metavar="RUN|FOLDER|REPO",
+            help="Folders of finished runs, folders that contain runs and rankings, or OWNER/NAME[@REV] on the Hub "
+            "(default: runs).",
             autocompletion=complete_run,
         ),
     ] = None,
@@ -33,14 +35,15 @@ def report(
     """Write one HTML file that compares finished runs.
 
     The page has a table that can be sorted, filtered and copied, the tests of 'zoo compare', charts,
-    the SI of the layers, confusion matrices, and the rankings of 'zoo rank'. It needs no network and
-    can be read without JavaScript. zoo names each run that is unfinished or damaged, and leaves it
-    out; the exit status is then 1.
+    the SI of the layers, confusion matrices, and the rankings of 'zoo rank'. The page needs no
+    network and no JavaScript. zoo downloads the record and the predictions of a Hub repository.
+    zoo names unfinished, damaged and missing runs, leaves them out, and exits with status 1.
     """
     from zoo_harness.api import report as write_report
     from zoo_harness.util.byte_sizes import bytes_in_words
 
-    found = write_report(runs or ["runs"], out=out)
+    with display_for(quiet=False) as display:
+        found = write_report(runs or ["runs"], out=out, progress=display)
     counted = [(len(found.comparison.runs), "run"), (len(found.rankings), "ranking")]
     shown = " and ".join(f"{count:,} {name}{'s' * (count != 1)}" for count, name in counted if count)
     print_lines(f"{found.path}: {shown}, {bytes_in_words(found.path.stat().st_size)}")

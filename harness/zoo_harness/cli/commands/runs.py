@@ -25,7 +25,8 @@ def runs(
 ) -> None:
     """List the runs of a folder and their accuracies.
 
-    Each row shows the state, backbone, dataset, accuracy and start of a run. The exit status is 1 if a run is damaged.
+    Each row shows the state, backbone, dataset, accuracy and start of a run. The exit status is 1
+    if the record of a run cannot be read.
     """
     from dataclasses import asdict
 
@@ -39,7 +40,7 @@ def runs(
     else:
         tell(f"no runs in {folder}")
     damaged = [each for each in found if each.fault is not None]
-    tell(*(f"error: {each.folder} is damaged: {each.fault}" for each in damaged))
+    tell(*(f"error: {each.folder} is {each.state}: {each.fault}" for each in damaged))
     if damaged:
         raise typer.Exit(1)
 

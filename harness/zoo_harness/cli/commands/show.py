@@ -8,7 +8,7 @@ import typer
 
 from zoo.license_terms import binding_terms
 from zoo_harness.cli.commands.show_run import show_run
-from zoo_harness.cli.options import AsJson, Debug, RecipeName, complete_backbone
+from zoo_harness.cli.options import AsJson, Debug, RecipeName, complete_backbone_or_run
 from zoo_harness.cli.output import print_facts, print_json, print_lines, print_table, warn_of
 
 
@@ -18,7 +18,7 @@ def show(
         typer.Argument(
             metavar="NAME|RUN",
             help="Name of a backbone from 'zoo list', or the folder of a run.",
-            autocompletion=complete_backbone,
+            autocompletion=complete_backbone_or_run,
         ),
     ],
     recipe: RecipeName = "default",

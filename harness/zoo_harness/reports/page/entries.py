@@ -65,9 +65,9 @@ class Group:
     entries: tuple[Entry, ...]
 
 
-def groups_of(found: Comparison, records: Sequence[RunRecord], folders: Sequence[Path]) -> tuple[Group, ...]:
-    """Return one group for each set of images; ``records`` and ``folders`` belong to the runs of the comparison."""
-    names = run_names(folders)
+def groups_of(found: Comparison, records: Sequence[RunRecord], origins: Sequence[Path | str]) -> tuple[Group, ...]:
+    """Return one group for each set of images; ``records`` and ``origins`` belong to the runs of the comparison."""
+    names = run_names(origins)
     tested = {each.row: each for each in found.differences}
     baselines = {each.baseline for each in found.differences}
     rows_of = Counter(row.images for row in found.rows)
@@ -110,14 +110,17 @@ def _rank(found: Comparison, place: int, names: Sequence[str]) -> tuple[object, 
     return *about, row.accuracy is None, -(row.accuracy or 0), names[row.runs[0]]
 
 
-def run_names(folders: Sequence[Path]) -> list[str]:
+def run_names(origins: Sequence[Path | str]) -> list[str]:
     """Return the paths of run folders below the deepest folder that has all of them; no two are equal.
+
+    A text in ``origins`` is a name that is shown as it is.
 
     >>> run_names([Path("/a/runs/one"), Path("/a/other/one")])
     ['runs/one', 'other/one']
     """
-    above = os.path.commonpath([folder.parent for folder in folders]) if folders else ""
-    return _unlike([shown(folder.relative_to(above)) for folder in folders])
+    parents = [each.parent for each in origins if isinstance(each, Path)]
+    above = os.path.commonpath(parents) if parents else ""
+    return _unlike([shown(each.relative_to(above) if isinstance(each, Path) else each) for each in origins])
 
 
 def _unlike(names: Sequence[str]) -> list[str]:

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from zoo_harness.evaluation.confusion import Confusion
 from zoo_harness.reports.plots.names import columns, font_families, shown_classes, shown_name
-from zoo_harness.reports.plots.run import DOTS_PER_INCH, INK, save_figure
+from zoo_harness.reports.plots.run import DOTS_PER_INCH, INK, PLAIN, Finish, save_figure
 
 _MOST_NUMBERS, _MOST_NAMES = 25, 60
 _WIDEST = 9.0  # the largest width of the matrix in inches
 
 
-def plot_confusion(confusion: Confusion, path: Path, about: str = "") -> None:
-    """Draw a confusion matrix as a PNG. The title has the text ``about``, the number of images and the split."""
+def plot_confusion(confusion: Confusion, path: Path, about: str = "", finish: Finish = PLAIN) -> None:
+    """Draw a confusion matrix as a PNG. The title has the text ``about`` and the number of images."""
     counts = np.array(confusion.counts)
     classes = len(counts)
     side = min(_WIDEST, max(2.4, classes * (0.42 if classes <= _MOST_NUMBERS else 0.17)))
@@ -43,10 +43,10 @@ def plot_confusion(confusion: Confusion, path: Path, about: str = "") -> None:
     _name_classes(axes, confusion.classes, side / classes)
     if classes <= _MOST_NUMBERS:
         _write_counts(axes, counts, shares, colours, norm)
-    images = f"{counts.sum():,} images, split {shown_name(confusion.split, '?')}"
-    about = "\n".join(filter(None, (shown_name(about, "", 72), images)))
+    title = about or f"{shown_name(confusion.split, '?')} split"
+    about = f"{title}\n{counts.sum():,} images"
     axes.set_title(about, fontsize=9, color=INK, parse_math=False, family=font_families(about))
-    save_figure(figure, path, tight=True)
+    save_figure(figure, path, finish, tight=True)
 
 
 def _name_classes(axes: Axes, classes: tuple[str, ...], room: float) -> None:

@@ -11,17 +11,16 @@ from matplotlib.figure import Figure
 
 from zoo_harness.evaluation.layer_scores import ScoredLayer
 from zoo_harness.records.run import LayerCurveRecord, LayerScores
-from zoo_harness.reports.plots.names import font_families, shown_name
-from zoo_harness.reports.plots.run import DOTS_PER_INCH, INK, QUIET, save_figure
+from zoo_harness.reports.plots.names import font_families
+from zoo_harness.reports.plots.run import DOTS_PER_INCH, INK, PLAIN, QUIET, Finish, save_figure
 
 
-def plot_run_curve(curve: LayerCurveRecord, run: str, path: Path) -> None:
-    """Draw the layer curve of a run as a PNG; ``run`` is the text that names the backbone and the dataset."""
+def plot_run_curve(curve: LayerCurveRecord, title: str, path: Path, finish: Finish = PLAIN) -> None:
+    """Draw the layer curve of a run as a PNG; ``title`` names the backbone, the dataset and the split."""
     found = curve.layers[-1].separation
     scaled = ", z-scored" if found.normalize == "zscore" else ""
-    about = f"{found.si.n:,} images, split {shown_name(curve.split, '?')}; "
-    about += f"layers pooled, {found.metric} distance{scaled}"
-    plot_layers([(f"{run}, after training", curve.layers)], about, path)
+    about = f"{title}\n{found.si.n:,} images; layers pooled, {found.metric} distance{scaled}"
+    plot_layers([("after training", curve.layers)], about, path, finish)
 
 
 Layers = Sequence[ScoredLayer] | Sequence[LayerScores]
@@ -35,7 +34,7 @@ _WIDEST, _EQUAL = 5, 0.005  # the number of line widths; the largest SI differen
 _MOST_NAMES = 30
 
 
-def plot_layers(curves: Sequence[Curve], about: str, path: Path) -> None:
+def plot_layers(curves: Sequence[Curve], about: str, path: Path, finish: Finish = PLAIN) -> None:
     """Draw one line per curve with bootstrap error bars, and write the plot as a PNG.
 
     The x axis shows the layer names, or the relative depth if the curves have different layers. ``about`` is the title,
@@ -53,7 +52,7 @@ def plot_layers(curves: Sequence[Curve], about: str, path: Path) -> None:
     axes.set_title(about, fontsize=8, color=INK, parse_math=False, family=font_families(about))
     font = {"family": font_families(title for title, _layers in curves)}
     figure.legend(loc="outside upper center", ncols=min(2, len(curves)), frameon=False, prop=font)
-    save_figure(figure, path)
+    save_figure(figure, path, finish)
 
 
 def _covering(curves: Sequence[Curve]) -> int:

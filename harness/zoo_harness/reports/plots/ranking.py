@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 from zoo_harness.ranking.scores import RankDefinition
 from zoo_harness.records.rank import RankedBackbone, RankRecord
 from zoo_harness.reports.plots.names import font_families, shown_name
-from zoo_harness.reports.plots.run import DOTS_PER_INCH, INK, QUIET, save_figure
+from zoo_harness.reports.plots.run import DOTS_PER_INCH, INK, PLAIN, QUIET, Finish, save_figure
 
 _TIER_1, _OTHERS, _CONTROL = "#0072B2", "#8C8C8C", "#D55E00"  # two colours of Okabe and Ito, and grey
 _MOST_ROWS, _MOST_LABELS, _LONGEST_LABEL = 40, 12, 34
 Value = Callable[[RankedBackbone], float | None]
 
 
-def plot_ranking(record: RankRecord, scores: Sequence[RankDefinition], path: Path) -> None:
+def plot_ranking(record: RankRecord, scores: Sequence[RankDefinition], path: Path, finish: Finish = PLAIN) -> None:
     """Draw a ranking as a PNG of up to three panels.
 
     The first panel shows the score of each backbone. The second compares this score with another score, and the third
@@ -53,7 +53,7 @@ def plot_ranking(record: RankRecord, scores: Sequence[RankDefinition], path: Pat
     left_out = len(record.backbones) - len(rows)
     more = f"; the best {len(rows)} of {len(record.backbones)}" if left_out else ""
     figure.suptitle(about + more, fontsize=9, color=INK, parse_math=False, family=font_families(about))
-    save_figure(figure, path)
+    save_figure(figure, path, finish)
 
 
 def _dots(axes: Axes, rows: Sequence[RankedBackbone], score: RankDefinition) -> None:

@@ -9,8 +9,9 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -26,7 +27,7 @@ from zoo_harness.training.optimizer import learning_rate
 from zoo_harness.util.atomic_files import replacing
 
 DOTS_PER_INCH = 150
-INK, QUIET = "#222222", "#d9d9d9"
+INK, QUIET, PALE = "#222222", "#d9d9d9", "#666666"
 
 # Okabe and Ito's blue and vermilion are distinct for every kind of colour vision, and in a grey print.
 _TRAIN, _EVALUATION = "#0072B2", "#D55E00"
@@ -34,16 +35,37 @@ _MOST_STEPS = 4000
 _MOST_CLASSES, _IMAGES_OF_A_CLASS = 10, 10
 _TILE, _GAP = 1.0, 0.08  # the side of an image's square, and the gap in it
 _TILE_INCHES = 0.58
-_HEADING = 0.5  # the height of the title above the images, in units of _TILE
-_LONGEST_TITLE = 72
+_HEADING, _FOOTER = 0.5, 0.3  # the heights of the title above and the small print below the images, in units of _TILE
+_LONGEST_TITLE, _LONGEST_PART = 84, 30
+_SMALL_PRINT = 6  # points
 
 
-def title(record: RunRecord) -> str:
-    """Return the title of a run's plots, which names the backbone and the dataset."""
-    return f"{record.backbone.name} on {record.dataset.title}"
+class Finish(NamedTuple):
+    """The small print below a plot, and whether the plot is also written as SVG."""
+
+    small_print: str = ""
+    svg: bool = False
 
 
-def plot_history(history: Sequence[EpochRecord], directory: Path, about: str = "") -> tuple[Path, ...]:
+PLAIN = Finish()
+
+
+def title(record: RunRecord, split: str) -> str:
+    """Return the title of a run's plot, which names the backbone, the dataset and the split."""
+    backbone = shown_name(record.backbone.name, "backbone", _LONGEST_PART)
+    return f"{backbone} on {shown_name(record.dataset.title, 'dataset', _LONGEST_PART)}, {shown_name(split, '?')} split"
+
+
+def small_print(record: RunRecord) -> str:
+    """Return the small print of a run's plots: the recipe, the number of epochs, the seed and the start date."""
+    settings = record.settings
+    epochs = f"{settings.training.epochs:,} epoch{'' if settings.training.epochs == 1 else 's'}"
+    return f"recipe {shown_name(settings.recipe, '?')}, {epochs}, seed {settings.seed}; {record.started[:10]}"
+
+
+def plot_history(
+    history: Sequence[EpochRecord], directory: Path, about: str = "", finish: Finish = PLAIN
+) -> tuple[Path, ...]:
     """Write ``loss.png`` and ``accuracy.png`` with the title ``about``; write nothing if there is no epoch yet."""
     if not history:
         return ()
@@ -51,14 +73,14 @@ def plot_history(history: Sequence[EpochRecord], directory: Path, about: str = "
     loss, accuracy = directory / "loss.png", directory / "accuracy.png"
     losses = [line.train_loss for line in history], [line.evaluation_loss for line in history]
     titles = about, shown_name(history[-1].evaluation_split or "evaluation", "evaluation")
-    _plot_curves(loss, "Loss per image", epochs, *losses, "{:.4g}", min, *titles)
+    _plot_curves(loss, "Loss per image", epochs, *losses, "{:.4g}", min, *titles, finish)
     accuracies = [100 * line.train_accuracy for line in history], [100 * line.evaluation_accuracy for line in history]
-    _plot_curves(accuracy, "Accuracy (%)", epochs, *accuracies, "{:.2f} %", max, *titles)
+    _plot_curves(accuracy, "Accuracy (%)", epochs, *accuracies, "{:.2f} %", max, *titles, finish)
     return loss, accuracy
 
 
 def plot_learning_rate(
-    training: Training, epochs: int, steps_per_epoch: int, directory: Path, about: str = ""
+    training: Training, epochs: int, steps_per_epoch: int, directory: Path, about: str = "", finish: Finish = PLAIN
 ) -> tuple[Path, ...]:
     """Write ``learning_rate.png`` for the finished epochs; write nothing if the learning rate is constant."""
     steps = epochs * steps_per_epoch
@@ -80,7 +102,7 @@ def plot_learning_rate(
     axes.set_xlim(0, epochs)
     _set_title(axes, about)
     path = directory / "learning_rate.png"
-    save_figure(figure, path)
+    save_figure(figure, path, finish)
     return (path,)
 
 
@@ -101,7 +123,13 @@ def _levels(training: Training, rates: list[float], epochs: int) -> list[float]:
 
 
 def plot_samples(
-    images: NDArray[np.uint8], labels: ArrayLike, classes: Sequence[str], path: Path, *, about: str = ""
+    images: NDArray[np.uint8],
+    labels: ArrayLike,
+    classes: Sequence[str],
+    path: Path,
+    *,
+    about: str = "",
+    finish: Finish = PLAIN,
 ) -> None:
     """Draw a grid of labelled images: one row of images for each of the first 10 classes that occur.
 
@@ -115,13 +143,14 @@ def plot_samples(
     shown = f"{len(present):,} of {len(classes):,} classes" if len(present) < len(classes) else ""
     heading = ": ".join(filter(None, (_writable(about), shown)))
     font = FontProperties(family=font_families([*names, heading]), size=9)
-    figure, axes = _sample_canvas(names, font, max(map(len, chosen.values()), default=1), heading)
+    columns = max(map(len, chosen.values()), default=1)
+    figure, axes = _sample_canvas(names, font, columns, heading, finish.small_print)
     for row, (name, indices) in enumerate(zip(names, chosen.values(), strict=True)):
         # A name may contain dollar signs, which matplotlib would read as a formula.
         axes.text(-0.15, row + 0.5, name, ha="right", va="center", color=INK, font=font, parse_math=False)
         for column, index in enumerate(indices):
             _draw_tile(axes, images[index], column, row)
-    save_figure(figure, path)
+    save_figure(figure, path, finish)
 
 
 def _plot_curves(
@@ -134,6 +163,7 @@ def _plot_curves(
     best: Callable[[list[float]], float],
     about: str,
     split: str,
+    finish: Finish,
 ) -> None:
     figure = Figure(figsize=(6.4, 3.8), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
@@ -154,7 +184,7 @@ def _plot_curves(
         axes.plot([epoch], [value], linestyle="none", marker="o", label=name, **ring)
     _set_title(axes, about)
     figure.legend(loc="outside upper center", ncols=3, frameon=False, prop={"family": font_families([split])})
-    save_figure(figure, path)
+    save_figure(figure, path, finish)
 
 
 def _set_title(axes: Axes, about: str) -> None:
@@ -186,21 +216,26 @@ def _prepare_axes(axes: Axes, quantity: str, epochs: list[int]) -> None:
     axes.tick_params(color="#888888", labelcolor=INK)
 
 
-def _sample_canvas(names: list[str], font: FontProperties, columns: int, heading: str) -> tuple[Figure, Axes]:
-    """Return a figure and its axes, with a unit square per image, room for names on the left, and a heading."""
+def _sample_canvas(
+    names: list[str], font: FontProperties, columns: int, heading: str, below: str
+) -> tuple[Figure, Axes]:
+    """Return a figure and its axes: a unit square per image, names on the left, a heading, and small print below."""
     rows, top = max(len(names), 1), 0.05 + (_HEADING if heading else 0)
+    bottom = 0.05 + (_FOOTER if below else 0)
     margin = 0.3 + max((_width_in_inches(name, font) for name in names), default=0.0) / _TILE_INCHES
-    needed = 0.4 + _width_in_inches(heading, font) / _TILE_INCHES if heading else 0.0
+    small = FontProperties(size=_SMALL_PRINT)
+    widths = _width_in_inches(heading, font), _width_in_inches(below, small)
+    needed = 0.4 + max(widths) / _TILE_INCHES if heading or below else 0.0
     right = max(columns + 0.1, needed - margin)
     figure = Figure(
-        figsize=((margin + right) * _TILE_INCHES, (rows + 0.05 + top) * _TILE_INCHES),
+        figsize=((margin + right) * _TILE_INCHES, (rows + bottom + top) * _TILE_INCHES),
         dpi=DOTS_PER_INCH,
         facecolor="white",
     )
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set_xlim(-margin, right)
-    axes.set_ylim(rows + 0.05, -top)  # y grows downwards, as in images
+    axes.set_ylim(rows + bottom, -top)  # y grows downwards, as in images
     if heading:
         axes.text(0.2 - margin, -top / 2, heading, va="center", color=INK, font=font, parse_math=False)
     return figure, axes
@@ -230,11 +265,33 @@ def _draw_tile(axes: Axes, pixels: NDArray[Any], column: int, row: int) -> None:
     )
 
 
-def save_figure(figure: Figure, path: Path, *, tight: bool = False) -> None:
-    """Write a figure as a PNG file by renaming a finished temporary file; ``tight`` crops the figure to its content."""
+def save_figure(figure: Figure, path: Path, finish: Finish = PLAIN, *, tight: bool = False) -> None:
+    """Write a figure as a PNG file, and as an SVG file beside it if ``finish.svg`` is true.
+
+    Each file appears by renaming a finished temporary file. ``tight`` crops the figure to its content. Equal data give
+    equal bytes.
+    """
+    _add_small_print(figure, finish.small_print)
     FigureCanvasAgg(figure)
-    with replacing(path) as temporary, warnings.catch_warnings():
-        # The file omits matplotlib's version, so that equal data give equal bytes.
-        inches = "tight" if tight else None
-        warnings.simplefilter("ignore", UserWarning)  # missing characters appear as boxes, so no warning is needed
-        figure.savefig(temporary, format="png", metadata={"Software": None}, bbox_inches=inches)
+    # The files omit matplotlib's version, the date and random element names, so that equal data give equal bytes.
+    kinds = {"png": {"Software": None}} | ({"svg": {"Date": None, "Creator": None}} if finish.svg else {})
+    for kind, metadata in kinds.items():
+        with (
+            replacing(path.with_suffix(f".{kind}")) as temporary,
+            warnings.catch_warnings(),
+            matplotlib.rc_context({"svg.hashsalt": "blockzoo"}),
+        ):
+            warnings.simplefilter("ignore", UserWarning)  # missing characters appear as boxes, so no warning is needed
+            figure.savefig(temporary, format=kind, metadata=metadata, bbox_inches="tight" if tight else None)
+
+
+def _add_small_print(figure: Figure, text: str) -> None:
+    """Write small print at the lower right of a figure; a layout engine makes room for the text."""
+    if not text:
+        return
+    style: dict[str, Any] = {"fontsize": _SMALL_PRINT, "color": PALE, "family": font_families([text])}
+    style |= {"parse_math": False, "ha": "right"}
+    if figure.get_layout_engine() is not None:
+        figure.supxlabel(text, x=0.99, **style)
+    else:
+        figure.text(0.99, 0.01, text, va="bottom", **style)

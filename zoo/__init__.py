@@ -78,6 +78,7 @@ if TYPE_CHECKING:
         Separation as Separation,
         SeparationIndex as SeparationIndex,
         SeparationMetric as SeparationMetric,
+        Sweep as Sweep,
         anti_si as anti_si,
         centre_si as centre_si,
         compare as compare,
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
         separation as separation,
         separation_index as separation_index,
         soft_si as soft_si,
+        sweep as sweep,
         train as train,
     )
 

@@ -25,6 +25,7 @@ from zoo_harness.records.options import (
     RescoreOptions,
     SeparationOptions,
     StatsOptions,
+    SweepOptions,
     TrainOptions,
 )
 
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         SeparationIndex as SeparationIndex,
     )
     from zoo_harness.separation.torchmetrics_metric import SeparationMetric as SeparationMetric
+    from zoo_harness.sweeps.conductor import Sweep as Sweep
 
 __getattr__, __dir__, _HOME_OF = lazy_imports(__name__)
 
@@ -242,6 +244,21 @@ def compare(
     several = isinstance(runs, Sequence) and not isinstance(runs, str)
     given: list[str | Path | Run] = list(runs) if several else [runs]  # type: ignore[arg-type, list-item]
     return compare_runs(given, baseline=baseline, published=published, group_by=group_by)
+
+
+def sweep(
+    plan: str | Path | Mapping[str, Any] | None = None, *, progress: bool = False, **options: Unpack[SweepOptions]
+) -> Sweep:
+    """Run every combination of backbones, datasets, recipes, seeds and options of a plan.
+
+    ``plan`` is the path of a TOML file, or a mapping with its keys, such as ``{"backbones": ["resnet18"], "datasets":
+    ["digits"], "seeds": [0, 1], "epochs": 5}``. ``options`` are those of ``zoo sweep``. Finished runs are skipped, and
+    begun ones are resumed. A run that fails is listed in ``failed`` of the result, and the others continue. A
+    ``KeyboardInterrupt`` leaves runs that the same call continues.
+    """
+    from zoo_harness.sweeps.sweep import run_sweep
+
+    return run_sweep(plan, checked(SweepOptions, options), shown=progress)
 
 
 def rescore(

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
         SeparationIndex as SeparationIndex,
     )
     from zoo_harness.separation.torchmetrics_metric import SeparationMetric as SeparationMetric
-    from zoo_harness.sweeps.conductor import Sweep as Sweep
+    from zoo_harness.sweeps.sweep import Sweep as Sweep
 
 __getattr__, __dir__, _HOME_OF = lazy_imports(__name__)
 

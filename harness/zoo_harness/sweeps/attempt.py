@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 import socket
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,11 +26,13 @@ from zoo_harness.runs.fine_tune import fine_tune
 from zoo_harness.runs.opening import open_layers
 from zoo_harness.runs.reporter import LoggingReporter
 from zoo_harness.runs.request import RunCall, check_layers
-from zoo_harness.sweeps.plan import OPTIONS_OF, PRODUCTS, PlannedRun
+from zoo_harness.sweeps.plan import OPTIONS_OF, PlannedRun
 from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.file_lock import FileLock
 
 ERROR = "error.json"
+# The file that shows that a command has begun; ``layers.json`` is written at the end.
+PRODUCTS = {"eval": RUN, "train": RUN, "layers": "layers.json"}
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
@@ -81,8 +82,8 @@ def attempt(
             return Outcome("held", node=node)
         if is_finished(run):
             return Outcome("finished", node=node)
-        mark = {"token": token, "host": socket.gethostname(), "pid": os.getpid(), "folder": str(folder)}
-        write_text(_mark(run), json.dumps(mark))
+        mark = {"token": token, "host": socket.gethostname(), "node": node, "folder": str(folder)}
+        write_text(_beside(run, ".json"), json.dumps(mark))
         try:
             torch.set_num_threads(threads)
             _execute(run, folder, reporter)
@@ -90,7 +91,7 @@ def attempt(
         except Exception as error:  # the sweep goes on, whatever a network, a plugin or a disk raised
             if getattr(error, "code", "") == "run-is-running":  # by a command that is no sweep
                 return Outcome("held", node=node)
-            return failure(run, error, reporter.lines, node)
+            return failure(run, error, node, reporter.lines)
         finally:
             torch.set_num_threads(before)
     return Outcome("finished", None, reporter.lines, node)
@@ -107,7 +108,7 @@ def _execute(run: PlannedRun, folder: Path, reporter: LoggingReporter) -> None:
     else:  # a process that was killed before there was a record may have left files
         shutil.rmtree(folder, ignore_errors=True)
         given, backbone, dataset = {**run.options, "seed": run.seed, "out": folder}, run.backbone, run.dataset
-    options = checked(OPTIONS_OF[run.command], given)
+    options: Any = checked(OPTIONS_OF[run.command], given)
     shown = [run.backbone, run.dataset, *(f"{name}={value!r}" for name, value in run.options.items())]
     function = "evaluate" if run.command == "eval" else run.command
     command = (f"zoo.{function}({', '.join(map(repr, shown[:2]))}, {', '.join([*shown[2:], f'seed={run.seed}'])})",)
@@ -127,8 +128,8 @@ def _claimed(run: PlannedRun, token: str) -> Iterator[Path | None]:
 
     Without locks in the file system the folder is this attempt's own, and begins as a copy of the furthest other one.
     """
-    run.home.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run.home / f"{run.key}.lock")
+    lock = FileLock(_beside(run, ".lock"))
+    lock.path.parent.mkdir(parents=True, exist_ok=True)
     try:
         mine = lock.acquire(exclusive=True)
     except OSError as error:
@@ -143,8 +144,8 @@ def _claimed(run: PlannedRun, token: str) -> Iterator[Path | None]:
 
 
 def _own_folder(run: PlannedRun, token: str) -> Path:
-    others = [folder for folder in (run.path, *run.home.glob(f"{run.key}-*")) if folder.is_dir()]
-    own = run.home / f"{run.key}-{token}"
+    own = _beside(run, f"-{token}")
+    others = [folder for folder in (run.path, *own.parent.glob(f"{run.key}-*")) if (folder / RUN).is_file()]
     if others:
         with suppress(OSError, shutil.Error):  # another process writes there
             shutil.copytree(max(others, key=lambda folder: progress_of(folder)[0]), own)
@@ -155,16 +156,14 @@ def _publish(folder: Path, target: Path) -> None:
     """Give the finished folder of an attempt the name of the run, unless another attempt was first."""
     if folder == target:
         return
-    with suppress(OSError):  # there is no such folder yet, or another process moves it now
-        if not any((target / name).is_file() and status_of(target / name) == "finished" for name in PRODUCTS.values()):
+    if not any(status_of(target / name) == "finished" for name in PRODUCTS.values()):
+        with suppress(OSError):  # there is no such folder yet
             target.rename(folder.with_name(f"{folder.name}-before"))
-    try:
+    with suppress(OSError):  # another attempt was first
         folder.rename(target)
-    except OSError:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def failure(run: PlannedRun, error: Exception, warnings: list[str], node: str = "") -> Outcome:
+def failure(run: PlannedRun, error: Exception, node: str = "", warnings: Sequence[str] = ()) -> Outcome:
     """Write ``error.json`` into the folder of a run, and return the outcome."""
     facts = {name: repr(fact) for name, fact in getattr(error, "facts", {}).items()}
     code = getattr(error, "code", type(error).__name__)
@@ -173,7 +172,7 @@ def failure(run: PlannedRun, error: Exception, warnings: list[str], node: str = 
         content["traceback"] = traceback.format_exception(error)
     run.path.mkdir(parents=True, exist_ok=True)
     write_text(run.path / ERROR, json.dumps(content, indent=2) + "\n")
-    return Outcome("failed", content, warnings, node)
+    return Outcome("failed", content, [*warnings], node)
 
 
 def status_of(product: Path) -> str | None:
@@ -193,7 +192,7 @@ def is_finished(run: PlannedRun) -> bool:
 def read_mark(run: PlannedRun) -> dict[str, Any]:
     """Return the token, host, process and folder of the latest attempt of a run; nothing without one."""
     try:
-        return dict(json.loads(_mark(run).read_bytes()))
+        return dict(json.loads(_beside(run, ".json").read_bytes()))
     except (OSError, ValueError):
         return {}
 
@@ -207,5 +206,5 @@ def progress_of(folder: Path) -> tuple[int, float | None]:
         return 0, None
 
 
-def _mark(run: PlannedRun) -> Path:
-    return run.home / f"{run.key}.json"
+def _beside(run: PlannedRun, ending: str) -> Path:
+    return run.path.parent / ".sweep" / f"{run.key}{ending}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -12,20 +13,15 @@ from rich.text import Text
 
 from zoo.text import escaped
 from zoo_harness.runs.reporter import LOGGER
-from zoo_harness.sweeps.attempt import Outcome, progress_of
-from zoo_harness.sweeps.conductor import Flight
-from zoo_harness.sweeps.forecast import Forecast
-from zoo_harness.sweeps.plan import Plan, PlannedRun
-from zoo_harness.util import durations
 
-_PLAIN_EVERY = 60.0  # seconds between the lines of running runs that are no terminal's
+_PLAIN_EVERY = 60.0  # seconds between the lines of running runs where there is no terminal
 
 
 class SweepDisplay:
-    """Show running runs, ends and messages; a context manager. Without ``shown`` they go to the logger ``zoo``."""
+    """Show running runs and messages; a context manager. Without ``shown`` messages go to the logger ``zoo``."""
 
-    def __init__(self, plan: Plan, forecasts: dict[str, Forecast], *, shown: bool = True, quiet: bool = False) -> None:
-        self._runs, self._forecasts, self._shown, self._quiet = len(plan.runs), forecasts, shown, quiet
+    def __init__(self, *, shown: bool = True, quiet: bool = False) -> None:
+        self._shown, self._quiet = shown, quiet
         self._console = Console(stderr=True, highlight=False, markup=False)
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
         self._at_terminal = shown and not quiet and sys.stderr.isatty()
@@ -39,49 +35,19 @@ class SweepDisplay:
     def __exit__(self, *_error: object) -> None:
         self._live.stop()
 
-    def update(self, flights: Sequence[Flight], finished: int, seconds_left: float | None) -> None:
-        """Show the running runs; in a pipe once a minute."""
-        rows = [self._row(flight) for flight in flights if flight.changed is not None]
-        lines = [*rows, self._count(finished, seconds_left)]
+    def update(self, lines: Sequence[str]) -> None:
+        """Show the lines of the running runs; without a terminal once a minute."""
         if self._at_terminal:
-            self._live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), refresh=True)
-        elif rows and time.monotonic() - self._printed > _PLAIN_EVERY:
+            text = Text(escaped("\n".join(lines)), no_wrap=True, overflow="ellipsis")
+            self._live.update(text, refresh=True)
+        elif time.monotonic() - self._printed > _PLAIN_EVERY:
             self._printed = time.monotonic()
             for line in lines:
                 self.log(line)
 
-    def ended(self, run: PlannedRun, outcome: Outcome, finished: int, seconds_left: float | None) -> None:
-        """Print how a run ended, and its warnings."""
-        for warning in outcome.warnings:
-            self._print(f"warning: {run.key}: {warning}", always=True)
-        count = self._count(finished, seconds_left)
-        if outcome.error is not None:
-            self._print(f"failed    {run.key}  {outcome.error['message']}", always=True)
-        else:
-            accuracy = progress_of(run.path)[1]
-            self.log(f"finished  {run.key}{'' if accuracy is None else f'  {accuracy:.2%}'}  ({count})")
-
-    def log(self, line: str) -> None:
-        """Print a message."""
-        self._print(line, always=False)
-
-    def warn(self, line: str) -> None:
-        """Print a warning, also in quiet mode."""
-        self._print(f"warning: {line}", always=True)
-
-    def _print(self, line: str, *, always: bool) -> None:
+    def log(self, line: str, *, always: bool = False) -> None:
+        """Print a message; in quiet mode only if it must be seen ``always``."""
         if not self._shown:
-            LOGGER.log(30 if always else 20, "%s", line)
+            LOGGER.log(logging.WARNING if always else logging.INFO, "%s", line)
         elif always or not self._quiet:
             self._console.print(escaped(line), soft_wrap=True)
-
-    def _row(self, flight: Flight) -> str:
-        epochs = self._forecasts[flight.run.key].epochs
-        place = "" if epochs is None else f"epoch {flight.epochs} of {epochs}"
-        accuracy = "" if flight.accuracy is None else f"  {flight.accuracy:.2%}"
-        age = durations.in_words(time.monotonic() - (flight.changed or 0.0))
-        return f"{flight.run.key}  {place}{accuracy}  {age} since then, on {flight.host}"
-
-    def _count(self, finished: int, seconds_left: float | None) -> str:
-        left = "" if seconds_left is None or finished == self._runs else f", {durations.in_words(seconds_left)} left"
-        return f"{finished} of {self._runs} finished{left}"

@@ -1,13 +1,14 @@
 """Places where the runs of a sweep are computed: this process, local workers, or a Ray cluster.
 
-Each has ``slots``, the number of runs to submit at a time. ``submit`` returns a future of the outcome, which has another
-exception if the worker was lost.
+Each has ``slots``, the number of runs to submit at a time. ``submit`` returns a future of the outcome, whose exception
+says that the worker was lost.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import queue
 import subprocess
@@ -17,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from zoo.errors import UsageError
 from zoo_harness.sweeps.attempt import Outcome, attempt
@@ -26,17 +27,21 @@ from zoo_harness.sweeps.plan import PlannedRun
 _PATIENCE = 60.0  # seconds for an interrupted run to write its files
 
 
-class Pool(Protocol):
-    """Computes runs; ``node`` is where to compute a run, if there is a choice.
+class ThisProcess:
+    """Computes one run at a time, in ``submit``; the base of the other places."""
 
-    ``on_epoch`` is called after each epoch by a pool that computes in ``submit``.
-    """
-
-    slots: int
+    slots = 1
     on_epoch: Callable[[], None]
 
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+
     def submit(self, run: PlannedRun, token: str, node: str) -> Future[Outcome]:
-        """Begin an attempt."""
+        """Begin an attempt, on ``node`` if there is a choice and room."""
+        del node
+        done: Future[Outcome] = Future()
+        done.set_result(attempt(run, token, self._threads, on_epoch=self.on_epoch))
+        return done
 
     def cancel(self, token: str) -> None:
         """End an attempt that hangs."""
@@ -45,32 +50,12 @@ class Pool(Protocol):
         """Interrupt all attempts, which leaves runs that can be resumed."""
 
 
-class ThisProcess:
-    """Computes one run at a time, in ``submit``."""
-
-    slots = 1
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-
-    def submit(self, run: PlannedRun, token: str, _node: str) -> Future[Outcome]:
-        """Attempt the run."""
-        done: Future[Outcome] = Future()
-        done.set_result(attempt(run, token, self._threads, on_epoch=self.on_epoch))
-        return done
-
-    def cancel(self, token: str) -> None:
-        """Do nothing: there is no attempt outside of ``submit``."""
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
-class LocalWorkers:
+class LocalWorkers(ThisProcess):
     """Processes on this machine, each with one run at a time; a killed one is replaced when it is needed."""
 
     def __init__(self, count: int, threads: int, log: Path) -> None:
-        self.slots, self._threads, self._log = count, threads, log
+        super().__init__(threads)
+        self.slots, self._log = count, log
         self._executor = ThreadPoolExecutor(count)  # a thread waits for each worker
         self._idle: queue.SimpleQueue[tuple[int, subprocess.Popen[str] | None]] = queue.SimpleQueue()
         self._working: dict[str, subprocess.Popen[str]] = {}
@@ -78,8 +63,9 @@ class LocalWorkers:
             self._idle.put((number, None))
         log.mkdir(parents=True, exist_ok=True)
 
-    def submit(self, run: PlannedRun, token: str, _node: str) -> Future[Outcome]:
+    def submit(self, run: PlannedRun, token: str, node: str) -> Future[Outcome]:
         """Give the run to an idle worker."""
+        del node
         return self._executor.submit(self._ask, run, token)
 
     def _ask(self, run: PlannedRun, token: str) -> Outcome:
@@ -88,7 +74,7 @@ class LocalWorkers:
             worker = self._start(number)
         self._working[token] = worker
         try:
-            assert worker.stdin and worker.stdout  # noqa: S101 - both are pipes
+            assert worker.stdin is not None is not worker.stdout  # noqa: S101 - both are pipes
             with suppress(BrokenPipeError):
                 worker.stdin.write(json.dumps({"run": asdict(run), "token": token, "threads": self._threads}) + "\n")
                 worker.stdin.flush()
@@ -147,7 +133,7 @@ def _gpus() -> list[str]:
     return [str(number) for number in range(len([*Path("/dev").glob("nvidia[0-9]*")]))]
 
 
-class RayTasks:
+class RayTasks(ThisProcess):
     """Tasks of a Ray cluster, each a process of its own; Ray runs the task of a lost node again, on another node."""
 
     slots = 2**31  # Ray queues what its nodes cannot begin yet, and an autoscaler adds nodes for it
@@ -160,13 +146,14 @@ class RayTasks:
 
         own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         try:
-            ray.init(address, log_to_driver=False, logging_level="error", **own)
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except (ConnectionError, ValueError, RuntimeError) as error:
             message = (
                 f"--address {address!r:.100} cannot be reached: {str(error).splitlines()[0]}; try 'ray start --head'"
             )
             raise UsageError(message, code="ray-unreachable", option="address", given=address) from error
-        self._ray, self._threads = ray, threads
+        super().__init__(threads)
+        self._ray = ray
         self._task: Any = ray.remote(max_retries=3, max_calls=1, num_cpus=threads, num_gpus=gpus)(_task)
         self._references: dict[str, Any] = {}
 

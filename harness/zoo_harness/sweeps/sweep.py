@@ -3,83 +3,130 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import UsageError
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import SweepOptions
-from zoo_harness.sweeps.conductor import Sweep, conduct
+from zoo_harness.sweeps.attempt import Outcome, is_finished, progress_of
+from zoo_harness.sweeps.conductor import Conductor
 from zoo_harness.sweeps.display import SweepDisplay
-from zoo_harness.sweeps.forecast import downloads, foresee
-from zoo_harness.sweeps.plan import Plan, changes_of, read_plan
-from zoo_harness.sweeps.pools import LocalWorkers, Pool, RayTasks, ThisProcess
+from zoo_harness.sweeps.forecast import Forecast, downloads, foresee
+from zoo_harness.sweeps.plan import AXES, Plan, PlannedRun, changes_of, read_plan
+from zoo_harness.sweeps.pools import LocalWorkers, RayTasks, ThisProcess
 from zoo_harness.util.durations import parse_duration
 
-_LISTS = ("backbones", "datasets", "recipes", "seeds")
-_SHOWN = 3  # faults of runs that cannot start
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep, or with ``dry_run`` what it would do.
+
+    ``outcomes`` has the runs that are finished or failed, by the names of their folders. ``downloads`` names the
+    backbones to fetch, with the estimated bytes.
+    """
+
+    plan: Plan
+    forecasts: dict[str, Forecast]
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    downloads: dict[str, int | None] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> dict[str, dict[str, Any]]:
+        """The contents of ``error.json`` of the runs that failed, by the names of their folders."""
+        return {key: outcome.error for key, outcome in self.outcomes.items() if outcome.error}
+
+    @property
+    def finished(self) -> list[Path]:
+        """The folders of the finished runs."""
+        return [run.path for run in self.plan.runs if is_finished(run)]
+
+    @property
+    def seconds(self) -> float:
+        """The estimated seconds of one worker for all runs that have an estimate."""
+        return sum(forecast.seconds or 0.0 for forecast in self.forecasts.values())
+
+    @property
+    def without_estimate(self) -> int:
+        """The number of runs whose time was never measured on the same backbone and data."""
+        return sum(forecast.seconds is None for forecast in self.forecasts.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain data, for JSON."""
+        return {
+            "out": str(self.plan.out),
+            "runs": [self._row(run) for run in self.plan.runs],
+            "finished": len(self.finished),
+            "failed": len(self.failed),
+            "downloads": [{"backbone": name, "bytes": size} for name, size in self.downloads.items()],
+            "seconds": self.seconds,
+            "without_estimate": self.without_estimate,
+            "next": list(self.plan.next),
+        }
+
+    def _row(self, run: PlannedRun) -> dict[str, Any]:
+        forecast, outcome = self.forecasts[run.key], self.outcomes.get(run.key)
+        row = {name: value for name, value in asdict(run).items() if name not in ("group", "data")}
+        row |= {"state": outcome.status if outcome else forecast.state, "accuracy": progress_of(run.path)[1]}
+        return {**row, "seconds": forecast.seconds, "error": self.failed.get(run.key)}
 
 
 def run_sweep(
     source: str | Path | Mapping[str, Any] | None, given: SweepOptions, *, shown: bool, quiet: bool = False
 ) -> Sweep:
-    """Carry out a sweep, or with ``dry_run`` say what it would do; progress goes to standard error if ``shown``."""
+    """Carry out a sweep, or with ``dry_run`` say what it would do; progress goes to standard error if ``shown``.
+
+    A ``KeyboardInterrupt`` interrupts all runs, and has a note of what is finished.
+    """
     options = with_defaults(SweepOptions, given)
-    timeout = parse_duration("--task-timeout", options["task_timeout"]) if options["task_timeout"] else None
     _refuse_contradictions(options)
-    changes = changes_of(options["set"] or ())
-    changes |= {name: _parts(name, options[name]) for name in _LISTS if options[name] is not None}  # type: ignore[literal-required]
+    timeout = parse_duration("--task-timeout", options["task_timeout"]) if options["task_timeout"] else None
+    changes = changes_of(options["set"] or ()) | {name: given[name] for name in AXES if name in given}  # type: ignore[literal-required]
     plan = read_plan(source, changes, options["out"])
     forecasts = foresee(plan)
     if options["dry_run"]:
-        return Sweep(plan, forecasts, {}, downloads(plan, forecasts))
-    with SweepDisplay(plan, forecasts, shown=shown, quiet=quiet) as display:
-        faults = {key: forecast.fault for key, forecast in forecasts.items() if forecast.fault is not None}
+        return Sweep(plan, forecasts, downloads=downloads(forecasts))
+    with SweepDisplay(shown=shown, quiet=quiet) as display:
         if not options["address"]:
-            if len(faults) == len(forecasts):
-                raise next(iter(faults.values()))
-            for key in [*faults][:_SHOWN]:
-                display.warn(f"{key} cannot start: {faults[key]}")
-            if len(faults) > _SHOWN:
-                display.warn(f"{len(faults)} runs cannot start; --dry-run lists them")
-        display.log(_heading(plan, options))
-        outcomes = conduct(plan, forecasts, _pool(plan, options), display, timeout)
-    return Sweep(plan, forecasts, outcomes)
+            _tell_faults(forecasts, display)
+        where = f"Ray, {options['address']}" if options["address"] else f"{options['workers']} at a time"
+        display.log(f"{len(plan.runs)} runs in {plan.out}; {where}, CPU threads of each: {options['threads']}")
+        pool = _pool(plan, options)
+        conductor = Conductor(plan, forecasts, pool, display, timeout)
+        try:
+            conductor.run()
+        except KeyboardInterrupt as error:
+            done = f"{sum(map(is_finished, plan.runs))} of {len(plan.runs)} runs are finished"
+            error.__notes__ = [f"interrupted: {done}; the same command continues the sweep in {plan.out}"]
+            raise
+        finally:
+            pool.close()
+    return Sweep(plan, forecasts, conductor.outcomes)
 
 
 def _refuse_contradictions(options: SweepOptions) -> None:
-    if options["address"] is not None and options["workers"] != 1:
-        message = "--workers is for this machine; leave it out with --address, whose nodes have as many as fit"
-        raise UsageError(message, code="option-conflict", option="workers")
-    if options["gpus_per_run"] is not None and options["address"] is None:
-        message = "--gpus-per-run is for Ray; give --address local too, to share the GPUs of this machine"
-        raise UsageError(message, code="option-unused", option="gpus_per_run")
-    if options["task_timeout"] and options["workers"] == 1 and options["address"] is None:
-        message = "--task-timeout needs runs in other processes; give --workers 2 or --address too"
-        raise UsageError(message, code="option-unused", option="task_timeout")
+    on_ray, local = options["address"] is not None, options["workers"] != 1
+    contradictions = {
+        "workers": (on_ray and local, "is for this machine; leave it out with --address, which starts as many as fit"),
+        "gpus_per_run": (options["gpus_per_run"] and not on_ray, "is for Ray; give --address too, such as local"),
+        "task_timeout": (options["task_timeout"] and not (on_ray or local), "needs --workers 2 or more, or --address"),
+    }
+    for name, (wrong, advice) in contradictions.items():
+        if wrong:
+            raise UsageError(f"--{name.replace('_', '-')} {advice}", code="option-conflict", option=name)
 
 
-def _parts(name: str, value: Any) -> list[Any]:
-    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else [*value]
-    if name != "seeds":
-        return parts
-    try:
-        return [int(part) for part in parts]
-    except ValueError as error:
-        message = f"--seeds is wrong: {value!r:.80}; expected whole numbers, such as 0,1,2"
-        raise UsageError(message, code="option-value", option="seeds") from error
+def _tell_faults(forecasts: dict[str, Forecast], display: SweepDisplay) -> None:
+    """Name the runs that cannot start; if none can, raise the first error."""
+    faults = {key: forecast.fault for key, forecast in forecasts.items() if forecast.fault}
+    if faults and len(faults) == len(forecasts):
+        raise next(iter(faults.values()))
+    for key, fault in faults.items():
+        display.log(f"warning: {key} cannot start: {fault}", always=True)
 
 
-def _heading(plan: Plan, options: SweepOptions) -> str:
-    if options["address"]:
-        where = f"Ray at {options['address']}"
-    else:
-        where = f"{options['workers']} worker{'s' if options['workers'] > 1 else ''}"
-    threads = f"{options['threads']} thread{'s' if options['threads'] > 1 else ''} a run"
-    return f"{len(plan.runs)} runs in {plan.out}; {where}, {threads}"
-
-
-def _pool(plan: Plan, options: SweepOptions) -> Pool:
+def _pool(plan: Plan, options: SweepOptions) -> ThisProcess:
     if options["address"]:
         return RayTasks(options["address"], options["threads"], options["gpus_per_run"] or 0.0)
     if options["workers"] > 1:

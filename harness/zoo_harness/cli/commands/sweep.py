@@ -15,7 +15,7 @@ from zoo_harness.records.options import SweepOptions
 from zoo_harness.util import durations
 
 if TYPE_CHECKING:
-    from zoo_harness.sweeps.conductor import Sweep
+    from zoo_harness.sweeps.sweep import Sweep
 
 PlanFile = Annotated[
     Path | None, typer.Argument(metavar="[PLAN]", help="A TOML file, such as sweeps/malpure2021.toml.")

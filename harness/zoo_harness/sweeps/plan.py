@@ -28,7 +28,8 @@ from zoo_harness.runs.directory import RUNS
 
 OPTIONS_OF: dict[str, type] = {"eval": EvalOptions, "train": TrainOptions, "layers": LayersOptions}
 AXES = ("backbones", "datasets", "recipes", "seeds")
-_NOT_IN_PLANS = {"out", "resume", "checkpoint", "epoch", "recipe", "seed"}  # the sweep sets these itself
+_NOT_IN_PLANS = {"out", "resume", "recipe", "seed"}  # the sweep sets these itself
+_OF_BACKBONES = {"weights", "input_size", "mean", "std", "normalization"}  # a run that is scored has its own
 # These options leave the outputs of the frozen layers as they are, and with them the key of the cache.
 _AFTER_FROZEN_PART = (TRAINING_OPTIONS - {"augment", "views"}) | declared(ScoringOptions).keys()
 _CHOSEN_BY_SEED = {"per_class", "fraction", "eval_fraction", "val_fraction", "views"}
@@ -98,7 +99,8 @@ def read_plan(source: str | Path | Mapping[str, Any] | None, changes: Mapping[st
     _check_keys(table, parts)
     runs: dict[str, list[PlannedRun]] = {}
     for name, part in parts.items():
-        shared = {key: value for key, value in table.items() if key in _known(_command(part, table))}
+        known = _known(_command(part, table)) - (_OF_BACKBONES if "of" in part else set())
+        shared = {key: value for key, value in table.items() if key in known}
         runs[name] = list(_runs({**shared, **part}, folder.expanduser().absolute(), runs))
     every = {run.key: run for part in runs.values() for run in part}
     if not every:

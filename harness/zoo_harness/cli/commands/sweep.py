@@ -57,13 +57,15 @@ def _print_forecast(found: Sweep) -> None:
         for name, size in found.downloads.items()
     ]
     done = sum(forecast.state == "finished" for forecast in found.forecasts.values())
-    lacking = f"; no estimate for {found.without_estimate}" if found.without_estimate else ""
+    lacking = f"no estimate for {found.without_estimate} of the runs" if found.without_estimate else ""
+    measured = f"{durations.in_words(found.seconds)} with one run at a time" if found.seconds or not lacking else ""
     print_lines("")
     print_facts(
         [
             ("runs", f"{len(rows)}, {done} finished already"),
-            ("time", f"{durations.in_words(found.seconds)} of one worker{lacking}"),
-            ("downloads", ", ".join(sizes) or "no weights"),
+            ("time", "; ".join(filter(None, (measured, lacking)))),
+            ("weights", f"to download: {', '.join(sizes)}" if sizes else "nothing to download"),
+            ("data", ", ".join(dict.fromkeys(run.dataset for run in found.plan.runs))),
             ("folder", str(found.plan.out)),
         ]
     )

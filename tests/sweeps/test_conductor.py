@@ -121,9 +121,7 @@ def test_the_first_run_computes_the_frozen_part_before_the_others_start(tiny: Ti
     assert len({run.group for run in plan.runs}) == 2
 
     def end(number: int) -> None:
-        run, future = pool.submitted[number]
-        attempt(run, "by the test", 1)
-        future.set_result(Outcome("finished", node="here"))
+        pool.submitted[number][1].set_result(Outcome("finished", node="here"))
 
     def end_all() -> None:
         for number in (1, 2, 3, 0, 4, 5):

@@ -88,7 +88,7 @@ def attempt(
             torch.set_num_threads(threads)
             _execute(run, folder, reporter)
             _publish(folder, run.path)
-        except Exception as error:  # the sweep goes on, whatever a network, a plugin or a disk raised
+        except Exception as error:  # of any kind: it must not end the other runs
             if getattr(error, "code", "") == "run-is-running":  # by a command that is no sweep
                 return Outcome("held", node=node)
             return failure(run, error, node, reporter.lines)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -144,16 +144,19 @@ class RayTasks(ThisProcess):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
 
+        self._connected = not ray.is_initialized()  # else the calling program is connected already
         own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
+            if self._connected:
+                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except (ConnectionError, ValueError, RuntimeError) as error:
             message = (
                 f"--address {address!r:.100} cannot be reached: {str(error).splitlines()[0]}; try 'ray start --head'"
             )
             raise UsageError(message, code="ray-unreachable", option="address", given=address) from error
         super().__init__(threads)
-        self._ray = ray
+        self._ray, self._redirected = ray, redirect_stdout(sys.stderr)  # Ray prints that a node is lost
+        self._redirected.__enter__()
         self._task: Any = ray.remote(max_retries=3, max_calls=1, num_cpus=threads, num_gpus=gpus)(_task)
         self._references: dict[str, Any] = {}
 
@@ -177,7 +180,9 @@ class RayTasks(ThisProcess):
             self._ray.cancel(reference)
         if references:
             self._ray.wait(references, num_returns=len(references), timeout=_PATIENCE)
-        self._ray.shutdown()
+        if self._connected:
+            self._ray.shutdown()
+        self._redirected.__exit__(None, None, None)
 
 
 def _task(run: PlannedRun, token: str, threads: int) -> Outcome:

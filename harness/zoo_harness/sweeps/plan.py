@@ -157,7 +157,8 @@ def _command(part: Mapping[str, Any], table: Mapping[str, Any]) -> str:
 
 
 def _known(command: str) -> set[str]:
-    return (declared(OPTIONS_OF[command]).keys() - _NOT_IN_PLANS) | _Part.model_fields.keys()
+    others = {"eval": {"of"}, "train": {"of", "recipes"}, "layers": {"recipes"}}
+    return (declared(OPTIONS_OF[command]).keys() - _NOT_IN_PLANS) | (_Part.model_fields.keys() - others[command])
 
 
 def _check_keys(table: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> None:
@@ -232,7 +233,7 @@ def _planned(command: str, chosen: Mapping[str, Any], out: Path) -> PlannedRun:
     decisive = {
         name: value
         for name, value in options.items()
-        if known[name][1].stored and known[name][1].fixed and value != known[name][1].default
+        if (name == "checkpoint" or known[name][1].stored) and known[name][1].fixed and value != known[name][1].default
     }
     settings = json.dumps([command, of.key if of else backbone, kept.dataset, decisive], sort_keys=True)
     digest, short = hashlib.sha256(settings.encode()).hexdigest()[:8], backbone.replace(":", "-")

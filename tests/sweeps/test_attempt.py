@@ -99,5 +99,8 @@ def test_without_locks_each_attempt_has_its_own_folder(tiny: Tiny, monkeypatch: 
     record = json.loads((run.path / "run.json").read_text())
     assert record["results"]["total_seconds"] > 0
     assert len((run.path / "history.jsonl").read_text().splitlines()) == 2
+    run.path.rename(run.path.parent / ".sweep" / f"{run.key}-two")  # as if it was killed before it had its name
+    assert attempt(run, "three", 1).status == "finished"
+    assert is_finished(run)
     first_epoch = (own / "history.jsonl").read_text().splitlines()[0]
     assert json.loads(first_epoch) == json.loads((run.path / "history.jsonl").read_text().splitlines()[0])

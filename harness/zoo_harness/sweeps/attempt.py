@@ -99,6 +99,8 @@ def attempt(
 
 def _execute(run: PlannedRun, folder: Path, reporter: LoggingReporter) -> None:
     (folder / ERROR).unlink(missing_ok=True)
+    if status_of(folder / PRODUCTS[run.command]) == "finished":  # a kill came before _publish renamed the folder
+        return
     if (folder / OPTIONS).is_file() and (folder / RUN).is_file():
         known = declared(EvalOptions)
         free = {

@@ -8,6 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 
 from zoo.errors import ZooError
+from zoo_harness.runs.found_runs import read_found
 from zoo_harness.sweeps.attempt import Outcome, failure, is_finished, progress_of, read_mark
 from zoo_harness.sweeps.display import SweepDisplay
 from zoo_harness.sweeps.forecast import Forecast
@@ -149,7 +150,7 @@ class Conductor:
         if outcome.error:
             self._display.log(f"failed    {run.key}  {outcome.error['message']}", always=True)
         else:
-            accuracy = progress_of(run.path)[1]
+            accuracy = read_found(run.path).accuracy
             figures = "" if accuracy is None else f"  {accuracy:.2%}"
             self._display.log(f"finished  {run.key}{figures}  ({self._count()})")
 

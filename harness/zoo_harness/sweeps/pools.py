@@ -80,7 +80,7 @@ class LocalWorkers(ThisProcess):
                 worker.stdin.flush()
             answer = worker.stdout.readline()
             if not answer:
-                raise ChildProcessError(f"worker {number} ended with status {worker.wait()}; see {self._log}")
+                raise ChildProcessError(f"worker {number} ended with status {worker.wait()}; see worker-{number}.log")
             return Outcome(**json.loads(answer))
         finally:
             del self._working[token]

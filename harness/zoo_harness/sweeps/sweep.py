@@ -10,7 +10,8 @@ from typing import Any
 from zoo.errors import UsageError
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import SweepOptions
-from zoo_harness.sweeps.attempt import Outcome, is_finished, progress_of
+from zoo_harness.runs.found_runs import read_found
+from zoo_harness.sweeps.attempt import Outcome, is_finished
 from zoo_harness.sweeps.conductor import Conductor
 from zoo_harness.sweeps.display import SweepDisplay
 from zoo_harness.sweeps.forecast import Forecast, downloads, foresee
@@ -68,7 +69,7 @@ class Sweep:
     def _row(self, run: PlannedRun) -> dict[str, Any]:
         forecast, outcome = self.forecasts[run.key], self.outcomes.get(run.key)
         row = {name: value for name, value in asdict(run).items() if name not in ("group", "data")}
-        row |= {"state": outcome.status if outcome else forecast.state, "accuracy": progress_of(run.path)[1]}
+        row |= {"state": outcome.status if outcome else forecast.state, "accuracy": read_found(run.path).accuracy}
         return {**row, "seconds": forecast.seconds, "error": self.failed.get(run.key)}
 
 

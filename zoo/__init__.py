@@ -79,6 +79,7 @@ if TYPE_CHECKING:
         Separation as Separation,
         SeparationIndex as SeparationIndex,
         SeparationMetric as SeparationMetric,
+        Sweep as Sweep,
         anti_si as anti_si,
         centre_si as centre_si,
         compare as compare,
@@ -100,6 +101,7 @@ if TYPE_CHECKING:
         separation as separation,
         separation_index as separation_index,
         soft_si as soft_si,
+        sweep as sweep,
         train as train,
     )
 

@@ -26,6 +26,7 @@ from zoo_harness.records.options import (
     RescoreOptions,
     SeparationOptions,
     StatsOptions,
+    SweepOptions,
     TrainOptions,
 )
 
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         SeparationIndex as SeparationIndex,
     )
     from zoo_harness.separation.torchmetrics_metric import SeparationMetric as SeparationMetric
+    from zoo_harness.sweeps.sweep import Sweep as Sweep
 
 __getattr__, __dir__, _HOME_OF = lazy_imports(__name__)
 
@@ -273,6 +275,21 @@ def report(
     given: list[str | Path | Run] = list(runs) if several else [runs]  # type: ignore[arg-type, list-item]
     with _reporter(progress) as reporter:
         return write_report(given, Path(out).expanduser(), partial(_open_or_fetch, say=reporter.log))
+
+
+def sweep(
+    plan: str | Path | Mapping[str, Any] | None = None, *, progress: bool = False, **options: Unpack[SweepOptions]
+) -> Sweep:
+    """Run every combination of backbones, datasets, recipes, seeds and options of a plan.
+
+    ``plan`` is the path of a TOML file, or a mapping with its keys, such as ``{"backbones": ["resnet18"], "datasets":
+    ["digits"], "seeds": [0, 1], "epochs": 5}``. ``options`` are those of ``zoo sweep``. Finished runs are skipped, and
+    begun ones are resumed. A run that fails is listed in ``failed`` of the result, and the others continue. A
+    ``KeyboardInterrupt`` leaves runs that the same call continues.
+    """
+    from zoo_harness.sweeps.sweep import run_sweep
+
+    return run_sweep(plan, checked(SweepOptions, options), shown=progress)
 
 
 def rescore(

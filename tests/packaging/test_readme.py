@@ -77,6 +77,17 @@ def test_the_scores_of_the_page_are_what_is_printed(capsys: pytest.CaptureFixtur
 def test_every_option_the_pages_name_exists() -> None:
     help_pages = (ROOT / "docs" / "commands.md").read_text()
     others = {"--no-build-isolation", "--standalone", "--nproc-per-node", "--no-python", "--logdir"}  # other programs
+    others |= {"--head", "--port", "--block"}  # of ray start
+    others |= {
+        "--nodes",
+        "--ntasks",
+        "--ntasks-per-node",
+        "--gres",
+        "--cpus-per-task",
+        "--time",
+        "--requeue",
+        "--signal",
+    }
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     named = {option for page in pages for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text())}
     assert len(named - others) > 20

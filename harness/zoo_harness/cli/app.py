@@ -28,6 +28,7 @@ from zoo_harness.cli.commands import (
     show as showing,
     si as separating,
     stats as statistics,
+    sweep as sweeping,
     train as training,
 )
 
@@ -56,6 +57,7 @@ app.command("stats", cls=OptionsCommand, rich_help_panel=_CHOOSE)(statistics.sta
 app.command("rank", cls=OptionsCommand, rich_help_panel=_CHOOSE)(ranking.rank_command)
 app.command("eval", cls=OptionsCommand, rich_help_panel=_TRAIN)(evaluation.evaluate_command)
 app.command("train", cls=OptionsCommand, rich_help_panel=_TRAIN)(training.train_command)
+app.command("sweep", cls=OptionsCommand, rich_help_panel=_TRAIN)(sweeping.sweep_command)
 app.command("runs", rich_help_panel=_LOOK)(listing_runs.runs)
 app.command("compare", rich_help_panel=_LOOK)(comparing.compare)
 app.command("report", rich_help_panel=_LOOK)(reporting.report)

@@ -122,8 +122,8 @@ def is_running(folder: Path) -> bool:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
+    except OSError as error:
+        return isinstance(error, BlockingIOError)  # other errors: the file system has no locks
     else:
         return False
     finally:

@@ -6,7 +6,7 @@ Call these functions after the options of the request are checked and before tor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from zoo_harness.records.run import RunRecord, read_run, record_file
 from zoo_harness.records.stored_options import OPTIONS, read_options
 from zoo_harness.runs.rank_request import RankRequest
 from zoo_harness.runs.request import CheckedRun, Checkpoint, DataRequest, LayerRequest, choose_data
+from zoo_harness.util.file_lock import one_at_a_time
 from zoo_harness.util.progress import Progress
 
 
@@ -45,7 +46,10 @@ class RescoreRequest:
 def open_fine_tuning(checked: CheckedRun, progress: Progress) -> None:
     """Open the data of a run, check that it has enough images, and download the weights."""
     settings = checked.settings
-    opened = settings.open(progress)
+    named = settings.data_dir is not None or settings.dataset.is_path(settings.argument)  # nothing is downloaded
+    data = f"data {settings.dataset.name}:{settings.argument}"
+    with nullcontext() if named else one_at_a_time(data):
+        opened = settings.open(progress)
     check_sizes(*opened.images, opened.evaluation_name, settings.training.epochs, Processes.launched().count)
     _fetch(settings.backbone, settings.weights, progress)
 
@@ -121,7 +125,8 @@ def open_rescoring(
 
 def _fetch(backbone: Backbone, source: WeightSource, progress: Progress) -> None:
     progress.stage(f"loading weights of {backbone.name}", 0)
-    fetch_weights(backbone, source)
+    with one_at_a_time(f"weights {source.describe()}"):
+        fetch_weights(backbone, source)
 
 
 def _layer(record: RunRecord, path: str | None) -> FeatureLayer:

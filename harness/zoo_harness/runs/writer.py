@@ -6,7 +6,6 @@ the final name. Only ``history.jsonl`` and ``steps.jsonl`` grow by appended line
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -41,7 +40,7 @@ from zoo_harness.reports.plots.run import Finish, plot_history, plot_learning_ra
 from zoo_harness.reports.run_card import render_card
 from zoo_harness.runs.events import NoEvents, RunEvents
 from zoo_harness.training.state import PREVIOUS, STATE, TrainingState
-from zoo_harness.util.atomic_files import remove_temporaries, write_text
+from zoo_harness.util.atomic_files import folder_lock, remove_temporaries, write_text
 
 UNMERGED = "README.new.md"
 _FILES = (
@@ -66,18 +65,13 @@ class RunWriter:
 
         Raises :class:`~zoo.errors.UsageError` if another process has locked the folder.
         """
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+        with folder_lock(self.path) as locked:
+            if not locked:
                 message = f"{self.path}: another process is still executing this run"
-                raise UsageError(message, code="run-is-running", path=self.path) from error
+                raise UsageError(message, code="run-is-running", path=self.path)
             remove_temporaries(self.path, _FILES)
             self._remove_partial_checkpoints()
             yield
-        finally:
-            os.close(descriptor)
 
     def _remove_partial_checkpoints(self) -> None:
         folder = self.path / CHECKPOINTS

@@ -31,7 +31,7 @@ from zoo_harness.sweeps.plan import read_plan
 from zoo_harness.sweeps.pools import LocalWorkers
 
 TINY = {"weights": "random", "per_class": 2, "epochs": 0, "layer_curve": False}
-LONGER = {**TINY, "per_class": 20, "epochs": 6, "cache": "off"}
+LONGER = {**TINY, "per_class": 10, "epochs": 4, "cache": "off"}
 BACKBONE, DATASET = "timm:test_vit", "digits"
 
 

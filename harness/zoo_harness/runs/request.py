@@ -272,6 +272,9 @@ def check_layers(
         if options[name] is not None and not folders:
             message = f"--{name} {options[name]} selects weights of a run, but no run is given; add --run RUN"
             raise UsageError(message, code="option-unused", option=name)
+    if options["last"] and options["svg"]:
+        message = "--svg has no effect with --last, which draws no plot; remove one of the options"
+        raise UsageError(message, code="option-unused", option="svg")
     check_checkpoints(folders, options["checkpoint"], options["epoch"])
     if options["input_size"] is not None and not found:
         message = f"--input-size {options['input_size']} cannot be used: a run keeps its input size; remove the option"

@@ -129,6 +129,7 @@ def test_a_run_stands_beside_its_backbone(tmp_path: Path, capsys: pytest.Capture
         (["layers"], "missing-backbone"),
         (["layers", "--run", "nowhere", "--weights", "random"], "option-unused"),
         (["layers", "--run", "nowhere", "--input-size", "32"], "option-unused"),
+        (["layers", "resnet18", "--last", "--svg"], "option-unused"),
         ([*LAYERS, "--input-size", "32x"], "option-value"),
         ([*LAYERS, "--input-size", "4097"], "option-value"),
         (["layers", "resnet18", "resnet18"], "repeated-subject"),

@@ -265,6 +265,26 @@ def test_memory_stays_within_the_budget(clusters):
     assert found == nearest(features)
 
 
+@pytest.mark.parametrize("against", [False, True])
+def test_all_parts_of_a_search_share_the_budget(against, monkeypatch):
+    parts = []
+
+    def noting(part, place):
+        def make(*arguments):
+            parts.append(arguments[place])
+            return part(*arguments)
+
+        return make
+
+    monkeypatch.setattr(knn_search, "Operand", noting(knn_search.Operand, 5))
+    monkeypatch.setattr(knn_search, "TiledProducts", noting(knn_search.TiledProducts, 3))
+    features, labels = torch.from_numpy(gaussian(3, n=300, width=8)), torch.zeros(300, dtype=torch.int64)
+    references = {"references": features + 1, "reference_labels": labels} if against else {}
+    nearest_neighbours(features, labels, memory_budget=2**24, **references)
+    assert len(parts) == 2 + against
+    assert sum(parts) <= 2**24
+
+
 # More than one neighbour, and reference samples
 
 

@@ -93,7 +93,7 @@ def _search(rows: Rows, groups: Groups, order: int, memory_budget: int) -> Neare
 
     # A pass is a function of its own, so that its local variables are freed before the next pass starts.
     def run(precision: Precision, projection: Projection | None) -> NearestSoFar:
-        memory = memory_budget * 7 // 16
+        memory = memory_budget * 7 // (16 if groups.itself else 32)  # the references need memory of their own
         one = other = Operand(rows, groups, left, projection, precision, memory)
         if not groups.itself:
             other = Operand(rows, groups, right, projection, precision, memory)

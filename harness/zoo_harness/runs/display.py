@@ -101,12 +101,12 @@ class ProgressDisplay:
             self.log(f"resumed after epoch {history[-1].epoch}   {best}")
 
     def on_epoch(self, epoch: EpochRecord) -> None:
-        """Print the metrics of an epoch, and the best accuracy so far if an earlier epoch reached it."""
-        self._best = best_epoch(filter(None, (self._best, epoch))) or epoch
+        """Print the metrics of an epoch; mark a later epoch than the first if it is the best one so far."""
+        before, self._best = self._best, best_epoch(filter(None, (self._best, epoch))) or epoch
         split = epoch.evaluation_split or "evaluation"
-        best = f"  best {self._best.evaluation_accuracy:.2%} (epoch {self._best.epoch})"
+        best = "  best" if before is not None and self._best is epoch else ""
         self.log(
             f"epoch {epoch.epoch:>3}  train {epoch.train_accuracy:6.2%}, loss {epoch.train_loss:.3f}"
             f"  {split} {epoch.evaluation_accuracy:6.2%}, loss {epoch.evaluation_loss:.3f}"
-            f"  {epoch.train_seconds:.1f} + {epoch.evaluation_seconds:.1f} s{'' if self._best is epoch else best}"
+            f"  {epoch.train_seconds:.1f} + {epoch.evaluation_seconds:.1f} s{best}"
         )

@@ -5,11 +5,11 @@ a temporary name and renamed when it is complete, so that a killed process leave
 not flushed to the disk explicitly. A reader verifies the checksum of every chunk before using an entry, so that a chunk
 damaged by a power failure counts as missing.
 
-Files are read with ``pread`` instead of being mapped into memory. A page fault can cost more than the copy, and if a
-mapped file is truncated, the process dies with SIGBUS.
+Files are read with ``pread`` instead of being mapped into memory. Page faults can make a mapped file slower than a copy
+of its bytes. If a mapped file is truncated, the process dies with SIGBUS.
 
-Every process that uses an entry holds the entry's lock ``use`` together with other processes. The process that writes
-chunks also holds the lock ``write``, which only one process can hold.
+Every process that uses a cache entry holds the entry's lock ``use``, which several processes can hold at the same time.
+A process that writes chunks also holds the lock ``write``, which only one process can hold.
 
 Symbolic links are not followed. A folder that another user owns or can write to is rejected, because that user could
 have placed arbitrary rows in the folder.
@@ -42,7 +42,7 @@ USE_LOCK = "use"
 RETRY_SECONDS = 0.2
 MOST_RECORD_BYTES = 2**20
 _SECONDS_TO_WRITE_A_RECORD = 60.0
-_PIECE = 2**20  # bytes written or read at a time, so that the checksum finds them in the processor's cache
+_PIECE = 2**20  # bytes written or read at a time; few enough to stay in the processor's cache for the checksum
 
 
 def stored_chunks(folder: Path, key: CacheKey) -> list[int]:
@@ -67,7 +67,7 @@ class ChunkFiles:
             raise
 
     def acquire_write_lock(self) -> bool:
-        """Acquire the exclusive right to write chunks; return false if another process holds the right."""
+        """Acquire the exclusive right to write chunks; return false if another process holds this right."""
         if not self._write.held:
             if not self._write.acquire(exclusive=True):
                 return False
@@ -89,9 +89,9 @@ class ChunkFiles:
             path.unlink()
 
     def write(self, number: int, rows: memoryview) -> None:
-        """Write the rows of a chunk to a file, which appears only if all rows are written.
+        """Write the rows of a chunk to a file.
 
-        The calling process must hold the write lock.
+        The file appears only when all rows are written. The calling process must hold the write lock.
         """
         path, checksum = _chunk_path(self.folder, number), 0
         temporary = path.with_suffix(".tmp")
@@ -151,7 +151,8 @@ class ChunkFiles:
     def _remove_leftovers(self) -> None:
         """Remove temporary files of killed processes.
 
-        A temporary file of the record is removed only after a while, because another process may be writing it now.
+        A temporary file of the record is removed only if it is older than a minute, because another process may be
+        writing it.
         """
         for path in self.folder.glob("*.tmp"):
             with suppress(OSError):
@@ -171,9 +172,10 @@ class ChunkFiles:
             time.sleep(RETRY_SECONDS)
 
     def _write_record(self, record: EntryRecord) -> None:
-        """Write the entry's record. If the file already has this record, only update the file's modification time.
+        """Write the entry's record.
 
-        The modification time is the time of the last use.
+        If the file already has this record, only update the file's modification time, which states when the entry was
+        last used.
         """
         path = self.folder / RECORD
         with suppress(FileNotFoundError, ValueError, ZooError):
@@ -224,6 +226,6 @@ def _read(descriptor: int, data: memoryview, position: int) -> int:
     while data:
         count = os.preadv(descriptor, [data], position)
         if not count:
-            raise EOFError("the file ends before")
+            raise EOFError("the file is too short")
         data, position = data[count:], position + count
     return position

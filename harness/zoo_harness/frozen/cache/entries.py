@@ -1,4 +1,4 @@
-"""List, delete and evict the entries in the folder of cached outputs.
+"""List the entries in the folder of cached outputs, and delete entries to make room for new entries.
 
 Each entry is a folder whose name is the digest of the entry's record. Several processes that use an entry can share the
 entry's lock ``use``. A process that deletes an entry must hold this lock exclusively, so that no entry is deleted while
@@ -51,9 +51,9 @@ def cache_limit() -> int:
 class Entry:
     """A cache entry on disk: a folder with the cached outputs of one frozen part on one data split.
 
-    ``bytes``: the size on disk. ``images_done``: the number of images with cached outputs. ``last_used``: the time of
-    the last use in seconds since 1970. ``record``: the content of the entry's record file; ``None`` if the file cannot
-    be read.
+    ``bytes``: the size of the entry on disk. ``images_done``: the number of images with cached outputs. ``last_used``:
+    the time of the last use in seconds since 1970. ``record``: the content of the entry's record file; ``None`` if the
+    file cannot be read.
     """
 
     folder: Path
@@ -121,13 +121,13 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def make_room(folder: Path, record: EntryRecord, limit: int) -> Iterator[Entry]:
-    """Delete the least recently used entries until there is space for the outputs of a record; yield deleted entries.
+    """Delete the least recently used entries until there is space for a new entry, and yield the deleted entries.
 
     Raises :class:`OSError`, without deleting any entry, if deleting entries cannot free enough space.
     """
     remove_leftovers(folder)
     while doomed := _entries_to_clear(folder, record, limit):
-        yield from filter(clear, doomed)  # entries that a process has started to use stay, so the loop checks again
+        yield from filter(clear, doomed)  # clear() keeps entries in use, so the loop checks the space again
 
 
 def _entries_to_clear(folder: Path, record: EntryRecord, limit: int) -> list[Entry]:
@@ -153,7 +153,7 @@ def _entries_to_clear(folder: Path, record: EntryRecord, limit: int) -> list[Ent
 
 
 def _free_bytes(folder: Path) -> int:
-    """Return the number of bytes that the cache may use on the disk of the folder, which need not exist yet."""
+    """Return the number of bytes that the cache may use on the disk of a folder; the folder need not exist."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     disk = shutil.disk_usage(existing)
     return disk.free - min(disk.total // 50, 2**30)  # leave 2 % of the disk free, but at most 1 GiB

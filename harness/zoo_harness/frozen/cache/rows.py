@@ -66,7 +66,7 @@ def from_rows(spec: TensorSpec, rows: Tensor) -> Tensor:
 
 
 def restore(spec: TensorSpec, values: Tensor) -> Tensor:
-    """Convert values to the dtype and memory layout that the network computed, because both affect later rounding."""
+    """Convert values to the dtype and memory layout that the network computed, because these affect rounding."""
     permuted = values.to(getattr(torch, spec.dtype)).permute(spec.order).contiguous()
     return _permuted_back(permuted, spec.order)
 

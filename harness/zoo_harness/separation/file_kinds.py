@@ -108,7 +108,7 @@ def kind_of(path: Path) -> str:
 
 
 def labels_column(names: Sequence[str], given: str | None) -> str:
-    """Return the given column of labels, or the only column named ``label`` or ``labels`` if none is given."""
+    """Return the given column of labels, or the only column named ``label`` or ``labels`` if no column is given."""
     if given is not None:
         if given not in names:
             raise UnknownNameError("column", given, names, "choose the column of labels with --labels")
@@ -130,7 +130,7 @@ def missing_labels(path: Path, option: str) -> UsageError:
 def chosen_names(features: str | None, labels: str | None, known: Sequence[str]) -> tuple[str, str]:
     """Return the names of the array of features and the array of labels.
 
-    Raises :class:`~zoo.errors.UsageError` if both names are the same, or if ``known`` lacks one of the names.
+    Raises :class:`~zoo.errors.UsageError` if both names are the same, or if a name is not in ``known``.
     """
     names = features or "features", labels or "labels"
     for name, option in zip(names, ("--features", "--labels"), strict=True):
@@ -150,7 +150,7 @@ def expanded(path: Path) -> Path:
 
 @contextmanager
 def blaming(path: Path) -> Iterator[None]:
-    """Add the file's path to every ``ZooError`` raised inside the context; convert other exceptions to ``DataError``.
+    """Add the file's path to ``ZooError`` exceptions of the ``with`` block; convert others to ``DataError``.
 
     File readers raise exceptions of many classes if a file is damaged.
     """

@@ -1,6 +1,6 @@
-"""Count the nearest neighbours that have a sample's label, and how far other choices among tied neighbours change this.
+"""Count the nearest neighbours that have a sample's label, for the best and the worst choice among tied neighbours.
 
-Every separation score is a function of these counts, so that one neighbour search is enough for all scores.
+Every separation score can be computed from these counts, so that one neighbour search is enough for all scores.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class LabelAgreement:
     ``partners``: (N,), the nearest sample of each sample; ``None`` if neighbours are references or class means.
     ``ties``: the number of samples with several candidates at the smallest distance. ``duplicates``: the number of
     samples at distance 0 from a neighbour. ``duplicates_other_label``: the number of samples at distance 0 from a
-    neighbour that has another label. ``chance``: the probability that a random neighbour of a random sample has the
-    sample's label.
+    neighbour whose label is not the sample's label. ``chance``: the probability that a random neighbour of a random
+    sample has the sample's label.
     """
 
     nearest: Tensor

@@ -37,7 +37,7 @@ class TableSamples(NamedTuple):
     """The features (N, D), the labels (N,), and the names of the feature columns of a table.
 
     ``class_names``: the sorted class names if the column of labels holds text; ``labels`` are indices into these names.
-    ``left_out``: the columns excluded from the features, each with the reason.
+    ``left_out``: a dictionary from the columns that are excluded from the features to the reasons.
     """
 
     features: Array
@@ -89,7 +89,8 @@ def columns_of(
 
     ``features`` and ``exclude``: column names and patterns such as ``f*``, separated by commas. ``features`` may also
     be a sequence of names. A pattern in ``features`` does not match bookkeeping columns such as ids. Raises
-    :class:`~zoo.errors.UsageError` if the table lacks a name, or if it is unclear whether a column is a feature.
+    :class:`~zoo.errors.UsageError` if the table lacks a given column, or if it is unclear whether a column is a
+    feature.
     """
     table.validate(full=True)  # the offsets in a damaged file may point to addresses outside of the file
     names: list[str] = table.column_names
@@ -130,7 +131,7 @@ def _matching(wanted: Iterable[str], names: Sequence[str], candidates: Sequence[
 
 
 def _bookkeeping(table: Table, names: Sequence[str], labels: Array) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the columns that are not features, and the columns that may not be features, each with the reason."""
+    """Return two dictionaries from column names to reasons: columns that are not features, and doubtful columns."""
     stored = (table.schema.pandas_metadata or {}).get("index_columns", [])
     copy_of_labels = copy_finder(labels)
     left_out: dict[str, str] = {}

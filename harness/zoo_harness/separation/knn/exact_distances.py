@@ -40,7 +40,7 @@ class Rows:
         self._shift = median * -math.ldexp(1.0, -self._unit)
 
     def squared_distances(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return the squared distance, (P,) float64, between the scaled rows of each of P pairs of row numbers."""
+        """Return the squared distances between scaled rows, (P,) float64, for P pairs of row numbers."""
 
         def compare(one: Tensor, other: Tensor) -> Tensor:
             apart = self._scaled(self.features[one]).sub_(self._scaled(self.features[other]))
@@ -70,7 +70,7 @@ class Rows:
 
 
 def chunk_rows(features: Tensor, elements: int = CHUNK_ELEMENTS) -> int:
-    """Return the number of rows of the features that together hold at most ``elements`` numbers, but at least 1."""
+    """Return how many rows of the features together hold at most ``elements`` numbers; return at least 1."""
     return max(1, elements // features.shape[1])
 
 

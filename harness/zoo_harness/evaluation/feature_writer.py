@@ -1,7 +1,7 @@
 """Write features batch by batch to a ``.safetensors``, ``.npz`` or ``.parquet`` file.
 
-The same features always give a file with the same bytes. Only one batch of features is in memory at a time; if the file
-is a parquet file, one row group. ``zoo_harness.separation.feature_files`` reads the files.
+The same features always give a file with the same bytes. At any time, only one batch of features is in memory, or one
+row group of features for a parquet file. ``zoo_harness.separation.feature_files`` reads the files.
 """
 
 from __future__ import annotations

@@ -150,8 +150,9 @@ def layer_features(
     The location is the text "memory" or "disk". If ``scoring.pooled`` is true, the features of a layer are the pooled
     vector that the layer's record declares. Otherwise, the features are the layer's whole output, flattened. Features
     take at most half of ``scoring.memory_budget`` bytes of memory; the rest is kept in files. Hooks and files are
-    removed at the end of the ``with`` block. Raises :class:`~zoo.errors.DataError` if the disk has too little space,
-    and :class:`~zoo.errors.DeclarationError` if a layer does not run or its output does not match its record.
+    removed at the end of the ``with`` block. Raises :class:`~zoo.errors.DataError` if the disk has too little space.
+    Raises :class:`~zoo.errors.DeclarationError` if a layer does not run, or if its output does not match the layer's
+    record.
     """
     widths = layer_widths(network, layers, data, compute, pooled=scoring.pooled)
     with contextlib.ExitStack() as stack:
@@ -206,8 +207,8 @@ def layer_widths(
 ) -> list[int]:
     """Run the network on one image, and return the number of features of each layer.
 
-    The network is in evaluation mode afterwards. Raises :class:`~zoo.errors.DeclarationError` if a layer does not run
-    or its output does not match its record.
+    The network is in evaluation mode afterwards. Raises :class:`~zoo.errors.DeclarationError` if a layer does not run,
+    or if its output does not match the layer's record.
     """
     network.eval()
     images, _labels = next(data.in_order(1, compute.device))

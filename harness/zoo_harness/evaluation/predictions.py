@@ -165,7 +165,7 @@ def _bootstrapped(found: Predictions, measure: Callable[[Predictions, NDArray[np
 
     ``measure``: a function that computes the metric from the predictions and a weight for each image. A bootstrap
     resample draws images with replacement, and the weight of an image is the number of times that the image is drawn.
-    Every call uses the same resamples.
+    Every call draws the same resamples.
     """
     n, draws = len(found), np.random.default_rng(0)
     weights = (np.bincount(draws.integers(n, size=n), minlength=n).astype(np.float64) for _draw in range(_DRAWS))

@@ -151,7 +151,7 @@ def summed_loss(logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:
 
 
 def loss_not_finite(where: str, loss: float) -> ZooError:
-    """Return the error for a loss that is not finite. ``where``: the part of the run, such as "evaluation"."""
+    """Return the error for a loss that is not finite. ``where``: what zoo was doing, such as "evaluation"."""
     advice = "try a lower --learning-rate, or check the weights and the data"
     return ZooError(
         f"{where}: the loss is {loss}; expected a finite number; {advice}", code="loss-not-finite", loss=loss

@@ -36,7 +36,7 @@ class Scoring:
         return cls(order, pooled, settings.normalize == "zscore", settings.metric)
 
     def in_words(self) -> str:
-        """Describe the options that affect the scores as text.
+        """Return a text that describes the options that affect the scores.
 
         >>> Scoring(pooled=True, normalize=True).in_words()
         'layers pooled, euclidean distance, z-scored'

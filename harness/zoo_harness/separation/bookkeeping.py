@@ -48,7 +48,7 @@ def known_bookkeeping(name: str) -> str | None:
 def outside_series(names: Sequence[str]) -> list[str]:
     """Return the names that do not belong to a long numbered series such as f0 to f511.
 
-    Without such a series, return none.
+    If there is no long numbered series, return an empty list.
 
     >>> outside_series([*(f"f{number}" for number in range(512)), "width"])
     ['width']

@@ -101,7 +101,7 @@ class _Search:
         self.kept: dict[int, tuple[Tensor, int]] = {}
 
     def step(self) -> int:
-        """Choose the best remaining column, and count the samples whose nearest neighbour has the same label."""
+        """Choose the best remaining column, and count the samples whose nearest neighbour has the sample's label."""
         left = torch.tensor(self.left, device=self.columns.device)
         agreeing = torch.zeros_like(left)
         for block, rows in enumerate(self.blocks):
@@ -126,7 +126,7 @@ class _Search:
         return (values[rows, None] - values).square_()
 
     def _count_agreeing(self, rows: Tensor, distances: Tensor, left: Tensor) -> Tensor:
-        """For each remaining column, count the rows whose nearest neighbour has the same label if the column is added.
+        """For each remaining column, count the rows whose nearest neighbour has their label if the column is added.
 
         ``rows``: the row numbers. ``distances``: the squared distances of the rows, computed from the chosen columns.
         ``left``: the numbers of the remaining columns.
@@ -149,7 +149,7 @@ class _Search:
         return agreeing
 
     def _count_doubtful(self, column: int, rows: Tensor, distances: Tensor) -> Tensor:
-        """Compare the given rows with all samples, and count the rows whose nearest neighbour has the same label.
+        """Compare the given rows with all samples, and count the rows whose nearest neighbour has the row's label.
 
         ``distances``: the squared distances of the rows, computed from the chosen columns. ``column``: the column to
         add.

@@ -2,7 +2,7 @@
 
 The format of a file is detected from its first bytes, because its file name extension may be wrong. Files in the
 formats ``.npz`` and ``.safetensors`` hold features and labels as two named arrays. An ``.npy`` file holds only one
-array. :mod:`zoo_harness.separation.tables` reads tables.
+array. The module :mod:`zoo_harness.separation.tables` reads tables.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def _read_features(
 
 
 def _check_references(path: Path, samples: Samples, references_path: Path, references: Samples) -> None:
-    """Raise :class:`UsageError` if the references are the samples themselves, or come from another layer or network."""
+    """Raise :class:`UsageError` if the references are the samples, or if their layer or network is not the samples'."""
     if samples.split is not None and samples.split == references.split and references_path.samefile(path):
         message = f"the references are the samples themselves: the {samples.split} split of {path}"
         raise UsageError(

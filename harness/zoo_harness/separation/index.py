@@ -9,8 +9,8 @@ Let N_r(i) be the r samples nearest to sample i, without i itself, and y_i the l
     centre   = (1/n) sum_i [the nearest class mean is the mean of class y_i]
 
 Each score lies in [0, 1]. SI = high_1 = soft_1 = 1 - anti_1 is the accuracy of leave-one-out 1-nearest-neighbour
-classification. docs/separation.md describes the scores in detail and cites the papers. A single neighbour search is
-enough to compute all scores of all orders.
+classification. The page docs/separation.md describes the scores in detail and cites the papers. A single neighbour
+search is enough to compute all scores of all orders.
 """
 
 from __future__ import annotations
@@ -86,12 +86,12 @@ def separation(
 def separation_index(
     features: Array | Tensor, labels: Array | Tensor, *, memory_budget: int = MEMORY_BUDGET
 ) -> SeparationIndex:
-    """Return the fraction of samples whose nearest other sample, in Euclidean distance, has the same label.
+    """Return the fraction of samples whose nearest other sample, in Euclidean distance, has the sample's label.
 
     ``features``: (N, D), real and finite, at least two rows and one column, with any strides, on any device.
     ``labels``: (N,) non-negative integers. If a class has only one sample, this sample counts as a miss. If several
-    samples are equally near, the sample with the lowest index is the neighbour. :func:`separation` computes more scores
-    and accepts references.
+    samples are equally near, the sample with the lowest index is the neighbour. The function :func:`separation`
+    computes more scores and accepts references.
 
     ``memory_budget``: bytes of working memory, not counting the input. Even if the budget is smaller, the search uses
     about 300 bytes per sample, and memory for a few rows. Floating-point features of 16 to 64 bits and integers of 8 or

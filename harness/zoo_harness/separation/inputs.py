@@ -36,7 +36,10 @@ TOP_EXPONENT, LOWEST_EXPONENT = 480, -40
 
 
 class Options(TypedDict, total=False):
-    """The keyword arguments of every separation score. :func:`zoo.separation` explains each argument."""
+    """The keyword arguments of every separation score.
+
+    The documentation of :func:`zoo.separation` explains each argument.
+    """
 
     references: Array | Tensor | None
     reference_labels: Array | Tensor | None

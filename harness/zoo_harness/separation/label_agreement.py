@@ -40,10 +40,10 @@ class LabelAgreement:
     chance: float
 
     def neighbourhoods(self, order: int) -> tuple[Neighbourhood, ...]:
-        """Return how many of the ``order`` nearest neighbours have the sample's label, for three choices among ties.
+        """Return how many of the ``order`` nearest neighbours have the sample's label, for three ways to resolve ties.
 
-        The first entry counts the neighbours that were found. The second and the third entry are the smallest and the
-        largest count for any choice among equally distant candidates.
+        The first result counts the neighbours that the search has found. The second and the third result are the
+        smallest and the largest count for any choice among equally distant candidates.
         """
         # A view instead of a copy would keep the whole table in memory while a score exists.
         columns = (column.clone() for column in self.counts[:, :, order - 1].unbind(1))
@@ -116,7 +116,7 @@ def _typical_row(rows: Tensor, memory_budget: int) -> Tensor:
 
 
 def _agreement(found: Neighbours, inputs: ScoringInputs, candidate_labels: Tensor | None) -> LabelAgreement:
-    """Count the neighbours that have the sample's label.
+    """Count the neighbours found that have the sample's label.
 
     ``candidate_labels``: the labels of the references or class means; ``None`` if samples are neighbours of each other.
     """

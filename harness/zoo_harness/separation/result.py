@@ -127,9 +127,9 @@ class Separation:
     def per_sample(self) -> Tensor:
         """The number of nearest neighbours of each sample before the first neighbour with another label, (N,) int64.
 
-        If the nearest neighbour has another label than the sample, the number is negative: minus the number of nearest
-        neighbours before the first neighbour with the sample's label. The numbers lie between ``-order`` and ``order``,
-        and are never 0.
+        If the nearest neighbour has another label than the sample, the result is minus the number of nearest neighbours
+        before the first neighbour with the sample's label. The numbers lie between ``-order`` and ``order``, and are
+        never 0.
 
         >>> import numpy as np, zoo
         >>> zoo.separation(np.array([[0], [1], [3], [7]]), np.array([0, 0, 1, 1])).per_sample
@@ -188,10 +188,10 @@ class Separation:
 class SeparationIndex:
     """The Separation Index of a set of samples, and how far another choice among tied neighbours could change it.
 
-    ``value``: in [0, 1]. ``standard_error``: binomial, sqrt(value (1 - value) / n). ``n``: the number of samples.
-    ``ties``: the number of samples with several neighbours at the smallest distance. ``tied_disagreements``: the number
-    of samples that would change from hit to miss, or from miss to hit, by another choice among equally near neighbours.
-    ``nearest``: (N,) int64, the index of the neighbour that was counted.
+    ``value``: in [0, 1]. ``standard_error``: the binomial standard error, sqrt(value (1 - value) / n). ``n``: the
+    number of samples. ``ties``: the number of samples with several neighbours at the smallest distance.
+    ``tied_disagreements``: the number of samples that would change from hit to miss, or from miss to hit, by another
+    choice among equally near neighbours. ``nearest``: (N,) int64, the index of the neighbour that was counted.
     """
 
     value: float

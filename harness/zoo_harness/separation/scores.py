@@ -77,11 +77,11 @@ class ScoreDefinition:
     in text. ``explanation``: a phrase that defines the score; it may contain ``{sample}`` and ``{order}``.
 
     ``function``: returns a number for each sample, (N,) bool, integer or float64, and a common divisor. The score is
-    the mean of these numbers, divided by the divisor. The number must be monotonic in ``same_label``, because the
-    effect of ties is found from the smallest and the largest possible ``same_label``. ``has_orders``: whether the
-    number of neighbours can be chosen; otherwise the score uses only the nearest neighbour. ``neighbours``: whether
-    neighbours are samples or class means. ``errors``: the function that returns the standard error and the bootstrap
-    error; by default :func:`~zoo_harness.separation.standard_errors.errors_of_mean`.
+    the mean of these numbers, divided by the divisor. The number of a sample must be monotonic in ``same_label``,
+    because the effect of ties is found from the smallest and the largest possible ``same_label``. ``has_orders``:
+    whether the number of neighbours can be chosen; otherwise the score uses only the nearest neighbour. ``neighbours``:
+    whether neighbours are samples or class means. ``errors``: the function that returns the standard error and the
+    bootstrap error; by default :func:`~zoo_harness.separation.standard_errors.errors_of_mean`.
     """
 
     key: str
@@ -95,7 +95,7 @@ class ScoreDefinition:
 
     @property
     def name(self) -> str:
-        """The score's function name in :mod:`zoo`, and key in the torchmetrics metric, such as ``high_order_si``."""
+        """The name of the score's function, and its key in the torchmetrics metric, such as ``high_order_si``."""
         return self.title.lower().replace("-", "_").replace(" ", "_")
 
     @property

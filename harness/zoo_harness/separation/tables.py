@@ -37,7 +37,7 @@ class TableSamples(NamedTuple):
     """The features (N, D), the labels (N,), and the names of the feature columns of a table.
 
     ``class_names``: the sorted class names if the column of labels holds text; ``labels`` are indices into these names.
-    ``left_out``: a dictionary from the columns that are excluded from the features to the reasons.
+    ``left_out``: the reasons why columns are not features, as a dictionary by column name.
     """
 
     features: Array
@@ -74,8 +74,8 @@ def read_text(file: BinaryIO) -> Table:
     decimal_point = "," if delimiter != "," and re.search(rb"\d,\d", first_row) else "."
     return read_csv(
         file,
-        # Read the file as one block. pyarrow infers column types from the first block, where a column of fractions may
-        # hold only whole numbers.
+        # Read the file as one block. pyarrow infers column types from the first block, and a column of fractions may
+        # begin with many whole numbers.
         ReadOptions(block_size=min(max(size, 2**20), 2**31 - 1)),
         ParseOptions(delimiter=delimiter),
         ConvertOptions(decimal_point=decimal_point),
@@ -171,7 +171,7 @@ def _chosen(table: Table, names: Sequence[str], left_out: dict[str, str], doubts
     doubts |= dict.fromkeys(lists if len(used) > 1 else (), "lists beside other columns")
     if doubts:
         advice = "try --features NAME,... or --exclude NAME,...; both take patterns such as 'f*'"
-        message = f"columns may or may not be features: {by_reason(doubts)}; {advice}"
+        message = f"it is unclear whether columns are features: {by_reason(doubts)}; {advice}"
         raise UsageError(message, code="columns-ambiguous", columns=list(doubts))
     return used
 

@@ -33,8 +33,8 @@ class SeparationMetric(Metric):
 
     Batches may come from several processes. ``compute`` returns a dictionary of scalar float64 tensors with the keys
     ``si``, ``high_order_si``, ``soft_si``, ``anti_si`` and ``centre_si``. ``order``: the number of neighbours for the
-    high-order, soft and anti SI. ``options``: the options of :func:`zoo.separation` and of every torchmetrics metric.
-    The metric keeps all batches in memory until ``reset`` is called.
+    high-order, soft and anti SI. ``options``: the options of :func:`zoo.separation`, and the options that every
+    torchmetrics metric accepts. The metric keeps all batches in memory until ``reset`` is called.
 
     >>> metric = SeparationMetric(order=1)
     >>> metric.update(torch.tensor([[0.0], [1.0]]), torch.tensor([0, 0]))

@@ -140,7 +140,7 @@ class Trainer:
 
 
 def starting_state(tuned: TunedNetwork, training: Training, run: str = "") -> TrainingState:
-    """Return the training state before the first epoch. ``run``: the identity of the run, for its state file."""
+    """Return the training state before the first epoch. ``run``: the digest that identifies the run."""
     optimizer = make_optimizer(training, tuned.trained_parameters().values())
     return TrainingState(tuned, optimizer, TrainingProgress(), {}, run)
 
@@ -174,9 +174,9 @@ def divergence(history: Sequence[EpochRecord], guessing: float) -> str | None:
     """Return a warning if the last epoch is far worse than random guessing, which means that training has diverged.
 
     ``guessing``: the loss of random guessing. Training has diverged if the training loss of the last epoch exceeds five
-    times ``guessing``. Training has also diverged if this loss exceeds both ``guessing`` and three times the training
-    loss of the first epoch. An evaluation loss above a hundred times ``guessing`` counts as divergence too, because
-    overfitting alone does not cause so large a loss.
+    times ``guessing``. Training has also diverged if the training loss of the last epoch exceeds both ``guessing`` and
+    three times the training loss of the first epoch. An evaluation loss above a hundred times ``guessing`` counts as
+    divergence too, because overfitting alone does not cause so large a loss.
 
     >>> last = EpochRecord.model_construct(epoch=2, train_loss=1e16, evaluation_loss=2)
     >>> divergence([last], 2.3)

@@ -153,7 +153,7 @@ class TrainingState:
                 damage = damage or error
                 continue
             if found.run not in (None, self.run):
-                message = f"{path} has a different identity than the run in this folder; {_OTHER_RUN}"
+                message = f"the identity in {path} is not the identity of the run in this folder; {_OTHER_RUN}"
                 raise WeightsError(message, code="state-of-another-run", path=path)
             network = _under("network.", found.tensors)
             _check(network, expected, path)
@@ -188,7 +188,7 @@ class TrainingState:
 
 
 def mutable_tensors(tuned: TunedNetwork) -> dict[str, Tensor]:
-    """Return the tensors that training changes, by name: trained parameters, and buffers of modules in training mode.
+    """Return named tensors that training changes: trained parameters, and buffers of modules in training mode.
 
     >>> network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     >>> tuned = TunedNetwork(network, ("1",), ("1",), {"": True, "0": False, "1": True})
@@ -245,7 +245,7 @@ def _read(path: Path, most: int) -> StoredState:
 
 
 def _checksum(tensors: dict[str, Tensor], history: str, run: str) -> str:
-    """Return a digest of the content of a state file. Of each tensor, the digest covers the CRC-32, which is fast."""
+    """Return a digest of the content of a state file. Tensors are digested by their CRC-32, because CRC-32 is fast."""
     values = [
         f"{name} {tensor.dtype} {tuple(tensor.shape)} {zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data)}"
         for name, tensor in sorted(tensors.items())

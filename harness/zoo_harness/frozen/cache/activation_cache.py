@@ -1,11 +1,11 @@
 """Cache the outputs of the frozen part of a network, so that epochs and later runs compute only the trained part.
 
-One pass over the images computes the outputs. :mod:`zoo_harness.frozen.cache.placement` decides whether the outputs are
-kept in device memory, in host memory or only in files. A background thread writes outputs to files, even while a
-network trains on outputs in memory. A later run with the same key (:mod:`zoo_harness.frozen.cache.key`) reads the files
-instead of computing the outputs. After an interruption, the next run computes only the missing outputs. The outputs in
-damaged files are computed again (:mod:`zoo_harness.frozen.cache.chunk_files`). If two processes need the same outputs,
-one process computes the outputs while the other process waits.
+One pass over the images computes the outputs. The module :mod:`zoo_harness.frozen.cache.placement` decides whether the
+outputs are kept in device memory, in host memory or only in files. A background thread writes outputs to files, even
+while a network trains on outputs in memory. A later run with the same key (:mod:`zoo_harness.frozen.cache.key`) reads
+the files instead of computing the outputs. After an interruption, the next run computes only the missing outputs. The
+outputs in damaged files are computed again (:mod:`zoo_harness.frozen.cache.chunk_files`). If two processes need the
+same outputs, one process computes the outputs while the other process waits.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class ActivationCache:
     ``"off"`` means that the cache stores nothing, and that every epoch has to run the whole network. ``place`` can
     change to ``"off"`` while outputs are being written. The cache calls ``say`` with messages for the user, and
     ``warn`` (by default ``say``) with warnings. At the end of the ``with`` block, the cache writes the remaining
-    outputs to files. If an exception ends the block, the cache only finishes the file that is being written. Entering
-    the block raises :class:`~zoo.errors.ZooError` if the policy requires a location that has too little space.
+    outputs to files. If an exception ends the ``with`` block, the cache only finishes the file that is being written.
+    Entering the ``with`` block raises :class:`~zoo.errors.ZooError` if the policy requires a location that has too
+    little space.
 
         with ActivationCache(key, title, CachePolicy(), device) as cache:
             for start, stop in cache.missing(batch_size):
@@ -109,11 +110,12 @@ class ActivationCache:
                 yield start, min(start + batch_size, chunk.stop)
 
     def write(self, start: int, tensors: Sequence[Tensor]) -> None:
-        """Cache the outputs of consecutive images that begin with image ``start``.
+        """Cache the outputs of consecutive images; ``start`` is the index of the first image.
 
         The images are a whole chunk, or they continue the chunk of the previous call. Raises :class:`ValueError` if
         shapes or dtypes of the tensors do not match the key. Raises :class:`~zoo.errors.ZooError` if a value is too
-        large for the dtype of the cache, or if the disk is full and the user requires the cache to be on disk.
+        large for the dtype of the cache. Raises the same exception if the disk is full and the user requires the
+        location ``"disk"``.
         """
         if self.place == "off":
             return

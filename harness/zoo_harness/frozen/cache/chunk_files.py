@@ -2,8 +2,8 @@
 
 A chunk file holds a row of bytes for each image, followed by a CRC-32 checksum of all rows. Each file is written under
 a temporary name and renamed when it is complete, so that a killed process leaves only complete chunk files. Files are
-not flushed to the disk explicitly. A reader verifies the checksum of every chunk before using an entry, so that a chunk
-damaged by a power failure counts as missing.
+not flushed to the disk explicitly. A reader verifies the checksum of every chunk before using a cache entry, so that a
+chunk damaged by a power failure counts as missing.
 
 Files are read with ``pread`` instead of being mapped into memory. Page faults can make a mapped file slower than a copy
 of its bytes. If a mapped file is truncated, the process dies with SIGBUS.
@@ -46,7 +46,7 @@ _PIECE = 2**20  # bytes written or read at a time; few enough to stay in the pro
 
 
 def stored_chunks(folder: Path, key: CacheKey) -> list[int]:
-    """Return the numbers of the chunks for which a file exists in an entry's folder, even if the file is damaged."""
+    """Return the numbers of the chunks for which the folder of a cache entry has a file, damaged or not."""
     return [number for number in range(key.chunks) if _chunk_path(folder, number).exists()]
 
 
@@ -79,7 +79,7 @@ class ChunkFiles:
         self._write.release()
 
     def close(self) -> None:
-        """Release both locks of the entry, so that other processes can write or delete the entry."""
+        """Release both locks of the cache entry, so that other processes can write or delete the entry."""
         self._write.release()
         self._use.release()
 
@@ -145,7 +145,7 @@ class ChunkFiles:
                             _read(file.fileno(), data[place * width : (place + 1) * width], begin + column.start)
         except (OSError, EOFError) as error:
             advice = "try to run the command again, because a new run recomputes damaged chunks"
-            message = f"cached outputs in {self.folder} cannot be read any more: {error}; {advice}"
+            message = f"cannot read the cached outputs in {self.folder}: {error}; {advice}"
             raise ZooError(message, code="cache-unreadable", path=self.folder) from error
 
     def _remove_leftovers(self) -> None:
@@ -162,7 +162,7 @@ class ChunkFiles:
     def _acquire_use_lock(self) -> None:
         while True:
             self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_private(self.folder.parent, follow_links=True)  # the user may set ZOO_CACHE_DIR to a link
+            _check_private(self.folder.parent, follow_links=True)  # ZOO_CACHE_DIR may be a symbolic link
             self.folder.mkdir(mode=0o700, exist_ok=True)
             with suppress(FileNotFoundError):
                 _check_private(self.folder, follow_links=False)
@@ -172,7 +172,7 @@ class ChunkFiles:
             time.sleep(RETRY_SECONDS)
 
     def _write_record(self, record: EntryRecord) -> None:
-        """Write the entry's record.
+        """Write the record of the cache entry.
 
         If the file already has this record, only update the file's modification time, which states when the entry was
         last used.

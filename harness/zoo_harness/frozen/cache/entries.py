@@ -1,8 +1,8 @@
 """List the entries in the folder of cached outputs, and delete entries to make room for new entries.
 
-Each entry is a folder whose name is the digest of the entry's record. Several processes that use an entry can share the
-entry's lock ``use``. A process that deletes an entry must hold this lock exclusively, so that no entry is deleted while
-a run uses it.
+Each cache entry is a folder whose name is the digest of the entry's record. Several processes that use a cache entry
+can share the entry's lock ``use``. A process that deletes a cache entry must hold the lock ``use`` exclusively, so that
+no entry is deleted while a run uses it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Entry:
 
     @property
     def in_use(self) -> bool:
-        """Whether a process is using the entry at the moment."""
+        """Whether a process is using the cache entry at the moment."""
         lock = FileLock(self.folder / USE_LOCK)
         try:
             free = lock.acquire(exclusive=True)
@@ -88,7 +88,7 @@ class Entry:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """Return all entries in a cache folder, the most recently used entry first; other files are ignored."""
+    """Return all cache entries in a folder, the most recently used entry first; other files are ignored."""
     found = []
     for path in folder.iterdir() if folder.is_dir() else ():
         if re.fullmatch(r"[0-9a-f]{32}", path.name) and path.is_dir() and not path.is_symlink():
@@ -98,12 +98,13 @@ def entries(folder: Path) -> list[Entry]:
 
 
 def clear(entry: Entry) -> bool:
-    """Delete an entry unless a process is using the entry; return whether the entry no longer exists."""
+    """Delete a cache entry unless a process is using the entry; return true if the entry no longer exists."""
     lock = FileLock(entry.folder / USE_LOCK)
     try:
         if not lock.acquire(exclusive=True):
             return False
-        # Rename the folder first, so that an interrupted deletion does not leave a folder that looks like an entry.
+        # Rename the folder first, so that an interrupted deletion does not leave a folder that looks like a cache
+        # entry.
         doomed = entry.folder.with_name(f".cleared-{secrets.token_hex(8)}")
         entry.folder.rename(doomed)
         shutil.rmtree(doomed)
@@ -115,13 +116,13 @@ def clear(entry: Entry) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the renamed folders of entries whose deletion was interrupted."""
+    """Remove the renamed folders of cache entries whose deletion was interrupted."""
     for doomed in folder.glob(".cleared-*"):
         shutil.rmtree(doomed, ignore_errors=True)
 
 
 def make_room(folder: Path, record: EntryRecord, limit: int) -> Iterator[Entry]:
-    """Delete the least recently used entries until there is space for a new entry, and yield the deleted entries.
+    """Delete the least recently used cache entries until a new entry has enough space, and yield the deleted entries.
 
     Raises :class:`OSError`, without deleting any entry, if deleting entries cannot free enough space.
     """
@@ -136,7 +137,7 @@ def _entries_to_clear(folder: Path, record: EntryRecord, limit: int) -> list[Ent
     others = [entry for entry in found if entry.key != record.digest]
     used = [entry for entry in others if entry.in_use]
     idle = [entry for entry in others if entry not in used]
-    # An entry in use counts with its final size, because a process may still be writing its chunks.
+    # A cache entry in use counts with its final size, because a process may still be writing its chunks.
     promised = sum(max(entry.bytes, entry.record.key.bytes if entry.record else 0) for entry in used)
     free = _free_bytes(folder) - promised + sum(entry.bytes for entry in used)
     allowed = limit - promised - sum(entry.bytes for entry in idle)

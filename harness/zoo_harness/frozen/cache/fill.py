@@ -20,7 +20,7 @@ def fill_cache(
     outputs_of: Callable[[Sequence[int]], Sequence[Tensor]],
     warn: Callable[[], None],
 ) -> int:
-    """Compute the missing outputs of a cache, or all outputs if cached outputs are outdated; return how many.
+    """Compute a cache's missing outputs, or all outputs if cached outputs are outdated; return the number computed.
 
     ``compute_missing``: a function that computes the missing outputs and writes the outputs into the cache.
     ``outputs_of``: a function that computes the outputs of the given images. Some cached outputs are computed again,

@@ -72,7 +72,7 @@ class CacheKey(Record):
     ``weights``: the digest of the frozen tensors. ``kept``: descriptions of the cached tensors. ``fingerprint``: the
     digest of pixels and labels from :class:`~zoo_harness.records.run.SplitRecord`. ``device``: the kind of device that
     computes the outputs, because ``cpu`` and ``cuda`` round differently. ``code``: the digest of source code that is
-    not part of a package in ``software``. Seeds, learning rates and heads are not part of the key.
+    not part of a package in ``software``. Seeds, learning rates and heads are not part of the cache key.
     """
 
     network: str
@@ -136,10 +136,10 @@ class EntryRecord(Record):
 
     @property
     def digest(self) -> str:
-        """The name of the entry's folder: a digest of key, split and file format in 32 hexadecimal digits.
+        """The name of the folder of a cache entry: a digest of key, split and file format in 32 hexadecimal digits.
 
-        The digest covers the split, because a run uses the entries of two splits at the same time. If two splits with
-        the same images shared one entry, the run would wait for its own lock.
+        The digest covers the split, because a run uses the cache entries of two splits at the same time. If two splits
+        with the same images shared one cache entry, the run would wait for its own lock.
         """
         content = json.dumps([FORMAT, self.title.split, self.key.model_dump(mode="json")], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:32]

@@ -87,9 +87,10 @@ class CachePolicy:
         return replace(self, budget=budget, processes=processes)
 
     def memory_shortage_reason(self, place: Place, needed: int, free: int) -> str | None:
-        """Return why a location has too little memory for ``needed`` bytes; return ``None`` if the memory is enough.
+        """Return why a location has too little memory for the outputs; return ``None`` if the memory is enough.
 
-        ``free``: the number of free bytes in the memory of the location.
+        ``needed``: the number of bytes that the outputs take. ``free``: the number of free bytes in the memory of the
+        location.
         """
         if self.budget is not None and needed > self.budget:
             return f"--cache-budget leaves {bytes_in_words(self.budget)}"

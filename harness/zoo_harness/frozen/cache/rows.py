@@ -36,8 +36,8 @@ def memory_order(values: Tensor) -> tuple[int, ...] | None:
 def as_rows(spec: TensorSpec, tensor: Tensor) -> Tensor:
     """Convert a tensor ``(B, ...)`` to bytes, ``(B, bytes)`` of uint8, in the dtype and layout of the cache.
 
-    Raises :class:`ValueError` if the tensor has another shape or dtype than ``spec`` describes, and
-    :class:`~zoo.errors.ZooError` if a finite value becomes infinite in the stored dtype.
+    Raises :class:`ValueError` if the tensor does not have the shape and dtype in ``spec``. Raises
+    :class:`~zoo.errors.ZooError` if a finite value becomes infinite in the dtype of the cache.
     """
     if tuple(tensor.shape[1:]) != spec.shape or _dtype_name(tensor.dtype) != spec.dtype:
         given = f"{tensor.dtype} {tuple(tensor.shape)}"

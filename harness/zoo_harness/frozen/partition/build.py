@@ -1,4 +1,4 @@
-"""Build torch modules for the prefix and the suffix of a network; both use the submodules of the original network."""
+"""Build torch modules for the prefix and the suffix of a network; both contain the original submodules."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ stay in the suffix, and draw the same random numbers as in the whole network.
    real images before a run uses the partition.
 
 If a network cannot be partitioned, the prefix returns the images, the suffix is the whole network, and ``reason``
-states why the network cannot be partitioned. In this case, no error is raised.
+states why the network cannot be partitioned. A network that cannot be partitioned raises no error.
 """
 
 from __future__ import annotations

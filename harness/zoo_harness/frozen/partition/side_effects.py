@@ -24,7 +24,7 @@ class CannotPartitionError(Exception):
 
 @contextlib.contextmanager
 def preserve_state(network: nn.Module) -> Iterator[None]:
-    """Restore random generators and the attributes, buffers and gradients of a network at the end of the block."""
+    """Restore the attributes, buffers and gradients of a network, and random generators, after the ``with`` block."""
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     gradients = {parameter: parameter.grad for parameter in network.parameters()}
     devices = {tensor.get_device() for tensor in (*network.buffers(), *network.parameters())} - {-1}
@@ -39,7 +39,7 @@ def preserve_state(network: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def preserve_attributes(network: nn.Module) -> Iterator[Callable[[], list[str]]]:
-    """Restore the attributes of all modules at the end of the block.
+    """Restore the attributes of all modules at the end of the ``with`` block.
 
     The content of attributes that are dictionaries is restored too, because networks cache tensors in dictionaries. The
     context manager yields a function that returns the names of the numeric attributes that have changed in the block.
@@ -61,7 +61,7 @@ def preserve_attributes(network: nn.Module) -> Iterator[Callable[[], list[str]]]
 
 @contextlib.contextmanager
 def preserve_random_states() -> Iterator[None]:
-    """Restore the random generators of Python, numpy and torch at the end of the block."""
+    """Restore the random generators of Python, numpy and torch at the end of the ``with`` block."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):

@@ -3,7 +3,7 @@
 A step is the call of a torch function, or the call of a module as a whole. The recorder looks inside a module only if
 the module contains both frozen and trained parameters, or if the module contains a head. If possible, the network runs
 on torch's meta device, whose tensors have shapes but no values. For each step, the recorder also stores side effects:
-the tensors that the step overwrites, whether the step draws random numbers, and the operations that the step executes.
+the overwritten tensors, whether the step draws random numbers, and the executed operations.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def trace_network(network: nn.Module, images: Tensor, heads: set[nn.Module], opa
 
 @contextlib.contextmanager
 def on_meta(network: nn.Module) -> Iterator[None]:
-    """Replace the network's tensors by meta tensors inside the block, so that running the network costs no computation.
+    """Replace a network's tensors by meta tensors in the ``with`` block, so that a run of the network computes nothing.
 
     Meta tensors have shapes but no values.
     """

@@ -2,10 +2,10 @@
 
 First, the verification compares the logits in inference mode. Then the verification compares the logits, gradients and
 buffers of one training step with a fixed seed. All these tensors of prefix and suffix must equal the tensors of the
-whole network bit for bit. If two runs of the whole network differ, because some GPU kernels do not always give the same
-result, the verification accepts differences of about the same size. The cached tensors of an image must not depend on
-the other images in its batch. The check of this independence has a tolerance, because rounding depends on the batch
-size.
+whole network bit for bit. Some GPU kernels do not always give the same result. If two runs of the whole network differ
+for this reason, the verification accepts differences of about the same size. The cached tensors of an image must not
+depend on the other images in its batch. The check of this independence has a tolerance, because rounding depends on the
+batch size.
 """
 
 from __future__ import annotations

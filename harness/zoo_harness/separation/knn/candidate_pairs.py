@@ -1,7 +1,7 @@
 """List the pairs of rows that may be neighbours, by computing a lower bound of the distance of every pair.
 
 A matrix product computes the lower bounds of one tile, which is a block in the matrix of all pairs. The bounds allow
-for rounding errors. docs/exact-neighbours.md derives the constants in this module.
+for rounding errors. The page docs/exact-neighbours.md derives the constants in this module.
 """
 
 from __future__ import annotations
@@ -71,8 +71,9 @@ class TiledProducts:
 
     One tile and one list of candidate pairs together take at most ``memory`` bytes. ``radius``: (G,) float64, one
     search radius per group. A pair is a candidate if its distance may be at most the radius of its left group. If both
-    operands are the same object, a pair is also a candidate if its distance may be at most the radius of its right
-    group, and only pairs above the diagonal are computed. A group with a negative radius makes no pair a candidate.
+    operands are the same object, only pairs above the diagonal are computed. In this case, a pair is also a candidate
+    if its distance may be at most the radius of its right group. A group with a negative radius makes no pair a
+    candidate.
     """
 
     def __init__(self, left: Operand, right: Operand, radius: Tensor, memory: int) -> None:

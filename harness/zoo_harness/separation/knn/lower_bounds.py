@@ -57,7 +57,7 @@ class ProjectedRows:
             self.error[part] = (moved + earlier) * (1 + 2.0**-30) + UNDERFLOW
 
     def of(self, part: slice, columns: slice = slice(None)) -> Tensor:
-        """Return the vectors w of the rows in the slice ``part``, restricted to ``columns``."""
+        """Return the columns ``columns`` of the vectors w of the rows in the slice ``part``."""
         if self.kept is not None:
             return self.kept[part, columns]
         chosen = self._chosen[part]
@@ -85,15 +85,15 @@ class Projection(NamedTuple):
     """A projection onto the principal components of the rows.
 
     ``basis``: the components as a non-expansive (D, P) matrix, in descending order of variance. ``rank``: the number of
-    components from which vectors are computed; if ``rank`` is 0, vectors are whole rows. The first components also
-    decide the order of the rows.
+    components from which vectors are computed; if ``rank`` is 0, vectors are whole rows. The first components of the
+    projection also decide the order of the rows.
     """
 
     basis: Tensor
     rank: int = 0
 
     def arrange(self, rows: Rows, chosen: Tensor, leaf: int) -> Tensor:
-        """Return a permutation of the chosen rows that puts rows near each other into the same run of ``leaf`` rows."""
+        """Return a permutation of the chosen rows that puts rows near each other into blocks of ``leaf`` rows."""
         axes = self.basis[:, :ORDERING_RANK]
         points = torch.cat([rows.centred(part) @ axes for part in chosen.split(rows.step)])
         return torch.cat(_split_at_medians(points, torch.arange(len(chosen), device=chosen.device), leaf))

@@ -22,7 +22,7 @@ class Neighbours(NamedTuple):
     ``squared_distances``: (N, order) float64, ascending, in the units of the features. A squared distance outside the
     range of float64 is infinite or 0. ``last_tied``: (N,) int64, the number of reference samples at exactly the
     distance of the last neighbour, including the last neighbour. ``last_tied_same_label``: (N,) int64, the number of
-    reference samples at this distance that have the sample's own label.
+    reference samples at the distance of the last neighbour that have the sample's own label.
     """
 
     indices: Tensor

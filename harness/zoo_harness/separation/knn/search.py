@@ -1,7 +1,7 @@
 """Find the exact nearest reference samples of each sample, without computing the distances of all pairs in float64.
 
 Each pass of a search excludes pairs by lower bounds of their distances, and compares the remaining pairs in float64.
-docs/exact-neighbours.md describes the method, proves that no neighbour is lost, and defines "exact".
+The page docs/exact-neighbours.md describes the method, proves that no neighbour is lost, and defines "exact".
 """
 
 from __future__ import annotations
@@ -46,10 +46,11 @@ def nearest_neighbours(
     """Return the ``order`` nearest reference samples of each sample.
 
     ``features``: (N, D), finite, D at least 1, with one of the dtypes ``EXACT_DTYPES``. ``labels``: (N,) int64 on the
-    same device. Labels do not affect which neighbours are found; they only serve to count tied samples with the same
-    label. If ``references`` is ``None``, the neighbours of a sample are other samples, and ``order`` is at most N - 1.
-    ``references``: (M, D), with the dtype of the features; ``reference_labels``: (M,). With references, ``order`` is at
-    most M, and a reference that equals a sample is a neighbour at distance 0.
+    device of the features. Labels do not affect which neighbours are found; they only serve to count the tied
+    neighbours that have the sample's label. If ``references`` is ``None``, the neighbours of a sample are other
+    samples, and ``order`` is at most N - 1. ``references``: (M, D), with the dtype of the features;
+    ``reference_labels``: (M,). With references, ``order`` is at most M, and a reference that equals a sample is a
+    neighbour at distance 0.
 
     ``memory_budget``: bytes of working memory. The input and one joint copy of references and features do not count
     towards the budget. If the device runs out of memory, the search restarts with half the budget. The function raises
@@ -130,9 +131,9 @@ class FilterRefine:
 
     ``nearest``: an empty :class:`NearestSoFar`, which the pass fills. ``products`` computes the lower bounds. If the
     left and the right operand of ``products`` are the same object, each pair updates the neighbours of both groups. The
-    pass lowers ``products.radius``. The caller sets each radius at least to the distance of the group's last neighbour,
-    and to a negative number for groups that need no search. ``max_compared``: the largest number of pairs to compare in
-    float64.
+    pass lowers ``products.radius``. The caller sets the radius of a group to at least the distance of the group's last
+    neighbour. Groups that need no search get a negative radius. ``max_compared``: the largest number of pairs to
+    compare in float64.
     """
 
     def __init__(self, rows: Rows, nearest: NearestSoFar, products: TiledProducts, max_compared: float) -> None:

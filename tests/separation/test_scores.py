@@ -71,9 +71,9 @@ def test_new_scores_are_in_the_result_its_json_and_its_table():
     assert plain["adjusted"]["value"] == adjusted.value
     assert plain["majority"]["2"]["value"] == result.high[2].value
     lines = str(result).splitlines()
-    assert "majority SI" in lines[2]
-    assert lines[5].split()[-4:-1] == str(majority[3]).split()
-    assert lines[7].split()[:2] == ["adjusted", f"{adjusted.value:.4f}"]
+    assert "majority SI" in lines[3]
+    assert lines[6].split()[-4:-1] == str(majority[3]).split()
+    assert lines[8].split()[:2] == ["adjusted", f"{adjusted.value:.4f}"]
 
 
 @pytest.mark.usefixtures("new_scores")

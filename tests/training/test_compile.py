@@ -75,7 +75,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_compiled_steps_train_to_the_same_weights_to_rounding(cache: str) -> None:
     lines, found, used = trained(planned(compiled=True), cache)
     assert used
-    assert lines[-1].startswith("steps are compiled (")
+    assert lines[-1].startswith("training steps are compiled; ")
     _lines, expected, used = trained(planned(compiled=False), cache)
     assert not used
     for name, value in expected.items():
@@ -95,7 +95,7 @@ def failing(_module: nn.Module) -> Callable[..., tuple[Tensor, ...]]:
 
 @pytest.mark.parametrize(
     ("compiler", "message"),
-    [(twice, "steps are not compiled: head 0 of compiled steps differs by up to "), (failing, "no C++ compiler found")],
+    [(twice, "training steps are not compiled: head 0 differs by up to "), (failing, "no C++ compiler found")],
 )
 def test_steps_that_are_not_the_network_s_are_not_used(
     compiler: Callable[[nn.Module], Callable[..., tuple[Tensor, ...]]],

@@ -1,4 +1,4 @@
-"""Compute further accuracies of the predictions on a split: averaged by class, and without images of earlier splits."""
+"""Compute two more accuracies on a split: the mean over classes, and the accuracy without images of earlier splits."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def count_confusion(labels: Tensor, predictions: Tensor, classes: tuple[str, ...
 
 
 def summarize(confusion: Confusion) -> ConfusionSummary:
-    """List the five most frequent confusions of one class with another, and the five classes with the lowest accuracy.
+    """List the five most frequent confusions of two classes, and the five classes with the lowest accuracy.
 
     >>> found = summarize(Confusion(split="test", classes=("cat", "dog"), counts=((1, 1), (0, 1))))
     >>> found.pairs

@@ -1,7 +1,7 @@
 """Write features batch by batch to a ``.safetensors``, ``.npz`` or ``.parquet`` file.
 
-The same features always give a file with the same bytes. Only one batch of features is in memory at a time, or one row
-group of a parquet file. ``zoo_harness.separation.feature_files`` reads the files.
+The same features always give a file with the same bytes. At any time, only one batch of features is in memory, or one
+row group of features for a parquet file. ``zoo_harness.separation.feature_files`` reads the files.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class FeatureWriter(Protocol):
 
 
 class MemoryWriter:
-    """Keep all features in memory. ``arrays``: a dictionary from the layer to its features (N, D) float32."""
+    """Keep all features in memory. ``arrays``: a dictionary from layer names to features (N, D) float32."""
 
     def __init__(self, record: FeaturesRecord) -> None:
         self.arrays = {each.layer: np.empty((record.rows, each.width), _FEATURES_DTYPE) for each in record.layers}
@@ -59,7 +59,7 @@ class MemoryWriter:
 def feature_writer(
     path: Path, record: FeaturesRecord, labels: NDArray[np.int64], indices: NDArray[np.int64]
 ) -> Iterator[FeatureWriter]:
-    """Yield a writer of features to a file. The file appears at the end of the block if no error occurs.
+    """Yield a writer of features to a file. If no error occurs, the file appears at the end of the ``with`` block.
 
     ``labels``: (N,), the labels of all rows. ``indices``: (N,), the image indices of all rows. Raises
     :class:`~zoo.errors.ZooError` if the disk has too little space.
@@ -71,7 +71,7 @@ def feature_writer(
         message = f"cannot create the folder {str(path.parent)!r}: {error.strerror}"
         raise ZooError(message, code="cannot-make-folder", path=path.parent) from error
     _check_room(path, record, copies=2 if write is _write_npz else 1)
-    advice = "try to delete files there, fewer layers, or --pool"
+    advice = "try fewer layers, --pool, or deleting files in the folder"
     with (
         full_disk_named(path.parent, advice),
         replacing(path) as temporary,

@@ -1,8 +1,8 @@
 """Compute the Separation Index family for each layer of a network, to measure how well each layer separates classes.
 
 One pass over a split computes the features of all layers. Features are kept in memory if they fit into the memory
-budget. Otherwise, features are kept in a memory-mapped file that is deleted afterwards. In both cases, features are
-stored as float32, so that the location does not change the scores.
+budget. Otherwise, features are kept in a memory-mapped file that is deleted afterwards. Memory and file both store
+features as float32, so that the location does not change the scores.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ class ScoredLayer:
     """The separation scores of one layer of a network.
 
     ``path``: the path of the layer, or ``"raw pixels"``. ``width``: the number of features per image. ``vector``: how
-    the layer's output is reduced to one vector per image: as the layer declares (``average``, ``cls``, ...), or
-    ``flatten``. ``kept_in``: where the features were kept: ``"memory"`` or ``"disk"``. ``separation``: the scores.
+    the layer's output becomes one vector per image: ``flatten``, or the pooling in the layer's record, such as
+    ``average`` or ``cls``. ``kept_in``: where the features were kept: ``"memory"`` or ``"disk"``. ``separation``: the
+    scores.
     """
 
     path: str
@@ -76,8 +77,9 @@ def score_layers(
 ) -> list[ScoredLayer]:
     """Compute the separation scores of the raw pixels and of every layer, in one pass over the images.
 
-    ``raw_pixels``: scores of the raw pixels, if they are already known. Features may take half of the memory budget,
-    and the neighbour search may take the other half. Features that exceed their half are kept in files.
+    ``raw_pixels``: the scores of the raw pixels if an earlier call has computed these scores. Features may take half of
+    the memory budget, and the neighbour search may take the other half. Features that exceed their half are kept in
+    files.
     """
     pixels = data.raw_pixels
     scores = raw_pixels or score_features(pixels, data.labels, compute, scoring)
@@ -98,9 +100,9 @@ def run_curve(
 ) -> LayerCurveRecord:
     """Compute the separation scores of every layer of a run's network, in one pass over a split.
 
-    ``images``: at least two images. ``raw_pixels``: the scores of the raw pixels; ``None`` leaves the raw pixels out of
-    the record. Raises :class:`~zoo.errors.ZooError` if a declared layer does not run, or if its features do not fit on
-    the disk.
+    ``images``: at least two images. ``raw_pixels``: the scores of the raw pixels; if ``None``, the result has no scores
+    of the raw pixels. Raises :class:`~zoo.errors.ZooError` if a declared layer does not run, or if its features do not
+    fit on the disk.
     """
     scoring = Scoring.of(settings, len(images), pooled=True)
     found = _score_outputs(network, layers, images, compute, scoring, progress, EVALUATION_BATCH_SIZE)
@@ -143,15 +145,14 @@ def layer_features(
     progress: Progress,
     batch_size: int = 256,
 ) -> Iterator[list[tuple[Tensor, str]]]:
-    """Compute the features of every layer, (N, D) float32, and yield pairs of features and location.
+    """Compute the features of every layer, and yield for each layer its features (N, D) float32 and their location.
 
-    The location of a layer's features is "memory" or "disk".
-
-    If ``scoring.pooled`` is true, the features of a layer are the pooled vector that the layer's record declares.
-    Otherwise, the features are the layer's whole output, flattened. Features take at most half of
-    ``scoring.memory_budget`` bytes of memory; the rest is kept in files. Hooks and files are removed at the end of the
-    block. Raises :class:`~zoo.errors.DataError` if the disk has too little space, and
-    :class:`~zoo.errors.DeclarationError` if a layer does not run or its output does not match its record.
+    The location is the text "memory" or "disk". If ``scoring.pooled`` is true, the features of a layer are the pooled
+    vector that the layer's record declares. Otherwise, the features are the layer's whole output, flattened. Features
+    take at most half of ``scoring.memory_budget`` bytes of memory; the rest is kept in files. Hooks and files are
+    removed at the end of the ``with`` block. Raises :class:`~zoo.errors.DataError` if the disk has too little space.
+    Raises :class:`~zoo.errors.DeclarationError` if a layer does not run, or if its output does not match the layer's
+    record.
     """
     widths = layer_widths(network, layers, data, compute, pooled=scoring.pooled)
     with contextlib.ExitStack() as stack:
@@ -206,8 +207,8 @@ def layer_widths(
 ) -> list[int]:
     """Run the network on one image, and return the number of features of each layer.
 
-    The network is in evaluation mode afterwards. Raises :class:`~zoo.errors.DeclarationError` if a layer does not run
-    or its output does not match its record.
+    The network is in evaluation mode afterwards. Raises :class:`~zoo.errors.DeclarationError` if a layer does not run,
+    or if its output does not match the layer's record.
     """
     network.eval()
     images, _labels = next(data.in_order(1, compute.device))
@@ -227,7 +228,7 @@ def _vectors(output: Tensor, layer: FeatureLayer, *, pooled: bool) -> Tensor:
 def _allocate(
     count: int, widths: Sequence[int], memory_budget: int, stack: contextlib.ExitStack
 ) -> list[tuple[Tensor, str]]:
-    """Allocate space for the features of every layer: narrow layers in memory up to the budget, others on disk."""
+    """Allocate space for features: narrow layers in memory until the budget is used up, the other layers on disk."""
     sizes = [4 * count * width for width in widths]
     narrowest_first = sorted(range(len(sizes)), key=sizes.__getitem__)
     totals = itertools.accumulate(sizes[place] for place in narrowest_first)

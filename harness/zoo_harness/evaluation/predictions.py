@@ -1,4 +1,4 @@
-"""Write and read a run's predictions for each image in ``predictions.safetensors``, and compute metrics from them.
+"""Write a run's predictions to ``predictions.safetensors``, read this file, and compute metrics from the predictions.
 
 Reading the file does not require torch. The same predictions always give a file with the same bytes.
 """
@@ -40,9 +40,9 @@ _TOP = 5
 class Predictions:
     """A network's predictions for the N images of a split, as read-only arrays of shape (N,).
 
-    ``fingerprint``: a digest of the split's images and labels in order; the arrays have the same order. ``classes``:
-    the number of classes. ``label`` and ``predicted``: class indices, int32. ``label_rank``: the rank of the label
-    among all classes by probability, int32; rank 1 is the most likely class. ``label_probability`` and
+    ``fingerprint``: a digest of the split's images and labels. The arrays list the images in the order of the split.
+    ``classes``: the number of classes. ``label`` and ``predicted``: class indices, int32. ``label_rank``: the rank of
+    the label among all classes by probability, int32; rank 1 is the most likely class. ``label_probability`` and
     ``predicted_probability``: the softmax probabilities of the label and of the predicted class, float32.
     """
 
@@ -60,7 +60,7 @@ class Predictions:
 
     @cached_property
     def hits(self) -> NDArray[np.bool_]:
-        """Whether the predicted class of each image equals its label, (N,) bool."""
+        """Whether the predicted class of each image equals the image's label, (N,) bool."""
         hits: NDArray[np.bool_] = self.label == self.predicted
         return hits
 
@@ -108,7 +108,7 @@ def parse_predictions(content: bytes, path: Path) -> Predictions:
         arrays = {name: row.view(kind) for row, (name, kind) in zip(data, _ARRAYS.items(), strict=True)}
         found = Predictions(str(about["split"]), str(about["fingerprint"]), int(about["classes"]), **arrays)
         _check(found)
-        same = found.to_bytes() == content  # false if the file holds anything else
+        same = found.to_bytes() == content  # false if the file contains anything besides the predictions
     except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise _invalid(path, f"{error!s:.100}") from error
     if not same:
@@ -163,9 +163,9 @@ def describe_predictions(found: Predictions) -> PredictionsRecord:
 def _bootstrapped(found: Predictions, measure: Callable[[Predictions, NDArray[np.float64]], float]) -> Measurement:
     """Compute a metric with its bootstrap standard error.
 
-    ``measure``: a function of the predictions and of a weight for each image. A bootstrap resample draws images with
-    replacement, and the weight of an image is the number of times that the image is drawn. Every call uses the same
-    resamples.
+    ``measure``: a function that computes the metric from the predictions and a weight for each image. A bootstrap
+    resample draws images with replacement, and the weight of an image is the number of times that the image is drawn.
+    Every call draws the same resamples.
     """
     n, draws = len(found), np.random.default_rng(0)
     weights = (np.bincount(draws.integers(n, size=n), minlength=n).astype(np.float64) for _draw in range(_DRAWS))
@@ -184,9 +184,9 @@ def _macro_f1(found: Predictions, weights: NDArray[np.float64]) -> float:
 
 
 def _calibration_error(found: Predictions, weights: NDArray[np.float64]) -> float:
-    """Return the expected calibration error: the mean gap between accuracy and predicted probability in each bin.
+    """Return the expected calibration error: the gap between accuracy and predicted probability, averaged over bins.
 
-    The mean over the bins is weighted by the number of images.
+    The weight of a bin of predicted probabilities is the number of images in the bin.
     """
     likely = found.predicted_probability.astype(np.float64)
     bins = np.clip(np.ceil(likely * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)

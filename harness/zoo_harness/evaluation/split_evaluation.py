@@ -32,8 +32,8 @@ class SplitEvaluation:
 
     ``loss``: the mean loss. ``features``: (N, D), the features of a layer; ``None`` if no layer was requested.
     ``predictions``: (N,) int64 on the device, the predicted class of each image. ``alternate_accuracy``: for a network
-    with two heads, the accuracy by the other prediction rule. One rule predicts by the first head, the other rule by
-    the mean of both heads.
+    with two heads, the accuracy under the prediction rule that the run does not use. One rule uses the logits of the
+    first head, and the other rule uses the mean of both heads.
 
     ``label_ranks`` and ``probabilities`` are set only if features are collected. ``label_ranks``: (N,), the rank of
     each label among the classes by probability; rank 1 is the most likely class. ``probabilities``: (N, 2) float32, the
@@ -50,7 +50,7 @@ class SplitEvaluation:
 
     @property
     def collected(self) -> Tensor:
-        """The features of the layer, if the evaluation collected features; otherwise an ``AssertionError``."""
+        """The collected features. Raises ``AssertionError`` if the evaluation collected no features."""
         assert self.features is not None  # noqa: S101 - only callers that requested a layer use this property
         return self.features
 
@@ -111,7 +111,7 @@ def evaluate_split(
 def _in_detail(logits: Tensor, labels: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
     """Compute from logits (N, C) the rank of each label, and the probabilities of the label and the predicted class.
 
-    If the label is not the predicted class, classes with the same probability as the label rank before the label.
+    If the label is not the predicted class, every class with the same probability as the label gets a better rank.
     """
     of_label = logits.gather(1, labels[:, None])
     ranks = (logits >= of_label).sum(1, dtype=torch.int32)
@@ -121,7 +121,7 @@ def _in_detail(logits: Tensor, labels: Tensor, predicted: Tensor) -> tuple[Tenso
 
 
 def collect_predictions(found: SplitEvaluation, labels: Tensor, split: SplitRecord, classes: int) -> Predictions:
-    """Convert the result of an evaluation that collected features to :class:`Predictions`.
+    """Convert an evaluation result to :class:`Predictions`. The evaluation must have collected features.
 
     ``labels``: (N,), the labels of the split's images. ``split``: the record of the split. ``classes``: the number of
     classes.
@@ -151,7 +151,7 @@ def summed_loss(logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:
 
 
 def loss_not_finite(where: str, loss: float) -> ZooError:
-    """Return the error for a loss that is not finite. ``where``: the part of the run, such as "evaluation"."""
+    """Return the error for a loss that is not finite. ``where``: what zoo was doing, such as "evaluation"."""
     advice = "try a lower --learning-rate, or check the weights and the data"
     return ZooError(
         f"{where}: the loss is {loss}; expected a finite number; {advice}", code="loss-not-finite", loss=loss

@@ -36,7 +36,7 @@ class Scoring:
         return cls(order, pooled, settings.normalize == "zscore", settings.metric)
 
     def in_words(self) -> str:
-        """Describe the options that affect the scores as text.
+        """Return a text that describes the options that affect the scores.
 
         >>> Scoring(pooled=True, normalize=True).in_words()
         'layers pooled, euclidean distance, z-scored'
@@ -48,8 +48,8 @@ class Scoring:
 def check_settings(settings: SeparationSettings, dataset: DatasetRecord) -> list[str]:
     """Return warnings for splits in which a class has too few images for the separation scores.
 
-    Raises :class:`~zoo.errors.UsageError` if the order is above the default and a split has too few images for the
-    order. With the default order, a split of two images is scored with order 1.
+    Raises :class:`~zoo.errors.UsageError` if a split has too few images for an order above the default. If the order is
+    the default, a split of two images is scored with order 1.
     """
     warnings = []
     for split in filter(None, (dataset.train, dataset.evaluation, dataset.test)):

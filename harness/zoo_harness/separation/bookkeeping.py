@@ -31,11 +31,11 @@ _KNOWN_NAMES = {
 }
 EQUALS_LABELS = "equals the labels"
 _SERIES = 8  # with at least this many columns, a numbered series such as f0, f1, ... is taken to be a feature vector
-_FEWEST_ROWS = 5  # numbers in fewer rows often rise by chance
+_FEWEST_ROWS = 5  # with fewer rows, values are often sorted by chance
 
 
 def known_bookkeeping(name: str) -> str | None:
-    """Return the kind of bookkeeping that a column's name indicates, or ``None`` if the column may be a feature.
+    """Return why a column's name suggests that the column is not a feature, or ``None`` if the column may be a feature.
 
     >>> [known_bookkeeping(name) for name in ("Unnamed: 0", "imageId", "cv-fold", "width", "f0")]
     ['stored index', 'row number or id', 'split or fold', None, None]
@@ -46,7 +46,9 @@ def known_bookkeeping(name: str) -> str | None:
 
 
 def outside_series(names: Sequence[str]) -> list[str]:
-    """Return the names outside long numbered series such as f0 to f511, or no names if there is no long series.
+    """Return the names that do not belong to a long numbered series such as f0 to f511.
+
+    If there is no long numbered series, return an empty list.
 
     >>> outside_series([*(f"f{number}" for number in range(512)), "width"])
     ['width']
@@ -57,7 +59,7 @@ def outside_series(names: Sequence[str]) -> list[str]:
 
 
 def short_list(names: Iterable[str], most: int = 12) -> str:
-    """Join names with commas, write a numbered series as first … last, and show at most ``most`` parts.
+    """Join names with commas, shorten numbered series as in "f0 … f511", and show at most ``most`` parts.
 
     >>> short_list([*(f"f{number}" for number in range(512)), "width"])
     'f0 … f511 (512), width'
@@ -101,9 +103,9 @@ def copy_finder(labels: Array) -> Callable[[Array], str | None]:
 
 
 def row_numbers(features: Tensor) -> Iterator[int]:
-    """Yield the indices of the columns of ``features`` (N, D) that may be row numbers.
+    """Yield the indices of columns that may contain row numbers.
 
-    The values of such a column are whole numbers that all differ, and that are sorted or have no gaps.
+    The values of such a column of ``features`` (N, D) are distinct whole numbers that are sorted or have no gaps.
 
     >>> import torch
     >>> list(row_numbers(torch.tensor([[0, 4], [3, 1], [4, 4], [7, 5], [9, 0]])))
@@ -130,6 +132,6 @@ def _stem(name: str) -> str | None:
 
 
 def _stem_and_start(index: int, name: str) -> tuple[str, int]:
-    """Return a key that names of one numbered series share, such as f7 at index 1 and f8 at index 2."""
+    """Return a key that is equal for successive names of a numbered series, such as f7 at index 1 and f8 at index 2."""
     stem = name.rstrip("0123456789")
     return stem, int(name[len(stem) :] or -index) - index

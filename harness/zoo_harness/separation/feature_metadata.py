@@ -9,7 +9,7 @@ from zoo_harness.records.features import KEY, FeatureArray, FeaturesRecord
 
 
 def read_record(path: Path, kind: str) -> FeaturesRecord | None:
-    """Return the metadata that ``zoo features`` stores in its files, or ``None`` for any other file.
+    """Return the metadata that ``zoo features`` has stored in a file, or ``None`` if the file has no such metadata.
 
     ``kind``: the file format, such as ".npz".
     """
@@ -23,7 +23,7 @@ def choose_layer(record: FeaturesRecord, given: str | None) -> FeatureArray:
     if given is None and len(known) == 1:
         return record.layers[0]
     if given is None:
-        message = f"the layer is missing; expected one of {', '.join(known)}; try --features LAYER"
+        message = f"no layer is given; expected one of {', '.join(known)}; try --features LAYER"
         raise UsageError(message, code="missing-features", layers=list(known))
     found = known.get(given) or next((each for each in record.layers if each.array == given), None)
     if found is None:

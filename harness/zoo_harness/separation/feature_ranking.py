@@ -1,10 +1,10 @@
 """Rank features by greedy forward selection: each step adds the feature that raises the Separation Index most.
 
-Adding a feature never decreases a squared distance. Therefore a step examines only the K nearest neighbours of each
-sample by the features chosen so far. Let b be the distance of neighbour K + 1. If one of the K neighbours is still
-nearer than b after a feature is added, the new nearest neighbour is one of the K. If all K neighbours are farther than
-b, the step compares the sample with all samples. For N samples and D features, the first step takes about N^2 D
-operations, and step s takes about N^2 + (D - s) N K operations.
+Adding a feature never decreases a squared distance. Therefore, to find the nearest neighbour of a sample, a step first
+examines the K samples that are nearest by the features chosen so far. Let b be the distance of the sample's neighbour K
++ 1. If one of the K neighbours is still nearer than b after a feature is added, the new nearest neighbour is one of the
+K. If all K neighbours are farther than b, the step compares the sample with all samples. For N samples and D features,
+the first step takes about N^2 D operations, and step s takes about N^2 + (D - s) N K operations.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from zoo_harness.separation.inputs import prepare_inputs
 from zoo_harness.separation.knn.search import MEMORY_BUDGET
 from zoo_harness.separation.validation import Array, checked_integer
 
-# K, the number of neighbours examined, for the second to fourth feature and for later features. The K needed shrinks
-# with the number k of chosen features, about as N^(1 / (k + 1)).
+# The number K of neighbours examined: NEAREST for the first four features, and NEAREST_LATER for later features. The K
+# needed shrinks with the number k of chosen features, about as N^(1 / (k + 1)).
 NEAREST, NEAREST_LATER = 48, 16
 CHUNK = 2**19  # number of values processed at a time, so that they fit in the processor's cache
 
@@ -29,8 +29,8 @@ CHUNK = 2**19  # number of values processed at a time, so that they fit in the p
 class FeatureRanking:
     """The columns of a feature matrix, ranked by greedy forward selection, and the Separation Index after each step.
 
-    ``features``: the column numbers in the order of selection. ``curve``: entry k is the Separation Index by the first
-    k + 1 of these columns.
+    ``features``: the column numbers in the order of selection. ``curve``: item k is the Separation Index computed from
+    the first k + 1 of these columns.
     """
 
     features: tuple[int, ...]
@@ -38,7 +38,7 @@ class FeatureRanking:
 
     @property
     def best(self) -> tuple[int, ...]:
-        """The shortest prefix of ``features`` that reaches the highest value of the curve.
+        """The first columns of the ranking, up to the column with which the Separation Index reaches its highest value.
 
         >>> FeatureRanking((2, 0, 1), (0.5, 0.75, 0.75)).best
         (2, 0)
@@ -67,8 +67,8 @@ def rank_features(
     """Rank the columns of a feature matrix by greedy forward selection on the Separation Index (SI).
 
     If several columns raise SI equally, the column with the lowest number is chosen. ``most``: the number of columns to
-    rank; by default, all columns. The other arguments and the errors are those of :func:`zoo.separation`. Squared
-    differences are added in the order of the ranking.
+    rank; by default, all columns. The other arguments and the errors are the same as for :func:`zoo.separation`. A
+    distance is summed over the columns in the order of the ranking.
 
     >>> import numpy as np
     >>> rank_features(np.array([[5, 0], [1, 1], [4, 8], [2, 9]]), np.array([0, 0, 1, 1]))
@@ -85,7 +85,7 @@ def rank_features(
 
 
 class _Search:
-    """Hold the columns chosen so far, and the squared distances between all rows by these columns.
+    """Hold the columns chosen so far, and the squared distances between all rows, computed from these columns.
 
     The distance from a row to itself is infinite. Distances are stored if N x N float64 numbers fit in half the memory
     budget. If the numbers do not fit, each step computes all distances again.
@@ -101,7 +101,7 @@ class _Search:
         self.kept: dict[int, tuple[Tensor, int]] = {}
 
     def step(self) -> int:
-        """Choose the best remaining column, and count the samples whose nearest neighbour has the same label."""
+        """Choose the best remaining column, and count the samples whose nearest neighbour has the sample's label."""
         left = torch.tensor(self.left, device=self.columns.device)
         agreeing = torch.zeros_like(left)
         for block, rows in enumerate(self.blocks):
@@ -111,7 +111,7 @@ class _Search:
         return int(agreeing[best])
 
     def _distances(self, block: int, rows: Tensor) -> Tensor:
-        """Return the squared distances, by the chosen columns, from the given rows to all N rows: (rows, N)."""
+        """Compute from the chosen columns the squared distances between the given rows and all N rows: (rows, N)."""
         distances, summed = self.kept.get(block, (None, 0))
         if distances is None:
             distances = self.columns.new_zeros(len(rows), len(self.labels)).scatter_(1, rows[:, None], math.inf)
@@ -126,10 +126,10 @@ class _Search:
         return (values[rows, None] - values).square_()
 
     def _count_agreeing(self, rows: Tensor, distances: Tensor, left: Tensor) -> Tensor:
-        """Count, for each remaining column, the rows whose nearest neighbour has the same label if the column is added.
+        """For each remaining column, count the rows whose nearest neighbour has their label if the column is added.
 
-        ``rows``: the row numbers. ``distances``: the squared distances of the rows by the chosen columns. ``left``: the
-        numbers of the remaining columns.
+        ``rows``: the row numbers. ``distances``: the squared distances of the rows, computed from the chosen columns.
+        ``left``: the numbers of the remaining columns.
         """
         known = min(NEAREST if len(self.chosen) < 4 else NEAREST_LATER, distances.shape[1] - 1)
         nearest, others = distances.topk(known + 1, largest=False)
@@ -149,10 +149,11 @@ class _Search:
         return agreeing
 
     def _count_doubtful(self, column: int, rows: Tensor, distances: Tensor) -> Tensor:
-        """Compare the given rows with all samples, and count the rows whose nearest neighbour has the same label.
+        """Compare the given rows with all samples, and count the rows whose nearest neighbour has the row's label.
 
-        ``distances``: the squared distances of the rows by the chosen columns. ``column``: the column to add.
+        ``distances``: the squared distances of the rows, computed from the chosen columns. ``column``: the column to
+        add.
         """
-        # argmin returns the first of several minima; min with a dimension does not guarantee that.
+        # argmin returns the first of several minima; min with a dimension may return another one.
         first = self._squares(column, rows).add_(distances).argmin(1)
         return (self.labels[first] == self.labels[rows]).sum()

@@ -1,6 +1,6 @@
 """Detect the format of a file of features, and list the names of its arrays or columns, without importing torch.
 
-The first bytes of a file decide its format, because its file name extension may be wrong.
+The format is detected from the first bytes of a file, because the file name extension may be wrong.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def kind_of(path: Path) -> str:
 
 
 def labels_column(names: Sequence[str], given: str | None) -> str:
-    """Return the given column of labels, or the only column named ``label`` or ``labels`` if none is given."""
+    """Return the given column of labels, or the only column named ``label`` or ``labels`` if no column is given."""
     if given is not None:
         if given not in names:
             raise UnknownNameError("column", given, names, "choose the column of labels with --labels")
@@ -128,9 +128,9 @@ def missing_labels(path: Path, option: str) -> UsageError:
 
 
 def chosen_names(features: str | None, labels: str | None, known: Sequence[str]) -> tuple[str, str]:
-    """Return the names of the array of features and the array of labels.
+    """Return two names: the name of the array of features, and the name of the array of labels.
 
-    Raises :class:`~zoo.errors.UsageError` if both names are the same, or if ``known`` lacks one of the names.
+    Raises :class:`~zoo.errors.UsageError` if both names are the same, or if a name is not in ``known``.
     """
     names = features or "features", labels or "labels"
     for name, option in zip(names, ("--features", "--labels"), strict=True):
@@ -150,7 +150,7 @@ def expanded(path: Path) -> Path:
 
 @contextmanager
 def blaming(path: Path) -> Iterator[None]:
-    """Add the file's path to every ``ZooError`` raised inside the context; convert other exceptions to ``DataError``.
+    """Add the file's path to ``ZooError`` exceptions of the block; convert other exceptions to ``DataError``.
 
     File readers raise exceptions of many classes if a file is damaged.
     """

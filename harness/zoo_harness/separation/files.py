@@ -1,8 +1,8 @@
 """Compute the Separation Index of features and labels in array files and tables, without unpickling any data.
 
-The first bytes of a file decide how it is read, because its file name extension may be wrong. Files in the formats
-``.npz`` and ``.safetensors`` hold features and labels as two named arrays. An ``.npy`` file holds only one array.
-:mod:`zoo_harness.separation.tables` reads tables.
+The format of a file is detected from its first bytes, because its file name extension may be wrong. Files in the
+formats ``.npz`` and ``.safetensors`` hold features and labels as two named arrays. An ``.npy`` file holds only one
+array. The module :mod:`zoo_harness.separation.tables` reads tables.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Samples:
     ``kind``: the file format, such as ".npz". ``columns``: the names of a table's feature columns. ``class_names``: the
     class name of each label, indexed by label; empty if the file has no class names. ``from_text``: whether the file
     stores labels as text, so that the integer labels mean nothing without ``class_names``. ``split`` and ``source`` are
-    set for files that ``zoo features`` has written. ``source`` holds the name of the layer and the digest of the
+    set only for files that ``zoo features`` has written. ``source`` holds the name of the layer and the digest of the
     network.
     """
 
@@ -59,11 +59,11 @@ class Samples:
 
 
 def score_file(file: Path, given: SeparationOptions, log: Writer, warn: Writer) -> Separation:
-    """Compute the Separation Index family of a file's samples, compared with each other or with another file's samples.
+    """Compute the Separation Index family for a file's samples, with neighbours from this file or from another file.
 
-    The default order is 2, or 1 if there is only one candidate neighbour. The function passes to ``log`` a line that
-    lists the feature columns of a table. The function passes warnings to ``warn``, for example of columns that may be
-    row numbers.
+    The default order is 2, or 1 if there is only one candidate neighbour. The function calls ``log`` with a line that
+    lists the feature columns of a table. The function calls ``warn`` with warnings, for example about columns that may
+    be row numbers.
     """
     references, labels_name = given.get("references"), given.get("reference_labels")
     if labels_name is not None and references is None:
@@ -157,7 +157,7 @@ def read_samples(
 def _read_references(
     path: Path, labels: str | None, samples: Samples, options: SeparationOptions, log: Writer
 ) -> Samples:
-    """Read the reference samples. Select a table's columns by the names of the samples' columns, not by position."""
+    """Read the reference samples. If both files are tables, read the columns with the names of the samples' columns."""
     kind = kind_of(path)
     if labels is None and kind == ".npy":
         raise missing_labels(path, "reference_labels")
@@ -192,7 +192,7 @@ def _read_features(
 
 
 def _check_references(path: Path, samples: Samples, references_path: Path, references: Samples) -> None:
-    """Raise :class:`UsageError` if the references are the samples themselves, or come from another layer or network."""
+    """Raise :class:`UsageError` if the references are the samples, or if their layer or network is not the samples'."""
     if samples.split is not None and samples.split == references.split and references_path.samefile(path):
         message = f"the references are the samples themselves: the {samples.split} split of {path}"
         raise UsageError(
@@ -225,11 +225,11 @@ def _same_classes(samples: Samples, references: Samples, path: Path) -> tuple[Sa
 
 
 def _warn_of_row_numbers(path: Path, samples: Samples, warn: Writer) -> None:
-    """Warn of feature columns that may be row numbers; columns without names are listed by index."""
+    """Warn about feature columns that may be row numbers; columns without names are listed by index."""
     named = len(samples.columns) == samples.features.shape[1]
     found = [samples.columns[index] if named else str(index) for index in row_numbers(samples.features)]
     if found:
-        fault = "their values are whole numbers that all differ and that are sorted or have no gaps"
+        fault = "their values are distinct whole numbers that are sorted or have no gaps"
         option = f" with --exclude {','.join(found)}" if named else ""
         warn(f"columns of {path} may be row numbers: {short_list(found)}; {fault}; try to exclude the columns{option}")
 

@@ -1,4 +1,4 @@
-"""Compute the Separation Index (SI) and related scores: how often nearest neighbours have the label of a sample.
+"""Compute the Separation Index (SI) and related scores: how often the nearest neighbours of a sample have its label.
 
 Let N_r(i) be the r samples nearest to sample i, without i itself, and y_i the label of sample i, for n samples:
 
@@ -9,8 +9,8 @@ Let N_r(i) be the r samples nearest to sample i, without i itself, and y_i the l
     centre   = (1/n) sum_i [the nearest class mean is the mean of class y_i]
 
 Each score lies in [0, 1]. SI = high_1 = soft_1 = 1 - anti_1 is the accuracy of leave-one-out 1-nearest-neighbour
-classification. docs/separation.md describes the scores in detail and cites the papers. A single neighbour search is
-enough to compute all scores of all orders.
+classification. The page docs/separation.md describes the scores in detail and cites the papers. A single neighbour
+search is enough to compute all scores of all orders.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def separation(
     are references. The options:
 
     - ``references=None``: an (M, D) array. If references are given, the neighbours of each sample are references
-      instead of other samples. A label may occur in only one of ``labels`` and ``reference_labels``.
+      instead of other samples. Samples and references need not have the same classes.
     - ``reference_labels=None``: (M,), the labels of the references.
     - ``metric="euclidean"``: the distance between samples. The metric "cosine" scales rows to unit length.
     - ``normalize=False``: if true, z-score each feature by the mean and standard deviation of the references, or of the
@@ -86,16 +86,16 @@ def separation(
 def separation_index(
     features: Array | Tensor, labels: Array | Tensor, *, memory_budget: int = MEMORY_BUDGET
 ) -> SeparationIndex:
-    """Return the fraction of samples whose nearest other sample, in Euclidean distance, has the same label.
+    """Return the fraction of samples whose nearest other sample, in Euclidean distance, has the sample's label.
 
     ``features``: (N, D), real and finite, at least two rows and one column, with any strides, on any device.
-    ``labels``: (N,) non-negative integers. A sample without another sample of its class counts as a miss. If several
-    samples are equally near, the sample with the lowest index is the neighbour. :func:`separation` computes more scores
-    and accepts references.
+    ``labels``: (N,) non-negative integers. If a class has only one sample, this sample counts as a miss. If several
+    samples are equally near, the sample with the lowest index is the neighbour. The function :func:`separation`
+    computes more scores and accepts references.
 
-    ``memory_budget``: bytes of working memory, not counting the input. Even with a smaller budget, the search uses
-    about 300 bytes per sample and the memory of a few rows. Floating-point features of 16 to 64 bits and integers of 8
-    or 16 bits are read as they are. Features of other dtypes are first copied to float64.
+    ``memory_budget``: bytes of working memory, not counting the input. Even if the budget is smaller, the search uses
+    about 300 bytes per sample, and memory for a few rows. Floating-point features of 16 to 64 bits and integers of 8 or
+    16 bits are not copied. Features of other dtypes are first copied to float64.
 
     Raises :class:`UsageError` for invalid shapes and types, and :class:`DataError` for invalid values.
 
@@ -120,9 +120,9 @@ def separation_index(
 def high_order_si(
     features: Array | Tensor, labels: Array | Tensor, order: int = DEFAULT_ORDER, **options: Unpack[Options]
 ) -> Score:
-    """Return the fraction of samples whose ``order`` nearest neighbours all have the sample's label.
+    """Return the fraction of samples whose nearest neighbours all have the sample's label.
 
-    If ``order`` is 1, the fraction is the Separation Index.
+    ``order``: the number of nearest neighbours; if ``order`` is 1, the fraction is the Separation Index.
 
     ``options``: the keyword arguments of :func:`separation`.
 
@@ -136,9 +136,9 @@ def high_order_si(
 def soft_si(
     features: Array | Tensor, labels: Array | Tensor, order: int = DEFAULT_ORDER, **options: Unpack[Options]
 ) -> Score:
-    """Return the fraction of the ``order`` nearest neighbours that have the sample's label, averaged over the samples.
+    """Return the fraction of a sample's nearest neighbours that have the sample's label, averaged over all samples.
 
-    If ``order`` is 1, the fraction is the Separation Index.
+    ``order``: the number of nearest neighbours; if ``order`` is 1, the mean is the Separation Index.
 
     ``options``: the keyword arguments of :func:`separation`.
 
@@ -152,9 +152,9 @@ def soft_si(
 def anti_si(
     features: Array | Tensor, labels: Array | Tensor, order: int = DEFAULT_ORDER, **options: Unpack[Options]
 ) -> Score:
-    """Return the fraction of samples whose ``order`` nearest neighbours all have other labels.
+    """Return the fraction of samples whose nearest neighbours all have other labels than the sample.
 
-    ``options``: the keyword arguments of :func:`separation`.
+    ``order``: the number of nearest neighbours. ``options``: the keyword arguments of :func:`separation`.
 
     >>> import numpy as np
     >>> anti_si(np.array([[0], [1], [3], [7]]), np.array([0, 0, 1, 1])).per_class
@@ -177,7 +177,7 @@ def centre_si(features: Array | Tensor, labels: Array | Tensor, **options: Unpac
 
 
 def _single_score(key: str, order: int, inputs: ScoringInputs) -> Score:
-    """Compute a single score of a single order. ``key``: the score's key in ``SCORES``."""
+    """Compute one score for one number of neighbours. ``key``: the score's key in ``SCORES``."""
     definition = next(each for each in SCORES if each.key == key)
     if definition.neighbours == "centres":
         return _score(definition, 1, agreement_with_centres(inputs), inputs)

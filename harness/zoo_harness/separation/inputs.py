@@ -36,7 +36,10 @@ TOP_EXPONENT, LOWEST_EXPONENT = 480, -40
 
 
 class Options(TypedDict, total=False):
-    """The keyword arguments of every separation score. :func:`zoo.separation` explains each argument."""
+    """The keyword arguments of every separation score.
+
+    The documentation of :func:`zoo.separation` explains each argument.
+    """
 
     references: Array | Tensor | None
     reference_labels: Array | Tensor | None
@@ -97,7 +100,7 @@ class ScoringInputs:
 
     @cached_property
     def classes(self) -> tuple[dict[int, int], Tensor]:
-        """Return the number of samples by label, in ascending order of the labels, and the class index of each sample.
+        """Return a dictionary from sorted labels to numbers of samples, and the class index of each sample.
 
         The class index of a sample is the position of its label among the sorted labels.
         """
@@ -133,7 +136,7 @@ def prepare_inputs(features: Array | Tensor, labels: Array | Tensor, **given: Un
 
 
 def balanced_subset(labels: Tensor, per_class: int, seed: int) -> Tensor:
-    """Choose ``per_class`` samples at random from each class in ``labels`` (N,), and return their sorted indices.
+    """Choose samples at random, ``per_class`` from each class in ``labels`` (N,), and return their sorted indices.
 
     Raises :class:`UsageError` if a class has fewer than ``per_class`` samples.
 
@@ -175,7 +178,7 @@ def z_scored(features: Tensor, references: Tensor | None = None) -> tuple[Tensor
 
 
 def unit_length(features: Tensor, what: str) -> Tensor:
-    """Divide each row by its length, so that Euclidean distances rank pairs of rows in the order of their cosines.
+    """Divide each row by its length, so that pairs of rows with a smaller Euclidean distance have a larger cosine.
 
     ``what``: the name of the features in error messages. Raises :class:`DataError` for rows of zeros, because a row of
     zeros has no direction.
@@ -194,8 +197,8 @@ def unit_length(features: Tensor, what: str) -> Tensor:
 def in_range(features: Tensor, references: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """Multiply features and references by a power of two if their squared distances could overflow or underflow.
 
-    If neither can happen, the function returns the given tensors. The order of distances stays the same, because
-    multiplying by a power of two is exact.
+    If squared distances can neither overflow nor underflow, the function returns the given tensors. Scaling keeps the
+    order of distances, because multiplying by a power of two is exact.
 
     >>> in_range(torch.tensor([[1e-300]], dtype=torch.float64))[0].square() > 1
     tensor([[True]])
@@ -211,7 +214,7 @@ def in_range(features: Tensor, references: Tensor | None = None) -> tuple[Tensor
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a power of two for each column, and the mean and standard deviation of each column times its power of two.
+    """Scale columns by powers of two; return these powers, and the means and standard deviations of the scaled columns.
 
     The standard deviation of a constant column is exactly 0.
     """

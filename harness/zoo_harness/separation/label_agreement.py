@@ -1,6 +1,6 @@
-"""Count the nearest neighbours that have a sample's label, and how far other choices among tied neighbours change this.
+"""Count the nearest neighbours that have a sample's label, for the best and the worst choice among tied neighbours.
 
-Every separation score is a function of these counts, so that one neighbour search is enough for all scores.
+Every separation score can be computed from these counts, so that one neighbour search is enough for all scores.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class LabelAgreement:
     ``partners``: (N,), the nearest sample of each sample; ``None`` if neighbours are references or class means.
     ``ties``: the number of samples with several candidates at the smallest distance. ``duplicates``: the number of
     samples at distance 0 from a neighbour. ``duplicates_other_label``: the number of samples at distance 0 from a
-    neighbour that has another label. ``chance``: the probability that a random neighbour of a random sample has the
-    sample's label.
+    neighbour whose label is not the sample's label. ``chance``: the probability that a random neighbour of a random
+    sample has the sample's label.
     """
 
     nearest: Tensor
@@ -40,10 +40,10 @@ class LabelAgreement:
     chance: float
 
     def neighbourhoods(self, order: int) -> tuple[Neighbourhood, ...]:
-        """Return how many of the ``order`` nearest neighbours have the sample's label, for three choices among ties.
+        """Return how many of the ``order`` nearest neighbours have the sample's label, for three ways to resolve ties.
 
-        The first entry counts the neighbours that were found. The second and the third entry are the smallest and the
-        largest count for any choice among equally distant candidates.
+        The first result counts the neighbours that the search has found. The second and the third result are the
+        smallest and the largest count for any choice among equally distant candidates.
         """
         # A view instead of a copy would keep the whole table in memory while a score exists.
         columns = (column.clone() for column in self.counts[:, :, order - 1].unbind(1))
@@ -116,7 +116,7 @@ def _typical_row(rows: Tensor, memory_budget: int) -> Tensor:
 
 
 def _agreement(found: Neighbours, inputs: ScoringInputs, candidate_labels: Tensor | None) -> LabelAgreement:
-    """Count the neighbours that have the sample's label.
+    """Count the neighbours found that have the sample's label.
 
     ``candidate_labels``: the labels of the references or class means; ``None`` if samples are neighbours of each other.
     """

@@ -1,4 +1,4 @@
-"""The classes of separation results: a single score, and all scores of a set of features with a printable table."""
+"""Define the results of the separation functions: one score, or all scores of a set of features."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from zoo_harness.separation.scores import SCORES, ScoreDefinition
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """A separation score of a set of samples: the mean of a score per sample, which is usually between 0 and 1.
+    """A separation score of a set of samples: the mean of one number per sample, which is usually from 0 to 1.
 
     ``name``: the score's title. ``order``: the number of neighbours examined; 1 for SI and centre SI. ``value``: the
-    mean. ``standard_error``: the standard error under the assumption of independent samples: the standard deviation
-    over the samples divided by sqrt(n). ``bootstrap_error``: the standard error by a bootstrap over samples that draws
+    mean. ``standard_error``: the standard error as if samples were independent, which is the standard deviation over
+    the samples divided by sqrt(n). ``bootstrap_error``: the standard error by a bootstrap over samples that draws
     mutual nearest neighbours together (see :mod:`zoo_harness.separation.standard_errors`). ``tied``: the number of
     samples for which another choice among equally distant neighbours would change the score of the sample. Other
-    choices could change ``value`` by at most ``tied / n``. ``per_class``: the mean over the samples of each class, by
-    label. ``counts``: (N,), the score of each sample times ``max_count``.
+    choices could change ``value`` by at most ``tied / n``. ``per_class``: a dictionary from labels to the mean over the
+    samples of the class. ``counts``: (N,), the score of each sample times ``max_count``.
     """
 
     name: str
@@ -64,16 +64,17 @@ class Score:
 class Separation:
     """All scores of the Separation Index family for one set of features.
 
-    ``n``: the number of samples scored. ``classes``: the number of samples of each class, by label. ``references``: the
-    number of reference samples; ``None`` if the samples were compared with each other. ``order``: the largest order.
-    ``scores``: nested dictionaries of :class:`Score`, by the key in :data:`~zoo_harness.separation.scores.SCORES` and
-    then by order. ``ties``: the number of samples with several neighbours at the smallest distance. ``duplicates``: the
-    number of samples that equal another sample, or a reference if there are references. ``duplicates_unlike``: the
-    number of samples that equal another sample or reference with a different label. ``nearest``: (N, order) int64, the
-    indices of the neighbours that were counted. ``rows``: (N,) int64, the row numbers of the balanced subset; ``None``
-    if all rows were scored. Indices in ``nearest`` refer to the subset. ``metric``, ``normalize``, ``per_class``,
-    ``seed``: the arguments of :func:`zoo.separation`. ``class_names``: the class name of each label, indexed by label;
-    empty without class names.
+    ``n``: the number of samples scored. ``classes``: a dictionary from labels to numbers of samples. ``references``:
+    the number of reference samples; ``None`` if the samples were compared with each other. ``order``: the largest
+    order. ``scores``: nested dictionaries: ``scores[key][order]`` is a :class:`Score`, and
+    :data:`~zoo_harness.separation.scores.SCORES` lists the keys. ``ties``: the number of samples with several
+    neighbours at the smallest distance. ``duplicates``: the number of samples that equal another sample, or a reference
+    if there are references. ``duplicates_unlike``: the number of samples that equal another sample or reference with a
+    different label. ``nearest``: (N, order) int64, the indices of the neighbours that were counted. ``rows``: (N,)
+    int64, the row numbers of the balanced subset; ``None`` if all rows were scored. If there are no references, the
+    indices in ``nearest`` are positions in this subset. ``metric``, ``normalize``, ``per_class``, ``seed``: the
+    arguments of :func:`zoo.separation`. ``class_names``: the class name of each label, indexed by label; empty without
+    class names.
     """
 
     n: int
@@ -99,17 +100,17 @@ class Separation:
 
     @property
     def high(self) -> dict[int, Score]:
-        """High-order SI as a dictionary by order."""
+        """High-order SI as a dictionary from orders to scores."""
         return self.scores["high"]
 
     @property
     def soft(self) -> dict[int, Score]:
-        """Soft SI as a dictionary by order."""
+        """Soft SI as a dictionary from orders to scores."""
         return self.scores["soft"]
 
     @property
     def anti(self) -> dict[int, Score]:
-        """Anti SI as a dictionary by order; lower is better."""
+        """Anti SI as a dictionary from orders to scores; lower is better."""
         return self.scores["anti"]
 
     @property
@@ -124,11 +125,11 @@ class Separation:
 
     @property
     def per_sample(self) -> Tensor:
-        """The number of nearest neighbours with the sample's label before the first neighbour with another label.
+        """The number of nearest neighbours of each sample before the first neighbour with another label, (N,) int64.
 
-        For each sample, (N,) int64. If the nearest neighbour has another label, the number is negative: minus the
-        number of nearest neighbours before the first neighbour with the sample's label. The numbers lie between
-        ``-order`` and ``order``, and are never 0.
+        If the nearest neighbour has another label than the sample, the result is minus the number of nearest neighbours
+        before the first neighbour with the sample's label. The numbers lie between ``-order`` and ``order``, and are
+        never 0.
 
         >>> import numpy as np, zoo
         >>> zoo.separation(np.array([[0], [1], [3], [7]]), np.array([0, 0, 1, 1])).per_sample
@@ -187,10 +188,10 @@ class Separation:
 class SeparationIndex:
     """The Separation Index of a set of samples, and how far another choice among tied neighbours could change it.
 
-    ``value``: in [0, 1]. ``standard_error``: binomial, sqrt(value (1 - value) / n). ``n``: the number of samples.
-    ``ties``: the number of samples with several neighbours at the smallest distance. ``tied_disagreements``: the number
-    of samples that would change from hit to miss, or from miss to hit, by another choice among equally near neighbours.
-    ``nearest``: (N,) int64, the index of the neighbour that was counted.
+    ``value``: in [0, 1]. ``standard_error``: the binomial standard error, sqrt(value (1 - value) / n). ``n``: the
+    number of samples. ``ties``: the number of samples with several neighbours at the smallest distance.
+    ``tied_disagreements``: the number of samples that would change from hit to miss, or from miss to hit, by another
+    choice among equally near neighbours. ``nearest``: (N,) int64, the index of the neighbour that was counted.
     """
 
     value: float

@@ -1,7 +1,7 @@
 """Define the scores of the Separation Index family in the list ``SCORES``.
 
-Results, records, tables, the torchmetrics metric, commands and model cards iterate over ``SCORES`` in this order. To
-add a score, write a pure function and append a :class:`ScoreDefinition` to ``SCORES``. This module does not import
+Results, records, tables, the torchmetrics metric, commands and model cards list the scores in the order of ``SCORES``.
+To add a score, write a pure function and append a :class:`ScoreDefinition` to ``SCORES``. This module does not import
 torch, so that writing a model card does not have to wait for torch.
 """
 
@@ -77,11 +77,11 @@ class ScoreDefinition:
     in text. ``explanation``: a phrase that defines the score; it may contain ``{sample}`` and ``{order}``.
 
     ``function``: returns a number for each sample, (N,) bool, integer or float64, and a common divisor. The score is
-    the mean of the divided numbers. The number must be monotonic in ``same_label``, because the effect of ties is found
-    from the smallest and the largest possible ``same_label``. ``has_orders``: whether the number of neighbours can be
-    chosen; otherwise the score uses only the nearest neighbour. ``neighbours``: whether neighbours are samples or class
-    means. ``errors``: the function that returns the standard error and the bootstrap error; by default
-    :func:`~zoo_harness.separation.standard_errors.errors_of_mean`.
+    the mean of these numbers, divided by the divisor. The number of a sample must be monotonic in ``same_label``,
+    because the effect of ties is found from the smallest and the largest possible ``same_label``. ``has_orders``:
+    whether the number of neighbours can be chosen; otherwise the score uses only the nearest neighbour. ``neighbours``:
+    whether neighbours are samples or class means. ``errors``: the function that returns the standard error and the
+    bootstrap error; by default :func:`~zoo_harness.separation.standard_errors.errors_of_mean`.
     """
 
     key: str
@@ -95,7 +95,7 @@ class ScoreDefinition:
 
     @property
     def name(self) -> str:
-        """The score's function name in :mod:`zoo`, and key in the torchmetrics metric, such as ``high_order_si``."""
+        """The name of the score's function, and its key in the torchmetrics metric, such as ``high_order_si``."""
         return self.title.lower().replace("-", "_").replace(" ", "_")
 
     @property
@@ -149,7 +149,7 @@ SCORES: list[ScoreDefinition] = [
     ScoreDefinition(
         "centre",
         "centre SI",
-        "fraction of {sample}s whose nearest class mean is that of their own class",
+        "fraction of {sample}s whose nearest class mean is the mean of their own class",
         share_of_same_label,
         neighbours="centres",
     ),

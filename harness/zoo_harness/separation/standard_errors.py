@@ -1,13 +1,13 @@
 """Compute the standard error of a mean over samples, by a formula for independent samples and by a block bootstrap.
 
-The samples' contributions to a score are not independent: if two samples are each other's nearest neighbour, either
-both have the same label as their neighbour, or neither has. In two dimensions, six samples in ten belong to a pair of
-mutual nearest neighbours, and the formula for independent samples gives an error about a quarter too small. The
-bootstrap therefore draws two mutual nearest neighbours as one block.
+The samples' contributions to a score are not independent: if two samples are each other's nearest neighbour, SI counts
+both samples as hits, or both samples as misses. In two dimensions, six samples in ten belong to a pair of mutual
+nearest neighbours. The formula for independent samples then gives an error that is about a quarter too small. The
+bootstrap therefore draws two mutual nearest neighbours as one block. Each remaining sample is a block of its own.
 
-Each resample draws, with replacement, as many blocks as the data has. A score takes few values, so that many blocks are
-identical. Therefore one draw from a multinomial distribution gives the number of blocks of each kind. The multinomial
-draw is equivalent to drawing single blocks, and takes almost no time.
+Each resample draws, with replacement, as many blocks as the samples form. A score takes few values, so that many blocks
+are identical. Therefore one draw from a multinomial distribution gives the number of blocks of each kind. The
+multinomial draw is equivalent to drawing single blocks, and takes almost no time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _error_of_mean(counts: Tensor, max_count: int) -> float:
 
 def _bootstrap_error(counts: Tensor, max_count: int, partners: Tensor | None, seed: int) -> float:
     if 2 * counts.sum().item() > max_count * len(counts):
-        counts = max_count - counts  # so that SI and 1 - SI have the same error, because they use the same draws
+        counts = max_count - counts  # so that a score s and the score 1 - s have equal errors
     sums, sizes = _blocks(counts, partners)
     kinds, occurrences = torch.stack([sums, sizes]).unique(dim=1, return_counts=True)
     total, size = kinds.cpu().numpy()

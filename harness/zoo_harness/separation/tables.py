@@ -37,7 +37,7 @@ class TableSamples(NamedTuple):
     """The features (N, D), the labels (N,), and the names of the feature columns of a table.
 
     ``class_names``: the sorted class names if the column of labels holds text; ``labels`` are indices into these names.
-    ``left_out``: the columns excluded from the features, each with the reason.
+    ``left_out``: the reasons why columns are not features, as a dictionary by column name.
     """
 
     features: Array
@@ -74,8 +74,8 @@ def read_text(file: BinaryIO) -> Table:
     decimal_point = "," if delimiter != "," and re.search(rb"\d,\d", first_row) else "."
     return read_csv(
         file,
-        # Read the file as one block. pyarrow infers column types from the first block, where a column of fractions may
-        # hold only whole numbers.
+        # Read the file as one block. pyarrow infers column types from the first block, and a column of fractions may
+        # begin with many whole numbers.
         ReadOptions(block_size=min(max(size, 2**20), 2**31 - 1)),
         ParseOptions(delimiter=delimiter),
         ConvertOptions(decimal_point=decimal_point),
@@ -89,7 +89,8 @@ def columns_of(
 
     ``features`` and ``exclude``: column names and patterns such as ``f*``, separated by commas. ``features`` may also
     be a sequence of names. A pattern in ``features`` does not match bookkeeping columns such as ids. Raises
-    :class:`~zoo.errors.UsageError` if the table lacks a name, or if it is unclear whether a column is a feature.
+    :class:`~zoo.errors.UsageError` if the table lacks a given column, or if it is unclear whether a column is a
+    feature.
     """
     table.validate(full=True)  # the offsets in a damaged file may point to addresses outside of the file
     names: list[str] = table.column_names
@@ -130,7 +131,7 @@ def _matching(wanted: Iterable[str], names: Sequence[str], candidates: Sequence[
 
 
 def _bookkeeping(table: Table, names: Sequence[str], labels: Array) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the columns that are not features, and the columns that may not be features, each with the reason."""
+    """Return two dictionaries from column names to reasons: columns that are not features, and doubtful columns."""
     stored = (table.schema.pandas_metadata or {}).get("index_columns", [])
     copy_of_labels = copy_finder(labels)
     left_out: dict[str, str] = {}
@@ -170,7 +171,7 @@ def _chosen(table: Table, names: Sequence[str], left_out: dict[str, str], doubts
     doubts |= dict.fromkeys(lists if len(used) > 1 else (), "lists beside other columns")
     if doubts:
         advice = "try --features NAME,... or --exclude NAME,...; both take patterns such as 'f*'"
-        message = f"columns may or may not be features: {by_reason(doubts)}; {advice}"
+        message = f"it is unclear whether columns are features: {by_reason(doubts)}; {advice}"
         raise UsageError(message, code="columns-ambiguous", columns=list(doubts))
     return used
 

@@ -33,8 +33,8 @@ class SeparationMetric(Metric):
 
     Batches may come from several processes. ``compute`` returns a dictionary of scalar float64 tensors with the keys
     ``si``, ``high_order_si``, ``soft_si``, ``anti_si`` and ``centre_si``. ``order``: the number of neighbours for the
-    high-order, soft and anti SI. ``options``: the options of :func:`zoo.separation` and of every torchmetrics metric.
-    The metric keeps all batches in memory until ``reset`` is called.
+    high-order, soft and anti SI. ``options``: the options of :func:`zoo.separation`, and the options that every
+    torchmetrics metric accepts. The metric keeps all batches in memory until ``reset`` is called.
 
     >>> metric = SeparationMetric(order=1)
     >>> metric.update(torch.tensor([[0.0], [1.0]]), torch.tensor([0, 0]))
@@ -51,7 +51,7 @@ class SeparationMetric(Metric):
 
     def __init__(self, order: int = DEFAULT_ORDER, **options: Any) -> None:
         self.options = {name: options.pop(name) for name in Options.__annotations__ if name in options}
-        ScoringOptions(**self.options)  # raises errors of invalid options now instead of at the end of an epoch
+        ScoringOptions(**self.options)  # reports invalid options now instead of at the end of an epoch
         self.order = checked_integer("order", order, 1)
         try:
             super().__init__(**options)
@@ -61,7 +61,7 @@ class SeparationMetric(Metric):
         self.add_state("labels", default=[], dist_reduce_fx="cat")
 
     def update(self, features: Array | Tensor, labels: Array | Tensor) -> None:
-        """Add a batch of features (N, D) and labels (N,) or (N, 1). Values are not checked before ``compute``."""
+        """Add a batch of features (N, D) and labels (N,) or (N, 1). Only ``compute`` checks the values."""
         features, labels = torch.as_tensor(features), one_dimensional(torch.as_tensor(labels))
         width = self.features[0].shape[1] if len(self.features) else "D"
         if features.ndim != 2 or labels.shape != features.shape[:1] or width not in ("D", features.shape[1]):

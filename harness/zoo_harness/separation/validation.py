@@ -19,7 +19,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def checked_integer(name: str, given: Any, least: int, most: int | None = None, why: str = "") -> int:
     """Return a number as an ``int``; raise :class:`UsageError` if it is not an integer from ``least`` to ``most``.
 
-    ``name``: the argument's name in the error message. ``why``: an explanation of ``most`` for the error message.
+    ``name``: the argument's name in the error message. ``why``: words that explain the upper limit in the error
+    message.
 
     >>> checked_integer("order", np.int64(2), 1)
     2
@@ -36,10 +37,11 @@ def checked_integer(name: str, given: Any, least: int, most: int | None = None, 
 
 
 def checked_features(given: Array | Tensor, what: str = "features", *, least: int = 2) -> Tensor:
-    """Check that features are a finite (N, D) array, and convert dtypes outside ``EXACT_DTYPES`` to float64.
+    """Check that features are a finite (N, D) array, and convert the array to float64 if its dtype is not exact.
 
     ``what``: the name of the array in error messages. ``least``: the smallest number of samples accepted; 2 if samples
-    are compared with each other. Features with one of the ``EXACT_DTYPES`` are not copied.
+    are compared with each other. A dtype is exact if it is one of the ``EXACT_DTYPES``; features with an exact dtype
+    are not copied.
 
     >>> checked_features(np.array([[1], [2]])).dtype
     torch.float64

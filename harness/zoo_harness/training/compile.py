@@ -1,7 +1,7 @@
 """Compile training steps with ``torch.compile``, and use the compiled steps only if a trial step succeeds.
 
-Evaluation, and code that registers hooks on layers, use the uncompiled network, because a compiled network does not
-call hooks.
+Evaluation uses the uncompiled network. Code that registers hooks on layers also uses the uncompiled network, because a
+compiled network does not call hooks.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from zoo_harness.models.trainable_model import TrainableModel
 from zoo_harness.models.tuned_network import TunedNetwork
 
 Logits = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
-# Largest accepted difference of a gradient or of logits. TOLERANCE is relative to the largest value in the same tensor,
-# because fused sums round differently. ROUNDING is relative to the largest value in all tensors.
+# The largest accepted difference between the gradients or logits of a compiled step and of an uncompiled step.
+# TOLERANCE is relative to the largest value in the same tensor, because compiled code rounds sums differently than
+# uncompiled code. ROUNDING is relative to the largest value in all tensors.
 TOLERANCE = {"fp32": 1e-2, "bf16": 5e-2}
 ROUNDING = 1e-6
 _SEED = 20_261_122
@@ -36,10 +37,10 @@ def compiled(
     say: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> TrainableModel:
-    """Return the model with compiled training steps, or the model without changes if the compiled step fails a trial.
+    """Compile the model's training steps, or return the unchanged model if a compiled step fails a trial.
 
-    ``partition``: the partition whose suffix the model trains; ``None`` if the model trains the whole network. The
-    function reports a success to ``say``, and a failure to ``warn``.
+    ``partition``: the division of the network into a frozen prefix and a trained suffix; ``None`` if the network is not
+    divided. The function calls ``say`` if compiling succeeds, and ``warn`` with the reason if compiling fails.
     """
     started = time.perf_counter()
     inputs, _labels = next(iter(trainable.train.in_order(4)))
@@ -50,9 +51,9 @@ def compiled(
     except Exception as error:  # the compiler may raise any exception
         fault = one_line(error)
     if fault is not None:
-        warn(f"steps are not compiled: {fault}")
+        warn(f"training steps are not compiled: {fault}")
         return trainable
-    say(f"steps are compiled ({time.perf_counter() - started:.1f} s)")
+    say(f"training steps are compiled; compiling took {time.perf_counter() - started:.1f} s")
     return replace(trainable, logits_in_training=faster)
 
 
@@ -64,7 +65,7 @@ def _compiled_logits(tuned: TunedNetwork, partition: Partition | None) -> Logits
         if partition is not None and suffix is not None:
             inputs = partition.restored(inputs)
         for tensor in inputs:
-            torch._dynamo.maybe_mark_dynamic(tensor, 0)  # the last batch of an epoch is smaller
+            torch._dynamo.maybe_mark_dynamic(tensor, 0)  # the batch size varies
         found = module(*inputs)
         return found if isinstance(found, tuple) else (found,)
 
@@ -80,26 +81,26 @@ def _compiled(module: nn.Module) -> Callable[..., Any]:
 def _fault(
     trainable: TrainableModel, faster: Logits, inputs: tuple[Tensor, ...], compute: ComputeContext
 ) -> str | None:
-    """Compare a compiled step with an uncompiled step on the same inputs, and describe the first difference, if any."""
+    """Describe the first difference between a compiled and an uncompiled step on the same inputs, if they differ."""
     expected = _outcome(trainable.tuned, trainable.logits, inputs, compute)
     found = _outcome(trainable.tuned, faster, inputs, compute)
     if found.keys() != expected.keys():
         names = found.keys() ^ expected.keys()
-        return f"compiled steps have {len(found)} tensors, expected {len(expected)}: {min(names)}"
+        return f"a compiled step has {len(found)} logits and gradients; expected {len(expected)}; see {min(names)}"
     reach = max(float(value.abs().amax()) for value in expected.values())
     for name, value in expected.items():
         # The gradient of a bias before BatchNorm consists only of rounding errors, because its terms cancel.
         allowed = TOLERANCE[compute.precision] * float(value.abs().amax()) + ROUNDING * reach
         largest = float((found[name] - value).abs().amax())
         if not largest <= allowed:
-            return f"{name} of compiled steps differs by up to {largest:.2g}"
+            return f"{name} differs by up to {largest:.2g} between a compiled and an uncompiled step"
     return None
 
 
 def _outcome(
     tuned: TunedNetwork, logits: Logits, inputs: tuple[Tensor, ...], compute: ComputeContext
 ) -> dict[str, Tensor]:
-    """Return the logits and gradients of one training step with a fixed seed, by name."""
+    """Run one training step with a fixed seed, and return a dictionary of its named logits and gradients."""
     tuned.train()
     tuned.network.zero_grad(set_to_none=True)
     torch.manual_seed(_SEED)

@@ -1,8 +1,8 @@
 """Train the trainable part of a network epoch by epoch, and evaluate the network after each epoch.
 
-A trainable model computes the logits of a batch either with the whole network, or with the network's suffix from cached
-outputs of the frozen part. A training step does not wait for a GPU. Losses and counts stay in GPU memory, and the
-losses are checked every 64 steps.
+A trainable model computes logits from images with the whole network, or from cached outputs of the frozen layers with
+the remaining layers. A training step does not wait for a GPU. Losses and counts stay in GPU memory, and the losses are
+checked every 64 steps.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ STEPS_BETWEEN_CHECKS = 64  # checking the losses after every step would slow dow
 
 @dataclass
 class Trainer:
-    """Train a network from the epoch reached in ``state`` to the last epoch, and evaluate it after each epoch.
+    """Train a network from the epoch in its training state to the last epoch; evaluate the network after each epoch.
 
-    ``on_epoch``: a function that is called with the record and the evaluation of each epoch. ``layer``: the layer whose
-    features are collected in the evaluation after the last epoch. ``evaluation_split``: the name of the evaluated
-    split. The order of the images depends only on the seed and the epoch.
+    ``on_epoch``: a function that receives, after each epoch, the record of the epoch and the result of its evaluation.
+    ``layer``: the layer whose features are collected in the evaluation after the last epoch. ``evaluation_split``: the
+    name of the evaluated split. The order of the images depends only on the seed and the epoch.
     """
 
     trainable: TrainableModel
@@ -96,7 +96,8 @@ class Trainer:
     def _train(self, epoch: int) -> tuple[float, float]:
         trainable, compute, count = self.trainable, self.compute, len(self.trainable.train)
         trainable.tuned.train()
-        # Random numbers depend only on seed, epoch and process, so that dropout is the same in a resumed run.
+        # Random numbers depend only on seed, epoch and process, so that dropout in a resumed run is the same as in an
+        # uninterrupted run.
         entropy = (compute.seed, epoch, compute.processes.rank) if compute.processes.rank else (compute.seed, epoch)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
         plan = list(batches(count, self.training.batch_size, compute.seed, epoch))
@@ -119,7 +120,7 @@ class Trainer:
         return float(losses.sum()) / count, int(correct) / count
 
     def _step(self, inputs: tuple[Tensor, ...], labels: Tensor, images: int, rate: float) -> tuple[Tensor, Tensor]:
-        """Train on this process's part of a batch, and return the part's summed loss and number of correct predictions.
+        """Train on this process's share of a batch, and return the summed loss and the number of correct predictions.
 
         ``images``: the number of images in the whole batch.
         """
@@ -139,16 +140,16 @@ class Trainer:
 
 
 def starting_state(tuned: TunedNetwork, training: Training, run: str = "") -> TrainingState:
-    """Return the training state before the first epoch. ``run``: the identity of the run, for its state file."""
+    """Return the training state before the first epoch. ``run``: the digest that identifies the run."""
     optimizer = make_optimizer(training, tuned.trained_parameters().values())
     return TrainingState(tuned, optimizer, TrainingProgress(), {}, run)
 
 
 def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
-    """Yield the image indices of each batch of an epoch, shuffled by seed and epoch.
+    """Yield the image indices of each batch of an epoch, in an order that depends only on seed and epoch.
 
-    If a single image is left for the last batch, the image joins the batch before, because batch statistics need at
-    least two images.
+    If only one image remains for the last batch, the image is added to the previous batch, because batch statistics
+    need at least two images.
 
     >>> [len(batch) for batch in batches(65, 32, seed=0, epoch=1)]
     [32, 33]
@@ -170,12 +171,12 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 
 
 def divergence(history: Sequence[EpochRecord], guessing: float) -> str | None:
-    """Return a warning if training has diverged: if the last epoch is far worse than guessing. Else return ``None``.
+    """Return a warning if the last epoch is far worse than random guessing, which means that training has diverged.
 
-    ``guessing``: the loss of random guessing. Training has diverged if the training loss exceeds five times
-    ``guessing``, or if it exceeds both ``guessing`` and three times the training loss of the first epoch. Training has
-    also diverged if the evaluation loss exceeds a hundred times ``guessing``, because overfitting alone does not cause
-    so large a loss.
+    ``guessing``: the loss of random guessing. Training has diverged if the training loss of the last epoch exceeds five
+    times ``guessing``. Training has also diverged if the training loss of the last epoch exceeds both ``guessing`` and
+    three times the training loss of the first epoch. An evaluation loss above a hundred times ``guessing`` counts as
+    divergence too, because overfitting alone does not cause so large a loss.
 
     >>> last = EpochRecord.model_construct(epoch=2, train_loss=1e16, evaluation_loss=2)
     >>> divergence([last], 2.3)

@@ -17,7 +17,7 @@ from zoo.backbone import Training
 
 
 def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Create the optimizer that the training settings choose. On a GPU, the optimizer uses fused operations.
+    """Create the optimizer that the training settings specify. On a GPU, the optimizer uses fused operations.
 
     >>> make_optimizer(Training(optimizer="sgd", momentum=0.9), nn.Linear(2, 2).parameters()).defaults["momentum"]
     0.9
@@ -52,7 +52,7 @@ def learning_rate(training: Training, step: int, steps_per_epoch: int) -> float:
 class TrainingLoss:
     """Compute the cross-entropy of a batch, summed over the images and over the heads of the network.
 
-    The training settings choose label smoothing and class weights. ``labels``: the (N,) int64 labels of the training
+    The training settings specify label smoothing and class weights. ``labels``: the (N,) int64 labels of the training
     split, from which balanced class weights are computed.
 
     >>> loss = TrainingLoss(Training(), torch.tensor([0, 1, 1]), classes=2)
@@ -68,7 +68,10 @@ class TrainingLoss:
             self._weights = len(labels) / (classes * images.to(torch.float32))
 
     def __call__(self, logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:
-        """Return the summed loss for labels (B,). ``logits``: one tensor (B, classes) for each head."""
+        """Return the loss of a batch with labels (B,), summed over images and heads.
+
+        ``logits``: (B, classes) for each head.
+        """
         if self._weights is not None:
             self._weights = self._weights.to(labels.device)
         return torch.stack([self._of_head(part, labels) for part in logits]).sum()

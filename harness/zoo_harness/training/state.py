@@ -1,10 +1,10 @@
 """Save the training state after each epoch, so that a resumed run continues as if it had not been interrupted.
 
-The order of the images, dropout and augmentation depend only on the seed and the epoch, and the learning rate depends
-only on the step. Therefore a state file holds only the tensors that training changes, the tensors of the optimizer, and
-the history of epochs. Frozen tensors are not saved. A state file is written under a temporary name first, so that the
-final file is never incomplete. Each file contains a checksum and the identity of its run. The file of the previous
-epoch is kept in case the newest file is damaged.
+Dropout, augmentation and the order of the images depend only on the seed and the epoch. The learning rate depends only
+on the step number. Therefore a state file holds only the tensors that training changes, the tensors of the optimizer,
+and the history of epochs. Frozen tensors are not saved. A state file is written under a temporary name first, so that
+the final file is never incomplete. Each file contains a checksum, and a digest that identifies the run. The file of the
+previous epoch is kept in case the newest file is damaged.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ class TrainingProgress(Record):
 
     @property
     def best(self) -> EpochRecord | None:
-        """The epoch with the highest accuracy on the evaluation split; of equally good epochs, the first."""
+        """The epoch with the highest accuracy on the evaluation split; if epochs are equally good, the first one."""
         return best_epoch(self.history)
 
 
 @dataclass(frozen=True)
 class StoredState:
-    """The undamaged content of a training state file.
+    """The content of an undamaged training state file.
 
-    ``run``: the identity of the run; ``None`` if an earlier version of zoo wrote the file.
+    ``run``: the digest that identifies the run; ``None`` if an earlier version of zoo wrote the file.
     """
 
     path: Path
@@ -71,8 +71,8 @@ class StoredState:
 class TrainingState:
     """The state of training: the network, its optimizer, the finished epochs, and the weights of the best epoch.
 
-    ``best``: a copy of the tensors that training changes, from the best epoch. ``run``: the identity of the run; state
-    files with another identity are rejected.
+    ``best``: a copy of all tensors that training changes, made after the best epoch. ``run``: the digest that
+    identifies the run; a state file with a different digest is rejected.
     """
 
     tuned: TunedNetwork
@@ -83,13 +83,16 @@ class TrainingState:
     _newest_is_whole: bool = field(default=False, init=False)  # whether the file STATE is undamaged
 
     def end_epoch(self, epoch: EpochRecord, *, keep_best: bool) -> None:
-        """Add the record of a finished epoch; with ``keep_best``, copy the weights if the epoch is the best so far."""
+        """Add the record of a finished epoch.
+
+        If ``keep_best`` is true and the epoch is the best so far, copy the weights.
+        """
         self.progress = TrainingProgress(history=(*self.progress.history, epoch))
         if keep_best and self.progress.best is epoch:
             self.best = {name: tensor.clone() for name, tensor in mutable_tensors(self.tuned).items()}
 
     def restore_best_weights(self) -> None:
-        """Copy the saved weights of the best epoch into the network, if weights of a best epoch were saved."""
+        """Copy the saved weights of the best epoch into the network. If no weights were saved, do nothing."""
         _copy(self.best, mutable_tensors(self.tuned))
 
     def replace_weights(self, tensors: dict[str, Tensor]) -> None:
@@ -111,7 +114,7 @@ class TrainingState:
         self._newest_is_whole = True
 
     def load(self, directory: Path) -> list[str]:
-        """Restore the state from the newest undamaged file, and return warnings of damaged files and missing checks."""
+        """Restore the state from the newest undamaged file; return warnings about damaged files and omitted checks."""
         found = self.find(directory)
         if found is None:
             return []
@@ -137,7 +140,7 @@ class TrainingState:
         """Read the newest undamaged state file in a directory; return ``None`` if there is no state file.
 
         Raises :class:`~zoo.errors.WeightsError` if all state files are damaged, or if a state file belongs to another
-        run or network. Raises :class:`~zoo.errors.ZooError` if the path is a link or a device.
+        run or network. Raises :class:`~zoo.errors.ZooError` if a state file is a symbolic link or a device.
         """
         expected, damage = mutable_tensors(self.tuned), None
         most = _LARGEST_HEADER + _MOST_COPIES * sum(tensor.nbytes for tensor in expected.values())
@@ -150,7 +153,7 @@ class TrainingState:
                 damage = damage or error
                 continue
             if found.run not in (None, self.run):
-                message = f"{path} has a different identity than the run in this folder; {_OTHER_RUN}"
+                message = f"the identity in {path} is not the identity of the run in this folder; {_OTHER_RUN}"
                 raise WeightsError(message, code="state-of-another-run", path=path)
             network = _under("network.", found.tensors)
             _check(network, expected, path)
@@ -185,7 +188,7 @@ class TrainingState:
 
 
 def mutable_tensors(tuned: TunedNetwork) -> dict[str, Tensor]:
-    """Return the tensors that training changes, by name: trained parameters, and buffers of modules in training mode.
+    """Return named tensors that training changes: trained parameters, and buffers of modules in training mode.
 
     >>> network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     >>> tuned = TunedNetwork(network, ("1",), ("1",), {"": True, "0": False, "1": True})
@@ -204,7 +207,7 @@ def mutable_tensors(tuned: TunedNetwork) -> dict[str, Tensor]:
 
 
 def changing_tensors(tuned: TunedNetwork) -> dict[str, Tensor]:
-    """Return the entries of the network's state dict that training changes, with all names of a shared tensor.
+    """Return the part of the network's state dict that training changes; a shared tensor appears under all its names.
 
     >>> network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, bias=False))
     >>> network[1].weight = network[0].weight
@@ -228,7 +231,7 @@ def _read(path: Path, most: int) -> StoredState:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - file is not a mapping
         if metadata.keys() not in ({_HISTORY}, {_HISTORY, _RUN, _CHECKSUM}):
             raise ValueError(f"the metadata has unexpected keys: {sorted(metadata)!r:.100}")
         run = metadata.get(_RUN)
@@ -242,7 +245,7 @@ def _read(path: Path, most: int) -> StoredState:
 
 
 def _checksum(tensors: dict[str, Tensor], history: str, run: str) -> str:
-    """Return a digest of everything in a state file. Tensors enter the digest by their CRC-32, which is fast."""
+    """Return a digest of the content of a state file. Tensors are digested by their CRC-32, because CRC-32 is fast."""
     values = [
         f"{name} {tensor.dtype} {tuple(tensor.shape)} {zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data)}"
         for name, tensor in sorted(tensors.items())

@@ -22,9 +22,9 @@ def _ignore(_steps: tuple[StepRecord, ...]) -> None:
 class StepLog:
     """Collect a record of every N-th training step, and pass the records to a function.
 
-    ``every``: the number N; ``None`` turns the log off. ``write``: a function that is called with the records since its
-    last call. Call :meth:`begin` at the start of an epoch, and :meth:`add` after each step. Call :meth:`flush` after
-    waiting for the GPU, because reading losses waits for the GPU.
+    ``every``: the number N; ``None`` turns the log off. ``write``: a function that receives the records collected since
+    it was last called. Call :meth:`begin` at the start of an epoch, and :meth:`add` after each step. Call :meth:`flush`
+    only when the caller waits for the GPU anyway, because reading losses waits for the GPU.
     """
 
     every: int | None = None
@@ -53,7 +53,7 @@ class StepLog:
             self._images = 0
 
     def flush(self, losses: Tensor, epoch: int) -> None:
-        """Call ``write`` with the records of the logged steps since the last call.
+        """Call ``write`` with a record of each logged step that has not been written yet.
 
         ``losses``: for each step of the epoch, the loss summed over the images of the batch. Steps with a loss that is
         not finite get no record. The run stops with an error at the first step whose loss is not finite.
@@ -78,7 +78,7 @@ class StepLog:
     def _mark(self) -> Mark:
         if self._device.type != "cuda":
             return time.perf_counter()
-        # The host's clock does not measure GPU steps, because the host starts steps before the GPU runs the steps.
+        # The clock of the host cannot time a GPU, because the host only queues the steps that the GPU runs later.
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event

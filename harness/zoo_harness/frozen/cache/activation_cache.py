@@ -1,11 +1,11 @@
-"""Cache the outputs of the frozen part of a network, so that every epoch and later run computes only the trained part.
+"""Cache the outputs of the frozen part of a network, so that epochs and later runs compute only the trained part.
 
-One pass over the images computes the outputs. :mod:`zoo_harness.frozen.cache.placement` decides whether the outputs are
-kept in device memory, in host memory or only in files. A background thread writes outputs to files, even while a
-network trains on outputs in memory. A later run with the same key (:mod:`zoo_harness.frozen.cache.key`) reads the files
-instead of computing the outputs. After an interruption, the next run computes only the missing outputs. Damaged chunks
-of a file are computed again (:mod:`zoo_harness.frozen.cache.chunk_files`). If two processes need the same outputs, one
-process computes the outputs while the other process waits.
+One pass over the images computes the outputs. The module :mod:`zoo_harness.frozen.cache.placement` decides whether the
+outputs are kept in device memory, in host memory or only in files. A background thread writes outputs to files, even
+while a network trains on outputs in memory. A later run with the same key (:mod:`zoo_harness.frozen.cache.key`) reads
+the files instead of computing the outputs. After an interruption, the next run computes only the missing outputs. The
+outputs in damaged files are computed again (:mod:`zoo_harness.frozen.cache.chunk_files`). If two processes need the
+same outputs, one process computes the outputs while the other process waits.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ class ActivationCache:
     """Open the cached outputs of the frozen part for one data split, including outputs of earlier runs.
 
     ``place`` is the location of the outputs: ``"device"`` memory, ``"host"`` memory, ``"disk"`` or ``"off"``. The value
-    ``"off"`` means that no outputs are cached: no images are missing, no outputs can be read, and the whole network has
-    to run. ``place`` can change to ``"off"`` while outputs are being written. The cache calls ``say`` with messages for
-    the user, and ``warn`` (by default ``say``) with warnings. At the end of the ``with`` block, the cache writes the
-    remaining outputs to files. If an exception ends the block, the cache only finishes the current chunk. Entering the
-    block raises :class:`~zoo.errors.ZooError` if the policy requires a location without enough space.
+    ``"off"`` means that the cache stores nothing, and that every epoch has to run the whole network. ``place`` can
+    change to ``"off"`` while outputs are being written. The cache calls ``say`` with messages for the user, and
+    ``warn`` (by default ``say``) with warnings. At the end of the ``with`` block, the cache writes the remaining
+    outputs to files. If an exception ends the ``with`` block, the cache only finishes the file that is being written.
+    Entering the ``with`` block raises :class:`~zoo.errors.ZooError` if the policy requires a location that has too
+    little space.
 
         with ActivationCache(key, title, CachePolicy(), device) as cache:
             for start, stop in cache.missing(batch_size):
@@ -70,11 +71,11 @@ class ActivationCache:
         self._files: ChunkFiles | None = None
         self._rows = torch.empty(
             0, dtype=torch.uint8
-        )  # (N, row_bytes); with place "disk", only the rows of the chunk that is being computed
-        self._other_rows = self._rows  # with place "disk", the rows of the chunk that is being written to its file
+        )  # (N, row_bytes); if place is "disk", only the rows of the chunk that is being computed
+        self._other_rows = self._rows  # if place is "disk", the rows of the chunk that is being written to its file
         self._missing = set(range(key.chunks))
-        self._next = 0  # the next image of an unfinished chunk
-        self._reasons: dict[Place, str] = {}  # why each location that was tried cannot be used
+        self._next = 0  # the index of the next image to write in an unfinished chunk
+        self._reasons: dict[Place, str] = {}  # for each location that was tried, why it cannot be used
         self._finished = False
         self._executor = ThreadPoolExecutor(1)  # writes chunks to files
         self._writing: list[Future[None]] = []
@@ -94,11 +95,11 @@ class ActivationCache:
 
     @property
     def in_files(self) -> bool:
-        """Whether the outputs are stored in files for later runs, or will be when the cache closes."""
+        """Whether the outputs are stored in files for later runs, or will be stored when the cache closes."""
         return self._files is not None
 
     def missing(self, batch_size: int) -> Iterator[tuple[int, int]]:
-        """Yield, for each batch of images to compute and write, the index of the first image and the end index.
+        """Yield the start index and the end index of each batch of images whose outputs are missing.
 
         The last batch of a chunk may be smaller than ``batch_size``.
         """
@@ -109,12 +110,12 @@ class ActivationCache:
                 yield start, min(start + batch_size, chunk.stop)
 
     def write(self, start: int, tensors: Sequence[Tensor]) -> None:
-        """Cache the outputs of consecutive images that begin with image ``start``.
+        """Cache the outputs of consecutive images; ``start`` is the index of the first image.
 
-        The outputs are a whole chunk, or the next part of a chunk whose earlier parts have been written. Raises
-        :class:`ValueError` if shapes or dtypes of the tensors do not match the key. Raises
-        :class:`~zoo.errors.ZooError` if a value overflows in the stored dtype, or if the disk is full and the user
-        requires the cache to be on disk.
+        The images are a whole chunk, or they continue the chunk of the previous call. Raises :class:`ValueError` if
+        shapes or dtypes of the tensors do not match the key. Raises :class:`~zoo.errors.ZooError` if a value is too
+        large for the dtype of the cache. Raises the same exception if the disk is full and the user requires the
+        location ``"disk"``.
         """
         if self.place == "off":
             return
@@ -164,15 +165,16 @@ class ActivationCache:
         """Choose at random up to ``count`` images whose outputs were loaded from files of earlier runs."""
         chunks = [self.key.chunk(number) for number in range(self.key.chunks) if number not in self._missing]
         images = np.concatenate([np.arange(chunk.start, chunk.stop) for chunk in chunks] or [np.arange(0)])
-        # Without a fixed seed, so that repeated runs check different images.
+        # The seed is not fixed, so that each run checks other images than the runs before.
         drawn = np.random.default_rng().permutation(images)[:count]
         return sorted(drawn.tolist())
 
     def largest_difference(self, images: Sequence[int], tensors: Sequence[Tensor]) -> float:
-        """Return the largest difference between cached outputs and newly computed ``tensors`` of the given images.
+        """Compare the cached outputs of the given images with new outputs, and return the largest difference.
 
-        Differences are relative to the largest magnitude in each tensor. A difference far above rounding errors means
-        that the network's code has changed. In that case, call :meth:`forget`.
+        ``tensors``: the new outputs. Differences are relative to the largest magnitude in each tensor. A difference far
+        above rounding errors means that the code of the network has changed since the outputs were cached. In that
+        case, call :meth:`forget`.
         """
         differences = []
         for cached, computed in zip(self.read(images), tensors, strict=True):
@@ -222,7 +224,7 @@ class ActivationCache:
             self._close_files()
 
     def _allocate(self, place: Place) -> str | None:
-        """Allocate the memory that a location needs; return ``None``, or the reason why this is impossible."""
+        """Allocate the memory for a location. If the memory cannot be allocated, return the reason, else ``None``."""
         if place == "disk":
             self._rows, self._other_rows = (self._empty_rows(self.key.chunk_images, _CPU) for _ in range(2))
             return None
@@ -231,7 +233,7 @@ class ActivationCache:
             return reason
         try:
             self._rows = self._empty_rows(len(self), self.device if place == "device" else _CPU)
-        except (RuntimeError, MemoryError) as error:  # torch raises RuntimeError on the host too
+        except (RuntimeError, MemoryError) as error:  # torch raises RuntimeError if memory is exhausted
             return str(error).partition("\n")[0]
         return None
 
@@ -239,7 +241,7 @@ class ActivationCache:
         record = EntryRecord(title=self.title, key=self.key)
         try:
             folder = self.policy.folder / record.digest
-            # A complete entry needs no more space, and may be on a read-only disk, where no entry can be deleted.
+            # A complete cache entry needs no further space. On a read-only disk, making room would fail.
             if len(stored_chunks(folder, self.key)) < self.key.chunks:
                 for gone in make_room(self.policy.folder, record, self.policy.limit):
                     self._say(f"cleared cached outputs of {gone.name} ({bytes_in_words(gone.bytes)}) to make room")
@@ -262,7 +264,7 @@ class ActivationCache:
                 time.sleep(RETRY_SECONDS)
 
     def _load(self, files: ChunkFiles) -> None:
-        """Load all stored chunks. A chunk that does not match its checksum stays missing."""
+        """Load all stored chunks. A chunk that does not match its checksum counts as missing."""
         stored = stored_chunks(files.folder, self.key)
         if not stored:
             return
@@ -281,7 +283,7 @@ class ActivationCache:
             self._say(f"outputs of {there:,} of {len(self):,} images are cached already")
 
     def _load_chunk(self, files: ChunkFiles, number: int) -> bool:
-        """Load a chunk into memory, or only check it if ``place`` is ``"disk"``; return whether its checksum matches.
+        """Load a chunk into memory, or only check it if ``place`` is ``"disk"``; return whether the checksum is right.
 
         Several threads call this method at the same time.
         """
@@ -295,7 +297,7 @@ class ActivationCache:
         return sound
 
     def _chunk_rows(self, number: int) -> Tensor:
-        """Return the memory for the rows of a chunk."""
+        """Return the part of the cache's memory that holds the rows of a chunk."""
         chunk = self.key.chunk(number)
         return self._rows[: len(chunk)] if self.place == "disk" else self._rows[chunk.start : chunk.stop]
 
@@ -332,7 +334,7 @@ class ActivationCache:
             self._rows, self._other_rows = self._other_rows, self._rows
 
     def _await_disk(self) -> None:
-        """If outputs are kept only in files, wait until the current chunk is written, so that its memory is free."""
+        """If outputs are kept only in files, wait until the current chunk is written, and its memory is free."""
         if self.place == "disk" and self._writing:
             try:
                 self._writing.pop().result()

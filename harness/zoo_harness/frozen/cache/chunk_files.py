@@ -2,14 +2,14 @@
 
 A chunk file holds a row of bytes for each image, followed by a CRC-32 checksum of all rows. Each file is written under
 a temporary name and renamed when it is complete, so that a killed process leaves only complete chunk files. Files are
-not flushed to the disk explicitly. A reader verifies the checksum of every chunk before using an entry, so that a chunk
-damaged by a power failure counts as missing.
+not flushed to the disk explicitly. A reader verifies the checksum of every chunk before using a cache entry, so that a
+chunk damaged by a power failure counts as missing.
 
-Files are read with ``pread`` instead of being mapped into memory. A page fault can cost more than the copy, and if a
-mapped file is truncated, the process dies with SIGBUS.
+Files are read with ``pread`` instead of being mapped into memory. Page faults can make a mapped file slower than a copy
+of its bytes. If a mapped file is truncated, the process dies with SIGBUS.
 
-Every process that uses an entry holds the entry's lock ``use`` together with other processes. The process that writes
-chunks also holds the lock ``write``, which only one process can hold.
+Every process that uses a cache entry holds the entry's lock ``use``, which several processes can hold at the same time.
+A process that writes chunks also holds the lock ``write``, which only one process can hold.
 
 Symbolic links are not followed. A folder that another user owns or can write to is rejected, because that user could
 have placed arbitrary rows in the folder.
@@ -42,11 +42,11 @@ USE_LOCK = "use"
 RETRY_SECONDS = 0.2
 MOST_RECORD_BYTES = 2**20
 _SECONDS_TO_WRITE_A_RECORD = 60.0
-_PIECE = 2**20  # bytes written or read at a time, so that the checksum finds them in the processor's cache
+_PIECE = 2**20  # bytes written or read at a time; few enough to stay in the processor's cache for the checksum
 
 
 def stored_chunks(folder: Path, key: CacheKey) -> list[int]:
-    """Return the numbers of the chunks for which a file exists in an entry's folder, even if the file is damaged."""
+    """Return the numbers of the chunks for which the folder of a cache entry has a file, damaged or not."""
     return [number for number in range(key.chunks) if _chunk_path(folder, number).exists()]
 
 
@@ -67,7 +67,7 @@ class ChunkFiles:
             raise
 
     def acquire_write_lock(self) -> bool:
-        """Acquire the exclusive right to write chunks; return false if another process holds the right."""
+        """Acquire the exclusive right to write chunks; return false if another process holds this right."""
         if not self._write.held:
             if not self._write.acquire(exclusive=True):
                 return False
@@ -79,7 +79,7 @@ class ChunkFiles:
         self._write.release()
 
     def close(self) -> None:
-        """Release both locks of the entry, so that other processes can write or delete the entry."""
+        """Release both locks of the cache entry, so that other processes can write or delete the entry."""
         self._write.release()
         self._use.release()
 
@@ -89,9 +89,9 @@ class ChunkFiles:
             path.unlink()
 
     def write(self, number: int, rows: memoryview) -> None:
-        """Write the rows of a chunk to a file, which appears only if all rows are written.
+        """Write the rows of a chunk to a file.
 
-        The calling process must hold the write lock.
+        The file appears only when all rows are written. The calling process must hold the write lock.
         """
         path, checksum = _chunk_path(self.folder, number), 0
         temporary = path.with_suffix(".tmp")
@@ -145,13 +145,14 @@ class ChunkFiles:
                             _read(file.fileno(), data[place * width : (place + 1) * width], begin + column.start)
         except (OSError, EOFError) as error:
             advice = "try to run the command again, because a new run recomputes damaged chunks"
-            message = f"cached outputs in {self.folder} cannot be read any more: {error}; {advice}"
+            message = f"cannot read the cached outputs in {self.folder}: {error}; {advice}"
             raise ZooError(message, code="cache-unreadable", path=self.folder) from error
 
     def _remove_leftovers(self) -> None:
         """Remove temporary files of killed processes.
 
-        A temporary file of the record is removed only after a while, because another process may be writing it now.
+        A temporary file of the record is removed only if it is older than a minute, because another process may be
+        writing it.
         """
         for path in self.folder.glob("*.tmp"):
             with suppress(OSError):
@@ -161,7 +162,7 @@ class ChunkFiles:
     def _acquire_use_lock(self) -> None:
         while True:
             self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_private(self.folder.parent, follow_links=True)  # the user may set ZOO_CACHE_DIR to a link
+            _check_private(self.folder.parent, follow_links=True)  # ZOO_CACHE_DIR may be a symbolic link
             self.folder.mkdir(mode=0o700, exist_ok=True)
             with suppress(FileNotFoundError):
                 _check_private(self.folder, follow_links=False)
@@ -171,9 +172,10 @@ class ChunkFiles:
             time.sleep(RETRY_SECONDS)
 
     def _write_record(self, record: EntryRecord) -> None:
-        """Write the entry's record. If the file already has this record, only update the file's modification time.
+        """Write the record of the cache entry.
 
-        The modification time is the time of the last use.
+        If the file already has this record, only update the file's modification time, which states when the entry was
+        last used.
         """
         path = self.folder / RECORD
         with suppress(FileNotFoundError, ValueError, ZooError):
@@ -224,6 +226,6 @@ def _read(descriptor: int, data: memoryview, position: int) -> int:
     while data:
         count = os.preadv(descriptor, [data], position)
         if not count:
-            raise EOFError("the file ends before")
+            raise EOFError("the file is too short")
         data, position = data[count:], position + count
     return position

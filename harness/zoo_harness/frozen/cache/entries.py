@@ -1,8 +1,8 @@
-"""List, delete and evict the entries in the folder of cached outputs.
+"""List the entries in the folder of cached outputs, and delete entries to make room for new entries.
 
-Each entry is a folder whose name is the digest of the entry's record. Several processes that use an entry can share the
-entry's lock ``use``. A process that deletes an entry must hold this lock exclusively, so that no entry is deleted while
-a run uses it.
+Each cache entry is a folder whose name is the digest of the entry's record. Several processes that use a cache entry
+can share the entry's lock ``use``. A process that deletes a cache entry must hold the lock ``use`` exclusively, so that
+no entry is deleted while a run uses it.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def cache_limit() -> int:
 class Entry:
     """A cache entry on disk: a folder with the cached outputs of one frozen part on one data split.
 
-    ``bytes``: the size on disk. ``images_done``: the number of images with cached outputs. ``last_used``: the time of
-    the last use in seconds since 1970. ``record``: the content of the entry's record file; ``None`` if the file cannot
-    be read.
+    ``bytes``: the size of the entry on disk. ``images_done``: the number of images with cached outputs. ``last_used``:
+    the time of the last use in seconds since 1970. ``record``: the content of the entry's record file; ``None`` if the
+    file cannot be read.
     """
 
     folder: Path
@@ -77,7 +77,7 @@ class Entry:
 
     @property
     def in_use(self) -> bool:
-        """Whether a process is using the entry at the moment."""
+        """Whether a process is using the cache entry at the moment."""
         lock = FileLock(self.folder / USE_LOCK)
         try:
             free = lock.acquire(exclusive=True)
@@ -88,7 +88,7 @@ class Entry:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """Return all entries in a cache folder, the most recently used entry first; other files are ignored."""
+    """Return all cache entries in a folder, the most recently used entry first; other files are ignored."""
     found = []
     for path in folder.iterdir() if folder.is_dir() else ():
         if re.fullmatch(r"[0-9a-f]{32}", path.name) and path.is_dir() and not path.is_symlink():
@@ -98,12 +98,13 @@ def entries(folder: Path) -> list[Entry]:
 
 
 def clear(entry: Entry) -> bool:
-    """Delete an entry unless a process is using the entry; return whether the entry no longer exists."""
+    """Delete a cache entry unless a process is using the entry; return true if the entry no longer exists."""
     lock = FileLock(entry.folder / USE_LOCK)
     try:
         if not lock.acquire(exclusive=True):
             return False
-        # Rename the folder first, so that an interrupted deletion does not leave a folder that looks like an entry.
+        # Rename the folder first, so that an interrupted deletion does not leave a folder that looks like a cache
+        # entry.
         doomed = entry.folder.with_name(f".cleared-{secrets.token_hex(8)}")
         entry.folder.rename(doomed)
         shutil.rmtree(doomed)
@@ -115,19 +116,19 @@ def clear(entry: Entry) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the renamed folders of entries whose deletion was interrupted."""
+    """Remove the renamed folders of cache entries whose deletion was interrupted."""
     for doomed in folder.glob(".cleared-*"):
         shutil.rmtree(doomed, ignore_errors=True)
 
 
 def make_room(folder: Path, record: EntryRecord, limit: int) -> Iterator[Entry]:
-    """Delete the least recently used entries until there is space for the outputs of a record; yield deleted entries.
+    """Delete the least recently used cache entries until a new entry has enough space, and yield the deleted entries.
 
     Raises :class:`OSError`, without deleting any entry, if deleting entries cannot free enough space.
     """
     remove_leftovers(folder)
     while doomed := _entries_to_clear(folder, record, limit):
-        yield from filter(clear, doomed)  # entries that a process has started to use stay, so the loop checks again
+        yield from filter(clear, doomed)  # clear() keeps entries in use, so the loop checks the space again
 
 
 def _entries_to_clear(folder: Path, record: EntryRecord, limit: int) -> list[Entry]:
@@ -136,7 +137,7 @@ def _entries_to_clear(folder: Path, record: EntryRecord, limit: int) -> list[Ent
     others = [entry for entry in found if entry.key != record.digest]
     used = [entry for entry in others if entry.in_use]
     idle = [entry for entry in others if entry not in used]
-    # An entry in use counts with its final size, because a process may still be writing its chunks.
+    # A cache entry in use counts with its final size, because a process may still be writing its chunks.
     promised = sum(max(entry.bytes, entry.record.key.bytes if entry.record else 0) for entry in used)
     free = _free_bytes(folder) - promised + sum(entry.bytes for entry in used)
     allowed = limit - promised - sum(entry.bytes for entry in idle)
@@ -153,7 +154,7 @@ def _entries_to_clear(folder: Path, record: EntryRecord, limit: int) -> list[Ent
 
 
 def _free_bytes(folder: Path) -> int:
-    """Return the number of bytes that the cache may use on the disk of the folder, which need not exist yet."""
+    """Return the number of bytes that the cache may use on the disk of a folder; the folder need not exist."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     disk = shutil.disk_usage(existing)
     return disk.free - min(disk.total // 50, 2**30)  # leave 2 % of the disk free, but at most 1 GiB

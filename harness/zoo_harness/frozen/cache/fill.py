@@ -9,8 +9,8 @@ from torch import Tensor
 from zoo_harness.frozen.cache.activation_cache import ActivationCache
 
 SAMPLED_IMAGES = 8  # number of images whose cached outputs are compared with newly computed outputs
-# Largest accepted difference relative to the largest value, in float32 and in 16 bits. Rounding errors differ because
-# they depend on the batch size.
+# The largest accepted difference between cached and new outputs, relative to the largest value: for float32 values, and
+# for 16-bit values. Correct outputs differ slightly, because rounding depends on the batch size.
 ROUNDING, ROUNDING_OF_HALVES = 1e-3, 5e-2
 
 
@@ -20,11 +20,12 @@ def fill_cache(
     outputs_of: Callable[[Sequence[int]], Sequence[Tensor]],
     warn: Callable[[], None],
 ) -> int:
-    """Compute the missing outputs of a cache, or all outputs if cached outputs are outdated; return their number.
+    """Compute a cache's missing outputs, or all outputs if cached outputs are outdated; return the number computed.
 
-    ``compute_missing`` writes the missing outputs and finishes the pass. ``outputs_of`` computes the outputs of a few
-    images again, because the key of the cache does not cover all source code. If the new outputs and the cached outputs
-    differ by more than rounding errors, ``fill_cache`` calls ``warn`` and computes all outputs.
+    ``compute_missing``: a function that computes the missing outputs and writes the outputs into the cache.
+    ``outputs_of``: a function that computes the outputs of the given images. Some cached outputs are computed again,
+    because the key of the cache does not cover all source code. If the new outputs differ from the cached outputs by
+    more than rounding errors, ``fill_cache`` calls ``warn`` and computes all outputs.
     """
     missing, sample = cache.missing_images, cache.sample_of_loaded(SAMPLED_IMAGES)
     compute_missing()

@@ -37,8 +37,8 @@ Count = Annotated[int, Field(gt=0)]
 class TensorSpec(Record):
     """Describe a tensor that is cached for each image: its name, its shape without the batch dimension, and its dtype.
 
-    ``dtype`` is the dtype in which the network computes the tensor. ``stored`` is the dtype in the cache if the cache
-    uses another dtype. ``order`` lists the dimensions of a batch from the outermost to the innermost in memory.
+    ``dtype`` is the dtype in which the network computes the tensor. ``stored`` is the dtype in the cache if this dtype
+    is not ``dtype``. ``order`` lists the dimensions of a batch from the outermost to the innermost in memory.
 
     >>> TensorSpec(name="layer3", shape=(512, 14, 14), dtype="float32", order=(0, 1, 2, 3), stored="bfloat16").bytes
     200704
@@ -72,7 +72,7 @@ class CacheKey(Record):
     ``weights``: the digest of the frozen tensors. ``kept``: descriptions of the cached tensors. ``fingerprint``: the
     digest of pixels and labels from :class:`~zoo_harness.records.run.SplitRecord`. ``device``: the kind of device that
     computes the outputs, because ``cpu`` and ``cuda`` round differently. ``code``: the digest of source code that is
-    not part of a package in ``software``. Seeds, learning rates and heads are not part of the key.
+    not part of a package in ``software``. Seeds, learning rates and heads are not part of the cache key.
     """
 
     network: str
@@ -88,7 +88,7 @@ class CacheKey(Record):
 
     @property
     def columns(self) -> list[slice]:
-        """The byte range of each tensor in an image's row; every range begins at a multiple of 8 bytes."""
+        """The byte range of each tensor in the row of an image. Every range begins at a multiple of 8 bytes."""
         ends = [0, *itertools.accumulate(-(-tensor.bytes // 8) * 8 for tensor in self.kept)]
         return [slice(start, stop) for start, stop in itertools.pairwise(ends)]
 
@@ -136,10 +136,10 @@ class EntryRecord(Record):
 
     @property
     def digest(self) -> str:
-        """The name of the entry's folder: a digest of key, split and file format in 32 hexadecimal digits.
+        """The name of the folder of a cache entry: a digest of key, split and file format in 32 hexadecimal digits.
 
-        The digest covers the split, because a run uses the entries of two splits at the same time. If both splits had
-        the same images and one entry, the run would wait for its own lock.
+        The digest covers the split, because a run uses the cache entries of two splits at the same time. If two splits
+        with the same images shared one cache entry, the run would wait for its own lock.
         """
         content = json.dumps([FORMAT, self.title.split, self.key.model_dump(mode="json")], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:32]

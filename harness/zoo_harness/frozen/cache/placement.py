@@ -33,9 +33,9 @@ ADVICE: dict[Place, str] = {
 class CachePolicy:
     """The user's choice of where cached outputs are kept, and how many bytes the outputs may take.
 
-    ``budget``: the largest number of bytes in device and host memory together; ``None`` allows a share of the free
-    memory. ``folder``: the folder for files. ``limit``: the largest number of bytes in files of all runs.
-    ``processes``: the number of processes that share the host memory.
+    ``budget``: the largest number of bytes in device and host memory together; if ``None``, the cache may use a fixed
+    share of the free memory. ``folder``: the folder for files. ``limit``: the largest number of bytes that the files of
+    all runs may take. ``processes``: the number of processes that share the host memory.
 
     >>> CachePolicy.of("host", "8GiB").budget
     8589934592
@@ -87,9 +87,10 @@ class CachePolicy:
         return replace(self, budget=budget, processes=processes)
 
     def memory_shortage_reason(self, place: Place, needed: int, free: int) -> str | None:
-        """Return the reason why ``needed`` bytes must not be kept in a location, or ``None`` if there is enough memory.
+        """Return why a location has too little memory for the outputs; return ``None`` if the memory is enough.
 
-        ``free``: the number of free bytes in the memory of the location.
+        ``needed``: the number of bytes that the outputs take. ``free``: the number of free bytes in the memory of the
+        location.
         """
         if self.budget is not None and needed > self.budget:
             return f"--cache-budget leaves {bytes_in_words(self.budget)}"

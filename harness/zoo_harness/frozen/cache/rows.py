@@ -36,8 +36,8 @@ def memory_order(values: Tensor) -> tuple[int, ...] | None:
 def as_rows(spec: TensorSpec, tensor: Tensor) -> Tensor:
     """Convert a tensor ``(B, ...)`` to bytes, ``(B, bytes)`` of uint8, in the dtype and layout of the cache.
 
-    Raises :class:`ValueError` if the tensor has another shape or dtype than ``spec`` describes, and
-    :class:`~zoo.errors.ZooError` if a finite value becomes infinite in the stored dtype.
+    Raises :class:`ValueError` if the tensor does not have the shape and dtype in ``spec``. Raises
+    :class:`~zoo.errors.ZooError` if a finite value becomes infinite in the dtype of the cache.
     """
     if tuple(tensor.shape[1:]) != spec.shape or _dtype_name(tensor.dtype) != spec.dtype:
         given = f"{tensor.dtype} {tuple(tensor.shape)}"
@@ -66,7 +66,7 @@ def from_rows(spec: TensorSpec, rows: Tensor) -> Tensor:
 
 
 def restore(spec: TensorSpec, values: Tensor) -> Tensor:
-    """Convert values to the dtype and memory layout that the network computed, because both affect later rounding."""
+    """Convert values to the dtype and memory layout that the network computed, because these affect rounding."""
     permuted = values.to(getattr(torch, spec.dtype)).permute(spec.order).contiguous()
     return _permuted_back(permuted, spec.order)
 

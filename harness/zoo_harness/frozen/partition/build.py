@@ -1,4 +1,4 @@
-"""Build torch modules for the prefix and the suffix of a network; both use the submodules of the original network."""
+"""Build torch modules for the prefix and the suffix of a network; both contain the original submodules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zoo_harness.models.tuned_network import TunedNetwork
 
 
 def overwritten(modes: Sequence[Trace], cut: Cut) -> set[int]:
-    """Return the numbers of the cached results that the suffix overwrites in training or in inference mode."""
+    """Return the numbers of the steps whose cached results the suffix overwrites in training or in inference mode."""
     found: set[int] = set()
     for mode in modes:
         written = {memory for step in mode.steps if step.number in cut.suffix for memory in step.writes}
@@ -47,13 +47,13 @@ class _Builder:
         self.results[number] = self.graph.create_node(step.kind, step.target, args, kwargs)
 
     def result(self, number: int) -> fx.Node:
-        """Return the graph node of the result of the step with the given number."""
+        """Return the graph node that holds the result of the step with the given number."""
         if number not in self.results:
             raise CannotPartitionError(f"the output of {_name(self.cut.steps[number])!r} cannot be kept image by image")
         return self.results[number]
 
     def module(self, outputs: Sequence[fx.Node]) -> fx.GraphModule:
-        """Finish the graph with the given outputs, and return it as a module."""
+        """Finish the graph with the given outputs, and return the graph as a module."""
         self.graph.output(tuple(outputs))
         return fx.GraphModule(self.objects, self.graph)
 
@@ -79,11 +79,12 @@ def prefix_module(network: nn.Module, cut: Cut) -> nn.Module:
 
 
 class SuffixBuilder(_Builder):
-    """Build the suffix of one mode: a module that takes the cached tensors and returns logits.
+    """Build the suffix for training or for inference: a module that takes the cached tensors and returns logits.
 
-    The module returns the logits of every head that is a step of its own. ``hidden_heads``: the paths of heads inside a
-    module that is a single step. ``reached``: the modules whose hooks the suffix calls with the same values as the
-    whole network. ``written``: the numbers of the cached tensors that the suffix overwrites.
+    The module returns the logits of every head that was recorded as a separate step. ``hidden_heads``: the paths of the
+    other heads, which are inside a module that was recorded as a single step. ``reached``: the modules whose hooks the
+    suffix calls with the same values as the whole network. ``written``: the numbers of the cached tensors that the
+    suffix overwrites.
     """
 
     def __init__(self, tuned: TunedNetwork, mode: Trace, cut: Cut, written: set[int]) -> None:
@@ -115,9 +116,9 @@ class SuffixBuilder(_Builder):
             self._logits[step.target] = self.graph.call_method("clone", (self.results[step.number],))
 
     def _call_hooks(self, entered: EnteredModule) -> None:
-        """Call the hooks of a module whose inside was recorded, because the suffix never calls the module itself.
+        """Call the hooks of a module that was recorded as several steps, because the suffix never calls this module.
 
-        The suffix calls an identity module that shares the hooks.
+        Instead, the suffix calls an identity module that has the same hooks.
         """
         number = self._mode.steps[entered.result].number
         self._last_call[entered.module] = number in self.results

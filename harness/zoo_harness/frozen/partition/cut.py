@@ -1,15 +1,15 @@
-"""Choose which recorded steps of a network run once for each image (the prefix), and which in every epoch (the suffix).
+"""Choose which recorded steps of a network run once per image (the prefix), and which run in every epoch (the suffix).
 
-Steps of several recordings get the same number if they run the same operation on the same inputs. A step belongs to the
-suffix if one of five rules applies:
+Steps of several recordings get the same number if they run the same operation on the same inputs. These steps belong to
+the suffix:
 
-- The step reads a trained parameter, draws random numbers, or changes its module's buffers.
-- The step runs in only one of training mode and inference mode. All forms of dropout are such steps.
-- The step reads the result of a suffix step, reads memory that a suffix step wrote to, or overwrites memory that a
-  suffix step has read.
-- The suffix reads the result of the step. Moreover, the step does not depend on the images, or the step has no weights
-  and caching its inputs takes no more memory than caching its output.
-- The suffix reads the result of the step, and the result cannot be cached image by image.
+- a step that reads a trained parameter, draws random numbers, or changes its module's buffers;
+- a step that runs only in training mode, or only in inference mode, such as every form of dropout;
+- a step that reads the result of a suffix step, reads memory that a suffix step wrote to, or overwrites memory that a
+  suffix step has read;
+- a step whose result the suffix reads, if the result does not depend on the images;
+- a step without weights whose result the suffix reads, if its inputs take no more memory in the cache than its result;
+- a step whose result the suffix reads, if the result cannot be cached image by image.
 
 The results that suffix steps read from prefix steps are cached.
 """
@@ -30,7 +30,7 @@ from zoo_harness.frozen.cache.rows import memory_order
 from zoo_harness.frozen.partition.side_effects import CannotPartitionError
 from zoo_harness.frozen.partition.trace import Arguments, Result, Step, Trace
 
-BATCHES = (2, 3)  # batch sizes of the two recordings of each mode; values that differ depend on the batch size
+BATCHES = (2, 3)  # batch sizes of the two recordings of each mode; they reveal which values depend on the batch size
 BATCH_DEPENDENT = "its forward method depends on the number of images"
 
 
@@ -64,9 +64,10 @@ class Cut:
 def number_steps(recordings: Sequence[tuple[Trace, Trace]]) -> dict[int, Step]:
     """Number the steps of all recordings, and return one step for each number.
 
-    ``recordings``: for each mode, a recording with the smaller batch and a recording with the larger batch. Equal steps
-    of both modes get the same number. The number of a step is larger than the numbers of its inputs. Raises
-    :class:`CannotPartitionError` if the two recordings of a mode differ in their steps.
+    ``recordings``: for training mode and for inference mode, a recording with the smaller batch and a recording with
+    the larger batch. A step that occurs in training mode and in inference mode gets a single number. The number of a
+    step is larger than the numbers of its inputs. Raises :class:`CannotPartitionError` if the two recordings of a mode
+    do not have the same steps.
     """
     steps, known = dict[int, Step](), dict[object, int]()
     for small, large in recordings:
@@ -124,7 +125,7 @@ def for_any_batch(small: Any, large: Any) -> Any:
 
 
 def choose_cut(modes: Sequence[Trace], steps: dict[int, Step]) -> Cut:
-    """Divide the steps of both modes into one prefix and one suffix.
+    """Divide the recorded steps of training mode and inference mode into one prefix and one suffix.
 
     Raises :class:`CannotPartitionError` if a division saves no computation.
     """
@@ -185,7 +186,7 @@ def _frontier(steps: dict[int, Step], suffix: set[int]) -> set[int]:
 
 
 def _saves_nothing(number: int, steps: dict[int, Step], suffix: set[int]) -> bool:
-    """Whether a moved step can return to the prefix, because caching its result takes no more memory than its inputs.
+    """Whether a step can return to the prefix: caching its result must take no more memory than caching its inputs.
 
     A step cannot return if another suffix step reads the inputs of the step.
     """
@@ -197,7 +198,7 @@ def _saves_nothing(number: int, steps: dict[int, Step], suffix: set[int]) -> boo
 
 
 def _should_move(number: int, steps: dict[int, Step], present: set[int], overwritten: set[int]) -> bool:
-    """Whether to move a step, whose result the suffix reads, into the suffix.
+    """Whether a step whose result the suffix reads should move into the suffix.
 
     ``present``: the numbers of the steps whose results are available to the suffix anyway.
     """
@@ -215,7 +216,7 @@ def _should_move(number: int, steps: dict[int, Step], present: set[int], overwri
 def _overwritten_later(modes: Sequence[Trace], suffix: set[int]) -> set[int]:
     """Find the steps that read memory which a later prefix step overwrites.
 
-    In the suffix, these steps would read the overwritten values.
+    If these steps moved into the suffix, they would read the overwritten values.
     """
     found: set[int] = set()
     for mode in modes:
@@ -229,9 +230,9 @@ def _overwritten_later(modes: Sequence[Trace], suffix: set[int]) -> set[int]:
 
 
 def _cost(step: Step) -> float:
-    """Return the number of bytes that the step's result takes for an image.
+    """Return the number of bytes that the result of a step takes per image.
 
-    The number is 0 if the result does not depend on the images, and infinite if the result has no row for each image.
+    The number is 0 if the result does not depend on the images, and infinite if the result cannot be divided by image.
     """
     small, large = step.value, step.value_of_more
     if not step.depends_on_images:

@@ -1,13 +1,13 @@
 """Divide a network into a frozen prefix, which runs once for each image, and a suffix, which trains.
 
-Training never changes the part of a network before the first trained parameter. Therefore the outputs of this part, the
-prefix, can be cached, and training only runs the suffix. Prefix and suffix together compute, bit for bit, the same
-logits, gradients and buffers as the whole network. Dropout and stochastic depth stay in the suffix, and draw the same
-random numbers as in the whole network.
+Training never changes the part of a network before the first trained parameter. Therefore the outputs of this part,
+called the prefix, can be cached. Training only runs the rest of the network, called the suffix. Prefix and suffix
+together compute, bit for bit, the same logits, gradients and buffers as the whole network. Dropout and stochastic depth
+stay in the suffix, and draw the same random numbers as in the whole network.
 
-1. :mod:`zoo_harness.frozen.partition.trace` records the network as a list of steps. There are recordings of training
-   mode and of inference mode, because a ``forward`` may read ``self.training``. There are recordings of batches of two
-   and of three images, to find values that depend on the batch size.
+1. :mod:`zoo_harness.frozen.partition.trace` records the network as a list of steps. The network is recorded in training
+   mode and in inference mode, because a ``forward`` may read ``self.training``. The network is recorded with batches of
+   two and of three images, to find values that depend on the batch size.
 2. :mod:`zoo_harness.frozen.partition.cut` chooses the steps of the suffix, which are the same steps in both modes.
 3. :mod:`zoo_harness.frozen.partition.build` builds a module for the prefix, and a module for the suffix in each mode.
    The prefix and the suffix call the submodules of the original network, so that the optimizer, checkpoints, hooks and
@@ -16,7 +16,7 @@ random numbers as in the whole network.
    real images before a run uses the partition.
 
 If a network cannot be partitioned, the prefix returns the images, the suffix is the whole network, and ``reason``
-states why the network cannot be partitioned. No error is raised.
+states why the network cannot be partitioned. A network that cannot be partitioned raises no error.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ ALL_TRAINS = "all of it trains"
 class Suffix(nn.Module):
     """Compute the logits of every head from the cached outputs of the prefix.
 
-    The suffix contains the submodules of the original network, and uses the network's training or inference mode. The
-    suffix can be compiled and distributed: ``torch.compile(partition.suffix_module)``,
+    The suffix contains the submodules of the original network, and runs in training mode if the network is in training
+    mode. The suffix can be compiled and distributed: ``torch.compile(partition.suffix_module)``,
     ``DistributedDataParallel(partition.suffix_module)``.
     """
 
@@ -51,7 +51,7 @@ class Suffix(nn.Module):
         super().__init__()
         self.while_training = training
         self.in_inference = inference
-        self._mode_of = [network]  # in a list, so that torch does not register the network as a submodule
+        self._mode_of = [network]  # the list prevents that torch registers the network as a submodule
 
     def forward(self, *kept: Tensor) -> tuple[Tensor, ...]:
         """Return the logits ``(B, classes)`` of every head."""
@@ -72,8 +72,8 @@ class Partition:
     """A network divided into prefix and suffix, or an undivided network with the ``reason`` why it is not divided.
 
     ``kept``: descriptions of the prefix outputs that are cached for each image. ``prefix_module`` and
-    ``suffix_module``: the two parts; ``None`` if the network is not divided. ``hidden_heads``: the paths of heads that
-    only exist inside a single step of the suffix. ``reached``: the modules whose hooks the suffix calls.
+    ``suffix_module``: the two parts; ``None`` if the network is not divided. ``hidden_heads``: the paths of heads
+    inside a module that the suffix runs as a single step. ``reached``: the modules whose hooks the suffix calls.
     """
 
     tuned: TunedNetwork
@@ -90,7 +90,7 @@ class Partition:
         return sum(part.bytes for part in self.kept)
 
     def prefix(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Compute the outputs to cache: one tensor ``(B, *shape)`` for each entry of ``kept``.
+        """Compute the outputs to cache: one tensor ``(B, *shape)`` for each description in ``kept``.
 
         The prefix runs under the caller's autocast.
         """
@@ -121,7 +121,7 @@ class Partition:
         return tuple(map(restore, self.kept, kept))
 
     def reaches(self, path: str) -> bool:
-        """Whether :meth:`suffix` calls the hooks of a module with the same values as the whole network.
+        """Whether the hooks of a module receive the same values from :meth:`suffix` as from the whole network.
 
         If the method returns false, a caller that needs the hooks has to run the whole network. Training never changes
         the outputs of modules in the prefix.

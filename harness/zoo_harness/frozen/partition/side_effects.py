@@ -16,7 +16,7 @@ _NUMBERS = {bool, int, float}
 
 
 class CannotPartitionError(Exception):
-    """A network cannot be partitioned safely; the message gives the reason.
+    """A network cannot be divided safely into prefix and suffix; the message gives the reason.
 
     The exception is always caught, and the network then trains without a partition.
     """
@@ -24,7 +24,7 @@ class CannotPartitionError(Exception):
 
 @contextlib.contextmanager
 def preserve_state(network: nn.Module) -> Iterator[None]:
-    """Restore the network's attributes, buffers and gradients, and the random states, at the end of the block."""
+    """Restore the attributes, buffers and gradients of a network, and random generators, after the ``with`` block."""
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     gradients = {parameter: parameter.grad for parameter in network.parameters()}
     devices = {tensor.get_device() for tensor in (*network.buffers(), *network.parameters())} - {-1}
@@ -39,10 +39,10 @@ def preserve_state(network: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def preserve_attributes(network: nn.Module) -> Iterator[Callable[[], list[str]]]:
-    """Restore the attributes of all modules at the end of the block.
+    """Restore the attributes of all modules at the end of the ``with`` block.
 
-    The content of attributes that are dictionaries is restored too, because networks cache tensors in dictionaries.
-    The context manager yields a function that returns the names of the numeric attributes that have changed.
+    The content of attributes that are dictionaries is restored too, because networks cache tensors in dictionaries. The
+    context manager yields a function that returns the names of the numeric attributes that have changed in the block.
     """
     attributes = [vars(module) for module in network.modules()]
     inside = [value for held in attributes for value in held.values() if type(value) is dict]
@@ -61,7 +61,7 @@ def preserve_attributes(network: nn.Module) -> Iterator[Callable[[], list[str]]]
 
 @contextlib.contextmanager
 def preserve_random_states() -> Iterator[None]:
-    """Restore the random generators of Python, numpy and torch at the end of the block."""
+    """Restore the random generators of Python, numpy and torch at the end of the ``with`` block."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""Summarise how a backbone is divided into prefix and suffix, and the work this saves, for ``zoo show --partition``."""
+"""Describe how a backbone is divided into prefix and suffix, and how much work this saves, for ``zoo show``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN = {"name", "shape", "dtype"}
 
 
 def describe_partition(backbone: Backbone, recipe: str, classes: int) -> dict[str, Any]:
-    """Return the tensors cached for an image in float32, and the floating-point operations of prefix and suffix.
+    """Describe the tensors cached for a float32 image, and count the floating-point operations of prefix and suffix.
 
     The network is built without weights on the meta device, so that nothing is downloaded or computed. ``zoo eval``
     verifies the partition on real images.

@@ -1,9 +1,9 @@
 """Record one run of a network as a list of steps.
 
 A step is the call of a torch function, or the call of a module as a whole. The recorder looks inside a module only if
-the module contains both frozen and trained parameters, or a head. If possible, the network runs on torch's meta device,
-whose tensors have shapes but no values. Each step includes its side effects: the tensors that it overwrites, whether it
-draws random numbers, and the operations that it executes.
+the module contains both frozen and trained parameters, or if the module contains a head. If possible, the network runs
+on torch's meta device, whose tensors have shapes but no values. For each step, the recorder also stores side effects:
+the overwritten tensors, whether the step draws random numbers, and the executed operations.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ class Step:
     """A recorded operation of a network, its result and its side effects.
 
     ``kind``, ``target`` and ``arguments`` describe the operation as in :meth:`torch.fx.Graph.create_node`. ``reads``
-    and ``writes`` identify memory, so that tensors that share memory count as one. ``trains``: whether the step reads a
-    trained parameter, draws random numbers or changes its module's buffers.
+    and ``writes``: identifiers of the memory that the step reads or overwrites; tensors that share memory have the same
+    identifier. ``trains``: whether the step reads a trained parameter, draws random numbers or changes its module's
+    buffers.
 
     :func:`zoo_harness.frozen.partition.cut.number_steps` sets the remaining fields. ``inputs``: the numbers of the
     steps whose results this step reads. ``writers``: the numbers of the steps that wrote to memory that this step
@@ -83,10 +84,10 @@ class Step:
 
 @dataclass
 class EnteredModule:
-    """A module whose inside was recorded.
+    """A module that was recorded as several steps.
 
-    ``result``: the index of the step whose result the module returned. ``last``: the index of the last step recorded
-    before the module returned.
+    ``result``: index of the step whose result the module returned. ``last``: the index of the last step recorded before
+    the module returned.
     """
 
     module: nn.Module
@@ -96,7 +97,7 @@ class EnteredModule:
 
 @dataclass
 class Trace:
-    """The recorded steps of one run of a network in order, and the modules whose inside was recorded."""
+    """The recorded steps of one run of a network in order, and the modules that were recorded as several steps."""
 
     steps: list[Step]
     entered: list[EnteredModule]
@@ -128,7 +129,7 @@ def trace_network(network: nn.Module, images: Tensor, heads: set[nn.Module], opa
 
 @contextlib.contextmanager
 def on_meta(network: nn.Module) -> Iterator[None]:
-    """Replace the network's tensors by meta tensors inside the block, so that running the network costs no computation.
+    """Replace a network's tensors by meta tensors in the ``with`` block, so that a run of the network computes nothing.
 
     Meta tensors have shapes but no values.
     """
@@ -154,7 +155,7 @@ def on_meta(network: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _calls_go_to(recorder: _Recorder) -> Iterator[None]:
-    """Redirect the calls of all modules to the recorder inside the block."""
+    """Inside the ``with`` block, redirect all calls of modules to the recorder."""
     module_class: Any = nn.Module
     call = module_class.__call__
     module_class.__call__ = lambda module, *args, **kwargs: recorder.call_module(module, call, args, kwargs)
@@ -171,7 +172,7 @@ _NO_MODULE = nn.Module()
 class _Recorder(TorchFunctionMode):
     """Record the calls of torch functions and modules as steps.
 
-    ``culprit``: after an exception, the innermost module whose inside was being recorded.
+    ``culprit``: after an exception, the innermost module whose code was being recorded.
     """
 
     def __init__(self, network: nn.Module, images: Tensor, heads: set[nn.Module], opaque: set[nn.Module]) -> None:
@@ -306,7 +307,7 @@ class _OperationRecorder(TorchDispatchMode):
 
 
 def _draws_random_numbers(func: Any, given: dict[str, Any]) -> bool:
-    """Whether an operation draws random numbers with the given arguments.
+    """Whether an operation draws random numbers if it is called with the given arguments.
 
     Many operations draw random numbers only in training mode, or only with a dropout probability above 0.
     """

@@ -1,10 +1,11 @@
 """Verify on real images that the prefix and the suffix of a partitioned network compute the same as the whole network.
 
-The verification compares the logits in inference mode, and the logits, gradients and buffers of one training step with
-a fixed seed. All these tensors must be equal bit for bit. Some GPU kernels give different results for the same input;
-in this case, the partition may differ from the network by about as much as two runs of the network differ. The cached
-tensors of an image must not depend on the other images in its batch. The check of this independence has a tolerance,
-because rounding depends on the batch size.
+First, the verification compares the logits in inference mode. Then the verification compares the logits, gradients and
+buffers of one training step with a fixed seed. All these tensors of prefix and suffix must equal the tensors of the
+whole network bit for bit. Some GPU kernels do not always give the same result. If two runs of the whole network differ
+for this reason, the verification accepts differences of about the same size. The cached tensors of an image must not
+depend on the other images in its batch. The check of this independence has a tolerance, because rounding depends on the
+batch size.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from zoo_harness.frozen.partition.partition import Partition, unpartitioned
 from zoo_harness.frozen.partition.side_effects import CannotPartitionError, one_line, preserve_state, write_buffers
 
 OWN_DEVIATIONS = 10  # allowed difference, as a multiple of the difference between two runs of the whole network
-ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative to the largest value; 5 % for other dtypes
+ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative to the largest value; else 5 %
 SEED = 20_260_801
 
 
 def verify_partition(partition: Partition, images: Tensor) -> Partition:
-    """Return the partition if it computes the same as the whole network for ``images``; else do not divide the network.
+    """Return the partition if its parts compute the same as the whole network; otherwise return the network undivided.
 
     ``images``, ``(B, 3, H, W)``: 2 to 8 real images are enough. The verification takes about as long as four training
     steps. The verification does not change the network, the gradients, the buffers or the random states. Call this
@@ -59,7 +60,7 @@ def _compare(partition: Partition, images: Tensor) -> None:
     try:
         kept = partition.prefix(images.clone())  # the network may modify its input in place
         _check_rows(partition, images, kept)
-        # The cache returns contiguous tensors, whatever the memory layout was when they were computed.
+        # The cache returns contiguous tensors, even if the prefix returns tensors with another memory layout.
         stored = tuple(values.clone(memory_format=torch.contiguous_format) for values in kept)
         copies = [values.clone() for values in stored]
         found = outcome(lambda: partition.suffix(stored))
@@ -77,12 +78,12 @@ def _compare(partition: Partition, images: Tensor) -> None:
 
 
 def _outcome(partition: Partition, logits: Callable[[], tuple[Tensor, ...]]) -> dict[str, Tensor]:
-    """Compute logits in inference mode and one training step; return the logits, gradients and buffers by name."""
+    """Compute logits in inference mode, and run one training step; return named logits, gradients and buffers."""
     tuned = partition.tuned
     tuned.eval()
     with torch.no_grad():
         named = {f"logits {index} in inference": part.clone() for index, part in enumerate(logits())}
-    torch.clear_autocast_cache()  # weights cast under no_grad would get no gradients in the training step
+    torch.clear_autocast_cache()  # cached weights, cast under no_grad, would get no gradients
     tuned.train()
     tuned.network.zero_grad(set_to_none=True)
     torch.manual_seed(SEED)

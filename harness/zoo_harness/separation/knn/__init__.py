@@ -1,1 +1,1 @@
-"""Find exact nearest neighbours. docs/exact-neighbours.md describes the method and proves that no neighbour is lost."""
+"""Find exact nearest neighbours. The page docs/exact-neighbours.md proves that the search loses no neighbour."""

@@ -1,7 +1,7 @@
 """List the pairs of rows that may be neighbours, by computing a lower bound of the distance of every pair.
 
-Matrix products compute the lower bounds in tiles: blocks of the matrix of all pairs. The bounds allow for rounding
-errors. docs/exact-neighbours.md derives the constants in this module.
+A matrix product computes the lower bounds of one tile, which is a block in the matrix of all pairs. The bounds allow
+for rounding errors. The page docs/exact-neighbours.md derives the constants in this module.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ FLOAT64 = Precision(torch.float64, torch.float64, 2.0**-10, "highest")
 
 
 class Operand:
-    """One side of the matrix products: groups of equal rows, ordered so that groups near each other share a tile.
+    """The groups of equal rows on one side of the matrix products, ordered so that groups near each other share a tile.
 
     ``ids``: (G,), the group indices. ``vectors``: one vector per group, stored if all vectors fit in ``memory`` bytes.
-    ``half_norms``: (G,), half of each vector's squared norm minus bounds of the rounding errors, which is called c in
-    Theorem 3 of docs/exact-neighbours.md. The dtype of ``half_norms`` is the dtype of the products.
+    ``half_norms``: (G,), half of each vector's squared norm, reduced by bounds of the rounding errors. Theorem 3 of
+    docs/exact-neighbours.md calls this number c. The dtype of ``half_norms`` is the dtype of the products.
     """
 
     def __init__(
@@ -71,8 +71,9 @@ class TiledProducts:
 
     One tile and one list of candidate pairs together take at most ``memory`` bytes. ``radius``: (G,) float64, one
     search radius per group. A pair is a candidate if its distance may be at most the radius of its left group. If both
-    operands are the same object, the radius of the right group counts too, and only pairs above the diagonal are
-    computed. A negative radius of a group admits no pair.
+    operands are the same object, only pairs above the diagonal are computed. In this case, a pair is also a candidate
+    if its distance may be at most the radius of its right group. A group with a negative radius makes no pair a
+    candidate.
     """
 
     def __init__(self, left: Operand, right: Operand, radius: Tensor, memory: int) -> None:
@@ -105,7 +106,7 @@ class TiledProducts:
         yield buffer[0][:count], buffer[1][:count], buffer[2][:count]
 
     def nearest_tiles(self) -> Iterator[tuple[slice, slice]]:
-        """Yield, for each slice of left groups, the slice of right groups whose mean vector is nearest."""
+        """Yield each slice of left groups, and the slice of right groups with the nearest mean vector."""
         rows, columns, distances = self._tiles()
         yield from zip(rows, (columns[index] for index in distances.argmin(1).tolist()), strict=True)
 
@@ -153,7 +154,7 @@ class TiledProducts:
                 yield rows[one], columns[other]
 
     def _tiles(self) -> tuple[list[slice], list[slice], Tensor]:
-        """Return the slices of left groups, the slices of right groups, and the distances of their mean vectors."""
+        """Return the slices of left and of right groups, and the distances between their mean vectors."""
         rows, columns = self.left.tiles(self.tile), self.right.tiles(self.tile)
         one, other = (
             torch.stack([operand.vectors.of(tile, slice(PIECE)).to(torch.float64).mean(0) for tile in tiles])
@@ -163,9 +164,9 @@ class TiledProducts:
 
 
 def _half_norms(vectors: ProjectedRows, precision: Precision) -> Tensor:
-    """Return half of each vector's squared norm minus bounds of the rounding errors, (G,).
+    """Return half of each vector's squared norm, reduced by bounds of the rounding errors, (G,).
 
-    The result is called c in Theorem 3 of docs/exact-neighbours.md.
+    Theorem 3 of docs/exact-neighbours.md calls the result c.
     """
     terms = vectors.width + 2
     unit = torch.finfo(precision.products).eps / 2

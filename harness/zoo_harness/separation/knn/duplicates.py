@@ -1,6 +1,6 @@
 """Collect equal rows into groups, so that the neighbour search compares only one row of each group.
 
-The distance between equal rows is 0, so that rows of the same group need no search.
+Rows of the same group are not compared with each other, because the distance between equal rows is 0.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from zoo_harness.separation.knn.exact_distances import Rows, by_parts
 
 
 class Groups:
-    """Divide rows into groups of equal rows. The first ``references`` rows are reference samples; the rest are queries.
+    """Divide rows into groups of equal rows, and list the members and labels of each group.
 
-    If ``references`` is ``None``, each row is both a reference sample and a query. ``itself``: 1 if ``references`` is
-    ``None``, otherwise 0. ``queries``: the row numbers of the queries. ``of_row``: (T,), the group of each row.
-    ``first``: (G,), the lowest row number in each group. ``members``: the row numbers of all reference samples, sorted
-    by group and then by row number. ``begin``: (G,), the position in ``members`` where each group begins. ``size``:
-    (G,), the number of reference samples in each group. ``labels``: (T,) int64, the labels renumbered from 0 without
-    gaps. ``member_labels``: the labels of the reference samples in each group. ``query_labels``: the labels of the
-    queries in each group.
+    The first rows, ``references`` in number, are reference samples. The other rows are queries, which are the samples
+    whose neighbours are searched. If ``references`` is ``None``, each row is both a reference sample and a query.
+    ``itself``: how often a query occurs among the reference samples: once if ``references`` is ``None``, otherwise 0.
+    ``queries``: the row numbers of the queries. ``of_row``: (T,), the group of each row. ``first``: (G,), the lowest
+    row number in each group. ``members``: the row numbers of all reference samples, sorted by group and then by row
+    number. ``begin``: (G,), the position in ``members`` where each group begins. ``size``: (G,), the number of
+    reference samples in each group. ``labels``: (T,) int64, the labels renumbered from 0 without gaps.
+    ``member_labels``: the labels of the reference samples in each group. ``query_labels``: the labels of the queries in
+    each group.
     """
 
     def __init__(self, rows: Rows, labels: Tensor, references: int | None) -> None:

@@ -16,12 +16,12 @@ EXACT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, tor
 
 
 class Rows:
-    """Convert parts of an (N, D) feature matrix x to float64 when needed, scaled by powers of two.
+    """Convert parts of an (N, D) feature matrix x to float64 when they are needed, and scale them by powers of two.
 
-    The dtype of the features is one of ``EXACT_DTYPES``. :meth:`squared_distances` multiplies x by 2^``exponent``, so
-    that squares neither overflow nor vanish. :meth:`centred` returns u = s (x - m). In this formula m is a median row,
-    and s is the power of two that makes every coordinate of u at most 1. ``step``: the number of rows to process at a
-    time.
+    The dtype of the features is one of ``EXACT_DTYPES``. The method :meth:`squared_distances` multiplies x by
+    2^``exponent``, so that squares neither overflow nor vanish. The method :meth:`centred` returns u = s (x - m). In
+    this formula m is a median row, and s is the power of two that makes every coordinate of u at most 1. ``step``: the
+    number of rows to process at a time.
     """
 
     def __init__(self, features: Tensor, memory_budget: int) -> None:
@@ -40,7 +40,7 @@ class Rows:
         self._shift = median * -math.ldexp(1.0, -self._unit)
 
     def squared_distances(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return the squared distance, (P,) float64, between the scaled rows of each of P pairs of row numbers."""
+        """Return the squared distances between scaled rows, (P,) float64, for P pairs of row numbers."""
 
         def compare(one: Tensor, other: Tensor) -> Tensor:
             apart = self._scaled(self.features[one]).sub_(self._scaled(self.features[other]))
@@ -51,7 +51,7 @@ class Rows:
     def centred(self, index: Tensor, columns: slice = slice(None)) -> Tensor:
         """Return the centred and scaled coordinates u of the given rows, (len(index), D) float64.
 
-        ``columns`` restricts the result to some of the columns.
+        ``columns``: the slice of columns to return.
         """
         given = self.features[:, columns][index].to(torch.float64)
         return torch.add(self._shift[columns], given, alpha=math.ldexp(1.0, self.exponent - self._unit))
@@ -70,7 +70,7 @@ class Rows:
 
 
 def chunk_rows(features: Tensor, elements: int = CHUNK_ELEMENTS) -> int:
-    """Return the number of rows of the features that together hold at most ``elements`` numbers, but at least 1."""
+    """Return how many rows of the features together hold at most ``elements`` numbers; return at least 1."""
     return max(1, elements // features.shape[1])
 
 

@@ -1,8 +1,8 @@
 """Compute a short vector w and an error bound h for each row, such that w and h bound true distances from below.
 
 For any two rows i and j, the true distance is at least |w_i - w_j| - h_i - h_j. Lemma 2 in docs/exact-neighbours.md
-proves this inequality for every non-expansive projection. The choice of the projection changes the time of a search,
-and never its result.
+proves this inequality for every non-expansive projection. The choice of the projection changes how long a search takes,
+but never its result.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RANKS = (32, 64, 96, 128, 192, 256, 384)
 PROBES, TARGETS = 48, 8192
 ORDERING_RANK = 8  # number of principal components that decide the order of the rows
 
-# Seconds per pair in a tile, per multiplied number of a pair, and per candidate pair. Only the ratios matter.
+# Estimated seconds per pair in a tile, per multiplied number of a pair, and per candidate pair. Only the ratios matter.
 _PAIR_COST, _NUMBER_COST, _CANDIDATE_COST = 2.5e-9, 2e-11, 2e-6
 
 
@@ -57,7 +57,7 @@ class ProjectedRows:
             self.error[part] = (moved + earlier) * (1 + 2.0**-30) + UNDERFLOW
 
     def of(self, part: slice, columns: slice = slice(None)) -> Tensor:
-        """Return the vectors w of the rows in the slice ``part``, restricted to ``columns``."""
+        """Return the columns ``columns`` of the vectors w of the rows in the slice ``part``."""
         if self.kept is not None:
             return self.kept[part, columns]
         chosen = self._chosen[part]
@@ -85,15 +85,15 @@ class Projection(NamedTuple):
     """A projection onto the principal components of the rows.
 
     ``basis``: the components as a non-expansive (D, P) matrix, in descending order of variance. ``rank``: the number of
-    components from which vectors are computed; if ``rank`` is 0, vectors are whole rows. The first components also
-    decide the order of the rows.
+    components from which vectors are computed; if ``rank`` is 0, vectors are whole rows. The first components of the
+    projection also decide the order of the rows.
     """
 
     basis: Tensor
     rank: int = 0
 
     def arrange(self, rows: Rows, chosen: Tensor, leaf: int) -> Tensor:
-        """Return a permutation of the chosen rows that puts rows near each other into the same run of ``leaf`` rows."""
+        """Return a permutation of the chosen rows that puts rows near each other into blocks of ``leaf`` rows."""
         axes = self.basis[:, :ORDERING_RANK]
         points = torch.cat([rows.centred(part) @ axes for part in chosen.split(rows.step)])
         return torch.cat(_split_at_medians(points, torch.arange(len(chosen), device=chosen.device), leaf))
@@ -104,8 +104,8 @@ def choose_projection(
 ) -> Projection | None:
     """Return the projection with the shortest estimated search time, or ``None`` if no projection saves time.
 
-    ``queries`` and ``references``: row numbers; the search looks for the nearest references of each query. The sample
-    and the components use only a part of the memory budget. Therefore only small ranks are available for very wide
+    ``queries`` and ``references``: row numbers; the search looks for the nearest references of each query. The estimate
+    uses only a part of the memory budget. Therefore only projections to few components are available for very wide
     rows.
     """
     room = memory_budget // (32 * rows.width)  # number of rows in the sample
@@ -125,7 +125,7 @@ def choose_projection(
 def principal_components(rows: Rows, chosen: Tensor, rank: int, sample: int = SAMPLE) -> Tensor:
     """Return a non-expansive (D, rank) float64 matrix whose columns are the directions of most variance.
 
-    Subspace iteration computes the columns from at most ``sample`` of the chosen rows, and from at most 4,096 rows.
+    Subspace iteration computes the columns from some of the chosen rows: at most ``sample`` rows, and at most 4,096.
     """
     sample = min(sample, SAMPLE)
     chosen = chosen[:: max(1, len(chosen) // sample)][:sample]

@@ -1,4 +1,4 @@
-"""Keep the nearest groups of each group while pairs are compared, and convert nearest groups to nearest samples.
+"""Keep the groups of equal rows nearest to each group while pairs are compared, and convert these groups to samples.
 
 The module also counts ties: the samples whose distance equals the distance of the last neighbour.
 """
@@ -22,7 +22,7 @@ class Neighbours(NamedTuple):
     ``squared_distances``: (N, order) float64, ascending, in the units of the features. A squared distance outside the
     range of float64 is infinite or 0. ``last_tied``: (N,) int64, the number of reference samples at exactly the
     distance of the last neighbour, including the last neighbour. ``last_tied_same_label``: (N,) int64, the number of
-    reference samples at this distance that have the sample's own label.
+    reference samples at the distance of the last neighbour that have the sample's own label.
     """
 
     indices: Tensor
@@ -34,7 +34,7 @@ class Neighbours(NamedTuple):
 class NearestSoFar:
     """Keep, for each group of equal rows, the ``order`` nearest other groups among the pairs compared so far.
 
-    Only groups with reference samples are neighbours. ``distance``: (G, order) float64, the squared distances in
+    Only groups with reference samples can be neighbours. ``distance``: (G, order) float64, the squared distances in
     ascending order; infinite for neighbours not yet found. ``group``: (G, order), the neighbouring groups; if groups
     are equally near, the group with the lowest row number comes first. ``tied``: (G,), the number of reference samples
     at the distance of the last neighbour. ``tied_same_label``: (U,), for each (group, label) pair of the queries, the
@@ -76,7 +76,7 @@ class NearestSoFar:
         labels = self.groups.query_labels
         self.tied[touched[closer]] = 0
         self.tied_same_label[labels.expand(touched[closer])[0]] = 0
-        # If a group's last distance has not changed, `tied` already includes the ties found in earlier calls.
+        # If this call has not changed a group's last distance, `tied` already includes the ties found in earlier calls.
         uncounted = closer[torch.searchsorted(touched, group)] | (known >= len(old[0]))
         tied = (uncounted & (distance == self.distance[group, -1])).nonzero()[:, 0]
         group, other = group[tied], other[tied]
@@ -124,7 +124,7 @@ class NearestSoFar:
         return member.gather(1, by_distance[:, : self.order]), apart[:, : self.order]
 
     def _count_tied(self, query: Tensor, group: Tensor, distance: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        """Count, for each query, the samples at distance ``last``, and the samples at this distance with its label."""
+        """For each query, count the samples at distance ``last``, and those of them that have the query's label."""
         groups, own, label = self.groups, group[:, 0], self.groups.labels[query]
         # `tied` counts the samples at the distance of the last neighbouring group. If members of nearer groups already
         # fill the neighbours of a query, the tied samples are counted from the list of groups instead.

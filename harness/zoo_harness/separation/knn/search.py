@@ -1,7 +1,7 @@
 """Find the exact nearest reference samples of each sample, without computing the distances of all pairs in float64.
 
 Each pass of a search excludes pairs by lower bounds of their distances, and compares the remaining pairs in float64.
-docs/exact-neighbours.md describes the method, proves that no neighbour is lost, and defines "exact".
+The page docs/exact-neighbours.md describes the method, proves that no neighbour is lost, and defines "exact".
 """
 
 from __future__ import annotations
@@ -46,10 +46,11 @@ def nearest_neighbours(
     """Return the ``order`` nearest reference samples of each sample.
 
     ``features``: (N, D), finite, D at least 1, with one of the dtypes ``EXACT_DTYPES``. ``labels``: (N,) int64 on the
-    same device. Labels do not affect which neighbours are found; they only serve to count tied samples with the same
-    label. If ``references`` is ``None``, the neighbours of a sample are other samples, and ``order`` is at most N - 1.
-    ``references``: (M, D), with the dtype of the features; ``reference_labels``: (M,). With references, ``order`` is at
-    most M, and a reference that equals a sample is a neighbour at distance 0.
+    device of the features. Labels do not affect which neighbours are found; they only serve to count the tied
+    neighbours that have the sample's label. If ``references`` is ``None``, the neighbours of a sample are other
+    samples, and ``order`` is at most N - 1. ``references``: (M, D), with the dtype of the features;
+    ``reference_labels``: (M,). With references, ``order`` is at most M, and a reference that equals a sample is a
+    neighbour at distance 0.
 
     ``memory_budget``: bytes of working memory. The input and one joint copy of references and features do not count
     towards the budget. If the device runs out of memory, the search restarts with half the budget. The function raises
@@ -91,7 +92,7 @@ def _search(rows: Rows, groups: Groups, order: int, memory_budget: int) -> Neare
     left = right if groups.itself else searched.nonzero()[:, 0]
     max_compared = (COMPARED_PER_ROW + 8 * order) * len(groups.first)
 
-    # A pass is a function of its own, so that its local variables are freed before the next pass starts.
+    # Each pass is a function call, so that its local variables are freed before the next pass starts.
     def run(precision: Precision, projection: Projection | None) -> NearestSoFar:
         memory = memory_budget * 7 // (16 if groups.itself else 32)  # the references need memory of their own
         one = other = Operand(rows, groups, left, projection, precision, memory)
@@ -126,12 +127,13 @@ class TooManyCandidates(Exception):  # noqa: N818 - it ends a pass of the search
 
 
 class FilterRefine:
-    """Run one pass of the neighbour search: exclude pairs by lower bounds, and compare the others in float64.
+    """Run one pass of the neighbour search: exclude pairs by lower bounds, and compare the other pairs in float64.
 
-    ``nearest``: an empty :class:`NearestSoFar`, which the pass fills. ``products`` computes the lower bounds. If its
-    left and right operands are the same object, each pair updates the neighbours of both groups. The pass lowers
-    ``products.radius``. The caller sets each radius at least to the distance of the group's last neighbour, and to a
-    negative number for groups that need no search. ``max_compared``: the largest number of pairs to compare in float64.
+    ``nearest``: an empty :class:`NearestSoFar`, which the pass fills. ``products`` computes the lower bounds. If the
+    left and the right operand of ``products`` are the same object, each pair updates the neighbours of both groups. The
+    pass lowers ``products.radius``. The caller sets the radius of a group to at least the distance of the group's last
+    neighbour. Groups that need no search get a negative radius. ``max_compared``: the largest number of pairs to
+    compare in float64.
     """
 
     def __init__(self, rows: Rows, nearest: NearestSoFar, products: TiledProducts, max_compared: float) -> None:
@@ -149,7 +151,7 @@ class FilterRefine:
         return self.nearest
 
     def _set_first_radius(self, left: Tensor, right: Tensor, lower: Tensor) -> None:
-        """Lower the radius of each left group, by comparing it with the right groups that have the lowest bounds.
+        """Compare each left group with the right groups that have the lowest bounds, and lower the group's radius.
 
         The new radius is the largest of the ``order`` distances computed.
         """
@@ -167,7 +169,7 @@ class FilterRefine:
         self.products.radius[ids] = torch.minimum(self.products.radius[ids], found)
 
     def _refine(self, left: Tensor, right: Tensor, products: Tensor) -> None:
-        """Compare the candidate pairs within the current radii in float64, those with the smallest bounds first."""
+        """Compare the candidate pairs within the current radii in float64, starting with the smallest lower bounds."""
         slack = self.products.left.precision.slack
         bound = products.to(torch.float64).clamp_(min=0).mul_(2 / (1 + slack)).sqrt_()
         kept = (bound <= self._radius_of(left, right)) & (left != right)

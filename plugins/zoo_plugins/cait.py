@@ -26,7 +26,7 @@ def zoo_backbones() -> Iterator[Backbone]:
                 reported_parameters=1_877_130,
             ),
             "report": Recipe(
-                # The report trains a self-attention block, and counts the parameters before replacing the head.
+                # The report trains a self-attention block, and counts the parameters with the original head.
                 "University of Tehran 2024",
                 unfreeze=("blocks.23",),
                 training=Training(epochs=10),

@@ -13,7 +13,7 @@ def lazy_imports(module: str) -> tuple[Callable[[str], object], Callable[[], lis
     """Return ``__getattr__`` and ``__dir__`` for a module, and a dictionary of its lazy names.
 
     The dictionary maps each lazy name to the module that defines the name. Type checkers read the imports under ``if
-    TYPE_CHECKING``. This function reads these imports from the module's source too, so nobody writes a name twice.
+    TYPE_CHECKING``. ``lazy_imports`` reads the same imports from the module's source, so each name is written once.
 
     >>> lazy_imports("zoo")[2]["Backbone"]
     'zoo.backbone'

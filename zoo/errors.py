@@ -38,7 +38,7 @@ class ZooError(Exception):
         self.facts = {name: str(fact) if isinstance(fact, PurePath) else fact for name, fact in facts.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # An error of a worker process must survive pickling, so it is restored from the finished message.
+        # An error of a worker process is pickled, and restored from its finished message.
         return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
@@ -168,7 +168,7 @@ def _either(names: Sequence[str]) -> str:
 
 
 def _known(names: Sequence[str], most: int = 12) -> str:
-    if len(names) > 200:  # a family has so long a list of names that it does not help the user
+    if len(names) > 200:  # the list of a family's names is too long to help the user
         return f"{len(names)} known"
     shown = ", ".join(names[:most]) or "none"
     return f"{len(names)} known: {shown}" + (", ..." if len(names) > most else "")

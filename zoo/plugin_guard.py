@@ -20,7 +20,7 @@ from zoo.errors import PluginError
 from zoo.text import one_line
 
 SECONDS_BEFORE_NOTICE = 5.0
-_IMPORTS = threading.RLock()  # two threads may load the plugins simultaneously
+_IMPORTS = threading.RLock()  # locks, because two threads may load the plugins simultaneously
 
 
 @dataclass
@@ -84,7 +84,7 @@ class _Redirection:
         self._stdout: TextIO = sys.stdout
 
     def enter(self, origin: str) -> str | None:
-        """Begin each line that this thread prints with ``origin``, and return the previous label."""
+        """Write ``origin`` before each line that this thread prints, and return the previous label."""
         before: str | None = getattr(self._threads, "origin", None)
         self._threads.origin = origin
         with self._lock:
@@ -198,7 +198,7 @@ def _without_exits() -> Iterator[None]:
 
 @contextmanager
 def _noting_signals(guard: Guard) -> Iterator[None]:
-    """Note Ctrl-C and SIGTERM, because a plugin may raise KeyboardInterrupt or SystemExit without a signal."""
+    """Record Ctrl-C and SIGTERM, because a plugin may raise KeyboardInterrupt or SystemExit without a signal."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield
         return

@@ -54,7 +54,7 @@ class WeightReader(Protocol):
         """Return the path of a Hub file in the local cache; download the file if it is not cached."""
 
     def from_url(self, url: str, target: Path, *, sha256: str | None = None, md5: str | None = None) -> Path:
-        """Return ``target``, after downloading this file from an https address if it is missing; needs a digest."""
+        """Return ``target``, downloaded from an https address if the file is missing; the caller must give a digest."""
 
     def verify(self, path: Path, *, sha256: str | None = None, md5: str | None = None) -> None:
         """Raise :class:`~zoo.errors.WeightsError` if a file does not have the given digest.

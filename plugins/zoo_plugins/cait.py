@@ -1,4 +1,4 @@
-"""CaiT-S24 (Touvron et al. 2021): 24 self-attention blocks, then two blocks in which only the class token attends."""
+"""CaiT-S24 (Touvron et al. 2021) has 24 self-attention blocks and two blocks in which only the class token attends."""
 
 from __future__ import annotations
 

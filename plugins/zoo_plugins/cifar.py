@@ -1,7 +1,7 @@
 """Load CIFAR-10 and CIFAR-100 from the Hub, from a folder or archive, or from the authors' server.
 
 Folder names, file names, addresses and digests are copies of the constants in torchvision's dataset classes. A test
-compares the copies with torchvision. Importing torchvision instead would delay every error by seconds.
+compares the copies with torchvision. This module does not import torchvision, because the import takes seconds.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _load(edition: _Edition, request: DatasetRequest) -> LoadedDataset:
 
 
 def _hub_copy(edition: _Edition) -> HubCopy:
-    from zoo_plugins.hub_dataset import HubCopy  # imports ``datasets``, which takes a second
+    from zoo_plugins.hub_dataset import HubCopy  # this import loads ``datasets``, which takes a second
 
     return HubCopy(edition.hub_id, columns=edition.hub_columns, classes=edition.classes)
 
@@ -200,7 +200,7 @@ def _from_home_server(edition: _Edition) -> LoadedDataset:
     reason = why_unreachable(url)
     if reason:
         raise NotHere(url, reason)
-    from torchvision.datasets.utils import download_and_extract_archive  # imports torch, which takes seconds
+    from torchvision.datasets.utils import download_and_extract_archive  # this import loads torch, which takes seconds
 
     target = data_folder()
     try:

@@ -53,7 +53,7 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_ARRAY_MAKER: Any = np.empty(0).__reduce__()[0]  # an array names the function, whose module numpy 2 renamed
+_ARRAY_MAKER: Any = np.empty(0).__reduce__()[0]  # numpy 2 renamed the module of this function
 
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _ARRAY_MAKER,

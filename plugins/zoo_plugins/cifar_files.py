@@ -109,7 +109,7 @@ def _wanted_contents(path: Path, wanted: set[str], most: int) -> dict[str, bytes
                 raise DataError(f"{path} has {name} twice", code="archive-damaged", path=str(path))
             held = archive.extractfile(member)
             contents[name] = held.read() if held else b""
-        while stream.read(_PIECE):  # reads to the end, where gzip verifies its checksum
+        while stream.read(_PIECE):  # after the last byte, gzip verifies its checksum
             pass
     return contents
 

@@ -1,4 +1,4 @@
-"""CoaT-Lite Small (Xu et al. 2021): four stages in sequence; the blocks of a stage share their position encodings."""
+"""CoaT-Lite Small (Xu et al. 2021) has four stages; the blocks of a stage share their position encodings."""
 
 from __future__ import annotations
 

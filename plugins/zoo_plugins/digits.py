@@ -20,7 +20,7 @@ def load(request: DatasetRequest) -> LoadedDataset:
     """Load the scans of both splits as arrays ``(N, 8, 8)``, with grey values scaled from 0..16 to 0..255.
 
     The dataset has no official split. Therefore every fifth scan of each class (the 5th, 10th, ... in scikit-learn's
-    order) is a test image. The same writers appear in both splits.
+    order) is a test image. Both splits contain digits of the same writers.
 
     >>> load(DatasetRequest()).splits["train"].images.shape
     (1442, 8, 8)

@@ -46,7 +46,7 @@ def load(request: DatasetRequest) -> LoadedDataset:
 
 
 def _hub_copy() -> HubCopy:
-    from zoo_plugins.hub_dataset import HubCopy  # imports ``datasets``, which takes a second
+    from zoo_plugins.hub_dataset import HubCopy  # this import loads ``datasets``, which takes a second
 
     return HubCopy(FASHION_HUB_ID, classes=FASHION_CLASSES)
 

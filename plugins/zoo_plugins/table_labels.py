@@ -71,7 +71,7 @@ def _numbers(values: Sequence[Any]) -> list[float] | None:
         numbers = [float(value) for value in values]
     except (TypeError, ValueError, OverflowError):
         return None
-    # The function float accepts texts such as "1_0" and "inf", which are class names.
+    # The function float accepts "1_0" and "inf", but zoo reads such texts as class names.
     plain = all(set(str(value).strip().lower()) <= set("0123456789+-.e") for value in values)
     return numbers if plain and all(map(math.isfinite, numbers)) else None
 

@@ -75,7 +75,7 @@ def names() -> list[str]:
 def published_accuracies() -> dict[str, float]:
     """Return the ImageNet-1k top-1 accuracies that timm publishes, in percent; the keys are names with tags.
 
-    timm measured each accuracy at the input size at which it tests the network. The file NOTICE names the source of the
+    timm measured the accuracy of each network at the network's test input size. The file NOTICE names the source of the
     table.
 
     >>> published_accuracies()["test_vit.r160_in1k"]

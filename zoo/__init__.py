@@ -1,6 +1,6 @@
-"""blockzoo: choose an image backbone, fine-tune one block of it, measure how well its layers separate the classes.
+"""blockzoo helps to choose an image backbone, fine-tune one of its blocks, and measure how its layers separate classes.
 
-The package imports each public name when the name is first used. ``import zoo`` is therefore fast, and loads neither
+The package imports each public name when the name is first used. ``import zoo`` is fast, because it loads neither
 torch nor another large package.
 """
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 
 def lazy_imports(module: str) -> tuple[Callable[[str], object], Callable[[], list[str]], dict[str, str]]:
-    """Make ``__getattr__`` and ``__dir__`` for a module, and a dictionary from its lazy names to their home modules.
+    """Return ``__getattr__`` and ``__dir__`` for a module, and a dictionary of its lazy names.
 
-    Type checkers read the imports under ``if TYPE_CHECKING``. This function reads the same lines from the module's
-    source, so each public name is written only once.
+    The dictionary maps each lazy name to the module that defines the name. Type checkers read the imports under ``if
+    TYPE_CHECKING``. ``lazy_imports`` reads the same imports from the module's source, so each name is written once.
 
     >>> lazy_imports("zoo")[2]["Backbone"]
     'zoo.backbone'

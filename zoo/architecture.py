@@ -1,4 +1,4 @@
-"""Records that name a network to build: a timm model, a torchvision model, or a function of an installed package."""
+"""Records that name the network to build: a timm model, a torchvision model, or a function of an installed package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo.fields import STRICT, FactoryPath
 
 @dataclass(frozen=True, config=STRICT)
 class TimmArchitecture:
-    """A timm model to build; a tag in the name, such as ``in1k``, determines the preprocessing.
+    """A timm model to build; the tag in its name, such as ``in1k``, selects the preprocessing.
 
     >>> TimmArchitecture("tf_efficientnet_lite0.in1k").kind
     'timm'
@@ -25,7 +25,7 @@ class TimmArchitecture:
 
 @dataclass(frozen=True, config=STRICT)
 class TorchvisionArchitecture:
-    """A torchvision model to build, by the name that ``torchvision.models.get_model`` takes.
+    """A torchvision model to build; ``torchvision.models.get_model`` must know its name.
 
     >>> TorchvisionArchitecture("efficientnet_v2_s").name
     'efficientnet_v2_s'

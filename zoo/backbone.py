@@ -1,4 +1,4 @@
-"""Records with which a plugin declares a backbone: its weights, its layers, its classifier and how to train it.
+"""Records that declare a backbone: its weights, its layers, its classifier and its training settings.
 
 Every record is strict: an unknown field, a wrong type or an empty name raises an error when the record is created.
 The licence, the paper, the pretraining data and the accuracy of a backbone have no default: write ``None`` for an
@@ -29,7 +29,7 @@ from zoo.fields import (
 )
 from zoo.weights import WeightSource
 
-MOST_CHECKPOINTS = 1000  # per run, not counting the main checkpoint; run.json holds at most this many scores
+MOST_CHECKPOINTS = 1000  # run.json has the scores of at most 1,000 checkpoints besides the main checkpoint
 Augmentation = Literal["crop", "flip", "rotate"]
 Pool = Literal["flatten", "average", "average_channels_last", "cls", "dist"]
 
@@ -48,11 +48,12 @@ def _check_distinct(features: tuple[FeatureLayer, ...]) -> tuple[FeatureLayer, .
 class FeatureLayer:
     """A layer of the network whose output is pooled to one feature vector per image.
 
-    ``path`` is the module's path in the network, and ``width`` is the length of the vector. ``pool`` selects the
-    pooling: ``flatten`` keeps every value. ``average`` takes the mean over the positions of a ``(B, C, H, W)`` map or
-    over the tokens of a ``(B, N, C)`` sequence. ``average_channels_last`` takes the mean over the positions of a
-    ``(B, H, W, C)`` map. ``cls`` takes token 0 and ``dist`` token 1 of a ``(B, N, C)`` sequence. ``skip`` is the
-    number of leading tokens, such as class and register tokens, that the mean over tokens excludes.
+    ``path`` is the module's path in the network, and ``width`` is the length of the vector. ``pool`` selects how the
+    output becomes a vector. Pooling ``flatten`` keeps every value. Pooling ``average`` takes the mean over the
+    positions of a ``(B, C, H, W)`` map or over the tokens of a ``(B, N, C)`` sequence. Pooling
+    ``average_channels_last`` takes the mean over the positions of a ``(B, H, W, C)`` map. Pooling ``cls`` selects
+    token 0 of a ``(B, N, C)`` sequence, and pooling ``dist`` selects token 1. ``skip`` is the number of leading
+    tokens, such as class and register tokens, that the mean over tokens excludes.
 
     >>> FeatureLayer("norm", 384, pool="cls").width
     384
@@ -75,14 +76,14 @@ FeatureLayers = Annotated[tuple[FeatureLayer, ...], AfterValidator(_check_distin
 
 @dataclass(frozen=True, config=STRICT)
 class Head:
-    """The classifier that training replaces: a linear layer, or a small MLP (in -> hidden -> classes, ReLU).
+    """The classifier that training replaces with a linear layer, or with an MLP that has one hidden layer and ReLU.
 
     ``path`` names the module that maps the penultimate vector to logits. ``hidden`` is the number of hidden units of
-    the MLP; ``None`` selects the linear layer. The output of the module at ``path`` is used as logits: modules after
-    the classifier, such as a temperature, are neither trained nor scored, and zoo warns about them. ``bypass`` names
-    modules before the classifier that are replaced by the identity, such as the two 4096-wide layers of Keras' VGG.
-    ``in_features`` is the length of the classifier's input vector. ``in_features`` is required if ``bypass`` is given,
-    and for a network that was published without a classifier.
+    the MLP; ``None`` selects the linear layer. The output of the module at ``path`` is used as logits. zoo neither
+    trains nor scores modules after the classifier, such as a temperature, and warns about these modules. ``bypass``
+    names modules before the classifier that zoo replaces by the identity, such as the two 4096-wide layers of Keras'
+    VGG. ``in_features`` is the length of the classifier's input vector. ``in_features`` is required if ``bypass`` is
+    given, and for a network that was published without a classifier.
 
     >>> Head("head", hidden=256).hidden
     256
@@ -103,13 +104,13 @@ class Head:
 
     @property
     def parts(self) -> tuple[Head, ...]:
-        """The classifiers to replace; predictions come from the first classifier."""
+        """The classifier itself, in a tuple, because :class:`DualHead` has two classifiers."""
         return (self,)
 
 
 @dataclass(frozen=True, config=STRICT)
 class DualHead:
-    """Two classifiers that are trained together, as in distilled DeiT; the loss is the sum of both cross-entropies.
+    """Two classifiers that are trained together, as in distilled DeiT; the loss is the sum of their cross-entropies.
 
     >>> [head.path for head in DualHead(cls=Head("head"), dist=Head("head_dist")).parts]
     ['head', 'head_dist']
@@ -126,7 +127,7 @@ class DualHead:
 
     @property
     def parts(self) -> tuple[Head, ...]:
-        """The classifiers to replace; predictions come from the first classifier."""
+        """Both classifiers; by default, the first classifier makes the predictions."""
         return (self.cls, self.dist)
 
 
@@ -134,22 +135,24 @@ class DualHead:
 class Training:
     """The settings of a training run; the defaults are the settings of Malpure et al. (2021).
 
-    ``momentum`` is for optimizer ``sgd``; ``nesterov`` selects Nesterov momentum. ``adam`` and ``sgd`` add
-    ``weight_decay`` to the gradient; ``adamw`` decouples weight decay from the gradient. ``schedule`` is the schedule
-    of the learning rate: ``constant`` keeps the rate, ``multistep`` multiplies the rate by ``decay`` after each epoch
-    in ``milestones``, and ``cosine`` decays the rate to 0 over the steps after the warm-up. The learning rate rises
-    linearly, step by step, during the first ``warmup_epochs`` epochs.
+    Only the optimizer ``sgd`` uses ``momentum``; ``nesterov`` selects Nesterov momentum. The optimizers ``adam`` and
+    ``sgd`` apply ``weight_decay`` as an L2 term of the gradient; ``adamw`` decouples weight decay from the gradient.
+    ``schedule`` selects how the learning rate changes. Schedule ``constant`` keeps the rate. Schedule ``multistep``
+    multiplies the rate by ``decay`` after each epoch in ``milestones``. Schedule ``cosine`` decays the rate to 0 over
+    the steps after the warm-up. During the first ``warmup_epochs`` epochs, the rate rises linearly at each step.
 
-    With ``class_weights="balanced"``, the loss of an image is multiplied by n / (classes x images of its class), with
-    n training images. ``augment`` names random changes of training images: ``crop`` pads an image by an eighth of its
-    side and crops it to its former size, ``flip`` mirrors left to right with probability 1/2, and ``rotate`` rotates
-    by up to 15 degrees. Each epoch draws new random changes, unless ``views`` is given. ``views`` is the number of
-    augmented copies to cache for each image; the epochs cycle through the cached copies.
+    With ``class_weights="balanced"``, classes with few images have a larger weight in the loss. The weight of an image
+    is N / (K x M) for N training images, K classes, and M training images of the same class. ``augment`` names random
+    changes of training images. The change ``crop`` pads an image by an eighth of its side, and crops the result to the
+    image's size. The change ``flip`` mirrors left to right with probability 1/2, and ``rotate`` rotates by up to 15
+    degrees. If ``views`` is not given, each epoch draws new random changes. ``views`` is the number of augmented copies
+    to cache for each image; the epochs cycle through the cached copies.
 
     Training stops after ``patience`` epochs without a better evaluation accuracy; ``None`` disables early stopping.
-    ``keep`` selects the weights of the checkpoint: ``last`` keeps the weights of the last epoch, ``best`` keeps the
-    weights of the epoch with the best evaluation accuracy, and ``both`` saves the last weights in addition to the best.
-    ``save_every=N`` also saves the weights of every N-th epoch; ``None`` saves no further weights.
+    With ``keep="last"``, the main checkpoint has the weights of the last epoch. With ``keep="best"``, the main
+    checkpoint has the weights of the epoch with the best evaluation accuracy. With ``keep="both"``, the main checkpoint
+    has the best weights, and zoo saves the last weights too. With ``save_every=N``, zoo also saves the weights of every
+    N-th epoch.
 
     >>> Training().epochs
     20
@@ -187,7 +190,7 @@ class Training:
         if self.milestones and self.schedule != "multistep":
             raise ValueError(f"milestones {self.milestones} need schedule 'multistep'; given {self.schedule!r}")
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"milestones {self.milestones} must be epochs in ascending order")
+            raise ValueError(f"milestones {self.milestones} must be distinct epochs in ascending order")
         if 0 < self.epochs < self.warmup_epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs:g} is more than the {self.epochs} epochs of the run")
         if self.save_every and 0 < self.epochs < self.save_every:
@@ -208,10 +211,11 @@ class Training:
 class Recipe:
     """A published way to fine-tune a backbone; a field that is ``None`` takes its value from the backbone's record.
 
-    ``source`` names the publication. ``resize="own"`` resizes and crops images as the weights require;
-    ``resize="squash"`` resizes to the input size without cropping. ``input_size`` is (height, width) in pixels, if the
-    recipe uses another input size than the weights. Give ``features`` if ``head`` bypasses layers.
-    ``reported_parameters`` is the number of trained parameters that the source prints for ``reported_classes`` classes.
+    ``source`` names the publication. ``resize="own"`` resizes and crops images as the weights require.
+    ``resize="squash"`` resizes both sides of an image to the input size, without cropping. ``input_size`` is (height,
+    width) in pixels; the default is the input size of the weights. If ``head`` bypasses layers, declare ``features``
+    without these layers. ``reported_parameters`` is the number of trained parameters that the publication prints for
+    ``reported_classes`` classes.
 
     >>> Recipe("Malpure et al. 2021", head=Head("fc", hidden=256), resize="squash").resize
     'squash'
@@ -246,15 +250,16 @@ SCRATCH = Recipe(
         keep="best",
     ),
 )
-"""The recipe with which ``zoo train`` trains a backbone from scratch, unless the backbone has a recipe ``scratch``."""
+"""The recipe of ``zoo train`` for every backbone that does not declare its own recipe ``scratch``."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class Preprocessing:
-    """How an image is resized, cropped and normalised; sizes are in pixels, mean and std apply to values in [0, 1].
+    """How an image is resized, cropped and normalised; ``mean`` and ``std`` apply to pixel values in [0, 1].
 
-    The image is resized so that its shorter side is ``size / crop_fraction``, and the centre of ``size`` is cropped.
-    With ``crop_mode="squash"`` both sides are resized separately, which changes the aspect ratio.
+    ``input_size`` is (height, width) in pixels. With ``crop_mode="center"``, zoo resizes the image to the input size
+    divided by ``crop_fraction``, without changing the aspect ratio, and then crops the centre. With
+    ``crop_mode="squash"``, zoo resizes both sides separately, which changes the aspect ratio.
 
     >>> Preprocessing(input_size=(32, 32)).crop_fraction
     1.0
@@ -270,15 +275,17 @@ class Preprocessing:
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Backbone:
-    """The record of one backbone: its weights, its network, its layers, its classifier, its recipes and its origin.
+    """The record of one backbone: its weights, network, layers, classifier, recipes and origin.
 
     ``unfreeze`` names the modules to train, as exact paths or globs; ``*`` trains the whole network. ``head`` is the
     classifier to replace. ``features`` lists the layers to score, in depth order; the last layer is the classifier's
-    input. ``architecture`` and ``preprocessing`` are optional if the weights imply them. ``imagenet_top1`` is the
-    ImageNet top-1 accuracy of these weights, in percent. ``derived_from`` names the library whose network the record
-    was derived from, if zoo made the record automatically; the name of such a backbone begins with the prefix of its
-    family. Set ``has_classifier=False`` if the module at ``head`` is not a classifier, such as CLIP's projection.
-    Scores that need the classes of the pretraining data are then empty.
+    input. ``architecture`` and ``preprocessing`` are optional if the weights determine both. ``imagenet_top1`` is the
+    ImageNet top-1 accuracy of these weights, in percent.
+
+    If zoo derived the record automatically from a library's network, ``derived_from`` names the library. The name of a
+    derived backbone begins with the prefix of its family. Set ``has_classifier=False`` if the published network has
+    another module at ``head``, such as CLIP's projection, instead of a classifier. Such a backbone has no scores that
+    need the classes of the pretraining data.
 
     >>> from zoo import TimmWeights
     >>> backbone = Backbone(
@@ -344,10 +351,10 @@ class Backbone:
         return network
 
     def tuning(self, recipe: str) -> Tuning:
-        """Return the named recipe, with missing fields taken from this backbone's record.
+        """Return the settings of a recipe, with missing fields filled in from this backbone's record.
 
-        The recipe ``"default"`` consists of the record's own settings. Every backbone has a recipe ``"scratch"``: the
-        backbone's own, or :data:`SCRATCH`. Raises :class:`~zoo.errors.UnknownNameError` for an unknown recipe.
+        The recipe ``"default"`` consists of the record's own settings. If the backbone declares no recipe
+        ``"scratch"``, :data:`SCRATCH` is used. Raises :class:`~zoo.errors.UnknownNameError` for an unknown recipe.
         """
         if recipe == "default":
             return Tuning("default", self.unfreeze, self.head, Training(), self.features)
@@ -371,7 +378,7 @@ class Backbone:
 
 @dataclass(frozen=True, config=STRICT)
 class Tuning:
-    """The complete settings of a recipe: missing fields are filled in from the record of the backbone.
+    """The complete settings of a recipe, after missing fields were filled in from the record of the backbone.
 
     If ``input_size`` is ``None``, images are resized to the input size of the weights.
 

@@ -1,4 +1,4 @@
-"""Check the class names of a dataset: each name must be printable, comparable and different from the other names."""
+"""Check the class names of a dataset: each name must be printable, and no two names may be equal."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 
 from zoo.errors import DataError, shortened
 
-_JOINERS = "\u200c\u200d"  # needed by Persian, Indic scripts and emoji
+_JOINERS = "\u200c\u200d"  # Persian, Indic scripts and emoji need these invisible characters
 
 
 def normalised(name: str) -> str:
-    r"""Return the name in Unicode form NFC; zoo compares class names in this form.
+    r"""Return a class name in Unicode form NFC, the form in which zoo compares class names.
 
     >>> normalised("cafe\u0301") == "caf\u00e9"
     True
@@ -20,7 +20,7 @@ def normalised(name: str) -> str:
 
 
 def check_class_names(names: Iterable[str], where: str) -> tuple[str, ...]:
-    r"""Return the names in Unicode form NFC, or raise :class:`~zoo.errors.DataError` for an unusable name.
+    r"""Return class names in Unicode form NFC, or raise :class:`~zoo.errors.DataError` for an unusable name.
 
     A name is unusable if it is empty, occurs twice, or contains line breaks, control characters, terminal escapes,
     invisible marks or bytes that are not UTF-8. ``where`` names the dataset in the error.
@@ -50,7 +50,7 @@ def check_class_names(names: Iterable[str], where: str) -> tuple[str, ...]:
 
 
 def look_alikes(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return groups of names that differ only in upper and lower case or in spaces.
+    """Return groups of class names that are equal if case and spaces are ignored.
 
     >>> look_alikes(["Cat", "dog", "cat "])
     [('Cat', 'cat ')]

@@ -1,6 +1,6 @@
-"""The record with which a plugin declares a dataset, and the arguments and results of the dataset's loader.
+"""Classes for plugins that declare a dataset: its record, and the argument and the result of its loader.
 
-Importing this module imports neither numpy nor torch; a loader imports them when zoo calls the loader.
+Importing this module imports neither numpy nor torch; loaders import these packages when zoo calls the loaders.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ReadOptions:
-    """How a loader reads images and labels from the source.
+    """Options that select how a loader reads images and labels.
 
     ``image_column``, ``label_column`` and ``split_column`` name columns of a table. :attr:`Dataset.options` lists the
     columns that a dataset accepts. With ``skip_unreadable=True`` the loader skips and counts unreadable images.
@@ -40,13 +40,13 @@ class ReadOptions:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> ReadOptions:
-        """Create the record from a mapping of options; missing options and ``None`` keep their defaults."""
+        """Create the reading options from a mapping of options; missing options and ``None`` become the defaults."""
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: values[name] for name in names if values.get(name) is not None})
 
     @property
     def given(self) -> dict[str, Any]:
-        """The options that differ from their defaults."""
+        """The names and values of the reading options that differ from the defaults."""
         values = {field.name: (getattr(self, field.name), field.default) for field in dataclasses.fields(self)}
         return {name: value for name, (value, default) in values.items() if value != default}
 
@@ -56,10 +56,10 @@ AS_FOUND = ReadOptions()
 
 @dataclasses.dataclass(frozen=True)
 class DatasetRequest:
-    """The arguments of a loader: the text after the colon of ``name:argument``, ``--data-dir`` and the reading options.
+    """What the user asks of a loader: the ``argument`` in ``name:argument``, ``--data-dir`` and the reading options.
 
-    ``reader`` converts images. A loader must pass every opened image file to :meth:`ImageReader.upright`: then all
-    images of more than 8 bits are scaled in the same way, and zoo can report the scaling.
+    ``reader`` converts images. A loader must pass every opened image file to :meth:`ImageReader.upright`, so
+    that zoo scales all images of more than 8 bits in one way, and can report the scaling.
 
     >>> DatasetRequest(argument="someone/flowers").data_dir is None
     True
@@ -86,7 +86,9 @@ class ImageFiles(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ImageSplit:
-    """One split of a dataset: uint8 images ``(N, H, W)`` or ``(N, H, W, 3)``, or image files, and N class indices.
+    """One split of a dataset: its images, and one class index for each image.
+
+    The images are a uint8 array ``(N, H, W)`` or ``(N, H, W, 3)``, or a sequence that decodes image files.
 
     >>> len(ImageSplit(images=[], labels=[]))
     0
@@ -105,8 +107,8 @@ class LoadedDataset:
 
     ``revision`` is the version of the source, such as a Hub commit or a package version, or ``None``. ``warnings`` are
     lines for the user, for example about skipped files. ``reading`` are lines that describe how the loader read the
-    data, such as which folder is which split. ``skipped`` counts the skipped files by kind. Runs record and publish
-    ``reading`` and ``skipped``; therefore both must not name a folder outside the dataset.
+    data, such as which folder is which split. ``skipped`` counts the skipped files by kind. Published
+    records contain ``reading`` and ``skipped``, so neither may name a folder outside the dataset.
 
     >>> LoadedDataset(("cat", "dog"), {}, source="a folder").revision is None
     True
@@ -126,14 +128,14 @@ DatasetLoader = Callable[[DatasetRequest], LoadedDataset]
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Dataset:
-    """The record of one dataset: its loader, its classes, its splits, its licence and its citation.
+    """The record of one dataset: its loader, classes, splits, licence and citation.
 
     ``loader`` is a function that takes a :class:`DatasetRequest` and returns a :class:`LoadedDataset`. ``loader`` may
     also be the function's name ``module:function``, which zoo imports when the dataset is first used. ``argument``
     describes the required argument of a dataset such as ``imagefolder:PATH``. ``classes`` is ``None`` if the class
-    names are known only after loading. ``evaluation_split`` names the split that runs evaluate during training and
-    report; for CIFAR-10 it is the test split, as in the published studies. ``options`` lists the columns of
-    :class:`ReadOptions` that the loader accepts; zoo refuses other columns. ``data_file=True`` means that
+    names are known only after loading. ``evaluation_split`` names the split on which runs measure the accuracy after
+    every epoch. For CIFAR-10, this split is the test split, as in the published studies. ``options`` lists the columns
+    of :class:`ReadOptions` that the loader accepts; zoo refuses other columns. ``data_file=True`` means that
     ``--data-dir`` may name a file, such as an archive.
 
     >>> Dataset(name="blobs", title="Blobs", loader="my_package.data:load", classes=None,
@@ -168,7 +170,7 @@ class Dataset:
         return self
 
     def is_path(self, argument: str | None) -> bool:
-        """Whether an argument is a file or folder: the dataset takes a ``PATH``, or the argument is written as a path.
+        """Whether ``argument`` names a file or folder: the dataset takes a ``PATH``, or the argument looks like a path.
 
         >>> hub = Dataset(name="hub", title="Hub", loader="m:f", classes=None, license=None, citation=None,
         ...               argument="OWNER/NAME")
@@ -180,5 +182,5 @@ class Dataset:
 
     @property
     def call(self) -> str:
-        """The text to type on the command line: the name, and a placeholder for the argument if there is one."""
+        """The dataset as typed on the command line: its name, and a placeholder if the dataset takes an argument."""
         return f"{self.name}:{self.argument}" if self.argument else self.name

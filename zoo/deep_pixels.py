@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _MAX, _PLANES, _SAMPLE_MIN, _SAMPLE_MAX = 258, 262, 281, 284, 340, 341  # tags of TIFF
-_LOWER_BYTES = {"16B": "16L", "16L": "16B", "16N": "16B"}  # with the byte order swapped, Pillow keeps the lower byte
+_LOWER_BYTES = {"16B": "16L", "16L": "16B", "16N": "16B"}  # with a swapped byte order, Pillow keeps the lower byte
 _USUAL_MAXIMA = tuple(2**bits - 1 for bits in (10, 12, 14, 16))
 
 
 @dataclass(frozen=True)
 class DeepPixels:
-    """Upright pixels ``(H, W)`` or ``(H, W, 3)`` as stored; ``white_is_zero`` is true if pixel value 0 means white."""
+    """The unscaled pixels of an upright image; if ``white_is_zero`` is true, pixel value 0 means white."""
 
     pixels: np.ndarray[Any, Any]
     stated: ValueRange | None
@@ -37,13 +37,13 @@ class DeepPixels:
 
     @property
     def values_are_whole(self) -> bool:
-        """Whether the pixels are integers."""
+        """Whether the pixel values are integers."""
         return self.pixels.dtype.kind in "iu"
 
     def to_8_bits(self, value_range: ValueRange) -> Image:
         """Scale the pixels to mode ``L`` or ``RGB``; values outside ``value_range`` become 0 or 255.
 
-        Integers keep their upper 8 bits: the range is cut into 256 equal parts. Floating-point values are rounded to
+        For integers, the range is cut into 256 equal parts. Floating-point values are rounded to
         the nearest of 256 levels.
         """
         import numpy as np
@@ -57,7 +57,7 @@ class DeepPixels:
 
 
 def deep_pixels(image: Image) -> DeepPixels | None:
-    """Return the pixels of an open image with more than 8 bits per channel, or ``None`` for 8-bit images.
+    """Return the pixels ``(H, W)`` or ``(H, W, 3)`` of an open image of more than 8 bits, or ``None`` for 8-bit images.
 
     Raises :class:`ValueError` for a TIFF whose colours Pillow cannot decode.
     """
@@ -67,7 +67,7 @@ def deep_pixels(image: Image) -> DeepPixels | None:
     grey = image.mode.startswith("I;16") or image.mode in ("I", "F")
     if not grey and _colour_order(image) is None:
         return None
-    stated, white_is_zero = _stated_range(image), _white_is_zero(image)  # must precede decoding, which closes the file
+    stated, white_is_zero = _stated_range(image), _white_is_zero(image)  # before decoding, which closes the file
     if not grey:
         return DeepPixels(_wide_colours(image), stated, white_is_zero)
     if image.mode in ("I", "F"):
@@ -86,7 +86,7 @@ def _colour_order(image: Image) -> str | None:
 def _wide_colours(image: Image) -> np.ndarray[Any, Any]:
     """Return all 16 bits of each colour of a PNG or TIFF file, without alpha.
 
-    Pillow unpacks only the upper byte of each value. With the byte order swapped, Pillow unpacks the lower byte.
+    Pillow unpacks only the upper byte of each value. If the byte order is swapped, Pillow unpacks the lower byte.
     """
     import numpy as np
 
@@ -125,7 +125,7 @@ def _raw_mode(image: Image) -> str:
 
 
 def _unpacked(image: Image, usual: str, raw_mode: str) -> np.ndarray[Any, Any]:
-    """Decode the file of an open image again, upright, with the raw mode ``usual`` replaced by ``raw_mode``."""
+    """Decode the file of an open image a second time, upright, in ``raw_mode`` instead of the raw mode ``usual``."""
     import numpy as np
     import PIL.Image
     import PIL.ImageOps
@@ -152,7 +152,7 @@ def _white_is_zero(image: Image) -> bool:
 
 
 def _stated_range(image: Image) -> ValueRange | None:
-    """Return the value range that a file states: in its TIFF tags, in the PNG chunk sBIT, or in the PGM header."""
+    """Return the value range that a file states in its TIFF tags, in the PNG chunk sBIT or in the PGM header."""
     if image.format == "PNG":
         bits = _significant_bits(image)
         return ValueRange(0, 2**bits - 1) if bits else None
@@ -167,7 +167,7 @@ def _stated_range(image: Image) -> ValueRange | None:
     bits = int(max(_numbers(tags.get(_BITS_PER_SAMPLE)), default=0))
     if bits in range(9, 16):
         return ValueRange(0, 2**bits - 1)
-    largest = max(_numbers(tags.get(_MAX)), default=0)  # often the largest value in the image, not the end of the range
+    largest = max(_numbers(tags.get(_MAX)), default=0)  # often the image's largest pixel value, not the range's end
     return ValueRange(0, largest) if largest in _USUAL_MAXIMA else None
 
 

@@ -1,7 +1,7 @@
 """The exceptions of zoo; each message names the fault, the given value, the expected value and a remedy.
 
 Every error that a user can cause derives from :class:`ZooError`. The command line prints the message on one line, and
-exits with :attr:`ZooError.exit_code`. Any other exception is a bug in blockzoo.
+exits with :attr:`ZooError.exit_code`. An exception that does not derive from :class:`ZooError` is a bug in blockzoo.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ZooError(Exception):
         self.facts = {name: str(fact) if isinstance(fact, PurePath) else fact for name, fact in facts.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # An error of a worker process must survive pickling, so it is restored from the finished message.
+        # An error of a worker process is pickled, and restored from its finished message.
         return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
@@ -71,7 +71,7 @@ class UnknownNameError(UsageError):
 
 
 class DeclarationError(ZooError):
-    """A backbone's record does not fit its network."""
+    """The record of a backbone does not match the network that the record declares."""
 
 
 class PluginError(ZooError):
@@ -79,17 +79,17 @@ class PluginError(ZooError):
 
 
 class WeightsError(ZooError):
-    """A weight file is damaged, has an unexpected digest, or holds tensors of another network."""
+    """A weight file is damaged, has an unexpected digest, or holds the tensors of a different network."""
 
 
 class DataError(ZooError):
-    """The content of a file is invalid: an unreadable image, a label without a class, a damaged record or card."""
+    """The content of a file is invalid, such as an unreadable image, a label without a class, or a damaged record."""
 
 
 class HubError(ZooError):
-    """The Hugging Face Hub refused or failed a request, or a repository is unusable; messages never show a token.
+    """A request to the Hugging Face Hub failed, or a repository is unusable; messages never show a token.
 
-    ``repository`` is ``OWNER/NAME``, and ``status`` is the HTTP status; both are ``None`` if they do not apply.
+    ``repository`` is ``OWNER/NAME``, and ``status`` is the HTTP status; either is ``None`` if it does not apply.
     ``code`` is a short name of the cause, such as ``"forbidden"``.
 
     >>> HubError("too many requests", repository="ada/net", status=429, code="rate-limit").status
@@ -105,7 +105,7 @@ class HubError(ZooError):
 
 
 class DeviceMemoryError(ZooError):
-    """The device has too little memory even for the smallest batch or block of the computation."""
+    """The device has too little memory, even for a batch of one image or for the smallest memory budget."""
 
 
 class UnreachableError(ZooError):
@@ -122,14 +122,14 @@ class UnreachableError(ZooError):
 
 
 def shortened(value: object, most: int = 100) -> str:
-    """Return a value's ``repr``, with commas in integers; a text of more than ``most`` characters is cut.
+    """Return a value's ``repr``, cut after ``most`` characters; integers have commas.
 
     >>> shortened("abc"), shortened("x" * 200, most=5), shortened(10**400, most=5)
     ("'abc'", "'xxxx... (202 characters)", '10,00... (534 characters)')
     """
     try:
         text = f"{value:,}" if isinstance(value, int) else repr(value)
-    except ValueError:  # Python limits the number of digits
+    except ValueError:  # Python refuses to print integers with too many digits
         return "a number of more than 4,000 digits"
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
@@ -145,7 +145,7 @@ def near_misses(given: str, known: Iterable[str], most: int = 3) -> list[str]:
 
 
 def check_choice(option: str, given: str, allowed: Sequence[str]) -> str:
-    """Return ``given`` if it is allowed, otherwise raise a :class:`UsageError` that lists the allowed values.
+    """Return the value ``given`` if it is allowed; otherwise raise a :class:`UsageError` that lists the allowed values.
 
     >>> check_choice("--predict", "mean", ("cls", "mean"))
     'mean'
@@ -168,7 +168,7 @@ def _either(names: Sequence[str]) -> str:
 
 
 def _known(names: Sequence[str], most: int = 12) -> str:
-    if len(names) > 200:  # the names of a family; such a long list does not help the user
+    if len(names) > 200:  # the list of a family's names is too long to help the user
         return f"{len(names)} known"
     shown = ", ".join(names[:most]) or "none"
     return f"{len(names)} known: {shown}" + (", ..." if len(names) > most else "")

@@ -1,4 +1,4 @@
-"""The record with which a plugin declares a family of backbones, whose records zoo derives from the networks."""
+"""The record that declares a family of backbones; zoo derives the record of each backbone from its network."""
 
 from __future__ import annotations
 

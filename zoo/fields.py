@@ -26,7 +26,7 @@ HttpsFolder = Annotated[
 ]
 FactoryPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
-LARGEST_COUNT = 10**15  # of images, parameters or bytes; JSON readers that use doubles still read it exactly
+LARGEST_COUNT = 10**15  # the limit for numbers of images, parameters or bytes; a double represents it exactly
 MOST_EPOCHS = 10**9
 
 Pixels = Annotated[int, Field(gt=0)]

@@ -1,4 +1,4 @@
-"""Which file name endings belong to images, and which image files Pillow can read on this machine.
+"""Tell which file name endings belong to images, and which image files Pillow can read on this machine.
 
 Importing this module does not import Pillow.
 """
@@ -46,7 +46,7 @@ def readable_endings() -> tuple[str, ...]:
     """
     import PIL.Image
 
-    PIL.Image.preinit()  # before the plugins: Pillow tries formats in this order, and a small JPEG opens 3x faster
+    PIL.Image.preinit()  # Pillow tries the formats registered first; a small JPEG then opens 3 times as fast
     for name in _PLUGINS:
         with contextlib.suppress(ImportError):
             plugin = importlib.import_module(name)
@@ -76,7 +76,7 @@ def _accept_more_tiffs() -> None:
 
 
 def has_pages(image: Image) -> bool:
-    """Whether an open image has several pages or frames; finding out does not read the whole file.
+    """Whether an open image has several pages or frames; this check does not read the whole file.
 
     An MPO file counts as one image, because phones store a photo and its preview as MPO.
     """
@@ -84,7 +84,7 @@ def has_pages(image: Image) -> bool:
 
 
 def is_readable_image(path: PurePath) -> bool:
-    """Whether Pillow can read a file according to its name's ending, in upper or lower case."""
+    """Whether a file's name has an ending of an image format that Pillow can read; the case of letters is ignored."""
     return path.suffix.lower() in readable_endings()
 
 
@@ -103,7 +103,7 @@ def remedy(path: PurePath) -> str | None:
 
 
 def remedies(paths: Iterable[PurePath]) -> str:
-    """Return the advice for several unreadable image files, each piece of advice once with its file name endings.
+    """Return advice for several unreadable image files; each piece of advice appears once, after its file name endings.
 
     >>> remedies([PurePath("a.nef"), PurePath("b.ARW"), PurePath("c.jpg")])
     '.arw, .nef: camera raw: convert it to PNG or JPEG'

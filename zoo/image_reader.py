@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class ImageNotes:
-    """Names of special images: ``deep`` have more than 8 bits per channel, ``paged`` have several pages or frames."""
+    """The images of a dataset that need special treatment, by name.
+
+    The images in ``deep`` have more than 8 bits per channel; the files in ``paged`` have several pages or frames.
+    """
 
     deep: dict[str, DeepValues] = field(default_factory=dict)
-    paged: dict[str, None] = field(default_factory=dict)  # serves as an ordered set
+    paged: dict[str, None] = field(default_factory=dict)  # a dictionary, because a set has no order
 
 
 class ImageReader:
@@ -30,8 +33,8 @@ class ImageReader:
 
     ``value_range`` is the range from which images of more than 8 bits per channel are scaled. If ``value_range`` is
     ``None`` and ``gather`` is true, each image is scaled by its own range until :meth:`settle` chooses one range for
-    the dataset. If ``gather`` is false, an image is scaled by the range in its tags, or else by the range of 16 bits;
-    an image without tags whose pixels are not 16-bit integers raises an error.
+    the dataset. If ``gather`` is false, an image is scaled by the range in its tags, or else by the range of 16 bits.
+    In this case an image without tags raises an error if its pixels are not 16-bit integers.
 
     >>> import PIL.Image
     >>> ImageReader().upright(PIL.Image.new("RGBA", (4, 2)), "a.png").mode
@@ -44,10 +47,10 @@ class ImageReader:
         self._gather = gather
 
     def upright(self, image: Image, name: str) -> Image:
-        """Return a copy in mode ``L`` or ``RGB``, rotated by the EXIF orientation, without alpha.
+        """Return a copy of an image in mode ``L`` or ``RGB``, rotated by its EXIF orientation, without alpha.
 
-        ``name`` is the name under which the reader notes a special image. Only the first page or frame is read. Raises
-        :class:`ValueError` if the range of the pixel values is unknown.
+        The reader notes an image that needs special treatment under ``name``. Only the first page or frame is read.
+        Raises :class:`ValueError` if the range of the pixel values is unknown.
         """
         if has_pages(image):
             self.notes.paged[name] = None
@@ -78,7 +81,7 @@ class ImageReader:
         return any(values.own_range != self.value_range for values in self.notes.deep.values())
 
     def copy_of_notes(self) -> ImageNotes:
-        """Return a copy of the notes, so that the caller can restore them after reading images for a trial."""
+        """Return a copy of the notes, so that the caller can restore the notes after a trial reading of images."""
         return copy.deepcopy(self.notes)
 
     def lines(self) -> tuple[str, ...]:
@@ -116,7 +119,7 @@ class ImageReader:
 
 
 def pages_warning(names: Iterable[str]) -> str:
-    """Return the warning that only the first page or frame of some files is used; ``names`` are the files.
+    """Return the warning that zoo uses only the first page or frame of the files ``names``.
 
     >>> pages_warning(["photos/a.tif"])
     '1 file(s) have several pages or frames (such as a.tif); only the first of each is used'

@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ARRAY_BYTES = 2**30
-"""The largest array, in bytes, that :func:`as_one_array` creates."""
+"""The largest size, in bytes, of an array that :func:`as_one_array` creates."""
 
 
 def upright_grey_or_colour(image: Image) -> Image:
     """Return a copy of an image in mode ``L`` or ``RGB``, rotated by its EXIF orientation and without alpha.
 
-    Images of 16 bits keep the upper 8 bits. Raises :class:`ValueError` for modes ``I`` and ``F``, because their pixel
-    values have no fixed range.
+    An image of 16 bits loses its lower 8 bits. Raises :class:`ValueError` for modes ``I`` and ``F``, because their
+    pixel values have no fixed range.
 
     >>> import PIL.Image
     >>> upright_grey_or_colour(PIL.Image.new("RGBA", (4, 2))).mode
@@ -24,7 +24,7 @@ def upright_grey_or_colour(image: Image) -> Image:
     """
     import PIL.ImageOps
 
-    upright = PIL.ImageOps.exif_transpose(image)  # copies even if there is nothing to rotate
+    upright = PIL.ImageOps.exif_transpose(image)  # exif_transpose makes a copy even if it rotates nothing
     if upright.mode.startswith("I;16"):
         return _upper_bits(upright)
     if upright.mode in ("I", "F"):
@@ -43,7 +43,7 @@ def _upper_bits(image: Image) -> Image:
 
 
 class DecodableImages(Protocol):
-    """A sequence of images that decodes an image when the image is requested."""
+    """A sequence of images that decodes an image when the caller requests the image."""
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -55,7 +55,7 @@ class DecodableImages(Protocol):
 def as_one_array(images: DecodableImages) -> np.ndarray[Any, Any] | None:
     """Decode all images into one uint8 array ``(N, H, W)`` or ``(N, H, W, 3)``.
 
-    Returns ``None`` if sizes or modes differ, or if the array would be larger than :data:`ARRAY_BYTES`.
+    Returns ``None`` if the images differ in size or mode, or if the array would be larger than :data:`ARRAY_BYTES`.
     """
     import numpy as np
 

@@ -1,7 +1,7 @@
-"""Run the code of plugins safely: a plugin that prints, exits the process or takes long is named on stderr.
+"""Run the code of plugins safely, and name on stderr each plugin that prints, exits the process or takes long.
 
 Output of a plugin goes to stderr, because stdout is for the results of commands. A crash of the Python interpreter, or
-a signal that cannot be caught, still ends the process without a message.
+a signal that no program can catch, still ends the process without a message.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from zoo.errors import PluginError
 from zoo.text import one_line
 
 SECONDS_BEFORE_NOTICE = 5.0
-_IMPORTS = threading.RLock()  # two threads may load the plugins simultaneously
+_IMPORTS = threading.RLock()  # locks, because two threads may load the plugins simultaneously
 
 
 @dataclass
 class Guard:
-    """The signals during a plugin's import; ``interrupted`` is true after Ctrl-C or SIGTERM from outside the plugin."""
+    """Whether Ctrl-C or SIGTERM ``interrupted`` the import of a plugin from outside the plugin."""
 
     interrupted: bool = False
 
@@ -46,7 +46,7 @@ def guarded_import(origin: str) -> Iterator[Guard]:
 
 @contextmanager
 def guarded_call(origin: str) -> Iterator[None]:
-    """Run a function of a plugin that may take long; output goes to stderr, as in :func:`printing_to_stderr`.
+    """Run a function of a plugin that may take long, and redirect its output to stderr.
 
     Raises :class:`~zoo.errors.PluginError` if the function tries to exit the process.
 
@@ -65,7 +65,7 @@ def guarded_call(origin: str) -> Iterator[None]:
 
 @contextmanager
 def printing_to_stderr(origin: str) -> Iterator[None]:
-    """Redirect everything that this thread prints to stderr; each printed line begins with ``origin``."""
+    """Redirect to stderr everything that this thread prints to stdout; each line begins with ``origin``."""
     before = _STDOUT.enter(origin)
     try:
         yield
@@ -84,7 +84,7 @@ class _Redirection:
         self._stdout: TextIO = sys.stdout
 
     def enter(self, origin: str) -> str | None:
-        """Label the output of this thread with ``origin`` from now on, and return the previous label."""
+        """Write ``origin`` before each line that this thread prints, and return the previous label."""
         before: str | None = getattr(self._threads, "origin", None)
         self._threads.origin = origin
         with self._lock:
@@ -99,7 +99,7 @@ class _Redirection:
         """Restore the previous label of this thread; the last thread to leave restores ``sys.stdout``."""
         with self._lock:
             if self._stream is not None:
-                with suppress(ValueError):  # the plugin closed it
+                with suppress(ValueError):  # the plugin closed the stream
                     self._stream.flush()
             self._threads.origin = before
             self._users -= 1
@@ -109,7 +109,7 @@ class _Redirection:
                 self._stream = None
 
     def write(self, content: str, origin: str) -> None:
-        """Write lines to stderr with their label; write to stdout if the thread does not run a plugin."""
+        """Write a plugin's lines to stderr, each after its label; write the output of other threads to stdout."""
         own: str | None = getattr(self._threads, "origin", None)
         if own is None and self._users:
             self._stdout.write(content)
@@ -119,7 +119,7 @@ class _Redirection:
 
 
 class _Labelled(io.RawIOBase):
-    """The output stream of a plugin; a plugin may keep it after its import, for example in a logging handler."""
+    """The output stream of a plugin, which may keep using the stream after its import, such as in a logging handler."""
 
     def __init__(self, redirection: _Redirection, origin: str) -> None:
         self._redirection = redirection
@@ -198,7 +198,7 @@ def _without_exits() -> Iterator[None]:
 
 @contextmanager
 def _noting_signals(guard: Guard) -> Iterator[None]:
-    """Note Ctrl-C and SIGTERM, because a plugin may raise the same exceptions without any signal."""
+    """Record Ctrl-C and SIGTERM, because a plugin may raise KeyboardInterrupt or SystemExit without a signal."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield
         return

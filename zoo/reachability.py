@@ -12,7 +12,7 @@ PATIENCE = 5.0
 
 
 def network_advice() -> str:
-    """Return advice for an unreachable Hub: to unset ``HF_HUB_OFFLINE`` if it is set, otherwise to connect.
+    """Return the advice to unset ``HF_HUB_OFFLINE`` if it is set, or else to connect to the network.
 
     >>> "HF_HUB_OFFLINE" in network_advice()
     True
@@ -25,7 +25,7 @@ def network_advice() -> str:
 
 
 def why_unreachable(url: str) -> str | None:
-    """Return the reason why the host of ``url`` is unreachable, or ``None`` if it may be reachable.
+    """Return the reason why the host of ``url`` is unreachable, or ``None`` if no reason was found.
 
     The check resolves the host's name, opens a connection and closes it; behind a proxy, the check connects to the
     proxy. The check takes at most :data:`PATIENCE` seconds. Without the check, the Hub's client would retry for up to a

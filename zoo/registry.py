@@ -2,7 +2,7 @@
 
 A plugin is an entry point of the group ``zoo``. A plugin fails if it cannot be imported, misspells a hook, declares an
 invalid record or uses a name that is already taken. zoo reports a failed plugin with its entry point and distribution,
-and the other plugins keep working. Set ``ZOO_RAISE_PLUGIN_ERRORS=1`` to raise the first failure instead.
+and the other plugins keep working. Set ``ZOO_RAISE_PLUGIN_ERRORS=1`` to raise the first failure as an exception.
 """
 
 from __future__ import annotations
@@ -96,14 +96,15 @@ class Registry:
 
     @property
     def problems(self) -> list[str]:
-        """One line for each error of a plugin, with the plugin's entry point and distribution."""
+        """The errors of all plugins, each on one line that names the plugin's entry point and distribution."""
         return [f"{plugin.origin}: {error}" for plugin in self.plugins for error in plugin.errors]
 
     def backbone(self, name: str) -> Backbone:
-        """Return the backbone of that name; for ``prefix:NAME``, derive the record from the family's network.
+        """Return the backbone with this name; for ``prefix:NAME``, derive the record from the family's network.
 
-        Raises :class:`~zoo.errors.UnknownNameError` with similarly spelled names, :class:`~zoo.errors.PluginError` if
-        two plugins declare the name, and :class:`~zoo.errors.DeclarationError` if the record cannot be derived.
+        Raises :class:`~zoo.errors.UnknownNameError`, which suggests similarly spelled names. Raises
+        :class:`~zoo.errors.PluginError` if two plugins declare the name, and
+        :class:`~zoo.errors.DeclarationError` if the record cannot be derived.
         """
         prefix, colon, _member = name.partition(":")
         if colon and prefix in self.families:
@@ -116,7 +117,7 @@ class Registry:
     def backbone_names(self, pattern: str) -> list[str]:
         """Return the backbone names that match a name or glob, such as ``timm:vit_*_dinov2*`` or ``efficientnet_*``.
 
-        Raises :class:`~zoo.errors.UnknownNameError` with similarly spelled names if no backbone matches the glob.
+        If no backbone matches the glob, raises :class:`~zoo.errors.UnknownNameError`, which suggests similar names.
 
         >>> load_registry().backbone_names("efficientnet_lite[01]")
         ['efficientnet_lite0', 'efficientnet_lite1']
@@ -132,7 +133,7 @@ class Registry:
         return [f"{prefix}:{name}" if family else name for name in found]
 
     def knows(self, name: str) -> bool:
-        """Return whether :meth:`backbone` has a record of that name, or can try to derive a record for it."""
+        """Return whether a backbone of this name is declared, or whether a family may derive its record."""
         return name in self.backbones or (":" in name and name.partition(":")[0] in self.families)
 
     def declares(self, backbone: Backbone) -> Plugin | None:
@@ -144,7 +145,7 @@ class Registry:
         return None
 
     def dataset(self, text: str) -> tuple[Dataset, str | None]:
-        """Return the dataset's record and the argument from the text ``name`` or ``name:argument``.
+        """Return the record and the argument of the dataset that a user types as ``name`` or ``name:argument``.
 
         >>> load_registry().dataset("imagefolder:/photos")[1]
         '/photos'
@@ -183,7 +184,7 @@ class Registry:
         return self._derived[name]
 
     def _ask(self, family: BackboneFamily, what: Literal["names", "derive"], *arguments: str) -> Any:
-        """Call the function ``names`` or ``derive`` of a family; errors name the plugin that declares the family."""
+        """Call the function ``names`` or ``derive`` of a family; an error names the plugin that declares the family."""
         try:
             return pkgutil.resolve_name(getattr(family, what))(*arguments)
         except ZooError:
@@ -194,7 +195,7 @@ class Registry:
             raise PluginError(message, code="plugin-family", name=family.prefix) from error
 
     def owner(self, kind: Kind, name: str) -> Plugin:
-        """Return the plugin that declares the ``"backbone"``, ``"dataset"`` or ``"backbone family"`` of that name."""
+        """Return the plugin that declares the backbone, dataset or backbone family with this name."""
         return self._owners[kind, name]
 
     def _load(self, plugin: Plugin, entry_point: importlib.metadata.EntryPoint) -> None:
@@ -251,7 +252,7 @@ class Registry:
             raise PluginError(f"implements neither {' nor '.join(HOOKS)} with @zoo.hookimpl", code="hook-missing")
 
     def _marked(self, implementation: object, hook: str) -> list[Callable[[], Any]]:
-        """Return the functions with which a plugin implements a hook; usually there is at most one function."""
+        """Return a plugin's functions that implement a hook; a plugin usually has at most one such function."""
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
         return [found.function for found in caller.get_hookimpls() if found.plugin is implementation]
 
@@ -316,7 +317,7 @@ class Registry:
     def _fail(self, plugin: Plugin, error: BaseException) -> None:
         message = explain(error)
         if os.environ.get("ZOO_RAISE_PLUGIN_ERRORS", "") not in ("", "0"):
-            if not isinstance(error, Exception):  # such as SystemExit, which would end the program silently
+            if not isinstance(error, Exception):  # SystemExit, for example, would end the program silently
                 raise PluginError(f"{plugin.origin}: {message}", code="plugin-exit") from error
             error.add_note(f"raised by {plugin.origin}")
             raise error
@@ -341,7 +342,7 @@ def explain(error: BaseException) -> str:
     """
     try:
         return one_line(_explained(error))
-    except Exception as another:  # the error's own __str__ failed
+    except Exception as another:  # the method __str__ of the error failed
         return f"{type(error).__name__}: (its text cannot be read: {type(another).__name__})"
 
 

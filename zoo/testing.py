@@ -1,4 +1,4 @@
-"""Checks for plugin authors, who call them in the tests of their plugins."""
+"""Checks that plugin authors call in the tests of their plugins."""
 
 from zoo_harness.testing import check_backbone
 

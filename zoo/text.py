@@ -6,15 +6,16 @@ import re
 import unicodedata
 
 _BIDI_OVERRIDES = "\u202a-\u202e\u2066-\u2069"
-# Matched are control characters (escape sequences begin with one), line separators, changes of the writing direction,
-# zero-width characters except joiners (some scripts need joiners), and lone surrogates (no terminal accepts them).
+# The pattern matches control characters (escape sequences begin with a control character), line separators, characters
+# that change the writing direction, zero-width characters, and lone surrogates (no terminal accepts lone surrogates).
+# The pattern does not match zero-width joiners, because some scripts need joiners.
 _UNSAFE = re.compile(
     f"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200b\u200e\u200f\u2060\ufeff{_BIDI_OVERRIDES}\ud800-\udfff]"
 )
 
 
 def one_line(value: object) -> str:
-    r"""Return a value's text on one line, without control characters and changes of the writing direction.
+    r"""Return a value's text on one line, without control characters and marks that change the writing direction.
 
     >>> one_line("T-shirt\n---\n top\x1b")
     'T-shirt --- top'
@@ -23,9 +24,9 @@ def one_line(value: object) -> str:
 
 
 def escaped(text: str) -> str:
-    r"""Escape characters that would control the terminal, in JSON's notation; line breaks and tabs stay.
+    r"""Replace characters that would control the terminal by JSON escapes, except line breaks and tabs.
 
-    Escaped are control characters, changes of the writing direction, and path bytes that are not UTF-8.
+    The function escapes control characters, marks that change the writing direction, and path bytes that are not UTF-8.
 
     >>> escaped("a\x1b[31mb")
     'a\\u001b[31mb'
@@ -34,7 +35,7 @@ def escaped(text: str) -> str:
 
 
 def encodable(text: str) -> str:
-    r"""Escape path bytes that are not UTF-8; Python represents such bytes as lone surrogates.
+    r"""Escape bytes of a path that are not UTF-8, which Python represents as lone surrogates.
 
     >>> print(encodable("caf\udce9"))
     caf\udce9

@@ -1,4 +1,4 @@
-"""Choose one value range per dataset, from which images of more than 8 bits per channel are scaled to 8 bits."""
+"""Choose the value range from which all images of more than 8 bits in a dataset are scaled to 8 bits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FULL_16_BITS = ValueRange(0, 65535)
 
 @dataclass(frozen=True)
 class DeepValues:
-    """The smallest and largest pixel value of an image, whether all are integers, and the range that its tags state."""
+    """The smallest and largest pixel value of an image, whether its pixels are integers, and the range in its tags."""
 
     low: float
     high: float
@@ -40,13 +40,16 @@ class DeepValues:
 
     @property
     def believed(self) -> ValueRange | None:
-        """The stated range, or ``None`` if a pixel value lies outside; PNG's sBIT may count bits before scaling."""
+        """The range in the image's tags, or ``None`` if some pixel values are outside of this range.
+
+        PNG's sBIT may count the significant bits of the values before the values were scaled.
+        """
         stated = self.stated
         return stated if stated and stated.low <= self.low and self.high <= stated.high else None
 
     @property
     def own_range(self) -> ValueRange:
-        """The range for this image alone: the range in its tags, or else the smallest standard range.
+        """The range in the image's tags, or else the smallest standard range that contains its pixel values.
 
         The standard ranges are 0 to 1 for floating-point values, and 0 to 2^b - 1 for b = 8, 10, 12, 14, 16, 20, 24
         and 32 bits. Raises :class:`ValueError` if the values fit in no standard range.
@@ -69,7 +72,7 @@ class DeepValues:
 
 
 def common_range(found: Mapping[str, DeepValues]) -> ValueRange:
-    """Return the smallest range that contains the own range of every image; ``found`` maps names to pixel values.
+    """Return the smallest range that contains the range of every image; ``found`` maps image names to pixel values.
 
     Raises :class:`~zoo.errors.DataError` if some images hold integers and others hold floating-point values.
 

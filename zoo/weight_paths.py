@@ -1,4 +1,4 @@
-"""Find weight files on this machine, using only paths and environment variables.
+"""Find weight files on this machine from paths and environment variables alone.
 
 ``zoo list`` calls :func:`find` for every backbone, so this module imports only the standard library.
 """
@@ -14,7 +14,7 @@ Place = tuple[str | None, ...]
 
 
 def find(place: Sequence[str | None]) -> Path | None:
-    """Return the file at a standard place, or ``None`` if the file is not on this machine.
+    """Return the path of the weight file at a standard place, or ``None`` if the file does not exist.
 
     A standard place is one of the tuples ``("file", path)``, ``("package", path below site-packages)``, ``("torch",
     filename)``, ``("keras", filename)`` and ``("hub", repository, filename, revision)``.
@@ -28,19 +28,19 @@ def find(place: Sequence[str | None]) -> Path | None:
 
 
 def hub_cache() -> Path:
-    """Return the cache folder of the Hub's client, from the environment variables that the client reads."""
+    """Return the cache folder of the Hub's client, as its environment variables set it."""
     home = os.environ.get("HF_HOME", f"{_cache_home()}/huggingface")
     older = os.environ.get("HUGGINGFACE_HUB_CACHE", f"{home}/hub")
     return Path(os.path.expandvars(os.environ.get("HF_HUB_CACHE", older))).expanduser()
 
 
 def torch_hub_folder() -> Path:
-    """Return the folder to which torchvision downloads weights, from the environment variables that torch reads."""
+    """Return the folder to which torchvision downloads weights, as torch's environment variables set it."""
     return Path(os.environ.get("TORCH_HOME", f"{_cache_home()}/torch")).expanduser() / "hub" / "checkpoints"
 
 
 def keras_folder() -> Path:
-    """Return the folder to which Keras downloads the weights of its applications, from the variable ``KERAS_HOME``."""
+    """Return the folder to which Keras applications download weights, as the variable ``KERAS_HOME`` sets it."""
     return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
 
 

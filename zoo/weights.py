@@ -1,7 +1,7 @@
-"""Weight sources: records that describe, locate and read the weights with which a network starts.
+"""Weight sources are records that describe, locate and read the initial weights of a network.
 
-The harness treats built-in sources and sources of plugins alike: all are subclasses of :class:`WeightSource`. Neither
-torch nor huggingface_hub is imported before weights are read.
+Built-in sources and the sources of plugins are subclasses of :class:`WeightSource`. A source imports torch and
+huggingface_hub only when it reads weights.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _TIMM_FILENAME = "model.safetensors"
 
 @dataclass(frozen=True, config=STRICT)
 class LoadedWeights:
-    """The result of reading a weight source: torch tensors under the network's own names, and their origin.
+    """The result of reading a weight source: torch tensors, by their names in the network, and their origin.
 
-    If ``tensors`` is ``None``, the network keeps the values of its constructor. ``origin`` is a repository, a
+    If ``tensors`` is ``None``, the network keeps its random initial values. ``origin`` is a repository, a
     distribution, an address or a path. The record of a run contains the name, size and SHA-256 of the file ``path``.
     """
 
@@ -44,7 +44,7 @@ class LoadedWeights:
 
 
 class WeightReader(Protocol):
-    """The argument of :meth:`WeightSource.read`: downloads, verifies and reads files without running code from them."""
+    """The argument of :meth:`WeightSource.read`: it downloads, verifies and reads files without running their code."""
 
     @property
     def network(self) -> Mapping[str, Tensor]:
@@ -54,22 +54,25 @@ class WeightReader(Protocol):
         """Return the path of a Hub file in the local cache; download the file if it is not cached."""
 
     def from_url(self, url: str, target: Path, *, sha256: str | None = None, md5: str | None = None) -> Path:
-        """Return ``target``; if the file is missing, download it from an https address. A digest is required."""
+        """Return ``target``, downloaded from an https address if the file is missing; the caller must give a digest."""
 
     def verify(self, path: Path, *, sha256: str | None = None, md5: str | None = None) -> None:
-        """Raise :class:`~zoo.errors.WeightsError` if the digest differs; ``sha256`` may be the first digits only."""
+        """Raise :class:`~zoo.errors.WeightsError` if a file does not have the given digest.
+
+        ``sha256`` may consist of the first digits only.
+        """
 
     def read_file(
         self, path: Path, *, sha256: str | None = None, md5: str | None = None, by_order: bool = False
     ) -> dict[str, Tensor]:
-        """Verify a file's digest and return its tensors, from a safetensors, ``weights_only`` or Keras H5 file.
+        """Verify the digest of a safetensors, ``weights_only`` or Keras H5 file, and return its tensors.
 
         Tensors of a Keras file are renamed to the network's names. With ``by_order=True``, the tensors of any file are
         matched to the network's tensors by position, and renamed.
         """
 
     def unreachable(self, tried: Sequence[tuple[str, str]], advice: str = "") -> UnreachableError:
-        """Make the error for weights that are neither here nor downloadable; ``tried`` lists (place, reason) pairs."""
+        """Return the error that the weights were not found; ``tried`` lists pairs of a location and a reason."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -95,31 +98,34 @@ class WeightSource(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """Return the origin of the weights on one line."""
+        """Return a line of text that names the origin of the weights."""
 
     def locate(self) -> Path | None:
-        """Return the file on this machine, or ``None``; overrides must use neither the network nor large imports."""
+        """Return the path of the weight file, or ``None`` if the file is not on this machine.
+
+        An overriding method must neither contact a server nor import a large package.
+        """
         place = self.standard_place()
         return find(place) if place else None
 
     @abstractmethod
     def read(self, reader: WeightReader) -> LoadedWeights:
-        """Return the tensors of the weights; download the file if necessary.
+        """Return the tensors of the weights, after downloading the file if it is missing.
 
         Raise ``reader.unreachable(...)`` if the weights are unavailable, and :class:`~zoo.errors.WeightsError` if the
         weights are damaged.
         """
 
     def standard_place(self) -> Place | None:
-        """Return a tuple that tells :func:`zoo.weight_paths.find` where to look for the file, or ``None``.
+        """Return a tuple from which :func:`zoo.weight_paths.find` finds the file, or ``None`` if no such tuple exists.
 
-        Override this method instead of :meth:`locate` if possible: ``zoo list`` caches the tuple, and then does not
+        If possible, override this method instead of :meth:`locate`. ``zoo list`` caches the tuple, so that it need not
         import the plugin.
         """
         return None
 
     def implied_network(self) -> TimmArchitecture | TorchvisionArchitecture | FactoryArchitecture | None:
-        """Return the network that these weights belong to, or ``None`` if the weights do not determine the network."""
+        """Return the network that has these weights, or ``None`` if the weights do not determine the network."""
         return None
 
 
@@ -142,15 +148,15 @@ class TimmWeights(WeightSource):
         return f"timm/{self.name}"
 
     def describe(self) -> str:
-        """Return ``hub`` and the name of the repository."""
+        """Return the word ``hub`` and the name of the repository."""
         return f"hub {self.repository}"
 
     def standard_place(self) -> Place:
-        """Return the file's place in the Hub's cache."""
+        """Return the tuple that locates the file in the Hub's cache."""
         return ("hub", self.repository, _TIMM_FILENAME, self.revision)
 
     def read(self, reader: WeightReader) -> LoadedWeights:
-        """Read the weight file; if the tensor names differ from the network's, timm renames the tensors."""
+        """Read the weight file; if its tensor names differ from the network's names, timm renames the tensors."""
         path = reader.from_hub(self.repository, _TIMM_FILENAME, self.revision)
         tensors = reader.read_file(path, sha256=self.sha256)
         if tensors.keys() != reader.network.keys():
@@ -164,7 +170,7 @@ class TimmWeights(WeightSource):
 
 @dataclass(frozen=True, config=STRICT)
 class TorchvisionWeights(WeightSource):
-    """Weights of torchvision: the network, the member of its weights enum, and the name of the downloaded file.
+    """Weights of torchvision: the name of the network, the name of its weights, and the name of the downloaded file.
 
     >>> TorchvisionWeights("efficientnet_v2_s", "IMAGENET1K_V1", "efficientnet_v2_s-dd5fe13b.pth").tag
     'IMAGENET1K_V1'
@@ -176,33 +182,33 @@ class TorchvisionWeights(WeightSource):
     kind: ClassVar[str] = "torchvision"
 
     def describe(self) -> str:
-        """Return ``torchvision``, the name of the network and the member of its weights enum."""
+        """Return the word ``torchvision``, the name of the network and the name of its weights."""
         return f"torchvision {self.name} {self.tag}"
 
     def standard_place(self) -> Place:
-        """Return the file's place in torch's download folder."""
+        """Return the tuple that locates the file in torch's download folder."""
         return ("torch", self.filename)
 
     def read(self, reader: WeightReader) -> LoadedWeights:
-        """Read the file, and verify the first digits of its SHA-256, which torchvision puts into the file's name."""
+        """Read the file, and compare its SHA-256 with the first digits of a SHA-256 in the file's name."""
         start = re.search(r"-([0-9a-f]{8,})\.", self.filename)
         sha256 = start[1] if start else None
         path = self.locate()
         if path is None:
-            # The address is the same as in torchvision's enum, but importing torchvision would take seconds.
+            # torchvision has this address in a constant, but importing torchvision would take seconds.
             folder = "models/quantized" if self.name.startswith("quantized_") else "models"
             url = f"https://download.pytorch.org/{folder}/{self.filename}"
             path = reader.from_url(url, torch_hub_folder() / self.filename, sha256=sha256)
         return LoadedWeights(reader.read_file(path, sha256=sha256), f"{self.name} {self.tag}", path)
 
     def implied_network(self) -> TorchvisionArchitecture:
-        """Return torchvision's network of that name."""
+        """Return the torchvision network of the same name."""
         return TorchvisionArchitecture(self.name)
 
 
 @dataclass(frozen=True, config=STRICT)
 class HubWeights(WeightSource):
-    """A safetensors file in any Hub repository, such as a published checkpoint of blockzoo.
+    """A safetensors file in any Hub repository, such as a checkpoint that zoo published.
 
     >>> HubWeights("someone/cait_s24-cifar10").filename
     'model.safetensors'
@@ -215,11 +221,11 @@ class HubWeights(WeightSource):
     kind: ClassVar[str] = "hub"
 
     def describe(self) -> str:
-        """Return ``hub`` and the name of the repository."""
+        """Return the word ``hub`` and the name of the repository."""
         return f"hub {self.repository}"
 
     def standard_place(self) -> Place:
-        """Return the file's place in the Hub's cache."""
+        """Return the tuple that locates the file in the Hub's cache."""
         return ("hub", self.repository, self.filename, self.revision)
 
     def read(self, reader: WeightReader) -> LoadedWeights:
@@ -232,8 +238,9 @@ class HubWeights(WeightSource):
 class KerasWeights(WeightSource):
     """An H5 file that Keras applications publish, with its published MD5; reading the file needs ``blockzoo[keras]``.
 
-    Keras layers and modules of the network are matched by name: the name of a layer is the module's path with ``_``
-    instead of every dot. The layer ``conv5_block1_preact_bn`` therefore belongs to ``conv5.block1.preact_bn``.
+    zoo matches the layers of Keras with the modules of the network by name. If every dot in a module's path is replaced
+    by ``_``, the path is the layer's name. For example, module ``conv5.block1.preact_bn`` is layer
+    ``conv5_block1_preact_bn``.
 
     >>> published = KerasWeights("https://example.org/resnet/", "resnet152v2_weights.h5", md5="0" * 32)
     >>> published.url
@@ -251,11 +258,11 @@ class KerasWeights(WeightSource):
         return f"{self.folder}{self.filename}"
 
     def describe(self) -> str:
-        """Return ``keras`` and the name of the file."""
+        """Return the word ``keras`` and the name of the file."""
         return f"keras {self.filename}"
 
     def standard_place(self) -> Place:
-        """Return the file's place in Keras' download folder."""
+        """Return the tuple that locates the file in Keras' download folder."""
         return ("keras", self.filename)
 
     def read(self, reader: WeightReader) -> LoadedWeights:
@@ -268,8 +275,8 @@ class KerasWeights(WeightSource):
 class PackageWeights(WeightSource):
     """A weight file of an installed Python package; ``path`` is relative to the site-packages folder.
 
-    ``by_order=True`` matches tensors by position instead of by name. Use it for a file that another implementation of
-    the same network wrote.
+    With ``by_order=True``, zoo matches tensors by position instead of by name, so that the file of another
+    implementation of the network can be read.
 
     >>> PackageWeights("some-weights", "some_weights/net.pth", sha256="0" * 64).by_order
     False
@@ -282,15 +289,15 @@ class PackageWeights(WeightSource):
     kind: ClassVar[str] = "package"
 
     def describe(self) -> str:
-        """Return ``package`` and the name of the distribution."""
+        """Return the word ``package`` and the name of the distribution."""
         return f"package {self.distribution}"
 
     def standard_place(self) -> Place:
-        """Return the file's place below a folder of ``sys.path``."""
+        """Return the tuple that locates the file below a folder of ``sys.path``."""
         return ("package", self.path)
 
     def read(self, reader: WeightReader) -> LoadedWeights:
-        """Read the file; ``revision`` of the result is the version of the distribution."""
+        """Read the file, and return its tensors with the version of the distribution as ``revision``."""
         path = self.locate()
         if path is None:
             tried = [(f"installed package {self.distribution}", f"no {self.path}")]
@@ -317,11 +324,11 @@ class FileWeights(WeightSource):
     kind: ClassVar[str] = "file"
 
     def describe(self) -> str:
-        """Return ``file`` and the path."""
+        """Return the word ``file`` and the path."""
         return f"file {self.path}"
 
     def standard_place(self) -> Place:
-        """Return the path as a standard place."""
+        """Return the tuple ``("file", path)``."""
         return ("file", self.path)
 
     def read(self, reader: WeightReader) -> LoadedWeights:
@@ -334,7 +341,7 @@ class FileWeights(WeightSource):
 
 @dataclass(frozen=True, config=STRICT)
 class RandomWeights(WeightSource):
-    """No pretrained weights: the network keeps the random values of its constructor.
+    """No pretrained weights: the network keeps its random initial values.
 
     >>> RandomWeights().kind
     'random'
@@ -347,19 +354,19 @@ class RandomWeights(WeightSource):
         return "random"
 
     def read(self, reader: WeightReader) -> LoadedWeights:
-        """Return no tensors, so that the network keeps its random values."""
+        """Return no tensors, so that the network keeps its random initial values."""
         del reader
         return LoadedWeights(None, "random")
 
 
 def _commit(path: Path) -> str | None:
-    """Return the commit of a file in the Hub's cache, or ``None`` for a file elsewhere."""
+    """Return the commit of a file in the Hub's cache, or ``None`` for a file in another folder."""
     parts = path.parts
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts else None
 
 
 def _renamed_by_timm(architecture: str, given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors as timm's own loader renames and reshapes them; unchanged if timm cannot read them."""
+    """Rename and reshape the tensors as timm's loader does; return them unchanged if timm cannot read them."""
     import timm
 
     try:

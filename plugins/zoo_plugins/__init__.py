@@ -1,1 +1,1 @@
-"""The plugins that come with blockzoo; zoo finds them through the entry-point group ``zoo``, like all other plugins."""
+"""The plugins that come with blockzoo, which zoo finds through the entry-point group ``zoo`` like any other plugin."""

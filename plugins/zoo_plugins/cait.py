@@ -1,4 +1,4 @@
-"""CaiT-S24 (Touvron et al. 2021): 24 self-attention blocks, then two blocks in which only the class token attends."""
+"""CaiT-S24 (Touvron et al. 2021) has 24 self-attention blocks and two blocks in which only the class token attends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def zoo_backbones() -> Iterator[Backbone]:
                 reported_parameters=1_877_130,
             ),
             "report": Recipe(
-                # The report trains a self-attention block, and counts the parameters before replacing the head.
+                # The report trains a self-attention block, and counts the parameters with the original head.
                 "University of Tehran 2024",
                 unfreeze=("blocks.23",),
                 training=Training(epochs=10),

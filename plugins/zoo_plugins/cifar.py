@@ -1,7 +1,7 @@
 """Load CIFAR-10 and CIFAR-100 from the Hub, from a folder or archive, or from the authors' server.
 
-Folder names, file names, addresses and digests equal those of torchvision's dataset classes, and a test compares them.
-This module copies torchvision's constants, because importing torchvision would delay every error by seconds.
+Folder names, file names, addresses and digests are copies of the constants in torchvision's dataset classes. A test
+compares the copies with torchvision. This module does not import torchvision, because the import takes seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SHAPE = (3, 32, 32)
 
 @dataclasses.dataclass
 class PythonLayout:
-    """A CIFAR archive of Python pickles, with (name, MD5) of each file; the field names are those of torchvision."""
+    """A CIFAR archive of Python pickles, with the name and MD5 of each file; torchvision uses the same field names."""
 
     base_folder: str
     url: str
@@ -79,7 +79,7 @@ class _Edition:
     hub_id: str
     hub_columns: tuple[str, str]
     binary: _Binary
-    most: int  # bytes; twice the size of the largest file
+    most: int  # the largest accepted file, in bytes: twice the size of the largest published file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ class _Binary:
     train: tuple[str, ...]
     test: str
     names: str
-    labels: int  # number of bytes before the pixels of each record
+    labels: int  # the number of label bytes before the pixels in each record
     archive: str
     md5: str
 
@@ -134,12 +134,12 @@ _CIFAR100 = _Edition(
 
 
 def load_cifar10(request: DatasetRequest) -> LoadedDataset:
-    """Load CIFAR-10 with colour images ``(N, 32, 32, 3)``; with ``--data-dir``, only from that folder or archive."""
+    """Load CIFAR-10 with colour images ``(N, 32, 32, 3)``; ``--data-dir`` names the only folder or archive to read."""
     return _load(_CIFAR10, request)
 
 
 def load_cifar100(request: DatasetRequest) -> LoadedDataset:
-    """Load CIFAR-100 with its fine labels, from the same kinds of sources as :func:`load_cifar10`."""
+    """Load CIFAR-100 with its fine labels; the sources are the same as in :func:`load_cifar10`."""
     return _load(_CIFAR100, request)
 
 
@@ -160,13 +160,13 @@ def _load(edition: _Edition, request: DatasetRequest) -> LoadedDataset:
 
 
 def _hub_copy(edition: _Edition) -> HubCopy:
-    from zoo_plugins.hub_dataset import HubCopy  # imports ``datasets``, which takes a second
+    from zoo_plugins.hub_dataset import HubCopy  # this import loads ``datasets``, which takes a second
 
     return HubCopy(edition.hub_id, columns=edition.hub_columns, classes=edition.classes)
 
 
 def _from_folder(edition: _Edition, root: Path) -> LoadedDataset:
-    """Read the Python version if it exists, else the binary version; ``root`` is a folder, its parent or an archive."""
+    """Read the pickles of CIFAR, or else its binary files, from ``root``: a folder, its parent folder or an archive."""
     layout, binary = edition.layout, edition.binary
     if root.is_file():
         return _from_archive(edition, root)
@@ -200,12 +200,12 @@ def _from_home_server(edition: _Edition) -> LoadedDataset:
     reason = why_unreachable(url)
     if reason:
         raise NotHere(url, reason)
-    from torchvision.datasets.utils import download_and_extract_archive  # imports torch, which takes seconds
+    from torchvision.datasets.utils import download_and_extract_archive  # this import loads torch, which takes seconds
 
     target = data_folder()
     try:
         target.mkdir(parents=True, exist_ok=True)
-        # The archive is unpacked elsewhere and then moved, so that a killed download leaves no partial folder.
+        # The archive is unpacked in a temporary folder and then moved; a killed download thus leaves no partial folder.
         with tempfile.TemporaryDirectory(prefix="incomplete-", dir=target) as scratch:
             download_and_extract_archive(url, scratch, md5=edition.layout.tgz_md5)
             (Path(scratch) / edition.layout.base_folder).replace(target / edition.layout.base_folder)
@@ -242,7 +242,7 @@ def _read_binary(edition: _Edition, files: CifarFiles) -> LoadedDataset:
 def _check_classes(edition: _Edition, names: tuple[str, ...], where: str, key: str) -> None:
     if names != edition.classes:
         raise DataError(
-            f"{where} names the classes {list(names)} under {key!r}; expected those of {edition.name}",
+            f"{where} names the classes {list(names)} under {key!r}; expected the classes of {edition.name}",
             code="class-mismatch",
             path=where,
         )
@@ -263,7 +263,7 @@ def _read_part(edition: _Edition, files: CifarFiles, name: str) -> ImageSplit:
     missing = {"data", edition.labels_key} - batch.keys()
     if missing:
         raise DataError(
-            f"{path} lacks {sorted(missing)}; it has {sorted(batch)}; expected a batch of {edition.name}",
+            f"{path} has only the keys {sorted(batch)}, without {sorted(missing)}; expected a batch of {edition.name}",
             code="file-kind",
             path=str(path),
         )

@@ -13,7 +13,7 @@ from zoo.errors import DataError
 
 
 def read_batch(path: Path, content: bytes | None = None) -> dict[str, Any]:
-    """Read the dictionary of a batch file, with text keys; Python 2 or 3 may have written the file.
+    """Read the dictionary in a batch file of Python 2 or 3, and convert its keys to text.
 
     If ``content`` is given, the dictionary is read from these bytes. Raises :class:`~zoo.errors.DataError`, which names
     ``path``, if the file is missing or damaged, is not a dictionary, or needs other classes than numpy arrays.
@@ -39,7 +39,7 @@ def read_batch(path: Path, content: bytes | None = None) -> dict[str, Any]:
 
 
 def as_text(text: object) -> str:
-    """Return a text as ``str``; files of Python 2 store texts as bytes.
+    """Return a text as ``str``; files that Python 2 wrote store texts as bytes.
 
     >>> as_text(b"frog")
     'frog'
@@ -53,7 +53,7 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_ARRAY_MAKER: Any = np.empty(0).__reduce__()[0]  # obtained from an array, because numpy 2 renamed the function's module
+_ARRAY_MAKER: Any = np.empty(0).__reduce__()[0]  # numpy 2 renamed the module of this function
 
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _ARRAY_MAKER,

@@ -1,4 +1,4 @@
-"""Read the binary version of CIFAR: records of one or two label bytes and 3,072 pixels, and a file of class names."""
+"""Read the binary files of CIFAR; each image is a record of one or two label bytes and 3,072 colour values."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _PIXELS = 3 * 32 * 32
 
 
 def read_binary_batch(files: CifarFiles, name: str, labels: int, classes: Sequence[str], most: int) -> ImageSplit:
-    """Read one batch file, such as ``data_batch_1.bin``.
+    """Read one binary batch file of CIFAR, such as ``data_batch_1.bin``.
 
-    Each record begins with ``labels`` bytes, of which the last is the label; CIFAR-100 has two. Raises
-    :class:`~zoo.errors.DataError` if the file's size is not a multiple of the record size, or a label has no class.
+    Each record begins with ``labels`` label bytes, and the last label byte is the label. CIFAR-100 has two label bytes.
+    Raises :class:`~zoo.errors.DataError` if the file's size is not a multiple of the record size, or if a label has no
+    class.
     """
     content = files.read(name, most)
     record = labels + _PIXELS

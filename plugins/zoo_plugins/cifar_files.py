@@ -15,12 +15,12 @@ from typing import IO, cast
 from zoo.errors import DataError
 
 _PIECE = 2**20
-_LARGEST_ARCHIVE = 2**30  # bytes after decompression; the published archives have less than a fifth of this size
+_LARGEST_ARCHIVE = 2**30  # in bytes after decompression; the published archives have less than a fifth of this size
 
 
 @dataclass(frozen=True)
 class CifarFiles:
-    """The files of one version of CIFAR: files in a folder, or the ``contents`` of an archive.
+    """The files of CIFAR as pickles or as binary files, in a folder or as the ``contents`` of an archive.
 
     ``place`` is the folder or the archive. ``warnings`` report MD5 digests that differ from the published digests.
     """
@@ -35,7 +35,7 @@ class CifarFiles:
         return f"{'archive' if self.contents else 'folder'} {self.place.resolve()}"
 
     def read(self, name: str, most: int) -> bytes:
-        """Return the content of a file; raise :class:`~zoo.errors.DataError` if it is missing or too large."""
+        """Return the content of a file; raise :class:`~zoo.errors.DataError` if the file is missing or too large."""
         if self.contents:
             if name not in self.contents:
                 raise DataError(f"{self.place} has no file {name}", code="missing-file", path=str(self.place))
@@ -57,17 +57,17 @@ class CifarFiles:
             ) from error
 
     def called(self, name: str) -> str:
-        """Return the name of a file for messages."""
+        """Return the path of a file, or its name in the archive, for messages."""
         return f"{self.place}: {name}" if self.contents else str(self.place / name)
 
 
 def read_archive(path: Path, wanted: Iterable[str], most: int, published: Mapping[str, str]) -> CifarFiles:
-    """Read the files named ``wanted`` from a ``.tar.gz`` archive into memory, in whatever folder of the archive.
+    """Read the files named ``wanted`` from any folder of a ``.tar.gz`` archive into memory.
 
     The archive's paths, links and sizes are not trusted: only regular files with a wanted name are read, each with at
-    most ``most`` bytes. ``published`` maps a file's name to the MD5 of the published archive that contains the file; if
-    the MD5 differs, the result has a warning. Raises :class:`~zoo.errors.DataError` for a damaged archive and for a
-    file that is too large.
+    most ``most`` bytes. ``published`` maps a file's name to the MD5 of the published archive that contains the file.
+    The result has a warning if the archive does not have this MD5. Raises :class:`~zoo.errors.DataError` for a damaged
+    archive and for a file that is too large.
     """
     digest = _md5(path)
     try:
@@ -109,7 +109,7 @@ def _wanted_contents(path: Path, wanted: set[str], most: int) -> dict[str, bytes
                 raise DataError(f"{path} has {name} twice", code="archive-damaged", path=str(path))
             held = archive.extractfile(member)
             contents[name] = held.read() if held else b""
-        while stream.read(_PIECE):  # reads to the end, where gzip verifies its checksum
+        while stream.read(_PIECE):  # after the last byte, gzip verifies its checksum
             pass
     return contents
 

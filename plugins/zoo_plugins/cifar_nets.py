@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from zoo import SCRATCH, Backbone, FactoryArchitecture, FeatureLayer, Head, Preprocessing, RandomWeights, hookimpl
 
-# Mean and standard deviation of the CIFAR-100 training images, as printed in the report.
+# The report prints this mean and standard deviation of the CIFAR-100 training images.
 CIFAR100 = Preprocessing(input_size=(32, 32), mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
 
 VGG_POOLS = ((6, 64), (13, 128), (23, 256), (33, 512), (43, 512))

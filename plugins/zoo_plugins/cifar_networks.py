@@ -13,7 +13,7 @@ from torchvision.models.vgg import cfgs, make_layers
 CLASSES = 100
 HIDDEN = 4096
 
-# Columns: expansion, kernel size, stride for 32 x 32 images, number of input channels, of output channels, of layers.
+# Columns: expansion, kernel size, stride for 32 x 32 images, input channels, output channels, number of layers.
 EFFICIENTNET_STAGES = (
     (1, 3, 1, 32, 16, 1),
     (6, 3, 2, 16, 24, 2),
@@ -57,14 +57,14 @@ def vgg16_bn() -> nn.Module:
 
 
 def resnet18() -> nn.Module:
-    """Build ResNet-18 with a 3 x 3 stem of stride 1, without the first max pool; it has 11,220,132 parameters.
+    """Build ResNet-18 with a 3 x 3 stem of stride 1, without the first max pool (11,220,132 parameters).
 
     >>> sum(parameter.numel() for parameter in resnet18().parameters())
     11220132
     """
     network: nn.Module = imagenet_resnet18(weights=None, num_classes=CLASSES)
     stem = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
-    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")  # as in torchvision's ResNet
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's ResNet does
     network.conv1 = stem
     network.maxpool = nn.Identity()
     return network

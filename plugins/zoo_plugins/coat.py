@@ -1,4 +1,4 @@
-"""CoaT-Lite Small (Xu et al. 2021): four serial stages; the blocks of a stage share their position encodings."""
+"""CoaT-Lite Small (Xu et al. 2021) has four stages; the blocks of a stage share their position encodings."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def zoo_backbones() -> Iterator[Backbone]:
 
 
 def _layers() -> Iterator[FeatureLayer]:
-    # Every stage has its own class token, but only the last stage's class token reaches the classifier. The other
-    # stages discard the token, so the mean over all tokens represents their output.
+    # Every stage has its own class token, but only the last stage's class token reaches the classifier. The first three
+    # stages discard their token, so the mean over all tokens represents the output of a stage.
     for stage, (blocks, width) in enumerate(zip(BLOCKS, STAGE_WIDTHS, strict=True), start=1):
         yield FeatureLayer(f"patch_embed{stage}", width)
         for block in range(blocks):

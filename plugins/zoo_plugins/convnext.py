@@ -26,5 +26,5 @@ def zoo_backbones() -> Iterator[Backbone]:
         license="apache-2.0",
         paper="https://arxiv.org/abs/2201.03545",
         pretrained_on="ImageNet-12k, then ImageNet-1k",
-        imagenet_top1=84.448,  # at 288 pixels, the size at which timm tests these weights
+        imagenet_top1=84.448,  # timm tests these weights at 288 pixels
     )

@@ -1,6 +1,6 @@
 """Declare the built-in datasets; other modules of ``zoo_plugins`` contain the loaders.
 
-This module imports no large package: a loader's module is imported when its dataset is first used.
+This module imports no large package, because zoo imports the module of a loader when its dataset is first used.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def zoo_datasets() -> Iterator[Dataset]:
         license="mit",
         citation="Xiao, Rasul and Vollgraf 2017, https://arxiv.org/abs/1708.07747",
     )
-    # The studies say "validation set" for the test split of CIFAR.
+    # The studies call the test split of CIFAR "validation set".
     yield Dataset(
         name="cifar10",
         title="CIFAR-10",

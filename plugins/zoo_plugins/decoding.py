@@ -19,12 +19,12 @@ def decode_image(file: IO[bytes], where: str, reader: ImageReader) -> PIL.Image.
     image in the error.
     """
     try:
-        readable_endings()  # also registers Pillow's installed plugins
+        readable_endings()  # this call also registers the installed plugins of Pillow
         with PIL.Image.open(file) as image:
             return reader.upright(image, where)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
         reason, advice = f"{type(error).__name__}: {error}", "replace or remove it"
-        if isinstance(error, PIL.UnidentifiedImageError):  # Pillow's message shows the repr of the open file
+        if isinstance(error, PIL.UnidentifiedImageError):  # Pillow's own message would show the repr of the open file
             reason = "unknown format"
             advice = remedy(PurePath(where)) or advice
         raise DataError(

@@ -1,4 +1,4 @@
-"""DeiT-B distilled (Touvron et al. 2020): a class token and a distillation token, each with its own classifier."""
+"""DeiT-B distilled (Touvron et al. 2020) has a class token and a distillation token, each with its own classifier."""
 
 from __future__ import annotations
 

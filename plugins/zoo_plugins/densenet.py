@@ -38,7 +38,7 @@ def zoo_backbones() -> Iterator[Backbone]:
                 reported_parameters=6_982_400,
             ),
             "report": Recipe(
-                # The network's last dense layer is the 32nd, but the report unfroze the 16th.
+                # The network's last dense layer is layer 32, but the report unfroze layer 16.
                 "University of Tehran 2024",
                 unfreeze=("features.denseblock4.denselayer16",),
                 training=Training(epochs=10),

@@ -1,4 +1,4 @@
-"""The digits dataset: 1,797 scans of handwritten digits, 8 x 8 pixels, which are part of scikit-learn."""
+"""The digits dataset: 1,797 scans of handwritten digits with 8 x 8 pixels, which are part of scikit-learn."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _BRIGHTEST = 16
 
 
 def load(request: DatasetRequest) -> LoadedDataset:
-    """Load all scans as ``(N, 8, 8)``, with grey values scaled from 0..16 to 0..255.
+    """Load the scans of both splits as arrays ``(N, 8, 8)``, with grey values scaled from 0..16 to 0..255.
 
     The dataset has no official split. Therefore every fifth scan of each class (the 5th, 10th, ... in scikit-learn's
-    order) is a test image. The same writers appear in both splits.
+    order) is a test image. Both splits contain digits of the same writers.
 
     >>> load(DatasetRequest()).splits["train"].images.shape
     (1442, 8, 8)

@@ -1,4 +1,4 @@
-"""DINOv2 and DINOv3 ViT-S (Oquab et al. 2023, Siméoni et al. 2025): self-supervised, published without a classifier.
+"""DINOv2 and DINOv3 ViT-S (Oquab et al. 2023, Siméoni et al. 2025) are self-supervised and have no classifier.
 
 A checkpoint that was made from DINOv3's weights remains under the DINOv3 licence.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from zoo import Backbone, FeatureLayer, Head, TimmWeights, hookimpl
 
 WIDTH, BLOCKS = 384, 12
-DINOV3_PREFIX = 5  # number of tokens before the patch tokens: the class token and four registers
+DINOV3_PREFIX = 5  # the class token and four registers precede the patch tokens
 
 
 @hookimpl

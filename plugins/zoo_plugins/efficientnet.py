@@ -1,7 +1,7 @@
 """EfficientNets (Tan and Le 2019, 2021): the three Lite networks, B0, V2-S and V2-L.
 
-Python packages contain the weights of the three Lite networks, so zoo need not download them. Another implementation of
-the Lite networks wrote the weight files, so zoo matches their tensors by position.
+Python packages contain the weights of the three Lite networks, so zoo need not download these weights. Another
+implementation wrote the weight files of the Lite networks, so zoo matches the tensors by position.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _lite(sha256: str, stage_widths: tuple[int, ...]) -> Backbone:
         license="apache-2.0",
         paper=FIRST_PAPER,
         pretrained_on="ImageNet-1k",
-        imagenet_top1=None,  # the package states no accuracy, and the accuracy of another port may differ
+        imagenet_top1=None,  # the package states no accuracy, and other ports may differ from it
     )
 
 

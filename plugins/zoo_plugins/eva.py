@@ -1,4 +1,4 @@
-"""EVA-02 Tiny (Fang et al. 2023): pretrained by masked image modelling and fine-tuned on ImageNet."""
+"""EVA-02 Tiny (Fang et al. 2023) was pretrained by masked image modelling and fine-tuned on ImageNet."""
 
 from __future__ import annotations
 

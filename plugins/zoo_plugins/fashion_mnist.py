@@ -25,7 +25,7 @@ _SIDE = 28
 
 
 def load(request: DatasetRequest) -> LoadedDataset:
-    """Load both splits as grey images ``(N, 28, 28)``.
+    """Load both splits of Fashion-MNIST as grey images ``(N, 28, 28)``.
 
     ``--data-dir`` is the folder of the idx files, or a folder that contains ``FashionMNIST/raw`` as torchvision writes
     it. Without ``--data-dir``, zoo looks in Debian's package ``dataset-fashion-mnist``, in its own data folder (in
@@ -46,7 +46,7 @@ def load(request: DatasetRequest) -> LoadedDataset:
 
 
 def _hub_copy() -> HubCopy:
-    from zoo_plugins.hub_dataset import HubCopy  # imports ``datasets``, which takes a second
+    from zoo_plugins.hub_dataset import HubCopy  # this import loads ``datasets``, which takes a second
 
     return HubCopy(FASHION_HUB_ID, classes=FASHION_CLASSES)
 

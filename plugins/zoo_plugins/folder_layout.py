@@ -1,4 +1,4 @@
-"""Find out which subfolder is which split of an image folder, from the usual names; refuse ambiguous folders."""
+"""Find the folders of the splits in a folder of images by their usual names; refuse ambiguous folders."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _TRAINING = ("train", "training")
 _TESTING = ("test", "testing")
 _VALIDATION = ("val", "validation", "valid", "dev", "eval", "evaluation")
 EVALUATION = (*_TESTING, *_VALIDATION)
-"""Names of evaluation splits, the most preferred name first."""
+"""Names of evaluation splits; if several splits exist, zoo reads the split whose name comes first."""
 _ADDITIONS = ("", "set", "split", "data", "images", "imgs")
 LAYOUT = "expected PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg, or PATH/CLASS/*.jpg"
 
 
 def split_word(name: str) -> str | None:
-    """Return the standard word for a split's name, such as ``train`` for ``Train_set``; ``None`` for other names.
+    """Return the standard name of a split, such as ``train`` for ``Train_set``, or ``None`` if no split has the name.
 
     >>> [split_word(name) for name in ("Train", "testing", "VALID", "training_set", "trainer")]
     ['train', 'testing', 'valid', 'training', None]
@@ -34,12 +34,12 @@ def split_word(name: str) -> str | None:
 
 
 def is_training(word: str | None) -> bool:
-    """Whether a result of :func:`split_word` means the training split."""
+    """Whether a standard name from :func:`split_word` is a name of the training split."""
     return word in _TRAINING
 
 
 def looks_like_a_split(name: str) -> bool:
-    """Whether a name contains the name of a split, as ``seg_train`` and ``test-2019`` do.
+    """Whether a folder's name contains the name of a split, as ``seg_train`` and ``test-2019`` do.
 
     >>> [looks_like_a_split(name) for name in ("seg_train", "Val2017", "testament", "train")]
     [True, True, False, True]
@@ -74,12 +74,12 @@ class FolderLayout:
 
 
 def find_layout(root: Path) -> FolderLayout:
-    """Find the folders of the splits in ``root``; without such folders, ``root`` itself is the training split.
+    """Find the folders of the splits in ``root``; if there are none, ``root`` itself is the training split.
 
-    A folder with the name of a split is a split if it contains folders. A folder with such a name that directly
-    contains images is a class: a dataset of vehicles may have a class "train". Raises :class:`~zoo.errors.DataError` if
-    two folders could be the same split, if the training split is missing, if split folders contain images but no class
-    folders, or if the splits are further down in the tree.
+    A folder with the name of a split is a split if it contains folders, and a class if it contains images only: a
+    dataset of vehicles may have a class "train". Raises :class:`~zoo.errors.DataError` if two folders could be the same
+    split or if the training split is missing. Split folders without class folders, and splits inside of subfolders,
+    raise this error too.
     """
     folders = sorted(visible_folders(root))
     named = [folder for folder in folders if split_word(folder.name) and has_folders(folder)]
@@ -130,7 +130,7 @@ def _refuse_two(found: Sequence[Path], split: str) -> None:
 
 
 def _refuse_flat_splits(root: Path, folders: Sequence[Path]) -> None:
-    """Raise an error if folders are named like splits but contain no class folders, so that they look like classes."""
+    """Raise an error if folders with the names of splits contain no class folders, because they could be classes."""
     alike = [folder for folder in folders if looks_like_a_split(folder.name)]
     trains = any(re.search("|".join(_TRAINING), folder.name.casefold()) for folder in alike)
     if len(alike) < 2 or not (trains or len(alike) == len(folders)):
@@ -143,7 +143,7 @@ def _refuse_flat_splits(root: Path, folders: Sequence[Path]) -> None:
     else:
         advice = "sort the images into one folder per class in each split, or give the labels with table:FILE.csv"
     raise DataError(
-        f"{root} has no class folders but folders that look like splits (folders found: {names}); {LAYOUT}; {advice}",
+        f"{root} has no class folders, and some of its folders have names of splits: {names}; {LAYOUT}; {advice}",
         code="classes-look-like-splits",
         path=str(root),
         folders=[folder.name for folder in alike],
@@ -151,7 +151,7 @@ def _refuse_flat_splits(root: Path, folders: Sequence[Path]) -> None:
 
 
 def _refuse_deeper_layout(root: Path, folders: Sequence[Path]) -> None:
-    """Raise an error if the splits are further down: ``PATH/images/train/CLASS`` or ``PATH/CLASS/train``."""
+    """Raise an error if the splits are in subfolders: ``PATH/images/train/CLASS`` or ``PATH/CLASS/train``."""
     for folder in folders:
         for inner in (folder, *visible_folders(folder)):
             splits = sorted(child for child in visible_folders(inner) if split_word(child.name))
@@ -160,7 +160,7 @@ def _refuse_deeper_layout(root: Path, folders: Sequence[Path]) -> None:
             names = ", ".join(child.name for child in splits)
             if all(has_folders(child) for child in splits):
                 raise DataError(
-                    f"{root} has its splits further down: {inner.relative_to(root)} has {names}; "
+                    f"{root} has its splits in a subfolder: {inner.relative_to(root)} has {names}; "
                     f"try imagefolder:{inner}",
                     code="layout-nested",
                     path=str(root),
@@ -175,7 +175,7 @@ def _refuse_deeper_layout(root: Path, folders: Sequence[Path]) -> None:
 
 
 def visible_folders(folder: Path) -> list[Path]:
-    """Return the folders in a folder, except hidden folders and folders that operating systems create."""
+    """Return the subfolders of a folder, without hidden folders and folders that operating systems create."""
     with os.scandir(folder) as entries:  # faster than iterdir for folders with many images
         return [Path(entry.path) for entry in entries if entry.is_dir() and not is_system_name(entry.name)]
 
@@ -192,7 +192,7 @@ def _has_files(folder: Path) -> bool:
 def class_folders(folder: Path) -> list[Path]:
     """Return the class folders of a split, sorted by name.
 
-    Raises :class:`~zoo.errors.DataError` if there are fewer than two folders, or if all folders are named like splits.
+    Raises :class:`~zoo.errors.DataError` if there are fewer than two folders, or if all have the names of splits.
     """
     found = sorted(visible_folders(folder), key=lambda child: child.name)
     names = [child.name for child in found]
@@ -212,7 +212,7 @@ def class_folders(folder: Path) -> list[Path]:
 
 
 def _hint(folder: Path) -> str:
-    """Return advice to use a table of labels, if there is one beside the images; otherwise ``""``."""
+    """Return advice to read the labels from a table in the folder, or ``""`` if the folder has no table."""
     tables = _tables_in(folder)
     return f"; if {tables[0].name} holds the labels, try table:{tables[0]}" if tables else ""
 

@@ -13,7 +13,7 @@ from zoo_plugins.system_files import is_system_name, skipped_note
 
 
 class FoundFiles:
-    """The skipped files: system files, files that are not images, unreadable images, and images outside the classes."""
+    """The skipped files of a dataset: system files, other files, unreadable images, and images without a class."""
 
     def __init__(self) -> None:
         self.of_systems: list[Path] = []
@@ -22,7 +22,7 @@ class FoundFiles:
         self.outside: list[Path] = []
 
     def note_beside_classes(self, folder: Path) -> None:
-        """Record the system files, and the images without a class, that lie beside the class folders of a split."""
+        """Record the system files and the images that lie beside the class folders of a split."""
         for path in sorted(folder.iterdir()):
             if is_system_name(path.name):
                 self.of_systems.append(path)
@@ -30,9 +30,10 @@ class FoundFiles:
                 self.outside.append(path)
 
     def images_in(self, class_folder: Path, *, needed: bool = True) -> list[Path]:
-        """Return the image files of a class folder and its subfolders, sorted; record the other files.
+        """Return the sorted image files of a class folder and its subfolders, and record all other files as skipped.
 
-        Raises :class:`~zoo.errors.DataError` for a link to a folder and, if ``needed``, for a folder without images.
+        Raises :class:`~zoo.errors.DataError` for a link to a folder. If ``needed`` is true, a folder
+        without images raises this error too.
         """
         files = sorted(self._visible_files(class_folder))
         found = [path for path in files if is_readable_image(path)]
@@ -58,9 +59,9 @@ class FoundFiles:
                     self.of_systems.append(Path(folder) / name)
             subfolders[:] = [name for name in subfolders if not is_system_name(name)]
             for path in (Path(folder) / name for name in subfolders):
-                if path.is_symlink():  # following a link could loop for ever; skipping it could lose images
+                if path.is_symlink():  # following the link could loop for ever, and skipping the link could lose images
                     raise DataError(
-                        f"{path} links to a folder; link {class_folder} itself, or the image files",
+                        f"{path} is a link to a folder; make {class_folder} itself a link, or link the image files",
                         code="folder-link",
                         path=str(path),
                     )
@@ -99,7 +100,7 @@ class FoundFiles:
         return tuple(lines)
 
     def lines(self) -> tuple[str, ...]:
-        """Return a line that counts the skipped system files and folders; no line if there are none."""
+        """Return a line that counts the skipped system files and folders, or no line if none were skipped."""
         return (skipped_note(self.of_systems),) if self.of_systems else ()
 
     def counts(self) -> Mapping[str, int]:

@@ -1,4 +1,4 @@
-"""Give all parquet files of a dataset the same class indices; their metadata may number the classes differently."""
+"""Convert the labels in all parquet files of a dataset to the same class indices, using the metadata of each file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Names = tuple[str, ...]
 
 @dataclass(frozen=True)
 class LabelFile:
-    """A parquet file, its number of rows, and the class names in its metadata, or ``None`` without such metadata."""
+    """A parquet file, its number of rows, and the class names in its metadata, or ``None``."""
 
     path: Path
     rows: int
@@ -28,7 +28,7 @@ class LabelFile:
 
 
 def names_in_schema(schema: pyarrow.Schema, column: str) -> Names | None:
-    """Return the class names that the ``datasets`` library stored in a schema's metadata, in the order of the labels.
+    """Return the class names, in label order, that the ``datasets`` library stored in a schema's metadata.
 
     >>> features = '{"info": {"features": {"kind": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}'
     >>> names_in_schema(pyarrow.schema([("kind", "int64")], {"huggingface": features}), "kind")
@@ -45,7 +45,7 @@ def names_in_schema(schema: pyarrow.Schema, column: str) -> Names | None:
 
 
 def read_label_file(path: Path, column: str) -> LabelFile:
-    """Read row count and class names from a parquet file; raise :class:`~zoo.errors.DataError` if it is damaged."""
+    """Read the row count and class names of a parquet file; raise :class:`~zoo.errors.DataError` if it is damaged."""
     try:
         metadata = pyarrow.parquet.read_metadata(path)
     except (OSError, pyarrow.ArrowException) as error:
@@ -63,8 +63,8 @@ def labels_by_name(
 ) -> tuple[dict[str, np.ndarray[Any, Any]], tuple[str, ...]]:
     """Return each split's labels as indices into ``classes``, and lines for the run record about changed labels.
 
-    ``labels`` contains the class indices from the files. ``files`` lists the files of each split in the order of the
-    rows; splits in other formats are missing. Raises :class:`~zoo.errors.DataError` if the files name different
+    ``labels`` contains the class indices from the files. ``files`` lists the parquet files of each split in the order
+    of the rows, and omits splits in other formats. Raises :class:`~zoo.errors.DataError` if the files name different
     classes.
     """
     classes = tuple(map(normalised, classes))
@@ -87,7 +87,7 @@ def _refuse_other_names(named: Sequence[LabelFile], where: str) -> None:
         extra = sorted(set(first.names or ()) ^ set(file.names or ()))
         if extra:
             raise DataError(
-                f"{where}: {first.path.name} and {file.path.name} name different classes; only one has "
+                f"{where}: {first.path.name} and {file.path.name} name different classes; only one of both has "
                 f"{', '.join(map(repr, extra[:10]))}{', ...' if len(extra) > 10 else ''}; expected the same names",
                 code="class-mismatch",
                 names=extra,
@@ -98,12 +98,12 @@ def _refuse_other_names(named: Sequence[LabelFile], where: str) -> None:
 def _by_place(
     labels: Mapping[str, np.ndarray[Any, Any]], file: LabelFile, classes: Names, where: str
 ) -> tuple[dict[str, np.ndarray[Any, Any]], tuple[str, ...]]:
-    """Return the labels unchanged if the dataset's description gives the classes other names than all the files do."""
+    """Return the labels unchanged, because the dataset's description names other classes than every file."""
     names = file.names or ()
     if len(names) != len(classes):
         raise DataError(
-            f"{where}: {file.path.name} names {len(names)} classes, the dataset's description {len(classes)}; "
-            "expected the same classes",
+            f"{where}: {file.path.name} names {len(names)} classes, but the dataset's description names {len(classes)}"
+            "; expected the same classes",
             code="class-mismatch",
             files=[file.path.name],
         )

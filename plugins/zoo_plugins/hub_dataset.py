@@ -1,7 +1,7 @@
 """Load image-classification datasets of the Hugging Face Hub through the ``datasets`` library.
 
-A cached copy of a dataset is preferred to a download. No code of a dataset runs, because ``datasets`` does not support
-such code since version 4.
+If a dataset is cached, this module does not download the dataset. Since version 4, ``datasets`` runs no code of a
+dataset.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Columns = tuple[str, str]
 
 
 class RowImages:
-    """The images of one column of a Hub dataset, decoded to RGB on access."""
+    """The images of one column of a Hub dataset, decoded to RGB when they are accessed."""
 
     concurrent = True
 
@@ -55,7 +55,7 @@ class RowImages:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> PIL.Image.Image:
-        """Decode one image to RGB; raise :class:`~zoo.errors.DataError`, which names its index, if decoding fails."""
+        """Decode one image to RGB; if decoding fails, raise :class:`~zoo.errors.DataError` with the index."""
         return self.decode(index).convert("RGB")
 
     def decode(self, index: int) -> PIL.Image.Image:
@@ -82,7 +82,7 @@ class HubCopy:
 
     ``columns`` are the names of the image and label columns. Without ``columns``, zoo uses the column names in
     ``request``, or else finds the columns by their types. ``classes`` replaces the class names of the Hub dataset,
-    because the Hub misspells some names ("cra", "T - shirt / top"); the number of classes must be equal.
+    because the Hub misspells some names ("cra", "T - shirt / top"). The Hub dataset must have as many classes.
 
     >>> HubCopy("uoft-cs/cifar10").location
     'Hugging Face Hub uoft-cs/cifar10'
@@ -109,7 +109,7 @@ class HubCopy:
         except (ValueError, OSError) as error:
             raise NotHere(location, str(error).splitlines()[0]) from error
         if self.revision not in (None, builder.hash):
-            raise NotHere(location, f"holds revision {builder.hash}; a revision must be given in full to match")
+            raise NotHere(location, f"contains revision {builder.hash}; another or abbreviated revision does not match")
         return self._read(builder)
 
     def online(self) -> LoadedDataset:
@@ -117,9 +117,10 @@ class HubCopy:
         reason = why_unreachable(huggingface_hub.constants.ENDPOINT)
         if reason:
             raise NotHere(self.location, reason)
-        if Path(self.repo).is_dir():  # datasets would read this folder instead of the Hub
+        if Path(self.repo).is_dir():  # the datasets library would read this folder instead of the Hub
             raise UsageError(
-                f"the folder {self.repo} here hides {self.location}; change the working directory, or pass --data-dir",
+                f"the working directory has a folder {self.repo}, which the datasets library would read instead of "
+                f"{self.location}; change the working directory, or pass --data-dir",
                 code="folder-hides-repository",
                 path=self.repo,
             )
@@ -133,9 +134,9 @@ class HubCopy:
             raise DataError(
                 f"{self.location} cannot be read: {_first_line(error)}", code="dataset-unreadable", repository=self.repo
             ) from error
-        except Exception as error:  # the client libraries raise errors of four packages
+        except Exception as error:  # the clients of the Hub raise errors of four packages
             raise NotHere(self.location, _first_line(error)) from error
-        if isinstance(builder, Cache):  # datasets falls back to its cache, and ignores the requested revision
+        if isinstance(builder, Cache):  # datasets used its cache, and ignored the requested revision
             raise NotHere(self.location, "it did not answer")
         return self._read(builder)
 
@@ -145,13 +146,13 @@ class HubCopy:
 
 
 def load(request: DatasetRequest) -> LoadedDataset:
-    """Load a Hub dataset from ``OWNER/NAME`` or ``OWNER/NAME@REVISION``, or from a folder with its files.
+    """Load the Hub dataset ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` from the Hub, its cache or a folder.
 
     ``--data-dir`` is a folder with the files of the dataset. An argument that is written as a path, such as
     ``./FOLDER``, also names a folder with the files of the dataset.
 
-    Split ``test`` is the first existing split of :data:`EVALUATION_SPLITS`. A dataset without an evaluation split has
-    only ``train``. Images of equal size become one array.
+    The result's split ``test`` is the first of :data:`EVALUATION_SPLITS` that the dataset has. If the dataset has none
+    of these splits, the result has only ``train``. Images of equal size become one array.
     """
     argument = request.argument or ""
     if re.match(r"(~|\.{0,2}/|\.{1,2}$)", argument):
@@ -170,7 +171,7 @@ def load(request: DatasetRequest) -> LoadedDataset:
 
 
 def parse_argument(argument: str) -> tuple[str, str | None]:
-    """Split ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` into the repository and the revision.
+    """Return the repository and the revision in the text ``OWNER/NAME`` or ``OWNER/NAME@REVISION``.
 
     Raises :class:`~zoo.errors.UsageError` for an invalid repository name.
 
@@ -233,7 +234,7 @@ def read_builder(
     for ours, theirs in chosen.items():
         where = f"{location}, split {theirs}"
         images = RowImages(rows[theirs], image_column, where, request.reader)
-        checked = checked_split(images, labels[theirs], classes, where)  # before decoding, which takes longer
+        checked = checked_split(images, labels[theirs], classes, where)  # checked first, because decoding takes longer
         splits[ours], left_out = readable_array(images, checked, request.reader, skip=request.options.skip_unreadable)
         skipped += left_out
         if left_out:
@@ -323,13 +324,13 @@ def _labels(rows: datasets.Dataset, column: str) -> np.ndarray[Any, Any]:
 
 
 def _label_files(builder: Any, column: str) -> tuple[dict[str, list[LabelFile]], tuple[str, ...]]:
-    """Return the parquet files of each split, and a line for the run record if the files are not on this machine.
+    """Return the parquet files of each split; if they are not on this machine, return a line for the run record.
 
-    Splits in other formats have no files in the result. Raises :class:`~zoo.errors.DataError` for a damaged file.
+    The result contains no files for splits in other formats. Raises :class:`~zoo.errors.DataError` for a damaged file.
     """
     try:
         with _silenced_clients():
-            if isinstance(builder, Cache):  # the cache does not name the files, so look in the Hub client's cache
+            if isinstance(builder, Cache):  # this cache does not name the files, but the Hub client's cache does
                 builder = _builder_of_files(builder)
             files = getattr(builder.config, "data_files", None) or {}
             paths = {
@@ -337,7 +338,7 @@ def _label_files(builder: Any, column: str) -> tuple[dict[str, list[LabelFile]],
                 for split, named in files.items()
                 if all(str(name).endswith(".parquet") for name in named)
             }
-    except Exception:  # files were deleted or the Hub is unreachable: the clients raise errors of four packages
+    except Exception:  # if files are missing or the Hub is unreachable, the clients raise errors of four packages
         return {}, (
             "class numbers are those of the copy that the datasets library cached; its files are not on this machine, "
             "so the class names in them are not compared",
@@ -353,7 +354,7 @@ def _builder_of_files(builder: Any) -> Any:
 
 @contextlib.contextmanager
 def _silenced_clients() -> Iterator[None]:
-    # datasets and huggingface_hub log every retry and every use of the cache; zoo's own errors report failures.
+    # datasets and huggingface_hub log every retry and every use of the cache, which zoo's errors make superfluous.
     loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -366,7 +367,7 @@ def _silenced_clients() -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    if isinstance(error, DatasetGenerationError) and error.__cause__:  # the error's own message states no reason
+    if isinstance(error, DatasetGenerationError) and error.__cause__:  # this error states its reason only in its cause
         error = error.__cause__
     first = (str(error).strip().splitlines() or ["no reason given"])[0]
     return f"{type(error).__name__}: {first}"

@@ -1,4 +1,4 @@
-"""Read idx files, the file format of MNIST and Fashion-MNIST (http://yann.lecun.com/exdb/mnist)."""
+"""Read files in the format idx, which MNIST and Fashion-MNIST use (http://yann.lecun.com/exdb/mnist)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNSIGNED_BYTE = 8
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray[Any, Any]:
-    """Read the uint8 array in an idx file; files that end in ``.gz`` are decompressed.
+    """Return the uint8 array in an idx file, which is decompressed if its name ends in ``.gz``.
 
     ``dimensions`` is the expected number of dimensions. Raises :class:`~zoo.errors.DataError`, which names the path, if
     the file is damaged, has another type or number of dimensions, or has another length than its header states.
@@ -55,7 +55,7 @@ def _parse(file: BufferedIOBase, dimensions: int, path: Path) -> np.ndarray[Any,
 
 def _read_body(file: BufferedIOBase, shape: tuple[int, ...], path: Path) -> np.ndarray[Any, Any]:
     expected = math.prod(shape)
-    body = file.read(expected + 1)  # one byte more than expected, to detect a file that is too long
+    body = file.read(expected + 1)  # reading one byte more than expected detects a file that is too long
     if len(body) != expected:
         found = "more" if len(body) > expected else f"only {len(body)}"
         raise DataError(

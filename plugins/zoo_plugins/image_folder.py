@@ -1,4 +1,4 @@
-"""Load the user's own images: a folder per class, or a train and a test folder that contain a folder per class."""
+"""Load the user's own images from one folder per class, or from split folders that contain one folder per class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zoo_plugins.labels import checked_split
 
 
 class ImagePaths:
-    """Image files, decoded to RGB on access."""
+    """A sequence of image files that are decoded to RGB when they are accessed."""
 
     concurrent = True
 
@@ -29,7 +29,7 @@ class ImagePaths:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> PIL.Image.Image:
-        """Decode one image to RGB; raise :class:`~zoo.errors.DataError`, which names its path, if decoding fails."""
+        """Decode one image to RGB; if decoding fails, raise :class:`~zoo.errors.DataError` with the path."""
         path = self.paths[index]
         try:
             with path.open("rb") as file:
@@ -41,9 +41,9 @@ class ImagePaths:
 
 
 def load(request: DatasetRequest) -> LoadedDataset:
-    """Load the images in the folder that the argument names, as split ``train`` and, if it exists, split ``test``.
+    """Load the images of a folder as split ``train``, and as split ``test`` if the folder has a test split.
 
-    :mod:`zoo_plugins.folder_layout` decides which folder is which split. Classes are in alphabetical order, as in
+    :mod:`zoo_plugins.folder_layout` finds the folders of the splits. Classes are in alphabetical order, as in
     torchvision. Files and folders that operating systems create are skipped and counted; other files that are not
     images are skipped with a warning.
     """
@@ -95,14 +95,14 @@ def _load_folder(root: Path, request: DatasetRequest) -> LoadedDataset:
 
 
 def _same_classes(layout: FolderLayout) -> tuple[tuple[str, ...], dict[str, dict[str, Path]]]:
-    """Return the class names of all splits, and each split's class folders by name; names are in Unicode form NFC."""
+    """Return the class names of all splits, and each split's class folders by class name in Unicode form NFC."""
     folders = {}
     for split, folder in layout.splits.items():
         found = class_folders(folder) if split == "train" else sorted(visible_folders(folder))
         names = check_class_names([child.name for child in found], str(folder))
         folders[split] = dict(zip(names, found, strict=True))
     untrained = sorted(folders.get("test", {}).keys() - folders["train"].keys())
-    return (*folders["train"], *untrained), folders  # later, zoo refuses classes without training images
+    return (*folders["train"], *untrained), folders  # a later check refuses classes without training images
 
 
 def _read_split(

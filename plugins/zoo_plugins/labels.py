@@ -19,15 +19,15 @@ def checked_split(
 ) -> ImageSplit:
     """Return a split of images and labels, after checking that each label is an index into ``classes``.
 
-    Raises :class:`~zoo.errors.DataError`, which names ``where`` and the index of the first image with a wrong label.
+    Raises :class:`~zoo.errors.DataError`, which contains ``where`` and the index of the first image with a wrong label.
 
     >>> checked_split(np.zeros((2, 4, 4), np.uint8), [0, 1], ["cat", "dog"], "example").labels
     array([0, 1])
     """
     try:
         indices = np.asarray(labels).astype(np.int64, casting="safe")
-    except (TypeError, ValueError) as error:  # for example text, fractions or nested lists of unequal length
-        raise DataError(f"{where}: labels are not integers, one for each image ({error})", code="label-type") from error
+    except (TypeError, ValueError) as error:  # the labels may be text, fractions or nested lists of unequal length
+        raise DataError(f"{where}: labels are not one integer for each image ({error})", code="label-type") from error
     if len(images) == 0 or indices.shape != (len(images),):
         raise DataError(
             f"{where}: {len(images)} images and labels of shape {indices.shape}; expected at least one image, and one "

@@ -1,4 +1,4 @@
-"""Look for data in several locations in turn, such as the zoo's own data folder and the network."""
+"""Look for data in several locations, one after another, such as zoo's data folder and the Hub."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from zoo.reachability import network_advice
 Found = TypeVar("Found")
 
 
-class NotHere(Exception):  # noqa: N818 - not yet an error, because another location may have the data
-    """Raised if one location lacks the data; the user sees the reason only if no location has the data.
+class NotHere(Exception):  # noqa: N818 - no error, because another location may have the data
+    """An exception that one location lacks the data; the user sees it only if all locations lack the data.
 
     >>> NotHere("folder /data", "no such folder").location
     'folder /data'
@@ -27,7 +27,7 @@ class NotHere(Exception):  # noqa: N818 - not yet an error, because another loca
 
 
 def first_found(what: str, locations: Iterable[Callable[[], Found]], advice: str) -> Found:
-    """Call the functions in ``locations`` in turn, and return the data of the first function that finds them.
+    """Call the functions in ``locations`` one after another until a function returns the data, and return the data.
 
     Raises :class:`~zoo.errors.UnreachableError`, with every location and reason, if all functions raise
     :class:`NotHere`.
@@ -45,7 +45,7 @@ def first_found(what: str, locations: Iterable[Callable[[], Found]], advice: str
 
 
 def reach_advice(contents: str) -> str:
-    """Return advice for data that were found in no location; ``contents`` names the data.
+    """Return advice for a user whose data were found in no location; ``contents`` names the data.
 
     >>> reach_advice("the idx files").partition(", or ")[0]
     'pass --data-dir FOLDER with the idx files'

@@ -26,5 +26,5 @@ def zoo_backbones() -> Iterator[Backbone]:
         license="apache-2.0",
         paper="https://arxiv.org/abs/2404.10518",
         pretrained_on="ImageNet-1k",
-        imagenet_top1=74.644,  # at 256 pixels, the size at which timm tests these weights
+        imagenet_top1=74.644,  # timm tests these weights at 256 pixels
     )

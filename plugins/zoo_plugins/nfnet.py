@@ -1,4 +1,4 @@
-"""NFNet-F6 (Brock et al. 2021): a network without normalisation layers, 438 million parameters, DeepMind's weights."""
+"""NFNet-F6 (Brock et al. 2021) has no normalisation layers and 438 million parameters; its weights are DeepMind's."""
 
 from __future__ import annotations
 

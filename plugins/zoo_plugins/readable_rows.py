@@ -1,4 +1,4 @@
-"""Read images of equal size into one array; unreadable images are skipped or reported together."""
+"""Read images of equal size into one array, and skip unreadable images or name all of them in one error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zoo.picture import as_one_array
 
 
 class DecodableRows(Protocol):
-    """A sequence of images that are decoded on access; ``decode`` keeps grey images grey."""
+    """A sequence of images that are decoded when they are accessed; ``decode`` keeps grey images grey."""
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -49,7 +49,7 @@ class ChosenRows:
 def readable_array(
     images: DecodableRows, split: ImageSplit, reader: ImageReader, *, skip: bool
 ) -> tuple[ImageSplit, int]:
-    """Return the split, with its images in one array if they have equal sizes, and the number of skipped images.
+    """Return a split and its number of skipped images; images of equal size are in one array.
 
     If ``skip`` is true, unreadable images are skipped. Otherwise this function raises
     :class:`~zoo.errors.DataError`, which lists up to ten unreadable images.
@@ -79,7 +79,7 @@ def _in_one_array(images: DecodableRows, split: ImageSplit, reader: ImageReader)
     notes = reader.copy_of_notes()
     array = as_one_array(images)
     if array is None:
-        reader.notes = notes  # undo the notes of this trial, because the run reads the images again
+        reader.notes = notes  # restore the old notes, because the run reads the images again
         return split
     again = as_one_array(images) if reader.settle() else None
     return ImageSplit(array if again is None else again, split.labels)

@@ -46,5 +46,5 @@ def zoo_backbones() -> Iterator[Backbone]:
         license="apache-2.0",
         paper="https://arxiv.org/abs/2110.00476",
         pretrained_on="ImageNet-1k",
-        imagenet_top1=81.240,  # at 288 pixels, the size at which timm tests these weights
+        imagenet_top1=81.240,  # timm tests these weights at 288 pixels
     )

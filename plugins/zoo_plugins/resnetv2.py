@@ -24,7 +24,7 @@ def zoo_backbones() -> Iterator[Backbone]:
             md5="a49b44d1979771252814e80f8ec446f9",
         ),
         # Keras normalises by value / 127.5 - 1 (keras/src/applications/imagenet_utils.py, mode "tf"). Keras evaluates
-        # centre crops of 224 pixels and does not state the resize before the crop; 256 pixels are usual.
+        # centre crops of 224 pixels, but does not state the size before the crop; 256 pixels are usual.
         preprocessing=Preprocessing(
             input_size=(224, 224),
             mean=(0.5, 0.5, 0.5),

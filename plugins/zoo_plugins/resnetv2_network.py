@@ -1,4 +1,4 @@
-"""ResNet V2 (He et al. 2016) with exactly the layers of Keras applications, so that the weight files of Keras fit.
+"""ResNet V2 (He et al. 2016) with exactly the layers of Keras applications, so that Keras' weight files can be loaded.
 
 A module's path with ``_`` instead of every dot is the name of the Keras layer: module ``conv5.block1.preact_bn`` is
 layer ``conv5_block1_preact_bn``. The networks of timm and torchvision differ in strides, padding and normalisation.
@@ -39,7 +39,7 @@ class ResNetV2(nn.Module):
     def __init__(self, blocks: Sequence[int], widths: Sequence[int] = (64, 128, 256, 512), classes: int = 1000) -> None:
         super().__init__()
         self.conv1 = _named(conv=nn.Conv2d(3, STEM_WIDTH, 7, stride=2, padding=3))
-        # Keras pads with zeros; the padding of torch's max pool is minus infinity, which changes the logits by 0.12.
+        # Keras pads with zeros; torch's max pool pads with minus infinity, which would change the logits by 0.12.
         self.pool1 = _named(pad=nn.ZeroPad2d(1), pool=nn.MaxPool2d(3, stride=2))
         self.stages = [f"conv{number}" for number in range(2, 2 + len(blocks))]
         channels = STEM_WIDTH
@@ -54,7 +54,7 @@ class ResNetV2(nn.Module):
         self.apply(_initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits; Keras' own layer ``predictions`` also applies a softmax."""
+        """Return logits; in Keras, the layer ``predictions`` also applies a softmax."""
         values = self.pool1(self.conv1(images))
         for stage in self.stages:
             values = self.get_submodule(stage)(values)
@@ -87,7 +87,7 @@ class PreactivatedBlock(nn.Module):
             self.add_module(name, layer)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return the sum of residual and shortcut, without activation: the next block begins with the activation."""
+        """Return the sum of residual and shortcut; the next block begins with the activation."""
         layer = self.get_submodule
         active = relu(self.preact_bn(values))
         shortcut = layer("0_conv")(active) if self.convolved_shortcut else values[..., :: self.stride, :: self.stride]
@@ -108,7 +108,7 @@ def _stage(channels: int, width: int, depth: int, stride: int) -> nn.Sequential:
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
-    # Keras' epsilon (torch's 1e-5 changes the logits by 8e-5), and Keras' momentum 0.99, which torch calls 1 - 0.99.
+    # With torch's epsilon 1e-5 the logits would change by 8e-5. Keras' momentum 0.99 is torch's momentum 1 - 0.99.
     return nn.BatchNorm2d(channels, eps=1.001e-5, momentum=0.01)
 
 

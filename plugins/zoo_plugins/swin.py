@@ -1,4 +1,4 @@
-"""Swin-B (Liu et al. 2021) with Microsoft's ImageNet-1k weights; its feature maps have channels as the last axis."""
+"""Swin-B (Liu et al. 2021) with Microsoft's ImageNet-1k weights; the last axis of its feature maps is the channel."""
 
 from __future__ import annotations
 

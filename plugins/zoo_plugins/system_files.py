@@ -17,7 +17,7 @@ _THUMBNAILS = re.compile(r"synofile_thumb|synophoto_thumb", re.IGNORECASE)
 
 
 def is_system_name(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or was created by a system instead of the user.
+    """Whether the name belongs to a hidden file or folder, or to a file or folder that a system creates.
 
     >>> [is_system_name(name) for name in ("@eaDir", "$RECYCLE.BIN", "._cat.jpg", ".DS_Store", "cat.jpg")]
     [True, True, True, True, False]
@@ -26,7 +26,7 @@ def is_system_name(name: str) -> bool:
 
 
 def skipped_note(skipped: Sequence[PurePath]) -> str:
-    """Return a line that counts the skipped system files and folders, and names the most frequent.
+    """Return a line that counts the skipped system files and folders, and gives the most frequent names.
 
     >>> skipped_note([PurePath("a/@eaDir"), PurePath("b/@eaDir"), PurePath("a/.DS_Store")])
     'skipped 3 files or folders made by systems or hidden: @eaDir (2), .DS_Store'

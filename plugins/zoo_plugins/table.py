@@ -1,4 +1,4 @@
-"""Load images whose labels are in a table (``table:FILE``) or in a folder's metadata file (``table:FOLDER``)."""
+"""Load images whose labels are in a table (``table:FILE``) or in the metadata files of a folder (``table:FOLDER``)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from zoo_plugins.table_images import HeldImages, find_files, holds_images
 from zoo_plugins.table_labels import TableLabels, conflicting, read_labels
 
 METADATA = tuple(f"metadata{ending}" for ending in ENDINGS)
-"""The names of metadata files in a folder of images, as the ``datasets`` library defines them."""
+"""The names that the ``datasets`` library defines for the metadata file in a folder of images."""
 
 
 def load(request: DatasetRequest) -> LoadedDataset:
-    """Load the images that a table lists, as split ``train`` and, if the table has one, split ``test``.
+    """Load the images that a table lists as split ``train``, and as split ``test`` if the table has a test split.
 
-    For a folder, the table is the folder's ``metadata.csv``, or the joined ``metadata.csv`` files of its split folders,
-    such as ``train``. Paths in a table are relative to the table's folder. ``--image-column``, ``--label-column`` and
-    ``--split-column`` name the columns; without these options, zoo looks for columns with usual names.
+    In a folder, the table is the file ``metadata.csv``. If only the folder's split folders, such as ``train``, contain
+    such files, these files are joined. Paths in a table are relative to the table's folder. ``--image-column``,
+    ``--label-column`` and ``--split-column`` name the columns; without these options, zoo looks for columns with usual
+    names.
     """
     if request.data_dir is not None:
         raise UsageError(
@@ -68,7 +69,7 @@ def _named_table(argument: str | None) -> Table:
         tables = sorted(each.name for each in path.iterdir() if each.suffix.lower() in ENDINGS)
         advice = f"try table:{path / tables[0]}" if tables else f"name a file that ends in {', '.join(ENDINGS)}"
         raise UsageError(
-            f"folder {path} has {len(found) or 'no'} {METADATA[0]}; expected one; {advice}",
+            f"folder {path} has {len(found) or 'no'} metadata files; expected one, such as {METADATA[0]}; {advice}",
             code="table-missing",
             path=str(path),
             tables=tables,
@@ -83,7 +84,7 @@ def _named_table(argument: str | None) -> Table:
 
 
 def _metadata_of_splits(root: Path) -> list[Path]:
-    """Return the metadata file of each split's folder; an empty list if the training split has no metadata file."""
+    """Return the metadata files in the folders of the splits, or ``[]`` if the training split has no metadata file."""
     folders = [folder for folder in sorted(visible_folders(root)) if split_word(folder.name)]
     found = {folder: files for folder in folders if (files := metadata_in(folder))}
     training = [folder.name for folder in found if is_training(split_word(folder.name))]
@@ -91,7 +92,7 @@ def _metadata_of_splits(root: Path) -> list[Path]:
     if many or len(training) > 1:
         names = [file.name for file in many] if many else training
         raise DataError(
-            f"{many[0].parent if many else root} has {len(names)} tables of one split: {', '.join(names)}; "
+            f"{many[0].parent if many else root} has {len(names)} tables or folders of one split: {', '.join(names)}; "
             "expected one; move the others",
             code="split-ambiguous",
             names=names,
@@ -151,7 +152,7 @@ def _load_held(
 
 
 def _repeated(table: Table, splits: Mapping[str, ImageSplit]) -> list[str]:
-    """Raise an error for images with several labels, and return warnings about images in several rows."""
+    """Raise an error for images with several labels, and return warnings about images that occur in several rows."""
     names = {name: [path.resolve() for path in split.images.paths] for name, split in splits.items()}  # type: ignore[union-attr]
     keys = [path for paths in names.values() for path in paths]
     conflicts, repeated = conflicting(
@@ -159,8 +160,8 @@ def _repeated(table: Table, splits: Mapping[str, ImageSplit]) -> list[str]:
     )
     if conflicts:
         raise DataError(
-            f"{table.path} gives {len(conflicts):,} images several labels, such as {conflicts[0].name}; expected one "
-            "label per image; remove the wrong rows",
+            f"{table.path} gives several labels to {len(conflicts):,} images, such as {conflicts[0].name}; expected "
+            "one label per image; remove the wrong rows",
             code="label-conflict",
             names=[path.name for path in conflicts[:10]],
         )

@@ -1,4 +1,4 @@
-"""Choose the image, label and split columns of a table: the columns that the user named, or else usual names."""
+"""Choose the image, label and split columns of a table: those that the user named, or else columns with usual names."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TableColumns:
     split: str | None
 
     def line(self, table: Table) -> str:
-        """Return a line that names the columns that are read, and the columns that are not."""
+        """Return a line that lists the columns that zoo reads, and the columns that zoo does not read."""
         split = f", {self.split!r} (splits)" if self.split else ""
         rest = [name for name in table.columns if name not in (self.image, self.label, self.split)]
         unread = f"; not read: {', '.join(map(repr, rest[:12]))}{', ...' if len(rest) > 12 else ''}" if rest else ""
@@ -44,8 +44,8 @@ class TableColumns:
 def choose_columns(table: Table, options: ReadOptions) -> TableColumns:
     """Choose the image, label and split columns of a table.
 
-    Raises :class:`~zoo.errors.UsageError` for a named column that the table lacks, with similarly spelled names. Raises
-    :class:`~zoo.errors.DataError` if no column or several columns are suitable.
+    If the table lacks a column that the user named, raises :class:`~zoo.errors.UsageError`, which suggests similar
+    names. Raises :class:`~zoo.errors.DataError` if no column or several columns are suitable.
     """
     if any(_is_image_name(name) for name in table.columns):
         raise DataError(
@@ -58,7 +58,7 @@ def choose_columns(table: Table, options: ReadOptions) -> TableColumns:
         if name is not None and name not in table.columns:
             _refuse_unknown(table, kind, name)
     if len({name for name in named.values() if name}) < sum(name is not None for name in named.values()):
-        raise UsageError(f"one column is named twice: {', '.join(filter(None, named.values()))}", code="option-value")
+        raise UsageError(f"options name a column twice: {', '.join(filter(None, named.values()))}", code="option-value")
     split = named["split"] or (SPLIT_FOLDER if table.parts else _split_column(table, named))
     taken = [name for name in (*named.values(), split) if name]
     image = named["image"] or _only(table, "image", _IMAGE, taken, lambda name: _holds_images(table.columns[name]))
@@ -78,7 +78,7 @@ def _refuse_unknown(table: Table, kind: str, name: str) -> None:
 
 
 def _only(table: Table, kind: str, usual: Sequence[str], taken: Sequence[str], fits: Callable[[str], bool]) -> str:
-    """Return the only suitable column with a usual name, or else the only suitable column."""
+    """Return the suitable column with a usual name, or else the suitable column; refuse several columns."""
     free = [name for name in table.columns if name not in taken]
     fitting = [name for name in free if fits(name)]
     by_name = [name for name in fitting if _plain(name) in map(_plain, usual)]
@@ -97,7 +97,7 @@ def _only(table: Table, kind: str, usual: Sequence[str], taken: Sequence[str], f
 
 
 def _by_name_alone(table: Table, kind: str, usual: Sequence[str], free: Sequence[str]) -> str:
-    """Return the only column with a usual name, although its values look unsuitable; a later check reports those."""
+    """Return the only column with a usual name; a later check reports its unsuitable values."""
     found = [name for name in free if _plain(name) in map(_plain, usual)]
     if len(found) == 1:
         return found[0]
@@ -113,7 +113,7 @@ def _by_name_alone(table: Table, kind: str, usual: Sequence[str], free: Sequence
 
 
 def _label_column(table: Table, taken: Sequence[str]) -> str:
-    """Return the label column: a column with a usual name, or else the only remaining column except row numbers."""
+    """Return the column with a usual name for labels, or else the only remaining column that holds no row numbers."""
     free = [name for name in table.columns if name not in taken]
     by_name = [name for name in free if _plain(name) in map(_plain, _LABEL)]
     left = by_name or [name for name in free if not is_bookkeeping(name)]
@@ -123,7 +123,7 @@ def _label_column(table: Table, taken: Sequence[str]) -> str:
 
 
 def is_bookkeeping(name: str) -> bool:
-    """Whether a column's name is one that pandas or a database gives to a column of row numbers.
+    """Whether pandas or a database usually gives this name to a column of row numbers.
 
     >>> [is_bookkeeping(name) for name in ("Unnamed: 0", "__index_level_0__", "index", "id", "kind")]
     [True, True, True, True, False]
@@ -132,7 +132,7 @@ def is_bookkeeping(name: str) -> bool:
 
 
 def _split_column(table: Table, named: dict[str, str | None]) -> str | None:
-    """Return the column that has a usual name for splits and whose values include the training split."""
+    """Return the column with a usual name for splits, if its values include the training split."""
     found = []
     for name in table.columns:
         if _plain(name) in _SPLIT and name not in named.values():

@@ -1,4 +1,4 @@
-"""Read a table from a CSV, TSV, JSON Lines or parquet file into lists, one per column, without pandas."""
+"""Read a table from a CSV, TSV, JSON Lines or parquet file into one list per column, without pandas."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 class Table:
     """The columns of a table file; ``notes`` are lines for the run record that describe how the file was read.
 
-    In a text file, ``first_line`` is the line number of the first row, for messages. ``class_names`` maps label columns
+    For a text file, ``first_line`` is the line number of the first row. ``class_names`` maps label columns
     to the class names in a parquet file's metadata. ``parts`` lists the tables that :func:`joined` combined.
     """
 
@@ -47,7 +47,7 @@ class Table:
         return len(next(iter(self.columns.values()), ()))
 
     def row_name(self, index: int) -> str:
-        """Return the name of a row for messages.
+        """Return the name of a row for messages, such as its line number.
 
         >>> Table(Path("a.csv"), {}, first_line=2).row_name(0)
         'line 2'
@@ -58,11 +58,11 @@ class Table:
         return f"row {index + 1}" if self.first_line is None else f"line {index + self.first_line}"
 
     def folder_of(self, index: int) -> Path:
-        """Return the folder to which the paths in a row are relative."""
+        """Return the folder of a row's table, to which the paths in the row are relative."""
         return (self._part_of(index)[0] if self.parts else self).path.parent
 
     def _part_of(self, index: int) -> tuple[Table, int]:
-        """Return the original table of a row of a joined table, and the row's index in the original table."""
+        """Return the table from which a row of a joined table came, and the row's index in that table."""
         for part in self.parts:
             if index < part.rows:
                 return part, index
@@ -70,7 +70,7 @@ class Table:
         raise IndexError(index)
 
     def some_rows(self, indices: Sequence[int]) -> str:
-        """Return the names of the first ten of the given rows, as text."""
+        """Return a text with the names of the given rows, at most ten of them."""
         return ", ".join(self.row_name(index) for index in indices[:10]) + (", ..." if len(indices) > 10 else "")
 
 
@@ -100,7 +100,7 @@ def read_table(path: Path) -> Table:
 
 
 def joined(root: Path, tables: Sequence[Table]) -> Table:
-    """Join the tables of several split folders to one table, with the columns that all tables have.
+    """Join the tables of several split folders into one table that has the columns common to all tables.
 
     The added column :data:`SPLIT_FOLDER` holds the name of each row's folder. Raises :class:`~zoo.errors.DataError` if
     the metadata of the tables number the classes differently.
@@ -136,7 +136,7 @@ def _read_json_lines(path: Path) -> Table:
             ) from error
         if not isinstance(row, dict):
             raise DataError(
-                f"{path}, line {number} is {type(row).__name__}; expected an object in each line",
+                f"{path}, line {number} is JSON of type {type(row).__name__}; expected a JSON object in each line",
                 code="table-damaged",
                 path=str(path),
                 line=number,
@@ -167,7 +167,7 @@ def _values(column: Any) -> Any:
 
 
 class ArrowColumn(Sequence[Any]):
-    """A column of Arrow values that converts a value to Python when it is accessed."""
+    """A column of Arrow values, each of which is converted to Python when it is accessed."""
 
     def __init__(self, column: Any) -> None:
         self._column = column
@@ -197,7 +197,7 @@ def _read_text(path: Path) -> Table:
     if uneven:
         shown = ", ".join(f"line {number}" for number in uneven[:10]) + (", ..." if len(uneven) > 10 else "")
         raise DataError(
-            f"{path}: {len(uneven):,} rows do not have as many cells as the header, {len(header)}: {shown}; "
+            f"{path}: {len(uneven):,} rows do not have {len(header)} cells as the header has: {shown}; "
             "quote cells that contain the separator",
             code="table-uneven",
             lines=uneven[:10],
@@ -207,7 +207,7 @@ def _read_text(path: Path) -> Table:
 
 
 def _numbered(reader: Any) -> list[tuple[int, list[str]]]:
-    """Return the rows that are not empty, each with the number of its first line in the file."""
+    """Return pairs of a line number and a row for all rows that are not empty."""
     rows, begin = [], 1
     for row in reader:
         if any(cell.strip() for cell in row):
@@ -221,7 +221,7 @@ def _decoded(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}", code="file-unreadable") from error
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"  # Excel writes both marks
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"  # Excel writes these marks
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -235,7 +235,7 @@ def _decoded(path: Path) -> str:
 
 
 def _delimiter(path: Path, text: str) -> tuple[str, tuple[str, ...]]:
-    """Return the separator of the cells, and a note if the separator differs from the usual one for the ending."""
+    """Return the separator of the cells, and a note if files with this ending usually have another separator."""
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
     header = text.lstrip("\r\n").partition("\n")[0]
     if usual in header:

@@ -1,4 +1,4 @@
-"""Find the images that a table contains or names as files, and decode them."""
+"""Find and decode the images that a table contains, or the image files that a table names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zoo_plugins.table_file import ArrowColumn, Table
 
 
 class HeldImages:
-    """Encoded images in a column of a table, decoded to RGB on access."""
+    """The encoded images in a column of a table, which are decoded to RGB when they are accessed."""
 
     concurrent = True
 
@@ -34,7 +34,7 @@ class HeldImages:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> PIL.Image.Image:
-        """Decode one image to RGB; raise :class:`~zoo.errors.DataError`, which names its row, if decoding fails."""
+        """Decode one image to RGB; if decoding fails, raise :class:`~zoo.errors.DataError` with the row."""
         return self.decode(index).convert("RGB")
 
     def decode(self, index: int) -> PIL.Image.Image:
@@ -50,7 +50,7 @@ class HeldImages:
 
 @dataclass(frozen=True)
 class NamedFiles:
-    """The image file of each row (``paths``), and the names in rows whose files are missing (``missing``)."""
+    """The image files that rows of a table name; ``missing`` has the names for which no file exists."""
 
     paths: dict[int, Path]
     missing: dict[int, str] = field(default_factory=dict)
@@ -67,10 +67,10 @@ def holds_images(table: Table, column: str) -> bool:
 
 
 def find_files(table: Table, column: str, rows: Sequence[int], *, skip_missing: bool) -> NamedFiles:
-    r"""Return the image files that the rows of a table name, relative to the table's folder.
+    r"""Return the image files that the rows of a table name by paths relative to the table's folder.
 
-    If no file has the name as written, the backslashes of Windows paths are read as slashes. Unless ``skip_missing`` is
-    true, missing files raise :class:`~zoo.errors.DataError`, which lists up to ten of them.
+    If no file has the name as written, the backslashes of Windows paths are read as slashes. If ``skip_missing`` is
+    false, missing files raise :class:`~zoo.errors.DataError`, which lists up to ten missing files.
     """
     paths, missing, turned = {}, {}, 0
     for row in rows:
@@ -102,7 +102,7 @@ def _missing_files(table: Table, column: str, missing: dict[int, str], rows: int
     rest = ", ..." if len(missing) > 10 else ""
     first = next(iter(missing))
     return DataError(
-        f"{len(missing):,} of {rows:,} images that column {column!r} of {table.path} names are missing: {shown}{rest}; "
+        f"{len(missing):,} of {rows:,} image files in column {column!r} of {table.path} are missing: {shown}{rest}; "
         f"{_advice(table.folder_of(first), missing[first])}; or try --skip-unreadable",
         code="files-missing",
         count=len(missing),

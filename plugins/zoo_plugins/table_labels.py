@@ -23,11 +23,12 @@ class TableLabels:
 
 
 def read_labels(table: Table, column: str, rows: Sequence[int]) -> TableLabels:
-    """Read the labels of the given rows, and sort the distinct labels into classes.
+    """Read the labels in some rows of a table, and make a class of each distinct label.
 
-    Texts are normalised to Unicode form NFC and sorted as text; integers are sorted as numbers. If the file's metadata
-    name the classes of integers, these names are used. Raises :class:`~zoo.errors.DataError` for rows without a label,
-    for fractions, for a different label in every row, and for fewer than two classes.
+    Classes are sorted by name, after texts were converted to Unicode form NFC; integer labels are sorted as numbers. If
+    the metadata of a parquet file name the classes of integer labels, these names are used. Raises
+    :class:`~zoo.errors.DataError` for rows without a label, for fractions, for a different label in every row, and for
+    fewer than two classes.
     """
     values = [table.columns[column][row] for row in rows]
     where = f"label column {column!r} of {table.path}"
@@ -63,14 +64,15 @@ def _is_missing(value: Any) -> bool:
 
 
 def _numbers(values: Sequence[Any]) -> list[float] | None:
-    """Return all values as numbers, or ``None`` if a value is not a number."""
+    """Return all labels as numbers, or ``None`` if a label is not a number."""
     if any(isinstance(value, bool) for value in values):
         return None
     try:
         numbers = [float(value) for value in values]
     except (TypeError, ValueError, OverflowError):
         return None
-    plain = all(set(str(value).strip().lower()) <= set("0123456789+-.e") for value in values)  # no "1_0", no "inf"
+    # The function float accepts "1_0" and "inf", but zoo reads such texts as class names.
+    plain = all(set(str(value).strip().lower()) <= set("0123456789+-.e") for value in values)
     return numbers if plain and all(map(math.isfinite, numbers)) else None
 
 
@@ -86,7 +88,7 @@ def _refuse_fractions(table: Table, rows: Sequence[int], numbers: Sequence[float
 
 
 def _numbered_names(values: Sequence[Any], where: str) -> tuple[list[str], tuple[str, ...]]:
-    """Return the class name of each number, and warnings about decimals and about gaps in the numbers."""
+    """Return the class names of numeric labels, and warnings about decimals and about missing numbers."""
     texts = [str(value).strip() for value in values]
     decimal = [text for text in texts if not text.lstrip("+-").isdigit()]
     names = [text if text.lstrip("+-").isdigit() else str(int(float(text))) for text in texts]
@@ -127,7 +129,7 @@ def _check_classes(classes: Sequence[str], rows: int, where: str) -> None:
 
 
 def conflicting(keys: Sequence[Any], indices: Sequence[int]) -> tuple[list[Any], int]:
-    """Return the keys that occur with several labels, and how many keys occur more than once.
+    """Return the keys that have several different labels, and the number of keys that occur more than once.
 
     >>> conflicting(["a", "b", "a", "b"], [0, 1, 0, 2])
     (['b'], 2)

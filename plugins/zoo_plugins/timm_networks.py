@@ -32,12 +32,12 @@ from zoo import (
 if TYPE_CHECKING:
     from torch import nn
 
-CLASSES = 1009  # width of the classifier during the derivation; no layer of timm has this width
-PROJECTIONS = frozenset((384, 512, 640, 768, 1024, 1152, 1280))  # widths of the caption embeddings of timm's networks
+CLASSES = 1009  # the classifier's width during the derivation, which no layer of timm has
+PROJECTIONS = frozenset((384, 512, 640, 768, 1024, 1152, 1280))  # widths of caption embeddings in timm
 
 
 class Call(NamedTuple):
-    """One recorded call of a module: the module's path, the module, its first input and its output."""
+    """One recorded call of a module: the module, its path, its first input and its output."""
 
     path: str
     module: nn.Module
@@ -57,7 +57,7 @@ class UnverifiedWeights(WeightSource):
         return self.address
 
     def read(self, reader: WeightReader) -> LoadedWeights:
-        """Raise the error that the weights must be downloaded by the user."""
+        """Raise an error that asks the user to download the weights."""
         raise reader.unreachable([(self.address, "timm publishes no digest of the file")], "download it yourself")
 
 
@@ -73,9 +73,9 @@ def names() -> list[str]:
 
 @cache
 def published_accuracies() -> dict[str, float]:
-    """Return the top-1 accuracies on ImageNet-1k that timm publishes, in percent; keys are names with tags.
+    """Return the ImageNet-1k top-1 accuracies that timm publishes, in percent; the keys are names with tags.
 
-    timm measured each accuracy at the input size at which it tests the network. The file NOTICE names the source of the
+    timm measured the accuracy of each network at the network's test input size. The file NOTICE names the source of the
     table.
 
     >>> published_accuracies()["test_vit.r160_in1k"]
@@ -88,7 +88,7 @@ def published_accuracies() -> dict[str, float]:
 def derive(name: str) -> Backbone:
     """Return the record of a timm network, derived by running the network.
 
-    Raises :class:`~zoo.DeclarationError` with the reason if the network's structure is not supported.
+    If the network's structure is not supported, raises :class:`~zoo.DeclarationError` with the reason.
 
     >>> record = derive("test_vit.r160_in1k")
     >>> record.head.path, record.unfreeze, record.features[-1]
@@ -128,7 +128,7 @@ def _refused(name: str, reason: str) -> DeclarationError:
 
 
 def _watched(name: str) -> tuple[list[Call], nn.Module]:
-    """Run the network with a classifier of ``CLASSES`` classes; return its modules' calls in the order of return."""
+    """Run the network with ``CLASSES`` classes, and return its modules' calls in the order in which the calls ended."""
     import timm
     import torch
     from timm.data.config import resolve_data_config
@@ -164,12 +164,12 @@ def _is_headless(config: Any) -> bool:
 
 
 def _is_projection(config: Any) -> bool:
-    """Whether the last layer is a projection to caption embeddings, whose width timm states as the class count."""
+    """Whether the last layer is a projection to caption embeddings; timm states its width as class count."""
     return config is not None and config.num_classes in PROJECTIONS and "in1k" not in (config.tag or "")
 
 
 def _heads(name: str, calls: list[Call]) -> list[Call]:
-    """Return the calls of the classifiers: one classifier, or two classifiers with the same input vector."""
+    """Return the calls of the network's one or two classifiers; two classifiers must have the same input."""
     from torch import nn
 
     found = [
@@ -187,7 +187,7 @@ def _heads(name: str, calls: list[Call]) -> list[Call]:
 
 
 def _last_layer(name: str, before: list[Call], given: Any) -> str:
-    """Return the path of the module whose output is the classifier's input, preferring modules other than dropout."""
+    """Return the path of the last module, if possible not dropout, whose output is the classifier's input."""
     from torch import nn
 
     same = [call for call in before if call.output is given]
@@ -198,7 +198,7 @@ def _last_layer(name: str, before: list[Call], given: Any) -> str:
 
 
 def _feature_layers(network: nn.Module, before: list[Call], last: str) -> list[FeatureLayer]:
-    """Return the stages or blocks that timm lists, in order, except those that do not output one map or sequence."""
+    """Return the stages or blocks that timm lists and that output one map or sequence, in the order of execution."""
     listed = {info["module"]: info["num_chs"] for info in getattr(network, "feature_info", [])}
     skip = int(getattr(network, "num_prefix_tokens", 0) or 0)
     by_token = getattr(network, "global_pool", "") == "token"
@@ -222,14 +222,14 @@ def _layer(path: str, output: Any, width: int | None, skip: int, *, by_token: bo
     if len(shape) == 4 and shape[3] == width:
         return FeatureLayer(path, width, pool="average_channels_last")
     if len(shape) == 3 and shape[2] == width:
-        # A square number of tokens means that there is no prefix token, as in CaiT before the class token joins.
+        # If the number of tokens is a square, there is no prefix token, as in CaiT before the class token is added.
         prefix = skip if int((shape[1]) ** 0.5) ** 2 != shape[1] else 0
         return FeatureLayer(path, width, pool="cls") if by_token and prefix else FeatureLayer(path, width, skip=prefix)
     return None
 
 
 def _unfrozen(name: str, network: nn.Module, before: list[Call], heads: list[Call]) -> tuple[str, ...]:
-    """Return the last block, and the modules with parameters that run between the block and the classifier."""
+    """Return the modules to train: the last block, and the modules with parameters between it and the classifier."""
     weighted = [call.path for call in before if any(True for _ in call.module.parameters(recurse=False))]
     if not weighted:
         raise _refused(name, "it has no layer with weights before its classifier")
@@ -246,9 +246,9 @@ def _unfrozen(name: str, network: nn.Module, before: list[Call], heads: list[Cal
 
 
 def _block_around(network: nn.Module, path: str, listed: set[str]) -> str:
-    """Return the path of the block that contains a layer: an element, with several layers, of a container of modules.
+    """Return the path of the block that contains a layer; a block is a container's child that has several layers.
 
-    If the element is a stage (timm lists it, or it is itself a sequence), the block inside the stage is returned.
+    If the container's child is a stage (timm lists it, or it is a sequence), the block inside the stage is returned.
     """
     from torch import nn
 
@@ -269,7 +269,7 @@ def _block_around(network: nn.Module, path: str, listed: set[str]) -> str:
 
 
 def _is_container(module: nn.Module, *, stage: bool) -> bool:
-    """Whether the children of a module are repeated units: the module is a container, or a stage of equal children."""
+    """Whether a module's children are repeated units: it is a container, or a stage with children of one type."""
     from torch import nn
 
     children = list(module.children())
@@ -292,7 +292,7 @@ def _published_accuracy(config: Any) -> float | None:
 
 
 def _weights(config: Any) -> WeightSource:
-    """Return the weight source of a network: timm's repository, the authors' repository, an address or no weights."""
+    """Return the weight source of a network: timm's or the authors' repository, an address, or random weights."""
     if config is None or not config.has_weights:
         return RandomWeights()
     if not config.hf_hub_id:

@@ -15,7 +15,7 @@ HEAD_WIDTH = 4096
 def zoo_backbones() -> Iterator[Backbone]:
     """Declare VGG-16 and VGG-19."""
     yield _vgg("vgg16", "VGG-16", imagenet_top1=71.600, recipes={})
-    # The paper uses Keras' VGG-19 without the two 4096-wide layers: the classifier receives the pooled feature map.
+    # The paper removes the two 4096-wide layers of Keras' VGG-19, so the classifier receives the pooled feature map.
     pooled = FeatureLayer("head.global_pool", BLOCK_WIDTHS[-1], pool="flatten")
     paper = Recipe(
         "Malpure et al. 2021, Table 1",
@@ -48,7 +48,7 @@ def _vgg(name: str, title: str, imagenet_top1: float, recipes: dict[str, Recipe]
 
 
 def _convolutional_layers(name: str) -> tuple[FeatureLayer, ...]:
-    """Return feature layers for every convolution, read after its in-place ReLU, and for the last max pool."""
+    """Return feature layers for every convolution with its in-place ReLU, and for the last max pool."""
     widths = [width for width, count in zip(BLOCK_WIDTHS, CONVOLUTIONS[name], strict=True) for _ in range(count)]
     indices = _convolutions(name)
     layers = (FeatureLayer(f"features.{index + 1}", width) for index, width in zip(indices, widths, strict=True))
@@ -56,7 +56,7 @@ def _convolutional_layers(name: str) -> tuple[FeatureLayer, ...]:
 
 
 def _convolutions(name: str) -> list[int]:
-    """Return the indices of the convolutions in ``features``; a ReLU follows each one, and a max pool each block."""
+    """Return the indices of the convolutions in ``features``, which also holds ReLUs and max pools."""
     indices: list[int] = []
     first = 0
     for count in CONVOLUTIONS[name]:

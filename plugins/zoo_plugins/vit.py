@@ -1,4 +1,4 @@
-"""ViT-L/32 (Dosovitskiy et al. 2020), pretrained on ImageNet-21k and published without a classifier."""
+"""ViT-L/32 (Dosovitskiy et al. 2020) was pretrained on ImageNet-21k and published without a classifier."""
 
 from __future__ import annotations
 

@@ -547,7 +547,7 @@ def test_downloaded_once_then_cached(fake_hub: FakeHub, tmp_path: Path) -> None:
     arguments = ("someone/Flowers", f"someone/Flowers@{COMMIT}", "someone/Flowers@v2")
     again, pinned, other = load_in_a_fresh_process(fake_hub, home, *arguments, HF_HUB_OFFLINE="1")
     assert (again, pinned) == (found, found)
-    assert f"holds revision {COMMIT}" in other
+    assert f"contains revision {COMMIT}" in other
     assert "HF_HUB_OFFLINE is set" in other
     assert fake_hub.requests == []
 

@@ -507,7 +507,7 @@ def test_a_test_split_that_was_kept_for_the_end_is_the_headline() -> None:
     assert "The test accuracy of the model is 76.34 % ± 0.42, on 10,000 images of the split `test`." in card
     assert "| accuracy | 99.91 % ± 0.01 | 77.12 % ± 0.42 | 76.34 % ± 0.42 |" in card
     assert "| this run | 76.34 % ± 0.42 (test) | 11,220,132 |" in card
-    assert "batch size, input size and pretraining data, and uses the same split of the data." in card
+    assert "batch size, input size and pretraining data of the source, and uses the same split of the data." in card
     (index,) = front_of(card)["model-index"]
     (found,) = index["results"]
     assert found["dataset"]["split"] == "test"
@@ -614,7 +614,7 @@ def test_two_classifiers_are_explained() -> None:
     assert told in cls.partition("timm alone can also load")[0]
     measured = Measurement(value=0.5, standard_error=0.01, n=5000)
     with_mean = render_card(changed(FINISHED, settings={"head": head}, results={"accuracy_by_other_rule": measured}))
-    assert "predicting from the mean has an accuracy of\n50.00 % ± 1.00 on the same images." in with_mean
+    assert "The mean of both classifiers has an accuracy of\n50.00 % ± 1.00 on the same images." in with_mean
     assert told not in mean
     assert "| prediction from | the mean of both classifiers |" in mean
 
@@ -667,7 +667,7 @@ def test_same_setting_is_said_to_be_the_same() -> None:
     record = changed(FINISHED, dataset=everything, settings=paper, results={"epochs_done": 20})
     body = body_of(render_card(record))
     first, second = body.partition(r"- \[1\]")[2].split(r"- \[2\]")
-    assert "has the same recipe, epochs" in first
+    assert "has the recipe, epochs" in first
     assert "epochs 20 instead of 10" in second
 
 

@@ -124,7 +124,8 @@ def test_the_page_says_what_cannot_be_compared(tmp_path: Path) -> None:
     scaled = {"order": 2, "metric": "cosine", "normalize": "zscore"}
     edit_record(tmp_path / "scaled", lambda record: record["settings"].update(separation=scaled))
     text = zoo.report(tmp_path, out=tmp_path / "page.html").path.read_text()
-    assert "zoo tests 1 row as if on different images, which finds fewer differences: <bdi>old (old)</bdi>." in text
+    assert "For 1 row without predictions, zoo uses the test for different images" in text
+    assert "which finds fewer differences: <bdi>old (old)</bdi>." in text
     assert "SI is not comparable" in text
     for fingerprint in ("cdcdcdcd", "efefefef"):
         assert f'<option value="{int(fingerprint[0] == "e")}">CIFAR-10, test split (fingerprint {fingerprint})' in text

@@ -7,7 +7,7 @@
   const place = Object.fromEntries(data.columns.map((column, index) => [column[0], index]));
   const collator = new Intl.Collator("en", { numeric: true });
   const main = $("#runs"), form = $("#controls"), tip = $("#tip"), status = $("#status"), more = $("#more");
-  const PAGE = 100; // rows that are in the document until the reader asks for all: layout is what takes time
+  const PAGE = 100; // the number of rows that the page shows first, because the layout of more rows takes time
   const rows = main ? [...main.tBodies].flatMap((body, set) => [...body.rows].slice(1).map((element) => ({ element, set, shown: true }))) : [];
   const bodies = main ? [...main.tBodies].map((body) => ({ body, head: body.rows[0] })) : [];
   rows.forEach((row, number) => {
@@ -70,7 +70,7 @@
 
   function sort(key, direction) {
     sorted = { sort: key, dir: String(direction) };
-    if (place[key] === undefined) return; // no run has an accuracy
+    if (place[key] === undefined) return; // the table lacks this column if no run has a value
     order = [...rows].sort(compare(place[key], direction));
     markSorted(main, place[key], direction);
   }
@@ -133,7 +133,7 @@
     const state = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : ""), first = initial();
     form.reset();
     for (const field of form.elements) if (field.name && field.name !== "columns" && state.has(field.name)) field.value = state.get(field.name);
-    for (const field of $$("select", form)) if (field.selectedIndex < 0) field.value = ""; // of another page
+    for (const field of $$("select", form)) if (field.selectedIndex < 0) field.value = ""; // the hash came from a page with other values
     const columns = (state.get("columns") ?? first.columns).split(" ");
     for (const box of $$("[name=columns]", form)) box.checked = columns.includes(box.value);
     const key = state.get("sort");
@@ -150,7 +150,7 @@
     CSV() {
       const quote = (value) => {
         if (typeof value !== "string") return value === null ? "" : String(value);
-        const safe = /^[=+@\t\r-]/.test(value) ? `'${value}` : value; // a spreadsheet would compute it
+        const safe = /^[=+@\t\r-]/.test(value) ? `'${value}` : value; // a spreadsheet would evaluate this text as a formula
         return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
       };
       const line = (row) => [bodies[row.set].head.textContent, $("small", row.element).textContent, ...row.values].map(quote).join(",");
@@ -179,7 +179,7 @@
     const content = `${FORMS[kind]().join("\n")}\n`;
     try {
       await navigator.clipboard.writeText(content);
-    } catch { // no permission, or not a secure page
+    } catch { // the browser gives no permission, or the page is not secure
       const area = document.createElement("textarea");
       area.value = content;
       document.body.append(area);

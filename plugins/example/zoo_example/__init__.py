@@ -23,7 +23,7 @@ def zoo_backbones() -> Iterator[Backbone]:
         unfreeze=("blocks.5", "norm"),
         head=Head("head"),
         features=(
-            # timm builds this network for variable image sizes, so patch_embed outputs a map with channels last.
+            # timm builds this network for variable image sizes, so channels are the last axis of patch_embed's output.
             FeatureLayer("patch_embed", WIDTH, pool="average_channels_last"),
             *(FeatureLayer(f"blocks.{block}", WIDTH, pool="cls") for block in range(6)),
             FeatureLayer("norm", WIDTH, pool="cls"),
@@ -31,13 +31,13 @@ def zoo_backbones() -> Iterator[Backbone]:
         license="apache-2.0",
         paper=None,  # there is no paper about this network
         pretrained_on="ImageNet-1k",
-        imagenet_top1=40.946,  # from timm's model card: at 160 pixels, with the preprocessing of these weights
+        imagenet_top1=40.946,  # timm's model card states this accuracy for images of 160 pixels
     )
 
 
 @hookimpl
 def zoo_datasets() -> Iterator[Dataset]:
-    """Declare a dataset of 300 drawn shapes, which is identical on every machine."""
+    """Declare a dataset of 300 drawn shapes; the images are identical on every machine."""
     yield Dataset(
         name="example_shapes",
         title="Drawn circles, squares and triangles",

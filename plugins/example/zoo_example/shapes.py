@@ -1,4 +1,4 @@
-"""Draw the images: grey shapes, 32 by 32 pixels, with random size, position and brightness on a noisy background."""
+"""Draw 32 x 32 images of grey shapes with random size, position and brightness on a noisy background."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEEDS = {"train": 0, "test": 1}
 
 
 def load(request: DatasetRequest) -> LoadedDataset:
-    """Draw both splits; the request is ignored, because the dataset needs neither an argument nor a folder."""
+    """Draw both splits of the dataset; no field of ``request`` is needed."""
     del request
     version = importlib.metadata.version("zoo-example")
     return LoadedDataset(
@@ -40,7 +40,7 @@ def draw_split(per_class: int, seed: int) -> ImageSplit:
 
 
 def draw(shape: str, generator: np.random.Generator) -> NDArray[np.uint8]:
-    """Draw one shape of at least five pixels radius, wholly inside the image, as a uint8 array ``(32, 32)``.
+    """Draw one whole shape, with a radius of at least five pixels, in a uint8 image ``(32, 32)``.
 
     >>> image = draw("circle", np.random.default_rng(0))
     >>> image.shape, str(image.dtype)
@@ -56,11 +56,11 @@ def draw(shape: str, generator: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _inside(shape: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which pixels a shape of radius 1 covers; ``x`` grows to the right and ``y`` downwards."""
+    """Return the mask of pixels inside a shape of radius 1; ``x`` grows to the right, and ``y`` grows downwards."""
     edge = {"circle": np.hypot(x, y), "square": np.maximum(abs(x), abs(y)) / 0.9, "triangle": _triangle(x, y)}
     return edge[shape] <= 1
 
 
 def _triangle(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return values that are at most 1 inside a triangle with its tip at ``y`` = -1 and its base at ``y`` = 0.8."""
+    """Return values that are at most 1 inside a triangle whose tip has ``y`` = -1 and whose base has ``y`` = 0.8."""
     return np.maximum(y / 0.8, 2 * abs(x) - y)

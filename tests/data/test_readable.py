@@ -145,4 +145,4 @@ def test_pages_are_counted_in_the_record(photos: Path, tiny_resnet: Backbone) ->
     run = zoo.evaluate(
         tiny_resnet, f"imagefolder:{photos}", weights="random", epochs=0, layer_curve=False, out=photos / "run"
     )
-    assert "1 file(s) have several pages or frames; the first of each is read" in run.record.dataset.reading
+    assert "1 file(s) have several pages or frames; only the first is read" in run.record.dataset.reading

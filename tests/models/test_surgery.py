@@ -197,7 +197,7 @@ class TwoHeads(nn.Module):
 
 
 def test_one_class_is_no_classifier(resnet: nn.Module) -> None:
-    with pytest.raises(UsageError, match="at least 2"):
+    with pytest.raises(UsageError, match="expected 2 or more"):
         prepare(resnet, tuning("layer4", head=Head("fc")), 1, IMAGES)
 
 

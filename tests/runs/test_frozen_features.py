@@ -115,7 +115,7 @@ def test_the_suffix_trains_to_the_same_bits_as_the_whole_network(chosen: Backbon
         made, lines, result = trained(suffix, CachePolicy(cache, folder=tmp_path / cache))
         assert (made.reason, made.place, made.computed) == (None, cache, 48)
         assert len(lines) == 1
-        assert lines[0].startswith("frozen part: ran once over 48 images")
+        assert lines[0].startswith("frozen part: ran once for 48 images")
         assert (result.loss, result.accuracy) == (expected.loss, expected.accuracy)
         states = [prepared.tuned.network.state_dict() for prepared in (whole, suffix)]
         assert [name for name, value in states[0].items() if not torch.equal(value, states[1][name])] == []

@@ -39,11 +39,11 @@ def _digest_of_one(named: tuple[str, Tensor]) -> bytes:
 
 
 def digest_of_source(network: nn.Module, made_by: str = "") -> str:
-    """Return the SHA-256 of the Python files of all packages that define modules of the network, or ``""``.
+    """Return the SHA-256 of the Python files of all packages that define modules of a network; ``""`` without files.
 
     ``made_by`` names the function that built the network, as ``module:function``; the function's package is included.
-    torch, torchvision and timm are excluded, because their versions are recorded. If a script defines a module class,
-    the script file is included.
+    The digest excludes torch, torchvision and timm, because zoo records their versions. If a script defines a module
+    class, the script file is included.
 
     >>> digest_of_source(nn.Sequential(nn.Linear(2, 2)))
     ''

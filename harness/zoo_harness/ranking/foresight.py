@@ -15,10 +15,10 @@ class Foresight(NamedTuple):
     """How well the order of ``n`` backbones by a score agrees with their order by accuracy.
 
     ``weighted_tau``, in [-1, 1], is Kendall's tau with hyperbolic weights, so that the top of the order counts most.
-    ``kendall`` is tau-b. ``p`` is the share of random permutations whose weighted tau is at least as high. ``regret_1``
-    is the accuracy lost by choosing the backbone with the best score instead of the most accurate one. ``regret_3`` is
-    the loss if the most accurate of the three best-scored backbones is chosen. Correlations and ``p`` are ``None`` for
-    fewer than 5 backbones or constant values; ``reason`` then gives the cause.
+    ``kendall`` is tau-b. ``p`` is the share of random permutations whose weighted tau is at least as high as the
+    score's. ``regret_1`` is the accuracy lost by choosing the backbone with the best score instead of the most accurate
+    one. ``regret_3`` is the accuracy lost by choosing the most accurate of the three best-scored backbones.
+    Correlations and ``p`` are ``None`` for fewer than 5 backbones or constant values; ``reason`` then gives the cause.
     """
 
     n: int
@@ -31,7 +31,7 @@ class Foresight(NamedTuple):
 
     @property
     def below_chance_level(self) -> bool:
-        """Whether more than one in twenty random orders agree with the accuracies as well as the score does."""
+        """Whether more than 5 % of random orders agree with the accuracies at least as well as the score does."""
         return self.p is None or self.p > 0.05
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def foresight(scores: Sequence[float], accuracies: Sequence[float], seed: int = 
     tau = float(weightedtau(given, reached).statistic)
     random = np.random.default_rng(seed)
     draws = [float(weightedtau(given, random.permutation(reached)).statistic) for _ in range(DRAWS)]
-    # The observed order counts as one more permutation, so p is never 0.
+    # The order by the score counts as one more permutation, so p is never 0.
     p = (1 + sum(draw >= tau - 1e-12 for draw in draws)) / (1 + DRAWS)
     return Foresight(len(given), tau, float(kendalltau(given, reached).statistic), p, first, third)
 

@@ -50,7 +50,7 @@ class Readout:
     computed: int = 0
 
     def __add__(self, other: Readout) -> Readout:
-        """Return the rows of this readout followed by the rows of ``other``, a readout of the same backbone."""
+        """Append the rows of ``other``, a readout of the same backbone, to the rows of this readout."""
         logits = None
         if self.logits is not None and other.logits is not None:
             logits = np.concatenate([self.logits, other.logits])

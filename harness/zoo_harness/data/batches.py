@@ -91,8 +91,9 @@ class Rows(Protocol):
 class KeptSource:
     """Yield the cached outputs of the network's frozen part instead of images.
 
-    The cache holds this process's share of the images, followed by ``views`` augmented copies of that share. Epochs
-    cycle through the augmented copies. ``labels`` holds the labels of all images, not only of this process's share.
+    The cache holds this process's share of the images, followed by ``views`` augmented copies of that share. Successive
+    epochs use the augmented copies in turn. ``labels`` holds the labels of all images, not only of this process's
+    share.
     """
 
     rows: Rows

@@ -22,7 +22,7 @@ def check_training_classes(
 ) -> None:
     """Raise :class:`~zoo.errors.DataError` with the names of the classes that have no training image.
 
-    ``labels``: the labels of each split by split name, as indices into ``classes``.
+    ``labels`` maps each split's name to the split's labels, which are indices into ``classes``.
     """
     counts = {split: np.bincount(np.asarray(found), minlength=len(classes)) for split, found in labels.items()}
     untrained = counts["train"] == 0

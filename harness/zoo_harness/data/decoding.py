@@ -34,9 +34,9 @@ _IN_MEMORY = 2**30  # bytes; larger arrays of decoded images are stored in a mem
 class ImageData:
     """Hold one decoded split: uint8 images ``(N, H, W)`` or ``(N, H, W, 3)`` and int64 labels ``(N,)``.
 
-    ``sized``: whether the images already have the network's input size. ``indices`` (N,): the position of each image in
-    the original split. ``digests`` (N,): the digest of each decoded image before resizing. ``counts``: a histogram of
-    the pixel values before resizing; ``None`` if the values were not counted.
+    ``sized`` says whether the images already have the network's input size. ``indices`` (N,) has the position of each
+    image in the split before the subset was chosen. ``digests`` (N,): the digest of each decoded image before resizing.
+    ``counts``: a histogram of the pixel values before resizing; ``None`` if the values were not counted.
     """
 
     images: NDArray[np.uint8]
@@ -93,9 +93,9 @@ def decode_split(
 ) -> tuple[ImageData, SplitRecord]:
     """Decode the images of a split that ``indices`` selects; return the decoded images and the split's record.
 
-    ``unreadable`` collects the error of each unreadable image, keyed by the position in ``indices``. If ``unreadable``
-    is ``None``, the first error is raised. If ``count_values`` is true, the decoded images also have a histogram of the
-    pixel values.
+    ``unreadable`` maps each unreadable image's position in ``indices`` to the error, and is filled by this function. If
+    ``unreadable`` is ``None``, the first error is raised. If ``count_values`` is true, the decoded images also have a
+    histogram of the pixel values.
     """
     selected = select_images(split, indices)
     labels = np.asarray(selected.labels, dtype=np.int64)
@@ -182,8 +182,8 @@ def read_pixels(
 ) -> Iterator[Result]:
     """Decode each image to uint8 ``(H, W, 3)``, call ``use(index, pixels)``, and yield the returned values in order.
 
-    Several threads call ``use`` if ``files.concurrent`` is true. ``unreadable`` collects the error of each unreadable
-    image, keyed by index; an unreadable image yields nothing. If ``unreadable`` is ``None``, the first error is raised.
+    Several threads call ``use`` if ``files.concurrent`` is true. ``unreadable`` is filled with the index and the error
+    of each unreadable image; such an image yields nothing. If ``unreadable`` is ``None``, the first error is raised.
     """
 
     def read(index: int) -> list[Result]:

@@ -34,14 +34,14 @@ class DigestedImages(Protocol):
 
     @property
     def indices(self) -> NDArray[np.int64]:
-        """The position of each image in the original split, (N,)."""
+        """The position of each image in the split before the subset was chosen, (N,)."""
 
 
 @dataclass(frozen=True)
 class Origin:
     """Record from which split of the dataset some images were taken.
 
-    ``places``: the position of each image in that split, (N,); ``None`` stands for all images of the split in order.
+    ``places``, (N,), has the position of each image in the dataset's split; ``None`` means all images in order.
     """
 
     name: str
@@ -80,8 +80,8 @@ class ImageNames:
 class Duplicates:
     """Hold the duplicates that were found.
 
-    ``records``: the counts and examples for the run record. ``shared``: for each split, a mask (N,) of the images that
-    also occur in an earlier split.
+    ``records``: the counts and examples for the run record. ``shared`` maps each split's name to a mask (N,), which is
+    true for images that also occur in an earlier split.
     """
 
     records: tuple[DuplicatesRecord, ...]

@@ -38,7 +38,7 @@ def image_paths(named: Iterable[str | Path]) -> list[Path]:
 
 def _images_in(folder: Path) -> list[Path]:
     visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    # Include formats whose decoder is missing: reading such a file raises an error that names the package to install.
+    # Include formats without an installed decoder, because reading such a file names the package to install.
     found = [path for path in visible if (is_readable_image(path) or remedy(path)) and not path.is_dir()]
     if not found:
         deeper = "; its subfolders are not searched" if any(path.is_dir() for path in visible) else ""

@@ -41,8 +41,8 @@ SMALL_SIDE = 32  # pixels; side length of the small images that zoo rank keeps i
 class RunData:
     """Hold the decoded splits of a run, the record of the dataset, and warnings for the user.
 
-    ``test``: the split that is evaluated once, after training; ``None`` if the run has no test split. ``shared``: for
-    each split name, a mask (N,) of the images that also occur in an earlier split.
+    ``test`` is the split that is evaluated once, after training; ``None`` means that the run has no test split.
+    ``shared`` maps each split's name to a mask (N,), which is true for images that also occur in an earlier split.
     """
 
     train: ImageData
@@ -183,7 +183,7 @@ def load_data(
 class TrainingSplit:
     """Hold the training split of a dataset, ordered so that for any N the first N images are balanced.
 
-    ``small``: the images, resized to squares of :data:`SMALL_SIDE` pixels. ``record``: the record of the small images.
+    ``small`` holds the images, resized to squares of :data:`SMALL_SIDE` pixels. ``record`` describes the small images.
     ``reading``: text that tells the user how the files were read. ``warnings``: warnings for the user.
     """
 

@@ -114,7 +114,7 @@ def contrast_warning(name: str, images: NDArray[np.uint8]) -> tuple[str, ...]:
     """Return a warning if 99.9 % of the pixel values of a split lie within 16 levels; sample at most 64 images.
 
     >>> contrast_warning("test", np.full((3, 4, 4), 7, np.uint8))[0].partition(";")[0]
-    "images of split 'test' are nearly constant: 99.9 % of the values are 7 to 7 of 0 to 255"
+    "images of split 'test' are nearly constant: 99.9 % of the values lie from 7 to 7, of 0 to 255"
     """
     chosen = np.unique(np.linspace(0, len(images) - 1, _LOOKED_AT).astype(int))
     counts = sum(np.bincount(images[index].ravel(), minlength=256) for index in chosen)
@@ -123,6 +123,6 @@ def contrast_warning(name: str, images: NDArray[np.uint8]) -> tuple[str, ...]:
     if high - low >= _LEAST_CONTRAST:
         return ()
     return (
-        f"images of split {name!r} are nearly constant: 99.9 % of the values are {low} to {high} of 0 to 255; "
+        f"images of split {name!r} are nearly constant: 99.9 % of the values lie from {low} to {high}, of 0 to 255; "
         "check the files and the value range",
     )

@@ -19,8 +19,8 @@ _MOST_FILES = 2_000
 def digest_of_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """Return the SHA-256 of the names, dtypes, shapes and values of tensors, as 64 hexadecimal digits.
 
-    The order, the device and the memory format of the tensors do not change the digest. The cache of frozen outputs
-    uses the digest of all parameters and buffers of the frozen part, including running statistics.
+    The order, the device and the memory format of the tensors do not change the digest. The cache of the frozen part's
+    outputs uses the digest of all parameters and buffers of the frozen part, including running statistics.
 
     >>> ones = torch.ones(2, 3)
     >>> digest_of_tensors([("weight", ones)]) == digest_of_tensors([("weight", ones.double())])

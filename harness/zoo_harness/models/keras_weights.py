@@ -92,7 +92,7 @@ def named_as_in(network: Iterable[str], tensors: dict[str, Tensor]) -> dict[str,
 
 
 def network_of(layers: Iterable[str]) -> str | None:
-    """Return the name of the Keras ResNet, DenseNet or VGG with these layers, or ``None`` if no network matches.
+    """Return the name of the Keras ResNet, DenseNet or VGG that has these layers, or ``None`` if no network matches.
 
     >>> network_of(["block5_conv3", "block5_conv4"])
     "Keras' VGG19"

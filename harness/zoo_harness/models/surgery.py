@@ -219,7 +219,7 @@ def warn_if_output_differs_from_head(tuned: TunedNetwork, example: Tensor) -> st
     (path, outputs), *others = given.items()
     if others or not outputs or any(torch.equal(part, outputs[0].reshape(-1)) for part in found):
         return None
-    return f"the output of head {path!r} is used as logits; modules after it are ignored"
+    return f"the output of head {path!r} is used as logits; modules after the head are ignored"
 
 
 def _note_output(outputs: list[Tensor], _module: nn.Module, _inputs: object, output: object) -> None:

@@ -17,7 +17,7 @@ from zoo_harness.records.run import ParametersRecord
 class TunedNetwork:
     """Hold a network with a new head, and the paths of its heads and trained modules.
 
-    ``modes``: for every module path, whether the module is in training mode during training. ``moving``: the paths of
+    ``modes`` maps every module path to whether the module is in training mode during training. ``moving``: the paths of
     the frozen BatchNorm layers that update their statistics during training.
     """
 

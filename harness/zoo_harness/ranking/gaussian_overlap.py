@@ -14,7 +14,7 @@ def gbc(moments: Moments) -> RankScore:
     """Return ``-log sum exp(-B_ij)`` over all ordered pairs (i, j) of classes, in nats; higher is better.
 
     ``B_ij`` is the Bhattacharyya distance between normal distributions of classes i and j with diagonal covariances.
-    Variances of features below 1e-4 are raised to 1e-4. The published score is ``-exp(-value)``, which ranks backbones
+    Feature variances below 1e-4 are raised to 1e-4. The published score is ``-exp(-value)``, which ranks backbones
     equally but underflows to 0 for common feature widths. Source: Pandy et al., CVPR 2022 (arXiv 2111.12780).
 
     >>> features = np.array([[0.0], [2.0], [10.0], [12.0]])

@@ -18,7 +18,7 @@ images change the nearest neighbours of earlier images.
 
 
 class Excluded(NamedTuple):
-    """A backbone that is significantly worse than the best, with paired counts and the Holm-corrected p-value."""
+    """Describe a backbone that is significantly worse than the best: paired counts and Holm-corrected p-value."""
 
     name: str
     best: str

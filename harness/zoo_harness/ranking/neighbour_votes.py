@@ -13,7 +13,7 @@ NEIGHBOURS = 5
 
 
 class Neighbours(NamedTuple):
-    """The labels (N, order) of the images nearest to each of N images, and each image's ``own`` label (N,)."""
+    """Hold the ``labels`` (N, order) of the images nearest to each of N images, and each image's ``own`` label (N,)."""
 
     labels: Array
     own: Array

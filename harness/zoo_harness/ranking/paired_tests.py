@@ -75,8 +75,8 @@ def tiers(hits: Mapping[str, Array], level: float = SIGNIFICANT) -> dict[str, in
     """Group classifiers into tiers, where 1 is the best tier, and return the tier of each name.
 
     The first tier has the most accurate classifier, and every classifier that McNemar's test does not find
-    significantly worse. Holm's method corrects for the number of comparisons with the best. The remaining classifiers
-    form the next tiers in the same way. ``hits`` maps each name to a bool array (N,) over the same images.
+    significantly worse. Holm's method corrects for the number of comparisons with the best. The classifiers outside the
+    first tier form the next tiers in the same way. ``hits`` maps each name to a bool array (N,) over the same images.
 
     >>> import numpy as np
     >>> found = {"a": np.arange(100) < 90, "b": np.arange(100) < 88, "c": np.arange(100) < 40}

@@ -19,7 +19,7 @@ _NEVER_TRIM = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Make glibc keep the memory that this process frees; return false if the C library is not glibc.
 
-    The setting applies to the whole process. Therefore only commands call this function, and the Python API does not.
+    The setting applies to the whole process. Therefore commands call this function, but the Python API does not.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

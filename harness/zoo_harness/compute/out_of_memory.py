@@ -30,12 +30,12 @@ def within_device_memory(work: Callable[[int], Result], budget: int, least: int,
             return work(size)
         except torch.OutOfMemoryError as error:
             reason = _first_line(error)
-        torch.cuda.empty_cache()  # outside the except block, because the caught error still references the tensors
+        torch.cuda.empty_cache()  # after the except block, because the caught error keeps tensors alive
         if size <= least:
             break
         size = max(size // 2, least)
     raise DeviceMemoryError(
-        f"{what} ran out of memory with {_mebibytes(size)} of the device's memory to work in, the minimum"
+        f"{what} ran out of device memory, although it used the smallest working size, {_mebibytes(size)}"
         f" (memory_budget, or --memory, allows {_mebibytes(budget)}): {reason}; "
         "free memory on the device, or move the features to the CPU (features.cpu())",
         code="device-memory",

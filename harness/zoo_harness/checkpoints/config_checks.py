@@ -1,9 +1,9 @@
 """Check that a checkpoint's ``config.json`` agrees with the run record in the same folder.
 
 zoo loads a checkpoint by its run record, but timm and transformers load it by ``config.json``. A manipulated
-``config.json`` could make those libraries build another network, use other class names or preprocessing, download
-files, or run code. timm releases differ in the keys that they write into ``pretrained_cfg``, so only the keys that
-affect loading are compared.
+``config.json`` could make timm or transformers build another network; use other class names or another preprocessing;
+download files; or run code. timm releases differ in the keys that they write into ``pretrained_cfg``, so only the keys
+that affect loading are compared.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]
                 if there.get(name) != value.get(name):
                     yield _difference(f"pretrained_cfg.{name}", there.get(name), value.get(name))
         elif key == "model_args":
-            # An argument may be missing: timm's default value also builds the network of the record.
+            # An argument may be missing, because timm's default value also builds the network of the record.
             given = found.get(key, {})
             if not isinstance(given, dict) or not given.items() <= value.items():
                 yield _difference(key, given, value)

@@ -37,7 +37,7 @@ def load_folder(
     """Load the model of a run directory, a published folder or an opened checkpoint.
 
     :func:`~zoo_harness.records.checkpoint_choice.choose_checkpoint` documents ``checkpoint`` and ``epoch``. The tensors
-    are read from the open file whose digest was verified. Raises the errors of :func:`zoo.load`.
+    are read from the open file whose digest was verified. Raises the same errors as :func:`zoo.load`.
     """
     with folder if isinstance(folder, OpenedCheckpoint) else open_checkpoint(folder) as opened:
         record = opened.record
@@ -68,7 +68,7 @@ def _replace_weights(network: nn.Module, path: Path, sha256: str) -> None:
 
 
 def rebuild(record: RunRecord, device: str = "cpu") -> nn.Module:
-    """Build the network that a run record describes, with its new head but with initial weights."""
+    """Build the network that a run record describes, with the new head, but with initial instead of trained weights."""
     input_size = record.settings.preprocessing.input_size
     try:
         network = build_network(record.backbone.name, _architecture(record), device, input_size)

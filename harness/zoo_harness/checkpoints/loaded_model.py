@@ -25,7 +25,7 @@ class LoadedModel(nn.Module):
 
     ``classes`` are the class names in label order. ``record`` is the record of the run that trained the model.
     ``network`` is the torch module without preprocessing. ``epoch`` is the epoch after which the weights were saved;
-    ``None`` if an old version of zoo did not record the epoch. The scores in ``record`` are the scores of the loaded
+    ``None`` if an old version of zoo did not record the epoch. The scores in ``record`` were measured with the loaded
     weights.
     """
 
@@ -38,7 +38,7 @@ class LoadedModel(nn.Module):
         self._transform = BatchTransform(record.settings.preprocessing)
 
     def reader(self) -> ImageReader:
-        """Return a reader that converts images in the same way as the images of the training run."""
+        """Return a reader that converts images as the training run converted its images."""
         return ImageReader(self.record.dataset.read_range, gather=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class FilePrediction:
     """Hold the prediction for one image file: the most probable classes with their probabilities, or an error.
 
     ``error``: the reason why the file could not be read. ``first_of_many``: whether the file has several pages or
-    frames; only the first page or frame is read.
+    frames, of which only the first was read.
     """
 
     path: Path

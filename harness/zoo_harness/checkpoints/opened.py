@@ -41,7 +41,7 @@ class OpenedCheckpoint:
 
     @property
     def descriptor(self) -> Path:
-        """A path that opens the verified file, even if another file has replaced it at :attr:`path`."""
+        """A path that opens the verified file, even if another file has since replaced the file at :attr:`path`."""
         return Path(f"/dev/fd/{self.file.fileno()}")
 
     def __enter__(self) -> OpenedCheckpoint:
@@ -54,7 +54,7 @@ class OpenedCheckpoint:
 
 
 def open_checkpoint(directory: Path) -> OpenedCheckpoint:
-    """Open the checkpoint in a folder, and check its record and SHA-256; raise the errors of :func:`zoo.load`."""
+    """Open the checkpoint in a folder, and check its record and SHA-256; raise the same errors as :func:`zoo.load`."""
     found_in, path = record_file(directory), directory / CHECKPOINT
     if directory.is_dir() and not found_in.exists():
         raise _not_a_run(directory)
@@ -77,7 +77,7 @@ def open_checkpoint(directory: Path) -> OpenedCheckpoint:
 
 
 def open_verified(path: Path, recorded: str) -> BufferedReader:
-    """Open a file and verify its SHA-256; raise :class:`~zoo.errors.WeightsError` if the digest differs."""
+    """Open a file and verify its SHA-256; raise :class:`~zoo.errors.WeightsError` if it is not the expected digest."""
     try:
         file = open_regular(path, _MOST_BYTES, follow_links=True)
     except FileNotFoundError as error:

@@ -22,8 +22,8 @@ _TYPES = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint"}
 def check_forms(path: Path, network: Mapping[str, Tensor], source: Path | None = None, *, some: bool = False) -> None:
     """Raise :class:`~zoo.errors.WeightsError` if a safetensors file has other tensors than the network.
 
-    ``source``: the path to read instead of ``path``; messages still name ``path``. ``some``: the file may contain only
-    some of the network's tensors.
+    If ``source`` is given, the function reads that path, but error messages still contain ``path``. If ``some`` is
+    true, the file may lack some of the network's tensors.
     """
     found, expected = _declared_forms(path, source or path), {name: form_of(tensor) for name, tensor in network.items()}
     faults = [
@@ -43,8 +43,8 @@ def check_forms(path: Path, network: Mapping[str, Tensor], source: Path | None =
 def _declared_forms(path: Path, source: Path) -> dict[str, str]:
     """Return the type and shape of each tensor as the header of a safetensors file declares them.
 
-    The function reads no tensor. Raises :class:`~zoo.errors.WeightsError` if the header is damaged or too large, or
-    does not match the size of the file.
+    The tensors themselves are not read. Raises :class:`~zoo.errors.WeightsError` if the header is damaged or too large,
+    or does not match the size of the file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -62,6 +62,6 @@ def _declared_forms(path: Path, source: Path) -> dict[str, str]:
 
 
 def _dtype(name: str) -> str:
-    """Convert a safetensors type name to torch's, such as ``F32`` to ``float32``; other names become lower case."""
+    """Convert a safetensors type name to torch's name, such as ``F32`` to ``float32``; write others in lower case."""
     number = re.fullmatch(r"(F|BF|I|U)(8|16|32|64)", name)
     return f"{_TYPES[number[1]]}{number[2]}" if number else name.lower()

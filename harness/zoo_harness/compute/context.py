@@ -1,4 +1,4 @@
-"""The device, the precision, the seed and the processes of a run."""
+"""Define the settings of a run's computation: device, precision, seed and processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo_harness.records.option_checks import CacheDtype
 
 @dataclass(frozen=True)
 class ComputeContext:
-    """The settings that determine the results of a run in addition to its data and its training settings."""
+    """Hold the settings that affect a run's results besides the data and the training settings."""
 
     device: torch.device
     precision: str = "fp32"

@@ -1,7 +1,7 @@
 """Train one network in several processes; ``torchrun`` starts one process per GPU.
 
 Every process holds the whole network and a share of the images. Gradients and counts are summed over the processes, so
-the result equals the result of one process, up to rounding. Only the main process writes files and output.
+several processes compute the same result as one process, up to rounding. Only the main process writes files and output.
 
 This module imports torch only if there is more than one process, because error handling uses the module before torch is
 imported.
@@ -25,15 +25,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# The other processes wait while the main process scores. A long limit is harmless: torchrun ends all after a crash.
+# The other processes wait while the main process scores. A long limit is harmless, because torchrun ends all
+# processes after a crash.
 _LONGEST_WAIT = datetime.timedelta(days=2)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The rank of this process (from 0) among the ``count`` processes of a run.
+    """Hold the ``count`` of processes of a run, and the ``rank`` of this process among them, from 0.
 
-    ``local_rank`` and ``local_count`` are the rank and the count among the processes on this machine.
+    ``local_rank`` and ``local_count`` are the rank and the count of the processes on this machine.
 
     >>> Processes(rank=1, count=3).share(8)
     range(2, 5)
@@ -98,7 +99,7 @@ class Processes:
             gradient.copy_(part.view_as(gradient))
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Return the rows (N, ...) of all processes in rank order on the main process, and own rows on the others."""
+        """On the main process, return the rows (N, ...) of all processes by rank; on others, return their own rows."""
         if not self.is_distributed:
             return rows
         import torch
@@ -126,7 +127,7 @@ class Processes:
         return sum(self.values(number))
 
     def any(self, true: bool) -> bool:
-        """Return whether ``true`` is true in at least one process."""
+        """Return whether at least one process passes true."""
         return any(self.values(true))
 
 
@@ -135,7 +136,7 @@ ALONE = Processes()
 
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """Connect the processes of this run while the body runs.
+    """Connect the processes of this run while the ``with`` block runs.
 
     Raises :class:`~zoo.errors.UsageError` if this build of torch lacks ``torch.distributed``.
     """

@@ -28,7 +28,7 @@ def free_device_memory(device: torch.device) -> int:
 
 
 def _left_in_control_groups() -> list[int]:
-    """Return the remaining bytes below each memory limit of this process (cgroup v2); cached file pages are free."""
+    """Return the bytes left below each memory limit of this process (cgroup v2); cached file pages count as free."""
     left = []
     for group in _groups():
         with suppress(OSError):

@@ -18,8 +18,8 @@ _ADVICE = "lower --batch-size, cache outputs off the device (--cache host or dis
 def within_device_memory(work: Callable[[int], Result], budget: int, least: int, what: str) -> Result:
     """Return ``work(budget)``; after each out-of-memory error, retry with half the budget.
 
-    ``budget`` and ``least`` are in bytes. Raises :class:`DeviceMemoryError`, which names ``what``, if ``least`` bytes
-    are not enough.
+    ``budget`` and ``least`` are in bytes. Raises :class:`DeviceMemoryError` if ``least`` bytes are not enough; the
+    message contains ``what``.
 
     >>> within_device_memory(lambda budget: budget // 8, 4096, 1024, "a doctest")
     512
@@ -30,12 +30,12 @@ def within_device_memory(work: Callable[[int], Result], budget: int, least: int,
             return work(size)
         except torch.OutOfMemoryError as error:
             reason = _first_line(error)
-        torch.cuda.empty_cache()  # not inside except, because the caught error still references the tensors
+        torch.cuda.empty_cache()  # after the except block, because the caught error keeps tensors alive
         if size <= least:
             break
         size = max(size // 2, least)
     raise DeviceMemoryError(
-        f"{what} ran out of memory with {_mebibytes(size)} of the device's memory to work in, the minimum"
+        f"{what} ran out of device memory, although it used the smallest working size, {_mebibytes(size)}"
         f" (memory_budget, or --memory, allows {_mebibytes(budget)}): {reason}; "
         "free memory on the device, or move the features to the CPU (features.cpu())",
         code="device-memory",
@@ -46,7 +46,7 @@ def within_device_memory(work: Callable[[int], Result], budget: int, least: int,
 def in_batches_that_fit(work: Callable[[int, int], None], start: int, stop: int, size: int) -> int:
     """Call ``work(first, last)`` for batches of ``size`` images; halve the size after each out-of-memory error.
 
-    The batches cover the indices from ``start`` to ``stop``. Returns the size that fits. Raises
+    The batches cover the indices from ``start`` to ``stop``. Returns the batch size that fits. Raises
     :class:`DeviceMemoryError` if a single image does not fit.
 
     >>> in_batches_that_fit(print, 0, 5, 2)
@@ -75,12 +75,12 @@ def in_batches_that_fit(work: Callable[[int, int], None], start: int, stop: int,
 
 @contextmanager
 def out_of_memory_advice(batch_size: int) -> Iterator[None]:
-    """Convert out-of-memory errors in the body to :class:`DeviceMemoryError` with advice for the user."""
+    """Convert out-of-memory errors in the ``with`` block to :class:`DeviceMemoryError` with advice for the user."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise DeviceMemoryError(
-            f"the device ran out of memory with batches of {batch_size}: {_first_line(error)}; {_ADVICE}",
+            f"the device ran out of memory with batches of {batch_size} images: {_first_line(error)}; {_ADVICE}",
             code="device-memory",
             batch_size=batch_size,
         ) from error

@@ -28,13 +28,13 @@ def check_precision(precision: str, device: torch.device) -> str:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Enable automatic mixed precision for ``bf16``; do nothing for ``fp32``."""
+    """Enable automatic mixed precision for ``bf16``; change nothing for ``fp32``."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 @contextmanager
 def _determinism_restored() -> Iterator[None]:
-    """Restore torch's and cuDNN's switches for deterministic algorithms after the body."""
+    """Restore torch's and cuDNN's switches for deterministic algorithms after the ``with`` block."""
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
@@ -47,7 +47,7 @@ def _determinism_restored() -> Iterator[None]:
 
 @contextmanager
 def repeatable(wanted: bool) -> Iterator[None]:
-    """Allow torch only deterministic algorithms in the body, if ``wanted`` is true.
+    """If ``wanted`` is true, allow torch only deterministic algorithms in the ``with`` block.
 
     Enter this context before any computation on the GPU. benchmarks/gpu.py measures how much slower training becomes.
     """
@@ -61,10 +61,10 @@ def repeatable(wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """Run the body with torch's default dtype and with gradients; restore the caller's global state afterwards.
+    """Run the ``with`` block with gradients and float32 as torch's default dtype; then restore the caller's state.
 
-    The restored state consists of the random generators of torch, of every GPU, of numpy and of Python, torch's default
-    dtype and gradient mode, torch's and cuDNN's deterministic switches, and the number of threads.
+    These states are restored: the random generators of torch, every GPU, numpy and Python; torch's default dtype and
+    gradient mode; the deterministic switches of torch and cuDNN; and the number of threads.
 
     >>> before = torch.get_rng_state()
     >>> with torch.no_grad(), isolated():
@@ -91,10 +91,10 @@ def isolated() -> Iterator[None]:
 
 @contextmanager
 def full_precision(device: torch.device, setting: str = "highest") -> Iterator[None]:
-    """Disable TF32, bfloat16 and autocast in the body, and restore the settings afterwards.
+    """Disable TF32, bfloat16 and autocast in the ``with`` block, and restore the settings afterwards.
 
-    With ``setting="medium"``, torch may compute float32 products in bfloat16; use it only if bfloat16 represents the
-    numbers exactly.
+    With ``setting="medium"``, torch may compute float32 products in bfloat16; use ``"medium"`` only if bfloat16
+    represents the factors exactly.
 
     >>> with torch.autocast("cpu"), full_precision(torch.device("cpu")):
     ...     (torch.ones(1, 1) @ torch.ones(1, 1)).dtype
@@ -105,7 +105,7 @@ def full_precision(device: torch.device, setting: str = "highest") -> Iterator[N
     switches = (backends.cuda.matmul, backends.mkldnn.matmul) if hasattr(backends.mkldnn, "matmul") else ()
     before = [switch.fp32_precision for switch in switches]
     former = "highest"
-    with suppress(RuntimeError):  # raised if the user changed a backend's switch so that it differs from the setting
+    with suppress(RuntimeError):  # raised if the user set a backend's switch unlike the global setting
         former = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision(setting)

@@ -1,4 +1,4 @@
-"""BatchNorm for a batch that is split over several processes, with the statistics of the whole batch."""
+"""Apply BatchNorm, with the statistics of the whole batch, to a batch that is split over several processes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class SharedBatchNorm(TorchFunctionMode):
         return result.to(input.dtype)
 
     def _statistics(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return mean and variance (C,) of values (B, C, ...) over all processes, and the values per channel."""
+        """Return mean and variance (C,) of values (B, C, ...) over all processes, and the count per channel."""
         others = [dimension for dimension in range(values.ndim) if dimension != 1]
         counts = float(self._counted)
         of_channel = values.new_tensor([counts * values.numel() / values.shape[1]])

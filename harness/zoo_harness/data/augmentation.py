@@ -36,7 +36,7 @@ class Draws:
 
     @classmethod
     def of(cls, chosen: tuple[Augmentation, ...], images: int, seed: int, epoch: int) -> Self:
-        """Draw random augmentations for all images of one epoch or of one cached augmented copy.
+        """Draw the random augmentations of all images, for one epoch or for one augmented copy that is cached.
 
         >>> Draws.of(("flip",), 4, seed=0, epoch=1).flips.shape
         torch.Size([4])

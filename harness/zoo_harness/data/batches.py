@@ -1,8 +1,9 @@
 """Form the batches of a training run, from images or from cached outputs of the network's frozen part.
 
 Each source object yields the batches of one data split. Training requests batches by image index, and evaluation
-requests all images in order. In a run of several processes, each process gets its own share of every batch. If the
-share is empty, the process gets one image without a label, so that all processes run the network equally often.
+requests all images in order. In a run of several processes, each process gets its own share of every batch. If a
+process's share of a batch is empty, the process gets one image without a label, so that all processes run the network
+equally often.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Source(Protocol):
         """Return the number of images."""
 
     def epoch(self, number: int, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
-        """Yield this process's share of each batch of epoch ``number``; ``plan`` lists the image indices by batch."""
+        """Yield this process's share of each batch of epoch ``number``; ``plan`` has each batch's image indices."""
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """Yield batches of this process's share of all images, in order and without augmentation."""
@@ -60,7 +61,7 @@ class ImageSource:
         return len(self.data)
 
     def epoch(self, number: int, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
-        """Yield this process's share of each batch of image indices, augmented for epoch ``number``."""
+        """Yield the images of this process's share of each batch, augmented for epoch ``number``."""
         draws = Draws.of(self.augment, sum(map(len, plan)), self.seed, number) if self.augment else None
         first = 0
         for indices in plan:
@@ -83,15 +84,16 @@ class Rows(Protocol):
     """Define the interface of a cache of network activations."""
 
     def batches(self, indices: Iterable[NDArray[np.int64]]) -> Iterator[tuple[Tensor, ...]]:
-        """Yield one batch per index array: copies, on the device, of the cached tensors of these images."""
+        """For each index array, yield one batch: the cached tensors of the indexed images, copied to the device."""
 
 
 @dataclass(frozen=True)
 class KeptSource:
     """Yield the cached outputs of the network's frozen part instead of images.
 
-    The cache holds this process's share of the images, followed by ``views`` augmented copies of that share. Epochs
-    cycle through the augmented copies. ``labels`` holds the labels of all images, not only of this process's share.
+    The cache holds this process's share of the images, followed by ``views`` augmented copies of that share. Successive
+    epochs use the augmented copies in turn. ``labels`` holds the labels of all images, not only of this process's
+    share.
     """
 
     rows: Rows
@@ -104,7 +106,7 @@ class KeptSource:
         return len(self.labels)
 
     def epoch(self, number: int, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
-        """Yield this process's share of each batch of image indices, from the augmented copy of epoch ``number``."""
+        """Yield cached outputs for this process's share of each batch; epoch ``number`` selects the augmented copy."""
         return self._batches(plan, 1 + (number - 1) % self.views if self.views else 0)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:

@@ -22,7 +22,7 @@ def check_training_classes(
 ) -> None:
     """Raise :class:`~zoo.errors.DataError` with the names of the classes that have no training image.
 
-    ``labels``: the labels of each split by split name, as indices into ``classes``.
+    ``labels`` maps each split's name to the split's labels, which are indices into ``classes``.
     """
     counts = {split: np.bincount(np.asarray(found), minlength=len(classes)) for split, found in labels.items()}
     untrained = counts["train"] == 0
@@ -51,12 +51,12 @@ def classes_not_in_train(names: Sequence[str], trained: Sequence[str], split: st
 
 
 def absent_classes(split: SplitRecord, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of the classes without any image in a split, after the subset was chosen."""
+    """Return the names of the classes that have no image in the chosen subset of a split."""
     return tuple(name for name, count in zip(classes, split.per_class, strict=True) if not count)
 
 
 def absence_warnings(train: SplitRecord, others: Sequence[SplitRecord], classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return one warning for each split without images of some classes, and its effect on the scores.
+    """For each split that lacks images of some classes, return one warning that states the effect on the scores.
 
     >>> train, test = (
     ...     SplitRecord(split=name, images=3, per_class=counts, pixels=(8, 8), resized=False, fingerprint="")

@@ -39,7 +39,7 @@ _NUMBERS = np.dtype(
 class MeasuredSplit:
     """Hold the measurements of the N images of a split.
 
-    ``numbers``: one record of type ``_NUMBERS`` for each image. ``counts``: a histogram of the values of all pixels.
+    ``numbers``: one record of type ``_NUMBERS`` for each image. ``counts``: a histogram of all pixel values.
     ``indices``: the position of each image in the split. ``labels``: the class index of each image.
     """
 
@@ -103,9 +103,9 @@ def measure_dataset(
 ) -> tuple[DatasetStatistics, tuple[str, ...]]:
     """Measure a dataset, or a subset of each split; return the statistics and warnings for the user.
 
-    All images of more than 8 bits per channel are scaled by the value range of the training split. Images of
-    more than 8 bits are read twice if their own value ranges differ. Raises the errors of
-    :func:`~zoo_harness.data.loading.load_data`.
+    All images of more than 8 bits per channel are scaled by the value range of the training split. The training images
+    are read twice if one of their value ranges differs from the value range of the whole training split. Raises the
+    same errors as :func:`~zoo_harness.data.loading.load_data`.
     """
     reader = ImageReader(None)
     progress.stage(f"loading {dataset.title}", 0)
@@ -154,7 +154,7 @@ def _measure_split(
     *,
     skip: bool,
 ) -> MeasuredSplit:
-    """Measure the images of a split at these indices; ``skip`` excludes unreadable images."""
+    """Measure the selected images of a split; if ``skip`` is true, exclude unreadable images."""
     unreadable: dict[int, DataError] = {}
     selected = select_images(split, indices)
     numbers, counts = _measure_images(selected, name, unreadable, progress)
@@ -168,7 +168,7 @@ def _measure_split(
 def _measure_images(
     split: ImageSplit, name: str, unreadable: dict[int, DataError], progress: Progress
 ) -> tuple[NDArray[np.void], PixelCounts]:
-    """Return the measurements of each image, zeros if it is unreadable, and a histogram of all pixel values."""
+    """Return the measurements of each image, and a histogram of all pixel values; unreadable images get zeros."""
     numbers, total = np.zeros(len(split), _NUMBERS), PixelCounts()
     progress.stage(f"reading the {name} split", len(split))
 

@@ -34,9 +34,9 @@ _IN_MEMORY = 2**30  # bytes; larger arrays of decoded images are stored in a mem
 class ImageData:
     """Hold one decoded split: uint8 images ``(N, H, W)`` or ``(N, H, W, 3)`` and int64 labels ``(N,)``.
 
-    ``sized``: whether the images already have the network's input size. ``indices`` (N,): the position of each image in
-    the original split. ``digests`` (N,): the digest of each decoded image before resizing. ``counts``: a histogram of
-    the pixel values before resizing; ``None`` if the values were not counted.
+    ``sized`` says whether the images already have the network's input size. ``indices`` (N,) has the position of each
+    image in the split before the subset was chosen. ``digests`` (N,): the digest of each decoded image before resizing.
+    ``counts``: a histogram of the pixel values before resizing; ``None`` if the values were not counted.
     """
 
     images: NDArray[np.uint8]
@@ -91,10 +91,11 @@ def decode_split(
     *,
     count_values: bool = False,
 ) -> tuple[ImageData, SplitRecord]:
-    """Decode the images of a split at these indices; return the decoded images and the record of the split.
+    """Decode the images of a split that ``indices`` selects; return the decoded images and the split's record.
 
-    ``unreadable`` collects the error of each unreadable image, keyed by the position in ``indices``. If ``unreadable``
-    is ``None``, the first error is raised. ``count_values``: also compute a histogram of the pixel values.
+    ``unreadable`` maps each unreadable image's position in ``indices`` to the error, and is filled by this function. If
+    ``unreadable`` is ``None``, the first error is raised. If ``count_values`` is true, the decoded images also have a
+    histogram of the pixel values.
     """
     selected = select_images(split, indices)
     labels = np.asarray(selected.labels, dtype=np.int64)
@@ -122,7 +123,7 @@ def decode_split(
 
 
 def checked_array(images: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    """Return the images unchanged; raise :class:`~zoo.errors.DataError` if type or shape is wrong."""
+    """Return the images unchanged; raise :class:`~zoo.errors.DataError` if their type or shape is wrong."""
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
         raise DataError(
             f"images of split {name!r} are wrong: {images.dtype} {images.shape}; "
@@ -136,8 +137,8 @@ def checked_array(images: NDArray[Any], name: str) -> NDArray[np.uint8]:
 def image_digest(pixels: NDArray[np.uint8]) -> int:
     """Return a 64-bit hash of the size and the pixel values of one image ``(H, W)`` or ``(H, W, 3)``.
 
-    Among a million different images, any two share a digest with probability 3e-8. A grey image has the same digest
-    as the RGB image with three equal channels.
+    The probability that any two of a million different images have the same digest is 3e-8. A grey image has the same
+    digest as the RGB image whose three channels all equal the grey image.
 
     >>> grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
     >>> image_digest(grey) == image_digest(np.stack([grey] * 3, axis=-1)), image_digest(grey) == image_digest(grey.T)
@@ -145,7 +146,7 @@ def image_digest(pixels: NDArray[np.uint8]) -> int:
     """
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
-    # The digest covers the width too: the height and the number of bytes determine the width.
+    # The digest also depends on the width, because the height and the number of bytes determine the width.
     return xxhash.xxh3_64_intdigest(np.ascontiguousarray(pixels).data, seed=len(pixels))
 
 
@@ -179,11 +180,10 @@ def _decode_files(
 def read_pixels(
     files: ImageFiles, use: Callable[[int, NDArray[np.uint8]], Result], unreadable: dict[int, DataError] | None
 ) -> Iterator[Result]:
-    """Decode each image to uint8 ``(H, W, 3)``, call ``use`` with index and pixels, and yield the results in order.
+    """Decode each image to uint8 ``(H, W, 3)``, call ``use(index, pixels)``, and yield the returned values in order.
 
-    Several threads call ``use`` if ``files.concurrent`` is true. ``unreadable`` collects the error of each unreadable
-    image, keyed by index; nothing is yielded for such an image. If ``unreadable`` is ``None``, the first error is
-    raised.
+    Several threads call ``use`` if ``files.concurrent`` is true. ``unreadable`` is filled with the index and the error
+    of each unreadable image; such an image yields nothing. If ``unreadable`` is ``None``, the first error is raised.
     """
 
     def read(index: int) -> list[Result]:
@@ -201,7 +201,7 @@ def read_pixels(
 
 
 def _in_threads(decode: Callable[[int], Result], images: int) -> Iterator[Result]:
-    """Yield the results for all images in order, and decode the next images in threads meanwhile."""
+    """Yield ``decode(index)`` for all images in order, while threads already decode the next images."""
     threads = os.cpu_count() or 1
     coming: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as executor:
@@ -213,7 +213,7 @@ def _in_threads(decode: Callable[[int], Result], images: int) -> Iterator[Result
             while coming:
                 yield coming.popleft().result()
         finally:
-            for future in coming:  # pending images, if one image raised an error or the caller stopped early
+            for future in coming:  # some remain if an image raised an error or the caller stopped early
                 future.cancel()
 
 

@@ -1,7 +1,7 @@
 """Find duplicate images within and between the splits of a run, by comparing a digest of each decoded image.
 
-Two images are duplicates if they have the same size and the same pixel values before resizing. A grey image equals the
-RGB image with three equal channels.
+Two images are duplicates if they have the same size and the same pixel values before resizing. A grey image counts as
+the RGB image whose three channels all equal the grey image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zoo_harness.records.run import DuplicatesRecord
 
 
 class DigestedImages(Protocol):
-    """Define the data that duplicate detection needs of a split of N images."""
+    """Define what duplicate detection must know about a split of N images."""
 
     @property
     def digests(self) -> NDArray[np.uint64]:
@@ -34,14 +34,14 @@ class DigestedImages(Protocol):
 
     @property
     def indices(self) -> NDArray[np.int64]:
-        """The position of each image in the original split, (N,)."""
+        """The position of each image in the split before the subset was chosen, (N,)."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Record which split of the dataset images come from.
+    """Record from which split of the dataset some images were taken.
 
-    ``places``: the position of each image in that split, (N,); ``None`` stands for all images of the split in order.
+    ``places``, (N,), has the position of each image in the dataset's split; ``None`` means all images in order.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Origin:
 
 
 class ImageNames:
-    """Name images for the user: by the path below the common folder of all images, or by the position in the split.
+    """Name images for the user: files by their path below the common folder, other images by their position.
 
     >>> ImageNames({"train": Origin("train", ImageSplit(np.zeros((3, 8, 8), np.uint8), [0, 1, 1]))}).name("train", 2)
     'train image 2'
@@ -80,8 +80,8 @@ class ImageNames:
 class Duplicates:
     """Hold the duplicates that were found.
 
-    ``records``: the counts and examples for the run record. ``shared``: for each split, a mask (N,) of the images that
-    also occur in an earlier split.
+    ``records``: the counts and examples for the run record. ``shared`` maps each split's name to a mask (N,), which is
+    true for images that also occur in an earlier split.
     """
 
     records: tuple[DuplicatesRecord, ...]
@@ -93,7 +93,7 @@ def find_duplicates(
 ) -> Duplicates:
     """Find the images of each split that also occur in an earlier split, or more than once in the same split.
 
-    ``origins`` must contain every split name of ``decoded``; additional names are allowed.
+    ``origins`` must contain every split name of ``decoded``; further split names are allowed.
     """
     names = ImageNames(origins)
     splits = [_Images(split, data, names, classes) for split, data in decoded.items()]

@@ -23,8 +23,8 @@ LONGEST_ASPECT = 200
 def image_paths(named: Iterable[str | Path]) -> list[Path]:
     """Return the paths of image files: each given file, and the sorted image files of each given folder.
 
-    Hidden files and subfolders are ignored. A given file may have any extension and may be missing, because
-    :func:`read_image` reports such errors. Raises :class:`~zoo.errors.UsageError` for a folder without image files.
+    Hidden files and subfolders are ignored. A given file is not checked here, because :func:`read_image` raises an
+    error for a missing or unreadable file. Raises :class:`~zoo.errors.UsageError` for a folder without image files.
     """
     paths: list[Path] = []
     for name in named:
@@ -38,7 +38,7 @@ def image_paths(named: Iterable[str | Path]) -> list[Path]:
 
 def _images_in(folder: Path) -> list[Path]:
     visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    # Include formats whose decoder is missing: reading such a file raises an error that names the package to install.
+    # Include formats without an installed decoder, because reading such a file names the package to install.
     found = [path for path in visible if (is_readable_image(path) or remedy(path)) and not path.is_dir()]
     if not found:
         deeper = "; its subfolders are not searched" if any(path.is_dir() for path in visible) else ""
@@ -51,7 +51,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def read_image(path: Path, reader: ImageReader) -> Image:
-    """Read an image file, rotate the image as its metadata demand, and return mode ``L`` or ``RGB``.
+    """Read an image file, rotate the image as its metadata require, and return mode ``L`` or ``RGB``.
 
     Raises :class:`~zoo.errors.DataError` with the path if the file is unreadable or not an image, or if the aspect
     ratio exceeds :data:`LONGEST_ASPECT`.

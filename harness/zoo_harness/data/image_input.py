@@ -26,9 +26,9 @@ _EXPECTED = (
 def as_batches(images: Images, reader: ImageReader | None = None) -> Iterator[Tensor]:
     """Convert images to uint8 batches ``(B, H, W)`` or ``(B, H, W, 3)``, and yield the batches in order.
 
-    A 2-D array is one grayscale image. A 3-D array is one RGB image if its last axis has size 3, otherwise a batch of
-    grayscale images, even if its first axis has size 3. A 4-D array is a batch of RGB images. Each item of a list is
-    one image, and the images of a list may differ in size. ``reader`` converts PIL images. Raises
+    A 2-D array is one grayscale image. A 3-D array is one RGB image if its last axis has size 3. Any other 3-D array is
+    a batch of grayscale images, even if its first axis has size 3. A 4-D array is a batch of RGB images. Each item of a
+    list is one image, and the images of a list may differ in size. ``reader`` converts PIL images. Raises
     :class:`~zoo.errors.UsageError` for any other input, and :class:`~zoo.errors.DataError` for a PIL image that cannot
     be decoded.
 
@@ -48,9 +48,9 @@ def as_batches(images: Images, reader: ImageReader | None = None) -> Iterator[Te
 def one_image(given: object, name: str) -> NDArray[np.uint8]:
     """Convert one image to a uint8 array ``(H, W)`` or ``(H, W, 3)``.
 
-    Accepts a PIL image, a uint8 array or tensor, and the tensors that torchvision's transforms return. Floating-point
-    values from 0 to 1 are multiplied by 255 and rounded, and a tensor may have its channels first. Error messages of
-    :class:`~zoo.errors.UsageError` and :class:`~zoo.errors.DataError` name the image by ``name``.
+    Accepts a PIL image, a uint8 array or tensor, and the tensors that torchvision's transforms return. A tensor may
+    have its channels first. Floating-point values from 0 to 1 are multiplied by 255 and rounded. Raises
+    :class:`~zoo.errors.UsageError` or :class:`~zoo.errors.DataError` for invalid images; the message contains ``name``.
 
     >>> one_image(torch.full((3, 2, 2), 128 / 255), "image")[0, 0].tolist()
     [128, 128, 128]

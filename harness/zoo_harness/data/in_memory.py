@@ -63,12 +63,13 @@ def in_memory(
 
     ``labels``: one label for each image, either an index into ``classes`` or a class name. Omit ``labels`` for a torch
     dataset. ``classes``: the class names in label order. The default is the class names of the torch dataset, or the
-    sorted labels that occur. ``test``: the test split, as a pair of images and labels or as a torch dataset. Without
+    sorted labels that occur. ``test``: the test split, either a pair ``(images, labels)`` or a torch dataset. Without
     ``test``, a training run needs the option ``val_fraction``.
 
-    Images are neither copied nor written to disk. A run reads the images when it starts. A run raises an error if the
-    pixels of an array or a list changed after this call, because the run record would describe other images. Raises
-    :class:`~zoo.errors.DataError` or :class:`~zoo.errors.UsageError` for invalid images, labels, classes or names.
+    Images are neither copied nor written to disk. A run reads the images when it starts. If pixels change after the
+    call of ``in_memory``, a run raises an error, because the run record would then describe other images. This check
+    covers arrays and lists, but not torch datasets. Raises :class:`~zoo.errors.DataError` or
+    :class:`~zoo.errors.UsageError` for invalid images, labels, classes or names.
 
     >>> data = in_memory(np.zeros((4, 8, 8), np.uint8), ["cat", "dog", "cat", "dog"])
     >>> data.name, data.classes
@@ -179,7 +180,7 @@ class _Array:
         return len(self._pixels)
 
     def read(self) -> NDArray[np.uint8]:
-        """Return the array without a copy; raise :class:`~zoo.errors.DataError` if the pixels changed."""
+        """Return the array; raise :class:`~zoo.errors.DataError` if pixels changed after this object was created."""
         if _checksum(self._pixels) != self._checksum:
             raise _changed(self._name)
         return self._pixels
@@ -213,7 +214,7 @@ class _Items:
         return PIL.Image.fromarray(self.decode(index))
 
     def decode(self, index: int) -> NDArray[np.uint8]:
-        """Convert one image to uint8 pixels; raise :class:`~zoo.errors.DataError` if the image changed."""
+        """Convert one image to uint8; raise :class:`~zoo.errors.DataError` if it changed since this object was made."""
         pixels, found = self._read(index)
         if found != self._expected[index]:
             raise _changed(f"{self._name}[{index}]")
@@ -225,7 +226,7 @@ class _Items:
         return self if array is None else array
 
     def _read(self, index: int) -> tuple[NDArray[np.uint8], Label]:
-        """Return one image, and a value that reveals changes: a checksum, or the label of a torch dataset's item."""
+        """Return one image, and a value that reveals changes: the image's checksum, or its label in a torch dataset."""
         pixels = one_image(self._items[index], f"{self._name}[{index}]")
         return pixels, _checksum(pixels)
 
@@ -341,7 +342,7 @@ def _plain(label: Any) -> Any:
 
 
 def _classes_of(labels: Sequence[Label]) -> tuple[tuple[str, ...], dict[Label, int]]:
-    """Name the classes after the distinct labels; return the sorted names, and a map from labels to indices."""
+    """Make one class of each distinct label; return the sorted class names, and a map from labels to class indices."""
     values = sorted(set(labels))  # sortable: all labels have the same type
     if isinstance(values[0], int) and values[0] < 0:
         index = list(labels).index(values[0])
@@ -373,4 +374,6 @@ def _named_classes(classes: Sequence[str]) -> tuple[tuple[str, ...], dict[Label,
 
 
 def _changed(name: str) -> DataError:
-    return DataError(f"{name} changed after zoo.in_memory was called; call it again", code="images-changed", name=name)
+    return DataError(
+        f"{name} changed after zoo.in_memory was called; call zoo.in_memory again", code="images-changed", name=name
+    )

@@ -1,7 +1,7 @@
 """Load the data splits of a run: check the dataset, choose a random subset, and decode the images to uint8.
 
 Images of an array are stored at their original size and resized batch by batch. Image files are resized and cropped
-once, when they are decoded, and their batches are only normalised.
+once, when they are decoded, so their batches only have to be normalised.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ SMALL_SIDE = 32  # pixels; side length of the small images that zoo rank keeps i
 class RunData:
     """Hold the decoded splits of a run, the record of the dataset, and warnings for the user.
 
-    ``test``: the split that is evaluated once, after training; ``None`` if the run has no test split. ``shared``: for
-    each split name, a mask (N,) of the images that also occur in an earlier split.
+    ``test`` is the split that is evaluated once, after training; ``None`` means that the run has no test split.
+    ``shared`` maps each split's name to a mask (N,), which is true for images that also occur in an earlier split.
     """
 
     train: ImageData
@@ -82,14 +82,14 @@ def load_data(
 ) -> RunData:
     """Load and check a dataset, choose the subset, and decode the images of each split.
 
-    ``balanced``: the split that must have ``subset.per_class`` images of each class. If the smallest class of the other
-    split has fewer images, every class of the other split is reduced to the size of the smallest class. ``with_test``:
-    if the evaluation split is held out of the training split, load the dataset's own evaluation split as ``test``.
-    ``train_only``: if the evaluation split is missing, evaluate on the training split. ``options``: how the loader
-    reads the files. ``value_range``: the range that scales images of more than 8 bits per channel; the default is the
-    range of the training images. ``count_values``: compute a histogram of the training images' pixel values.
-    ``opened``: the result of :func:`~zoo_harness.data.opened.open_dataset` for the same arguments, which avoids loading
-    the dataset twice.
+    ``balanced``: the split that must have ``subset.per_class`` images of each class. If a class of the other split has
+    fewer images, all classes of the other split are reduced to the size of that split's smallest class. ``with_test``:
+    whether to load the dataset's own evaluation split as ``test`` if the run's evaluation images are held out of the
+    training split. ``train_only``: whether to evaluate on the training split if the dataset has no evaluation split.
+    ``options``: the user's options for reading the files. ``value_range``: the range that scales images of more than 8
+    bits per channel; the default is the range of the training images. ``count_values``: whether to compute a histogram
+    of the training images' pixel values. ``opened``: the result of :func:`~zoo_harness.data.opened.open_dataset` for
+    the same arguments, which avoids loading the dataset twice.
 
     Raises :class:`~zoo.errors.DataError` for labels outside the classes, an empty class or an unreadable image, and
     :class:`~zoo.errors.UsageError` for a subset that is larger than the dataset allows.
@@ -181,10 +181,10 @@ def load_data(
 
 @dataclass(frozen=True)
 class TrainingSplit:
-    """Hold the training split of a dataset, ordered so that the first N images are balanced for any N.
+    """Hold the training split of a dataset, ordered so that for any N the first N images are balanced.
 
-    ``small``: the images, resized to squares of :data:`SMALL_SIDE` pixels. ``record``: the record of the small images.
-    ``reading``: text for the user about how the files were read. ``warnings``: warnings for the user.
+    ``small`` holds the images, resized to squares of :data:`SMALL_SIDE` pixels. ``record`` describes the small images.
+    ``reading``: text that tells the user how the files were read. ``warnings``: warnings for the user.
     """
 
     name: str
@@ -225,10 +225,10 @@ def load_training_split(
     count_values: bool = False,
     opened: OpenedDataset | None = None,
 ) -> TrainingSplit:
-    """Load the training split of a dataset, which may have no other split.
+    """Load the training split of a dataset; the dataset may lack other splits.
 
-    All images are decoded once at a small size. This pass finds unreadable images and determines the value range.
-    ``count_values``: also compute a histogram of the pixel values.
+    All images are decoded once at a small size. Decoding the small images also finds unreadable images and determines
+    the value range. If ``count_values`` is true, a histogram of the pixel values is computed, too.
     """
     if opened is None:
         opened = open_training_split(dataset, argument, data_dir, subset, options)

@@ -1,6 +1,6 @@
 """Open a dataset without torch and without decoding images: call the loader, choose the splits, check the labels.
 
-Importing torch takes seconds. Errors in a folder, a table or a subset are therefore reported before that import.
+Importing torch takes seconds. Errors in a folder, a table or a subset are therefore reported before torch is imported.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class OpenedDataset:
     """Hold a dataset whose splits are loaded but whose images are not decoded yet.
 
     ``train`` and ``evaluation``: the two splits of the run before the subset is chosen. ``evaluation_name``: the name
-    of the evaluation split. ``origins``: for each split, the split of the dataset that the images come from.
-    ``images``: the number of training images and of evaluation images in the subset. ``value_range``: the range that
-    the user requested for images of more than 8 bits per channel.
+    of the evaluation split. ``origins``: for each split of the run, the dataset's split from which the images were
+    taken. ``images``: the number of training images and of evaluation images in the subset. ``value_range``: the range
+    that the user requested for images of more than 8 bits per channel.
     """
 
     name: str
@@ -97,7 +97,7 @@ def open_dataset(
 def open_training_split(
     dataset: Dataset, argument: str | None, data_dir: Path | None, subset: Subset, options: ReadOptions = AS_FOUND
 ) -> OpenedDataset:
-    """Open only the training split of a dataset, which may have no other split."""
+    """Open only the training split of a dataset; the dataset may lack other splits."""
     reader = ImageReader(None)
     loaded = load_checked(dataset, DatasetRequest(argument, data_dir, options, reader))
     name, train = f"{dataset.name}:{argument}" if argument else dataset.name, loaded.splits["train"]
@@ -106,7 +106,7 @@ def open_training_split(
 
 
 def title_of(dataset: Dataset, argument: str | None) -> str:
-    """Return the dataset title for a public model card, with the name but not the path of a local folder."""
+    """Return the dataset title for a public model card; a local folder appears by name, without its path."""
     if argument is None:
         return dataset.title
     if not dataset.is_path(argument):
@@ -144,7 +144,7 @@ def load_checked(dataset: Dataset, request: DatasetRequest) -> LoadedDataset:
 
 @contextmanager
 def _generators_restored() -> Iterator[None]:
-    """Restore the global random number generators after a loader ran; torch is included only if already imported."""
+    """Restore the global random number generators after a loader ran; include torch's only if torch was imported."""
     torch = sys.modules.get("torch")
     python, legacy = random.getstate(), np.random.get_state()
     try:
@@ -156,7 +156,7 @@ def _generators_restored() -> Iterator[None]:
 
 
 def missing_split(dataset: Dataset, name: str, loaded: LoadedDataset) -> str:
-    """Begin an error message: the dataset has no evaluation split, only the listed splits."""
+    """Return the beginning of an error message: which evaluation split is missing, and which splits exist."""
     return f"dataset {name!r} has no {dataset.evaluation_split!r} split here, only {', '.join(loaded.splits)}"
 
 

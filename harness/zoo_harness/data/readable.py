@@ -35,11 +35,12 @@ def decode_readable(
 ) -> tuple[ImageData, SplitRecord, int]:
     """Decode images of a split; return the decoded images, their record and the number of skipped images.
 
-    Images of more than 8 bits per channel are decoded twice if ``reader`` must first determine the value range.
-    ``count_values``: also compute a histogram of the pixel values.
+    Images of more than 8 bits per channel are decoded twice if ``reader`` must first determine the value range. If
+    ``count_values`` is true, the decoded images also have a histogram of the pixel values.
 
-    With ``skip``, the result is the same as for a dataset without the unreadable images. Without ``skip``, unreadable
-    images raise one :class:`~zoo.errors.DataError` that lists them. A class without readable images is always an error.
+    If ``skip`` is true, the result equals the result for a dataset that lacks the unreadable images. If ``skip`` is
+    false, unreadable images raise a single :class:`~zoo.errors.DataError`, whose message names the first of these
+    images. A class without readable images is always an error.
     """
     unreadable: dict[int, DataError] = {}
     decode = partial(decode_split, split, classes=classes, name=name, transform=transform, count_values=count_values)
@@ -62,9 +63,9 @@ def readable_indices(
     *,
     skip: bool,
 ) -> NDArray[np.int64]:
-    """Return the indices of the readable images; ``unreadable`` maps positions in ``indices`` to errors.
+    """Return the indices of the readable images; ``unreadable`` has the error at each position of an unreadable image.
 
-    Raises the errors that :func:`decode_readable` raises.
+    Raises the same errors as :func:`decode_readable`.
     """
     if unreadable and not skip:
         raise _listed(unreadable, len(indices))
@@ -113,7 +114,7 @@ def contrast_warning(name: str, images: NDArray[np.uint8]) -> tuple[str, ...]:
     """Return a warning if 99.9 % of the pixel values of a split lie within 16 levels; sample at most 64 images.
 
     >>> contrast_warning("test", np.full((3, 4, 4), 7, np.uint8))[0].partition(";")[0]
-    "images of split 'test' are nearly constant: 99.9 % of the values are 7 to 7 of 0 to 255"
+    "images of split 'test' are nearly constant: 99.9 % of the values lie from 7 to 7, of 0 to 255"
     """
     chosen = np.unique(np.linspace(0, len(images) - 1, _LOOKED_AT).astype(int))
     counts = sum(np.bincount(images[index].ravel(), minlength=256) for index in chosen)
@@ -122,6 +123,6 @@ def contrast_warning(name: str, images: NDArray[np.uint8]) -> tuple[str, ...]:
     if high - low >= _LEAST_CONTRAST:
         return ()
     return (
-        f"images of split {name!r} are nearly constant: 99.9 % of the values are {low} to {high} of 0 to 255; "
+        f"images of split {name!r} are nearly constant: 99.9 % of the values lie from {low} to {high}, of 0 to 255; "
         "check the files and the value range",
     )

@@ -1,4 +1,4 @@
-"""Choose subsets of a data split: balanced over the classes, random by seed, or held out for evaluation."""
+"""Choose a subset of a data split at random: balanced over the classes, or held out for evaluation."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def hold_out(
 def subset_indices(
     split: ImageSplit, classes: tuple[str, ...], subset: Subset, must_have: str | None
 ) -> NDArray[np.int64]:
-    """Return the image indices of a subset; with ``must_have``, a split name, a class that is too small is an error."""
+    """Return the image indices of a subset; if ``must_have`` names a split, too small a class raises an error."""
     labels = np.asarray(split.labels)
     if subset.per_class is None and subset.limit is None and subset.fraction is None:
         return np.arange(len(labels))
@@ -92,7 +92,7 @@ def subset_indices(
 
 
 def balanced_order(split: ImageSplit, classes: tuple[str, ...], subset: Subset) -> NDArray[np.int64]:
-    """Return the image indices of a subset, one image of each class in turn; the first N are balanced for any N."""
+    """Return a subset's image indices by taking one image of each class in turn; any first N indices are balanced."""
     members = _shuffled_classes(np.asarray(split.labels), len(classes), subset.seed)
     if subset.per_class is not None:
         subset_indices(split, classes, subset, "training")  # raises the error for a class that is too small

@@ -27,14 +27,14 @@ class BatchTransform:
     preprocessing: Preprocessing
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Convert to network input, float32 ``(B, 3, h, w)``, from uint8 images ``(B, H, W)`` or ``(B, H, W, 3)``."""
+        """Convert uint8 images ``(B, H, W)`` or ``(B, H, W, 3)`` to float32 network input ``(B, 3, h, w)``."""
         return self.normalise(self.resize_and_crop(images))
 
     def resize_and_crop(self, images: Tensor, name: str = "image") -> Tensor:
         """Resize and crop uint8 images ``(B, H, W)`` or ``(B, H, W, 3)`` to uint8 ``(B, 3, h, w)``.
 
         Raises :class:`~zoo.errors.DataError` for an aspect ratio so large that the resized image would need gigabytes.
-        The error message starts with ``name``.
+        The error message starts with the text in ``name``.
         """
         from torchvision.transforms.v2 import functional
 
@@ -75,7 +75,7 @@ class BatchTransform:
         if list(planes.shape[-2:]) == size:
             return planes
         name = self.preprocessing.interpolation
-        mode = InterpolationMode("nearest-exact" if name == "nearest" else name)  # "nearest" is off by one pixel
+        mode = InterpolationMode("nearest-exact" if name == "nearest" else name)  # "nearest" shifts by one pixel
         # Round and clip after each axis, as PIL does. Bicubic interpolation overshoots at edges: clipping only after
         # the second axis would change values by up to 30 levels.
         levels = planes.to(torch.float32)

@@ -20,10 +20,9 @@ def build_network(
 ) -> nn.Module:
     """Build the whole network of backbone ``name`` with its original classifier, in evaluation mode.
 
-    On ``device="meta"`` the network has parameter names and shapes, but no values and no memory. ``input_size``
-    (height, width) is the size of the images, if it differs from the size that the weights expect. Errors of timm or
-    the network for an unsupported size are not caught. Raises :class:`~zoo.errors.DeclarationError` if the architecture
-    does not exist.
+    On ``device="meta"`` the network has parameter names and shapes, but no values and no memory. Give ``input_size``
+    (height, width) only if the images have another size than the weights expect. Errors of timm or the network for an
+    unsupported size are not caught. Raises :class:`~zoo.errors.DeclarationError` if the architecture does not exist.
     """
     with torch.device(device):
         match architecture:
@@ -70,8 +69,8 @@ def build_timm(
 ) -> nn.Module:
     """Build a timm network for an input size (height, width).
 
-    timm resamples the given ``tensors``, such as position embeddings, from the default input size. Errors of timm for
-    an unsupported size or a tensor that cannot be resampled are not caught.
+    timm resamples the given ``tensors``, such as position embeddings, from the default input size to ``input_size``.
+    Errors of timm for an unsupported size or a tensor that cannot be resampled are not caught.
     """
     import timm
 

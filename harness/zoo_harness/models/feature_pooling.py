@@ -16,8 +16,8 @@ _DIMENSIONS = {"average": (3, 4), "average_channels_last": (4,), "cls": (3,), "d
 def pool_features(output: Tensor, layer: FeatureLayer) -> Tensor:
     """Pool a layer's output to vectors ``(B, width)`` with the pooling and the width that ``layer`` declares.
 
-    Raises :class:`~zoo.errors.DeclarationError` if the pooling does not apply to the output's shape, or if the vectors
-    have another width.
+    Raises :class:`~zoo.errors.DeclarationError` if the pooling does not apply to the output's shape, or if the width of
+    the vectors is not the declared width.
 
     >>> import torch
     >>> pool_features(torch.ones(2, 5, 7, 7), FeatureLayer("layer4", 5)).shape

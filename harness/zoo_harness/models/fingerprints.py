@@ -19,8 +19,8 @@ _MOST_FILES = 2_000
 def digest_of_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """Return the SHA-256 of the names, dtypes, shapes and values of tensors, as 64 hexadecimal digits.
 
-    The order, the device and the memory format of the tensors do not change the digest. The cache of frozen outputs
-    uses the digest of all parameters and buffers of the frozen part, including running statistics.
+    The order, the device and the memory format of the tensors do not change the digest. The cache of the frozen part's
+    outputs uses the digest of all parameters and buffers of the frozen part, including running statistics.
 
     >>> ones = torch.ones(2, 3)
     >>> digest_of_tensors([("weight", ones)]) == digest_of_tensors([("weight", ones.double())])
@@ -39,11 +39,11 @@ def _digest_of_one(named: tuple[str, Tensor]) -> bytes:
 
 
 def digest_of_source(network: nn.Module, made_by: str = "") -> str:
-    """Return the SHA-256 of the Python files of all packages that define modules of the network, or ``""``.
+    """Return the SHA-256 of the Python files of all packages that define modules of a network; ``""`` without files.
 
     ``made_by`` names the function that built the network, as ``module:function``; the function's package is included.
-    torch, torchvision and timm are excluded, because their versions are recorded. If a script defines a module class,
-    the script file is included.
+    The digest excludes torch, torchvision and timm, because zoo records their versions. If a script defines a module
+    class, the script file is included.
 
     >>> digest_of_source(nn.Sequential(nn.Linear(2, 2)))
     ''

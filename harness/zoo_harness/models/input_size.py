@@ -1,7 +1,7 @@
 """Load weights into a network for the image size that the user chose with ``--input-size``.
 
 Most convolutional networks accept images of any size. A timm network with position embeddings or windows of a fixed
-size must be built for the chosen size, and timm resamples the tensors whose shapes depend on the size.
+size must be built for the chosen size. timm resamples the tensors whose shapes depend on the image size.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from zoo_harness.models.weights import load_weights
 from zoo_harness.records.run import WeightsRecord
 
 Size = tuple[int, int]
-_NEAR, _NAMED = 6, 2  # after an unsupported size: number of near sizes to try, and to suggest in the error
+_NEAR, _NAMED = 6, 2  # numbers of similar sizes to try, and to suggest in an error message
 _USUAL_SIDES = (64, 128, 224, 256, 384, 448, 512)
 
 
@@ -97,7 +97,7 @@ def _check_size(backbone: Backbone, input_size: Size, tensors: Mapping[str, Tens
 def _fault(
     backbone: Backbone, input_size: Size, device: str, tensors: Mapping[str, Tensor] | None = None, *, rebuilt: bool
 ) -> str:
-    """Return why the network fails on images of this size, or ``""``; ``meta`` is fast, but may fail wrongly."""
+    """Return why the network fails on images of this size, or ``""``; device ``meta`` may fail where others work."""
     try:
         if rebuilt:
             with torch.device(device):
@@ -117,7 +117,7 @@ def _fault(
 
 
 def _left_over(network: nn.Module, input_size: Size) -> Size | None:
-    """Return a timm network's patch size if whole patches do not cover the image: timm would ignore a border."""
+    """Return a timm network's patch size if whole patches do not cover the image; timm would ignore a border."""
     from timm.layers.patch_embed import PatchEmbed
 
     for module in network.modules():
@@ -140,7 +140,7 @@ def _sizes_that_work(backbone: Backbone, input_size: Size, *, rebuilt: bool) -> 
 
 
 def _resampled(backbone: Backbone, input_size: Size, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Build the network for another input size, and resample the tensors whose shapes depend on the size."""
+    """Build the network for ``input_size``, and resample the tensors whose shapes depend on the input size."""
     architecture = backbone.network.name
     try:
         return build_timm(architecture, input_size, tensors)

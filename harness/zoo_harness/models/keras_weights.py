@@ -1,8 +1,8 @@
 """Read tensors and their names from the H5 files of Keras applications, with h5py and without Keras.
 
-A file may be malicious. Only uncompressed datasets inside the file are read, after a check of their size. All datasets
-together are never larger than the file. The attribute ``model_config`` is never read, because it could name code to
-run.
+A file may be malicious. Only uncompressed datasets inside the file are read, after a check of their size. A file is
+refused if its datasets together are larger than the file. The attribute ``model_config`` is never read, because it
+could name code to run.
 
 The supported layout is Keras' legacy H5 format, which Keras 3 still writes for ``model.save("net.h5")``. The attribute
 ``layer_names`` lists one group for each layer, and each group's attribute ``weight_names`` lists the datasets of the
@@ -79,7 +79,7 @@ def read_keras_tensors(path: Path) -> dict[str, Tensor]:
 def named_as_in(network: Iterable[str], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename tensors of Keras layers to the parameter names of a network; unmatched tensors keep their names.
 
-    A Keras layer matches the torch module whose path equals the layer name after every dot is replaced by ``_``.
+    A Keras layer matches the torch module whose path, with every dot replaced by ``_``, equals the layer's name.
 
     >>> list(named_as_in(["conv5.block1.1_bn.weight"], {"conv5_block1_1_bn.weight": torch.ones(2)}))
     ['conv5.block1.1_bn.weight']
@@ -92,7 +92,7 @@ def named_as_in(network: Iterable[str], tensors: dict[str, Tensor]) -> dict[str,
 
 
 def network_of(layers: Iterable[str]) -> str | None:
-    """Return the name of the Keras ResNet, DenseNet or VGG with these layers, or ``None`` if no network matches.
+    """Return the name of the Keras ResNet, DenseNet or VGG that has these layers, or ``None`` if no network matches.
 
     >>> network_of(["block5_conv3", "block5_conv4"])
     "Keras' VGG19"

@@ -34,7 +34,7 @@ def match_modules(network: nn.Module, patterns: Iterable[str]) -> tuple[str, ...
 
 
 def outermost(paths: Sequence[str]) -> list[str]:
-    """Return the module paths of the list that are not inside another module of the list.
+    """From a list of module paths, return the paths that are not inside another module of the list.
 
     >>> outermost(["features", "features.0", "fc"])
     ['features', 'fc']

@@ -42,10 +42,10 @@ def resolve_preprocessing(
 def normalised_by(
     preprocessing: Preprocessing, normalization: Normalization, counts: PixelCounts | None
 ) -> Preprocessing:
-    """Replace the mean and the standard deviation of a preprocessing by the values of ``normalization``.
+    """Replace a preprocessing's mean and standard deviation by the values that ``normalization`` specifies.
 
-    ``counts``: the histogram of the training images' pixel values, needed only for normalization ``dataset``. Raises
-    :class:`~zoo.errors.DataError` if a channel has the same value in all pixels.
+    ``counts``: the histogram of the training images' pixel values; it is needed only for ``--normalization dataset``.
+    Raises :class:`~zoo.errors.DataError` if a channel has the same value in all pixels.
     """
     if normalization.source == "weights":
         return preprocessing

@@ -31,7 +31,7 @@ def prepare(
     *,
     frozen_batchnorm: Literal["eval", "train"] = "eval",
 ) -> TunedNetwork:
-    """Replace the network's head, and freeze the modules that the recipe does not train, in place.
+    """Modify a network in place: replace its head, and freeze the modules that the recipe does not train.
 
     ``example``: a batch ``(B, 3, H, W)`` that runs through the network once, to record the order of its modules.
     Without ``example``, the result can be inspected but not trained; use this for a network on the meta device. With
@@ -61,7 +61,7 @@ def prepare(
 
 
 def frozen_batch_norms(network: nn.Module, trained_paths: Iterable[str]) -> tuple[str, ...]:
-    """Return the paths of BatchNorm layers outside the trained modules that have running statistics.
+    """Return the paths of the BatchNorm layers that have running statistics and are outside the trained modules.
 
     >>> frozen_batch_norms(nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2)), ["1"])
     ('0',)
@@ -107,7 +107,7 @@ class _FlatConv2d(nn.Conv2d):
 
 
 def freeze_all_but(network: nn.Module, trained_paths: Iterable[str]) -> None:
-    """Freeze all parameters except those of the modules at these paths."""
+    """Freeze all parameters of a network, except the parameters of the modules at these paths."""
     network.requires_grad_(False)
     for path in trained_paths:
         network.get_submodule(path).requires_grad_(True)
@@ -117,9 +117,9 @@ def training_modes(network: nn.Module, trained_paths: Sequence[str], example: Te
     """Return for every module path whether the module is in training mode during training.
 
     Trained modules are in training mode, and modules with only frozen tensors are in inference mode. A container with
-    trained and frozen children is in training mode, which does not affect its children. A module without tensors, such
-    as dropout, is in training mode if its first call follows the last frozen module before the trained part. Dropout
-    directly before the head therefore stays active.
+    trained and frozen children is in training mode, but this mode does not change the modes of its children. A module
+    without tensors, such as dropout, is in training mode if the network calls it after the last frozen module that
+    precedes the trained modules. Dropout directly before the head therefore stays active.
     """
     trained = {module for path in trained_paths for module in network.get_submodule(path).modules()}
     mixed = {
@@ -174,7 +174,7 @@ def _input_width(head: Head, old: nn.Module) -> int:
 
 @contextlib.contextmanager
 def _check_head_inputs(network: nn.Module, head: Head | DualHead) -> Iterator[None]:
-    """Check during forward passes in the ``with`` block that the input of each head has ``in_features`` values."""
+    """During forward passes in the ``with`` block, check that the input of each head has ``in_features`` values."""
 
     def compare(part: Head, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         width = inputs[0].flatten(1).shape[1]
@@ -219,7 +219,7 @@ def warn_if_output_differs_from_head(tuned: TunedNetwork, example: Tensor) -> st
     (path, outputs), *others = given.items()
     if others or not outputs or any(torch.equal(part, outputs[0].reshape(-1)) for part in found):
         return None
-    return f"the output of head {path!r} is used as logits; modules after it are ignored"
+    return f"the output of head {path!r} is used as logits; modules after the head are ignored"
 
 
 def _note_output(outputs: list[Tensor], _module: nn.Module, _inputs: object, output: object) -> None:

@@ -35,7 +35,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_safetensors(path: Path, source: Path | None = None) -> dict[str, Tensor]:
-    """Read the tensors of a safetensors file; read ``source`` instead, if given, and use ``path`` only for messages."""
+    """Read all tensors of a safetensors file.
+
+    If ``source`` is given, the function reads that file, and uses ``path`` only in error messages.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -70,7 +73,7 @@ def write_tensors(
 
 
 def check_finite(where: object, tensors: Mapping[str, Tensor]) -> None:
-    """Raise :class:`~zoo.errors.WeightsError` that starts with ``where`` if a tensor has NaN or infinite values."""
+    """Raise :class:`~zoo.errors.WeightsError` if a tensor has NaN or infinite values; ``where`` begins the message."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             message = (

@@ -15,8 +15,9 @@ from zoo_harness.models.tuned_network import TunedNetwork
 class TrainableModel:
     """Combine a network, its training and evaluation batches, and the function that computes logits.
 
-    ``logits``: computes one tensor of logits for each head from the inputs of a batch. ``reaches``: returns whether
-    ``logits`` runs the module at a path. ``logits_in_training``: an optional faster function for training steps only.
+    ``logits`` computes one tensor of logits for each head from a batch's inputs. ``reaches`` returns whether ``logits``
+    runs the module at a path. ``logits_in_training`` is an optional faster function, which is used only in training
+    steps.
     """
 
     tuned: TunedNetwork

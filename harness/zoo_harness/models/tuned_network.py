@@ -17,7 +17,7 @@ from zoo_harness.records.run import ParametersRecord
 class TunedNetwork:
     """Hold a network with a new head, and the paths of its heads and trained modules.
 
-    ``modes``: for every module path, whether the module is in training mode during training. ``moving``: the paths of
+    ``modes`` maps every module path to whether the module is in training mode during training. ``moving``: the paths of
     the frozen BatchNorm layers that update their statistics during training.
     """
 
@@ -70,5 +70,5 @@ def count_parameters(tuned: TunedNetwork) -> ParametersRecord:
 
 
 def prediction(logits: tuple[Tensor, ...], predict: Literal["cls", "mean"]) -> Tensor:
-    """Return the logits that determine the predicted class: of the first head, or with ``mean`` averaged over heads."""
+    """Return the class logits: the mean over all heads if ``predict`` is ``"mean"``, else the first head's logits."""
     return logits[0] if predict == "cls" else torch.stack(logits).mean(0)

@@ -24,7 +24,7 @@ _ADVICE = "pass --weights PATH with a local file, or --weights random"
 
 @dataclass(frozen=True, kw_only=True)
 class WeightFiles:
-    """Implement the file methods of :class:`zoo.weights.WeightReader`; error messages name ``backbone``."""
+    """Implement the file methods of :class:`zoo.weights.WeightReader`; error messages contain the backbone's name."""
 
     backbone: str
     _sha256: dict[Path, str] = field(default_factory=dict)
@@ -119,7 +119,7 @@ def fetch_weights(backbone: Backbone, source: WeightSource) -> None:
 
 
 def check_kind(path: Path) -> None:
-    """Raise :class:`~zoo.errors.WeightsError` if a file's extension or content is not that of a weight file.
+    """Raise :class:`~zoo.errors.WeightsError` if a file's extension or content does not belong to a weight file.
 
     For PyTorch and Keras files, only the first bytes are checked.
     """
@@ -175,7 +175,7 @@ def require_h5py(what: str) -> None:
 
 
 def check_h5(path: Path) -> None:
-    """Raise :class:`~zoo.errors.WeightsError` if the first bytes are not those of an H5 file, or h5py is missing."""
+    """Raise :class:`~zoo.errors.WeightsError` if a file does not begin like an H5 file, or if h5py is missing."""
     require_h5py(str(path))
     try:
         with path.open("rb") as file:

@@ -35,8 +35,9 @@ def is_built_in(source: WeightSource) -> bool:
 def failures_by_plugin(backbone: Backbone, source: WeightSource) -> Iterator[None]:
     """Prepend the names of plugin, backbone and source to errors of the ``with`` block.
 
-    A :class:`~zoo.errors.WeightsError` keeps its type; other errors become :class:`~zoo.errors.PluginError`. Errors of
-    built-in sources, :class:`~zoo.errors.UnreachableError` and ``MemoryError`` do not change.
+    A :class:`~zoo.errors.WeightsError` keeps its type; other errors become :class:`~zoo.errors.PluginError`. Three
+    kinds of errors do not change: any error of a built-in source; :class:`~zoo.errors.UnreachableError`;
+    ``MemoryError``.
     """
     is_ours = is_built_in(source)
     try:

@@ -97,7 +97,8 @@ def _fitting(
 ) -> dict[str, Tensor]:
     """Return the tensors to load, after checking that names and shapes fit the network.
 
-    Only tensors of the classifiers at the paths ``heads`` may be missing or have another number of classes.
+    Only tensors of the classifiers at the paths ``heads`` may be missing or have another number of classes than the
+    network.
     """
     given = loaded.tensors or {}
     for name, value in given.items():
@@ -141,7 +142,7 @@ def _shown(name: str) -> str:
 
 
 def _whose(loaded: LoadedWeights) -> str:
-    """Say which network a weight file belongs to, by its Keras layers or ``config.json``; ends an error message."""
+    """Return the end of an error message: the network that a file's Keras layers or ``config.json`` name."""
     path = loaded.path
     if path is not None and path.suffix in KERAS_SUFFIXES:
         whose = network_of(name.rpartition(".")[0].replace(".", "_") for name in loaded.tensors or {})
@@ -160,7 +161,7 @@ def _whose(loaded: LoadedWeights) -> str:
 def _fits(given: Tensor, expected: Tensor, *, is_head: bool) -> bool:
     if expected.is_floating_point() and not given.is_floating_point():  # for example quantised weights
         return False
-    if is_head:  # the number of classes may differ, but not the input width
+    if is_head:  # the file may have another number of classes, but not another input width
         return given.shape[1:] == expected.shape[1:]
     return given.shape == expected.shape
 

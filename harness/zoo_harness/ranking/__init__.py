@@ -1,1 +1,1 @@
-"""Scores that rank backbones before training, and tests of their differences."""
+"""Compute scores that rank backbones before training, and test whether the backbones differ significantly."""

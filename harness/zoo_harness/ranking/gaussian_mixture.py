@@ -1,4 +1,4 @@
-"""Compute N-LEEP: the LEEP score with components of a Gaussian mixture of the features instead of source classes."""
+"""Compute N-LEEP: the LEEP score that uses components of a Gaussian mixture of features as source classes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def n_leep(moments: Moments) -> RankScore:
 
     Higher is better. The features are projected onto the principal directions that hold 80 % of the variance. The
     mixture has diagonal covariances and 5 components per class, but at most one component per 10 images. The details
-    contain ``spread``, the range of the values over the seeds, and ``components``. Source: Li et al., CVPR 2021 (arXiv
-    2011.11200).
+    contain ``components``, the number of components, and ``spread``, the range of the values over the seeds. Source: Li
+    et al., CVPR 2021 (arXiv 2011.11200).
     """
     from sklearn.mixture import GaussianMixture
 

@@ -14,9 +14,8 @@ def gbc(moments: Moments) -> RankScore:
     """Return ``-log sum exp(-B_ij)`` over all ordered pairs (i, j) of classes, in nats; higher is better.
 
     ``B_ij`` is the Bhattacharyya distance between normal distributions of classes i and j with diagonal covariances.
-    Variances below 1e-4, in units of the features, are raised to 1e-4. The published score is ``-exp(-value)``, which
-    ranks backbones equally but underflows to 0 for common feature widths. Source: Pandy et al., CVPR 2022 (arXiv
-    2111.12780).
+    Feature variances below 1e-4 are raised to 1e-4. The published score is ``-exp(-value)``, which ranks backbones
+    equally but underflows to 0 for common feature widths. Source: Pandy et al., CVPR 2022 (arXiv 2111.12780).
 
     >>> features = np.array([[0.0], [2.0], [10.0], [12.0]])
     >>> round(gbc(Moments.of(features, np.array([0, 0, 1, 1]))).value, 4)
@@ -32,7 +31,7 @@ def gbc(moments: Moments) -> RankScore:
 def _distances(means: Array, variances: Array) -> Array:
     """Return the Bhattacharyya distances of all ordered pairs of C classes, (C * (C - 1),).
 
-    The loop over classes saves memory.
+    A loop over the classes needs less memory than a single array operation.
     """
     logarithms = np.log(variances)
     found = []

@@ -11,7 +11,7 @@ from zoo_harness.ranking.score import RankScore
 def h_score(moments: Moments) -> RankScore:
     """Return ``tr(cov(F)^+ cov(E[F | y]))`` of features F and labels y, in [0, C - 1] for C classes; higher is better.
 
-    The score has no value for N <= D + 1 (N images, D features), because it is then C - 1 for every backbone. Source:
+    For N images of D features with N <= D + 1, the score has no value, because all backbones would get C - 1. Source:
     Bao et al., ICIP 2019 (arXiv 2212.10082).
 
     >>> features = np.array([[0.0], [1.0], [2.0], [3.0]])

@@ -18,7 +18,7 @@ images change the nearest neighbours of earlier images.
 
 
 class Excluded(NamedTuple):
-    """A backbone that is significantly worse than the best, with paired counts and the Holm-corrected p-value."""
+    """Describe a backbone that is significantly worse than the best: paired counts and Holm-corrected p-value."""
 
     name: str
     best: str
@@ -27,7 +27,7 @@ class Excluded(NamedTuple):
 
 
 def rounds_of(images: int, classes: int) -> tuple[int, ...]:
-    """Return the number of images used in each round; after every round but the last, backbones may be dropped.
+    """Return the number of images of each round; backbones may be dropped after every round except the last.
 
     >>> rounds_of(3000, 10)
     (500, 1000, 2000, 3000)
@@ -45,7 +45,7 @@ def rounds_of(images: int, classes: int) -> tuple[int, ...]:
 def worse_for_certain(hits: Mapping[str, Array]) -> list[Excluded]:
     """Return the backbones that a paired test shows to be worse than the best backbone.
 
-    ``hits`` maps each name to a (N,) bool array over the same N images, true if the image is classified correctly.
+    ``hits`` maps each backbone's name to a bool array (N,) over the same N images; true means correct.
 
     >>> import numpy as np
     >>> found = worse_for_certain({"a": np.arange(100) < 90, "b": np.arange(100) < 88, "c": np.arange(100) < 40})

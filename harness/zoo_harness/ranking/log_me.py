@@ -18,7 +18,7 @@ def log_me(moments: Moments) -> RankScore:
     F are the features of N images, and t are the 0/1 targets of a class. The model is ``w ~ N(0, I/a)`` and
     ``t ~ N(F w, I/b)``, where a and b maximise the evidence. Typical values lie between slightly below 0 and 2. The
     model has no intercept, so an offset of the features changes the score. The features are scaled to a root mean
-    square of 1. The details contain the number of ``iterations`` of the fixed point, and whether it ``converged``.
+    square of 1. The details contain the number of fixed-point ``iterations``, and whether they ``converged``.
 
     Source: You et al., "LogME", ICML 2021 (arXiv 2102.11005), with the fixed point of arXiv 2110.10545. The evidence is
     written so that the feature width D cancels; some implementations are wrong if N < D.

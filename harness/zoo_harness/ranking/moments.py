@@ -93,7 +93,7 @@ class Moments:
 
     @property
     def rows(self) -> Array:
-        """All shifted and scaled features, (N, D); use this only if the array fits the memory."""
+        """All shifted and scaled features, (N, D); use this property only if the array fits in memory."""
         return np.concatenate([rows for rows, _labels in self.chunks()])
 
     @property
@@ -173,10 +173,10 @@ def _chunks(features: Array, labels: Array, origin: Array, scale: float) -> Iter
 
 
 def _largest(product: Array, other_side: int) -> tuple[Array, Array]:
-    """Return the eigenvalues of a symmetric matrix above rounding noise, ascending, and their eigenvectors."""
+    """Return a symmetric matrix's eigenvalues that exceed rounding noise, in ascending order, and the eigenvectors."""
     import torch
 
-    # torch uses all cores for the eigenvalues, which numpy may not do.
+    # torch computes eigenvalues on all cores; numpy may use fewer cores.
     values, vectors = (part.numpy() for part in torch.linalg.eigh(torch.from_numpy(product)))
     kept = values > max(len(product), other_side) * np.finfo(np.float64).eps * max(values[-1], 0)
     return values[kept], vectors[:, kept]

@@ -13,7 +13,7 @@ NEIGHBOURS = 5
 
 
 class Neighbours(NamedTuple):
-    """The labels (N, order) of the images nearest to each of N images, and each image's ``own`` label (N,)."""
+    """Hold the ``labels`` (N, order) of the images nearest to each of N images, and each image's ``own`` label (N,)."""
 
     labels: Array
     own: Array
@@ -45,7 +45,7 @@ def si(neighbours: Neighbours) -> RankScore:
 def k_nearest(neighbours: Neighbours) -> RankScore:
     """Return the leave-one-out accuracy of k-NN, in [0, 1]: the k nearest other images vote for the label of an image.
 
-    If labels get equally many votes, the label of the nearer image wins. The details contain ``k``.
+    If several labels get equally many votes, the label of the nearest image among them wins. The details contain ``k``.
 
     >>> k_nearest(Neighbours(np.array([[0, 1, 1], [0, 1, 2]]), np.array([1, 0]))).value
     1.0

@@ -1,4 +1,4 @@
-"""Compare classifiers on the same images by paired tests, correct for the number of tests, and group them in tiers."""
+"""Compare classifiers on the same images by paired tests with corrected p-values, and group classifiers in tiers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SIGNIFICANT = 0.05
 class PairedDifference(NamedTuple):
     """The difference between two classifiers on the same images.
 
-    ``first_only`` and ``second_only`` count the images that only the first or only the second classifies correctly.
-    ``difference`` is the accuracy of the first classifier minus the accuracy of the second. ``standard_error`` is the
-    standard error of this difference. ``p`` is the mid-p-value of McNemar's test.
+    ``first_only`` and ``second_only`` count the images that only the first classifier or only the second classifier
+    classifies correctly. ``difference`` is the accuracy of the first classifier minus the accuracy of the second.
+    ``standard_error`` is the standard error of this difference. ``p`` is the mid-p-value of McNemar's test.
     """
 
     first_only: int
@@ -75,8 +75,8 @@ def tiers(hits: Mapping[str, Array], level: float = SIGNIFICANT) -> dict[str, in
     """Group classifiers into tiers, where 1 is the best tier, and return the tier of each name.
 
     The first tier has the most accurate classifier, and every classifier that McNemar's test does not find
-    significantly worse. Holm's method corrects for the number of comparisons with the best. The remaining classifiers
-    form the next tiers in the same way. ``hits`` maps each name to a bool array (N,) over the same images.
+    significantly worse. Holm's method corrects for the number of comparisons with the best. The classifiers outside the
+    first tier form the next tiers in the same way. ``hits`` maps each name to a bool array (N,) over the same images.
 
     >>> import numpy as np
     >>> found = {"a": np.arange(100) < 90, "b": np.arange(100) < 88, "c": np.arange(100) < 40}

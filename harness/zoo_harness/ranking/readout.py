@@ -1,4 +1,4 @@
-"""Run images through a network once, and cache the classifier's input and the logits of the original classifier."""
+"""Run images through a network once, and cache two outputs: the original classifier's input and its logits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Images(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """Features (N, D) float32 of images, and logits (N, S) float32 if the network has its original classifier.
+    """Hold features (N, D) of images, and logits (N, S) if the network has its original classifier, all float32.
 
     ``computed`` is the number of images that ran through the network; the outputs of all other images came from a
     cache.
@@ -50,7 +50,7 @@ class Readout:
     computed: int = 0
 
     def __add__(self, other: Readout) -> Readout:
-        """Return the rows of this readout followed by the rows of ``other``, a readout of the same backbone."""
+        """Append the rows of ``other``, a readout of the same backbone, to the rows of this readout."""
         logits = None
         if self.logits is not None and other.logits is not None:
             logits = np.concatenate([self.logits, other.logits])

@@ -14,10 +14,10 @@ def ridge_probe(moments: Moments) -> RankScore:
     """Return the leave-one-out accuracy of ridge regression on one-hot labels with an intercept, in [0, 1].
 
     The exact leave-one-out accuracy is computed for each of 25 penalties from a single fit. The score is the best of
-    the 25 accuracies, so it is slightly optimistic. Equal accuracies are decided by the smaller squared error. The
-    details contain the best ``penalty``, relative to the mean variance along the principal directions. Source: the
-    leave-one-out prediction ``(fit - h y) / (1 - h)`` of a linear smoother with leverage h; Hastie et al., "The
-    Elements of Statistical Learning", section 7.10.
+    the 25 accuracies, so it is slightly optimistic. If several penalties have the same accuracy, the penalty with the
+    smallest squared error is chosen. The details contain the best ``penalty``, relative to the mean variance along the
+    principal directions. Source: the leave-one-out prediction ``(fit - h y) / (1 - h)`` of a linear smoother with
+    leverage h; Hastie et al., "The Elements of Statistical Learning", section 7.10.
 
     >>> features = np.array([[0.0], [1.0], [2.0], [8.0], [9.0], [10.0]])
     >>> ridge_probe(Moments.of(features, np.array([0, 0, 0, 1, 1, 1]))).value

@@ -56,9 +56,9 @@ class RankDefinition:
     """One ranking score: its names, its definition and the function that computes it.
 
     ``key`` is the score's name in options and in ``rank.json``, ``heading`` its name in tables. ``explanation`` defines
-    the score in a phrase. ``needs`` names the property of :class:`Evidence` that ``function`` takes. ``share`` says
-    that the score is a share of images in [0, 1] with per-image hits. ``default`` says that the score is computed if
-    the user selects no scores.
+    the score in a phrase. ``needs`` names the property of :class:`Evidence` that is passed to ``function``. ``share``
+    says whether the score is a share of images in [0, 1] with per-image hits. ``default`` says whether the score is
+    computed if the user selects no scores.
     """
 
     key: str
@@ -105,7 +105,7 @@ RANK_SCORES: list[RankDefinition] = [
 
 
 def choose_scores(given: str | Iterable[str] | None) -> tuple[RankDefinition, ...]:
-    """Return the definitions of the given score keys, in the order of ``RANK_SCORES``; by default the default scores.
+    """Return the definitions of the given score keys, or of the default scores, in the order of ``RANK_SCORES``.
 
     ``given`` is a list of keys or a string of keys separated by commas. The key ``"all"`` selects every score.
 

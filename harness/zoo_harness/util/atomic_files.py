@@ -19,11 +19,11 @@ from zoo.text import encodable
 
 @contextmanager
 def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; if the body succeeds, the temporary file replaces ``path``.
+    """Yield a temporary path beside ``path``; if the ``with`` block succeeds, that file replaces ``path``.
 
-    The temporary file is flushed to disk before it is renamed. If the body raises, ``path`` stays unchanged. If
-    ``keep`` is given, the previous file is first renamed to ``keep``; after a kill between the two renames, only
-    ``keep`` exists.
+    The temporary file is flushed to disk before it is renamed. If the ``with`` block raises an error, ``path`` stays
+    unchanged. If ``keep`` is given, the previous file is first renamed to ``keep``; if the process is killed between
+    the two renames, only ``keep`` exists.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +46,7 @@ def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8 atomically; path bytes that are not UTF-8 are escaped."""
+    """Write ``text`` as UTF-8 atomically; bytes of file paths that are not valid UTF-8 are escaped."""
     write_bytes(path, encodable(text).encode())
 
 
@@ -59,13 +59,13 @@ def write_bytes(path: Path, data: bytes) -> None:
 def create_folder(to: Path, files: Mapping[str, Path]) -> None:
     """Create a folder with copies of ``files`` atomically; an empty folder at ``to`` is replaced.
 
-    The keys of ``files`` are the new names. Raises :class:`~zoo.errors.ZooError` if the disk is full.
+    The keys of ``files`` are the names of the copies. Raises :class:`~zoo.errors.ZooError` if the disk is full.
     """
     to = to.resolve()
     to.parent.mkdir(parents=True, exist_ok=True)
     with full_disk_named(to, "make room there"), scratch_folder(to.parent, f".{to.name}.") as temporary:
         for name, path in files.items():
-            shutil.copyfile(path, temporary / name)  # follows symbolic links, of which the Hub's cache consists
+            shutil.copyfile(path, temporary / name)  # follows symbolic links, because the Hub's cache consists of links
         temporary.rename(to)
 
 
@@ -73,8 +73,8 @@ def create_folder(to: Path, files: Mapping[str, Path]) -> None:
 def scratch_folder(parent: Path, prefix: str, mode: int = 0o777) -> Iterator[Path]:
     """Yield a new folder whose name begins with ``prefix``; remove the folder afterwards, unless it was renamed.
 
-    Folders in ``parent`` with the same prefix that killed processes left behind are removed. Each process locks its
-    folder; an unlocked folder is a leftover.
+    The function also removes folders with the same prefix that killed processes left in ``parent``. Each process locks
+    its folder; an unlocked folder therefore belonged to a killed process.
     """
     _remove_leftovers(parent, prefix)
     folder, descriptor = _locked_folder(parent, prefix, mode)
@@ -103,7 +103,7 @@ def folder_lock(folder: Path) -> Iterator[bool]:
 
 @contextmanager
 def full_disk_named(folder: Path, advice: str) -> Iterator[None]:
-    """Turn the error of a full disk into an error that names ``folder`` and gives advice.
+    """If a disk is full, replace the system's error by an error that names ``folder`` and gives advice.
 
     The operating system's own error may name the source of a copy, although the disk of the destination is full.
     """
@@ -116,7 +116,7 @@ def full_disk_named(folder: Path, advice: str) -> Iterator[None]:
 
 
 def remove_temporaries(folder: Path, names: Iterable[str]) -> None:
-    """Remove temporary files that killed calls of :func:`replacing` left behind; no other process may write there."""
+    """Remove temporary files that killed calls of :func:`replacing` left; no other process may write there."""
     for name in names:
         for path in _matching(folder, f".{name}."):
             with suppress(OSError):

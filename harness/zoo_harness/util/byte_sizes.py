@@ -11,8 +11,8 @@ from zoo.errors import UsageError
 def parse_bytes(option: str, given: str) -> int:
     """Parse a size such as ``8GiB``, ``500 MB`` or ``1048576`` and return the number of bytes.
 
-    KiB, MiB, GiB and TiB are powers of 1,024; KB, MB, GB and TB are powers of 1,000. Raises
-    :class:`~zoo.errors.UsageError`, which names the ``option``, for any other text.
+    KiB, MiB, GiB and TiB are powers of 1,024; KB, MB, GB and TB are powers of 1,000. For any other text, raises
+    :class:`~zoo.errors.UsageError`; the message contains ``option``.
 
     >>> parse_bytes("--cache-budget", "1.5 GiB")
     1610612736

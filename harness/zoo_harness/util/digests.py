@@ -20,7 +20,7 @@ def sha256_of(path: Path) -> str:
 
 
 def copy_with_sha256(file: BufferedReader, to: Path | None) -> str:
-    """Return the SHA-256 of the rest of an open file; if ``to`` is given, also copy these bytes to the new file."""
+    """Return the SHA-256 of the rest of an open file; if ``to`` is given, also copy the rest to this new file."""
     if to is None:
         return hashlib.file_digest(file, "sha256").hexdigest()
     digest = hashlib.sha256()
@@ -34,9 +34,10 @@ def copy_with_sha256(file: BufferedReader, to: Path | None) -> str:
 def digest_mismatch(
     path: Path, *, sha256: str | None = None, md5: str | None = None, found_sha256: str | None = None
 ) -> str | None:
-    """Describe how a file's digest differs from the published digest; ``None`` if it does not.
+    """Describe how a file's digest differs from the published digest; return ``None`` if the digests are equal.
 
-    ``sha256`` may be only the first digits. ``found_sha256`` is the file's own SHA-256, if the caller knows it.
+    ``sha256`` may be only the first digits of the published SHA-256. ``found_sha256`` is the file's own SHA-256, if the
+    caller knows it.
     """
     if sha256 and not (found := found_sha256 or sha256_of(path)).startswith(sha256):
         return f"SHA-256 is {found}; expected {sha256}"

@@ -13,11 +13,11 @@ from zoo_harness.util.digests import digest_mismatch
 
 
 def fetch(url: str, target: Path, *, sha256: str | None = None, md5: str | None = None, timeout: float = 30.0) -> None:
-    """Download ``url`` to ``target``, whose folder is created; ``target`` appears only after its digest is verified.
+    """Download ``url`` to ``target`` and create its folder; ``target`` appears only after its digest is verified.
 
-    ``sha256`` may be only the first digits. ``timeout`` is the number of seconds to wait for data from the server.
-    Raises :class:`OSError` if the download fails or cannot be stored, and :class:`~zoo.errors.WeightsError` if the
-    digest differs.
+    ``sha256`` may be only the first digits of the published SHA-256. ``timeout`` is the number of seconds to wait for
+    data from the server. Raises :class:`OSError` if the download fails or cannot be stored, and
+    :class:`~zoo.errors.WeightsError` if the digest is not the published digest.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as part:

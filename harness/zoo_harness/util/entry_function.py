@@ -1,4 +1,4 @@
-"""Import functions that are named by strings ``module:function``."""
+"""Import functions by names of the form ``module:function``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zoo.errors import DeclarationError, shortened
 
 
 def load_function(path: str, what: str) -> Any:
-    """Import the function that ``module:function`` names; errors begin with ``what``, the purpose of the function.
+    """Import the function that ``module:function`` names; error messages begin with ``what``, its purpose.
 
     Raises :class:`~zoo.errors.DeclarationError` if the object cannot be imported or is not callable.
     """

@@ -1,4 +1,4 @@
-"""Lock files between processes; the kernel releases a lock when its process ends, even after a crash."""
+"""Hold locks on files against other processes; the kernel releases a lock when its process ends, even by a crash."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class FileLock:
             raise
 
     def release(self) -> None:
-        """Release the lock; do nothing if it is not held."""
+        """Release the lock; do nothing if this object does not hold the lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -11,7 +11,7 @@ COMMAND: ContextVar[tuple[str, ...] | None] = ContextVar("command", default=None
 
 @contextmanager
 def invoked_as(words: Sequence[str]) -> Iterator[None]:
-    """Make runs that start in the body record ``words`` as their command line."""
+    """Let every run that starts in the ``with`` block record ``words`` as its command line."""
     token = COMMAND.set(tuple(words))
     try:
         yield

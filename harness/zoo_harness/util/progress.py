@@ -12,7 +12,7 @@ class Progress(Protocol):
         """Begin a part of the work called ``name``, in which ``images`` images are processed."""
 
     def advance(self, images: int) -> None:
-        """Count a number of further finished images."""
+        """Add a number of images to the count of finished images."""
 
 
 class Silence:

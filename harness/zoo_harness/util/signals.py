@@ -17,7 +17,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def raise_on_sigterm() -> Iterator[None]:
-    """Make SIGTERM raise :class:`Terminated` in the body, unless the process ignores SIGTERM."""
+    """Make SIGTERM raise :class:`Terminated` in the ``with`` block, unless the process ignores SIGTERM."""
 
     def terminate(_number: int, _frame: FrameType | None) -> None:
         raise Terminated
@@ -31,7 +31,7 @@ def raise_on_sigterm() -> Iterator[None]:
 
 @contextlib.contextmanager
 def defer_signals() -> Iterator[None]:
-    """Delay Ctrl-C and SIGTERM until the body has finished.
+    """Delay Ctrl-C and SIGTERM until the ``with`` block has finished.
 
     >>> with defer_signals():
     ...     "written completely"
@@ -46,11 +46,11 @@ def defer_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handling(handler: Callable[[int, FrameType | None], None], *signals: signal.Signals) -> Iterator[None]:
-    """Install a signal handler while the body runs; do nothing outside the main thread, which receives all signals."""
+    """Install a signal handler for the ``with`` block; in other threads than the main thread, do nothing."""
     with contextlib.ExitStack() as formers:
         if threading.current_thread() is threading.main_thread():
             for number in signals:
-                # A handler that was not installed from Python reads as None, and could not be restored.
+                # getsignal returns None for a handler that C code installed; Python could not restore such a handler.
                 if (former := signal.getsignal(number)) is not None:
                     formers.callback(signal.signal, number, former)
                     signal.signal(number, handler)

@@ -6,10 +6,9 @@ from zoo_harness.records.run import AccuracyDetails, Measurement, RunRecord, Spl
 
 
 def accuracy_rows(record: RunRecord) -> list[tuple[str, Measurement | None]]:
-    """Return rows of a name and an accuracy: one for each split, the test split first if the run has one.
+    """Return pairs of a name and an accuracy, one for each split; if the run has a test split, its pair comes first.
 
-    If a split shares images with the training split or lacks classes, further rows have the averages of
-    :func:`detail_rows`.
+    If a split shares images with the training split or lacks classes, the rows of :func:`detail_rows` follow.
     """
     results, dataset = record.results, record.dataset
     rows = [(f"{dataset.evaluation_name} accuracy", results.accuracy), *_detail_rows(record, dataset.evaluation)]

@@ -37,7 +37,8 @@ GENERAL = (
 class PublishedSeparation(NamedTuple):
     """The report's separation scores of one backbone on CIFAR-100.
 
-    ``scores`` maps a split to values in the order of ``columns``; ``layers`` maps a split to values in depth order.
+    ``scores`` maps a split to its values in the order of ``columns``. ``layers`` maps a split to its values in depth
+    order.
     """
 
     source: str
@@ -61,7 +62,7 @@ class PublishedRow(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A network whose layers are scored; ``record`` is that of its run, ``None`` before training."""
+    """A network whose layers are scored; ``record`` is the record of its run, or ``None`` before training."""
 
     backbone: str
     pretrained: bool
@@ -84,7 +85,7 @@ class Scored(NamedTuple):
 
 
 def published_separation(backbone: str) -> PublishedSeparation | None:
-    """Return the report's scores of a backbone for its card, ``None`` if it has none.
+    """Return the scores that the 2023 report has for a backbone, or ``None`` if the report has no scores for it.
 
     >>> published_separation("resnet18_cifar").scores["test"][0]
     0.599
@@ -122,7 +123,7 @@ def published_rows(backbone: str) -> Iterator[PublishedRow]:
 
 
 def scores_of_run(record: RunRecord) -> Iterator[PublishedScores]:
-    """Yield each published score for which a run on CIFAR-100 has a score too, with the score of the run."""
+    """Yield the published scores that a run on CIFAR-100 measured too, each with the score of the run."""
     if record.dataset.name != _DATASET:
         return
     for row in published_rows(record.backbone.name):
@@ -133,7 +134,7 @@ def scores_of_run(record: RunRecord) -> Iterator[PublishedScores]:
 def scores_of_layers(
     layers: Mapping[str, SplitSeparation], split: str, part: str | None, *, pooled: bool, network: Network
 ) -> Iterator[PublishedScores]:
-    """Yield the published scores for the layers of a network on a split of CIFAR-100, with those that zoo measured.
+    """Yield the published scores of a network's layers on a split of CIFAR-100, each with the score that zoo measured.
 
     ``layers`` maps the path of each layer to its scores: raw pixels come first, the classifier's input comes last.
     """
@@ -158,7 +159,8 @@ def _scored(found: SplitSeparation, part: str | None, *, pooled: bool) -> Scored
 def beside(row: PublishedRow, ours: Scored, alike: bool, clauses: list[str]) -> PublishedScores:
     """Return a published row with the scores that zoo measured.
 
-    ``alike``: whether the networks have the same setting. ``clauses``: the known differences of the networks.
+    ``alike`` is true if our network and the published network have the same settings. ``clauses`` lists the known
+    differences between the two networks.
     """
     layer = row.features not in (RAW_PIXELS, BEFORE, AFTER)
     scoring = [
@@ -186,7 +188,7 @@ def beside(row: PublishedRow, ours: Scored, alike: bool, clauses: list[str]) -> 
 
 
 def setting_before_training(pretrained: bool, weights: str, size: tuple[int, int]) -> tuple[bool, list[str]]:
-    """Return whether a network has ImageNet weights and the input size of the 2023 report, and the differences."""
+    """Return whether a network has the weights and input size of the 2023 report, and a list of the differences."""
     height, width = size
     clauses = [] if pretrained else [f"weights {weights} instead of those of ImageNet"]
     if size != (_SIDE, _SIDE):
@@ -195,7 +197,7 @@ def setting_before_training(pretrained: bool, weights: str, size: tuple[int, int
 
 
 def setting_after_training(record: RunRecord) -> tuple[bool, list[str]]:
-    """Return whether a run has the report's recipe, epochs and splits, and how it differs."""
+    """Return whether a run has the recipe, epochs and splits of the 2023 report, and a list of the differences."""
     figures = [each for each in published_figures(record.backbone.name, _DATASET) if each.recipe == "scratch"]
     if figures:
         return agrees(record, figures[0]), differences(record, figures[0])
@@ -205,10 +207,10 @@ def setting_after_training(record: RunRecord) -> tuple[bool, list[str]]:
 
 
 def notes(scores: Iterable[PublishedScores], above: Sequence[str] = (), told: set[str] | None = None) -> Iterator[str]:
-    """Yield a note for each published score that has another setting or a remark.
+    """Yield a note for each published score that has a remark, or whose settings differ from ours.
 
-    ``above``: differences that an earlier note lists. ``told``: the notes on raw pixels that were yielded before; runs
-    on the same images share these notes.
+    ``above`` has the differences that an earlier note lists. ``told`` has the notes on raw pixels that were yielded
+    before, because runs on the same images share these notes.
     """
     alike: dict[tuple[str, bool, object, object], list[PublishedScores]] = {}
     for each in scores:

@@ -65,7 +65,7 @@ def prediction_rows(record: RunRecord) -> list[tuple[str, Measurement]]:
 
 
 def details_of(record: RunRecord, split: SplitRecord) -> AccuracyDetails | None:
-    """Return the per-class and unshared accuracies of the evaluation or test split, or ``None`` if not measured."""
+    """Return the recorded accuracy details of the evaluation or test split, or ``None`` if none were measured."""
     results = record.results
     return results.test_accuracy_details if split is record.dataset.test else results.accuracy_details
 

@@ -318,7 +318,7 @@ def _same_images(record: RunRecord) -> object:
 
 
 def _read_hits(run: Run) -> tuple[NDArray[np.bool_] | None, str | None]:
-    """Return a boolean per image, true if the run classifies the image correctly, or the reason why this is unknown."""
+    """Return whether the run classifies each image correctly, or ``None`` and the reason why this is unknown."""
     if run.record.results.predictions is None:
         return None, "an earlier version wrote no predictions"
     try:

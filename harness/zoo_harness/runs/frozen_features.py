@@ -39,7 +39,7 @@ from zoo_harness.util.byte_sizes import bytes_in_words
 from zoo_harness.util.progress import Progress
 
 VERIFIED_IMAGES = 4
-BATCH_SIZE = 32  # fits every device; on a GPU larger batches are tried
+BATCH_SIZE = 32  # this batch size fits every device; on a GPU, larger batches are tried
 LARGEST_BATCH = 1024
 Say = Callable[[str], None]
 _NO_ROOM = "the outputs of its frozen part cannot be kept"

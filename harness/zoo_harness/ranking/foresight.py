@@ -17,37 +17,7 @@ _CHANCE_LEVEL = 0.05
 def foresight(score: str, values: Sequence[float], accuracies: Sequence[float], seed: int = 0) -> Foresight:
     """Compare the values of a score with the accuracies of the same backbones; both sequences are in the same order.
 
-<<<<<<< HEAD
     There must be at least one backbone, and all values must be finite. ``seed`` seeds the random permutations.
-=======
-    ``weighted_tau``, in [-1, 1], is Kendall's tau with hyperbolic weights, so that the top of the order counts most.
-    ``kendall`` is tau-b. ``p`` is the share of random permutations whose weighted tau is at least as high as the
-    score's. ``regret_1`` is the accuracy lost by choosing the backbone with the best score instead of the most accurate
-    one. ``regret_3`` is the accuracy lost by choosing the most accurate of the three best-scored backbones.
-    Correlations and ``p`` are ``None`` for fewer than 5 backbones or constant values; ``reason`` then gives the cause.
-    """
-
-    n: int
-    weighted_tau: float | None
-    kendall: float | None
-    p: float | None
-    regret_1: float
-    regret_3: float
-    reason: str = ""
-
-    @property
-    def below_chance_level(self) -> bool:
-        """Whether more than 5 % of random orders agree with the accuracies at least as well as the score does."""
-        return self.p is None or self.p > 0.05
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all fields and ``below_chance_level`` as a dictionary for JSON."""
-        return self._asdict() | {"below_chance_level": self.below_chance_level}
-
-
-def foresight(scores: Sequence[float], accuracies: Sequence[float], seed: int = 0) -> Foresight:
-    """Compare the scores of backbones with their accuracies; both sequences are finite and in the same order.
->>>>>>> b2
 
     Weighted tau is computed by ``scipy.stats.weightedtau`` with its defaults, as in published tables.
 

@@ -6,10 +6,9 @@ from zoo_harness.records.run import AccuracyDetails, Measurement, RunRecord, Spl
 
 
 def accuracy_rows(record: RunRecord) -> list[tuple[str, Measurement | None]]:
-    """Return rows of a name and an accuracy: one for each split, the test split first if the run has one.
+    """Return pairs of a name and an accuracy, one for each split; if the run has a test split, its pair comes first.
 
-    If a split shares images with the training split or lacks classes, further rows have the averages of
-    :func:`detail_rows`.
+    If a split shares images with the training split or lacks classes, the rows of :func:`detail_rows` follow.
     """
     results, dataset = record.results, record.dataset
     rows = [(f"{dataset.evaluation_name} accuracy", results.accuracy), *_detail_rows(record, dataset.evaluation)]
@@ -66,7 +65,7 @@ def prediction_rows(record: RunRecord) -> list[tuple[str, Measurement]]:
 
 
 def details_of(record: RunRecord, split: SplitRecord) -> AccuracyDetails | None:
-    """Return the per-class and unshared accuracies of the evaluation or test split, or ``None`` if not measured."""
+    """Return the recorded accuracy details of the evaluation or test split, or ``None`` if none were measured."""
     results = record.results
     return results.test_accuracy_details if split is record.dataset.test else results.accuracy_details
 

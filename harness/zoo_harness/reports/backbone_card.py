@@ -41,7 +41,7 @@ def render_backbone_card(backbone: Backbone) -> str:
 
 
 def _ours(figure: Published, backbone: Backbone) -> str:
-    """Return our trained-parameter count for the source's number of classes, with a note if the source differs."""
+    """Return our trained-parameter count for the source's classes, with a note if the source counts differently."""
     classes = backbone.recipes[figure.recipe].reported_classes
     ours = describe_backbone(backbone, figure.recipe, classes)["parameters"]
     printed = figure.row.trainable_parameters

@@ -20,7 +20,7 @@ Figures = dict[str, Any]
 
 @cache
 def stored_figures() -> dict[str, Figures]:
-    """Read the stored sizes of the built-in backbones, as a dictionary from name to :func:`measure_figures` result.
+    """Read the stored sizes of the built-in backbones, as a dictionary from name to result of :func:`measure_figures`.
 
     >>> stored_figures()["resnet18"]["parameters"]
     11689512

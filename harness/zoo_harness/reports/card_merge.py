@@ -55,7 +55,7 @@ def marked(body: str) -> str:
 def merged_card(old: str | None, new: str) -> str:
     r"""Return the new card with the text and the front-matter keys that the user wrote into the old card.
 
-    ``old`` is the existing card; ``None`` or blank text means that there is none. ``new`` comes from
+    ``old`` is the existing card; ``None`` or blank text means that no card exists. ``new`` comes from
     :func:`~zoo_harness.reports.run_card.render_card`. Merging the same card again changes nothing. Raises
     :class:`~zoo.errors.DataError` if the markers of the old card are missing, repeated or in the wrong order, or if the
     front matter of the old card cannot be read.
@@ -129,7 +129,7 @@ def _parts(card: str) -> _Card:
 
 
 def _merged_front(old: str, new: str) -> str:
-    """Return YAML with the generated keys, followed by the old card's other keys; the text ends in a newline."""
+    """Return YAML text with the generated keys, followed by the old card's other keys; the text ends in a newline."""
     content, added = _mapping(new), _mapping(old)
     tags = _united(content.get("tags"), added.get("tags"))
     if tags != content.get("tags", []):

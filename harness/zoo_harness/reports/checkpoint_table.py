@@ -20,8 +20,8 @@ class CheckpointRow(NamedTuple):
 def checkpoint_rows(record: RunRecord, most: int | None = None) -> list[CheckpointRow]:
     """Return one row per saved checkpoint and one for the main checkpoint, sorted by epoch.
 
-    The list is empty if the run saved only the main checkpoint. ``most`` limits the rows to that number of latest
-    checkpoints, and to the best, the last and the main checkpoint.
+    The list is empty if the run saved only the main checkpoint. If ``most`` is given, the rows are the ``most`` latest
+    checkpoints, and the best, last and main checkpoints.
     """
     main = record.main_epoch
     if not record.checkpoints or main is None:

@@ -85,7 +85,7 @@ class Comparison(Record):
         return self.model_dump_json(indent=2) + "\n"
 
     def to_markdown(self) -> str:
-        """Return the rows and published results as one Markdown table; published SI values form a second table."""
+        """Return the rows and published results as a Markdown table, followed by a table of the published SI values."""
         return "\n".join(map(_markdown, _documents(self)))
 
     def to_latex(self) -> str:
@@ -183,7 +183,7 @@ def tables(found: Comparison, width: int) -> Iterator[Table]:
 
 
 def _published_scores(found: Comparison) -> list[list[str]]:
-    """Return our scores of the Separation Index, each followed by the published scores with the same settings."""
+    """Return a table of our Separation Index scores; below each stand the published scores with the same settings."""
     rows, seen = [], set()
     for number, row in enumerate(found.rows, 1):
         for each in found.runs[row.runs[0]].published_separation:
@@ -208,7 +208,7 @@ def aligned_right(columns: Sequence[str]) -> list[str]:
 
 
 def _cells(found: Comparison) -> Table:
-    """Return the column names and the rows; a published result is below its run, with the number ``1 p`` for run 1."""
+    """Return the column names and the rows; the row ``1 p`` has the published result of run 1."""
     tested = {each.row: each for each in found.differences}
     baselines = {each.baseline for each in found.differences}
     rows = []
@@ -245,7 +245,7 @@ def _row(row: ComparedRow, run: ComparedRun, tested: RowDifference | None, *, is
 
 
 def _in_the_paper(run: ComparedRun) -> str:
-    """Return the paper's accuracy with a star if the settings differ; if the settings agree, a row below shows it."""
+    """Return the accuracy that the paper states; a star marks an accuracy whose settings differ from the run's."""
     found = [f"{each.accuracy_percent:.2f}" for each in run.published if each.recipe == "paper"]
     found += [f"{each.accuracy_percent:.2f} *" for each in run.published_otherwise if each.recipe == "paper"]
     return found[0] if found else "-"
@@ -262,7 +262,7 @@ def _difference(tested: RowDifference) -> list[str]:
 
 
 def finding(tested: RowDifference) -> Finding:
-    """Return the finding of the tests of a difference; ``mixed`` if the tests over images and over seeds disagree."""
+    """Return what the tests find: ``mixed`` if the test over images and the test over seeds disagree."""
     images = tested.p_holm < SIGNIFICANT
     seeds = images if tested.p_seeds is None else tested.p_seeds < SIGNIFICANT
     if images != seeds:
@@ -283,7 +283,7 @@ def conclusions(found: Comparison) -> Iterator[str]:
 
 
 def _conclusion(found: Comparison, tested: RowDifference) -> str:
-    """Return the conclusion about two rows; if one row is better, the conclusion names the better row first."""
+    """Return the conclusion about two rows; if one row is better, the sentence names this row first."""
     places = tested.row, tested.baseline
     row, other = (f"{place + 1} ({_end_of(name_of(found, found.rows[place]))})" for place in places)
     apart = f"{100 * abs(tested.difference):.2f} ± {100 * tested.standard_error:.2f} points"
@@ -351,7 +351,7 @@ def _sources_and_names(found: Comparison) -> Iterator[str]:
 
 
 def name_of(found: Comparison, row: ComparedRow) -> str:
-    """Return the name of a row's run; for several runs, return the common beginning of their names and their number."""
+    """Return the name of a row's run; for several runs, return the common start of their names, and their number."""
     names = [found.runs[place].run for place in row.runs]
     same = 0
     while same < min(map(len, names)) and len({name[same] for name in names}) == 1:
@@ -383,7 +383,7 @@ def notes(found: Comparison) -> Iterator[str]:
 
 
 def _frozen_part(results: Results) -> dict[str, Any]:
-    """Return the seconds that the frozen part ran and its number of images, if the epochs used cached outputs."""
+    """If the epochs used cached outputs, return the seconds that the frozen part ran and the number of its images."""
     part = results.frozen_part
     if part is None or part.reason is not None:
         return {}
@@ -403,7 +403,7 @@ def _cached_outputs(computed: int, seconds: float) -> str:
 
 
 def _about(found: Comparison, number: int, row: ComparedRow, told: set[str]) -> Iterator[str]:
-    """Yield notes on the settings of a row and its differences from published results, except the notes in ``told``."""
+    """Yield notes on a row: its settings, and its differences from published results; skip the notes in ``told``."""
     run = found.runs[row.runs[0]]
     scored = run.separation.in_words()
     seeds = f"seed{'s' * (len(row.seeds) > 1)} {', '.join(map(str, row.seeds))}"
@@ -463,7 +463,7 @@ def _about_tests(found: Comparison) -> Iterator[str]:
 
 
 def _other_images(found: Comparison) -> Iterator[str]:
-    """Yield a sentence for rows that were scored on other images than the baseline, and so are not compared with it."""
+    """Yield sentences about rows that are not compared with the baseline, because they were scored on other images."""
     if len(found.images) < 2:
         return
     of = 0 if found.baseline is None else found.baseline

@@ -23,7 +23,7 @@ class Markdown(str):
 
 
 def text(value: object) -> Markdown:
-    r"""Escape text for the middle of a paragraph or for a table cell; at the start of a line it could form a heading.
+    r"""Escape text for use within a line or table cell; at the start of a line, the escaped text could form a heading.
 
     >>> print(text("<b>_a_b</b> | c"))
     \<b\>\_a_b\</b\> \| c

@@ -119,7 +119,7 @@ def published_figures(backbone: str, dataset: str | None = None) -> tuple[Publis
 
 
 def agrees(record: RunRecord, figure: Published) -> bool:
-    """Whether a run and a published result of the same backbone and dataset agree in recipe, split and epochs."""
+    """Whether a run and a published result for its backbone and dataset have the same recipe, split and epochs."""
     dataset = record.dataset
     return (
         record.settings.recipe == figure.recipe
@@ -145,7 +145,7 @@ def differences(record: RunRecord, figure: Published) -> list[str]:
 
 
 def _settings(record: RunRecord, figure: Published) -> list[tuple[str, object, object]]:
-    """Return triples of a setting, the run's value and the published value; an unstated value equals the run's."""
+    """Return triples of setting, run's value and published value; if no value is published, repeat the run's value."""
     training, theirs = record.settings.training, figure.table.setting
     side = "{} x {}".format(*record.settings.preprocessing.input_size)
     pretraining = pretrained_on(record) or "not known"

@@ -37,8 +37,8 @@ GENERAL = (
 class PublishedSeparation(NamedTuple):
     """The separation scores of one backbone on CIFAR-100 that the report of 2023 published.
 
-    ``scores`` maps a split to values in the order of ``columns``. ``layers`` maps a split to one value per layer, in
-    depth order.
+    ``scores`` maps a split to its values in the order of ``columns``. ``layers`` maps a split to its values in depth
+    order.
     """
 
     source: str
@@ -62,7 +62,7 @@ class PublishedRow(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A network whose layers are scored; ``record`` is the record of a trained run, or ``None`` before training."""
+    """A network whose layers are scored; ``record`` is the record of its run, or ``None`` before training."""
 
     backbone: str
     pretrained: bool
@@ -85,7 +85,7 @@ class Scored(NamedTuple):
 
 
 def published_separation(backbone: str) -> PublishedSeparation | None:
-    """Return the separation scores of a backbone in the report of 2023, or ``None`` if the report has none.
+    """Return the scores that the 2023 report has for a backbone, or ``None`` if the report has no scores for it.
 
     >>> published_separation("resnet18_cifar").scores["test"][0]
     0.599
@@ -123,7 +123,7 @@ def published_rows(backbone: str) -> Iterator[PublishedRow]:
 
 
 def scores_of_run(record: RunRecord) -> Iterator[PublishedScores]:
-    """Yield the published scores that a run on CIFAR-100 also measured, each beside the score of the run."""
+    """Yield the published scores that a run on CIFAR-100 measured too, each with the score of the run."""
     if record.dataset.name != _DATASET:
         return
     for row in published_rows(record.backbone.name):
@@ -134,7 +134,7 @@ def scores_of_run(record: RunRecord) -> Iterator[PublishedScores]:
 def scores_of_layers(
     layers: Mapping[str, SplitSeparation], split: str, part: str | None, *, pooled: bool, network: Network
 ) -> Iterator[PublishedScores]:
-    """Yield the published scores of a network's layers on a split of CIFAR-100, beside the scores that zoo measured.
+    """Yield the published scores of a network's layers on a split of CIFAR-100, each with the score that zoo measured.
 
     ``layers`` maps the path of each layer to its scores: raw pixels come first, the classifier's input comes last.
     """
@@ -159,7 +159,8 @@ def _scored(found: SplitSeparation, part: str | None, *, pooled: bool) -> Scored
 def beside(row: PublishedRow, ours: Scored, alike: bool, clauses: list[str]) -> PublishedScores:
     """Return a published row beside the scores that zoo measured.
 
-    ``alike`` tells whether the two networks have the same settings. ``clauses`` lists the known differences.
+    ``alike`` is true if our network and the published network have the same settings. ``clauses`` lists the known
+    differences between the two networks.
     """
     layer = row.features not in (RAW_PIXELS, BEFORE, AFTER)
     scoring = [
@@ -187,7 +188,7 @@ def beside(row: PublishedRow, ours: Scored, alike: bool, clauses: list[str]) -> 
 
 
 def setting_before_training(pretrained: bool, weights: str, size: tuple[int, int]) -> tuple[bool, list[str]]:
-    """Return whether a network has the weights and the input size of the 2023 report, and list the differences."""
+    """Return whether a network has the weights and input size of the 2023 report, and a list of the differences."""
     height, width = size
     clauses = [] if pretrained else [f"weights {weights} instead of those of ImageNet"]
     if size != (_SIDE, _SIDE):
@@ -196,7 +197,7 @@ def setting_before_training(pretrained: bool, weights: str, size: tuple[int, int
 
 
 def setting_after_training(record: RunRecord) -> tuple[bool, list[str]]:
-    """Return whether a run has the recipe, epochs and splits of the 2023 report, and list the differences."""
+    """Return whether a run has the recipe, epochs and splits of the 2023 report, and a list of the differences."""
     figures = [each for each in published_figures(record.backbone.name, _DATASET) if each.recipe == "scratch"]
     if figures:
         return agrees(record, figures[0]), differences(record, figures[0])
@@ -206,10 +207,10 @@ def setting_after_training(record: RunRecord) -> tuple[bool, list[str]]:
 
 
 def notes(scores: Iterable[PublishedScores], above: Sequence[str] = (), told: set[str] | None = None) -> Iterator[str]:
-    """Yield a note for each published score that has a remark or other settings than our score.
+    """Yield a note for each published score that has a remark, or whose settings differ from ours.
 
-    ``above`` has differences that an earlier note lists. ``told`` has the notes on raw pixels that were yielded before,
-    because runs on the same images share these notes.
+    ``above`` has the differences that an earlier note lists. ``told`` has the notes on raw pixels that were yielded
+    before, because runs on the same images share these notes.
     """
     alike: dict[tuple[str, bool, object, object], list[PublishedScores]] = {}
     for each in scores:

@@ -26,7 +26,7 @@ from zoo_harness.util.byte_sizes import bytes_in_words
 
 _MOST_CHECKPOINTS = 50  # the most rows of the checkpoint table
 
-_LOGGING = ("--log-steps", "log_steps=", "--tensorboard", "tensorboard=True")  # with these, a run writes steps.jsonl
+_LOGGING = ("--log-steps", "log_steps=", "--tensorboard", "tensorboard=True")  # these make a run write steps.jsonl
 
 
 def render_card(record: RunRecord, repository: str | None = None, *, published: bool = False) -> str:
@@ -103,7 +103,7 @@ def _context(record: RunRecord, repository: str | None, *, in_tree: bool) -> dic
 
 
 def _commands(record: RunRecord, repository: str | None) -> str:
-    """Return shell commands that predict, download from the Hub, and score again if the data were not in memory."""
+    """Return shell commands that predict and download; add one that scores again unless the data were in memory."""
     place, dataset = repository or "PATH", record.dataset
     lines = [f"zoo predict {place} image.jpg"]
     if repository:

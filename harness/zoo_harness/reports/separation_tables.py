@@ -17,7 +17,7 @@ class Row(NamedTuple):
 
     @property
     def scores(self) -> list[ScoreMeasurement | None]:
-        """The scores in the order of :data:`~zoo_harness.separation.scores.SCORES`."""
+        """The row's scores in the order of :data:`~zoo_harness.separation.scores.SCORES`."""
         found = self.found.scores if self.found else {}
         return [found.get(each.key) for each in SCORES]
 
@@ -73,7 +73,7 @@ def scored_layer(record: RunRecord) -> str:
 
 
 def pixels_in_words(record: RunRecord) -> str:
-    """Describe the size of the raw pixels of an image; if the training split has another size, describe both."""
+    """Describe the image size at which raw pixels were scored; name two if the training split has its own size."""
     evaluation, train = _pixels(record.dataset.evaluation), _pixels(record.dataset.train)
     return evaluation if evaluation == train else f"{evaluation} (training split: {train})"
 

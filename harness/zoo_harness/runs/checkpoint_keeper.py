@@ -61,13 +61,13 @@ class CheckpointKeeper:
             self._keep()
 
     def after_training(self) -> None:
-        """Save the weights of the last epoch too, if ``--keep both`` was given and an earlier epoch is the best."""
+        """If ``--keep both`` was given and an earlier epoch is the best, save the weights of the last epoch too."""
         best = self.state.progress.best
         if self.training.keep == "both" and best is not None and best.epoch != self.state.progress.epoch:
             self._keep()
 
     def restore(self) -> None:
-        """Take over the checkpoints that an earlier process saved, up to the epoch of the restored training state.
+        """Record the checkpoints that an earlier process saved up to the epoch of the restored training state.
 
         Warn of each checkpoint that is missing or damaged, and skip it, because only a new run can make it again.
         """

@@ -92,7 +92,7 @@ class _Gathered:
         self.left_out: list[LeftOutRun] = []
 
     def place_of(self, given: str | Path | Run) -> Path:
-        """Add a run if it is missing, and return its resolved folder; raise an error if it cannot be compared."""
+        """Add a run unless it was added before; return its folder, or raise an error if it cannot be compared."""
         run = given if isinstance(given, Run) else self._opening(given)
         place = run.directory.resolve()
         if place not in self.runs:
@@ -254,14 +254,14 @@ class _Compared:
         return (paired_t(apart) if len(apart) >= FEWEST_SEEDS else None), len(apart)
 
     def _difference_of_means(self, row: ComparedRow, other: ComparedRow, *, paired: bool) -> tuple[float, float]:
-        """Return the accuracy difference of two rows, and the standard error of this difference over images."""
+        """Return the difference of two rows' accuracies, and the standard error of this difference over images."""
         from zoo_harness.runs.paired_accuracies import paired_difference
 
         pairs = self._same_seeds(row, other)
         alike = {self._runs[place].images for place in (*row.runs, *other.runs)} == {row.images}
         matched = len(pairs) == len(row.runs) == len(other.runs)
         chosen = (row.runs, other.runs) if alike else (*zip(*pairs, strict=True),) if matched else None
-        if chosen is None and paired:  # images and seeds both differ, so only the two tested runs are compared
+        if chosen is None and paired:  # neither all images nor all seeds agree, so one run each
             chosen = row.runs[:1], other.runs[:1]
         first, second = ([self._hits[place] for place in runs] for runs in chosen or ((), ()))
         known = [[each for each in hits if each is not None] for hits in (first, second)]
@@ -270,7 +270,7 @@ class _Compared:
         return paired_difference(*known, same_images=alike)
 
     def _same_seeds(self, row: ComparedRow, other: ComparedRow) -> list[tuple[int, int]]:
-        """Return index pairs of runs with equal seed and equal images; empty if one row has a seed twice."""
+        """Return index pairs of runs with equal seed and equal images; return no pairs if a row has a seed twice."""
         if len({*row.seeds}) < len(row.seeds) or len({*other.seeds}) < len(other.seeds):
             return []
         theirs = dict(zip(other.seeds, other.runs, strict=True))
@@ -318,7 +318,7 @@ def _same_images(record: RunRecord) -> object:
 
 
 def _read_hits(run: Run) -> tuple[NDArray[np.bool_] | None, str | None]:
-    """Return a boolean per image, true if the run classifies the image correctly, or the reason why this is unknown."""
+    """Return whether the run classifies each image correctly, or ``None`` and the reason why this is unknown."""
     if run.record.results.predictions is None:
         return None, "an earlier version wrote no predictions"
     try:

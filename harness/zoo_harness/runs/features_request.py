@@ -23,8 +23,9 @@ from zoo_harness.runs.request import Checkpoint, DataRequest, check_checkpoints,
 class FeaturesRequest:
     """A checked request for features: a backbone or a run, the layers to read, and all options.
 
-    ``backbone`` has its weight source beside it, ``run`` its record. ``data`` describes the images, or is ``None`` to
-    use the images of the run. ``given`` holds the options that the user set, without defaults.
+    ``backbone`` is a pair of a backbone and its weight source. ``run`` is a pair of a run and its record. ``data``
+    describes the images, or is ``None`` to use the images of the run. ``given`` holds the options that the user set,
+    without defaults.
     """
 
     backbone: tuple[Backbone, WeightSource] | None

@@ -1,4 +1,4 @@
-"""Find runs below a folder, and read what a list of runs shows, without importing torch, numpy or pydantic."""
+"""Find runs below a folder, and read the fields that ``zoo runs`` lists, without importing torch, numpy or pydantic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zoo_harness.records.file_names import RECORD
 from zoo_harness.util.safe_files import read_regular
 
 _RECORDS = ("run.json", RECORD)
-_LARGEST = 32 * 2**20  # the largest record in bytes; a copy of the limit in records.run, whose import takes 0.5 s
+_LARGEST = 32 * 2**20  # the largest record in bytes; copied from records.run, because importing that module takes 0.5 s
 _FORMAT = "blockzoo run 1"
 _DEEPEST = 4  # the number of folder levels that are searched below the given folder
 
@@ -54,7 +54,7 @@ def run_folders(folder: Path, depth: int = _DEEPEST, *, most: int | None = None)
 
 
 def _run_folders(folder: Path, depth: int, searches: Iterator[int]) -> Iterator[Path]:
-    """Yield the run folders in a folder; every search of a folder takes one item from the iterator ``searches``."""
+    """Yield the folders of runs; each searched folder uses up one item of ``searches``, until no item remains."""
     if next(searches, None) is None:
         return
     try:

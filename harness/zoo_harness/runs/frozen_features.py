@@ -39,7 +39,7 @@ from zoo_harness.util.byte_sizes import bytes_in_words
 from zoo_harness.util.progress import Progress
 
 VERIFIED_IMAGES = 4
-BATCH_SIZE = 32  # fits every device; on a GPU larger batches are tried
+BATCH_SIZE = 32  # this batch size fits every device; on a GPU, larger batches are tried
 LARGEST_BATCH = 1024
 Say = Callable[[str], None]
 _NO_ROOM = "the outputs of its frozen part cannot be kept"
@@ -62,7 +62,8 @@ def open_trainable_model(
 
     On entry, the outputs of the frozen part are computed, unless an earlier run cached these outputs. ``say`` is called
     with one line that says where the outputs are cached, or why every epoch runs the whole network. ``warn`` (by
-    default ``say``) is called for each fault of a cache, and if requested compilation of training steps is impossible.
+    default ``say``) is called for each fault of a cache. ``warn`` is also called if training steps should be compiled
+    but cannot be.
     """
     processes, warn = planned.request.compute.processes, warn or say
     with ExitStack() as stack:
@@ -82,10 +83,10 @@ def open_trainable_model(
 def _suffix(
     planned: RunPlan, policy: CachePolicy, progress: Progress, say: Say, warn: Say, stack: ExitStack
 ) -> tuple[TrainableModel, Partition, FrozenPartRecord, list[ActivationCache]] | str:
-    """Return the model that trains on cached outputs, or the reason why the frozen part cannot be cached.
+    """Return the model that trains on cached outputs, or the reason why the frozen part's outputs cannot be cached.
 
-    The caches are opened on ``stack``. In a run of several processes, each process fills the cache of its own images.
-    This function must not wait for another process, because that process may have failed.
+    Closing ``stack`` closes the caches that this function opens. In a run of several processes, each process fills the
+    cache of its own images. This function must not wait for another process, because that process may have failed.
     """
     if obstacle := _obstacle(planned, policy):
         return obstacle
@@ -157,7 +158,7 @@ def _digest_of_frozen(planned: RunPlan) -> str:
 
 @dataclass(frozen=True)
 class _FrozenSplit:
-    """The frozen part's inputs from one split: this process's share of the images, and ``views`` augmented copies."""
+    """The frozen part's inputs from one split: this process's images, and ``views`` augmented copies of each image."""
 
     planned: RunPlan
     partition: Partition
@@ -203,7 +204,7 @@ class _FrozenSplit:
         )
 
     def fill(self, cache: ActivationCache) -> int:
-        """Compute the outputs that the cache lacks, or all if the cached outputs are outdated; return their number."""
+        """Compute the outputs that the cache lacks, or all if the cache is outdated; return how many were computed."""
         device = self.planned.request.compute.device
 
         def outputs_of(rows: Sequence[int]) -> tuple[Tensor, ...]:
@@ -255,7 +256,7 @@ class _FrozenSplit:
         return torch.cat(parts)
 
     def _batch_size(self) -> int:
-        """Return the batch size: on a GPU found by doubling while memory remains free, else a fixed size."""
+        """Return the batch size: on a GPU, double it while memory remains free; on other devices, use a fixed size."""
         device, size = self.planned.request.compute.device, BATCH_SIZE
         while device.type == "cuda" and size < min(LARGEST_BATCH, len(self)):
             try:

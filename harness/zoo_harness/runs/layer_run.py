@@ -49,9 +49,9 @@ class Subject:
     """A network whose layers are scored: a backbone with its weights, or the network of a run.
 
     ``weights`` records where the weights come from. ``normalization`` says what replaces the mean and standard
-    deviation of ``preprocessing``; those of a run are never replaced. ``value_range`` is the range of pixel values that
-    a run on images of more than 8 bits was trained with, or ``None`` to derive the range from the data. ``record`` is
-    the record of the run, or ``None`` for a backbone.
+    deviation of ``preprocessing``. A run always keeps its own mean and standard deviation. ``value_range`` is the range
+    of pixel values that a run on images of more than 8 bits was trained with, or ``None`` to derive the range from the
+    data. ``record`` is the record of the run, or ``None`` for a backbone.
     """
 
     name: str
@@ -210,7 +210,8 @@ def _curve(
 ) -> Curve:
     """Score the layers of one network on one split.
 
-    ``pixels`` maps the fingerprint of a split to its raw-pixel scores, because most networks share these scores.
+    ``pixels`` maps the fingerprint of a split to its raw-pixel scores, so that networks on the same images share these
+    scores.
     """
     images, record = (data.train, data.record.train) if split == "train" else (data.evaluation, data.record.evaluation)
     check_order(scoring.order, split, len(images))
@@ -231,7 +232,7 @@ def _curve(
 def _published(
     subject: Subject, layers: Sequence[ScoredLayer], split: str, subset: str, scoring: Scoring
 ) -> Iterator[PublishedScores]:
-    """Yield the published scores of a network's layers, each beside our score."""
+    """Yield the published scores of a network's layers, each beside the score that zoo measured."""
     backbone = subject.record.backbone.name if subject.record else subject.name.partition(" (")[0]
     pretrained = subject.weights.get("declared") is True and subject.weights["kind"] != "random"
     size = subject.preprocessing.input_size

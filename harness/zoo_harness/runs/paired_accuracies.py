@@ -19,7 +19,7 @@ _AT_ONCE = 8192  # images per matrix product
 
 @dataclass(frozen=True)
 class RowOfHits:
-    """The accuracy and standard error of a row's tested run, and which of N images the run classifies correctly.
+    """The accuracy and standard error of a table row's tested run, and which of N images this run classifies correctly.
 
     ``hits`` is (N,) bool, or ``None`` if the run has no predictions.
     """
@@ -52,7 +52,7 @@ def mid_p_values(first_only: Array, second_only: Array) -> Array:
 
 
 def holm_values(p: Array) -> Array:
-    """Return p-values corrected for multiple tests by Holm's method (1979), in the order of the input.
+    """Return p-values corrected for multiple tests by Holm's method (1979), in the order of the given p-values.
 
     >>> holm_values(np.array([0.01, 0.04, 0.03])).round(6).tolist()
     [0.03, 0.06, 0.06]
@@ -101,7 +101,7 @@ class PairTests:
 
 
 def paired_difference(first: Sequence[Hits], second: Sequence[Hits], *, same_images: bool) -> tuple[float, float]:
-    """Return the mean accuracy of the ``first`` runs minus that of the ``second``, and the standard error over images.
+    """Return the mean accuracy of ``first`` minus the mean accuracy of ``second``, and its standard error over images.
 
     ``same_images`` says that all runs were scored on the same images. If it is false, the i-th run of ``first`` and the
     i-th run of ``second`` must have the same images.
@@ -142,6 +142,6 @@ def paired_t(differences: Sequence[float]) -> float:
 
     values = np.array(differences)
     mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
-    if error <= 1e-12 * abs(mean):  # the differences are equal up to rounding
+    if error <= 1e-12 * abs(mean):  # all pairs have the same difference, up to rounding
         return 1.0 if mean == 0 else 0.0
     return 2 * float(stdtr(len(values) - 1, -abs(mean) / error))

@@ -91,7 +91,7 @@ def prepare_run(request: Request, progress: Progress) -> RunPlan:
     check_sizes(*sizes, request.training.epochs, compute.processes.count)
     few = check_settings(request.separation, data.record)
     network.to(compute.device)
-    network.to(memory_format=torch.channels_last)  # makes convolutions faster and changes no weight
+    network.to(memory_format=torch.channels_last)  # this makes convolutions faster; the weights do not change
     example, _labels = data.train.batch(np.arange(1), compute.device)
     tuned = prepare(network, tuning, len(data.record.classes), example, frozen_batchnorm=request.frozen_batchnorm)
     check_layer(tuned, request.layer, example)
@@ -137,7 +137,7 @@ def _warn_of_other_normalization(request: Request, preprocessing: Preprocessing)
 def _check_modules(network: nn.Module, patterns: tuple[str, ...]) -> None:
     try:
         match_modules(network, patterns)
-    except DeclarationError as error:  # the user wrote the patterns, so a plugin is not to blame
+    except DeclarationError as error:  # the user wrote the patterns, so the message must not blame the plugin
         raise UsageError(f"--unfreeze: {error}", code="no-such-module", option="unfreeze") from error
 
 

@@ -1,4 +1,4 @@
-"""Compare the scores of a ranking with measured accuracies, from fine-tuning its best backbones and from other runs."""
+"""Fine-tune the best backbones of a ranking, and compare the ranking's scores with these and other runs' accuracies."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _of_runs(record: RankRecord, folders: Sequence[Path]) -> tuple[dict[str, lis
 
 
 def _rows_of(record: RankRecord, run: RunRecord) -> list[RankedBackbone]:
-    """Return a run's rows in the ranking: its own checkpoint, or the backbone with the weights that it started from."""
+    """Return the ranking's rows for a run: the run's checkpoint, or its backbone with the run's initial weights."""
     name = record.dataset.partition(":")[0]
     if run.dataset.name != name or run.dataset.classes != record.classes:
         message = f"its dataset is {run.dataset.title}; expected {record.title} with the same classes"

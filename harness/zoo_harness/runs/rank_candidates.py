@@ -32,7 +32,7 @@ _BLOCK = 512  # images
 
 @dataclass(frozen=True, eq=False)
 class OpenNetwork:
-    """A network with loaded weights, the layer to read features from, its classifier's path, and its code's digest."""
+    """A network with loaded weights, the layer to read features from, the classifier's path, and the code's digest."""
 
     network: nn.Module
     weights: WeightsRecord
@@ -161,9 +161,10 @@ class Candidate:
 
 
 class LazyImages:
-    """The images of a training split from ``start`` to ``stop``, decoded in blocks while the network runs.
+    """The training images from ``start`` to ``stop``, which are decoded 512 at a time while the network runs.
 
-    Use it as a context manager: a thread decodes the next block in advance, until the ``with`` block ends.
+    Use this object as a context manager: a thread decodes the next images in advance, until the ``with`` statement
+    ends.
     """
 
     def __init__(
@@ -185,7 +186,7 @@ class LazyImages:
 
     def batch(self, start: int, stop: int) -> Tensor:
         """Return the network input of the images from ``start`` to ``stop``; 0 is the first image of this object."""
-        if stop - start == 1:  # single images are a sample from anywhere
+        if stop - start == 1:  # a caller that samples the split asks for single images
             return self._decode(start, stop).batch(np.arange(1), self._device)[0]
         parts = []
         for block in range(start // _BLOCK, (stop - 1) // _BLOCK + 1):
@@ -195,7 +196,7 @@ class LazyImages:
         return torch.cat(parts)
 
     def _block(self, number: int) -> ImageData:
-        """Return a decoded block, and let the thread decode the block after it."""
+        """Return one decoded block of consecutive images, and let the thread decode the next block."""
         wanted = [each for each in (number, number + 1) if each * _BLOCK < len(self)]
         self._blocks = {each: self._blocks.get(each) or self._submit(each) for each in wanted}
         return self._blocks[number].result()

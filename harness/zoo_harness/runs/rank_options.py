@@ -58,7 +58,7 @@ def read_ranking_options(folder: Path) -> StoredRanking:
 def resumed_ranking(
     folder: Path, dataset: object, backbones: Sequence[object], given: Mapping[str, Any]
 ) -> StoredRanking:
-    """Return the stored request of a ranking; raise :class:`~zoo.errors.UsageError` if the given options differ."""
+    """Return a stored request; raise :class:`~zoo.errors.UsageError` if given options differ from the stored ones."""
     stored, known = read_ranking_options(folder), declared(RankOptions)
     kept = {name: _absolute(value) for name, value in stored.given.items()}
     fixed = [name for name in given if known[name][1].stored and known[name][1].fixed]

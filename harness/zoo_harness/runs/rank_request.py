@@ -73,7 +73,7 @@ def check_rank(
 ) -> RankRequest:
     """Resolve backbone names, globs and runs, and check options; raise :class:`~zoo.errors.ZooError` on a mistake.
 
-    If no backbone is given, the request has every backbone whose weights are on this machine, and two controls. The
+    If no backbone is given, the ranking has every backbone whose weights are on this machine, and two controls. The
     default dataset is ``digits``.
     """
     resume = given.get("resume")
@@ -99,7 +99,7 @@ def check_rank(
         message = f"--epochs {options['epochs']} works only with --tune, which is missing; add --tune N"
         raise UsageError(message, code="option-unused", option="epochs")
     if budget is not None and options["halving"] is False:
-        message = "--budget needs rounds of growing size; leave out --no-halving"
+        message = "--budget is unused with --no-halving, which scores all images in one round; leave one out"
         raise UsageError(message, code="option-unused", option="halving")
     from zoo_harness.ranking.scores import choose_scores  # imports numpy
 
@@ -133,7 +133,7 @@ def check_rank(
 
 
 def find_runs(paths: Sequence[str]) -> Iterator[Path]:
-    """Yield the run folders that paths name; a path may be a run or a folder of runs, which is read in name order.
+    """Yield the run folders at the given paths; if a path is a folder of runs, yield its runs ordered by name.
 
     Raises :class:`~zoo.errors.UsageError` for a path without runs.
     """
@@ -153,9 +153,9 @@ def _is_run(path: Path) -> bool:
 
 
 def _names_a_run(given: str | Path) -> bool:
-    """Whether a path is given, or text that names no backbone but the folder of a run.
+    """Whether ``given`` is a path, or is text that names the folder of a run and no backbone.
 
-    Raises :class:`~zoo.errors.UsageError` for text with a slash that is neither, because it cannot be a mistyped name.
+    Raises :class:`~zoo.errors.UsageError` for text with a slash that names neither a backbone nor a run.
     """
     if isinstance(given, Path):
         return True

@@ -53,13 +53,14 @@ from zoo_harness.util.atomic_files import write_text
 from zoo_harness.util.byte_sizes import bytes_in_words
 
 SMALLEST_GROWTH = 1.1
-"""If the time budget shortens the last round, it must have at least 1.1 times the images of the round before."""
+"""If the time budget shortens the last round, it must still have at least 1.1 times the images of the round before."""
 
 
 class Behind(NamedTuple):
     """How much a backbone scores below the best backbone on the same images.
 
-    ``own_error`` is the standard error of the backbone's own score, ``standard_error`` that of the difference.
+    ``own_error`` is the standard error of the backbone's own score. ``standard_error`` is the standard error of the
+    difference.
     """
 
     own_error: float
@@ -112,8 +113,8 @@ class Ranking:
 def rank_backbones(request: RankRequest, progress: Reporter) -> Ranking:
     """Compute features and scores of every backbone, and write ``rank.json`` and ``rank.png``.
 
-    After each round, backbones that are significantly worse than the best are dropped. Features are cached, so an
-    interrupted ranking can be resumed; a note on the ``KeyboardInterrupt`` names the command.
+    After each round, the ranking drops backbones that are significantly worse than the best backbone. Features are
+    cached, so an interrupted ranking can be resumed; a note on the ``KeyboardInterrupt`` names the command.
     """
     started = time.monotonic()
     keep_freed_memory()
@@ -234,7 +235,7 @@ class _Competition:
         """Return the record of the ranking, with the candidates in the order of the table.
 
         Candidates that were never dropped come first, then dropped candidates by the number of images they were scored
-        on. Within each group the score that sorts the table decides.
+        on. Candidates with equal numbers of images are ordered by the score that sorts the table.
         """
         alive = {candidate.name: candidate.hits for candidate in self._alive()}
         found = tiers(alive)
@@ -312,7 +313,7 @@ class _Competition:
     def _left_out_on_error(self, candidate: Candidate) -> Iterator[None]:
         """Context manager that turns an error of one candidate into a warning and excludes this candidate.
 
-        The error cannot be the fault of an image, because every image was decoded once before.
+        A damaged image cannot cause such an error, because every image was decoded once before.
         """
         try:
             yield
@@ -320,7 +321,7 @@ class _Competition:
             raise
         except ZooError as error:
             failure = Failure(name=candidate.name, code=error.code, message=str(error))
-        except Exception as error:  # a network may fail in any way, and the others must continue
+        except Exception as error:  # a network may raise any exception, and the other networks must still be ranked
             failure = Failure(name=candidate.name, code="network-failed", message=f"{type(error).__name__}: {error}")
         else:
             return

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 REPORT = Path("report.html")
 _ENDINGS = (".html", ".htm")
 _LARGEST_RANKING = 64 * 2**20  # bytes
-_HEAD = 2000  # bytes, in which a page of zoo report names its generator
-_NAMED = 20  # runs in a message
+_HEAD = 2000  # number of bytes at the start of a page, which contain the name of the generator
+_NAMED = 20  # a message names at most this many runs
 _DEEPEST = 4  # levels of folders that are searched for rankings
 
 
@@ -50,8 +50,9 @@ def write_report(
     """Write one HTML file with the table, the tests and the charts of the finished runs and rankings in the folders.
 
     ``opening`` opens a run by its path or its repository. A report that an earlier call wrote is overwritten. Raises
-    :class:`~zoo.errors.UsageError` if ``given`` is empty or ``out`` is a file of another kind, and
-    :class:`~zoo.errors.DataError` if there is no finished run and no ranking.
+    :class:`~zoo.errors.UsageError` if ``given`` is empty, or if ``out`` is not an HTML file name or is a file that
+    ``zoo report`` did not write. Raises :class:`~zoo.errors.DataError` if there is neither a finished run nor a
+    ranking.
     """
     if not given:
         raise UsageError("nothing to report; give the directory of a run, or a folder with runs", code="missing-run")
@@ -87,7 +88,7 @@ def _origin(compared: ComparedRun, run: Run) -> Path | str:
 
 
 class _Opened:
-    """The runs that could be opened, by the name that the comparison gives them, and the others with the reasons.
+    """The opened runs, keyed by their name in the comparison, and the runs that could not be opened, with reasons.
 
     The name of a run is the path of its folder, or the name of the repository that the run was downloaded from.
     """
@@ -113,7 +114,7 @@ class _Opened:
             self.runs[name] = run
 
     def compared(self) -> Comparison:
-        """Compare the runs, sorted by their names, so that the order in which they are given changes nothing."""
+        """Compare the runs, sorted by name, so that the result does not depend on the order of the arguments."""
         self.left_out.sort(key=lambda each: (each.run, each.message))
         if not self._names:
             return Comparison(runs=())
@@ -125,14 +126,14 @@ def _left_out(given: object, error: ZooError) -> LeftOutRun:
 
 
 def _check_out(out: Path) -> None:
-    """Refuse a file name of another kind, and a file that is not a page of ``zoo report``."""
+    """Raise an error if the name of the file is not an HTML name, or if the file is not a page of ``zoo report``."""
     if out.suffix.lower() not in _ENDINGS:
         message = f"--out {str(out)!r:.200} is not an HTML file; expected a name that ends in .html"
         raise UsageError(message, code="out-ending", path=out)
     try:
         with out.open("rb") as file:
             known = b'name="generator" content="blockzoo report ' in file.read(_HEAD)
-    except (FileNotFoundError, NotADirectoryError):  # _write says what is wrong with a folder
+    except (FileNotFoundError, NotADirectoryError):  # if out is a folder, _write reports the error
         return
     except OSError:
         known = False
@@ -180,7 +181,7 @@ def _read_rankings(
 
 
 def _ranking_folders(top: Path) -> Iterator[Path]:
-    """Yield the folders with a ranking in a folder and below it; run folders and hidden folders are not searched."""
+    """Yield ``folder`` and its subfolders that contain a ranking; run folders and hidden folders are not searched."""
     for name, folders, files in os.walk(top):
         deep = len(Path(name).relative_to(top).parts) >= _DEEPEST or RUN in files
         folders[:] = [] if deep else [each for each in folders if not each.startswith(".")]
@@ -204,7 +205,7 @@ def _read_ranking(path: Path) -> RankRecord:
 
 
 def _confusions(groups: Sequence[Group], runs: Sequence[Run]) -> dict[int, dict[str, Any]]:
-    """Return the confusion of the rows with the highest accuracies in each group, by the number of the row."""
+    """Map the row number to the confusion matrix, for the rows with the highest accuracies in each group."""
     from zoo_harness.reports.page.curves import MOST_MATRICES, confusion_of
 
     found = {}

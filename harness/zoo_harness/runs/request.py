@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DataRequest:
-    """A checked request for data: a dataset, the part of it to load, and how to read and normalise the images.
+    """A checked request for data: the dataset, which of its images to load, and how to read and normalise these images.
 
     ``opened`` holds the opened dataset between :meth:`open` and :meth:`load`. :meth:`load` empties the list to free the
     memory of the dataset.
@@ -81,8 +81,8 @@ class DataRequest:
     ) -> RunData:
         """Load and decode the images; see :func:`zoo_harness.data.loading.load_data`.
 
-        ``preprocessing`` belongs to the weights. The loaded images are normalised as the request asks, which may
-        replace the mean and standard deviation of ``preprocessing``.
+        ``preprocessing`` is the preprocessing that the weights declare. If the request sets a mean and a standard
+        deviation, these replace the mean and standard deviation of ``preprocessing``.
         """
         from zoo_harness.data.loading import load_data
         from zoo_harness.data.transform import BatchTransform
@@ -147,13 +147,13 @@ class LayerRequest(DataRequest):
 
     @property
     def balanced(self) -> Literal["train", "evaluation"]:
-        """The split that must have ``--per-class`` images of each class."""
+        """The split that must have at least ``--per-class`` images of each class."""
         return "evaluation" if self.options["split"] == "test" else "train"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The folder of a checkpoint, the checkpoint's name in messages, and the commit of its repository."""
+    """A checkpoint to open: its folder, its name in messages, and the commit of its repository on the Hub."""
 
     folder: Path
     called: str
@@ -162,7 +162,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class RunCall:
-    """A call of ``zoo.evaluate`` or ``zoo.train``: names or records, and the options that were given.
+    """A call of ``zoo.evaluate`` or ``zoo.train``: the backbone, the dataset, and the options that the user set.
 
     ``command`` is the command line that the run's record stores.
     """
@@ -234,7 +234,7 @@ def check_run(call: RunCall) -> CheckedRun:
 
 
 def _with_named_weights(given: EvalOptions) -> EvalOptions:
-    """Return the options; if ``--weights`` names a run, ``weights`` becomes the file that ``--checkpoint`` selects."""
+    """Return the options; if ``--weights`` names a run, put the file that ``--checkpoint`` selects in its place."""
     checkpoint, weights = given.get("checkpoint"), given.get("weights", "pretrained")
     if checkpoint is None:
         return given
@@ -307,7 +307,7 @@ def check_layers(
 def check_checkpoints(folders: Iterable[Path], checkpoint: str | int | None, epoch: int | None = None) -> None:
     """Raise :class:`~zoo.errors.UsageError` if a run lacks the requested checkpoint or epoch."""
     if checkpoint is None and epoch is None:
-        return  # the record is checked later, with better advice, when the checkpoint is read
+        return  # reading the checkpoint reports an unreadable record later, with better advice
     for folder in folders:
         choose_checkpoint(folder, read_run(folder), checkpoint, epoch)
 

@@ -72,8 +72,9 @@ class Figure(Record):
     """A metric as the run recorded it and as the new scoring found it, each with a standard error.
 
     The standard error of a separation score comes from a bootstrap. ``images_apart`` is the difference as a number of
-    images, if the images are the same; soft SI counts half images. ``errors_apart`` is the difference in standard
-    errors of independent samples. ``split_name`` is the name of the split in tables, such as ``held-out``.
+    images, if both scorings used the same images. Soft SI counts half images. ``errors_apart`` is the difference
+    divided by the standard error that it would have for independent samples. ``split_name`` is the name of the split in
+    tables, such as ``held-out``.
     """
 
     name: str
@@ -89,9 +90,9 @@ class Figure(Record):
 class RescoreRecord(Record):
     """The record of scoring a checkpoint again, as ``rescore.json`` stores it.
 
-    ``same_data`` says for each split whether the images are the recorded ones. ``epoch`` is the epoch of the weights,
-    or ``None`` if an earlier version did not record it. ``predictions`` describes the file ``predictions.safetensors``
-    beside this record, which has the predictions for the last split of ``same_data``.
+    ``same_data`` says for each split whether the images equal the images that the record describes. ``epoch`` is the
+    epoch of the weights, or ``None`` if an earlier version did not record it. ``predictions`` describes the file
+    ``predictions.safetensors`` beside this record, which has the predictions for the last split of ``same_data``.
     """
 
     format: Literal["blockzoo rescore 1"] = "blockzoo rescore 1"
@@ -257,7 +258,7 @@ def _splits(data: RunData, record: RunRecord) -> Iterator[tuple[SplitName, Image
 def _recorded_figures(
     record: RunRecord, layer: FeatureLayer, split: SplitName, found: SplitSeparation | None
 ) -> dict[str, Measurement]:
-    """Return a split's recorded metrics by name, without scores of another layer or with other settings than ``found``.
+    """Return a split's recorded metrics by name; omit scores whose layer or settings differ from those in ``found``.
 
     ``found`` holds the separation scores of the new scoring.
     """
@@ -291,7 +292,7 @@ def _detail_figures(
     same_data: bool,
     per_rounded: int,
 ) -> Iterator[Figure]:
-    """Compare the accuracy without images shared with the training split, and mean per-class accuracies.
+    """Compare the accuracy on images that are not also training images, and compare the mean per-class accuracies.
 
     The mean per-class accuracies are compared only if the split lacks some classes.
     """

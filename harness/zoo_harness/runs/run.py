@@ -107,7 +107,7 @@ class Run:
     commit: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "directory", self.directory.absolute())  # stays valid if the working directory changes
+        object.__setattr__(self, "directory", self.directory.absolute())  # valid in any working directory
 
     @property
     def status(self) -> str:
@@ -235,7 +235,7 @@ def open_run(path: str | Path) -> Run:
         if directory.name in (RUN, RECORD) and directory.is_file():
             directory = directory.parent
         there, is_folder = directory.exists(), directory.is_dir()
-    except (RuntimeError, OSError, ValueError) as error:  # an unknown user in ~user, or an invalid file name
+    except (RuntimeError, OSError, ValueError) as error:  # ~user without such a user, or an invalid name
         raise _not_a_run(f"not a path: {shortened(path)}: {error}", path) from error
     if not there:
         message = f"no such folder: {shortened(str(path))}; expected the folder of a run; zoo runs lists them"

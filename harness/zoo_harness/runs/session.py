@@ -68,13 +68,13 @@ def execute_run(
 ) -> RunRecord:
     """Execute a prepared run, write its files, and return the finished record.
 
-    If the run fails or is interrupted, its folder keeps the history, the checkpoint of the last finished epoch, and a
-    record with that status. ``resume`` continues the run in the folder after its last finished epoch, with the same
-    result as an uninterrupted run.
+    If the run fails or is interrupted, its folder keeps the history and the checkpoint of the last finished epoch. The
+    record then has the status ``failed`` or ``interrupted``. ``resume`` continues the run in the folder after its last
+    finished epoch, with the same result as an uninterrupted run.
 
-    Raises :class:`~zoo.errors.UsageError` if the run to resume is finished, is still running, or began with other data,
-    weights or settings. Raises :class:`~zoo.errors.ZooError` if the files of the run to resume are damaged or belong to
-    another run. The files of a run that cannot be resumed stay unchanged.
+    Raises :class:`~zoo.errors.UsageError` if the run to resume is finished or still running, or if its data, weights or
+    settings differ from those of the prepared run. Raises :class:`~zoo.errors.ZooError` if the files of the run to
+    resume are damaged or belong to another run. The files of a run that cannot be resumed stay unchanged.
     """
     request = planned.request
     with out_of_memory_advice(request.training.batch_size), writer.locked(), repeatable(request.compute.deterministic):
@@ -92,7 +92,7 @@ def execute_run(
 
 
 def _continued(planned: RunPlan, directory: Path, reporter: Reporter) -> RunPlan:
-    """Return the prepared run with the start time, command, results and checkpoints of the run in a folder."""
+    """Copy start time, command, results and checkpoints of an unfinished run into the prepared run that resumes it."""
     refuse_finished(directory)
     earlier = read_run(directory)
     for warning in refuse_changes(earlier, planned.record, directory):
@@ -280,7 +280,7 @@ class _Session:
                 self._update(**{name: details})
 
     def count_confusion(self) -> None:
-        """Compute the confusion matrix on the split of the run's accuracy.
+        """Compute the confusion matrix on the split that measures the run's accuracy.
 
         For a network with two heads, also record the accuracy of the alternative prediction rule.
         """
@@ -295,7 +295,7 @@ class _Session:
             self._update(confusion=summarize(confusion))
 
     def keep_predictions(self) -> None:
-        """Write the predictions for the images of the run's accuracy, and record their metrics."""
+        """Write the predictions for the images that the run's accuracy was measured on, and record their metrics."""
         split, images = self._headline()
         found = self._of_test or self._last
         if found is not None and self._is_main:
@@ -303,7 +303,7 @@ class _Session:
             self._update(predictions=self.writer.predictions(predictions))
 
     def score_layers(self) -> None:
-        """Compute separation scores of every declared layer of the trained network, on the split of its accuracy."""
+        """Score every declared layer of the trained network on the split that measures the run's accuracy."""
         split, images = self._headline()
         # If no class has two images, every SI is 0 and the curve would show nothing.
         if not self.planned.request.layer_curve or max(split.per_class) < 2 or not self._is_main:
@@ -364,14 +364,14 @@ class _Session:
         self._state.run = run_identity(self.record, scored)
 
     def _headline(self) -> tuple[SplitRecord, ImageData]:
-        """Return the record and the images of the split of the run's accuracy: the test split if there is one."""
+        """Return the record and images of the split that measures the accuracy: the test split if there is one."""
         data = self._data
         if data.test is None or data.record.test is None:
             return data.record.evaluation, data.evaluation
         return data.record.test, data.test
 
     def _after_epoch(self, epoch: EpochRecord, result: SplitEvaluation) -> None:
-        with defer_signals():  # a signal must not separate these writes of one epoch
+        with defer_signals():  # a signal between these writes would leave a half-recorded epoch
             self._keeper.after_epoch()
             self.writer.epoch(self._state, epoch)
             self._last = result
@@ -417,7 +417,7 @@ def _with_test(separation: SeparationRecord | None, test: SplitSeparation | None
 
 
 def _means(progress: TrainingProgress) -> dict[str, float | None]:
-    """Return the number of epochs, the best epoch, and the mean seconds per epoch of a training history."""
+    """Return the number of epochs in a training history, the best epoch, and the mean seconds per epoch."""
     history, best = progress.history, progress.best
     return {
         "epochs_done": progress.epoch,

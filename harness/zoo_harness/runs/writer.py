@@ -50,7 +50,7 @@ _FILES = (
 
 
 class RunWriter:
-    """Writes all files of a run into its folder, and each plot also as SVG if ``svg`` is true.
+    """Writes all files of a run into its folder; if ``svg`` is true, each plot is written as PNG and as SVG.
 
     Only the first process of a run uses this class.
     """

@@ -107,7 +107,7 @@ def test_what_is_shown_has_the_test_split_first(straight: Path) -> None:
         "held-out",
         "training",
     ]
-    assert f"Its test accuracy is {accuracy:.2f} % ± " in card
+    assert f"The test accuracy of the model is {accuracy:.2f} % ± " in card
     assert "on 20 images of the split `test`" in card
     assert "used only once, after training: split test, 20 images" in (straight / "told").read_text()
 

@@ -14,10 +14,10 @@ from zoo_harness.reports.page import svg
 from zoo_harness.reports.page.entries import Entry, Group, shown
 from zoo_harness.reports.page.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale
 
-_WIDE = 30  # ratio of the largest to the smallest value from which an axis is logarithmic
-_MOST_ERRORS = 60  # points that have error bars
-_FEWEST = 5  # points of a correlation
-_MOST_LABELS = 12  # points that all have labels; of more points only the Pareto front has
+_WIDE = 30  # an axis is logarithmic if the largest value is this many times the smallest
+_MOST_ERRORS = 60  # with more points than this, a chart has no error bars
+_FEWEST = 5  # a correlation needs at least this many points
+_MOST_LABELS = 12  # with more points than this, only the Pareto front has labels
 _LISTED = 20
 _X, _Y = (LEFT, WIDTH - RIGHT), (HEIGHT - BOTTOM, TOP)
 _UNITS = ((2 * 3600, 3600, "h"), (180, 60, "min"), (0, 1, "s"))
@@ -37,7 +37,7 @@ Point = tuple[Entry, float, float]
 
 
 def charts(group: Group) -> list[Figure]:
-    """Return the charts of the rows on the same images; a chart shows only rows that have an accuracy."""
+    """Return the charts of a group of rows with the same images; a chart shows only rows that have an accuracy."""
     entries = [entry for entry in group.entries if entry.row.accuracy is not None]
     parameters = [(entry, float(entry.run.trained_parameters), 100 * (entry.row.accuracy or 0)) for entry in entries]
     times = [(entry, entry.row.total_seconds or 0.0, 100 * (entry.row.accuracy or 0)) for entry in entries]
@@ -56,7 +56,7 @@ def charts(group: Group) -> list[Figure]:
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """Return the Pareto front: the points for which no other point has a smaller x and a larger y, by rising x."""
+    """Return the Pareto front: the points for which no other point has a smaller x and a larger y, sorted by x."""
     found: list[Point] = []
     for point in sorted(points, key=lambda each: (each[1], -each[2])):
         if not found or point[2] > found[-1][2]:
@@ -173,7 +173,7 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> str:
         return f"{len(first)} rows are too few for a correlation; zoo needs {_FEWEST}."
     if len({*first}) == 1 or len({*second}) == 1:
         return "There is no correlation, because all values of one axis are equal."
-    from scipy.stats import kendalltau  # takes a second to import
+    from scipy.stats import kendalltau  # the import takes a second
 
     found = kendalltau(first, second)
     p = "p < 0.001" if found.pvalue < 0.001 else f"p = {found.pvalue:.3f}"
@@ -210,8 +210,8 @@ def _published_chart(entries: Sequence[Entry]) -> Figure:
     )
     body = svg.axes(x, y, "published accuracy, %", "our accuracy, %") + diagonal + Markup("").join(marks) + names
     caption = (
-        "On the diagonal, both accuracies are equal. A filled point has the setting of the publication; the setting of "
-        "a hollow point differs as listed."
+        "On the diagonal, both accuracies are equal. A filled point has the settings of the publication. "
+        "The settings of a hollow point differ from those of the publication, as listed."
     )
     return Figure(title, svg.picture(body, f"{title}: {len(points):,} pairs"), caption, tuple(notes))
 

@@ -23,7 +23,7 @@ GROUPS = {
     "published": "Published",
     "origin": "Origin",
 }
-HIDDEN = ("measures", "model", "published", "origin")  # groups of columns that the reader must switch on
+HIDDEN = ("measures", "model", "published", "origin")  # groups of columns that are hidden until the reader shows them
 MISSING = "\N{EN DASH}"
 TIER = Markup('<b class="tier">1</b>')
 Value = str | int | float | None
@@ -31,9 +31,10 @@ Value = str | int | float | None
 
 @dataclass(frozen=True)
 class Column:
-    """One column. ``value`` returns the value that sorts the rows; ``text`` formats it, or ``cell`` formats the row.
+    """One column. ``value`` returns the value that sorts the rows. ``text`` formats this value for the cell.
 
-    ``help`` explains the column. ``missing`` says why a row can lack the value.
+    If ``cell`` is given, it replaces ``text`` and gets the whole row. ``help`` explains the column. ``missing`` says
+    why a row can lack the value.
     """
 
     key: str
@@ -64,7 +65,7 @@ def filled(columns: Sequence[Column], entries: Sequence[Entry]) -> tuple[list[Co
 
 
 def software(entries: Sequence[Entry]) -> dict[str, str]:
-    """Return each distinct set of software versions and machine with a letter, or with a number if there are many."""
+    """Map each distinct combination of software and machine to a letter, or to a number if there are more than 26."""
     found = dict.fromkeys(_software(record) for entry in entries for record in entry.records)
     return {text: chr(65 + place) if len(found) <= 26 else str(place + 1) for place, text in enumerate(found)}
 
@@ -77,7 +78,7 @@ def _software(record: RunRecord) -> str:
 
 # fmt: off
 def all_columns(letters: dict[str, str]) -> tuple[Column, ...]:
-    """Return all columns; ``letters`` is the result of :func:`software`."""
+    """Return all columns; ``letters`` is the dictionary that :func:`software` returns."""
     no_best = "the row is the best on its images, or it has no accuracy"
     untrained, earlier = "not measured, or no epoch was trained", "an earlier version did not measure it"
     unpublished = "no published accuracy has this setting"
@@ -97,8 +98,8 @@ def all_columns(letters: dict[str, str]) -> tuple[Column, ...]:
                help="p value of the paired test against the best row (McNemar, mid-p), corrected for all pairs of "
                "rows (Holm)."),
         Column("tier", "Tier", "result", lambda e: 1 if e.is_alike else None, lambda _one: TIER,
-               missing="the test tells the row from the best one",
-               help="1: the best row on its images, and each row that the test cannot tell from it (p at least 0.05)."),
+               missing="the test finds that the best row is better",
+               help="1: the best row on its images, or a row that the test cannot tell from it (p at least 0.05)."),
         Column("seeds", "Seeds", "result", lambda e: len(e.row.seeds),
                help="Number of runs that differ in the seed alone; the row shows their means."),
         Column("accuracy_sd", "sd", "result", lambda e: e.row.accuracy_sd, _percent, missing="the row has one seed",
@@ -144,7 +145,7 @@ def all_columns(letters: dict[str, str]) -> tuple[Column, ...]:
         Column("published", "Published, %", "published", _published, "{:.2f}".format, missing=unpublished,
                help="Published accuracy of the same backbone, recipe, dataset, kind of split and number of epochs."),
         Column("published_difference", "Ours \N{MINUS SIGN} published", "published", _less_published, _signed,
-               missing=unpublished, help="Our accuracy less the published one, in percentage points."),
+               missing=unpublished, help="Our accuracy minus the published accuracy, in percentage points."),
         Column("date", "Started", "origin", lambda e: min(shown(each.started, 40) for each in e.records)[:10],
                numeric=False, help="Day on which the first run of the row started (UTC)."),
         Column("software", "Software", "origin", numeric=False,

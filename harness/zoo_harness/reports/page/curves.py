@@ -13,10 +13,10 @@ from zoo_harness.reports.page.entries import Entry, Group, shown
 if TYPE_CHECKING:
     from zoo_harness.evaluation.predictions import Predictions
 
-MOST_CURVES = 24  # of a group
-MOST_MATRICES = 40  # of a group
-MOST_CLASSES = 30  # of a matrix
-_PAIRS = 15  # mistakes that are listed of a run with more classes
+MOST_CURVES = 24  # the most layer charts in a group
+MOST_MATRICES = 40  # the most confusion matrices in a group
+MOST_CLASSES = 30  # the most classes in a matrix
+_PAIRS = 15  # a run with more classes has a list of this many mistakes instead
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 190, 128, 28, 12, 22
 
 
@@ -72,8 +72,8 @@ def _curve(entry: Entry, y: svg.Scale) -> Curve:
 def confusion_of(entry: Entry, predictions: Predictions | None) -> dict[str, Any] | None:
     """Return the confusion matrix of a row's first run, or its most frequent mistakes; ``None`` if both are unknown.
 
-    ``m``: the counts, row by row; a row has one label. ``p``: lists of label, prediction, number of images with this
-    mistake, and number of images with this label.
+    The key ``m`` has the counts, with one row per label. The key ``p`` has one list per mistake: label, prediction,
+    number of images with this mistake, and number of images with this label.
     """
     classes = entry.record.dataset.classes
     names = [shown(name, 40) for name in classes]

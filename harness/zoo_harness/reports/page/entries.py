@@ -14,15 +14,15 @@ from zoo_harness.records.comparison import ComparedRow, ComparedRun, ImageSet, R
 from zoo_harness.records.run import RunRecord
 from zoo_harness.reports.comparison import SIGNIFICANT, Comparison
 
-LONGEST = 80  # characters of a name
+LONGEST = 80  # the most characters of a name
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of a report. ``number``: its place on the page. ``name``: its run folders.
+    """One row of a report, with the number ``number`` on the page; ``name`` names its run folders.
 
-    ``is_best``: whether no other row on the same images has a higher accuracy. ``label``: the backbone, or the name if
-    another row on the same images has the same backbone.
+    ``is_best`` is true if no other row on the same images has a higher accuracy. ``label`` is the backbone's name, or
+    ``name`` if another row on the same images has the same backbone.
     """
 
     number: int
@@ -50,7 +50,7 @@ class Entry:
         return f"{shown(self.run.backbone, 40)} ({shown(self.name, 60)})"
 
     def mean(self, measure: Callable[[RunRecord], float | None]) -> float | None:
-        """Return the mean of a measure over the runs of the row, ``None`` if a run lacks the measure."""
+        """Return the mean of a metric over the runs of the row, or ``None`` if a run lacks the metric."""
         values = [measure(record) for record in self.records]
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if len(known) == len(values) else None
@@ -58,7 +58,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """The rows on the same images, the highest accuracy first; ``title`` has dataset and split, and is unique."""
+    """The rows on the same images, highest accuracy first; the unique ``title`` names the dataset and the split."""
 
     title: str
     images: ImageSet
@@ -111,9 +111,9 @@ def _rank(found: Comparison, place: int, names: Sequence[str]) -> tuple[object, 
 
 
 def run_names(origins: Sequence[Path | str]) -> list[str]:
-    """Return the paths of run folders below the deepest folder that has all of them; no two are equal.
+    """Return unique names of runs: the paths of their folders, relative to the deepest folder that contains all runs.
 
-    A text in ``origins`` is a name that is shown as it is.
+    If an item of ``origins`` is text instead of a path, the text is the name.
 
     >>> run_names([Path("/a/runs/one"), Path("/a/other/one")])
     ['runs/one', 'other/one']
@@ -124,7 +124,7 @@ def run_names(origins: Sequence[Path | str]) -> list[str]:
 
 
 def _unlike(names: Sequence[str]) -> list[str]:
-    """Return the names; a name that occurred before gets a number."""
+    """Return the names, and append a number to each name that occurred before."""
     found: list[str] = []
     used: set[str] = set()
     for name in names:

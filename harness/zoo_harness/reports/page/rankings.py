@@ -15,7 +15,7 @@ from zoo_harness.util.byte_sizes import bytes_in_words
 
 @dataclass(frozen=True)
 class RankTable:
-    """A ranking as a table: ``values`` sort the rows, ``cells`` are shown, ``head`` has headings and explanations."""
+    """A ranking as a table: ``values`` sort its rows, ``cells`` has its texts, ``head`` has headings and help texts."""
 
     title: str
     about: str

@@ -31,7 +31,7 @@ def render_page(
     left_out: Sequence[LeftOutRun],
     confusions: Mapping[int, dict[str, Any]],
 ) -> str:
-    """Return the HTML of a report; ``confusions`` maps the number of a row to its confusion."""
+    """Return the HTML of a report; ``confusions`` maps a row's number to its confusion matrix."""
     entries = [entry for group in groups for entry in group.entries]
     letters = columns.software(entries)
     kept, empty = columns.filled(columns.all_columns(letters), entries)
@@ -94,7 +94,7 @@ def _reasons(entries: Sequence[Entry], kept: Sequence[columns.Column]) -> dict[s
 
 
 def _column_groups(kept: Sequence[columns.Column]) -> list[tuple[str, str, int, int]]:
-    """Return key, heading, first place and last place of each group of columns; places count from 1."""
+    """Return each column group's key, heading, first column number and last column number; numbers count from 1."""
     places: dict[str, list[int]] = {}
     for place, column in enumerate(kept, 1):
         places.setdefault(column.group, []).append(place)
@@ -114,7 +114,7 @@ def _filters(entries: Sequence[Entry], kept: Sequence[columns.Column]) -> list[t
 
 
 def _span(group: Group) -> tuple[float, float]:
-    """Return the ends of the axis on which a group's accuracies are drawn with two standard errors."""
+    """Return the ends of the axis for a group's accuracies, with room for two standard errors on both sides."""
     ends = [
         (entry.row.accuracy or 0) + sign * 2 * (entry.row.accuracy_error or 0)
         for entry in group.entries
@@ -126,7 +126,7 @@ def _span(group: Group) -> tuple[float, float]:
 
 
 def _interval(entry: Entry, span: tuple[float, float]) -> tuple[str, str]:
-    """Return the gaps left and right of a row's interval of two standard errors, as fractions of the axis."""
+    """Return the gaps to the left and right of a row's accuracy ± two standard errors, as fractions of the axis."""
     accuracy, twice = entry.row.accuracy or 0, 2 * (entry.row.accuracy_error or 0)
     low, high = max(0.0, accuracy - twice), min(1.0, accuracy + twice)
     return f"{(low - span[0]) / (span[1] - span[0]):.3f}", f"{(span[1] - high) / (span[1] - span[0]):.3f}"

@@ -16,7 +16,7 @@ _LINE = 12
 
 @dataclass(frozen=True)
 class Scale:
-    """A function from values to coordinates on an axis; ``ticks`` are pairs of value and text."""
+    """A function from values to coordinates on an axis; ``ticks`` has pairs of a value and its text."""
 
     low: float
     high: float
@@ -83,7 +83,7 @@ def round_step(low: float, high: float, most: int) -> float:
 
 
 def compact(value: float) -> str:
-    """Return a number with three digits and a letter for its thousands.
+    """Format a number with three digits and a letter such as k for thousands.
 
     >>> compact(12_810), compact(3_400_000), compact(0.25)
     ('12.8k', '3.4M', '0.25')
@@ -107,12 +107,12 @@ def axes(x: Scale, y: Scale, x_label: str, y_label: str, bottom: float = HEIGHT 
 
 
 def picture(body: Markup, label: str, width: int = WIDTH, height: int = HEIGHT) -> Markup:
-    """Return the SVG element around ``body``; screen readers read ``label``."""
+    """Return the SVG element around ``body``; ``label`` is the text that screen readers read."""
     return Markup('<svg viewBox="0 0 {} {}" role="group" aria-label="{}">{}</svg>').format(width, height, label, body)
 
 
 def labels(points: Sequence[tuple[float, float, str]], obstacles: Iterable[tuple[float, float]]) -> Markup:
-    """Return a label beside each point; a label that finds no free side is left out."""
+    """Return a label beside each point; omit a label if there is no free space beside its point."""
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in obstacles]
     parts = []
     for x, y, text in points:

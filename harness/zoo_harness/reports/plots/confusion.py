@@ -26,7 +26,7 @@ _WIDEST = 9.0  # the largest width of the matrix in inches
 
 
 def plot_confusion(confusion: Confusion, path: Path, about: str = "", finish: Finish = PLAIN) -> None:
-    """Draw a confusion matrix as a PNG. The title has the text ``about`` and the number of images."""
+    """Draw a confusion matrix as a PNG. The title contains the text in ``about`` and the number of images."""
     counts = np.array(confusion.counts)
     classes = len(counts)
     side = min(_WIDEST, max(2.4, classes * (0.42 if classes <= _MOST_NUMBERS else 0.17)))
@@ -50,7 +50,7 @@ def plot_confusion(confusion: Confusion, path: Path, about: str = "", finish: Fi
 
 
 def _name_classes(axes: Axes, classes: tuple[str, ...], room: float) -> None:
-    """Label both axes with class names, or with class numbers if there are too many; ``room`` is inches per cell."""
+    """Label both axes with class names, or with class numbers if the names do not fit; ``room`` is inches per cell."""
     numbers = "" if len(classes) <= _MOST_NAMES else ", by its number from 0"
     axes.set_xlabel(f"predicted class{numbers}", color=INK, fontsize=9)
     axes.set_ylabel(f"true class{numbers}", color=INK, fontsize=9)

@@ -37,9 +37,9 @@ _MOST_NAMES = 30
 def plot_layers(curves: Sequence[Curve], about: str, path: Path, finish: Finish = PLAIN) -> None:
     """Draw one line per curve with bootstrap error bars, and write the plot as a PNG.
 
-    The x axis shows the layer names, or the relative depth if the curves have different layers. ``about`` is the title,
-    which states the data and the method. Each curve has its own dash and marker. If curves have equal values, the lower
-    curve is drawn wider, so that every curve is visible.
+    The x axis shows the layer names, or the relative depth if the curves have different layers. The title is the text
+    in ``about``, which states the data and the method. Each curve has its own dash and marker. If two curves have equal
+    values, the curve underneath is drawn wider, so that both are visible.
     """
     names = [layer.path for layer in curves[0][1]]
     same = all([layer.path for layer in layers] == names for _title, layers in curves)
@@ -56,7 +56,7 @@ def plot_layers(curves: Sequence[Curve], about: str, path: Path, finish: Finish 
 
 
 def _covering(curves: Sequence[Curve]) -> int:
-    """Return how many later curves hide a part of the first curve, because both agree in two neighbouring layers."""
+    """Return how many later curves hide part of the first curve, because they equal it in two neighbouring layers."""
     first, *later = [[layer.separation.si.value for layer in layers] for _title, layers in curves]
     count = 0
     for other in later:

@@ -29,7 +29,7 @@ def shown_name(name: str, otherwise: str, longest: int = _LONGEST_NAME) -> str:
 
 
 def shown_classes(classes: Iterable[tuple[int, str]]) -> list[str]:
-    """Return the name that a plot shows for each class, given pairs of label and class name.
+    """Return the name that a plot shows for each class; ``names`` has pairs of a label and a class name.
 
     >>> shown_classes([(0, "cat"), (1, " ")])
     ['cat', 'class 1']
@@ -83,7 +83,7 @@ def _family_with(char: str) -> str | None:
 def _installed() -> list[FontEntry]:
     known = {font.fname for font in fontManager.ttflist}
     for path in findSystemFonts():
-        if path not in known:  # installed after matplotlib wrote its list of fonts
+        if path not in known:  # matplotlib's list of fonts is older than this font
             with contextlib.suppress(Exception):  # a damaged font file must not stop the run
                 fontManager.addfont(path)
     fonts = [font for font in fontManager.ttflist if not font.name.startswith("Last Resort")]  # draws boxes

@@ -22,9 +22,9 @@ Value = Callable[[RankedBackbone], float | None]
 def plot_ranking(record: RankRecord, scores: Sequence[RankDefinition], path: Path, finish: Finish = PLAIN) -> None:
     """Draw a ranking as a PNG of up to three panels.
 
-    The first panel shows the score of each backbone. The second compares this score with another score, and the third
-    compares it with accuracies. Backbones of tier 1 are blue, controls are vermilion, and all others are grey. If there
-    are more than 40 backbones, the first panel shows the 40 best.
+    The first panel shows the score of each backbone. The second panel compares this score with a second score, and the
+    third panel compares the first score with accuracies. Backbones of tier 1 are blue, controls are vermilion, and all
+    other backbones are grey. If there are more than 40 backbones, the first panel shows the 40 best.
     """
     rows = record.backbones[:_MOST_ROWS]
     accuracies = {each.name: each.accuracy for each in record.accuracies}

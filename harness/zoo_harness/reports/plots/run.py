@@ -33,7 +33,7 @@ INK, QUIET, PALE = "#222222", "#d9d9d9", "#666666"
 _TRAIN, _EVALUATION = "#0072B2", "#D55E00"
 _MOST_STEPS = 4000
 _MOST_CLASSES, _IMAGES_OF_A_CLASS = 10, 10
-_TILE, _GAP = 1.0, 0.08  # the side of an image's square, and the gap in it
+_TILE, _GAP = 1.0, 0.08  # the side of the square for one image, and the gap between image and square
 _TILE_INCHES = 0.58
 _HEADING, _FOOTER = 0.5, 0.3  # the heights of the title above and the small print below the images, in units of _TILE
 _LONGEST_TITLE, _LONGEST_PART = 84, 30
@@ -66,7 +66,7 @@ def small_print(record: RunRecord) -> str:
 def plot_history(
     history: Sequence[EpochRecord], directory: Path, about: str = "", finish: Finish = PLAIN
 ) -> tuple[Path, ...]:
-    """Write ``loss.png`` and ``accuracy.png`` with the title ``about``; write nothing if there is no epoch yet."""
+    """Write ``loss.png`` and ``accuracy.png``, titled by the text in ``about``; write nothing if no epoch has ended."""
     if not history:
         return ()
     epochs = [line.epoch for line in history]
@@ -82,7 +82,7 @@ def plot_history(
 def plot_learning_rate(
     training: Training, epochs: int, steps_per_epoch: int, directory: Path, about: str = "", finish: Finish = PLAIN
 ) -> tuple[Path, ...]:
-    """Write ``learning_rate.png`` for the finished epochs; write nothing if the learning rate is constant."""
+    """Write ``learning_rate.png`` for the epochs that have ended; write nothing if the learning rate is constant."""
     steps = epochs * steps_per_epoch
     if not steps or (training.schedule == "constant" and not training.warmup_epochs):
         return ()
@@ -107,7 +107,7 @@ def plot_learning_rate(
 
 
 def _levels(training: Training, rates: list[float], epochs: int) -> list[float]:
-    """Return the learning rates of a multistep schedule's levels, except levels too close together to be labelled.
+    """Return the distinct learning rates of a multistep schedule, without those too close together to be labelled.
 
     The list is empty if the learning rate never changes.
 
@@ -133,8 +133,8 @@ def plot_samples(
 ) -> None:
     """Draw a grid of labelled images: one row of images for each of the first 10 classes that occur.
 
-    ``images`` are uint8 with shape ``(N, H, W)`` (grey) or ``(N, H, W, 3)`` (RGB). The title has the text ``about`` and
-    the number of classes shown.
+    ``images`` are uint8 with shape ``(N, H, W)`` (grey) or ``(N, H, W, 3)`` (RGB). The title contains the text in
+    ``about`` and the number of classes shown.
     """
     labels = np.asarray(labels)
     present = np.unique(labels)[:_MOST_CLASSES].tolist()
@@ -219,7 +219,7 @@ def _prepare_axes(axes: Axes, quantity: str, epochs: list[int]) -> None:
 def _sample_canvas(
     names: list[str], font: FontProperties, columns: int, heading: str, below: str
 ) -> tuple[Figure, Axes]:
-    """Return a figure and its axes: a unit square per image, names on the left, a heading, and small print below."""
+    """Return a figure and its axes: a unit square per image, names on the left, a title, and small print below."""
     rows, top = max(len(names), 1), 0.05 + (_HEADING if heading else 0)
     bottom = 0.05 + (_FOOTER if below else 0)
     margin = 0.3 + max((_width_in_inches(name, font) for name in names), default=0.0) / _TILE_INCHES
@@ -268,8 +268,8 @@ def _draw_tile(axes: Axes, pixels: NDArray[Any], column: int, row: int) -> None:
 def save_figure(figure: Figure, path: Path, finish: Finish = PLAIN, *, tight: bool = False) -> None:
     """Write a figure as a PNG file, and as an SVG file beside it if ``finish.svg`` is true.
 
-    Each file appears by renaming a finished temporary file. ``tight`` crops the figure to its content. Equal data give
-    equal bytes.
+    Each file is first written under a temporary name and then renamed. ``tight`` crops the figure to its content. Equal
+    data give equal bytes.
     """
     _add_small_print(figure, finish.small_print)
     FigureCanvasAgg(figure)

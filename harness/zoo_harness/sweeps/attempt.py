@@ -110,8 +110,8 @@ def _execute(run: PlannedRun, folder: Path, reporter: LoggingReporter) -> None:
         shutil.rmtree(folder, ignore_errors=True)  # files of a run that was killed before it wrote its record
     options: Any = checked(OPTIONS_OF[run.command], given)
     if run.command != "layers":
-        names = (None, None) if resumable else (run.backbone, run.dataset)
-        fine_tune(RunCall(*names, options, command, run.command == "train"), reporter)
+        backbone, dataset = (None, None) if resumable else (run.backbone, run.dataset)
+        fine_tune(RunCall(backbone, dataset, options, command, run.command == "train"), reporter)
         return
     backbones, runs = ([], [Path(run.backbone)]) if run.depends_on else ([run.backbone], [])
     request = open_layers(check_layers(backbones, runs, run.dataset, options, command), reporter)

@@ -24,11 +24,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 
 import zoo
-from zoo_harness.sweeps.conductor import Conductor
 from zoo_harness.sweeps.display import SweepDisplay
-from zoo_harness.sweeps.forecast import foresee
+from zoo_harness.sweeps.estimates import estimate_runs
 from zoo_harness.sweeps.plan import read_plan
 from zoo_harness.sweeps.pools import LocalWorkers
+from zoo_harness.sweeps.scheduler import Scheduler
 
 TINY = {"weights": "random", "per_class": 2, "epochs": 0, "layer_curve": False}
 LONGER = {**TINY, "per_class": 10, "epochs": 4, "cache": "off"}
@@ -82,9 +82,9 @@ def workers_seconds(out: Path, count: int) -> float:
         for seeds in (range(100, 100 + 2 * count), range(8)):
             runs = read_plan({**plan, "seeds": list(seeds)}, {}, out)
             started = time.perf_counter()
-            conductor = Conductor(runs, foresee(runs), pool, SweepDisplay(shown=False), None)
-            conductor.run()
-            assert {outcome.status for outcome in conductor.outcomes.values()} == {"finished"}
+            scheduler = Scheduler(runs, estimate_runs(runs), pool, SweepDisplay(shown=False), None)
+            scheduler.run()
+            assert {outcome.status for outcome in scheduler.outcomes.values()} == {"finished"}
         return time.perf_counter() - started
     finally:
         pool.close()

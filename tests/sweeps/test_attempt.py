@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo_harness.sweeps.attempt import attempt, is_finished, progress_of, read_mark
+from zoo_harness.sweeps.attempt import attempt, is_finished, latest_attempt, progress_of
 from zoo_harness.sweeps.plan import Plan, PlannedRun
 from zoo_harness.util.digests import sha256_of
 from zoo_harness.util.file_lock import FileLock
@@ -33,7 +33,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_weights(tiny: Tiny) -> None:
     assert run.key == whole.key
     with pytest.raises(KeyboardInterrupt):
         attempt(run, "one", 1, on_epoch=interrupt)
-    assert (progress_of(run.path)[0], is_finished(run), read_mark(run)["token"]) == (1, False, "one")
+    assert (progress_of(run.path)[0], is_finished(run), latest_attempt(run)["attempt_id"]) == (1, False, "one")
 
     assert attempt(run, "two", 1).status == "finished"
     resumed = sha256_of(run.path / "model.safetensors")
@@ -41,7 +41,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_weights(tiny: Tiny) -> None:
     assert attempt(run, "three", 1).status == "finished"
     assert sha256_of(run.path / "model.safetensors") == resumed
     assert attempt(run, "four", 1).status == "finished"
-    assert "three" in read_mark(run).values()  # the fourth had nothing to do
+    assert "three" in latest_attempt(run).values()  # the fourth had nothing to do
 
 
 def test_what_a_kill_left_before_there_was_a_record_is_removed(tiny: Tiny) -> None:
@@ -78,7 +78,7 @@ def test_a_run_of_another_process_is_left_alone(tiny: Tiny, lock: str) -> None:
         held.acquire(exclusive=True)
     else:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-    assert attempt(run, "two", 1).status == "held"
+    assert attempt(run, "two", 1).status == "locked"
     held.release()
     os.close(descriptor)
     assert attempt(run, "three", 1).status == "finished"
@@ -92,7 +92,7 @@ def test_without_locks_each_attempt_has_its_own_folder(tiny: Tiny, monkeypatch: 
     run = only(tiny(cache="off"))
     with pytest.raises(KeyboardInterrupt):
         attempt(run, "one", 1, on_epoch=interrupt)
-    own = Path(read_mark(run)["folder"])
+    own = Path(latest_attempt(run)["folder"])
     assert (own.name, run.path.exists(), progress_of(own)[0]) == (f"{run.key}-one", False, 1)
 
     assert attempt(run, "two", 1).status == "finished"

@@ -69,7 +69,7 @@ def test_parts_have_commands_and_a_change_at_the_top_is_for_all_of_them(tmp_path
     trained, scored = plan.runs
     assert (trained.command, trained.options) == ("train", {"epochs": 7, "limit": 3, "weights": "random"})
     assert (scored.command, scored.options) == ("layers", {"last": True, "limit": 3})
-    assert (scored.after, scored.backbone) == (trained.key, trained.folder)
+    assert (scored.depends_on, scored.backbone) == (trained.key, trained.folder)
     assert (plan.out, plan.next) == (Path("runs/study").absolute(), ("zoo compare {out}",))
 
 

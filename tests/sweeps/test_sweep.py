@@ -60,12 +60,12 @@ def test_a_run_that_fails_is_listed_and_the_others_finish(
     assert sum(line.startswith("error: timm-test_vit-digits-s0-") for line in printed.err.splitlines()) == 1
 
     assert run(["sweep", *values, "--set", "input_size=['160x160', '96x96']", *out, "--dry-run", "--json"]) == 0
-    forecast = json.loads(capsys.readouterr().out)
-    assert [row["state"] for row in forecast["runs"]] == ["finished", "new"]
+    estimate = json.loads(capsys.readouterr().out)
+    assert [row["state"] for row in estimate["runs"]] == ["finished", "new"]
     records = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/run.json")]
     measured = fmean(record["results"]["total_seconds"] for record in records)  # of the same backbone and data
-    assert forecast["runs"][1]["seconds"] == pytest.approx(measured)
-    assert forecast["downloads"] == []
+    assert estimate["runs"][1]["seconds"] == pytest.approx(measured)
+    assert estimate["downloads"] == []
 
 
 def test_a_dry_run_lists_runs_and_downloads_and_never_guesses(

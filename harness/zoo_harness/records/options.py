@@ -367,25 +367,32 @@ class SweepOptions(TypedDict, total=False):
     backbones: Annotated[
         str | Sequence[str] | None,
         Option(
-            "Backbones, globs, or rank:FILE for the best tier of a ranking; these replace the plan's.", metavar="A,A"
+            "Backbones, globs, or rank:FILE for the best tier of a ranking, instead of those of the plan.",
+            metavar="A,A",
         ),
     ]
-    datasets: Annotated[str | Sequence[str] | None, Option("Datasets in place of the plan's.", metavar="A,A")]
-    recipes: Annotated[str | Sequence[str] | None, Option("Recipes in place of the plan's.", metavar="A,A")]
-    seeds: Annotated[str | Sequence[int] | None, Option("Seeds in place of the plan's.", metavar="N,N")]
+    datasets: Annotated[str | Sequence[str] | None, Option("Datasets instead of those of the plan.", metavar="A,A")]
+    recipes: Annotated[str | Sequence[str] | None, Option("Recipes instead of those of the plan.", metavar="A,A")]
+    seeds: Annotated[str | Sequence[int] | None, Option("Seeds instead of those of the plan.", metavar="N,N")]
     set: Annotated[
         Sequence[str] | None,
         Option(
-            "Any key of the plan, such as epochs=1 or 'learning_rate=[1e-3, 1e-4]'; repeatable.", metavar="KEY=VALUE"
+            "Set a key of the plan, such as epochs=1 or 'learning_rate=[1e-3, 1e-4]'; repeatable.", metavar="KEY=VALUE"
         ),
     ]
-    dry_run: Annotated[bool, Option("List the runs, downloads and an estimate of the time.", False, "--dry-run")]
+    dry_run: Annotated[
+        bool, Option("List the runs, the downloads and the estimated time; run nothing.", False, "--dry-run")
+    ]
     workers: Annotated[int, Option("Number of runs at a time on this machine.", 1, minimum=1)]
-    threads: Annotated[int, Option("CPU threads of each run; the last bits of results depend on it.", 1, minimum=1)]
-    address: Annotated[str | None, Option("Compute on Ray: local, auto, HOST:PORT or ray://HOST:PORT.")]
-    gpus_per_run: Annotated[float | None, Option("GPUs of each run on Ray; 0.5 puts two runs on a GPU.")]
-    task_timeout: Annotated[str | None, Option("Restart a run that ends no epoch in this time.", metavar="TIME")]
-    out: Annotated[Path | None, Option("Folder of the runs (default: the plan's, or runs/PLAN).", stored=False)]
+    threads: Annotated[
+        int, Option("CPU threads of each run; other numbers may change the last bits of results.", 1, minimum=1)
+    ]
+    address: Annotated[str | None, Option("Execute the runs on Ray: local, auto, HOST:PORT or ray://HOST:PORT.")]
+    gpus_per_run: Annotated[float | None, Option("GPUs of each run on Ray; with 0.5, two runs share a GPU.")]
+    task_timeout: Annotated[str | None, Option("Restart a run that ends no epoch within this time.", metavar="TIME")]
+    out: Annotated[
+        Path | None, Option("Folder of the runs (default: the folder that the plan names, or runs/PLAN).", stored=False)
+    ]
 
 
 class SeparationOptions(TypedDict, total=False):

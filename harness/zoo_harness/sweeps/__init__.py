@@ -1,1 +1,1 @@
-"""Sweeps: many runs by one plan, in this process, in local workers or on a Ray cluster."""
+"""Execute many runs from one plan: in this process, in local worker processes, or on a Ray cluster."""

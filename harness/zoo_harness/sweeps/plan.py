@@ -1,6 +1,7 @@
-"""Read the plan of a sweep, and list its runs: every combination of backbones, datasets, recipes, seeds and options.
+"""Read the plan of a sweep and list its runs: every combination of backbones, datasets, recipes, seeds and options.
 
-A key at the top of a plan applies to each table of ``[runs]`` whose command has it. Nothing here imports torch.
+A plan may have several tables ``[runs.NAME]``. A key at the top of the plan applies to each table whose command knows
+the key. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from zoo.errors import UnknownNameError, UsageError, check_choice
 from zoo.registry import load_registry
 from zoo_harness.records.option import checked, declared
 from zoo_harness.records.option_checks import TRAINING_OPTIONS
-from zoo_harness.records.options import DataOptions, EvalOptions, LayersOptions, ScoringOptions, TrainOptions
+from zoo_harness.records.options import EvalOptions, LayersOptions, ScoringOptions, TrainOptions
 from zoo_harness.records.rank import RANK, RankRecord
 from zoo_harness.records.stored_options import StoredOptions
 from zoo_harness.runs.directory import RUNS
 
 OPTIONS_OF: dict[str, type] = {"eval": EvalOptions, "train": TrainOptions, "layers": LayersOptions}
 AXES = ("backbones", "datasets", "recipes", "seeds")
-_NOT_IN_PLANS = {"out", "resume", "recipe", "seed"}  # the sweep sets these itself
-_OF_BACKBONES = {"weights", "input_size", "mean", "std", "normalization"}  # a run that is scored has its own
-# These options leave the outputs of the frozen layers as they are, and with them the key of the cache.
+_SET_BY_SWEEP = {"out", "resume", "recipe", "seed"}
+_SET_BY_SCORED_RUN = {"weights", "input_size", "mean", "std", "normalization"}
+# These options change neither the frozen part of a network nor its inputs.
 _AFTER_FROZEN_PART = (TRAINING_OPTIONS - {"augment", "views"}) | declared(ScoringOptions).keys()
-_CHOSEN_BY_SEED = {"per_class", "fraction", "eval_fraction", "val_fraction", "views"}
+_RANDOM_OPTIONS = {"per_class", "fraction", "eval_fraction", "val_fraction", "views"}
 
 
-class _Part(BaseModel):
-    """The keys of a table of runs that are not options of its command; ``of`` names the part whose runs are scored."""
+class _Table(BaseModel):
+    """The keys of a table of runs that are not options of its command; ``of`` names the table of the scored runs."""
 
     command: str = "eval"
     of: str | None = None
@@ -49,11 +50,11 @@ class _Part(BaseModel):
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep, in values that JSON can hold.
+    """One run of a sweep, with values that JSON can represent.
 
-    ``key`` is the name of its folder. ``backbone`` is a name, or for ``layers`` of a run the folder of that run, whose
-    key is ``after``. ``group`` is equal for runs that may share the cached outputs of their frozen layers, and empty
-    for a run that shares nothing. ``data`` is equal for runs of a backbone on the same part of a dataset.
+    ``key`` is the name of the run's folder. ``backbone`` is a name; if the layers of another run are scored, it is the
+    folder of that run, and ``depends_on`` is the key of that run. Runs with the same ``group`` can share the cached
+    outputs of their frozen layers; a run with an empty ``group`` shares nothing.
     """
 
     key: str
@@ -64,8 +65,7 @@ class PlannedRun:
     options: dict[str, Any]
     folder: str
     group: str
-    data: str
-    after: str | None = None
+    depends_on: str | None = None
 
     @property
     def path(self) -> Path:
@@ -75,7 +75,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of a sweep in the order to start them, its folder, and the commands to type when they are finished."""
+    """The runs of a sweep in the order in which they start, the folder of the sweep, and the commands to type next."""
 
     runs: tuple[PlannedRun, ...]
     out: Path
@@ -83,58 +83,65 @@ class Plan:
 
 
 def read_plan(source: str | Path | Mapping[str, Any] | None, changes: Mapping[str, Any], out: Path | None) -> Plan:
-    """Read a plan from a TOML file, or take it as a mapping; ``changes`` are merged into it.
+    """Read a plan from a TOML file or a mapping, and apply changes to it.
 
-    A changed key at the top replaces the key in every part. Raises :class:`~zoo.errors.UsageError` for an unknown key,
-    a value of a wrong type, an unknown name, and a plan without runs.
+    A changed key at the top of the plan replaces the key in every table. Raises :class:`~zoo.errors.UsageError` for an
+    unknown key, a value of a wrong type, an unknown name, or a plan without runs.
     """
-    from_file = isinstance(source, str | Path)
-    table = dict(_parsed(Path(source)) if isinstance(source, str | Path) else source or {})
-    parts = {name: {**part} for name, part in table.get("runs", {"": {}}).items()}
-    parts = {name: {key: part[key] for key in part.keys() - changes.keys()} for name, part in parts.items()}
-    table = _merged({**table, "runs": parts}, changes)
-    parts, following = table.pop("runs"), table.pop("next", [])
-    folder = Path(out or table.pop("out", RUNS / (Path(str(source)).stem if from_file else "sweep")))
-    table.pop("out", None)
-    _check_keys(table, parts)
+    name = Path(source).stem if isinstance(source, str | Path) else "sweep"
+    plan = dict(_parsed(Path(source)) if isinstance(source, str | Path) else source or {})
+    tables = {
+        key: {option: value for option, value in table.items() if option not in changes}
+        for key, table in plan.get("runs", {"": {}}).items()
+    }
+    plan = _merged({"out": RUNS / name, "next": [], **plan, "runs": tables}, changes)
+    folder, following, tables = (plan.pop(key) for key in ("out", "next", "runs"))
+    folder = Path(out or folder).expanduser().absolute()
+    known = {key: _known_keys(table, plan) for key, table in tables.items()}
+    _check_keys(plan, tables, known)
     runs: dict[str, list[PlannedRun]] = {}
-    for name, part in parts.items():
-        known = _known(_command(part, table)) - (_OF_BACKBONES if "of" in part else set())
-        shared = {key: value for key, value in table.items() if key in known}
-        runs[name] = list(_runs({**shared, **part}, folder.expanduser().absolute(), runs))
+    for key, table in tables.items():
+        own = known[key] - (_SET_BY_SCORED_RUN if "of" in table else set())
+        runs[key] = list(_runs({**{name: plan[name] for name in plan.keys() & own}, **table}, folder, runs))
     every = {run.key: run for part in runs.values() for run in part}
     if not every:
         raise UsageError("the plan has no runs; give backbones and datasets, or change exclude", code="plan-empty")
-    first = {run.group or run.key: number for number, run in reversed([*enumerate(every.values())])}
-    in_order = sorted(every.values(), key=lambda run: first[run.group or run.key])
-    return Plan(tuple(in_order), folder.expanduser().absolute(), tuple(_listed(following)))
+    groups = {name: number for number, name in enumerate(dict.fromkeys(map(_group_or_key, every.values())))}
+    in_order = sorted(every.values(), key=lambda run: groups[_group_or_key(run)])
+    return Plan(tuple(in_order), folder, tuple(_as_list(following)))
 
 
 def changes_of(lines: Iterable[str]) -> dict[str, Any]:
-    """Parse ``KEY=VALUE`` texts as lines of TOML; a value that is not TOML is text.
+    """Parse ``KEY=VALUE`` texts as lines of TOML; a value that is not valid TOML is a text.
 
     >>> changes_of(["epochs=[1, 2]", "runs.scratch.weights=random"])
     {'epochs': [1, 2], 'runs': {'scratch': {'weights': 'random'}}}
     """
-    found: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for line in lines:
-        key, _equals, value = line.partition("=")
-        for text in (line, f"{key}={json.dumps(value)}"):
-            try:
-                found = _merged(found, tomllib.loads(text if "=" in line else ""))
-                break
-            except tomllib.TOMLDecodeError:
-                continue
-        if "=" not in line or not key.strip():
+        key, equals, value = line.partition("=")
+        try:
+            parsed = _toml(line, f"{key}={json.dumps(value)}") if equals else {}
+        except tomllib.TOMLDecodeError:
+            parsed = {}
+        if not parsed:
             message = f"--set is wrong: {line!r:.100}; expected KEY=VALUE, such as epochs=5 or seeds=[0,1,2]"
             raise UsageError(message, code="option-value", option="set", given=line)
-    return found
+        changes = _merged(changes, parsed)
+    return changes
 
 
-def same_data(backbone: str | None, dataset: str | None, options: Mapping[str, Any]) -> str:
-    """Return a text that is equal for runs of a backbone on the same part of a dataset."""
-    part = {name: options[name] for name in declared(DataOptions) if options.get(name)}
-    return json.dumps([backbone, dataset, part], sort_keys=True, default=str)
+def _toml(text: str, otherwise: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return tomllib.loads(otherwise)
+
+
+def changes_results(command: str, name: str) -> bool:
+    """Whether an option of a command can change the results of a run; such an option is in the digest of the key."""
+    option = declared(OPTIONS_OF[command])[name][1]
+    return option.fixed and (option.stored or name == "checkpoint")
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -143,62 +150,63 @@ def _parsed(path: Path) -> dict[str, Any]:
     except OSError as error:
         message = f"the plan cannot be read: {str(path)!r}: {error.strerror}; expected a TOML file"
         raise UsageError(message, code="missing-file", path=path) from error
-    except ValueError as error:  # not TOML, or not UTF-8
+    except ValueError as error:  # invalid TOML or UTF-8
         raise UsageError(f"the plan {str(path)!r} is not TOML: {error}", code="plan-not-toml", path=path) from error
 
 
 def _merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table with changed keys; tables within the table are merged and not replaced."""
     both = {key: _merged(table[key], changes[key]) for key in table.keys() & changes if isinstance(table[key], dict)}
     return {**table, **changes, **both}
 
 
-def _command(part: Mapping[str, Any], table: Mapping[str, Any]) -> str:
-    return check_choice("command", part.get("command", table.get("command", "eval")), tuple(OPTIONS_OF))
+def _known_keys(table: Mapping[str, Any], plan: Mapping[str, Any]) -> set[str]:
+    command = check_choice("command", table.get("command", plan.get("command", "eval")), tuple(OPTIONS_OF))
+    not_for = {"eval": {"of"}, "train": {"of", "recipes"}, "layers": {"recipes"}}
+    return (declared(OPTIONS_OF[command]).keys() - _SET_BY_SWEEP) | (_Table.model_fields.keys() - not_for[command])
 
 
-def _known(command: str) -> set[str]:
-    others = {"eval": {"of"}, "train": {"of", "recipes"}, "layers": {"recipes"}}
-    return (declared(OPTIONS_OF[command]).keys() - _NOT_IN_PLANS) | (_Part.model_fields.keys() - others[command])
+def _check_keys(
+    plan: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]], known: Mapping[str, set[str]]
+) -> None:
+    at_top = {"out", "next", "runs"}.union(*known.values())
+    for table, expected in [(plan, at_top), *((tables[name], known[name]) for name in tables)]:
+        for key in table.keys() - expected:
+            raise UnknownNameError("key of a plan", key, expected)
 
 
-def _check_keys(table: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> None:
-    everywhere: set[str] = set()
-    for part in parts.values():
-        known = _known(_command(part, table))
-        everywhere |= known
-        for key in part.keys() - known:
-            raise UnknownNameError("key of a plan", key, known)
-    for key in table.keys() - everywhere:
-        raise UnknownNameError("key of a plan", key, everywhere | {"out", "next", "runs"})
+def _group_or_key(run: PlannedRun) -> str:
+    return run.group or run.key
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple | range) else [value]
 
 
-def _runs(table: Mapping[str, Any], out: Path, parts: Mapping[str, Sequence[PlannedRun]]) -> Iterator[PlannedRun]:
+def _runs(table: Mapping[str, Any], out: Path, tables: Mapping[str, Sequence[PlannedRun]]) -> Iterator[PlannedRun]:
+    """Yield the runs of one table; ``tables`` has the runs of the earlier tables."""
     texts = {key: [each.strip() for each in table[key].split(",")] for key in AXES if isinstance(table.get(key), str)}
     try:
-        part = _Part.model_validate({**table, **texts})
+        part = _Table.model_validate({**table, **texts})
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         message = f"{fault['loc'][0]} in the plan is wrong: {fault['msg']}; given {fault['input']!r:.80}"
         raise UsageError(message, code="plan-value", key=fault["loc"][0]) from error
-    if part.of is not None and part.of not in parts:
-        raise UnknownNameError("earlier table of runs", part.of, parts)
+    if part.of is not None and part.of not in tables:
+        raise UnknownNameError("earlier table of runs", part.of, tables)
     names = dict.fromkeys(name for text in part.backbones for name in _backbones(text))
-    subjects = parts[part.of] if part.of is not None else [load_registry().backbone(name).name for name in names]
-    axes: dict[str, Sequence[Any]] = {"backbone": subjects, "dataset": part.datasets, "seed": part.seeds}
+    networks = tables[part.of] if part.of is not None else [load_registry().backbone(name).name for name in names]
+    axes: dict[str, Sequence[Any]] = {"backbone": networks, "dataset": part.datasets, "seed": part.seeds}
     axes |= {"recipe": part.recipes} if part.recipes else {}
-    axes |= {key: _listed(value) for key, value in table.items() if key not in _Part.model_fields}
+    axes |= {key: _as_list(value) for key, value in table.items() if key not in _Table.model_fields}
     for values in itertools.product(*axes.values()):
         chosen = dict(zip(axes, values, strict=True))
-        if not any(_excludes(rule, chosen) for rule in part.exclude):
+        if not any(_matches(chosen, rule) for rule in part.exclude):
             yield _planned(part.command, chosen, out)
 
 
 def _backbones(text: str) -> Sequence[str]:
-    """Return the backbones of a name or glob, or for ``rank:FILE`` those of the best tier of a ranking."""
+    """Return the backbones that match a name or glob, or for ``rank:FILE`` the backbones in the best tier."""
     if not text.startswith("rank:"):
         return load_registry().backbone_names(text)
     path = Path(text.removeprefix("rank:")).expanduser()
@@ -210,46 +218,48 @@ def _backbones(text: str) -> Sequence[str]:
     return [row.name for row in record.backbones if row.tier == 1 and not row.control]
 
 
-def _excludes(rule: Mapping[str, Any], chosen: Mapping[str, Any]) -> bool:
-    """Whether a run has for every key of a rule one of the rule's values; text may be a glob."""
+def _matches(chosen: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
+    """Whether a combination has one of the allowed values for every key of a rule of ``exclude``; texts are globs."""
     for key in rule.keys() - chosen.keys():
         raise UnknownNameError("key of exclude", key, chosen)
-    pairs = [(str(getattr(chosen[key], "backbone", chosen[key])), map(str, _listed(rule[key]))) for key in rule]
+    pairs = [(str(getattr(chosen[key], "backbone", chosen[key])), map(str, _as_list(rule[key]))) for key in rule]
     return all(any(fnmatch.fnmatchcase(value, each) for each in allowed) for value, allowed in pairs)
 
 
 def _planned(command: str, chosen: Mapping[str, Any], out: Path) -> PlannedRun:
-    subject, dataset, seed = chosen["backbone"], chosen["dataset"], chosen["seed"]
-    of = subject if isinstance(subject, PlannedRun) else None
-    backbone = of.backbone if of else subject
-    known = declared(OPTIONS_OF[command])
-    given = {key: chosen[key] for key in chosen.keys() - {"backbone", "dataset"}}
-    given |= {"unfreeze": _listed(given["unfreeze"])} if "unfreeze" in given else {}
+    """Return the run of one combination; ``chosen["backbone"]`` may be another run whose layers are scored."""
+    network, dataset, seed = chosen["backbone"], chosen["dataset"], chosen["seed"]
+    scored = network if isinstance(network, PlannedRun) else None
+    backbone = scored.backbone if scored else network
+    given = {key: value for key, value in chosen.items() if key not in ("backbone", "dataset")}
+    given |= {"unfreeze": _as_list(given["unfreeze"])} if "unfreeze" in given else {}
     options: dict[str, Any] = dict(checked(OPTIONS_OF[command], given))
-    of_runs = {key: value for key, value in options.items() if key in declared(EvalOptions)}
-    kept = StoredOptions(backbone, dataset, of_runs).to_keep()  # type: ignore[arg-type]
-    options = json.loads(json.dumps({**options, **kept.given}, default=str))
     del options["seed"]
+    of_eval: Any = {key: value for key, value in options.items() if key in declared(EvalOptions)}
+    stored = StoredOptions(backbone, dataset, of_eval).to_keep()  # with absolute paths
+    options = json.loads(json.dumps({**options, **stored.given}, default=str))
+    known = declared(OPTIONS_OF[command])
     decisive = {
         name: value
         for name, value in options.items()
-        if (name == "checkpoint" or known[name][1].stored) and known[name][1].fixed and value != known[name][1].default
+        if changes_results(command, name) and value != known[name][1].default
     }
-    settings = json.dumps([command, of.key if of else backbone, kept.dataset, decisive], sort_keys=True)
-    digest, short = hashlib.sha256(settings.encode()).hexdigest()[:8], backbone.replace(":", "-")
-    key = f"{'layers-' * (command == 'layers')}{short}-{load_registry().dataset(dataset)[0].name}-s{seed}-{digest}"
+    settings = [command, scored.key if scored else backbone, stored.dataset, decisive]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    names = [backbone.replace(":", "-"), load_registry().dataset(dataset)[0].name, f"s{seed}", digest]
+    key = "-".join(["layers", *names] if command == "layers" else names)
     frozen = {name: value for name, value in decisive.items() if name not in _AFTER_FROZEN_PART}
-    by_seed = bool(frozen.keys() & _CHOSEN_BY_SEED) or frozen.get("weights") == "random"
-    shares = command == "eval" and options.get("cache") != "off" and options.get("unfreeze") != ["*"]
+    random = bool(frozen.keys() & _RANDOM_OPTIONS) or frozen.get("weights") == "random"
+    caches = command == "eval" and options.get("cache") != "off" and options.get("unfreeze") != ["*"]
+    group = json.dumps([backbone, stored.dataset, frozen, seed if random else None], sort_keys=True) if caches else ""
     return PlannedRun(
         key=key,
         command=command,
-        backbone=of.folder if of else backbone,
-        dataset=kept.dataset or dataset,
+        backbone=scored.folder if scored else backbone,
+        dataset=stored.dataset or dataset,
         seed=seed,
         options=options,
         folder=str(out / key),
-        group=json.dumps([backbone, kept.dataset, frozen, seed if by_seed else None], sort_keys=True) if shares else "",
-        data=same_data(of.folder if of else backbone, kept.dataset, options),
-        after=of.key if of else None,
+        group=group,
+        depends_on=scored.key if scored else None,
     )

@@ -1,8 +1,4 @@
-"""Places where the runs of a sweep are computed: this process, local workers, or a Ray cluster.
-
-Each has ``slots``, the number of runs to submit at a time. ``submit`` returns a future of the outcome, whose exception
-says that the worker was lost.
-"""
+"""Pools that execute the runs of a sweep: this process, local worker processes, or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,11 +20,15 @@ from zoo.errors import UsageError
 from zoo_harness.sweeps.attempt import Outcome, attempt
 from zoo_harness.sweeps.plan import PlannedRun
 
-_PATIENCE = 60.0  # seconds for an interrupted run to write its files
+_GRACE_SECONDS = 60.0  # the time that an interrupted run has to write its files
 
 
 class ThisProcess:
-    """Computes one run at a time, in ``submit``; the base of the other places."""
+    """Executes one run at a time in this process; the base class of the other pools.
+
+    ``slots`` is the largest number of runs that may be submitted at a time. The pool may call ``on_epoch`` after each
+    epoch.
+    """
 
     slots = 1
     on_epoch: Callable[[], None]
@@ -36,107 +36,110 @@ class ThisProcess:
     def __init__(self, threads: int) -> None:
         self._threads = threads
 
-    def submit(self, run: PlannedRun, token: str, node: str) -> Future[Outcome]:
-        """Begin an attempt, on ``node`` if there is a choice and room."""
-        del node
-        done: Future[Outcome] = Future()
-        done.set_result(attempt(run, token, self._threads, on_epoch=self.on_epoch))
-        return done
+    def submit(self, run: PlannedRun, attempt_id: str, node: str) -> Future[Outcome]:
+        """Start an attempt; the future raises an exception if the worker of the attempt is lost.
 
-    def cancel(self, token: str) -> None:
-        """End an attempt that hangs."""
+        A pool of several machines prefers ``node``, if the node is free.
+        """
+        del node
+        future: Future[Outcome] = Future()
+        future.set_result(attempt(run, attempt_id, self._threads, on_epoch=self.on_epoch))
+        return future
+
+    def cancel(self, attempt_id: str) -> None:
+        """Kill the worker of an attempt that makes no progress."""
 
     def close(self) -> None:
-        """Interrupt all attempts, which leaves runs that can be resumed."""
+        """Interrupt all attempts, so that their runs can be resumed."""
 
 
 class LocalWorkers(ThisProcess):
-    """Processes on this machine, each with one run at a time; a killed one is replaced when it is needed."""
+    """Worker processes on this machine, each with one run at a time; a killed worker is replaced."""
 
-    def __init__(self, count: int, threads: int, log: Path) -> None:
+    def __init__(self, count: int, threads: int, logs: Path) -> None:
         super().__init__(threads)
-        self.slots, self._log = count, log
-        self._executor = ThreadPoolExecutor(count)  # a thread waits for each worker
-        self._idle: queue.SimpleQueue[tuple[int, subprocess.Popen[str] | None]] = queue.SimpleQueue()
+        self.slots, self._logs = count, logs
+        self._executor = ThreadPoolExecutor(count)  # each thread waits for the answer of one worker
+        self._workers: dict[int, subprocess.Popen[str]] = {}
         self._working: dict[str, subprocess.Popen[str]] = {}
+        self._idle: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in range(count):
-            self._idle.put((number, None))
-        log.mkdir(parents=True, exist_ok=True)
+            self._idle.put(number)
+        logs.mkdir(parents=True, exist_ok=True)
 
-    def submit(self, run: PlannedRun, token: str, node: str) -> Future[Outcome]:
-        """Give the run to an idle worker."""
+    def submit(self, run: PlannedRun, attempt_id: str, node: str) -> Future[Outcome]:
+        """Send the run to an idle worker."""
         del node
-        return self._executor.submit(self._ask, run, token)
+        request = {"run": asdict(run), "attempt_id": attempt_id, "threads": self._threads}
+        return self._executor.submit(self._request, attempt_id, json.dumps(request) + "\n")
 
-    def _ask(self, run: PlannedRun, token: str) -> Outcome:
-        number, worker = self._idle.get()
+    def _request(self, attempt_id: str, request: str) -> Outcome:
+        number = self._idle.get()
+        worker = self._workers.get(number)
         if worker is None or worker.poll() is not None:
-            worker = self._start(number)
-        self._working[token] = worker
+            worker = self._workers[number] = self._start(number)
+        self._working[attempt_id] = worker
         try:
             assert worker.stdin is not None is not worker.stdout  # noqa: S101 - both are pipes
             with suppress(BrokenPipeError):
-                worker.stdin.write(json.dumps({"run": asdict(run), "token": token, "threads": self._threads}) + "\n")
+                worker.stdin.write(request)
                 worker.stdin.flush()
             answer = worker.stdout.readline()
             if not answer:
                 raise ChildProcessError(f"worker {number} ended with status {worker.wait()}; see worker-{number}.log")
             return Outcome(**json.loads(answer))
         finally:
-            del self._working[token]
-            self._idle.put((number, worker))
+            del self._working[attempt_id]
+            self._idle.put(number)
 
     def _start(self, number: int) -> subprocess.Popen[str]:
-        threads = {f"{library}_NUM_THREADS": str(self._threads) for library in ("OMP", "MKL", "OPENBLAS")}
-        gpus = _gpus()
-        device = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
-        with (self._log / f"worker-{number}.log").open("a") as log:
+        changes = {f"{library}_NUM_THREADS": str(self._threads) for library in ("OMP", "MKL", "OPENBLAS")}
+        if gpus := _gpus():
+            changes["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+        with (self._logs / f"worker-{number}.log").open("a") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "zoo_harness.sweeps.worker"],
-                env={**os.environ, **threads, **device},
+                env={**os.environ, **changes},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                start_new_session=True,  # Ctrl-C is for the conductor, which closes the input
+                start_new_session=True,  # Ctrl-C must reach only this process, which then closes the pool
             )
 
-    def cancel(self, token: str) -> None:
-        """Kill the worker."""
-        if token in self._working:
-            self._working[token].kill()
+    def cancel(self, attempt_id: str) -> None:
+        """Kill the worker of an attempt."""
+        if attempt_id in self._working:
+            self._working[attempt_id].kill()
 
     def close(self) -> None:
-        """Close the input of every worker, which interrupts its run; kill those that do not end."""
-        workers = [*self._working.values()]
-        while not self._idle.empty():
-            workers += [worker for _number, worker in [self._idle.get()] if worker is not None]
-        for worker in workers:
+        """Close the input of every worker, which interrupts its run, and kill workers that do not end in time."""
+        for worker in self._workers.values():
             with suppress(OSError):
                 worker.stdin.close()  # type: ignore[union-attr]
-        for worker in workers:
+        for worker in self._workers.values():
             try:
-                worker.wait(_PATIENCE)
+                worker.wait(_GRACE_SECONDS)
             except subprocess.TimeoutExpired:
                 worker.kill()
-                worker.wait()
         self._executor.shutdown()
-        for worker in workers:
+        for worker in self._workers.values():
+            worker.wait()
             worker.stdout.close()  # type: ignore[union-attr]
 
 
 def _gpus() -> list[str]:
-    """Return the GPUs of this machine as CUDA names them, without asking torch."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [name for name in given.split(",") if name]
+    """Return the names of this machine's GPUs for ``CUDA_VISIBLE_DEVICES``, without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
     return [str(number) for number in range(len([*Path("/dev").glob("nvidia[0-9]*")]))]
 
 
 class RayTasks(ThisProcess):
-    """Tasks of a Ray cluster, each a process of its own; Ray runs the task of a lost node again, on another node."""
+    """Tasks of a Ray cluster, each in a new process; if a node is lost, Ray executes its tasks on other nodes."""
 
-    slots = 2**31  # Ray queues what its nodes cannot begin yet, and an autoscaler adds nodes for it
+    slots = 2**31  # Ray queues tasks until a node is free, and an autoscaler adds nodes for queued tasks
 
     def __init__(self, address: str, threads: int, gpus: float) -> None:
         if importlib.util.find_spec("ray") is None:
@@ -144,48 +147,45 @@ class RayTasks(ThisProcess):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
 
-        self._connected = not ray.is_initialized()  # else the calling program is connected already
-        own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+        self._connects = not ray.is_initialized()  # false if the calling program has connected to Ray
+        local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         try:
-            if self._connected:
-                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
+            if self._connects:
+                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            message = (
-                f"--address {address!r:.100} cannot be reached: {str(error).splitlines()[0]}; try 'ray start --head'"
-            )
+            reason = str(error).splitlines()[0]
+            message = f"--address {address!r:.100} cannot be reached: {reason}; try 'ray start --head'"
             raise UsageError(message, code="ray-unreachable", option="address", given=address) from error
         super().__init__(threads)
-        self._ray, self._redirected = ray, redirect_stdout(sys.stderr)  # Ray prints that a node is lost
-        self._redirected.__enter__()
-        self._task: Any = ray.remote(max_retries=3, max_calls=1, num_cpus=threads, num_gpus=gpus)(_task)
+        self._ray = ray
+        self._task: Any = ray.remote(max_retries=3, max_calls=1, num_cpus=threads, num_gpus=gpus)(_attempt_on_node)
         self._references: dict[str, Any] = {}
 
-    def submit(self, run: PlannedRun, token: str, node: str) -> Future[Outcome]:
-        """Submit a task, to be computed on ``node`` if there is room."""
+    def submit(self, run: PlannedRun, attempt_id: str, node: str) -> Future[Outcome]:
+        """Submit a task, which Ray executes on ``node`` if the node has enough free CPUs and GPUs."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        near = NodeAffinitySchedulingStrategy(node, soft=True, _spill_on_unavailable=True) if node else "DEFAULT"
-        task = self._task.options(name=run.key, scheduling_strategy=near)
-        reference = self._references[token] = task.remote(run, token, self._threads)
+        strategy = NodeAffinitySchedulingStrategy(node, soft=True, _spill_on_unavailable=True) if node else "DEFAULT"
+        task = self._task.options(name=run.key, scheduling_strategy=strategy)
+        reference = self._references[attempt_id] = task.remote(run, attempt_id, self._threads)
         return reference.future()  # type: ignore[no-any-return]
 
-    def cancel(self, token: str) -> None:
+    def cancel(self, attempt_id: str) -> None:
         """Kill the worker of the task."""
-        self._ray.cancel(self._references.pop(token), force=True)
+        self._ray.cancel(self._references.pop(attempt_id), force=True)
 
     def close(self) -> None:
-        """Interrupt the tasks, give them time to write their files, and leave the cluster."""
+        """Interrupt the tasks, wait until they have written their files, and disconnect from Ray."""
         references = [*self._references.values()]
         for reference in references:
             self._ray.cancel(reference)
         if references:
-            self._ray.wait(references, num_returns=len(references), timeout=_PATIENCE)
-        if self._connected:
+            self._ray.wait(references, num_returns=len(references), timeout=_GRACE_SECONDS)
+        if self._connects:
             self._ray.shutdown()
-        self._redirected.__exit__(None, None, None)
 
 
-def _task(run: PlannedRun, token: str, threads: int) -> Outcome:
+def _attempt_on_node(run: PlannedRun, attempt_id: str, threads: int) -> Outcome:
     import ray
 
-    return attempt(run, token, threads, ray.get_runtime_context().get_node_id())
+    return attempt(run, attempt_id, threads, ray.get_runtime_context().get_node_id())

@@ -1,8 +1,10 @@
-"""Carry out a sweep as a caller asks: read the plan, foresee, choose where to compute, conduct."""
+"""Run a sweep for ``zoo sweep`` and ``zoo.sweep``: read the plan, check its runs, and execute the runs in a pool."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,32 +13,27 @@ from zoo.errors import UsageError
 from zoo_harness.records.option import with_defaults
 from zoo_harness.records.options import SweepOptions
 from zoo_harness.runs.found_runs import read_found
-from zoo_harness.sweeps.attempt import Outcome, is_finished
-from zoo_harness.sweeps.conductor import Conductor
+from zoo_harness.sweeps.attempt import is_finished
 from zoo_harness.sweeps.display import SweepDisplay
-from zoo_harness.sweeps.forecast import Forecast, downloads, foresee
+from zoo_harness.sweeps.estimates import Estimate, downloads, estimate_runs
 from zoo_harness.sweeps.plan import AXES, Plan, PlannedRun, changes_of, read_plan
 from zoo_harness.sweeps.pools import LocalWorkers, RayTasks, ThisProcess
+from zoo_harness.sweeps.scheduler import Scheduler
 from zoo_harness.util.durations import parse_duration
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep, or with ``dry_run`` what it would do.
+    """The result of a sweep; with ``dry_run`` the sweep has executed no run.
 
-    ``outcomes`` has the runs that are finished or failed, by the names of their folders. ``downloads`` names the
-    backbones to fetch, with the estimated bytes.
+    ``failed`` maps the folder names of failed runs to the content of ``error.json``. ``estimates`` describes each run
+    before the sweep. ``downloads`` maps backbones to the estimated bytes of their weights; it is filled by ``dry_run``.
     """
 
     plan: Plan
-    forecasts: dict[str, Forecast]
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    estimates: dict[str, Estimate]
+    failed: dict[str, dict[str, Any]] = field(default_factory=dict)
     downloads: dict[str, int | None] = field(default_factory=dict)
-
-    @property
-    def failed(self) -> dict[str, dict[str, Any]]:
-        """The contents of ``error.json`` of the runs that failed, by the names of their folders."""
-        return {key: outcome.error for key, outcome in self.outcomes.items() if outcome.error}
 
     @property
     def finished(self) -> list[Path]:
@@ -45,16 +42,16 @@ class Sweep:
 
     @property
     def seconds(self) -> float:
-        """The estimated seconds of one worker for all runs that have an estimate."""
-        return sum(forecast.seconds or 0.0 for forecast in self.forecasts.values())
+        """The estimated seconds that one worker needs for the runs that have an estimate."""
+        return sum(estimate.seconds or 0.0 for estimate in self.estimates.values())
 
     @property
     def without_estimate(self) -> int:
-        """The number of runs whose time was never measured on the same backbone and data."""
-        return sum(forecast.seconds is None for forecast in self.forecasts.values())
+        """The number of runs for which no run of the same backbone and data has been measured."""
+        return sum(estimate.seconds is None for estimate in self.estimates.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain data, for JSON."""
+        """Return the sweep as a dictionary that JSON can represent."""
         return {
             "out": str(self.plan.out),
             "runs": [self._row(run) for run in self.plan.runs],
@@ -67,61 +64,65 @@ class Sweep:
         }
 
     def _row(self, run: PlannedRun) -> dict[str, Any]:
-        forecast, outcome = self.forecasts[run.key], self.outcomes.get(run.key)
-        row = {name: value for name, value in asdict(run).items() if name not in ("group", "data")}
-        row |= {"state": outcome.status if outcome else forecast.state, "accuracy": read_found(run.path).accuracy}
-        return {**row, "seconds": forecast.seconds, "error": self.failed.get(run.key)}
+        estimate, error = self.estimates[run.key], self.failed.get(run.key)
+        state = "finished" if is_finished(run) else "failed" if error else estimate.state
+        row = {name: value for name, value in asdict(run).items() if name != "group"}
+        row |= {"state": state, "accuracy": read_found(run.path).accuracy}
+        return {**row, "seconds": estimate.seconds, "error": error}
 
 
 def run_sweep(
     source: str | Path | Mapping[str, Any] | None, given: SweepOptions, *, shown: bool, quiet: bool = False
 ) -> Sweep:
-    """Carry out a sweep, or with ``dry_run`` say what it would do; progress goes to standard error if ``shown``.
+    """Execute the runs of a plan; with the option ``dry_run`` only check the runs and estimate their time.
 
-    A ``KeyboardInterrupt`` interrupts all runs, and has a note of what is finished.
+    ``shown`` prints progress to standard error. A ``KeyboardInterrupt`` interrupts all runs; a note on the exception
+    has the number of finished runs.
     """
     options = with_defaults(SweepOptions, given)
-    _refuse_contradictions(options)
+    _check_combinations(options)
     timeout = parse_duration("--task-timeout", options["task_timeout"]) if options["task_timeout"] else None
     changes = changes_of(options["set"] or ()) | {name: given[name] for name in AXES if name in given}  # type: ignore[literal-required]
     plan = read_plan(source, changes, options["out"])
-    forecasts = foresee(plan)
+    estimates = estimate_runs(plan)
     if options["dry_run"]:
-        return Sweep(plan, forecasts, downloads=downloads(forecasts))
-    with SweepDisplay(shown=shown, quiet=quiet) as display:
-        if not options["address"]:
-            _tell_faults(forecasts, display)
-        where = f"Ray, {options['address']}" if options["address"] else f"{options['workers']} at a time"
-        display.log(f"{len(plan.runs)} runs in {plan.out}; {where}, CPU threads of each: {options['threads']}")
+        return Sweep(plan, estimates, downloads=downloads(estimates))
+    with SweepDisplay(shown=shown, quiet=quiet) as display, redirect_stdout(sys.stderr):  # libraries and Ray print
+        if not options["address"]:  # the nodes of a cluster may have data that this machine lacks
+            _report_faults(estimates, display)
+        where = f"on Ray at {options['address']}" if options["address"] else f"{options['workers']} at a time"
+        display.log(f"{len(plan.runs)} runs in {plan.out}, {where}; CPU threads of each run: {options['threads']}")
         pool = _pool(plan, options)
-        conductor = Conductor(plan, forecasts, pool, display, timeout)
+        scheduler = Scheduler(plan, estimates, pool, display, timeout)
         try:
-            conductor.run()
+            scheduler.run()
         except KeyboardInterrupt as error:
-            done = f"{sum(map(is_finished, plan.runs))} of {len(plan.runs)} runs are finished"
-            error.__notes__ = [f"interrupted: {done}; the same command continues the sweep in {plan.out}"]
+            finished = f"{sum(map(is_finished, plan.runs))} of {len(plan.runs)} runs are finished"
+            error.__notes__ = [f"interrupted: {finished}; the same command continues the sweep in {plan.out}"]
             raise
         finally:
             pool.close()
-    return Sweep(plan, forecasts, conductor.outcomes)
+    failed = {key: outcome.error for key, outcome in scheduler.outcomes.items() if outcome.error}
+    return Sweep(plan, estimates, failed)
 
 
-def _refuse_contradictions(options: SweepOptions) -> None:
-    on_ray, local = options["address"] is not None, options["workers"] != 1
-    contradictions = {
-        "workers": (on_ray and local, "is for this machine; leave it out with --address, which starts as many as fit"),
-        "gpus_per_run": (options["gpus_per_run"] and not on_ray, "is for Ray; give --address too, such as local"),
-        "task_timeout": (options["task_timeout"] and not (on_ray or local), "needs --workers 2 or more, or --address"),
+def _check_combinations(options: SweepOptions) -> None:
+    """Raise :class:`~zoo.errors.UsageError` for an option that another option makes useless."""
+    on_ray, several = options["address"] is not None, options["workers"] != 1
+    conflicts = {
+        "workers": (on_ray and several, "is for this machine; remove it, because Ray starts as many runs as fit"),
+        "gpus_per_run": (options["gpus_per_run"] and not on_ray, "is for Ray; add --address, for example local"),
+        "task_timeout": (options["task_timeout"] and not (on_ray or several), "needs --workers 2 or --address"),
     }
-    for name, (wrong, advice) in contradictions.items():
-        if wrong:
+    for name, (conflict, advice) in conflicts.items():
+        if conflict:
             raise UsageError(f"--{name.replace('_', '-')} {advice}", code="option-conflict", option=name)
 
 
-def _tell_faults(forecasts: dict[str, Forecast], display: SweepDisplay) -> None:
-    """Name the runs that cannot start; if none can, raise the first error."""
-    faults = {key: forecast.fault for key, forecast in forecasts.items() if forecast.fault}
-    if faults and len(faults) == len(forecasts):
+def _report_faults(estimates: Mapping[str, Estimate], display: SweepDisplay) -> None:
+    """Warn of runs that cannot start; if no run can start, raise the error of the first run."""
+    faults = {key: estimate.fault for key, estimate in estimates.items() if estimate.fault}
+    if faults and len(faults) == len(estimates):
         raise next(iter(faults.values()))
     for key, fault in faults.items():
         display.log(f"warning: {key} cannot start: {fault}", always=True)

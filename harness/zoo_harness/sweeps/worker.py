@@ -1,7 +1,6 @@
-"""A local worker of a sweep: ``python -m zoo_harness.sweeps.worker`` reads runs from its input, one a line.
+"""A local worker process of a sweep, which reads runs from standard input and answers with their outcomes.
 
-The end of the input ends the worker, and interrupts its run: the conductor closes the input, or the kernel does so
-when the conductor is killed.
+The worker ends when its input ends: the sweep closes the input, or the kernel closes it if the sweep is killed.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ from zoo_harness.util.signals import raise_on_sigterm
 
 
 def main() -> None:
-    """Attempt each run, and write its outcome as a line of JSON."""
+    """Read each run as a line of JSON, execute the run, and write its outcome as a line of JSON."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no answer
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    os.dup2(2, 1)  # output of libraries must not mix with the answers
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
     with raise_on_sigterm(), suppress(KeyboardInterrupt):
-        threading.Thread(target=_read, args=(lines,), daemon=True).start()
+        threading.Thread(target=_read, args=(requests,), daemon=True).start()
         while True:
-            request = json.loads(lines.get())
+            request = json.loads(requests.get())
             outcome = attempt(PlannedRun(**request.pop("run")), **request)
-            answers.write(json.dumps(asdict(outcome)) + "\n")
-            answers.flush()
+            print(json.dumps(asdict(outcome)), file=answers, flush=True)
 
 
-def _read(lines: queue.SimpleQueue[str]) -> None:
+def _read(requests: queue.SimpleQueue[str]) -> None:
+    """Read the input in a thread, so that the end of the input interrupts a run."""
     for line in sys.stdin:
-        lines.put(line)
+        requests.put(line)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -1,4 +1,4 @@
-"""``zoo sweep PLAN``: many runs by one plan, on one machine or a cluster."""
+"""``zoo sweep PLAN`` executes many runs from one plan, on one machine or a cluster."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ PlanFile = Annotated[
 def _sweep(plan: PlanFile = None, *, given: Given, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Run every combination of backbones, datasets, recipes, seeds and options of a plan.
 
-    The same command again continues: finished runs are skipped, begun ones resumed, failed ones tried again. A run
-    that fails leaves error.json, and the others continue; the exit status is then 1.
+    The same command continues a sweep: it skips finished runs, resumes begun runs, and tries failed runs again. A
+    failed run gets a file error.json, and the other runs continue; the exit status is then 1.
     """
     from zoo_harness.sweeps.sweep import run_sweep
 
@@ -35,7 +35,7 @@ def _sweep(plan: PlanFile = None, *, given: Given, quiet: Quiet = False, as_json
     if as_json:
         print_json(found.to_dict())
     elif given.get("dry_run"):
-        _print_forecast(found)
+        _print_estimates(found)
     else:
         _print_end(found)
     if found.failed:
@@ -45,39 +45,30 @@ def _sweep(plan: PlanFile = None, *, given: Given, quiet: Quiet = False, as_json
 sweep_command = command(SweepOptions, _sweep)
 
 
-def _print_forecast(found: Sweep) -> None:
-    rows = [
-        [run.key, forecast.state, "no estimate" if forecast.seconds is None else durations.in_words(forecast.seconds)]
-        for run in found.plan.runs
-        for forecast in [found.forecasts[run.key]]
-    ]
+def _print_estimates(found: Sweep) -> None:
+    estimates, sizes = found.estimates, found.downloads
+    times = ["no estimate" if each.seconds is None else durations.in_words(each.seconds) for each in estimates.values()]
+    rows = [[key, each.state, time] for (key, each), time in zip(estimates.items(), times, strict=True)]
     print_table(["run", "state", "time"], rows, right=["time"])
-    sizes = [
-        f"{name} ({'size not known' if size is None else f'{size / 1e6:,.0f} MB'})"
-        for name, size in found.downloads.items()
-    ]
-    done = sum(forecast.state == "finished" for forecast in found.forecasts.values())
-    lacking = f"no estimate for {found.without_estimate} of the runs" if found.without_estimate else ""
-    measured = f"{durations.in_words(found.seconds)} with one run at a time" if found.seconds or not lacking else ""
+    done = sum(each.state == "finished" for each in estimates.values())
+    missing = [f"no estimate for {found.without_estimate} of the runs"] if found.without_estimate else []
+    measured = [f"{durations.in_words(found.seconds)} with one run at a time"] if found.seconds or not missing else []
+    weights = [f"{name} ({f'{size / 1e6:,.0f} MB' if size else 'unknown size'})" for name, size in sizes.items()]
     print_lines("")
     print_facts(
         [
             ("runs", f"{len(rows)}, {done} finished already"),
-            ("time", "; ".join(filter(None, (measured, lacking)))),
-            ("weights", f"to download: {', '.join(sizes)}" if sizes else "nothing to download"),
+            ("time", "; ".join([*measured, *missing])),
+            ("weights", f"to download: {', '.join(weights)}" if weights else "nothing to download"),
             ("data", ", ".join(dict.fromkeys(run.dataset for run in found.plan.runs))),
             ("folder", str(found.plan.out)),
         ]
     )
-    tell(*(f"error: {key} cannot start: {each.fault}" for key, each in found.forecasts.items() if each.fault))
+    tell(*(f"error: {key} cannot start: {each.fault}" for key, each in estimates.items() if each.fault))
 
 
 def _print_end(found: Sweep) -> None:
-    print_facts(
-        [
-            ("finished", f"{len(found.finished)} of {len(found.plan.runs)} runs"),
-            ("folder", str(found.plan.out)),
-            *(("next", line.replace("{out}", str(found.plan.out))) for line in found.plan.next),
-        ]
-    )
+    out = str(found.plan.out)
+    commands = [("next", line.replace("{out}", out)) for line in found.plan.next]
+    print_facts([("finished", f"{len(found.finished)} of {len(found.plan.runs)} runs"), ("folder", out), *commands])
     tell(*(f"error: {key} failed: {error['message']}" for key, error in found.failed.items()))

@@ -1,4 +1,4 @@
-"""The conductor: order, losses, dependencies, and runs of other processes, with real runs in this process."""
+"""The scheduler: order, losses, dependencies, and runs of other processes, with real runs in this process."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-from zoo_harness.sweeps import conductor as conducting
+from zoo_harness.sweeps import scheduler as scheduling
 from zoo_harness.sweeps.attempt import Outcome, attempt, is_finished, progress_of
-from zoo_harness.sweeps.conductor import Conductor
 from zoo_harness.sweeps.display import SweepDisplay
-from zoo_harness.sweeps.forecast import foresee
+from zoo_harness.sweeps.estimates import estimate_runs
 from zoo_harness.sweeps.plan import Plan, PlannedRun
 from zoo_harness.sweeps.pools import ThisProcess
+from zoo_harness.sweeps.scheduler import Scheduler
 from zoo_harness.util.file_lock import FileLock
 
 Tiny = Callable[..., Plan]
@@ -28,7 +28,7 @@ class Lossy(ThisProcess):
         super().__init__(1)
         self.losses, self.epochs, self.submitted = losses, epochs, list[str]()
 
-    def submit(self, run: PlannedRun, token: str, node: str) -> Future[Outcome]:
+    def submit(self, run: PlannedRun, attempt_id: str, node: str) -> Future[Outcome]:
         self.submitted.append(run.key)
         if self.losses:
             self.losses -= 1
@@ -36,16 +36,16 @@ class Lossy(ThisProcess):
             lost.set_exception(ChildProcessError("killed"))
             if self.epochs:
                 with pytest.raises(KeyboardInterrupt):
-                    attempt(run, token, 1, on_epoch=self._interrupt)
+                    attempt(run, attempt_id, 1, on_epoch=self._interrupt)
             return lost
-        return super().submit(run, token, node)
+        return super().submit(run, attempt_id, node)
 
     def _interrupt(self) -> None:
         raise KeyboardInterrupt
 
 
-def conducted(plan: Plan, pool: ThisProcess, timeout: float | None = None) -> Conductor:
-    found = Conductor(plan, foresee(plan), pool, SweepDisplay(shown=False), timeout)
+def conducted(plan: Plan, pool: ThisProcess, timeout: float | None = None) -> Scheduler:
+    found = Scheduler(plan, estimate_runs(plan), pool, SweepDisplay(shown=False), timeout)
     found.run()
     return found
 
@@ -82,7 +82,7 @@ def test_layers_of_a_run_that_failed_fail_too(tiny: Tiny) -> None:
 
 
 def test_runs_of_another_process_are_looked_at_again_at_the_end(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conducting, "_HELD_PAUSE", 0.1)
+    monkeypatch.setattr(scheduling, "_LOCKED_SECONDS", 0.1)
     plan = tiny(seeds=[0, 1], epochs=0)
     first, second = plan.runs
     other = FileLock(first.path.parent / ".sweep" / f"{first.key}.lock")
@@ -96,7 +96,7 @@ def test_runs_of_another_process_are_looked_at_again_at_the_end(tiny: Tiny, monk
                 other.release()
 
     ends: list[list[bool]] = []
-    found = Conductor(plan, foresee(plan), ThisProcess(1), Releasing(shown=False), None)
+    found = Scheduler(plan, estimate_runs(plan), ThisProcess(1), Releasing(shown=False), None)
     found.run()
     assert ends[0] == [False, True]
     assert [each.status for each in found.outcomes.values()] == ["finished"] * 2
@@ -117,11 +117,11 @@ def test_the_first_run_computes_the_frozen_part_before_the_others_start(tiny: Ti
             return self.submitted[-1][1]
 
     plan, pool = tiny(learning_rate=[0.1, 0.01, 0.001], backbones=["timm:test_vit", "timm:test_resnet"]), Slots()
-    found = Conductor(plan, foresee(plan), pool, SweepDisplay(shown=False), None)
+    found = Scheduler(plan, estimate_runs(plan), pool, SweepDisplay(shown=False), None)
     assert len({run.group for run in plan.runs}) == 2
 
     def end(number: int) -> None:
-        pool.submitted[number][1].set_result(Outcome("finished", node="here"))
+        pool.submitted[number][1].set_result(Outcome("finished"))
 
     def end_all() -> None:
         for number in (1, 2, 3, 0, 4, 5):
@@ -143,14 +143,14 @@ def test_a_run_that_hangs_is_cancelled_and_starts_again(tiny: Tiny) -> None:
     class Hanging(Lossy):
         cancelled: ClassVar[list[str]] = []
 
-        def submit(self, run: PlannedRun, token: str, node: str) -> Future[Outcome]:
+        def submit(self, run: PlannedRun, attempt_id: str, node: str) -> Future[Outcome]:
             if self.losses:
-                super().submit(run, token, node)
+                super().submit(run, attempt_id, node)
                 return Future()  # it never ends
-            return super().submit(run, token, node)
+            return super().submit(run, attempt_id, node)
 
-        def cancel(self, token: str) -> None:
-            self.cancelled.append(token)
+        def cancel(self, attempt_id: str) -> None:
+            self.cancelled.append(attempt_id)
 
     plan, pool = tiny(), Hanging(1, 1)
     found = conducted(plan, pool, timeout=0.2)

@@ -23,7 +23,7 @@ PlanFile = Annotated[
 
 
 def _sweep(plan: PlanFile = None, *, given: Given, quiet: Quiet = False, as_json: AsJson = False) -> None:
-    """Run every combination of backbones, datasets, recipes, seeds and options of a plan.
+    """Run every combination of settings in a plan.
 
     The same command continues a sweep: it skips finished runs, resumes begun runs, and tries failed runs again. A
     failed run gets a file error.json, and the other runs continue; the exit status is then 1.

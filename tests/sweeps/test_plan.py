@@ -92,7 +92,7 @@ def test_a_ranking_gives_its_best_tier(tmp_path: Path) -> None:
         ("exclude=[{backbones='x'}]", "unknown-name", "backbone"),
         ("backbones=resnet1", "unknown-name", "resnet18"),
         ("datasets=digit", "unknown-name", "digits"),
-        ("command=trian", "option-choice", "train"),
+        ("command=trein", "option-choice", "train"),
         ("epochs=many", "option-value", None),
         ("seeds=a,b", "plan-value", None),
         ("backbones=rank:nothing", "plan-value", None),

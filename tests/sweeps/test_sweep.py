@@ -97,3 +97,11 @@ def test_contradictions_are_refused(options: dict[str, Any], code: str, table: d
     with pytest.raises(UsageError) as caught:
         zoo.sweep(table, out=tmp_path / "out", **options)
     assert caught.value.code == code
+
+
+def test_a_dry_run_ends_with_status_1_if_a_run_cannot_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--set", "per_class=[2, 99999]", "--set", "limit=[5]", "--dry-run", "--out", str(tmp_path / "out")]
+    assert (
+        run(["sweep", "--backbones", "timm:test_vit", "--datasets", "digits", "--set", "weights=random", *sizes]) == 1
+    )
+    assert "--per-class" in capsys.readouterr().err

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from zoo_harness.sweeps.sweep import Sweep
 
 PlanFile = Annotated[
-    Path | None, typer.Argument(metavar="[PLAN]", help="A TOML file, such as sweeps/malpure2021.toml.")
+    Path | None, typer.Argument(metavar="PLAN", help="A TOML file, such as sweeps/malpure2021.toml.")
 ]
 
 
@@ -38,7 +38,7 @@ def _sweep(plan: PlanFile = None, *, given: Given, quiet: Quiet = False, as_json
         _print_estimates(found)
     else:
         _print_end(found)
-    if found.failed:
+    if found.failed or (given.get("dry_run") and any(each.fault for each in found.estimates.values())):
         raise typer.Exit(1)
 
 
@@ -69,6 +69,6 @@ def _print_estimates(found: Sweep) -> None:
 
 def _print_end(found: Sweep) -> None:
     out = str(found.plan.out)
-    commands = [("next", line.replace("{out}", out)) for line in found.plan.next]
+    commands = [("next", line.replace("{out}", out)) for line in found.plan.next if found.finished]
     print_facts([("finished", f"{len(found.finished)} of {len(found.plan.runs)} runs"), ("folder", out), *commands])
     tell(*(f"error: {key} failed: {error['message']}" for key, error in found.failed.items()))

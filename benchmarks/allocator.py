@@ -1,4 +1,4 @@
-"""Compare the speed of a network if freed memory returns to the system after each batch, and if the process keeps it.
+"""Compare the speed of a network with two memory settings: freed memory returns to the system, or the process keeps it.
 
     python benchmarks/allocator.py [--repeat 8]
 

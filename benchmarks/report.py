@@ -89,7 +89,7 @@ def machine() -> str:
 
 
 def seconds(command: list[str]) -> tuple[float, float]:
-    """Wall time and processor time of the fastest of three runs of a command; the latter does not count other load."""
+    """Return the wall time and the processor time of the fastest of three runs of a command."""
     times = []
     for _turn in range(3):
         started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -115,7 +115,7 @@ def in_browser(page: Path) -> dict[str, list[float]]:
 
 
 def make_runs(folder: Path, count: int, images: int) -> None:
-    """Write run folders with a record and predictions each; the same arguments give the same figures."""
+    """Write run folders with a record and predictions each; the same arguments give the same values."""
     with tempfile.TemporaryDirectory() as made:
         run = zoo.evaluate("efficientnet_lite0", "digits", per_class=2, epochs=0, out=Path(made, "run"))
         record = json.loads(run.record.to_json())
@@ -133,7 +133,7 @@ def make_runs(folder: Path, count: int, images: int) -> None:
 def one_run(
     record: dict[str, Any], number: int, hits: np.ndarray, labels: np.ndarray, folder: Path, draws: np.random.Generator
 ) -> dict[str, Any]:
-    """Return the record with other figures, and write the predictions."""
+    """Return the record with other values, and write the predictions."""
     images, family = len(labels), list(FAMILIES)[number % len(FAMILIES)]
     predicted = np.where(hits, labels, (labels + draws.integers(1, CLASSES, images)) % CLASSES).astype(np.int32)
     likely = draws.uniform(0.5, 1, images).astype(np.float32)

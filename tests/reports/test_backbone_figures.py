@@ -49,4 +49,4 @@ def test_the_help_names_the_epochs_of_every_recipe() -> None:
         for recipe in ("default", "scratch", *backbone.recipes)
     }
     assert found == {("default", 20), ("paper", 20), ("report", 10), ("scratch", 200)}
-    assert "20; report 10; scratch 200" in EPOCHS_HELP
+    assert "20; recipe report 10, recipe scratch 200" in EPOCHS_HELP

@@ -39,8 +39,8 @@ An option of any other class is in the panel ``Options``.
 def command(options: type, run: Callable[..., None]) -> Callable[..., None]:
     """Return a function for ``app.command`` whose parameters are those of ``run`` and all options of a class.
 
-    ``run`` receives the options that the user typed as the mapping ``given``. All other parameters of ``run`` are
-    arguments and flags that exist only on the command line, and have Typer's annotations.
+    The function passes to ``run`` a mapping ``given``, which holds only the options that the user typed. All other
+    parameters of ``run`` are arguments and flags that exist only on the command line, and have Typer's annotations.
     """
     own = [parameter for name, parameter in inspect.signature(run, eval_str=True).parameters.items() if name != "given"]
     known = declared(options)
@@ -91,7 +91,7 @@ class OptionsCommand(TyperCommand):
 
 
 class PanelGroup(TyperGroup):
-    """A group of commands whose help page lists the commands under the panel that each command names."""
+    """A group of commands; its help page has a section for each panel, and a command is listed in its own panel."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the name of each command with the first sentence of its help."""
@@ -107,7 +107,7 @@ class PanelGroup(TyperGroup):
 def panels_of(options: type) -> dict[str, str]:
     """Return the name of the help-page panel for each option of a class.
 
-    If the class that declares an option has no panel, the option is in the panel of the same option in ``zoo eval``.
+    If the class that declares an option has no panel, the option has the panel of the same option in ``zoo eval``.
 
     >>> from zoo_harness.records.options import LayersOptions
     >>> panels = panels_of(LayersOptions)

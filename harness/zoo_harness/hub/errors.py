@@ -59,7 +59,7 @@ class TransientResponseError(Exception):
 def translate_hub_errors(action: str, reference: RepositoryReference) -> Iterator[None]:
     """Convert errors of the Hub's client in the ``with`` block to :class:`~zoo.errors.HubError`.
 
-    ``action`` completes the phrase "cannot ..." of the message. Errors of blockzoo do not change. The original error
+    ``action`` completes the phrase "cannot ..." of the message. Errors of blockzoo pass unchanged. The original error
     stays attached for ``--debug`` unless its text contains a token.
     """
     try:

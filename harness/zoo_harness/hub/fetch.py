@@ -32,7 +32,7 @@ _COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")  # 40 digits of git, 6
 
 @dataclass(frozen=True)
 class ListedFile:
-    """Hold the size in bytes and the digest that the Hub lists for a file: SHA-256 or, for small files, git's SHA-1."""
+    """Hold the size in bytes and the digest that the Hub lists for a file: SHA-256, or git's SHA-1 for small files."""
 
     size: int
     sha256: str | None

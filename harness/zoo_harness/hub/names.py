@@ -55,7 +55,7 @@ def parse_reference(text: str) -> RepositoryReference:
         )
     if at and _NO_REVISION.search(revision):
         raise UsageError(
-            f"not a revision: {shortened(revision)}; expected a branch, a tag or a commit such as main",
+            f"not a revision: {shortened(revision)}; expected a commit, a tag, or a branch such as main",
             code="not-a-revision",
             given=revision,
         )

@@ -72,7 +72,7 @@ class Change:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Hold the record of a finished run and the parsed content of all its publishable files but card and checkpoint."""
+    """Hold a finished run's record and the parsed content of its publishable files, without card and checkpoint."""
 
     directory: Path
     record: RunRecord
@@ -156,7 +156,7 @@ def _read_record(run: Path) -> RunRecord:
 
 
 def _read_parsed(run: Path, record: RunRecord) -> dict[str, bytes]:
-    """Return the content to publish of all files but the checkpoint, by name; missing files are left out."""
+    """Return a mapping from file name to the content to publish, without the checkpoint and without missing files."""
     if len(record.plots) > _MOST_PLOTS:
         message = f"{run} cannot be published: it lists {len(record.plots):,} plots; expected at most {_MOST_PLOTS}"
         raise DataError(message, code="too-many-plots", path=run)

@@ -43,7 +43,7 @@ def available_checkpoints(directory: Path, record: RunRecord) -> dict[int, Path]
 
 
 def run_of_weights(path: Path) -> Path:
-    """Return the folder of the run that a weight file may belong to; the file is in ``RUN`` or ``RUN/checkpoints``.
+    """Return ``RUN`` for a path of the form ``RUN/model.safetensors`` or ``RUN/checkpoints/FILE``.
 
     >>> run_of_weights(Path("/run/checkpoints/epoch-0002.safetensors"))
     PosixPath('/run')
@@ -53,7 +53,7 @@ def run_of_weights(path: Path) -> Path:
 
 
 def kept_by_run(path: Path) -> tuple[RunRecord, KeptCheckpoint] | None:
-    """Return the record of the run that saved a weight file in ``checkpoints/``, and the file's record, or ``None``.
+    """Return the records of a run and of a weight file in its ``checkpoints/``; ``None`` if the run lacks it.
 
     Raises a :class:`~zoo.errors.ZooError` if the record of the run cannot be read.
     """

@@ -23,7 +23,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class PublishedFigure(Record):
-    """A published result of the same backbone, recipe, dataset, split and epochs; ``None``: not published.
+    """A published result with the run's backbone, recipe, dataset, split and epochs; ``None`` means not published.
 
     ``recipe`` is the backbone's recipe that has the settings of the published table. ``differences`` lists the known
     differences between the settings of the run and of the publication.
@@ -40,7 +40,7 @@ class PublishedFigure(Record):
 
 
 class OtherSetting(Record):
-    """A published result of the same backbone and dataset in another setting, and the differences of the settings."""
+    """A published result with the run's backbone and dataset but other settings, and how these settings differ."""
 
     source: str
     recipe: str = ""
@@ -49,13 +49,12 @@ class OtherSetting(Record):
 
 
 class PublishedScores(Record):
-    """Published scores of the Separation Index by key, beside our scores of the same features on the same split.
+    """Published Separation Index scores, and the scores that zoo computed from the same features on the same split.
 
-    ``features`` is ``raw pixels``, the path of a layer, or ``before training`` or ``after training`` for the input of
-    the classifier. ``images`` is the number of images that we scored. ``si_error`` is the bootstrap standard error of
-    our SI. ``agrees`` tells whether we have the published backbone, recipe, dataset, split and epochs.
-    ``differences`` lists the known differences between our settings and the published settings. ``remarks`` lists what
-    the publication does not state, and published values that contradict each other.
+    ``features``: ``raw pixels``, ``before training`` or ``after training`` for the input of the classifier, or the path
+    of a layer. ``images``: the number of images that zoo scored. ``si_error``: the bootstrap standard error of the SI.
+    ``agrees``: whether the run has the published backbone, recipe, dataset, split and epochs. ``differences``: the
+    known differences between run and publication. ``remarks``: gaps or contradictions in the source.
     """
 
     source: str
@@ -153,7 +152,7 @@ class ComparedRow(Record):
 
 
 class RowDifference(Record):
-    """The difference of a row's accuracy to the accuracy of its baseline; ``row`` and ``baseline`` index the rows.
+    """The accuracy of one row minus the accuracy of its baseline; ``row`` and ``baseline`` are indices of rows.
 
     ``difference`` is in [-1, 1] and has a ``standard_error`` over images; for several seeds, mean accuracies are
     compared. ``test`` compares the two runs in ``tested``, the runs with the lowest seeds. ``mcnemar`` is McNemar's

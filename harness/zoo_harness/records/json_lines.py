@@ -28,7 +28,7 @@ def parse_lines(
     r"""Parse one record per line; a last line without a line break is ignored, because it may be incomplete.
 
     ``fault`` takes a record and the previous record, and returns an error text if the two are in the wrong order.
-    ``strict=True`` refuses values of another JSON type. Raises :class:`InvalidLineError`.
+    ``strict=True`` refuses values whose JSON type differs from the declared type. Raises :class:`InvalidLineError`.
 
     >>> class Step(BaseModel):
     ...     step: int

@@ -27,7 +27,7 @@ TRAINING_OPTIONS = frozenset(field.name for field in fields(Training))
 def apply_overrides(training: Training, given: Mapping[str, object]) -> Training:
     """Return the recipe's training settings, with the given options in place of the recipe's values.
 
-    Options that are no training settings are ignored. Raises :class:`~zoo.errors.UsageError` for a value that is not
+    Options that are not training settings are ignored. Raises :class:`~zoo.errors.UsageError` for a value that is not
     allowed, alone or in combination with other settings.
 
     >>> apply_overrides(Training(), {"epochs": 3, "augment": "crop,flip", "momentum": None, "seed": 1}).augment

@@ -36,7 +36,7 @@ OutputFolder = Annotated[Path | None, Option("Folder for the results (default: a
 
 
 # A test compares the epochs in this text with the recipes. Reading the recipes here would import pydantic.
-EPOCHS_HELP = "Number of epochs (default: the recipe's: 20; report 10; scratch 200); 0 scores without training."
+EPOCHS_HELP = "Number of epochs (default: 20; recipe report 10, recipe scratch 200); 0 scores without training."
 
 
 class ReadingOptions(TypedDict, total=False):
@@ -129,9 +129,9 @@ class TrainingOptions(TypedDict, total=False):
         Option("Schedule of the learning rate: constant, multistep or cosine."),
     ]
     milestones: Annotated[
-        str | Sequence[int] | None, Option("Epochs after which schedule multistep decays the rate.", metavar="N,N")
+        str | Sequence[int] | None, Option("Epochs after which the multistep schedule decays the rate.", metavar="N,N")
     ]
-    decay: Annotated[float | None, Option("Factor by which schedule multistep multiplies the learning rate.")]
+    decay: Annotated[float | None, Option("Factor by which the multistep schedule multiplies the learning rate.")]
     warmup_epochs: Annotated[float | None, Option("Epochs of linear learning-rate warm-up.")]
     label_smoothing: Annotated[float | None, Option("Label smoothing: fraction of each label spread over all classes.")]
     class_weights: Annotated[Literal["none", "balanced"] | None, Option("'balanced' gives rare classes more weight.")]

@@ -25,7 +25,7 @@ cache = typer.Typer(
 
 @cache.command("list")
 def list_entries(as_json: AsJson = False, _debug: Debug = False) -> None:
-    """List the cached entries, their size and last use.
+    """List the cache entries, their size and last use.
 
     Each entry holds the outputs of a backbone's frozen layers for one split of a dataset. The list shows the state of
     every entry that is not complete.
@@ -57,7 +57,7 @@ def clear_entries(
     as_json: AsJson = False,
     _debug: Debug = False,
 ) -> None:
-    """Delete cached entries without asking first.
+    """Delete cache entries without asking first.
 
     Entries that a running process uses are not deleted.
     """

@@ -101,7 +101,7 @@ def _print_last(found: LayerScoring) -> None:
 
 
 def _published_values(curve: Curve, layer: ScoredLayer) -> list[list[str]]:
-    """Return the published scores of the raw pixels or of the classifier's input, if the settings are the same."""
+    """Return the published scores of the raw pixels or of the classifier's input, if the settings agree."""
     from zoo_harness.separation.scores import SCORES
 
     raw = layer is curve.layers[0]

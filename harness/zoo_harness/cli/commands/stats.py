@@ -80,7 +80,7 @@ def _extremes(split: SplitStatistics) -> tuple[int, int]:
 
 
 def _notes(found: DatasetStatistics) -> Iterator[str]:
-    """Yield the notes below the table: terms, extreme images, duplicates, and how zoo read the images."""
+    """Yield notes on the row labels, the darkest and brightest images, duplicates, and how zoo read the files."""
     yield "a / b / c: smallest, median and largest value; mean, std: over all pixels, values 0 to 1"
     yield "brightness: mean luma of an image; 0 is black and 1 is white"
     for name, split in found.splits.items():

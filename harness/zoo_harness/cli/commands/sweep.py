@@ -17,9 +17,7 @@ from zoo_harness.util import durations
 if TYPE_CHECKING:
     from zoo_harness.sweeps.sweep import Sweep
 
-PlanFile = Annotated[
-    Path | None, typer.Argument(metavar="PLAN", help="A TOML file, such as sweeps/malpure2021.toml.")
-]
+PlanFile = Annotated[Path | None, typer.Argument(metavar="PLAN", help="A TOML file, such as sweeps/malpure2021.toml.")]
 
 
 def _sweep(plan: PlanFile = None, *, given: Given, quiet: Quiet = False, as_json: AsJson = False) -> None:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from zoo.backbone import Preprocessing
 from zoo_harness.records.normalization import NormalizationSource
-from zoo_harness.records.run import Count, Record, WeightsRecord
+from zoo_harness.records.run import Count, DuplicatesRecord, Record, WeightsRecord
 
 RANK, PLOT = "rank.json", "rank.png"
 TOP_1 = "imagenet_top1"
@@ -46,7 +46,8 @@ class RankedBackbone(Record):
     backbone that was dropped before the last image has no tier. ``weights`` is ``None`` for raw pixels. ``width`` is
     the number of features. ``source_classes`` is the number of classes of the pretrained classifier, if there is one.
     ``seconds`` is the time to read the images. ``computed`` is the number of images that ran through the network; the
-    features of the remaining images came from the cache. Older records lack ``computed``.
+    features of the remaining images came from the cache. Older records lack ``computed``. If the row is a run
+    that was trained on images of the ranking's dataset, ``trained_on_dataset`` is true, and its scores are too high.
     """
 
     name: str
@@ -68,6 +69,7 @@ class RankedBackbone(Record):
     tier: int | None = None
     dropped: Drop | None = None
     control: bool = False
+    trained_on_dataset: bool = False
 
 
 class Failure(Record):
@@ -124,7 +126,8 @@ class RankRecord(Record):
     ``images`` is the number of images of the training split or of its subset. ``rounds`` lists the number of images
     that the backbones had read after each round. ``stopped`` is the reason why not all images were read.
     ``input_size`` is height and width in pixels, if the user chose the same size for all networks. ``accuracies`` and
-    ``foresight`` are filled in by ``--tune`` and ``--against``.
+    ``foresight`` are filled in by ``--tune`` and ``--against``. ``duplicates`` counts equal images of the training
+    split; ``None`` in old records, for which duplicates were not counted.
     """
 
     format: Literal["blockzoo rank 1"] = "blockzoo rank 1"
@@ -149,6 +152,7 @@ class RankRecord(Record):
     accuracies: tuple[KnownAccuracy, ...] = ()
     foresight: tuple[Foresight, ...] = ()
     left_out_runs: tuple[str, ...] = ()
+    duplicates: tuple[DuplicatesRecord, ...] | None = None
 
     @property
     def images_seen(self) -> int:

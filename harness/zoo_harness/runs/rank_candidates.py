@@ -66,6 +66,7 @@ class Candidate:
     scores: dict[str, ScoreRecord] = field(default_factory=dict)
     hits: Any = None
     dropped: Drop | None = None
+    trained_on_dataset: bool = False
 
     @property
     def described(self) -> str:
@@ -139,7 +140,7 @@ class Candidate:
             weights=self.weights,
             license=self.weights.license if self.weights else None,
             parameters=self.parameters,
-            imagenet_top1=backbone.imagenet_top1 if backbone and not self.control else None,
+            imagenet_top1=backbone.imagenet_top1 if backbone and self.source.kind != "random" else None,
             preprocessing=self.preprocessing,
             layer=self._layer,
             width=self.width,
@@ -151,6 +152,7 @@ class Candidate:
             tier=tier,
             dropped=self.dropped,
             control=self.control,
+            trained_on_dataset=self.trained_on_dataset,
         )
 
     @property

@@ -101,11 +101,11 @@ def check_rank(
     if budget is not None and options["halving"] is False:
         message = "--budget needs rounds of growing size; leave out --no-halving"
         raise UsageError(message, code="option-unused", option="halving")
-    from zoo_harness.ranking.scores import choose_scores  # imports numpy
+    from zoo_harness.ranking.scores import choose_scores, with_hits  # imports numpy
 
-    scores = choose_scores(options["scores"])
+    scores = with_hits(choose_scores(options["scores"]), given.get("sort"))
     shares = [score.key for score in scores if score.share]
-    check_choice("--sort", options["sort"], shares)
+    options["sort"] = check_choice("--sort", given.get("sort", shares[0]), shares)
     folders = [Path(each).expanduser() for each in backbones if not isinstance(each, Backbone) and _names_a_run(each)]
     records = [each for each in backbones if isinstance(each, Backbone) or not _names_a_run(each)]
     found = tuple(_licensed(_resolved(records, all_local=not backbones), options["license"]))
@@ -170,10 +170,11 @@ def _names_a_run(given: str | Path) -> bool:
 
 
 def _runs(folders: Sequence[Path]) -> Iterator[tuple[str, Path, RunRecord]]:
-    names = [folder.resolve().name for folder in folders]
-    for folder, name in zip(folders, names, strict=True):
+    records = [read_run(folder) for folder in folders]
+    own_names = [folder.resolve().name for folder in folders]
+    names = ["run" if name == record.backbone.name else name for name, record in zip(own_names, records, strict=True)]
+    for folder, name, record in zip(folders, names, records, strict=True):
         called = name if names.count(name) == 1 else str(folder)
-        record = read_run(folder)
         if record.checkpoint_sha256 is None:
             message = f"the run has no checkpoint: {str(folder)!r} is {record.status}; expected a finished run"
             raise UsageError(message, code="no-checkpoint", path=folder)

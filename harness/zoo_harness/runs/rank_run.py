@@ -37,6 +37,7 @@ from zoo_harness.ranking.readout import FeatureReader, Readout, read_out
 from zoo_harness.ranking.scores import Evidence, RankDefinition
 from zoo_harness.records import option_checks
 from zoo_harness.records.rank import PLOT, RANK, Drop, Failure, RankedBackbone, RankRecord, ScoreRecord
+from zoo_harness.records.run import DatasetRecord
 from zoo_harness.reports.plots.ranking import plot_ranking
 from zoo_harness.reports.plots.run import Finish
 from zoo_harness.reports.wording import NORMALIZATIONS
@@ -44,7 +45,7 @@ from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
 from zoo_harness.runs.opening import check_class_sizes
 from zoo_harness.runs.plan import compute_context
-from zoo_harness.runs.rank_accuracies import with_accuracies
+from zoo_harness.runs.rank_accuracies import tuned_folder, with_accuracies
 from zoo_harness.runs.rank_candidates import RANDOM, RAW_PIXELS, Candidate, LazyImages
 from zoo_harness.runs.rank_request import RankRequest
 from zoo_harness.runs.reporter import Reporter, report_reading
@@ -103,6 +104,10 @@ class Ranking:
             error = math.sqrt(share * (1 - share) / len(each))
             found[name] = Behind(error, compared.difference, compared.standard_error)
         return found
+
+    def tuned_folder(self, name: str) -> Path:
+        """Return the folder of the run in which ``--tune`` fine-tuned a backbone."""
+        return tuned_folder(self.directory, name)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the ranking as a dictionary that can be written as JSON."""
@@ -170,6 +175,7 @@ class _Competition:
         self._check_classes()
         self.failures: list[Failure] = []
         self.candidates = _candidates(request)
+        self._mark_trained_runs()
         halving = request.options["halving"]
         if halving is None:
             halving = request.budget is not None or len(self.candidates) > 8
@@ -263,6 +269,7 @@ class _Competition:
             failures=tuple(self.failures),
             seconds=round(seconds, 3),
             input_size=self.request.input_size,
+            duplicates=split.duplicates,
         )
 
     def _check_classes(self) -> None:
@@ -271,6 +278,19 @@ class _Competition:
         check_class_sizes(counts)
         for line in class_warnings(self.split.record, self.split.classes, order=1):
             self.progress.warn(line)
+
+    def _mark_trained_runs(self) -> None:
+        """Mark the runs that were trained on images of the ranking's dataset, and warn about each of these runs."""
+        for candidate in self.candidates:
+            run = candidate.run_record
+            if run is not None and run.settings.training.epochs and self._is_dataset_of(run.dataset):
+                candidate.trained_on_dataset = True
+                self.progress.warn(trained_warning(candidate.name))
+
+    def _is_dataset_of(self, dataset: DatasetRecord) -> bool:
+        split = self.split
+        same_name = dataset.name == split.name.partition(":")[0] and dataset.classes == split.classes
+        return same_name and (dataset.title == split.title or dataset.source == split.source)
 
     def announce(self) -> None:
         """Remove networks that exceed ``--max-parameters``, and report what must be downloaded, before downloading."""
@@ -414,15 +434,23 @@ class _Competition:
                 self._finish(candidate, images)
 
 
+def trained_warning(name: str) -> str:
+    """Return the warning about a run whose score is too high.
+
+    >>> trained_warning("resnet18 (one)")
+    'resnet18 (one) was trained on images of this dataset, so its score is too high'
+    """
+    return f"{name} was trained on images of this dataset, so its score is too high"
+
+
 def _candidates(request: RankRequest) -> list[Candidate]:
     """Return the candidates of a ranking: its backbones, then its runs, then its controls."""
     weights = request.options["weights"]
     found = [Candidate(each.name, each, option_checks.choose_source(each, weights)) for each in request.backbones]
     found += [Candidate(called, run=run, run_record=record) for called, run, record in request.runs]
     if request.controls:
+        found.append(Candidate(RAW_PIXELS, control=True))
+    if request.controls and weights != "random":
         first = request.backbones[0]
-        found += [
-            Candidate(RAW_PIXELS, control=True),
-            Candidate(f"{first.name}, {RANDOM}", first, RandomWeights(), control=True),
-        ]
+        found.append(Candidate(f"{first.name}, {RANDOM}", first, RandomWeights(), control=True))
     return found

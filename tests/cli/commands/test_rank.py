@@ -238,6 +238,7 @@ def test_runs_are_compared_and_ranked_by_their_own_checkpoints(tuned: Path, tmp_
     own = {row.name: row for row in found.rows if row.weights is not None and row.weights.kind == "run"}
     assert len(own) == 2
     assert all(row.source_classes == 10 for row in own.values())
+    assert {row.name for row in found.rows if row.trained_on_dataset} == own.keys()
     accuracies = {each.name: each for each in found.record.accuracies}
     for name, row in own.items():
         folder = next(each for each in runs if each.name in name)
@@ -251,6 +252,11 @@ def test_runs_are_compared_and_ranked_by_their_own_checkpoints(tuned: Path, tmp_
     )  # fmt: skip
     assert other.record.accuracies == ()
     assert len(other.record.left_out_runs) == 1
+    images, labels = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8), np.arange(40) % 2
+    data = zoo.in_memory(images, labels, test=(images[:4], labels[:4]))
+    elsewhere = zoo.rank(data, runs[0], scores="logme", out=tmp_path / "elsewhere")
+    assert [row.trained_on_dataset for row in elsewhere.rows] == [False]
+    assert (list(elsewhere.rows[0].scores), elsewhere.record.sort) == (["si", "logme"], "si")  # tiers need hits
 
 
 def test_a_second_ranking_computes_nothing_and_a_resumed_one_is_equal(folder: Path, tmp_path: Path) -> None:
@@ -295,6 +301,46 @@ def test_an_interrupted_ranking_says_how_to_continue(tmp_path: Path, monkeypatch
         zoo.rank("digits", NAMES[1:], weights="random", per_class=3, scores="si", out=tmp_path / "out")
     assert "1 of 2 backbones" in raised.value.__notes__[0]
     assert f"zoo rank --resume {tmp_path / 'out'}" in raised.value.__notes__[0]
+
+
+def test_a_run_of_the_same_dataset_is_named_because_its_score_is_too_high(
+    tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = sorted((tuned / "tuned").iterdir())[-1].rename(tmp_path / "efficientnet_lite0")
+    record = json.loads((folder / "run.json").read_text())
+    record["backbone"]["name"] = "efficientnet_lite0"
+    (folder / "run.json").write_text(json.dumps(record))
+    assert run(["rank", str(folder), "--per-class", "3", "--scores", "ridge", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr()
+    warning = "efficientnet_lite0 (run) was trained on images of this dataset, so its score is too high"
+    assert warning in " ".join(printed.err.split())
+    assert warning in " ".join(printed.out.split())
+    assert "zoo eval" not in printed.out  # a run is no backbone
+    assert json.loads((tmp_path / "out" / "rank.json").read_text())["sort"] == "ridge"
+
+
+def test_equal_images_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (40, 8, 8), dtype=np.uint8), np.arange(40) % 2
+    images[[0, 2, 4]] = images[6]
+    data = zoo.in_memory(images, labels, test=(images[:4], labels[:4]))
+    found = zoo.rank(data, "timm:test_vit", weights="random", scores="si", out=tmp_path / "out", progress=True)
+    assert found.record.duplicates is not None
+    assert [(each.split, each.images, each.of) for each in found.record.duplicates] == [("train", 4, 40)]
+    assert "4 of 40 images of split 'train' occur in it more than once" in " ".join(capsys.readouterr().err.split())
+
+
+def test_random_weights_have_no_published_accuracy_and_no_second_control(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["rank", "--weights", "random", "--images", "20", "--scores", "si", "--quiet"]
+    assert run([*arguments, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "10 classes, random weights" in printed
+    assert "top-1" not in printed
+    record = RankRecord.model_validate_json((tmp_path / "out" / "rank.json").read_bytes())
+    assert [row.name for row in record.backbones if row.control] == ["raw pixels"]
+    assert all(row.imagenet_top1 is None for row in record.backbones)
 
 
 def test_a_projection_is_no_source_classifier() -> None:

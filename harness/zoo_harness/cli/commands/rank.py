@@ -73,8 +73,9 @@ def _print_ranking(found: Ranking, *, verbose: bool) -> None:
     rounds = f", in rounds of {', '.join(f'{count:,}' for count in record.rounds)}" if len(record.rounds) > 1 else ""
     size = "" if record.input_size is None else ", input {} x {} pixels".format(*record.input_size)
     images = f"{record.images_seen:,} training images, {len(record.classes)} classes"
+    random = ", random weights" if _weights_are_random(found) else ""
     print_lines("")
-    print_notes(f"{record.title}: {images}{size}{rounds}")
+    print_notes(f"{record.title}: {images}{size}{random}{rounds}")
     print_lines("")
     columns = ["backbone", "tier", first.heading, "±", "behind", "size, M", "top-1"]
     differences = found.differences()
@@ -109,12 +110,24 @@ def _print_ranking(found: Ranking, *, verbose: bool) -> None:
 
 
 def _next_step(found: Ranking) -> list[tuple[str, str]]:
-    """Return the command that fine-tunes the best backbone, or nothing if every row is a control or a run."""
+    """Return the command that shows the best fine-tuned run, or the command that fine-tunes the best backbone.
+
+    Return an empty list if every row is a control or a run.
+    """
+    accuracies = [each for each in found.record.accuracies if each.tuned]
+    if accuracies:
+        best_tuned = max(accuracies, key=lambda each: each.accuracy)
+        return [("next", f"zoo show {shlex.quote(str(found.tuned_folder(best_tuned.name)))}")]
     best = next((row for row in found.rows if not row.control and row.weights and row.weights.kind != "run"), None)
     if best is None or best.weights is None:
         return []
     weights = " --weights random" if best.weights.kind == "random" else ""
     return [("next", f"zoo eval {best.name} --dataset {shlex.quote(found.record.dataset)}{weights}")]
+
+
+def _weights_are_random(found: Ranking) -> bool:
+    networks = [row.weights for row in found.rows if row.weights is not None and not row.control]
+    return bool(networks) and all(weights.kind == "random" for weights in networks)
 
 
 def _print_accuracies(found: Ranking) -> None:
@@ -164,12 +177,16 @@ def _column(found: Ranking, key: str) -> list[str]:
 
 
 def _notes(found: Ranking, *, verbose: bool) -> list[str]:
+    from zoo_harness.runs.rank_run import trained_warning
+
     record = found.record
     test = "a paired test on the same images (McNemar, mid-p, Holm, 5 %)" if verbose else "a paired test"
+    has_top_1 = any(row.imagenet_top1 is not None for row in found.rows)
     notes = [
         f"tier 1: the best backbone, and the backbones that {test} cannot distinguish from the best. behind: "
-        "difference from the best, with its standard error. size: millions of parameters. top-1: accuracy on ImageNet "
-        "in %, as published." + ("" if verbose else " --verbose explains the scores."),
+        "difference from the best, with its standard error. size: millions of parameters."
+        + (" top-1: accuracy on ImageNet in %, as published." if has_top_1 else "")
+        + ("" if verbose else " --verbose explains the scores."),
     ]
     if verbose:
         notes += [f"{score.heading}: {score.explanation}." for score in found.scores]
@@ -189,6 +206,7 @@ def _notes(found: Ranking, *, verbose: bool) -> list[str]:
         for row in found.rows
         if row.dropped
     ]
+    notes += [f"{trained_warning(row.name)}." for row in found.rows if row.trained_on_dataset]
     notes += _accuracy_notes(found)
     if record.stopped:
         notes.append(f"Stopped early: {record.stopped}.")

@@ -27,7 +27,7 @@ from zoo_harness.records.options import EvalOptions, RescoreOptions
 from zoo_harness.records.run import RunRecord, read_run, record_file
 from zoo_harness.records.stored_options import OPTIONS, read_options
 from zoo_harness.runs.rank_request import RankRequest
-from zoo_harness.runs.request import CheckedRun, Checkpoint, DataRequest, LayerRequest, choose_data
+from zoo_harness.runs.request import CheckedRun, Checkpoint, DataRequest, LayerRequest, choose_data, find_dataset
 from zoo_harness.util.file_lock import one_at_a_time
 from zoo_harness.util.progress import Progress
 
@@ -148,7 +148,7 @@ def recorded_data_request(
     if dataset is None:
         dataset, kept = _recorded_data(checkpoint, record)
         chosen["data_dir"] = chosen["data_dir"] or kept.get("data_dir")
-    named, argument = (dataset, None) if isinstance(dataset, Dataset) else load_registry().dataset(dataset)
+    named, argument = find_dataset(dataset)
     recorded: dict[str, Any] = {"seed": 0}
     if named.name == own.name and (argument == own.argument or named.is_path(argument)):
         recorded = {"seed": record.settings.seed, "val_fraction": own.val_fraction}

@@ -87,7 +87,7 @@ def check_rank(
         if not stored.in_python:
             dataset, backbones = stored.dataset, [each for each in stored.backbones if each is not None]
     options = with_defaults(RankOptions, given)
-    dataset = dataset or "digits"
+    dataset = "digits" if dataset is None else dataset
     option_checks.check_device(options["device"], options["precision"])
     input_size = option_checks.parse_input_size(options["input_size"])
     values: Mapping[str, Any] = {**options, "limit": options["images"], "val_fraction": None}

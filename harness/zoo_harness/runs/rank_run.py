@@ -50,7 +50,7 @@ from zoo_harness.runs.rank_candidates import RANDOM, RAW_PIXELS, Candidate, Lazy
 from zoo_harness.runs.rank_request import RankRequest
 from zoo_harness.runs.reporter import Reporter, report_reading
 from zoo_harness.util import durations
-from zoo_harness.util.atomic_files import write_text
+from zoo_harness.util.atomic_files import folder_lock, write_text
 from zoo_harness.util.byte_sizes import bytes_in_words
 
 SMALLEST_GROWTH = 1.1
@@ -122,19 +122,34 @@ def rank_backbones(request: RankRequest, progress: Reporter) -> Ranking:
     """
     started = time.monotonic()
     keep_freed_memory()
-    with isolated():
-        competition = _Competition(request, compute_context(request.options), progress)
-        competition.announce()
-        folder = request.resume or claim_folder(request.options["out"], f"rank-{request.dataset.name}")
-        request.write_options(folder)
-        with _note_how_to_resume(folder, request, competition):
-            competition.run()
-        record = competition.record(time.monotonic() - started)
-    _write(record, request, folder)
-    if request.tune or request.against:
-        record = with_accuracies(record, request, folder, progress)
+    with contextlib.ExitStack() as stack:
+        if request.resume is not None:
+            stack.enter_context(_locked(request.resume))
+        with isolated():
+            competition = _Competition(request, compute_context(request.options), progress)
+            competition.announce()
+            folder = request.resume or claim_folder(request.options["out"], f"rank-{request.dataset.name}")
+            if request.resume is None:
+                stack.enter_context(_locked(folder))
+            request.write_options(folder)
+            with _note_how_to_resume(folder, request, competition):
+                competition.run()
+            record = competition.record(time.monotonic() - started)
         _write(record, request, folder)
+        if request.tune or request.against:
+            record = with_accuracies(record, request, folder, progress)
+            _write(record, request, folder)
     return Ranking(record, folder, request.scores)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock the folder of a ranking; raise :class:`~zoo.errors.UsageError` if another process has locked it."""
+    with folder_lock(folder) as locked:
+        if not locked:
+            message = f"{folder}: another process is still executing this ranking"
+            raise UsageError(message, code="run-is-running", path=folder)
+        yield
 
 
 def _write(record: RankRecord, request: RankRequest, folder: Path) -> None:
@@ -150,7 +165,10 @@ def _note_how_to_resume(folder: Path, request: RankRequest, competition: _Compet
         again = f"zoo rank --resume {shlex.quote(str(folder))}"
         if request.in_python:
             again = f"zoo.rank(dataset, backbones, resume={str(folder)!r})"
-        error.add_note(f"interrupted; features of {competition.finished} are cached; {again} resumes the ranking")
+        note = f"features of {competition.finished} are cached; {again} resumes the ranking"
+        if request.options["cache"] == "off":
+            note = f"--cache off stores no features; {again} starts again"
+        error.add_note(f"interrupted; {note}")
         raise
 
 
@@ -193,6 +211,9 @@ class _Competition:
     def run(self) -> None:
         """Compute features and scores of the candidates in rounds, until the time budget is used up."""
         seen = 0
+        if self.request.budget is not None:
+            limit = f"--budget {self.request.options['budget']}"
+            self.progress.log(f"the first round reads {self.planned[0]:,} images, even if it takes longer than {limit}")
         for number, planned in enumerate(self.planned):
             images = self._affordable(seen, planned)
             if images <= seen:

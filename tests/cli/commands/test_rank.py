@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from zoo_harness.ranking.hit_bits import unpack_hits
 from zoo_harness.ranking.neighbour_votes import nearest_labels, si
 from zoo_harness.ranking.paired_tests import tiers
 from zoo_harness.records.rank import RankRecord
+from zoo_harness.util.atomic_files import folder_lock
 
 NAMES = ("efficientnet_lite0", "timm:test_vit", "timm:test_resnet")
 RANDOM = ("rank", *NAMES, "--weights", "random", "--per-class", "4", "--quiet")
@@ -273,9 +275,66 @@ def test_a_second_ranking_computes_nothing_and_a_resumed_one_is_equal(folder: Pa
         zoo.rank(resume=folder, per_class=5)
     assert raised.value.code == "resume-other-run"
     assert raised.value.facts["differing"] == ("per_class",)
+    assert zoo.rank("digits", NAMES, resume=folder).record.backbones[0].computed == 0
+    for names in (NAMES[:2], "timm:test_vit2"):
+        with pytest.raises(UsageError) as raised:
+            zoo.rank("digits", names, resume=folder)
+        assert raised.value.facts["differing"] == ("backbones",)
+    with folder_lock(folder), pytest.raises(UsageError) as raised:
+        zoo.rank(resume=folder)
+    assert raised.value.code == "run-is-running"
 
 
-def test_a_budget_ends_the_ranking_on_fewer_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ranking_locks_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo_harness.runs.rank_candidates import Candidate
+
+    opened, folder = Candidate.open, tmp_path / "out"
+
+    def resume_meanwhile(self: Candidate, seed: int, input_size: tuple[int, int] | None) -> object:
+        with pytest.raises(UsageError) as raised:
+            zoo.rank(resume=folder)
+        assert raised.value.code == "run-is-running"
+        return opened(self, seed, input_size)
+
+    monkeypatch.setattr(Candidate, "open", resume_meanwhile)
+    found = zoo.rank("digits", NAMES[1], weights="random", per_class=2, scores="si", cache="off", out=folder)
+    assert found.record.failures == ()
+
+
+def test_the_best_fine_tuned_run_is_the_next_step(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["rank", "--resume", str(tuned), "--quiet"]) == 0
+    record = RankRecord.model_validate_json((tuned / "rank.json").read_bytes())
+    best = max(record.accuracies, key=lambda each: each.accuracy).name.replace(":", "-")
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1].split() == ["next", "zoo", "show", str(tuned / "tuned" / best)]
+    assert "regret@1" in printed
+    assert "Kendall" not in printed  # two backbones have no correlation
+
+
+def test_a_dataset_of_a_wrong_type_names_the_function_that_makes_one(tmp_path: Path) -> None:
+    images, labels = np.zeros((4, 8, 8), np.uint8), [0, 0, 1, 1]
+    name = "efficientnet_lite0"
+    for call in (
+        lambda data: zoo.rank(data, [name]),
+        lambda data: zoo.evaluate(name, data),
+        lambda data: zoo.train(name, data),
+        lambda data: zoo.layers(name, data),
+        lambda data: zoo.features(name, data),
+        lambda data: zoo.dataset_stats(data),
+    ):
+        for data in ((images, labels), images):
+            with pytest.raises(UsageError, match=r"zoo\.in_memory") as raised:
+                call(data)
+            assert raised.value.code == "dataset-type"
+    with pytest.raises(UsageError) as raised:
+        zoo.rank(None, [name])  # type: ignore[arg-type]
+    assert raised.value.code == "dataset-type"
+
+
+def test_a_budget_ends_the_ranking_on_fewer_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "zoo")
     monkeypatch.setattr("zoo_harness.ranking.halving.FEWEST_IMAGES", 50)
     found = zoo.rank(
         "digits", NAMES[1:], weights="random", scores="si,ridge", budget="1ms".replace("1ms", "0.001s"),
@@ -283,6 +342,7 @@ def test_a_budget_ends_the_ranking_on_fewer_images(tmp_path: Path, monkeypatch: 
     )  # fmt: skip
     assert found.record.rounds == (50,)
     assert "0 s" in found.record.stopped
+    assert "the first round reads 50 images, even if it takes longer than --budget 0.001s" in caplog.text
     assert all(row.images == 50 and set(row.scores) == {"si", "ridge"} for row in found.rows)
 
 
@@ -301,12 +361,17 @@ def test_an_interrupted_ranking_says_how_to_continue(tmp_path: Path, monkeypatch
         zoo.rank("digits", NAMES[1:], weights="random", per_class=3, scores="si", out=tmp_path / "out")
     assert "1 of 2 backbones" in raised.value.__notes__[0]
     assert f"zoo rank --resume {tmp_path / 'out'}" in raised.value.__notes__[0]
+    with pytest.raises(KeyboardInterrupt) as raised:
+        zoo.rank("digits", NAMES[2], weights="random", per_class=3, scores="si", cache="off", out=tmp_path / "off")
+    assert "starts again" in raised.value.__notes__[0]
+    assert "cached" not in raised.value.__notes__[0]
 
 
 def test_a_run_of_the_same_dataset_is_named_because_its_score_is_too_high(
     tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = sorted((tuned / "tuned").iterdir())[-1].rename(tmp_path / "efficientnet_lite0")
+    folder = tmp_path / "efficientnet_lite0"
+    shutil.copytree(sorted((tuned / "tuned").iterdir())[-1], folder)
     record = json.loads((folder / "run.json").read_text())
     record["backbone"]["name"] = "efficientnet_lite0"
     (folder / "run.json").write_text(json.dumps(record))

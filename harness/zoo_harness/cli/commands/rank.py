@@ -50,10 +50,11 @@ def _rank(
     Each score measures how well the features of a backbone separate the classes. docs/ranking.md defines the scores,
     and --verbose prints a line about each.
     """
-    from zoo_harness.api import rank
+    from zoo_harness.api import DEFAULT_RANKED, rank
 
     with ended_in_order(), display_for(quiet=quiet) as display:
-        found = rank(dataset, names or [], progress=display, **given)
+        data = DEFAULT_RANKED if dataset is None else dataset
+        found = rank(data, names or [], progress=display, **given)
     if as_json:
         print_json(found.to_dict())
     else:

@@ -225,7 +225,9 @@ def rank(
 
     given = checked(RankOptions, options)
     single = isinstance(backbones, str) or not isinstance(backbones, Sequence)
-    chosen = None if isinstance(dataset, _Default) else find_dataset(dataset) and dataset
+    chosen = None if isinstance(dataset, _Default) else dataset
+    if chosen is not None or dataset is None:
+        find_dataset(dataset)  # None is refused, because the caller's dataset may be missing by mistake
     given_backbones: Sequence[Any] = [backbones] if single else list(backbones)  # type: ignore[arg-type]
     several = [each if isinstance(each, str | Backbone) else _directory(each) for each in given_backbones]
     request = check_rank(chosen, several, given, _command("rank", (chosen, several), given))

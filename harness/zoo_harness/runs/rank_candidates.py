@@ -22,8 +22,9 @@ from zoo_harness.models.fingerprints import digest_of_source
 from zoo_harness.models.input_size import load_network
 from zoo_harness.models.modules import find_module
 from zoo_harness.models.weight_source import find_local
+from zoo_harness.ranking.paired_tests import Behind
 from zoo_harness.ranking.readout import Readout
-from zoo_harness.records.rank import Drop, RankedBackbone, ScoreRecord
+from zoo_harness.records.rank import BehindRecord, Drop, RankedBackbone, ScoreRecord
 from zoo_harness.records.run import RunRecord, WeightsRecord
 
 RAW_PIXELS, RANDOM = "raw pixels", "random"
@@ -129,9 +130,9 @@ class Candidate:
             model.network, weights, record.settings.preprocessing, layer, head, record.backbone.source_sha256 or ""
         )
 
-    def ranked(self, tier: int | None) -> RankedBackbone:
-        """Return the row of the ranking's table: the backbone, its scores, and its ``tier``."""
-        backbone = self.backbone
+    def ranked(self, tier: int | None, behind: Behind) -> RankedBackbone:
+        """Return the row of the ranking's table: the scores, the tier, and the test against the best."""
+        backbone, p = self.backbone, behind.p
         return RankedBackbone(
             name=self.name,
             title=backbone.title or backbone.name if backbone else self.name,
@@ -153,6 +154,14 @@ class Candidate:
             dropped=self.dropped,
             control=self.control,
             trained_on_dataset=self.trained_on_dataset,
+            behind=None
+            if p is None
+            else BehindRecord(
+                difference=behind.difference,
+                standard_error=behind.standard_error,
+                p=p,
+                adjusted_p=behind.adjusted_p,
+            ),
         )
 
     @property

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -32,7 +31,7 @@ from zoo_harness.models.fingerprints import digest_of_tensors
 from zoo_harness.models.preprocessing import normalised_by
 from zoo_harness.ranking.halving import rounds_of, worse_for_certain
 from zoo_harness.ranking.hit_bits import pack_hits, unpack_hits
-from zoo_harness.ranking.paired_tests import compare_hits, tiers
+from zoo_harness.ranking.paired_tests import Behind, behind_best, tiers
 from zoo_harness.ranking.readout import FeatureReader, Readout, read_out
 from zoo_harness.ranking.scores import Evidence, RankDefinition
 from zoo_harness.records import option_checks
@@ -53,28 +52,10 @@ from zoo_harness.util import durations
 from zoo_harness.util.atomic_files import folder_lock, write_text
 from zoo_harness.util.byte_sizes import bytes_in_words
 
+FEWEST_TELLING = 30
+"""Below this number of images, zoo warns that a ranking can hardly tell backbones apart."""
 SMALLEST_GROWTH = 1.1
 """If the time budget shortens the last round, it must have at least 1.1 times the images of the round before."""
-
-
-class Behind(NamedTuple):
-    """How much a backbone scores below the best backbone on the same images.
-
-    ``own_error`` is the standard error of the backbone's own score, ``standard_error`` that of the difference.
-    """
-
-    own_error: float
-    difference: float
-    standard_error: float
-
-    @property
-    def in_words(self) -> str:
-        """The difference and its standard error as text, or a dash for the best backbone."""
-        return (
-            "-"
-            if self.difference == 0 == self.standard_error
-            else f"{0.0 - self.difference:.4f} ± {self.standard_error:.4f}"
-        )
 
 
 @dataclass(frozen=True)
@@ -96,14 +77,7 @@ class Ranking:
         Two backbones are compared on the images that both were scored on.
         """
         sort = self.record.sort
-        hits = {row.name: unpack_hits(row.scores[sort].hits or "", row.images) for row in self.rows}
-        best = hits[self.rows[0].name]
-        found = {}
-        for name, each in hits.items():
-            compared, share = compare_hits(each, best[: len(each)]), float(each.mean())
-            error = math.sqrt(share * (1 - share) / len(each))
-            found[name] = Behind(error, compared.difference, compared.standard_error)
-        return found
+        return behind_best({row.name: unpack_hits(row.scores[sort].hits or "", row.images) for row in self.rows})
 
     def tuned_folder(self, name: str) -> Path:
         """Return the folder of the run in which ``--tune`` fine-tuned a backbone."""
@@ -263,13 +237,13 @@ class _Competition:
         Candidates that were never dropped come first, then dropped candidates by the number of images they were scored
         on. Within each group the score that sorts the table decides.
         """
-        alive = {candidate.name: candidate.hits for candidate in self._alive()}
-        found = tiers(alive)
         sort, failed = self.request.options["sort"], {failure.name for failure in self.failures}
         ranked = sorted(
             (each for each in self.candidates if each.name not in failed and each.scores),
             key=lambda each: (each.dropped is not None, -len(each.hits), -(each.scores[sort].value or 0.0), each.name),
         )
+        found = tiers({each.name: each.hits for each in ranked if each.dropped is None})
+        behind = behind_best({each.name: each.hits for each in ranked})
         options, split = self.request.options, self.split
         return RankRecord(
             command=self.request.command,
@@ -286,7 +260,7 @@ class _Competition:
             sort=sort,
             rounds=tuple(self.rounds),
             stopped=self.stopped,
-            backbones=tuple(candidate.ranked(found.get(candidate.name)) for candidate in ranked),
+            backbones=tuple(each.ranked(found.get(each.name), behind[each.name]) for each in ranked),
             failures=tuple(self.failures),
             seconds=round(seconds, 3),
             input_size=self.request.input_size,
@@ -296,7 +270,11 @@ class _Competition:
     def _check_classes(self) -> None:
         """Raise an error if every class has one image, and warn about each class that has too few images."""
         counts = self.split.record.per_class
-        check_class_sizes(counts)
+        check_class_sizes(counts, self.request.subset)
+        if sum(counts) < FEWEST_TELLING:
+            self.progress.warn(
+                f"{sum(counts)} images are too few to tell backbones apart; expected {FEWEST_TELLING} or more"
+            )
         for line in class_warnings(self.split.record, self.split.classes, order=1):
             self.progress.warn(line)
 

@@ -14,9 +14,10 @@ import pytest
 import zoo
 from zoo import Backbone, FeatureLayer, Head, UnknownNameError, UsageError, ZooError, load_registry
 from zoo_harness.cli.main import run
+from zoo_harness.cli.output import print_narrow_tables
 from zoo_harness.ranking.hit_bits import unpack_hits
 from zoo_harness.ranking.neighbour_votes import nearest_labels, si
-from zoo_harness.ranking.paired_tests import tiers
+from zoo_harness.ranking.paired_tests import compare_hits, holm, tiers
 from zoo_harness.records.rank import RankRecord
 from zoo_harness.util.atomic_files import folder_lock
 
@@ -45,6 +46,17 @@ def test_the_record_has_all_scores_on_the_same_balanced_images(folder: Path) -> 
     assert values == sorted(values, reverse=True)
     found = tiers({row.name: unpack_hits(row.scores["si"].hits or "", 40) for row in record.backbones})
     assert {row.name: row.tier for row in record.backbones} == found
+    best, *others = record.backbones
+    compared = [
+        compare_hits(*(unpack_hits(each.scores["si"].hits or "", 40) for each in (best, row))) for row in others
+    ]
+    adjusted = holm([each.p for each in compared])
+    assert best.behind is None
+    for row, each, corrected in zip(others, compared, adjusted, strict=True):
+        assert row.behind is not None
+        assert (row.behind.difference, row.behind.standard_error) == (each.difference, each.standard_error)
+        assert (row.behind.p, row.behind.adjusted_p) == (each.p, corrected)
+        assert (row.tier == 1) == (corrected >= 0.05)
 
 
 def test_a_derived_backbone_is_marked_as_derived(folder: Path) -> None:
@@ -53,12 +65,23 @@ def test_a_derived_backbone_is_marked_as_derived(folder: Path) -> None:
     assert rows["efficientnet_lite0"]["derived_from"] is None
 
 
+def test_narrow_tables_repeat_the_first_column(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "24")
+    print_narrow_tables(["name", *"abcde"], [["efficientnet", "1", "2", "3", "4", "5.25"]])
+    assert capsys.readouterr().out.splitlines() == [
+        "name          a  b  c  d", "efficientnet  1  2  3  4", "", "name             e", "efficientnet  5.25",
+    ]  # fmt: skip
+
+
 def test_the_table_fits_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert run([*RANDOM, "--out", str(tmp_path / "out")]) == 0
+    assert run([*RANDOM, "--verbose", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out.splitlines()
+    assert "top-1" not in " ".join(printed)
     assert max(len(line) for line in printed if not line.startswith("folder")) <= 80
     best, *_others = [line.split()[0] for line in printed if line.startswith(("eff", "timm:"))]
     assert printed[-1].split() == ["next", "zoo", "eval", best, "--dataset", "digits", "--weights", "random"]
@@ -309,6 +332,25 @@ def test_the_best_fine_tuned_run_is_the_next_step(tuned: Path, capsys: pytest.Ca
     assert printed.splitlines()[-1].split() == ["next", "zoo", "show", str(tuned / "tuned" / best)]
     assert "regret@1" in printed
     assert "Kendall" not in printed  # two backbones have no correlation
+
+
+def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error_of: Callable[..., ZooError]) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    name = "efficientnet_lite0"
+    assert "imagefolder:photos" in str(error_of("rank", "photos"))
+    for command in ("rank", "eval"):
+        assert "imagefolder:photos" in str(error_of(command, name, "--dataset", "photos"))
+    assert str(error_of("rank", "x*")).startswith("pattern 'x*' matches no backbone")
+    assert "(apache-2.0)" in str(error_of("rank", name, "--license", "gpl*"))
+    assert "--images 2 selects" in str(error_of("rank", name, "--images", "2"))
+    with pytest.raises(UsageError, match=r"\(apache-2.0\)"):
+        zoo.rank("digits", name, license="gpl*", budget=1.5, max_parameters=30_000_000)
+
+
+def test_few_images_are_too_few(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    zoo.rank("digits", NAMES[1], weights="random", images=20, scores="si", out=tmp_path / "out")
+    assert "20 images are too few to tell backbones apart" in caplog.text
 
 
 def test_a_dataset_of_a_wrong_type_names_the_function_that_makes_one(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from zoo_harness.cli.command import Given, command
 from zoo_harness.cli.options import AsJson, Quiet, Verbose, complete_backbone_or_run, complete_dataset
-from zoo_harness.cli.output import print_facts, print_json, print_lines, print_notes, print_table
+from zoo_harness.cli.output import print_facts, print_json, print_lines, print_narrow_tables, print_notes
 from zoo_harness.cli.run_output import display_for, ended_in_order
 from zoo_harness.records.options import RankOptions
 from zoo_harness.util import durations
@@ -94,20 +94,24 @@ def _print_ranking(found: Ranking, *, verbose: bool) -> None:
     ]
     if all(row.imagenet_top1 is None for row in found.rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
-    print_table(columns, rows, right=columns[1:])
-    others = [score for score in found.scores if score.key != record.sort]
-    if others:
-        print_lines("")
-        columns = ["backbone", *(score.heading for score in others)]
-        keys = [each.key for each in others]
-        cells = zip([row.name for row in found.rows], *(_column(found, key) for key in keys), strict=True)
-        print_table(columns, [list(row) for row in cells], right=columns[1:])
+    if verbose:
+        columns = [*columns[:5], "p", *columns[5:]]
+        rows = [[*row[:5], _p(differences[row[0]].adjusted_p), *row[5:]] for row in rows]
+    main, others = len(columns) - 1, [score for score in found.scores if score.key != record.sort]
+    columns += [score.heading for score in others]
+    scores = zip(*(_column(found, score.key) for score in others), strict=True) if others else [()] * len(rows)
+    cells = [[*row, *more] for row, more in zip(rows, scores, strict=True)]
+    print_narrow_tables(columns, cells, [main])
     if record.accuracies:
         _print_accuracies(found)
     print_lines("")
     print_notes(*_notes(found, verbose=verbose))
     print_lines("")
     print_facts([("folder", str(found.directory)), ("files", f"{RANK}, {PLOT}"), *_next_step(found)])
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"
 
 
 def _next_step(found: Ranking) -> list[tuple[str, str]]:
@@ -139,7 +143,7 @@ def _print_accuracies(found: Ranking) -> None:
     first = next(score for score in found.scores if score.key == record.sort)
     rows = {row.name: row for row in found.rows}
     best = max(each.accuracy for each in record.accuracies)
-    columns = ["backbone", first.heading, "accuracy after training, %", "behind, points", "time"]
+    columns = ["backbone", first.heading, "accuracy, %", "behind, points", "time"]
     cells = [
         [
             each.name,
@@ -151,7 +155,7 @@ def _print_accuracies(found: Ranking) -> None:
         for each in record.accuracies
     ]
     print_lines("")
-    print_table(columns, cells, right=columns[1:])
+    print_narrow_tables(columns, cells)
     headings = {score.key: score.heading for score in found.scores} | {TOP_1: "ImageNet top-1"}
     columns = ["score", "n", "weighted tau", "Kendall", "p", "regret@1", "regret@3"]
     cells = [
@@ -164,9 +168,11 @@ def _print_accuracies(found: Ranking) -> None:
         ]
         for each in record.foresight
     ]
+    if cells and all(each.p is None for each in record.foresight):
+        columns, cells = ["score", "n", "regret@1"], [[*row[:2], row[5]] for row in cells]
     if cells:
         print_lines("")
-        print_table(columns, cells, right=columns[1:])
+        print_narrow_tables(columns, cells)
 
 
 def _column(found: Ranking, key: str) -> list[str]:
@@ -184,9 +190,11 @@ def _notes(found: Ranking, *, verbose: bool) -> list[str]:
     test = "a paired test on the same images (McNemar, mid-p, Holm, 5 %)" if verbose else "a paired test"
     has_top_1 = any(row.imagenet_top1 is not None for row in found.rows)
     notes = [
-        f"tier 1: the best backbone, and the backbones that {test} cannot distinguish from the best. behind: "
+        f"tier 1: the best backbone, and the backbones that {test} cannot distinguish from the best. tier 2: "
+        "the best of the remaining backbones, and those that the test cannot distinguish from it. behind: "
         "difference from the best, with its standard error. size: millions of parameters."
         + (" top-1: accuracy on ImageNet in %, as published." if has_top_1 else "")
+        + (" p: of the test against the best, corrected by Holm's method." if verbose else "")
         + ("" if verbose else " --verbose explains the scores."),
     ]
     if verbose:
@@ -227,9 +235,11 @@ def _accuracy_notes(found: Ranking) -> list[str]:
     if len(splits) > 1:
         notes.append("The accuracies were measured on different images, so they do not compare the backbones fairly.")
     if record.foresight:
+        regret_3 = "regret@3: the same for the most accurate of the three backbones with the best scores."
+        regret_3 = "" if all(each.p is None for each in record.foresight) else f" {regret_3}"
         notes.append(
-            "regret@1: percentage points of accuracy that you lose by choosing the backbone with the best score. "
-            "regret@3: the same for the most accurate of the three backbones with the best scores."
+            "regret@1: percentage points of accuracy that you lose by choosing the backbone with the best score."
+            + regret_3
         )
     headings = {score.key: score.heading for score in found.scores} | {TOP_1: "ImageNet top-1"}
     chance = [headings[each.score] for each in record.foresight if each.p is not None and each.below_chance_level]

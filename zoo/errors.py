@@ -63,8 +63,11 @@ class UnknownNameError(UsageError):
         near = near_misses(given, self.known)
         question = f"; did you mean {_either(near)}?" if near else ""
         noun, of, owner = kind.partition(" of ")
+        fault = f"unknown {noun} {shortened(given)}{of}{owner}"
+        if kind == "backbone" and set("*?[") & set(given):
+            fault = f"pattern {shortened(given)} matches no backbone"
         super().__init__(
-            f"unknown {noun} {shortened(given)}{of}{owner}{question} ({_known(self.known)}){advice and '; ' + advice}",
+            f"{fault}{question} ({_known(self.known)}){advice and '; ' + advice}",
             code="unknown-name",
             near=near,
         )

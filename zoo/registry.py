@@ -154,7 +154,10 @@ class Registry:
         self._refuse_contested("dataset", name)
         if name not in self.datasets:
             calls = [dataset.call for dataset in self.datasets.values()]
-            raise UnknownNameError("dataset", name, calls, _broken_plugins(self.plugins))
+            advice = _broken_plugins(self.plugins)
+            if os.path.isdir(os.path.expanduser(text)):  # noqa: PTH111, PTH112 - they never raise
+                advice = f"the folder {text!r} exists; for a folder of images use imagefolder:{text}"
+            raise UnknownNameError("dataset", name, calls, advice)
         dataset = self.datasets[name]
         if dataset.argument and not argument:
             raise UsageError(

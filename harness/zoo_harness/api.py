@@ -199,8 +199,15 @@ def features(
         return read_features(request, reporter)
 
 
+class _Default(str):
+    """The name of a dataset that the caller did not give."""
+
+
+DEFAULT_RANKED = _Default("digits")
+
+
 def rank(
-    dataset: str | Dataset | None = None,
+    dataset: str | Dataset = DEFAULT_RANKED,
     backbones: str | Backbone | Run | Path | Sequence[str | Backbone | Run | Path] = (),
     *,
     progress: bool | Reporter = False,
@@ -214,12 +221,16 @@ def rank(
     If a backbone fails, ``record.failures`` lists it and the ranking continues.
     """
     from zoo_harness.runs.rank_request import check_rank
+    from zoo_harness.runs.request import find_dataset
 
     given = checked(RankOptions, options)
     single = isinstance(backbones, str) or not isinstance(backbones, Sequence)
+    chosen = None if isinstance(dataset, _Default) else dataset
+    if chosen is not None or dataset is None:
+        find_dataset(dataset)  # None is refused, because the caller's dataset may be missing by mistake
     given_backbones: Sequence[Any] = [backbones] if single else list(backbones)  # type: ignore[arg-type]
     several = [each if isinstance(each, str | Backbone) else _directory(each) for each in given_backbones]
-    request = check_rank(dataset, several, given, _command("rank", (dataset, several), given))
+    request = check_rank(chosen, several, given, _command("rank", (chosen, several), given))
 
     with _reporter(progress) as reporter:
         from zoo_harness.runs.opening import open_ranking

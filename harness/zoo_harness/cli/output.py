@@ -37,6 +37,27 @@ def print_table(
         _print_plain(columns, rows, right)
 
 
+def print_narrow_tables(columns: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int] = ()) -> None:
+    """Print a table whose columns are aligned to the right, in several tables if one is wider than the terminal.
+
+    Every table starts with the first column. ``widths`` gives the number of columns of the first tables at most.
+    """
+    room = shutil.get_terminal_size().columns
+    sizes = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
+    breaks = {sum(widths[: place + 1]) + 1 for place in range(len(widths))}
+    groups: list[list[int]] = [[]]
+    for index in range(1, len(columns)):
+        wide = sizes[0] + sum(sizes[each] + 2 for each in [*groups[-1], index])
+        if groups[-1] and (wide > room or index in breaks):
+            groups.append([])
+        groups[-1].append(index)
+    for place, group in enumerate(groups):
+        if place:
+            print_lines("")
+        chosen = [columns[0], *(columns[index] for index in group)]
+        print_table(chosen, [[row[0], *(row[index] for index in group)] for row in rows], right=chosen[1:])
+
+
 def print_facts(facts: Iterable[tuple[str, str]], indent: str = "", gap: int = 2) -> None:
     """Print one name with its value per line; a value without a name continues the value in the line above.
 

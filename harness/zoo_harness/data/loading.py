@@ -21,7 +21,7 @@ from zoo.image_reader import ImageReader
 from zoo.value_range import ValueRange
 from zoo_harness.data.class_coverage import absence_warnings
 from zoo_harness.data.decoding import ImageData
-from zoo_harness.data.duplicates import find_duplicates
+from zoo_harness.data.duplicates import Origin, find_duplicates
 from zoo_harness.data.opened import OpenedDataset, missing_split, open_dataset, open_training_split, title_of
 from zoo_harness.data.readable import (
     UNREADABLE,
@@ -31,7 +31,7 @@ from zoo_harness.data.readable import (
 )
 from zoo_harness.data.subset import balanced_order, smallest_class, subset_indices
 from zoo_harness.data.transform import BatchTransform
-from zoo_harness.records.run import DatasetRecord, SplitRecord
+from zoo_harness.records.run import DatasetRecord, DuplicatesRecord, SplitRecord
 from zoo_harness.records.subset import SUBSET_OPTIONS, Subset
 
 SMALL_SIDE = 32  # pixels; side length of the small images that zoo rank keeps in memory
@@ -183,17 +183,20 @@ def load_data(
 class TrainingSplit:
     """Hold the training split of a dataset, ordered so that for any N the first N images are balanced.
 
-    ``small`` holds the images, resized to squares of :data:`SMALL_SIDE` pixels. ``record`` describes the small images.
-    ``reading``: text that tells the user how the files were read. ``warnings``: warnings for the user.
+    ``source``: where the dataset comes from, as the loader describes it. ``small``: the images, resized to squares of
+    :data:`SMALL_SIDE` pixels. ``record``: the record of the small images. ``reading``: text for the user about how the
+    files were read. ``warnings``: warnings for the user. ``duplicates``: the equal images of the split.
     """
 
     name: str
     title: str
+    source: str
     classes: tuple[str, ...]
     small: ImageData
     record: SplitRecord
     reading: tuple[str, ...]
     warnings: tuple[str, ...]
+    duplicates: tuple[DuplicatesRecord, ...]
     _split: ImageSplit
     _order: NDArray[np.int64]
     _reader: ImageReader
@@ -246,14 +249,18 @@ def load_training_split(
         count_values=count_values,
     )
     flat = contrast_warning("train", small.images)
+    duplicates = find_duplicates({"train": small}, {"train": Origin("train", split)}, loaded.classes).records
+    found = tuple(each.in_words() for each in duplicates)
     return TrainingSplit(
         name=opened.name,
         title=title_of(dataset, argument),
+        source=loaded.source,
         classes=loaded.classes,
         small=small,
         record=record,
         reading=(*loaded.reading, *reader.lines()),
-        warnings=(*loaded.warnings, *skipped_warning(skipped), *reader.warnings(), *flat),
+        warnings=(*loaded.warnings, *skipped_warning(skipped), *reader.warnings(), *flat, *found),
+        duplicates=duplicates,
         _split=split,
         _order=small.indices,
         _reader=reader,

@@ -30,7 +30,7 @@ def foresight(score: str, values: Sequence[float], accuracies: Sequence[float], 
     found: dict[str, Any] = {"score": score, "n": len(given), "reason": _why_none(given, reached)}
     found |= {f"regret_{most}": _regret(given, reached, most) for most in (1, 3)}
     if found["reason"]:
-        return Foresight(**found, weighted_tau=None, kendall=None, p=None, below_chance_level=True)
+        return Foresight(**found, weighted_tau=None, kendall=None, p=None, below_chance_level=None)
     tau = float(weightedtau(given, reached).statistic)
     random = np.random.default_rng(seed)
     draws = [float(weightedtau(given, random.permutation(reached)).statistic) for _ in range(DRAWS)]

@@ -71,6 +71,52 @@ def holm(values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+class Behind(NamedTuple):
+    """How much a classifier scores below the best one on the same images.
+
+    ``own_error`` is the standard error of the classifier's own accuracy. ``difference`` is the accuracy of the best
+    classifier minus the classifier's own accuracy, and ``standard_error`` the standard error of this difference. ``p``
+    is the mid-p-value of McNemar's test, and ``adjusted_p`` the same value after Holm's correction. Both are ``None``
+    for the best classifier. ``adjusted_p`` is also ``None`` for a classifier that saw fewer images than the best.
+    """
+
+    own_error: float
+    difference: float
+    standard_error: float
+    p: float | None = None
+    adjusted_p: float | None = None
+
+    @property
+    def in_words(self) -> str:
+        """The difference and its standard error as text, or a dash for the best classifier."""
+        if self.difference == 0 == self.standard_error:
+            return "-"
+        return f"{self.difference:.4f} ± {self.standard_error:.4f}"
+
+
+def behind_best(hits: Mapping[str, Array]) -> dict[str, Behind]:
+    """Compare each classifier with the first one of ``hits``, which must be the best, on the images that both saw.
+
+    Holm's correction covers the classifiers that saw as many images as the best. A classifier is in tier 1 if its
+    corrected p-value is at least 0.05.
+
+    >>> import numpy as np
+    >>> found = behind_best({"a": np.arange(100) < 90, "b": np.arange(100) < 88, "c": np.arange(100) < 40})
+    >>> found["b"].adjusted_p, round(found["b"].difference, 2)
+    (0.25, 0.02)
+    """
+    best, *others = hits
+    compared = {name: compare_hits(hits[best][: len(hits[name])], hits[name]) for name in hits}
+    tested = [name for name in others if len(hits[name]) == len(hits[best])]
+    adjusted = dict(zip(tested, holm([compared[name].p for name in tested]), strict=True))
+    found = {}
+    for name, each in hits.items():
+        share, pair = float(each.mean()), compared[name]
+        error, p = math.sqrt(share * (1 - share) / len(each)), None if name == best else pair.p
+        found[name] = Behind(error, pair.difference, pair.standard_error, p, adjusted.get(name))
+    return found
+
+
 def tiers(hits: Mapping[str, Array], level: float = SIGNIFICANT) -> dict[str, int]:
     """Group classifiers into tiers, where 1 is the best tier, and return the tier of each name.
 

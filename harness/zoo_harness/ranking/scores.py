@@ -122,3 +122,17 @@ def choose_scores(given: str | Iterable[str] | None) -> tuple[RankDefinition, ..
     if not keys:
         raise UsageError("--scores is empty; expected " + ", ".join(known), code="option-empty", option="scores")
     return tuple(score for score in RANK_SCORES if "all" in keys or score.key in keys)
+
+
+def with_hits(chosen: tuple[RankDefinition, ...], sort: str | None = None) -> tuple[RankDefinition, ...]:
+    """Return the chosen scores and, if none of them has per-image hits, one that has, because tiers need hits.
+
+    The added score is ``sort``, or SI if ``sort`` is not the key of a score with hits.
+
+    >>> [score.key for score in with_hits(choose_scores("logme,gbc"))]
+    ['si', 'logme', 'gbc']
+    """
+    if any(score.share for score in chosen):
+        return chosen
+    key = sort if any(score.key == sort and score.share for score in RANK_SCORES) else RANK_SCORES[0].key
+    return tuple(score for score in RANK_SCORES if score.key == key or score in chosen)

@@ -329,11 +329,13 @@ class RankOptions(ReadingOptions, NormalizationOptions, total=False):
     images: Annotated[int | None, Option("Use at most this many training images, equally from all classes.", minimum=1)]
     fraction: Annotated[float | None, Option("Use this fraction of the training images of each class.")]
     license: Annotated[
-        Sequence[str] | None,
-        Option("Rank only backbones with this licence, such as 'apache*'; repeatable.", metavar="LICENSE"),
+        str | Sequence[str] | None,
+        Option(
+            "Rank only backbones with this licence, such as 'apache*'; repeatable.", metavar="LICENSE", repeatable=True
+        ),
     ]
     max_parameters: Annotated[
-        str | None, Option("Rank only backbones with at most N parameters, such as 30M.", metavar="N")
+        str | int | None, Option("Rank only backbones with at most N parameters, such as 30M.", metavar="N")
     ]
     halving: Annotated[
         bool | None,
@@ -342,7 +344,8 @@ class RankOptions(ReadingOptions, NormalizationOptions, total=False):
         ),
     ]
     budget: Annotated[
-        str | None, Option("Stop after about this time, such as 10m; starts with few images.", metavar="TIME")
+        str | int | float | None,
+        Option("Stop after about this time, such as 10m; starts with few images.", metavar="TIME"),
     ]
     tune: Annotated[int | None, Option("Fine-tune the N best backbones as zoo eval does.", metavar="N", minimum=1)]
     epochs: Annotated[int | None, Option("Number of epochs for --tune (default: the recipe's).", minimum=1)]

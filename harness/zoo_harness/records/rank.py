@@ -8,7 +8,7 @@ from pydantic import Field
 
 from zoo.backbone import Preprocessing
 from zoo_harness.records.normalization import NormalizationSource
-from zoo_harness.records.run import Count, Record, WeightsRecord
+from zoo_harness.records.run import Count, DuplicatesRecord, Record, WeightsRecord
 
 RANK, PLOT = "rank.json", "rank.png"
 TOP_1 = "imagenet_top1"
@@ -39,6 +39,20 @@ class Drop(Record):
     p: float
 
 
+class BehindRecord(Record):
+    """How much a backbone scores below the best backbone, by the score that sorts the table, on the same images.
+
+    ``difference`` is the score of the best backbone minus the score of this backbone, and ``standard_error`` the
+    standard error of the difference. ``p`` is the mid-p-value of McNemar's test, and ``adjusted_p`` the same value
+    after Holm's correction, which determines tier 1. ``adjusted_p`` is ``None`` for a backbone that was dropped early.
+    """
+
+    difference: float
+    standard_error: float
+    p: float
+    adjusted_p: float | None
+
+
 class RankedBackbone(Record):
     """One backbone of a ranking: the origin of its weights, the scored layer, and its scores on ``images`` images.
 
@@ -46,7 +60,9 @@ class RankedBackbone(Record):
     backbone that was dropped before the last image has no tier. ``weights`` is ``None`` for raw pixels. ``width`` is
     the number of features. ``source_classes`` is the number of classes of the pretrained classifier, if there is one.
     ``seconds`` is the time to read the images. ``computed`` is the number of images that ran through the network; the
-    features of the remaining images came from the cache. Older records lack ``computed``.
+    features of the remaining images came from the cache. Older records lack ``computed``. If the row is a run
+    that was trained on images of the ranking's dataset, ``trained_on_dataset`` is true, and its scores are too high.
+    ``behind`` is ``None`` for the best backbone, and in older records.
     """
 
     name: str
@@ -68,6 +84,8 @@ class RankedBackbone(Record):
     tier: int | None = None
     dropped: Drop | None = None
     control: bool = False
+    trained_on_dataset: bool = False
+    behind: BehindRecord | None = None
 
 
 class Failure(Record):
@@ -104,7 +122,8 @@ class Foresight(Record):
     is the accuracy lost by choosing the backbone with the best score instead of the most accurate one. ``regret_3`` is
     the loss if the most accurate of the three best-scored backbones is chosen. Correlations and ``p`` are ``None`` for
     fewer than 5 backbones or constant values; ``reason`` then gives the cause. ``below_chance_level`` tells whether
-    more than one in twenty random orders agree with the accuracies as well as the score does.
+    more than one in twenty random orders agree with the accuracies as well as the score does; it is ``None`` without
+    ``p``.
     """
 
     score: str
@@ -115,7 +134,7 @@ class Foresight(Record):
     regret_1: float
     regret_3: float
     reason: str = ""
-    below_chance_level: bool
+    below_chance_level: bool | None
 
 
 class RankRecord(Record):
@@ -124,7 +143,8 @@ class RankRecord(Record):
     ``images`` is the number of images of the training split or of its subset. ``rounds`` lists the number of images
     that the backbones had read after each round. ``stopped`` is the reason why not all images were read.
     ``input_size`` is height and width in pixels, if the user chose the same size for all networks. ``accuracies`` and
-    ``foresight`` are filled in by ``--tune`` and ``--against``.
+    ``foresight`` are filled in by ``--tune`` and ``--against``. ``duplicates`` counts equal images of the training
+    split; ``None`` in old records, for which duplicates were not counted.
     """
 
     format: Literal["blockzoo rank 1"] = "blockzoo rank 1"
@@ -149,6 +169,7 @@ class RankRecord(Record):
     accuracies: tuple[KnownAccuracy, ...] = ()
     foresight: tuple[Foresight, ...] = ()
     left_out_runs: tuple[str, ...] = ()
+    duplicates: tuple[DuplicatesRecord, ...] | None = None
 
     @property
     def images_seen(self) -> int:

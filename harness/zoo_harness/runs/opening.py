@@ -26,8 +26,9 @@ from zoo_harness.records.option_checks import check_order, choose_layer
 from zoo_harness.records.options import EvalOptions, RescoreOptions
 from zoo_harness.records.run import RunRecord, read_run, record_file
 from zoo_harness.records.stored_options import OPTIONS, read_options
+from zoo_harness.records.subset import Subset
 from zoo_harness.runs.rank_request import RankRequest
-from zoo_harness.runs.request import CheckedRun, Checkpoint, DataRequest, LayerRequest, choose_data
+from zoo_harness.runs.request import CheckedRun, Checkpoint, DataRequest, LayerRequest, choose_data, find_dataset
 from zoo_harness.util.file_lock import one_at_a_time
 from zoo_harness.util.progress import Progress
 
@@ -89,19 +90,21 @@ def open_ranking(request: RankRequest, progress: Progress) -> None:
     progress.stage(f"loading {request.dataset.title}", 0)
     where = request.dataset, request.argument, request.data_dir, request.subset
     opened = open_training_split(*where, request.reading)
-    check_class_sizes(opened.class_sizes(request.subset))
+    check_class_sizes(opened.class_sizes(request.subset), request.subset)
     request.opened[:] = [opened]
 
 
-def check_class_sizes(counts: Sequence[int]) -> None:
-    """Raise :class:`~zoo.errors.UsageError` if every class has one image, so no image has a same-class neighbour."""
-    if max(counts) == 1:
-        raise UsageError(
-            "every class has one image; expected two or more, because each image is compared with other images of its "
-            "class; try --per-class 10",
-            code="too-few-images",
-            given=1,
-        )
+def check_class_sizes(counts: Sequence[int], subset: Subset) -> None:
+    """Raise :class:`~zoo.errors.UsageError` if no class has two images, so no image has a same-class neighbour."""
+    if max(counts) > 1:
+        return
+    options = {"per_class": "--per-class", "limit": "--images", "fraction": "--fraction"}
+    given = {spelled: getattr(subset, name) for name, spelled in options.items() if getattr(subset, name) is not None}
+    cause, advice = "no class has more than one image", "add images"
+    for spelled, value in given.items():
+        cause, advice = f"{spelled} {value} selects at most one image of each class", "try --per-class 10"
+    message = f"{cause}; expected two or more, because each image is compared with other images of its class; {advice}"
+    raise UsageError(message, code="too-few-images", given=1)
 
 
 def open_rescoring(
@@ -148,7 +151,7 @@ def recorded_data_request(
     if dataset is None:
         dataset, kept = _recorded_data(checkpoint, record)
         chosen["data_dir"] = chosen["data_dir"] or kept.get("data_dir")
-    named, argument = (dataset, None) if isinstance(dataset, Dataset) else load_registry().dataset(dataset)
+    named, argument = find_dataset(dataset)
     recorded: dict[str, Any] = {"seed": 0}
     if named.name == own.name and (argument == own.argument or named.is_path(argument)):
         recorded = {"seed": record.settings.seed, "val_fraction": own.val_fraction}

@@ -66,12 +66,21 @@ def _tuned(
     return found, failures
 
 
+def tuned_folder(folder: Path, name: str) -> Path:
+    """Return the folder of the run in which a ranking fine-tuned a backbone; ``folder`` is that of the ranking.
+
+    >>> tuned_folder(Path("runs/rank"), "timm:resnet18").as_posix()
+    'runs/rank/tuned/timm-resnet18'
+    """
+    return folder / TUNED / re.sub(r"[^A-Za-z0-9._-]", "-", name)
+
+
 def _fine_tuned(backbone: Backbone, request: RankRequest, folder: Path, reporter: Reporter) -> Run:
     """Fine-tune a backbone in a subfolder of the ranking, or resume the unfinished run there.
 
     If the dataset has no test split, a fifth of the training split is held out to measure the accuracy.
     """
-    place = folder / TUNED / re.sub(r"[^A-Za-z0-9._-]", "-", backbone.name)
+    place = tuned_folder(folder, backbone.name)
     if (place / RUN).is_file() and read_run(place).status == "finished":
         return open_run(place)
     options = _run_options(request)

@@ -22,8 +22,9 @@ from zoo_harness.models.fingerprints import digest_of_source
 from zoo_harness.models.input_size import load_network
 from zoo_harness.models.modules import find_module
 from zoo_harness.models.weight_source import find_local
+from zoo_harness.ranking.paired_tests import Behind
 from zoo_harness.ranking.readout import Readout
-from zoo_harness.records.rank import Drop, RankedBackbone, ScoreRecord
+from zoo_harness.records.rank import BehindRecord, Drop, RankedBackbone, ScoreRecord
 from zoo_harness.records.run import RunRecord, WeightsRecord
 
 RAW_PIXELS, RANDOM = "raw pixels", "random"
@@ -66,6 +67,7 @@ class Candidate:
     scores: dict[str, ScoreRecord] = field(default_factory=dict)
     hits: Any = None
     dropped: Drop | None = None
+    trained_on_dataset: bool = False
 
     @property
     def described(self) -> str:
@@ -128,9 +130,9 @@ class Candidate:
             model.network, weights, record.settings.preprocessing, layer, head, record.backbone.source_sha256 or ""
         )
 
-    def ranked(self, tier: int | None) -> RankedBackbone:
-        """Return the row of the ranking's table: the backbone, its scores, and its ``tier``."""
-        backbone = self.backbone
+    def ranked(self, tier: int | None, behind: Behind) -> RankedBackbone:
+        """Return the row of the ranking's table: the scores, the tier, and the test against the best."""
+        backbone, p = self.backbone, behind.p
         return RankedBackbone(
             name=self.name,
             title=backbone.title or backbone.name if backbone else self.name,
@@ -139,7 +141,7 @@ class Candidate:
             weights=self.weights,
             license=self.weights.license if self.weights else None,
             parameters=self.parameters,
-            imagenet_top1=backbone.imagenet_top1 if backbone and not self.control else None,
+            imagenet_top1=backbone.imagenet_top1 if backbone and self.source.kind != "random" else None,
             preprocessing=self.preprocessing,
             layer=self._layer,
             width=self.width,
@@ -151,6 +153,15 @@ class Candidate:
             tier=tier,
             dropped=self.dropped,
             control=self.control,
+            trained_on_dataset=self.trained_on_dataset,
+            behind=None
+            if p is None
+            else BehindRecord(
+                difference=behind.difference,
+                standard_error=behind.standard_error,
+                p=p,
+                adjusted_p=behind.adjusted_p,
+            ),
         )
 
     @property

@@ -37,7 +37,7 @@ class StoredRanking(NamedTuple):
         """Write the options that can change the ranking, with absolute paths."""
         known = declared(RankOptions)
         given = {name: _absolute(value) for name, value in self.given.items() if known[name][1].stored}
-        backbones = [_absolute(Path(each)) if each and _is_folder(each) else each for each in self.backbones]
+        backbones = [_stored_name(each) for each in self.backbones]
         content = {"dataset": self.dataset and _absolute_name(self.dataset), "backbones": backbones, **given}
         write_text(folder / OPTIONS, json.dumps(content, indent=2, default=list) + "\n")
 
@@ -69,8 +69,12 @@ def resumed_ranking(
         and not same_place(_absolute_name(dataset), stored.dataset)
     ):
         differing.append("dataset")
+    given_names = tuple(_stored_name(each) for each in backbones)
+    if backbones and not stored.in_python and given_names != tuple(map(_stored_name, stored.backbones)):
+        differing.append("backbones")
     if differing:
-        names = ", ".join(known[name][1].spelling(name) if name in known else f"--{name}" for name in differing)
+        spelled = {"dataset": "--dataset", "backbones": "the backbones"}
+        names = ", ".join(spelled.get(name) or known[name][1].spelling(name) for name in differing)
         message = f"--resume {folder} keeps the ranking's own options; leave out {names}, or start a new ranking"
         raise UsageError(message, code="resume-other-run", differing=tuple(differing))
     if stored.in_python and not backbones and not isinstance(dataset, str):
@@ -93,6 +97,12 @@ def _absolute_name(dataset: str) -> str:
         if argument and Path(argument).expanduser().exists()
         else dataset
     )
+
+
+def _stored_name(backbone: object) -> object:
+    """Return the name of a backbone, or the absolute path of a run, as the options of a ranking store it."""
+    is_path = isinstance(backbone, Path) or (isinstance(backbone, str) and _is_folder(backbone))
+    return _absolute(Path(str(backbone))) if is_path else backbone
 
 
 def _is_folder(text: str) -> bool:

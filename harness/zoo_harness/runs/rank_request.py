@@ -87,31 +87,35 @@ def check_rank(
         if not stored.in_python:
             dataset, backbones = stored.dataset, [each for each in stored.backbones if each is not None]
     options = with_defaults(RankOptions, given)
-    dataset = dataset or "digits"
+    dataset = "digits" if dataset is None else dataset
     option_checks.check_device(options["device"], options["precision"])
     input_size = option_checks.parse_input_size(options["input_size"])
     values: Mapping[str, Any] = {**options, "limit": options["images"], "val_fraction": None}
     check_exclusive({name: options[name] for name in ("per_class", "images", "fraction")})
     data = choose_data(dataset, values)
     check_out(options["out"], default=RUNS)
-    budget = None if options["budget"] is None else parse_duration("--budget", options["budget"])
+    budget = None if options["budget"] is None else parse_duration("--budget", str(options["budget"]))
     if options["epochs"] is not None and not options["tune"]:
         message = f"--epochs {options['epochs']} works only with --tune, which is missing; add --tune N"
         raise UsageError(message, code="option-unused", option="epochs")
     if budget is not None and options["halving"] is False:
         message = "--budget is unused with --no-halving, which scores all images in one round; leave one out"
         raise UsageError(message, code="option-unused", option="halving")
-    from zoo_harness.ranking.scores import choose_scores  # imports numpy
+    from zoo_harness.ranking.scores import choose_scores, with_hits  # imports numpy
 
-    scores = choose_scores(options["scores"])
+    scores = with_hits(choose_scores(options["scores"]), given.get("sort"))
+    wanted = [options["license"]] if isinstance(options["license"], str) else options["license"]
     shares = [score.key for score in scores if score.share]
-    check_choice("--sort", options["sort"], shares)
+    options["sort"] = check_choice("--sort", given.get("sort", shares[0]), shares)
     folders = [Path(each).expanduser() for each in backbones if not isinstance(each, Backbone) and _names_a_run(each)]
     records = [each for each in backbones if isinstance(each, Backbone) or not _names_a_run(each)]
-    found = tuple(_licensed(_resolved(records, all_local=not backbones), options["license"]))
+    named = _resolved(records, all_local=not backbones)
+    found = tuple(_licensed(named, wanted))
     if not found and not folders:
-        wanted = options["license"]
-        fault = f"--license {', '.join(wanted)} matches no backbone" if wanted else "no weights are on this machine"
+        licences = ", ".join(sorted({backbone.license or "unknown" for backbone in named}))
+        fault = "no weights are on this machine"
+        if wanted:
+            fault = f"--license {', '.join(wanted)} matches none of the licences of the backbones ({licences})"
         message = f"nothing to rank: {fault}; expected backbones; zoo list and zoo show NAME describe them"
         raise UsageError(message, code="nothing-to-rank")
     names = tuple(each if isinstance(each, str) else None for each in backbones)
@@ -163,6 +167,9 @@ def _names_a_run(given: str | Path) -> bool:
         return False
     if _is_run(Path(given).expanduser()):
         return True
+    if Path(given).expanduser().is_dir():
+        message = f"the folder {given!r} is no run; for a folder of images use --dataset imagefolder:{given}"
+        raise UsageError(message, code="not-a-run", path=given)
     if "/" in given and not given.startswith("timm:"):
         message = f"{given!r} is neither a backbone nor the folder of a run; zoo runs lists the runs of a folder"
         raise UsageError(message, code="not-a-run", path=given)
@@ -170,17 +177,18 @@ def _names_a_run(given: str | Path) -> bool:
 
 
 def _runs(folders: Sequence[Path]) -> Iterator[tuple[str, Path, RunRecord]]:
-    names = [folder.resolve().name for folder in folders]
-    for folder, name in zip(folders, names, strict=True):
+    records = [read_run(folder) for folder in folders]
+    own_names = [folder.resolve().name for folder in folders]
+    names = ["run" if name == record.backbone.name else name for name, record in zip(own_names, records, strict=True)]
+    for folder, name, record in zip(folders, names, records, strict=True):
         called = name if names.count(name) == 1 else str(folder)
-        record = read_run(folder)
         if record.checkpoint_sha256 is None:
             message = f"the run has no checkpoint: {str(folder)!r} is {record.status}; expected a finished run"
             raise UsageError(message, code="no-checkpoint", path=folder)
         yield f"{record.backbone.name} ({called})", folder, record
 
 
-def _number(text: str | None) -> int | None:
+def _number(text: str | int | None) -> int | None:
     """Parse a number that may end in K, M, B or G, such as ``30M`` for 30 million.
 
     >>> _number("30M"), _number("1.5B"), _number("400000")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -32,11 +31,12 @@ from zoo_harness.models.fingerprints import digest_of_tensors
 from zoo_harness.models.preprocessing import normalised_by
 from zoo_harness.ranking.halving import rounds_of, worse_for_certain
 from zoo_harness.ranking.hit_bits import pack_hits, unpack_hits
-from zoo_harness.ranking.paired_tests import compare_hits, tiers
+from zoo_harness.ranking.paired_tests import Behind, behind_best, tiers
 from zoo_harness.ranking.readout import FeatureReader, Readout, read_out
 from zoo_harness.ranking.scores import Evidence, RankDefinition
 from zoo_harness.records import option_checks
 from zoo_harness.records.rank import PLOT, RANK, Drop, Failure, RankedBackbone, RankRecord, ScoreRecord
+from zoo_harness.records.run import DatasetRecord
 from zoo_harness.reports.plots.ranking import plot_ranking
 from zoo_harness.reports.plots.run import Finish
 from zoo_harness.reports.wording import NORMALIZATIONS
@@ -44,37 +44,18 @@ from zoo_harness.runs import provenance
 from zoo_harness.runs.directory import claim_folder
 from zoo_harness.runs.opening import check_class_sizes
 from zoo_harness.runs.plan import compute_context
-from zoo_harness.runs.rank_accuracies import with_accuracies
+from zoo_harness.runs.rank_accuracies import tuned_folder, with_accuracies
 from zoo_harness.runs.rank_candidates import RANDOM, RAW_PIXELS, Candidate, LazyImages
 from zoo_harness.runs.rank_request import RankRequest
 from zoo_harness.runs.reporter import Reporter, report_reading
 from zoo_harness.util import durations
-from zoo_harness.util.atomic_files import write_text
+from zoo_harness.util.atomic_files import folder_lock, write_text
 from zoo_harness.util.byte_sizes import bytes_in_words
 
+FEWEST_TELLING = 30
+"""Below this number of images, zoo warns that a ranking can hardly tell backbones apart."""
 SMALLEST_GROWTH = 1.1
 """If the time budget shortens the last round, it must still have at least 1.1 times the images of the round before."""
-
-
-class Behind(NamedTuple):
-    """How much a backbone scores below the best backbone on the same images.
-
-    ``own_error`` is the standard error of the backbone's own score. ``standard_error`` is the standard error of the
-    difference.
-    """
-
-    own_error: float
-    difference: float
-    standard_error: float
-
-    @property
-    def in_words(self) -> str:
-        """The difference and its standard error as text, or a dash for the best backbone."""
-        return (
-            "-"
-            if self.difference == 0 == self.standard_error
-            else f"{0.0 - self.difference:.4f} ± {self.standard_error:.4f}"
-        )
 
 
 @dataclass(frozen=True)
@@ -96,14 +77,11 @@ class Ranking:
         Two backbones are compared on the images that both were scored on.
         """
         sort = self.record.sort
-        hits = {row.name: unpack_hits(row.scores[sort].hits or "", row.images) for row in self.rows}
-        best = hits[self.rows[0].name]
-        found = {}
-        for name, each in hits.items():
-            compared, share = compare_hits(each, best[: len(each)]), float(each.mean())
-            error = math.sqrt(share * (1 - share) / len(each))
-            found[name] = Behind(error, compared.difference, compared.standard_error)
-        return found
+        return behind_best({row.name: unpack_hits(row.scores[sort].hits or "", row.images) for row in self.rows})
+
+    def tuned_folder(self, name: str) -> Path:
+        """Return the folder of the run in which ``--tune`` fine-tuned a backbone."""
+        return tuned_folder(self.directory, name)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the ranking as a dictionary that can be written as JSON."""
@@ -118,19 +96,34 @@ def rank_backbones(request: RankRequest, progress: Reporter) -> Ranking:
     """
     started = time.monotonic()
     keep_freed_memory()
-    with isolated():
-        competition = _Competition(request, compute_context(request.options), progress)
-        competition.announce()
-        folder = request.resume or claim_folder(request.options["out"], f"rank-{request.dataset.name}")
-        request.write_options(folder)
-        with _note_how_to_resume(folder, request, competition):
-            competition.run()
-        record = competition.record(time.monotonic() - started)
-    _write(record, request, folder)
-    if request.tune or request.against:
-        record = with_accuracies(record, request, folder, progress)
+    with contextlib.ExitStack() as stack:
+        if request.resume is not None:
+            stack.enter_context(_locked(request.resume))
+        with isolated():
+            competition = _Competition(request, compute_context(request.options), progress)
+            competition.announce()
+            folder = request.resume or claim_folder(request.options["out"], f"rank-{request.dataset.name}")
+            if request.resume is None:
+                stack.enter_context(_locked(folder))
+            request.write_options(folder)
+            with _note_how_to_resume(folder, request, competition):
+                competition.run()
+            record = competition.record(time.monotonic() - started)
         _write(record, request, folder)
+        if request.tune or request.against:
+            record = with_accuracies(record, request, folder, progress)
+            _write(record, request, folder)
     return Ranking(record, folder, request.scores)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock the folder of a ranking; raise :class:`~zoo.errors.UsageError` if another process has locked it."""
+    with folder_lock(folder) as locked:
+        if not locked:
+            message = f"{folder}: another process is still executing this ranking"
+            raise UsageError(message, code="run-is-running", path=folder)
+        yield
 
 
 def _write(record: RankRecord, request: RankRequest, folder: Path) -> None:
@@ -146,7 +139,10 @@ def _note_how_to_resume(folder: Path, request: RankRequest, competition: _Compet
         again = f"zoo rank --resume {shlex.quote(str(folder))}"
         if request.in_python:
             again = f"zoo.rank(dataset, backbones, resume={str(folder)!r})"
-        error.add_note(f"interrupted; features of {competition.finished} are cached; {again} resumes the ranking")
+        note = f"features of {competition.finished} are cached; {again} resumes the ranking"
+        if request.options["cache"] == "off":
+            note = f"--cache off stores no features; {again} starts again"
+        error.add_note(f"interrupted; {note}")
         raise
 
 
@@ -171,6 +167,7 @@ class _Competition:
         self._check_classes()
         self.failures: list[Failure] = []
         self.candidates = _candidates(request)
+        self._mark_trained_runs()
         halving = request.options["halving"]
         if halving is None:
             halving = request.budget is not None or len(self.candidates) > 8
@@ -188,6 +185,9 @@ class _Competition:
     def run(self) -> None:
         """Compute features and scores of the candidates in rounds, until the time budget is used up."""
         seen = 0
+        if self.request.budget is not None:
+            limit = f"--budget {self.request.options['budget']}"
+            self.progress.log(f"the first round reads {self.planned[0]:,} images, even if it takes longer than {limit}")
         for number, planned in enumerate(self.planned):
             images = self._affordable(seen, planned)
             if images <= seen:
@@ -237,13 +237,13 @@ class _Competition:
         Candidates that were never dropped come first, then dropped candidates by the number of images they were scored
         on. Candidates with equal numbers of images are ordered by the score that sorts the table.
         """
-        alive = {candidate.name: candidate.hits for candidate in self._alive()}
-        found = tiers(alive)
         sort, failed = self.request.options["sort"], {failure.name for failure in self.failures}
         ranked = sorted(
             (each for each in self.candidates if each.name not in failed and each.scores),
             key=lambda each: (each.dropped is not None, -len(each.hits), -(each.scores[sort].value or 0.0), each.name),
         )
+        found = tiers({each.name: each.hits for each in ranked if each.dropped is None})
+        behind = behind_best({each.name: each.hits for each in ranked})
         options, split = self.request.options, self.split
         return RankRecord(
             command=self.request.command,
@@ -260,18 +260,36 @@ class _Competition:
             sort=sort,
             rounds=tuple(self.rounds),
             stopped=self.stopped,
-            backbones=tuple(candidate.ranked(found.get(candidate.name)) for candidate in ranked),
+            backbones=tuple(each.ranked(found.get(each.name), behind[each.name]) for each in ranked),
             failures=tuple(self.failures),
             seconds=round(seconds, 3),
             input_size=self.request.input_size,
+            duplicates=split.duplicates,
         )
 
     def _check_classes(self) -> None:
         """Raise an error if every class has one image, and warn about each class that has too few images."""
         counts = self.split.record.per_class
-        check_class_sizes(counts)
+        check_class_sizes(counts, self.request.subset)
+        if sum(counts) < FEWEST_TELLING:
+            self.progress.warn(
+                f"{sum(counts)} images are too few to tell backbones apart; expected {FEWEST_TELLING} or more"
+            )
         for line in class_warnings(self.split.record, self.split.classes, order=1):
             self.progress.warn(line)
+
+    def _mark_trained_runs(self) -> None:
+        """Mark the runs that were trained on images of the ranking's dataset, and warn about each of these runs."""
+        for candidate in self.candidates:
+            run = candidate.run_record
+            if run is not None and run.settings.training.epochs and self._is_dataset_of(run.dataset):
+                candidate.trained_on_dataset = True
+                self.progress.warn(trained_warning(candidate.name))
+
+    def _is_dataset_of(self, dataset: DatasetRecord) -> bool:
+        split = self.split
+        same_name = dataset.name == split.name.partition(":")[0] and dataset.classes == split.classes
+        return same_name and (dataset.title == split.title or dataset.source == split.source)
 
     def announce(self) -> None:
         """Remove networks that exceed ``--max-parameters``, and report what must be downloaded, before downloading."""
@@ -415,15 +433,23 @@ class _Competition:
                 self._finish(candidate, images)
 
 
+def trained_warning(name: str) -> str:
+    """Return the warning about a run whose score is too high.
+
+    >>> trained_warning("resnet18 (one)")
+    'resnet18 (one) was trained on images of this dataset, so its score is too high'
+    """
+    return f"{name} was trained on images of this dataset, so its score is too high"
+
+
 def _candidates(request: RankRequest) -> list[Candidate]:
     """Return the candidates of a ranking: its backbones, then its runs, then its controls."""
     weights = request.options["weights"]
     found = [Candidate(each.name, each, option_checks.choose_source(each, weights)) for each in request.backbones]
     found += [Candidate(called, run=run, run_record=record) for called, run, record in request.runs]
     if request.controls:
+        found.append(Candidate(RAW_PIXELS, control=True))
+    if request.controls and weights != "random":
         first = request.backbones[0]
-        found += [
-            Candidate(RAW_PIXELS, control=True),
-            Candidate(f"{first.name}, {RANDOM}", first, RandomWeights(), control=True),
-        ]
+        found.append(Candidate(f"{first.name}, {RANDOM}", first, RandomWeights(), control=True))
     return found

@@ -325,9 +325,22 @@ def check_rescore(dataset: str | Dataset | None, given: RescoreOptions) -> None:
     check_out(options["out"])
 
 
+def find_dataset(dataset: str | Dataset) -> tuple[Dataset, str | None]:
+    """Return a dataset's record and the argument in its name; a :class:`~zoo.Dataset` has no argument."""
+    if isinstance(dataset, Dataset):
+        return dataset, None
+    if not isinstance(dataset, str):
+        message = (
+            f"the dataset is of a wrong type: {type(dataset).__name__}; expected a name such as 'digits', or a "
+            "zoo.Dataset; try zoo.in_memory(images, labels, test=(images, labels))"
+        )
+        raise UsageError(message, code="dataset-type", given=type(dataset).__name__)
+    return load_registry().dataset(dataset)
+
+
 def choose_data(dataset: str | Dataset, values: Mapping[str, Any]) -> DataRequest:
     """Resolve a dataset name, and check the options that select images and say how to read and normalise them."""
-    found, argument = (dataset, None) if isinstance(dataset, Dataset) else load_registry().dataset(dataset)
+    found, argument = find_dataset(dataset)
     data_dir, reading = values["data_dir"], ReadOptions.of(values)
     option_checks.check_folders(found, argument, data_dir)
     return DataRequest(

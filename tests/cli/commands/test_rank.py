@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,12 @@ import pytest
 import zoo
 from zoo import Backbone, FeatureLayer, Head, UnknownNameError, UsageError, ZooError, load_registry
 from zoo_harness.cli.main import run
+from zoo_harness.cli.output import print_narrow_tables
 from zoo_harness.ranking.hit_bits import unpack_hits
 from zoo_harness.ranking.neighbour_votes import nearest_labels, si
-from zoo_harness.ranking.paired_tests import tiers
+from zoo_harness.ranking.paired_tests import compare_hits, holm, tiers
 from zoo_harness.records.rank import RankRecord
+from zoo_harness.util.atomic_files import folder_lock
 
 NAMES = ("efficientnet_lite0", "timm:test_vit", "timm:test_resnet")
 RANDOM = ("rank", *NAMES, "--weights", "random", "--per-class", "4", "--quiet")
@@ -43,6 +46,17 @@ def test_the_record_has_all_scores_on_the_same_balanced_images(folder: Path) -> 
     assert values == sorted(values, reverse=True)
     found = tiers({row.name: unpack_hits(row.scores["si"].hits or "", 40) for row in record.backbones})
     assert {row.name: row.tier for row in record.backbones} == found
+    best, *others = record.backbones
+    compared = [
+        compare_hits(*(unpack_hits(each.scores["si"].hits or "", 40) for each in (best, row))) for row in others
+    ]
+    adjusted = holm([each.p for each in compared])
+    assert best.behind is None
+    for row, each, corrected in zip(others, compared, adjusted, strict=True):
+        assert row.behind is not None
+        assert (row.behind.difference, row.behind.standard_error) == (each.difference, each.standard_error)
+        assert (row.behind.p, row.behind.adjusted_p) == (each.p, corrected)
+        assert (row.tier == 1) == (corrected >= 0.05)
 
 
 def test_a_derived_backbone_is_marked_as_derived(folder: Path) -> None:
@@ -51,12 +65,23 @@ def test_a_derived_backbone_is_marked_as_derived(folder: Path) -> None:
     assert rows["efficientnet_lite0"]["derived_from"] is None
 
 
+def test_narrow_tables_repeat_the_first_column(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "24")
+    print_narrow_tables(["name", *"abcde"], [["efficientnet", "1", "2", "3", "4", "5.25"]])
+    assert capsys.readouterr().out.splitlines() == [
+        "name          a  b  c  d", "efficientnet  1  2  3  4", "", "name             e", "efficientnet  5.25",
+    ]  # fmt: skip
+
+
 def test_the_table_fits_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert run([*RANDOM, "--out", str(tmp_path / "out")]) == 0
+    assert run([*RANDOM, "--verbose", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out.splitlines()
+    assert "top-1" not in " ".join(printed)
     assert max(len(line) for line in printed if not line.startswith("folder")) <= 80
     best, *_others = [line.split()[0] for line in printed if line.startswith(("eff", "timm:"))]
     assert printed[-1].split() == ["next", "zoo", "eval", best, "--dataset", "digits", "--weights", "random"]
@@ -238,6 +263,7 @@ def test_runs_are_compared_and_ranked_by_their_own_checkpoints(tuned: Path, tmp_
     own = {row.name: row for row in found.rows if row.weights is not None and row.weights.kind == "run"}
     assert len(own) == 2
     assert all(row.source_classes == 10 for row in own.values())
+    assert {row.name for row in found.rows if row.trained_on_dataset} == own.keys()
     accuracies = {each.name: each for each in found.record.accuracies}
     for name, row in own.items():
         folder = next(each for each in runs if each.name in name)
@@ -251,6 +277,11 @@ def test_runs_are_compared_and_ranked_by_their_own_checkpoints(tuned: Path, tmp_
     )  # fmt: skip
     assert other.record.accuracies == ()
     assert len(other.record.left_out_runs) == 1
+    images, labels = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8), np.arange(40) % 2
+    data = zoo.in_memory(images, labels, test=(images[:4], labels[:4]))
+    elsewhere = zoo.rank(data, runs[0], scores="logme", out=tmp_path / "elsewhere")
+    assert [row.trained_on_dataset for row in elsewhere.rows] == [False]
+    assert (list(elsewhere.rows[0].scores), elsewhere.record.sort) == (["si", "logme"], "si")  # tiers need hits
 
 
 def test_a_second_ranking_computes_nothing_and_a_resumed_one_is_equal(folder: Path, tmp_path: Path) -> None:
@@ -267,9 +298,85 @@ def test_a_second_ranking_computes_nothing_and_a_resumed_one_is_equal(folder: Pa
         zoo.rank(resume=folder, per_class=5)
     assert raised.value.code == "resume-other-run"
     assert raised.value.facts["differing"] == ("per_class",)
+    assert zoo.rank("digits", NAMES, resume=folder).record.backbones[0].computed == 0
+    for names in (NAMES[:2], "timm:test_vit2"):
+        with pytest.raises(UsageError) as raised:
+            zoo.rank("digits", names, resume=folder)
+        assert raised.value.facts["differing"] == ("backbones",)
+    with folder_lock(folder), pytest.raises(UsageError) as raised:
+        zoo.rank(resume=folder)
+    assert raised.value.code == "run-is-running"
 
 
-def test_a_budget_ends_the_ranking_on_fewer_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ranking_locks_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo_harness.runs.rank_candidates import Candidate
+
+    opened, folder = Candidate.open, tmp_path / "out"
+
+    def resume_meanwhile(self: Candidate, seed: int, input_size: tuple[int, int] | None) -> object:
+        with pytest.raises(UsageError) as raised:
+            zoo.rank(resume=folder)
+        assert raised.value.code == "run-is-running"
+        return opened(self, seed, input_size)
+
+    monkeypatch.setattr(Candidate, "open", resume_meanwhile)
+    found = zoo.rank("digits", NAMES[1], weights="random", per_class=2, scores="si", cache="off", out=folder)
+    assert found.record.failures == ()
+
+
+def test_the_best_fine_tuned_run_is_the_next_step(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["rank", "--resume", str(tuned), "--quiet"]) == 0
+    record = RankRecord.model_validate_json((tuned / "rank.json").read_bytes())
+    best = max(record.accuracies, key=lambda each: each.accuracy).name.replace(":", "-")
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1].split() == ["next", "zoo", "show", str(tuned / "tuned" / best)]
+    assert "regret@1" in printed
+    assert "Kendall" not in printed  # two backbones have no correlation
+
+
+def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error_of: Callable[..., ZooError]) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    name = "efficientnet_lite0"
+    assert "imagefolder:photos" in str(error_of("rank", "photos"))
+    for command in ("rank", "eval"):
+        assert "imagefolder:photos" in str(error_of(command, name, "--dataset", "photos"))
+    assert str(error_of("rank", "x*")).startswith("pattern 'x*' matches no backbone")
+    assert "(apache-2.0)" in str(error_of("rank", name, "--license", "gpl*"))
+    assert "--images 2 selects" in str(error_of("rank", name, "--images", "2"))
+    with pytest.raises(UsageError, match=r"\(apache-2.0\)"):
+        zoo.rank("digits", name, license="gpl*", budget=1.5, max_parameters=30_000_000)
+
+
+def test_few_images_are_too_few(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    zoo.rank("digits", NAMES[1], weights="random", images=20, scores="si", out=tmp_path / "out")
+    assert "20 images are too few to tell backbones apart" in caplog.text
+
+
+def test_a_dataset_of_a_wrong_type_names_the_function_that_makes_one(tmp_path: Path) -> None:
+    images, labels = np.zeros((4, 8, 8), np.uint8), [0, 0, 1, 1]
+    name = "efficientnet_lite0"
+    for call in (
+        lambda data: zoo.rank(data, [name]),
+        lambda data: zoo.evaluate(name, data),
+        lambda data: zoo.train(name, data),
+        lambda data: zoo.layers(name, data),
+        lambda data: zoo.features(name, data),
+        lambda data: zoo.dataset_stats(data),
+    ):
+        for data in ((images, labels), images):
+            with pytest.raises(UsageError, match=r"zoo\.in_memory") as raised:
+                call(data)
+            assert raised.value.code == "dataset-type"
+    with pytest.raises(UsageError) as raised:
+        zoo.rank(None, [name])  # type: ignore[arg-type]
+    assert raised.value.code == "dataset-type"
+
+
+def test_a_budget_ends_the_ranking_on_fewer_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "zoo")
     monkeypatch.setattr("zoo_harness.ranking.halving.FEWEST_IMAGES", 50)
     found = zoo.rank(
         "digits", NAMES[1:], weights="random", scores="si,ridge", budget="1ms".replace("1ms", "0.001s"),
@@ -277,6 +384,7 @@ def test_a_budget_ends_the_ranking_on_fewer_images(tmp_path: Path, monkeypatch: 
     )  # fmt: skip
     assert found.record.rounds == (50,)
     assert "0 s" in found.record.stopped
+    assert "the first round reads 50 images, even if it takes longer than --budget 0.001s" in caplog.text
     assert all(row.images == 50 and set(row.scores) == {"si", "ridge"} for row in found.rows)
 
 
@@ -295,6 +403,51 @@ def test_an_interrupted_ranking_says_how_to_continue(tmp_path: Path, monkeypatch
         zoo.rank("digits", NAMES[1:], weights="random", per_class=3, scores="si", out=tmp_path / "out")
     assert "1 of 2 backbones" in raised.value.__notes__[0]
     assert f"zoo rank --resume {tmp_path / 'out'}" in raised.value.__notes__[0]
+    with pytest.raises(KeyboardInterrupt) as raised:
+        zoo.rank("digits", NAMES[2], weights="random", per_class=3, scores="si", cache="off", out=tmp_path / "off")
+    assert "starts again" in raised.value.__notes__[0]
+    assert "cached" not in raised.value.__notes__[0]
+
+
+def test_a_run_of_the_same_dataset_is_named_because_its_score_is_too_high(
+    tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "efficientnet_lite0"
+    shutil.copytree(sorted((tuned / "tuned").iterdir())[-1], folder)
+    record = json.loads((folder / "run.json").read_text())
+    record["backbone"]["name"] = "efficientnet_lite0"
+    (folder / "run.json").write_text(json.dumps(record))
+    assert run(["rank", str(folder), "--per-class", "3", "--scores", "ridge", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr()
+    warning = "efficientnet_lite0 (run) was trained on images of this dataset, so its score is too high"
+    assert warning in " ".join(printed.err.split())
+    assert warning in " ".join(printed.out.split())
+    assert "zoo eval" not in printed.out  # a run is no backbone
+    assert json.loads((tmp_path / "out" / "rank.json").read_text())["sort"] == "ridge"
+
+
+def test_equal_images_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (40, 8, 8), dtype=np.uint8), np.arange(40) % 2
+    images[[0, 2, 4]] = images[6]
+    data = zoo.in_memory(images, labels, test=(images[:4], labels[:4]))
+    found = zoo.rank(data, "timm:test_vit", weights="random", scores="si", out=tmp_path / "out", progress=True)
+    assert found.record.duplicates is not None
+    assert [(each.split, each.images, each.of) for each in found.record.duplicates] == [("train", 4, 40)]
+    assert "4 of 40 images of split 'train' occur in it more than once" in " ".join(capsys.readouterr().err.split())
+
+
+def test_random_weights_have_no_published_accuracy_and_no_second_control(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["rank", "--weights", "random", "--images", "20", "--scores", "si", "--quiet"]
+    assert run([*arguments, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "10 classes, random weights" in printed
+    assert "top-1" not in printed
+    record = RankRecord.model_validate_json((tmp_path / "out" / "rank.json").read_bytes())
+    assert [row.name for row in record.backbones if row.control] == ["raw pixels"]
+    assert all(row.imagenet_top1 is None for row in record.backbones)
 
 
 def test_a_projection_is_no_source_classifier() -> None:

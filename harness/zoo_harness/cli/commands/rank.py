@@ -9,7 +9,7 @@ import typer
 
 from zoo_harness.cli.command import Given, command
 from zoo_harness.cli.options import AsJson, Quiet, Verbose, complete_backbone_or_run, complete_dataset
-from zoo_harness.cli.output import print_facts, print_json, print_lines, print_notes, print_table
+from zoo_harness.cli.output import print_facts, print_json, print_lines, print_narrow_tables, print_notes
 from zoo_harness.cli.run_output import display_for, ended_in_order
 from zoo_harness.records.options import RankOptions
 from zoo_harness.util import durations
@@ -50,10 +50,11 @@ def _rank(
     Each score measures how well the features of a backbone separate the classes. docs/ranking.md defines the scores,
     and --verbose prints a line about each.
     """
-    from zoo_harness.api import rank
+    from zoo_harness.api import DEFAULT_RANKED, rank
 
     with ended_in_order(), display_for(quiet=quiet) as display:
-        found = rank(dataset, names or [], progress=display, **given)
+        data = DEFAULT_RANKED if dataset is None else dataset
+        found = rank(data, names or [], progress=display, **given)
     if as_json:
         print_json(found.to_dict())
     else:
@@ -73,8 +74,9 @@ def _print_ranking(found: Ranking, *, verbose: bool) -> None:
     rounds = f", in rounds of {', '.join(f'{count:,}' for count in record.rounds)}" if len(record.rounds) > 1 else ""
     size = "" if record.input_size is None else ", input {} x {} pixels".format(*record.input_size)
     images = f"{record.images_seen:,} training images, {len(record.classes)} classes"
+    random = ", random weights" if _weights_are_random(found) else ""
     print_lines("")
-    print_notes(f"{record.title}: {images}{size}{rounds}")
+    print_notes(f"{record.title}: {images}{size}{random}{rounds}")
     print_lines("")
     columns = ["backbone", "tier", first.heading, "±", "behind", "size, M", "top-1"]
     differences = found.differences()
@@ -92,14 +94,14 @@ def _print_ranking(found: Ranking, *, verbose: bool) -> None:
     ]
     if all(row.imagenet_top1 is None for row in found.rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
-    print_table(columns, rows, right=columns[1:])
-    others = [score for score in found.scores if score.key != record.sort]
-    if others:
-        print_lines("")
-        columns = ["backbone", *(score.heading for score in others)]
-        keys = [each.key for each in others]
-        cells = zip([row.name for row in found.rows], *(_column(found, key) for key in keys), strict=True)
-        print_table(columns, [list(row) for row in cells], right=columns[1:])
+    if verbose:
+        columns = [*columns[:5], "p", *columns[5:]]
+        rows = [[*row[:5], _p(differences[row[0]].adjusted_p), *row[5:]] for row in rows]
+    main, others = len(columns) - 1, [score for score in found.scores if score.key != record.sort]
+    columns += [score.heading for score in others]
+    scores = zip(*(_column(found, score.key) for score in others), strict=True) if others else [()] * len(rows)
+    cells = [[*row, *more] for row, more in zip(rows, scores, strict=True)]
+    print_narrow_tables(columns, cells, [main])
     if record.accuracies:
         _print_accuracies(found)
     print_lines("")
@@ -108,13 +110,29 @@ def _print_ranking(found: Ranking, *, verbose: bool) -> None:
     print_facts([("folder", str(found.directory)), ("files", f"{RANK}, {PLOT}"), *_next_step(found)])
 
 
+def _p(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"
+
+
 def _next_step(found: Ranking) -> list[tuple[str, str]]:
-    """Return the command that fine-tunes the best backbone, or nothing if every row is a control or a run."""
+    """Return the command that shows the best fine-tuned run, or the command that fine-tunes the best backbone.
+
+    Return an empty list if every row is a control or a run.
+    """
+    accuracies = [each for each in found.record.accuracies if each.tuned]
+    if accuracies:
+        best_tuned = max(accuracies, key=lambda each: each.accuracy)
+        return [("next", f"zoo show {shlex.quote(str(found.tuned_folder(best_tuned.name)))}")]
     best = next((row for row in found.rows if not row.control and row.weights and row.weights.kind != "run"), None)
     if best is None or best.weights is None:
         return []
     weights = " --weights random" if best.weights.kind == "random" else ""
     return [("next", f"zoo eval {best.name} --dataset {shlex.quote(found.record.dataset)}{weights}")]
+
+
+def _weights_are_random(found: Ranking) -> bool:
+    networks = [row.weights for row in found.rows if row.weights is not None and not row.control]
+    return bool(networks) and all(weights.kind == "random" for weights in networks)
 
 
 def _print_accuracies(found: Ranking) -> None:
@@ -125,7 +143,7 @@ def _print_accuracies(found: Ranking) -> None:
     first = next(score for score in found.scores if score.key == record.sort)
     rows = {row.name: row for row in found.rows}
     best = max(each.accuracy for each in record.accuracies)
-    columns = ["backbone", first.heading, "accuracy after training, %", "behind, points", "time"]
+    columns = ["backbone", first.heading, "accuracy, %", "behind, points", "time"]
     cells = [
         [
             each.name,
@@ -137,7 +155,7 @@ def _print_accuracies(found: Ranking) -> None:
         for each in record.accuracies
     ]
     print_lines("")
-    print_table(columns, cells, right=columns[1:])
+    print_narrow_tables(columns, cells)
     headings = {score.key: score.heading for score in found.scores} | {TOP_1: "ImageNet top-1"}
     columns = ["score", "n", "weighted tau", "Kendall", "p", "regret@1", "regret@3"]
     cells = [
@@ -150,9 +168,11 @@ def _print_accuracies(found: Ranking) -> None:
         ]
         for each in record.foresight
     ]
+    if cells and all(each.p is None for each in record.foresight):
+        columns, cells = ["score", "n", "regret@1"], [[*row[:2], row[5]] for row in cells]
     if cells:
         print_lines("")
-        print_table(columns, cells, right=columns[1:])
+        print_narrow_tables(columns, cells)
 
 
 def _column(found: Ranking, key: str) -> list[str]:
@@ -164,12 +184,18 @@ def _column(found: Ranking, key: str) -> list[str]:
 
 
 def _notes(found: Ranking, *, verbose: bool) -> list[str]:
+    from zoo_harness.runs.rank_run import trained_warning
+
     record = found.record
     test = "a paired test on the same images (McNemar, mid-p, Holm, 5 %)" if verbose else "a paired test"
+    has_top_1 = any(row.imagenet_top1 is not None for row in found.rows)
     notes = [
-        f"tier 1: the best backbone, and the backbones that {test} cannot distinguish from the best. behind: "
-        "difference from the best, with its standard error. size: millions of parameters. top-1: accuracy on ImageNet "
-        "in %, as published." + ("" if verbose else " --verbose explains the scores."),
+        f"tier 1: the best backbone, and the backbones that {test} cannot distinguish from the best. tier 2: "
+        "the best of the remaining backbones, and those that the test cannot distinguish from it. behind: "
+        "difference from the best, with its standard error. size: millions of parameters."
+        + (" top-1: accuracy on ImageNet in %, as published." if has_top_1 else "")
+        + (" p: of the test against the best, corrected by Holm's method." if verbose else "")
+        + ("" if verbose else " --verbose explains the scores."),
     ]
     if verbose:
         notes += [f"{score.heading}: {score.explanation}." for score in found.scores]
@@ -189,6 +215,7 @@ def _notes(found: Ranking, *, verbose: bool) -> list[str]:
         for row in found.rows
         if row.dropped
     ]
+    notes += [f"{trained_warning(row.name)}." for row in found.rows if row.trained_on_dataset]
     notes += _accuracy_notes(found)
     if record.stopped:
         notes.append(f"Stopped early: {record.stopped}.")
@@ -208,9 +235,11 @@ def _accuracy_notes(found: Ranking) -> list[str]:
     if len(splits) > 1:
         notes.append("The accuracies were measured on different images, so they do not compare the backbones fairly.")
     if record.foresight:
+        regret_3 = "regret@3: the same for the most accurate of the three backbones with the best scores."
+        regret_3 = "" if all(each.p is None for each in record.foresight) else f" {regret_3}"
         notes.append(
-            "regret@1: percentage points of accuracy that you lose by choosing the backbone with the best score. "
-            "regret@3: the same for the most accurate of the three backbones with the best scores."
+            "regret@1: percentage points of accuracy that you lose by choosing the backbone with the best score."
+            + regret_3
         )
     headings = {score.key: score.heading for score in found.scores} | {TOP_1: "ImageNet top-1"}
     chance = [headings[each.score] for each in record.foresight if each.p is not None and each.below_chance_level]

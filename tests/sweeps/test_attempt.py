@@ -68,7 +68,7 @@ def test_an_error_is_written_down_and_the_run_is_tried_again(tiny: Tiny) -> None
 
 @pytest.mark.parametrize("lock", ["sweep", "run"])
 def test_a_run_of_another_process_is_left_alone(tiny: Tiny, lock: str) -> None:
-    """The other process is a sweep, or a ``zoo eval`` that was started by hand."""
+    """The lock belongs to another sweep, or to a ``zoo eval`` that a user started."""
     run = only(tiny(epochs=0))
     assert attempt(run, "one", 1).status == "finished"
     (run.path / "run.json").write_text((run.path / "run.json").read_text().replace('"finished"', '"running"'))

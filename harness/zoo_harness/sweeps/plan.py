@@ -120,10 +120,7 @@ def changes_of(lines: Iterable[str]) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for line in lines:
         key, equals, value = line.partition("=")
-        try:
-            parsed = _toml(line, f"{key}={json.dumps(value)}") if equals else {}
-        except tomllib.TOMLDecodeError:
-            parsed = {}
+        parsed = (_toml(line) or _toml(f"{key}={json.dumps(value)}")) if equals else {}
         if not parsed:
             message = f"--set is wrong: {line!r:.100}; expected KEY=VALUE, such as epochs=5 or seeds=[0,1,2]"
             raise UsageError(message, code="option-value", option="set", given=line)
@@ -131,11 +128,11 @@ def changes_of(lines: Iterable[str]) -> dict[str, Any]:
     return changes
 
 
-def _toml(text: str, otherwise: str) -> dict[str, Any]:
+def _toml(line: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(line)
     except tomllib.TOMLDecodeError:
-        return tomllib.loads(otherwise)
+        return {}
 
 
 def changes_results(command: str, name: str) -> bool:

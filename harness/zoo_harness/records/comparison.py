@@ -82,6 +82,8 @@ class ComparedRun(Record):
     images came from an earlier run. ``commit`` is the commit of the Hub repository that ``run`` names, or ``None`` for
     a folder. ``no_predictions`` is the reason why the predictions cannot be read, or ``None``.
 
+    ``settings`` maps each setting in which runs of this backbone and recipe differ to the value of this run.
+
     ``type`` is the type of the backbone in a published table. ``published`` lists published results with the settings
     of the run, and ``published_otherwise`` lists published results with other settings. ``published_separation`` lists
     published scores of the Separation Index beside our scores.
@@ -93,6 +95,7 @@ class ComparedRun(Record):
     recipe: str
     dataset: str
     subset: str
+    settings: dict[str, str] = Field(default_factory=dict)
     split: str
     seed: Seed
     epochs: Epochs

@@ -409,11 +409,14 @@ def _about(found: Comparison, number: int, row: ComparedRow, told: set[str]) -> 
     seeds = f"seed{'s' * (len(row.seeds) > 1)} {', '.join(map(str, row.seeds))}"
     seed = "" if len(row.seeds) == 1 and "seed" in run.subset else f", {seeds}"
     subset = run.subset if len(row.seeds) == 1 else run.subset.replace(f", seed {run.seed}", "")
+    settings = "".join(f", {name} {one_line(value)}" for name, value in run.settings.items())
     commit = "" if run.commit is None or len(row.runs) > 1 else f" (commit {one_line(run.commit)[:12]})"
     yield (
-        f"{number}: {name_of(found, row)}{commit}: epochs {run.epochs}; {subset}{seed}"
+        f"{number}: {name_of(found, row)}{commit}: epochs {run.epochs}{settings}; {subset}{seed}"
         f"{f'; SI with {scored}' if scored else ''}."
     )
+    if len({found.runs[place].images for place in row.runs}) > 1:
+        yield f"{number}: its seeds were scored on different images, so sd also contains the choice of the images."
     if run.frozen_part_seconds is not None:
         yield f"{number}: {_cached_outputs(run.frozen_part_computed, run.frozen_part_seconds)}"
     for figure in run.published:
@@ -490,7 +493,7 @@ _CSV_OF = {published_si.BEFORE: "si_before", published_si.AFTER: "si_after"}
 def _csv(found: Comparison) -> str:
     text = io.StringIO()
     columns = [
-        "run", "backbone", "recipe", "dataset", "subset", "split", "seeds", "epochs", "trained_parameters",
+        "run", "backbone", "recipe", "settings", "dataset", "subset", "split", "seeds", "epochs", "trained_parameters",
         "total_parameters", "accuracy", "accuracy_error", "accuracy_sd", "train_accuracy", "layer", "si_settings",
         "si_before", "si_after", "train_seconds_per_epoch", "evaluation_seconds_per_epoch", "total_seconds",
         "fingerprint", "baseline", "difference", "difference_error", "finding", "test", "p", "p_holm", "p_seeds",
@@ -504,6 +507,7 @@ def _csv(found: Comparison) -> str:
         figures = {name: value for name, value in [*run, *row] if name in columns}
         figures["run"] = ";".join(found.runs[each].run for each in row.runs)
         figures["seeds"] = ";".join(map(str, row.seeds))
+        figures["settings"] = "; ".join(f"{name}={value}" for name, value in run.settings.items())
         figures["si_settings"] = run.separation.in_words()
         if each := tested.get(place):
             figures |= {name: getattr(each, name) for name in ("difference", "test", "p", "p_holm", "p_seeds")}

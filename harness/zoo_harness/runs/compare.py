@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from zoo.backbone import Training
 from zoo.errors import UsageError, ZooError
 from zoo.text import encodable
 from zoo_harness.records.comparison import ComparedRow, ComparedRun, ImageSet, LeftOutRun, RowDifference
@@ -83,6 +85,32 @@ def _settings(record: RunRecord) -> object:
     )
 
 
+def differing_settings(records: Sequence[RunRecord]) -> list[dict[str, str]]:
+    """Return for each run the settings in which the runs of its backbone and recipe differ, without seed and epochs."""
+    texts = [_setting_texts(record) for record in records]
+    values: dict[tuple[str, str, str], set[str]] = {}
+    for record, text in zip(records, texts, strict=True):
+        for name, value in text.items():
+            values.setdefault((record.backbone.name, record.settings.recipe, name), set()).add(value)
+    return [
+        {name: value for name, value in text.items()
+         if len(values[record.backbone.name, record.settings.recipe, name]) > 1}
+        for record, text in zip(records, texts, strict=True)
+    ]  # fmt: skip
+
+
+def _setting_texts(record: RunRecord) -> dict[str, str]:
+    settings = record.settings
+    found: dict[str, object] = {field.name: getattr(settings.training, field.name) for field in fields(Training)}
+    found |= {name: getattr(settings, name) for name in ("unfreeze", "normalization", "precision", "frozen_batchnorm")}
+    found |= {"input_size": settings.preprocessing.input_size, "weights": record.weights.source}
+    del found["epochs"]  # every table names the epochs
+    return {
+        name: encodable(", ".join(map(str, value)) if isinstance(value, tuple) else str(value))
+        for name, value in found.items()
+    }
+
+
 class _Gathered:
     """Collects the runs that can be compared, keyed by resolved folder, and the runs that cannot, with reasons."""
 
@@ -128,7 +156,7 @@ def _unfinished(run: Run, name: str) -> UsageError:
     epochs = f"{run.record.results.epochs_done} of {run.record.settings.training.epochs} epochs"
     status = "killed" if run.status == "running" and not is_running(run.directory) else run.status
     called = {"killed": "was killed", "failed": "failed", "interrupted": "was interrupted"}.get(status, f"is {status}")
-    message = f"{name} {called} after {epochs}; expected a finished run; try --resume"
+    message = f"{name} {called} after {epochs}; expected a finished run; resume it by its command with --resume {name}"
     return UsageError(message, code="run-not-finished", path=run.directory, status=status)
 
 
@@ -146,13 +174,15 @@ class _Compared:
         self._images: list[ImageSet] = []
         of_first = next((record.headline[1], record.dataset) for record in self._records) if self._records else None
         self._runs: list[ComparedRun] = []
-        for name, run in gathered.runs.values():
+        settings = differing_settings(self._records)
+        for place, (name, run) in enumerate(gathered.runs.values()):
             hits, why = _read_hits(run)
             self._hits.append(hits)
             number = images.setdefault(_same_images(run.record), len(images) + 1)
             if number > len(self._images):
                 self._images.append(_image_set(run.record, of_first))
-            found = {"images": number, "no_predictions": why and encodable(why), "commit": run.commit}
+            found: dict[str, Any] = {"images": number, "no_predictions": why and encodable(why), "commit": run.commit}
+            found["settings"] = settings[place]
             self._runs.append(compared_run(name, run.record, published=published).model_copy(update=found))
         self._rows = [self._row(members) for members in self._members(shared_by)]
 

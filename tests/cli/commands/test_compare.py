@@ -266,6 +266,27 @@ def test_seeds_are_one_row_and_tested_as_pairs(saved: Path, tmp_path: Path, caps
     assert "p seeds says nothing about other images." in text
 
 
+def test_settings_that_differ_are_in_every_format_and_seeds_on_other_images_are_named(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = np.random.default_rng(0).random(100) < 0.8
+    for number, rate in enumerate((1e-3, 1e-4, 1e-4)):
+        folder = tmp_path / f"run{number}"
+        scored_run(saved, folder, right, seed=number, recipe="a")
+        edit_record(folder, lambda it, rate=rate: it["settings"]["training"].update(learning_rate=rate))  # type: ignore[misc]
+    edit_record(tmp_path / "run2", lambda it: it["dataset"]["evaluation"].update(fingerprint="f" * 64))
+    found = zoo.compare(tmp_path)
+    assert [each.settings for each in found.runs] == [{"learning_rate": rate} for rate in ("0.001", "0.0001", "0.0001")]
+    assert [row.seeds for row in found.rows] == [(0,), (1, 2)]
+    assert [row["settings"] for row in csv.DictReader(found.to_csv().splitlines())] == [
+        "learning_rate=0.001", "learning_rate=0.0001",
+    ]  # fmt: skip
+    assert run(["compare", str(tmp_path)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "epochs 0, learning_rate 0.001; all images, seed 0." in text
+    assert "2: its seeds were scored on different images, so sd also contains the choice of the images." in text
+
+
 def test_the_last_lines_say_what_to_conclude(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, only in (("noise", (31, 24)), ("clear", (90, 20))):
         for run_name, right in zip("ab", hits(800, *only), strict=True):

@@ -70,6 +70,10 @@ def software(entries: Sequence[Entry]) -> dict[str, str]:
     return {text: chr(65 + place) if len(found) <= 26 else str(place + 1) for place, text in enumerate(found)}
 
 
+def _settings(entry: Entry) -> str:
+    return ", ".join(f"{name} {value}" for name, value in entry.run.settings.items())
+
+
 def _software(record: RunRecord) -> str:
     host, versions = record.host, ", ".join(f"{name} {version}" for name, version in record.versions.items())
     device = f"{host.accelerator or host.processor}, {host.cores} cores"
@@ -89,6 +93,9 @@ def all_columns(letters: dict[str, str]) -> tuple[Column, ...]:
                help="The network, and the folder of its run."),
         Column("recipe", "Recipe", "result", lambda e: shown(e.run.recipe, 40), numeric=False,
                help="The training recipe."),
+        Column("settings", "Settings", "result", lambda e: shown(_settings(e), 60) or None, numeric=False,
+               help="The settings in which runs of the same backbone and recipe differ.",
+               missing="the runs of the backbone and recipe have equal settings"),
         Column("accuracy", "Accuracy, %", "result", lambda e: e.row.accuracy, _percent, _accuracy,
                help="Share of correctly classified images, ± one standard error over the images; the mean if the "
                "row has several seeds.", missing="the run has no accuracy"),

@@ -96,7 +96,7 @@ class _Redirection:
         return before
 
     def leave(self, before: str | None) -> None:
-        """Restore the previous label of this thread; the last thread to leave restores ``sys.stdout``."""
+        """Name ``before`` as the origin of this thread's output; the last thread to leave restores ``sys.stdout``."""
         with self._lock:
             if self._stream is not None:
                 with suppress(ValueError):  # the plugin closed the stream

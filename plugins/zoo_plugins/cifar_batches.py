@@ -16,7 +16,8 @@ def read_batch(path: Path, content: bytes | None = None) -> dict[str, Any]:
     """Read the dictionary in a batch file of Python 2 or 3, and convert its keys to text.
 
     If ``content`` is given, the dictionary is read from these bytes. Raises :class:`~zoo.errors.DataError`, which names
-    ``path``, if the file is missing or damaged, is not a dictionary, or needs other classes than numpy arrays.
+    ``path``, if the file is missing or damaged, is not a dictionary, or would import Python objects
+    other than numpy arrays.
     """
     try:
         with path.open("rb") if content is None else io.BytesIO(content) as file:

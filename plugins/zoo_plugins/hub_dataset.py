@@ -158,7 +158,7 @@ def load(request: DatasetRequest) -> LoadedDataset:
     if re.match(r"(~|\.{0,2}/|\.{1,2}$)", argument):
         if request.data_dir is not None:
             raise UsageError(
-                f"hf:{argument} is already a folder; omit --data-dir, given {request.data_dir}",
+                f"hf:{argument} is already a folder; omit --data-dir {request.data_dir}",
                 code="option-unused",
                 option="data_dir",
             )

@@ -49,7 +49,7 @@ def load(request: DatasetRequest) -> LoadedDataset:
     """
     if request.data_dir is not None:
         raise UsageError(
-            f"imagefolder:PATH already names its folder; omit --data-dir, given {request.data_dir}",
+            f"imagefolder:PATH already names its folder; omit --data-dir {request.data_dir}",
             code="option-unused",
             option="data_dir",
         )

@@ -32,9 +32,7 @@ def load(request: DatasetRequest) -> LoadedDataset:
     names.
     """
     if request.data_dir is not None:
-        raise UsageError(
-            f"table:FILE already names its file; omit --data-dir, given {request.data_dir}", code="option-unused"
-        )
+        raise UsageError(f"table:FILE already names its file; omit --data-dir {request.data_dir}", code="option-unused")
     table = _named_table(request.argument)
     columns = choose_columns(table, request.options)
     splits, unread = _rows_of_splits(table, columns)

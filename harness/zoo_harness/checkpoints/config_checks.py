@@ -30,7 +30,7 @@ _DECIDING = (
 def check_configuration(path: Path, expected: Mapping[str, Any]) -> None:
     """Raise :class:`~zoo.errors.WeightsError` if the ``config.json`` at ``path`` differs from the expected content.
 
-    A missing file is accepted, because timm and transformers cannot load a folder without ``config.json``.
+    A missing file needs no check, because timm and transformers themselves refuse a folder without ``config.json``.
     """
     if not path.exists() and not path.is_symlink():
         return

@@ -2,7 +2,7 @@
 
 huggingface_hub itself retries some requests without a time limit, and other requests never. This module turns every
 response with a transient error status into an exception immediately. Every request is therefore sent at most
-five times. Waits that the Hub requests are honoured up to one minute in total for each operation.
+five times. If the Hub asks for a wait, the client waits, but at most one minute in total for each operation.
 """
 
 from __future__ import annotations

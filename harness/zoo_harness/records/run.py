@@ -70,7 +70,7 @@ class Record(BaseModel):
 
 
 class WeightsRecord(Record):
-    """The initial weights of a run; ``source`` is a Hub id, a distribution, a path or ``random``.
+    """The initial weights of a run; ``source`` is a Hub id, a Python package, a path or ``random``.
 
     ``declared`` is true if the run started from the weights that the backbone's plugin declares. The declared licence,
     pretraining data and accuracy apply only to declared weights.

@@ -86,7 +86,7 @@ class ProgressDisplay:
         self._print(f"warning: {line}")
 
     def _print(self, line: str) -> None:
-        """Print a line, at a terminal wrapped to its width between words, with a hanging indent."""
+        """Print a line; at a terminal, wrap the line between words to the width of the terminal."""
         text = escaped(line)
         if self._console.is_terminal:
             width = max(self._console.width, 20)

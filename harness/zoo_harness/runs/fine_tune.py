@@ -1,4 +1,4 @@
-"""Fine-tune a backbone, from the names and options of a call to a finished run folder."""
+"""Fine-tune a backbone: take the names and options of a call, and write a finished run folder."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class RunWriter:
             file.writelines(f"{step.model_dump_json()}\n" for step in steps)
 
     def keep_steps(self, epochs: int) -> tuple[StepRecord, ...]:
-        """Delete the logged steps after the first ``epochs`` epochs, which will run again; return the other steps."""
+        """Return the logged steps of the first ``epochs`` epochs; delete later steps, whose epochs will run again."""
         if not self._steps.is_file():
             return ()
         kept = tuple(step for step in read_steps(self.path) if step.epoch <= epochs)

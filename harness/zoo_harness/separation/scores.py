@@ -104,7 +104,7 @@ class ScoreDefinition:
         return self.title.removesuffix(" SI")
 
     def orders(self, largest: int) -> range:
-        """Return the orders for which the score is computed if a search finds ``largest`` neighbours per sample."""
+        """Return the numbers of neighbours to score with; a search found ``largest`` neighbours of each sample."""
         return range(1, largest + 1 if self.has_orders else 2)
 
     def explain(self, order: int, sample: str = "sample") -> str:

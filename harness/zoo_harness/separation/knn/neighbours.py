@@ -34,11 +34,11 @@ class Neighbours(NamedTuple):
 class NearestSoFar:
     """Keep, for each group of equal rows, the ``order`` nearest other groups among the pairs compared so far.
 
-    Only groups with reference samples can be neighbours. ``distance``: (G, order) float64, the squared distances in
-    ascending order; infinite for neighbours not yet found. ``group``: (G, order), the neighbouring groups; if groups
-    are equally near, the group with the lowest row number comes first. ``tied``: (G,), the number of reference samples
-    at the distance of the last neighbour. ``tied_same_label``: (U,), for each (group, label) pair of the queries, the
-    number of reference samples at the distance of the last neighbour that have the label.
+    A group can be a neighbour only if it contains a reference sample. ``distance``: (G, order) float64, the squared
+    distances in ascending order; infinite for neighbours not yet found. ``group``: (G, order), the neighbouring groups;
+    if groups are equally near, the group with the lowest row number comes first. ``tied``: (G,), the number of
+    reference samples at the distance of the last neighbour. ``tied_same_label``: (U,), for each (group, label) pair of
+    the queries, the number of reference samples at the distance of the last neighbour that have the label.
     """
 
     def __init__(self, groups: Groups, order: int) -> None:
